@@ -1,0 +1,1 @@
+"""Ionbeam's client library: the models that clients and the platform share."""

@@ -1,0 +1,95 @@
+"""Sources: each yields the observations of a time window. One module a source, all of one shape.
+
+Belongs here: `Source`, the base of them all, how they are found (entry points), and one module for each. Does not belong
+here: what happens to observations afterwards. A third party adds a source by registering a `Source` subclass under the
+entry-point group ``ionbeam.sources``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field
+
+from ionbeam_client.models import IngestionMetadata, Name, UtcDatetime
+from ionbeam_dagster.domain.windows import Window
+
+ENTRY_POINTS = "ionbeam.sources"
+DEFAULT_START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class SourceError(Exception):
+    """A source could not give what was asked of it; the message names the place and the reason.
+
+    Raised for a failed listing, download or file: a failure is never an empty window.
+    """
+
+
+class SourceConfig(BaseModel):
+    """The keys that every source's block in the YAML may have. A source adds its own in a subclass.
+
+    `start` is the first moment that has partitions. `dataset` is the source's name unless it feeds another one.
+    `aggregation_span`, `subject_to_change_window`, `allow_incomplete` and `exports` describe that dataset.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    type: str | None = None
+    kind: Literal["pull", "external"] = "pull"
+    data_path: Path = Path("data-raw")
+    start: UtcDatetime = DEFAULT_START
+    end: UtcDatetime | None = None
+    dataset: Name | None = None
+    aggregation_span: timedelta | None = None
+    subject_to_change_window: timedelta | None = None
+    allow_incomplete: Literal["never", "always"] | timedelta = timedelta(days=1)
+    exports: tuple[str, ...] | None = None
+    use_cache: bool = Field(default=False, description="use what an earlier run downloaded, where a source keeps it")
+
+
+class Source(ABC):
+    """One source of observations, made from its block in the YAML. Making one connects to nothing and reads nothing."""
+
+    Config: ClassVar[type[SourceConfig]] = SourceConfig
+    default_window: ClassVar[timedelta] = timedelta(hours=1)
+    default_span: ClassVar[timedelta] = timedelta(hours=1)
+
+    def __init__(self, name: str, config: SourceConfig) -> None:
+        self.name = name
+        self.config = config
+
+    @property
+    @abstractmethod
+    def metadata(self) -> IngestionMetadata:
+        """How this source's columns are to be read; may look at the source's own files, and raise SourceError."""
+
+    @abstractmethod
+    def fetch(self, window: Window) -> Iterator[pa.RecordBatch]:
+        """The observations of `window`, as they come, in batches of one schema.
+
+        The columns are those that `metadata` names (times as timestamps or ISO 8601 text). No batch at all means that
+        the window really is empty. Raises SourceError when it cannot be known.
+        """
+
+    def signature(self, window: Window) -> str:
+        """What `fetch` would give, told without fetching: when it differs from last time, the window is due again."""
+        return ""
+
+    def extent(self) -> Window | None:
+        """The range that the source has observations for, where it is finite and known."""
+        return None
+
+    def problems(self) -> list[str]:
+        """What a person should look at: inputs that could not be read, each with its place and reason."""
+        return []
+
+
+def installed_sources() -> dict[str, type[Source]]:
+    """The source types that are installed, by entry-point name."""
+    return {point.name: point.load() for point in entry_points(group=ENTRY_POINTS)}

@@ -1,0 +1,96 @@
+"""The ledger: the platform's memory of what was collected, claimed, built and exported.
+
+Belongs here: the interface, its records and its implementations. Does not belong here: the data themselves, or what
+follows from the records (domain/windows.py decides).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from ionbeam_client.models import IngestionMetadata
+from ionbeam_dagster.domain.windows import Claim, Revision, Window
+
+
+@dataclass(frozen=True, slots=True)
+class RawPartition:
+    """One raw file: what `source` gave for `window`. `ingestion` is derived from its content and range."""
+
+    ingestion: str
+    source: str
+    window: Window
+    path: Path
+    rows: int
+    signature: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltRevision:
+    """A revision with its file and what is worth telling about it (`facts`: rows, stations, coverage, ...)."""
+
+    revision: Revision
+    path: Path
+    built_at: datetime
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ExportRecord:
+    """The current export of a dataset window in one format. `path` is None when the window had no row to export."""
+
+    dataset: str
+    window: Window
+    format: str
+    number: int
+    path: Path | None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+class Ledger(Protocol):
+    """Remembers. Every method is one transaction and may be called from many processes at once."""
+
+    def arrival_of(self, ingestion: str) -> int:
+        """The place of an ingestion in the order of arrival; a new one gets the next place, a known one keeps its."""
+        ...
+
+    def record_raw(self, raw: RawPartition) -> None:
+        """Remember the raw file of a source's window; it replaces the earlier one of the same window."""
+        ...
+
+    def raw(self, source: str, window: Window) -> RawPartition | None: ...
+
+    def record_claim(self, claim: Claim, metadata: IngestionMetadata, touched: Sequence[Window]) -> None:
+        """Remember a claim, and the dataset windows that it touches (swept in part, or given late rows)."""
+        ...
+
+    def claims(self, dataset: str, window: Window) -> list[Claim]:
+        """The claims that touch one dataset window, in order of arrival; costs the same however many others there are."""
+        ...
+
+    def metadata_of(self, claims: Sequence[Claim]) -> list[IngestionMetadata]:
+        """The different ingestion metadata under which `claims` came, in order of arrival."""
+        ...
+
+    def withdraw_claim(self, ingestion: str) -> None:
+        """Forget a claim. Revisions of the windows that it touched are intact no more."""
+        ...
+
+    def record_revision(self, built: BuiltRevision) -> None: ...
+
+    def latest_revision(self, dataset: str, window: Window) -> BuiltRevision | None: ...
+
+    def revisions(self, dataset: str, start: datetime, end: datetime) -> list[BuiltRevision]:
+        """The latest revision of each window that starts in [start, end), in order."""
+        ...
+
+    def due(self, dataset: str) -> list[Window]:
+        """Windows that a claim touched after their latest revision was built, or that lost it: candidates to build."""
+        ...
+
+    def record_export(self, export: ExportRecord) -> None: ...
+
+    def export(self, dataset: str, window: Window, format: str) -> ExportRecord | None: ...

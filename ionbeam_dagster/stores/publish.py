@@ -1,0 +1,46 @@
+"""Publishing a file: nobody ever sees a half-written one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from uuid import uuid4
+
+
+@contextmanager
+def published(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; when the block ends well, its file is made durable and takes `path`'s place.
+
+    The temporary name starts with a dot, so that readers of the folder pass over it. When the block raises, or nothing
+    was written, `path` is left as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
+    try:
+        yield draft
+        if draft.exists():
+            _sync(draft)
+            os.replace(draft, path)
+            _sync(path.parent)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def file_hash(path: Path) -> str:
+    """The SHA-256 of a file's bytes, as hexadecimal text."""
+    digest = sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,41 @@
+"""The time-series store: canonical points, keyed by dataset, station and time.
+
+Belongs here: the interface and its implementations. A point may arrive many times; of each of its variables the latest
+value that is not null wins, in order of arrival.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
+
+import polars as pl
+import pyarrow as pa
+
+from ionbeam_dagster.domain.windows import Window
+
+
+class TimeSeriesStore(Protocol):
+    """Keeps canonical points. Every method may be called from many processes at once."""
+
+    def write(
+        self, dataset: str, ingestion: str, arrival: int, frames: Iterable[pl.DataFrame], key: Sequence[str]
+    ) -> int:
+        """Store canonical rows durably; returns how many.
+
+        `frames` have ``datetime`` (UTC, microseconds), ``lat``, ``lon`` and the canonical and metadata columns.
+        `key` names the columns that tell stations apart. Writing the same `ingestion` again replaces it. Nothing of an
+        ingestion is seen unless all of `frames` was taken.
+        """
+        ...
+
+    def read(self, dataset: str, window: Window, schema: pa.Schema, key: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """The points of `window`, one row each, with the columns of `schema`, ordered by `key` and time.
+
+        Memory does not grow with the window.
+        """
+        ...
+
+    def withdraw(self, dataset: str, ingestion: str) -> None:
+        """Forget what `ingestion` brought. Unknown ingestions are no error."""
+        ...
