@@ -57,11 +57,13 @@ def check_span(span: timedelta) -> None:
 
     Raises ValueError that names the spans that would do.
     """
-    whole_minutes = span > timedelta(0) and span % timedelta(minutes=1) == timedelta(0)
-    divides = (span <= HOUR and HOUR % span == timedelta(0)) or (
-        span % HOUR == timedelta(0) and span <= DAY and DAY % span == timedelta(0)
-    )
-    if not (whole_minutes and (divides or span == WEEK)):
+    if span <= timedelta(0) or span % timedelta(minutes=1):
+        fits = False
+    elif span <= HOUR:
+        fits = HOUR % span == timedelta(0)
+    else:
+        fits = span == WEEK or (span % HOUR == timedelta(0) and DAY % span == timedelta(0))
+    if not fits:
         raise ValueError(
             f"{format_duration(span)} cannot be a partition; use whole minutes that divide an hour (PT5M, PT10M, "
             "PT15M, ...), whole hours that divide a day (PT1H, PT3H, PT6H, ...), P1D or P7D"

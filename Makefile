@@ -1,0 +1,49 @@
+# Every target does its own set-up in $(VENV), and nothing when nothing changed.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+CONFIG ?= examples/demo.yaml
+# The load generator has no end, so the demo of it takes six hours of midsummer; files are taken whole.
+RANGE ?= $(if $(filter examples/demo.yaml,$(CONFIG)),--from 2026-06-21T06:00Z --to 2026-06-21T12:00Z)
+export DAGSTER_HOME ?= $(CURDIR)/demo/dagster
+
+.PHONY: help demo dev test lint bench servers clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@echo
+	@echo '  make demo CONFIG=examples/knmi.yaml    the same on a real day of observations'
+	@echo '  make test PYTHON=python3.13 VENV=.venv313    the suite on another Python'
+
+demo: $(VENV)/.run  ## the main job: observations to datasets, ODB and GeoParquet under demo/, no server needed
+	$(BIN)/ionbeam --config $(CONFIG) run $(RANGE)
+
+dev: $(VENV)/.run  ## dagster dev on the demo's data: the UI, with sensors and automation on
+	$(BIN)/ionbeam --config $(CONFIG) dev
+
+test: $(VENV)/.dev  ## the whole suite, after lint and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+bench: $(VENV)/.dev  ## the benchmarks: ours, the named alternative, the ratio, peak memory
+	$(BIN)/python benchmarks/run.py
+
+servers:  ## what the tests of real servers need
+	@echo 'No test needs a server yet.'
+
+clean:  ## remove the demo's data and the environment
+	rm -rf demo $(VENV)
+
+$(VENV)/bin/pip:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: $(VENV)/bin/pip pyproject.toml ionbeam_client/pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ./ionbeam_client -e .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e './ionbeam_client[dev]' -e '.[dev]'
+	touch $@

@@ -1,0 +1,417 @@
+"""The platform's YAML: what it says, what it leaves to defaults, and what is refused.
+
+Belongs here: the file's structure, its checks and what follows from it (settings of sources and datasets). Does not
+belong here: anything that connects, and the keys of one source (they stand with the source).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+from ionbeam_client.models import Name, format_duration
+from ionbeam_dagster.domain.windows import Policy, check_span, window_of
+from ionbeam_dagster.exporters.odb import OdbCodes, VariableMapping
+from ionbeam_dagster.sources import Source, SourceConfig, installed_sources
+from ionbeam_dagster.sources.specified import SPECIFIED_SOURCES
+
+CONFIG_VARIABLE = "IONBEAM_CONFIG_PATH"
+_SECRET = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_EXPORTS = ("odb", "pygeoapi")
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the message names the file, the key, the reason and what would be right."""
+
+
+def _partition(span: timedelta) -> timedelta:
+    check_span(span)
+    return span
+
+
+def _writable(path: Path) -> Path:
+    nearest = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
+    if not nearest.is_dir():
+        raise ValueError(f"{path} is, or lies below, a file; a folder is needed")
+    if not os.access(nearest, os.W_OK):
+        raise ValueError(f"{path} cannot be written (no permission on {nearest}); choose a folder that can")
+    return path
+
+
+PartitionSpan = Annotated[timedelta, AfterValidator(_partition)]
+Folder = Annotated[Path, AfterValidator(_writable)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Broker(_Section):
+    url: str
+
+
+class Redis(_Section):
+    redis_url: str
+
+
+class InfluxDB(_Section):
+    influxdb_org: str
+    influxdb_url: str
+    influxdb_token: SecretStr
+    influxdb_bucket: str
+
+
+class DatasetAggregator(_Section):
+    data_path: Folder = Path("data")
+    delete_after_export: bool = False
+
+
+class SchedulerWindow(_Section):
+    source_name: Name
+    window_size: PartitionSpan
+    trigger_interval: timedelta | None = None
+    window_lag: timedelta = timedelta(0)
+
+
+class Scheduler(_Section):
+    windows: list[SchedulerWindow] = []
+
+
+class PyGeoApiService(_Section):
+    input_path: Path | None = None
+    output_path: Folder = Path("data-projections")
+    config_path: Path | None = None
+
+
+class OdbService(_Section):
+    input_path: Path | None = None
+    output_path: Folder = Path("data-projections")
+    variable_map: list[VariableMapping] = []
+    codes: OdbCodes = OdbCodes()
+
+
+class Projections(_Section):
+    pygeoapi_service: PyGeoApiService = PyGeoApiService()
+    odb_service: OdbService = OdbService()
+
+
+class Automation(_Section):
+    """Whether and how often the platform looks for work by itself.
+
+    `lookback` bounds how old a window may be that is collected without a person asking for it.
+    """
+
+    enabled: bool = True
+    interval: int = Field(default=15, ge=5, description="seconds between two looks; Dagster's own loop takes five")
+    lookback: timedelta = timedelta(hours=2)
+
+
+class Sections(_Section):
+    """The YAML without its source blocks."""
+
+    broker: Broker | None = None
+    redis: Redis | None = None
+    influxdb_common: InfluxDB | None = None
+    dataset_aggregator: DatasetAggregator = DatasetAggregator()
+    scheduler: Scheduler = Scheduler()
+    projections: Projections = Projections()
+    automation: Automation = Automation()
+    state_path: Folder = Path("ionbeam-state")
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSettings:
+    """One source as the YAML and the scheduler's windows describe it."""
+
+    name: str
+    type: type[Source]
+    config: SourceConfig
+    window_size: timedelta
+    trigger_interval: timedelta
+    window_lag: timedelta
+
+    @property
+    def dataset(self) -> str:
+        return self.config.dataset or self.name
+
+    @property
+    def kind(self) -> Literal["pull", "external"]:
+        return self.config.kind
+
+    @property
+    def start(self) -> datetime:
+        return self.config.start
+
+    @property
+    def end(self) -> datetime | None:
+        return self.config.end
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetSettings:
+    """One dataset: the sources that feed it, its windows and where they go."""
+
+    name: str
+    sources: tuple[str, ...]
+    span: timedelta
+    start: datetime
+    end: datetime | None
+    policy: Policy
+    exports: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class IonbeamConfig:
+    """A checked configuration. `not_installed` names source blocks whose source this installation does not have."""
+
+    path: Path
+    sections: Sections
+    sources: dict[str, SourceSettings]
+    datasets: dict[str, DatasetSettings]
+    not_installed: tuple[str, ...] = ()
+
+    @property
+    def automation(self) -> Automation:
+        return self.sections.automation
+
+    @classmethod
+    def load(cls, path: Path | None = None) -> Self:
+        """Read the YAML at `path`, at ``$IONBEAM_CONFIG_PATH``, or the shipped default, which needs no server.
+
+        Raises ConfigError with every fault that was found, a line each.
+        """
+        place = path or _configured_path()
+        blocks = _read(place)
+        return cls(place, *_understand(place, blocks))
+
+    def notes(self) -> list[str]:
+        """What a person should know about this configuration although it is valid."""
+        notes = [
+            f"source {name!r} is configured, but no source of that type is installed: it is not collected"
+            for name in self.not_installed
+        ]
+        for section, instead in (
+            ("broker", "clients are not served"),
+            ("redis", "the ledger is kept in SQLite"),
+            ("influxdb_common", "observations are kept in Parquet segments"),
+        ):
+            if getattr(self.sections, section) is not None:
+                notes.append(f"{section} is set, but this version does not use it: {instead}")
+        return notes
+
+
+def _configured_path() -> Path:
+    named = os.environ.get(CONFIG_VARIABLE)
+    return Path(named) if named else Path(str(files("ionbeam_dagster") / "default.yaml"))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); set {CONFIG_VARIABLE} to your YAML") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: is not YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: should hold sections such as 'sources:' and 'projections:'")
+    missing: list[str] = []
+    filled: dict[str, Any] = _fill_secrets(content, missing)
+    if missing:
+        raise ConfigError(
+            f"{path}: the environment has no {', '.join(sorted(set(missing)))}; set it, it is used as ${{...}} there"
+        )
+    return filled
+
+
+def _fill_secrets(value: Any, missing: list[str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _fill_secrets(inner, missing) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_fill_secrets(inner, missing) for inner in value]
+    if isinstance(value, str):
+        missing += [name for name in _SECRET.findall(value) if name not in os.environ]
+        return _SECRET.sub(lambda match: os.environ.get(match[1], ""), value)
+    return value
+
+
+def _understand(
+    path: Path, content: dict[str, Any]
+) -> tuple[Sections, dict[str, SourceSettings], dict[str, DatasetSettings], tuple[str, ...]]:
+    installed = installed_sources()
+    blocks = dict(content)
+    nested = dict(blocks.pop("sources", None) or {})
+    if "scheduler" in nested:
+        blocks["scheduler"] = nested.pop("scheduler")
+    known = set(installed) | set(SPECIFIED_SOURCES)
+    at_top = {name: blocks.pop(name) for name in list(blocks) if name in known}
+    twice = sorted(set(nested) & set(at_top))
+    faults = [f"{name}: stands under 'sources:' and at the top level; keep one of them" for name in twice]
+    sections, section_faults = _validated(Sections, blocks, "")
+    faults += section_faults
+    configs: dict[str, tuple[type[Source], SourceConfig]] = {}
+    not_installed: list[str] = []
+    for name, block in (nested | at_top).items():
+        key = f"sources.{name}" if name in nested else name
+        source_type = (block or {}).get("type", name) if isinstance(block, dict | None) else name
+        if source_type in installed:
+            config, block_faults = _validated(installed[source_type].Config, block or {}, key)
+            faults += block_faults
+            if config is not None:
+                configs[name] = (installed[source_type], config)
+        elif source_type in SPECIFIED_SOURCES:
+            faults += _validated(SPECIFIED_SOURCES[source_type], block or {}, key)[1]
+            not_installed.append(name)
+        else:
+            faults.append(
+                f"{key}: no source of type {source_type!r} is installed; known are {', '.join(sorted(installed))} "
+                "(give the block a 'type:', or remove it)"
+            )
+    if sections is not None and not faults:
+        sources, source_faults = _sources(sections, configs, set(not_installed))
+        datasets, dataset_faults = _datasets(sources)
+        faults += source_faults + dataset_faults + _path_faults(sections)
+    if faults or sections is None:
+        raise ConfigError("\n".join(f"{path}: {fault}" for fault in faults))
+    return sections, sources, datasets, tuple(not_installed)
+
+
+def _validated(model: type[BaseModel], block: Any, key: str) -> tuple[Any, list[str]]:
+    try:
+        return model.model_validate(block), []
+    except ValidationError as error:
+        return None, [_fault(found, key, model) for found in error.errors()]
+
+
+def _fault(found: Any, key: str, model: type[BaseModel]) -> str:
+    place = ".".join([key, *map(str, found["loc"])]).strip(".")
+    if found["type"] == "extra_forbidden":
+        allowed = _fields_at(model, found["loc"][:-1])
+        return f"{place}: this key is not known" + (f"; known are {', '.join(allowed)}" if allowed else "")
+    if found["type"] in ("time_delta_parsing", "time_delta_type"):
+        return f"{place}: {found['input']!r} is not a duration; right would be, for example, PT5M, PT1H or P1D"
+    message = str(found["msg"]).removeprefix("Value error, ")
+    return f"{place}: {message}"
+
+
+def _fields_at(model: Any, place: tuple[str | int, ...]) -> list[str]:
+    for step in place:
+        if isinstance(step, int):
+            continue
+        field = getattr(model, "model_fields", {}).get(step)
+        if field is None:
+            return []
+        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+    return sorted(getattr(model, "model_fields", {}))
+
+
+def _sources(
+    sections: Sections, configs: dict[str, tuple[type[Source], SourceConfig]], not_installed: set[str]
+) -> tuple[dict[str, SourceSettings], list[str]]:
+    scheduled = {window.source_name: window for window in sections.scheduler.windows}
+    faults = [
+        f"sources.scheduler.windows: {name!r} has no block; add one with its settings (an empty one will do), "
+        "or remove the window"
+        for name in scheduled
+        if name not in configs and name not in not_installed
+    ]
+    settings: dict[str, SourceSettings] = {}
+    for name, (source, config) in configs.items():
+        window = scheduled.get(name)
+        size = window.window_size if window else source.default_window
+        interval = (window.trigger_interval if window else None) or size
+        lag = window.window_lag if window else timedelta(0)
+        settings[name] = SourceSettings(name, source, config, size, interval, lag)
+        faults += _time_faults(settings[name])
+    return settings, faults
+
+
+def _time_faults(source: SourceSettings) -> list[str]:
+    faults = []
+    key = f"sources.{source.name}"
+    if source.end is not None and source.end <= source.start:
+        faults.append(f"{key}.end: {source.end} is not later than start {source.start}")
+    try:
+        check_span(source.config.aggregation_span or source.type.default_span)
+    except ValueError as error:
+        faults.append(f"{key}.aggregation_span: {error}")
+    unknown = sorted(set(source.config.exports or ()) - set(_EXPORTS))
+    if unknown:
+        faults.append(f"{key}.exports: {', '.join(unknown)} not known; choose from {', '.join(_EXPORTS)}")
+    try:
+        _writable(source.config.data_path)
+    except ValueError as error:
+        faults.append(f"{key}.data_path: {error}")
+    return faults
+
+
+def _datasets(sources: dict[str, SourceSettings]) -> tuple[dict[str, DatasetSettings], list[str]]:
+    feeding: dict[str, list[SourceSettings]] = {}
+    for source in sources.values():
+        feeding.setdefault(source.dataset, []).append(source)
+    datasets: dict[str, DatasetSettings] = {}
+    faults: list[str] = []
+    for name, feeders in feeding.items():
+        faults += _disagreements(name, feeders)
+        span = _agreed(feeders, "aggregation_span") or feeders[0].type.default_span
+        faults += [
+            f"sources.{feeder.name}: its window of {format_duration(feeder.window_size)} neither divides the "
+            f"aggregation_span {format_duration(span)} of dataset {name!r} nor is a multiple of it; choose another"
+            for feeder in feeders
+            if span % feeder.window_size and feeder.window_size % span
+        ]
+        datasets[name] = DatasetSettings(
+            name=name,
+            sources=tuple(sorted(feeder.name for feeder in feeders)),
+            span=span,
+            start=window_of(min(feeder.start for feeder in feeders), span).start,
+            end=_latest_end(feeders),
+            policy=Policy(
+                sources=tuple(sorted(feeder.name for feeder in feeders)),
+                subject_to_change=_agreed(feeders, "subject_to_change_window") or timedelta(0),
+                allow_incomplete=feeders[0].config.allow_incomplete,
+            ),
+            exports=_agreed(feeders, "exports") or _EXPORTS,
+        )
+    return datasets, faults
+
+
+def _agreed(feeders: list[SourceSettings], key: str) -> Any:
+    return next((value for f in feeders if (value := getattr(f.config, key)) is not None), None)
+
+
+def _disagreements(dataset: str, feeders: list[SourceSettings]) -> list[str]:
+    faults = []
+    for key in ("aggregation_span", "subject_to_change_window", "exports", "allow_incomplete"):
+        said = {f.name: getattr(f.config, key) for f in feeders if key in f.config.model_fields_set}
+        if len(set(said.values())) > 1:
+            faults.append(f"dataset {dataset!r}: {', '.join(said)} disagree about {key}; let them say the same")
+    return faults
+
+
+def _latest_end(feeders: list[SourceSettings]) -> datetime | None:
+    ends = [feeder.end for feeder in feeders]
+    return None if None in ends else max(end for end in ends if end is not None)
+
+
+def _path_faults(sections: Sections) -> list[str]:
+    written = sections.dataset_aggregator.data_path
+    services = {
+        "pygeoapi_service": sections.projections.pygeoapi_service.input_path,
+        "odb_service": sections.projections.odb_service.input_path,
+    }
+    return [
+        f"projections.{name}.input_path: {path} is not where datasets are written; right would be {written} "
+        "(dataset_aggregator.data_path), or leave it out"
+        for name, path in services.items()
+        if path is not None and path.absolute() != written.absolute()
+    ]
+

@@ -1,0 +1,389 @@
+"""The way of an observation: collect, ingest, build, export.
+
+Belongs here: the four steps as plain functions on one window, which the Dagster assets, the command line and the
+benchmarks call, and the platform that they work on. Does not belong here: when a step is run (orchestration), or how a
+source, a store or a format works.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ionbeam_client.models import IngestionMetadata
+from ionbeam_dagster import __version__
+from ionbeam_dagster.config import DatasetSettings, IonbeamConfig, SourceSettings
+from ionbeam_dagster.domain.canonical import CanonicalError, canonical_schema, canonicalise, point_key
+from ionbeam_dagster.domain.windows import (
+    Build,
+    Claim,
+    Decision,
+    Revision,
+    Sealed,
+    Unchanged,
+    Wait,
+    Window,
+    build_regardless,
+    coverage,
+    decide,
+    window_of,
+    windows_between,
+)
+from ionbeam_dagster.exporters import Exporter, ExportReport
+from ionbeam_dagster.exporters.geoparquet import GeoParquetExporter
+from ionbeam_dagster.exporters.odb import OdbExporter
+from ionbeam_dagster.sources import Source
+from ionbeam_dagster.stores.datasets import DatasetStore
+from ionbeam_dagster.stores.ledger import BuiltRevision, ExportRecord, Ledger, RawPartition
+from ionbeam_dagster.stores.ledger.sqlite import SqliteLedger
+from ionbeam_dagster.stores.publish import published
+from ionbeam_dagster.stores.raw import RawFile, RawStore
+from ionbeam_dagster.stores.timeseries import TimeSeriesStore
+from ionbeam_dagster.stores.timeseries.segments import SegmentStore
+
+
+class PipelineError(Exception):
+    """A step could not be done on this window; the message says why and what to do first."""
+
+
+class Platform:
+    """A configuration and the stores, sources and exporters that follow from it. Making one opens nothing."""
+
+    def __init__(self, config: IonbeamConfig) -> None:
+        self.config = config
+        state = config.sections.state_path
+        self.ledger: Ledger = SqliteLedger(state / "ledger.sqlite")
+        self.series: TimeSeriesStore = SegmentStore(state / "segments")
+        self.datasets = DatasetStore(config.sections.dataset_aggregator.data_path)
+
+    @cached_property
+    def sources(self) -> dict[str, Source]:
+        return {name: settings.type(name, settings.config) for name, settings in self.config.sources.items()}
+
+    @cached_property
+    def exporters(self) -> dict[str, Exporter]:
+        odb = self.config.sections.projections.odb_service
+        return {"odb": OdbExporter(odb.variable_map, odb.codes), "pygeoapi": GeoParquetExporter()}
+
+    def raws(self, source: str) -> RawStore:
+        return RawStore(self.source(source).config.data_path)
+
+    def quarantine_path(self, source: str, window: Window) -> Path:
+        return self.config.sections.state_path / "quarantine" / source / f"{source}_{window.label}.parquet"
+
+    def export_path(self, dataset: str, format: str, window: Window) -> Path:
+        projections = self.config.sections.projections
+        service = {"odb": projections.odb_service, "pygeoapi": projections.pygeoapi_service}[format]
+        return service.output_path / format / dataset / f"{dataset}_{window.label}.{self.exporters[format].extension}"
+
+    def source(self, name: str) -> SourceSettings:
+        if name not in self.config.sources:
+            raise PipelineError(
+                f"{self.config.path} has no source {name!r}; it has {', '.join(self.config.sources) or 'none'}"
+            )
+        return self.config.sources[name]
+
+    def dataset(self, name: str) -> DatasetSettings:
+        if name not in self.config.datasets:
+            raise PipelineError(
+                f"{self.config.path} has no dataset {name!r}; it has {', '.join(self.config.datasets) or 'none'}"
+            )
+        return self.config.datasets[name]
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """A raw partition; `changed` is False when it holds what was there before."""
+
+    source: str
+    window: Window
+    ingestion: str
+    path: Path
+    rows: int
+    bytes: int
+    changed: bool
+    problems: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Ingested:
+    """What became of a raw partition's rows; `reasons` counts why rows are in the file `quarantine`."""
+
+    claim: Claim
+    metadata: IngestionMetadata
+    quarantine: Path | None
+    reasons: dict[str, int]
+
+    @property
+    def rows(self) -> int:
+        return self.claim.rows
+
+    @property
+    def quarantined(self) -> int:
+        return self.claim.quarantined
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """The decision on a window, and its latest revision, which was made just now if `built`."""
+
+    dataset: str
+    window: Window
+    decision: Decision
+    revision: BuiltRevision | None
+    built: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """The current export of a window; `path` is None when the window has no row to export."""
+
+    dataset: str
+    window: Window
+    format: str
+    number: int
+    path: Path | None
+    report: ExportReport
+
+
+def collect(platform: Platform, source: str, window: Window, now: datetime) -> Collected:
+    """Fetch a window from a source into its raw partition.
+
+    Raises SourceError when the source failed, PipelineError for a window that has not begun. A raw partition that was
+    lost and comes back as it was makes its dataset windows due again: what they were made of is proved anew.
+    """
+    if window.start >= now:
+        raise PipelineError(f"{source} {window}: has not begun yet")
+    feed, raws, ledger = platform.sources[source], platform.raws(source), platform.ledger
+    before = ledger.raw(source, window)
+    lost = before is not None and not before.path.exists()
+    signature = feed.signature(window)
+    swept = Window(window.start, min(window.end, now))
+    ingestion, rows = raws.write(source, window, swept, feed.metadata, feed.fetch(window))
+    path = raws.path(source, window)
+    if lost and before.ingestion == ingestion:
+        ledger.withdraw_claim(ingestion)
+    ledger.record_raw(RawPartition(ingestion, source, window, path, rows, signature))
+    changed = lost or before is None or before.ingestion != ingestion
+    return Collected(source, window, ingestion, path, rows, path.stat().st_size, changed, feed.problems())
+
+
+def needs_collecting(platform: Platform, source: str, window: Window) -> bool:
+    """Whether a window was never collected, lost its raw partition, or would come out differently now."""
+    known = platform.ledger.raw(source, window)
+    if known is None or not known.path.exists():
+        return True
+    return known.signature != platform.sources[source].signature(window)
+
+
+def ingest(platform: Platform, source: str, window: Window) -> Ingested:
+    """Convert a raw partition to canonical points, store them and record the claim.
+
+    Rows that cannot be used go to the window's quarantine file with their reasons. Raises PipelineError when the raw
+    partition is missing, damaged or lacks a declared column.
+    """
+    raw = platform.ledger.raw(source, window)
+    if raw is None:
+        raise PipelineError(f"{source} {window}: nothing was collected; materialise {source}/raw first")
+    file = _open_raw(platform, raw)
+    settings = platform.dataset(platform.source(source).dataset)
+    schema = canonical_schema([file.metadata])
+    arrival = platform.ledger.arrival_of(raw.ingestion)
+    quarantine_path = platform.quarantine_path(source, window)
+    seen = _Seen(file, settings)
+    try:
+        with published(quarantine_path) as draft, _Quarantine(draft) as quarantine:
+            frames = seen.canonical_frames(quarantine)
+            rows = platform.series.write(settings.name, raw.ingestion, arrival, frames, point_key(schema))
+    except (CanonicalError, pa.ArrowInvalid, OSError) as error:
+        raise PipelineError(f"{raw.path}: {error}") from error
+    if not quarantine.rows:
+        quarantine_path.unlink(missing_ok=True)
+    strays = tuple(sorted(seen.strays))
+    claim = Claim(raw.ingestion, source, settings.name, file.swept, arrival, rows, quarantine.rows, strays)
+    touched = {*windows_between(file.swept.start, file.swept.end, settings.span), *strays}
+    platform.ledger.record_claim(claim, file.metadata, sorted(touched))
+    return Ingested(claim, file.metadata, quarantine_path if quarantine.rows else None, dict(quarantine.reasons))
+
+
+def assess(platform: Platform, dataset: str, window: Window, now: datetime) -> Decision:
+    """What `decide` says of a dataset window, on what the ledger knows of it."""
+    claims = platform.ledger.claims(dataset, window)
+    latest = platform.ledger.latest_revision(dataset, window)
+    return decide(window, claims, _as_found(latest), now, platform.dataset(dataset).policy)
+
+
+def build(platform: Platform, dataset: str, window: Window, now: datetime, insist: bool = False) -> Built:
+    """Write the next revision of a dataset window, if `decide` says so.
+
+    With `insist`, as a person asks for it, a window that might wait is built from what there is. Raises PipelineError
+    when a person asks for a window of which nothing was collected.
+    """
+    policy = platform.dataset(dataset).policy
+    claims = platform.ledger.claims(dataset, window)
+    latest = platform.ledger.latest_revision(dataset, window)
+    decision = decide(window, claims, _as_found(latest), now, policy)
+    if isinstance(decision, Wait) and insist:
+        if not claims:
+            raise PipelineError(f"{dataset} {window}: {decision.reason}; materialise {_raw_keys(policy.sources)} first")
+        return _write_revision(platform, window, build_regardless(window, claims, _as_found(latest), policy), claims, now, dataset)
+    if isinstance(decision, Build):
+        return _write_revision(platform, window, decision, claims, now, dataset)
+    return Built(dataset, window, decision, latest, built=False)
+
+
+def export(platform: Platform, dataset: str, format: str, window: Window) -> Exported:
+    """Write the current export of a dataset window in `format`, and remember it.
+
+    Raises PipelineError when the window was not built, ExportError when the file could not be made or did not read back.
+    """
+    latest = platform.ledger.latest_revision(dataset, window)
+    if latest is None or not latest.path.exists():
+        raise PipelineError(f"{dataset} {window}: there is no dataset file; materialise {dataset}/dataset first")
+    target = platform.export_path(dataset, format, window)
+    report = platform.exporters[format].export(latest.path, target)
+    path = target if report.rows else None
+    facts = {"rows": report.rows, "bytes": report.bytes, "stations": report.stations}
+    platform.ledger.record_export(ExportRecord(dataset, window, format, latest.revision.number, path, facts))
+    return Exported(dataset, window, format, latest.revision.number, path, report)
+
+
+def export_is_current(platform: Platform, dataset: str, format: str, window: Window) -> bool:
+    """Whether the window's export was made from its latest revision and is still there."""
+    latest = platform.ledger.latest_revision(dataset, window)
+    made = platform.ledger.export(dataset, window, format)
+    if latest is None or made is None or made.number != latest.revision.number:
+        return False
+    return made.path is None or made.path.exists()
+
+
+def _open_raw(platform: Platform, raw: RawPartition) -> RawFile:
+    try:
+        return platform.raws(raw.source).open(raw.path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise PipelineError(
+            f"{raw.path}: the raw partition cannot be read ({error}); materialise {raw.source}/raw for {raw.window.key}"
+        ) from error
+
+
+class _Seen:
+    """The rows of a raw file on their way into the store, and the windows outside its range into which some fell."""
+
+    def __init__(self, file: RawFile, dataset: DatasetSettings) -> None:
+        self._file = file
+        self._span = dataset.span
+        self.strays: set[Window] = set()
+
+    def canonical_frames(self, quarantine: _Quarantine) -> Iterator[pl.DataFrame]:
+        for batch in self._file.batches():
+            canonical = canonicalise(batch, self._file.metadata)
+            if canonical.rejected.height:
+                quarantine.add(canonical.rejected)
+            self._note_strays(canonical.rows)
+            if canonical.rows.height:
+                yield canonical.rows
+
+    def _note_strays(self, rows: pl.DataFrame) -> None:
+        swept, time = self._file.swept, pl.col("datetime")
+        outside = rows.filter((time < swept.start) | (time >= swept.end))
+        hours = outside.select(time.dt.truncate("1m").unique()).to_series()
+        self.strays |= {window_of(moment, self._span) for moment in hours}
+
+
+class _Quarantine:
+    """The rejected rows of one raw partition, written as they come."""
+
+    def __init__(self, draft: Path) -> None:
+        self._draft = draft
+        self._writer: pq.ParquetWriter | None = None
+        self.rows = 0
+        self.reasons: Counter[str] = Counter()
+
+    def __enter__(self) -> _Quarantine:
+        return self
+
+    def add(self, rejected: pl.DataFrame) -> None:
+        table = rejected.to_arrow()
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(self._draft, table.schema, compression="zstd")
+        self._writer.write_table(table)
+        self.rows += rejected.height
+        self.reasons.update(dict(rejected.group_by("reason").len().iter_rows()))
+
+    def __exit__(self, *error: object) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+def _as_found(latest: BuiltRevision | None) -> Revision | None:
+    """The latest revision; not intact when its file is gone."""
+    if latest is None:
+        return None
+    return latest.revision if latest.path.exists() else replace(latest.revision, intact=False)
+
+
+def _write_revision(
+    platform: Platform, window: Window, decision: Build, claims: list[Claim], now: datetime, dataset: str
+) -> Built:
+    schema = canonical_schema(platform.ledger.metadata_of(claims))
+    batches = platform.series.read(dataset, window, schema, point_key(schema))
+    provenance = {
+        "dataset": dataset,
+        "window_start": window.start.isoformat(),
+        "window_end": window.end.isoformat(),
+        "revision": decision.number,
+        "inputs": decision.inputs,
+        "ingestions": [claim.id for claim in claims],
+        "coverage": round(coverage(window, decision.missing), 6),
+        "gaps": [[gap.start.isoformat(), gap.end.isoformat()] for gap in decision.missing],
+        "software": f"ionbeam {__version__}",
+    }
+    written = platform.datasets.write(dataset, window, decision.number, schema, batches, provenance)
+    revision = Revision(dataset, window, decision.number, decision.inputs)
+    facts = {
+        "rows": written.rows,
+        "stations": written.stations,
+        "bytes": written.bytes,
+        "coverage": provenance["coverage"],
+        "gaps": provenance["gaps"],
+        "complete": not decision.missing,
+        "duplicates": _duplicates(claims, window, written.rows),
+        "ingestions": len(claims),
+    }
+    built = BuiltRevision(revision, written.path, now, facts)
+    platform.ledger.record_revision(built, claims)
+    return Built(dataset, window, decision, built, built=True)
+
+
+def _duplicates(claims: list[Claim], window: Window, rows: int) -> int | None:
+    """How many rows arrived again; None where an ingestion reached beyond the window, so that it cannot be told."""
+    inside = all(claim.swept.start >= window.start and claim.swept.end <= window.end for claim in claims)
+    if not inside or any(claim.stray_windows for claim in claims):
+        return None
+    return sum(claim.rows for claim in claims) - rows
+
+
+def _raw_keys(sources: tuple[str, ...]) -> str:
+    return " and ".join(f"{source}/raw" for source in sources)
+
+
+def describe(decision: Decision) -> tuple[str, str]:
+    """A decision as a state (one word) and a reason (a sentence), for tables and pages."""
+    match decision:
+        case Build(number, _, missing):
+            gaps = f", with {len(missing)} gap(s)" if missing else ""
+            return "ready", f"revision {number} can be built{gaps}"
+        case Wait(reason):
+            return "waiting", reason
+        case Unchanged(revision):
+            return "built", f"revision {revision.number} holds everything that arrived"
+        case Sealed(_, reason):
+            return "sealed", reason

@@ -1,0 +1,97 @@
+"""Dataset windows: the canonical Parquet files, one immutable file a revision."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ionbeam_dagster.domain.canonical import point_key
+from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.stores.publish import published
+
+PROVENANCE = b"ionbeam"
+_ROW_GROUP = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetFile:
+    path: Path
+    rows: int
+    stations: int
+    bytes: int
+
+
+class DatasetStore:
+    """Dataset files under one folder: ``<root>/<dataset>/<dataset>_<YYYYmmddTHHMMSS>_<span>_r<revision>.parquet``."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def path(self, dataset: str, window: Window, number: int) -> Path:
+        return self._root / dataset / f"{dataset}_{window.label}_r{number}.parquet"
+
+    def write(
+        self,
+        dataset: str,
+        window: Window,
+        number: int,
+        schema: pa.Schema,
+        batches: Iterable[pa.RecordBatch],
+        provenance: dict[str, Any],
+    ) -> DatasetFile:
+        """Write one revision from rows ordered by station and time; the same rows and provenance give the same bytes."""
+        path = self.path(dataset, window, number)
+        counted = _Stations(point_key(schema))
+        rows = 0
+        with published(path) as draft, pq.ParquetWriter(draft, schema, compression="zstd") as writer:
+            for table in _in_groups(schema, batches):
+                writer.write_table(table, row_group_size=_ROW_GROUP)
+                counted.add(table)
+                rows += table.num_rows
+            facts = provenance | {"rows": rows, "stations": counted.number}
+            writer.add_key_value_metadata({PROVENANCE: json.dumps(facts, sort_keys=True).encode()})
+        return DatasetFile(path, rows, counted.number, path.stat().st_size)
+
+
+def provenance_of(schema: pa.Schema) -> dict[str, Any]:
+    """What a dataset file, or an export of one, says of its making; empty for other files."""
+    written = (schema.metadata or {}).get(PROVENANCE)
+    return dict(json.loads(written)) if written else {}
+
+
+def _in_groups(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """Row groups of one size whatever the batches were: how the store cut them must not show in the file."""
+    waiting: list[pa.RecordBatch] = []
+    held = 0
+    for batch in batches:
+        waiting.append(batch)
+        held += batch.num_rows
+        if held >= _ROW_GROUP:
+            table = pa.Table.from_batches(waiting, schema)
+            whole = held // _ROW_GROUP * _ROW_GROUP
+            yield table.slice(0, whole)
+            waiting, held = table.slice(whole).to_batches(), held - whole
+    if held:
+        yield pa.Table.from_batches(waiting, schema)
+
+
+class _Stations:
+    """Counts the different keys of rows that come ordered by them."""
+
+    def __init__(self, key: list[str]) -> None:
+        self._key = key
+        self._last: pl.DataFrame | None = None
+        self.number = 0
+
+    def add(self, table: pa.Table) -> None:
+        keys = pl.DataFrame(pl.from_arrow(table.select(self._key))).unique(maintain_order=True)
+        repeated = self._last is not None and keys.head(1).equals(self._last)
+        self.number += keys.height - int(repeated)
+        self._last = keys.tail(1)

@@ -1,0 +1,235 @@
+"""The ledger in one SQLite file: the default, which needs no server and is shared by many processes (WAL)."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from ionbeam_client.models import IngestionMetadata
+from ionbeam_dagster.domain.windows import EPOCH, Claim, Revision, Window
+from ionbeam_dagster.stores.ledger import BuiltRevision, ExportRecord, RawPartition
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS arrivals (arrival INTEGER PRIMARY KEY AUTOINCREMENT, ingestion TEXT NOT NULL UNIQUE);
+CREATE TABLE IF NOT EXISTS raw (
+    source TEXT, start INTEGER, end INTEGER, ingestion TEXT, path TEXT, rows INTEGER, signature TEXT,
+    PRIMARY KEY (source, start, end)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS readings (hash TEXT PRIMARY KEY, metadata TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS claims (
+    id TEXT PRIMARY KEY, source TEXT, dataset TEXT, start INTEGER, end INTEGER, arrival INTEGER, rows INTEGER,
+    quarantined INTEGER, strays TEXT, reading TEXT
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS touched (
+    dataset TEXT, start INTEGER, end INTEGER, claim TEXT, PRIMARY KEY (dataset, start, end, claim)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS touched_by_claim ON touched (claim);
+CREATE TABLE IF NOT EXISTS due (dataset TEXT, start INTEGER, end INTEGER, PRIMARY KEY (dataset, start, end)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS revisions (
+    dataset TEXT, start INTEGER, end INTEGER, number INTEGER, inputs TEXT, intact INTEGER, path TEXT, built_at INTEGER,
+    facts TEXT, PRIMARY KEY (dataset, start, end, number)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS exports (
+    dataset TEXT, start INTEGER, end INTEGER, format TEXT, number INTEGER, path TEXT, facts TEXT,
+    PRIMARY KEY (dataset, start, end, format)
+) WITHOUT ROWID;
+"""
+_REVISION = "SELECT dataset, start, end, number, inputs, intact, path, built_at, facts FROM revisions"
+
+
+class SqliteLedger:
+    """A `Ledger` in the SQLite file `path`. Each call opens, commits and closes: safe across threads and processes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._ready = False
+
+    def arrival_of(self, ingestion: str) -> int:
+        with self._writing() as db:
+            db.execute("INSERT OR IGNORE INTO arrivals (ingestion) VALUES (?)", (ingestion,))
+            return int(db.execute("SELECT arrival FROM arrivals WHERE ingestion = ?", (ingestion,)).fetchone()[0])
+
+    def record_raw(self, raw: RawPartition) -> None:
+        with self._writing() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO raw VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (raw.source, *_range(raw.window), raw.ingestion, str(raw.path), raw.rows, raw.signature),
+            )
+
+    def raw(self, source: str, window: Window) -> RawPartition | None:
+        with self._reading() as db:
+            row = db.execute(
+                "SELECT ingestion, path, rows, signature FROM raw WHERE source = ? AND start = ? AND end = ?",
+                (source, *_range(window)),
+            ).fetchone()
+        return RawPartition(row[0], source, window, Path(row[1]), row[2], row[3]) if row else None
+
+    def record_claim(self, claim: Claim, metadata: IngestionMetadata, touched: Sequence[Window]) -> None:
+        text = metadata.model_dump_json()
+        reading = sha256(text.encode()).hexdigest()
+        strays = json.dumps([_range(window) for window in claim.stray_windows])
+        with self._writing() as db:
+            db.execute("INSERT OR IGNORE INTO readings VALUES (?, ?)", (reading, text))
+            known = db.execute("SELECT 1 FROM claims WHERE id = ?", (claim.id,)).fetchone()
+            db.execute(
+                "INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (claim.id, claim.source, claim.dataset, *_range(claim.swept), claim.arrival, claim.rows,
+                 claim.quarantined, strays, reading),
+            )  # fmt: skip
+            ranges = [_range(window) for window in touched]
+            db.executemany(
+                "INSERT OR IGNORE INTO touched VALUES (?, ?, ?, ?)",
+                [(claim.dataset, start, end, claim.id) for start, end in ranges],
+            )
+            if not known:
+                db.executemany(
+                    "INSERT OR IGNORE INTO due VALUES (?, ?, ?)", [(claim.dataset, start, end) for start, end in ranges]
+                )
+
+    def claims(self, dataset: str, window: Window) -> list[Claim]:
+        with self._reading() as db:
+            rows = db.execute(
+                "SELECT c.id, c.source, c.dataset, c.start, c.end, c.arrival, c.rows, c.quarantined, c.strays "
+                "FROM touched t JOIN claims c ON c.id = t.claim "
+                "WHERE t.dataset = ? AND t.start = ? AND t.end = ? ORDER BY c.arrival",
+                (dataset, *_range(window)),
+            ).fetchall()
+        return [_claim(row) for row in rows]
+
+    def metadata_of(self, claims: Sequence[Claim]) -> list[IngestionMetadata]:
+        found: dict[str, IngestionMetadata] = {}
+        with self._reading() as db:
+            for claim in claims:
+                reading, text = db.execute(
+                    "SELECT r.hash, r.metadata FROM claims c JOIN readings r ON r.hash = c.reading WHERE c.id = ?",
+                    (claim.id,),
+                ).fetchone()
+                if reading not in found:
+                    found[reading] = IngestionMetadata.model_validate_json(text)
+        return list(found.values())
+
+    def withdraw_claim(self, ingestion: str) -> None:
+        with self._writing() as db:
+            db.execute(
+                "UPDATE revisions SET intact = 0 FROM touched t WHERE t.claim = ? AND revisions.dataset = t.dataset "
+                "AND revisions.start = t.start AND revisions.end = t.end",
+                (ingestion,),
+            )
+            db.execute(
+                "INSERT OR IGNORE INTO due SELECT dataset, start, end FROM touched WHERE claim = ?", (ingestion,)
+            )
+            db.execute("DELETE FROM touched WHERE claim = ?", (ingestion,))
+            db.execute("DELETE FROM claims WHERE id = ?", (ingestion,))
+
+    def record_revision(self, built: BuiltRevision, made_of: Sequence[Claim]) -> None:
+        revision = built.revision
+        place = (revision.dataset, *_range(revision.window))
+        with self._writing() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO revisions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (*place, revision.number, revision.inputs, revision.intact, str(built.path), _micros(built.built_at),
+                 json.dumps(built.facts)),
+            )  # fmt: skip
+            touching = "SELECT claim FROM touched WHERE dataset = ? AND start = ? AND end = ?"
+            if {row[0] for row in db.execute(touching, place)} == {claim.id for claim in made_of}:
+                db.execute("DELETE FROM due WHERE dataset = ? AND start = ? AND end = ?", place)
+
+    def latest_revision(self, dataset: str, window: Window) -> BuiltRevision | None:
+        with self._reading() as db:
+            row = db.execute(
+                f"{_REVISION} WHERE dataset = ? AND start = ? AND end = ? ORDER BY number DESC LIMIT 1",
+                (dataset, *_range(window)),
+            ).fetchone()
+        return _built(row) if row else None
+
+    def revisions(self, dataset: str, start: datetime, end: datetime) -> list[BuiltRevision]:
+        with self._reading() as db:
+            rows = db.execute(
+                f"{_REVISION} WHERE dataset = ? AND start >= ? AND start < ? ORDER BY start, end, number",
+                (dataset, _micros(start), _micros(end)),
+            ).fetchall()
+        return list({(row[1], row[2]): _built(row) for row in rows}.values())
+
+    def due(self, dataset: str) -> list[Window]:
+        with self._reading() as db:
+            rows = db.execute("SELECT start, end FROM due WHERE dataset = ? ORDER BY start", (dataset,)).fetchall()
+        return [_window(*row) for row in rows]
+
+    def record_export(self, export: ExportRecord) -> None:
+        with self._writing() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO exports VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (export.dataset, *_range(export.window), export.format, export.number,
+                 str(export.path) if export.path else None, json.dumps(export.facts)),
+            )  # fmt: skip
+
+    def export(self, dataset: str, window: Window, format: str) -> ExportRecord | None:
+        with self._reading() as db:
+            row = db.execute(
+                "SELECT number, path, facts FROM exports WHERE dataset = ? AND start = ? AND end = ? AND format = ?",
+                (dataset, *_range(window), format),
+            ).fetchone()
+        if not row:
+            return None
+        return ExportRecord(dataset, window, format, row[0], Path(row[1]) if row[1] else None, json.loads(row[2]))
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        db = self._connect()
+        try:
+            db.execute("BEGIN")
+            yield db
+        finally:
+            db.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        db = self._connect()
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            yield db
+            db.execute("COMMIT")
+        finally:
+            db.close()
+
+    def _connect(self) -> sqlite3.Connection:
+        if self._ready:
+            return sqlite3.connect(self._path, timeout=30, isolation_level=None)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        db = sqlite3.connect(self._path, timeout=30, isolation_level=None)
+        db.execute("PRAGMA journal_mode=WAL")
+        db.executescript(_SCHEMA)
+        self._ready = True
+        return db
+
+
+def _micros(moment: datetime) -> int:
+    return (moment - EPOCH) // timedelta(microseconds=1)
+
+
+def _moment(micros: int) -> datetime:
+    return (EPOCH + timedelta(microseconds=micros)).astimezone(UTC)
+
+
+def _range(window: Window) -> tuple[int, int]:
+    return _micros(window.start), _micros(window.end)
+
+
+def _window(start: int, end: int) -> Window:
+    return Window(_moment(start), _moment(end))
+
+
+def _claim(row: tuple[Any, ...]) -> Claim:
+    strays = tuple(_window(*ends) for ends in json.loads(row[8]))
+    return Claim(row[0], row[1], row[2], _window(row[3], row[4]), row[5], row[6], row[7], strays)
+
+
+def _built(row: tuple[Any, ...]) -> BuiltRevision:
+    revision = Revision(row[0], _window(row[1], row[2]), row[3], row[4], bool(row[5]))
+    return BuiltRevision(revision, Path(row[6]), _moment(row[7]), json.loads(row[8]))

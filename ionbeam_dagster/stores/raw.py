@@ -1,0 +1,93 @@
+"""Raw partitions: what a source gave for a window, as it came, in one Parquet file with its ingestion metadata."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import chain
+from pathlib import Path
+from uuid import UUID, uuid5
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ionbeam_client.models import IngestionMetadata
+from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.stores.publish import file_hash, published
+
+_NAMESPACE = UUID("6f1f3c3e-5d0e-4f57-9a53-0c3b1d1c9f6e")
+_KEY = b"ionbeam"
+_BATCH = 128 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class RawFile:
+    """An open raw partition: `swept` is the range that the source answered for, which an open window cuts short."""
+
+    path: Path
+    metadata: IngestionMetadata
+    swept: Window
+    rows: int
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """The rows, in batches of bounded size."""
+        with pq.ParquetFile(self.path) as file:
+            yield from file.iter_batches(batch_size=_BATCH)
+
+
+class RawStore:
+    """Raw partitions under one folder: ``<root>/<source>/<source>_<YYYYmmddTHHMMSS>_<span>.parquet``."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def path(self, source: str, window: Window) -> Path:
+        return self._root / source / f"{source}_{window.label}.parquet"
+
+    def write(
+        self, source: str, window: Window, swept: Window, metadata: IngestionMetadata, batches: Iterable[pa.RecordBatch]
+    ) -> tuple[str, int]:
+        """Write a raw partition; returns its ingestion id, which follows from content and range, and its rows."""
+        stream = iter(batches)
+        first = next(stream, None)
+        schema = _empty_schema(metadata) if first is None else first.schema
+        rows = 0
+        with published(self.path(source, window)) as draft:
+            with pq.ParquetWriter(draft, _described(schema, metadata, swept), compression="zstd") as writer:
+                for batch in chain([] if first is None else [first], stream):
+                    writer.write_batch(batch)
+                    rows += batch.num_rows
+            content = file_hash(draft)
+        return str(uuid5(_NAMESPACE, f"{source} {window.label} {content}")), rows
+
+    def open(self, path: Path) -> RawFile:
+        """Open a raw partition; raises OSError or pyarrow.ArrowInvalid when there is none that can be read."""
+        with pq.ParquetFile(path) as file:
+            written = json.loads(file.schema_arrow.metadata[_KEY])
+            rows = file.metadata.num_rows
+        swept = Window(datetime.fromisoformat(written["start"]), datetime.fromisoformat(written["end"]))
+        return RawFile(path, IngestionMetadata.model_validate(written["metadata"]), swept, rows)
+
+
+def _described(schema: pa.Schema, metadata: IngestionMetadata, swept: Window) -> pa.Schema:
+    written = {
+        "metadata": metadata.model_dump(mode="json"),
+        "start": swept.start.isoformat(),
+        "end": swept.end.isoformat(),
+    }
+    return schema.with_metadata({**(schema.metadata or {}), _KEY: json.dumps(written, sort_keys=True).encode()})
+
+
+def _empty_schema(metadata: IngestionMetadata) -> pa.Schema:
+    columns = metadata.ingestion_map
+    return pa.schema(
+        [
+            (columns.datetime.column, pa.timestamp("us", tz="UTC")),
+            (columns.lat.column, pa.float64()),
+            (columns.lon.column, pa.float64()),
+            *[(variable.column, pa.float64()) for variable in columns.canonical_variables],
+            *[(variable.column, pa.string()) for variable in columns.metadata_variables],
+        ]
+    )

@@ -1,0 +1,150 @@
+"""Windows, coverage and the decision to build: interval arithmetic against a plain model, and a table of decisions."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ionbeam_dagster.domain.windows import (
+    Build,
+    Claim,
+    Policy,
+    Revision,
+    Sealed,
+    Unchanged,
+    Wait,
+    Window,
+    check_span,
+    coverage,
+    decide,
+    gaps,
+    hash_of_inputs,
+    merge,
+    window_from_key,
+    window_of,
+    windows_between,
+)
+
+MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
+NOON = datetime(2026, 6, 21, 12, tzinfo=UTC)
+WINDOW = Window(NOON, NOON + HOUR)
+LATER = NOON + timedelta(hours=3)
+
+
+def minutes(first: int, last: int) -> Window:
+    return Window(NOON + first * MINUTE, NOON + last * MINUTE)
+
+
+def claim(first: int, last: int, id: str | None = None, source: str = "crowd", arrival: int = 1) -> Claim:
+    return Claim(id or f"{source} {first}-{last}", source, "crowd", minutes(first, last), arrival, rows=10)
+
+
+intervals = st.lists(
+    st.tuples(st.integers(-30, 89), st.integers(1, 40)).map(lambda pair: minutes(pair[0], pair[0] + pair[1])), max_size=8
+)
+
+
+def covered_minutes(windows: list[Window]) -> set[int]:
+    return {minute for w in windows for minute in range((w.start - NOON) // MINUTE, (w.end - NOON) // MINUTE)}
+
+
+@given(intervals)
+def test_merging_keeps_exactly_the_minutes_that_were_there(found):
+    merged = merge(found)
+    assert covered_minutes(merged) == covered_minutes(found)
+    assert all(first.end < second.start for first, second in zip(merged, merged[1:], strict=False))
+
+
+@given(intervals)
+def test_gaps_and_what_was_swept_make_up_the_window(found):
+    missing = gaps(WINDOW, found)
+    assert covered_minutes(missing) == set(range(60)) - covered_minutes(found)
+    assert coverage(WINDOW, missing) == pytest.approx(len(set(range(60)) & covered_minutes(found)) / 60)
+
+
+@given(
+    st.datetimes(datetime(1965, 1, 1), datetime(2090, 1, 1), timezones=st.just(UTC)),
+    st.sampled_from([5 * MINUTE, 10 * MINUTE, HOUR, 6 * HOUR, DAY, 7 * DAY]),
+)
+def test_a_window_holds_its_moment_is_aligned_and_comes_back_from_its_key(moment, span):
+    window = window_of(moment, span)
+    assert window.start <= moment < window.end and window.span == span
+    assert window_of(window.start, span) == window and window_of(window.end, span).start == window.end
+    assert window_from_key(window.key, span) == window
+    if span == 7 * DAY:
+        assert window.start.weekday() == 0 and window.start.hour == 0
+
+
+def test_windows_between_are_those_that_overlap():
+    found = list(windows_between(NOON + 7 * MINUTE, NOON + 20 * MINUTE, 5 * MINUTE))
+    assert found == [minutes(5, 10), minutes(10, 15), minutes(15, 20)]
+
+
+def test_a_label_is_what_stands_in_file_names():
+    assert WINDOW.label == "20260621T120000_PT1H"
+
+
+@pytest.mark.parametrize("span", [7 * MINUTE, 90 * MINUTE, 5 * HOUR, 2 * DAY, timedelta(0), timedelta(seconds=30)])
+def test_a_span_that_cannot_be_a_partition_is_refused(span):
+    with pytest.raises(ValueError, match="PT5M"):
+        check_span(span)
+
+
+CROWD = Policy(sources=("crowd",), subject_to_change=30 * MINUTE, allow_incomplete=6 * HOUR, revise_for=7 * DAY)
+WHOLE = [claim(0, 30), claim(30, 60, arrival=2)]
+HALF = [claim(0, 30)]
+FIRST = Revision("crowd", WINDOW, 1, hash_of_inputs(WHOLE))
+LATE = [*WHOLE, claim(10, 20, id="late", arrival=3)]
+
+
+@pytest.mark.parametrize(
+    ("claims", "revision", "now", "policy", "expected"),
+    [
+        pytest.param([], None, LATER, CROWD, (Wait, "nothing has been collected", None), id="nothing collected"),
+        pytest.param(WHOLE, None, NOON + 59 * MINUTE, CROWD, (Wait, "open until", WINDOW.end), id="open"),
+        pytest.param(
+            WHOLE, None, WINDOW.end, CROWD, (Wait, "may still change", WINDOW.end + 30 * MINUTE), id="subject to change"
+        ),
+        pytest.param(WHOLE, None, WINDOW.end + 30 * MINUTE, CROWD, (Build, 1, 0), id="settled and whole"),
+        pytest.param(
+            HALF, None, LATER, CROWD, (Wait, "crowd has not collected 12:30-13:00", WINDOW.end + 6 * HOUR), id="a gap"
+        ),
+        pytest.param(HALF, None, WINDOW.end + 6 * HOUR, CROWD, (Build, 1, 1), id="patience is over"),
+        pytest.param(
+            HALF, None, LATER + DAY, Policy(("crowd",), allow_incomplete="never"), (Wait, "not collected", None),
+            id="never incomplete",
+        ),
+        pytest.param(
+            HALF, None, WINDOW.end, Policy(("crowd",), allow_incomplete="always"), (Build, 1, 1), id="always incomplete"
+        ),
+        pytest.param(
+            WHOLE, None, LATER, Policy(("crowd", "other")), (Wait, "other has not collected 12:00-13:00", WINDOW.end + DAY),
+            id="one of two sources",
+        ),
+        pytest.param(WHOLE, FIRST, LATER, CROWD, (Unchanged, 1, None), id="nothing new"),
+        pytest.param(LATE, FIRST, LATER, CROWD, (Build, 2, 0), id="late data"),
+        pytest.param(LATE, FIRST, WINDOW.end + 7 * DAY, CROWD, (Sealed, "sealed since", None), id="sealed"),
+        pytest.param(
+            WHOLE, Revision("crowd", WINDOW, 1, FIRST.inputs, intact=False), LATER, CROWD, (Build, 1, 0), id="lost"
+        ),
+    ],
+)  # fmt: skip
+def test_decide(claims, revision, now, policy, expected):
+    decision = decide(WINDOW, claims, revision, now, policy)
+    kind, *rest = expected
+    assert type(decision) is kind
+    match decision:
+        case Build(number, inputs, missing):
+            assert [number, len(missing)] == rest and inputs == hash_of_inputs(claims)
+        case Wait(reason, until):
+            assert rest[0] in reason and until == rest[1]
+        case Unchanged(found):
+            assert found.number == rest[0]
+        case Sealed(_, reason):
+            assert rest[0] in reason
+
+
+@given(st.permutations(LATE))
+def test_the_order_in_which_claims_are_listed_does_not_change_a_decision(listed):
+    assert decide(WINDOW, listed, FIRST, LATER, CROWD) == decide(WINDOW, LATE, FIRST, LATER, CROWD)
