@@ -262,10 +262,15 @@ def _understand(
         key = f"sources.{name}" if name in nested else name
         source_type = (block or {}).get("type", name) if isinstance(block, dict | None) else name
         if source_type in installed:
-            config, block_faults = _validated(installed[source_type].Config, block or {}, key)
+            try:
+                loaded: type[Source] = installed[source_type].load()
+            except Exception as error:
+                faults.append(f"{key}: the source {installed[source_type].value} cannot be imported ({error})")
+                continue
+            config, block_faults = _validated(loaded.Config, block or {}, key)
             faults += block_faults
             if config is not None:
-                configs[name] = (installed[source_type], config)
+                configs[name] = (loaded, config)
         elif source_type in SPECIFIED_SOURCES:
             faults += _validated(SPECIFIED_SOURCES[source_type], block or {}, key)[1]
             not_installed.append(name)
@@ -414,4 +419,3 @@ def _path_faults(sections: Sections) -> list[str]:
         for name, path in services.items()
         if path is not None and path.absolute() != written.absolute()
     ]
-

@@ -234,7 +234,7 @@ def build(platform: Platform, dataset: str, window: Window, now: datetime, insis
     if isinstance(decision, Wait) and insist:
         if not claims:
             raise PipelineError(f"{dataset} {window}: {decision.reason}; materialise {_raw_keys(policy.sources)} first")
-        return _write_revision(platform, window, build_regardless(window, claims, _as_found(latest), policy), claims, now, dataset)
+        decision = build_regardless(window, claims, _as_found(latest), policy)
     if isinstance(decision, Build):
         return _write_revision(platform, window, decision, claims, now, dataset)
     return Built(dataset, window, decision, latest, built=False)
@@ -243,7 +243,7 @@ def build(platform: Platform, dataset: str, window: Window, now: datetime, insis
 def export(platform: Platform, dataset: str, format: str, window: Window) -> Exported:
     """Write the current export of a dataset window in `format`, and remember it.
 
-    Raises PipelineError when the window was not built, ExportError when the file could not be made or did not read back.
+    Raises PipelineError when the window was not built, ExportError when the file could not be made or read back.
     """
     latest = platform.ledger.latest_revision(dataset, window)
     if latest is None or not latest.path.exists():
@@ -283,10 +283,12 @@ class _Seen:
         self.strays: set[Window] = set()
 
     def canonical_frames(self, quarantine: _Quarantine) -> Iterator[pl.DataFrame]:
+        offset = 0
         for batch in self._file.batches():
             canonical = canonicalise(batch, self._file.metadata)
             if canonical.rejected.height:
-                quarantine.add(canonical.rejected)
+                quarantine.add(canonical.rejected.with_columns(pl.col("row") + offset))
+            offset += batch.num_rows
             self._note_strays(canonical.rows)
             if canonical.rows.height:
                 yield canonical.rows
@@ -316,7 +318,8 @@ class _Quarantine:
             self._writer = pq.ParquetWriter(self._draft, table.schema, compression="zstd")
         self._writer.write_table(table)
         self.rows += rejected.height
-        self.reasons.update(dict(rejected.group_by("reason").len().iter_rows()))
+        kind = pl.col("reason").str.replace_all(r": [^;]*", "")
+        self.reasons.update(dict(rejected.group_by(kind).len().iter_rows()))
 
     def __exit__(self, *error: object) -> None:
         if self._writer is not None:

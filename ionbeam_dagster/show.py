@@ -20,7 +20,7 @@ class NotOurs(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """`facts` about the whole file, `columns` with a row each (name, unit, values, minimum, maximum), and first rows."""
+    """`facts` about the whole file, `columns` with a row each (unit, values, minimum, maximum), and the first rows."""
 
     kind: str
     facts: dict[str, str]
@@ -51,7 +51,7 @@ def _parquet(path: Path) -> Contents:
     written = {key: json.loads(value) for key, value in (schema.metadata or {}).items() if key == b"ionbeam"}
     facts = {"rows": f"{rows:,}", "row groups": str(groups), "bytes": f"{path.stat().st_size:,}"}
     facts |= {key: _short(value) for key, value in written.get(b"ionbeam", {}).items()}
-    plain = [field.name for field in schema if not pa.types.is_nested(field.type) and not pa.types.is_binary(field.type)]
+    plain = [f.name for f in schema if not pa.types.is_nested(f.type) and not pa.types.is_binary(f.type)]
     frame = pl.scan_parquet(path, glob=False).select(plain)
     return Contents(_kind_of(schema), facts, _summary(frame, schema.field), frame.head(5).collect())
 

@@ -36,7 +36,8 @@ def test_defaults_are_those_of_the_specification():
     variable = CanonicalVariable(column="x", standard_name="wind_speed", cf_unit="m s-1")
     assert (variable.level, variable.method, variable.period, variable.dtype) == (0.0, "point", "PT0S", "float64")
     assert MetadataVariable(column="station_id").dtype == "string"
-    assert TimeAxis().from_col is None and LatitudeAxis(standard_name="latitude", cf_unit="degrees_north").column == "lat"
+    assert TimeAxis().from_col is None
+    assert LatitudeAxis(standard_name="latitude", cf_unit="degrees_north").column == "lat"
     assert metadata().dataset.aggregation_span == timedelta(days=1)
     assert metadata().dataset.subject_to_change_window == timedelta(0)
     assert metadata().version == 1

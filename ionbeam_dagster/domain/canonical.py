@@ -6,14 +6,51 @@ names and units as such (cf.py), or where rows are kept.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import reduce
+from operator import and_, or_
 
+import polars as pl
 import pyarrow as pa
 
-from ionbeam_client.models import CanonicalVariable, IngestionMetadata
+from ionbeam_client.models import CanonicalVariable, DataIngestionMap, IngestionMetadata
 
 TIME = pa.timestamp("us", tz="UTC")
 STATION = "station_id"
+
+EARLIEST = datetime(1900, 1, 1, tzinfo=UTC)
+LATEST = datetime(2101, 1, 1, tzinfo=UTC)
+"""Times are in [EARLIEST, LATEST): what lies outside is a broken clock or a wrong unit."""
+
+NO_VALUE = ("", "-", "nan", "null", "none", "unknown", "unavailable", "inf", "-inf", "+inf", "infinity", "-infinity")
+"""Texts, in lower case, that say that there is no value. Any other text that is no number is a fault of its row."""
+
+_CLOCKS = ("%H:%M:%S%.f", "%H:%M")
+_LAYOUTS = [f"%Y-%m-%d{gap}{clock}{zone}" for gap in ("T", " ") for clock in _CLOCKS for zone in ("%#z", "")]
+_ZONE = re.compile(r":.*(Z|[+-]\d\d(:?\d\d)?)$")
+_SHORTEST_TIME = len("2000-01-01T00:00")
+_QUOTED = 60
+
+
+class CanonicalError(ValueError):
+    """A whole batch that cannot be converted: a declared column is missing, or holds what no value can be made of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Canonicalised:
+    """The rows of a batch in canonical form, and those that could not be used.
+
+    `rows` has the columns of `canonical_schema`, in the order of the batch. `rejected` has the batch's own columns and
+    ``row`` (its place in the batch, from 0) and ``reason`` (several are joined by ``"; "``); a column of the batch that
+    has one of these two names is called ``raw_row`` or ``raw_reason`` there. Every row of the batch is in one of them.
+    """
+
+    rows: pl.DataFrame
+    rejected: pl.DataFrame
 
 
 def canonical_schema(metadata: Sequence[IngestionMetadata]) -> pa.Schema:
@@ -61,6 +98,45 @@ def variables_of(schema: pa.Schema) -> Iterable[CanonicalVariable]:
     return (variable_of(schema.field(name)) for name in columns_of(schema, "variable"))
 
 
+def canonicalise(batch: pa.RecordBatch | pl.DataFrame, metadata: IngestionMetadata) -> Canonicalised:
+    """Convert raw columns to canonical ones, as `metadata` declares them; values keep the unit that they came in.
+
+    Times are timestamps of any unit and zone, or ISO 8601 text with date and clock; those without a zone are taken as
+    UTC, and what is finer than a microsecond is cut off. Longitudes come out in [-180, 180]. NaN, infinities and the
+    texts of NO_VALUE become null. Metadata columns become text without control characters and outer blanks, null where
+    nothing is left; a whole number is written without a fraction (42.0 is ``42``), since ids that once were beside a
+    missing value come as floats.
+
+    A row is rejected when it has no time or place, or impossible ones, when a value cannot be read as its variable's
+    dtype, or when no variable has a value. Raises CanonicalError when a declared column is missing or has a type that
+    cannot be read. Columns that are not declared are left out (`undeclared` tells them).
+    """
+    raw = batch if isinstance(batch, pl.DataFrame) else _frame(batch)
+    mapping = metadata.ingestion_map
+    _require(raw, mapping)
+    faults = _Faults()
+    columns = {
+        "datetime": _times(raw[mapping.datetime.column], faults),
+        "lat": _degrees(raw[mapping.lat.column], "latitude", (-90.0, 90.0), faults),
+        "lon": _wrapped(_degrees(raw[mapping.lon.column], "longitude", (-180.0, 360.0), faults)),
+    }
+    columns |= _variables(raw, mapping, faults)
+    columns |= {described.column: _text(raw[described.column]) for described in mapping.metadata_variables}
+    rows = pl.DataFrame([columns[name].alias(name) for name in canonical_schema([metadata]).names])
+    bad = faults.rows()
+    if bad is None:
+        return Canonicalised(
+            rows, _rejected(raw.clear(), pl.Series([], dtype=pl.Int64), pl.Series([], dtype=pl.String))
+        )
+    return Canonicalised(rows.filter(~bad), _rejected(raw.filter(bad), bad.arg_true(), faults.reasons(bad)))
+
+
+def undeclared(schema: pa.Schema, metadata: IngestionMetadata) -> list[str]:
+    """The columns of raw data of `schema` that `metadata` does not declare, and that are therefore left out."""
+    declared = _declared(metadata.ingestion_map)
+    return [name for name in schema.names if name not in declared]
+
+
 def _axis(standard_name: str, units: str) -> dict[str, str]:
     return {"role": standard_name, "standard_name": standard_name, "units": units}
 
@@ -81,5 +157,222 @@ def _arrow_type(dtype: str) -> pa.DataType:
 
 
 def _dtype_name(arrow_type: pa.DataType) -> str:
-    names = {pa.float64(): "float64", pa.float32(): "float32", pa.bool_(): "bool", pa.string(): "string"}
-    return names.get(arrow_type, str(arrow_type))
+    if pa.types.is_large_string(arrow_type) or pa.types.is_string_view(arrow_type):
+        return "string"
+    return {pa.float64(): "float64", pa.float32(): "float32"}.get(arrow_type, str(arrow_type))
+
+
+class _Faults:
+    """What is wrong with which rows of a batch. Costs next to nothing while nothing is."""
+
+    def __init__(self) -> None:
+        self._found: list[tuple[pl.Series, str, pl.Series | None]] = []
+
+    def note(self, rows: pl.Series, reason: str, values: pl.Series | None = None) -> None:
+        """Remember the rows where `rows` is true; `values` are quoted in the reason."""
+        if rows.any():
+            self._found.append((rows, reason, values))
+
+    def rows(self) -> pl.Series | None:
+        """The rows that have a fault, None when there are none."""
+        return reduce(or_, (rows for rows, _, _ in self._found)) if self._found else None
+
+    def reasons(self, bad: pl.Series) -> pl.Series:
+        """One text for each row where `bad` is true."""
+        worded = [_worded(rows.filter(bad), reason, values, bad) for rows, reason, values in self._found]
+        return pl.select(pl.concat_str(worded, separator="; ", ignore_nulls=True)).to_series()
+
+
+def _worded(rows: pl.Series, reason: str, values: pl.Series | None, bad: pl.Series) -> pl.Expr:
+    text = pl.lit(reason)
+    if values is not None:
+        text = pl.concat_str(text, pl.lit(": "), values.filter(bad).cast(pl.String).str.slice(0, _QUOTED))
+    return pl.when(rows).then(text)
+
+
+def _rejected(raw: pl.DataFrame, places: pl.Series, reasons: pl.Series) -> pl.DataFrame:
+    own: dict[str, str] = {name: f"raw_{name}" for name in ("row", "reason") if name in raw.columns}
+    return raw.rename(own).with_columns(places.cast(pl.Int64).alias("row"), reasons.alias("reason"))
+
+
+def _frame(batch: pa.RecordBatch) -> pl.DataFrame:
+    # Polars knows neither every fixed offset as a zone, nor seconds; it lets times overflow where Arrow says so.
+    for place, field in enumerate(batch.schema):
+        if pa.types.is_timestamp(field.type):
+            unit = "ms" if field.type.unit == "s" else field.type.unit
+            try:
+                times = batch.column(place).cast(pa.timestamp(unit, tz="UTC"))
+            except pa.ArrowInvalid as error:
+                raise CanonicalError(f"column {field.name!r} holds a time that cannot be: {error}") from error
+            batch = batch.set_column(place, field.name, times)
+    try:
+        frame = pl.from_arrow(batch)
+    except (pl.exceptions.PolarsError, TypeError, ValueError) as error:
+        raise CanonicalError(f"the batch cannot be read: {error}") from error
+    assert isinstance(frame, pl.DataFrame)
+    return frame
+
+
+def _declared(mapping: DataIngestionMap) -> list[str]:
+    columns = [mapping.datetime.column, mapping.lat.column, mapping.lon.column]
+    columns += [variable.column for variable in mapping.canonical_variables]
+    return columns + [described.column for described in mapping.metadata_variables]
+
+
+def _require(raw: pl.DataFrame, mapping: DataIngestionMap) -> None:
+    missing = sorted(set(_declared(mapping)) - set(raw.columns))
+    if missing:
+        raise CanonicalError(
+            f"declared column{'s' if len(missing) > 1 else ''} {', '.join(missing)} missing; there are "
+            f"{', '.join(raw.columns) or 'none'}: mend the data, or the ingestion map"
+        )
+
+
+def _times(column: pl.Series, faults: _Faults) -> pl.Series:
+    moments = _moments(column)
+    if moments.null_count():
+        absent = _absent(column)
+        faults.note(absent, "no time")
+        faults.note(moments.is_null() & ~absent, "time not readable", column)
+    # Compared as numbers: a far-off time of a coarse unit would overflow in a finer one.
+    per_second = {"ms": 10**3, "us": 10**6, "ns": 10**9}[moments.dtype.time_unit]  # type: ignore[attr-defined]
+    count = moments.to_physical()
+    earliest, latest = (int(limit.timestamp()) * per_second for limit in (EARLIEST, LATEST))
+    outside = ((count < earliest) | (count >= latest)).fill_null(False)
+    if outside.any():
+        faults.note(outside, "time out of range", _printable(moments))
+        moments = moments.set(outside, None)
+    return moments.dt.cast_time_unit("us")
+
+
+def _moments(column: pl.Series) -> pl.Series:
+    """The times of a raw column in UTC and in any unit, null where there is none or it cannot be read."""
+    if _is_text(column):
+        return _moments_of_text(column.cast(pl.String).str.strip_chars())
+    if column.dtype in (pl.Date, pl.Null):
+        column = column.cast(pl.Datetime("us"))
+    if not isinstance(column.dtype, pl.Datetime):
+        raise CanonicalError(
+            f"column {column.name!r} holds {column.dtype}; times must be timestamps, or ISO 8601 text such as "
+            "2026-01-31T12:00:00Z"
+        )
+    return column.dt.convert_time_zone("UTC") if column.dtype.time_zone else column.dt.replace_time_zone("UTC")
+
+
+def _moments_of_text(text: pl.Series) -> pl.Series:
+    # Arrow reads a column of plain times several times faster than the layouts do, but all of it or nothing, and with a
+    # zone everywhere or nowhere. The shorter forms that it takes (a mere date) are no time of an observation.
+    if text.null_count() < len(text) and not (text.str.len_bytes() < _SHORTEST_TIME).any():
+        zoned = _ZONE.search(text.drop_nulls()[0]) is not None
+        with suppress(pa.ArrowInvalid):
+            times = text.to_arrow().cast(TIME if zoned else pa.timestamp("us")).cast(TIME)
+            return pl.Series(times, dtype=pl.Datetime("us", "UTC"))
+    moments = pl.Series([None], dtype=pl.Datetime("us", "UTC")).new_from_index(0, len(text))
+    for layout in _LAYOUTS:
+        left = (moments.is_null() & text.is_not_null()).arg_true()
+        found = text.gather(left).str.to_datetime(layout, time_unit="us", time_zone="UTC", strict=False)
+        moments = moments.scatter(left, found)
+    return moments
+
+
+def _printable(moments: pl.Series) -> pl.Series:
+    first, last = (int(datetime(year, 1, 1, tzinfo=UTC).timestamp()) * 1000 for year in (1, 9999))
+    near = moments.dt.cast_time_unit("ms").to_physical().clip(first, last)
+    return near.cast(pl.Datetime("ms")).dt.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _degrees(column: pl.Series, what: str, limits: tuple[float, float], faults: _Faults) -> pl.Series:
+    degrees = _as(column, pl.Float64())
+    if degrees.null_count():
+        absent = _absent(column)
+        faults.note(absent, f"no {what}")
+        faults.note(degrees.is_null() & ~absent, f"{what} not readable", column)
+    outside = (degrees < limits[0]) | (degrees > limits[1])
+    faults.note(outside.fill_null(False), f"{what} out of range", degrees)
+    return degrees
+
+
+def _wrapped(longitudes: pl.Series) -> pl.Series:
+    east = longitudes > 180.0
+    return longitudes.zip_with(~east, longitudes - 360.0) if east.any() else longitudes
+
+
+def _variables(raw: pl.DataFrame, mapping: DataIngestionMap, faults: _Faults) -> dict[str, pl.Series]:
+    found: dict[str, pl.Series] = {}
+    unreadable: list[pl.Series] = []
+    for variable in mapping.canonical_variables:
+        column = raw[variable.column]
+        values = _as(column, _POLARS_TYPES[variable.dtype])
+        found[variable.to_canonical_name()] = values
+        if values.null_count() > column.null_count():
+            wrong = values.is_null() & ~_absent(column)
+            faults.note(wrong, f"{variable.column} is no {variable.dtype}", column)
+            unreadable.append(wrong)
+    if all(values.null_count() for values in found.values()):
+        empty = reduce(and_, (values.is_null() for values in found.values()), pl.repeat(True, raw.height, eager=True))
+        faults.note(reduce(and_, (~wrong for wrong in unreadable), empty), "no value in any variable")
+    return found
+
+
+_POLARS_TYPES: dict[str, pl.DataType] = {
+    "float32": pl.Float32(), "float64": pl.Float64(), "bool": pl.Boolean(), "string": pl.String(),
+    "int8": pl.Int8(), "int16": pl.Int16(), "int32": pl.Int32(), "int64": pl.Int64(),
+    "uint8": pl.UInt8(), "uint16": pl.UInt16(), "uint32": pl.UInt32(), "uint64": pl.UInt64(),
+}  # fmt: skip
+
+
+def _as(column: pl.Series, dtype: pl.DataType) -> pl.Series:
+    """`column` as `dtype`, null where there is no value or where `dtype` cannot hold it."""
+    if dtype == pl.String:
+        text = _text(column)
+        return text.set(text.str.to_lowercase().is_in(NO_VALUE), None)
+    if _is_text(column):
+        return _number_of_text(column.cast(pl.String).str.strip_chars(), dtype)
+    if not (column.dtype.is_numeric() or column.dtype in (pl.Boolean, pl.Null)):
+        raise CanonicalError(f"column {column.name!r} holds {column.dtype}; values must be numbers or text")
+    if dtype == pl.Boolean and column.dtype != pl.Boolean:
+        return column.cast(pl.Float64).replace_strict({0.0: False, 1.0: True}, default=None, return_dtype=pl.Boolean)
+    if dtype.is_integer() and not column.dtype.is_integer():
+        column = column.cast(pl.Float64)
+        column = column.set(column != column.floor(), None)
+    values = column.cast(dtype, strict=False)
+    if dtype.is_float() and not values.is_finite().all():
+        values = values.set(~values.is_finite(), None)
+    return values
+
+
+def _number_of_text(text: pl.Series, dtype: pl.DataType) -> pl.Series:
+    if dtype == pl.Boolean:
+        text = text.str.to_lowercase().replace({"true": "1", "false": "0"})
+    if dtype.is_integer():
+        # Directly where it can be, since a float does not hold every int64; "12.0" has to take the other way.
+        return text.cast(dtype, strict=False).fill_null(_as(text.cast(pl.Float64, strict=False), dtype))
+    return _as(text.cast(pl.Float64, strict=False), dtype)
+
+
+def _text(column: pl.Series) -> pl.Series:
+    if column.dtype.is_nested() or column.dtype in (pl.Binary, pl.Object):
+        raise CanonicalError(f"column {column.name!r} holds {column.dtype}, which cannot be written as text")
+    text = column.cast(pl.String)
+    if column.dtype.is_float():
+        whole = (column == column.floor()) & (column.abs() < 2.0**53)
+        text = column.cast(pl.Int64, strict=False).cast(pl.String).zip_with(whole.fill_null(False), text)
+        return text.set(~column.is_finite(), None)
+    if _is_text(column) and text.str.contains(r"^\s|\s$|\p{Cc}|^$").any():
+        text = text.str.replace_all(r"\p{Cc}", "").str.strip_chars()
+        return text.set(text == "", None)
+    return text
+
+
+def _absent(column: pl.Series) -> pl.Series:
+    """Where a raw column has no value, as opposed to one that cannot be read."""
+    if _is_text(column):
+        text = column.cast(pl.String).str.strip_chars().str.to_lowercase()
+        return text.is_null() | text.is_in(NO_VALUE).fill_null(False)
+    if column.dtype.is_float():
+        return ~column.is_finite().fill_null(False)
+    return column.is_null()
+
+
+def _is_text(column: pl.Series) -> bool:
+    return column.dtype in (pl.String, pl.Categorical, pl.Enum)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -90,6 +90,6 @@ class Source(ABC):
         return []
 
 
-def installed_sources() -> dict[str, type[Source]]:
-    """The source types that are installed, by entry-point name."""
-    return {point.name: point.load() for point in entry_points(group=ENTRY_POINTS)}
+def installed_sources() -> dict[str, EntryPoint]:
+    """The source types that are installed, by name; one that is not used is not imported."""
+    return {point.name: point for point in entry_points(group=ENTRY_POINTS)}

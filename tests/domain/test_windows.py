@@ -41,7 +41,8 @@ def claim(first: int, last: int, id: str | None = None, source: str = "crowd", a
 
 
 intervals = st.lists(
-    st.tuples(st.integers(-30, 89), st.integers(1, 40)).map(lambda pair: minutes(pair[0], pair[0] + pair[1])), max_size=8
+    st.tuples(st.integers(-30, 89), st.integers(1, 40)).map(lambda pair: minutes(pair[0], pair[0] + pair[1])),
+    max_size=8,
 )
 
 

@@ -1,0 +1,76 @@
+"""Peak memory of ingest, build and export as the window grows: it should not grow with it.
+
+One hour of a synthetic network is collected into one raw partition of 1, 5 and 20 million rows; each step then runs in
+a process of its own. The alternative, in the same run, is a window read whole into one Polars frame.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+START = datetime(2026, 6, 21, 12, tzinfo=UTC)
+NOW = datetime(2026, 7, 1, tzinfo=UTC)
+CONFIG = """
+sources:
+  scheduler: {{windows: [{{source_name: ioncannon, window_size: PT1H}}]}}
+  ioncannon: {{num_stations: {stations}, measurement_frequency_minutes: 1, start: 2026-06-21, aggregation_span: PT1H}}
+"""
+STEPS = ("collect", "ingest", "build", "odb", "pygeoapi", "in memory")
+
+
+def step(name: str, rows: int) -> None:
+    from ionbeam_dagster.config import IonbeamConfig
+    from ionbeam_dagster.domain.windows import Window
+    from ionbeam_dagster.pipeline import Platform, build, collect, export, ingest
+
+    Path("config.yaml").write_text(CONFIG.format(stations=rows // 60))
+    platform = Platform(IonbeamConfig.load(Path("config.yaml")))
+    window = Window(START, START + timedelta(hours=1))
+    begun = time.perf_counter()
+    match name:
+        case "collect":
+            collect(platform, "ioncannon", window, NOW)
+        case "ingest":
+            ingest(platform, "ioncannon", window)
+        case "build":
+            build(platform, "ioncannon", window, NOW)
+        case "in memory":
+            import polars as pl
+
+            latest = platform.ledger.latest_revision("ioncannon", window)
+            pl.read_parquet(latest.path).sort("station_id", "datetime")
+        case format:
+            export(platform, "ioncannon", format, window)
+    seconds = time.perf_counter() - begun
+    print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000, 5_000_000, 20_000_000])
+    parser.add_argument("--step", choices=STEPS)
+    given = parser.parse_args()
+    if given.step:
+        step(given.step, given.rows[0])
+        return
+    print("memory: peak MB (seconds) of each step, a process each")
+    print("  rows        " + "".join(f"{name:>18}" for name in STEPS))
+    for rows in given.rows:
+        cells = []
+        with tempfile.TemporaryDirectory() as folder:
+            for name in STEPS:
+                command = [sys.executable, __file__, "--rows", str(rows), "--step", name]
+                done = subprocess.run(command, cwd=folder, check=True, stdout=subprocess.PIPE, text=True)
+                seconds, peak = json.loads(done.stdout.splitlines()[-1])
+                cells.append(f"{peak:8.0f} ({seconds:6.1f})")
+        print(f"  {rows:<12,}" + "".join(f"{cell:>18}" for cell in cells), flush=True)
+
+
+if __name__ == "__main__":
+    main()

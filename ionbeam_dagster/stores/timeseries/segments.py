@@ -1,0 +1,399 @@
+"""The time-series store on plain Parquet files, without a server.
+
+Belongs here: how canonical points are cut into segments, and merged again when a window is read. Does not belong here:
+which ingestions exist and in which order they arrived (stores/ledger), or other back ends.
+
+    <root>/<dataset>/<UTC hour>/<arrival>-<ingestion>-<part>.parquet    one segment: rows of one hour of one ingestion
+    <root>/<dataset>/.ingestions/<ingestion>                            its journal (what it may have) and lock
+    <root>/<dataset>/.drafts/<ingestion>/                               segments that are being written, never read
+
+A segment is sorted by key and time, in small row groups, so that a reader that wants a range of stations decodes little
+else. The names of segments sort in order of arrival, and that order decides which value of a point wins.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import IO, Any, TypeVar
+from urllib.parse import quote
+
+import numpy as np
+import polars as pl
+import polars.selectors as cs
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ionbeam_dagster.domain.windows import HOUR, Window, windows_between
+from ionbeam_dagster.stores.publish import sync
+
+TIME = "datetime"
+BUCKET_FORMAT = "%Y%m%dT%H"
+PART_ROWS = 500_000  # of one segment: what is sorted at once
+BUFFERED_ROWS = 1_000_000  # of all hours of one ingestion that wait to be written
+ROW_GROUP_ROWS = 8_192  # what a reader of a narrow range decodes too much per segment
+RANGE_ROWS = 500_000  # what a reader merges at once
+SAMPLE_EVERY = 512
+BATCH_ROWS = 100_000
+ATTEMPTS = 50  # at files that others replace while we read them
+
+Point = tuple[Any, ...]
+T = TypeVar("T")
+
+
+class SegmentError(Exception):
+    """A segment cannot be read; the message names the file, the reason and what to do."""
+
+
+class _Replaced(Exception):
+    """Another process put a new file in the place of one that was being read."""
+
+
+class SegmentStore:
+    """A `TimeSeriesStore` in the folder `root`. Any number of processes may write and read it at once.
+
+    Memory: a write holds about a million rows and a read half a million, however many there are in all.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def write(
+        self, dataset: str, ingestion: str, arrival: int, frames: Iterable[pl.DataFrame], key: Sequence[str]
+    ) -> int:
+        """Store canonical rows durably; returns how many. NaN counts as null.
+
+        All segments are drafts until the last frame was taken; then they are renamed into place one by one. A crash
+        between two renames leaves a part of the ingestion to be seen, until it is written again: its claim is recorded
+        only after this method returned, so it will be. Raises ValueError for a row without a time.
+        """
+        home = self.root / dataset
+        with _journal(home, ingestion) as journal, _drafts(home, ingestion) as drafts:
+            rows, segments = _write_drafts(drafts, f"{arrival:012d}-{quote(ingestion, safe='')}", frames, key)
+            earlier = journal.names()
+            journal.add(name for name in segments if name not in earlier)
+            buckets = {(home / name).parent for name in [*segments, *earlier]}
+            for bucket in buckets:
+                _make_folder(bucket)
+            for name, draft in segments.items():
+                draft.replace(home / name)
+            for name in earlier - segments.keys():
+                (home / name).unlink(missing_ok=True)
+            for bucket in buckets:
+                sync(bucket)
+        return rows
+
+    def read(self, dataset: str, window: Window, schema: pa.Schema, key: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """The points of `window`, one row each, with the columns of `schema`, ordered by `key` (nulls first) and time.
+
+        Equal nulls are the same key. A segment that is withdrawn or replaced meanwhile is seen as it was or as it is.
+        Raises SegmentError when a segment is damaged.
+        """
+        home = self.root / dataset
+        order = [*key, TIME]
+        selected = _Selection(window, pl.DataFrame(schema.empty_table()).schema, order)
+
+        def load(lower: Point | None, upper: Point | None) -> pl.DataFrame:
+            return selected.load(_segments(home, window), lower, upper)
+
+        cuts = _while_others_write(lambda: _cuts(_segments(home, window), selected))
+        for lower, upper in pairwise([None, *cuts, None]):
+            points = _merge(_while_others_write(partial(load, lower, upper)), order)
+            for some in points.select(schema.names).iter_slices(BATCH_ROWS):
+                yield from some.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(schema).to_batches()
+
+    def withdraw(self, dataset: str, ingestion: str) -> None:
+        """Forget what `ingestion` brought; values that it had replaced are seen again. Unknown ones are no error."""
+        home = self.root / dataset
+        if not _journal_path(home, ingestion).exists():
+            return
+        with _journal(home, ingestion) as journal:
+            shutil.rmtree(_drafts_path(home, ingestion), ignore_errors=True)
+            segments = [home / name for name in journal.names()]
+            for segment in segments:
+                segment.unlink(missing_ok=True)
+            for bucket in {segment.parent for segment in segments if segment.parent.exists()}:
+                sync(bucket)
+            journal.remove()
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+def _write_drafts(
+    drafts: Path, prefix: str, frames: Iterable[pl.DataFrame], key: Sequence[str]
+) -> tuple[int, dict[str, Path]]:
+    """Write `frames` as sorted segments into `drafts`; gives the number of rows, and the draft of each segment's name.
+
+    No file stays open, whatever the number of hours. When too many rows wait, the fullest hour is written.
+    """
+    waiting: defaultdict[str, list[pl.DataFrame]] = defaultdict(list)
+    heights: defaultdict[str, int] = defaultdict(int)
+    parts: defaultdict[str, int] = defaultdict(int)
+    segments: dict[str, Path] = {}
+    rows = 0
+
+    def flush(bucket: str) -> None:
+        name = f"{prefix}-{parts[bucket]:05d}.parquet"
+        draft = drafts / f"{bucket}-{parts[bucket]:05d}"
+        _write_segment(draft, pl.concat(waiting.pop(bucket)), key)
+        segments[f"{bucket}/{name}"] = draft
+        parts[bucket] += 1
+        del heights[bucket]
+
+    for frame in frames:
+        rows += frame.height
+        for piece in frame.iter_slices(PART_ROWS):
+            for bucket, part in _by_hour(piece):
+                waiting[bucket].append(part)
+                heights[bucket] += part.height
+                if heights[bucket] >= PART_ROWS:
+                    flush(bucket)
+            while sum(heights.values()) > BUFFERED_ROWS:
+                flush(max(heights, key=heights.__getitem__))
+    for bucket in list(waiting):
+        flush(bucket)
+    return rows, segments
+
+
+def _by_hour(frame: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
+    if frame[TIME].null_count():
+        raise ValueError(f"{frame[TIME].null_count()} rows have no {TIME}; such rows belong into quarantine")
+    hours = frame[TIME].dt.truncate("1h")
+    if frame.height and hours.min() == hours.max():
+        yield hours[0].strftime(BUCKET_FORMAT), frame
+        return
+    by_hour = frame.with_columns(hours.alias("__hour")).partition_by(
+        "__hour", maintain_order=True, include_key=False, as_dict=True
+    )
+    for (hour,), part in by_hour.items():
+        yield hour.strftime(BUCKET_FORMAT), part
+
+
+def _write_segment(path: Path, frame: pl.DataFrame, key: Sequence[str]) -> None:
+    frame.with_columns(cs.float().fill_nan(None)).sort(*key, TIME, maintain_order=True).write_parquet(
+        path, compression="zstd", compression_level=1, row_group_size=ROW_GROUP_ROWS
+    )
+    sync(path)
+
+
+def _make_folder(path: Path) -> None:
+    """Make `path` and what is missing above it, durably."""
+    if not path.is_dir():
+        _make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        sync(path.parent)
+
+
+def _drafts_path(home: Path, ingestion: str) -> Path:
+    return home / ".drafts" / quote(ingestion, safe="")
+
+
+@contextmanager
+def _drafts(home: Path, ingestion: str) -> Iterator[Path]:
+    """An empty folder for the drafts of `ingestion`, also when a crash left some there; gone afterwards."""
+    path = _drafts_path(home, ingestion)
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+# --- the journal of an ingestion --------------------------------------------------------------------------------------
+
+
+def _journal_path(home: Path, ingestion: str) -> Path:
+    return home / ".ingestions" / quote(ingestion, safe="")
+
+
+@dataclass(frozen=True)
+class _Journal:
+    """The names of all segments that an ingestion may have, one a line; durable before the segments are seen."""
+
+    path: Path
+    file: IO[str]
+
+    def names(self) -> set[str]:
+        self.file.seek(0)
+        # A crash may have cut the last line short; its segment was never renamed into place.
+        return {line.rstrip("\n") for line in self.file if line.endswith(".parquet\n")}
+
+    def add(self, names: Iterable[str]) -> None:
+        if lines := "".join(f"{name}\n" for name in names):
+            self.file.write(lines)
+            self.file.flush()
+            os.fsync(self.file.fileno())
+            sync(self.path.parent)
+
+    def remove(self) -> None:
+        self.path.unlink()
+        sync(self.path.parent)
+
+
+@contextmanager
+def _journal(home: Path, ingestion: str) -> Iterator[_Journal]:
+    """Open the journal of `ingestion`, and keep every other writer of the same ingestion waiting meanwhile."""
+    path = _journal_path(home, ingestion)
+    _make_folder(path.parent)
+    while True:
+        with path.open("a+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if _identity(path) == _identity(file.fileno()):  # otherwise it was withdrawn while we waited for the lock
+                yield _Journal(path, file)
+                return
+
+
+def _identity(file: Path | int) -> tuple[int, int] | None:
+    try:
+        status = os.stat(file)  # noqa: PTH116  (takes an open file, too)
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def _segments(home: Path, window: Window) -> list[Path]:
+    """The segments that may hold rows of `window`, in order of arrival."""
+    found: list[Path] = []
+    for hour in windows_between(window.start, window.end, HOUR):
+        folder = home / hour.start.strftime(BUCKET_FORMAT)
+        try:
+            found += [segment for segment in folder.iterdir() if not segment.name.startswith(".")]
+        except FileNotFoundError:
+            continue
+    return sorted(found, key=lambda segment: segment.name)
+
+
+def _while_others_write(action: Callable[[], T]) -> T:
+    """Do `action` again as long as a file that it had listed is gone when it comes to it."""
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return action()
+        except (FileNotFoundError, _Replaced):
+            continue
+    return action()
+
+
+class _Selection:
+    """What a reader takes of every segment: times of `window`, the columns of `schema`, in ranges over `order`."""
+
+    def __init__(self, window: Window, schema: pl.Schema, order: Sequence[str]) -> None:
+        self.schema = schema
+        self.order = order
+        self._in_window = pl.col(TIME).ge(pl.lit(window.start)) & pl.col(TIME).lt(pl.lit(window.end))
+        self._cast = {name: pl.col(name).cast(kind) for name, kind in schema.items()}
+        self._absent = {name: pl.lit(None, kind).alias(name) for name, kind in schema.items()}
+
+    def load(self, segments: Iterable[Path], lower: Point | None, upper: Point | None) -> pl.DataFrame:
+        """The rows of `segments` in the half-open range of points [lower, upper), in order of arrival."""
+        within = _within(self.order, lower, upper)
+        return pl.concat([self.schema.to_frame(), *(self._take(segment, self.schema, within) for segment in segments)])
+
+    def sample(self, segments: Iterable[Path]) -> pl.DataFrame:
+        """Every so many-th point of each of `segments`, in order."""
+        points = (self._take(segment, self.order, []) for segment in segments)
+        return pl.concat(some.gather_every(SAMPLE_EVERY) for some in points).sort(self.order)
+
+    def _take(self, segment: Path, names: Iterable[str], conditions: Sequence[pl.Expr]) -> pl.DataFrame:
+        def rows() -> pl.DataFrame:
+            scan = pl.scan_parquet(segment, glob=False)
+            present = scan.collect_schema()
+            absent = [self._absent[name] for name in self.schema if name not in present]
+            scan = scan.with_columns(absent).filter(self._in_window, *conditions)
+            return scan.select(self._cast[name] for name in names).collect()
+
+        return _steadily(segment, rows)
+
+
+def _steadily(segment: Path, read: Callable[[], T]) -> T:
+    """What `read` gives of a segment, never a mixture of it and of a file that replaced it meanwhile."""
+    before = _identity(segment)
+    try:
+        found = read()
+    except (pl.exceptions.PolarsError, pa.ArrowException) as error:
+        if _identity(segment) == before:
+            raise SegmentError(
+                f"segment {segment} cannot be read: {error}; withdraw its ingestion and ingest it again"
+            ) from error
+        raise _Replaced(segment) from error
+    if _identity(segment) != before:
+        raise _Replaced(segment)
+    return found
+
+
+def _cuts(segments: Sequence[Path], selected: _Selection) -> list[Point]:
+    """Points that cut the rows of `segments` into ranges that can each be merged in memory."""
+    metadata = (_steadily(segment, partial(pq.read_metadata, segment)) for segment in segments)
+    if sum(one.num_rows for one in metadata) <= RANGE_ROWS:
+        return []
+    step = RANGE_ROWS // SAMPLE_EVERY
+    return selected.sample(segments).gather_every(step, offset=step).unique(maintain_order=True).rows()
+
+
+def _within(order: Sequence[str], lower: Point | None, upper: Point | None) -> list[pl.Expr]:
+    """Conditions for points in [lower, upper). Those on a single column are there to spare whole row groups."""
+    conditions = []
+    if lower is not None:
+        conditions += [_not_before(order[0], lower[0]), ~_precedes(order, lower)]
+    if upper is not None:
+        conditions += [_not_after(order[0], upper[0]), _precedes(order, upper)]
+    if lower is not None and upper is not None and lower[0] == upper[0]:
+        for column, low, high in zip(order[1:], lower[1:], upper[1:], strict=True):
+            conditions += [_not_before(column, low), _not_after(column, high)]
+            if low != high:
+                break
+    return conditions
+
+
+def _not_before(column: str, value: Any) -> pl.Expr:
+    return pl.lit(True) if value is None else pl.col(column).ge(pl.lit(value))
+
+
+def _not_after(column: str, value: Any) -> pl.Expr:
+    null = pl.col(column).is_null()
+    return null if value is None else null | pl.col(column).le(pl.lit(value))
+
+
+def _precedes(order: Sequence[str], point: Point) -> pl.Expr:
+    """Whether a row comes before `point`, column by column, nulls first."""
+    before = pl.lit(False)
+    for column, value in reversed(list(zip(order, point, strict=True))):
+        null = pl.col(column).is_null()
+        if value is None:
+            before = null & before
+        else:
+            equal_and_before = pl.col(column).eq(pl.lit(value)).fill_null(False) & before
+            before = null | pl.col(column).lt(pl.lit(value)).fill_null(False) | equal_and_before
+    return before
+
+
+def _merge(rows: pl.DataFrame, order: Sequence[str]) -> pl.DataFrame:
+    """One row for each point of `rows`, which come in order of arrival: of each column the latest value not null."""
+    rows = rows.sort(order, maintain_order=True)
+    again = rows.select(
+        pl.all_horizontal(pl.col(column).eq_missing(pl.col(column).shift(1)) for column in order)
+    ).to_series()
+    if not again.any():
+        return rows
+    first = np.flatnonzero(~again.to_numpy())
+    last = np.append(first[1:], rows.height) - 1
+    return rows.select(_latest_not_null(column, first, last) for column in rows)
+
+
+def _latest_not_null(column: pl.Series, first: np.ndarray, last: np.ndarray) -> pl.Series:
+    """Of each run of rows `first`..`last` of a column the last value that is not null, or null when there is none."""
+    position = np.where(column.is_not_null().to_numpy(), np.arange(len(column)), -1)
+    found = np.maximum.accumulate(position)[last]
+    return column.gather(pl.Series(np.where(found >= first, found, first)))

@@ -1,0 +1,31 @@
+"""What several test files share: a platform in a temporary folder, and the place of real observations."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ionbeam_dagster.config import IonbeamConfig
+from ionbeam_dagster.pipeline import Platform
+
+REAL_DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
+
+
+@pytest.fixture
+def platform_of(tmp_path, monkeypatch) -> Callable[[str], Platform]:
+    """Make a platform from YAML source blocks; all its paths lie under the test's folder."""
+
+    def make(sources: str, **sections: str) -> Platform:
+        monkeypatch.chdir(tmp_path)
+        place = tmp_path / "config.yaml"
+        place.write_text("\n".join([f"sources:\n{sources}", *(f"{key}: {value}" for key, value in sections.items())]))
+        return Platform(IonbeamConfig.load(place))
+
+    return make
+
+
+@pytest.fixture
+def real_data() -> Path:
+    if not REAL_DATA.is_dir():
+        pytest.skip(f"real observations are not at {REAL_DATA}")
+    return REAL_DATA.resolve()

@@ -1,0 +1,121 @@
+"""Real servers for tests: each on its own free loopback port and in its own temporary folder.
+
+Belongs here: starting, stopping and killing servers that the tests need. Does not belong here: any test.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+_RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+
+
+def free_port() -> int:
+    """A free port below the ephemeral range: a client that polls a closed port there may connect to itself."""
+    for port in range(20_000 + os.getpid() % 5_000, 32_000):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError("no free port below 32000")
+
+
+def why_no_rabbitmq() -> str | None:
+    """Why RabbitMQ cannot be started here; None when it can."""
+    if not _RABBITMQ.exists() or shutil.which("erl") is None:
+        return "RabbitMQ is not installed (apt-get install rabbitmq-server)"
+    return None
+
+
+class RabbitMQ:
+    """A broker that may be stopped, killed and started again with what it had on disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = free_port()
+        ports = [self.port, self.port + 1, self.port + 2]
+        self.url = f"amqp://guest:guest@127.0.0.1:{self.port}/"
+        self._environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(folder),
+            "RABBITMQ_NODENAME": f"test{self.port}@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(ports[0]),
+            "RABBITMQ_DIST_PORT": str(ports[1]),
+            "ERL_EPMD_PORT": str(ports[2]),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_MNESIA_BASE": str(folder / "mnesia"),
+            "RABBITMQ_LOG_BASE": str(folder / "log"),
+            "RABBITMQ_PID_FILE": str(folder / "pid"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
+            "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq"),
+            "RABBITMQ_CONF_ENV_FILE": "/dev/null",
+        }
+        (folder / "plugins").write_text("[].\n")
+        (folder / "rabbitmq.conf").write_text("loopback_users.guest = false\n")
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        with (self._folder / "output").open("ab") as output:
+            self._process = subprocess.Popen(
+                [_RABBITMQ], env=self._environment, stdout=output, stderr=output, start_new_session=True
+            )
+        for _ in range(600):
+            if self._process.poll() is not None:
+                raise RuntimeError(f"RabbitMQ ended at once: {(self._folder / 'output').read_text()[-2000:]}")
+            with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=2) as probe:
+                probe.sendall(b"AMQP\0\0\x09\x01")
+                if probe.recv(8):
+                    return
+            time.sleep(0.1)
+        raise RuntimeError("RabbitMQ did not start within a minute")
+
+    def stop(self) -> None:
+        """Stop it in good order."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Kill it, as a power cut would."""
+        self._end(signal.SIGKILL)
+
+    def close(self) -> None:
+        """Stop it with its port mapper."""
+        if self._process is not None and self._process.poll() is None:
+            self._end(signal.SIGKILL)
+        with suppress(OSError, subprocess.SubprocessError):
+            subprocess.run(
+                ["epmd", "-port", self._environment["ERL_EPMD_PORT"], "-kill"],
+                env=self._environment, capture_output=True, timeout=10,
+            )  # fmt: skip
+
+    def _end(self, how: signal.Signals) -> None:
+        assert self._process is not None
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, how)
+        self._process.wait(timeout=30)
+        for _ in range(100):  # the node's children may hold the port for a moment
+            with socket.socket() as probe, suppress(OSError):
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(("127.0.0.1", self.port))
+                return
+            time.sleep(0.1)
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(tmp_path_factory: pytest.TempPathFactory):
+    """A running RabbitMQ; its `url` is the address. Skips where it is not installed."""
+    if reason := why_no_rabbitmq():
+        pytest.skip(reason)
+    server = RabbitMQ(tmp_path_factory.mktemp("rabbitmq"))
+    server.start()
+    yield server
+    server.close()

@@ -1,0 +1,371 @@
+"""The contract of the time-series store, which every implementation passes, and what the segments promise besides."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import polars as pl
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ionbeam_client.models import IngestionMetadata
+from ionbeam_dagster.domain.canonical import canonical_schema, point_key
+from ionbeam_dagster.domain.windows import DAY, HOUR, Window
+from ionbeam_dagster.stores.timeseries import TimeSeriesStore, segments
+from ionbeam_dagster.stores.timeseries.segments import SegmentError, SegmentStore
+
+NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+AFTERNOON = Window(NOON, NOON + timedelta(hours=6))
+TEMPERATURE = "air_temperature__degC__2.0__point__PT0S"
+HUMIDITY = "relative_humidity__%__2.0__point__PT0S"
+STATIONS = ["A", "B b", "C,d", 'E="f"', "G\\h", "Ünïcødé ☂"]
+
+Row = dict[str, Any]
+
+
+def described(variables: Sequence[tuple[str, str]], metadata: Sequence[str]) -> IngestionMetadata:
+    return IngestionMetadata.model_validate(
+        {
+            "dataset": {"name": "stations"},
+            "ingestion_map": {
+                "canonical_variables": [
+                    {"column": name, "standard_name": name, "cf_unit": unit, "level": 2.0} for name, unit in variables
+                ],
+                "metadata_variables": [{"column": column} for column in metadata],
+            },
+        }
+    )
+
+
+FIXED = canonical_schema(
+    [described([("air_temperature", "degC"), ("relative_humidity", "%")], ["station_id", "sensor_type"])]
+)
+MOBILE = canonical_schema([described([("air_temperature", "degC"), ("relative_humidity", "%")], ["owner", "device"])])
+
+
+def row(station: str | None, time: datetime, **values: Any) -> Row:
+    return {"datetime": time, "lat": 50.0, "lon": 8.0, "station_id": station, **values}
+
+
+def frame(rows: Sequence[Row], schema: pa.Schema = FIXED) -> pl.DataFrame:
+    """Canonical rows as a store takes them; what a row does not tell is null."""
+    return pl.DataFrame(rows, schema=pl.DataFrame(schema.empty_table()).schema)
+
+
+def seen(
+    store: TimeSeriesStore, dataset: str, window: Window = AFTERNOON, schema: pa.Schema = FIXED
+) -> list[dict[str, Any]]:
+    """All points of a window, as Python rows without their nulls."""
+    batches = list(store.read(dataset, window, schema, point_key(schema)))
+    assert all(batch.schema == schema for batch in batches)
+    return [
+        {name: value for name, value in point.items() if value is not None}
+        for batch in batches
+        for point in batch.to_pylist()
+    ]
+
+
+@pytest.fixture(params=["segments", "segments in tiny pieces"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TimeSeriesStore:
+    """Each implementation. Tests share one; a test takes dataset names of its own."""
+    if request.param == "segments in tiny pieces":
+        tiny = {"PART_ROWS": 3, "BUFFERED_ROWS": 5, "ROW_GROUP_ROWS": 2, "RANGE_ROWS": 4, "SAMPLE_EVERY": 2}
+        for name, value in {**tiny, "BATCH_ROWS": 3}.items():
+            monkeypatch.setattr(segments, name, value)
+    return SegmentStore(tmp_path / "observations")
+
+
+@pytest.fixture
+def dataset() -> str:
+    return f"d{uuid4().hex}"
+
+
+# --- the contract -----------------------------------------------------------------------------------------------------
+
+values = st.one_of(st.none(), st.just(float("nan")), st.floats(-60, 60).map(lambda value: round(value, 1)))
+times = st.integers(0, 24).map(lambda step: NOON - HOUR + step * timedelta(minutes=20))
+fixed_rows = st.fixed_dictionaries(
+    {
+        "datetime": times,
+        "lat": st.sampled_from([50.0, 50.1]),
+        "lon": st.just(8.0),
+        TEMPERATURE: values,
+        HUMIDITY: values,
+        "station_id": st.sampled_from([*STATIONS, None]),
+        "sensor_type": st.sampled_from([None, "s1", "s2"]),
+    }
+)
+mobile_rows = st.fixed_dictionaries(
+    {
+        "datetime": times,
+        "lat": st.sampled_from([50.0, -0.0, 0.0, -50.0]),
+        "lon": st.sampled_from([8.0, -8.0]),
+        TEMPERATURE: values,
+        HUMIDITY: values,
+        "owner": st.just("everyone"),
+        "device": st.sampled_from([None, "one", "two"]),
+    }
+)
+
+
+def expected(ingestions: dict[int, list[Row]], window: Window, schema: pa.Schema) -> list[Row]:
+    """What a reader must see, point by point, told by plain dictionaries."""
+    order = [*point_key(schema), "datetime"]
+    points: dict[tuple[Any, ...], Row] = {}
+    for arrival in sorted(ingestions):
+        for one in ingestions[arrival]:
+            if window.start <= one["datetime"] < window.end:
+                known = {name: value for name, value in one.items() if value is not None and value == value}
+                points.setdefault(tuple(one[name] for name in order), {}).update(known)
+    return [
+        points[point] for point in sorted(points, key=lambda point: [(value is not None, value) for value in point])
+    ]
+
+
+@pytest.mark.parametrize(("schema", "rows"), [(FIXED, fixed_rows), (MOBILE, mobile_rows)], ids=["fixed", "mobile"])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_of_each_value_of_a_point_the_latest_that_is_not_null_wins(
+    store: TimeSeriesStore, schema: pa.Schema, rows: st.SearchStrategy[Row], data: st.DataObject
+) -> None:
+    dataset = f"d{uuid4().hex}"
+    brought = data.draw(st.lists(st.lists(rows, max_size=15), max_size=5), label="ingestions")
+    ingestions = dict(enumerate(brought, start=1))
+    for arrival in data.draw(st.permutations(list(ingestions)), label="order of writing"):
+        cut = data.draw(st.integers(0, len(ingestions[arrival])), label="first frame")
+        frames = [frame(ingestions[arrival][:cut], schema), frame(ingestions[arrival][cut:], schema)]
+        written = store.write(dataset, f"ingestion-{arrival}", arrival, frames, point_key(schema))
+        assert written == len(ingestions[arrival])
+    window = data.draw(st.sampled_from([AFTERNOON, Window(NOON, NOON + timedelta(minutes=20))]), label="window")
+    assert seen(store, dataset, window, schema) == expected(ingestions, window, schema)
+
+
+def test_windows_are_half_open_to_the_microsecond(store: TimeSeriesStore, dataset: str) -> None:
+    for name, start in {"summer": NOON, "sixties": datetime(1969, 12, 31, 23, tzinfo=UTC)}.items():
+        window = Window(start, start + HOUR)
+        inside = [window.start, window.start + MICROSECOND, window.end - MICROSECOND]
+        outside = [window.start - MICROSECOND, window.end]
+        rows = [row("A", time, **{TEMPERATURE: 1.0}) for time in [*inside, *outside]]
+        store.write(dataset, name, 1, [frame(rows)], ["station_id"])
+        assert [point["datetime"] for point in seen(store, dataset, window)] == inside
+        both = Window(window.start - HOUR, window.end + HOUR)
+        assert [point["datetime"] for point in seen(store, dataset, both)] == sorted([*inside, *outside])
+
+
+def test_names_and_values_may_contain_anything(store: TimeSeriesStore, dataset: str) -> None:
+    odd = 'a b,c=d "e" \\f ☂'
+    schema = canonical_schema([described([(odd, "m s-1 (%)")], ["station_id", odd])])
+    rows = [
+        {**row(station, NOON), schema.names[3]: float(place), odd: station[::-1]}
+        for place, station in enumerate(STATIONS)
+    ]
+    store.write(dataset, f"id of {odd}/..", 1, [frame(rows, schema)], ["station_id"])
+    assert seen(store, dataset, schema=schema) == rows
+    store.withdraw(dataset, f"id of {odd}/..")
+    assert seen(store, dataset, schema=schema) == []
+
+
+def test_writing_an_ingestion_again_replaces_it_entirely(store: TimeSeriesStore, dataset: str) -> None:
+    first = [row("A", NOON + hour * HOUR, **{TEMPERATURE: 1.0}) for hour in range(5)]
+    second = [row("B b", NOON, **{HUMIDITY: 50.0})]
+    store.write(dataset, "same", 1, [frame(first)], ["station_id"])
+    assert seen(store, dataset) == first
+    store.write(dataset, "same", 1, [frame(second)], ["station_id"])
+    assert seen(store, dataset) == second
+    assert store.write(dataset, "same", 1, iter([]), ["station_id"]) == 0
+    assert seen(store, dataset) == []
+
+
+def test_withdrawing_brings_back_what_was_there_before(store: TimeSeriesStore, dataset: str) -> None:
+    store.write(dataset, "first", 1, [frame([row("A", NOON, **{TEMPERATURE: 1.0})])], ["station_id"])
+    corrected = [row("A", NOON, **{TEMPERATURE: 2.0}), row("A", NOON + 3 * HOUR, **{TEMPERATURE: 3.0})]
+    store.write(dataset, "second", 2, [frame(corrected)], ["station_id"])
+    assert seen(store, dataset) == corrected
+    store.withdraw(dataset, "second")
+    store.withdraw(dataset, "second")
+    store.withdraw(dataset, "unheard of")
+    store.withdraw("unheard_of", "second")
+    assert seen(store, dataset) == [row("A", NOON, **{TEMPERATURE: 1.0})]
+    store.write(dataset, "second", 2, [frame(corrected)], ["station_id"])
+    assert seen(store, dataset) == corrected
+
+
+def test_an_empty_ingestion_is_fine(store: TimeSeriesStore, dataset: str) -> None:
+    assert seen(store, dataset) == []
+    assert store.write(dataset, "nothing", 1, [frame([])], ["station_id"]) == 0
+    assert seen(store, dataset) == []
+
+
+def test_nothing_is_seen_of_an_ingestion_that_breaks_off(store: TimeSeriesStore, dataset: str) -> None:
+    store.write(dataset, "broken", 1, [frame([row("A", NOON, **{TEMPERATURE: 1.0})])], ["station_id"])
+
+    def frames() -> Iterator[pl.DataFrame]:
+        for number in range(20):
+            yield frame([row(f"S{number}", NOON + number * timedelta(minutes=7))])
+        raise OSError("the disk of the source is gone")
+
+    with pytest.raises(OSError, match="the disk of the source is gone"):
+        store.write(dataset, "broken", 1, frames(), ["station_id"])
+    assert seen(store, dataset) == [row("A", NOON, **{TEMPERATURE: 1.0})]
+
+
+def test_sources_with_different_columns_share_a_dataset(store: TimeSeriesStore, dataset: str) -> None:
+    here = described([("air_temperature", "degC")], ["station_id", "sensor_type"])
+    there = described([("relative_humidity", "%")], ["station_id", "operator"])
+    for arrival, (one, values) in enumerate(
+        [(here, {TEMPERATURE: 20.5, "sensor_type": "s1"}), (there, {HUMIDITY: 60.0, "operator": "KNMI"})], start=1
+    ):
+        rows = [row("both", NOON, **values), row(f"only {arrival}", NOON, **values)]
+        store.write(dataset, f"i{arrival}", arrival, [frame(rows, canonical_schema([one]))], ["station_id"])
+    first, second = {TEMPERATURE: 20.5, "sensor_type": "s1"}, {HUMIDITY: 60.0, "operator": "KNMI"}
+    assert seen(store, dataset, schema=canonical_schema([here, there])) == [
+        row("both", NOON, **first, **second),
+        row("only 1", NOON, **first),
+        row("only 2", NOON, **second),
+    ]
+    assert seen(store, dataset, schema=canonical_schema([there]))[1] == row("only 1", NOON)
+
+
+def write_again_and_again(root: Path, dataset: str, arrivals: Sequence[int]) -> None:
+    """What a writing process does: every ingestion corrects the same points, and one comes and goes."""
+    store = SegmentStore(root)
+    for arrival in arrivals:
+        rows = [row(f"S{station:02d}", NOON, **{TEMPERATURE: float(arrival)}) for station in range(50)]
+        for _ in range(2):
+            store.write(dataset, f"i{arrival}", arrival, [frame(rows[:20]), frame(rows[20:])], ["station_id"])
+        store.write(dataset, f"brief {arrivals[0]}", arrivals[0], [frame(rows)], ["station_id"])
+        store.withdraw(dataset, f"brief {arrivals[0]}")
+
+
+def test_two_processes_write_while_another_reads(tmp_path: Path, dataset: str) -> None:
+    store = SegmentStore(tmp_path)
+    context = multiprocessing.get_context("spawn")
+    writers = [
+        context.Process(target=write_again_and_again, args=(tmp_path, dataset, range(first, 31, 2))) for first in (1, 2)
+    ]
+    for writer in writers:
+        writer.start()
+    reads = 0
+    while any(writer.is_alive() for writer in writers):
+        points = seen(store, dataset)
+        assert len(points) in (0, 50)
+        assert all(0 < point[TEMPERATURE] <= 30 for point in points)
+        reads += bool(points)
+    assert [writer.exitcode for writer in writers] == [0, 0]
+    assert reads > 0
+    assert seen(store, dataset) == [row(f"S{station:02d}", NOON, **{TEMPERATURE: 30.0}) for station in range(50)]
+
+
+# --- segments ---------------------------------------------------------------------------------------------------------
+
+
+def hourly(count: int, value: float = 1.0) -> list[Row]:
+    return [row("A", NOON + number * HOUR, **{TEMPERATURE: value}) for number in range(count)]
+
+
+def test_a_crash_while_publishing_is_healed_by_writing_again(
+    tmp_path: Path, dataset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = SegmentStore(tmp_path)
+    store.write(dataset, "one", 1, [frame(hourly(4))], ["station_id"])
+    rename, renamed = Path.replace, 0
+
+    def break_at_the_third(draft: Path, target: Path) -> Path:
+        nonlocal renamed
+        renamed += 1
+        if renamed == 3:
+            os._exit(9)
+        return rename(draft, target)
+
+    if (child := os.fork()) == 0:  # a process that dies as by a signal: nothing is tidied up
+        monkeypatch.setattr(Path, "replace", break_at_the_third)
+        monkeypatch.setattr(segments, "_write_segment", lambda path, rows, key: path.write_bytes(b"of another writing"))
+        store.write(dataset, "one", 1, [frame(hourly(6, value=2.0))], ["station_id"])
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert list(tmp_path.glob("*/.drafts/one/*")), "the crash should have left drafts"
+    store.write(dataset, "one", 1, [frame(hourly(2, value=3.0))], ["station_id"])
+    assert seen(store, dataset, Window(NOON, NOON + DAY)) == hourly(2, value=3.0)
+    assert not list(tmp_path.glob("*/.drafts/*"))
+
+
+def test_drafts_are_never_read(tmp_path: Path, dataset: str) -> None:
+    store = SegmentStore(tmp_path)
+    store.write(dataset, "one", 1, [frame(hourly(1))], ["station_id"])
+    [segment] = tmp_path.glob("*/[0-9]*/*.parquet")
+    segment.with_name(f".{segment.name}.draft").write_bytes(b"half a file")
+    assert seen(store, dataset) == hourly(1)
+
+
+def test_a_damaged_segment_is_named(tmp_path: Path, dataset: str) -> None:
+    store = SegmentStore(tmp_path)
+    store.write(dataset, "one", 1, [frame(hourly(1))], ["station_id"])
+    [segment] = tmp_path.glob("*/[0-9]*/*.parquet")
+    content = segment.read_bytes()
+    for damaged in (
+        b"",
+        b"no Parquet at all",
+        content[: len(content) // 2],
+        content[:200] + bytes(200) + content[400:],
+    ):
+        segment.write_bytes(damaged)
+        with pytest.raises(SegmentError, match=segment.name):
+            seen(store, dataset)
+
+
+def test_a_reader_bears_that_segments_vanish_and_change(
+    tmp_path: Path, dataset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segments, "RANGE_ROWS", 20)
+    monkeypatch.setattr(segments, "SAMPLE_EVERY", 5)
+    store = SegmentStore(tmp_path)
+    names = [f"S{number:03d}" for number in range(100)]
+    for arrival in (1, 2, 3):
+        rows = [row(name, NOON, **{TEMPERATURE: float(arrival)}) for name in names]
+        store.write(dataset, f"i{arrival}", arrival, [frame(rows)], ["station_id"])
+
+    disturbances: list[Callable[[], object]] = [
+        lambda: store.withdraw(dataset, "i3"),
+        lambda: store.write(dataset, "i2", 2, [frame([row(name, NOON) for name in names])], ["station_id"]),
+    ]
+    scan = pl.scan_parquet
+
+    def scan_disturbed(segment: Path, **options: Any) -> pl.LazyFrame:
+        if len(found) > 10 and disturbances:
+            disturbances.pop()()
+        return scan(segment, **options)
+
+    monkeypatch.setattr(pl, "scan_parquet", scan_disturbed)
+    found: list[Row] = []
+    for batch in store.read(dataset, AFTERNOON, FIXED, ["station_id"]):
+        found += batch.to_pylist()
+    assert not disturbances
+    assert [point["station_id"] for point in found] == names
+    assert found[0][TEMPERATURE] == 3.0
+    assert found[-1][TEMPERATURE] == 1.0
+
+
+def test_thousands_of_hours_need_few_open_files(tmp_path: Path, dataset: str) -> None:
+    store = SegmentStore(tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 30, hard))
+    try:
+        store.write(dataset, "long", 1, [frame(hourly(300))], ["station_id"])
+        assert seen(store, dataset, Window(NOON, NOON + 30 * DAY)) == hourly(300)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_rows_without_a_time_are_refused(tmp_path: Path, dataset: str) -> None:
+    with pytest.raises(ValueError, match="1 rows have no datetime"):
+        SegmentStore(tmp_path).write(dataset, "one", 1, [frame([row("A", None)])], ["station_id"])  # type: ignore[arg-type]

@@ -1,0 +1,197 @@
+"""The YAML: what is taken, what follows from it, and how faults are told."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from ionbeam_dagster.config import CONFIG_VARIABLE, ConfigError, IonbeamConfig
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+SPECIFICATION = """
+broker:
+  url: amqp://guest:guest@rabbitmq:5672/
+redis:
+  redis_url: redis://redis:6379
+influxdb_common:
+  influxdb_org: ionbeam-example
+  influxdb_url: http://influxdb2:8086
+  influxdb_token: your-token-here
+  influxdb_bucket: ionbeam
+dataset_aggregator:
+  data_path: ./data                    # Output directory for aggregated datasets
+  delete_after_export: false          # Whether to clean up raw data after aggregation
+sources:
+  scheduler:
+    windows:
+      - source_name: ioncannon          # Load test data generator
+        window_size: "PT5M"             # 5-minute collection windows
+        trigger_interval: "PT5M"        # Trigger every 5 minutes
+      - source_name: meteotracker
+        window_size: "PT1H"             # 1-hour windows
+        trigger_interval: "PT1H"        # Fetch every hour
+        window_lag: "PT1H"              # 1-hour lag for data availability
+ioncannon:
+  data_path: ./data-raw
+meteotracker:
+  base_url: ''
+  token_endpoint: ''
+  refresh_endpoint: ''
+  timeout: 30
+  max_retries: 5
+  max_queries: 100
+  username: 'your-username'
+  password: 'your-password'
+  use_cache: false
+  data_path: ./data-raw
+netatmo:
+  base_url: ''
+  username: 'your-username'
+  password: 'your-password'
+  data_path: ./data-raw
+sensor_community:
+  base_url: ''
+  timeout_seconds: 60
+  concurrency: 5
+  use_cache: false
+  data_path: ./data-raw
+projections:
+  pygeoapi_service:
+    input_path: ./data                          # Input aggregated datasets
+    output_path: ./data-projections                  # Output GeoParquet files
+    config_path: ./pygeoapi/local.config.yml   # PyGeoAPI configuration
+  odb_service:
+    input_path: ./data
+    output_path: ./data-projections
+    variable_map:                               # Map CF standard names to ODB variable numbers
+      - varno: 108                              # Mean sea level pressure
+        mapped_from:
+          - standard_name: air_pressure_at_mean_sea_level
+            level: 2.0
+            method: mean
+            period: PT1H
+      - varno: 39                               # Air temperature
+        mapped_from:
+          - standard_name: air_temperature
+            level: 2.0
+            method: point
+            period: PT0S
+"""
+
+
+@pytest.fixture
+def load(tmp_path, monkeypatch):
+    def load(text: str) -> IonbeamConfig:
+        monkeypatch.chdir(tmp_path)
+        place = tmp_path / "config.yaml"
+        place.write_text(text)
+        return IonbeamConfig.load(place)
+
+    return load
+
+
+def test_the_specifications_yaml_loads_unchanged(load):
+    config = load(SPECIFICATION)
+    ioncannon = config.sources["ioncannon"]
+    assert ioncannon.window_size == ioncannon.trigger_interval == timedelta(minutes=5)
+    assert config.datasets["ioncannon"].exports == ("odb", "pygeoapi")
+    assert config.sections.projections.odb_service.variable_map[0].varno == 108
+    assert set(config.sources) | set(config.not_installed) == {
+        "ioncannon", "meteotracker", "netatmo", "sensor_community",
+    }  # fmt: skip
+    assert any("meteotracker" in note for note in config.notes()) == ("meteotracker" in config.not_installed)
+
+
+def test_a_source_block_may_stand_under_sources(load):
+    config = load("sources:\n  scheduler: {windows: [{source_name: ioncannon, window_size: PT05M}]}\n  ioncannon: {}\n")
+    assert config.sources["ioncannon"].window_size == timedelta(minutes=5)
+
+
+def test_the_shipped_default_needs_no_server(monkeypatch, tmp_path):
+    monkeypatch.delenv(CONFIG_VARIABLE, raising=False)
+    monkeypatch.chdir(tmp_path)
+    config = IonbeamConfig.load()
+    assert list(config.sources) == ["ioncannon"] and config.notes() == []
+
+
+@pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_example_loads(example, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert IonbeamConfig.load(example).datasets
+
+
+def test_the_environment_names_the_file_and_holds_the_secrets(load, tmp_path, monkeypatch):
+    monkeypatch.setenv("INFLUX_TOKEN", "s3cret")
+    config = load(
+        "influxdb_common: {influxdb_org: o, influxdb_url: u, influxdb_token: '${INFLUX_TOKEN}', influxdb_bucket: b}\n"
+        "ioncannon: {}\n"
+    )
+    assert config.sections.influxdb_common.influxdb_token.get_secret_value() == "s3cret"
+    assert "s3cret" not in repr(config)
+    monkeypatch.setenv(CONFIG_VARIABLE, str(tmp_path / "config.yaml"))
+    assert IonbeamConfig.load() == config
+    monkeypatch.delenv("INFLUX_TOKEN")
+    with pytest.raises(ConfigError, match="INFLUX_TOKEN"):
+        IonbeamConfig.load()
+
+
+def test_a_source_may_feed_a_dataset_of_another_name_and_two_may_feed_one(load):
+    config = load(
+        "sources:\n"
+        "  scheduler: {windows: [{source_name: north, window_size: PT5M}, {source_name: south, window_size: PT1H}]}\n"
+        "  north: {type: ioncannon, dataset: network, aggregation_span: PT1H, start: 2026-02-01}\n"
+        "  south: {type: ioncannon, dataset: network, start: 2026-01-15T00:30:00Z, end: 2026-03-01}\n"
+    )
+    (network,) = config.datasets.values()
+    assert network.sources == ("north", "south") and network.policy.sources == ("north", "south")
+    assert network.span == timedelta(hours=1) and network.end is None
+    assert network.start == datetime(2026, 1, 15, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("yaml", "told"),
+    [
+        ("ioncannon: {num_statoins: 5}", r"ioncannon\.num_statoins: this key is not known; known are .*num_stations"),
+        ("ionkanone: {}", r"ionkanone: this key is not known"),
+        ("sources: {thermo: {}}", r"sources\.thermo: no source of type 'thermo' is installed; known are .*ioncannon"),
+        ("automation: {lookback: soon}\nioncannon: {}", r"automation\.lookback: 'soon' is not a duration"),
+        (
+            "sources: {scheduler: {windows: [{source_name: ioncannon, window_size: PT7M}]}, ioncannon: {}}",
+            r"scheduler\.windows\.0\.window_size: PT7M cannot be a partition; use whole minutes",
+        ),
+        (
+            "sources: {scheduler: {windows: [{source_name: ioncannon, window_size: PT3H}]}, "
+            "ioncannon: {aggregation_span: PT4H}}",
+            r"sources\.ioncannon: its window of PT3H neither divides the aggregation_span PT4H",
+        ),
+        (
+            "sources: {scheduler: {windows: [{source_name: gone, window_size: PT1H}]}, ioncannon: {}}",
+            r"'gone' has no block",
+        ),
+        ("ioncannon: {data_path: config.yaml/raw}", r"data_path: config\.yaml/raw is, or lies below, a file"),
+        ("ioncannon: {}\nsources: {ioncannon: {}}", r"under 'sources:' and at the top level"),
+        ("ioncannon: {exports: [grib]}", r"exports: grib not known; choose from odb, pygeoapi"),
+        (
+            "ioncannon: {}\nprojections: {odb_service: {input_path: ./elsewhere}}",
+            r"odb_service\.input_path: elsewhere is not where datasets are written; right would be data",
+        ),
+        (
+            "sources: {a: {type: ioncannon, dataset: d, aggregation_span: PT1H}, "
+            "b: {type: ioncannon, dataset: d, aggregation_span: PT3H}}",
+            r"dataset 'd': a, b disagree about aggregation_span",
+        ),
+        ("- a list", r"should hold sections"),
+        ("a: [", r"is not YAML"),
+    ],
+)
+def test_a_fault_is_told_with_file_key_reason_and_what_would_be_right(load, yaml, told):
+    with pytest.raises(ConfigError, match=told) as refused:
+        load(yaml)
+    assert "config.yaml: " in str(refused.value)
+
+
+def test_every_fault_is_told_at_once(load):
+    with pytest.raises(ConfigError) as refused:
+        load("ioncannon: {seeed: 1, num_stations: many}\nredis: {}\n")
+    assert len(str(refused.value).splitlines()) == 3

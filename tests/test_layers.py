@@ -1,0 +1,67 @@
+"""Imports run downward only, and only orchestration, the definitions and the command line know Dagster."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "ionbeam_dagster"
+LAYERS = [
+    {"cli"},
+    {"definitions", "orchestration"},
+    {"pipeline", "pictures", "show"},
+    {"config"},
+    {"sources", "exporters", "bus"},
+    {"stores"},
+    {"domain"},
+]
+DAGSTER_ALLOWED = {"definitions", "cli", "orchestration"}
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else "__init__"
+
+
+def height(name: str) -> int | None:
+    return next((len(LAYERS) - place for place, layer in enumerate(LAYERS) if name in layer), None)
+
+
+def imported(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path}: relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_run_downward(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    own = room(".".join(parts))
+    if own == "__init__":
+        return
+    assert height(own) is not None, f"{path.name} stands in no layer; add it to LAYERS"
+    for name in imported(path):
+        if name.split(".")[0] == "dagster":
+            assert own in DAGSTER_ALLOWED, f"{path} imports dagster"
+        if name.startswith("ionbeam_dagster."):
+            other = room(name)
+            if other != own and height(other) is not None:
+                beside = {own, other} == {"definitions", "orchestration"}
+                assert beside or height(other) < height(own), f"{path} imports {name}, which is not below it"
+
+
+def test_the_client_knows_nothing_of_the_platform():
+    for path in (ROOT / "ionbeam_client" / "src").rglob("*.py"):
+        assert not any(name.startswith(("ionbeam_dagster", "dagster")) for name in imported(path)), path
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_every_file_says_what_belongs_in_it(path):
+    assert ast.get_docstring(ast.parse(path.read_text())), f"{path} has no docstring"

@@ -1,0 +1,147 @@
+"""The way of an observation, without Dagster: collect, ingest, build, export on real stores."""
+
+from datetime import UTC, datetime, timedelta
+
+import duckdb
+import polars as pl
+import pytest
+
+from ionbeam_dagster import pipeline
+from ionbeam_dagster.domain.windows import Build, Unchanged, Wait, Window, windows_between
+from ionbeam_dagster.pipeline import PipelineError, Platform, build, collect, export, ingest
+from ionbeam_dagster.stores.publish import file_hash
+
+MORNING = datetime(2026, 6, 21, 6, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+FIRST = Window(MORNING, MORNING + HOUR)
+SECOND = Window(MORNING + HOUR, MORNING + 2 * HOUR)
+LATER = MORNING + timedelta(days=3)
+CANNON = """
+  scheduler: {windows: [{source_name: ioncannon, window_size: PT5M}]}
+  ioncannon: {num_stations: 20, start: 2026-06-21, aggregation_span: PT1H%s}
+"""
+
+
+def five_minutes(window: Window) -> list[Window]:
+    return list(windows_between(window.start, window.end, timedelta(minutes=5)))
+
+
+def take_in(platform: Platform, *windows: Window, source: str = "ioncannon") -> None:
+    for window in windows:
+        collect(platform, source, window, LATER)
+        ingest(platform, source, window)
+
+
+def test_an_hour_becomes_a_dataset_an_odb_and_a_geoparquet_with_the_same_rows(platform_of):
+    platform = platform_of(CANNON % "")
+    take_in(platform, *five_minutes(FIRST))
+    built = build(platform, "ioncannon", FIRST, LATER)
+    assert isinstance(built.decision, Build) and built.revision.revision.number == 1
+    assert built.revision.facts["rows"] == 240 and built.revision.facts["stations"] == 20
+    assert built.revision.facts["complete"] and built.revision.facts["duplicates"] == 0
+    assert built.revision.path.name == "ioncannon_20260621T060000_PT1H_r1.parquet"
+    exports = {format: export(platform, "ioncannon", format, FIRST) for format in ("odb", "pygeoapi")}
+    assert exports["odb"].path.name == "ioncannon_20260621T060000_PT1H.odb"
+    variables = [name for name in pl.read_parquet_schema(built.revision.path) if "__" in name]
+    counts = ", ".join(f'count("{name}")' for name in variables)
+    counted = duckdb.sql(f"select count(*), {counts} from '{exports['pygeoapi'].path}'").fetchone()
+    assert counted[0] == 240
+    mapped = [name for name in variables if name in exports["odb"].report.plan.mapped]
+    values = dict(zip(variables, counted[1:], strict=True))
+    assert exports["odb"].report.rows >= sum(values[name] for name in mapped) > 0
+
+
+def test_a_window_with_the_same_inputs_is_not_built_again(platform_of):
+    platform = platform_of(CANNON % "")
+    take_in(platform, *five_minutes(FIRST))
+    build(platform, "ioncannon", FIRST, LATER)
+    take_in(platform, *five_minutes(FIRST))
+    again = build(platform, "ioncannon", FIRST, LATER)
+    assert isinstance(again.decision, Unchanged) and not again.built
+    assert platform.ledger.due("ioncannon") == []
+
+
+def test_a_lost_raw_partition_comes_back_and_only_its_hour_is_built_again_to_the_same_bytes(platform_of):
+    platform = platform_of(CANNON % "")
+    take_in(platform, *five_minutes(FIRST), *five_minutes(SECOND))
+    files = [build(platform, "ioncannon", window, LATER).revision.path for window in (FIRST, SECOND)]
+    before = [file_hash(path) for path in files]
+    lost = five_minutes(FIRST)[3]
+    platform.raws("ioncannon").path("ioncannon", lost).unlink()
+    both = five_minutes(FIRST) + five_minutes(SECOND)
+    wanted = [window for window in both if pipeline.needs_collecting(platform, "ioncannon", window)]
+    assert wanted == [lost]
+    take_in(platform, lost)
+    assert platform.ledger.due("ioncannon") == [FIRST]
+    rebuilt = build(platform, "ioncannon", FIRST, LATER)
+    assert rebuilt.built and rebuilt.revision.revision.number == 1
+    assert [file_hash(path) for path in files] == before
+    assert not build(platform, "ioncannon", SECOND, LATER).built
+
+
+def test_a_gap_lets_a_window_wait_and_a_person_may_insist(platform_of):
+    platform = platform_of(CANNON % "")
+    raw = five_minutes(FIRST)
+    take_in(platform, *raw[:5], *raw[6:])
+    soon = FIRST.end + HOUR
+    waiting = build(platform, "ioncannon", FIRST, soon)
+    assert isinstance(waiting.decision, Wait) and "06:25-06:30" in waiting.decision.reason and not waiting.built
+    insisted = build(platform, "ioncannon", FIRST, soon, insist=True)
+    assert insisted.built and not insisted.revision.facts["complete"]
+    assert insisted.revision.facts["coverage"] == pytest.approx(11 / 12, abs=1e-5)
+    take_in(platform, raw[5])
+    whole = build(platform, "ioncannon", FIRST, soon)
+    assert whole.revision.revision.number == 2 and whole.revision.facts["complete"]
+    assert insisted.revision.path.exists(), "a superseded revision stays until a retention sweep"
+
+
+def test_late_rows_make_the_hour_they_belong_to_due(platform_of):
+    platform = platform_of(CANNON % ", late_fraction: 0.2, late_by: PT1H, seed: 3")
+    take_in(platform, *five_minutes(FIRST))
+    first = build(platform, "ioncannon", FIRST, LATER)
+    take_in(platform, *five_minutes(SECOND))
+    assert FIRST in platform.ledger.due("ioncannon")
+    second = build(platform, "ioncannon", FIRST, LATER)
+    assert second.revision.revision.number == 2
+    assert second.revision.facts["rows"] > first.revision.facts["rows"]
+    assert second.revision.facts["rows"] == 240
+
+
+def test_rows_that_cannot_be_used_are_kept_with_their_reason_and_block_nothing(platform_of):
+    platform = platform_of(CANNON % ", bad_value_fraction: 0.3")
+    kept = []
+    for window in five_minutes(FIRST):
+        collect(platform, "ioncannon", window, LATER)
+        kept.append(ingest(platform, "ioncannon", window))
+    quarantined = sum(one.quarantined for one in kept)
+    assert quarantined and sum(one.rows for one in kept) > 0
+    files = [one.quarantine for one in kept if one.quarantine]
+    reasons = pl.concat([pl.read_parquet(file).select("reason") for file in files])
+    assert reasons.height == quarantined and reasons["reason"].null_count() == 0
+    assert build(platform, "ioncannon", FIRST, LATER).built
+
+
+def test_steps_that_lack_the_one_before_say_which(platform_of):
+    platform = platform_of(CANNON % "")
+    raw = five_minutes(FIRST)[0]
+    with pytest.raises(PipelineError, match="materialise ioncannon/raw first"):
+        ingest(platform, "ioncannon", raw)
+    with pytest.raises(PipelineError, match="materialise ioncannon/raw first"):
+        build(platform, "ioncannon", FIRST, LATER, insist=True)
+    with pytest.raises(PipelineError, match="materialise ioncannon/dataset first"):
+        export(platform, "ioncannon", "odb", FIRST)
+    with pytest.raises(PipelineError, match="has not begun yet"):
+        collect(platform, "ioncannon", raw, MORNING - HOUR)
+    collect(platform, "ioncannon", raw, LATER)
+    path = platform.raws("ioncannon").path("ioncannon", raw)
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(PipelineError, match=r"raw partition cannot be read .* materialise ioncannon/raw"):
+        ingest(platform, "ioncannon", raw)
+
+
+def test_an_open_window_claims_only_what_was_swept(platform_of):
+    platform = platform_of(CANNON % "")
+    raw = five_minutes(FIRST)[0]
+    now = raw.start + timedelta(minutes=2)
+    collect(platform, "ioncannon", raw, now)
+    assert ingest(platform, "ioncannon", raw).claim.swept == Window(raw.start, now)
