@@ -43,7 +43,7 @@ config_app = typer.Typer(help="The configuration: what it means.", no_args_is_he
 export_app = typer.Typer(help="Files that the platform wrote.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 app.add_typer(export_app, name="export")
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 120)
 
 SOURCES = typer.Argument(help="Sources to run, by their names in the configuration; all of them when none is named.")
 DATASETS = typer.Argument(help="Datasets to show; all of them when none is named.")
@@ -273,7 +273,7 @@ def _asked_for(platform: Platform, dataset: str, ranges: dict[str, Window]) -> l
 
 def _made_table(platform: Platform, dataset: DatasetSettings, built: list[BuiltRevision], watch: _Watch) -> Table:
     table = Table(title=f"{dataset.name}, windows of {format_duration(dataset.span)}", title_justify="left")
-    table.add_column("window")
+    table.add_column("window", no_wrap=True)
     for column in ("rows", "stations", "coverage", "revision", "dataset", *dataset.exports, "seconds"):
         table.add_column(column, justify="right")
     for one in built:
@@ -366,10 +366,10 @@ def _status_table(platform: Platform, dataset: DatasetSettings, windows: list[Wi
 
     table = Table(title=f"{dataset.name}, windows of {format_duration(dataset.span)}", title_justify="left")
     for column, justify in (
-        ("window", "left"), ("state", "left"), ("why", "left"), ("rows", "right"), ("stations", "right"),
-        ("coverage", "right"), ("revision", "right"), ("exports", "left"),
+        ("window", "left"), ("state", "left"), ("rows", "right"), ("stations", "right"), ("coverage", "right"),
+        ("revision", "right"), ("exports", "left"), ("why", "left"),
     ):  # fmt: skip
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+        table.add_column(column, justify=justify, no_wrap=column != "why")  # type: ignore[arg-type]
     now = datetime.now(UTC)
     for window in windows:
         state, reason = describe(assess(platform, dataset.name, window, now))
@@ -377,9 +377,9 @@ def _status_table(platform: Platform, dataset: DatasetSettings, windows: list[Wi
         exports = [f for f in dataset.exports if export_is_current(platform, dataset.name, f, window)]
         facts = latest.facts if latest else {}
         table.add_row(
-            str(window), state, reason, _number(facts.get("rows")), _number(facts.get("stations")),
+            str(window), state, _number(facts.get("rows")), _number(facts.get("stations")),
             f"{facts['coverage']:.0%}" if facts else "", str(latest.revision.number) if latest else "",
-            ", ".join(exports),
+            ", ".join(exports), reason,
         )  # fmt: skip
     return table
 

@@ -387,6 +387,6 @@ def describe(decision: Decision) -> tuple[str, str]:
         case Wait(reason):
             return "waiting", reason
         case Unchanged(revision):
-            return "built", f"revision {revision.number} holds everything that arrived"
+            return "built", f"nothing arrived after revision {revision.number}"
         case Sealed(_, reason):
             return "sealed", reason

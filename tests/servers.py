@@ -87,9 +87,13 @@ class RabbitMQ:
         """Kill it, as a power cut would."""
         self._end(signal.SIGKILL)
 
+    @property
+    def down(self) -> bool:
+        return self._process is None or self._process.poll() is not None
+
     def close(self) -> None:
         """Stop it with its port mapper."""
-        if self._process is not None and self._process.poll() is None:
+        if not self.down:
             self._end(signal.SIGKILL)
         with suppress(OSError, subprocess.SubprocessError):
             subprocess.run(

@@ -44,7 +44,7 @@ def test_an_hour_becomes_a_dataset_an_odb_and_a_geoparquet_with_the_same_rows(pl
     assert exports["odb"].path.name == "ioncannon_20260621T060000_PT1H.odb"
     variables = [name for name in pl.read_parquet_schema(built.revision.path) if "__" in name]
     counts = ", ".join(f'count("{name}")' for name in variables)
-    counted = duckdb.sql(f"select count(*), {counts} from '{exports['pygeoapi'].path}'").fetchone()
+    counted = duckdb.sql(f"select count(*), {counts} from '{exports['pygeoapi'].path}'").fetchall()[0]
     assert counted[0] == 240
     mapped = [name for name in variables if name in exports["odb"].report.plan.mapped]
     values = dict(zip(variables, counted[1:], strict=True))

@@ -1,14 +1,20 @@
-"""What every ledger promises. An implementation joins by adding itself to `ledger`."""
+"""What every ledger promises. An implementation joins by adding itself to `open_ledger`."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from signal import SIGKILL
 
 import pytest
+from backends import Missing, start_redis
+from redis import Redis
 
 from ionbeam_client.models import CanonicalVariable, DataIngestionMap, DatasetMetadata, IngestionMetadata
 from ionbeam_dagster.domain.windows import Claim, Revision, Window, hash_of_inputs
 from ionbeam_dagster.stores.ledger import BuiltRevision, ExportRecord, Ledger, RawPartition
+from ionbeam_dagster.stores.ledger.redis import LedgerError, RedisLedger
 from ionbeam_dagster.stores.ledger.sqlite import SqliteLedger
 
 NOON = datetime(2026, 6, 21, 12, tzinfo=UTC)
@@ -17,9 +23,20 @@ WINDOW = Window(NOON, NOON + HOUR)
 NEXT = Window(NOON + HOUR, NOON + 2 * HOUR)
 
 
-@pytest.fixture(params=["sqlite"])
-def ledger(request, tmp_path) -> Ledger:
-    return {"sqlite": lambda: SqliteLedger(tmp_path / "state" / "ledger.sqlite")}[request.param]()
+@pytest.fixture(params=["sqlite", "redis"])
+def open_ledger(request, tmp_path) -> Callable[[], Ledger]:
+    """Opens the test's ledger, in this process or another."""
+    if request.param == "sqlite":
+        return partial(SqliteLedger, tmp_path / "state" / "ledger.sqlite")
+    url = request.getfixturevalue("redis").url
+    with Redis.from_url(url) as client:
+        client.flushdb()
+    return partial(RedisLedger, url)
+
+
+@pytest.fixture
+def ledger(open_ledger) -> Ledger:
+    return open_ledger()
 
 
 def metadata(unit: str = "degC") -> IngestionMetadata:
@@ -111,19 +128,89 @@ def test_an_export_is_remembered_also_when_it_has_no_file(ledger):
     assert ledger.export("crowd", NEXT, "odb") is None
 
 
-def _claim_many(path: Path, worker: int) -> None:
-    ledger = SqliteLedger(path)
+def _claim_many(open_ledger: Callable[[], Ledger], worker: int) -> None:
+    ledger = open_ledger()
     for number in range(20):
         claimed(ledger, f"{worker} {number}", WINDOW)
 
 
-def test_claims_of_several_processes_are_all_kept_and_numbered_apart(tmp_path):
-    path = tmp_path / "ledger.sqlite"
+def test_claims_of_several_processes_are_all_kept_and_numbered_apart(open_ledger):
     context = get_context("spawn")
-    workers = [context.Process(target=_claim_many, args=(path, worker)) for worker in range(3)]
+    workers = [context.Process(target=_claim_many, args=(open_ledger, worker)) for worker in range(3)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
-    claims = SqliteLedger(path).claims("crowd", WINDOW)
+    claims = open_ledger().claims("crowd", WINDOW)
     assert len(claims) == 60 and len({claim.arrival for claim in claims}) == 60
+
+
+def test_records_hold_whatever_text_and_times_there_are(ledger):
+    """Before 1970 and far ahead, colons and quotes in ids, no rows at all: as they were written."""
+    window = Window(datetime(1931, 5, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
+    claim = Claim("a:b '\"{}\n\u00e9\u4e2d", "crowd", "crowd", window, ledger.arrival_of("odd"), 0, 3, (WINDOW, NEXT))
+    ledger.record_claim(claim, metadata(), [window, WINDOW])
+    facts = {"share": 0.1 + 0.2, "none": None, "empty": [], "nested": {"deep": [1, 1.5, "\u00e9"]}, "big": 2**60}
+    moment = datetime(2026, 6, 21, 12, 0, 0, 123457, tzinfo=UTC)
+    revision = BuiltRevision(Revision("crowd", window, 12, "i:1"), Path("a b/c:d.parquet"), moment, facts)
+    ledger.record_revision(revision, [claim])
+    assert ledger.claims("crowd", window) == [claim] and ledger.due("crowd") == [WINDOW]
+    assert ledger.latest_revision("crowd", window) == revision
+    assert ledger.revisions("crowd", window.start, window.end) == [revision]
+    assert ledger.metadata_of([]) == [] and ledger.claims("crowd", NEXT) == []
+
+
+def test_the_tenth_revision_follows_the_ninth(ledger):
+    for number in (9, 10, 2):
+        ledger.record_revision(built(WINDOW, number, []), [])
+    assert ledger.latest_revision("crowd", WINDOW).revision.number == 10
+
+
+def test_windows_of_two_lengths_with_one_start_are_two(ledger):
+    day = Window(NOON, NOON + 24 * HOUR)
+    claim = claimed(ledger, "first", WINDOW, day)
+    for window, number in ((WINDOW, 1), (day, 3)):
+        ledger.record_revision(built(window, number, [claim]), [claim])
+    assert ledger.latest_revision("crowd", day).revision.number == 3
+    assert ledger.latest_revision("crowd", WINDOW).revision.number == 1
+    assert [one.revision.window for one in ledger.revisions("crowd", NOON, NOON + HOUR)] == [WINDOW, day]
+
+
+def test_withdrawing_what_was_never_claimed_changes_nothing(ledger):
+    ledger.withdraw_claim("unknown")
+    assert ledger.due("crowd") == []
+
+
+def test_a_redis_that_is_killed_comes_back_with_the_whole_ledger(tmp_path):
+    server = _own_redis(tmp_path)
+    try:
+        ledger = RedisLedger(server.url)
+        first = claimed(ledger, "first", WINDOW)
+        ledger.record_revision(built(WINDOW, 1, []), [])
+        server.process.stop(SIGKILL)
+        with pytest.raises(LedgerError, match=r"Redis at 127\.0\.0\.1:\d+/0 does not answer .*start it"):
+            ledger.claims("crowd", WINDOW)
+        server.process.start()
+        assert ledger.claims("crowd", WINDOW) == [first] and ledger.due("crowd") == [WINDOW]
+        assert ledger.arrival_of("second") == 2
+    finally:
+        server.process.stop()
+
+
+def test_a_redis_that_may_forget_is_said_to(tmp_path, caplog):
+    server = _own_redis(tmp_path)
+    try:
+        with Redis.from_url(server.url) as client:
+            client.config_set("appendonly", "no")
+            client.config_set("maxmemory-policy", "allkeys-lru")
+        RedisLedger(server.url).due("crowd")
+        assert "appendonly yes" in caplog.text and "maxmemory-policy noeviction" in caplog.text
+    finally:
+        server.process.stop()
+
+
+def _own_redis(folder: Path):
+    try:
+        return start_redis(folder)
+    except Missing as missing:
+        pytest.skip(missing.reason)

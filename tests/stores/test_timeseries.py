@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.domain.canonical import canonical_schema, point_key
 from ionbeam_dagster.domain.windows import DAY, HOUR, Window
-from ionbeam_dagster.stores.timeseries import TimeSeriesStore, segments
+from ionbeam_dagster.stores.timeseries import TimeSeriesStore, influxdb, segments
+from ionbeam_dagster.stores.timeseries.influxdb import InfluxStore
 from ionbeam_dagster.stores.timeseries.segments import SegmentError, SegmentStore
 
 NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
@@ -75,9 +76,15 @@ def seen(
     ]
 
 
-@pytest.fixture(params=["segments", "segments in tiny pieces"])
+@pytest.fixture(params=["segments", "segments in tiny pieces", "influxdb", "influxdb in tiny pieces"])
 def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TimeSeriesStore:
     """Each implementation. Tests share one; a test takes dataset names of its own."""
+    if request.param == "influxdb in tiny pieces":
+        for name, value in {"REQUEST_LINES": 3, "SLICE_ROWS": 4, "BATCH_ROWS": 3}.items():
+            monkeypatch.setattr(influxdb, name, value)
+    if request.param.startswith("influxdb"):
+        server = request.getfixturevalue("influxdb")
+        return InfluxStore(server.url, server.org, "contract", server.token)
     if request.param == "segments in tiny pieces":
         tiny = {"PART_ROWS": 3, "BUFFERED_ROWS": 5, "ROW_GROUP_ROWS": 2, "RANGE_ROWS": 4, "SAMPLE_EVERY": 2}
         for name, value in {**tiny, "BATCH_ROWS": 3}.items():
@@ -273,29 +280,32 @@ def hourly(count: int, value: float = 1.0) -> list[Row]:
     return [row("A", NOON + number * HOUR, **{TEMPERATURE: value}) for number in range(count)]
 
 
-def test_a_crash_while_publishing_is_healed_by_writing_again(
-    tmp_path: Path, dataset: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = SegmentStore(tmp_path)
-    store.write(dataset, "one", 1, [frame(hourly(4))], ["station_id"])
-    rename, renamed = Path.replace, 0
+def die_while_publishing(root: Path, dataset: str) -> None:
+    """Write six hours, and die as by a signal after two of them were renamed: nothing is tidied up."""
+    rename, renamed = Path.replace, []
 
-    def break_at_the_third(draft: Path, target: Path) -> Path:
-        nonlocal renamed
-        renamed += 1
-        if renamed == 3:
+    def rename_two(draft: Path, target: Path) -> Path:
+        if len(renamed) == 2:
             os._exit(9)
+        renamed.append(target)
         return rename(draft, target)
 
-    if (child := os.fork()) == 0:  # a process that dies as by a signal: nothing is tidied up
-        monkeypatch.setattr(Path, "replace", break_at_the_third)
-        monkeypatch.setattr(segments, "_write_segment", lambda path, rows, key: path.write_bytes(b"of another writing"))
-        store.write(dataset, "one", 1, [frame(hourly(6, value=2.0))], ["station_id"])
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
-    assert list(tmp_path.glob("*/.drafts/one/*")), "the crash should have left drafts"
-    store.write(dataset, "one", 1, [frame(hourly(2, value=3.0))], ["station_id"])
-    assert seen(store, dataset, Window(NOON, NOON + DAY)) == hourly(2, value=3.0)
+    Path.replace = rename_two  # type: ignore[method-assign, assignment]
+    SegmentStore(root).write(dataset, "one", 1, [frame(hourly(6, value=2.0))], ["station_id"])
+
+
+def test_a_crash_while_publishing_is_healed_by_writing_again(tmp_path: Path, dataset: str) -> None:
+    store = SegmentStore(tmp_path)
+    day = Window(NOON, NOON + DAY)
+    store.write(dataset, "one", 1, [frame(hourly(4))], ["station_id"])
+    child = multiprocessing.get_context("spawn").Process(target=die_while_publishing, args=(tmp_path, dataset))
+    child.start()
+    child.join()
+    assert child.exitcode == 9
+    assert seen(store, dataset, day) == [*hourly(2, value=2.0), *hourly(4)[2:]]
+    assert list(tmp_path.glob("*/.drafts/one/*"))
+    store.write(dataset, "one", 1, [frame(hourly(1, value=3.0))], ["station_id"])
+    assert seen(store, dataset, day) == hourly(1, value=3.0)
     assert not list(tmp_path.glob("*/.drafts/*"))
 
 
@@ -358,7 +368,7 @@ def test_a_reader_bears_that_segments_vanish_and_change(
 def test_thousands_of_hours_need_few_open_files(tmp_path: Path, dataset: str) -> None:
     store = SegmentStore(tmp_path)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 30, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())) + 30, hard))
     try:
         store.write(dataset, "long", 1, [frame(hourly(300))], ["station_id"])
         assert seen(store, dataset, Window(NOON, NOON + 30 * DAY)) == hourly(300)

@@ -244,12 +244,30 @@ class StartSourceCommand(_Ranged):
     use_cache: bool = False
 
 
-class IngestDataCommand(_Ranged):
-    """Asks the platform to take in the raw Parquet file at `payload_location`, which sweeps [start_time, end_time)."""
+class _Divisible(_Ranged):
+    """A message whose rows may be too many for one message: they then travel in `parts` messages of the same `id`,
+    numbered from 1. Only together are they what the message says; one that is complete by itself is part 1 of 1."""
+
+    part: int = Field(default=1, ge=1)
+    parts: int = Field(default=1, ge=1, le=1_000_000)
+
+    @model_validator(mode="after")
+    def _part_is_one_of_them(self) -> Self:
+        if self.part > self.parts:
+            raise ValueError(f"part {self.part} of {self.parts} cannot be")
+        return self
+
+
+class IngestDataCommand(_Divisible):
+    """Asks the platform to take in rows that sweep [start_time, end_time).
+
+    `payload_location` names a raw Parquet file in the payload store, relative to it; None when the rows are in the
+    message itself.
+    """
 
     id: UUID = Field(default_factory=uuid4)
     metadata: IngestionMetadata
-    payload_location: Path
+    payload_location: Path | None = None
 
 
 class DataAvailableEvent(_Ranged):
@@ -259,11 +277,27 @@ class DataAvailableEvent(_Ranged):
     metadata: IngestionMetadata
 
 
-class DataSetAvailableEvent(_Ranged):
-    """Says that a dataset window is ready at `dataset_location`."""
+class DataSetAvailableEvent(_Divisible):
+    """Says that a revision of a dataset window is ready at `dataset_location`, relative to the payload store.
+
+    The rows may be in the message itself; `dataset_location` is then only the file's name. `previous_revision` is the
+    one that this revision replaces (None: the window is new).
+    """
 
     id: UUID = Field(default_factory=uuid4)
     metadata: DatasetMetadata
     dataset_location: Path
+    revision: int = Field(default=1, ge=1)
+    previous_revision: int | None = None
 
 
+class ReplayDatasetsCommand(_Message):
+    """Asks for the latest revision of every dataset window that ends after `start_time`, on the exporter's own queue.
+
+    `datasets` None means all of them.
+    """
+
+    id: UUID = Field(default_factory=uuid4)
+    exporter_name: str
+    datasets: list[Name] | None = None
+    start_time: UtcDatetime

@@ -5,9 +5,9 @@ Natural Earth (https://www.naturalearthdata.com) is in the public domain; the To
 ``world-atlas`` (2.0.2: Natural Earth 4.1.0).
 
 Either kind of line is stored as ``<kind>_steps`` (int32, 2 x points: longitude and latitude as steps of `scale` from
-the point before, the first one from `origin`; the running sum gives the places) and ``<kind>_starts`` (the index of each
-line's first point). Lines of land are closed rings, outer ones clockwise, lakes and inland seas anticlockwise; they are
-cut at 180 degrees.
+the point before, the first one from `origin`; the running sum gives the places) and ``<kind>_starts`` (the index of
+each line's first point). Lines of land are closed rings, outer ones clockwise, inland seas anticlockwise. No line jumps
+at the antimeridian: it goes on beyond 180 degrees, and who draws it may have to draw it a turn to the east or west too.
 """
 
 from __future__ import annotations
@@ -27,17 +27,19 @@ TABLE = Path(__file__).with_name("coastline.npz")
 Line = npt.NDArray[np.int32]
 
 
-def coastline(topology: dict[str, Any]) -> dict[str, npt.NDArray[Any]]:
+def coastline(topology: dict[str, Any]) -> dict[str, Any]:
     """The arrays of the table, from the TopoJSON; the same topology gives the same arrays."""
     arcs = [np.cumsum(np.array(arc, np.int32), axis=0, dtype=np.int32) for arc in topology["arcs"]]
     rings = list(_rings(topology["objects"]["land"]))
     countries = _rings(topology["objects"]["countries"])
     uses = Counter(arc if arc >= 0 else ~arc for ring in countries for arc in ring)
+    turn = round(360 / topology["transform"]["scale"][0])
+    land = [_joined([arcs[arc] if arc >= 0 else arcs[~arc][::-1] for arc in ring]) for ring in rings]
     lines = {
-        "land": [_joined([arcs[arc] if arc >= 0 else arcs[~arc][::-1] for arc in ring]) for ring in rings],
-        "borders": [arcs[arc] for arc, number in sorted(uses.items()) if number > 1],
+        "land": [_closed(_unwrapped(ring, turn)) for ring in land if np.ptp(ring[:, 1])],
+        "borders": [_unwrapped(arcs[arc], turn) for arc, number in sorted(uses.items()) if number > 1],
     }
-    table: dict[str, npt.NDArray[Any]] = {
+    table: dict[str, Any] = {
         "scale": np.array(topology["transform"]["scale"]),
         "origin": np.array(topology["transform"]["translate"]),
     }
@@ -62,6 +64,17 @@ def _rings(shape: dict[str, Any]) -> Iterator[list[int]]:
 def _joined(arcs: list[Line]) -> Line:
     """Arcs that follow each other: the last point of one is the first of the next."""
     return np.concatenate([arcs[0], *(arc[1:] for arc in arcs[1:])])
+
+
+def _unwrapped(line: Line, turn: int) -> Line:
+    return np.column_stack([np.unwrap(line[:, 0], period=turn), line[:, 1]]).astype(np.int32)
+
+
+def _closed(ring: Line) -> Line:
+    """The ring, by way of the South Pole if it goes around it (Antarctica)."""
+    if (ring[0] == ring[-1]).all():
+        return ring
+    return np.concatenate([ring, [[ring[-1, 0], 0], [ring[0, 0], 0], ring[0]]]).astype(np.int32)
 
 
 def main(arguments: list[str]) -> None:

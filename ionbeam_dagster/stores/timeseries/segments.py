@@ -322,7 +322,7 @@ def _steadily(segment: Path, read: Callable[[], T]) -> T:
     before = _identity(segment)
     try:
         found = read()
-    except (pl.exceptions.PolarsError, pa.ArrowException) as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException) as error:
         if _identity(segment) == before:
             raise SegmentError(
                 f"segment {segment} cannot be read: {error}; withdraw its ingestion and ingest it again"

@@ -1,0 +1,271 @@
+"""RabbitMQ as the transport.
+
+Belongs here: everything that knows AMQP. Does not belong here: what the messages mean.
+
+The connection is rebuilt as a whole after any trouble (lost, closed channel, consumer cancelled by the broker): one
+path, the one that is taken at start. Each consumer has a channel of its own, and so have publishing and fetching: an
+error on one stops none of the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+import threading
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import sha256
+
+import aio_pika
+from aio_pika.abc import (
+    AbstractChannel,
+    AbstractConnection,
+    AbstractExchange,
+    AbstractIncomingMessage,
+    AbstractQueue,
+    DeliveryMode,
+)
+from aio_pika.exceptions import AMQPError, AuthenticationError, ChannelInvalidStateError, DeliveryError
+from yarl import URL
+
+from ionbeam_client.config import IonbeamClientConfig
+from ionbeam_client.errors import NotConnectedError, RefusedError
+from ionbeam_client.transport import Delivery, Outgoing
+from ionbeam_client.wire import Queue
+
+log = logging.getLogger("ionbeam_client")
+
+PREFETCH = 16
+CONNECT_TIMEOUT = 10.0
+LONGEST_PAUSE = 10.0
+
+_TROUBLE = (AMQPError, OSError, asyncio.TimeoutError, ChannelInvalidStateError, RuntimeError)
+# aio-pika raises plain RuntimeError when a channel or connection closes under a call
+
+_LOGGERS = [logging.getLogger(name) for name in ("aiormq.connection", "aiormq.channel", "aio_pika.channel")]
+
+Receive = Callable[[Delivery], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _AmqpDelivery(Delivery):
+    message: AbstractIncomingMessage
+
+    async def ack(self) -> None:
+        await self.message.ack()
+
+    async def give_back(self) -> None:
+        await self.message.reject(requeue=True)
+
+
+class AmqpTransport:
+    """Publishes with confirms, mandatory and persistent; consumes with manual acknowledgement."""
+
+    def __init__(self, config: IonbeamClientConfig) -> None:
+        self._config = config
+        self._consumers: dict[Queue, Receive] = {}
+        self._connection: AbstractConnection | None = None
+        self._channels: dict[str, AbstractChannel] = {}
+        self._declared: set[Queue] = set()
+        self._fanouts: dict[str, AbstractExchange] = {}
+        self._consuming: dict[Queue, AbstractQueue] = {}
+        self._opening, self._publishing = asyncio.Lock(), asyncio.Lock()
+
+    async def open(self) -> None:
+        self._quiet = _Quiet(threading.get_ident())
+        for logger in _LOGGERS:
+            logger.addFilter(self._quiet)
+        self._up, self._broken = asyncio.Event(), asyncio.Event()
+        self._supervisor = asyncio.create_task(self._supervise())
+
+    async def close(self) -> None:
+        self._supervisor.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._supervisor
+        await self._disconnect()
+        for logger in _LOGGERS:
+            logger.removeFilter(self._quiet)
+
+    async def connected(self) -> None:
+        await self._up.wait()
+
+    async def publish(self, queue: Queue, message: Outgoing) -> None:
+        try:
+            async with self._publishing:  # those who publish at the same time keep their order
+                channel = await self._channel("publish")
+                if queue not in self._declared:
+                    await self._declare(channel, queue)
+            await channel.default_exchange.publish(_encoded(message), routing_key=queue.name, mandatory=True)
+        except DeliveryError as error:
+            self._declared.discard(queue)
+            raise RefusedError(f"the broker has no room or no queue {queue.name} for the message") from error
+        except _TROUBLE as error:
+            raise _meaning_of(error) from error
+
+    async def broadcast(self, exchange: str, message: Outgoing) -> None:
+        try:
+            channel = await self._channel("publish")
+            if exchange not in self._fanouts:
+                self._fanouts[exchange] = await channel.declare_exchange(exchange, "fanout", durable=True)
+            await self._fanouts[exchange].publish(_encoded(message), routing_key="", mandatory=False)
+        except _TROUBLE as error:
+            raise _meaning_of(error) from error
+
+    async def consume(self, queue: Queue, receive: Receive) -> None:
+        self._consumers[queue] = receive
+        if self._up.is_set():
+            try:
+                await self._start_consumer(queue, receive)
+            except _TROUBLE:
+                self._broken.set()
+
+    async def fetch(self, queue: Queue) -> Delivery | None:
+        try:
+            channel = await self._channel("fetch")
+            found = await (await self._declare(channel, queue)).get(no_ack=False, fail=False)
+        except _TROUBLE as error:
+            raise _meaning_of(error) from error
+        return None if found is None else _delivery(found)
+
+    # -- the connection ------------------------------------------------------------------------------------------
+
+    async def _supervise(self) -> None:
+        pause, told = 0.25, ""
+        while True:
+            try:
+                await self._connect()
+                log.info("connected to %s", self._config.broker)
+                pause, told = 0.25, ""
+                reason = await self._watch()
+                log.warning("lost the connection to %s (%s); reconnecting", self._config.broker, reason)
+            except _TROUBLE as error:
+                reason = _short(error)
+                if reason != told:
+                    log.warning("%s does not answer (%s); waiting for it", self._config.broker, reason)
+                told = reason
+            await self._disconnect()
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _connect(self) -> None:
+        url = URL(self._config.amqp_url)
+        if "heartbeat" not in url.query:
+            url = url.update_query(heartbeat=self._config.heartbeat)
+        self._broken.clear()
+        tls = _tls(self._config) if url.scheme == "amqps" else None
+        self._connection = aio_pika.Connection(url, ssl_context=tls)  # known before it connects, to be closed after all
+        await self._connection.connect(timeout=CONNECT_TIMEOUT)
+        self._connection.close_callbacks.add(lambda *_: self._broken.set())
+        for queue, receive in list(self._consumers.items()):
+            await self._start_consumer(queue, receive)
+        self._up.set()
+
+    async def _watch(self) -> str:
+        """Returns why the connection is to be rebuilt."""
+        while True:
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._broken.wait(), timeout=max(1.0, self._config.heartbeat / 2))
+                return "closed"
+            for queue, consuming in list(self._consuming.items()):
+                if consuming.channel.is_closed:
+                    return f"the channel of {queue.name} was closed"
+                seen = await asyncio.wait_for(consuming.declare(), CONNECT_TIMEOUT)
+                if not seen.consumer_count:
+                    return f"the broker cancelled the consumer of {queue.name}"
+
+    async def _disconnect(self) -> None:
+        self._up.clear()
+        connection, self._connection = self._connection, None
+        self._channels, self._declared, self._fanouts, self._consuming = {}, set(), {}, {}
+        if connection is not None:
+            with suppress(*_TROUBLE):
+                await asyncio.wait_for(connection.close(), timeout=2)
+
+    async def _channel(self, purpose: str) -> AbstractChannel:
+        async with self._opening:
+            channel = self._channels.get(purpose)
+            if channel is None or channel.is_closed:
+                if self._connection is None or self._connection.is_closed:
+                    raise NotConnectedError(f"{self._config.broker} is not connected")
+                channel = await self._connection.channel(publisher_confirms=True, on_return_raises=True)
+                self._channels[purpose] = channel
+                self._declared, self._fanouts = set(), {}
+            return channel
+
+    async def _declare(self, channel: AbstractChannel, queue: Queue) -> AbstractQueue:
+        declared = await channel.declare_queue(queue.name, durable=True)
+        if queue.bound_to:
+            await declared.bind(await channel.declare_exchange(queue.bound_to, "fanout", durable=True))
+        self._declared.add(queue)
+        return declared
+
+    async def _start_consumer(self, queue: Queue, receive: Receive) -> None:
+        assert self._connection is not None
+        channel = await self._connection.channel()
+        await channel.set_qos(prefetch_count=PREFETCH)
+        declared = await self._declare(channel, queue)
+
+        async def hand_over(message: AbstractIncomingMessage) -> None:
+            try:
+                await receive(_delivery(message))
+                return
+            except (*_TROUBLE, NotConnectedError) as error:
+                log.debug("%s: %s", queue.name, error)  # it is delivered again over the next connection
+            except Exception:
+                log.exception("a message of %s could not be taken in; it is given back", queue.name)
+            await asyncio.sleep(1)
+            with suppress(*_TROUBLE):
+                await message.reject(requeue=True)
+
+        await declared.consume(hand_over)
+        self._consuming[queue] = declared
+
+
+class _Quiet(logging.Filter):
+    """Keeps the library's stack traces of every lost connection out of the user's log: ours says it in one line."""
+
+    def __init__(self, thread: int) -> None:
+        super().__init__()
+        self._thread = thread
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.thread != self._thread
+
+
+def _encoded(message: Outgoing) -> aio_pika.Message:
+    return aio_pika.Message(
+        message.body,
+        message_id=message.message_id,
+        content_type=message.content_type,
+        headers=dict(message.headers),
+        delivery_mode=DeliveryMode.PERSISTENT,
+    )
+
+
+def _delivery(message: AbstractIncomingMessage) -> _AmqpDelivery:
+    headers = {name: value for name, value in message.headers.items() if isinstance(value, (str, int))}
+    name = message.message_id or f"unnamed-{sha256(message.body).hexdigest()[:16]}"
+    return _AmqpDelivery(name, message.body, message.content_type or "", headers, message)
+
+
+def _meaning_of(error: BaseException) -> NotConnectedError | RefusedError:
+    if isinstance(error, NotConnectedError):
+        return error
+    if isinstance(error, aio_pika.exceptions.ChannelPreconditionFailed):
+        return RefusedError(_short(error))
+    return NotConnectedError(_short(error))
+
+
+def _short(error: BaseException) -> str:
+    if isinstance(error, AuthenticationError):
+        return "it refused user and password"
+    return (str(error) or type(error).__name__).strip().splitlines()[0][:200]
+
+
+def _tls(config: IonbeamClientConfig) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=config.tls_ca_file)
+    if config.tls_cert_file is not None:
+        context.load_cert_chain(config.tls_cert_file, config.tls_key_file)
+    return context

@@ -1,0 +1,158 @@
+"""A broker inside the process, for tests of handlers and of the client itself.
+
+Belongs here: queues with the promises of a real broker: a message is kept until it is acknowledged, and is delivered
+again when its receiver goes away. Does not belong here: anything durable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from ionbeam_client.errors import NotConnectedError
+from ionbeam_client.transport import Delivery, Outgoing
+from ionbeam_client.wire import Queue
+
+Receive = Callable[[Delivery], Awaitable[None]]
+
+
+class MemoryBroker:
+    """Queues and fanouts that several transports, each in its own thread, may share. `up` False: nobody is answered."""
+
+    def __init__(self) -> None:
+        self.queues: dict[str, deque[Outgoing]] = {}
+        self.up = True
+        self._bound: dict[str, set[str]] = defaultdict(set)
+        self._listeners: dict[str, list[Callable[[], None]]] = defaultdict(list)
+        self._lock = threading.RLock()
+
+    def transport(self) -> MemoryTransport:
+        return MemoryTransport(self)
+
+    def declare(self, queue: Queue) -> None:
+        with self._lock:
+            self.queues.setdefault(queue.name, deque())
+            if queue.bound_to:
+                self._bound[queue.bound_to].add(queue.name)
+
+    def put(self, queue: str, message: Outgoing, *, first: bool = False) -> None:
+        with self._lock:
+            self.queues[queue].appendleft(message) if first else self.queues[queue].append(message)
+            listeners = list(self._listeners[queue])
+        for listener in listeners:
+            listener()
+
+    def broadcast(self, exchange: str, message: Outgoing) -> None:
+        with self._lock:
+            bound = sorted(self._bound[exchange])
+        for queue in bound:
+            self.put(queue, message)
+
+    def take(self, queue: str) -> Outgoing | None:
+        with self._lock:
+            waiting = self.queues.get(queue)
+            return waiting.popleft() if waiting else None
+
+    def listen(self, queue: str, listener: Callable[[], None]) -> None:
+        with self._lock:
+            self._listeners[queue].append(listener)
+
+    def forget(self, queue: str, listener: Callable[[], None]) -> None:
+        with self._lock:
+            self._listeners[queue].remove(listener)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _MemoryDelivery(Delivery):
+    transport: MemoryTransport
+    queue: str
+    message: Outgoing
+
+    async def ack(self) -> None:
+        self.transport.unacknowledged.pop(self, None)
+
+    async def give_back(self) -> None:
+        if self in self.transport.unacknowledged:
+            del self.transport.unacknowledged[self]
+            self.transport.broker.put(self.queue, self.message, first=True)
+
+
+class MemoryTransport:
+    """One client's connection to a MemoryBroker."""
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        self.broker = broker
+        self.unacknowledged: dict[_MemoryDelivery, None] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def open(self) -> None:
+        pass
+
+    async def connected(self) -> None:
+        while not self.broker.up:
+            await asyncio.sleep(0.01)
+
+    async def publish(self, queue: Queue, message: Outgoing) -> None:
+        self._check_up()
+        self.broker.declare(queue)
+        self.broker.put(queue.name, message)
+
+    async def broadcast(self, exchange: str, message: Outgoing) -> None:
+        self._check_up()
+        self.broker.broadcast(exchange, message)
+
+    async def consume(self, queue: Queue, receive: Receive) -> None:
+        self.broker.declare(queue)
+        self._tasks.append(asyncio.create_task(self._deliver(queue.name, receive)))
+
+    async def fetch(self, queue: Queue) -> Delivery | None:
+        self._check_up()
+        self.broker.declare(queue)
+        message = self.broker.take(queue.name)
+        return None if message is None else self._delivery(queue.name, message)
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        for delivery in reversed(list(self.unacknowledged)):
+            await delivery.give_back()
+
+    async def _deliver(self, queue: str, receive: Receive) -> None:
+        loop, arrived = asyncio.get_running_loop(), asyncio.Event()
+
+        def wake() -> None:
+            with suppress(RuntimeError):  # the loop of a client that was not closed is gone
+                loop.call_soon_threadsafe(arrived.set)
+
+        self.broker.listen(queue, wake)
+        try:
+            while True:
+                arrived.clear()
+                await self.connected()
+                while (message := self.broker.take(queue)) is not None:
+                    delivery = self._delivery(queue, message)
+                    try:
+                        await receive(delivery)
+                    except Exception:
+                        await delivery.give_back()
+                        await asyncio.sleep(0.05)
+                await arrived.wait()
+        finally:
+            self.broker.forget(queue, wake)
+
+    def _delivery(self, queue: str, message: Outgoing) -> _MemoryDelivery:
+        delivery = _MemoryDelivery(
+            message.message_id, message.body, message.content_type, message.headers, self, queue, message
+        )
+        self.unacknowledged[delivery] = None
+        return delivery
+
+    def _check_up(self) -> None:
+        if not self.broker.up:
+            raise NotConnectedError("the broker in memory is down")

@@ -1,0 +1,224 @@
+"""The outbox: what is to be sent, kept on disk until the broker has confirmed it.
+
+Belongs here: the table of waiting messages and its bound. Does not belong here: the connection, or when to send
+(engine.py).
+
+An ingestion is written as a draft while its rows arrive, and becomes messages all at once when it is sealed: one that
+was interrupted is never sent by half.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import pyarrow as pa
+
+from ionbeam_client import wire
+from ionbeam_client.errors import OutboxFullError
+from ionbeam_client.models import IngestDataCommand
+from ionbeam_client.state import Database
+
+LONGEST_PAUSE = 300.0
+KEEPS_PLACE = 5
+DRAFTS_ARE_KEPT = 86_400.0
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS messages(
+  seq INTEGER PRIMARY KEY AUTOINCREMENT,
+  thing TEXT NOT NULL, message_id TEXT UNIQUE, queue TEXT NOT NULL, head BLOB, bytes INTEGER NOT NULL,
+  rows INTEGER NOT NULL, created REAL NOT NULL, attempts INTEGER NOT NULL DEFAULT 0, due REAL NOT NULL DEFAULT 0,
+  error TEXT);
+CREATE INDEX IF NOT EXISTS sizes ON messages(message_id IS NULL, bytes);
+CREATE INDEX IF NOT EXISTS things ON messages(thing);
+CREATE INDEX IF NOT EXISTS next ON messages(due) WHERE message_id IS NOT NULL;
+CREATE TABLE IF NOT EXISTS bodies(seq INTEGER PRIMARY KEY, body BLOB NOT NULL);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A message of the outbox. `thing` is the id of what it belongs to, `error` why it was not sent so far."""
+
+    seq: int
+    thing: str
+    message_id: str
+    queue: str
+    bytes: int
+    rows: int
+    created: float
+    attempts: int
+    error: str | None
+
+
+class Outbox:
+    """Messages that wait for the broker, in the order in which they were put in; at most `max_bytes` of them."""
+
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self._db = Database(folder / "outbox.sqlite", _SCHEMA)
+        self._drop_old_drafts()
+
+    def draft(self) -> Draft:
+        """Begin an ingestion."""
+        return Draft(self)
+
+    def put(self, queue: wire.Queue, message: wire.Message) -> None:
+        """Keep a message without rows; one that already waits is not kept twice."""
+        body = wire.json_body(message)
+        with self._db.transaction() as db:
+            known = db.execute("SELECT 1 FROM messages WHERE message_id = ?", (wire.message_id(message),)).fetchone()
+            if known is None:
+                seq = _insert(db, str(message.id), queue, body, 0)
+                db.execute("UPDATE messages SET message_id = ? WHERE seq = ?", (wire.message_id(message), seq))
+
+    def size(self) -> int:
+        """Bytes that wait, drafts included."""
+        return int(self._db.read("SELECT coalesce(sum(bytes), 0) AS n FROM messages")[0]["n"])
+
+    def count(self, *, due_at: float | None = None) -> int:
+        """How many messages wait; with `due_at` only those that would be tried by then."""
+        query = "SELECT count(*) AS n FROM messages WHERE message_id IS NOT NULL AND due <= ?"
+        return int(self._db.read(query, (due_at if due_at is not None else 1e18,))[0]["n"])
+
+    def due(self, now: float, *, limit: int, max_bytes: int) -> list[Waiting]:
+        """The next messages to send: at least one if any is due, then as many as the bounds allow.
+
+        One that failed before goes alone: a broker that closes the channel over it would take the others along, again
+        and again.
+        """
+        found = self._waiting("AND due <= ? ORDER BY seq LIMIT ?", (now, limit))
+        total = 0
+        chosen: list[Waiting] = []
+        for one in found:
+            total += one.bytes
+            if chosen and (total > max_bytes or one.attempts or chosen[0].attempts):
+                break
+            chosen.append(one)
+        return chosen
+
+    def all(self) -> list[Waiting]:
+        return self._waiting("ORDER BY seq", ())
+
+    def body(self, seq: int) -> bytes:
+        """The body of a message, as it goes out."""
+        query = "SELECT head, body FROM messages JOIN bodies USING (seq) WHERE seq = ?"
+        [row] = self._db.read(query, (seq,))
+        return bytes(row["body"]) if row["head"] is None else wire.sealed(row["head"], row["body"])
+
+    def confirmed(self, seqs: Sequence[int]) -> None:
+        """Forget messages that the broker has."""
+        with self._db.transaction(durable=False) as db:
+            db.executemany("DELETE FROM messages WHERE seq = ?", [(seq,) for seq in seqs])
+            db.executemany("DELETE FROM bodies WHERE seq = ?", [(seq,) for seq in seqs])
+
+    def failed(self, seq: int, error: str, *, keep_place: bool) -> None:
+        """Try a message again: after 1, 2, 4, ... seconds, at most five minutes, while later ones go ahead.
+
+        With `keep_place` its first attempts do not let others go ahead: what is ingested later must arrive later.
+        """
+        patience = KEEPS_PLACE if keep_place else 0
+        with self._db.transaction(durable=False) as db:
+            db.execute(
+                "UPDATE messages SET attempts = attempts + 1, error = ?, "
+                "due = CASE WHEN attempts < ? THEN 0 ELSE ? + min(?, 1 << min(attempts, 20)) END WHERE seq = ?",
+                (error, patience, time.time(), LONGEST_PAUSE, seq),
+            )
+
+    def retry_now(self) -> None:
+        """Let no message wait for its next attempt."""
+        with self._db.transaction() as db:
+            db.execute("UPDATE messages SET due = 0")
+
+    def close(self) -> None:
+        self._db.close()
+
+    def _waiting(self, rest: str, values: tuple[object, ...]) -> list[Waiting]:
+        columns = "seq, thing, message_id, queue, bytes, rows, created, attempts, error"
+        query = f"SELECT {columns} FROM messages WHERE message_id IS NOT NULL {rest}"
+        return [Waiting(**dict(row)) for row in self._db.read(query, values)]
+
+    def _drop_old_drafts(self) -> None:
+        """Drafts of processes that died. One that still grows is not touched."""
+        with self._db.transaction() as db:
+            db.execute(
+                "DELETE FROM messages WHERE message_id IS NULL AND thing IN "
+                "(SELECT thing FROM messages WHERE message_id IS NULL GROUP BY thing HAVING max(created) < ?)",
+                (time.time() - DRAFTS_ARE_KEPT,),
+            )
+            db.execute("DELETE FROM bodies WHERE seq NOT IN (SELECT seq FROM messages)")
+
+
+class Draft:
+    """An ingestion whose rows are still arriving, part by part, on disk."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self._db = outbox._db
+        self._thing = f"draft-{uuid4()}"
+        self.bytes = self.rows = self.parts = 0
+
+    def add(self, part: bytes, rows: int) -> None:
+        """Keep a part that more parts follow. Raises OutboxFullError when the draft alone is larger than the outbox."""
+        with self._db.transaction() as db:
+            self._insert(db, part, rows)
+
+    def seal(self, command: IngestDataCommand, schema: pa.Schema, last: tuple[bytes, int]) -> None:
+        """Keep the last part, and make messages of all of them. Does nothing when the same ingestion already waits."""
+        with self._db.transaction() as db:
+            self._insert(db, *last)
+            seqs = [
+                row["seq"]
+                for row in db.execute("SELECT seq FROM messages WHERE thing = ? ORDER BY seq", (self._thing,))
+            ]
+            if len(seqs) != self.parts:
+                raise OutboxFullError(
+                    f"parts of an ingestion that took longer than {DRAFTS_ARE_KEPT:.0f} s were removed"
+                )
+            if db.execute("SELECT 1 FROM messages WHERE thing = ?", (str(command.id),)).fetchone():
+                self._delete(db)
+                return
+            for number, seq in enumerate(seqs, start=1):
+                part = command.model_copy(update={"part": number, "parts": len(seqs)})
+                head = wire.head(part, schema)
+                db.execute(
+                    "UPDATE messages SET thing = ?, message_id = ?, head = ?, bytes = bytes + ? WHERE seq = ?",
+                    (str(command.id), wire.message_id(part), head, len(head), seq),
+                )
+
+    def seal_payload(self, command: IngestDataCommand) -> None:
+        """Send a command whose rows are in the payload store instead of the parts."""
+        self.discard()
+        self._outbox.put(wire.INGESTION, command)
+
+    def discard(self) -> None:
+        with self._db.transaction() as db:
+            self._delete(db)
+
+    def _insert(self, db: sqlite3.Connection, part: bytes, rows: int) -> None:
+        self.bytes += len(part)
+        self.rows += rows
+        self.parts += 1
+        if self.bytes > self._outbox.max_bytes:
+            raise OutboxFullError(
+                f"this ingestion has more than {self._outbox.max_bytes} bytes, the whole outbox; "
+                "give it a larger outbox_max_bytes, or send shorter ranges"
+            )
+        _insert(db, self._thing, wire.INGESTION, part, rows)
+
+    def _delete(self, db: sqlite3.Connection) -> None:
+        db.execute("DELETE FROM bodies WHERE seq IN (SELECT seq FROM messages WHERE thing = ?)", (self._thing,))
+        db.execute("DELETE FROM messages WHERE thing = ?", (self._thing,))
+
+
+def _insert(db: sqlite3.Connection, thing: str, queue: wire.Queue, body: bytes, rows: int) -> int:
+    cursor = db.execute(
+        "INSERT INTO messages(thing, queue, bytes, rows, created) VALUES (?, ?, ?, ?, ?)",
+        (thing, queue.name, len(body), rows, time.time()),
+    )
+    db.execute("INSERT INTO bodies(seq, body) VALUES (?, ?)", (cursor.lastrowid, body))
+    return int(cursor.lastrowid or 0)

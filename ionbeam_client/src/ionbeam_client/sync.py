@@ -1,0 +1,121 @@
+"""The synchronous twins, for scripts and notebooks.
+
+Belongs here: `IonbeamClient` for a plain ``with``, and `ingest` in one call. Does not belong here: anything that the
+async client does not do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import Callable, Collection, Coroutine
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from ionbeam_client import client as asynchronous
+from ionbeam_client.client import Receipt
+from ionbeam_client.config import IonbeamClientConfig
+from ionbeam_client.errors import IonbeamError
+from ionbeam_client.handlers import ExportHandler, TriggerHandler
+from ionbeam_client.models import IngestionMetadata
+
+R = TypeVar("R")
+
+
+class IonbeamClient:
+    """`ionbeam_client.IonbeamClient` without ``await``; its async client runs in a thread."""
+
+    def __init__(
+        self, config: IonbeamClientConfig | None = None, *, client: asynchronous.IonbeamClient | None = None
+    ) -> None:
+        self._client = client or asynchronous.IonbeamClient(config)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop = threading.Event()
+
+    def __enter__(self) -> Self:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="ionbeam-client-loop", daemon=True)
+        self._thread.start()
+        self._do(self._client.__aenter__())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._loop is not None
+        try:
+            self._do(self._client.__aexit__(kind, error, trace))
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+            self._loop = None
+
+    def ingest(
+        self, batch_stream: Any, metadata: IngestionMetadata, start_time: datetime, end_time: datetime
+    ) -> Receipt:
+        """See `ionbeam_client.IonbeamClient.ingest`."""
+        return self._do(self._client.ingest(batch_stream, metadata, start_time, end_time))
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """See `ionbeam_client.IonbeamClient.flush`."""
+        return self._do(self._client.flush(timeout))
+
+    def wait_until_connected(self, timeout: float | None = None) -> bool:
+        """See `ionbeam_client.IonbeamClient.wait_until_connected`."""
+        return self._do(self._client.wait_until_connected(timeout))
+
+    def register_trigger_handler(self, source_name: str, handler: TriggerHandler | None = None) -> Any:
+        """See `ionbeam_client.IonbeamClient.register_trigger_handler`."""
+        if handler is None:
+            return self._client.register_trigger_handler(source_name)
+        return self._client.register_trigger_handler(source_name, handler)
+
+    def register_export_handler(
+        self,
+        exporter_name: str,
+        handler: ExportHandler | None = None,
+        dataset_filter: Collection[str] | None = None,
+        batch_size: int | None = None,
+        replay_from: datetime | None = None,
+    ) -> Any:
+        """See `ionbeam_client.IonbeamClient.register_export_handler`."""
+        register: Callable[..., Any] = self._client.register_export_handler
+        return register(exporter_name, handler, dataset_filter, batch_size, replay_from)
+
+    def run_forever(self) -> None:
+        """Serve the handlers until SIGTERM or SIGINT, then stop cleanly. Opens the client unless it is open."""
+        if self._loop is None:
+            with self:
+                self.run_forever()
+            return
+        before = {one: signal.signal(one, lambda *_: self._stop.set()) for one in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            while not self._stop.wait(1.0):  # a signal handler runs between two waits
+                pass
+        finally:
+            for one, handler in before.items():
+                signal.signal(one, handler)
+
+    def _do(self, work: Coroutine[Any, Any, R]) -> R:
+        if self._loop is None:
+            work.close()
+            raise IonbeamError("the client is not open; use it in 'with client:'")
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+
+def ingest(
+    batch_stream: Any,
+    metadata: IngestionMetadata,
+    start_time: datetime,
+    end_time: datetime,
+    config: IonbeamClientConfig | None = None,
+) -> Receipt:
+    """Open a client, ingest once and close it; see `ionbeam_client.IonbeamClient.ingest`.
+
+    Waits up to `close_timeout` for the broker to confirm; what it did not confirm is sent by the next client.
+    """
+    with IonbeamClient(config) as client:
+        return client.ingest(batch_stream, metadata, start_time, end_time)

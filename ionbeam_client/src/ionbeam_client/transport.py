@@ -1,0 +1,80 @@
+"""What the client needs of a message broker.
+
+Belongs here: the interface and what passes through it. Does not belong here: RabbitMQ (amqp.py) or any other broker.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ionbeam_client.wire import JSON, Queue
+
+Headers = Mapping[str, str | int]
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A message to publish: persistent, to a queue, or with `exchange` to whoever is bound to that fanout."""
+
+    message_id: str
+    body: bytes
+    content_type: str = JSON
+    headers: Headers = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Delivery(ABC):
+    """A message that the broker handed over; it is the broker's until it is acknowledged."""
+
+    message_id: str
+    body: bytes
+    content_type: str
+    headers: Headers
+
+    @abstractmethod
+    async def ack(self) -> None:
+        """Let the broker forget it."""
+
+    @abstractmethod
+    async def give_back(self) -> None:
+        """Let the broker deliver it again, to anybody."""
+
+
+class Transport(Protocol):
+    """A connection that mends itself. All methods run in one event loop, the one in which it was opened."""
+
+    async def open(self) -> None:
+        """Begin to connect; returns at once. A broker that is away is waited for."""
+        ...
+
+    async def connected(self) -> None:
+        """Wait until the broker is there."""
+        ...
+
+    async def publish(self, queue: Queue, message: Outgoing) -> None:
+        """Declare the queue and put a message into it; returns once the broker has it for good.
+
+        Raises NotConnectedError (nothing is known; send again) or RefusedError (the broker does not take it).
+        """
+        ...
+
+    async def broadcast(self, exchange: str, message: Outgoing) -> None:
+        """Publish to a fanout exchange; nobody needs to listen. Raises as `publish` does."""
+        ...
+
+    async def consume(self, queue: Queue, receive: Callable[[Delivery], Awaitable[None]]) -> None:
+        """Declare the queue and hand its messages to `receive`, now and after every reconnection. Returns at once.
+
+        A message for which `receive` raises is given back.
+        """
+        ...
+
+    async def fetch(self, queue: Queue) -> Delivery | None:
+        """Take one message out of a queue; None when it is empty. What is neither acknowledged nor given back until
+        the transport closes is in the queue again. Raises NotConnectedError."""
+        ...
+
+    async def close(self) -> None: ...

@@ -1,0 +1,40 @@
+"""The whole platform on one page: a configuration becomes assets, jobs, sensors and automation.
+
+Dagster loads `defs` from here (workspace.yaml). Nothing connects and nothing is read but the configuration, which is
+``$IONBEAM_CONFIG_PATH`` or the shipped default.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import dagster as dg
+
+for _known in (dg.BetaWarning, dg.PreviewWarning):  # of backfill policies and partitioned checks, at every start
+    warnings.filterwarnings("ignore", category=_known)
+
+from ionbeam_dagster.config import IonbeamConfig  # noqa: E402
+from ionbeam_dagster.orchestration.assets.dataset import dataset_definitions  # noqa: E402
+from ionbeam_dagster.orchestration.assets.source import source_definitions  # noqa: E402
+from ionbeam_dagster.orchestration.automation import Ionbeam, automation_sensor  # noqa: E402
+from ionbeam_dagster.orchestration.resources import PlatformResource  # noqa: E402
+
+
+def platform_definitions(ionbeam: Ionbeam) -> dg.Definitions:
+    """Everything that Dagster is to know of a platform: one Definitions a source and a dataset, merged."""
+    config = ionbeam.platform.config
+    sources = [
+        source_definitions(ionbeam, source, config.datasets[source.dataset]) for source in config.sources.values()
+    ]
+    datasets = [dataset_definitions(ionbeam, dataset) for dataset in config.datasets.values()]
+    platform = dg.Definitions(
+        resources={"ionbeam": ionbeam},
+        sensors=[automation_sensor(config.automation)],
+        executor=dg.in_process_executor,  # parallelism comes from runs: a step's own process costs seconds
+    )
+    return dg.Definitions.merge(*sources, *datasets, platform)
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    return platform_definitions(PlatformResource(config_path=str(IonbeamConfig.load().path)))

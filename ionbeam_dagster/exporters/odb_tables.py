@@ -1,0 +1,151 @@
+"""What ODB-2 calls things: varnos and their units, where they come from by default, codes that go together, columns.
+
+Belongs here: numbers and names of ECMWF's ODB governance (codes.ecmwf.int/odb) that the exporter writes, as data. Does
+not belong here: how a dataset becomes an ODB file (odb.py).
+
+The varnos were compared in the tables of py3odb (a copy of ECMWF's), of JCSDA's ioda and of DWD, and with files of IFS.
+Those whose unit these do not agree on (cloud cover 91, gases) are left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+
+STANDARD_GRAVITY = 9.80665  # m s-2: turns the height of a station into the geopotential that IFS keeps
+
+
+@dataclass(frozen=True, slots=True)
+class Varno:
+    """An observed quantity: its number, its short name, the unit (UDUNITS) of its values, and where it is valid."""
+
+    number: int
+    name: str
+    meaning: str
+    unit: str
+    at: Literal["station", "sea level"] = "station"
+
+    def __str__(self) -> str:
+        return f"{self.number} ({self.name}, {self.unit})"
+
+
+VARNOS = {
+    varno.number: varno
+    for varno in (
+        Varno(1, "z", "geopotential", "m2 s-2"),
+        Varno(25, "ssrd", "downward surface solar radiation", "J m-2"),
+        Varno(37, "t2m_min", "2 m minimum temperature", "K"),
+        Varno(38, "t2m_max", "2 m maximum temperature", "K"),
+        Varno(39, "t2m", "2 m temperature", "K"),
+        Varno(40, "td2m", "2 m dew point", "K"),
+        Varno(41, "u10m", "10 m eastward wind", "m s-1"),
+        Varno(42, "v10m", "10 m northward wind", "m s-1"),
+        Varno(58, "rh2m", "2 m relative humidity, 0 to 1", "1"),
+        Varno(62, "vv", "horizontal visibility", "m"),
+        Varno(66, "nh", "height of the cloud base", "m"),
+        Varno(71, "sdepth", "snow depth", "m"),
+        Varno(79, "trtr", "period of the rain amount", "h"),
+        Varno(80, "rr", "rain amount", "kg m-2"),
+        Varno(92, "sfall", "6 h snowfall", "m"),
+        Varno(107, "pstation", "station pressure", "Pa"),
+        Varno(108, "pmsl", "mean sea level pressure", "Pa", at="sea level"),
+        Varno(110, "ps", "surface pressure, which IFS analyses", "Pa"),
+        Varno(111, "dd", "wind direction", "degree"),
+        Varno(112, "ff", "wind speed", "m s-1"),
+        Varno(261, "wind_gust", "maximum wind gust", "m s-1"),
+        Varno(281, "q2m", "2 m specific humidity", "kg kg-1"),
+    )
+}
+
+PERIOD_OF_RAIN = 79  # hours; goes with every value of RAIN
+RAIN = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Which variables become `varno`: by CF name, level (m above ground, from-to), cell method and period (from-to)."""
+
+    varno: int
+    standard_names: tuple[str, ...]
+    levels: tuple[float, float]
+    methods: tuple[str, ...]
+    periods: tuple[timedelta, timedelta]
+
+
+_INSTANT = timedelta(0), timedelta(minutes=10)  # WMO reports 1 and 10 minute means as instantaneous values
+_ANY_AMOUNT = timedelta(minutes=1), timedelta(days=1)
+_SCREEN = 1.25, 2.0  # m, the heights of thermometer screens (WMO-No. 8)
+_ANEMOMETER = 10.0, 10.0
+_NEAR_GROUND = 0.0, 10.0
+_STATE = "point", "mean"
+_RAIN = "precipitation_amount", "lwe_thickness_of_precipitation_amount", "rainfall_amount"
+
+DEFAULT_RULES = (
+    Rule(39, ("air_temperature",), _SCREEN, _STATE, _INSTANT),
+    Rule(40, ("dew_point_temperature",), _SCREEN, _STATE, _INSTANT),
+    Rule(41, ("eastward_wind",), _ANEMOMETER, _STATE, _INSTANT),
+    Rule(42, ("northward_wind",), _ANEMOMETER, _STATE, _INSTANT),
+    Rule(58, ("relative_humidity",), _SCREEN, _STATE, _INSTANT),
+    Rule(62, ("visibility_in_air",), _NEAR_GROUND, _STATE, _INSTANT),
+    Rule(71, ("surface_snow_thickness",), _NEAR_GROUND, _STATE, _INSTANT),
+    Rule(80, _RAIN, _NEAR_GROUND, ("sum",), _ANY_AMOUNT),
+    Rule(108, ("air_pressure_at_mean_sea_level",), _NEAR_GROUND, _STATE, _INSTANT),
+    Rule(110, ("surface_air_pressure", "air_pressure"), _NEAR_GROUND, _STATE, _INSTANT),
+    Rule(111, ("wind_from_direction",), _ANEMOMETER, _STATE, _INSTANT),
+    Rule(112, ("wind_speed",), _ANEMOMETER, _STATE, _INSTANT),
+    Rule(261, ("wind_speed_of_gust",), _ANEMOMETER, ("point", "maximum"), (timedelta(0), timedelta(hours=1))),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ReportType:
+    """A report type and the observation group, type and code types that agree with it."""
+
+    meaning: str
+    groupid: int
+    obstype: int
+    codetypes: tuple[int, ...]
+
+
+REPORT_TYPES = {
+    16001: ReportType("automatic land SYNOP", 17, 1, (14,)),
+    16002: ReportType("manual land SYNOP", 17, 1, (11,)),
+    16090: ReportType("crowd AWS", 17, 1, (179, 19)),  # 19 is DWD's code for citizens' weather stations
+}
+
+STATUS_BITS = ("active", "passive", "rejected", "blacklisted", "use_emiskf_only")
+ACTIVE = 1
+GEOPOTENTIAL = 2  # vertco_type: the reference is a geopotential, in m2 s-2
+
+STATION_ID_WIDTH = 16
+
+# A row is stored from its first changed column on: what changes least stands first. Rows of one report differ from
+# `entryno` on; where some of them are valid at sea level, from the vertical coordinate on, which then stands before it.
+Column = tuple[str, Literal["INTEGER", "REAL", "STRING", "BITFIELD"]]
+COLUMNS: tuple[Column, ...] = (
+    ("type", "INTEGER"),
+    ("class", "INTEGER"),
+    ("stream", "INTEGER"),
+    ("expver", "STRING"),
+    ("andate", "INTEGER"),
+    ("antime", "INTEGER"),
+    ("reportype", "INTEGER"),
+    ("groupid@hdr", "INTEGER"),
+    ("obstype@hdr", "INTEGER"),
+    ("codetype@hdr", "INTEGER"),
+    ("statid@hdr", "STRING"),
+    ("stalt@hdr", "REAL"),
+    ("lat@hdr", "REAL"),
+    ("lon@hdr", "REAL"),
+    ("vertco_type@body", "INTEGER"),
+    ("vertco_reference_1@body", "REAL"),
+    ("date@hdr", "INTEGER"),
+    ("time@hdr", "INTEGER"),
+    ("seqno@hdr", "INTEGER"),
+    ("report_status@hdr", "BITFIELD"),
+    ("entryno@body", "INTEGER"),
+    ("varno@body", "INTEGER"),
+    ("obsvalue@body", "REAL"),
+    ("datum_status@body", "BITFIELD"),
+)

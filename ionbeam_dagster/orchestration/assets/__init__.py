@@ -1,0 +1,145 @@
+"""Assets, made from the configuration: what a source and a dataset become in Dagster.
+
+Belongs here: `window_by_window`, the body that all of them share, and one module each for sources, datasets and
+exports. Does not belong here: what is done with a window (pipeline.py) and what is told about it (metadata.py).
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import dagster as dg
+
+from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.exporters import ExportError
+from ionbeam_dagster.orchestration.internals import (
+    evaluation_of_partition,
+    latest_materialisations,
+    recorded_before,
+)
+from ionbeam_dagster.orchestration.partitions import windows_a_run, windows_of
+from ionbeam_dagster.orchestration.resources import PlatformResource
+from ionbeam_dagster.pipeline import PipelineError
+from ionbeam_dagster.sources import SourceError
+
+RETRY_DELAY = 3.0
+"""Seconds before a failed step is tried again; doubled each time."""
+
+_EXPLAINED = (SourceError, PipelineError, ExportError, OSError)
+_MAY_PASS = (SourceError, OSError)
+
+Events = Iterator[dg.MaterializeResult[Any] | dg.AssetMaterialization | dg.AssetCheckResult]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a window's step has to tell: metadata of its partition, and the results of its checks."""
+
+    metadata: Mapping[str, Any]
+    checks: Sequence[dg.AssetCheckResult] = field(default=())
+
+
+def retries() -> dg.RetryPolicy:
+    """For steps that wait on something outside: a service that was away for a moment."""
+    return dg.RetryPolicy(max_retries=2, delay=RETRY_DELAY, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
+
+
+def range_runs(span: timedelta) -> dg.BackfillPolicy:
+    return dg.BackfillPolicy.multi_run(windows_a_run(span))
+
+
+def window_by_window(
+    context: dg.AssetExecutionContext, ionbeam: PlatformResource, span: timedelta, work: Callable[[Window], Done]
+) -> Events:
+    """Do `work` for each window of the run, and record each for itself.
+
+    A window that fails takes no other with it: the others are done and recorded as materialised, then the step fails
+    and names those that failed. What an earlier attempt of the same run recorded is not done again.
+    """
+    before = recorded_before(context)
+    done: dict[str, Done] = {key: Done(metadata) for key, metadata in before.items()}
+    failed: dict[str, str] = {}
+    may_pass = False
+    for window in windows_of(context.partition_keys, span):
+        if window.key in before:
+            continue
+        try:
+            done[window.key] = work(window)
+        except Exception as error:
+            failed[window.key] = _reason(context, window, error)
+            may_pass = may_pass or isinstance(error, _MAY_PASS)
+        if window.key in done or not _tried_again(context, may_pass):
+            ionbeam.on_window(context.asset_key.to_user_string(), window, failed.get(window.key))
+    if failed:
+        for key in done.keys() - before.keys():
+            yield dg.AssetMaterialization(context.asset_key, partition=key, metadata=done[key].metadata)
+        _record_checks(context, done)
+        raise _failure(context, failed, len(done), may_pass)
+    for key, told in done.items():
+        context.add_asset_metadata(told.metadata, partition_key=key)
+    yield dg.MaterializeResult()
+    if not context.has_partition_key:
+        _record_checks(context, done)
+    yield from _overall(context, done)
+
+
+def _tried_again(context: dg.AssetExecutionContext, may_pass: bool) -> bool:
+    """Whether Dagster will try this step again, so that its failures are not yet final."""
+    policy = context.op_def.retry_policy
+    return may_pass and policy is not None and context.retry_number < policy.max_retries
+
+
+def _reason(context: dg.AssetExecutionContext, window: Window, error: Exception) -> str:
+    if isinstance(error, _EXPLAINED):
+        context.log.error(f"{window.key}: {error}")
+        return str(error)
+    context.log.error(f"{window.key}: {''.join(traceback.format_exception(error))}")
+    return f"{type(error).__name__}: {error}"
+
+
+def _failure(context: dg.AssetExecutionContext, failed: dict[str, str], done: int, may_pass: bool) -> dg.Failure:
+    shown = [f"{key}: {reason}" for key, reason in list(failed.items())[:20]]
+    if len(failed) > len(shown):
+        shown.append(f"... and {len(failed) - len(shown)} more, in the log")
+    title = f"{context.asset_key.to_user_string()}: {len(failed)} of {len(failed) + done} windows failed"
+    others = "; the others are done and recorded" if done else ""
+    return dg.Failure(
+        description="\n".join([f"{title}{others}", *shown]),
+        metadata={"windows failed": len(failed), "windows done": done},
+        allow_retries=may_pass,
+    )
+
+
+def _record_checks(context: dg.AssetExecutionContext, done: Mapping[str, Done]) -> None:
+    """Record the checks of each partition of a range run for itself; Dagster would record them for none."""
+    partitioned = {spec.name: spec for spec in context.assets_def.check_specs if spec.partitions_def is not None}
+    checked = {key: told for key, told in done.items() if any(r.check_name in partitioned for r in told.checks)}
+    if not checked:
+        return
+    recorded = latest_materialisations(context, checked)
+    for key, told in checked.items():
+        for result in told.checks:
+            if (spec := partitioned.get(str(result.check_name))) is not None:
+                context.log_event(evaluation_of_partition(context, result, spec.blocking, key, recorded[key]))
+
+
+def _overall(context: dg.AssetExecutionContext, done: Mapping[str, Done]) -> Iterator[dg.AssetCheckResult]:
+    """One result a check for the whole run: the worst of its windows'."""
+    for spec in context.assets_def.check_specs:
+        results = {key: r for key, told in done.items() for r in told.checks if r.check_name == spec.name}
+        against = {key: result for key, result in results.items() if not result.passed}
+        if context.has_partition_key:
+            yield from results.values()
+            continue
+        worst = next(iter(against.values()), None)
+        yield dg.AssetCheckResult(
+            check_name=spec.name,
+            passed=not against,
+            severity=worst.severity if worst else dg.AssetCheckSeverity.WARN,
+            description=f"{len(against)} of {len(results)} windows do not pass" if against else None,
+            metadata={key: result.description or "" for key, result in list(against.items())[:20]},
+        )

@@ -1,0 +1,87 @@
+"""A dataset in Dagster: its windows, and the job that builds and exports them.
+
+Belongs here: `dataset_definitions`. Does not belong here: whether a window is to be built (domain/windows.py).
+"""
+
+from datetime import UTC, datetime
+from time import perf_counter
+
+import dagster as dg
+
+from ionbeam_dagster import __version__
+from ionbeam_dagster.config import DatasetSettings
+from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.orchestration import automation, checks, metadata
+from ionbeam_dagster.orchestration.assets import Done, Events, range_runs, window_by_window
+from ionbeam_dagster.orchestration.assets.exports import export_asset, export_key
+from ionbeam_dagster.orchestration.assets.source import observations_key
+from ionbeam_dagster.orchestration.automation import Ionbeam
+from ionbeam_dagster.orchestration.internals import from_automation
+from ionbeam_dagster.orchestration.partitions import dataset_partitions
+from ionbeam_dagster.orchestration.resources import PlatformResource
+from ionbeam_dagster.pipeline import PipelineError, build, describe
+
+
+def dataset_key(dataset: str) -> dg.AssetKey:
+    return dg.AssetKey([dataset, "dataset"])
+
+
+def build_job(dataset: str) -> str:
+    return f"{dataset}__build"
+
+
+def dataset_definitions(ionbeam: Ionbeam, dataset: DatasetSettings) -> dg.Definitions:
+    """``<name>/dataset``, an asset for each of its exports, and their job."""
+    partitions = dataset_partitions(dataset)
+    key = dataset_key(dataset.name)
+    exports = [export_asset(ionbeam, dataset, format, partitions, key) for format in dataset.exports]
+    job = dg.define_asset_job(
+        build_job(dataset.name),
+        selection=dg.AssetSelection.assets(key, *(export_key(dataset.name, format) for format in dataset.exports)),
+        description=f"Builds windows of {dataset.name} from what was ingested, and exports them.",
+        tags={"ionbeam/dataset": dataset.name},
+    )
+    return dg.Definitions(assets=[_dataset(ionbeam, dataset, partitions), *exports], jobs=[job])
+
+
+def _dataset(
+    ionbeam: Ionbeam, dataset: DatasetSettings, partitions: dg.TimeWindowPartitionsDefinition
+) -> dg.AssetsDefinition:
+    key = dataset_key(dataset.name)
+    # Sources of one dataset may begin at different times: what one of them never had is no missing dependency.
+    begun = dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True)
+
+    @dg.asset(
+        key=key,
+        deps=[dg.AssetDep(observations_key(source), partition_mapping=begun) for source in dataset.sources],
+        partitions_def=partitions,
+        backfill_policy=range_runs(dataset.span),
+        automation_condition=automation.builds(ionbeam, dataset.name, dataset.span),
+        check_specs=checks.dataset_specs(key, partitions),
+        freshness_policy=metadata.freshness(ionbeam.platform.config, dataset.sources, dataset.span),
+        code_version=__version__,
+        group_name=dataset.name,
+        owners=metadata.OWNERS,
+        kinds={"python", "parquet"},
+        tags={"ionbeam/dataset": dataset.name, "ionbeam/stage": "dataset"},
+        description=(
+            f"Windows of {dataset.name}: every point once, the latest value of each variable, one Parquet file a "
+            "revision.\n\nMaterialising a window by hand builds it from what there is, even with gaps; what holds "
+            "everything that arrived is left as it is. The decision and its reason stand in the metadata."
+        ),
+    )
+    def windows(context: dg.AssetExecutionContext, ionbeam: PlatformResource) -> Events:
+        insist = not from_automation(context.run)
+
+        def work(window: Window) -> Done:
+            begun = perf_counter()
+            built = build(ionbeam.platform, dataset.name, window, datetime.now(UTC), insist)
+            if built.revision is None:
+                raise PipelineError(f"{dataset.name} {window}: {describe(built.decision)[1]}")
+            results = checks.of_dataset(built.revision, ionbeam.platform.ledger.claims(dataset.name, window))
+            keys = [observations_key(source) for source in dataset.sources]
+            return Done(metadata.of_dataset(built, keys, perf_counter() - begun), results)
+
+        yield from window_by_window(context, ionbeam, dataset.span, work)
+
+    return windows

@@ -1,0 +1,62 @@
+"""The exports of a dataset in Dagster: one asset a format.
+
+Belongs here: `export_asset`. Does not belong here: how a format is written (ionbeam_dagster.exporters).
+"""
+
+from time import perf_counter
+
+import dagster as dg
+
+from ionbeam_dagster import __version__
+from ionbeam_dagster.config import DatasetSettings
+from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.orchestration import automation, metadata
+from ionbeam_dagster.orchestration.assets import Done, Events, range_runs, window_by_window
+from ionbeam_dagster.orchestration.automation import Ionbeam
+from ionbeam_dagster.orchestration.resources import PlatformResource
+from ionbeam_dagster.pipeline import export
+
+_WHAT = {
+    "odb": "ODB-2, for data assimilation and verification at ECMWF and its members: one row a measured value",
+    "pygeoapi": "GeoParquet, which PyGeoAPI serves as OGC API - EDR: one row a point, with its geometry",
+}
+
+
+def export_key(dataset: str, format: str) -> dg.AssetKey:
+    return dg.AssetKey([dataset, format])
+
+
+def export_asset(
+    ionbeam: Ionbeam,
+    dataset: DatasetSettings,
+    format: str,
+    partitions: dg.TimeWindowPartitionsDefinition,
+    exported_from: dg.AssetKey,
+) -> dg.AssetsDefinition:
+    """``<dataset>/<format>``: the current export of every window, at a stable path."""
+
+    @dg.asset(
+        key=export_key(dataset.name, format),
+        deps=[exported_from],
+        partitions_def=partitions,
+        backfill_policy=range_runs(dataset.span),
+        automation_condition=automation.exports(ionbeam, dataset.name, format, dataset.span),
+        code_version=__version__,
+        group_name=dataset.name,
+        owners=metadata.OWNERS,
+        kinds={"python", "parquet" if format == "pygeoapi" else format},
+        tags={"ionbeam/dataset": dataset.name, "ionbeam/stage": "export", "ionbeam/format": format},
+        description=(
+            f"Windows of {dataset.name} as {_WHAT[format]}.\n\n"
+            "Each file is read back by a decoder that is not ours before it takes its predecessor's place."
+        ),
+    )
+    def exported(context: dg.AssetExecutionContext, ionbeam: PlatformResource) -> Events:
+        def work(window: Window) -> Done:
+            begun = perf_counter()
+            made = export(ionbeam.platform, dataset.name, format, window)
+            return Done(metadata.of_export(made, exported_from, perf_counter() - begun))
+
+        yield from window_by_window(context, ionbeam, dataset.span, work)
+
+    return exported

@@ -1,0 +1,127 @@
+"""A source in Dagster: its raw partitions, its observations and the job that collects both.
+
+Belongs here: `source_definitions`. Does not belong here: the sources themselves (ionbeam_dagster.sources).
+"""
+
+from datetime import UTC, datetime
+from time import perf_counter
+
+import dagster as dg
+
+from ionbeam_dagster.config import DatasetSettings, SourceSettings
+from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.orchestration import automation, metadata
+from ionbeam_dagster.orchestration.assets import Done, Events, range_runs, retries, window_by_window
+from ionbeam_dagster.orchestration.automation import Ionbeam
+from ionbeam_dagster.orchestration.partitions import source_partitions
+from ionbeam_dagster.orchestration.resources import PlatformResource
+from ionbeam_dagster.orchestration.sensors.files import changes_sensor, tells_changes
+from ionbeam_dagster.pipeline import collect, ingest
+
+
+def raw_key(source: str) -> dg.AssetKey:
+    return dg.AssetKey([source, "raw"])
+
+
+def observations_key(source: str) -> dg.AssetKey:
+    return dg.AssetKey([source, "observations"])
+
+
+def collect_job(source: str) -> str:
+    return f"{source}__collect"
+
+
+def source_definitions(ionbeam: Ionbeam, source: SourceSettings, dataset: DatasetSettings) -> dg.Definitions:
+    """``<name>/raw`` and ``<name>/observations``, their job, and a sensor where the source tells what changed."""
+    partitions = source_partitions(source, dataset)
+    external = source.kind == "external"
+    raw = _external_raw(source, partitions) if external else _raw(ionbeam, source, partitions)
+    observations = _observations(ionbeam, source, dataset, partitions)
+    selection = [observations.key] if external else [raw_key(source.name), observations.key]
+    job = dg.define_asset_job(
+        collect_job(source.name),
+        selection=dg.AssetSelection.assets(*selection),
+        description=f"Collects windows of {source.name} and ingests them.",
+        tags={"ionbeam/source": source.name},
+    )
+    sensors = [changes_sensor(ionbeam, source, partitions, selection)] if tells_changes(source) else []
+    return dg.Definitions(assets=[raw, observations], jobs=[job], sensors=sensors)
+
+
+def _raw(
+    ionbeam: Ionbeam, source: SourceSettings, partitions: dg.TimeWindowPartitionsDefinition
+) -> dg.AssetsDefinition:
+    by_itself = not tells_changes(source)
+    lookback = ionbeam.platform.config.automation.lookback
+
+    @dg.asset(
+        key=raw_key(source.name),
+        partitions_def=partitions,
+        backfill_policy=range_runs(source.window_size),
+        retry_policy=retries() if by_itself else None,
+        automation_condition=automation.collects(ionbeam, source, lookback) if by_itself else None,
+        freshness_policy=metadata.freshness(ionbeam.platform.config, [source.name], source.window_size),
+        pool=f"{source.name}_api",
+        group_name=source.name,
+        owners=metadata.OWNERS,
+        kinds={"python", "parquet"},
+        tags={"ionbeam/source": source.name, "ionbeam/stage": "raw"},
+        description=(
+            f"What {source.name} gave for each window, as it came: one Parquet file with its ingestion metadata.\n\n"
+            "Materialising a window asks the source again. What comes back the same changes nothing downstream."
+        ),
+    )
+    def raw(context: dg.AssetExecutionContext, ionbeam: PlatformResource) -> Events:
+        def work(window: Window) -> Done:
+            begun = perf_counter()
+            collected = collect(ionbeam.platform, source.name, window, datetime.now(UTC))
+            return Done(metadata.of_raw(collected, perf_counter() - begun))
+
+        yield from window_by_window(context, ionbeam, source.window_size, work)
+
+    return raw
+
+
+def _external_raw(source: SourceSettings, partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetSpec:
+    return dg.AssetSpec(
+        raw_key(source.name),
+        partitions_def=partitions,
+        group_name=source.name,
+        owners=metadata.OWNERS,
+        kinds={"parquet"},
+        tags={"ionbeam/source": source.name, "ionbeam/stage": "raw"},
+        description=f"What a client outside sent for each window of {source.name}: reported as it arrives.",
+    )
+
+
+def _observations(
+    ionbeam: Ionbeam,
+    source: SourceSettings,
+    dataset: DatasetSettings,
+    partitions: dg.TimeWindowPartitionsDefinition,
+) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=observations_key(source.name),
+        deps=[raw_key(source.name)],
+        partitions_def=partitions,
+        backfill_policy=range_runs(source.window_size),
+        automation_condition=automation.ingests(ionbeam, source),
+        group_name=source.name,
+        owners=metadata.OWNERS,
+        kinds={"python", "timeseries"},
+        tags={"ionbeam/source": source.name, "ionbeam/stage": "observations"},
+        description=(
+            f"Observations of {source.name} in canonical CF columns and units, in the time-series store.\n\n"
+            "Materialising a window ingests its raw partition again. Rows that cannot be used go to a quarantine file "
+            "with their reasons."
+        ),
+    )
+    def observations(context: dg.AssetExecutionContext, ionbeam: PlatformResource) -> Events:
+        def work(window: Window) -> Done:
+            begun = perf_counter()
+            ingested = ingest(ionbeam.platform, source.name, window)
+            return Done(metadata.of_observations(ingested, raw_key(source.name), perf_counter() - begun))
+
+        yield from window_by_window(context, ionbeam, source.window_size, work)
+
+    return observations

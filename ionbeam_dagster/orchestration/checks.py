@@ -1,0 +1,171 @@
+"""Asset checks: what is looked at in every window once it is there, and what may stop it from going on.
+
+Belongs here: the checks, as Dagster shows them. They are evaluated by the step that makes the window, window by window,
+so that they also stand for the windows of a run in which another one failed. Does not belong here: quality control of
+single values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ionbeam_dagster.domain.canonical import TIME, columns_of, point_key, variables_of
+from ionbeam_dagster.domain.cf import UnitError, conversion
+from ionbeam_dagster.domain.windows import Claim
+from ionbeam_dagster.orchestration.metadata import table
+from ionbeam_dagster.stores.ledger import BuiltRevision
+
+WARN, ERROR = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR
+
+# Beyond what has been measured near the ground, so that a value outside is a fault and not weather; in CF's units.
+_PLAUSIBLE = {
+    "air_temperature": (180.0, 335.0, "K"),
+    "dew_point_temperature": (170.0, 310.0, "K"),
+    "relative_humidity": (0.0, 1.05, "1"),
+    "air_pressure": (40_000.0, 110_000.0, "Pa"),
+    "air_pressure_at_mean_sea_level": (85_000.0, 110_000.0, "Pa"),
+    "surface_air_pressure": (40_000.0, 110_000.0, "Pa"),
+    "wind_speed": (0.0, 115.0, "m s-1"),
+    "wind_speed_of_gust": (0.0, 125.0, "m s-1"),
+    "wind_from_direction": (0.0, 360.0, "degree"),
+    "precipitation_amount": (0.0, 500.0, "kg m-2"),
+    "thickness_of_rainfall_amount": (0.0, 0.5, "m"),
+}
+
+_DATASET_CHECKS = {
+    "schema": (True, "The file has the canonical columns: time, place, and variables with names that can be read"),
+    "coordinates": (True, "Every row lies on the globe: latitude -90..90, longitude -180..180"),
+    "not_empty": (False, "There is at least one row"),
+    "coverage": (False, "Every source has swept the whole window"),
+    "plausible": (False, "Values lie within what has ever been measured"),
+    "duplicates": (False, "No station has two rows at the same time"),
+    "quarantined": (False, "Every row that arrived could be used"),
+}
+
+
+def dataset_specs(asset: dg.AssetKey, partitions: dg.PartitionsDefinition[str]) -> list[dg.AssetCheckSpec]:
+    return [
+        dg.AssetCheckSpec(name, asset=asset, blocking=blocking, description=description, partitions_def=partitions)
+        for name, (blocking, description) in _DATASET_CHECKS.items()
+    ]
+
+
+def may_go_on(built: BuiltRevision) -> bool:
+    """Whether a dataset window passes the checks that block what comes after it."""
+    with pq.ParquetFile(built.path) as file:
+        schema, ranges = file.schema_arrow, _ranges(file)
+    return not _schema_faults(schema) and not _off_the_globe(schema, ranges)
+
+
+def of_dataset(built: BuiltRevision, claims: Sequence[Claim]) -> list[dg.AssetCheckResult]:
+    """Look at a dataset file and the claims that it was made of.
+
+    The file's footer tells all but duplicates, for which its keys are read in batches.
+    """
+    facts = built.facts
+    with pq.ParquetFile(built.path) as file:
+        schema, ranges = file.schema_arrow, _ranges(file)
+    faults = _schema_faults(schema)
+    missed = [] if faults else _off_the_globe(schema, ranges)
+    odd = [] if faults else list(_implausible(schema, ranges))
+    unusable = sum(claim.quarantined for claim in claims)
+    twice = 0 if faults else _repeated(built.path, schema)
+    return [
+        _result("schema", not faults, ERROR, "; ".join(faults)),
+        _result("coordinates", not missed, ERROR, "; ".join(missed)),
+        _result("not_empty", facts["rows"] > 0, WARN, "the window has no row"),
+        _result(
+            "coverage", facts["complete"], WARN, f"{facts['coverage']:.1%} of the window was swept", gaps=facts["gaps"]
+        ),
+        _result("plausible", not odd, WARN, f"{len(odd)} variables have values that cannot be", table=odd),
+        _result("duplicates", not twice, WARN, f"{twice} rows repeat a station and time"),
+        _result("quarantined", not unusable, WARN, f"{unusable} rows are in quarantine; the observations tell why"),
+    ]
+
+
+def _result(name: str, passed: bool, severity: dg.AssetCheckSeverity, against: str, **told: Any) -> dg.AssetCheckResult:
+    metadata: dict[str, Any] = {}
+    if gaps := told.get("gaps"):
+        metadata["gaps"] = dg.MetadataValue.md("\n".join(f"- {begin} .. {end}" for begin, end in gaps))
+    if odd := told.get("table"):
+        metadata["values"] = dg.MetadataValue.md(table(["variable", "least", "greatest", "plausible"], odd))
+    return dg.AssetCheckResult(
+        check_name=name,
+        passed=bool(passed),
+        severity=severity,
+        description=None if passed else against,
+        metadata=metadata,
+    )
+
+
+def _ranges(file: pq.ParquetFile) -> dict[str, tuple[float, float]]:
+    """The least and greatest value of every column that has any, from the footer."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for group in range(file.metadata.num_row_groups):
+        row_group = file.metadata.row_group(group)
+        for index in range(row_group.num_columns):
+            column = row_group.column(index)
+            if column.statistics is None or not column.statistics.has_min_max:
+                continue
+            least, greatest = found.get(column.path_in_schema, (column.statistics.min, column.statistics.max))
+            found[column.path_in_schema] = min(least, column.statistics.min), max(greatest, column.statistics.max)
+    return found
+
+
+def _schema_faults(schema: pa.Schema) -> list[str]:
+    wanted = {"datetime": TIME, "lat": pa.float64(), "lon": pa.float64()}
+    faults = [
+        f"column {name!r} should be there as {kind}"
+        for name, kind in wanted.items()
+        if name not in schema.names or schema.field(name).type != kind
+    ]
+    try:
+        list(variables_of(schema))
+    except ValueError as error:
+        faults.append(str(error))
+    return faults
+
+
+def _off_the_globe(schema: pa.Schema, ranges: dict[str, tuple[float, float]]) -> list[str]:
+    return [
+        f"{name} reaches from {ranges[name][0]} to {ranges[name][1]}"
+        for name, limit in (("lat", 90.0), ("lon", 180.0))
+        if name in ranges and not (-limit <= ranges[name][0] and ranges[name][1] <= limit)
+    ]
+
+
+def _implausible(schema: pa.Schema, ranges: dict[str, tuple[float, float]]) -> Iterator[tuple[str, str, str, str]]:
+    for name, variable in zip(columns_of(schema, "variable"), variables_of(schema), strict=True):
+        if variable.standard_name not in _PLAUSIBLE or name not in ranges or variable.method in ("range", "variance"):
+            continue
+        least, greatest, units = _PLAUSIBLE[variable.standard_name]
+        try:
+            scale, offset = conversion(units, variable.cf_unit)
+        except UnitError:
+            continue
+        low, high = least * scale + offset, greatest * scale + offset
+        seen_low, seen_high = ranges[name]
+        if seen_low < low or seen_high > high:
+            yield name, f"{seen_low:.6g}", f"{seen_high:.6g}", f"{low:.6g} .. {high:.6g} {variable.cf_unit}"
+
+
+def _repeated(path: Path, schema: pa.Schema) -> int:
+    """How many rows have the station and time of the row before them, in a file ordered by both."""
+    keys = [*point_key(schema), "datetime"]
+    repeated = 0
+    last: pl.DataFrame | None = None
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(columns=keys):
+            frame = pl.DataFrame(pl.from_arrow(batch)).select(keys)
+            joined = frame if last is None else pl.concat([last, frame])
+            same = pl.all_horizontal(pl.col(key).eq_missing(pl.col(key).shift()) for key in keys)
+            repeated += int(joined.select(same.slice(1).sum()).item())
+            last = frame.tail(1)
+    return repeated

@@ -1,0 +1,93 @@
+"""What we use of Dagster that has no public name yet.
+
+Belongs here: every such use, so that a new Dagster minor version has one place to be tried against (pyproject.toml
+stays on one minor version; tests/orchestration holds each of these). Does not belong here: what has a public name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+
+import dagster as dg
+from dagster._core.asset_graph_view.entity_subset import EntitySubset
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
+from dagster._core.definitions.events import AssetKeyPartitionKey
+from dagster._core.storage.tags import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+    AUTOMATION_CONDITION_TAG,
+    PARTITION_NAME_TAG,
+    RESUME_RETRY_TAG,
+)
+
+Subset = EntitySubset[dg.AssetKey]
+
+
+def subset_of(context: dg.AutomationContext, keys: Iterable[str]) -> Subset:
+    """Those of the partitions `keys` that exist, as what a condition has to answer with."""
+    asset_partitions = {AssetKeyPartitionKey(context.key, key) for key in keys}
+    return context.asset_graph_view.get_asset_subset_from_asset_partitions(
+        context.key, asset_partitions, validate_existence=True
+    )
+
+
+def keys_of(subset: Subset) -> list[str]:
+    """The partition keys of a subset, in order. Costs about 40 microseconds a key: only for small subsets."""
+    return sorted(subset.expensively_compute_partition_keys())
+
+
+def partition_tags(first: str, last: str) -> dict[str, str]:
+    """The tags of a run for the partitions from `first` to `last`, as Dagster sets them on its own runs."""
+    if first == last:
+        return {PARTITION_NAME_TAG: first}
+    return {ASSET_PARTITION_RANGE_START_TAG: first, ASSET_PARTITION_RANGE_END_TAG: last}
+
+
+def from_automation(run: dg.DagsterRun) -> bool:
+    """Whether the platform's own automation asked for a run, itself or through a backfill."""
+    return run.tags.get(AUTOMATION_CONDITION_TAG) == "true"
+
+
+def recorded_before(context: dg.AssetExecutionContext) -> Mapping[str, dict[str, dg.MetadataValue]]:
+    """The partitions of this asset that an earlier attempt of the same work recorded, with their metadata.
+
+    An earlier attempt is an earlier try of this step, or the run that this one re-executes from its failure.
+    """
+    earlier = [context.run.run_id] if context.retry_number else []
+    if context.run.tags.get(RESUME_RETRY_TAG) == "true" and context.run.parent_run_id:
+        earlier.append(context.run.parent_run_id)
+    found: dict[str, dict[str, dg.MetadataValue]] = {}
+    for run_id in earlier:
+        for entry in context.instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION):
+            made = entry.asset_materialization
+            if made and made.asset_key == context.asset_key and made.partition:
+                found[made.partition] = dict(made.metadata)
+    return found
+
+
+def evaluation_of_partition(
+    context: dg.AssetExecutionContext, result: dg.AssetCheckResult, blocking: bool, partition: str, storage_id: int
+) -> dg.AssetCheckEvaluation:
+    """A check's result for one partition of a range run, which Dagster itself would record for no partition."""
+    target = AssetCheckEvaluationTargetMaterializationData(
+        storage_id=storage_id, run_id=context.run.run_id, timestamp=datetime.now(UTC).timestamp()
+    )
+    return dg.AssetCheckEvaluation(
+        asset_key=context.asset_key,
+        check_name=str(result.check_name),
+        passed=result.passed,
+        metadata=result.metadata,
+        target_materialization_data=target,
+        severity=result.severity,
+        description=result.description,
+        blocking=blocking,
+        partition=partition,
+    )
+
+
+def latest_materialisations(context: dg.AssetExecutionContext, keys: Iterable[str]) -> Mapping[str, int]:
+    """The storage id of the latest materialisation of each of the partitions `keys`."""
+    return context.instance.event_log_storage.get_latest_storage_id_by_partition(
+        context.asset_key, dg.DagsterEventType.ASSET_MATERIALIZATION, set(keys)
+    )

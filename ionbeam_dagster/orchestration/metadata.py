@@ -1,0 +1,202 @@
+"""What the UI shows of each window: counts, coverage, columns, where they came from, a preview and a picture.
+
+Belongs here: what a step's result becomes as Dagster metadata, and what is said of all assets alike. Does not belong
+here: the numbers themselves, which come from the pipeline.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ionbeam_client.models import IngestionMetadata
+from ionbeam_dagster.config import IonbeamConfig
+from ionbeam_dagster.domain.canonical import canonical_schema
+from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.orchestration.sensors.files import tells_changes
+from ionbeam_dagster.pipeline import Built, Collected, Exported, Ingested, describe
+
+OWNERS = ["team:observations"]
+_PREVIEW_ROWS = 5
+_SOME_DELAY = timedelta(minutes=10)
+
+Metadata = Mapping[str, Any]
+
+
+def of_raw(collected: Collected, seconds: float) -> Metadata:
+    told: dict[str, Any] = {
+        **_of_file(collected.path, collected.rows),
+        **_of_window(collected.window, seconds),
+        "changed": collected.changed,
+        "ingestion": collected.ingestion,
+        "dagster/column_schema": _columns(pq.read_schema(collected.path)),
+    }
+    if collected.problems:
+        told["problems"] = dg.MetadataValue.md("\n".join(f"- {problem}" for problem in collected.problems))
+    return told
+
+
+def of_observations(ingested: Ingested, raw: dg.AssetKey, seconds: float) -> Metadata:
+    claim = ingested.claim
+    told: dict[str, Any] = {
+        "dagster/partition_row_count": ingested.rows,
+        **_of_window(claim.swept, seconds),
+        "rows quarantined": ingested.quarantined,
+        "ingestion": claim.id,
+        "dagster/column_schema": _columns(canonical_schema([ingested.metadata])),
+        "dagster/column_lineage": _lineage(_canonical_from(ingested.metadata), [raw]),
+    }
+    if claim.stray_windows:
+        told["late rows in"] = dg.MetadataValue.md("\n".join(f"- {window}" for window in claim.stray_windows))
+    if ingested.quarantine is not None:
+        told["quarantine"] = dg.MetadataValue.path(str(ingested.quarantine.absolute()))
+        told["why quarantined"] = dg.MetadataValue.md(table(["reason", "rows"], sorted(ingested.reasons.items())))
+    return told
+
+
+def of_dataset(built: Built, observations: Sequence[dg.AssetKey], seconds: float) -> Metadata:
+    """The latest revision of a window, and the decision that led to it; `built.revision` is there."""
+    latest = built.revision
+    assert latest is not None
+    facts = latest.facts
+    schema = pq.read_schema(latest.path)
+    decision, reason = describe(built.decision)
+    return {
+        **_of_file(latest.path, facts["rows"]),
+        **_of_window(built.window, seconds),
+        "decision": decision,
+        "reason": reason,
+        "built now": built.built,
+        "revision": latest.revision.number,
+        "stations": facts["stations"],
+        "coverage": facts["coverage"],
+        "complete": facts["complete"],
+        "gaps": dg.MetadataValue.md("\n".join(f"- {begin} .. {end}" for begin, end in facts["gaps"]) or "none"),
+        "ingestions": facts["ingestions"],
+        "points that arrived again": facts["duplicates"],
+        "dagster/column_schema": _columns(schema),
+        "dagster/column_lineage": _lineage({name: [name] for name in schema.names}, observations),
+        "preview": dg.MetadataValue.md(_preview(latest.path)),
+        "picture": _picture(latest.path),
+    }
+
+
+def of_export(made: Exported, dataset: dg.AssetKey, seconds: float) -> Metadata:
+    plan, report = made.report.plan, made.report
+    targets = {name: [column] for column, name in plan.mapped.items()}
+    told: dict[str, Any] = {
+        "dagster/partition_row_count": report.rows,
+        **_of_window(made.window, seconds),
+        "revision": made.number,
+        "stations": report.stations,
+        "bytes": report.bytes,
+        "empty": made.path is None,
+        "dagster/column_schema": dg.TableSchema(
+            [dg.TableColumn(name, description=f"from {columns[0]}") for name, columns in targets.items()]
+        ),
+        "dagster/column_lineage": _lineage(targets, [dataset]),
+        "read back": dg.MetadataValue.json({key: str(value) for key, value in report.seen.items()}),
+    }
+    if made.path is not None:
+        told["dagster/uri"] = made.path.absolute().as_uri()
+    if plan.left_out:
+        told["left out"] = dg.MetadataValue.md(table(["column", "why"], sorted(plan.left_out.items())))
+    return told
+
+
+def freshness(config: IonbeamConfig, sources: Iterable[str], span: timedelta) -> dg.FreshnessPolicy | None:
+    """A window should follow every `span`; None where nothing is promised: sources that end, or come when they come."""
+    feeders = [config.sources[name] for name in sources]
+    promised = all(source.end is None and not tells_changes(source) for source in feeders)
+    if not (config.automation.enabled and promised):
+        return None
+    return dg.FreshnessPolicy.time_window(warn_window=2 * span + _SOME_DELAY, fail_window=4 * span + _SOME_DELAY)
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table; a ``|`` in a cell stays a character."""
+
+    def line(cells: Iterable[object]) -> str:
+        return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
+
+    return "\n".join([line(headings), line("---" for _ in headings), *map(line, rows)])
+
+
+def _of_file(path: Path, rows: int) -> Metadata:
+    return {
+        "dagster/partition_row_count": rows,
+        "dagster/uri": path.absolute().as_uri(),
+        "bytes": path.stat().st_size,
+    }
+
+
+def _of_window(window: Window, seconds: float) -> Metadata:
+    return {
+        "window start": dg.MetadataValue.timestamp(window.start),
+        "window end": dg.MetadataValue.timestamp(window.end),
+        "seconds": round(seconds, 3),
+    }
+
+
+def _columns(schema: pa.Schema) -> dg.TableSchema:
+    return dg.TableSchema([_column(field) for field in schema])
+
+
+def _column(field: pa.Field) -> dg.TableColumn:
+    said = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
+    described = [said[key] for key in ("standard_name", "units") if key in said]
+    if "level" in said:
+        described.append(f"at {said['level']} m, {said['method']} over {said['period']}")
+    return dg.TableColumn(
+        field.name,
+        str(field.type),
+        description=", ".join(described) or None,
+        constraints=dg.TableColumnConstraints(nullable=field.nullable),
+    )
+
+
+def _canonical_from(metadata: IngestionMetadata) -> dict[str, list[str]]:
+    columns = metadata.ingestion_map
+    axes = {"datetime": columns.datetime, "lat": columns.lat, "lon": columns.lon}
+    came_from = {name: [axis.column] for name, axis in axes.items()}
+    came_from |= {variable.to_canonical_name(): [variable.column] for variable in columns.canonical_variables}
+    return came_from | {variable.column: [variable.column] for variable in columns.metadata_variables}
+
+
+def _lineage(came_from: Mapping[str, Sequence[str]], assets: Sequence[dg.AssetKey]) -> dg.TableColumnLineage:
+    return dg.TableColumnLineage(
+        {
+            column: [dg.TableColumnDep(asset, upstream) for asset in assets for upstream in upstreams]
+            for column, upstreams in came_from.items()
+        }
+    )
+
+
+def _preview(path: Path) -> str:
+    head = pl.scan_parquet(path, glob=False).head(_PREVIEW_ROWS).collect()
+    return table(head.columns, ([_shown(value) for value in row] for row in head.iter_rows()))
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _picture(path: Path) -> dg.MetadataValue[Any]:
+    """The window's picture inside Markdown; why there is none, when it cannot be drawn: the window itself is good."""
+    try:
+        from ionbeam_dagster.pictures import window_picture
+
+        drawn = b64encode(window_picture(path)).decode()
+    except Exception as error:
+        return dg.MetadataValue.text(f"could not be drawn: {type(error).__name__}: {error}")
+    return dg.MetadataValue.md(f"![stations and series of the window](data:image/png;base64,{drawn})")

@@ -1,0 +1,47 @@
+"""The platform as a Dagster resource.
+
+Belongs here: the thin shell through which assets, conditions and sensors reach the platform. Does not belong here: the
+platform itself (pipeline.py), which knows nothing of Dagster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import dagster as dg
+
+from ionbeam_dagster.config import IonbeamConfig
+from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.pipeline import Platform
+
+Watcher = Callable[[str, Window, str | None], None]
+"""Is told the asset (``<name>/<stage>``), the window that was just done, and why it failed, if it did."""
+
+
+@cache
+def _opened(config_path: str) -> Platform:
+    return Platform(IonbeamConfig.load(Path(config_path)))
+
+
+class PlatformResource(dg.ConfigurableResource):
+    """The platform of one configuration file, opened once in a process, when it is first used."""
+
+    config_path: str
+
+    @property
+    def platform(self) -> Platform:
+        return _opened(self.config_path)
+
+    def on_window(self, asset: str, window: Window, failure: str | None) -> None:
+        """Nobody watches a run that Dagster launched: its events tell."""
+
+
+@dataclass(frozen=True)
+class WatchedPlatform:
+    """Stands in for `PlatformResource` where runs are made in this process and somebody watches them go on."""
+
+    platform: Platform
+    on_window: Watcher = lambda asset, window, failure: None

@@ -1,0 +1,360 @@
+"""What is known of the files that a source reads: their times, their content, what is wrong with them.
+
+Belongs here: finding files, telling that one changed, is damaged or still being written, and keeping this over the end
+of the process. Does not belong here: the rows (rows.py), and what follows for a window (source.py).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from threading import Lock
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from ionbeam_dagster.domain.canonical import STATION
+from ionbeam_dagster.domain.windows import Window, merge
+from ionbeam_dagster.sources import SourceError
+from ionbeam_dagster.sources.files.config import FORMATS, FilesConfig
+from ionbeam_dagster.sources.files.netcdf_files import NetcdfReader
+from ionbeam_dagster.sources.files.readers import (
+    EMPTY,
+    PROBLEM,
+    CsvReader,
+    Layout,
+    ParquetReader,
+    Place,
+    Reader,
+    Unreadable,
+)
+from ionbeam_dagster.sources.files.rows import FILED, constants_of, timed
+from ionbeam_dagster.stores.publish import file_hash, published
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+STATIONS_KEPT = 1000
+NEVER = -1
+SHARED_TIMES_SHOWN = 3
+
+READERS: dict[str, type[Reader]] = {"csv": CsvReader, "parquet": ParquetReader, "netcdf": NetcdfReader}
+
+
+class Mark(NamedTuple):
+    """A content and the times of its first and last row, in microseconds since 1970."""
+
+    content: str
+    first: int
+    last: int
+
+    @property
+    def range(self) -> Window:
+        return Window(EPOCH + self.first * MICROSECOND, EPOCH + (self.last + 1) * MICROSECOND)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a file: where it is, a hash of what decides its rows, its first and last time, and the time under which
+    rows at its top that have none are filed. Times are in microseconds since 1970."""
+
+    place: Place
+    content: str
+    first: int
+    last: int
+    before: int
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file as it was when it was last looked at.
+
+    When it could not be read, `error` says why, and `parts` are those of its last intact content. `stations` are the
+    stations in it, None where there are too many to keep or none is told apart. A file that is `unsettled` is still
+    being written; all else is as it was before that.
+    """
+
+    path: str
+    size: int
+    modified: int
+    content: str = ""
+    parts: tuple[Part, ...] = ()
+    stations: tuple[str, ...] | None = None
+    error: str | None = None
+    unsettled: bool = False
+
+    @property
+    def extent(self) -> Window | None:
+        """From the first to the last time of the file; None while no time of it is known."""
+        if not self.parts:
+            return None
+        return Mark("", min(part.first for part in self.parts), max(part.last for part in self.parts)).range
+
+    @property
+    def marks(self) -> set[Mark]:
+        """What tells whether the file gives the same for a window as it did: the content and times of its parts."""
+        if self.error:
+            return {Mark(f"unreadable {self.content}", part.first, part.last) for part in self.parts}
+        return {Mark(part.content, part.first, part.last) for part in self.parts}
+
+    def overlapping(self, window: Window) -> list[Part]:
+        return [part for part in self.parts if Mark("", part.first, part.last).range.overlaps(window)]
+
+
+class FileIndex:
+    """The files of a source. Looking again costs one `stat` per file, and reading those that changed.
+
+    What was learnt is kept in a JSON file at `memory`, so that the times of a file that is damaged now are known, and a
+    new process need not read everything again.
+    """
+
+    def __init__(self, config: FilesConfig, memory: Path) -> None:
+        self._config = config
+        self._memory = memory
+        self._lock = Lock()
+        self._files: dict[str, File] | None = None
+        self._remembered: dict[str, File] = {}
+        self._layouts: dict[str, tuple[tuple[int, int], Layout]] = {}
+        self._looked = -float("inf")
+
+    def look(self) -> dict[str, File]:
+        """All files by name, as they are now (a look that is younger than `settle` will do), sorted by name.
+
+        Raises SourceError when the folder cannot be listed, or the files are of several formats.
+        """
+        with self._lock:
+            if self._files is None or time.monotonic() - self._looked > self._config.settle.total_seconds():
+                self._files = self._looked_over()
+                self._looked = time.monotonic()
+            return self._files
+
+    def reader(self, file: str) -> Reader:
+        """What reads `file`. Raises Unreadable when its name does not tell its format."""
+        form = self.format_of(file)
+        if form is None:
+            endings = ", ".join(ending for known in FORMATS.values() for ending in known)
+            raise Unreadable(
+                f"its name does not tell its format (known are {endings}); state `format`, or narrow `path`"
+            )
+        return READERS[form](self._config)
+
+    def layout(self, file: File) -> Layout:
+        """The layout of a file, read once while it stays as it is. Raises Unreadable."""
+        state = (file.size, file.modified)
+        known, layout = self._layouts.get(file.path, (None, None))
+        if layout is None or known != state:
+            layout = self.reader(file.path).layout(Path(file.path))
+            self._layouts[file.path] = (state, layout)
+        return layout
+
+    def format_of(self, file: str) -> str | None:
+        by_name = next((form for form, endings in FORMATS.items() if file.lower().endswith(endings)), None)
+        return self._config.format or by_name
+
+    def _looked_over(self) -> dict[str, File]:
+        if self._files is None:
+            self._files = self._remembered = self._recalled()
+        known = self._files
+        found: dict[str, File] = {}
+        paths = dict(self._listed())
+        formats = {form for path in paths.values() if (form := self.format_of(path.name))}
+        if len(formats) > 1:
+            raise SourceError(
+                f"{self._config.path}: matches files of several formats ({', '.join(sorted(formats))}); "
+                "narrow `path`, and make a source of each"
+            )
+        for name, path in sorted(paths.items()):
+            with suppress(FileNotFoundError):
+                found[name] = self._looked_at(path, known.get(name))
+        self._remember(found)
+        return found
+
+    def _listed(self) -> Iterator[tuple[str, Path]]:
+        given = Path(self._config.path)
+        fixed = next((n for n, step in enumerate(given.parts) if set(step) & set("*?[")), len(given.parts))
+        root, pattern = Path(*given.parts[:fixed]), "/".join(given.parts[fixed:])
+        try:
+            if not root.exists():
+                raise SourceError(f"{root}: there is no such file or folder; correct `path`, or mount the folder")
+            paths = root.glob(pattern) if pattern else root.iterdir() if root.is_dir() else [root]
+            for path in paths:
+                hidden = path.name.startswith(".")
+                if not hidden and path.is_file() and (pattern or path == root or self.format_of(path.name)):
+                    yield path.relative_to(root).as_posix() if path != root else path.name, path
+        except OSError as error:
+            raise SourceError(f"{root}: cannot be listed ({error.strerror}); give it read permission") from error
+
+    def _looked_at(self, path: Path, known: File | None) -> File:
+        now = File(path.as_posix(), *_state(path))
+        if abs(time.time_ns() - now.modified) < self._config.settle / timedelta(microseconds=1) * 1000:
+            return replace(known or now, unsettled=True)
+        if known and not known.unsettled and (known.size, known.modified) == (now.size, now.modified):
+            return known
+        read = self._read(path, now, known)
+        return read if is_as_it_was(read) else replace(known or now, unsettled=True)
+
+    def _read(self, path: Path, now: File, known: File | None) -> File:
+        try:
+            parts, stations = self._contents(path)
+        except Unreadable as error:
+            content = f"{now.size} {now.modified}"
+            with suppress(OSError):
+                content = file_hash(path)[:16]
+            before = known or now
+            return replace(now, content=content, parts=before.parts, stations=before.stations, error=str(error))
+        return replace(now, parts=parts, stations=stations)
+
+    def _contents(self, path: Path) -> tuple[tuple[Part, ...], tuple[str, ...] | None]:
+        reader = self.reader(path.name)
+        if not path.stat().st_size:
+            raise Unreadable(EMPTY)
+        layout = reader.layout(path)
+        identifier = layout.metadata.get(STATION)
+        columns = [layout.time, *([identifier] if identifier else [])]
+        content = dict(reader.parts(path))
+        spans: dict[Place, _Span] = {}
+        stations: set[str] = set()
+        problem = "holds no row"
+        for place, frame in reader.read(path, content, columns):
+            frame = timed(frame, layout.time, self._config.time)
+            spans.setdefault(place, _Span()).add(frame[FILED])
+            problem = str(frame[PROBLEM].drop_nulls().first() or problem)
+            if identifier and len(stations) <= STATIONS_KEPT:
+                stations |= set(frame[identifier].drop_nulls().cast(pl.String).unique())
+        parts = tuple(_parts(spans, content))
+        if not parts:
+            raise Unreadable(f"has no row with a time ({problem}); mend or remove the file")
+        stations |= {station for name, station in constants_of(self._config, path.name).items() if name == STATION}
+        return parts, tuple(sorted(stations)) if 0 < len(stations) <= STATIONS_KEPT else None
+
+    def _recalled(self) -> dict[str, File]:
+        """What an earlier process learnt, as far as files are still read in the same way."""
+        try:
+            written = json.loads(self._memory.read_text(encoding="utf-8"))
+            if written["reading"] != self._config.reading:
+                return {}
+            return {name: _file(entry) for name, entry in written["files"].items()}
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+
+    def _remember(self, files: dict[str, File]) -> None:
+        settled = {name: replace(file, unsettled=False) for name, file in files.items() if file.parts or file.error}
+        if settled == self._remembered:
+            return
+        written = {"reading": self._config.reading, "files": {name: asdict(file) for name, file in settled.items()}}
+        try:
+            with published(self._memory) as draft:
+                draft.write_text(json.dumps(written), encoding="utf-8")
+        except OSError as error:
+            raise SourceError(
+                f"{self._memory}: cannot be written ({error.strerror}); free space there, or change `data_path`"
+            ) from error
+        self._remembered = settled
+
+
+def is_as_it_was(file: File) -> bool:
+    """Whether a file is still what it was when it was looked at."""
+    try:
+        return _state(Path(file.path)) == (file.size, file.modified)
+    except FileNotFoundError:
+        return False
+
+
+def changed_ranges(files: dict[str, File], reading: str, cursor: str | None) -> tuple[list[Window], str]:
+    """The ranges in which `files` differ from what `cursor` holds, and the cursor that holds them as they are.
+
+    A part that was changed counts with its old and its new times. Files that are still being written count as they were
+    before.
+    """
+    now = {(name, mark.content, mark.first, mark.last) for name, file in files.items() for mark in file.marks}
+    before, read_so = _of_cursor(cursor)
+    changed = before ^ now if read_so == reading else before | now
+    ranges = merge(Mark(content, first, last).range for _, content, first, last in changed)
+    return ranges, json.dumps({"reading": reading, "marks": sorted(now)})
+
+
+def shared_times(files: dict[str, File]) -> list[str]:
+    """A sentence for some of the files that hold the same times of the same stations."""
+    found: list[str] = []
+    open_files: list[tuple[File, Window]] = []
+    extents = [(extent, name, file) for name, file in files.items() if (extent := file.extent) and not file.error]
+    for extent, _, file in sorted(extents, key=lambda entry: (entry[0], entry[1])):
+        open_files = [(other, until) for other, until in open_files if until.overlaps(extent)]
+        for other, until in open_files:
+            same = None if file.stations is None or other.stations is None else {*file.stations} & {*other.stations}
+            if same is None or same:
+                first, second = sorted((other.path, file.path))
+                start, end = max(until.start, extent.start), min(until.end, extent.end)
+                found.append(
+                    f"{first} and {second} both hold {f'{len(same)} stations' if same else 'observations'} from "
+                    f"{start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M}; where they differ, {second} wins"
+                )
+        open_files.append((file, extent))
+        if len(found) >= SHARED_TIMES_SHOWN:
+            break
+    return found[:SHARED_TIMES_SHOWN]
+
+
+@dataclass(slots=True)
+class _Span:
+    """The times of a part's rows, in microseconds since 1970: the first and the last row's that have one, the extremes,
+    and whether the rows begin with one that has none."""
+
+    initial: int | None = None
+    final: int | None = None
+    lowest: int | None = None
+    highest: int | None = None
+    begins_without: bool = False
+
+    def add(self, times: pl.Series) -> None:
+        """Take in the times of further rows, null where a row has none."""
+        if self.initial is None and len(times):
+            self.begins_without |= times[0] is None
+        known = times.drop_nulls().to_physical()
+        if known.is_empty():
+            return
+        lowest, highest = known.min(), known.max()
+        assert isinstance(lowest, int)
+        assert isinstance(highest, int)
+        self.initial = known[0] if self.initial is None else self.initial
+        self.final = known[-1]
+        self.lowest = lowest if self.lowest is None else min(self.lowest, lowest)
+        self.highest = highest if self.highest is None else max(self.highest, highest)
+
+
+def _parts(spans: dict[Place, _Span], content: dict[Place, str]) -> Iterator[Part]:
+    """The parts of a file in their order; none when no row has a time."""
+    before = next((span.initial for span in spans.values() if span.initial is not None), None)
+    if before is None:
+        return
+    for place, span in spans.items():
+        low = before if span.lowest is None else min(span.lowest, before) if span.begins_without else span.lowest
+        high = before if span.highest is None else max(span.highest, before) if span.begins_without else span.highest
+        yield Part(place, content[place], low, high, before)
+        before = before if span.final is None else span.final
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """A file's size and the time of its last change, be it of its content or of its permissions."""
+    stat = path.stat()
+    return stat.st_size, max(stat.st_mtime_ns, stat.st_ctime_ns)
+
+
+def _of_cursor(cursor: str | None) -> tuple[set[tuple[str, str, int, int]], str | None]:
+    try:
+        written = json.loads(cursor or "")
+        return {tuple(mark) for mark in written["marks"]}, written["reading"]
+    except (ValueError, KeyError, TypeError):
+        return set(), None
+
+
+def _file(entry: dict[str, Any]) -> File:
+    parts = tuple(Part(**{**part, "place": tuple(part["place"])}) for part in entry["parts"])
+    stations = None if entry["stations"] is None else tuple(entry["stations"])
+    # What could not be read is tried anew by each process: not all that is wrong with a file changes the file.
+    size = NEVER if entry["error"] else entry["size"]
+    return File(**{**entry, "size": size, "parts": parts, "stations": stations})

@@ -1,0 +1,298 @@
+"""Reads CF netCDF: grids of station and time, single stations, points, trajectories and ragged arrays.
+
+Belongs here: what CF attributes mean, and how arrays of several dimensions become rows. Does not belong here: what the
+YAML says about variables, and the check of names and units (source.py).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from math import prod
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from ionbeam_client.models import format_duration
+from ionbeam_dagster.domain.canonical import STATION
+from ionbeam_dagster.domain.cf import UnitError, conversion
+from ionbeam_dagster.sources.files.readers import (
+    PROBLEM,
+    ROW,
+    Described,
+    Layout,
+    Place,
+    Reader,
+    Unreadable,
+    listed,
+    near_names,
+    refusals,
+)
+from ionbeam_dagster.stores.publish import file_hash
+
+if TYPE_CHECKING:
+    from netCDF4 import Dataset, Variable
+
+POINTS_AT_ONCE = 64 * 1024
+CALENDARS = ("standard", "gregorian", "proleptic_gregorian")
+
+_LATITUDE_UNITS = ("degrees_north", "degree_north", "degrees_N", "degree_N", "degreesN", "degreeN")
+_LONGITUDE_UNITS = ("degrees_east", "degree_east", "degrees_E", "degree_E", "degreesE", "degreeE")
+_TIME_METHOD = re.compile(r"\btime\s*:\s*([a-z_]+)(?!\s+(?:within|over)\b)")
+_ONE_AT_A_TIME = Lock()  # the netCDF and HDF5 libraries are not made for threads
+
+
+class NetcdfReader(Reader):
+    """CF netCDF; a part is a range of steps along the first dimension of time, ``(start, stop)``.
+
+    Values come unpacked, null where they are ``_FillValue``, ``missing_value`` or outside the valid range. What the
+    YAML does not name is found by its CF attributes: time, latitude and longitude by standard_name or units,
+    ``station_id`` by cf_role.
+    """
+
+    def layout(self, path: Path) -> Layout:
+        with _dataset(path) as dataset:
+            return self._layout(dataset)
+
+    def parts(self, path: Path) -> Iterator[tuple[Place, str]]:
+        with refusals():
+            content = file_hash(path)[:16]
+        with _dataset(path) as dataset:
+            points = self._points(dataset)
+        for start in range(0, points.steps, points.steps_at_once):
+            yield (start, min(start + points.steps_at_once, points.steps)), content
+
+    def read(self, path: Path, places: Iterable[Place], columns: Sequence[str]) -> Iterator[tuple[Place, pl.DataFrame]]:
+        for place in places:
+            # Opened anew for each part, so that the lock is never held while the caller works on the rows.
+            with _dataset(path) as dataset:
+                points = self._points(dataset)
+                found = {column: points.column(column, *place) for column in columns if column in dataset.variables}
+            absent = [pl.lit(None, pl.String).alias(column) for column in columns if column not in found]
+            nowhere = [pl.lit(None, pl.Int64).alias(ROW), pl.lit(None, pl.String).alias(PROBLEM)]
+            yield place, pl.DataFrame(found).with_columns(*absent, *nowhere)
+
+    def _points(self, dataset: Dataset) -> _Points:
+        return _Points(dataset, [self._layout(dataset).time, *self._variables(dataset)])
+
+    def _layout(self, dataset: Dataset) -> Layout:
+        time = self.config.time.column or _found(dataset, "time", "time", lambda units: " since " in units)
+        place = {}
+        if not isinstance(self.config.latitude, float):
+            place["lat"] = self.config.latitude or _found(dataset, "latitude", "latitude", _LATITUDE_UNITS.__contains__)
+        if not isinstance(self.config.longitude, float):
+            place["lon"] = self.config.longitude or _found(
+                dataset, "longitude", "longitude", _LONGITUDE_UNITS.__contains__
+            )
+        metadata = dict(self.config.metadata)
+        identifiers = dataset.get_variables_by_attributes(cf_role=lambda role: role is not None)
+        if identifiers and STATION not in {*metadata, *self.config.constants}:
+            metadata[STATION] = identifiers[0].name
+        _require(dataset, [time, *place.values(), *metadata.values()])
+        described = {name: _described(dataset, name, time) for name in self._variables(dataset)}
+        return Layout(time, place, metadata, described)
+
+    def _variables(self, dataset: Dataset) -> list[str]:
+        names = [variable.column for variable in self.config.variables]
+        _require(dataset, names)
+        return names
+
+
+class _Points:
+    """The points of a file: the product of the dimensions of its times and variables, of which time's comes first.
+
+    What belongs to a station alone is spread over its points, also where a ragged array tells which these are.
+    """
+
+    def __init__(self, dataset: Dataset, columns: list[str]) -> None:
+        self._dataset = dataset
+        self._dimensions = list(dict.fromkeys(name for column in columns for name in _dimensions(dataset[column])))
+        self._sizes = [len(dataset.dimensions[name]) for name in self._dimensions] or [1]
+        self.steps = self._sizes[0]
+        self.steps_at_once = max(1, POINTS_AT_ONCE // max(1, prod(self._sizes[1:])))
+
+    def column(self, name: str, start: int, stop: int) -> pl.Series:
+        """A column's values at the points of the steps from `start` to `stop`; times in UTC, quality flags as text."""
+        variable = self._dataset[name]
+        values, dimensions = self._values(variable, start, stop), _dimensions(variable)
+        series = _series(values.ravel()).alias(name)
+        if "flag_meanings" in variable.ncattrs():
+            series = _meanings(series, variable)
+        elif " since " in str(getattr(variable, "units", "")):
+            series = _times(series, variable)
+        where = np.arange(values.size).reshape(values.shape)
+        return series.gather(self._spread(where, dimensions, name, start, stop).ravel())
+
+    def _values(self, variable: Variable[Any], start: int, stop: int) -> np.ma.MaskedArray[Any, Any]:
+        of_steps = tuple(
+            slice(start, stop) if name in self._dimensions[:1] else slice(None) for name in variable.dimensions
+        )
+        values = variable[of_steps] if of_steps else variable[...]
+        if variable.dtype == "S1":
+            from netCDF4 import chartostring
+
+            values = values if values.dtype.kind == "U" else chartostring(np.ma.filled(values, b""))
+        return np.ma.asarray(values)
+
+    def _spread(self, where: np.ndarray, dimensions: tuple[str, ...], name: str, start: int, stop: int) -> np.ndarray:
+        """Which of a variable's values stands at each point, given where they are along the variable's `dimensions`."""
+        given = list(dimensions)
+        for dimension in [dimension for dimension in dimensions if dimension not in self._dimensions]:
+            axis = given.index(dimension)
+            if where.shape[axis] == 1:
+                where = where.squeeze(axis)
+                del given[axis]
+            else:
+                where = where.take(self._instances(dimension, name, start, stop), axis)
+                given[axis] = self._dimensions[0]
+        where = where.transpose([given.index(dimension) for dimension in self._dimensions if dimension in given])
+        widened = where[tuple(slice(None) if dimension in given else None for dimension in self._dimensions)]
+        return np.broadcast_to(widened, (stop - start, *self._sizes[1:]))
+
+    def _instances(self, dimension: str, name: str, start: int, stop: int) -> np.ndarray:
+        """The place along `dimension` (of stations, say) to which each step belongs, in a CF ragged array."""
+        samples = self._dimensions[0] if len(self._dimensions) == 1 else None
+        for variable in self._dataset.get_variables_by_attributes(instance_dimension=dimension):
+            if variable.dimensions == (samples,):
+                return np.ma.getdata(variable[start:stop])
+        for variable in self._dataset.get_variables_by_attributes(sample_dimension=samples):
+            if variable.dimensions == (dimension,):
+                return np.searchsorted(np.cumsum(variable[:]), np.arange(start, stop), side="right")
+        raise Unreadable(
+            f"variable {name!r} lies along {dimension!r}, which neither the times nor the variables do "
+            f"(they lie along {listed(self._dimensions)}); leave it out, or mend the file"
+        )
+
+
+@contextmanager
+def _dataset(path: Path) -> Iterator[Dataset]:
+    from netCDF4 import Dataset
+
+    with refusals(RuntimeError), _ONE_AT_A_TIME, Dataset(path) as dataset:
+        yield dataset
+
+
+def _dimensions(variable: Variable[Any]) -> tuple[str, ...]:
+    """The dimensions of a variable; the last one of an array of characters is only the length of its texts."""
+    return variable.dimensions[:-1] if variable.dtype == "S1" else variable.dimensions
+
+
+def _found(dataset: Dataset, key: str, standard_name: str, are_units: Callable[[str], bool]) -> str:
+    """The one variable that is the time, latitude or longitude, which the YAML would name under `key`."""
+    named = [variable.name for variable in dataset.get_variables_by_attributes(standard_name=standard_name)]
+    named = named or [v.name for v in dataset.get_variables_by_attributes(units=lambda u: are_units(str(u or "")))]
+    if len(named) == 1:
+        return named[0]
+    told = f"has the variables {listed(named)}" if named else "has no variable"
+    raise Unreadable(f"{told} with standard_name {standard_name!r}; name the right one under `{key}`")
+
+
+def _require(dataset: Dataset, names: Iterable[str]) -> None:
+    missing = [name for name in names if name not in dataset.variables]
+    if missing:
+        there = list(dataset.variables)
+        raise Unreadable(
+            f"has no variable {listed(missing)}; it has {listed(there)}{near_names(missing, there)}; "
+            "correct the YAML or the file"
+        )
+
+
+def _described(dataset: Dataset, name: str, time: str) -> Described:
+    variable = dataset[name]
+    words = {key: str(getattr(variable, key)).strip() for key in variable.ncattrs()}
+    method = _TIME_METHOD.search(words.get("cell_methods", ""))
+    return Described(
+        standard_name=words.get("standard_name"),
+        unit=words.get("units"),
+        level=_level(dataset, [*words.get("coordinates", "").split(), *variable.dimensions], name),
+        method=method[1] if method else None,
+        period=_period(dataset, time) if method and method[1] != "point" else None,
+        flags=tuple(
+            flag
+            for flag in words.get("ancillary_variables", "").split()
+            if flag in dataset.variables and "flag_meanings" in dataset[flag].ncattrs()
+        ),
+    )
+
+
+def _level(dataset: Dataset, coordinates: list[str], name: str) -> float | None:
+    """The height in metres that a coordinate of one value gives all values of a variable."""
+    for coordinate in (dataset.variables.get(name) for name in coordinates):
+        if coordinate is None or coordinate.size != 1 or getattr(coordinate, "standard_name", "") != "height":
+            continue
+        try:
+            scale, offset = conversion(str(getattr(coordinate, "units", "m")), "m")
+        except UnitError as error:
+            raise Unreadable(
+                f"the height of variable {name!r} is in {coordinate.name!r}, in a unit that is none ({error}); "
+                f"state `level` for {name!r}"
+            ) from error
+        return round(float(np.ma.getdata(coordinate[...]).ravel()[0]) * scale + offset, 6)
+    return None
+
+
+def _period(dataset: Dataset, time: str) -> str | None:
+    """The duration that each time stands for, where the file bounds its times and all last equally long."""
+    bounds = dataset.variables.get(str(getattr(dataset[time], "bounds", "")))
+    if bounds is None or not bounds.size:
+        return None
+    widths = np.unique(np.ptp(np.ma.getdata(bounds[...]), axis=-1) * _step(dataset[time]))
+    return format_duration(timedelta(milliseconds=round(widths[0] / 1000))) if len(widths) == 1 else None
+
+
+def _series(values: np.ma.MaskedArray[Any, Any]) -> pl.Series:
+    data, mask = np.ma.getdata(values), np.ma.getmaskarray(values)
+    if data.dtype.kind in "OUS":
+        texts = [value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value) for value in data]
+        return pl.Series(texts, dtype=pl.String).set(pl.Series(mask), None)
+    return pl.Series(pa.array(data.astype(data.dtype.newbyteorder("=")), mask=mask))
+
+
+def _meanings(flags: pl.Series, variable: Variable[Any]) -> pl.Series:
+    """What quality flags say, in the words of the file; a value that has no word stands as it is."""
+    meanings = str(variable.flag_meanings).split()
+    masks = np.atleast_1d(getattr(variable, "flag_masks", [-1] * len(meanings)))
+    values = np.atleast_1d(getattr(variable, "flag_values", masks))
+    words = {
+        flag: ",".join(m for m, mask, value in zip(meanings, masks, values, strict=False) if flag & mask == value)
+        for flag in flags.drop_nulls().unique().to_list()
+    }
+    return flags.replace_strict({flag: word or str(flag) for flag, word in words.items()}, return_dtype=pl.String)
+
+
+def _times(numbers: pl.Series, variable: Variable[Any]) -> pl.Series:
+    """Times in UTC from "seconds since 1950-01-01" and the like, to the millisecond where they are fractions."""
+    present = numbers.drop_nulls().drop_nans() if numbers.dtype.is_float() else numbers.drop_nulls()
+    if present.is_empty():
+        return pl.Series(numbers.name, [None], pl.Datetime("us", "UTC")).new_from_index(0, len(numbers))
+    anchor = int(present[0])
+    passed = (numbers - anchor) * _step(variable)
+    if numbers.dtype.is_float():
+        passed = (passed.fill_nan(None) / 1000).round() * 1000
+    return (passed.cast(pl.Int64) + _microseconds(variable, anchor)).cast(pl.Datetime("us", "UTC"))
+
+
+def _step(variable: Variable[Any]) -> int:
+    """How many microseconds the unit of a variable's times lasts."""
+    return _microseconds(variable, 1) - _microseconds(variable, 0)
+
+
+def _microseconds(variable: Variable[Any], number: int) -> int:
+    """What `number` in a variable of times is in microseconds since 1970."""
+    import cftime  # type: ignore[import-untyped]
+
+    units, calendar = str(getattr(variable, "units", "")), str(getattr(variable, "calendar", "standard")).lower()
+    if calendar not in CALENDARS:
+        raise Unreadable(f"its times are in the calendar {calendar!r}, in which observations cannot be; mend the file")
+    try:
+        moment = cftime.num2date(number, units, calendar)
+    except ValueError as error:
+        raise Unreadable(f"variable {variable.name!r}: times in {units!r} cannot be read ({error})") from error
+    passed: timedelta = moment - cftime.datetime(1970, 1, 1, calendar=moment.calendar)
+    return round(passed / timedelta(microseconds=1))

@@ -1,0 +1,341 @@
+"""What every format's reader gives: a file's layout, its parts and their rows; and the readers of CSV and Parquet.
+
+Belongs here: how rows are got out of a file. Does not belong here: netCDF, which says more about itself
+(netcdf_files.py), and what becomes of rows (rows.py).
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import gzip
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import IO, cast
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from ionbeam_dagster.sources.files.config import CsvDialect, FilesConfig
+from ionbeam_dagster.stores.publish import file_hash
+
+ROW, PROBLEM = "x_row", "x_problem"
+ROWS_AT_ONCE = 128 * 1024
+CSV_PART = 2 << 20
+LONGEST_LINE = 1 << 20
+EMPTY = "is empty; put an intact copy in its place, or remove it"
+MARK = b"\xef\xbb\xbf"
+
+Place = tuple[int, ...]
+
+
+class Unreadable(Exception):
+    """A file cannot be used; the message tells the place in it, the reason and what to do, but not the file's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What a file says about one of its columns; None where it is silent. `level` is in metres.
+
+    `flags` are the columns that hold the quality flags of this one.
+    """
+
+    standard_name: str | None = None
+    unit: str | None = None
+    level: float | None = None
+    method: str | None = None
+    period: str | None = None
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Which columns of a file are which: the time's, those of ``lat`` and ``lon`` where they are not constant, those of
+    the dataset's descriptive columns, and what the file says about its columns, where its format can say it."""
+
+    time: str
+    place: dict[str, str]
+    metadata: dict[str, str]
+    described: dict[str, Described] = field(default_factory=dict)
+
+
+class Reader(ABC):
+    """Reads the files of one format, part by part, so that memory does not grow with the file."""
+
+    def __init__(self, config: FilesConfig) -> None:
+        self.config = config
+
+    @abstractmethod
+    def layout(self, path: Path) -> Layout:
+        """Which columns of the file are which. Raises Unreadable."""
+
+    @abstractmethod
+    def parts(self, path: Path) -> Iterator[tuple[Place, str]]:
+        """Where the parts of the file are, each with a hash of all that decides its rows.
+
+        Raises Unreadable, also where a column is missing.
+        """
+
+    @abstractmethod
+    def read(self, path: Path, places: Iterable[Place], columns: Sequence[str]) -> Iterator[tuple[Place, pl.DataFrame]]:
+        """The rows of the parts at `places`, a part in one frame or several.
+
+        Each frame has `columns` as they stand in the file (null where a part lacks one), ``x_row`` (the line of a CSV,
+        the row of another file) and ``x_problem`` (null, or why the row is not whole). Raises Unreadable.
+        """
+
+
+@contextmanager
+def refusals(*further: type[Exception]) -> Iterator[None]:
+    """Turn what libraries raise for a file that they cannot read, `further` errors among it, into Unreadable."""
+    try:
+        yield
+    except (OSError, EOFError, zlib.error, pa.ArrowException, *further) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).strip()
+        denied = isinstance(error, PermissionError)
+        remedy = "give the platform permission to read it" if denied else "put an intact copy in its place"
+        raise Unreadable(f"cannot be read ({reason}); {remedy}") from error
+
+
+class _TableReader(Reader):
+    """A format of plain columns, which the configuration alone tells apart."""
+
+    def layout(self, path: Path) -> Layout:
+        stated = {"lat": self.config.latitude, "lon": self.config.longitude}
+        place = {name: column or name for name, column in stated.items() if not isinstance(column, float)}
+        return Layout(self.config.time.column or "datetime", place, self.config.metadata)
+
+    def _wanted(self, path: Path) -> list[str]:
+        layout = self.layout(path)
+        variables = [variable.column for variable in self.config.variables]
+        return list(dict.fromkeys([layout.time, *layout.place.values(), *variables, *layout.metadata.values()]))
+
+
+class CsvReader(_TableReader):
+    """CSV: one table, or several below each other, each under a header line that begins as the first one does.
+
+    A part is ``(offset of its header, length of the header, offset, length, number of its first line)``, in bytes. Its
+    columns are texts.
+    """
+
+    def parts(self, path: Path) -> Iterator[tuple[Place, str]]:
+        wanted = self._wanted(path)
+        found: dict[str, None] = {}
+        with refusals(), _opened(path) as file:
+            start, header = _first_line(file)
+            opening = _opening(header, self.config.csv)
+            header_at = start
+            for offset, line, block in _blocks(file, start):
+                for at, table in _tables(block, opening):
+                    line_of_table = line + block.count(b"\n", 0, at)
+                    if table.startswith(opening):
+                        header_at, header = offset + at, table[: table.find(b"\n") + 1 or len(table)]
+                        found |= dict.fromkeys(self._checked_names(header, line_of_table, wanted))
+                        table, at, line_of_table = table[len(header) :], at + len(header), line_of_table + 1
+                    if table:
+                        place = (header_at, len(header), offset + at, len(table), line_of_table)
+                        yield place, sha256(header + table).hexdigest()[:16]
+        missing = [column for column in wanted if column not in found]
+        if missing:
+            raise Unreadable(self._lacking(missing, list(found), header))
+
+    def read(self, path: Path, places: Iterable[Place], columns: Sequence[str]) -> Iterator[tuple[Place, pl.DataFrame]]:
+        with refusals(), _opened(path) as file:
+            for place in places:
+                header_at, header_length, offset, length, line = place
+                file.seek(header_at)
+                names = self._names(file.read(header_length), line - 1)
+                file.seek(offset)
+                yield place, self._frame(file.read(length), names, columns, line)
+
+    def _names(self, header: bytes, line: int) -> list[str]:
+        dialect = self.config.csv
+        rows = list(csv.reader([_decoded(header, dialect.encoding, line)], delimiter=dialect.separator))
+        return [name.strip() for name in rows[0]] if rows else []
+
+    def _checked_names(self, header: bytes, line: int, wanted: list[str]) -> list[str]:
+        names = self._names(header, line)
+        twice = [name for name in wanted if names.count(name) > 1]
+        if twice:
+            raise Unreadable(f"line {line} has two columns {listed(twice)}; give one of them another name")
+        if line > 1 and wanted[0] not in names:
+            raise Unreadable(
+                f"line {line}: the table that begins here has no column {wanted[0]!r} for its times; it has "
+                f"{listed(names)}"
+            )
+        return names
+
+    def _lacking(self, missing: list[str], found: list[str], header: bytes) -> str:
+        dialect = self.config.csv
+        text = header.decode(dialect.encoding).rstrip("\r\n")
+        others = [separator for separator in ";,\t|" if separator != dialect.separator and separator in text]
+        told = f"line 1 has no column {listed(missing)}"
+        if len(found) == 1 and others:
+            return (
+                f"{told}: with separator {dialect.separator!r} it is the one column {text!r}; "
+                f"right would probably be csv.separator: {others[0]!r}"
+            )
+        if set(missing) & {_as_utf8(name, dialect.encoding) for name in found}:
+            return f"{told}: read as {dialect.encoding} it has {listed(found)}; right would be csv.encoding: utf-8"
+        return f"{told}; it has {listed(found)}{near_names(missing, found)}; correct the YAML or the file"
+
+    def _frame(self, body: bytes, names: list[str], columns: Sequence[str], line: int) -> pl.DataFrame:
+        if not self.config.csv.encoding.lower().replace("_", "-").startswith("utf"):
+            body = _decoded(body, self.config.csv.encoding, line).encode()
+        present = {column: str(names.index(column)) for column in columns if column in names}
+        keys = [str(index) for index in range(len(names))]
+        crooked: list[pa_csv.InvalidRow] = []
+
+        def set_aside(row: pa_csv.InvalidRow) -> str:
+            crooked.append(row)
+            return "skip"
+
+        try:
+            table = pa_csv.read_csv(
+                pa.BufferReader(body),
+                # A single block, and no threads: only then does pyarrow number the rows that it cannot split.
+                read_options=pa_csv.ReadOptions(column_names=keys, use_threads=False, block_size=len(body) + 1),
+                parse_options=pa_csv.ParseOptions(
+                    delimiter=self.config.csv.separator, ignore_empty_lines=False, invalid_row_handler=set_aside
+                ),
+                convert_options=pa_csv.ConvertOptions(
+                    include_columns=list(present.values()), column_types=dict.fromkeys(keys, pa.string())
+                ),
+            )
+        except pa.ArrowInvalid:
+            _decoded(body, "utf-8", line)
+            raise
+        lines = np.delete(np.arange(table.num_rows + len(crooked)), [row.number - 1 for row in crooked]) + line
+        frame = pl.DataFrame({ROW: lines}).with_columns(
+            *(pl.Series(column, table[key]) for column, key in present.items()),
+            *(pl.lit(None, pl.String).alias(column) for column in columns if column not in present),
+            pl.lit(None, pl.String).alias(PROBLEM),
+        )
+        return pl.concat([frame, _explained(crooked, line)], how="diagonal").sort(ROW) if crooked else frame
+
+
+class ParquetReader(_TableReader):
+    """Parquet; a part is one row group, ``(its number, the number of its first row)``."""
+
+    def parts(self, path: Path) -> Iterator[tuple[Place, str]]:
+        with refusals():
+            content = file_hash(path)[:16]
+            with pq.ParquetFile(path) as file:
+                found = file.schema_arrow.names
+                missing = [column for column in self._wanted(path) if column not in found]
+                if missing:
+                    raise Unreadable(
+                        f"has no column {listed(missing)}; it has {listed(found)}{near_names(missing, found)}; "
+                        "correct the YAML or the file"
+                    )
+                row = 1
+                for number in range(file.num_row_groups):
+                    yield (number, row), content
+                    row += file.metadata.row_group(number).num_rows
+
+    def read(self, path: Path, places: Iterable[Place], columns: Sequence[str]) -> Iterator[tuple[Place, pl.DataFrame]]:
+        with refusals(), pq.ParquetFile(path) as file:
+            for place in places:
+                number, row = place
+                for batch in file.iter_batches(ROWS_AT_ONCE, row_groups=[number], columns=list(columns)):
+                    frame = cast(pl.DataFrame, pl.from_arrow(batch))
+                    yield (
+                        place,
+                        frame.with_columns(
+                            pl.int_range(row, row + frame.height, dtype=pl.Int64).alias(ROW),
+                            pl.lit(None, pl.String).alias(PROBLEM),
+                        ),
+                    )
+                    row += frame.height
+
+
+def _opened(path: Path) -> IO[bytes]:
+    return cast(IO[bytes], gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
+
+
+def _first_line(file: IO[bytes]) -> tuple[int, bytes]:
+    """The header line and its offset, which a byte order mark moves."""
+    line = file.readline(LONGEST_LINE)
+    if not line:
+        raise Unreadable(EMPTY)
+    if len(line) == LONGEST_LINE:
+        raise Unreadable("line 1 does not end within 1 MiB, so it is no CSV file; remove it, or set `format`")
+    return (len(MARK), line[len(MARK) :]) if line.startswith(MARK) else (0, line)
+
+
+def _opening(header: bytes, dialect: CsvDialect) -> bytes:
+    """What every header line begins with: the first column's name as it is written there, and what ends it."""
+    name, separator, _ = header.partition(dialect.separator.encode(dialect.encoding))
+    return name + separator
+
+
+def _blocks(file: IO[bytes], start: int) -> Iterator[tuple[int, int, bytes]]:
+    """The file from `start` on in pieces of whole lines, each with its offset and the number of its first line."""
+    file.seek(start)
+    offset, line, rest = start, 1, b""
+    while data := file.read(CSV_PART):
+        block, newline, rest = (rest + data).rpartition(b"\n")
+        if len(rest) > LONGEST_LINE:
+            endless = line + block.count(b"\n") + 1
+            raise Unreadable(f"line {endless} does not end within 1 MiB; mend or remove the file")
+        block += newline
+        if block:
+            yield offset, line, block
+            offset, line = offset + len(block), line + block.count(b"\n")
+    if rest:
+        yield offset, line, rest
+
+
+def _tables(block: bytes, opening: bytes) -> Iterator[tuple[int, bytes]]:
+    """`block` cut before each line that begins as a header does, each piece with its offset."""
+    start = 0
+    while (end := block.find(b"\n" + opening, start)) >= 0:
+        yield start, block[start : end + 1]
+        start = end + 1
+    yield start, block[start:]
+
+
+def _decoded(data: bytes, encoding: str, line: int) -> str:
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        place = line + data.count(b"\n", 0, error.start)
+        raise Unreadable(
+            f"line {place}: byte {data[error.start]:#04x} is not {encoding}; state the file's encoding, "
+            "for example csv.encoding: latin-1, or mend the file"
+        ) from error
+
+
+def _as_utf8(name: str, encoding: str) -> str:
+    """What `name` would be, had it not been read as `encoding`."""
+    return name.encode(encoding).decode("utf-8", errors="replace")
+
+
+def _explained(crooked: list[pa_csv.InvalidRow], line: int) -> pl.DataFrame:
+    """A row for each one that could not be split into the header's columns, with the reason and its text."""
+
+    def reason(row: pa_csv.InvalidRow) -> str:
+        lines = row.text.count("\n") + 1
+        if lines > 1:
+            return f"a quote that opens in this line runs over {lines} lines: {row.text[:200]!r}"
+        return f"{row.actual_columns} cells where the header has {row.expected_columns}: {row.text[:200]!r}"
+
+    return pl.DataFrame({ROW: [row.number - 1 + line for row in crooked], PROBLEM: [reason(row) for row in crooked]})
+
+
+def listed(names: Collection[str]) -> str:
+    shown = ", ".join(repr(name) for name in list(names)[:30])
+    return shown + (f" and {len(names) - 30} more" if len(names) > 30 else "")
+
+
+def near_names(missing: list[str], found: list[str]) -> str:
+    near = [match for name in missing for match in difflib.get_close_matches(name, found, n=1)]
+    return f" (near is {listed(near)})" if near else ""

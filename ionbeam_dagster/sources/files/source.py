@@ -1,0 +1,275 @@
+"""The source `files`: what a weather service that has files, not an API, starts with.
+
+Belongs here: how the YAML and what files say of themselves become ingestion metadata, and the files' rows a window's
+observations. Does not belong here: formats (readers.py, netcdf_files.py), and what is known of files (index.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+
+import pyarrow as pa
+from pydantic import ValidationError
+
+from ionbeam_client.models import (
+    CanonicalVariable,
+    DataIngestionMap,
+    DatasetMetadata,
+    IngestionMetadata,
+    MetadataVariable,
+)
+from ionbeam_dagster.domain.cf import UnitError, check_variable, conversion, lookup, suggest_unit
+from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.sources import Source, SourceError
+from ionbeam_dagster.sources.files.config import FilesConfig, FileVariable
+from ionbeam_dagster.sources.files.index import File, FileIndex, changed_ranges, is_as_it_was, shared_times
+from ionbeam_dagster.sources.files.readers import ROWS_AT_ONCE, Described, Layout, Unreadable
+from ionbeam_dagster.sources.files.rows import FILED, Shaping, filed, of_window, timed
+
+_DIFFERENCES = ("range", "standard_deviation")
+
+
+class Files(Source):
+    """A folder, a file or a glob of CSV, Parquet or CF netCDF files.
+
+    A file that is added, changed, mended or removed changes the signature of the windows whose rows it holds; one that
+    cannot be read fails those windows, as far as its times are known, and no others. Of files with the same rows the
+    last by name wins.
+    """
+
+    Config = FilesConfig
+
+    def __init__(self, name: str, config: FilesConfig) -> None:
+        super().__init__(name, config)
+        self._config = config
+        self._index = FileIndex(config, config.data_path / f"{name}.files.json")
+
+    @property
+    def metadata(self) -> IngestionMetadata:
+        """The YAML's variables, completed by what the files declare of them.
+
+        Raises SourceError with every fault: what neither says, names and units that CF or UDUNITS do not know, and
+        units that do not fit.
+        """
+        variables, layout = self._variables()
+        described = [*layout.metadata, *_flags(layout), *self._config.constants]
+        return IngestionMetadata(
+            dataset=DatasetMetadata(
+                name=self._config.dataset or self.name,
+                description=self._config.description,
+                source_links=list(self._config.source_links),
+                keywords=list(self._config.keywords),
+                aggregation_span=self._config.aggregation_span or self.default_span,
+                subject_to_change_window=self._config.subject_to_change_window or timedelta(0),
+            ),
+            ingestion_map=DataIngestionMap(
+                canonical_variables=list(variables.values()),
+                metadata_variables=[MetadataVariable(column=column) for column in described],
+            ),
+        )
+
+    def fetch(self, window: Window) -> Iterator[pa.RecordBatch]:
+        """The rows of all files that lie in `window`, in the order of the files' names and of their rows.
+
+        Beside the declared columns there are ``x_file``, ``x_row`` (the line of a CSV, the row of a Parquet file) and
+        ``x_problem`` (what is wrong with a row that could not be split or has no time), for whoever looks into the
+        quarantine. Rows without any value are left out.
+        """
+        variables, reference = self._variables()
+        files = {name: file for name, file in self._index.look().items() if file.overlapping(window)}
+        for file in files.values():
+            if file.error:
+                raise SourceError(f"{file.path}: {file.error} (it holds observations of {window})")
+            if file.unsettled:
+                raise SourceError(f"{file.path}: is still being written; collect {window} again in a few seconds")
+        schema: pa.Schema | None = None
+        waiting: list[pa.RecordBatch] = []
+        for name, file in files.items():
+            for table in self._rows(name, file, window, variables, reference):
+                schema = schema or table.schema
+                waiting += _fitted(table, schema, file).to_batches()
+                if sum(batch.num_rows for batch in waiting) >= ROWS_AT_ONCE:
+                    yield from _joined(waiting)
+                    waiting = []
+        yield from _joined(waiting)
+
+    def signature(self, window: Window) -> str:
+        """A hash of how files are read, and of the names and contents of all parts of files that overlap `window`."""
+        marks = sorted(
+            f"{name} {mark.content} {mark.first} {mark.last}"
+            for name, file in self._index.look().items()
+            for mark in file.marks
+            if mark.range.overlaps(window)
+        )
+        return hashlib.sha256("\n".join([self._config.reading, *marks]).encode()).hexdigest()
+
+    def extent(self) -> Window | None:
+        """From the first to the last time of all files, with those of a damaged file as far as they are known."""
+        extents = [extent for file in self._index.look().values() if (extent := file.extent)]
+        return Window(min(e.start for e in extents), max(e.end for e in extents)) if extents else None
+
+    def problems(self) -> list[str]:
+        """A line for each file that cannot be read or is still being written, and for files with the same rows."""
+        files = self._index.look()
+        lines = [f"{file.path}: {file.error}" for file in files.values() if file.error]
+        lines += [f"{file.path}: is still being written" for file in files.values() if file.unsettled]
+        if not files:
+            lines.append(f"{self._config.path}: no file matches")
+        return lines + shared_times(files)
+
+    def changes(self, cursor: str | None) -> tuple[list[Window], str]:
+        """The ranges whose content differs from what it was when `cursor` was given out, and a new cursor.
+
+        Without a cursor these are the ranges of all files. They are not aligned to anything. A file that was changed,
+        mended or damaged counts with its old and its new times.
+        """
+        return changed_ranges(self._index.look(), self._config.reading, cursor)
+
+    def _variables(self) -> tuple[dict[str, CanonicalVariable], Layout]:
+        """The variables by column, and the layout of the file that they were completed from."""
+        layout, missing = self._reference()
+        variables: dict[str, CanonicalVariable] = {}
+        faults: list[str] = []
+        for stated in self._config.variables:
+            try:
+                variables[stated.column], _ = _completed(stated, layout.described.get(stated.column, Described()))
+            except ValueError as error:
+                faults.append(f"sources.{self.name}.variables: {stated.column!r}: {_reason(error)}")
+        if faults:
+            raise SourceError("\n".join([*faults, *missing]))
+        return variables, layout
+
+    def _reference(self) -> tuple[Layout, list[str]]:
+        """The layout of the first file that can be read, and why there is none, if so."""
+        if self._index.format_of(self._config.path) in ("csv", "parquet"):
+            return self._index.reader(self._config.path).layout(Path(self._config.path)), []
+        for file in self._index.look().values():
+            if not (file.error or file.unsettled):
+                with suppress(Unreadable):
+                    return self._index.layout(file), []
+        return Layout("", {}, self._config.metadata), [f"no file can tell more: {line}" for line in self.problems()]
+
+    def _rows(
+        self, name: str, file: File, window: Window, variables: dict[str, CanonicalVariable], reference: Layout
+    ) -> Iterator[pa.Table]:
+        reader = self._index.reader(file.path)
+        path = Path(file.path)
+        before = {part.place: part.before for part in file.overlapping(window)}
+        try:
+            shaping = self._shaping(self._index.layout(file), variables, reference)
+            for place, frame in reader.read(path, list(before), shaping.columns()):
+                frame = filed(timed(frame, shaping.layout.time, self._config.time), before[place])
+                before[place] = frame[FILED].to_physical()[-1] if frame.height else before[place]
+                shaped = shaping.shape(of_window(frame, window), name)
+                if shaped.height:
+                    yield shaped.to_arrow()
+        except Unreadable as error:
+            if is_as_it_was(file):
+                raise SourceError(f"{file.path}: {error}") from error
+        if not is_as_it_was(file):
+            raise SourceError(f"{file.path}: was changed while it was read; collect {window} again")
+
+    def _shaping(self, layout: Layout, variables: dict[str, CanonicalVariable], reference: Layout) -> Shaping:
+        """How a file becomes rows of the source. Raises Unreadable where it does not fit the other files."""
+        if layout.metadata.keys() != reference.metadata.keys():
+            raise Unreadable(
+                f"holds {', '.join(layout.metadata) or 'no descriptive column'}, where other files hold "
+                f"{', '.join(reference.metadata) or 'none'}; state `metadata`, or make a source of its own for the file"
+            )
+        conversions = {}
+        for stated in self._config.variables:
+            column, wanted = stated.column, variables[stated.column]
+            try:
+                variable, unit = _completed(stated, layout.described.get(column, Described()))
+                if variable.model_copy(update={"cf_unit": wanted.cf_unit}) != wanted:
+                    raise ValueError(
+                        f"is {variable.to_canonical_name()} here and {wanted.to_canonical_name()} in other files; "
+                        "state in the YAML what is right, or make a source of its own for the file"
+                    )
+                conversions[column] = (1.0, 0.0) if _is_text(variable) else _factors(unit, wanted)
+            except ValueError as error:
+                raise Unreadable(f"variable {column!r}: {_reason(error)}") from error
+        texts = frozenset(column for column, variable in variables.items() if _is_text(variable))
+        return Shaping(self._config, layout, conversions, texts, _flags(reference))
+
+
+def _completed(stated: FileVariable, said: Described) -> tuple[CanonicalVariable, str]:
+    """A variable from what the YAML states and what a file says of it, and the unit in the file.
+
+    Raises ValueError when neither says it, or CF or UDUNITS refuse it.
+    """
+    name = stated.standard_name or said.standard_name
+    if not name:
+        raise ValueError("has no standard_name in the file; state `standard_name` (x_... for what CF has no name for)")
+    unit = stated.unit or _meant(said.unit) or stated.cf_unit
+    if not unit:
+        raise ValueError("has no units in the file; state `unit` ('1' for a quantity without one)")
+    method = stated.method or said.method or "point"
+    variable = CanonicalVariable(
+        column=stated.column,
+        standard_name=_current(name),
+        cf_unit=stated.cf_unit or unit,
+        level=next((level for level in (stated.level, said.level) if level is not None), 0.0),
+        method=method,
+        period=stated.period or (said.period if method != "point" else None) or "PT0S",
+        dtype=stated.dtype,
+    )
+    errors = [problem.text for problem in check_variable(variable) if problem.severity == "error"]
+    if errors:
+        raise ValueError("; ".join(errors))
+    return variable, unit
+
+
+def _current(name: str) -> str:
+    """What CF calls today what it once called `name`."""
+    found = lookup(name)
+    return found.current[0] if found.kind == "alias" and len(found.current) == 1 else name
+
+
+def _meant(unit: str | None) -> str | None:
+    """What a file means by the name of a unit that UDUNITS misunderstands, such as "degrees Celsius"."""
+    return (suggest_unit(unit) or unit) if unit else None
+
+
+def _factors(unit: str, variable: CanonicalVariable) -> tuple[float, float]:
+    """Scale and offset from the file's unit to the dataset's; raises UnitError."""
+    try:
+        scale, offset = conversion(unit, variable.cf_unit)
+    except UnitError as error:
+        raise UnitError(f"its values are in {unit!r}, which cannot become {variable.cf_unit!r} ({error})") from error
+    is_difference = variable.method in _DIFFERENCES or lookup(variable.standard_name).is_difference
+    return scale, 0.0 if is_difference else offset
+
+
+def _is_text(variable: CanonicalVariable) -> bool:
+    return variable.dtype in ("string", "bool")
+
+
+def _flags(layout: Layout) -> tuple[str, ...]:
+    """The columns of quality flags that the files name for the variables and the YAML does not."""
+    flags = dict.fromkeys(flag for said in layout.described.values() for flag in said.flags)
+    return tuple(flag for flag in flags if flag not in layout.metadata and flag not in layout.described)
+
+
+def _reason(error: ValueError) -> str:
+    return error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+
+
+def _fitted(table: pa.Table, schema: pa.Schema | None, file: File) -> pa.Table:
+    try:
+        return table.cast(schema)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise SourceError(
+            f"{file.path}: its columns are of other types than those of files before it ({error}); write all files "
+            "with the same types"
+        ) from error
+
+
+def _joined(batches: Iterable[pa.RecordBatch]) -> list[pa.RecordBatch]:
+    """`batches` as one, so that many small files do not make many small pieces."""
+    found = list(batches)
+    return pa.Table.from_batches(found).combine_chunks().to_batches() if found else []

@@ -1,0 +1,278 @@
+"""The ledger in Redis 7: for platforms that run on more than one machine.
+
+Belongs here: how the records of a ledger lie in Redis, and the scripts that read and change several of them at once. Does
+not belong here: what follows from the records.
+
+    ionbeam:arrival, ionbeam:arrivals             the last place in the order of arrival; the place of each ingestion
+    ionbeam:raw:<source>:<window>                 a raw partition
+    ionbeam:readings                              ingestion metadata as JSON, by their hash
+    ionbeam:claim:<id>                            a claim, with the hash of its metadata
+    ionbeam:touching:<dataset>:<window>           the claims that touch a window, by arrival
+    ionbeam:touched:<id>                          the windows that a claim touches
+    ionbeam:due:<dataset>                         the windows that are due, by start
+    ionbeam:built:<dataset>                       the windows that have a revision, by start
+    ionbeam:revisions:<dataset>:<window>          the numbers of a window's revisions
+    ionbeam:revision:<dataset>:<window>:<number>  a revision
+    ionbeam:export:<dataset>:<window>:<format>    an export
+
+A <window> is ``<start>:<end>`` in microseconds since 1970. Every method is one Lua script or one command, thus a
+transaction. Scripts name keys that they find, so a Redis Cluster will not do; nothing expires.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import redis
+from redis.backoff import ExponentialBackoff
+from redis.retry import Retry
+
+from ionbeam_client.models import IngestionMetadata
+from ionbeam_dagster.domain.windows import EPOCH, Claim, Revision, Window
+from ionbeam_dagster.stores.ledger import BuiltRevision, ExportRecord, RawPartition
+
+_LOG = logging.getLogger(__name__)
+
+_ARRIVAL = """
+local place = redis.call('HGET', 'ionbeam:arrivals', ARGV[1])
+if not place then
+    place = redis.call('INCR', 'ionbeam:arrival')
+    redis.call('HSET', 'ionbeam:arrivals', ARGV[1], place)
+end
+return tonumber(place)
+"""
+
+_RECORD_CLAIM = """
+local id, dataset, arrival, reading, metadata, record = unpack(ARGV, 1, 6)
+redis.call('HSETNX', 'ionbeam:readings', reading, metadata)
+local known = redis.call('EXISTS', 'ionbeam:claim:' .. id) == 1
+redis.call('HSET', 'ionbeam:claim:' .. id, 'record', record, 'dataset', dataset, 'reading', reading)
+for i = 7, #ARGV do
+    redis.call('ZADD', 'ionbeam:touching:' .. dataset .. ':' .. ARGV[i], arrival, id)
+    redis.call('SADD', 'ionbeam:touched:' .. id, ARGV[i])
+    if not known then
+        redis.call('ZADD', 'ionbeam:due:' .. dataset, ARGV[i]:match('^[^:]+'), ARGV[i])
+    end
+end
+"""
+
+_CLAIMS = """
+local found = {}
+for i, id in ipairs(redis.call('ZRANGE', 'ionbeam:touching:' .. ARGV[1] .. ':' .. ARGV[2], 0, -1)) do
+    found[i] = redis.call('HGET', 'ionbeam:claim:' .. id, 'record')
+end
+return found
+"""
+
+_METADATA = """
+local seen, found = {}, {}
+for _, id in ipairs(ARGV) do
+    local reading = redis.call('HGET', 'ionbeam:claim:' .. id, 'reading')
+    if not seen[reading] then
+        seen[reading] = true
+        found[#found + 1] = redis.call('HGET', 'ionbeam:readings', reading)
+    end
+end
+return found
+"""
+
+_WITHDRAW = """
+local id = ARGV[1]
+local dataset = redis.call('HGET', 'ionbeam:claim:' .. id, 'dataset')
+for _, window in ipairs(redis.call('SMEMBERS', 'ionbeam:touched:' .. id)) do
+    local place = dataset .. ':' .. window
+    for _, number in ipairs(redis.call('ZRANGE', 'ionbeam:revisions:' .. place, 0, -1)) do
+        redis.call('HSET', 'ionbeam:revision:' .. place .. ':' .. number, 'intact', 0)
+    end
+    redis.call('ZADD', 'ionbeam:due:' .. dataset, window:match('^[^:]+'), window)
+    redis.call('ZREM', 'ionbeam:touching:' .. place, id)
+end
+redis.call('DEL', 'ionbeam:touched:' .. id, 'ionbeam:claim:' .. id)
+"""
+
+_RECORD_REVISION = """
+local dataset, window, number, record, intact = unpack(ARGV, 1, 5)
+local place = dataset .. ':' .. window
+redis.call('HSET', 'ionbeam:revision:' .. place .. ':' .. number, 'record', record, 'intact', intact)
+redis.call('ZADD', 'ionbeam:revisions:' .. place, number, number)
+redis.call('ZADD', 'ionbeam:built:' .. dataset, window:match('^[^:]+'), window)
+if redis.call('ZCARD', 'ionbeam:touching:' .. place) ~= #ARGV - 5 then return end
+for i = 6, #ARGV do
+    if not redis.call('ZSCORE', 'ionbeam:touching:' .. place, ARGV[i]) then return end
+end
+redis.call('ZREM', 'ionbeam:due:' .. dataset, window)
+"""
+
+_LATEST = """
+local dataset, found = ARGV[1], {}
+for i, window in ipairs(redis.call('ZRANGE', 'ionbeam:built:' .. dataset, ARGV[2], ARGV[3], 'BYSCORE')) do
+    local place = dataset .. ':' .. window
+    local number = redis.call('ZRANGE', 'ionbeam:revisions:' .. place, -1, -1)[1]
+    local kept = redis.call('HMGET', 'ionbeam:revision:' .. place .. ':' .. number, 'record', 'intact')
+    found[i] = {window, number, kept[1], kept[2]}
+end
+return found
+"""
+
+
+class LedgerError(Exception):
+    """Redis cannot be used; the message names the server, the reason and what to do."""
+
+
+class RedisLedger:
+    """A `Ledger` in the Redis database `url` (``redis://[user:password@]host:port/number``), which is its alone.
+
+    Making one connects to nothing. Methods raise LedgerError when Redis does not answer, or refuses; they may then be
+    called again, since none does a thing twice.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._client = redis.Redis.from_url(
+            url, decode_responses=True, socket_timeout=30, socket_connect_timeout=5, health_check_interval=30,
+            retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), 5),
+        )  # fmt: skip
+        address = urlsplit(url)
+        self._place = f"Redis at {address.hostname}:{address.port or 6379}{address.path}"
+        self._checked = False
+
+    def arrival_of(self, ingestion: str) -> int:
+        return int(self._run(_ARRIVAL, ingestion))
+
+    def record_raw(self, raw: RawPartition) -> None:
+        record = {
+            "ingestion": raw.ingestion, "path": str(raw.path), "rows": raw.rows, "signature": raw.signature,
+        }  # fmt: skip
+        with self._asked() as client:
+            client.hset(f"ionbeam:raw:{raw.source}:{_range(raw.window)}", mapping=record)
+
+    def raw(self, source: str, window: Window) -> RawPartition | None:
+        with self._asked() as client:
+            kept = client.hgetall(f"ionbeam:raw:{source}:{_range(window)}")
+        if not kept:
+            return None
+        return RawPartition(kept["ingestion"], source, window, Path(kept["path"]), int(kept["rows"]), kept["signature"])
+
+    def record_claim(self, claim: Claim, metadata: IngestionMetadata, touched: Sequence[Window]) -> None:
+        text = metadata.model_dump_json()
+        reading = sha256(text.encode()).hexdigest()
+        record = json.dumps(
+            [claim.id, claim.source, claim.dataset, _range(claim.swept), claim.arrival, claim.rows, claim.quarantined,
+             [_range(window) for window in claim.stray_windows]]
+        )  # fmt: skip
+        ranges = [_range(window) for window in touched]
+        self._run(_RECORD_CLAIM, claim.id, claim.dataset, claim.arrival, reading, text, record, *ranges)
+
+    def claims(self, dataset: str, window: Window) -> list[Claim]:
+        return [_claim(record) for record in self._run(_CLAIMS, dataset, _range(window))]
+
+    def metadata_of(self, claims: Sequence[Claim]) -> list[IngestionMetadata]:
+        found = self._run(_METADATA, *(claim.id for claim in claims))
+        return [IngestionMetadata.model_validate_json(text) for text in found]
+
+    def withdraw_claim(self, ingestion: str) -> None:
+        self._run(_WITHDRAW, ingestion)
+
+    def record_revision(self, built: BuiltRevision, made_of: Sequence[Claim]) -> None:
+        revision = built.revision
+        record = json.dumps([revision.inputs, str(built.path), _micros(built.built_at), built.facts])
+        place = (revision.dataset, _range(revision.window), revision.number)
+        self._run(_RECORD_REVISION, *place, record, int(revision.intact), *{claim.id for claim in made_of})
+
+    def latest_revision(self, dataset: str, window: Window) -> BuiltRevision | None:
+        start = _micros(window.start)
+        same_start = (_built(dataset, *kept) for kept in self._run(_LATEST, dataset, start, start))
+        return next((built for built in same_start if built.revision.window == window), None)
+
+    def revisions(self, dataset: str, start: datetime, end: datetime) -> list[BuiltRevision]:
+        kept = self._run(_LATEST, dataset, _micros(start), f"({_micros(end)}")
+        return sorted((_built(dataset, *one) for one in kept), key=lambda built: built.revision.window)
+
+    def due(self, dataset: str) -> list[Window]:
+        with self._asked() as client:
+            return [_window(text) for text in client.zrange(f"ionbeam:due:{dataset}", 0, -1)]
+
+    def record_export(self, export: ExportRecord) -> None:
+        record = {
+            "number": export.number,
+            "path": str(export.path) if export.path else "",
+            "facts": json.dumps(export.facts),
+        }
+        with self._asked() as client:
+            client.hset(_export_key(export.dataset, export.window, export.format), mapping=record)
+
+    def export(self, dataset: str, window: Window, format: str) -> ExportRecord | None:
+        with self._asked() as client:
+            kept = client.hgetall(_export_key(dataset, window, format))
+        if not kept:
+            return None
+        path = Path(kept["path"]) if kept["path"] else None
+        return ExportRecord(dataset, window, format, int(kept["number"]), path, json.loads(kept["facts"]))
+
+    def _run(self, script: str, *arguments: str | int) -> Any:
+        """Run a script; its text is sent once, and after that only its hash."""
+        with self._asked() as client:
+            return client.register_script(script)(args=arguments)
+
+    @contextmanager
+    def _asked(self) -> Iterator[redis.Redis]:
+        try:
+            self._check_once()
+            yield self._client
+        except redis.AuthenticationError as error:
+            raise LedgerError(f"{self._place}: {error}; mend user and password in redis.redis_url") from error
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            raise LedgerError(f"{self._place} does not answer ({error}); start it, or mend redis.redis_url") from error
+        except redis.RedisError as error:
+            raise LedgerError(f"{self._place} refuses: {error}") from error
+
+    def _check_once(self) -> None:
+        """Say it when this Redis may forget: without the append-only file, or when it may evict keys."""
+        if self._checked:
+            return
+        info = self._client.info()
+        if not info.get("aof_enabled"):
+            _LOG.warning("%s loses the ledger when it ends: set appendonly yes", self._place)
+        if info.get("maxmemory_policy", "noeviction") != "noeviction":
+            _LOG.warning("%s may drop parts of the ledger: set maxmemory-policy noeviction", self._place)
+        self._checked = True
+
+
+def _export_key(dataset: str, window: Window, format: str) -> str:
+    return f"ionbeam:export:{dataset}:{_range(window)}:{format}"
+
+
+def _micros(moment: datetime) -> int:
+    return (moment - EPOCH) // timedelta(microseconds=1)
+
+
+def _moment(micros: int) -> datetime:
+    return (EPOCH + timedelta(microseconds=micros)).astimezone(UTC)
+
+
+def _range(window: Window) -> str:
+    return f"{_micros(window.start)}:{_micros(window.end)}"
+
+
+def _window(text: str) -> Window:
+    start, end = text.split(":")
+    return Window(_moment(int(start)), _moment(int(end)))
+
+
+def _claim(record: str) -> Claim:
+    id, source, dataset, swept, arrival, rows, quarantined, strays = json.loads(record)
+    stray_windows = tuple(_window(stray) for stray in strays)
+    return Claim(id, source, dataset, _window(swept), arrival, rows, quarantined, stray_windows)
+
+
+def _built(dataset: str, window: str, number: str, record: str, intact: str) -> BuiltRevision:
+    inputs, path, built_at, facts = json.loads(record)
+    revision = Revision(dataset, _window(window), int(number), inputs, intact == "1")
+    return BuiltRevision(revision, Path(path), _moment(built_at), facts)

@@ -1,0 +1,164 @@
+"""Real Redis, InfluxDB 2 and S3 for tests: each on its own free loopback port and in its own temporary folder.
+
+Belongs here: starting and stopping the servers under the stores (deployments/servers/install brings them onto the
+machine). Does not belong here: the broker (servers.py), or any test.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from servers import free_port
+
+_BUILT = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ionbeam" / "servers" / "bin"
+_PATIENCE = 60.0  # seconds until a server that is started must answer
+
+
+class Process:
+    """A server that may be stopped, killed and started again with what it had on disk."""
+
+    def __init__(
+        self, command: Sequence[str | Path], folder: Path, healthy: Callable[[], bool], **environment: str
+    ) -> None:
+        self._command = command
+        self._output = folder / "output"
+        self._healthy = healthy
+        self._environment = os.environ | environment
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        with self._output.open("ab") as output:
+            self._process = subprocess.Popen(self._command, env=self._environment, stdout=output, stderr=output)
+        waited_until = time.monotonic() + _PATIENCE
+        while time.monotonic() < waited_until:
+            if self._process.poll() is not None:
+                break
+            with suppress(OSError):
+                if self._healthy():
+                    return
+            time.sleep(0.05)
+        self.stop(signal.SIGKILL)
+        raise RuntimeError(f"{self._command[0]} does not answer: {self._output.read_text()[-2000:]}")
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        """Stop it in good order, or, with SIGKILL, as a power cut would."""
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait(timeout=30)
+
+
+class Redis(NamedTuple):
+    process: Process
+    url: str
+
+
+class InfluxDB(NamedTuple):
+    process: Process
+    url: str
+    org: str
+    bucket: str
+    token: str
+
+
+class S3(NamedTuple):
+    process: Process
+    endpoint: str
+    access_key: str
+    secret_key: str
+    region: str
+
+
+@dataclass(frozen=True)
+class Missing(Exception):
+    """A server is not on this machine."""
+
+    reason: str
+
+
+def start_redis(folder: Path) -> Redis:
+    binary, port = _installed("redis-server"), free_port()
+    options = f"--port {port} --bind 127.0.0.1 --appendonly yes".split()
+
+    def healthy() -> bool:
+        answer = subprocess.run(["redis-cli", "-p", str(port), "ping"], capture_output=True, text=True)
+        return answer.stdout.strip() == "PONG"
+
+    process = Process([binary, *options, "--save", "", "--dir", folder], folder, healthy)
+    process.start()
+    return Redis(process, f"redis://127.0.0.1:{port}/0")
+
+
+def start_influxdb(folder: Path) -> InfluxDB:
+    binary, port = _installed("influxd"), free_port()
+    url = f"http://127.0.0.1:{port}"
+    places = ["--bolt-path", folder / "bolt", "--sqlite-path", folder / "sqlite", "--engine-path", folder / "engine"]
+    options = ["--http-bind-address", f"127.0.0.1:{port}", "--reporting-disabled", "--log-level", "error"]
+    process = Process([binary, *places, *options], folder, lambda: _answers(f"{url}/health"))
+    process.start()
+    made = {"username": "tests", "password": "tests-tests", "org": "ionbeam", "bucket": "first", "token": "secret"}
+    setup = urllib.request.Request(f"{url}/api/v2/setup", json.dumps(made).encode(), method="POST")
+    with urllib.request.urlopen(setup, timeout=30):
+        return InfluxDB(process, url, made["org"], made["bucket"], made["token"])
+
+
+def start_s3(folder: Path) -> S3:
+    binary, port = _installed("versitygw"), free_port()
+    (folder / "files").mkdir()
+    address, key, secret, region = f"127.0.0.1:{port}", "tests", "tests-secret", "us-east-1"
+    process = Process(
+        [binary, "--port", address, "--health", "/health", "--region", region, "posix", folder / "files"], folder,
+        lambda: _answers(f"http://{address}/health"), ROOT_ACCESS_KEY=key, ROOT_SECRET_KEY=secret,
+    )  # fmt: skip
+    process.start()
+    return S3(process, f"http://{address}", key, secret, region)
+
+
+def _installed(name: str) -> Path:
+    found = shutil.which(name, path=os.pathsep.join([str(_BUILT), os.environ["PATH"], "/usr/sbin"]))
+    if found is None:
+        raise Missing(f"{name} is not on this machine (make servers)")
+    return Path(found)
+
+
+def _answers(url: str) -> bool:
+    with suppress(urllib.error.URLError), urllib.request.urlopen(url, timeout=5) as answer:
+        return answer.status == 200
+    return False
+
+
+def _served(start, name: str, folders: pytest.TempPathFactory) -> Iterator:
+    try:
+        server = start(folders.mktemp(name))
+    except Missing as missing:
+        pytest.skip(missing.reason)
+    yield server
+    server.process.stop()
+
+
+@pytest.fixture(scope="session")
+def redis(tmp_path_factory) -> Iterator[Redis]:
+    yield from _served(start_redis, "redis", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def influxdb(tmp_path_factory) -> Iterator[InfluxDB]:
+    yield from _served(start_influxdb, "influxdb", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory) -> Iterator[S3]:
+    yield from _served(start_s3, "s3", tmp_path_factory)

@@ -1,0 +1,416 @@
+"""The client against a real RabbitMQ: processes that are killed, a broker that goes away, dead queues, big streams."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from client_samples import END, METADATA, SCHEMA, START, event, rows, until
+from servers import RabbitMQ
+
+from ionbeam_client import IonbeamClient, IonbeamClientConfig, cli, wire
+from ionbeam_client.amqp import AmqpTransport
+from ionbeam_client.models import IngestDataCommand, StartSourceCommand
+from ionbeam_client.transport import Outgoing
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "client"
+SPECIFICATION = Path(__file__).parents[2] / ".." / "shared" / "spec" / "ionbeam-client.md"
+
+
+@pytest.fixture
+def config(rabbitmq, tmp_path):
+    return IonbeamClientConfig(amqp_url=rabbitmq.url, state_path=tmp_path / "state", retry_delays=(0.1,), heartbeat=2)
+
+
+@asynccontextmanager
+async def connected(url):
+    transport = AmqpTransport(IonbeamClientConfig(amqp_url=url))
+    await transport.open()
+    await asyncio.wait_for(transport.connected(), 30)
+    yield transport
+    await transport.close()
+
+
+async def taken(transport, queue=wire.INGESTION):
+    """Everything that is in a queue."""
+    found = []
+    while (delivery := await transport.fetch(queue)) is not None:
+        found.append(delivery)
+        await delivery.ack()
+    return found
+
+
+async def announce(transport, message, headers=None):
+    body = wire.with_rows(message, SCHEMA, rows(3).to_batches())
+    await transport.broadcast(wire.DATASET_EXCHANGE, Outgoing(str(message.id), body, wire.ARROW, headers or {}))
+
+
+def run_python(program: str, *arguments: object, **environment: str) -> subprocess.Popen[str]:
+    folder = str(Path(__file__).parent)
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(program), *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": folder, **environment}, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def test_what_was_ingested_survives_the_death_of_the_process(rabbitmq, config):
+    program = """
+        import asyncio, sys
+        from client_samples import *
+        from ionbeam_client import IonbeamClient, IonbeamClientConfig
+
+        async def main():
+            config = IonbeamClientConfig(amqp_url="amqp://127.0.0.1:9/", state_path=sys.argv[1])
+            async with IonbeamClient(config) as client:
+                for i in range(1000):
+                    receipt = await client.ingest(rows(10 + i), METADATA, START, END)
+                    print(receipt.id, flush=True)
+        asyncio.run(main())
+    """
+    child = run_python(program, config.state_folder)
+    promised = [child.stdout.readline().strip() for _ in range(20)]
+    child.kill()
+    promised += child.stdout.read().split()
+    child.wait()
+
+    async def run():
+        async with connected(rabbitmq.url) as transport:
+            await taken(transport)
+            async with IonbeamClient(config) as client:
+                assert await client.flush(20)
+            arrived = [delivery.message_id for delivery in await taken(transport)]
+        assert arrived[: len(promised)] == promised and len(arrived) <= len(promised) + 1
+
+    asyncio.run(run())
+
+
+def test_a_handler_that_kills_its_process_is_not_called_for_ever(rabbitmq, config):
+    name = f"x{uuid4().hex[:8]}"
+    program = """
+        import os, sys
+        from ionbeam_client import IonbeamClient, IonbeamClientConfig
+
+        def die(start_time, end_time):
+            print("called", flush=True)
+            os.kill(os.getpid(), 9)
+
+        config = IonbeamClientConfig(amqp_url=sys.argv[1], state_path=sys.argv[2], retry_delays=(0,))
+        with IonbeamClient(config) as client:
+            client.register_trigger_handler(sys.argv[3], die)
+            client.run_forever()
+    """
+
+    async def run():
+        async with connected(rabbitmq.url) as transport:
+            command = StartSourceCommand(source_name=name, start_time=START, end_time=END)
+            await transport.publish(wire.source_queue(name), Outgoing(str(command.id), wire.json_body(command)))
+            for _ in range(2):
+                child = run_python(program, rabbitmq.url, config.state_folder, name)
+                assert await asyncio.to_thread(child.communicate, None, 30) == ("called\n", None)
+            child, dead = run_python(program, rabbitmq.url, config.state_folder, name), None
+            while dead is None and child.poll() is None:
+                dead = await transport.fetch(wire.source_queue(name).dead)
+                await asyncio.sleep(0.05)
+            child.terminate()
+            assert await asyncio.to_thread(child.communicate, None, 30) == ("", None)
+            assert dead.headers[wire.ERROR_HEADER] == "the process died in the handler"
+
+    asyncio.run(run())
+
+
+def test_a_broker_that_goes_away_loses_and_doubles_nothing(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    (tmp_path / "broker").mkdir()
+    server = RabbitMQ(tmp_path / "broker")
+    config = IonbeamClientConfig(amqp_url=server.url, state_path=tmp_path / "state", retry_delays=(0.1,))
+    called, sent = [], []
+
+    async def run():
+        client, all_announced = IonbeamClient(config), asyncio.Event()
+
+        @client.register_export_handler("x")
+        async def export(event, batch_stream):
+            called.append(event.id)
+            await all_announced.wait()
+            if len(called) == 3:
+                await asyncio.to_thread(server.kill)  # in the middle of a call
+
+        async with client:
+            sent.append((await client.ingest(rows(1), METADATA, START, END)).id)
+            assert not await client.wait_until_connected(0.5)
+            await asyncio.to_thread(server.start)
+            await until(lambda: client._outbox.count() == 0)
+            sent.extend([(await client.ingest(rows(i), METADATA, START, END)).id for i in range(2, 30)])
+            announced = [event(hour=hour) for hour in range(5)]
+            async with connected(server.url) as transport:
+                for message in announced:
+                    await announce(transport, message)
+            all_announced.set()
+            await until(lambda: server.down)
+            sent.extend([(await client.ingest(rows(i), METADATA, START, END)).id for i in range(30, 60)])
+            await asyncio.to_thread(server.start)
+            await until(lambda: client._outbox.count() == 0 and len(set(called)) == 5)
+            async with connected(server.url) as transport:
+                arrived = {delivery.message_id for delivery in await taken(transport)}
+                assert arrived == {str(id) for id in sent}
+            assert called == [message.id for message in announced]
+
+    try:
+        asyncio.run(run())
+    finally:
+        server.close()
+    told = [record for record in caplog.records if record.name == "ionbeam_client"]
+    assert not any(record.exc_info for record in told)
+    assert not [record for record in caplog.records if record.name.startswith(("aiormq", "aio_pika", "asyncio"))]
+    assert 3 <= len(told) <= 12
+
+
+def test_a_queue_that_is_deleted_is_there_again(rabbitmq, config):
+    async def run():
+        client, called = IonbeamClient(config), []
+        name = f"x{uuid4().hex[:8]}"
+        client.register_export_handler(name, lambda event, batch_stream: called.append(event.id))
+        async with client, connected(rabbitmq.url) as transport:
+            await client.wait_until_connected(10)
+            await until(lambda: client._engine._transport._consuming)
+            channel = await transport._channel("fetch")
+            await channel.queue_delete(wire.exporter_queue(name).name)
+            message = event()
+            deadline = time.monotonic() + 15
+            while not called and time.monotonic() < deadline:
+                await announce(transport, message)
+                await asyncio.sleep(0.2)
+            assert called == [message.id]
+
+    asyncio.run(run())
+
+
+def test_a_handler_that_blocks_longer_than_the_heartbeat_keeps_its_connection(rabbitmq, config, caplog):
+    caplog.set_level(logging.INFO, "ionbeam_client")
+
+    async def run():
+        client, called = IonbeamClient(config.model_copy(update={"heartbeat": 1})), []
+        name = f"slow{uuid4().hex[:8]}"
+
+        @client.register_trigger_handler(name)
+        async def fetch(start_time, end_time):
+            called.append(start_time)
+            time.sleep(4)
+
+        async with client, connected(rabbitmq.url) as transport:
+            command = StartSourceCommand(source_name=name, start_time=START, end_time=END)
+            await transport.publish(wire.source_queue(name), Outgoing(str(command.id), wire.json_body(command)))
+            await until(lambda: called and not client.busy)
+        assert called == [START]
+
+    asyncio.run(run())
+    assert not [record for record in caplog.records if "lost" in record.message]
+
+
+def test_dead_messages_are_shown_sent_back_and_dropped(rabbitmq, config, capsys):
+    name = f"x{uuid4().hex[:8]}"
+    queue, works = wire.exporter_queue(name), []
+    messages = [event(hour=hour) for hour in range(3)]
+
+    def command(*arguments: str) -> str:
+        assert cli.main(["--amqp-url", rabbitmq.url, "--state-path", str(config.state_folder), *arguments]) == 0
+        return capsys.readouterr().out
+
+    def export(event, batch_stream):
+        if not works:
+            raise ValueError("the disk is full")
+        works.append(event.id)
+
+    async def serve(publish, until_this):
+        client = IonbeamClient(config)
+        client.register_export_handler(name, export)
+        async with client, connected(rabbitmq.url) as transport:
+            await until(lambda: client._engine._transport._consuming)
+            for message in publish:
+                await announce(transport, message)
+                await transport.publish(queue, Outgoing("poison", b"?"))
+            await until(lambda: until_this(client) and not client.busy)
+
+    asyncio.run(serve(messages[:1], lambda client: client._inbox.counts()[queue.name] == {"parked": 1}))
+    asyncio.run(serve(messages[1:], lambda client: client._inbox.counts()[queue.name] == {"parked": 3}))
+    listed = command("dead", "list")
+    assert listed.count("the disk is full") == 3 and "neither JSON nor" in listed and "6 dead messages" in listed
+    shown = command("dead", "show", str(messages[0].id))
+    assert "Traceback" in shown and "example_weather" in shown and "x-ionbeam-attempts: 2" in shown
+    command("dead", "drop", "poison", "--exporter", name)
+    assert cli.main(["--amqp-url", rabbitmq.url, "dead", "drop", "poison", "--exporter", name]) == 1
+    command("dead", "requeue", str(messages[0].id))
+    assert "2 dead messages" in command("dead", "requeue", "--all", "--exporter", name)
+    works.append("mended")
+    asyncio.run(serve([], lambda client: len(works) == 4))
+    assert works[1:] == [message.id for message in messages]
+    assert "0 dead messages" in command("dead", "list")
+
+
+def test_the_outbox_is_listed_exported_and_flushed(rabbitmq, config, capsys, tmp_path):
+    away = ["--amqp-url", "amqp://127.0.0.1:9/", "--state-path", str(config.state_folder)]
+
+    async def ingest():
+        settings = {"amqp_url": "amqp://127.0.0.1:9/", "close_timeout": 0.0}
+        async with IonbeamClient(config.model_copy(update=settings)) as client:
+            return await client.ingest(rows(10), METADATA, START, END)
+
+    receipt = asyncio.run(ingest())
+    assert cli.main([*away, "outbox", "list"]) == 0
+    assert f"{receipt.id}  10 rows" in capsys.readouterr().out
+    assert cli.main([*away, "outbox", "export", str(tmp_path / "stick")]) == 0
+    carried = wire.decode(IngestDataCommand, (tmp_path / "stick" / f"{receipt.id}.arrow").read_bytes())
+    assert pa.Table.from_batches(wire.batches(carried.rows)).equals(rows(10))
+    assert cli.main([*away, "outbox", "flush", "--timeout", "0.5"]) == 1
+    assert cli.main(["--amqp-url", rabbitmq.url, *away[2:], "outbox", "flush", "--timeout", "20"]) == 0
+    assert "everything is sent" in capsys.readouterr().out
+
+
+def test_memory_does_not_grow_with_the_stream(rabbitmq, tmp_path):
+    program = """
+        import asyncio, resource, sys
+        import numpy as np, pyarrow as pa
+        from client_samples import *
+        from ionbeam_client import IonbeamClient, IonbeamClientConfig
+
+        def stream(count):
+            rng = np.random.default_rng(0)
+            base = rows(10_000)
+            for _ in range(count // 10_000):
+                yield base.set_column(3, SCHEMA.field("t"), pa.array(rng.normal(size=10_000)))
+
+        async def main():
+            config = IonbeamClientConfig(amqp_url=sys.argv[1], state_path=sys.argv[2], close_timeout=0)
+            async with IonbeamClient(config) as client:
+                for count in (200_000, 2_000_000):
+                    receipt = await client.ingest(stream(count), METADATA, START, END)
+                    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+                    print(receipt.rows, receipt.bytes, peak, flush=True)
+        asyncio.run(main())
+    """
+    child = run_python(program, "amqp://127.0.0.1:9/", tmp_path / "state")
+    output, _ = child.communicate(timeout=60)
+    small, large = ([int(word) for word in line.split()] for line in output.splitlines())
+    assert large[0] == 2_000_000 and large[1] > 9 * small[1]
+    assert large[2] - small[2] < 40, f"peak memory went from {small[2]} to {large[2]} MB"
+
+
+@asynccontextmanager
+async def at_port_5672(url):
+    """The broker's own port, at which the programs of the specification expect it."""
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", 5672)) == 0:
+            pytest.skip("something else listens on port 5672")
+    port = int(re.search(r":(\d+)/", url)[1])
+
+    async def forward(reader, writer):
+        there, back = await asyncio.open_connection("127.0.0.1", port)
+
+        async def pump(source, target):
+            while data := await source.read(65536):
+                target.write(data)
+            target.close()
+
+        await asyncio.gather(pump(reader, back), pump(there, writer), return_exceptions=True)
+
+    server = await asyncio.start_server(forward, ["127.0.0.1", "::1"], 5672)
+    yield
+    server.close()
+
+
+@pytest.mark.skipif(not SPECIFICATION.exists(), reason="the specification is not here")
+def test_the_examples_are_the_programs_of_the_specification():
+    programs = re.findall(r"```python\n(.*?)```", SPECIFICATION.read_text(), re.DOTALL)[1:]
+    names = ("basic_ingestion", "scheduled_ingestion", "export", "filtered_export")
+    assert len(programs) == len(names)
+    for name, program in zip(names, programs, strict=True):
+        assert program in (EXAMPLES / f"{name}.py").read_text(), name
+
+
+def test_the_four_programs_run_against_a_platform(rabbitmq, tmp_path):
+    """The platform is stood in for: it takes commands, triggers a source, and publishes what it got as datasets."""
+
+    def start(name):
+        (tmp_path / name).mkdir()
+        return subprocess.Popen(
+            [sys.executable, EXAMPLES / f"{name}.py"], cwd=tmp_path / name,
+            env={**os.environ, "IONBEAM_STATE_PATH": str(tmp_path / name / "state")},
+        )  # fmt: skip
+
+    def exported():
+        return sorted((tmp_path / "export" / "exported").glob("*.parquet"))
+
+    async def run():
+        async with at_port_5672(rabbitmq.url), connected(rabbitmq.url) as platform:
+            await taken(platform)
+            asked = StartSourceCommand(source_name="my_source", start_time=START, end_time=START + timedelta(hours=2))
+            await platform.publish(wire.source_queue("my_source"), Outgoing(str(asked.id), wire.json_body(asked)))
+            for exporter in ("my_exporter", "netatmo_exporter"):  # their queues are declared by either side
+                assert await platform.fetch(wire.exporter_queue(exporter)) is None
+            programs = [start(name) for name in ("basic_ingestion", "scheduled_ingestion", "export", "filtered_export")]
+            try:
+                commands = {}
+                deadline = time.monotonic() + 40
+                while len(commands) < 2:
+                    assert time.monotonic() < deadline
+                    for delivery in await taken(platform):
+                        decoded = wire.decode(IngestDataCommand, delivery.body)
+                        commands[decoded.message.end_time] = pa.Table.from_batches(wire.batches(decoded.rows))
+                    await asyncio.sleep(0.05)
+                day, asked_for = commands[END], commands[START + timedelta(hours=2)]
+                assert day["air_temperature__degC__2__point__PT0S"].to_pylist() == [20 + i * 0.5 for i in range(24)]
+                assert (day.num_rows, asked_for.num_rows) == (24, 12)
+                for dataset, table in (("example_weather", day), ("netatmo", asked_for)):
+                    message = event(dataset=dataset)
+                    body = wire.with_rows(message, table.schema, table.to_batches())
+                    await platform.broadcast(wire.DATASET_EXCHANGE, Outgoing(str(message.id), body, wire.ARROW))
+                database = tmp_path / "filtered_export" / "exported.sqlite"
+                await until(lambda: len(exported()) == 2 and database.exists() and database.stat().st_size, timeout=40)
+                assert programs[0].wait(20) == 0
+            finally:
+                for program in programs:
+                    program.terminate()
+                    program.wait(20)
+            assert {file.name.rsplit("_", 1)[0]: pq.read_table(file).num_rows for file in exported()} == {
+                "example_weather": 24,
+                "netatmo": 12,
+            }
+            return database
+
+    import sqlite3
+
+    database = asyncio.run(run())
+    assert sqlite3.connect(database).execute("SELECT count(*) FROM observations").fetchone() == (12,)
+
+
+def test_run_forever_stops_cleanly_on_sigterm(rabbitmq, tmp_path):
+    program = """
+        import sys
+        from client_samples import *
+        from ionbeam_client import IonbeamClient, IonbeamClientConfig
+
+        with IonbeamClient(IonbeamClientConfig(amqp_url=sys.argv[1], state_path=sys.argv[2])) as client:
+            print(client.ingest(rows(5), METADATA, START, END).id, flush=True)
+            client.run_forever()
+        print("stopped", flush=True)
+    """
+    child = run_python(program, rabbitmq.url, tmp_path / "state")
+    assert child.stdout.readline()
+    time.sleep(0.5)
+    child.send_signal(signal.SIGTERM)
+    assert child.communicate(timeout=20)[0] == "stopped\n" and child.returncode == 0

@@ -1,0 +1,162 @@
+"""A range of a source through Dagster in this process: what is done, what is recorded, and what is not done again."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import dagster as dg
+import polars as pl
+import pytest
+from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
+from told import HOUR, QUARTER, START, key, window
+
+from ionbeam_dagster.definitions import platform_definitions
+from ionbeam_dagster.orchestration.home import ensure_home
+from ionbeam_dagster.orchestration.partitions import dataset_partitions, source_partitions
+from ionbeam_dagster.orchestration.resources import WatchedPlatform
+from ionbeam_dagster.orchestration.runs import run_range
+
+pytestmark = pytest.mark.filterwarnings("ignore::dagster.BetaWarning", "ignore::dagster.PreviewWarning")
+
+TOLD = "  told: {start: 2026-06-21T00:00:00Z}"
+
+
+def materialised(instance, platform, *asset: str) -> set[str]:
+    settings = platform.config.sources["told"]
+    dataset = platform.config.datasets["told"]
+    fine = asset[1] in ("raw", "observations")
+    partitions = source_partitions(settings, dataset) if fine else dataset_partitions(dataset)
+    status = get_and_update_asset_status_cache_value(instance, dg.AssetKey(asset), partitions)
+    return set(status.deserialize_materialized_partition_subsets(partitions).get_partition_keys())
+
+
+def failed(instance, platform, *asset: str) -> set[str]:
+    settings = platform.config.sources["told"]
+    partitions = source_partitions(settings, platform.config.datasets["told"])
+    status = get_and_update_asset_status_cache_value(instance, dg.AssetKey(asset), partitions)
+    return set(status.deserialize_failed_partition_subsets(partitions).get_partition_keys())
+
+
+def test_a_range_goes_all_the_way_and_a_second_time_there_is_nothing_to_do(platform_with, instance):
+    platform = platform_with(TOLD)
+    seen, planned = [], {}
+
+    results = run_range(
+        platform, "told", START, START + 2 * HOUR, instance,
+        on_window=lambda asset, window, failure: seen.append((asset, window)),
+        on_plan=lambda asset, windows: planned.update({asset: windows}),
+    )  # fmt: skip
+
+    assert [r.failure for r in results if r.failure] == []
+    done = Counter(result.asset for result in results)
+    assert done == {"told/raw": 8, "told/observations": 8, "told/dataset": 2, "told/odb": 2, "told/pygeoapi": 2}
+    assert planned == dict(done)
+    assert seen == [(result.asset, result.window) for result in results]
+    assert materialised(instance, platform, "told", "pygeoapi") == {key("00:00"), key("01:00")}
+    exported = pl.read_parquet(platform.export_path("told", "pygeoapi", window("01:00", HOUR)))
+    assert exported.height == 8
+    assert {run.job_name for run in instance.get_runs()} == {"told__collect", "told__build"}
+
+    runs_before = len(instance.get_runs())
+    assert run_range(platform, "told", START, START + 2 * HOUR, instance) == []
+    assert len(instance.get_runs()) == runs_before
+
+
+def test_a_window_that_fails_in_the_middle_takes_no_other_with_it(platform_with, instance):
+    platform = platform_with(TOLD)
+    platform.sources["told"].failing = {key("00:15")}
+
+    results = run_range(platform, "told", START, START + HOUR, instance)
+
+    failures = [(r.asset, r.window, r.failure) for r in results if r.failure]
+    assert failures == [("told/raw", window("00:15"), "no answer for 20260621T001500")]
+    all_keys = {key(f"00:{minute:02}") for minute in range(0, 60, 15)}
+    assert materialised(instance, platform, "told", "raw") == all_keys - {key("00:15")}
+    assert failed(instance, platform, "told", "raw") == {key("00:15")}
+    assert materialised(instance, platform, "told", "observations") == all_keys - {key("00:15")}
+    # the retries asked only for the window that had failed
+    fetched = Counter(platform.sources["told"].fetched)
+    assert fetched.pop(key("00:15")) == 3
+    assert set(fetched.values()) == {1}
+    latest = platform.ledger.latest_revision("told", window("00:00", HOUR))
+    assert latest.facts["gaps"] == [["2026-06-21T00:15:00+00:00", "2026-06-21T00:30:00+00:00"]]
+
+    platform.sources["told"].failing = set()
+    mended = run_range(platform, "told", START, START + HOUR, instance)
+
+    assert [(r.asset, r.window.key) for r in mended] == [
+        ("told/raw", key("00:15")), ("told/observations", key("00:15")),
+        ("told/dataset", key("00:00")), ("told/odb", key("00:00")), ("told/pygeoapi", key("00:00")),
+    ]  # fmt: skip
+    latest = platform.ledger.latest_revision("told", window("00:00", HOUR))
+    assert latest.revision.number == 2
+    assert latest.facts["complete"]
+
+
+def test_a_lost_raw_partition_is_collected_again_and_only_its_hour_is_rebuilt_to_the_same_bytes(
+    platform_with, instance
+):
+    platform = platform_with(TOLD)
+    run_range(platform, "told", START, START + 2 * HOUR, instance)
+    built = platform.ledger.latest_revision("told", window("00:00", HOUR)).path
+    before = built.read_bytes()
+    platform.ledger.raw("told", window("00:30")).path.unlink()
+
+    results = run_range(platform, "told", START, START + 2 * HOUR, instance)
+
+    assert {(r.asset, r.window.key) for r in results} == {
+        ("told/raw", key("00:30")), ("told/observations", key("00:30")),
+        ("told/dataset", key("00:00")), ("told/odb", key("00:00")), ("told/pygeoapi", key("00:00")),
+    }  # fmt: skip
+    assert platform.ledger.latest_revision("told", window("00:00", HOUR)).revision.number == 1
+    assert built.read_bytes() == before
+
+
+def test_a_step_that_succeeds_when_tried_again_records_every_window_with_its_own_metadata(platform_with, instance):
+    platform = platform_with(TOLD)
+    platform.sources["told"].failing_once = {key("00:15")}
+
+    results = run_range(platform, "told", START, START + 3 * QUARTER, instance)
+
+    assert [r.failure for r in results if r.failure] == []
+    records = instance.fetch_materializations(dg.AssetKey(["told", "raw"]), limit=10).records
+    latest = {r.partition_key: r.asset_materialization.metadata for r in reversed(records)}
+    assert latest.keys() == {key("00:00"), key("00:15"), key("00:30")}
+    uris = {metadata["dagster/uri"].value for metadata in latest.values()}
+    assert len(uris) == 3
+    assert all(metadata["dagster/partition_row_count"].value == 2 for metadata in latest.values())
+
+
+def test_home_is_made_once_and_is_one_that_dagster_takes(tmp_path):
+    home = ensure_home(tmp_path / "home")
+    settings = home / "dagster.yaml"
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        assert not instance.telemetry_enabled
+        assert instance.run_monitoring_enabled
+    settings.write_text("telemetry: {enabled: false}")
+    ensure_home(home)
+    assert settings.read_text() == "telemetry: {enabled: false}"
+
+
+def test_definitions_name_every_asset_job_and_sensor(platform_with):
+    platform = platform_with(
+        TOLD + "\n  told_changes: {start: 2026-06-21T00:00:00Z}\n"
+        "  push: {type: told, kind: external, dataset: both}\n  pull: {type: told, dataset: both, exports: [odb]}",
+        automation="{enabled: false}",
+    )
+    defs = platform_definitions(WatchedPlatform(platform))
+    dg.Definitions.validate_loadable(defs)
+    graph = defs.resolve_asset_graph()
+    assert {asset.to_user_string() for asset in graph.get_all_asset_keys()} == {
+        "told/raw", "told/observations", "told/dataset", "told/odb", "told/pygeoapi",
+        "told_changes/raw", "told_changes/observations", "told_changes/dataset", "told_changes/odb",
+        "told_changes/pygeoapi", "push/raw", "push/observations", "pull/raw", "pull/observations",
+        "both/dataset", "both/odb",
+    }  # fmt: skip
+    assert not graph.get(dg.AssetKey(["push", "raw"])).is_materializable
+    assert graph.get(dg.AssetKey(["both", "dataset"])).parent_keys == {
+        dg.AssetKey(["push", "observations"]), dg.AssetKey(["pull", "observations"])
+    }  # fmt: skip
+    repository = defs.get_repository_def()
+    assert {"told__collect", "told__build", "both__build", "push__collect"} <= set(repository.job_names)
+    assert {sensor.name for sensor in repository.sensor_defs} == {"automation", "told_changes__changes"}

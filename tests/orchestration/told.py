@@ -1,0 +1,83 @@
+"""A source that does as a test tells it, and names for times of its first day."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pyarrow as pa
+
+from ionbeam_client.models import (
+    CanonicalVariable,
+    DataIngestionMap,
+    DatasetMetadata,
+    IngestionMetadata,
+    MetadataVariable,
+)
+from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.sources import Source, SourceConfig, SourceError
+
+QUARTER, HOUR = timedelta(minutes=15), timedelta(hours=1)
+START = datetime(2026, 6, 21, tzinfo=UTC)
+TEMPERATURE = CanonicalVariable(column="t", standard_name="air_temperature", cf_unit="degC", level=2.0)
+
+
+class Told(Source):
+    """Gives two temperatures a window; a test tells which windows fail, and how much warmer others come now."""
+
+    Config = SourceConfig
+    default_window = QUARTER
+    default_span = HOUR
+
+    def __init__(self, name: str, config: SourceConfig) -> None:
+        super().__init__(name, config)
+        self.failing: set[str] = set()
+        self.failing_once: set[str] = set()
+        self.warmer: dict[str, float] = {}
+        self.fetched: list[str] = []
+        self.latitude = 52.0
+
+    @property
+    def metadata(self) -> IngestionMetadata:
+        described = [MetadataVariable(column="station_id")]
+        columns = DataIngestionMap(canonical_variables=[TEMPERATURE], metadata_variables=described)
+        dataset = DatasetMetadata(name=self.config.dataset or self.name, aggregation_span=HOUR)
+        return IngestionMetadata(dataset=dataset, ingestion_map=columns)
+
+    def fetch(self, window: Window) -> Iterator[pa.RecordBatch]:
+        self.fetched.append(window.key)
+        refused = window.key in self.failing_once
+        self.failing_once.discard(window.key)
+        if refused or window.key in self.failing:
+            raise SourceError(f"no answer for {window.key}")
+        yield pa.RecordBatch.from_pydict(
+            {
+                "datetime": pa.array([window.start, window.start], pa.timestamp("us", tz="UTC")),
+                "lat": [self.latitude, self.latitude + 1],
+                "lon": [4.0, 5.0],
+                "station_id": ["a", "b"],
+                "t": [10.0 + self.warmer.get(window.key, 0.0), 11.0],
+            }
+        )
+
+
+class ToldChanges(Told):
+    """The same, but it says itself which ranges changed, as sources of files do."""
+
+    def __init__(self, name: str, config: SourceConfig) -> None:
+        super().__init__(name, config)
+        self.changed: list[Window] = []
+
+    def changes(self, cursor: str | None) -> tuple[list[Window], str]:
+        seen = int(cursor or 0)
+        return self.changed[seen:], str(len(self.changed))
+
+
+def key(text: str) -> str:
+    """The partition key of a time on the first day: ``key("03:05")``."""
+    return f"20260621T{text.replace(':', '')}00"
+
+
+def window(text: str, span: timedelta = QUARTER) -> Window:
+    start = datetime.strptime(key(text), "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
+    return Window(start, start + span)

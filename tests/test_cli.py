@@ -1,0 +1,83 @@
+"""The command line as a person uses it: a small network run twice, looked at, and told off."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from ionbeam_dagster.cli import app
+from ionbeam_dagster.config import CONFIG_VARIABLE
+
+NETWORK = """
+state_path: state
+sources:
+  scheduler: {windows: [{source_name: ioncannon, window_size: PT5M}]}
+  ioncannon: {num_stations: 12, start: 2026-06-21, aggregation_span: PT1H}
+"""
+RANGE = ["--from", "2026-06-21T06:00Z", "--to", "2026-06-21T07:00Z"]
+
+
+@pytest.fixture
+def ionbeam(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
+    monkeypatch.setenv(CONFIG_VARIABLE, "")
+    Path("network.yaml").write_text(NETWORK)
+
+    def run(*arguments: str, config: str = "network.yaml"):
+        return CliRunner().invoke(app, ["--config", config, *arguments])
+
+    return run
+
+
+def test_a_range_is_run_once_shown_and_not_made_again(ionbeam):
+    first = ionbeam("run", "ioncannon", *RANGE)
+    assert first.exit_code == 0, first.output
+    assert "2026-06-21 06:00-07:00" in first.output and "144" in first.output
+    (odb,) = Path("data-projections/odb").rglob("*.odb")
+    (geoparquet,) = Path("data-projections/pygeoapi").rglob("*.parquet")
+    (dataset,) = Path("data").rglob("*.parquet")
+    assert Path("ioncannon.png").read_bytes().startswith(b"\x89PNG")
+    before = {path: path.stat().st_mtime_ns for path in (odb, geoparquet, dataset)}
+
+    second = ionbeam("run", "ioncannon", *RANGE)
+    assert second.exit_code == 0 and "Nothing to do" in second.output
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+    shown = ionbeam("status").output
+    assert "built" in shown and "odb, pygeoapi" in shown
+
+    assert "air_temperature" in ionbeam("export", "show", str(dataset)).output
+    assert "varno 39" in ionbeam("export", "show", str(odb)).output
+    assert "GeoParquet export" in ionbeam("export", "show", str(geoparquet)).output
+    raw = next(Path("data-raw").rglob("*.parquet"))
+    assert "raw partition" in ionbeam("export", "show", str(raw)).output
+
+
+def test_config_check_says_where_variables_go_and_why_some_do_not(ionbeam):
+    told = ionbeam("config", "check")
+    assert told.exit_code == 0, told.output
+    assert "odb varno 39" in told.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["run", "ioncannon"], "say which range with --from and --to"),
+        (["run", "ioncannon", "--from", "yesterday"], "--from 'yesterday' is not an ISO 8601 time"),
+        (["run", "nobody", *RANGE], "has no source 'nobody'; it has ioncannon"),
+        (["run", "ioncannon", "--from", "2026-06-22", "--to", "2026-06-21"], "must be later than"),
+        (["export", "show", "network.yaml"], "neither Parquet nor ODB-2"),
+        (["export", "show", "absent.odb"], "No such file"),
+    ],
+)
+def test_a_mistake_is_told_in_a_sentence(ionbeam, arguments, told):
+    result = ionbeam(*arguments)
+    assert result.exit_code == 1 and told in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_a_faulty_configuration_is_told_with_its_key(ionbeam):
+    Path("faulty.yaml").write_text("ioncannon: {num_statoins: 3}\n")
+    result = ionbeam("status", config="faulty.yaml")
+    assert result.exit_code == 1 and "ioncannon.num_statoins: this key is not known" in result.stderr
