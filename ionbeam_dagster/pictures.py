@@ -49,6 +49,7 @@ BIN_WIDTHS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 108
 Extent = tuple[float, float, float, float]  # west, east, south, north in degrees; east may be beyond 180
 COASTLINE = Path(__file__).parent / "domain" / "tables" / "coastline.npz"
 
+SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 INK, FAINT, SEA, LAND = "#1f2937", "#6b7280", "#e8f0f6", "#fbfaf6"
 CURVES = ("#b91c1c", "#1d4ed8", "#0f766e")
 SHOWN_FIRST = (
@@ -303,7 +304,7 @@ def _shown(variable: CanonicalVariable) -> tuple[str, float, float]:
         return "hPa", 0.01, 0.0
     if unit == "1" and name == "relative_humidity":
         return "%", 100.0, 0.0
-    raised = re.sub(r"(?<=[A-Za-z])-?\d", lambda power: power.group().translate(str.maketrans("-123", "⁻¹²³")), unit)
+    raised = re.sub(r"(?<=[A-Za-z])-?\d", lambda power: power.group().translate(SUPERSCRIPT), unit)
     return ("" if unit == "1" else raised), 1.0, 0.0
 
 

@@ -147,7 +147,11 @@ class OdbExporter:
         return ExportPlan(mapped, left_out)
 
     def export(self, dataset_file: Path, target: Path) -> ExportReport:
-        """Write `target` from a dataset file; see `exporters.Exporter`. `seen` is what was read in the new file."""
+        """Write `target` from a dataset file; see `exporters.Exporter`.
+
+        `seen` tells the rows and the mean of each varno as they were read in the new file, and the bounds of what was
+        written; what had to be changed or left out; and who read it.
+        """
         from codc import ODCException
 
         try:
@@ -284,6 +288,67 @@ def _why_better(best: tuple[Any, ...], rank: tuple[Any, ...]) -> str:
     )[differs]
 
 
+# What stations are called.
+
+
+class _StationIds:
+    """What stations are called in `statid`: at most 16 ASCII characters, the same for a station in every window.
+
+    A longer id loses its separators (``70:ee:50:12:34:56`` is ``70ee50123456``), and where that is not enough, or it
+    has letters that ASCII has nothing for, it becomes 16 hexadecimal digits of its SHA-256. A station without an id is
+    called by its position, in units of 1e-5 degrees from the south pole and the date line.
+    """
+
+    def __init__(self) -> None:
+        self._changed: dict[str, bytes] = {}
+        self._unnamed = False
+
+    def of(self, names: pa.Array, lat: npt.NDArray[np.float64], lon: npt.NDArray[np.float64]) -> npt.NDArray[np.bytes_]:
+        """The ids for an array of names, nulls included."""
+        names = names.cast(pa.string())
+        encoded = pc.dictionary_encode(pc.if_else(pc.equal(names, ""), None, names))
+        fitting = np.array([self._fit(name) for name in encoded.dictionary.to_pylist()], f"S{STATION_ID_WIDTH}")
+        number = encoded.indices.fill_null(-1).to_numpy()
+        unnamed = number < 0
+        if not unnamed.any():
+            return np.asarray(fitting[number])
+        self._unnamed = True
+        ids = np.empty(len(number), f"S{STATION_ID_WIDTH}")
+        ids[~unnamed] = fitting[number[~unnamed]]
+        ids[unnamed] = _position_ids(lat[unnamed], lon[unnamed])
+        return ids
+
+    def facts(self) -> dict[str, object]:
+        shared = len(self._changed) - len(set(self._changed.values()))
+        facts: dict[str, object] = {"station ids changed": len(self._changed)}
+        facts |= {"station ids shared by several stations": shared} if shared else {}
+        return facts | ({"stations without an id": "called by their position"} if self._unnamed else {})
+
+    def _fit(self, name: str) -> bytes:
+        if len(name) <= STATION_ID_WIDTH and name.isascii() and name.isprintable():
+            return name.encode()
+        if name not in self._changed:
+            self._changed[name] = _fitting(name)
+        return self._changed[name]
+
+
+def _fitting(name: str) -> bytes:
+    plain = "".join(letter for letter in unicodedata.normalize("NFKD", name) if not unicodedata.combining(letter))
+    if len(plain) > STATION_ID_WIDTH:
+        plain = plain.translate({ord(separator): None for separator in ":-_ "})
+    if 0 < len(plain) <= STATION_ID_WIDTH and plain.isascii() and plain.isprintable():
+        return plain.encode()
+    return hashlib.sha256(name.encode()).hexdigest()[:STATION_ID_WIDTH].encode()
+
+
+def _position_ids(lat: npt.NDArray[np.float64], lon: npt.NDArray[np.float64]) -> npt.NDArray[np.bytes_]:
+    """16 digits that name a place to about a metre: 8 of the latitude, 8 of the longitude."""
+    north, east = np.rint((lat + 90) * 1e5).astype(np.int64), np.rint((lon + 180) * 1e5).astype(np.int64)
+    powers = 10 ** np.arange(STATION_ID_WIDTH - 1, -1, -1)
+    digits = (north * 10**8 + east)[:, None] // powers % 10 + ord("0")
+    return digits.astype(np.uint8).view(f"S{STATION_ID_WIDTH}").ravel()
+
+
 # Rows: a batch of reports (one a station and time) becomes rows (one a value) without a loop over either.
 
 
@@ -311,12 +376,19 @@ class _Written:
     lat: _Tally = field(default_factory=_Tally)
     lon: _Tally = field(default_factory=_Tally)
     stations: int = 0
+    last_station: npt.NDArray[np.bytes_] = field(default_factory=lambda: np.array([b""]))
     beyond: int = 0
-    station_ids: _StationIds = field(default_factory=lambda: _StationIds())
+    station_ids: _StationIds = field(default_factory=_StationIds)
 
     @property
     def rows(self) -> int:
         return sum(tally.count for tally in self.tallies.values())
+
+    def count_stations(self, ids: npt.NDArray[np.bytes_]) -> None:
+        """Count those of a batch; the reports of a station follow each other."""
+        ids = np.concatenate([self.last_station, ids])
+        self.stations += int(np.count_nonzero(ids[1:] != ids[:-1]))
+        self.last_station = ids[-1:]
 
     def facts(self) -> dict[str, object]:
         bounds = {_label(number): [tally.low, tally.high] for number, tally in sorted(self.tallies.items())}
@@ -338,22 +410,16 @@ def _write(source: pq.ParquetFile, targets: list[_Target], codes: OdbCodes, draf
         return written
     schema = source.schema_arrow
     height = next((name for name in HEIGHT_COLUMNS if name in columns_of(schema, "metadata")), None)
-    columns = ["datetime", "lat", "lon", *({STATION} & set(schema.names)), *({height} - {None})]
+    columns = [name for name in ("datetime", "lat", "lon", STATION, height) if name in schema.names]
     columns += [target.column for target in targets]
     varnos = _varnos_of(targets)
     about = json.loads((schema.metadata or {}).get(b"ionbeam", b"{}"))
     properties = {key: str(about[key]) for key in PROPERTIES if key in about}
     encoder = _Encoder(_layout(varnos), _constants(codes), properties)
     batch_rows = max(ROWS_PER_FRAME // 2, VALUES_PER_BATCH // len(varnos))
-    last_station = b""
     with draft.open("wb") as file:
         for batch in source.iter_batches(batch_rows, columns=columns):
             reports = _reports(batch, targets, varnos, height, written)
-            if not len(reports.values):
-                continue
-            station = reports.header["statid@hdr"]
-            written.stations += int(np.count_nonzero(station[1:] != station[:-1])) + int(station[0] != last_station)
-            last_station = station[-1]
             for frame in _frames(reports, varnos):
                 encoder.write(frame, file)
     return written
@@ -413,7 +479,7 @@ def _converted(column: pa.Array, target: _Target, written: _Written) -> npt.NDAr
     """A column's values in the unit of its varno, as REAL keeps them; NaN where there is none."""
     with np.errstate(over="ignore"):
         raw = column.to_numpy(zero_copy_only=False).astype(np.float64, copy=False)
-        converted = (raw * target.scale + target.offset).astype(np.float32)
+        converted: npt.NDArray[np.float32] = (raw * target.scale + target.offset).astype(np.float32)
     beyond = np.isinf(converted)
     written.beyond += int(np.count_nonzero(beyond))
     converted[beyond] = np.nan
@@ -433,13 +499,15 @@ def _header(batch: pa.RecordBatch, height: str | None, written: _Written) -> Arr
     lat, lon = batch.column("lat").to_numpy(), batch.column("lon").to_numpy()
     altitude = _numbers(batch.column(height)) if height else np.full(batch.num_rows, np.nan)
     names = batch.column(STATION) if STATION in batch.schema.names else pa.nulls(batch.num_rows, pa.string())
+    statid = written.station_ids.of(names, lat, lon)
     seqno = np.arange(written.lat.count + 1, written.lat.count + batch.num_rows + 1)
     written.lat.add(lat.astype(np.float32))
     written.lon.add(lon.astype(np.float32))
+    written.count_stations(statid)
     return {
         "andate": andate,
         "antime": antime,
-        "statid@hdr": written.station_ids.of(names, lat, lon),
+        "statid@hdr": statid,
         "stalt@hdr": altitude,
         "lat@hdr": lat,
         "lon@hdr": lon,
@@ -485,64 +553,6 @@ def _frames(reports: _Reports, varnos: list[Varno]) -> Iterator[Arrays]:
             "varno@body": numbers[entry],
             "obsvalue@body": values[taken],
         }
-
-
-class _StationIds:
-    """What stations are called in `statid`: at most 16 ASCII characters, the same for a station in every window.
-
-    A longer id loses its separators (``70:ee:50:12:34:56`` is ``70ee50123456``), and where that is not enough, or it
-    has letters that ASCII has nothing for, it becomes 16 hexadecimal digits of its SHA-256. A station without an id is
-    called by its position, in units of 1e-5 degrees from the south pole and the date line.
-    """
-
-    def __init__(self) -> None:
-        self._changed: dict[str, bytes] = {}
-        self._unnamed = False
-
-    def of(self, names: pa.Array, lat: npt.NDArray[np.float64], lon: npt.NDArray[np.float64]) -> npt.NDArray[np.bytes_]:
-        """The ids for an array of names, nulls included."""
-        names = names.cast(pa.string())
-        encoded = pc.dictionary_encode(pc.if_else(pc.equal(names, ""), None, names))
-        fitting = np.array([self._fit(name) for name in encoded.dictionary.to_pylist()], f"S{STATION_ID_WIDTH}")
-        number = encoded.indices.fill_null(-1).to_numpy()
-        unnamed = number < 0
-        if not unnamed.any():
-            return fitting[number]
-        self._unnamed = True
-        ids = np.empty(len(number), f"S{STATION_ID_WIDTH}")
-        ids[~unnamed] = fitting[number[~unnamed]]
-        ids[unnamed] = _position_ids(lat[unnamed], lon[unnamed])
-        return ids
-
-    def facts(self) -> dict[str, object]:
-        shared = len(self._changed) - len(set(self._changed.values()))
-        facts: dict[str, object] = {"station ids changed": len(self._changed)}
-        facts |= {"station ids shared by several stations": shared} if shared else {}
-        return facts | ({"stations without an id": "called by their position"} if self._unnamed else {})
-
-    def _fit(self, name: str) -> bytes:
-        if len(name) <= STATION_ID_WIDTH and name.isascii() and name.isprintable():
-            return name.encode()
-        if name not in self._changed:
-            self._changed[name] = _fitting(name)
-        return self._changed[name]
-
-
-def _fitting(name: str) -> bytes:
-    plain = "".join(letter for letter in unicodedata.normalize("NFKD", name) if not unicodedata.combining(letter))
-    if len(plain) > STATION_ID_WIDTH:
-        plain = plain.translate({ord(separator): None for separator in ":-_ "})
-    if 0 < len(plain) <= STATION_ID_WIDTH and plain.isascii() and plain.isprintable():
-        return plain.encode()
-    return hashlib.sha256(name.encode()).hexdigest()[:STATION_ID_WIDTH].encode()
-
-
-def _position_ids(lat: npt.NDArray[np.float64], lon: npt.NDArray[np.float64]) -> npt.NDArray[np.bytes_]:
-    """16 digits that name a place to about a metre: 8 of the latitude, 8 of the longitude."""
-    north, east = np.rint((lat + 90) * 1e5).astype(np.int64), np.rint((lon + 180) * 1e5).astype(np.int64)
-    powers = 10 ** np.arange(STATION_ID_WIDTH - 1, -1, -1)
-    digits = (north * 10**8 + east)[:, None] // powers % 10 + ord("0")
-    return digits.astype(np.uint8).view(f"S{STATION_ID_WIDTH}").ravel()
 
 
 # odc's C interface.
@@ -675,8 +685,8 @@ def _select(command: str, path: Path, select: str) -> list[list[float]]:
     arguments = ["sql", "-T", "--full_precision", "--no_alignment", "-delimiter", ",", "-i", str(path), select]
     done = subprocess.run([command, *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if done.returncode:
-        told = [line for line in done.stderr.splitlines() if "Exception" in line] or ["it failed without a word"]
-        raise OdbError(f"odc cannot read {path.name}: {told[0]}")
+        told = [line.split("Exception: ", 1)[1] for line in done.stderr.splitlines() if "Exception: " in line]
+        raise OdbError(f"odc cannot read {path}: {told[0] if told else 'it failed without a word'}")
     return [
         [math.nan if cell.strip() == "NULL" else float(cell) for cell in line.split(",")]
         for line in done.stdout.splitlines()

@@ -22,8 +22,8 @@ from ionbeam_dagster.domain.windows import (
     merge,
     window_from_key,
     window_of,
-    windows_between,
 )
+from ionbeam_dagster.orchestration.internals import partition_tags
 
 _TICK = timedelta(microseconds=1)
 
@@ -74,13 +74,20 @@ def windows_of(keys: Iterable[str], span: timedelta) -> list[Window]:
     return sorted(window_from_key(key, span) for key in keys)
 
 
-def contiguous_runs(windows: Iterable[Window], span: timedelta) -> Iterator[list[Window]]:
-    """`windows`, which are windows of `span`, as runs without holes, each short enough for one Dagster run."""
-    most = windows_a_run(span)
+def contiguous_runs(windows: Iterable[Window], span: timedelta) -> Iterator[Window]:
+    """`windows`, or stretches of them, as stretches without holes, each short enough for one run."""
+    longest = windows_a_run(span) * span
     for stretch in merge(windows):
-        inside = list(windows_between(stretch.start, stretch.end, span))
-        for begin in range(0, len(inside), most):
-            yield inside[begin : begin + most]
+        start = stretch.start
+        while start < stretch.end:
+            end = min(start + longest, stretch.end)
+            yield Window(start, end)
+            start = end
+
+
+def tags_of_run(stretch: Window, span: timedelta) -> dict[str, str]:
+    """The tags of a run for all windows of `span` in `stretch`."""
+    return partition_tags(stretch.key, Window(stretch.end - span, stretch.end).key)
 
 
 def _cron(span: timedelta) -> str:

@@ -19,8 +19,7 @@ from ionbeam_dagster.orchestration.assets.exports import export_key
 from ionbeam_dagster.orchestration.assets.source import collect_job, observations_key, raw_key
 from ionbeam_dagster.orchestration.checks import may_go_on
 from ionbeam_dagster.orchestration.due import not_ingested
-from ionbeam_dagster.orchestration.internals import partition_tags
-from ionbeam_dagster.orchestration.partitions import contiguous_runs, dataset_partitions, source_partitions
+from ionbeam_dagster.orchestration.partitions import contiguous_runs, dataset_partitions, source_partitions, tags_of_run
 from ionbeam_dagster.orchestration.resources import WatchedPlatform, Watcher
 from ionbeam_dagster.pipeline import (
     PipelineError,
@@ -140,18 +139,20 @@ class _Range:
             return
         for key in assets:
             self._on_plan(key.to_user_string(), len(wanted))
-        for run in contiguous_runs(wanted, wanted[0].span):
+        span = wanted[0].span
+        for run in contiguous_runs(wanted, span):
             self._told.clear()
             result = self._defs.resolve_job_def(job).execute_in_process(
                 asset_selection=list(assets),
-                tags=partition_tags(run[0].key, run[-1].key),
+                tags=tags_of_run(run, span),
                 instance=self._instance,
                 run_config=_QUIET,
                 raise_on_error=False,
             )
             self._results += [WindowResult(*told, run_id=result.run_id) for told in self._told]
             if not result.success and not any(failure for _, _, failure in self._told):
-                self._results += _failed_otherwise(result, assets, run, {asset for asset, _, _ in self._told})
+                untold = [key for key in assets if key.to_user_string() not in {asset for asset, _, _ in self._told}]
+                self._results += _failed_otherwise(result, untold, windows_between(run.start, run.end, span))
 
     def _note(self, asset: str, window: Window, failure: str | None) -> None:
         self._told.append((asset, window, failure))
@@ -159,11 +160,11 @@ class _Range:
 
 
 def _failed_otherwise(
-    result: dg.ExecuteInProcessResult, assets: Sequence[dg.AssetKey], run: Sequence[Window], told: set[str]
+    result: dg.ExecuteInProcessResult, missed: Iterable[dg.AssetKey], windows: Iterable[Window]
 ) -> list[WindowResult]:
     """A run that failed although no window did: the assets that it did not reach, with the reason."""
     steps = [event.step_failure_data for event in result.filter_events(lambda event: event.is_step_failure)]
     errors = [step.error.message.strip() for step in steps if step.error]
     reason = errors[0] if errors else f"run {result.run_id} failed; the UI shows why"
-    missed = [key.to_user_string() for key in assets if key.to_user_string() not in told]
-    return [WindowResult(asset, window, reason, result.run_id) for asset in missed for window in run]
+    names = [key.to_user_string() for key in missed]
+    return [WindowResult(name, window, reason, result.run_id) for window in windows for name in names]

@@ -9,19 +9,31 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from ionbeam_client.models import IngestionMetadata, Name, UtcDatetime
+from ionbeam_client.models import IngestionMetadata, Name
 from ionbeam_dagster.domain.windows import Window
 
 ENTRY_POINTS = "ionbeam.sources"
 DEFAULT_START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def _midnight(given: object) -> object:
+    return datetime.combine(given, time()) if isinstance(given, date) and not isinstance(given, datetime) else given
+
+
+def _in_utc(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+YamlTime = Annotated[datetime, BeforeValidator(_midnight), AfterValidator(_in_utc)]
+"""A moment in the YAML: UTC unless it says otherwise, and a date is its midnight."""
 
 
 class SourceError(Exception):
@@ -43,8 +55,8 @@ class SourceConfig(BaseModel):
     type: str | None = None
     kind: Literal["pull", "external"] = "pull"
     data_path: Path = Path("data-raw")
-    start: UtcDatetime = DEFAULT_START
-    end: UtcDatetime | None = None
+    start: YamlTime = DEFAULT_START
+    end: YamlTime | None = None
     dataset: Name | None = None
     aggregation_span: timedelta | None = None
     subject_to_change_window: timedelta | None = None

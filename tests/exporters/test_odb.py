@@ -307,6 +307,12 @@ def test_the_same_dataset_gives_the_same_bytes_and_tells_where_it_came_from(tmp_
     assert corrected.read_bytes() != before
 
 
+def test_what_is_no_odb_is_told(tmp_path):
+    (tmp_path / "text.odb").write_text("no frame begins like this")
+    with pytest.raises(odb.OdbError, match=r"odc cannot read .*text\.odb: .*Incorrect MAGIC"):
+        describe_odb(tmp_path / "text.odb")
+
+
 @pytest.mark.parametrize("columns", [{T2M: []}, {T2M: [None, None]}, {"x_lux__1__0.0__point__PT0S": [1.0]}])
 def test_without_a_value_there_is_no_file(tmp_path, columns):
     (tmp_path / "out").mkdir()

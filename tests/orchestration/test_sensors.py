@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
-from told import HOUR, START, key, window
+from dagster._core.definitions.partitions.context import partition_loading_context
+from told import HOUR, QUARTER, START, key, window
 
 from ionbeam_dagster.definitions import platform_definitions
-from ionbeam_dagster.domain.windows import DAY, Window
+from ionbeam_dagster.domain.windows import DAY, Window, window_of
 from ionbeam_dagster.orchestration.internals import partition_tags
 from ionbeam_dagster.orchestration.resources import WatchedPlatform
 from ionbeam_dagster.orchestration.sensors.files import RUNS_A_TICK
@@ -71,6 +72,17 @@ def test_a_tick_requests_a_bounded_number_of_runs_and_the_next_ones_the_rest(pla
     assert [run[0] for run in second] == ["20260701T000000", "20260702T000000"]
     assert second[-1][1] == "20260702T204500"
     assert sensed.tick() == []
+
+
+def test_a_change_in_a_window_that_has_not_ended_waits_for_its_end(platform_with, instance):
+    sensed = Sensed(platform_with(SOURCE), instance)
+    now = datetime.now(UTC)
+    begun = window_of(now, QUARTER)
+    sensed.source.changed = [Window(now - QUARTER, now), Window(now, now + timedelta(days=40_000))]
+    assert sensed.tick() == [(window_of(now - QUARTER, QUARTER).key,) * 2]
+    assert sensed.tick() == []
+    with partition_loading_context(begun.end + timedelta(seconds=1)):
+        assert sensed.tick() == [(begun.key, begun.key)]
 
 
 def test_what_a_sensor_requests_runs_in_the_collect_job(platform_with, instance):

@@ -14,7 +14,7 @@ from uuid import uuid4
 import polars as pl
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ionbeam_client.models import IngestionMetadata
@@ -76,13 +76,12 @@ def seen(
     ]
 
 
-@pytest.fixture(params=["segments", "segments in tiny pieces", "influxdb", "influxdb in tiny pieces"])
+@pytest.fixture(params=["segments", "segments in tiny pieces", "influxdb"])
 def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TimeSeriesStore:
     """Each implementation. Tests share one; a test takes dataset names of its own."""
-    if request.param == "influxdb in tiny pieces":
+    if request.param == "influxdb":
         for name, value in {"REQUEST_LINES": 3, "SLICE_ROWS": 4, "BATCH_ROWS": 3}.items():
             monkeypatch.setattr(influxdb, name, value)
-    if request.param.startswith("influxdb"):
         server = request.getfixturevalue("influxdb")
         return InfluxStore(server.url, server.org, "contract", server.token)
     if request.param == "segments in tiny pieces":
@@ -140,21 +139,24 @@ def expected(ingestions: dict[int, list[Row]], window: Window, schema: pa.Schema
 
 
 @pytest.mark.parametrize(("schema", "rows"), [(FIXED, fixed_rows), (MOBILE, mobile_rows)], ids=["fixed", "mobile"])
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
 def test_of_each_value_of_a_point_the_latest_that_is_not_null_wins(
-    store: TimeSeriesStore, schema: pa.Schema, rows: st.SearchStrategy[Row], data: st.DataObject
+    store: TimeSeriesStore, schema: pa.Schema, rows: st.SearchStrategy[Row]
 ) -> None:
-    dataset = f"d{uuid4().hex}"
-    brought = data.draw(st.lists(st.lists(rows, max_size=15), max_size=5), label="ingestions")
-    ingestions = dict(enumerate(brought, start=1))
-    for arrival in data.draw(st.permutations(list(ingestions)), label="order of writing"):
-        cut = data.draw(st.integers(0, len(ingestions[arrival])), label="first frame")
-        frames = [frame(ingestions[arrival][:cut], schema), frame(ingestions[arrival][cut:], schema)]
-        written = store.write(dataset, f"ingestion-{arrival}", arrival, frames, point_key(schema))
-        assert written == len(ingestions[arrival])
-    window = data.draw(st.sampled_from([AFTERNOON, Window(NOON, NOON + timedelta(minutes=20))]), label="window")
-    assert seen(store, dataset, window, schema) == expected(ingestions, window, schema)
+    @settings(max_examples=30 if isinstance(store, SegmentStore) else 8, deadline=None)
+    @given(data=st.data())
+    def holds(data: st.DataObject) -> None:
+        dataset = f"d{uuid4().hex}"
+        brought = data.draw(st.lists(st.lists(rows, max_size=15), max_size=5), label="ingestions")
+        ingestions = dict(enumerate(brought, start=1))
+        for arrival in data.draw(st.permutations(list(ingestions)), label="order of writing"):
+            cut = data.draw(st.integers(0, len(ingestions[arrival])), label="first frame")
+            frames = [frame(ingestions[arrival][:cut], schema), frame(ingestions[arrival][cut:], schema)]
+            written = store.write(dataset, f"ingestion-{arrival}", arrival, frames, point_key(schema))
+            assert written == len(ingestions[arrival])
+        window = data.draw(st.sampled_from([AFTERNOON, Window(NOON, NOON + timedelta(minutes=20))]), label="window")
+        assert seen(store, dataset, window, schema) == expected(ingestions, window, schema)
+
+    holds()
 
 
 def test_windows_are_half_open_to_the_microsecond(store: TimeSeriesStore, dataset: str) -> None:

@@ -29,7 +29,8 @@ class PayloadStore:
 
     def __init__(self, location: str | Path) -> None:
         uri = str(location) if "://" in str(location) else Path(location).absolute().as_uri()
-        self._files, self._root = fs.FileSystem.from_uri(uri)
+        self._files, root = fs.FileSystem.from_uri(uri)
+        self._root = str(root)
         self._folder = Path(self._root) if isinstance(self._files, fs.LocalFileSystem) else None
 
     def __str__(self) -> str:

@@ -58,27 +58,31 @@ def window_by_window(
     """Do `work` for each window of the run, and record each for itself.
 
     A window that fails takes no other with it: the others are done and recorded as materialised, then the step fails
-    and names those that failed. What an earlier attempt of the same run recorded is not done again.
+    and names those that failed. What an earlier attempt of the same run recorded is not done again, unless it has
+    checks: those must stand for the run that Dagster shows.
     """
-    before = recorded_before(context)
+    before = {} if context.assets_def.check_specs else recorded_before(context)
     done: dict[str, Done] = {key: Done(metadata) for key, metadata in before.items()}
-    failed: dict[str, str] = {}
+    failed: dict[Window, str] = {}
     may_pass = False
+    asset = context.asset_key.to_user_string()
     for window in windows_of(context.partition_keys, span):
         if window.key in before:
             continue
         try:
             done[window.key] = work(window)
+            ionbeam.on_window(asset, window, None)
         except Exception as error:
-            failed[window.key] = _reason(context, window, error)
+            failed[window] = _reason(context, window, error)
             may_pass = may_pass or isinstance(error, _MAY_PASS)
-        if window.key in done or not _tried_again(context, may_pass):
-            ionbeam.on_window(context.asset_key.to_user_string(), window, failed.get(window.key))
     if failed:
-        for key in done.keys() - before.keys():
+        if not _tried_again(context, may_pass):
+            for window, reason in failed.items():
+                ionbeam.on_window(asset, window, reason)
+        for key in sorted(done.keys() - before.keys()):
             yield dg.AssetMaterialization(context.asset_key, partition=key, metadata=done[key].metadata)
         _record_checks(context, done)
-        raise _failure(context, failed, len(done), may_pass)
+        raise _failure(asset, failed, len(done), may_pass)
     for key, told in done.items():
         context.add_asset_metadata(told.metadata, partition_key=key)
     yield dg.MaterializeResult()
@@ -101,11 +105,11 @@ def _reason(context: dg.AssetExecutionContext, window: Window, error: Exception)
     return f"{type(error).__name__}: {error}"
 
 
-def _failure(context: dg.AssetExecutionContext, failed: dict[str, str], done: int, may_pass: bool) -> dg.Failure:
-    shown = [f"{key}: {reason}" for key, reason in list(failed.items())[:20]]
+def _failure(asset: str, failed: dict[Window, str], done: int, may_pass: bool) -> dg.Failure:
+    shown = [f"{window.key}: {reason}" for window, reason in list(failed.items())[:20]]
     if len(failed) > len(shown):
         shown.append(f"... and {len(failed) - len(shown)} more, in the log")
-    title = f"{context.asset_key.to_user_string()}: {len(failed)} of {len(failed) + done} windows failed"
+    title = f"{asset}: {len(failed)} of {len(failed) + done} windows failed"
     others = "; the others are done and recorded" if done else ""
     return dg.Failure(
         description="\n".join([f"{title}{others}", *shown]),

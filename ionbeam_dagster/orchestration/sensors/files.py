@@ -7,16 +7,15 @@ collected when there is something new to collect.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
 from itertools import islice
 
 import dagster as dg
 
 from ionbeam_dagster.config import SourceSettings
-from ionbeam_dagster.domain.windows import Window, merge, windows_between
-from ionbeam_dagster.orchestration.internals import partition_tags
-from ionbeam_dagster.orchestration.partitions import contiguous_runs
+from ionbeam_dagster.domain.windows import Window, gaps, merge, window_of
+from ionbeam_dagster.orchestration.partitions import contiguous_runs, tags_of_run
 from ionbeam_dagster.orchestration.resources import PlatformResource, WatchedPlatform
 from ionbeam_dagster.sources import SourceError
 
@@ -54,32 +53,41 @@ def changes_sensor(
             changed, cursor = ionbeam.platform.sources[source.name].changes(known)  # type: ignore[attr-defined]
         except SourceError as error:
             return dg.SkipReason(str(error))
-        windows = _existing(merge([*waiting, *changed]), source, partitions)
-        runs = contiguous_runs(windows, source.window_size)
-        requested = list(islice(runs, RUNS_A_TICK))
-        later = merge(window for run in runs for window in run)
-        reason = None if requested else dg.SkipReason(f"nothing of {source.name} changed")
+        ended, open_yet = _by_partition([*waiting, *changed], source, partitions)
+        runs = list(islice(contiguous_runs(ended, source.window_size), RUNS_A_TICK))
+        later = [part for stretch in ended for part in gaps(stretch, runs)]
         return dg.SensorResult(
-            run_requests=[_request(run, assets) for run in requested],
-            skip_reason=reason,
-            cursor=_write(cursor, later),
+            run_requests=[
+                dg.RunRequest(asset_selection=list(assets), tags=tags_of_run(run, source.window_size)) for run in runs
+            ],
+            skip_reason=None if runs else dg.SkipReason(f"nothing of {source.name} changed"),
+            cursor=_write(cursor, [*later, *open_yet]),
         )
 
     return changes
 
 
-def _existing(
-    ranges: Iterable[Window], source: SourceSettings, partitions: dg.TimeWindowPartitionsDefinition
-) -> Iterator[Window]:
-    """The windows that overlap `ranges` and are partitions: not before the source's start, and ended."""
-    for stretch in ranges:
-        for window in windows_between(stretch.start, stretch.end, source.window_size):
-            if partitions.has_partition_key(window.key):
-                yield window
+def _by_partition(
+    changed: Iterable[Window], source: SourceSettings, partitions: dg.TimeWindowPartitionsDefinition
+) -> tuple[list[Window], list[Window]]:
+    """What changed as whole windows of the source: stretches of those that are partitions, and of those that are not
+    yet, because they have not ended. What lies before the source's start or after its end is left out."""
+    last = partitions.get_last_partition_window()
+    reached = last.end if last else partitions.start
+    ended, open_yet = [], []
+    for stretch in merge(_whole_windows(one, source.window_size) for one in changed):
+        ended += _part(stretch, partitions.start, reached)
+        open_yet += _part(stretch, reached, partitions.end or stretch.end)
+    return ended, open_yet
 
 
-def _request(run: Sequence[Window], assets: Sequence[dg.AssetKey]) -> dg.RunRequest:
-    return dg.RunRequest(asset_selection=list(assets), tags=partition_tags(run[0].key, run[-1].key))
+def _whole_windows(stretch: Window, span: timedelta) -> Window:
+    return Window(window_of(stretch.start, span).start, window_of(stretch.end - timedelta(microseconds=1), span).end)
+
+
+def _part(stretch: Window, start: datetime, end: datetime) -> list[Window]:
+    begin, finish = max(stretch.start, start), min(stretch.end, end)
+    return [Window(begin, finish)] if begin < finish else []
 
 
 def _read(cursor: str | None) -> tuple[str | None, list[Window]]:

@@ -1,7 +1,7 @@
 """The ledger in Redis 7: for platforms that run on more than one machine.
 
-Belongs here: how the records of a ledger lie in Redis, and the scripts that read and change several of them at once. Does
-not belong here: what follows from the records.
+Belongs here: how the records of a ledger lie in Redis, and the scripts that read and change several of them at once.
+Does not belong here: what follows from the records.
 
     ionbeam:arrival, ionbeam:arrivals             the last place in the order of arrival; the place of each ingestion
     ionbeam:raw:<source>:<window>                 a raw partition

@@ -327,21 +327,31 @@ class _Bucket:
 
     def prepare(self, revise_for: timedelta | None) -> None:
         """Make the bucket when it is not there; refuse one that forgets what is still needed."""
-        buckets = self._client.buckets_api()
-        try:
-            found = self._ask(lambda: buckets.find_buckets(name=self._bucket, org=self._org).buckets)
-        except _RefusedError as error:
-            if f'bucket "{self._bucket}" not found' not in str(error):
-                raise
-            forever = BucketRetentionRules(type="expire", every_seconds=0)
-            self._ask(lambda: buckets.create_bucket(bucket_name=self._bucket, org=self._org, retention_rules=forever))
-            return
-        kept = min((rule.every_seconds for rule in found[0].retention_rules if rule.every_seconds), default=None)
-        if kept is not None and (revise_for is None or timedelta(seconds=kept) < revise_for):
+        rules = self._retention_rules()
+        if rules is None:
+            api, forever = self._client.buckets_api(), BucketRetentionRules(type="expire", every_seconds=0)
+            with suppress(_RefusedError):  # another process may have been quicker
+                self._ask(lambda: api.create_bucket(bucket_name=self._bucket, org=self._org, retention_rules=forever))
+            rules = self._retention_rules()
+        if rules is None:
+            raise InfluxError(f"{self}: is not there and cannot be made; make it, or mend influxdb_common")
+        kept = min((timedelta(seconds=rule.every_seconds) for rule in rules if rule.every_seconds), default=None)
+        if kept is not None and (revise_for is None or kept < revise_for):
             raise InfluxError(
-                f"{self}: keeps data for {timedelta(seconds=kept)}, but windows are built again for "
-                f"{revise_for or 'ever'}; lengthen the bucket's retention, or shorten revise_for"
+                f"{self}: keeps data for {kept}, but windows are built again for {revise_for or 'ever'}; "
+                "lengthen the bucket's retention, or shorten revise_for"
             )
+
+    def _retention_rules(self) -> list[BucketRetentionRules] | None:
+        """The rules of the bucket; None when there is no such bucket."""
+        api = self._client.buckets_api()
+        try:
+            [bucket] = self._ask(lambda: api.find_buckets(name=self._bucket, org=self._org).buckets)
+        except _RefusedError as error:
+            if not re.search("bucket .* not found", str(error)):
+                raise
+            return None
+        return list(bucket.retention_rules)
 
     def points(self, measurement: str, window: Window, schema: pa.Schema, condition: str = "true") -> pl.DataFrame:
         """What a measurement has in `window`, in no order: the columns of `schema`, and its layer."""
@@ -550,10 +560,9 @@ def _parse(answer: bytes, schema: pa.Schema) -> pl.DataFrame:
 def _parse_table(table: bytes, schema: pa.Schema) -> pl.DataFrame:
     [present] = csv.reader([table[: table.find(b"\r\n")].decode()])
     if "error" in present:
-        raise InfluxError(f"InfluxDB broke off its answer: {table.decode(errors='replace')[-400:]}")
-    forms = {
-        name: [form for form in _forms(name, schema.field(name).type) if form[0] in present] for name in schema.names
-    }
+        raise InfluxError(f"InfluxDB broke off its answer: {table.decode(errors='replace')[-400:]!r}")
+    kinds = pl.DataFrame(schema.empty_table()).schema
+    forms = {name: [form for form in _forms(name, kind) if form[0] in present] for name, kind in kinds.items()}
     types = {"layer": pa.string(), **dict(form for group in forms.values() for form in group)}
     try:
         rows = pacsv.read_csv(
@@ -566,7 +575,6 @@ def _parse_table(table: bytes, schema: pa.Schema) -> pl.DataFrame:
         )  # fmt: skip
     except pa.ArrowInvalid as error:
         raise InfluxError(f"an answer of InfluxDB cannot be read: {error}") from error
-    kinds = pl.DataFrame(schema.empty_table()).schema
     columns = [_column(name, kind, forms[name]) for name, kind in kinds.items()]
     return pl.DataFrame(rows).select(*columns, pl.col("layer").alias(_LAYER))
 
@@ -578,12 +586,12 @@ def _column(name: str, kind: pl.DataType, forms: Iterable[tuple[str, pa.DataType
     return pl.coalesce(values or [pl.lit(None, kind)]).alias(name)
 
 
-def _forms(field: pa.Field) -> list[tuple[str, pa.DataType]]:
-    """The columns in which values of `field` may come, with their types."""
-    if field.name == TIME:
+def _forms(name: str, kind: pl.DataType) -> list[tuple[str, pa.DataType]]:
+    """The columns in which values of `name` may come, with their types."""
+    if name == TIME:
         return [("_time", pa.timestamp("us", tz="UTC"))]
-    stored = _stored_name(field.name)
-    plain = pa.string() if pa.types.is_string(field.type) else pa.float64()
+    stored = _stored_name(name)
+    plain = pa.string() if kind == pl.String else pa.float64()
     return [(stored, plain), *((f"{stored}{suffix}", form) for suffix, form in _FORMS.items())]
 
 
@@ -604,7 +612,7 @@ def _stored_name(name: str) -> str:
     """`name` as a tag or a field is called, apart from the names that have a meaning of their own."""
     if name in _OWN_NAMES or name.startswith("_"):
         return f"%{ord(name[0]):02X}{name[1:].translate(_UNSAFE_IN_NAMES)}"
-    return name.translate(_UNSAFE_IN_NAMES) or _EMPTY_TEXT
+    return name.translate(_UNSAFE_IN_NAMES)
 
 
 def _escaped(key: str) -> str:

@@ -1,0 +1,282 @@
+"""Pictures of windows: what is drawn is what the rows say, whatever the rows are."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from matplotlib.collections import PathCollection
+from matplotlib.figure import Figure
+from PIL import Image
+
+from ionbeam_client.models import (
+    CanonicalVariable,
+    DataIngestionMap,
+    DatasetMetadata,
+    IngestionMetadata,
+    MetadataVariable,
+)
+from ionbeam_dagster import pictures
+from ionbeam_dagster.domain.canonical import canonical_schema
+from ionbeam_dagster.pictures import map_of_windows, window_picture
+
+TEMPERATURE = "air_temperature__K__2.0__point__PT0S"
+WIND = "wind_speed__m s-1__10.0__mean__PT10M"
+DIRECTION = "wind_from_direction__degree__10.0__mean__PT10M"
+START = np.datetime64("2025-01-01T03:00", "us")
+EVERY_FIVE = np.arange(0, 60, 5)
+
+
+def window(
+    path: Path,
+    lon,
+    lat,
+    *,
+    values: dict[str, object] | None = None,
+    minutes: np.ndarray = EVERY_FIVE,
+    hour: int = 0,
+    station_ids: bool = True,
+    **about: object,
+) -> Path:
+    """An hour of observations at `minutes` of stations that stand still, or (2-D `lon` and `lat`) move."""
+    stations, times = len(lon), len(minutes)
+    described = [MetadataVariable(column="station_id")] if station_ids else []
+    values = {TEMPERATURE: np.full((stations, times), 280.0)} if values is None else values
+    schema = canonical_schema(
+        [
+            IngestionMetadata(
+                dataset=DatasetMetadata(name="network"),
+                ingestion_map=DataIngestionMap(
+                    canonical_variables=[CanonicalVariable.from_canonical_name(name) for name in values],
+                    metadata_variables=described,
+                ),
+            )
+        ]
+    )
+    begin = START + np.timedelta64(hour, "h")
+    columns = {
+        "datetime": np.tile(begin + (minutes * 60).astype("m8[s]"), stations),
+        "lon": np.repeat(lon, times) if np.ndim(lon) == 1 else np.ravel(lon),
+        "lat": np.repeat(lat, times) if np.ndim(lat) == 1 else np.ravel(lat),
+        "station_id": np.repeat([f"station {number}" for number in range(stations)], times).tolist(),
+        **{name: pa.array(np.ravel(value), from_pandas=True) for name, value in values.items()},
+    }
+    table = pa.table([pa.array(columns[name]).cast(schema.field(name).type) for name in schema.names], schema=schema)
+    facts = {
+        "dataset": "network",
+        "revision": 3,
+        "window_start": f"{begin}+00:00",
+        "window_end": f"{begin + np.timedelta64(1, 'h')}+00:00",
+        **about,
+    }
+    with pq.ParquetWriter(path, schema) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({"ionbeam": json.dumps(facts)})
+    return path
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Give the figure instead of its PNG."""
+    monkeypatch.setattr(pictures, "_png", lambda figure: figure)
+
+
+def words(figure: Figure) -> str:
+    texts = [text.get_text() for text in figure.texts]
+    texts += [text.get_text() for axes in figure.axes for text in axes.texts]
+    return " | ".join(texts)
+
+
+def points_of(figure: Figure) -> PathCollection:
+    return [artist for artist in figure.axes[0].collections if isinstance(artist, PathCollection)][-1]
+
+
+def curves(figure: Figure) -> list[np.ndarray]:
+    """The medians of each variable, in the order of the picture."""
+    return [axes.lines[0].get_ydata() for axes in figure.axes[1:] if axes.lines]
+
+
+def pixels(png: bytes) -> np.ndarray:
+    image = Image.open(BytesIO(png))
+    assert (image.format, image.size) == ("PNG", (900, 420))
+    return np.asarray(image.convert("RGB")).astype(int)
+
+
+def test_points_are_stations_with_their_means_and_curves_are_medians(tmp_path, drawn):
+    random = np.random.default_rng(1)
+    lon, lat = random.uniform(5, 15, 300), random.uniform(47, 55, 300)
+    temperature = random.normal(283.15, 5, (300, 12))
+    wind = np.where(random.random((300, 12)) < 0.5, np.nan, random.gamma(2, 2, (300, 12)))
+    direction = random.uniform(0, 360, (300, 12))
+    values = {TEMPERATURE: temperature, WIND: wind, DIRECTION: direction}
+    figure = window_picture(window(tmp_path / "window.parquet", lon, lat, values=values))
+    points = points_of(figure)
+    order = np.argsort(temperature.mean(axis=1))
+    np.testing.assert_allclose(points.get_offsets(), np.c_[lon, lat][order])
+    np.testing.assert_allclose(points.get_array(), temperature.mean(axis=1)[order] - 273.15)
+    temperatures, winds = curves(figure)
+    np.testing.assert_allclose(temperatures, np.median(temperature, axis=0) - 273.15)
+    np.testing.assert_allclose(winds, np.nanmedian(wind, axis=0))
+    said = words(figure)
+    assert "2025-01-01 03:00 – 04:00 UTC   ·   revision 3   ·   300 stations   ·   3,600 rows" in said
+    assert "air temperature, 2 m [°C], mean" in said
+    assert "wind speed, 10 m, mean, 10 min [m s⁻¹]" in said
+    assert "direction" not in said
+
+
+def test_without_air_temperature_the_map_shows_what_has_most_values(tmp_path, drawn):
+    wind = np.full((2, 12), np.nan)
+    wind[0, :5] = 4.0
+    pressure = "surface_air_pressure__Pa__0.0__point__PT0S"
+    values = {TEMPERATURE: np.full((2, 12), np.nan), WIND: wind, pressure: np.full((2, 12), 99_050.0)}
+    figure = window_picture(window(tmp_path / "window.parquet", [5, 6], [50, 51], values=values))
+    assert "surface air pressure [hPa], mean" in words(figure)
+    np.testing.assert_allclose(points_of(figure).get_array(), 990.5)
+
+
+def test_cold_lies_west_of_warm_across_the_date_line(tmp_path):
+    random = np.random.default_rng(1)
+    lon = np.r_[random.uniform(172, 179, 40), random.uniform(-179, -172, 40)]
+    temperature = np.repeat([270.0, 300.0], 40)[:, None] + np.zeros((80, 12))
+    lat = random.uniform(-24, -10, 80)
+    png = window_picture(window(tmp_path / "window.parquet", lon, lat, values={TEMPERATURE: temperature}))
+    red, green, blue = np.moveaxis(pixels(png)[40:385, 55:430], -1, 0)
+    cold = np.argwhere((red < 80) & (green < 60) & (blue < 120))[:, 1]
+    warm = np.argwhere((red > 100) & (green < 40) & (blue < 40))[:, 1]
+    assert len(warm) > 100
+    assert np.median(cold) + 100 < np.median(warm)
+
+
+@pytest.mark.parametrize("station_ids", [True, False])
+def test_a_drive_is_a_track_and_a_pause_is_a_gap_in_the_curve(tmp_path, drawn, station_ids):
+    minutes = np.r_[0:15:0.1, 45:60:0.1]
+    lon, lat, temperature = 35 + minutes / 500, 31 + np.sin(minutes / 10) / 10, 290 + minutes / 10
+    path = tmp_path / "window.parquet"
+    window(path, lon[None], lat[None], values={TEMPERATURE: temperature}, minutes=minutes, station_ids=station_ids)
+    figure = window_picture(path)
+    assert ("1 station " if station_ids else " places ") in words(figure)
+    assert len(points_of(figure).get_offsets()) > 100
+    tracks = figure.axes[0].lines
+    assert len(tracks) == (1 if station_ids else 0)
+    medians = curves(figure)[0]
+    assert np.flatnonzero(np.isnan(medians)).tolist() == [np.count_nonzero(medians < 292 - 273.15)]
+    assert (np.diff(medians[~np.isnan(medians)]) > 0).all()
+
+
+def test_far_outliers_do_not_make_a_dot_of_the_network(tmp_path, drawn):
+    lon, lat = np.r_[np.linspace(4, 7, 50), -68.3, -63.0], np.r_[np.linspace(51, 53, 50), 12.1, 17.5]
+    figure = window_picture(window(tmp_path / "window.parquet", lon, lat))
+    west, east = figure.axes[0].get_xlim()
+    assert 0 < west < 4 and 7 < east < 12
+    assert "2 places outside this map" in words(figure)
+    assert "52 stations" in words(figure)
+
+
+def test_what_was_not_collected_is_hatched(tmp_path, drawn):
+    gaps = [["2025-01-01T03:30:00+00:00", "2025-01-01T03:45:00+00:00"]]
+    figure = window_picture(window(tmp_path / "window.parquet", [5, 6], [50, 51], gaps=gaps, coverage=0.75))
+    assert "75 % of the window collected" in words(figure)
+    assert "hatched: not collected" in words(figure)
+    hatched = [patch for axes in figure.axes for patch in axes.patches if patch.get_hatch()]
+    assert len(hatched) == 1
+    assert hatched[0].get_width() == pytest.approx(15 / 1440)
+
+
+def test_several_windows_share_one_map_and_one_time_axis(tmp_path, drawn):
+    values = [np.full((2, 12), 280.0 + hour) for hour in range(3)]
+    files = [
+        window(tmp_path / f"{hour}.parquet", [5, 6], [50, 51], values={TEMPERATURE: values[hour]}, hour=hour)
+        for hour in range(3)
+    ]
+    other = window(tmp_path / "3.parquet", [5, 7], [50, 52], values={WIND: values[0]}, hour=3)
+    figure = map_of_windows([*files, other])
+    said = words(figure)
+    assert "2025-01-01 03:00 – 07:00 UTC   ·   4 windows   ·   2 stations   ·   96 rows" in said
+    np.testing.assert_allclose(points_of(figure).get_array(), [281 - 273.15] * 2)
+    medians = curves(figure)[0]
+    np.testing.assert_allclose(medians, np.repeat([280, 281, 282], 12) - 273.15)
+
+
+@pytest.mark.parametrize(
+    ("lon", "lat", "values", "said"),
+    [
+        ([], [], None, "no observations"),
+        ([5.0], [50.0], None, "air temperature, 2 m [°C], mean 6.9"),
+        ([5.0, 6.0], [50.0, 51.0], {TEMPERATURE: np.full((2, 12), np.nan)}, "no values"),
+        ([5.0, 6.0], [50.0, 51.0], {DIRECTION: np.full((2, 12), 90.0)}, "wind from direction"),
+        ([0.0, 0.0], [90.0, -90.0], None, "2 stations"),
+        (np.linspace(-180, 180, 50), np.linspace(-89, 89, 50), None, "50 stations"),
+    ],
+    ids=["no rows", "one station", "no values", "only directions", "poles", "globe"],
+)
+def test_a_picture_for_every_window(tmp_path, monkeypatch, lon, lat, values, said):
+    path = window(tmp_path / "window.parquet", np.array(lon), np.array(lat), values=values)
+    assert pixels(window_picture(path)).std() > 5
+    monkeypatch.setattr(pictures, "_png", lambda figure: figure)
+    assert said in words(window_picture(path))
+
+
+def test_large_windows_are_sampled_without_missing_a_station(tmp_path, drawn, monkeypatch):
+    monkeypatch.setattr(pictures, "SAMPLED_ROWS", 2000)
+    random = np.random.default_rng(1)
+    temperature = random.normal(283.15, 1, (1500, 12)) + np.arange(12)
+    lon, lat = random.uniform(5, 15, 1500), random.uniform(47, 55, 1500)
+    figure = window_picture(window(tmp_path / "window.parquet", lon, lat, values={TEMPERATURE: temperature}))
+    assert "1,500 stations" in words(figure)
+    medians = curves(figure)[0]
+    np.testing.assert_allclose(medians, 10 + np.arange(12), atol=0.5)
+    assert len(points_of(figure).get_offsets()) > 1400, "every cell of the map has all its rows"
+
+
+def test_pictures_are_small_repeatable_and_may_be_drawn_by_threads(tmp_path):
+    random = np.random.default_rng(1)
+    temperature = random.normal(283, 5, (1000, 12))
+    lon, lat = random.uniform(5, 15, 1000), random.uniform(47, 55, 1000)
+    path = window(tmp_path / "window.parquet", lon, lat, values={TEMPERATURE: temperature})
+    with ThreadPoolExecutor(4) as threads:
+        drawings = list(threads.map(window_picture, [path] * 4))
+    assert len(set(drawings)) == 1
+    assert len(drawings[0]) < 60_000
+
+
+@pytest.mark.parametrize(
+    ("place", "lon", "lat", "is_land"),
+    [
+        ("Paris", 2.35, 48.86, True),
+        ("North Sea", 3.0, 56.0, False),
+        ("Caspian Sea", 51.0, 41.5, False),
+        ("Chukotka", -175.0, 66.5, True),
+        ("Chukotka, seen from Japan", 185.0, 66.5, True),
+        ("South Pole", 10.0, -89.5, True),
+        ("Fiji", 178.0, -17.8, True),
+        ("Pacific", -150.0, 0.0, False),
+    ],
+)
+def test_land_is_where_it_is(place, lon, lat, is_land):
+    around = (lon - 5, lon + 5, lat - 5, lat + 5)
+    crossings = 0
+    outline = pictures._outlines("land", around)
+    for ring in outline.to_polygons(closed_only=False):
+        (x1, y1), (x2, y2) = ring[:-1].T, ring[1:].T
+        crosses = (y1 > lat) != (y2 > lat)
+        at = x1[crosses] + (lat - y1[crosses]) / (y2 - y1)[crosses] * (x2 - x1)[crosses]
+        crossings += np.count_nonzero(at > lon)
+    assert bool(crossings % 2) is is_land, place
+
+
+def test_the_knmi_day(tmp_path, real_data, drawn):
+    netcdf = pytest.importorskip("netCDF4")
+    with netcdf.Dataset(real_data / "knmi" / "20221231.nc") as day:
+        lon, lat = day["lon"][0].filled(), day["lat"][0].filled()
+        temperature = np.ma.filled(day["ta"][:], np.nan) + 273.15
+    minutes = np.arange(144) / 3
+    path = window(tmp_path / "window.parquet", lon, lat, values={TEMPERATURE: temperature}, minutes=minutes)
+    figure = window_picture(path)
+    assert "55 stations" in words(figure)
+    assert "3 places outside this map" in words(figure)
+    measured = temperature[(lat > 40) & np.isfinite(temperature).any(axis=1)]
+    np.testing.assert_allclose(points_of(figure).get_array(), np.sort(np.nanmean(measured, axis=1)) - 273.15)
