@@ -116,11 +116,10 @@ def geopandas(dataset: Path, target: Path) -> float:
 SIDES = {"ours": ours, "geopandas": geopandas}
 
 
-def measure(side: str, dataset: Path, runs: int = 1) -> dict[str, float]:
-    """The best of `runs` fresh processes."""
+def measure(side: str, dataset: Path) -> dict[str, float]:
+    """Seconds, bytes and peak memory (MB) of a fresh process."""
     command = [sys.executable, __file__, "--side", side, "--dataset", str(dataset)]
-    results = [json.loads(subprocess.run(command, check=True, capture_output=True).stdout) for _ in range(runs)]
-    return min(results, key=lambda result: result["seconds"])
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
 
 
 def run_side(side: str, dataset: Path) -> None:
@@ -159,7 +158,8 @@ def main() -> None:
                 print(row("ours", rows, measure("ours", dataset)))
             return
         write_dataset(dataset, asked.rows)
-        results = {side: measure(side, dataset, asked.runs) for side in SIDES}
+        runs = [{side: measure(side, dataset) for side in SIDES} for _ in range(asked.runs)]
+    results = {side: min((run[side] for run in runs), key=lambda result: result["seconds"]) for side in SIDES}
     for side, result in results.items():
         print(row(side, asked.rows, result))
     ratio = {key: results["geopandas"][key] / results["ours"][key] for key in ("seconds", "bytes", "peak")}

@@ -55,7 +55,14 @@ class _Section(BaseModel):
 
 
 class Broker(_Section):
+    """The message broker that clients share with the platform.
+
+    `payload_path` is the folder, or ``s3://bucket/prefix``, where clients that share it may put rows too many for a
+    message; a folder under `state_path` when it is not given.
+    """
+
     url: str
+    payload_path: str | None = None
 
 
 class Redis(_Section):
@@ -199,7 +206,6 @@ class IonbeamConfig:
             for name in self.not_installed
         ]
         for section, instead in (
-            ("broker", "clients are not served"),
             ("redis", "the ledger is kept in SQLite"),
             ("influxdb_common", "observations are kept in Parquet segments"),
         ):
@@ -260,7 +266,7 @@ def _understand(
     not_installed: list[str] = []
     for name, block in (nested | at_top).items():
         key = f"sources.{name}" if name in nested else name
-        source_type = (block or {}).get("type", name) if isinstance(block, dict | None) else name
+        source_type = _type_of(name, block)
         if source_type in installed:
             try:
                 loaded: type[Source] = installed[source_type].load()
@@ -286,6 +292,13 @@ def _understand(
     if faults or sections is None:
         raise ConfigError("\n".join(f"{path}: {fault}" for fault in faults))
     return sections, sources, datasets, tuple(not_installed)
+
+
+def _type_of(name: str, block: Any) -> str:
+    """The source type of a block: what it says, else the block's own name, unless a client is to send it."""
+    if not isinstance(block, dict):
+        return name
+    return str(block.get("type", "external" if block.get("kind") == "external" else name))
 
 
 def _validated(model: type[BaseModel], block: Any, key: str) -> tuple[Any, list[str]]:
@@ -366,6 +379,12 @@ def _datasets(sources: dict[str, SourceSettings]) -> tuple[dict[str, DatasetSett
     faults: list[str] = []
     for name, feeders in feeding.items():
         faults += _disagreements(name, feeders)
+        sent = [feeder.name for feeder in feeders if feeder.kind == "external"]
+        if len(sent) > 1:
+            faults.append(
+                f"dataset {name!r}: {' and '.join(sent)} are both external, but a message names only its dataset; "
+                "keep one of them"
+            )
         span = _agreed(feeders, "aggregation_span") or feeders[0].type.default_span
         faults += [
             f"sources.{feeder.name}: its window of {format_duration(feeder.window_size)} neither divides the "

@@ -187,17 +187,55 @@ def needs_collecting(platform: Platform, source: str, window: Window) -> bool:
 def ingest(platform: Platform, source: str, window: Window) -> Ingested:
     """Convert a raw partition to canonical points, store them and record the claim.
 
-    Rows that cannot be used go to the window's quarantine file with their reasons. Raises PipelineError when the raw
+    Of a source that clients send, all raw files that touch the window and have no claim yet are taken, in order of
+    arrival. Rows that cannot be used go to a quarantine file with their reasons. Raises PipelineError when a raw
     partition is missing, damaged or lacks a declared column.
     """
+    if platform.source(source).kind == "external":
+        return _ingest_sent(platform, source, window)
     raw = platform.ledger.raw(source, window)
     if raw is None:
         raise PipelineError(f"{source} {window}: nothing was collected; materialise {source}/raw first")
+    return _ingest_raw(platform, raw, platform.quarantine_path(source, window))
+
+
+def waiting_raws(platform: Platform, source: str, window: Window) -> list[RawPartition]:
+    """What clients sent for a window of `source` and is not ingested yet, in order of arrival."""
+    sent = platform.ledger.sent(source, window)
+    claimed = {claim.id for claim in platform.ledger.claims_of([raw.ingestion for raw in sent])}
+    return [raw for raw in sent if raw.ingestion not in claimed]
+
+
+def _ingest_sent(platform: Platform, source: str, window: Window) -> Ingested:
+    """Ingest what was sent for a window; what is told is the sum of all ingestions that touch it."""
+    sent = platform.ledger.sent(source, window)
+    if not sent:
+        raise PipelineError(f"{source} {window}: no client sent anything; materialise {source}/request to ask for it")
+    done = []
+    for raw in waiting_raws(platform, source, window):
+        quarantine = platform.quarantine_path(source, window)
+        done.append(_ingest_raw(platform, raw, quarantine.with_stem(f"{source}_{raw.window.label}_{raw.ingestion}")))
+    claims = platform.ledger.claims_of([raw.ingestion for raw in sent])
+    reached = Window(min(claim.swept.start for claim in claims), max(claim.swept.end for claim in claims))
+    together = replace(
+        claims[-1],
+        swept=reached,
+        rows=sum(claim.rows for claim in claims),
+        quarantined=sum(claim.quarantined for claim in claims),
+        stray_windows=tuple(sorted({stray for claim in claims for stray in claim.stray_windows})),
+    )
+    reasons = sum((Counter(one.reasons) for one in done), Counter[str]())
+    quarantined = [one.quarantine for one in done if one.quarantine]
+    metadata = platform.ledger.metadata_of(claims)[-1]
+    return Ingested(together, metadata, quarantined[-1] if quarantined else None, dict(reasons))
+
+
+def _ingest_raw(platform: Platform, raw: RawPartition, quarantine_path: Path) -> Ingested:
     file = _open_raw(platform, raw)
+    source = raw.source
     settings = platform.dataset(platform.source(source).dataset)
     schema = canonical_schema([file.metadata])
     arrival = platform.ledger.arrival_of(raw.ingestion)
-    quarantine_path = platform.quarantine_path(source, window)
     seen = _Seen(file, settings)
     try:
         with published(quarantine_path) as draft, _Quarantine(draft) as quarantine:

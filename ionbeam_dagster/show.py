@@ -77,9 +77,12 @@ def _summary(frame: pl.LazyFrame, field_of: object) -> pl.DataFrame:
 
 
 def _odb(path: Path) -> Contents:
-    from ionbeam_dagster.exporters.odb import describe_odb
+    from ionbeam_dagster.exporters.odb import OdbError, describe_odb
 
-    facts, columns = describe_odb(path)
+    try:
+        facts, columns = describe_odb(path)
+    except OdbError as error:
+        raise NotOurs(str(error)) from error
     return Contents("ODB-2 export", {"bytes": f"{path.stat().st_size:,}"} | facts, columns)
 
 

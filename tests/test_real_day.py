@@ -79,8 +79,7 @@ def odb(exported):
 def test_both_exports_have_every_station_and_every_temperature(netcdf, exported, odb):
     files = [str(path) for path in exported["pygeoapi"]]
     stations, temperatures = duckdb.sql(
-        'select count(distinct station_id), count("air_temperature__degC__1.5__mean__PT1M") '
-        f"from read_parquet({files})"
+        f'select count(distinct station_id), count("air_temperature__degC__1.5__mean__PT1M") from read_parquet({files})'
     ).fetchall()[0]
     not_null = int(np.ma.count(netcdf.values["ta"]))
     assert stations == len(netcdf.stations) == 55

@@ -1,7 +1,7 @@
 """Exporters: each writes one dataset window in one format that leaves the platform.
 
-Belongs here: the interface, what an exporter tells of its work, and one module a format. An exporter reads its file back
-with a decoder that is not ours before the file is published. Does not belong here: when an export is made.
+Belongs here: the interface, what an exporter tells of its work, and one module a format. An exporter reads its file
+back with a decoder that is not ours before the file is published. Does not belong here: when an export is made.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pyarrow as pa
 
 @dataclass(frozen=True, slots=True)
 class ExportPlan:
-    """Where each column of a dataset goes (`mapped`: column -> its name in the format) and which stay behind, and why."""
+    """Where each column of a dataset goes (`mapped`: column -> its name in the format); which stay behind, and why."""
 
     mapped: dict[str, str]
     left_out: dict[str, str] = field(default_factory=dict)

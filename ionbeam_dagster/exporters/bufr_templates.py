@@ -27,7 +27,7 @@ ECCODES = Lock()
 """Held while eccodes is at work: its wheels are built without support for threads."""
 
 ASSOCIATED_FIELD = 999999  # what eccodes calls the quality information before a value
-REPLICATION_FACTORS = (31000, 31001)
+FACTORS = {31000: "inputShortDelayedDescriptorReplicationFactor", 31001: "inputDelayedDescriptorReplicationFactor"}
 TIME_SIGNIFICANCE, AVERAGED = 8021, 2
 PERIODS = {4024: timedelta(hours=1), 4025: timedelta(minutes=1)}
 SENSOR_HEIGHT = 7032
@@ -200,23 +200,30 @@ Place = tuple[int, int]
 
 
 class Expansion:
-    """A template's descriptors as eccodes expands them. A *block* is the node of a delayed replication, 0 outside."""
+    """A template's descriptors as eccodes expands them, read from its tables once.
+
+    A *block* is the node of a delayed replication, 0 outside; `rounds` tells how often each can be repeated.
+    """
 
     def __init__(self, descriptors: Sequence[int]) -> None:
-        self._descriptors = descriptors
         library = eccodes()
         with ECCODES:
-            handle = self._handle(library)
+            handle = _handle(library, descriptors)
             self.codes: list[int] = library.codes_get_array(handle, "expandedDescriptors").tolist()
             library.codes_release(handle)
-        self.blocks = [0] * len(self.codes)
-        for node, code in enumerate(self.codes):
-            if _is_replication(code):
-                # An inner replication comes later and overrides the outer one.
-                self.blocks[node + 2 : _end(node, code)] = [node] * (_end(node, code) - node - 2)
-        outermost = {block: (1 if self.codes[block + 1] == 31000 else 254) for block in set(self.blocks) - {0}}
-        self.rounds = outermost | {0: 1}
-        self.elements = {node: element for (node, _), element in self.flat(dict.fromkeys(outermost, (0,)))}
+            self.blocks = [0] * len(self.codes)
+            for node, code in enumerate(self.codes):
+                if _is_replication(code):
+                    # An inner replication comes later and overrides the outer one.
+                    self.blocks[node + 2 : _end(node, code)] = [node] * (_end(node, code) - node - 2)
+            blocks = set(self.blocks) - {0}
+            self.rounds = {0: 1} | {block: 1 if self.codes[block + 1] == 31000 else 254 for block in blocks}
+            # With every block there once, every node is there once.
+            nodes = [node for node, _ in self._unrolled(0, len(self.codes), 0, dict.fromkeys(blocks, (0,)))]
+            factors = {code: [1] * self.codes.count(code) for code in FACTORS}
+            handle = _handle(library, descriptors, factors)
+            self.elements = dict(zip(nodes, self._read(library, handle, nodes), strict=True))
+            library.codes_release(handle)
 
     def node(self, code: int) -> int | None:
         """Where `code` comes first."""
@@ -229,20 +236,9 @@ class Expansion:
         outside = [place for place in found if self.blocks[place] == 0]
         return (within or outside or [None])[-1]
 
-    def flat(self, rounds: Mapping[int, Sequence[int]]) -> list[tuple[Place, Element]]:
-        """Every element of a message in which the blocks are repeated as `rounds` says (none where it says nothing)."""
-        places = list(self._unrolled(0, len(self.codes), 0, rounds))
-        factors = {code: [] for code in REPLICATION_FACTORS}
-        for node, _ in places:
-            if self.codes[node] in factors:
-                factors[self.codes[node]].append(len(rounds.get(node - 1, ())))
-        library = eccodes()
-        with ECCODES:
-            handle = self._handle(library, factors)
-            try:
-                return list(zip(places, self._read(library, handle, places), strict=True))
-            finally:
-                library.codes_release(handle)
+    def places(self, rounds: Mapping[int, Sequence[int]]) -> Iterator[Place]:
+        """Every place of a message in which the blocks have the given `rounds`, and the others none."""
+        return self._unrolled(0, len(self.codes), 0, rounds)
 
     def _unrolled(self, node: int, end: int, turn: int, rounds: Mapping[int, Sequence[int]]) -> Iterator[Place]:
         while node < end:
@@ -256,21 +252,10 @@ class Expansion:
                 yield node, turn
                 node += 1
 
-    def _handle(self, library: ModuleType, factors: Mapping[int, list[int]] | None = None) -> int:
-        handle: int = library.codes_bufr_new_from_samples("BUFR4")
-        keys = "inputShortDelayedDescriptorReplicationFactor", "inputDelayedDescriptorReplicationFactor"
-        for key, code in zip(keys, REPLICATION_FACTORS, strict=True):
-            if factors and factors[code]:
-                library.codes_set_array(handle, key, factors[code])
-        library.codes_set(handle, "masterTablesVersionNumber", MASTER_TABLES)
-        library.codes_set(handle, "localTablesVersionNumber", 0)
-        library.codes_set_array(handle, "unexpandedDescriptors", list(self._descriptors))  # expands: comes last
-        return handle
-
-    def _read(self, library: ModuleType, handle: int, places: list[Place]) -> Iterator[Element]:
+    def _read(self, library: ModuleType, handle: int, nodes: list[int]) -> Iterator[Element]:
         keys = iter(_data_keys(library, handle))
         key = next(keys)
-        for node, _ in places:
+        for node in nodes:
             code = self.codes[node]
             # These two are not keys of their own: they hang on the value that follows.
             where = {ASSOCIATED_FIELD: "->associatedField", 31021: "->associatedField->associatedFieldSignificance"}
@@ -288,6 +273,18 @@ class Expansion:
             )
             if code not in where:
                 key = next(keys, "")
+
+
+def _handle(library: ModuleType, descriptors: Sequence[int], factors: Mapping[int, list[int]] | None = None) -> int:
+    """A message of `descriptors`. The order matters: factors of replications, tables, and last what expands."""
+    handle: int = library.codes_bufr_new_from_samples("BUFR4")
+    for code, ones in (factors or {}).items():
+        if ones:
+            library.codes_set_array(handle, FACTORS[code], ones)
+    library.codes_set(handle, "masterTablesVersionNumber", MASTER_TABLES)
+    library.codes_set(handle, "localTablesVersionNumber", 0)
+    library.codes_set_array(handle, "unexpandedDescriptors", list(descriptors))
+    return handle
 
 
 def _is_replication(code: int) -> bool:

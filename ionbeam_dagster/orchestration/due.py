@@ -26,7 +26,7 @@ from ionbeam_dagster.domain.windows import (
 )
 from ionbeam_dagster.orchestration.internals import keys_of, subset_of
 from ionbeam_dagster.orchestration.resources import PlatformResource, WatchedPlatform
-from ionbeam_dagster.pipeline import Platform, assess
+from ionbeam_dagster.pipeline import Platform, assess, waiting_raws
 from ionbeam_dagster.stores.ledger import RawPartition
 
 TRIES = 2
@@ -186,7 +186,9 @@ class ToExport(Due):
 
 
 def not_ingested(platform: Platform, source: str, window: Window) -> RawPartition | None:
-    """The raw partition of a window, if it was collected and not ingested as it is now."""
+    """The raw partition of a window (of several that were sent: the last), if it is not ingested as it is now."""
+    if platform.source(source).kind == "external":
+        return next(reversed(waiting_raws(platform, source, window)), None)
     raw = platform.ledger.raw(source, window)
     if raw is None:
         return None

@@ -60,8 +60,9 @@ def dataset_partitions(dataset: DatasetSettings) -> dg.TimeWindowPartitionsDefin
 
 
 def collects_open_window(source: SourceSettings) -> bool:
-    """Whether the source is asked more often than its windows end: the open one is collected again and again."""
-    return source.trigger_interval < source.window_size
+    """Whether the open window is collected again and again: the source is asked more often than its windows end, or
+    clients send when they like."""
+    return source.trigger_interval < source.window_size or source.kind == "external"
 
 
 def windows_a_run(span: timedelta) -> int:

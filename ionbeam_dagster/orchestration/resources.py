@@ -41,7 +41,10 @@ class PlatformResource(dg.ConfigurableResource):
 
 @dataclass(frozen=True)
 class WatchedPlatform:
-    """Stands in for `PlatformResource` where runs are made in this process and somebody watches them go on."""
+    """Stands in for `PlatformResource` where runs are made in this process and somebody watches them go on.
+
+    Such runs wait for no pool: a slot that a killed run left taken would hold them up for ever.
+    """
 
     platform: Platform
     on_window: Watcher = lambda asset, window, failure: None

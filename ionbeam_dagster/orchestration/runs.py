@@ -6,6 +6,8 @@ Does not belong here: what a person sees of it (cli.py).
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -32,6 +34,7 @@ from ionbeam_dagster.pipeline import (
 Planner = Callable[[str, int], None]
 """Is told an asset and how many windows of it are about to be done."""
 
+_PROCESS_TAG = "ionbeam/process"
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -59,6 +62,7 @@ def run_range(
     A window that fails does not keep the others from going on. Returns what was done, nothing when there was nothing to
     do; every run is in `instance`. Raises PipelineError for a source that the platform does not know or cannot ask.
     """
+    _end_dead_runs(instance)
     return _Range(platform, source, instance, on_window, on_plan).bring_up_to_date(start, end)
 
 
@@ -144,7 +148,7 @@ class _Range:
             self._told.clear()
             result = self._defs.resolve_job_def(job).execute_in_process(
                 asset_selection=list(assets),
-                tags=tags_of_run(run, span),
+                tags=tags_of_run(run, span) | {_PROCESS_TAG: _this_process()},
                 instance=self._instance,
                 run_config=_QUIET,
                 raise_on_error=False,
@@ -168,3 +172,28 @@ def _failed_otherwise(
     reason = errors[0] if errors else f"run {result.run_id} failed; the UI shows why"
     names = [key.to_user_string() for key in missed]
     return [WindowResult(name, window, reason, result.run_id) for window in windows for name in names]
+
+
+def _this_process() -> str:
+    return f"{socket.gethostname()} {os.getpid()}"
+
+
+def _end_dead_runs(instance: dg.DagsterInstance) -> None:
+    """End the runs of earlier processes that were killed: to Dagster they go on, and hold their windows for ever."""
+    going_on = dg.RunsFilter(
+        statuses=[dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
+    )
+    for run in instance.get_runs(going_on):
+        host, _, process = run.tags.get(_PROCESS_TAG, "").rpartition(" ")
+        if host == socket.gethostname() and not _is_alive(int(process)):
+            instance.report_run_failed(run, f"process {process}, in which it ran, is gone")
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,8 +1,8 @@
 """Sources: each yields the observations of a time window. One module a source, all of one shape.
 
-Belongs here: `Source`, the base of them all, how they are found (entry points), and one module for each. Does not belong
-here: what happens to observations afterwards. A third party adds a source by registering a `Source` subclass under the
-entry-point group ``ionbeam.sources``.
+Belongs here: `Source`, the base of them all, how they are found (entry points), and one module for each. Does not
+belong here: what happens to observations afterwards. A third party adds a source by registering a `Source` subclass
+under the entry-point group ``ionbeam.sources``.
 """
 
 from __future__ import annotations

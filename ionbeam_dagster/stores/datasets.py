@@ -46,24 +46,17 @@ class DatasetStore:
         batches: Iterable[pa.RecordBatch],
         provenance: dict[str, Any],
     ) -> DatasetFile:
-        """Write one revision from rows ordered by station and time; the same rows and provenance give the same bytes."""
+        """Write one revision from rows ordered by station and time; same rows, same provenance: same bytes."""
         path = self.path(dataset, window, number)
+        described = schema.with_metadata({PROVENANCE: json.dumps(provenance, sort_keys=True).encode()})
         counted = _Stations(point_key(schema))
         rows = 0
-        with published(path) as draft, pq.ParquetWriter(draft, schema, compression="zstd") as writer:
+        with published(path) as draft, pq.ParquetWriter(draft, described, compression="zstd") as writer:
             for table in _in_groups(schema, batches):
-                writer.write_table(table, row_group_size=_ROW_GROUP)
+                writer.write_table(table.cast(described), row_group_size=_ROW_GROUP)
                 counted.add(table)
                 rows += table.num_rows
-            facts = provenance | {"rows": rows, "stations": counted.number}
-            writer.add_key_value_metadata({PROVENANCE: json.dumps(facts, sort_keys=True).encode()})
         return DatasetFile(path, rows, counted.number, path.stat().st_size)
-
-
-def provenance_of(schema: pa.Schema) -> dict[str, Any]:
-    """What a dataset file, or an export of one, says of its making; empty for other files."""
-    written = (schema.metadata or {}).get(PROVENANCE)
-    return dict(json.loads(written)) if written else {}
 
 
 def _in_groups(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:

@@ -23,7 +23,7 @@ def published(path: Path) -> Iterator[Path]:
         yield draft
         if draft.exists():
             sync(draft)
-            os.replace(draft, path)
+            draft.replace(path)
             sync(path.parent)
     finally:
         draft.unlink(missing_ok=True)

@@ -38,7 +38,10 @@ class RawFile:
 
 
 class RawStore:
-    """Raw partitions under one folder: ``<root>/<source>/<source>_<YYYYmmddTHHMMSS>_<span>.parquet``."""
+    """Raw partitions under one folder: ``<root>/<source>/<source>_<YYYYmmddTHHMMSS>_<span>.parquet``.
+
+    What clients send is kept one file an ingestion, whatever its range: ``..._<span>_<ingestion>.parquet``.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -50,17 +53,19 @@ class RawStore:
         self, source: str, window: Window, swept: Window, metadata: IngestionMetadata, batches: Iterable[pa.RecordBatch]
     ) -> tuple[str, int]:
         """Write a raw partition; returns its ingestion id, which follows from content and range, and its rows."""
-        stream = iter(batches)
-        first = next(stream, None)
-        schema = _empty_schema(metadata) if first is None else first.schema
-        rows = 0
         with published(self.path(source, window)) as draft:
-            with pq.ParquetWriter(draft, _described(schema, metadata, swept), compression="zstd") as writer:
-                for batch in chain([] if first is None else [first], stream):
-                    writer.write_batch(batch)
-                    rows += batch.num_rows
+            rows = _write(draft, swept, metadata, batches)
             content = file_hash(draft)
         return str(uuid5(_NAMESPACE, f"{source} {window.label} {content}")), rows
+
+    def write_sent(
+        self, source: str, name: str, swept: Window, metadata: IngestionMetadata, batches: Iterable[pa.RecordBatch]
+    ) -> tuple[Path, int]:
+        """Write what a client sent under the ingestion's `name`; returns the file and its rows."""
+        path = self._root / source / f"{source}_{swept.label}_{name}.parquet"
+        with published(path) as draft:
+            rows = _write(draft, swept, metadata, batches)
+        return path, rows
 
     def open(self, path: Path) -> RawFile:
         """Open a raw partition; raises OSError or pyarrow.ArrowInvalid when there is none that can be read."""
@@ -69,6 +74,18 @@ class RawStore:
             rows = file.metadata.num_rows
         swept = Window(datetime.fromisoformat(written["start"]), datetime.fromisoformat(written["end"]))
         return RawFile(path, IngestionMetadata.model_validate(written["metadata"]), swept, rows)
+
+
+def _write(draft: Path, swept: Window, metadata: IngestionMetadata, batches: Iterable[pa.RecordBatch]) -> int:
+    stream = iter(batches)
+    first = next(stream, None)
+    schema = _empty_schema(metadata) if first is None else first.schema
+    rows = 0
+    with pq.ParquetWriter(draft, _described(schema, metadata, swept), compression="zstd") as writer:
+        for batch in chain([] if first is None else [first], stream):
+            writer.write_batch(batch)
+            rows += batch.num_rows
+    return rows
 
 
 def _described(schema: pa.Schema, metadata: IngestionMetadata, swept: Window) -> pa.Schema:

@@ -1,6 +1,7 @@
 """Windows, coverage and the decision to build: interval arithmetic against a plain model, and a table of decisions."""
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -54,7 +55,7 @@ def covered_minutes(windows: list[Window]) -> set[int]:
 def test_merging_keeps_exactly_the_minutes_that_were_there(found):
     merged = merge(found)
     assert covered_minutes(merged) == covered_minutes(found)
-    assert all(first.end < second.start for first, second in zip(merged, merged[1:], strict=False))
+    assert all(first.end < second.start for first, second in pairwise(merged))
 
 
 @given(intervals)
@@ -120,8 +121,8 @@ LATE = [*WHOLE, claim(10, 20, id="late", arrival=3)]
             HALF, None, WINDOW.end, Policy(("crowd",), allow_incomplete="always"), (Build, 1, 1), id="always incomplete"
         ),
         pytest.param(
-            WHOLE, None, LATER, Policy(("crowd", "other")), (Wait, "other has not collected 12:00-13:00", WINDOW.end + DAY),
-            id="one of two sources",
+            WHOLE, None, LATER, Policy(("crowd", "other")),
+            (Wait, "other has not collected 12:00-13:00", WINDOW.end + DAY), id="one of two sources",
         ),
         pytest.param(WHOLE, FIRST, LATER, CROWD, (Unchanged, 1, None), id="nothing new"),
         pytest.param(LATE, FIRST, LATER, CROWD, (Build, 2, 0), id="late data"),

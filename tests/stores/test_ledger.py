@@ -214,3 +214,37 @@ def _own_redis(folder: Path):
         return start_redis(folder)
     except Missing as missing:
         pytest.skip(missing.reason)
+
+
+def test_what_was_sent_stands_beside_what_was_sent_before_in_order_of_arrival(ledger):
+    half = Window(NOON, NOON + HOUR / 2)
+    first = RawPartition("first", "crowd", half, Path("first.parquet"), 5, "x")
+    second = RawPartition("a second", "crowd", Window(NOON, NOON + 2 * HOUR), Path("second.parquet"), 6)
+    again = RawPartition("third", "crowd", half, Path("third.parquet"), 7)
+    ledger.record_sent([(first, [WINDOW]), (second, [WINDOW, NEXT])])
+    ledger.record_sent([(again, [WINDOW]), (first, [WINDOW])])
+    assert ledger.sent("crowd", WINDOW) == [first, second, again]
+    assert ledger.sent("crowd", NEXT) == [second]
+    assert ledger.sent("crowd", half) == [] and ledger.sent("other", WINDOW) == []
+    assert ledger.arrival_of("first") < ledger.arrival_of("a second") < ledger.arrival_of("third")
+    claim = claimed(ledger, "a second", WINDOW)
+    assert ledger.claims_of(["third", "a second", "first"]) == [claim]
+    assert ledger.claims_of([]) == []
+
+
+def test_the_feed_tells_new_claims_and_every_revision_in_order(ledger):
+    first = claimed(ledger, "first", WINDOW)
+    made = built(WINDOW, 1, [first])
+    ledger.record_revision(made, [first])
+    claimed(ledger, "first", WINDOW)
+    second = claimed(ledger, "second", NEXT)
+    withdrawn = claimed(ledger, "withdrawn", NEXT)
+    ledger.withdraw_claim(withdrawn.id)
+    ledger.record_revision(built(NEXT, 1, [second]), [second])
+    changes = ledger.changes(0, 10)
+    assert [change.claim for change in changes] == [first, None, second, None, None]
+    assert [change.built for change in changes] == [None, made, None, None, built(NEXT, 1, [second])]
+    numbers = [change.number for change in changes]
+    assert numbers == sorted(set(numbers))
+    assert ledger.changes(numbers[1], 2) == changes[2:4]
+    assert ledger.changes(numbers[-1], 10) == []

@@ -5,6 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import resource
+import shutil
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -55,7 +58,8 @@ MOBILE = canonical_schema([described([("air_temperature", "degC"), ("relative_hu
 
 
 def row(station: str | None, time: datetime, **values: Any) -> Row:
-    return {"datetime": time, "lat": 50.0, "lon": 8.0, "station_id": station, **values}
+    named = {} if station is None else {"station_id": station}
+    return {"datetime": time, "lat": 50.0, "lon": 8.0, **named, **values}
 
 
 def frame(rows: Sequence[Row], schema: pa.Schema = FIXED) -> pl.DataFrame:
@@ -169,6 +173,14 @@ def test_windows_are_half_open_to_the_microsecond(store: TimeSeriesStore, datase
         assert [point["datetime"] for point in seen(store, dataset, window)] == inside
         both = Window(window.start - HOUR, window.end + HOUR)
         assert [point["datetime"] for point in seen(store, dataset, both)] == sorted([*inside, *outside])
+
+
+@pytest.mark.parametrize("station", ["A", None])
+def test_one_station_may_have_any_number_of_rows(store: TimeSeriesStore, dataset: str, station: str | None) -> None:
+    rows = [row(station, NOON + minute * timedelta(minutes=1), **{TEMPERATURE: float(minute)}) for minute in range(60)]
+    for arrival in (1, 2, 3):
+        store.write(dataset, f"i{arrival}", arrival, [frame(rows[arrival::3]), frame(rows[:2])], ["station_id"])
+    assert seen(store, dataset) == rows
 
 
 def test_names_and_values_may_contain_anything(store: TimeSeriesStore, dataset: str) -> None:
@@ -309,6 +321,41 @@ def test_a_crash_while_publishing_is_healed_by_writing_again(tmp_path: Path, dat
     store.write(dataset, "one", 1, [frame(hourly(1, value=3.0))], ["station_id"])
     assert seen(store, dataset, day) == hourly(1, value=3.0)
     assert not list(tmp_path.glob("*/.drafts/*"))
+
+
+@pytest.mark.parametrize("lost", [1, 10, 30, 31])
+def test_a_journal_that_was_cut_short_is_healed_by_writing_again(tmp_path: Path, dataset: str, lost: int) -> None:
+    store = SegmentStore(tmp_path)
+    store.write(dataset, "one", 1, [frame(hourly(3))], ["station_id"])
+    [journal] = tmp_path.glob("*/.ingestions/one")
+    journal.write_bytes(journal.read_bytes()[:-lost])
+    store.write(dataset, "one", 1, [frame(hourly(3))], ["station_id"])
+    store.withdraw(dataset, "one")
+    assert seen(store, dataset) == []
+
+
+def test_a_writer_that_waits_for_a_withdrawal_is_not_forgotten(
+    tmp_path: Path, dataset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = SegmentStore(tmp_path)
+    store.write(dataset, "one", 1, [frame(hourly(2))], ["station_id"])
+    held, rmtree = threading.Event(), shutil.rmtree
+
+    def wait(path: Path, **options: Any) -> None:
+        if not held.is_set():
+            held.set()
+            time.sleep(0.3)
+        rmtree(path, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", wait)
+    withdrawal = threading.Thread(target=store.withdraw, args=(dataset, "one"))
+    withdrawal.start()
+    assert held.wait(10)
+    store.write(dataset, "one", 1, [frame(hourly(3))], ["station_id"])
+    withdrawal.join()
+    assert seen(store, dataset) == hourly(3)
+    store.withdraw(dataset, "one")
+    assert seen(store, dataset) == []
 
 
 def test_drafts_are_never_read(tmp_path: Path, dataset: str) -> None:

@@ -14,7 +14,7 @@ from ionbeam_dagster.orchestration import automation, metadata
 from ionbeam_dagster.orchestration.assets import Done, Events, range_runs, retries, window_by_window
 from ionbeam_dagster.orchestration.automation import Ionbeam
 from ionbeam_dagster.orchestration.partitions import source_partitions
-from ionbeam_dagster.orchestration.resources import PlatformResource
+from ionbeam_dagster.orchestration.resources import PlatformResource, WatchedPlatform
 from ionbeam_dagster.orchestration.sensors.files import changes_sensor, tells_changes
 from ionbeam_dagster.pipeline import collect, ingest
 
@@ -61,7 +61,7 @@ def _raw(
         retry_policy=retries() if by_itself else None,
         automation_condition=automation.collects(ionbeam, source, lookback) if by_itself else None,
         freshness_policy=metadata.freshness(ionbeam.platform.config, [source.name], source.window_size),
-        pool=f"{source.name}_api",
+        pool=None if isinstance(ionbeam, WatchedPlatform) else f"{source.name}_api",
         group_name=source.name,
         owners=metadata.OWNERS,
         kinds={"python", "parquet"},

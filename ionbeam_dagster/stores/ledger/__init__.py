@@ -50,6 +50,15 @@ class ExportRecord:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One entry of the ledger's feed: a new claim or a recorded revision; neither, when it has been withdrawn since."""
+
+    number: int
+    claim: Claim | None = None
+    built: BuiltRevision | None = None
+
+
 class Ledger(Protocol):
     """Remembers. Every method is one transaction and may be called from many processes at once."""
 
@@ -63,12 +72,28 @@ class Ledger(Protocol):
 
     def raw(self, source: str, window: Window) -> RawPartition | None: ...
 
+    def record_sent(self, raws: Sequence[tuple[RawPartition, Sequence[Window]]]) -> None:
+        """Remember raw files that were sent from outside, each with the windows of its source that it touches.
+
+        Their own windows are the ranges that they sweep; each stands beside the others. They take their places in the
+        order of arrival as they are given; one that is known keeps its own.
+        """
+        ...
+
+    def sent(self, source: str, window: Window) -> list[RawPartition]:
+        """The raw files sent from outside that touch one window of their source, in order of arrival."""
+        ...
+
     def record_claim(self, claim: Claim, metadata: IngestionMetadata, touched: Sequence[Window]) -> None:
         """Remember a claim, and the dataset windows that it touches (swept in part, or given late rows)."""
         ...
 
     def claims(self, dataset: str, window: Window) -> list[Claim]:
-        """The claims that touch one dataset window, in order of arrival; costs the same however many others there are."""
+        """The claims that touch one dataset window, in order of arrival; the cost does not grow with the others."""
+        ...
+
+    def claims_of(self, ingestions: Sequence[str]) -> list[Claim]:
+        """The claims of these ingestions, of those that have one, in order of arrival."""
         ...
 
     def metadata_of(self, claims: Sequence[Claim]) -> list[IngestionMetadata]:
@@ -80,7 +105,7 @@ class Ledger(Protocol):
         ...
 
     def record_revision(self, built: BuiltRevision, made_of: Sequence[Claim]) -> None:
-        """Remember a revision. Its window is due no more, unless a claim that is not in `made_of` touched it meanwhile."""
+        """Remember a revision. Its window is due no more, unless a claim not in `made_of` touched it meanwhile."""
         ...
 
     def latest_revision(self, dataset: str, window: Window) -> BuiltRevision | None: ...
@@ -96,3 +121,10 @@ class Ledger(Protocol):
     def record_export(self, export: ExportRecord) -> None: ...
 
     def export(self, dataset: str, window: Window, format: str) -> ExportRecord | None: ...
+
+    def changes(self, after: int, limit: int) -> list[Change]:
+        """The next `limit` entries of the feed after number `after`: new claims and revisions, in order of recording.
+
+        Numbers only grow, and an entry is never seen before one with a smaller number.
+        """
+        ...

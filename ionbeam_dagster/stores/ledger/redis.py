@@ -5,6 +5,8 @@ Does not belong here: what follows from the records.
 
     ionbeam:arrival, ionbeam:arrivals             the last place in the order of arrival; the place of each ingestion
     ionbeam:raw:<source>:<window>                 a raw partition
+    ionbeam:sent:<id>                             a raw file that was sent from outside
+    ionbeam:sent_into:<source>:<window>           the raw files sent that touch a window, by arrival
     ionbeam:readings                              ingestion metadata as JSON, by their hash
     ionbeam:claim:<id>                            a claim, with the hash of its metadata
     ionbeam:touching:<dataset>:<window>           the claims that touch a window, by arrival
@@ -14,6 +16,7 @@ Does not belong here: what follows from the records.
     ionbeam:revisions:<dataset>:<window>          the numbers of a window's revisions
     ionbeam:revision:<dataset>:<window>:<number>  a revision
     ionbeam:export:<dataset>:<window>:<format>    an export
+    ionbeam:feed                                  every new claim and revision, in order: "c <id>", "r <revision>"
 
 A <window> is ``<start>:<end>`` in microseconds since 1970. Every method is one Lua script or one command, thus a
 transaction. Scripts name keys that they find, so a Redis Cluster will not do; nothing expires.
@@ -37,7 +40,7 @@ from redis.retry import Retry
 
 from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.domain.windows import EPOCH, Claim, Revision, Window
-from ionbeam_dagster.stores.ledger import BuiltRevision, ExportRecord, RawPartition
+from ionbeam_dagster.stores.ledger import BuiltRevision, Change, ExportRecord, RawPartition
 
 _LOG = logging.getLogger(__name__)
 
@@ -48,6 +51,50 @@ if not place then
     redis.call('HSET', 'ionbeam:arrivals', ARGV[1], place)
 end
 return tonumber(place)
+"""
+
+_RECORD_SENT = """
+local id, record, source = unpack(ARGV, 1, 3)
+local place = redis.call('HGET', 'ionbeam:arrivals', id)
+if not place then
+    place = redis.call('INCR', 'ionbeam:arrival')
+    redis.call('HSET', 'ionbeam:arrivals', id, place)
+end
+redis.call('SET', 'ionbeam:sent:' .. id, record)
+for i = 4, #ARGV do
+    redis.call('ZADD', 'ionbeam:sent_into:' .. source .. ':' .. ARGV[i], place, id)
+end
+"""
+
+_SENT = """
+local found = {}
+for i, id in ipairs(redis.call('ZRANGE', 'ionbeam:sent_into:' .. ARGV[1] .. ':' .. ARGV[2], 0, -1)) do
+    found[i] = redis.call('GET', 'ionbeam:sent:' .. id)
+end
+return found
+"""
+
+_CLAIMS_OF = """
+local found = {}
+for _, id in ipairs(ARGV) do
+    local record = redis.call('HGET', 'ionbeam:claim:' .. id, 'record')
+    if record then found[#found + 1] = record end
+end
+return found
+"""
+
+_CHANGES = """
+local found = {}
+for i, entry in ipairs(redis.call('LRANGE', 'ionbeam:feed', ARGV[1], ARGV[2])) do
+    local kind, what = entry:sub(1, 1), entry:sub(3)
+    if kind == 'c' then
+        found[i] = {kind, '', redis.call('HGET', 'ionbeam:claim:' .. what, 'record') or '', ''}
+    else
+        local kept = redis.call('HMGET', 'ionbeam:revision:' .. what, 'record', 'intact')
+        found[i] = {kind, what, kept[1] or '', kept[2] or ''}
+    end
+end
+return found
 """
 
 _RECORD_CLAIM = """
@@ -62,6 +109,7 @@ for i = 7, #ARGV do
         redis.call('ZADD', 'ionbeam:due:' .. dataset, ARGV[i]:match('^[^:]+'), ARGV[i])
     end
 end
+if not known then redis.call('RPUSH', 'ionbeam:feed', 'c ' .. id) end
 """
 
 _CLAIMS = """
@@ -103,6 +151,7 @@ local dataset, window, number, record, intact = unpack(ARGV, 1, 5)
 local place = dataset .. ':' .. window
 redis.call('HSET', 'ionbeam:revision:' .. place .. ':' .. number, 'record', record, 'intact', intact)
 redis.call('ZADD', 'ionbeam:revisions:' .. place, number, number)
+redis.call('RPUSH', 'ionbeam:feed', 'r ' .. place .. ':' .. number)
 redis.call('ZADD', 'ionbeam:built:' .. dataset, window:match('^[^:]+'), window)
 if redis.call('ZCARD', 'ionbeam:touching:' .. place) ~= #ARGV - 5 then return end
 for i = 6, #ARGV do
@@ -160,6 +209,16 @@ class RedisLedger:
             return None
         return RawPartition(kept["ingestion"], source, window, Path(kept["path"]), int(kept["rows"]), kept["signature"])
 
+    def record_sent(self, raws: Sequence[tuple[RawPartition, Sequence[Window]]]) -> None:
+        for raw, touched in raws:
+            record = json.dumps(
+                [raw.ingestion, raw.source, _range(raw.window), str(raw.path), raw.rows, raw.signature]
+            )  # fmt: skip
+            self._run(_RECORD_SENT, raw.ingestion, record, raw.source, *(_range(window) for window in touched))
+
+    def sent(self, source: str, window: Window) -> list[RawPartition]:
+        return [_sent(record) for record in self._run(_SENT, source, _range(window))]
+
     def record_claim(self, claim: Claim, metadata: IngestionMetadata, touched: Sequence[Window]) -> None:
         text = metadata.model_dump_json()
         reading = sha256(text.encode()).hexdigest()
@@ -172,6 +231,10 @@ class RedisLedger:
 
     def claims(self, dataset: str, window: Window) -> list[Claim]:
         return [_claim(record) for record in self._run(_CLAIMS, dataset, _range(window))]
+
+    def claims_of(self, ingestions: Sequence[str]) -> list[Claim]:
+        found = (_claim(record) for record in self._run(_CLAIMS_OF, *ingestions))
+        return sorted(found, key=lambda claim: claim.arrival)
 
     def metadata_of(self, claims: Sequence[Claim]) -> list[IngestionMetadata]:
         found = self._run(_METADATA, *(claim.id for claim in claims))
@@ -215,6 +278,10 @@ class RedisLedger:
             return None
         path = Path(kept["path"]) if kept["path"] else None
         return ExportRecord(dataset, window, format, int(kept["number"]), path, json.loads(kept["facts"]))
+
+    def changes(self, after: int, limit: int) -> list[Change]:
+        found = self._run(_CHANGES, after, after + limit - 1)
+        return [_change(number, *entry) for number, entry in enumerate(found, after + 1)]
 
     def _run(self, script: str, *arguments: str | int) -> Any:
         """Run a script; its text is sent once, and after that only its hash."""
@@ -270,6 +337,20 @@ def _claim(record: str) -> Claim:
     id, source, dataset, swept, arrival, rows, quarantined, strays = json.loads(record)
     stray_windows = tuple(_window(stray) for stray in strays)
     return Claim(id, source, dataset, _window(swept), arrival, rows, quarantined, stray_windows)
+
+
+def _sent(record: str) -> RawPartition:
+    ingestion, source, swept, path, rows, signature = json.loads(record)
+    return RawPartition(ingestion, source, _window(swept), Path(path), rows, signature)
+
+
+def _change(number: int, kind: str, place: str, record: str, intact: str) -> Change:
+    if not record:
+        return Change(number)
+    if kind == "c":
+        return Change(number, claim=_claim(record))
+    dataset, start, end, revision = place.split(":")
+    return Change(number, built=_built(dataset, f"{start}:{end}", revision, record, intact))
 
 
 def _built(dataset: str, window: str, number: str, record: str, intact: str) -> BuiltRevision:

@@ -13,13 +13,19 @@ from typing import Any
 
 from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.domain.windows import EPOCH, Claim, Revision, Window
-from ionbeam_dagster.stores.ledger import BuiltRevision, ExportRecord, RawPartition
+from ionbeam_dagster.stores.ledger import BuiltRevision, Change, ExportRecord, RawPartition
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS arrivals (arrival INTEGER PRIMARY KEY AUTOINCREMENT, ingestion TEXT NOT NULL UNIQUE);
 CREATE TABLE IF NOT EXISTS raw (
     source TEXT, start INTEGER, end INTEGER, ingestion TEXT, path TEXT, rows INTEGER, signature TEXT,
     PRIMARY KEY (source, start, end)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS sent (
+    ingestion TEXT PRIMARY KEY, source TEXT, start INTEGER, end INTEGER, path TEXT, rows INTEGER, signature TEXT
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS sent_into (
+    source TEXT, start INTEGER, end INTEGER, ingestion TEXT, PRIMARY KEY (source, start, end, ingestion)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS readings (hash TEXT PRIMARY KEY, metadata TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS claims (
@@ -30,7 +36,9 @@ CREATE TABLE IF NOT EXISTS touched (
     dataset TEXT, start INTEGER, end INTEGER, claim TEXT, PRIMARY KEY (dataset, start, end, claim)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS touched_by_claim ON touched (claim);
-CREATE TABLE IF NOT EXISTS due (dataset TEXT, start INTEGER, end INTEGER, PRIMARY KEY (dataset, start, end)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS due (
+    dataset TEXT, start INTEGER, end INTEGER, PRIMARY KEY (dataset, start, end)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS revisions (
     dataset TEXT, start INTEGER, end INTEGER, number INTEGER, inputs TEXT, intact INTEGER, path TEXT, built_at INTEGER,
     facts TEXT, PRIMARY KEY (dataset, start, end, number)
@@ -39,7 +47,11 @@ CREATE TABLE IF NOT EXISTS exports (
     dataset TEXT, start INTEGER, end INTEGER, format TEXT, number INTEGER, path TEXT, facts TEXT,
     PRIMARY KEY (dataset, start, end, format)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS feed (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, claim TEXT, dataset TEXT, start INTEGER, end INTEGER, revision INTEGER
+);
 """
+_CLAIM = "SELECT id, source, dataset, start, end, arrival, rows, quarantined, strays FROM claims"
 _REVISION = "SELECT dataset, start, end, number, inputs, intact, path, built_at, facts FROM revisions"
 
 
@@ -70,6 +82,28 @@ class SqliteLedger:
             ).fetchone()
         return RawPartition(row[0], source, window, Path(row[1]), row[2], row[3]) if row else None
 
+    def record_sent(self, raws: Sequence[tuple[RawPartition, Sequence[Window]]]) -> None:
+        with self._writing() as db:
+            db.executemany("INSERT OR IGNORE INTO arrivals (ingestion) VALUES (?)", [(r.ingestion,) for r, _ in raws])
+            db.executemany(
+                "INSERT OR REPLACE INTO sent VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [(r.ingestion, r.source, *_range(r.window), str(r.path), r.rows, r.signature) for r, _ in raws],
+            )
+            db.executemany(
+                "INSERT OR IGNORE INTO sent_into VALUES (?, ?, ?, ?)",
+                [(r.source, *_range(window), r.ingestion) for r, touched in raws for window in touched],
+            )
+
+    def sent(self, source: str, window: Window) -> list[RawPartition]:
+        with self._reading() as db:
+            rows = db.execute(
+                "SELECT s.ingestion, s.start, s.end, s.path, s.rows, s.signature "
+                "FROM sent_into i JOIN sent s USING (ingestion) JOIN arrivals a USING (ingestion) "
+                "WHERE i.source = ? AND i.start = ? AND i.end = ? ORDER BY a.arrival",
+                (source, *_range(window)),
+            ).fetchall()
+        return [RawPartition(row[0], source, _window(row[1], row[2]), Path(row[3]), *row[4:]) for row in rows]
+
     def record_claim(self, claim: Claim, metadata: IngestionMetadata, touched: Sequence[Window]) -> None:
         text = metadata.model_dump_json()
         reading = sha256(text.encode()).hexdigest()
@@ -91,6 +125,7 @@ class SqliteLedger:
                 db.executemany(
                     "INSERT OR IGNORE INTO due VALUES (?, ?, ?)", [(claim.dataset, start, end) for start, end in ranges]
                 )
+                db.execute("INSERT INTO feed (claim) VALUES (?)", (claim.id,))
 
     def claims(self, dataset: str, window: Window) -> list[Claim]:
         with self._reading() as db:
@@ -101,6 +136,11 @@ class SqliteLedger:
                 (dataset, *_range(window)),
             ).fetchall()
         return [_claim(row) for row in rows]
+
+    def claims_of(self, ingestions: Sequence[str]) -> list[Claim]:
+        with self._reading() as db:
+            found = [db.execute(f"{_CLAIM} WHERE id = ?", (ingestion,)).fetchone() for ingestion in ingestions]
+        return sorted((_claim(row) for row in found if row), key=lambda claim: claim.arrival)
 
     def metadata_of(self, claims: Sequence[Claim]) -> list[IngestionMetadata]:
         found: dict[str, IngestionMetadata] = {}
@@ -136,6 +176,9 @@ class SqliteLedger:
                 (*place, revision.number, revision.inputs, revision.intact, str(built.path), _micros(built.built_at),
                  json.dumps(built.facts)),
             )  # fmt: skip
+            db.execute(
+                "INSERT INTO feed (dataset, start, end, revision) VALUES (?, ?, ?, ?)", (*place, revision.number)
+            )
             touching = "SELECT claim FROM touched WHERE dataset = ? AND start = ? AND end = ?"
             if {row[0] for row in db.execute(touching, place)} == {claim.id for claim in made_of}:
                 db.execute("DELETE FROM due WHERE dataset = ? AND start = ? AND end = ?", place)
@@ -178,6 +221,24 @@ class SqliteLedger:
         if not row:
             return None
         return ExportRecord(dataset, window, format, row[0], Path(row[1]) if row[1] else None, json.loads(row[2]))
+
+    def changes(self, after: int, limit: int) -> list[Change]:
+        changed = []
+        with self._reading() as db:
+            entries = db.execute(
+                "SELECT number, claim, dataset, start, end, revision FROM feed WHERE number > ? ORDER BY number LIMIT ?",
+                (after, limit),
+            ).fetchall()
+            for number, claim, *place in entries:
+                if claim is not None:
+                    row = db.execute(f"{_CLAIM} WHERE id = ?", (claim,)).fetchone()
+                    changed.append(Change(number, claim=_claim(row) if row else None))
+                else:
+                    row = db.execute(
+                        f"{_REVISION} WHERE dataset = ? AND start = ? AND end = ? AND number = ?", place
+                    ).fetchone()
+                    changed.append(Change(number, built=_built(row) if row else None))
+        return changed
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:

@@ -36,6 +36,7 @@ from types import TracebackType
 from typing import TypeVar
 from uuid import uuid4
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pacsv
@@ -129,8 +130,8 @@ class InfluxStore:
             slices = _slices(window, bucket.parts(dataset, window))
             fetched = (_points(bucket, dataset, piece, schema, key) for piece in slices)
             if len(slices) == 1:
-                table = next(fetched).to_arrow(compat_level=pl.CompatLevel.oldest()).cast(schema)
-                yield from table.to_batches(max_chunksize=BATCH_ROWS)
+                for some in next(fetched).iter_slices(BATCH_ROWS):
+                    yield from some.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(schema).to_batches()
                 return
             with TemporaryDirectory(prefix="ionbeam-") as folder:
                 whole = SegmentStore(Path(folder))
@@ -146,7 +147,7 @@ class InfluxStore:
         """Store the rows of `frame` in the layer of `part`, and give those that are refused to the quarantine."""
         lines = line_protocol(f"{dataset},layer={part.layer}", frame, key)
         refused: dict[int, str] = {}
-        for start in range(0, lines.height, REQUEST_LINES):
+        for start in range(0, len(lines), REQUEST_LINES):
             for place, reason in bucket.send(lines[start : start + REQUEST_LINES]):
                 refused[start + place] = reason
                 if len(refused) > MOST_REFUSED:
@@ -388,19 +389,17 @@ class _Bucket:
         for _, reason in self.send(lines):
             raise InfluxError(f"{self}: refuses to note what is written: {reason}")
 
-    def send(self, lines: pl.DataFrame, first: int = 0) -> Iterator[tuple[int, str]]:
+    def send(self, lines: pl.Series, first: int = 0) -> Iterator[tuple[int, str]]:
         """Write `lines`, except those that are refused: gives their places, counted from `first`, and the reasons."""
-        if not lines.height:
+        if lines.is_empty():
             return
-        body = BytesIO()
-        lines.write_csv(body, separator=" ", quote_style="never", include_header=False)
         try:
-            self._ask(lambda: self._writes.write(self._bucket, self._org, body.getvalue(), write_precision="us"))
+            self._ask(lambda: self._writes.write(self._bucket, self._org, _body(lines), write_precision="us"))
         except _RefusedError as error:
-            if lines.height == 1:
+            if len(lines) == 1:
                 yield first, str(error)
                 return
-            half = lines.height // 2
+            half = len(lines) // 2
             yield from self.send(lines[:half], first)
             yield from self.send(lines[half:], first + half)
 
@@ -512,21 +511,27 @@ _PART_FRAME = pl.DataFrame(_PART_SCHEMA.empty_table()).schema
 _EXTENT = {"hour": pl.Datetime("us", "UTC"), "first": pl.Int64, "last": pl.Int64, "rows": pl.Int64}
 
 
-def line_protocol(head: str, frame: pl.DataFrame, tags: Sequence[str]) -> pl.DataFrame:
-    """The rows of `frame` as three columns: series, fields and time; joined by blanks they are lines for InfluxDB.
+def line_protocol(head: str, frame: pl.DataFrame, tags: Sequence[str]) -> pl.Series:
+    """The rows of `frame` as lines for InfluxDB, each with its line break.
 
     `head` is a measurement, perhaps with tags. Null tags, and null, NaN and infinite fields are left out.
     """
     series = frame.select(tags).unique()
     keys = [_tag(name, kind) for name, kind in series.schema.items()]
     series = series.with_columns(pl.concat_str(pl.lit(head), *keys, ignore_nulls=True).alias(_SERIES))
-    fields = [_field(name, kind) for name, kind in frame.schema.items() if name not in (*tags, TIME)]
-    text = pl.concat_str(*fields, separator=",", ignore_nulls=True) if fields else pl.lit("")
-    return frame.select(
-        frame.select(tags).join(series, on=tags, how="left", nulls_equal=True, maintain_order="left")[_SERIES],
-        pl.when(text == "").then(pl.lit(_NO_FIELD)).otherwise(text).alias("fields"),
-        pl.col(TIME).dt.cast_time_unit("us").to_physical(),
-    )
+    series = frame.select(tags).join(series, on=tags, how="left", nulls_equal=True, maintain_order="left")[_SERIES]
+    fields = [_field(frame[name]) for name in frame.columns if name not in (*tags, TIME)]
+    moment = frame[TIME].dt.cast_time_unit("us").to_physical().cast(pl.String)
+    pieces = [pl.lit(series), pl.lit(" "), *_joined(fields), pl.lit(" "), pl.lit(moment), pl.lit("\n")]
+    return pl.select(pl.concat_str(pieces, ignore_nulls=True)).to_series()
+
+
+def _body(lines: pl.Series) -> bytes:
+    """The text of `lines`, as it lies in memory."""
+    text = lines.to_arrow(compat_level=pl.CompatLevel.oldest())
+    _, offsets, content = text.buffers()
+    first, last = np.frombuffer(offsets, np.int64)[[text.offset, text.offset + len(text)]]
+    return content[first:last].to_pybytes()
 
 
 def _tag(name: str, kind: pl.DataType) -> pl.Expr:
@@ -535,18 +540,36 @@ def _tag(name: str, kind: pl.DataType) -> pl.Expr:
     return pl.concat_str(pl.lit(f",{_escaped(key)}="), text)
 
 
-def _field(name: str, kind: pl.DataType) -> pl.Expr:
-    values, key = pl.col(name), _escaped(_stored_name(name))
+def _field(values: pl.Series) -> tuple[str, pl.Series]:
+    """What stands before the value of a field, and its values as they are written, null where there is none."""
+    key, kind = _escaped(_stored_name(values.name)), values.dtype
     if kind.is_float():
-        finite = pl.when(values.is_finite()).then(values.cast(pl.Float64))
-        return pl.concat_str(pl.lit(f"{key}="), finite.cast(pl.String))
+        finite = values if values.is_finite().all(ignore_nulls=True) else values.set(~values.is_finite(), None)
+        return f"{key}=", finite.cast(pl.Float64).cast(pl.String)
     if kind == pl.Boolean:
-        return pl.concat_str(pl.lit(f"{key}|b="), values.cast(pl.String))
+        return f"{key}|b=", values.cast(pl.String)
     if kind.is_integer():
         unit = "u" if kind == pl.UInt64 else "i"
-        return pl.concat_str(pl.lit(f"{key}|{unit}="), values.cast(pl.String), pl.lit(unit))
-    text = _encoded(values.cast(pl.String)).str.replace_all('"', '\\"', literal=True)
-    return pl.concat_str(pl.lit(f'{key}|s="'), text, pl.lit('"'))
+        return f"{key}|{unit}=", values.cast(pl.String) + unit
+    text = pl.concat_str(
+        _encoded(pl.lit(values.cast(pl.String))).str.replace_all('"', '\\"', literal=True), pl.lit('"')
+    )
+    return f'{key}|s="', pl.select(text).to_series()
+
+
+def _joined(fields: Iterable[tuple[str, pl.Series]]) -> list[pl.Expr]:
+    """The pieces of text that are the fields of each row; null ones are left out, with their comma."""
+    ordered = sorted(fields, key=lambda field: field[1].null_count() > 0)
+    if not ordered or ordered[0][1].null_count():
+        present = [pl.concat_str(pl.lit(before), pl.lit(values)) for before, values in ordered]
+        text = pl.concat_str(present, separator=",", ignore_nulls=True) if present else pl.lit("")
+        return [pl.when(text == "").then(pl.lit(_NO_FIELD)).otherwise(text)]
+    # Every row has the first field, so that no one has to ask whether there is a comma before the next.
+    pieces: list[pl.Expr] = []
+    for before, values in ordered:
+        piece = [pl.lit(f",{before}" if pieces else before), pl.lit(values)]
+        pieces += [pl.concat_str(piece)] if values.null_count() else piece
+    return pieces
 
 
 def _parse(answer: bytes, schema: pa.Schema) -> pl.DataFrame:

@@ -225,11 +225,11 @@ class _Journal:
 
     def names(self) -> set[str]:
         self.file.seek(0)
-        # A crash may have cut the last line short; its segment was never renamed into place.
-        return {line.rstrip("\n") for line in self.file if line.endswith(".parquet\n")}
+        return {line for line in self.file.read().split("\n") if line.endswith(".parquet")}
 
     def add(self, names: Iterable[str]) -> None:
-        if lines := "".join(f"{name}\n" for name in names):
+        # The line end stands in front, so that a name that a crash cut short does not spoil the next one.
+        if lines := "".join(f"\n{name}" for name in names):
             self.file.write(lines)
             self.file.flush()
             os.fsync(self.file.fileno())
