@@ -70,7 +70,7 @@ def run(
     start: Annotated[str | None, FROM] = None,
     end: Annotated[str | None, TO] = None,
     picture: Annotated[
-        Path | None, typer.Option(help="Where to put a map of the run. Default: map.png beside the state folder.")
+        Path | None, typer.Option(help="Where to put the map of the run. Default: DATASET.png beside the state folder.")
     ] = None,
 ) -> None:
     """Collect, build and export a range of windows, through Dagster in this process.
@@ -98,13 +98,13 @@ def run(
 
 
 @app.command()
-def dev() -> None:
+def dev(port: Annotated[int, typer.Option(help="Where the UI listens, on this machine only.")] = 3000) -> None:
     """Start `dagster dev` with this configuration: the UI, its sensors and its automation. Ctrl-C stops it."""
     config = _config()
     home = _dagster_home(config)
     os.environ |= {CONFIG_VARIABLE: str(config.path.absolute()), "DAGSTER_HOME": str(home)}
     dagster = Path(sys.executable).with_name("dagster")
-    os.execv(dagster, [str(dagster), "dev", "-m", "ionbeam_dagster.definitions"])
+    os.execv(dagster, [str(dagster), "dev", "-m", "ionbeam_dagster.definitions", "--port", str(port)])
 
 
 @app.command()

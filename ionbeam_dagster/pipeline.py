@@ -9,17 +9,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ionbeam_client.models import IngestionMetadata
+from ionbeam_client.models import DatasetMetadata, IngestionMetadata
 from ionbeam_dagster import __version__
+from ionbeam_dagster.bus.settings import BusSettings, Feed, SourceRange
 from ionbeam_dagster.config import DatasetSettings, IonbeamConfig, SourceSettings
 from ionbeam_dagster.domain.canonical import CanonicalError, canonical_schema, canonicalise, point_key
 from ionbeam_dagster.domain.windows import (
@@ -49,6 +52,9 @@ from ionbeam_dagster.stores.raw import RawFile, RawStore
 from ionbeam_dagster.stores.timeseries import TimeSeriesStore
 from ionbeam_dagster.stores.timeseries.segments import SegmentStore
 
+if TYPE_CHECKING:  # the broker's library is for those who have a broker
+    from ionbeam_dagster.bus.bridge import Bridge
+
 
 class PipelineError(Exception):
     """A step could not be done on this window; the message says why and what to do first."""
@@ -72,6 +78,44 @@ class Platform:
     def exporters(self) -> dict[str, Exporter]:
         odb = self.config.sections.projections.odb_service
         return {"odb": OdbExporter(odb.variable_map, odb.codes), "pygeoapi": GeoParquetExporter()}
+
+    @cached_property
+    def bridge(self) -> Bridge:
+        """The platform's end of the message broker; raises PipelineError when the configuration has none."""
+        from ionbeam_dagster.bus.bridge import Bridge
+
+        broker = self.config.sections.broker
+        if broker is None:
+            raise PipelineError(f"{self.config.path} has no message broker; add 'broker: {{url: amqp://...}}'")
+        state = self.config.sections.state_path
+        settings = BusSettings(
+            url=broker.url,
+            folder=state / "bus",
+            payloads=broker.payload_path or state / "payloads",
+            config=self.config.path,
+            feeds={
+                source.dataset: Feed(self._range(source), self._described(source.dataset), self.raws(name))
+                for name, source in self.config.sources.items()
+                if source.kind == "external"
+            },
+            pulled={
+                name: self._range(source) for name, source in self.config.sources.items() if source.kind == "pull"
+            },
+            datasets={name: self._described(name) for name in self.config.datasets},
+        )
+        return Bridge(settings, self.ledger)
+
+    def _range(self, source: SourceSettings) -> SourceRange:
+        aligned = window_of(source.start, max(source.window_size, self.dataset(source.dataset).span)).start
+        return SourceRange(source.name, source.window_size, aligned, source.end)
+
+    def _described(self, dataset: str) -> DatasetMetadata:
+        settings = self.dataset(dataset)
+        return DatasetMetadata(
+            name=dataset,
+            aggregation_span=settings.span,
+            subject_to_change_window=settings.policy.subject_to_change,
+        )
 
     def raws(self, source: str) -> RawStore:
         return RawStore(self.source(source).config.data_path)
@@ -167,8 +211,9 @@ def collect(platform: Platform, source: str, window: Window, now: datetime) -> C
     lost = before is not None and not before.path.exists()
     signature = feed.signature(window)
     swept = Window(window.start, min(window.end, now))
-    ingestion, rows = raws.write(source, window, swept, feed.metadata, feed.fetch(window))
     path = raws.path(source, window)
+    with _written_to(path):
+        ingestion, rows = raws.write(source, window, swept, feed.metadata, feed.fetch(window))
     if lost and before.ingestion == ingestion:
         ledger.withdraw_claim(ingestion)
     ledger.record_raw(RawPartition(ingestion, source, window, path, rows, signature))
@@ -211,10 +256,15 @@ def _ingest_sent(platform: Platform, source: str, window: Window) -> Ingested:
     sent = platform.ledger.sent(source, window)
     if not sent:
         raise PipelineError(f"{source} {window}: no client sent anything; materialise {source}/request to ask for it")
-    done = []
+    done, failed = [], []
     for raw in waiting_raws(platform, source, window):
-        quarantine = platform.quarantine_path(source, window)
-        done.append(_ingest_raw(platform, raw, quarantine.with_stem(f"{source}_{raw.window.label}_{raw.ingestion}")))
+        place = platform.quarantine_path(source, window).with_stem(f"{source}_{raw.window.label}_{raw.ingestion}")
+        try:
+            done.append(_ingest_raw(platform, raw, place))
+        except PipelineError as error:  # those that were sent after it do not wait for it
+            failed.append(str(error))
+    if failed:
+        raise PipelineError("; ".join(failed))
     claims = platform.ledger.claims_of([raw.ingestion for raw in sent])
     reached = Window(min(claim.swept.start for claim in claims), max(claim.swept.end for claim in claims))
     together = replace(
@@ -287,7 +337,8 @@ def export(platform: Platform, dataset: str, format: str, window: Window) -> Exp
     if latest is None or not latest.path.exists():
         raise PipelineError(f"{dataset} {window}: there is no dataset file; materialise {dataset}/dataset first")
     target = platform.export_path(dataset, format, window)
-    report = platform.exporters[format].export(latest.path, target)
+    with _written_to(target):
+        report = platform.exporters[format].export(latest.path, target)
     path = target if report.rows else None
     facts = {"rows": report.rows, "bytes": report.bytes, "stations": report.stations}
     platform.ledger.record_export(ExportRecord(dataset, window, format, latest.revision.number, path, facts))
@@ -364,6 +415,18 @@ class _Quarantine:
             self._writer.close()
 
 
+@contextmanager
+def _written_to(place: Path) -> Iterator[None]:
+    """Say which file could not be written: a full disk, a folder without permission."""
+    try:
+        yield
+    except OSError as error:
+        raise PipelineError(
+            f"{place}: cannot be written ({error}); what stood there before is untouched. Make room, or give "
+            "permission, and materialise the window again"
+        ) from error
+
+
 def _as_found(latest: BuiltRevision | None) -> Revision | None:
     """The latest revision; not intact when its file is gone."""
     if latest is None:
@@ -387,7 +450,8 @@ def _write_revision(
         "gaps": [[gap.start.isoformat(), gap.end.isoformat()] for gap in decision.missing],
         "software": f"ionbeam {__version__}",
     }
-    written = platform.datasets.write(dataset, window, decision.number, schema, batches, provenance)
+    with _written_to(platform.datasets.path(dataset, window, decision.number)):
+        written = platform.datasets.write(dataset, window, decision.number, schema, batches, provenance)
     revision = Revision(dataset, window, decision.number, decision.inputs)
     facts = {
         "rows": written.rows,

@@ -1,6 +1,9 @@
 """The way of an observation, without Dagster: collect, ingest, build, export on real stores."""
 
+import subprocess
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import duckdb
 import polars as pl
@@ -145,3 +148,38 @@ def test_an_open_window_claims_only_what_was_swept(platform_of):
     now = raw.start + timedelta(minutes=2)
     collect(platform, "ioncannon", raw, now)
     assert ingest(platform, "ioncannon", raw).claim.swept == Window(raw.start, now)
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[Callable[[str], Path]]:
+    """A disk of a size that can be changed."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", place], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"no disk can be mounted here: {mounted.stderr.decode().strip()}")
+
+    def sized(size: str) -> Path:
+        subprocess.run(["mount", "-o", f"remount,size={size}", place], check=True)
+        return place
+
+    yield sized
+    subprocess.run(["umount", place], check=True)
+
+
+def test_a_disk_without_space_is_told_and_leaves_nothing_half_and_a_later_run_goes_on(platform_of, small_disk):
+    disk = small_disk("64k")
+    network = f"{{num_stations: 5000, start: 2026-06-21, aggregation_span: PT1H, data_path: {disk}}}"
+    platform = platform_of(
+        f"  scheduler: {{windows: [{{source_name: ioncannon, window_size: PT5M}}]}}\n  ioncannon: {network}"
+    )
+    window = five_minutes(FIRST)[0]
+    with pytest.raises(
+        PipelineError, match=r"ioncannon_20260621T060000_PT5M\.parquet: cannot be written .*No space left"
+    ):
+        collect(platform, "ioncannon", window, LATER)
+    assert [path for path in disk.rglob("*") if path.is_file()] == []
+    assert pipeline.needs_collecting(platform, "ioncannon", window)
+    small_disk("8m")
+    take_in(platform, window)
+    assert not pipeline.needs_collecting(platform, "ioncannon", window)

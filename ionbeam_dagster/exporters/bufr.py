@@ -230,8 +230,9 @@ def _form(template: Template, schema: pa.Schema) -> _Form:
         except _Unfit as reason:
             form.left_out[column] = str(reason)
         else:
-            # Of several for one place, a value at a point in time is first, then that of the shortest period.
-            rank = order, variable.method != "point", parse_duration(variable.period), len(candidates)
+            # Readers take the first: that of the usual height, then at a point in time, then of the shortest period.
+            apart = abs(variable.level - slot.usual_level)
+            rank = order, apart, variable.method != "point", parse_duration(variable.period), len(candidates)
             candidates.append((rank, column, variable, slot))
     for _, column, variable, slot in sorted(candidates, key=lambda one: one[0]):
         try:
@@ -481,8 +482,7 @@ def _header(
 ) -> dict[int, npt.NDArray[Any]]:
     """What every template says of a report, by descriptor: identifiers as bytes, all else as packed integers."""
     numbers = {_LATITUDE: batch.column("lat").to_numpy(), _LONGITUDE: batch.column("lon").to_numpy()}
-    if height:
-        numbers[_HEIGHT] = _numbers(batch.column(height))
+    numbers[_HEIGHT] = _numbers(batch.column(height)) if height else np.full(batch.num_rows, np.nan)
     header = _clock(batch.column("datetime"))
     for code, values in numbers.items():
         element = _element_of(code)
@@ -673,6 +673,8 @@ class _Writer:
         present = {place: column != MISSING for place, column in columns.items()}
         some = np.logical_or.reduce(list(present.values()))
         told = rows[some]
+        if not len(told):
+            return told
         for place, column in columns.items():
             written.tally(self._expansion.elements[place[0]], column)
         for code, column in header.items():
@@ -699,11 +701,14 @@ class _Writer:
 
     def _values(self, batch: pa.RecordBatch, rows: npt.NDArray[np.int64], written: _Written) -> Columns:
         columns: Columns = {}
+        counted: set[str] = set()
         for target in self.form.targets:
             raw = batch.column(target.column).to_numpy(zero_copy_only=False).astype(np.float64, copy=False)[rows]
             converted = raw * target.scale + target.offset
             columns[target.place], beyond = _packable(converted, target.element, target.limits)
-            written.beyond.update({f"{target.column}: {why}": n for why, n in beyond.items()})
+            if target.column not in counted:  # once, where it goes to two descriptors
+                counted.add(target.column)
+                written.beyond.update({f"{target.column}: {why}": n for why, n in beyond.items()})
         for place, column in columns.items():
             speed_code = WIND.get(self._expansion.codes[place[0]])
             if speed_code is not None:

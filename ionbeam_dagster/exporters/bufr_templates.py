@@ -55,8 +55,8 @@ class Slot:
     """A place for a variable: CF names, the descriptors that take it, and what it must be to fit.
 
     `levels` are metres above ground and `limits` the values that make sense, in the descriptor's unit. The message also
-    tells the height of the sensor (`has_height`), the period (`has_period`) and which `constituent` of the air it is.
-    `integrated`: a mean flux is multiplied by its period.
+    tells the height of the sensor (`has_height`), the period (`has_period`) and which `constituent` of the air; of
+    several sensors, the one nearest to the `usual_level` comes first. `integrated`: a mean flux times its period.
     """
 
     names: tuple[str, ...]
@@ -67,6 +67,7 @@ class Slot:
     limits: tuple[float, float] = (-math.inf, math.inf)
     has_height: bool = False
     has_period: bool = False
+    usual_level: float = 0.0
     constituent: int | None = None
     integrated: bool = False
 
@@ -105,18 +106,42 @@ _POSITIVE = 0.0, math.inf  # less than 0 means a trace of rain or snow
 WEATHER = (
     Slot(("surface_air_pressure", "air_pressure"), (10004,), _NEAR_GROUND, _STATE, _INSTANT),
     Slot(("air_pressure_at_mean_sea_level",), (10051,), _NEAR_GROUND, _STATE, _INSTANT),
-    Slot(("air_temperature",), (12101,), _AT_A_HEIGHT, _STATE, _INSTANT, has_height=True),
-    Slot(("dew_point_temperature",), (12103,), _AT_A_HEIGHT, _STATE, _INSTANT, has_height=True),
+    Slot(("air_temperature",), (12101,), _AT_A_HEIGHT, _STATE, _INSTANT, has_height=True, usual_level=2.0),
+    Slot(("dew_point_temperature",), (12103,), _AT_A_HEIGHT, _STATE, _INSTANT, has_height=True, usual_level=2.0),
     # Some readers take the one and some the other.
-    Slot(("relative_humidity",), (13003, 13009), _AT_A_HEIGHT, _STATE, _INSTANT, _MOIST, has_height=True),
+    Slot(
+        ("relative_humidity",), (13003, 13009), _AT_A_HEIGHT, _STATE, _INSTANT, _MOIST, has_height=True, usual_level=2.0
+    ),
     Slot(("visibility_in_air",), (20001,), _NEAR_GROUND, _STATE, _INSTANT),
     Slot(("cloud_area_fraction",), (20010,), _NEAR_GROUND, _STATE, _INSTANT, _PERCENT),
     Slot(("surface_snow_thickness",), (13013,), _NEAR_GROUND, _STATE, _INSTANT, _POSITIVE),
     Slot(_RAIN, (13011,), _NEAR_GROUND, _SUM, _AMOUNT, _POSITIVE, has_period=True),
-    Slot(("wind_speed",), (11002,), _AT_A_HEIGHT, _STATE, _ANY, has_height=True, has_period=True),
-    Slot(("wind_from_direction",), (11001,), _AT_A_HEIGHT, _STATE, _ANY, _CIRCLE, has_height=True, has_period=True),
-    Slot(("wind_speed_of_gust",), (11041,), _AT_A_HEIGHT, _GUST, _ANY, has_height=True, has_period=True),
-    Slot(("wind_gust_from_direction",), (11043,), _AT_A_HEIGHT, _GUST, _ANY, _CIRCLE, has_height=True, has_period=True),
+    Slot(("wind_speed",), (11002,), _AT_A_HEIGHT, _STATE, _ANY, has_height=True, has_period=True, usual_level=10.0),
+    Slot(
+        ("wind_from_direction",),
+        (11001,),
+        _AT_A_HEIGHT,
+        _STATE,
+        _ANY,
+        _CIRCLE,
+        has_height=True,
+        has_period=True,
+        usual_level=10.0,
+    ),
+    Slot(
+        ("wind_speed_of_gust",), (11041,), _AT_A_HEIGHT, _GUST, _ANY, has_height=True, has_period=True, usual_level=10.0
+    ),
+    Slot(
+        ("wind_gust_from_direction",),
+        (11043,),
+        _AT_A_HEIGHT,
+        _GUST,
+        _ANY,
+        _CIRCLE,
+        has_height=True,
+        has_period=True,
+        usual_level=10.0,
+    ),
     Slot(("duration_of_sunshine",), (14031,), _NEAR_GROUND, _SUM, _AMOUNT, has_period=True),
     Slot((_RADIATION,), (14028,), _NEAR_GROUND, _SUM, _AMOUNT, has_period=True),
     Slot(

@@ -13,6 +13,7 @@ import dagster as dg
 from dagster._core.asset_graph_view.entity_subset import EntitySubset
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 from dagster._core.definitions.events import AssetKeyPartitionKey
+from dagster._core.execution.plan.objects import ErrorSource
 from dagster._core.storage.tags import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
@@ -50,20 +51,13 @@ def from_automation(run: dg.DagsterRun) -> bool:
 
 
 def recorded_before(context: dg.AssetExecutionContext) -> Mapping[str, dict[str, dg.MetadataValue]]:
-    """The partitions of this asset that an earlier attempt of the same work recorded, with their metadata.
-
-    An earlier attempt is an earlier try of this step, or the run that this one re-executes from its failure.
-    """
-    earlier = [context.run.run_id] if context.retry_number else []
-    if context.run.tags.get(RESUME_RETRY_TAG) == "true" and context.run.parent_run_id:
-        earlier.append(context.run.parent_run_id)
-    found: dict[str, dict[str, dg.MetadataValue]] = {}
-    for run_id in earlier:
-        for entry in context.instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION):
-            made = entry.asset_materialization
-            if made and made.asset_key == context.asset_key and made.partition:
-                found[made.partition] = dict(made.metadata)
-    return found
+    """The partitions of this asset, with their metadata, that were recorded by the run that this one re-executes from
+    its failure; none when it re-executes none."""
+    if context.run.tags.get(RESUME_RETRY_TAG) != "true" or not context.run.parent_run_id:
+        return {}
+    logged = context.instance.all_logs(context.run.parent_run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+    made = [entry.asset_materialization for entry in logged]
+    return {m.partition: dict(m.metadata) for m in made if m and m.asset_key == context.asset_key and m.partition}
 
 
 def evaluation_of_partition(
@@ -91,3 +85,9 @@ def latest_materialisations(context: dg.AssetExecutionContext, keys: Iterable[st
     return context.instance.event_log_storage.get_latest_storage_id_by_partition(
         context.asset_key, dg.DagsterEventType.ASSET_MATERIALIZATION, set(keys)
     )
+
+
+def was_interrupted(result: dg.ExecuteInProcessResult) -> bool:
+    """Whether a run in this process ended because a person stopped the process, which Dagster keeps to itself."""
+    steps = [event.step_failure_data for event in result.filter_events(lambda event: event.is_step_failure)]
+    return any(step.error_source == ErrorSource.INTERRUPT for step in steps)

@@ -21,6 +21,7 @@ from ionbeam_dagster.orchestration.assets.exports import export_key
 from ionbeam_dagster.orchestration.assets.source import collect_job, observations_key, raw_key
 from ionbeam_dagster.orchestration.checks import may_go_on
 from ionbeam_dagster.orchestration.due import not_ingested
+from ionbeam_dagster.orchestration.internals import was_interrupted
 from ionbeam_dagster.orchestration.partitions import contiguous_runs, dataset_partitions, source_partitions, tags_of_run
 from ionbeam_dagster.orchestration.resources import WatchedPlatform, Watcher
 from ionbeam_dagster.pipeline import (
@@ -153,6 +154,8 @@ class _Range:
                 run_config=_QUIET,
                 raise_on_error=False,
             )
+            if was_interrupted(result):
+                raise KeyboardInterrupt
             self._results += [WindowResult(*told, run_id=result.run_id) for told in self._told]
             if not result.success and not any(failure for _, _, failure in self._told):
                 untold = [key for key in assets if key.to_user_string() not in {asset for asset, _, _ in self._told}]
@@ -180,10 +183,8 @@ def _this_process() -> str:
 
 def _end_dead_runs(instance: dg.DagsterInstance) -> None:
     """End the runs of earlier processes that were killed: to Dagster they go on, and hold their windows for ever."""
-    going_on = dg.RunsFilter(
-        statuses=[dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
-    )
-    for run in instance.get_runs(going_on):
+    status = dg.DagsterRunStatus
+    for run in instance.get_runs(dg.RunsFilter(statuses=[status.NOT_STARTED, status.STARTING, status.STARTED])):
         host, _, process = run.tags.get(_PROCESS_TAG, "").rpartition(" ")
         if host == socket.gethostname() and not _is_alive(int(process)):
             instance.report_run_failed(run, f"process {process}, in which it ran, is gone")

@@ -36,4 +36,6 @@ class External(Source):
         raise SourceError(f"{self.name}: is sent by a client; how to read it comes with each message")
 
     def fetch(self, window: Window) -> Iterator[pa.RecordBatch]:
-        raise SourceError(f"{self.name} {window}: is sent by a client and cannot be fetched; {self.name}/request asks it")
+        raise SourceError(
+            f"{self.name} {window}: is sent by a client and cannot be fetched; {self.name}/request asks it"
+        )

@@ -12,12 +12,14 @@ from told import HOUR, QUARTER, START, key, window
 
 from ionbeam_dagster.definitions import platform_definitions
 from ionbeam_dagster.orchestration.home import ensure_home
+from ionbeam_dagster.orchestration.internals import partition_tags
 from ionbeam_dagster.orchestration.partitions import dataset_partitions, source_partitions
 from ionbeam_dagster.orchestration.resources import WatchedPlatform
 from ionbeam_dagster.orchestration.runs import run_range
 
 pytestmark = pytest.mark.filterwarnings("ignore::dagster.BetaWarning", "ignore::dagster.PreviewWarning")
 
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 TOLD = "  told: {start: 2026-06-21T00:00:00Z}"
 
 
@@ -112,19 +114,56 @@ def test_a_lost_raw_partition_is_collected_again_and_only_its_hour_is_rebuilt_to
     assert built.read_bytes() == before
 
 
-def test_a_step_that_succeeds_when_tried_again_records_every_window_with_its_own_metadata(platform_with, instance):
+def test_what_fails_once_is_tried_again_after_the_others(platform_with, instance):
     platform = platform_with(TOLD)
     platform.sources["told"].failing_once = {key("00:15")}
 
     results = run_range(platform, "told", START, START + 3 * QUARTER, instance)
 
     assert [r.failure for r in results if r.failure] == []
-    records = instance.fetch_materializations(dg.AssetKey(["told", "raw"]), limit=10).records
-    latest = {r.partition_key: r.asset_materialization.metadata for r in reversed(records)}
-    assert latest.keys() == {key("00:00"), key("00:15"), key("00:30")}
-    uris = {metadata["dagster/uri"].value for metadata in latest.values()}
-    assert len(uris) == 3
-    assert all(metadata["dagster/partition_row_count"].value == 2 for metadata in latest.values())
+    assert platform.sources["told"].fetched == [key("00:00"), key("00:15"), key("00:30"), key("00:15")]
+    assert materialised(instance, platform, "told", "raw") == {key("00:00"), key("00:15"), key("00:30")}
+
+
+def test_a_person_can_stop_it(platform_with, instance):
+    platform = platform_with(TOLD)
+    platform.sources["told"].stopped_at = key("00:15")
+    with pytest.raises(KeyboardInterrupt):
+        run_range(platform, "told", START, START + HOUR, instance)
+    assert platform.sources["told"].fetched == [key("00:00"), key("00:15")]
+    assert [run.status for run in instance.get_runs()] == [dg.DagsterRunStatus.FAILURE]
+    assert materialised(instance, platform, "told", "raw") == {key("00:00")}
+
+    platform.sources["told"].stopped_at = None
+    assert run_range(platform, "told", START, START + HOUR, instance)
+    assert Counter(platform.sources["told"].fetched)[key("00:00")] == 1
+
+
+shared = {}
+
+
+def collect_job():
+    """Dagster makes the job anew to run it again."""
+    return platform_definitions(WatchedPlatform(shared["platform"])).resolve_job_def("told__collect")
+
+
+def test_a_run_that_is_executed_again_from_its_failure_does_only_what_had_failed(platform_with):
+    platform = shared["platform"] = platform_with(TOLD)
+    source = platform.sources["told"]
+    source.failing = {key("00:15")}
+    job, tags = dg.reconstructable(collect_job), partition_tags(key("00:00"), key("00:45"))
+    with dg.instance_for_test() as instance:
+        first = dg.execute_job(job, instance, run_config=QUIET, tags=tags)
+        assert not first.success
+        source.failing.clear()
+        source.fetched.clear()
+        again = dg.ReexecutionOptions.from_failure(first.run_id, instance)
+        second = dg.execute_job(
+            job, instance, run_config=QUIET, tags=tags | {"dagster/is_resume_retry": "true"}, reexecution_options=again
+        )
+        assert second.success
+        assert source.fetched == [key("00:15")]
+        assert len(materialised(instance, platform, "told", "observations")) == 4
 
 
 def test_home_is_made_once_and_is_one_that_dagster_takes(tmp_path):

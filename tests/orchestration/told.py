@@ -33,6 +33,7 @@ class Told(Source):
         super().__init__(name, config)
         self.failing: set[str] = set()
         self.failing_once: set[str] = set()
+        self.stopped_at: str | None = None
         self.warmer: dict[str, float] = {}
         self.fetched: list[str] = []
         self.latitude = 52.0
@@ -46,6 +47,8 @@ class Told(Source):
 
     def fetch(self, window: Window) -> Iterator[pa.RecordBatch]:
         self.fetched.append(window.key)
+        if window.key == self.stopped_at:
+            raise KeyboardInterrupt
         refused = window.key in self.failing_once
         self.failing_once.discard(window.key)
         if refused or window.key in self.failing:

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from time import sleep
 from typing import Any
 
 import dagster as dg
@@ -26,8 +27,9 @@ from ionbeam_dagster.orchestration.resources import PlatformResource
 from ionbeam_dagster.pipeline import PipelineError
 from ionbeam_dagster.sources import SourceError
 
+TRIES = 3
 RETRY_DELAY = 3.0
-"""Seconds before a failed step is tried again; doubled each time."""
+"""Seconds before what failed is tried again; doubled each time."""
 
 _EXPLAINED = (SourceError, PipelineError, ExportError, OSError)
 _MAY_PASS = (SourceError, OSError)
@@ -43,46 +45,35 @@ class Done:
     checks: Sequence[dg.AssetCheckResult] = field(default=())
 
 
-def retries() -> dg.RetryPolicy:
-    """For steps that wait on something outside: a service that was away for a moment."""
-    return dg.RetryPolicy(max_retries=2, delay=RETRY_DELAY, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
-
-
 def range_runs(span: timedelta) -> dg.BackfillPolicy:
     return dg.BackfillPolicy.multi_run(windows_a_run(span))
 
 
 def window_by_window(
-    context: dg.AssetExecutionContext, ionbeam: PlatformResource, span: timedelta, work: Callable[[Window], Done]
+    context: dg.AssetExecutionContext,
+    ionbeam: PlatformResource,
+    span: timedelta,
+    work: Callable[[Window], Done],
+    tries: int = 1,
 ) -> Events:
     """Do `work` for each window of the run, and record each for itself.
 
     A window that fails takes no other with it: the others are done and recorded as materialised, then the step fails
-    and names those that failed. What an earlier attempt of the same run recorded is not done again, unless it has
-    checks: those must stand for the run that Dagster shows.
+    and names those that failed. What a run did before it is re-executed from its failure is not done again, unless it
+    has checks: those must stand for the run that Dagster shows.
+
+    With `tries`, windows that failed for a reason that may pass are tried again after the others. (Not by Dagster's
+    retry policy, which also tries again when a person stops the run.)
     """
     before = {} if context.assets_def.check_specs else recorded_before(context)
-    done: dict[str, Done] = {key: Done(metadata) for key, metadata in before.items()}
-    failed: dict[Window, str] = {}
-    may_pass = False
-    asset = context.asset_key.to_user_string()
-    for window in windows_of(context.partition_keys, span):
-        if window.key in before:
-            continue
-        try:
-            done[window.key] = work(window)
-            ionbeam.on_window(asset, window, None)
-        except Exception as error:
-            failed[window] = _reason(context, window, error)
-            may_pass = may_pass or isinstance(error, _MAY_PASS)
-    if failed:
-        if not _tried_again(context, may_pass):
-            for window, reason in failed.items():
-                ionbeam.on_window(asset, window, reason)
-        for key in sorted(done.keys() - before.keys()):
-            yield dg.AssetMaterialization(context.asset_key, partition=key, metadata=done[key].metadata)
+    windows = [window for window in windows_of(context.partition_keys, span) if window.key not in before]
+    outcome = _work_through(context, ionbeam, windows, work, tries)
+    done = {key: Done(metadata) for key, metadata in before.items()} | outcome.done
+    if outcome.failed or outcome.stopped:
+        for key, told in outcome.done.items():
+            yield dg.AssetMaterialization(context.asset_key, partition=key, metadata=told.metadata)
         _record_checks(context, done)
-        raise _failure(asset, failed, len(done), may_pass)
+        raise outcome.stopped or _failure(context.asset_key.to_user_string(), outcome.failed, len(done))
     for key, told in done.items():
         context.add_asset_metadata(told.metadata, partition_key=key)
     yield dg.MaterializeResult()
@@ -91,10 +82,47 @@ def window_by_window(
     yield from _overall(context, done)
 
 
-def _tried_again(context: dg.AssetExecutionContext, may_pass: bool) -> bool:
-    """Whether Dagster will try this step again, so that its failures are not yet final."""
-    policy = context.op_def.retry_policy
-    return may_pass and policy is not None and context.retry_number < policy.max_retries
+@dataclass(slots=True)
+class _Outcome:
+    """What was done, by partition key; why what failed did; and what stopped the work before its end, if it was."""
+
+    done: dict[str, Done] = field(default_factory=dict)
+    failed: dict[Window, str] = field(default_factory=dict)
+    stopped: BaseException | None = None
+
+
+def _work_through(
+    context: dg.AssetExecutionContext,
+    ionbeam: PlatformResource,
+    windows: Sequence[Window],
+    work: Callable[[Window], Done],
+    tries: int,
+) -> _Outcome:
+    outcome = _Outcome()
+    asset = context.asset_key.to_user_string()
+    errors: dict[Window, Exception] = {}
+    try:
+        for attempt in range(tries):
+            if attempt:
+                context.log.warning(f"{len(windows)} windows are tried again; the first: {errors[windows[0]]}")
+                sleep(RETRY_DELAY * 2 ** (attempt - 1))
+            for window in windows:
+                try:
+                    outcome.done[window.key] = work(window)
+                except Exception as error:
+                    errors[window] = error
+                else:
+                    errors.pop(window, None)
+                    ionbeam.on_window(asset, window, None)
+            windows = [window for window, error in errors.items() if isinstance(error, _MAY_PASS)]
+            if not windows:
+                break
+    except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError) as stop:
+        outcome.stopped = stop
+    for window, error in errors.items():
+        outcome.failed[window] = _reason(context, window, error)
+        ionbeam.on_window(asset, window, outcome.failed[window])
+    return outcome
 
 
 def _reason(context: dg.AssetExecutionContext, window: Window, error: Exception) -> str:
@@ -105,7 +133,7 @@ def _reason(context: dg.AssetExecutionContext, window: Window, error: Exception)
     return f"{type(error).__name__}: {error}"
 
 
-def _failure(asset: str, failed: dict[Window, str], done: int, may_pass: bool) -> dg.Failure:
+def _failure(asset: str, failed: dict[Window, str], done: int) -> dg.Failure:
     shown = [f"{window.key}: {reason}" for window, reason in list(failed.items())[:20]]
     if len(failed) > len(shown):
         shown.append(f"... and {len(failed) - len(shown)} more, in the log")
@@ -114,7 +142,6 @@ def _failure(asset: str, failed: dict[Window, str], done: int, may_pass: bool) -
     return dg.Failure(
         description="\n".join([f"{title}{others}", *shown]),
         metadata={"windows failed": len(failed), "windows done": done},
-        allow_retries=may_pass,
     )
 
 

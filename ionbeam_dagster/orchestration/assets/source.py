@@ -11,7 +11,7 @@ import dagster as dg
 from ionbeam_dagster.config import DatasetSettings, SourceSettings
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.orchestration import automation, metadata
-from ionbeam_dagster.orchestration.assets import Done, Events, range_runs, retries, window_by_window
+from ionbeam_dagster.orchestration.assets import TRIES, Done, Events, range_runs, window_by_window
 from ionbeam_dagster.orchestration.automation import Ionbeam
 from ionbeam_dagster.orchestration.partitions import source_partitions
 from ionbeam_dagster.orchestration.resources import PlatformResource, WatchedPlatform
@@ -58,7 +58,6 @@ def _raw(
         key=raw_key(source.name),
         partitions_def=partitions,
         backfill_policy=range_runs(source.window_size),
-        retry_policy=retries() if by_itself else None,
         automation_condition=automation.collects(ionbeam, source, lookback) if by_itself else None,
         freshness_policy=metadata.freshness(ionbeam.platform.config, [source.name], source.window_size),
         pool=None if isinstance(ionbeam, WatchedPlatform) else f"{source.name}_api",
@@ -77,7 +76,7 @@ def _raw(
             collected = collect(ionbeam.platform, source.name, window, datetime.now(UTC))
             return Done(metadata.of_raw(collected, perf_counter() - begun))
 
-        yield from window_by_window(context, ionbeam, source.window_size, work)
+        yield from window_by_window(context, ionbeam, source.window_size, work, TRIES if by_itself else 1)
 
     return raw
 

@@ -1,0 +1,90 @@
+"""What the bus has to know of the configuration.
+
+Belongs here: plain records that follow from the YAML. Does not belong here: the YAML (config.py), or any connection.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from ionbeam_client.models import DatasetMetadata
+from ionbeam_dagster.domain.windows import Window, window_of, windows_between
+from ionbeam_dagster.stores.raw import RawStore
+
+MOST_WINDOWS = 10_000
+"""Windows of its source that one command may touch."""
+
+
+class OutOfRange(ValueError):
+    """A range has no windows in a source's time; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRange:
+    """The windows of a source: they begin at `start`, and end before `end` if there is one."""
+
+    source: str
+    window_size: timedelta
+    start: datetime
+    end: datetime | None
+
+    def windows(self, start: datetime, end: datetime, now: datetime) -> list[Window]:
+        """The source's windows that [start, end) touches; raises OutOfRange when there are none, or too many."""
+        if end <= self.start:
+            raise OutOfRange(
+                f"the range ends at {end:%Y-%m-%dT%H:%MZ}, before source {self.source!r} begins; set "
+                f"sources.{self.source}.start (now {self.start:%Y-%m-%dT%H:%MZ}) in the platform's YAML, then requeue"
+            )
+        if self.end is not None and start >= self.end:
+            raise OutOfRange(
+                f"the range begins at {start:%Y-%m-%dT%H:%MZ}, after source {self.source!r} has ended; set "
+                f"sources.{self.source}.end (now {self.end:%Y-%m-%dT%H:%MZ}) in the platform's YAML, then requeue"
+            )
+        if start > now:
+            raise OutOfRange(
+                f"the range begins at {start:%Y-%m-%dT%H:%MZ}, in the future (here it is {now:%Y-%m-%dT%H:%MZ}); check "
+                "the clocks, or requeue it when the time has come"
+            )
+        first, last = max(start, self.start), min(end, self.end or end)
+        if (last - first) // self.window_size > MOST_WINDOWS:
+            raise OutOfRange(
+                f"the range touches more than {MOST_WINDOWS} windows of source {self.source!r} "
+                f"({self.window_size} each); send shorter ranges, or give the source a larger window_size"
+            )
+        return list(windows_between(first, last, self.window_size))
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """A source that clients send, found by the dataset that their messages name."""
+
+    range: SourceRange
+    dataset: DatasetMetadata
+    raws: RawStore
+
+    @property
+    def source(self) -> str:
+        return self.range.source
+
+
+@dataclass(frozen=True, slots=True)
+class BusSettings:
+    """The broker's address, the folder of the bus's own state, the payload store, and who there is.
+
+    `feeds` are the external sources by dataset, `pulled` the sources that the platform collects itself by name, and
+    `datasets` what events say of each dataset.
+    """
+
+    url: str
+    folder: Path
+    payloads: str | Path
+    config: Path
+    feeds: dict[str, Feed]
+    pulled: dict[str, SourceRange]
+    datasets: dict[str, DatasetMetadata]
+
+    def first_start(self, dataset: str, moment: datetime) -> datetime:
+        """The start of the first window of `dataset` that ends after `moment`."""
+        return window_of(moment, self.datasets[dataset].aggregation_span).start
