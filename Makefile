@@ -31,8 +31,8 @@ test: $(VENV)/.dev  ## the whole suite, after lint and types
 bench: $(VENV)/.dev  ## the benchmarks: ours, the named alternative, the ratio, peak memory
 	$(BIN)/python benchmarks/run.py
 
-servers:  ## what the tests of real servers need
-	@echo 'No test needs a server yet.'
+servers:  ## RabbitMQ, Redis, InfluxDB 2, S3 and Mosquitto for the tests; minutes at first, then nothing
+	@deployments/servers/install
 
 clean:  ## remove the demo's data and the environment
 	rm -rf demo $(VENV)

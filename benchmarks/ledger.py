@@ -1,8 +1,8 @@
 """The ledger: one ingestion event with ever more claims behind it, in SQLite and in Redis. It should not get slower.
 
-An event is what the platform does for an ingestion: the place in the order of arrival, the raw partition, the claim, what
-its window then has, and whether the window is due. The claims behind it are those of one source, a window of 5 minutes
-each, in datasets of an hour. The alternative, on the same Redis, is to look through all records at every event.
+An event is what the platform does for an ingestion: its place in the order of arrival, the raw partition, the claim,
+and what its window then has. The claims behind it are those of one source, a window of 5 minutes each, in datasets of
+an hour. The alternative, on the same Redis, is to look through all records at every event.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ Belongs here: commands, and how things look in a terminal. Does not belong here:
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections import Counter
@@ -105,6 +106,21 @@ def dev(port: Annotated[int, typer.Option(help="Where the UI listens, on this ma
     os.environ |= {CONFIG_VARIABLE: str(config.path.absolute()), "DAGSTER_HOME": str(home)}
     dagster = Path(sys.executable).with_name("dagster")
     os.execv(dagster, [str(dagster), "dev", "-m", "ionbeam_dagster.definitions", "--port", str(port)])
+
+
+@app.command()
+def bridge() -> None:
+    """Take in what clients send, and announce what is built, as it happens. Ctrl-C stops it.
+
+    `ionbeam dev` does the same every few seconds; both may run side by side. What arrives is ingested and built by
+    Dagster, which is told of it when DAGSTER_HOME is set.
+    """
+    from ionbeam_dagster.orchestration.reports import serve_bridge
+    from ionbeam_dagster.pipeline import PipelineError, Platform
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    with _refused_as_message(PipelineError):
+        serve_bridge(Platform(_config()))
 
 
 @app.command()
@@ -220,6 +236,7 @@ class _Watch:
         self._bars.stop()
 
     def planned(self, asset: str, windows: int) -> None:
+        self._last = perf_counter()
         if asset in self._tasks:
             known = self._bars.tasks[self._tasks[asset]]
             self._bars.update(known.id, total=(known.total or 0) + windows)

@@ -5,13 +5,15 @@ Belongs here: starting, stopping and killing servers that the tests need. Does n
 
 from __future__ import annotations
 
+import asyncio
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import time
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -122,4 +124,27 @@ def rabbitmq(tmp_path_factory: pytest.TempPathFactory):
     server = RabbitMQ(tmp_path_factory.mktemp("rabbitmq"))
     server.start()
     yield server
+    server.close()
+
+
+@asynccontextmanager
+async def at_port_5672(url):
+    """The broker's own port, at which the programs of the specification expect it."""
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", 5672)) == 0:
+            pytest.skip("something else listens on port 5672")
+    port = int(re.search(r":(\d+)/", url)[1])
+
+    async def forward(reader, writer):
+        there, back = await asyncio.open_connection("127.0.0.1", port)
+
+        async def pump(source, target):
+            while data := await source.read(65536):
+                target.write(data)
+            target.close()
+
+        await asyncio.gather(pump(reader, back), pump(there, writer), return_exceptions=True)
+
+    server = await asyncio.start_server(forward, ["127.0.0.1", "::1"], 5672)
+    yield
     server.close()

@@ -42,7 +42,7 @@ _FEED = "announced"
 _REASON_BYTES = 2_000
 
 
-class BrokerAway(Exception):
+class BrokerAway(ConnectionError):
     """The broker does not answer; the message says which and what to do."""
 
 
@@ -108,7 +108,7 @@ class Bridge:
     # -- turns ---------------------------------------------------------------------------------------------------
 
     def _transport(self) -> AmqpTransport:
-        return AmqpTransport(IonbeamClientConfig(amqp_url=self._settings.url, arrow_store_path=None))
+        return AmqpTransport(IonbeamClientConfig(amqp_url=self._settings.url), prefetch=_MOST_AT_ONCE)
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Transport]:

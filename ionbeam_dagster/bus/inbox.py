@@ -217,8 +217,11 @@ class Inbox:
         return int(row[0])
 
     def asked(self, source: str, window: Window) -> Asked | None:
-        """What is known of asking for a window; None: it was never asked for."""
-        rows = self._database.read(f"{_ASKED} WHERE source = ? AND start = ? AND end = ?", (source, *_ends(window)))
+        """When a window, or the part of it that had passed, was last asked for; None: it never was."""
+        start, end = _ends(window)
+        rows = self._database.read(
+            f"{_ASKED} WHERE source = ? AND start = ? AND end <= ? ORDER BY last DESC LIMIT 1", (source, start, end)
+        )
         return _asked(rows[0]) if rows else None
 
     def unanswered(self, limit: int) -> list[Asked]:

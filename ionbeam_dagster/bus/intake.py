@@ -278,7 +278,7 @@ class Intake:
 
 @lru_cache(maxsize=256)
 def _faults(metadata: str) -> str:
-    """What is wrong with names and units, in one line; empty when nothing is. A client says the same again and again."""
+    """What is wrong with names and units, in one line; empty when nothing is. Cached: clients repeat it."""
     problems = check_metadata(IngestionMetadata.model_validate_json(metadata))
     return "; ".join(f"{problem.place}: {problem.text}" for problem in problems if problem.severity == "error")
 

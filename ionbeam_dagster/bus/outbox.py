@@ -1,7 +1,7 @@
 """What the platform tells: which ingestions are stored, which revisions are ready, and again on request.
 
-Belongs here: the events that follow from the ledger, with their rows as messages. An event has the same id however often
-and for whomever it is made. Does not belong here: the broker (bridge.py).
+Belongs here: the events that follow from the ledger, with their rows as messages. An event has the same id however
+often and for whomever it is made. Does not belong here: the broker (bridge.py).
 """
 
 from __future__ import annotations

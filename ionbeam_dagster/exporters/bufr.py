@@ -368,11 +368,10 @@ class _Tally:
     def told(self) -> tuple[float, float, float]:
         return self.total, self.low, self.high
 
-    def add(self, values: npt.NDArray[np.float64]) -> None:
-        if len(values):
-            self.count += len(values)
-            self.total += float(values.sum())
-            self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
+    def add(self, count: int, total: float, low: float, high: float) -> None:
+        self.count += count
+        self.total += total
+        self.low, self.high = min(self.low, low), max(self.high, high)
 
 
 @dataclass(slots=True)
@@ -391,9 +390,12 @@ class _Written:
         return facts | ({"values left out": dict(self.beyond)} if self.beyond else {})
 
     def tally(self, element: Element, coded: Integers) -> None:
-        present = coded[coded != MISSING]
-        values = (present + element.reference) / 10.0**element.scale
-        self.tallies.setdefault(element.name, _Tally(10.0**-element.scale)).add(values)
+        present = coded[coded != MISSING] if len(coded) and coded.min() == MISSING else coded
+        tally = self.tallies.setdefault(element.name, _Tally(10.0**-element.scale))
+        if len(present):
+            sums = int(present.sum()) + len(present) * element.reference
+            low, high = int(present.min()) + element.reference, int(present.max()) + element.reference
+            tally.add(len(present), *(number / 10.0**element.scale for number in (sums, low, high)))
 
 
 def _write(source: pq.ParquetFile, forms: list[_Form], about: _About, settings: BufrSettings, draft: Path) -> _Written:
@@ -438,16 +440,16 @@ def _moved(source: pq.ParquetFile) -> pa.Array:
         lat, lon = batch.column("lat").to_numpy(), batch.column("lon").to_numpy()
         if not len(lat):
             continue
-        numbers = pc.dictionary_encode(names).indices.fill_null(MISSING).to_numpy()
         begins = np.ones(len(lat), bool)
-        begins[1:] = numbers[1:] != numbers[:-1]
+        begins[1:] = pc.fill_null(pc.not_equal(names[1:], names[:-1]), True)
         starts = np.flatnonzero(begins)
-        first = np.repeat(np.column_stack([lat[starts], lon[starts]]), np.diff(starts, append=len(lat)), axis=0)
+        first = np.column_stack([lat[starts], lon[starts]])
         if last is not None and last[0] == names[0].as_py():
-            first[: starts[1] if len(starts) > 1 else len(lat)] = last[1]
+            first[0] = last[1]
         last = names[-1].as_py(), first[-1]
-        elsewhere = np.flatnonzero((lat != first[:, 0]) | (lon != first[:, 1]))
-        far = _distance(first[elsewhere], np.column_stack([lat, lon])[elsewhere]) > MOVED
+        station = np.cumsum(begins) - 1
+        elsewhere = np.flatnonzero((lat != first[station, 0]) | (lon != first[station, 1]))
+        far = _distance(first[station[elsewhere]], np.column_stack([lat[elsewhere], lon[elsewhere]])) > MOVED
         found.append(pc.unique(names.take(pa.array(elsewhere[far]))))
     return pc.unique(pa.concat_arrays([pa.array([], pa.string()), *found])).drop_null()
 
@@ -865,6 +867,7 @@ def _read_back(path: Path, written: _Written) -> dict[str, object]:
                 number = library.codes_get(handle, "numberOfSubsets")
                 descriptors = tuple(library.codes_get_array(handle, "unexpandedDescriptors").tolist())
                 subsets[_TEMPLATE_NAMES.get(descriptors, str(descriptors))] += number
+                library.codes_set(handle, "skipExtraKeyAttributes", 1)  # units and widths, which would take time
                 library.codes_set(handle, "unpack", 1)
                 for name, tally in seen.items():
                     _read_values(library, handle, name, number, tally)
@@ -890,9 +893,13 @@ def _read_values(library: Any, handle: int, name: str, subsets: int, tally: _Tal
     rank = 1
     while library.codes_is_defined(handle, f"#{rank}#{name}"):
         values = library.codes_get_double_array(handle, f"#{rank}#{name}")
-        if len(values) == 1:
-            values = np.repeat(values, subsets)
-        tally.add(values[values != library.CODES_MISSING_DOUBLE])
+        one_for_all = len(values) == 1
+        low = float(values.min())
+        if low == library.CODES_MISSING_DOUBLE:
+            values = values[values != low]
+        if len(values):
+            alike = subsets if one_for_all else 1
+            tally.add(len(values) * alike, float(values.sum()) * alike, float(values.min()), float(values.max()))
         rank += 1
 
 

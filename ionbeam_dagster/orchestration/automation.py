@@ -36,12 +36,13 @@ def ingests(ionbeam: Ionbeam, source: SourceSettings) -> Condition:
 
     Candidates are windows that Dagster calls missing or failed, or whose raw partition was updated since they were last
     requested; the ledger says which of them really were not ingested. (A range run in which one raw window failed skips
-    the observations of the others: these are failed to Dagster, and to the ledger not ingested.) For an external
-    source, telling what is missing costs a query a window, so that only updates and failures count.
+    the observations of the others: these are failed to Dagster, and to the ledger not ingested.) What clients send,
+    the ledger lists.
     """
+    if source.kind == "external":
+        return (~AC.in_progress() & ToIngest(ionbeam, source)).with_label("ingest")
     missing = AC.missing() & ~AC.any_deps_missing()
-    behind = _failed_or_updated() if source.kind == "external" else missing | _failed_or_updated()
-    return _along_or_after(behind, ToIngest(ionbeam, source)).with_label("ingest")
+    return _along_or_after(missing | _failed_or_updated(), ToIngest(ionbeam, source)).with_label("ingest")
 
 
 def builds(ionbeam: Ionbeam, dataset: str, span: timedelta) -> Condition:

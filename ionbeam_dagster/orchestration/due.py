@@ -133,6 +133,11 @@ class ToIngest(Due):
     def description(self) -> str:
         return "The raw partition has not been ingested as it is now"
 
+    def candidates(self, context: dg.AutomationContext[dg.AssetKey], platform: Platform) -> Iterable[Window]:
+        if self._source.kind == "external":
+            return platform.ledger.waiting(self._source.name)
+        return super().candidates(context, platform)
+
     def token(self, platform: Platform, window: Window, now: datetime) -> str | None:
         raw = not_ingested(platform, self._source.name, window)
         return raw.ingestion if raw else None

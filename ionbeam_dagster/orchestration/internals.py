@@ -25,7 +25,7 @@ from dagster._core.storage.tags import (
 Subset = EntitySubset[dg.AssetKey]
 
 
-def subset_of(context: dg.AutomationContext, keys: Iterable[str]) -> Subset:
+def subset_of(context: dg.AutomationContext[dg.AssetKey], keys: Iterable[str]) -> Subset:
     """Those of the partitions `keys` that exist, as what a condition has to answer with."""
     asset_partitions = {AssetKeyPartitionKey(context.key, key) for key in keys}
     return context.asset_graph_view.get_asset_subset_from_asset_partitions(

@@ -115,7 +115,7 @@ def of_export(made: Exported, dataset: dg.AssetKey, seconds: float) -> Metadata:
 def freshness(config: IonbeamConfig, sources: Iterable[str], span: timedelta) -> dg.FreshnessPolicy | None:
     """A window should follow every `span`; None where nothing is promised: sources that end, or come when they come."""
     feeders = [config.sources[name] for name in sources]
-    promised = all(source.end is None and not tells_changes(source) for source in feeders)
+    promised = all(s.kind == "pull" and s.end is None and not tells_changes(s) for s in feeders)
     if not (config.automation.enabled and promised):
         return None
     return dg.FreshnessPolicy.time_window(warn_window=2 * span + _SOME_DELAY, fail_window=4 * span + _SOME_DELAY)
@@ -165,8 +165,7 @@ def _column(field: pa.Field) -> dg.TableColumn:
 
 def _canonical_from(metadata: IngestionMetadata) -> dict[str, list[str]]:
     columns = metadata.ingestion_map
-    axes = {"datetime": columns.datetime, "lat": columns.lat, "lon": columns.lon}
-    came_from = {name: [axis.column] for name, axis in axes.items()}
+    came_from = {"datetime": [columns.datetime.column], "lat": [columns.lat.column], "lon": [columns.lon.column]}
     came_from |= {variable.to_canonical_name(): [variable.column] for variable in columns.canonical_variables}
     return came_from | {variable.column: [variable.column] for variable in columns.metadata_variables}
 

@@ -129,10 +129,9 @@ class _Range:
 
     def _to_export(self, window: Window, format: str, key: dg.AssetKey) -> bool:
         latest = self._platform.ledger.latest_revision(self._dataset.name, window)
-        if latest is None or self._failed(key, window):
+        if latest is None or self._failed(key, window) or self._is_broken(window):
             return False
-        current = export_is_current(self._platform, self._dataset.name, format, window)
-        return not current and may_go_on(latest)
+        return not export_is_current(self._platform, self._dataset.name, format, window)
 
     def _failed(self, key: dg.AssetKey, window: Window) -> bool:
         asset = key.to_user_string()
@@ -158,23 +157,31 @@ class _Range:
                 raise KeyboardInterrupt
             self._results += [WindowResult(*told, run_id=result.run_id) for told in self._told]
             if not result.success and not any(failure for _, _, failure in self._told):
-                untold = [key for key in assets if key.to_user_string() not in {asset for asset, _, _ in self._told}]
-                self._results += _failed_otherwise(result, untold, windows_between(run.start, run.end, span))
+                self._note_blocked(result, assets, list(windows_between(run.start, run.end, span)))
+
+    def _note_blocked(
+        self, result: dg.ExecuteInProcessResult, assets: Sequence[dg.AssetKey], windows: list[Window]
+    ) -> None:
+        """A run failed although no window did: a blocking check ended it, for the windows that do not pass it."""
+        reached = {asset for asset, _, _ in self._told}
+        missed = [asset for key in assets if (asset := key.to_user_string()) not in reached]
+        broken = [window for window in windows if self._is_broken(window)] or windows
+        reason = _why(result)
+        self._results += [WindowResult(asset, window, reason, result.run_id) for window in broken for asset in missed]
+
+    def _is_broken(self, window: Window) -> bool:
+        latest = self._platform.ledger.latest_revision(self._dataset.name, window)
+        return latest is not None and not may_go_on(latest)
 
     def _note(self, asset: str, window: Window, failure: str | None) -> None:
         self._told.append((asset, window, failure))
         self._on_window(asset, window, failure)
 
 
-def _failed_otherwise(
-    result: dg.ExecuteInProcessResult, missed: Iterable[dg.AssetKey], windows: Iterable[Window]
-) -> list[WindowResult]:
-    """A run that failed although no window did: the assets that it did not reach, with the reason."""
+def _why(result: dg.ExecuteInProcessResult) -> str:
     steps = [event.step_failure_data for event in result.filter_events(lambda event: event.is_step_failure)]
     errors = [step.error.message.strip() for step in steps if step.error]
-    reason = errors[0] if errors else f"run {result.run_id} failed; the UI shows why"
-    names = [key.to_user_string() for key in missed]
-    return [WindowResult(name, window, reason, result.run_id) for window in windows for name in names]
+    return errors[0] if errors else f"run {result.run_id} failed; the UI shows why"
 
 
 def _this_process() -> str:

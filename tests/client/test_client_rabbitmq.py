@@ -7,7 +7,6 @@ import logging
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -21,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from client_samples import END, METADATA, SCHEMA, START, event, rows, until
-from servers import RabbitMQ
+from servers import RabbitMQ, at_port_5672
 
 from ionbeam_client import IonbeamClient, IonbeamClientConfig, cli, wire
 from ionbeam_client.amqp import AmqpTransport
@@ -308,29 +307,6 @@ def test_memory_does_not_grow_with_the_stream(rabbitmq, tmp_path):
     small, large = ([int(word) for word in line.split()] for line in output.splitlines())
     assert large[0] == 2_000_000 and large[1] > 9 * small[1]
     assert large[2] - small[2] < 40, f"peak memory went from {small[2]} to {large[2]} MB"
-
-
-@asynccontextmanager
-async def at_port_5672(url):
-    """The broker's own port, at which the programs of the specification expect it."""
-    with socket.socket() as probe:
-        if probe.connect_ex(("127.0.0.1", 5672)) == 0:
-            pytest.skip("something else listens on port 5672")
-    port = int(re.search(r":(\d+)/", url)[1])
-
-    async def forward(reader, writer):
-        there, back = await asyncio.open_connection("127.0.0.1", port)
-
-        async def pump(source, target):
-            while data := await source.read(65536):
-                target.write(data)
-            target.close()
-
-        await asyncio.gather(pump(reader, back), pump(there, writer), return_exceptions=True)
-
-    server = await asyncio.start_server(forward, ["127.0.0.1", "::1"], 5672)
-    yield
-    server.close()
 
 
 @pytest.mark.skipif(not SPECIFICATION.exists(), reason="the specification is not here")

@@ -9,9 +9,8 @@ from itertools import groupby
 from types import SimpleNamespace
 
 import dagster as dg
-import polars as pl
 import pytest
-from told import HOUR, QUARTER, START, TEMPERATURE, key, window
+from told import HOUR, QUARTER, START, key, put_point, window
 
 from ionbeam_dagster.definitions import platform_definitions
 from ionbeam_dagster.domain.windows import Claim, Window, window_from_key
@@ -191,14 +190,34 @@ def test_a_window_that_cannot_be_built_is_asked_for_twice_and_again_when_somethi
 
 
 def test_an_export_that_failed_is_tried_again_without_building_or_exporting_anything_else(automated):
-    automated.on("03:02")
+    automated.on("02:02")
     in_the_way = automated.platform.export_path("told", "odb", window("01:00", HOUR)).parent
     in_the_way.parent.mkdir(parents=True)
     in_the_way.write_text("a file where a folder should be")
-    automated.on("03:03")
+    automated.on("02:03")
     in_the_way.unlink()
-    assert automated.on("03:04") == {"told/odb": [key("01:00"), key("02:00")]}
-    assert automated.on("03:04") == {}
+    assert automated.on("02:04") == {"told/odb": [key("00:00"), key("01:00")]}
+    assert automated.on("02:04") == {}
+
+
+def test_an_export_whose_renewal_failed_is_tried_again_later(automated):
+    automated.on("02:02")
+    automated.on("02:03")
+    exported = automated.platform.export_path("told", "odb", window("01:00", HOUR)).parent
+    exported.rename(exported.with_name("aside"))
+    exported.write_text("a file where a folder should be")
+    automated.platform.sources["told"].warmer = {key("01:15"): 3.0}
+    automated.perform(fine([key("01:15")]), by_hand=True)
+    renewal = {"told/odb": [key("01:00")]}
+
+    assert automated.on("02:04") == hourly([key("01:00")])
+    assert automated.on("02:05") == renewal
+    assert automated.on("02:06") == {}
+    exported.unlink()
+    exported.with_name("aside").rename(exported)
+    assert automated.on("02:15")["told/odb"] == renewal["told/odb"]
+    assert automated.platform.ledger.export("told", window("01:00", HOUR), "odb").number == 2
+    assert automated.on("02:16") == {}
 
 
 def test_a_broken_window_is_not_exported_until_it_is_mended(automated):
@@ -212,19 +231,6 @@ def test_a_broken_window_is_not_exported_until_it_is_mended(automated):
     put_point(automated.platform, "03:00", "corrected", latitude=52.0)
     assert automated.on("04:08") == hourly([key("03:00")])
     assert automated.platform.ledger.export("told", window("03:00", HOUR), "odb").number == 2
-
-
-def put_point(platform, time: str, ingestion: str, latitude: float) -> None:
-    """Bring a point into the store past every check of ingestion, as a fault of ours would."""
-    swept, arrival = window(time), platform.ledger.arrival_of(ingestion)
-    name = TEMPERATURE.to_canonical_name()
-    point = pl.DataFrame(
-        {"datetime": [swept.start], "lat": [latitude], "lon": [4.0], name: [10.0], "station_id": ["z"]},
-        schema_overrides={"datetime": pl.Datetime("us", "UTC")},
-    )
-    platform.series.write("told", ingestion, arrival, [point], ["station_id"])
-    claim = Claim(ingestion, "told", "told", swept, arrival, 1)
-    platform.ledger.record_claim(claim, platform.sources["told"].metadata, [window(time, HOUR)])
 
 
 @pytest.mark.parametrize("built", [False, True])

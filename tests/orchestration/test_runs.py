@@ -8,7 +8,7 @@ import dagster as dg
 import polars as pl
 import pytest
 from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
-from told import HOUR, QUARTER, START, key, window
+from told import HOUR, QUARTER, START, key, put_point, window
 
 from ionbeam_dagster.definitions import platform_definitions
 from ionbeam_dagster.orchestration.home import ensure_home
@@ -137,6 +137,20 @@ def test_a_person_can_stop_it(platform_with, instance):
     platform.sources["told"].stopped_at = None
     assert run_range(platform, "told", START, START + HOUR, instance)
     assert Counter(platform.sources["told"].fetched)[key("00:00")] == 1
+
+
+def test_a_window_that_a_check_blocks_is_named_and_the_others_are_exported(platform_with, instance):
+    platform = platform_with(TOLD)
+    put_point(platform, "01:00", "off the globe", latitude=95.0)
+
+    results = run_range(platform, "told", START, START + 2 * HOUR, instance)
+
+    blocked = [(r.asset, r.window) for r in results if r.failure]
+    assert blocked == [("told/odb", window("01:00", HOUR)), ("told/pygeoapi", window("01:00", HOUR))]
+    assert "coordinates" in next(r.failure for r in results if r.failure)
+    assert platform.export_path("told", "odb", window("00:00", HOUR)).exists()
+    assert not platform.export_path("told", "odb", window("01:00", HOUR)).exists()
+    assert run_range(platform, "told", START, START + 2 * HOUR, instance) == []
 
 
 shared = {}

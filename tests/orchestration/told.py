@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
+import polars as pl
 import pyarrow as pa
 
 from ionbeam_client.models import (
@@ -14,7 +15,7 @@ from ionbeam_client.models import (
     IngestionMetadata,
     MetadataVariable,
 )
-from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.domain.windows import Claim, Window
 from ionbeam_dagster.sources import Source, SourceConfig, SourceError
 
 QUARTER, HOUR = timedelta(minutes=15), timedelta(hours=1)
@@ -84,3 +85,16 @@ def key(text: str) -> str:
 def window(text: str, span: timedelta = QUARTER) -> Window:
     start = datetime.strptime(key(text), "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
     return Window(start, start + span)
+
+
+def put_point(platform, time: str, ingestion: str, latitude: float) -> None:
+    """Bring a point into the store past every check of ingestion, as a fault of ours would."""
+    swept, arrival = window(time), platform.ledger.arrival_of(ingestion)
+    name = TEMPERATURE.to_canonical_name()
+    point = pl.DataFrame(
+        {"datetime": [swept.start], "lat": [latitude], "lon": [4.0], name: [10.0], "station_id": ["z"]},
+        schema_overrides={"datetime": pl.Datetime("us", "UTC")},
+    )
+    platform.series.write("told", ingestion, arrival, [point], ["station_id"])
+    claim = Claim(ingestion, "told", "told", swept, arrival, 1)
+    platform.ledger.record_claim(claim, platform.sources["told"].metadata, [window(time, HOUR)])

@@ -227,7 +227,14 @@ def test_what_was_sent_stands_beside_what_was_sent_before_in_order_of_arrival(le
     assert ledger.sent("crowd", NEXT) == [second]
     assert ledger.sent("crowd", half) == [] and ledger.sent("other", WINDOW) == []
     assert ledger.arrival_of("first") < ledger.arrival_of("a second") < ledger.arrival_of("third")
+    assert ledger.waiting("crowd") == [WINDOW, NEXT] and ledger.waiting("other") == []
     claim = claimed(ledger, "a second", WINDOW)
+    assert ledger.waiting("crowd") == [WINDOW]
+    ledger.record_sent([(second, [WINDOW, NEXT])])
+    assert ledger.waiting("crowd") == [WINDOW]
+    ledger.withdraw_claim("a second")
+    assert ledger.waiting("crowd") == [WINDOW, NEXT]
+    claimed(ledger, "a second", WINDOW)
     assert ledger.claims_of(["third", "a second", "first"]) == [claim]
     assert ledger.claims_of([]) == []
 

@@ -84,7 +84,7 @@ def seen(
 def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TimeSeriesStore:
     """Each implementation. Tests share one; a test takes dataset names of its own."""
     if request.param == "influxdb":
-        for name, value in {"REQUEST_LINES": 3, "SLICE_ROWS": 4, "WHOLE_ROWS": 2, "BATCH_ROWS": 3}.items():
+        for name, value in {"REQUEST_LINES": 3, "SLICE_ROWS": 4, "BATCH_ROWS": 3}.items():
             monkeypatch.setattr(influxdb, name, value)
         server = request.getfixturevalue("influxdb")
         return InfluxStore(server.url, server.org, "contract", server.token)

@@ -63,8 +63,9 @@ class _AmqpDelivery(Delivery):
 class AmqpTransport:
     """Publishes with confirms, mandatory and persistent; consumes with manual acknowledgement."""
 
-    def __init__(self, config: IonbeamClientConfig) -> None:
+    def __init__(self, config: IonbeamClientConfig, prefetch: int = PREFETCH) -> None:
         self._config = config
+        self._prefetch = prefetch
         self._consumers: dict[Queue, Receive] = {}
         self._connection: AbstractConnection | None = None
         self._channels: dict[str, AbstractChannel] = {}
@@ -204,7 +205,7 @@ class AmqpTransport:
     async def _start_consumer(self, queue: Queue, receive: Receive) -> None:
         assert self._connection is not None
         channel = await self._connection.channel()
-        await channel.set_qos(prefetch_count=PREFETCH)
+        await channel.set_qos(prefetch_count=self._prefetch)
         declared = await self._declare(channel, queue)
 
         async def hand_over(message: AbstractIncomingMessage) -> None:

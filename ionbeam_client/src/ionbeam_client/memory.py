@@ -25,6 +25,7 @@ class MemoryBroker:
 
     def __init__(self) -> None:
         self.queues: dict[str, deque[Outgoing]] = {}
+        self.unacknowledged: dict[_MemoryDelivery, None] = {}
         self.up = True
         self._bound: dict[str, set[str]] = defaultdict(set)
         self._listeners: dict[str, list[Callable[[], None]]] = defaultdict(list)
@@ -57,6 +58,25 @@ class MemoryBroker:
             waiting = self.queues.get(queue)
             return waiting.popleft() if waiting else None
 
+    def deliver(self, queue: str, transport: MemoryTransport) -> _MemoryDelivery | None:
+        """Take a message from a queue and remember it as unacknowledged, in one step."""
+        with self._lock:
+            message = self.take(queue)
+            if message is None:
+                return None
+            delivery = _MemoryDelivery(
+                message.message_id, message.body, message.content_type, message.headers, transport, queue, message
+            )
+            self.unacknowledged[delivery] = None
+            return delivery
+
+    def forgotten(self, delivery: _MemoryDelivery) -> bool:
+        """Strike a delivery off the unacknowledged ones; False when it was not, or no longer, one of them."""
+        with self._lock:
+            known = delivery in self.unacknowledged
+            self.unacknowledged.pop(delivery, None)
+            return known
+
     def listen(self, queue: str, listener: Callable[[], None]) -> None:
         with self._lock:
             self._listeners[queue].append(listener)
@@ -73,11 +93,10 @@ class _MemoryDelivery(Delivery):
     message: Outgoing
 
     async def ack(self) -> None:
-        self.transport.unacknowledged.pop(self, None)
+        self.transport.broker.forgotten(self)
 
     async def give_back(self) -> None:
-        if self in self.transport.unacknowledged:
-            del self.transport.unacknowledged[self]
+        if self.transport.broker.forgotten(self):
             self.transport.broker.put(self.queue, self.message, first=True)
 
 
@@ -86,7 +105,6 @@ class MemoryTransport:
 
     def __init__(self, broker: MemoryBroker) -> None:
         self.broker = broker
-        self.unacknowledged: dict[_MemoryDelivery, None] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
     async def open(self) -> None:
@@ -112,15 +130,15 @@ class MemoryTransport:
     async def fetch(self, queue: Queue) -> Delivery | None:
         self._check_up()
         self.broker.declare(queue)
-        message = self.broker.take(queue.name)
-        return None if message is None else self._delivery(queue.name, message)
+        return self.broker.deliver(queue.name, self)
 
     async def close(self) -> None:
         for task in self._tasks:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
-        for delivery in reversed(list(self.unacknowledged)):
+        mine = [delivery for delivery in self.broker.unacknowledged if delivery.transport is self]
+        for delivery in reversed(mine):
             await delivery.give_back()
 
     async def _deliver(self, queue: str, receive: Receive) -> None:
@@ -135,8 +153,7 @@ class MemoryTransport:
             while True:
                 arrived.clear()
                 await self.connected()
-                while (message := self.broker.take(queue)) is not None:
-                    delivery = self._delivery(queue, message)
+                while (delivery := self.broker.deliver(queue, self)) is not None:
                     try:
                         await receive(delivery)
                     except Exception:
@@ -145,13 +162,6 @@ class MemoryTransport:
                 await arrived.wait()
         finally:
             self.broker.forget(queue, wake)
-
-    def _delivery(self, queue: str, message: Outgoing) -> _MemoryDelivery:
-        delivery = _MemoryDelivery(
-            message.message_id, message.body, message.content_type, message.headers, self, queue, message
-        )
-        self.unacknowledged[delivery] = None
-        return delivery
 
     def _check_up(self) -> None:
         if not self.broker.up:

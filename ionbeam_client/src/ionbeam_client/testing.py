@@ -120,14 +120,16 @@ class TestPlatform:
     async def settle(self, timeout: float = 10.0) -> None:
         """Wait until every outbox is empty and every handler has handled or parked what came for it."""
         deadline = time.monotonic() + timeout
-        while any(client.busy for client in self._clients) or self._queued():
+        quiet = 0
+        while quiet < 2:  # what moved on between the two looks is seen by the second
+            quiet = 0 if self._queued() or any(client.busy for client in self._clients) else quiet + 1
             if time.monotonic() > deadline:
                 raise TimeoutError(f"the clients are still busy after {timeout} s")
             await asyncio.sleep(0.01)
 
     def _queued(self) -> bool:
         kept = (wire.INGESTION.name, wire.REPLAY.name)
-        return any(waiting for name, waiting in self.broker.queues.items() if name not in kept and not _is_dead(name))
+        return bool(self.broker.unacknowledged) or any(waiting for name, waiting in self.broker.queues.items() if name not in kept and not _is_dead(name))
 
 
 def _is_dead(queue: str) -> bool:

@@ -114,13 +114,13 @@ def _work_through(
                 else:
                     errors.pop(window, None)
                     ionbeam.on_window(asset, window, None)
-            windows = [window for window, error in errors.items() if isinstance(error, _MAY_PASS)]
+            windows = [window for window, failure in errors.items() if isinstance(failure, _MAY_PASS)]
             if not windows:
                 break
     except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError) as stop:
         outcome.stopped = stop
-    for window, error in errors.items():
-        outcome.failed[window] = _reason(context, window, error)
+    for window, failure in errors.items():
+        outcome.failed[window] = _reason(context, window, failure)
         ionbeam.on_window(asset, window, outcome.failed[window])
     return outcome
 

@@ -12,6 +12,7 @@ from ionbeam_dagster.config import DatasetSettings, SourceSettings
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.orchestration import automation, metadata
 from ionbeam_dagster.orchestration.assets import TRIES, Done, Events, range_runs, window_by_window
+from ionbeam_dagster.orchestration.assets.request import request_asset, request_key
 from ionbeam_dagster.orchestration.automation import Ionbeam
 from ionbeam_dagster.orchestration.partitions import source_partitions
 from ionbeam_dagster.orchestration.resources import PlatformResource, WatchedPlatform
@@ -32,10 +33,15 @@ def collect_job(source: str) -> str:
 
 
 def source_definitions(ionbeam: Ionbeam, source: SourceSettings, dataset: DatasetSettings) -> dg.Definitions:
-    """``<name>/raw`` and ``<name>/observations``, their job, and a sensor where the source tells what changed."""
+    """``<name>/raw`` and ``<name>/observations``, their job, and a sensor where the source tells what changed.
+
+    A source that clients send has ``<name>/request`` before them, if there is a broker to ask them by.
+    """
     partitions = source_partitions(source, dataset)
     external = source.kind == "external"
-    raw = _external_raw(source, partitions) if external else _raw(ionbeam, source, partitions)
+    asking = external and ionbeam.platform.config.sections.broker is not None
+    requests = [request_asset(ionbeam, source, partitions)] if asking else []
+    raw = _external_raw(source, partitions, asking) if external else _raw(ionbeam, source, partitions)
     observations = _observations(ionbeam, source, dataset, partitions)
     selection = [observations.key] if external else [raw_key(source.name), observations.key]
     job = dg.define_asset_job(
@@ -45,7 +51,7 @@ def source_definitions(ionbeam: Ionbeam, source: SourceSettings, dataset: Datase
         tags={"ionbeam/source": source.name},
     )
     sensors = [changes_sensor(ionbeam, source, partitions, selection)] if tells_changes(source) else []
-    return dg.Definitions(assets=[raw, observations], jobs=[job], sensors=sensors)
+    return dg.Definitions(assets=[*requests, raw, observations], jobs=[job], sensors=sensors)
 
 
 def _raw(
@@ -81,9 +87,10 @@ def _raw(
     return raw
 
 
-def _external_raw(source: SourceSettings, partitions: dg.TimeWindowPartitionsDefinition) -> dg.AssetSpec:
+def _external_raw(source: SourceSettings, partitions: dg.TimeWindowPartitionsDefinition, asked: bool) -> dg.AssetSpec:
     return dg.AssetSpec(
         raw_key(source.name),
+        deps=[request_key(source.name)] if asked else [],
         partitions_def=partitions,
         group_name=source.name,
         owners=metadata.OWNERS,

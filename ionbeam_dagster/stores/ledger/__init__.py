@@ -84,6 +84,10 @@ class Ledger(Protocol):
         """The raw files sent from outside that touch one window of their source, in order of arrival."""
         ...
 
+    def waiting(self, source: str) -> list[Window]:
+        """The windows of a source into which something was sent that has no claim yet, in order."""
+        ...
+
     def record_claim(self, claim: Claim, metadata: IngestionMetadata, touched: Sequence[Window]) -> None:
         """Remember a claim, and the dataset windows that it touches (swept in part, or given late rows)."""
         ...

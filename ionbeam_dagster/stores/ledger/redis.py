@@ -7,6 +7,8 @@ Does not belong here: what follows from the records.
     ionbeam:raw:<source>:<window>                 a raw partition
     ionbeam:sent:<id>                             a raw file that was sent from outside
     ionbeam:sent_into:<source>:<window>           the raw files sent that touch a window, by arrival
+    ionbeam:waiting:<source>                      the raw files sent that have no claim
+    ionbeam:sent_windows:<id>                     the windows that a raw file sent touches
     ionbeam:readings                              ingestion metadata as JSON, by their hash
     ionbeam:claim:<id>                            a claim, with the hash of its metadata
     ionbeam:touching:<dataset>:<window>           the claims that touch a window, by arrival
@@ -63,7 +65,21 @@ end
 redis.call('SET', 'ionbeam:sent:' .. id, record)
 for i = 4, #ARGV do
     redis.call('ZADD', 'ionbeam:sent_into:' .. source .. ':' .. ARGV[i], place, id)
+    redis.call('SADD', 'ionbeam:sent_windows:' .. id, ARGV[i])
 end
+if redis.call('EXISTS', 'ionbeam:claim:' .. id) == 0 then
+    redis.call('SADD', 'ionbeam:waiting:' .. source, id)
+end
+"""
+
+_WAITING = """
+local found = {}
+for _, id in ipairs(redis.call('SMEMBERS', 'ionbeam:waiting:' .. ARGV[1])) do
+    for _, window in ipairs(redis.call('SMEMBERS', 'ionbeam:sent_windows:' .. id)) do
+        found[#found + 1] = window
+    end
+end
+return found
 """
 
 _SENT = """
@@ -99,6 +115,7 @@ return found
 
 _RECORD_CLAIM = """
 local id, dataset, arrival, reading, metadata, record = unpack(ARGV, 1, 6)
+redis.call('SREM', 'ionbeam:waiting:' .. cjson.decode(record)[2], id)
 redis.call('HSETNX', 'ionbeam:readings', reading, metadata)
 local known = redis.call('EXISTS', 'ionbeam:claim:' .. id) == 1
 redis.call('HSET', 'ionbeam:claim:' .. id, 'record', record, 'dataset', dataset, 'reading', reading)
@@ -143,6 +160,8 @@ for _, window in ipairs(redis.call('SMEMBERS', 'ionbeam:touched:' .. id)) do
     redis.call('ZADD', 'ionbeam:due:' .. dataset, window:match('^[^:]+'), window)
     redis.call('ZREM', 'ionbeam:touching:' .. place, id)
 end
+local sent = redis.call('GET', 'ionbeam:sent:' .. id)
+if sent then redis.call('SADD', 'ionbeam:waiting:' .. cjson.decode(sent)[2], id) end
 redis.call('DEL', 'ionbeam:touched:' .. id, 'ionbeam:claim:' .. id)
 """
 
@@ -218,6 +237,9 @@ class RedisLedger:
 
     def sent(self, source: str, window: Window) -> list[RawPartition]:
         return [_sent(record) for record in self._run(_SENT, source, _range(window))]
+
+    def waiting(self, source: str) -> list[Window]:
+        return sorted({_window(text) for text in self._run(_WAITING, source)})
 
     def record_claim(self, claim: Claim, metadata: IngestionMetadata, touched: Sequence[Window]) -> None:
         text = metadata.model_dump_json()

@@ -27,6 +27,8 @@ CREATE TABLE IF NOT EXISTS sent (
 CREATE TABLE IF NOT EXISTS sent_into (
     source TEXT, start INTEGER, end INTEGER, ingestion TEXT, PRIMARY KEY (source, start, end, ingestion)
 ) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS sent_by_ingestion ON sent_into (ingestion);
+CREATE TABLE IF NOT EXISTS unclaimed (ingestion TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS readings (hash TEXT PRIMARY KEY, metadata TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS claims (
     id TEXT PRIMARY KEY, source TEXT, dataset TEXT, start INTEGER, end INTEGER, arrival INTEGER, rows INTEGER,
@@ -94,6 +96,11 @@ class SqliteLedger:
                 [(r.source, *_range(window), r.ingestion) for r, touched in raws for window in touched],
             )
 
+            db.executemany(
+                "INSERT OR IGNORE INTO unclaimed SELECT ?1 WHERE NOT EXISTS (SELECT 1 FROM claims WHERE id = ?1)",
+                [(raw.ingestion,) for raw, _ in raws],
+            )
+
     def sent(self, source: str, window: Window) -> list[RawPartition]:
         with self._reading() as db:
             rows = db.execute(
@@ -103,6 +110,15 @@ class SqliteLedger:
                 (source, *_range(window)),
             ).fetchall()
         return [RawPartition(row[0], source, _window(row[1], row[2]), Path(row[3]), *row[4:]) for row in rows]
+
+    def waiting(self, source: str) -> list[Window]:
+        with self._reading() as db:
+            rows = db.execute(
+                "SELECT DISTINCT i.start, i.end FROM unclaimed u JOIN sent_into i USING (ingestion) "
+                "WHERE i.source = ? ORDER BY i.start",
+                (source,),
+            ).fetchall()
+        return [_window(*row) for row in rows]
 
     def record_claim(self, claim: Claim, metadata: IngestionMetadata, touched: Sequence[Window]) -> None:
         text = metadata.model_dump_json()
@@ -116,6 +132,7 @@ class SqliteLedger:
                 (claim.id, claim.source, claim.dataset, *_range(claim.swept), claim.arrival, claim.rows,
                  claim.quarantined, strays, reading),
             )  # fmt: skip
+            db.execute("DELETE FROM unclaimed WHERE ingestion = ?", (claim.id,))
             ranges = [_range(window) for window in touched]
             db.executemany(
                 "INSERT OR IGNORE INTO touched VALUES (?, ?, ?, ?)",
@@ -166,6 +183,7 @@ class SqliteLedger:
             )
             db.execute("DELETE FROM touched WHERE claim = ?", (ingestion,))
             db.execute("DELETE FROM claims WHERE id = ?", (ingestion,))
+            db.execute("INSERT OR IGNORE INTO unclaimed SELECT ingestion FROM sent WHERE ingestion = ?", (ingestion,))
 
     def record_revision(self, built: BuiltRevision, made_of: Sequence[Claim]) -> None:
         revision = built.revision
@@ -226,7 +244,8 @@ class SqliteLedger:
         changed = []
         with self._reading() as db:
             entries = db.execute(
-                "SELECT number, claim, dataset, start, end, revision FROM feed WHERE number > ? ORDER BY number LIMIT ?",
+                "SELECT number, claim, dataset, start, end, revision FROM feed WHERE number > ? ORDER BY number "
+                "LIMIT ?",
                 (after, limit),
             ).fetchall()
             for number, claim, *place in entries:

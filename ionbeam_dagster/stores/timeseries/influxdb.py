@@ -25,7 +25,6 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
@@ -48,13 +47,12 @@ from urllib3.exceptions import HTTPError
 
 from ionbeam_dagster.domain.canonical import EARLIEST, LATEST
 from ionbeam_dagster.domain.windows import EPOCH, HOUR, Window, merge, window_of
-from ionbeam_dagster.stores.timeseries.segments import TIME, SegmentStore, _merge
+from ionbeam_dagster.stores.timeseries.segments import TIME, SegmentStore, merged
 
 PARTS = "ionbeam.parts"  # no dataset's name has a dot
 EVER = Window(EARLIEST, LATEST)
 REQUEST_LINES = 50_000
 SLICE_ROWS = 500_000  # what a reader fetches and merges at once
-WHOLE_ROWS = 20_000  # what is asked for in one piece
 BATCH_ROWS = 100_000
 LONGEST_ROW = 1 << 24  # bytes of a row in an answer
 MOST_REFUSED = 200  # lines of one part; when there are more, it is not the lines
@@ -285,21 +283,13 @@ def _points(bucket: _Bucket, dataset: str, window: Window, schema: pa.Schema, ke
     """The points of `window` with the columns of `schema`, sorted by `key` and time, all of them in memory."""
     for _ in range(ATTEMPTS):
         parts = _visible(bucket.parts(dataset, window))
-        rows = _fetched(bucket, dataset, window, schema, sum(part.rows for part in parts))
+        rows = bucket.points(dataset, window, schema)
         if parts == _visible(bucket.parts(dataset, window)):
             break
     else:
         raise InfluxError(f"{bucket}: {dataset} changes all the time in {window}; try again")
     order = [*key, TIME]
-    return _merge(_in_order_of_arrival(rows, parts).select(schema.names), order)
-
-
-def _fetched(bucket: _Bucket, dataset: str, window: Window, schema: pa.Schema, rows: int) -> pl.DataFrame:
-    """What lies in `window`, asked for in two halves at once when it is much: a query works on one core of the server."""
-    half = window.start + window.span / 2
-    pieces = [Window(window.start, half), Window(half, window.end)] if rows > WHOLE_ROWS else [window]
-    with ThreadPoolExecutor(len(pieces)) as pool:
-        return pl.concat(pool.map(lambda piece: bucket.points(dataset, piece, schema), pieces))
+    return merged(_in_order_of_arrival(rows, parts).select(schema.names), order)
 
 
 def _in_order_of_arrival(rows: pl.DataFrame, parts: list[_Part]) -> pl.DataFrame:

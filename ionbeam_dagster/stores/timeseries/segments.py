@@ -106,7 +106,7 @@ class SegmentStore:
 
         cuts = _while_others_write(lambda: _cuts(_segments(home, window), selected))
         for lower, upper in pairwise([None, *cuts, None]):
-            points = _merge(_while_others_write(partial(load, lower, upper)), order)
+            points = merged(_while_others_write(partial(load, lower, upper)), order)
             for some in points.select(schema.names).iter_slices(BATCH_ROWS):
                 yield from some.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(schema).to_batches()
 
@@ -379,7 +379,7 @@ def _precedes(order: Sequence[str], point: Point) -> pl.Expr:
     return before
 
 
-def _merge(rows: pl.DataFrame, order: Sequence[str]) -> pl.DataFrame:
+def merged(rows: pl.DataFrame, order: Sequence[str]) -> pl.DataFrame:
     """One row for each point of `rows`, which come in order of arrival: of each column the latest value not null."""
     rows = rows.sort(order, maintain_order=True)
     again = rows.select(

@@ -1,0 +1,220 @@
+"""The bridge against a real RabbitMQ: commands a second taken in, and the time from `ingest()` to the export handler.
+
+The alternative takes the same messages as a plain consumer would: it reads one, writes its Parquet file and a line in
+SQLite durably, acknowledges it, and reads the next. A process for each measurement; `--commands` and `--rows` make it
+smaller. The way to the handler is without Dagster: bridge, ingest, build, announce, each timed.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+START = datetime(2026, 6, 21, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+CONFIG = """
+sources:
+  crowd: {{kind: external, start: 2026-06-21, aggregation_span: PT1H}}
+broker: {{url: '{url}'}}
+"""
+
+
+def platform_on(url):
+    from ionbeam_dagster.config import IonbeamConfig
+    from ionbeam_dagster.pipeline import Platform
+
+    Path("config.yaml").write_text(CONFIG.format(url=url))
+    return Platform(IonbeamConfig.load(Path("config.yaml")))
+
+
+def metadata():
+    from ionbeam_client.models import CanonicalVariable, DataIngestionMap, DatasetMetadata, IngestionMetadata
+
+    names = {"air_temperature": "degC", "relative_humidity": "%"}
+    return IngestionMetadata(
+        dataset=DatasetMetadata(name="crowd", aggregation_span=HOUR),
+        ingestion_map=DataIngestionMap(
+            canonical_variables=[CanonicalVariable(column=n, standard_name=n, cf_unit=u) for n, u in names.items()],
+            metadata_variables=[{"column": "station_id"}],
+        ),
+    )
+
+
+def batch_of(rows, seed):
+    """Rows with values of one decimal, as sensors give them."""
+    import numpy as np
+    import pyarrow as pa
+
+    from ionbeam_client import wire
+
+    rng = np.random.default_rng(seed)
+    times = np.sort(rng.integers(0, 3_600, rows)) * 1_000_000 + int(START.timestamp()) * 1_000_000
+    columns = [
+        pa.array(times).cast(wire.TIME),
+        pa.array(np.round(rng.uniform(40, 60, rows), 4)),
+        pa.array(np.round(rng.uniform(0, 20, rows), 4)),
+        pa.array(np.round(rng.normal(15, 8, rows), 1)),
+        pa.array(np.round(rng.uniform(0, 100, rows), 1)),
+        pa.array([f"station-{seed}-{i % 500}" for i in range(rows)]),
+    ]
+    return pa.record_batch(columns, schema=wire.declared_schema(metadata()))
+
+
+async def fill(url, commands, rows):
+    """Put the commands into the queue."""
+    import aio_pika
+
+    from ionbeam_client import wire
+    from ionbeam_client.models import IngestDataCommand
+
+    described, schema = metadata(), wire.declared_schema(metadata())
+    connection = await aio_pika.connect(url)
+    async with connection, connection.channel() as channel:
+        await channel.declare_queue(wire.INGESTION.name, durable=True)
+        for seed in range(commands):
+            command = IngestDataCommand(metadata=described, start_time=START, end_time=START + HOUR)
+            body = wire.with_rows(command, schema, [batch_of(rows, seed)])
+            message = aio_pika.Message(body, delivery_mode=2, message_id=str(command.id))
+            await channel.default_exchange.publish(message, wire.INGESTION.name)
+
+
+def ours(url, commands):
+    bridge, taken = platform_on(url).bridge, 0
+    begun = time.perf_counter()
+    while taken < commands:
+        taken += sum(bridge.take_in(60).taken.values())
+    return time.perf_counter() - begun
+
+
+def plain(url, commands):
+    import sqlite3
+
+    import aio_pika
+    import pyarrow.parquet as pq
+
+    from ionbeam_client import wire
+    from ionbeam_client.models import IngestDataCommand
+
+    async def consume():
+        database = sqlite3.connect("taken.sqlite", isolation_level=None)
+        database.execute("CREATE TABLE taken (id TEXT PRIMARY KEY)")
+        connection = await aio_pika.connect(url)
+        async with connection, connection.channel() as channel:
+            await channel.set_qos(prefetch_count=1)
+            queue = await channel.declare_queue(wire.INGESTION.name, durable=True)
+            taken = 0
+            async with queue.iterator() as messages:
+                async for message in messages:
+                    decoded = wire.decode(IngestDataCommand, message.body)
+                    with Path(f"{decoded.message.id}.parquet").open("wb") as file:
+                        with pq.ParquetWriter(file, wire.schema_of(decoded.rows), compression="zstd") as writer:
+                            for batch in wire.batches(decoded.rows):
+                                writer.write_batch(batch)
+                        file.flush()
+                        os.fsync(file.fileno())
+                    database.execute("INSERT INTO taken VALUES (?)", (str(decoded.message.id),))
+                    await message.ack()
+                    taken += 1
+                    if taken == commands:
+                        return
+
+    begun = time.perf_counter()
+    asyncio.run(consume())
+    return time.perf_counter() - begun
+
+
+def way(url, rows):
+    """Seconds from `ingest()` returning to each step's end, and to the handler's first line."""
+    from ionbeam_client import IonbeamClient, IonbeamClientConfig
+    from ionbeam_dagster.domain.windows import Window
+    from ionbeam_dagster.pipeline import build, ingest
+
+    platform, window, steps = platform_on(url), Window(START, START + timedelta(days=1)), {}
+
+    async def run():
+        stop, called = asyncio.Event(), asyncio.Event()
+        served = asyncio.create_task(platform.bridge.serve(stop))
+        async with IonbeamClient(IonbeamClientConfig(amqp_url=url, state_path=Path("client"))) as client:
+
+            @client.register_export_handler("bench")
+            async def export(event, batch_stream):
+                called.set()
+
+            await client.wait_until_connected()
+            await asyncio.sleep(2)
+            await client.ingest([batch_of(rows, 0)], metadata(), START, START + HOUR)
+            begun = time.perf_counter()
+            while not platform.ledger.sent("crowd", window):
+                await asyncio.sleep(0.002)
+            steps["taken in"] = time.perf_counter() - begun
+            await asyncio.to_thread(ingest, platform, "crowd", window)
+            steps["ingested"] = time.perf_counter() - begun
+            hour = Window(START, START + HOUR)
+            await asyncio.to_thread(build, platform, "crowd", hour, datetime.now(UTC), True)
+            steps["built"] = time.perf_counter() - begun
+            await called.wait()
+            steps["handler called"] = time.perf_counter() - begun
+        stop.set()
+        await served
+
+    asyncio.run(run())
+    return steps
+
+
+def measured(given):
+    sides = {"ours": ours, "plain": plain}
+    took = way(given.url, given.rows) if given.side == "way" else sides[given.side](given.url, given.commands)
+    print(json.dumps([took, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--commands", type=int, default=1_000)
+    parser.add_argument("--rows", type=int, default=1_000)
+    parser.add_argument("--side", choices=["ours", "plain", "way"])
+    parser.add_argument("--url")
+    given = parser.parse_args()
+    if given.side:
+        measured(given)
+        return
+    from servers import RabbitMQ, why_no_rabbitmq
+
+    if reason := why_no_rabbitmq():
+        sys.exit(f"bridge: {reason}")
+
+    def side(name, url):
+        command = [sys.executable, str(Path(__file__).absolute()), "--side", name, "--url", url]
+        command += ["--commands", str(given.commands), "--rows", str(given.rows)]
+        with tempfile.TemporaryDirectory() as folder:
+            done = subprocess.run(command, cwd=folder, check=True, stdout=subprocess.PIPE, text=True)
+        return json.loads(done.stdout.splitlines()[-1])
+
+    with tempfile.TemporaryDirectory() as folder:
+        broker = RabbitMQ(Path(folder))
+        broker.start()
+        try:
+            print(f"bridge: {given.commands} commands of {given.rows} rows, acknowledged after commit")
+            rates = {}
+            for name in ("ours", "plain"):
+                asyncio.run(fill(broker.url, given.commands, given.rows))
+                seconds, peak = side(name, broker.url)
+                rates[name] = given.commands / seconds
+                print(f"  {name:6} {rates[name]:7.0f} commands/s  {seconds:6.1f} s  peak {peak:5.0f} MB")
+            print(f"  ours is {rates['ours'] / rates['plain']:.1f} times as fast")
+            steps, _ = side("way", broker.url)
+            print("  from ingest() to: " + ", ".join(f"{step} {1000 * at:.0f} ms" for step, at in steps.items()))
+        finally:
+            broker.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""Asking the clients of an external source for windows.
+
+Belongs here: ``<source>/request``, whose materialisation asks for a window, and when that is done by itself. Does not
+belong here: what comes of it, which is reported as ``<source>/raw`` when it arrives.
+"""
+
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from ionbeam_dagster.config import SourceSettings
+from ionbeam_dagster.domain.windows import Window, gaps
+from ionbeam_dagster.orchestration import metadata
+from ionbeam_dagster.orchestration.assets import Done, Events, range_runs, window_by_window
+from ionbeam_dagster.orchestration.automation import AC, Condition, Ionbeam
+from ionbeam_dagster.orchestration.due import ToCollect, last_trigger
+from ionbeam_dagster.orchestration.partitions import windows_of
+from ionbeam_dagster.orchestration.resources import PlatformResource
+from ionbeam_dagster.pipeline import PipelineError, Platform
+
+
+def request_key(source: str) -> dg.AssetKey:
+    return dg.AssetKey([source, "request"])
+
+
+def request_asset(
+    ionbeam: Ionbeam, source: SourceSettings, partitions: dg.TimeWindowPartitionsDefinition
+) -> dg.AssetsDefinition:
+    """``<name>/request``: by the clock where the scheduler has windows for the source, else when a person wants it."""
+    scheduled = source.name in {window.source_name for window in ionbeam.platform.config.sections.scheduler.windows}
+
+    @dg.asset(
+        key=request_key(source.name),
+        partitions_def=partitions,
+        backfill_policy=range_runs(source.window_size),
+        automation_condition=asks(ionbeam, source) if scheduled else None,
+        group_name=source.name,
+        owners=metadata.OWNERS,
+        kinds={"python", "rabbitmq"},
+        tags={"ionbeam/source": source.name, "ionbeam/stage": "request"},
+        description=(
+            f"Asks the client that sends {source.name} for a window, by a StartSourceCommand.\n\n"
+            "A backfill of it is a re-ingest. A window that was asked for and did not come is asked for once more; "
+            "`ionbeam status` shows those that are missing."
+        ),
+    )
+    def request(context: dg.AssetExecutionContext, ionbeam: PlatformResource) -> Events:
+        now = datetime.now(UTC)
+        begun = [window for window in windows_of(context.partition_keys, source.window_size) if window.start < now]
+        parts = {window: Window(window.start, min(window.end, now)) for window in begun}
+        asked = ionbeam.platform.bridge.ask(source.name, parts.values())
+
+        def work(window: Window) -> Done:
+            if window not in parts:
+                raise PipelineError(f"{source.name} {window}: has not begun yet")
+            passed, times = parts[window], asked[parts[window]]
+            told = {
+                "asked from": dg.MetadataValue.timestamp(passed.start),
+                "asked to": dg.MetadataValue.timestamp(passed.end),
+                "times without an answer": times,
+            }
+            return Done(told)
+
+        yield from window_by_window(context, ionbeam, source.window_size, work)
+
+    return request
+
+
+def asks(ionbeam: Ionbeam, source: SourceSettings) -> Condition:
+    """A window is asked for at each of its triggers, and once more when nothing came."""
+    lookback = ionbeam.platform.config.automation.lookback
+    return (~AC.in_progress() & ToRequest(ionbeam, source, lookback)).with_label("request")
+
+
+class ToRequest(ToCollect):
+    """The source's client is to be asked for the window: a trigger moment has passed, and the window is not there."""
+
+    @property
+    def name(self) -> str:
+        return "to_request"
+
+    def token(self, platform: Platform, window: Window, now: datetime) -> str | None:
+        triggered = last_trigger(self._source, window, now)
+        if triggered is None or window.end <= now - self._source.window_lag - self._reach:
+            return None
+        if not gaps(window, (raw.window for raw in platform.ledger.sent(self._source.name, window))):
+            return None
+        asked = platform.bridge.inbox.asked(self._source.name, window)
+        answered = asked is not None and asked.last >= triggered and asked.answered is not None
+        return None if answered else triggered.isoformat()

@@ -1,0 +1,121 @@
+"""The sensors of the message bus: they take in what clients send, and announce what was built.
+
+Belongs here: thin fronts of the bus's turns, each bounded well below the minute that Dagster gives a tick. Where
+`ionbeam bridge` runs, it does the work and the ticks find none. Does not belong here: what a turn does (bus/).
+"""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from ionbeam_dagster.bus.inbox import Wanted
+from ionbeam_dagster.domain.windows import windows_between
+from ionbeam_dagster.orchestration.assets.source import observations_key, raw_key
+from ionbeam_dagster.orchestration.partitions import contiguous_runs, source_partitions, tags_of_run
+from ionbeam_dagster.orchestration.reports import report_arrivals
+from ionbeam_dagster.orchestration.resources import PlatformResource, WatchedPlatform
+from ionbeam_dagster.pipeline import Platform
+
+SECONDS = 15.0
+"""How long one turn may go on; connecting may take ten more."""
+
+_WANTED_A_TICK = 5
+_SHOWN = 5
+
+
+def bus_sensors(ionbeam: PlatformResource | WatchedPlatform) -> list[dg.SensorDefinition]:
+    """``bridge`` and ``outbox``, if the configuration has a broker."""
+    if ionbeam.platform.config.sections.broker is None:
+        return []
+    return [_bridge(ionbeam), _outbox(ionbeam)]
+
+
+def _bridge(ionbeam: PlatformResource | WatchedPlatform) -> dg.SensorDefinition:
+    settings = ionbeam.platform.config.automation
+    pulled = [source.name for source in ionbeam.platform.config.sources.values() if source.kind == "pull"]
+    targets = dg.AssetSelection.assets(*(key(name) for name in pulled for key in (raw_key, observations_key)))
+
+    @dg.sensor(
+        name="bridge",
+        target=targets if pulled else None,
+        minimum_interval_seconds=min(5, settings.interval),
+        default_status=_status(settings.enabled),
+        description=(
+            "Takes in what clients send, reports it as raw partitions, and collects the ranges of built-in sources "
+            "that are asked for over the bus. Messages that cannot be taken in are parked, with their reasons in the "
+            "tick's log."
+        ),
+    )
+    def bridge(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        from ionbeam_dagster.bus.bridge import BrokerAway, JobTaken
+
+        platform = ionbeam.platform
+        bus, told = platform.bridge, []
+        try:
+            turn = bus.take_in(SECONDS)
+        except JobTaken:
+            told.append("messages are taken in by another process (ionbeam bridge)")
+        except BrokerAway as error:
+            told.append(str(error))
+        else:
+            told += [f"{count} from {queue}" for queue, count in sorted(turn.taken.items())]
+            if turn.refused:
+                told.append(f"{len(turn.refused)} parked: {'; '.join(turn.refused[:_SHOWN])}")
+            for reason in turn.refused:
+                context.log.error(reason)
+        if reported := report_arrivals(bus.inbox, context.instance, SECONDS):
+            told.append(f"{reported} raw partitions reported")
+        cursor = int(context.cursor or 0)
+        wanted = bus.inbox.wanted(cursor, _WANTED_A_TICK)
+        return dg.SensorResult(
+            run_requests=[request for one in wanted for request in _runs(platform, one)],
+            skip_reason=None if wanted else dg.SkipReason("; ".join(told) or "nothing arrived"),
+            cursor=str(wanted[-1].number if wanted else cursor),
+        )
+
+    return bridge
+
+
+def _outbox(ionbeam: PlatformResource | WatchedPlatform) -> dg.SensorDefinition:
+    settings = ionbeam.platform.config.automation
+
+    @dg.sensor(
+        name="outbox",
+        minimum_interval_seconds=min(5, settings.interval),
+        default_status=_status(settings.enabled),
+        description="Announces every ingestion and dataset revision to clients, in order, and replays on request.",
+    )
+    def outbox(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        from ionbeam_dagster.bus.bridge import BrokerAway, JobTaken
+
+        try:
+            turn = ionbeam.platform.bridge.announce(SECONDS)
+        except JobTaken:
+            return dg.SkipReason("events are published by another process (ionbeam bridge)")
+        except BrokerAway as error:
+            return dg.SkipReason(str(error))
+        return dg.SkipReason(f"{turn.announced} changes announced, {turn.replayed} revisions replayed")
+
+    return outbox
+
+
+def _runs(platform: Platform, wanted: Wanted) -> list[dg.RunRequest]:
+    """The runs that collect a range, as far as its windows are partitions; the run keys make them happen once."""
+    source = platform.config.sources.get(wanted.source)
+    if source is None:
+        return []
+    partitions = source_partitions(source, platform.dataset(source.dataset))
+    windows = windows_between(wanted.range.start, wanted.range.end, source.window_size)
+    known = [window for window in windows if partitions.has_partition_key(window.key)]
+    return [
+        dg.RunRequest(
+            run_key=f"{wanted.id} {run.key}",
+            asset_selection=[raw_key(source.name), observations_key(source.name)],
+            tags=tags_of_run(run, source.window_size),
+        )
+        for run in contiguous_runs(known, source.window_size)
+    ]
+
+
+def _status(enabled: bool) -> dg.DefaultSensorStatus:
+    return dg.DefaultSensorStatus.RUNNING if enabled else dg.DefaultSensorStatus.STOPPED
