@@ -5,7 +5,6 @@ BIN := $(VENV)/bin
 CONFIG ?= examples/demo.yaml
 # The load generator has no end, so the demo of it takes six hours of midsummer; files are taken whole.
 RANGE ?= $(if $(filter examples/demo.yaml,$(CONFIG)),--from 2026-06-21T06:00Z --to 2026-06-21T12:00Z)
-export DAGSTER_HOME ?= $(CURDIR)/demo/dagster
 
 .PHONY: help demo dev test lint bench servers clean
 .DEFAULT_GOAL := help

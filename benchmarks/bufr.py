@@ -286,7 +286,7 @@ def memory() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=200_000, help="stations of our side, a row each")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="stations of our side, a row each")
     parser.add_argument("--memory", action="store_true", help="our memory on 1M, 5M and 20M rows")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--dataset", type=Path, help=argparse.SUPPRESS)

@@ -84,11 +84,12 @@ def run(
     from ionbeam_dagster.orchestration.runs import run_range
     from ionbeam_dagster.pipeline import PipelineError, Platform
     from ionbeam_dagster.sources import SourceError
+    from ionbeam_dagster.stores import StoreError
 
     platform = Platform(_config())
     begun = perf_counter()
-    with _refused_as_message(PipelineError, SourceError):
-        ranges = {name: _range(platform, name, start, end) for name in sources or platform.config.sources}
+    with _refused_as_message(PipelineError, SourceError, StoreError):
+        ranges = {name: _range(platform, name, start, end) for name in sources or pulled}
         with _dagster_instance(platform.config) as instance, _Watch(platform) as watch:
             done = [
                 result
@@ -143,6 +144,11 @@ def status(
                 continue
             shown = known if start or end else known[-last:]
             console.print(_status_table(platform, dataset, shown))
+    if platform.config.sections.broker is not None:
+        from ionbeam_dagster.bus.status import bus_status
+
+        for line in bus_status(platform.bridge.inbox, platform.ledger).lines():
+            console.print(f"bus: {line}", highlight=False, markup=False)
 
 
 @config_app.command("check")
@@ -415,6 +421,9 @@ def _describe_source(platform: Platform, name: str) -> bool:
         f"{dataset.name!r} (windows of {format_duration(dataset.span)})",
         highlight=False,
     )
+    if settings.kind == "external":
+        console.print("  sent by a client; what its columns are comes with each message", highlight=False)
+        return True
     try:
         metadata = source.metadata
     except SourceError as error:

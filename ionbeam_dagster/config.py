@@ -201,17 +201,10 @@ class IonbeamConfig:
 
     def notes(self) -> list[str]:
         """What a person should know about this configuration although it is valid."""
-        notes = [
+        return [
             f"source {name!r} is configured, but no source of that type is installed: it is not collected"
             for name in self.not_installed
         ]
-        for section, instead in (
-            ("redis", "the ledger is kept in SQLite"),
-            ("influxdb_common", "observations are kept in Parquet segments"),
-        ):
-            if getattr(self.sections, section) is not None:
-                notes.append(f"{section} is set, but this version does not use it: {instead}")
-        return notes
 
 
 def _configured_path() -> Path:

@@ -65,10 +65,37 @@ class Platform:
 
     def __init__(self, config: IonbeamConfig) -> None:
         self.config = config
-        state = config.sections.state_path
-        self.ledger: Ledger = SqliteLedger(state / "ledger.sqlite")
-        self.series: TimeSeriesStore = SegmentStore(state / "segments")
+        self.ledger = self._ledger()
+        self.series = self._series()
         self.datasets = DatasetStore(config.sections.dataset_aggregator.data_path)
+
+    def _ledger(self) -> Ledger:
+        redis = self.config.sections.redis
+        if redis is None:
+            return SqliteLedger(self.config.sections.state_path / "ledger.sqlite")
+        from ionbeam_dagster.stores.ledger.redis import RedisLedger
+
+        return RedisLedger(redis.redis_url)
+
+    def _series(self) -> TimeSeriesStore:
+        influx = self.config.sections.influxdb_common
+        if influx is None:
+            return SegmentStore(self.config.sections.state_path / "segments")
+        from ionbeam_dagster.stores.timeseries.influxdb import InfluxStore
+
+        return InfluxStore(
+            influx.influxdb_url,
+            influx.influxdb_org,
+            influx.influxdb_bucket,
+            influx.influxdb_token.get_secret_value(),
+            quarantine=self._keep_refused,
+        )
+
+    def _keep_refused(self, dataset: str, ingestion: str, rows: pl.DataFrame) -> None:
+        """Rows that the time-series server would not take stand beside those that ingestion could not use."""
+        place = self.config.sections.state_path / "quarantine" / dataset / f"refused_{ingestion}.parquet"
+        with published(place) as draft:
+            rows.write_parquet(draft)
 
     @cached_property
     def sources(self) -> dict[str, Source]:
@@ -98,9 +125,7 @@ class Platform:
                 for name, source in self.config.sources.items()
                 if source.kind == "external"
             },
-            pulled={
-                name: self._range(source) for name, source in self.config.sources.items() if source.kind == "pull"
-            },
+            pulled={name: self._range(source) for name, source in self.config.sources.items() if source.kind == "pull"},
             datasets={name: self._described(name) for name in self.config.datasets},
         )
         return Bridge(settings, self.ledger)

@@ -23,7 +23,7 @@ from ionbeam_client.config import IonbeamClientConfig
 from ionbeam_client.errors import NotConnectedError, RefusedError
 from ionbeam_client.models import StartSourceCommand
 from ionbeam_client.transport import Delivery, Outgoing, Transport
-from ionbeam_dagster.bus.inbox import Inbox
+from ionbeam_dagster.bus.inbox import ANNOUNCED, Inbox
 from ionbeam_dagster.bus.intake import Intake
 from ionbeam_dagster.bus.outbox import Outbox
 from ionbeam_dagster.bus.settings import BusSettings
@@ -38,7 +38,6 @@ IDLE = 0.5
 
 _MOST_AT_ONCE = 64
 _CHANGES_AT_ONCE = 50
-_FEED = "announced"
 _REASON_BYTES = 2_000
 
 
@@ -259,13 +258,13 @@ class Bridge:
 
     async def _announce_some(self, transport: Transport, turn: Turn, until: float) -> bool:
         """Publish the next changes in order, and a part of a replay; False when there was nothing to publish."""
-        cursor = self.inbox.cursor(_FEED)
+        cursor = self.inbox.cursor(ANNOUNCED)
         changes = await asyncio.to_thread(self._outbox.changes, cursor, _CHANGES_AT_ONCE)
         for change in changes:
             messages = self._outbox.announcements(change)
             while (message := await asyncio.to_thread(next, messages, None)) is not None:
                 await transport.broadcast(*message)
-            self.inbox.move(_FEED, change.number)
+            self.inbox.move(ANNOUNCED, change.number)
             turn.announced += 1
             if time.monotonic() > until:
                 return True

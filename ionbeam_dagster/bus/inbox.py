@@ -41,6 +41,9 @@ CREATE TABLE IF NOT EXISTS cursors (name TEXT PRIMARY KEY, value INTEGER) WITHOU
 """
 _REFUSALS_KEPT = 1_000
 
+ANNOUNCED = "announced"
+"""The cursor of the ledger's feed: what was published."""
+
 
 @dataclass(frozen=True, slots=True)
 class Taken:
@@ -124,6 +127,10 @@ class Inbox:
         """Whether a command, or this part of it, was taken in before."""
         query = "SELECT 1 FROM taken WHERE id = ? UNION ALL SELECT 1 FROM parts WHERE id = ? AND part = ?"
         return bool(self._database.read(query, (id, id, part)))
+
+    def count(self) -> int:
+        """How many commands were ever taken in."""
+        return int(self._database.read("SELECT count(*) FROM taken")[0][0])
 
     def add_parts(self, parts: Iterable[Part]) -> None:
         """Remember parts that are durable."""

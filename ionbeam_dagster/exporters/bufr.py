@@ -133,7 +133,7 @@ class BufrExporter:
         self._settings = settings or BufrSettings()
 
     def plan(self, schema: pa.Schema) -> ExportPlan:
-        """The descriptors of each variable column of `schema`, or why it has none; ExportError where eccodes lacks."""
+        """The descriptors of each variable column of `schema`, or why it has none; needs eccodes (ExportError)."""
         return _plan(schema, _forms(schema))
 
     def export(self, dataset_file: Path, target: Path) -> ExportReport:
@@ -222,7 +222,7 @@ def _forms(schema: pa.Schema) -> list[_Form]:
 def _form(template: Template, schema: pa.Schema) -> _Form:
     form = _Form(template)
     taken: dict[Place, str] = {}
-    candidates = []
+    candidates: list[tuple[tuple[Any, ...], str, CanonicalVariable, Slot]] = []
     for column in columns_of(schema, "variable"):
         variable = variable_of(schema.field(column))
         try:
@@ -341,7 +341,10 @@ def _plan(schema: pa.Schema, forms: list[_Form]) -> ExportPlan:
         if taking:
             found = [target.element for target in taking[0].targets if target.column == column]
             codes = ", ".join(element.descriptor for element in found)
-            only = {(FIXED,): ", fixed stations only", (MOBILE,): ", mobile stations only"}
+            only: dict[tuple[Template, ...], str] = {
+                (FIXED,): ", fixed stations only",
+                (MOBILE,): ", mobile stations only",
+            }
             where = only.get(tuple(form.template for form in taking), "")
             mapped[column] = f"bufr {codes} {found[0].name} ({found[0].unit}){where}"
         else:
@@ -712,10 +715,10 @@ class _Writer:
                 counted.add(target.column)
                 written.beyond.update({f"{target.column}: {why}": n for why, n in beyond.items()})
         for place, column in columns.items():
-            speed_code = WIND.get(self._expansion.codes[place[0]])
-            if speed_code is not None:
+            speed_node = self._expansion.node(WIND.get(self._expansion.codes[place[0]], 0))
+            if speed_node is not None:
                 # 0 is the direction of a calm; wind from the north has 360.
-                speed = columns.get((self._expansion.node(speed_code), place[1]), np.full(len(rows), MISSING))
+                speed = columns.get((speed_node, place[1]), np.full(len(rows), MISSING))
                 column[(column == 0) & (speed != 0)] = 360
                 column[(column != MISSING) & (speed == 0)] = 0
         return columns

@@ -259,7 +259,8 @@ class Expansion:
         found = [place for place in range(node) if self.codes[place] in codes]
         within = [place for place in found if self.blocks[place] == self.blocks[node]]
         outside = [place for place in found if self.blocks[place] == 0]
-        return (within or outside or [None])[-1]
+        nearest = within or outside
+        return nearest[-1] if nearest else None
 
     def places(self, rounds: Mapping[int, Sequence[int]]) -> Iterator[Place]:
         """Every place of a message in which the blocks have the given `rounds`, and the others none."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import random
 import sqlite3
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from servers import at_port_5672
+from servers import RabbitMQ, at_port_5672, why_no_rabbitmq
 
 from ionbeam_client import IonbeamClient, IonbeamClientConfig, wire
 from ionbeam_client.amqp import AmqpTransport
@@ -35,6 +36,7 @@ from ionbeam_client.models import (
 )
 from ionbeam_client.transport import Outgoing
 from ionbeam_dagster.bus.bridge import BrokerAway, JobTaken
+from ionbeam_dagster.bus.status import bus_status
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.pipeline import Platform, build, ingest
 
@@ -292,6 +294,9 @@ def test_what_cannot_be_taken_in_is_parked_with_its_reason_and_holds_nothing_up(
     for reason, sent in bad.items():
         assert reason in reasons[sent]
     assert {refused.reason for refused in platform.bridge.inbox.refusals(100)} == set(reasons.values())
+    told = bus_status(platform.bridge.inbox, platform.ledger, limit=100).lines()
+    assert told[0] == "1 commands taken in, 0 changes not announced yet"
+    assert all(any(reason in line and "dead requeue m" in line for line in told) for reason in REFUSED)
     assert not list(Path("data-raw").rglob(".*parquet*")), "drafts are left behind"
 
 
@@ -542,3 +547,53 @@ def _until(condition, timeout: float = 30.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.05)
+
+
+def test_broker_and_bridge_are_killed_again_and_again_and_every_sweep_is_there_once(platform_of, tmp_path):
+    """A storm with a fixed seed: the client keeps sending while both ends of the platform die between and in steps."""
+    if reason := why_no_rabbitmq():
+        pytest.skip(reason)
+    (tmp_path / "broker").mkdir()
+    server, chance = RabbitMQ(tmp_path / "broker"), random.Random(4)
+    server.start()
+    platform = platform_of(
+        "  my_source: {kind: external, dataset: example_weather, start: 2024-01-01}", broker=f"{{url: '{server.url}'}}"
+    )
+    config = IonbeamClientConfig(amqp_url=server.url, state_path=tmp_path / "client", retry_delays=(0.1,))
+    heard_of: list[tuple[int, int]] = []
+    bridge, ids = bridge_process(tmp_path), []
+
+    async def run():
+        nonlocal bridge
+        async with IonbeamClient(config) as client:
+
+            @client.register_export_handler("x")
+            async def export(event, batch_stream):
+                heard_of.append((event.revision, sum([batch.num_rows async for batch in batch_stream])))
+
+            for number in range(120):
+                sweep = rows(24, first=float(number), station=f"s{number}")
+                ids.append(str((await client.ingest(sweep, METADATA, START, START + DAY)).id))
+                if number % 30 == 10:
+                    await asyncio.sleep(chance.uniform(0, 3))
+                    bridge.kill()
+                    bridge = bridge_process(tmp_path)
+                if number % 60 == 40:
+                    await asyncio.sleep(chance.uniform(0, 1))
+                    await asyncio.to_thread(server.kill)
+                    await asyncio.to_thread(server.start)
+            await asyncio.to_thread(_until, lambda: len(platform.ledger.sent("my_source", FIRST_DAY)) == 120, 90)
+            await asyncio.to_thread(ingest, platform, "my_source", FIRST_DAY)
+            await asyncio.to_thread(built_day, platform)
+            await asyncio.to_thread(_until, lambda: heard_of, 60)
+
+    try:
+        asyncio.run(run())
+        assert [raw.ingestion for raw in platform.ledger.sent("my_source", FIRST_DAY)] == ids
+        assert heard_of == [(1, 120 * 24)]
+        assert platform.bridge.inbox.refusals(10) == []
+        assert waiting(server.url, wire.INGESTION.dead) == [] and waiting(server.url, wire.INGESTION) == []
+    finally:
+        bridge.kill()
+        bridge.wait()
+        server.close()

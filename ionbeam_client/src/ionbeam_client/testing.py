@@ -129,7 +129,9 @@ class TestPlatform:
 
     def _queued(self) -> bool:
         kept = (wire.INGESTION.name, wire.REPLAY.name)
-        return bool(self.broker.unacknowledged) or any(waiting for name, waiting in self.broker.queues.items() if name not in kept and not _is_dead(name))
+        queues = self.broker.queues.items()
+        waiting = any(messages for name, messages in queues if name not in kept and not _is_dead(name))
+        return waiting or bool(self.broker.unacknowledged)
 
 
 def _is_dead(queue: str) -> bool:

@@ -26,13 +26,14 @@ from ionbeam_dagster.orchestration.partitions import windows_a_run, windows_of
 from ionbeam_dagster.orchestration.resources import PlatformResource
 from ionbeam_dagster.pipeline import PipelineError
 from ionbeam_dagster.sources import SourceError
+from ionbeam_dagster.stores import StoreError
 
 TRIES = 3
 RETRY_DELAY = 3.0
 """Seconds before what failed is tried again; doubled each time."""
 
-_EXPLAINED = (SourceError, PipelineError, ExportError, OSError)
-_MAY_PASS = (SourceError, OSError)
+_EXPLAINED = (SourceError, PipelineError, ExportError, StoreError, OSError)
+_MAY_PASS = (SourceError, StoreError, OSError)
 
 Events = Iterator[dg.MaterializeResult[Any] | dg.AssetMaterialization | dg.AssetCheckResult]
 

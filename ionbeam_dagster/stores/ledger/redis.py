@@ -42,6 +42,7 @@ from redis.retry import Retry
 
 from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.domain.windows import EPOCH, Claim, Revision, Window
+from ionbeam_dagster.stores import StoreError
 from ionbeam_dagster.stores.ledger import BuiltRevision, Change, ExportRecord, RawPartition
 
 _LOG = logging.getLogger(__name__)
@@ -191,7 +192,7 @@ return found
 """
 
 
-class LedgerError(Exception):
+class LedgerError(StoreError):
     """Redis cannot be used; the message names the server, the reason and what to do."""
 
 

@@ -47,6 +47,7 @@ from urllib3.exceptions import HTTPError
 
 from ionbeam_dagster.domain.canonical import EARLIEST, LATEST
 from ionbeam_dagster.domain.windows import EPOCH, HOUR, Window, merge, window_of
+from ionbeam_dagster.stores import StoreError
 from ionbeam_dagster.stores.timeseries.segments import TIME, SegmentStore, merged
 
 PARTS = "ionbeam.parts"  # no dataset's name has a dot
@@ -64,7 +65,7 @@ T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
 
 
-class InfluxError(Exception):
+class InfluxError(StoreError):
     """InfluxDB cannot be used, or refuses; the message names the server, the reason and what to do."""
 
 

@@ -33,6 +33,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ionbeam_dagster.domain.windows import HOUR, Window, windows_between
+from ionbeam_dagster.stores import StoreError
 from ionbeam_dagster.stores.publish import sync
 
 TIME = "datetime"
@@ -49,7 +50,7 @@ Point = tuple[Any, ...]
 T = TypeVar("T")
 
 
-class SegmentError(Exception):
+class SegmentError(StoreError):
     """A segment cannot be read; the message names the file, the reason and what to do."""
 
 
