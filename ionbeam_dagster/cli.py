@@ -88,6 +88,7 @@ def run(
 
     platform = Platform(_config())
     begun = perf_counter()
+    pulled = [name for name, settings in platform.config.sources.items() if settings.kind == "pull"]
     with _refused_as_message(PipelineError, SourceError, StoreError):
         ranges = {name: _range(platform, name, start, end) for name in sources or pulled}
         with _dagster_instance(platform.config) as instance, _Watch(platform) as watch:
@@ -116,12 +117,20 @@ def bridge() -> None:
     `ionbeam dev` does the same every few seconds; both may run side by side. What arrives is ingested and built by
     Dagster, which is told of it when DAGSTER_HOME is set.
     """
-    from ionbeam_dagster.orchestration.reports import serve_bridge
     from ionbeam_dagster.pipeline import PipelineError, Platform
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     with _refused_as_message(PipelineError):
-        serve_bridge(Platform(_config()))
+        served = Platform(_config()).bridge
+    if not os.environ.get("DAGSTER_HOME"):
+        served.run_forever()
+        return
+    from dagster import DagsterInstance
+
+    from ionbeam_dagster.orchestration.reports import report_arrivals
+
+    with DagsterInstance.get() as instance:
+        served.run_forever(lambda: report_arrivals(served.inbox, instance, 1.0))
 
 
 @app.command()
@@ -140,7 +149,9 @@ def status(
             dataset = platform.dataset(name)
             known = _known_windows(platform, dataset, _moment(start, "--from"), _moment(end, "--to"))
             if not known:
-                console.print(f"{name}: nothing was collected yet; begin with `ionbeam run {dataset.sources[0]}`")
+                first = platform.source(dataset.sources[0])
+                begin = "its client" if first.kind == "external" else f"`ionbeam run {first.name}`"
+                console.print(f"{name}: nothing was collected yet; begin with {begin}")
                 continue
             shown = known if start or end else known[-last:]
             console.print(_status_table(platform, dataset, shown))

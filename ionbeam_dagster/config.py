@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -19,13 +20,15 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, Va
 
 from ionbeam_client.models import Name, format_duration
 from ionbeam_dagster.domain.windows import Policy, check_span, window_of
+from ionbeam_dagster.exporters.bufr import BufrSettings
 from ionbeam_dagster.exporters.odb import OdbCodes, VariableMapping
 from ionbeam_dagster.sources import Source, SourceConfig, installed_sources
 from ionbeam_dagster.sources.specified import SPECIFIED_SOURCES
 
 CONFIG_VARIABLE = "IONBEAM_CONFIG_PATH"
 _SECRET = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-_EXPORTS = ("odb", "pygeoapi")
+_EXPORTS = ("odb", "bufr", "pygeoapi")
+_DEFAULT_EXPORTS = ("odb", "pygeoapi")
 
 
 class ConfigError(Exception):
@@ -105,9 +108,18 @@ class OdbService(_Section):
     codes: OdbCodes = OdbCodes()
 
 
+class BufrService(_Section):
+    """BUFR is written for datasets whose `exports` name it; it needs the extra ``ionbeam-dagster[bufr]``."""
+
+    input_path: Path | None = None
+    output_path: Folder = Path("data-projections")
+    settings: BufrSettings = BufrSettings()
+
+
 class Projections(_Section):
     pygeoapi_service: PyGeoApiService = PyGeoApiService()
     odb_service: OdbService = OdbService()
+    bufr_service: BufrService = BufrService()
 
 
 class Automation(_Section):
@@ -357,6 +369,8 @@ def _time_faults(source: SourceSettings) -> list[str]:
     unknown = sorted(set(source.config.exports or ()) - set(_EXPORTS))
     if unknown:
         faults.append(f"{key}.exports: {', '.join(unknown)} not known; choose from {', '.join(_EXPORTS)}")
+    if "bufr" in (source.config.exports or ()) and find_spec("eccodes") is None:
+        faults.append(f"{key}.exports: bufr needs eccodes; pip install 'ionbeam-dagster[bufr]'")
     try:
         _writable(source.config.data_path)
     except ValueError as error:
@@ -396,7 +410,7 @@ def _datasets(sources: dict[str, SourceSettings]) -> tuple[dict[str, DatasetSett
                 subject_to_change=_agreed(feeders, "subject_to_change_window") or timedelta(0),
                 allow_incomplete=feeders[0].config.allow_incomplete,
             ),
-            exports=_agreed(feeders, "exports") or _EXPORTS,
+            exports=_agreed(feeders, "exports") or _DEFAULT_EXPORTS,
         )
     return datasets, faults
 
@@ -424,6 +438,7 @@ def _path_faults(sections: Sections) -> list[str]:
     services = {
         "pygeoapi_service": sections.projections.pygeoapi_service.input_path,
         "odb_service": sections.projections.odb_service.input_path,
+        "bufr_service": sections.projections.bufr_service.input_path,
     }
     return [
         f"projections.{name}.input_path: {path} is not where datasets are written; right would be {written} "

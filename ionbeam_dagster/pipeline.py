@@ -41,6 +41,7 @@ from ionbeam_dagster.domain.windows import (
     windows_between,
 )
 from ionbeam_dagster.exporters import Exporter, ExportReport
+from ionbeam_dagster.exporters.bufr import BufrExporter
 from ionbeam_dagster.exporters.geoparquet import GeoParquetExporter
 from ionbeam_dagster.exporters.odb import OdbExporter
 from ionbeam_dagster.sources import Source
@@ -103,8 +104,12 @@ class Platform:
 
     @cached_property
     def exporters(self) -> dict[str, Exporter]:
-        odb = self.config.sections.projections.odb_service
-        return {"odb": OdbExporter(odb.variable_map, odb.codes), "pygeoapi": GeoParquetExporter()}
+        odb, bufr = self.config.sections.projections.odb_service, self.config.sections.projections.bufr_service
+        return {
+            "odb": OdbExporter(odb.variable_map, odb.codes),
+            "bufr": BufrExporter(bufr.settings),
+            "pygeoapi": GeoParquetExporter(),
+        }
 
     @cached_property
     def bridge(self) -> Bridge:
@@ -150,7 +155,11 @@ class Platform:
 
     def export_path(self, dataset: str, format: str, window: Window) -> Path:
         projections = self.config.sections.projections
-        service = {"odb": projections.odb_service, "pygeoapi": projections.pygeoapi_service}[format]
+        service = {
+            "odb": projections.odb_service,
+            "bufr": projections.bufr_service,
+            "pygeoapi": projections.pygeoapi_service,
+        }[format]
         return service.output_path / format / dataset / f"{dataset}_{window.label}.{self.exporters[format].extension}"
 
     def source(self, name: str) -> SourceSettings:

@@ -171,7 +171,7 @@ def test_a_source_may_feed_a_dataset_of_another_name_and_two_may_feed_one(load):
         ),
         ("ioncannon: {data_path: config.yaml/raw}", r"data_path: config\.yaml/raw is, or lies below, a file"),
         ("ioncannon: {}\nsources: {ioncannon: {}}", r"under 'sources:' and at the top level"),
-        ("ioncannon: {exports: [grib]}", r"exports: grib not known; choose from odb, pygeoapi"),
+        ("ioncannon: {exports: [grib]}", r"exports: grib not known; choose from odb, bufr, pygeoapi"),
         (
             "ioncannon: {}\nprojections: {odb_service: {input_path: ./elsewhere}}",
             r"odb_service\.input_path: elsewhere is not where datasets are written; right would be data",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -22,6 +23,7 @@ from ionbeam_client.amqp import AmqpTransport
 from ionbeam_client.config import IonbeamClientConfig
 from ionbeam_client.errors import NotConnectedError, RefusedError
 from ionbeam_client.models import StartSourceCommand
+from ionbeam_client.state import ProcessLock
 from ionbeam_client.transport import Delivery, Outgoing, Transport
 from ionbeam_dagster.bus.inbox import ANNOUNCED, Inbox
 from ionbeam_dagster.bus.intake import Intake
@@ -68,6 +70,7 @@ class Bridge:
         self.inbox = Inbox(settings.folder)
         self._intake = Intake(settings, ledger, self.inbox)
         self._outbox = Outbox(settings, ledger)
+        self._held: list[ProcessLock] = []  # for as long as this process serves
 
     def take_in(self, seconds: float) -> Turn:
         """Take messages in until the queues are empty, or for `seconds`.
@@ -83,6 +86,17 @@ class Bridge:
     def ask(self, source: str, windows: Iterable[Window]) -> dict[Window, int]:
         """Ask the client of an external source for windows; says how often each was asked for without an answer."""
         return asyncio.run(self._ask(source, list(windows)))
+
+    def run_forever(self, after: Callable[[], object] = lambda: None) -> None:
+        """`serve` until SIGTERM or SIGINT."""
+
+        async def run() -> None:
+            stop = asyncio.Event()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, stop.set)
+            await self.serve(stop, after)
+
+        asyncio.run(run())
 
     async def serve(self, stop: asyncio.Event, after: Callable[[], object] = lambda: None) -> None:
         """Do both jobs until `stop` is set, waiting for the broker and for other processes that do them.
@@ -103,6 +117,8 @@ class Bridge:
                 task.cancel()
             await asyncio.gather(*tasks, stopped, return_exceptions=True)
             await transport.close()
+            while self._held:
+                self._held.pop().close()
 
     # -- turns ---------------------------------------------------------------------------------------------------
 
@@ -141,7 +157,7 @@ class Bridge:
             log.info("another process does the %s; this one stands by", job)
             while not lock.acquire():
                 await asyncio.sleep(1)
-        self._locks = [*getattr(self, "_locks", []), lock]
+        self._held.append(lock)
 
     # -- taking in -----------------------------------------------------------------------------------------------
 

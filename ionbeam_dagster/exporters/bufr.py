@@ -9,11 +9,9 @@ published. The packing follows regulation 94.6.3 of WMO-No. 306, Volume I.2.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,7 +21,6 @@ from typing import Annotated, Any, BinaryIO, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -53,12 +50,12 @@ from ionbeam_dagster.exporters.bufr_templates import (
     eccodes,
     expansion,
 )
+from ionbeam_dagster.exporters.stations import HEIGHT_COLUMNS, fitting, numbers_in, position_ids
 from ionbeam_dagster.stores.publish import published
 
 ROWS_PER_BATCH = 65_536
 MOVED = 100.0  # m: a station that goes farther within a window is a mobile one
 EARTH_RADIUS = 6_371_000.0  # m
-HEIGHT_COLUMNS = ("altitude", "station_height", "height")  # metadata columns that tell a station's height in m
 MOBILE_COLUMN = "mobile"  # a metadata column that says ``true`` of a mobile station, even one that stands still
 WMO_STATIONS = 20000  # the WIGOS issuer whose ids are WMO's station numbers
 LONGEST_NAME, LONGEST_LOCAL_ID, LONGEST_MOBILE_ID = 40, 16, 9
@@ -487,7 +484,7 @@ def _header(
 ) -> dict[int, npt.NDArray[Any]]:
     """What every template says of a report, by descriptor: identifiers as bytes, all else as packed integers."""
     numbers = {_LATITUDE: batch.column("lat").to_numpy(), _LONGITUDE: batch.column("lon").to_numpy()}
-    numbers[_HEIGHT] = _numbers(batch.column(height)) if height else np.full(batch.num_rows, np.nan)
+    numbers[_HEIGHT] = numbers_in(batch.column(height)) if height else np.full(batch.num_rows, np.nan)
     header = _clock(batch.column("datetime"))
     for code, values in numbers.items():
         element = _element_of(code)
@@ -515,14 +512,6 @@ def _clock(moments: pa.Array) -> dict[int, npt.NDArray[Any]]:
         _MINUTE: seconds // 60 % 60,
         _SECOND: seconds % 60,
     }
-
-
-def _numbers(texts: pa.Array) -> npt.NDArray[np.float64]:
-    """The numbers that `texts` hold, NaN where they hold none."""
-    series = pl.from_arrow(texts)
-    assert isinstance(series, pl.Series)
-    numbers = series.cast(pl.Float64, strict=False).to_numpy()
-    return np.where(np.isfinite(numbers), numbers, np.nan)
 
 
 def _coded(values: npt.NDArray[np.float64] | np.float64, element: Element) -> npt.NDArray[np.float64]:
@@ -573,7 +562,9 @@ class _Identifiers:
         absent = pc.fill_null(pc.equal(names, ""), True).to_numpy(zero_copy_only=False)
         if absent.any():
             self._unnamed = True
-            names = pc.replace_with_mask(names, pa.array(absent), pa.array(_position_ids(lat[absent], lon[absent])))
+            names = pc.replace_with_mask(
+                names, pa.array(absent), pa.array(position_ids(lat[absent], lon[absent]).astype(str))
+            )
         encoded = pc.dictionary_encode(names)
         number = encoded.indices.to_numpy()
         identifiers = {code: column[number] for code, column in self._wigos(encoded.dictionary).items()}
@@ -627,26 +618,6 @@ class _Identifiers:
             name = names[place].as_py()
             fitted[place] = self._changed.setdefault((width, name), fitting(name, width, plain)).encode()
         return fitted
-
-
-def fitting(name: str, width: int, plain: bool = False) -> str:
-    """`name` in at most `width` (up to 64) characters of ASCII; letters and digits alone where it must be `plain`.
-
-    What is too long loses its separators; what is then still no good becomes the start of its SHA-256.
-    """
-    letters = unicodedata.normalize("NFKD", name)
-    text = "".join(letter for letter in letters if not unicodedata.combining(letter))
-    if plain or len(text) > width:
-        text = text.translate({ord(separator): None for separator in ":-_ "})
-    if 0 < len(text) <= width and text.isascii() and (text.isalnum() if plain else text.isprintable()):
-        return text
-    return hashlib.sha256(name.encode()).hexdigest()[:width]
-
-
-def _position_ids(lat: npt.NDArray[np.float64], lon: npt.NDArray[np.float64]) -> npt.NDArray[np.str_]:
-    """16 digits that name a place to about a metre: 8 of the latitude, 8 of the longitude."""
-    north, east = np.rint((lat + 90) * 1e5).astype(np.int64), np.rint((lon + 180) * 1e5).astype(np.int64)
-    return np.char.zfill((north * 10**8 + east).astype(str), LONGEST_LOCAL_ID)
 
 
 # Messages.

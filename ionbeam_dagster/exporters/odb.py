@@ -9,13 +9,11 @@ It is read back by the `odc` command.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
 import shutil
 import subprocess
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -51,11 +49,11 @@ from ionbeam_dagster.exporters.odb_tables import (
     Rule,
     Varno,
 )
+from ionbeam_dagster.exporters.stations import HEIGHT_COLUMNS, fitting, numbers_in, position_ids
 from ionbeam_dagster.stores.publish import published
 
 ROWS_PER_FRAME = 10_000
 VALUES_PER_BATCH = 500_000
-HEIGHT_COLUMNS = ("altitude", "station_height", "height")  # metadata columns that tell a station's height in m
 PROPERTIES = ("dataset", "window_start", "window_end", "revision", "inputs", "software")
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -307,15 +305,15 @@ class _StationIds:
         """The ids for an array of names, nulls included."""
         names = names.cast(pa.string())
         encoded = pc.dictionary_encode(pc.if_else(pc.equal(names, ""), None, names))
-        fitting = np.array([self._fit(name) for name in encoded.dictionary.to_pylist()], f"S{STATION_ID_WIDTH}")
+        fitted = np.array([self._fit(name) for name in encoded.dictionary.to_pylist()], f"S{STATION_ID_WIDTH}")
         number = encoded.indices.fill_null(-1).to_numpy()
         unnamed = number < 0
         if not unnamed.any():
-            return np.asarray(fitting[number])
+            return np.asarray(fitted[number])
         self._unnamed = True
         ids = np.empty(len(number), f"S{STATION_ID_WIDTH}")
-        ids[~unnamed] = fitting[number[~unnamed]]
-        ids[unnamed] = _position_ids(lat[unnamed], lon[unnamed])
+        ids[~unnamed] = fitted[number[~unnamed]]
+        ids[unnamed] = position_ids(lat[unnamed], lon[unnamed])
         return ids
 
     def facts(self) -> dict[str, object]:
@@ -328,25 +326,8 @@ class _StationIds:
         if len(name) <= STATION_ID_WIDTH and name.isascii() and name.isprintable():
             return name.encode()
         if name not in self._changed:
-            self._changed[name] = _fitting(name)
+            self._changed[name] = fitting(name, STATION_ID_WIDTH).encode()
         return self._changed[name]
-
-
-def _fitting(name: str) -> bytes:
-    plain = "".join(letter for letter in unicodedata.normalize("NFKD", name) if not unicodedata.combining(letter))
-    if len(plain) > STATION_ID_WIDTH:
-        plain = plain.translate({ord(separator): None for separator in ":-_ "})
-    if 0 < len(plain) <= STATION_ID_WIDTH and plain.isascii() and plain.isprintable():
-        return plain.encode()
-    return hashlib.sha256(name.encode()).hexdigest()[:STATION_ID_WIDTH].encode()
-
-
-def _position_ids(lat: npt.NDArray[np.float64], lon: npt.NDArray[np.float64]) -> npt.NDArray[np.bytes_]:
-    """16 digits that name a place to about a metre: 8 of the latitude, 8 of the longitude."""
-    north, east = np.rint((lat + 90) * 1e5).astype(np.int64), np.rint((lon + 180) * 1e5).astype(np.int64)
-    powers = 10 ** np.arange(STATION_ID_WIDTH - 1, -1, -1)
-    digits = (north * 10**8 + east)[:, None] // powers % 10 + ord("0")
-    return digits.astype(np.uint8).view(f"S{STATION_ID_WIDTH}").ravel()
 
 
 # Rows: a batch of reports (one a station and time) becomes rows (one a value) without a loop over either.
@@ -497,7 +478,7 @@ def _header(batch: pa.RecordBatch, height: str | None, written: _Written) -> Arr
     # The analyses of 00, 06, 12 and 18 take what was observed from three hours before to three hours after.
     andate, antime = _calendar((seconds + 3 * 3600) // (6 * 3600) * (6 * 3600))
     lat, lon = batch.column("lat").to_numpy(), batch.column("lon").to_numpy()
-    altitude = _numbers(batch.column(height)) if height else np.full(batch.num_rows, np.nan)
+    altitude = numbers_in(batch.column(height)) if height else np.full(batch.num_rows, np.nan)
     names = batch.column(STATION) if STATION in batch.schema.names else pa.nulls(batch.num_rows, pa.string())
     statid = written.station_ids.of(names, lat, lon)
     seqno = np.arange(written.lat.count + 1, written.lat.count + batch.num_rows + 1)
@@ -524,14 +505,6 @@ def _calendar(seconds: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], np
     dates = np.arange(first, last + 1).astype("datetime64[D]").astype(str)
     of_day = np.char.replace(dates, "-", "").astype(np.int64)
     return of_day[days - first], second // 3600 * 10_000 + second // 60 % 60 * 100 + second % 60
-
-
-def _numbers(texts: pa.Array) -> npt.NDArray[np.float64]:
-    """The numbers that `texts` hold, NaN where they hold none."""
-    series = pl.from_arrow(texts)
-    assert isinstance(series, pl.Series)
-    numbers = series.cast(pl.Float64, strict=False).to_numpy()
-    return np.where(np.isfinite(numbers), numbers, np.nan)
 
 
 def _frames(reports: _Reports, varnos: list[Varno]) -> Iterator[Arrays]:

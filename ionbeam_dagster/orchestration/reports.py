@@ -1,22 +1,17 @@
-"""Telling Dagster what clients sent, and `ionbeam bridge`, which does it as a process of its own.
+"""Telling Dagster what clients sent.
 
-Belongs here: the external raw partitions that are reported as they arrive. Does not belong here: how messages are taken
-in (bus/), or what Dagster does about it (automation.py).
+Belongs here: the external raw partitions that are reported as they arrive, by the sensor or by `ionbeam bridge`. Does
+not belong here: how messages are taken in (bus/), or what Dagster does about it (automation.py).
 """
 
 from __future__ import annotations
 
-import asyncio
-import os
-import signal
 import time
-from functools import partial
 
 import dagster as dg
 
 from ionbeam_dagster.bus.inbox import Inbox
 from ionbeam_dagster.orchestration.assets.source import raw_key
-from ionbeam_dagster.pipeline import Platform
 
 MOST_AT_ONCE = 100
 """Windows reported between two looks at the clock; each costs Dagster's database some 20 ms."""
@@ -50,20 +45,3 @@ def report_arrivals(inbox: Inbox, instance: dg.DagsterInstance, seconds: float) 
             inbox.reported(arrival)
             reported += 1
     return reported
-
-
-def serve_bridge(platform: Platform) -> None:
-    """Take in and announce until SIGTERM or SIGINT, and report to the Dagster of ``$DAGSTER_HOME`` if that is set."""
-    bridge = platform.bridge
-
-    async def serve() -> None:
-        stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        if not os.environ.get("DAGSTER_HOME"):
-            await bridge.serve(stop)
-            return
-        with dg.DagsterInstance.get() as instance:
-            await bridge.serve(stop, partial(report_arrivals, bridge.inbox, instance, 1.0))
-
-    asyncio.run(serve())

@@ -33,7 +33,8 @@ class RawFile:
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The rows, in batches of bounded size."""
-        with pq.ParquetFile(self.path) as file:
+        # Buffering ahead keeps what was read until the file is closed: memory would grow with the file.
+        with pq.ParquetFile(self.path, pre_buffer=False) as file:
             yield from file.iter_batches(batch_size=_BATCH)
 
 

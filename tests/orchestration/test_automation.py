@@ -252,12 +252,26 @@ def test_windows_of_long_ago_are_built_when_data_for_them_arrive(automated):
     assert automated.tick("23:30", days_later=4)["told/dataset"] == [key("00:00")]
 
 
-def test_a_person_may_build_a_window_that_automation_lets_wait(automated):
+def test_a_person_may_build_a_window_that_automation_lets_wait(platform_with, instance):
+    automated = Automated(platform_with(TOLD.replace("}", ", allow_incomplete: never}")), instance)
     automated.run(list(fine([])), key("01:00"), key("01:15"), by_hand=True)
-    assert "told/dataset" not in automated.tick("03:01")
+    assert "told/dataset" not in automated.tick("03:01", days_later=30)
+    assert not automated.run(["told/dataset"], key("01:00"), key("01:00")).success
     assert automated.run(["told/dataset"], key("01:00"), key("01:00"), by_hand=True).success
     latest = automated.platform.ledger.latest_revision("told", window("01:00", HOUR))
     assert latest.facts["gaps"] == [["2026-06-21T01:30:00+00:00", "2026-06-21T02:00:00+00:00"]]
+
+
+def test_a_window_is_left_alone_while_observations_of_it_are_being_collected(automated):
+    automated.on("03:02")
+    going_on = automated.instance.create_run_for_job(
+        automated._defs.resolve_job_def("told__collect"),
+        tags=partition_tags(key("01:30"), key("01:45")),
+        status=dg.DagsterRunStatus.STARTED,
+    )
+    assert automated.tick("03:03") == hourly([key("02:00")])
+    automated.instance.report_run_failed(going_on)
+    assert automated.tick("03:04")["told/dataset"] == [key("01:00")]
 
 
 def test_the_open_window_is_collected_at_every_trigger_and_a_last_time_when_it_has_ended(platform_with, instance):

@@ -18,6 +18,7 @@ from ionbeam_dagster.pipeline import export
 
 _WHAT = {
     "odb": "ODB-2, for data assimilation and verification at ECMWF and its members: one row a measured value",
+    "bufr": "BUFR edition 4, for the GTS and WIS2: compressed messages of many reports",
     "pygeoapi": "GeoParquet, which PyGeoAPI serves as OGC API - EDR: one row a point, with its geometry",
 }
 
