@@ -54,6 +54,15 @@ def test_an_hour_becomes_a_dataset_an_odb_and_a_geoparquet_with_the_same_rows(pl
     assert exports["odb"].report.rows >= sum(values[name] for name in mapped) > 0
 
 
+def test_bufr_is_written_for_a_dataset_that_names_it(platform_of):
+    platform = platform_of(CANNON % ", exports: [bufr]")
+    take_in(platform, *five_minutes(FIRST))
+    build(platform, "ioncannon", FIRST, LATER)
+    made = export(platform, "ioncannon", "bufr", FIRST)
+    assert made.path.read_bytes().startswith(b"BUFR") and made.report.rows == 240
+    assert platform.config.datasets["ioncannon"].exports == ("bufr",)
+
+
 def test_a_window_with_the_same_inputs_is_not_built_again(platform_of):
     platform = platform_of(CANNON % "")
     take_in(platform, *five_minutes(FIRST))

@@ -12,7 +12,7 @@ import logging
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -139,14 +139,14 @@ class Bridge:
         finally:
             await transport.close()
 
-    async def _turn(self, job: str, work: Callable[[Transport, float, Turn], object], seconds: float) -> Turn:
+    async def _turn(self, job: str, work: Callable[[Transport, float, Turn], Awaitable[None]], seconds: float) -> Turn:
         lock = self.inbox.lock(job)
         try:
             if not lock.acquire():
                 raise JobTaken(f"another process does this ({job})")
             turn, until = Turn(), time.monotonic() + seconds
             async with self._connected() as transport:
-                await work(transport, until, turn)  # type: ignore[misc]
+                await work(transport, until, turn)
             return turn
         finally:
             lock.close()
@@ -174,14 +174,14 @@ class Bridge:
                 await self._take_batch(transport, arrived, Turn(), 1.0)
                 await asyncio.to_thread(after)
             except Exception:
-                log.exception("messages could not be taken in; they are delivered again")
+                log.exception("a turn failed; what is not acknowledged is delivered again")
                 await asyncio.sleep(1)
 
     async def _consuming(self, transport: Transport) -> asyncio.Queue[tuple[wire.Queue, Delivery]]:
         """Everything that arrives on the queues that are the platform's."""
         arrived: asyncio.Queue[tuple[wire.Queue, Delivery]] = asyncio.Queue()
 
-        def receive(queue: wire.Queue) -> Callable[[Delivery], object]:
+        def receive(queue: wire.Queue) -> Callable[[Delivery], Awaitable[None]]:
             async def put(delivery: Delivery) -> None:
                 arrived.put_nowait((queue, delivery))
 
@@ -189,7 +189,7 @@ class Bridge:
 
         sources = {wire.source_queue(source) for source in self._settings.pulled}
         for queue in (wire.INGESTION, wire.REPLAY, *sorted(sources, key=lambda queue: queue.name)):
-            await transport.consume(queue, receive(queue))  # type: ignore[arg-type]
+            await transport.consume(queue, receive(queue))
         return arrived
 
     async def _take_batch(

@@ -37,8 +37,10 @@ from ionbeam_client.models import (
 from ionbeam_client.transport import Outgoing
 from ionbeam_dagster.bus.bridge import BrokerAway, JobTaken
 from ionbeam_dagster.bus.status import bus_status
+from ionbeam_dagster.config import ConfigError
 from ionbeam_dagster.domain.windows import Window
-from ionbeam_dagster.pipeline import Platform, build, ingest
+from ionbeam_dagster.pipeline import PipelineError, Platform, build, ingest
+from ionbeam_dagster.sources import SourceError
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "client"
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -597,3 +599,31 @@ def test_broker_and_bridge_are_killed_again_and_again_and_every_sweep_is_there_o
         bridge.kill()
         bridge.wait()
         server.close()
+
+
+def test_an_external_source_needs_no_more_than_to_be_called_so(platform_of):
+    platform = platform_of("  netatmo: {kind: external}")
+    source = platform.source("netatmo")
+    assert (source.type.__name__, source.kind, source.window_size) == ("External", "external", DAY)
+    with pytest.raises(SourceError, match="is sent by a client"):
+        platform.sources["netatmo"].fetch(FIRST_DAY)
+    with pytest.raises(PipelineError, match="no client sent anything; materialise netatmo/request"):
+        ingest(platform, "netatmo", FIRST_DAY)
+    with pytest.raises(PipelineError, match="has no message broker; add 'broker:"):
+        _ = platform.bridge
+
+
+def test_two_external_sources_of_one_dataset_are_refused(platform_of):
+    with pytest.raises(ConfigError, match="a and b are both external, but a message names only its dataset"):
+        platform_of("  a: {kind: external, dataset: one}\n  b: {kind: external, dataset: one}")
+
+
+def test_a_damaged_raw_file_holds_up_none_that_was_sent_after_it(platform):
+    assert day(platform, rows(station="broken"), id=UUID(int=1)) == [None]
+    assert day(platform, rows(station="whole"), id=UUID(int=2)) == [None]
+    window = Window(START, START + 6 * HOUR)
+    platform.ledger.sent("my_source", window)[0].path.write_bytes(b"damaged")
+    with pytest.raises(PipelineError, match="cannot be read"):
+        ingest(platform, "my_source", window)
+    assert [claim.id for claim in platform.ledger.claims("example_weather", FIRST_DAY)] == [str(UUID(int=2))]
+    assert platform.ledger.waiting("my_source")[0] == window
