@@ -40,7 +40,8 @@ def plain(platform, end: datetime) -> None:
 def through_dagster(platform, end: datetime) -> None:
     import dagster as dg
 
-    from ionbeam_dagster.orchestration.runs import ensure_home, run_range
+    from ionbeam_dagster.orchestration.home import ensure_home
+    from ionbeam_dagster.orchestration.runs import run_range
 
     home = Path("dagster").absolute()
     ensure_home(home)

@@ -54,7 +54,6 @@ TO = typer.Option("--to", help="End of the range (not included).")
 
 @app.callback()
 def main(
-    context: typer.Context,
     config: Annotated[
         Path | None,
         typer.Option(help=f"The platform's YAML. Default: ${CONFIG_VARIABLE}, else one that needs no server."),
@@ -62,7 +61,6 @@ def main(
 ) -> None:
     if config is not None:
         os.environ[CONFIG_VARIABLE] = str(config)
-    context.obj = config
 
 
 @app.command()
@@ -142,9 +140,10 @@ def status(
 ) -> None:
     """Show a table of dataset windows: their state and why, rows, stations, coverage, revision, exports."""
     from ionbeam_dagster.pipeline import PipelineError, Platform
+    from ionbeam_dagster.stores import StoreError
 
     platform = Platform(_config())
-    with _refused_as_message(PipelineError):
+    with _refused_as_message(PipelineError, StoreError):
         for name in datasets or platform.config.datasets:
             dataset = platform.dataset(name)
             known = _known_windows(platform, dataset, _moment(start, "--from"), _moment(end, "--to"))
@@ -171,7 +170,7 @@ def config_check() -> None:
     from ionbeam_dagster.pipeline import Platform
 
     platform = Platform(_config())
-    console.print(f"[bold]{platform.config.path}[/bold] is valid", highlight=False)
+    console.print(f"[bold]{platform.config.path}[/bold]: every key is understood", highlight=False)
     for note in platform.config.notes():
         console.print(f"  note: {note}", style="yellow", highlight=False)
     faults = [name for name in platform.config.sources if not _describe_source(platform, name)]
@@ -453,7 +452,7 @@ def _describe_source(platform: Platform, name: str) -> bool:
         console.print(f"  {problem}", style="yellow", highlight=False)
     for trouble in source.problems():
         console.print(f"  {trouble}", style="yellow", highlight=False)
-    return not any(problem.is_error for problem in problems)
+    return not any(problem.severity == "error" for problem in problems)
 
 
 def _size(size: int) -> str:

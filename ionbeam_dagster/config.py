@@ -410,7 +410,7 @@ def _datasets(sources: dict[str, SourceSettings]) -> tuple[dict[str, DatasetSett
                 subject_to_change=_agreed(feeders, "subject_to_change_window") or timedelta(0),
                 allow_incomplete=feeders[0].config.allow_incomplete,
             ),
-            exports=_agreed(feeders, "exports") or _DEFAULT_EXPORTS,
+            exports=_DEFAULT_EXPORTS if (exports := _agreed(feeders, "exports")) is None else exports,
         )
     return datasets, faults
 

@@ -61,6 +61,23 @@ def test_config_check_says_where_variables_go_and_why_some_do_not(ionbeam):
 
 
 @pytest.mark.parametrize(
+    ("variable", "told", "code"),
+    [
+        ("cf_unit: degC, method: mean", "warning", 0),
+        ("cf_unit: furlong", "cannot be in 'furlong'; CF has it in 'K'", 1),
+    ],
+)
+def test_config_check_tells_what_is_wrong_with_a_variable(ionbeam, variable, told, code):
+    Path("day.csv").write_text("time,lat,lon,T\n2026-06-21T06:00Z,52,5,20\n")
+    Path("faulty.yaml").write_text(
+        "sources:\n  day: {type: files, path: day.csv, time: time, start: 2026-06-21, "
+        f"variables: [{{column: T, standard_name: air_temperature, level: 2.0, {variable}}}]}}\n"
+    )
+    result = ionbeam("config", "check", config="faulty.yaml")
+    assert told in result.output and result.exit_code == code, result.output
+
+
+@pytest.mark.parametrize(
     ("arguments", "told"),
     [
         (["run", "ioncannon"], "say which range with --from and --to"),

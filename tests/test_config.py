@@ -136,6 +136,11 @@ def test_the_environment_names_the_file_and_holds_the_secrets(load, tmp_path, mo
         IonbeamConfig.load()
 
 
+def test_a_dataset_may_have_no_export(load):
+    assert load("ioncannon: {exports: []}").datasets["ioncannon"].exports == ()
+    assert load("ioncannon: {}").datasets["ioncannon"].exports == ("odb", "pygeoapi")
+
+
 def test_a_source_may_feed_a_dataset_of_another_name_and_two_may_feed_one(load):
     config = load(
         "sources:\n"
