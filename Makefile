@@ -25,6 +25,7 @@ test: $(VENV)/.dev  ## the whole suite, after lint and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/dagster definitions validate -w workspace.yaml
 	$(BIN)/pytest
 
 bench: $(VENV)/.dev  ## the benchmarks: ours, the named alternative, the ratio, peak memory

@@ -25,6 +25,7 @@ from ionbeam_dagster import __version__
 from ionbeam_dagster.bus.settings import BusSettings, Feed, SourceRange
 from ionbeam_dagster.config import DatasetSettings, IonbeamConfig, SourceSettings
 from ionbeam_dagster.domain.canonical import CanonicalError, canonical_schema, canonicalise, point_key
+from ionbeam_dagster.domain.cf import check_metadata
 from ionbeam_dagster.domain.windows import (
     Build,
     Claim,
@@ -66,6 +67,7 @@ class Platform:
 
     def __init__(self, config: IonbeamConfig) -> None:
         self.config = config
+        self._sound: dict[str, IngestionMetadata] = {}
         self.ledger = self._ledger()
         self.series = self._series()
         self.datasets = DatasetStore(config.sections.dataset_aggregator.data_path)
@@ -162,6 +164,16 @@ class Platform:
         }[format]
         return service.output_path / format / dataset / f"{dataset}_{window.label}.{self.exporters[format].extension}"
 
+    def metadata(self, source: str) -> IngestionMetadata:
+        """How a source's columns are to be read. Raises PipelineError where a name or unit in it is wrong."""
+        found = self.sources[source].metadata
+        if self._sound.get(source) != found:
+            errors = [str(problem) for problem in check_metadata(found) if problem.severity == "error"]
+            if errors:
+                raise PipelineError(f"{source} cannot be collected: {'; '.join(errors)}")
+            self._sound[source] = found
+        return found
+
     def source(self, name: str) -> SourceSettings:
         if name not in self.config.sources:
             raise PipelineError(
@@ -247,7 +259,7 @@ def collect(platform: Platform, source: str, window: Window, now: datetime) -> C
     swept = Window(window.start, min(window.end, now))
     path = raws.path(source, window)
     with _written_to(path):
-        ingestion, rows = raws.write(source, window, swept, feed.metadata, feed.fetch(window))
+        ingestion, rows = raws.write(source, window, swept, platform.metadata(source), feed.fetch(window))
     if lost and before.ingestion == ingestion:
         ledger.withdraw_claim(ingestion)
     ledger.record_raw(RawPartition(ingestion, source, window, path, rows, signature))

@@ -151,6 +151,17 @@ def test_steps_that_lack_the_one_before_say_which(platform_of):
         ingest(platform, "ioncannon", raw)
 
 
+def test_a_source_whose_names_or_units_are_wrong_is_not_collected(platform_of, monkeypatch):
+    platform = platform_of(CANNON % "")
+    right = platform.sources["ioncannon"].metadata
+    wrong = right.ingestion_map.canonical_variables[0].model_copy(update={"standard_name": "air_temprature"})
+    variables = {"canonical_variables": [wrong, *right.ingestion_map.canonical_variables[1:]]}
+    faulty = right.model_copy(update={"ingestion_map": right.ingestion_map.model_copy(update=variables)})
+    monkeypatch.setattr(type(platform.sources["ioncannon"]), "metadata", faulty)
+    with pytest.raises(PipelineError, match=r"cannot be collected: .*air_temprature.*air_temperature"):
+        collect(platform, "ioncannon", five_minutes(FIRST)[0], LATER)
+
+
 def test_an_open_window_claims_only_what_was_swept(platform_of):
     platform = platform_of(CANNON % "")
     raw = five_minutes(FIRST)[0]
