@@ -9,13 +9,14 @@ import argparse
 import asyncio
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+
+from measure import peak_megabytes
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
@@ -173,7 +174,7 @@ def way(url, rows):
 def measured(given):
     sides = {"ours": ours, "plain": plain}
     took = way(given.url, given.rows) if given.side == "way" else sides[given.side](given.url, given.commands)
-    print(json.dumps([took, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
+    print(json.dumps([took, peak_megabytes()]))
 
 
 def main():

@@ -15,7 +15,6 @@ import csv
 import io
 import json
 import logging
-import resource
 import subprocess
 import sys
 import time
@@ -28,6 +27,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from measure import peak_megabytes
 
 from ionbeam_client.models import CanonicalVariable, DataIngestionMap, DatasetMetadata, IngestionMetadata
 from ionbeam_client.models import MetadataVariable as Described
@@ -246,7 +246,7 @@ def measure(side: str, dataset: Path, runs: int = 1) -> dict[str, float]:
 def run_side(side: str, dataset: Path) -> None:
     with TemporaryDirectory(dir=dataset.parent) as folder:
         result = SIDES[side](dataset, Path(folder) / "window.bufr")
-    result["rss"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    result["rss"] = peak_megabytes() * 2**20
     print(json.dumps(result))
 
 

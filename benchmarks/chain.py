@@ -7,13 +7,14 @@ ODB-2 and GeoParquet. Prints seconds, rows per second, peak memory, the ratio, a
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+
+from measure import peak_megabytes
 
 START = datetime(2026, 6, 21, tzinfo=UTC)
 NOW = datetime(2026, 7, 1, tzinfo=UTC)
@@ -61,7 +62,7 @@ def measured(side: str, stations: int, hours: int) -> None:
     {"plain": plain, "dagster": through_dagster}[side](platform, end)
     seconds = time.perf_counter() - begun
     rows = sum(built.facts["rows"] for built in platform.ledger.revisions("ioncannon", START, end))
-    print(json.dumps([seconds, rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
+    print(json.dumps([seconds, rows, peak_megabytes()]))
 
 
 def main() -> None:

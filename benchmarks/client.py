@@ -7,7 +7,6 @@ confirmed JSON command that names it, one after the other. A process for each me
 import argparse
 import asyncio
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -16,6 +15,8 @@ import time
 from datetime import UTC, datetime, timedelta
 from itertools import cycle, islice
 from pathlib import Path
+
+from measure import peak_megabytes
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
@@ -203,7 +204,7 @@ def main() -> None:
         name, url, *sizes = given.side
         side = {"ours": ours, "plain": plain, "handler": to_the_handler}[name]
         marks = asyncio.run(side(url, *map(int, sizes)))
-        print(json.dumps([*marks, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
+        print(json.dumps([*marks, peak_megabytes()]))
         return
 
     from servers import RabbitMQ, why_no_rabbitmq

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from measure import peak_megabytes
 
 from ionbeam_client.models import CanonicalVariable, DataIngestionMap, DatasetMetadata, IngestionMetadata
 from ionbeam_client.models import MetadataVariable as Described
@@ -128,7 +128,7 @@ def run_side(side: str, dataset: Path) -> None:
     write_dataset(small, TIMES)
     SIDES[side](small, target)  # imports and first calls are not what is measured, on either side
     seconds = SIDES[side](dataset, target)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = peak_megabytes()
     print(json.dumps({"seconds": seconds, "bytes": target.stat().st_size, "peak": peak}))
 
 

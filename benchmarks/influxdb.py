@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -21,6 +20,8 @@ from tempfile import TemporaryDirectory
 import polars as pl
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from measure import peak_megabytes
 
 from ionbeam_dagster.domain.windows import Window
 
@@ -162,7 +163,7 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.side:
         result = SIDES[asked.side](asked.rows, asked.server)
-        print(json.dumps(result | {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+        print(json.dumps(result | {"peak": peak_megabytes()}))
         return
     from backends import Missing, start_influxdb
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import resource
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
+from measure import peak_megabytes
 
 START = datetime(2026, 6, 21, tzinfo=UTC)
 STATIONS = 1000
@@ -69,7 +69,7 @@ def measure(side: str, rows: int) -> None:
     begun = time.perf_counter()
     made = sum(batch.num_rows for batch in make(rows // STATIONS))
     seconds = time.perf_counter() - begun
-    print(json.dumps([made, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
+    print(json.dumps([made, seconds, peak_megabytes()]))
 
 
 def main() -> None:

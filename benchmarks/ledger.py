@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -20,6 +19,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from measure import peak_megabytes
 
 from ionbeam_client.models import CanonicalVariable, DataIngestionMap, DatasetMetadata, IngestionMetadata
 from ionbeam_dagster.domain.windows import Claim, Window, window_of
@@ -163,7 +164,7 @@ def main() -> None:
     if asked.side:
         with TemporaryDirectory() as folder:
             seconds = SIDES[asked.side](asked.rows[0], Path(folder))
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        peak = peak_megabytes()
         print(json.dumps([statistics.median(seconds), sorted(seconds)[int(len(seconds) * 0.95)], peak]))
         return
     print("ledger: milliseconds of one ingestion event, median (95 %)")

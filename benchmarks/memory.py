@@ -6,13 +6,14 @@ a process of its own. The alternative, in the same run, is a window read whole i
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+
+from measure import peak_megabytes
 
 START = datetime(2026, 6, 21, 12, tzinfo=UTC)
 NOW = datetime(2026, 7, 1, tzinfo=UTC)
@@ -48,7 +49,7 @@ def step(name: str, rows: int) -> None:
         case format:
             export(platform, "ioncannon", format, window)
     seconds = time.perf_counter() - begun
-    print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
+    print(json.dumps([seconds, peak_megabytes()]))
 
 
 def main() -> None:

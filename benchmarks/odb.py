@@ -24,6 +24,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from measure import peak_megabytes
 
 from ionbeam_client.models import CanonicalVariable, DataIngestionMap, DatasetMetadata, IngestionMetadata
 from ionbeam_client.models import MetadataVariable as Described
@@ -172,12 +173,6 @@ def processor_seconds() -> float:
     """Of this process and those that it ran: the reading back of ours is one."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
-
-
-def peak_megabytes() -> float:
-    """Of this process alone: `ru_maxrss` would begin with what the process that started it had."""
-    status = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM"))
 
 
 def row(name: str, rows: int, result: dict[str, float]) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import polars as pl
+from measure import peak_megabytes
 
 from ionbeam_client.models import CanonicalVariable, DataIngestionMap, DatasetMetadata, IngestionMetadata
 from ionbeam_client.models import MetadataVariable as Described
@@ -138,7 +138,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.step:
         rows, seconds = STEPS[given.step](SegmentStore(given.root), given.rows[0])
-        print(json.dumps([rows, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
+        print(json.dumps([rows, seconds, peak_megabytes()]))
         return
     print("segments: rows of one hour in one ingestion; rows/s and peak MB, a process each")
     for rows in given.rows:
