@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from servers import free_port
 
 NETWORK = """
 state_path: state
@@ -63,15 +63,6 @@ def wait_for(what: Callable[[], object], seconds: float, why: str) -> object:
             pass
         time.sleep(1)
     raise AssertionError(f"{why} within {seconds} s")
-
-
-def free_port() -> int:
-    """Below 32768, where no outgoing connection can have taken it."""
-    for port in range(21000, 32000):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)):
-                return port
-    raise AssertionError("no free port")
 
 
 @pytest.fixture
