@@ -213,10 +213,18 @@ class IonbeamConfig:
 
     def notes(self) -> list[str]:
         """What a person should know about this configuration although it is valid."""
-        return [
+        notes = [
             f"source {name!r} is configured, but no source of that type is installed: it is not collected"
             for name in self.not_installed
         ]
+        if self.sections.dataset_aggregator.delete_after_export:
+            notes.append("dataset_aggregator.delete_after_export is set, but this version keeps raw partitions")
+        if self.sections.projections.pygeoapi_service.config_path is not None:
+            notes.append(
+                "projections.pygeoapi_service.config_path is set, but this version writes the GeoParquet files only, "
+                "not PyGeoAPI's configuration"
+            )
+        return notes
 
 
 def _configured_path() -> Path:

@@ -100,7 +100,8 @@ def test_the_specifications_yaml_loads_unchanged(load):
     assert set(config.sources) | set(config.not_installed) == {
         "ioncannon", "meteotracker", "netatmo", "sensor_community",
     }  # fmt: skip
-    assert any("meteotracker" in note for note in config.notes()) == ("meteotracker" in config.not_installed)
+    told = "\n".join(config.notes())
+    assert all(f"source {name!r}" in told for name in config.not_installed) and "config_path" in told
 
 
 def test_a_source_block_may_stand_under_sources(load):
