@@ -1,5 +1,6 @@
 """What several test files share: a platform in a temporary folder, and the place of real observations."""
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +8,11 @@ import pytest
 
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.pipeline import Platform
+
+# Where the suite is started in the background, interrupts are ignored; Dagster then ignores SIGTERM, too, and so would
+# every program that a test starts and means to stop.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REAL_DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
 
