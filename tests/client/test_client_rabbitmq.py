@@ -12,15 +12,13 @@ import sys
 import textwrap
 import time
 from contextlib import asynccontextmanager
-from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from client_samples import END, METADATA, SCHEMA, START, event, rows, until
-from servers import RabbitMQ, at_port_5672
+from servers import RabbitMQ
 
 from ionbeam_client import IonbeamClient, IonbeamClientConfig, cli, wire
 from ionbeam_client.amqp import AmqpTransport
@@ -316,63 +314,6 @@ def test_the_examples_are_the_programs_of_the_specification():
     assert len(programs) == len(names)
     for name, program in zip(names, programs, strict=True):
         assert program in (EXAMPLES / f"{name}.py").read_text(), name
-
-
-def test_the_four_programs_run_against_a_platform(rabbitmq, tmp_path):
-    """The platform is stood in for: it takes commands, triggers a source, and publishes what it got as datasets."""
-
-    def start(name):
-        (tmp_path / name).mkdir()
-        return subprocess.Popen(
-            [sys.executable, EXAMPLES / f"{name}.py"], cwd=tmp_path / name,
-            env={**os.environ, "IONBEAM_STATE_PATH": str(tmp_path / name / "state")},
-        )  # fmt: skip
-
-    def exported():
-        return sorted((tmp_path / "export" / "exported").glob("*.parquet"))
-
-    async def run():
-        async with at_port_5672(rabbitmq.url), connected(rabbitmq.url) as platform:
-            await taken(platform)
-            asked = StartSourceCommand(source_name="my_source", start_time=START, end_time=START + timedelta(hours=2))
-            await platform.publish(wire.source_queue("my_source"), Outgoing(str(asked.id), wire.json_body(asked)))
-            for exporter in ("my_exporter", "netatmo_exporter"):  # their queues are declared by either side
-                assert await platform.fetch(wire.exporter_queue(exporter)) is None
-            programs = [start(name) for name in ("basic_ingestion", "scheduled_ingestion", "export", "filtered_export")]
-            try:
-                commands = {}
-                deadline = time.monotonic() + 40
-                while len(commands) < 2:
-                    assert time.monotonic() < deadline
-                    for delivery in await taken(platform):
-                        decoded = wire.decode(IngestDataCommand, delivery.body)
-                        commands[decoded.message.end_time] = pa.Table.from_batches(wire.batches(decoded.rows))
-                    await asyncio.sleep(0.05)
-                day, asked_for = commands[END], commands[START + timedelta(hours=2)]
-                assert day["air_temperature__degC__2__point__PT0S"].to_pylist() == [20 + i * 0.5 for i in range(24)]
-                assert (day.num_rows, asked_for.num_rows) == (24, 12)
-                for dataset, table in (("example_weather", day), ("netatmo", asked_for)):
-                    message = event(dataset=dataset)
-                    body = wire.with_rows(message, table.schema, table.to_batches())
-                    await platform.broadcast(wire.DATASET_EXCHANGE, Outgoing(str(message.id), body, wire.ARROW))
-                database = tmp_path / "filtered_export" / "exported.sqlite"
-                await until(lambda: len(exported()) == 2 and database.exists() and database.stat().st_size, timeout=40)
-                assert await asyncio.to_thread(programs[0].wait, 20) == 0
-            finally:
-                for program in programs:
-                    program.terminate()
-                for program in programs:  # in a thread: what they still say to the broker goes through this loop
-                    await asyncio.to_thread(program.wait, 20)
-            assert {file.name.rsplit("_", 1)[0]: pq.read_table(file).num_rows for file in exported()} == {
-                "example_weather": 24,
-                "netatmo": 12,
-            }
-            return database
-
-    import sqlite3
-
-    database = asyncio.run(run())
-    assert sqlite3.connect(database).execute("SELECT count(*) FROM observations").fetchone() == (12,)
 
 
 def test_run_forever_stops_cleanly_on_sigterm(rabbitmq, tmp_path):
