@@ -6,7 +6,7 @@ CONFIG ?= examples/demo.yaml
 # The load generator has no end, so the demo of it takes six hours of midsummer; files are taken whole.
 RANGE ?= $(if $(filter examples/demo.yaml,$(CONFIG)),--from 2026-06-21T06:00Z --to 2026-06-21T12:00Z)
 
-.PHONY: help demo dev test lint bench servers clean
+.PHONY: help demo dev test bench servers clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
