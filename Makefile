@@ -6,7 +6,7 @@ CONFIG ?= examples/demo.yaml
 # The load generator has no end, so the demo of it takes six hours of midsummer; files are taken whole.
 RANGE ?= $(if $(filter examples/demo.yaml,$(CONFIG)),--from 2026-06-21T06:00Z --to 2026-06-21T12:00Z)
 
-.PHONY: help demo dev test bench servers clean
+.PHONY: help demo dev test soak bench servers clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -27,6 +27,9 @@ test: $(VENV)/.dev  ## the whole suite, after lint and types
 	$(BIN)/mypy
 	$(BIN)/dagster definitions validate -w workspace.yaml
 	$(BIN)/pytest
+
+soak: $(VENV)/.dev  ## the tests that are long and sensitive to load
+	$(BIN)/pytest -m soak
 
 bench: $(VENV)/.dev  ## the benchmarks: ours, the named alternative, the ratio, peak memory
 	$(BIN)/python benchmarks/run.py

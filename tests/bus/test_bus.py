@@ -461,6 +461,7 @@ def test_two_bridges_side_by_side_do_nothing_twice(platform, broker, tmp_path):
     assert waiting(broker, wire.INGESTION) == [] and waiting(broker, wire.INGESTION.dead) == []
 
 
+@pytest.mark.soak
 def test_the_four_programs_run_against_the_platform_and_get_back_the_numbers_that_they_sent(
     platform_of, broker, tmp_path
 ):
