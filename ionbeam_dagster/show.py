@@ -1,6 +1,6 @@
 """What is inside a file that the platform wrote: raw partition, quarantine, dataset window, ODB-2 or GeoParquet.
 
-Belongs here: reading such a file for a person. Does not belong here: how it looks in a terminal (cli.py).
+Belongs here: reading such a file for a person. Does not belong here: how it looks in a terminal (cli).
 """
 
 from __future__ import annotations

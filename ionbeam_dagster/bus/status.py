@@ -1,7 +1,7 @@
 """What waits, failed or is parked on the bus, for those who look.
 
 Belongs here: the facts, taken from the records of this machine; the broker is not asked. Does not belong here: how they
-are shown (cli.py, the UI).
+are shown (cli, the UI).
 """
 
 from __future__ import annotations

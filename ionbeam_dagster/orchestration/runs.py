@@ -1,7 +1,7 @@
 """A range of a source, through Dagster in this process: collected, ingested, built and exported.
 
 Belongs here: which windows of a range need which step, and the runs that do them. Nothing is done that is done already.
-Does not belong here: what a person sees of it (cli.py).
+Does not belong here: what a person sees of it (cli).
 """
 
 from __future__ import annotations

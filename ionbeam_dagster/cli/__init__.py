@@ -1,0 +1,39 @@
+"""`ionbeam`, the command line: what the Dagster UI shows and does, from a shell.
+
+Belongs here: commands, one module a subject, and how things look in a terminal. Does not belong here: what they do
+(pipeline, orchestration).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ionbeam_dagster.cli import config, export, processes, run, windows
+from ionbeam_dagster.config import CONFIG_VARIABLE
+
+app = typer.Typer(
+    help="Crowd-sourced and IoT weather observations as canonical datasets, ODB-2 and GeoParquet, window by window.\n\n"
+    "Begin with `ionbeam config check`, then `ionbeam run SOURCE --from ... --to ...`, then `ionbeam dev` for the UI.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+for command in (run.run, windows.status, processes.dev, processes.bridge):
+    app.command()(command)
+app.add_typer(config.app, name="config")
+app.add_typer(export.app, name="export")
+
+
+@app.callback()
+def main(
+    config: Annotated[
+        Path | None,
+        typer.Option(help=f"The platform's YAML. Default: ${CONFIG_VARIABLE}, else one that needs no server."),
+    ] = None,
+) -> None:
+    if config is not None:
+        os.environ[CONFIG_VARIABLE] = str(config)

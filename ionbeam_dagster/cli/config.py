@@ -1,0 +1,71 @@
+"""`ionbeam config`: the configuration, and what follows from it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+from rich.table import Table
+
+from ionbeam_client.models import format_duration
+from ionbeam_dagster.cli.terminal import console, load_config
+
+if TYPE_CHECKING:
+    from ionbeam_dagster.pipeline import Platform
+
+app = typer.Typer(help="The configuration: what it means.", no_args_is_help=True)
+
+
+@app.command("check")
+def config_check() -> None:
+    """Check the configuration, and say what follows from it.
+
+    What is collected, in which windows; which export each variable goes to; what is left out and why.
+    """
+    from ionbeam_dagster.pipeline import Platform
+
+    platform = Platform(load_config())
+    console.print(f"[bold]{platform.config.path}[/bold]: every key is understood", highlight=False)
+    for note in platform.config.notes():
+        console.print(f"  note: {note}", style="yellow", highlight=False)
+    faults = [name for name in platform.config.sources if not _describe_source(platform, name)]
+    if faults:
+        raise typer.Exit(1)
+
+
+def _describe_source(platform: Platform, name: str) -> bool:
+    """Print what becomes of a source's variables; False when something about them is wrong."""
+    from ionbeam_dagster.domain.canonical import canonical_schema
+    from ionbeam_dagster.domain.cf import check_metadata
+    from ionbeam_dagster.sources import SourceError
+
+    settings, source = platform.config.sources[name], platform.sources[name]
+    dataset = platform.dataset(settings.dataset)
+    console.print(
+        f"\n[bold]{name}[/bold]: windows of {format_duration(settings.window_size)} every "
+        f"{format_duration(settings.trigger_interval)}, {format_duration(settings.window_lag)} late, into dataset "
+        f"{dataset.name!r} (windows of {format_duration(dataset.span)})",
+        highlight=False,
+    )
+    if settings.kind == "external":
+        console.print("  sent by a client; what its columns are comes with each message", highlight=False)
+        return True
+    try:
+        metadata = source.metadata
+    except SourceError as error:
+        console.print(f"  [red]{error}[/red]", highlight=False)
+        return False
+    schema = canonical_schema([metadata])
+    plans = {format: platform.exporters[format].plan(schema) for format in dataset.exports}
+    table = Table("column", "canonical variable", *dataset.exports)
+    for variable in metadata.ingestion_map.canonical_variables:
+        canonical = variable.to_canonical_name()
+        fates = [plan.mapped.get(canonical) or f"no: {plan.left_out[canonical]}" for plan in plans.values()]
+        table.add_row(variable.column, canonical, *fates)
+    console.print(table)
+    problems = check_metadata(metadata)
+    for problem in problems:
+        console.print(f"  {problem}", style="yellow", highlight=False)
+    for trouble in source.problems():
+        console.print(f"  {trouble}", style="yellow", highlight=False)
+    return not any(problem.severity == "error" for problem in problems)

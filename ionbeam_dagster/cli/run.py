@@ -1,0 +1,209 @@
+"""`ionbeam run`: a range of windows from source to export, watched as it goes on, and told at its end."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Annotated, Self
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from ionbeam_client.models import format_duration
+from ionbeam_dagster.cli.terminal import (
+    FROM,
+    SOURCES,
+    TO,
+    console,
+    dagster_instance,
+    fail,
+    load_config,
+    moment,
+    number,
+    refused_as_message,
+    size,
+)
+from ionbeam_dagster.config import CONFIG_VARIABLE, DatasetSettings
+from ionbeam_dagster.domain.windows import Window, window_of
+
+if TYPE_CHECKING:  # the platform takes a second to import, and --help should not wait for it
+    from ionbeam_dagster.orchestration.runs import WindowResult
+    from ionbeam_dagster.pipeline import Platform
+    from ionbeam_dagster.stores.ledger import BuiltRevision
+
+
+def run(
+    sources: Annotated[list[str] | None, SOURCES] = None,
+    start: Annotated[str | None, FROM] = None,
+    end: Annotated[str | None, TO] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Where to put the map of the run. Default: DATASET.png beside the state folder.")
+    ] = None,
+) -> None:
+    """Collect, build and export a range of windows, through Dagster in this process.
+
+    Every step is a run that `ionbeam dev` shows afterwards. What is there already, and would come out the same, is not
+    made again. Without --from and --to a source of files is taken whole.
+
+    Example: `ionbeam run ioncannon --from 2026-06-21T06:00Z --to 2026-06-21T12:00Z`
+    """
+    from ionbeam_dagster.orchestration.runs import run_range
+    from ionbeam_dagster.pipeline import PipelineError, Platform
+    from ionbeam_dagster.sources import SourceError
+    from ionbeam_dagster.stores import StoreError
+
+    platform = Platform(load_config())
+    begun = perf_counter()
+    pulled = [name for name, settings in platform.config.sources.items() if settings.kind == "pull"]
+    with refused_as_message(PipelineError, SourceError, StoreError):
+        ranges = {name: _range(platform, name, start, end) for name in sources or pulled}
+        with dagster_instance(platform.config) as instance, _Watch(platform) as watch:
+            done = [
+                result
+                for name, wanted in ranges.items()
+                for result in run_range(platform, name, wanted.start, wanted.end, instance, watch.done, watch.planned)
+            ]
+    _report(platform, ranges, done, watch, perf_counter() - begun, picture)
+
+
+def _range(platform: Platform, source: str, start: str | None, end: str | None) -> Window:
+    """What was asked for, else all that the source has."""
+    settings = platform.source(source)
+    first, last = moment(start, "--from"), moment(end, "--to")
+    if first is None or last is None:
+        whole = platform.sources[source].extent()
+        if whole is None:
+            fail(f"{source} has no end of its own; say which range with --from and --to")
+        first = first or window_of(whole.start, settings.window_size).start
+        last = last or whole.end
+    if last <= first:
+        fail(f"--to {last:%Y-%m-%dT%H:%MZ} must be later than --from {first:%Y-%m-%dT%H:%MZ}")
+    return Window(first, last)
+
+
+class _Watch:
+    """Progress bars, one an asset, and how long each dataset window took."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+        self._bars = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._last = perf_counter()
+        self.seconds: Counter[tuple[str, Window]] = Counter()
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bars.stop()
+
+    def planned(self, asset: str, windows: int) -> None:
+        self._last = perf_counter()
+        if asset in self._tasks:
+            known = self._bars.tasks[self._tasks[asset]]
+            self._bars.update(known.id, total=(known.total or 0) + windows)
+        else:
+            self._tasks[asset] = self._bars.add_task(asset, total=windows)
+
+    def done(self, asset: str, window: Window, failure: str | None) -> None:
+        self._bars.advance(self._tasks[asset])
+        if failure:
+            self._bars.console.print(f"[red]{asset} {window}[/red]: {failure}", highlight=False)
+        name = asset.split("/")[0]
+        settings = self._platform.config.sources.get(name)
+        dataset = self._platform.config.datasets.get(settings.dataset if settings else name)
+        now = perf_counter()
+        if dataset:
+            self.seconds[dataset.name, window_of(window.start, dataset.span)] += now - self._last
+        self._last = now
+
+
+def _report(
+    platform: Platform,
+    ranges: dict[str, Window],
+    done: list[WindowResult],
+    watch: _Watch,
+    seconds: float,
+    picture: Path | None,
+) -> None:
+    failed = [result for result in done if result.failure]
+    if not done:
+        console.print("Nothing to do: every window is collected, built and exported, and would come out the same.")
+    for dataset in sorted({platform.source(name).dataset for name in ranges}):
+        windows = _asked_for(platform, dataset, ranges)
+        console.print(_made_table(platform, platform.dataset(dataset), windows, watch))
+        _draw(platform, dataset, windows, picture)
+    for name in ranges:
+        for problem in platform.sources[name].problems():
+            console.print(f"{name}: {problem}", style="yellow", highlight=False)
+    steps = f"{len(done)} partitions in {seconds:.1f} s" if done else ""
+    console.print(f"{steps}; {len(failed)} failed" if failed else steps, highlight=False)
+    _say_what_next(platform)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _asked_for(platform: Platform, dataset: str, ranges: dict[str, Window]) -> list[BuiltRevision]:
+    span = platform.dataset(dataset).span
+    asked = [wanted for name, wanted in ranges.items() if platform.source(name).dataset == dataset]
+    start = window_of(min(wanted.start for wanted in asked), span).start
+    return platform.ledger.revisions(dataset, start, max(wanted.end for wanted in asked))
+
+
+def _made_table(platform: Platform, dataset: DatasetSettings, built: list[BuiltRevision], watch: _Watch) -> Table:
+    table = Table(title=f"{dataset.name}, windows of {format_duration(dataset.span)}", title_justify="left")
+    table.add_column("window", no_wrap=True)
+    for column in ("rows", "stations", "coverage", "revision", "dataset", *dataset.exports, "seconds"):
+        table.add_column(column, justify="right")
+    for one in built:
+        window, facts = one.revision.window, one.facts
+        exports = [platform.ledger.export(dataset.name, window, format) for format in dataset.exports]
+        took = watch.seconds[dataset.name, window]
+        table.add_row(
+            str(window), number(facts["rows"]), number(facts["stations"]), f"{facts['coverage']:.0%}",
+            str(one.revision.number), size(facts["bytes"]),
+            *[size(e.facts["bytes"]) if e and e.path else "none" for e in exports],
+            f"{took:.2f}" if took else "",
+        )  # fmt: skip
+    table.caption = f"dataset files and exports: {_places(platform, dataset, built)}"
+    table.caption_justify = "left"
+    return table
+
+
+def _places(platform: Platform, dataset: DatasetSettings, built: list[BuiltRevision]) -> str:
+    if not built:
+        return "none"
+    window = built[0].revision.window
+    folders = [built[0].path.parent]
+    folders += [platform.export_path(dataset.name, format, window).parent for format in dataset.exports]
+    return ", ".join(map(str, folders))
+
+
+def _draw(platform: Platform, dataset: str, built: list[BuiltRevision], picture: Path | None) -> None:
+    from ionbeam_dagster.pictures import map_of_windows
+    from ionbeam_dagster.stores.publish import published
+
+    if not built:
+        return
+    path = picture or platform.config.sections.state_path.parent / f"{dataset}.png"
+    with published(path) as draft:
+        draft.write_bytes(map_of_windows([one.path for one in built]))
+    console.print(f"a map of them: [bold]{path}[/bold]", highlight=False)
+
+
+def _say_what_next(platform: Platform) -> None:
+    asked = f" --config {platform.config.path}" if CONFIG_VARIABLE in os.environ else ""
+    console.print(
+        "\nNext:\n"
+        f"  ionbeam{asked} dev            the Dagster UI on these windows (after `make demo`: make dev)\n"
+        f"  ionbeam{asked} status         every window, its state and why\n"
+        f"  ionbeam{asked} config check   where each variable goes, and what is left out\n"
+        f"  ionbeam export show FILE      what is inside one of the files",
+        highlight=False,
+    )

@@ -1,0 +1,94 @@
+"""What all commands share: the configuration, options of time, and how things look in a terminal.
+
+Belongs here: what a second command needs too. Does not belong here: any command.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ionbeam_dagster.config import ConfigError, IonbeamConfig
+
+if TYPE_CHECKING:
+    import polars as pl
+    from dagster import DagsterInstance
+
+console = Console(width=None if sys.stdout.isatty() else 120)
+
+SOURCES = typer.Argument(help="Sources, by their names in the configuration; all of them when none is named.")
+DATASETS = typer.Argument(help="Datasets, by their names; all of them when none is named.")
+FROM = typer.Option("--from", help="Start of the range, ISO 8601, UTC unless it says otherwise: 2026-06-21T06:00Z")
+TO = typer.Option("--to", help="End of the range (not included).")
+
+
+def load_config() -> IonbeamConfig:
+    try:
+        return IonbeamConfig.load()
+    except ConfigError as error:
+        fail(str(error))
+
+
+def dagster_home(config: IonbeamConfig) -> Path:
+    from ionbeam_dagster.orchestration.home import ensure_home
+
+    home = Path(os.environ.get("DAGSTER_HOME") or config.sections.state_path / "dagster").absolute()
+    ensure_home(home)
+    return home
+
+
+@contextmanager
+def dagster_instance(config: IonbeamConfig) -> Iterator[DagsterInstance]:
+    from dagster import DagsterInstance
+
+    os.environ["DAGSTER_HOME"] = str(dagster_home(config))
+    with DagsterInstance.get() as instance:
+        yield instance
+
+
+def fail(message: str) -> NoReturn:
+    for line in message.splitlines():
+        print(f"ionbeam: {line}", file=sys.stderr)
+    raise typer.Exit(1)
+
+
+@contextmanager
+def refused_as_message(*kinds: type[Exception]) -> Iterator[None]:
+    try:
+        yield
+    except kinds as error:
+        fail(str(error))
+
+
+def moment(text: str | None, option: str) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        fail(f"{option} {text!r} is not an ISO 8601 time; right would be, for example, 2026-06-21T06:00Z")
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def size(size: int) -> str:
+    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
+
+
+def number(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else ""
+
+
+def frame_table(frame: pl.DataFrame) -> Table:
+    table = Table(*frame.columns)
+    for row in frame.iter_rows():
+        table.add_row(*["" if value is None else str(value) for value in row])
+    return table
