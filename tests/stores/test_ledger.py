@@ -255,3 +255,59 @@ def test_the_feed_tells_new_claims_and_every_revision_in_order(ledger):
     assert numbers == sorted(set(numbers))
     assert ledger.changes(numbers[1], 2) == changes[2:4]
     assert ledger.changes(numbers[-1], 10) == []
+
+
+def test_a_raw_file_that_was_swept_is_told_from_one_that_is_kept_until_it_is_recorded_again(ledger):
+    collected = RawPartition("one", "crowd", WINDOW, Path("one.parquet"), 5, "s")
+    later = RawPartition("two", "crowd", NEXT, Path("two.parquet"), 6)
+    sent = RawPartition("sent: x", "crowd", Window(NOON, NOON + HOUR / 2), Path("sent.parquet"), 7)
+    ledger.record_raw(later)
+    ledger.record_raw(collected)
+    ledger.record_sent([(sent, [WINDOW])])
+    assert ledger.raws("crowd", NEXT.end) == [sent, collected, later]
+    assert ledger.raws("crowd", WINDOW.end) == [sent, collected] and ledger.raws("other", NEXT.end) == []
+    for raw in (collected, sent):
+        ledger.record_swept(raw, NOON)
+    assert ledger.raws("crowd", NEXT.end) == [later]
+    assert ledger.raw("crowd", WINDOW).swept == NOON and ledger.raw("crowd", NEXT).swept is None
+    assert [raw.swept for raw in ledger.sent("crowd", WINDOW)] == [NOON]
+    ledger.record_raw(collected)
+    ledger.record_sent([(sent, [WINDOW])])
+    assert ledger.raw("crowd", WINDOW) == collected and ledger.sent("crowd", WINDOW) == [sent]
+    assert ledger.raws("crowd", NEXT.end) == [sent, collected, later]
+
+
+def test_the_claims_of_a_range_are_those_that_touch_its_windows_each_once(ledger):
+    first = claimed(ledger, "first", WINDOW)
+    late = claimed(ledger, "late", NEXT, WINDOW)
+    ledger.record_revision(built(WINDOW, 1, [first, late]), [first, late])
+    assert ledger.claims_between("crowd", NOON - 87_600 * HOUR, NOON + 87_600 * HOUR) == [first, late]
+    assert ledger.claims_between("crowd", NOON + HOUR, NOON + 2 * HOUR) == [late]
+    assert ledger.claims_between("crowd", NOON + 2 * HOUR, NOON + 3 * HOUR) == []
+    assert ledger.claims_between("other", NOON, NOON + HOUR) == []
+
+
+def test_superseded_revisions_can_be_forgotten_and_the_latest_cannot(ledger):
+    old, middle, latest = (
+        BuiltRevision(Revision("crowd", WINDOW, number, str(number)), Path(f"r{number}"), NOON + number * HOUR)
+        for number in (1, 2, 3)
+    )
+    for one in (old, middle, latest, built(NEXT, 1, [])):
+        ledger.record_revision(one, [])
+    assert ledger.superseded("crowd", NOON + 2 * HOUR) == [old]
+    assert ledger.superseded("crowd", NOON + 9 * HOUR) == [old, middle]
+    for one in (old, latest):
+        ledger.forget_revision(one.revision)
+    assert ledger.superseded("crowd", NOON + 9 * HOUR) == [middle]
+    assert ledger.latest_revision("crowd", WINDOW) == latest
+    assert [change.built for change in ledger.changes(0, 10)][:3] == [None, middle, latest]
+
+
+def test_a_sealed_window_is_sealed_until_it_is_opened_again_and_then_due(ledger):
+    ledger.seal("crowd", [WINDOW], NOON)
+    ledger.seal("crowd", [WINDOW, NEXT], NOON + HOUR)
+    assert ledger.sealed("crowd", WINDOW) == NOON and ledger.sealed("crowd", NEXT) == NOON + HOUR
+    assert ledger.sealed("other", WINDOW) is None and ledger.due("crowd") == []
+    ledger.unseal("crowd", [WINDOW, Window(NOON + 5 * HOUR, NOON + 6 * HOUR)])
+    assert ledger.sealed("crowd", WINDOW) is None and ledger.sealed("crowd", NEXT) == NOON + HOUR
+    assert ledger.due("crowd") == [WINDOW]

@@ -18,7 +18,10 @@ from ionbeam_dagster.domain.windows import Claim, Revision, Window
 
 @dataclass(frozen=True, slots=True)
 class RawPartition:
-    """One raw file: what `source` gave for `window`. `ingestion` is derived from its content and range."""
+    """One raw file: what `source` gave for `window`. `ingestion` is derived from its content and range.
+
+    `swept` is when retention removed the file: it is missed by nobody, unlike one that was lost.
+    """
 
     ingestion: str
     source: str
@@ -26,6 +29,7 @@ class RawPartition:
     path: Path
     rows: int
     signature: str = ""
+    swept: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +92,27 @@ class Ledger(Protocol):
         """The windows of a source into which something was sent that has no claim yet, in order."""
         ...
 
+    def raws(self, source: str, before: datetime) -> list[RawPartition]:
+        """The raw files of a source, collected or sent, of windows that end by `before`, but for those swept."""
+        ...
+
+    def record_swept(self, raw: RawPartition, at: datetime) -> None:
+        """Remember that a raw file was removed on purpose, until it is recorded again."""
+        ...
+
     def record_claim(self, claim: Claim, metadata: IngestionMetadata, touched: Sequence[Window]) -> None:
         """Remember a claim, and the dataset windows that it touches (swept in part, or given late rows)."""
         ...
 
     def claims(self, dataset: str, window: Window) -> list[Claim]:
         """The claims that touch one dataset window, in order of arrival; the cost does not grow with the others."""
+        ...
+
+    def claims_between(self, dataset: str, start: datetime, end: datetime) -> list[Claim]:
+        """The claims that touch dataset windows that start in [start, end), in order of arrival.
+
+        The cost grows with these claims, not with the range.
+        """
         ...
 
     def claims_of(self, ingestions: Sequence[str]) -> list[Claim]:
@@ -116,6 +135,26 @@ class Ledger(Protocol):
 
     def revisions(self, dataset: str, start: datetime, end: datetime) -> list[BuiltRevision]:
         """The latest revision of each window that starts in [start, end), in order."""
+        ...
+
+    def superseded(self, dataset: str, before: datetime) -> list[BuiltRevision]:
+        """Revisions whose successor was built by `before`, in order of window and number."""
+        ...
+
+    def forget_revision(self, revision: Revision) -> None:
+        """Forget a superseded revision, whose file is gone; the latest one of a window stays, whatever is asked."""
+        ...
+
+    def seal(self, dataset: str, windows: Sequence[Window], at: datetime) -> None:
+        """Remember that a person closed windows for good at `at`; one that is sealed already keeps its time."""
+        ...
+
+    def unseal(self, dataset: str, windows: Sequence[Window]) -> None:
+        """Open windows again, and make them due: what arrived meanwhile may be built. Unsealed ones are left alone."""
+        ...
+
+    def sealed(self, dataset: str, window: Window) -> datetime | None:
+        """When a person sealed the window, if one did."""
         ...
 
     def due(self, dataset: str) -> list[Window]:

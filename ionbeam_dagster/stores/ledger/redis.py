@@ -9,6 +9,8 @@ Does not belong here: what follows from the records.
     ionbeam:sent_into:<source>:<window>           the raw files sent that touch a window, by arrival
     ionbeam:waiting:<source>                      the raw files sent that have no claim
     ionbeam:sent_windows:<id>                     the windows that a raw file sent touches
+    ionbeam:raws:<source>                         windows, and ids of raw files sent, whose file is kept, by their end
+    ionbeam:swept                                 when retention removed a raw file, by its ingestion
     ionbeam:readings                              ingestion metadata as JSON, by their hash
     ionbeam:claim:<id>                            a claim, with the hash of its metadata
     ionbeam:touching:<dataset>:<window>           the claims that touch a window, by arrival
@@ -17,6 +19,7 @@ Does not belong here: what follows from the records.
     ionbeam:built:<dataset>                       the windows that have a revision, by start
     ionbeam:revisions:<dataset>:<window>          the numbers of a window's revisions
     ionbeam:revision:<dataset>:<window>:<number>  a revision
+    ionbeam:sealed:<dataset>                      when a person sealed a window
     ionbeam:export:<dataset>:<window>:<format>    an export
     ionbeam:feed                                  every new claim and revision, in order: "c <id>", "r <revision>"
 
@@ -64,6 +67,8 @@ if not place then
     redis.call('HSET', 'ionbeam:arrivals', id, place)
 end
 redis.call('SET', 'ionbeam:sent:' .. id, record)
+redis.call('HDEL', 'ionbeam:swept', id)
+redis.call('ZADD', 'ionbeam:raws:' .. source, cjson.decode(record)[3]:match('[^:]+$'), 'sent ' .. id)
 for i = 4, #ARGV do
     redis.call('ZADD', 'ionbeam:sent_into:' .. source .. ':' .. ARGV[i], place, id)
     redis.call('SADD', 'ionbeam:sent_windows:' .. id, ARGV[i])
@@ -86,9 +91,47 @@ return found
 _SENT = """
 local found = {}
 for i, id in ipairs(redis.call('ZRANGE', 'ionbeam:sent_into:' .. ARGV[1] .. ':' .. ARGV[2], 0, -1)) do
-    found[i] = redis.call('GET', 'ionbeam:sent:' .. id)
+    found[i] = {redis.call('GET', 'ionbeam:sent:' .. id), redis.call('HGET', 'ionbeam:swept', id) or ''}
 end
 return found
+"""
+
+_RECORD_RAW = """
+local source, window, ingestion = unpack(ARGV, 1, 3)
+redis.call('HSET', 'ionbeam:raw:' .. source .. ':' .. window,
+    'ingestion', ingestion, 'path', ARGV[4], 'rows', ARGV[5], 'signature', ARGV[6])
+redis.call('HDEL', 'ionbeam:swept', ingestion)
+redis.call('ZADD', 'ionbeam:raws:' .. source, window:match('[^:]+$'), window)
+"""
+
+_RAW = """
+local kept = redis.call('HMGET', 'ionbeam:raw:' .. ARGV[1] .. ':' .. ARGV[2], 'ingestion', 'path', 'rows', 'signature')
+if not kept[1] then return {} end
+kept[5] = redis.call('HGET', 'ionbeam:swept', kept[1]) or ''
+return kept
+"""
+
+_RAWS = """
+local found = {}
+for i, name in ipairs(redis.call('ZRANGE', 'ionbeam:raws:' .. ARGV[1], '-inf', ARGV[2], 'BYSCORE')) do
+    if name:sub(1, 5) == 'sent ' then
+        found[i] = {'', redis.call('GET', 'ionbeam:sent:' .. name:sub(6))}
+    else
+        local kept = redis.call('HMGET', 'ionbeam:raw:' .. ARGV[1] .. ':' .. name,
+            'ingestion', 'path', 'rows', 'signature')
+        found[i] = {name, unpack(kept)}
+    end
+end
+return found
+"""
+
+_RECORD_SWEPT = """
+local source, window, ingestion, at = unpack(ARGV, 1, 4)
+redis.call('HSET', 'ionbeam:swept', ingestion, at)
+redis.call('ZREM', 'ionbeam:raws:' .. source, 'sent ' .. ingestion)
+if redis.call('HGET', 'ionbeam:raw:' .. source .. ':' .. window, 'ingestion') == ingestion then
+    redis.call('ZREM', 'ionbeam:raws:' .. source, window)
+end
 """
 
 _CLAIMS_OF = """
@@ -134,6 +177,21 @@ _CLAIMS = """
 local found = {}
 for i, id in ipairs(redis.call('ZRANGE', 'ionbeam:touching:' .. ARGV[1] .. ':' .. ARGV[2], 0, -1)) do
     found[i] = redis.call('HGET', 'ionbeam:claim:' .. id, 'record')
+end
+return found
+"""
+
+_CLAIMS_BETWEEN = """
+local seen, found = {}, {}
+for _, kind in ipairs({'due', 'built'}) do  -- a window that was touched is in one of them
+    for _, window in ipairs(redis.call('ZRANGE', 'ionbeam:' .. kind .. ':' .. ARGV[1], ARGV[2], ARGV[3], 'BYSCORE')) do
+        for _, id in ipairs(redis.call('ZRANGE', 'ionbeam:touching:' .. ARGV[1] .. ':' .. window, 0, -1)) do
+            if not seen[id] then
+                seen[id] = true
+                found[#found + 1] = redis.call('HGET', 'ionbeam:claim:' .. id, 'record')
+            end
+        end
+    end
 end
 return found
 """
@@ -192,6 +250,39 @@ return found
 """
 
 
+_SUPERSEDED = """
+local dataset, found = ARGV[1], {}
+for _, window in ipairs(redis.call('ZRANGE', 'ionbeam:built:' .. dataset, 0, -1)) do
+    local place = dataset .. ':' .. window
+    local numbers = redis.call('ZRANGE', 'ionbeam:revisions:' .. place, 0, -1)
+    for i = 1, #numbers - 1 do
+        local kept = redis.call('HMGET', 'ionbeam:revision:' .. place .. ':' .. numbers[i], 'record', 'intact')
+        local following = redis.call('HGET', 'ionbeam:revision:' .. place .. ':' .. numbers[i + 1], 'record')
+        if cjson.decode(following)[3] <= tonumber(ARGV[2]) then
+            found[#found + 1] = {window, numbers[i], kept[1], kept[2]}
+        end
+    end
+end
+return found
+"""
+
+_FORGET_REVISION = """
+local place, number = ARGV[1], ARGV[2]
+if redis.call('ZRANGE', 'ionbeam:revisions:' .. place, -1, -1)[1] ~= number then
+    redis.call('ZREM', 'ionbeam:revisions:' .. place, number)
+    redis.call('DEL', 'ionbeam:revision:' .. place .. ':' .. number)
+end
+"""
+
+_UNSEAL = """
+for i = 2, #ARGV do
+    if redis.call('HDEL', 'ionbeam:sealed:' .. ARGV[1], ARGV[i]) == 1 then
+        redis.call('ZADD', 'ionbeam:due:' .. ARGV[1], ARGV[i]:match('^[^:]+'), ARGV[i])
+    end
+end
+"""
+
+
 class LedgerError(StoreError):
     """Redis cannot be used; the message names the server, the reason and what to do."""
 
@@ -216,18 +307,12 @@ class RedisLedger:
         return int(self._run(_ARRIVAL, ingestion))
 
     def record_raw(self, raw: RawPartition) -> None:
-        record = {
-            "ingestion": raw.ingestion, "path": str(raw.path), "rows": raw.rows, "signature": raw.signature,
-        }  # fmt: skip
-        with self._asked() as client:
-            client.hset(f"ionbeam:raw:{raw.source}:{_range(raw.window)}", mapping=record)
+        record = (raw.ingestion, str(raw.path), raw.rows, raw.signature)
+        self._run(_RECORD_RAW, raw.source, _range(raw.window), *record)
 
     def raw(self, source: str, window: Window) -> RawPartition | None:
-        with self._asked() as client:
-            kept = client.hgetall(f"ionbeam:raw:{source}:{_range(window)}")
-        if not kept:
-            return None
-        return RawPartition(kept["ingestion"], source, window, Path(kept["path"]), int(kept["rows"]), kept["signature"])
+        kept = self._run(_RAW, source, _range(window))
+        return _raw(source, _range(window), *kept) if kept else None
 
     def record_sent(self, raws: Sequence[tuple[RawPartition, Sequence[Window]]]) -> None:
         for raw, touched in raws:
@@ -237,10 +322,18 @@ class RedisLedger:
             self._run(_RECORD_SENT, raw.ingestion, record, raw.source, *(_range(window) for window in touched))
 
     def sent(self, source: str, window: Window) -> list[RawPartition]:
-        return [_sent(record) for record in self._run(_SENT, source, _range(window))]
+        return [_sent(*kept) for kept in self._run(_SENT, source, _range(window))]
 
     def waiting(self, source: str) -> list[Window]:
         return sorted({_window(text) for text in self._run(_WAITING, source)})
+
+    def raws(self, source: str, before: datetime) -> list[RawPartition]:
+        found = self._run(_RAWS, source, _micros(before))
+        raws = (_raw(source, *kept) if kept[0] else _sent(kept[1]) for kept in found)
+        return sorted(raws, key=lambda raw: raw.window)
+
+    def record_swept(self, raw: RawPartition, at: datetime) -> None:
+        self._run(_RECORD_SWEPT, raw.source, _range(raw.window), raw.ingestion, _micros(at))
 
     def record_claim(self, claim: Claim, metadata: IngestionMetadata, touched: Sequence[Window]) -> None:
         text = metadata.model_dump_json()
@@ -254,6 +347,10 @@ class RedisLedger:
 
     def claims(self, dataset: str, window: Window) -> list[Claim]:
         return [_claim(record) for record in self._run(_CLAIMS, dataset, _range(window))]
+
+    def claims_between(self, dataset: str, start: datetime, end: datetime) -> list[Claim]:
+        found = (_claim(r) for r in self._run(_CLAIMS_BETWEEN, dataset, _micros(start), f"({_micros(end)}"))
+        return sorted(found, key=lambda claim: claim.arrival)
 
     def claims_of(self, ingestions: Sequence[str]) -> list[Claim]:
         found = (_claim(record) for record in self._run(_CLAIMS_OF, *ingestions))
@@ -280,6 +377,26 @@ class RedisLedger:
     def revisions(self, dataset: str, start: datetime, end: datetime) -> list[BuiltRevision]:
         kept = self._run(_LATEST, dataset, _micros(start), f"({_micros(end)}")
         return sorted((_built(dataset, *one) for one in kept), key=lambda built: built.revision.window)
+
+    def superseded(self, dataset: str, before: datetime) -> list[BuiltRevision]:
+        return [_built(dataset, *kept) for kept in self._run(_SUPERSEDED, dataset, _micros(before))]
+
+    def forget_revision(self, revision: Revision) -> None:
+        self._run(_FORGET_REVISION, f"{revision.dataset}:{_range(revision.window)}", revision.number)
+
+    def seal(self, dataset: str, windows: Sequence[Window], at: datetime) -> None:
+        with self._asked() as client, client.pipeline() as together:
+            for window in windows:
+                together.hsetnx(f"ionbeam:sealed:{dataset}", _range(window), str(_micros(at)))
+            together.execute()
+
+    def unseal(self, dataset: str, windows: Sequence[Window]) -> None:
+        self._run(_UNSEAL, dataset, *(_range(window) for window in windows))
+
+    def sealed(self, dataset: str, window: Window) -> datetime | None:
+        with self._asked() as client:
+            at = client.hget(f"ionbeam:sealed:{dataset}", _range(window))
+        return _moment(int(at)) if at else None
 
     def due(self, dataset: str) -> list[Window]:
         with self._asked() as client:
@@ -362,9 +479,16 @@ def _claim(record: str) -> Claim:
     return Claim(id, source, dataset, _window(swept), arrival, rows, quarantined, stray_windows)
 
 
-def _sent(record: str) -> RawPartition:
-    ingestion, source, swept, path, rows, signature = json.loads(record)
-    return RawPartition(ingestion, source, _window(swept), Path(path), rows, signature)
+def _raw(
+    source: str, window: str, ingestion: str, path: str, rows: str, signature: str, swept: str = ""
+) -> RawPartition:
+    removed = _moment(int(swept)) if swept else None
+    return RawPartition(ingestion, source, _window(window), Path(path), int(rows), signature, removed)
+
+
+def _sent(record: str, swept: str = "") -> RawPartition:
+    ingestion, source, reach, path, rows, signature = json.loads(record)
+    return _raw(source, reach, ingestion, path, rows, signature, swept)
 
 
 def _change(number: int, kind: str, place: str, record: str, intact: str) -> Change:

@@ -28,6 +28,7 @@ CREATE TABLE IF NOT EXISTS sent_into (
     source TEXT, start INTEGER, end INTEGER, ingestion TEXT, PRIMARY KEY (source, start, end, ingestion)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS sent_by_ingestion ON sent_into (ingestion);
+CREATE TABLE IF NOT EXISTS swept (ingestion TEXT PRIMARY KEY, at INTEGER) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS unclaimed (ingestion TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS readings (hash TEXT PRIMARY KEY, metadata TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS claims (
@@ -45,6 +46,9 @@ CREATE TABLE IF NOT EXISTS revisions (
     dataset TEXT, start INTEGER, end INTEGER, number INTEGER, inputs TEXT, intact INTEGER, path TEXT, built_at INTEGER,
     facts TEXT, PRIMARY KEY (dataset, start, end, number)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS sealed (
+    dataset TEXT, start INTEGER, end INTEGER, at INTEGER, PRIMARY KEY (dataset, start, end)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS exports (
     dataset TEXT, start INTEGER, end INTEGER, format TEXT, number INTEGER, path TEXT, facts TEXT,
     PRIMARY KEY (dataset, start, end, format)
@@ -53,6 +57,10 @@ CREATE TABLE IF NOT EXISTS feed (
     number INTEGER PRIMARY KEY AUTOINCREMENT, claim TEXT, dataset TEXT, start INTEGER, end INTEGER, revision INTEGER
 );
 """
+_COLLECTED = (
+    "SELECT r.ingestion, r.source, r.start, r.end, r.path, r.rows, r.signature, w.at "
+    "FROM raw r LEFT JOIN swept w USING (ingestion)"
+)
 _CLAIM = "SELECT id, source, dataset, start, end, arrival, rows, quarantined, strays FROM claims"
 _REVISION = "SELECT dataset, start, end, number, inputs, intact, path, built_at, facts FROM revisions"
 
@@ -75,14 +83,14 @@ class SqliteLedger:
                 "INSERT OR REPLACE INTO raw VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (raw.source, *_range(raw.window), raw.ingestion, str(raw.path), raw.rows, raw.signature),
             )
+            db.execute("DELETE FROM swept WHERE ingestion = ?", (raw.ingestion,))
 
     def raw(self, source: str, window: Window) -> RawPartition | None:
         with self._reading() as db:
             row = db.execute(
-                "SELECT ingestion, path, rows, signature FROM raw WHERE source = ? AND start = ? AND end = ?",
-                (source, *_range(window)),
+                f"{_COLLECTED} WHERE r.source = ? AND r.start = ? AND r.end = ?", (source, *_range(window))
             ).fetchone()
-        return RawPartition(row[0], source, window, Path(row[1]), row[2], row[3]) if row else None
+        return _raw(row) if row else None
 
     def record_sent(self, raws: Sequence[tuple[RawPartition, Sequence[Window]]]) -> None:
         with self._writing() as db:
@@ -95,7 +103,7 @@ class SqliteLedger:
                 "INSERT OR IGNORE INTO sent_into VALUES (?, ?, ?, ?)",
                 [(r.source, *_range(window), r.ingestion) for r, touched in raws for window in touched],
             )
-
+            db.executemany("DELETE FROM swept WHERE ingestion = ?", [(r.ingestion,) for r, _ in raws])
             db.executemany(
                 "INSERT OR IGNORE INTO unclaimed SELECT ?1 WHERE NOT EXISTS (SELECT 1 FROM claims WHERE id = ?1)",
                 [(raw.ingestion,) for raw, _ in raws],
@@ -104,12 +112,13 @@ class SqliteLedger:
     def sent(self, source: str, window: Window) -> list[RawPartition]:
         with self._reading() as db:
             rows = db.execute(
-                "SELECT s.ingestion, s.start, s.end, s.path, s.rows, s.signature "
-                "FROM sent_into i JOIN sent s USING (ingestion) JOIN arrivals a USING (ingestion) "
+                "SELECT r.ingestion, r.source, r.start, r.end, r.path, r.rows, r.signature, w.at "
+                "FROM sent_into i JOIN sent r USING (ingestion) JOIN arrivals a USING (ingestion) "
+                "LEFT JOIN swept w USING (ingestion) "
                 "WHERE i.source = ? AND i.start = ? AND i.end = ? ORDER BY a.arrival",
                 (source, *_range(window)),
             ).fetchall()
-        return [RawPartition(row[0], source, _window(row[1], row[2]), Path(row[3]), *row[4:]) for row in rows]
+        return [_raw(row) for row in rows]
 
     def waiting(self, source: str) -> list[Window]:
         with self._reading() as db:
@@ -119,6 +128,19 @@ class SqliteLedger:
                 (source,),
             ).fetchall()
         return [_window(*row) for row in rows]
+
+    def raws(self, source: str, before: datetime) -> list[RawPartition]:
+        kept = "WHERE r.source = ? AND r.end <= ? AND w.at IS NULL"
+        with self._reading() as db:
+            rows = db.execute(
+                f"{_COLLECTED} {kept} UNION ALL {_COLLECTED.replace('FROM raw', 'FROM sent')} {kept} ORDER BY 3, 4",
+                (source, _micros(before)) * 2,
+            ).fetchall()
+        return [_raw(row) for row in rows]
+
+    def record_swept(self, raw: RawPartition, at: datetime) -> None:
+        with self._writing() as db:
+            db.execute("INSERT OR REPLACE INTO swept VALUES (?, ?)", (raw.ingestion, _micros(at)))
 
     def record_claim(self, claim: Claim, metadata: IngestionMetadata, touched: Sequence[Window]) -> None:
         text = metadata.model_dump_json()
@@ -151,6 +173,15 @@ class SqliteLedger:
                 "FROM touched t JOIN claims c ON c.id = t.claim "
                 "WHERE t.dataset = ? AND t.start = ? AND t.end = ? ORDER BY c.arrival",
                 (dataset, *_range(window)),
+            ).fetchall()
+        return [_claim(row) for row in rows]
+
+    def claims_between(self, dataset: str, start: datetime, end: datetime) -> list[Claim]:
+        with self._reading() as db:
+            rows = db.execute(
+                f"{_CLAIM} WHERE id IN (SELECT claim FROM touched WHERE dataset = ? AND start >= ? AND start < ?) "
+                "ORDER BY arrival",
+                (dataset, _micros(start), _micros(end)),
             ).fetchall()
         return [_claim(row) for row in rows]
 
@@ -216,6 +247,46 @@ class SqliteLedger:
                 (dataset, _micros(start), _micros(end)),
             ).fetchall()
         return list({(row[1], row[2]): _built(row) for row in rows}.values())
+
+    def superseded(self, dataset: str, before: datetime) -> list[BuiltRevision]:
+        following = "dataset = r.dataset AND start = r.start AND end = r.end AND number > r.number AND built_at <= ?"
+        with self._reading() as db:
+            rows = db.execute(
+                f"{_REVISION} r WHERE dataset = ? AND EXISTS (SELECT 1 FROM revisions WHERE {following}) "
+                "ORDER BY start, end, number",
+                (dataset, _micros(before)),
+            ).fetchall()
+        return [_built(row) for row in rows]
+
+    def forget_revision(self, revision: Revision) -> None:
+        with self._writing() as db:
+            db.execute(
+                "DELETE FROM revisions AS r WHERE dataset = ? AND start = ? AND end = ? AND number = ? AND number < "
+                "(SELECT max(number) FROM revisions WHERE dataset = r.dataset AND start = r.start AND end = r.end)",
+                (revision.dataset, *_range(revision.window), revision.number),
+            )
+
+    def seal(self, dataset: str, windows: Sequence[Window], at: datetime) -> None:
+        with self._writing() as db:
+            db.executemany(
+                "INSERT OR IGNORE INTO sealed VALUES (?, ?, ?, ?)",
+                [(dataset, *_range(window), _micros(at)) for window in windows],
+            )
+
+    def unseal(self, dataset: str, windows: Sequence[Window]) -> None:
+        with self._writing() as db:
+            for window in windows:
+                place = (dataset, *_range(window))
+                gone = db.execute("DELETE FROM sealed WHERE dataset = ? AND start = ? AND end = ?", place)
+                if gone.rowcount:
+                    db.execute("INSERT OR IGNORE INTO due VALUES (?, ?, ?)", place)
+
+    def sealed(self, dataset: str, window: Window) -> datetime | None:
+        with self._reading() as db:
+            row = db.execute(
+                "SELECT at FROM sealed WHERE dataset = ? AND start = ? AND end = ?", (dataset, *_range(window))
+            ).fetchone()
+        return _moment(row[0]) if row else None
 
     def due(self, dataset: str) -> list[Window]:
         with self._reading() as db:
@@ -303,6 +374,11 @@ def _range(window: Window) -> tuple[int, int]:
 
 def _window(start: int, end: int) -> Window:
     return Window(_moment(start), _moment(end))
+
+
+def _raw(row: tuple[Any, ...]) -> RawPartition:
+    swept = _moment(row[7]) if row[7] is not None else None
+    return RawPartition(row[0], row[1], _window(row[2], row[3]), Path(row[4]), row[5], row[6], swept)
 
 
 def _claim(row: tuple[Any, ...]) -> Claim:
