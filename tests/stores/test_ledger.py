@@ -1,5 +1,7 @@
 """What every ledger promises. An implementation joins by adding itself to `open_ledger`."""
 
+import resource
+import signal
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -13,8 +15,8 @@ from redis import Redis
 
 from ionbeam_client.models import CanonicalVariable, DataIngestionMap, DatasetMetadata, IngestionMetadata
 from ionbeam_dagster.domain.windows import Claim, Revision, Window, hash_of_inputs
-from ionbeam_dagster.stores.ledger import BuiltRevision, ExportRecord, Ledger, RawPartition
-from ionbeam_dagster.stores.ledger.redis import LedgerError, RedisLedger
+from ionbeam_dagster.stores.ledger import BuiltRevision, ExportRecord, Ledger, LedgerError, RawPartition
+from ionbeam_dagster.stores.ledger.redis import RedisLedger
 from ionbeam_dagster.stores.ledger.sqlite import SqliteLedger
 
 NOON = datetime(2026, 6, 21, 12, tzinfo=UTC)
@@ -179,6 +181,36 @@ def test_windows_of_two_lengths_with_one_start_are_two(ledger):
 def test_withdrawing_what_was_never_claimed_changes_nothing(ledger):
     ledger.withdraw_claim("unknown")
     assert ledger.due("crowd") == []
+
+
+def test_raw_partitions_take_their_places_as_they_are_recorded(ledger):
+    for id in ("first", "second", "first"):
+        ledger.record_raw(RawPartition(id, "crowd", WINDOW, Path(f"{id}.parquet"), 5))
+    assert [ledger.arrival_of(id) for id in ("second", "first")] == [2, 1]
+
+
+def test_a_damaged_file_is_named_with_what_to_do(tmp_path):
+    path = tmp_path / "ledger.sqlite"
+    path.write_bytes(b"no database" * 1000)
+    with pytest.raises(LedgerError, match=r"ledger\.sqlite: .*move it away, and it is made again"):
+        SqliteLedger(path).due("crowd")
+
+
+def test_a_full_disk_is_said_and_the_next_try_succeeds(tmp_path):
+    """The limit of a file's size stands for the disk's: SQLite is told the same."""
+    ledger = SqliteLedger(tmp_path / "ledger.sqlite")
+    first = claimed(ledger, "first", WINDOW)
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "ledger.sqlite-wal").stat().st_size + 5000, limits[1]))
+        with pytest.raises(LedgerError, match=r"ledger\.sqlite: .*(make room|try again)"):
+            for number in range(100):
+                claimed(ledger, f"more {number}", NEXT)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert ledger.claims("crowd", WINDOW) == [first]
+    assert claimed(ledger, "later", WINDOW).arrival > first.arrival
 
 
 def test_a_redis_that_is_killed_comes_back_with_the_whole_ledger(tmp_path):

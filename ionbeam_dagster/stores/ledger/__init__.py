@@ -14,6 +14,11 @@ from typing import Any, Protocol
 
 from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.domain.windows import Claim, Revision, Window
+from ionbeam_dagster.stores import StoreError
+
+
+class LedgerError(StoreError):
+    """The ledger cannot be used; the message names its place, the reason and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +69,17 @@ class Change:
 
 
 class Ledger(Protocol):
-    """Remembers. Every method is one transaction and may be called from many processes at once."""
+    """Remembers. Every method is one transaction, and may be called from many threads and processes at once."""
 
     def arrival_of(self, ingestion: str) -> int:
         """The place of an ingestion in the order of arrival; a new one gets the next place, a known one keeps its."""
         ...
 
     def record_raw(self, raw: RawPartition) -> None:
-        """Remember the raw file of a source's window; it replaces the earlier one of the same window."""
+        """Remember the raw file of a source's window; it replaces the earlier one of the same window.
+
+        A new ingestion takes the next place in the order of arrival.
+        """
         ...
 
     def raw(self, source: str, window: Window) -> RawPartition | None: ...

@@ -45,27 +45,28 @@ from redis.retry import Retry
 
 from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.domain.windows import EPOCH, Claim, Revision, Window
-from ionbeam_dagster.stores import StoreError
-from ionbeam_dagster.stores.ledger import BuiltRevision, Change, ExportRecord, RawPartition
+from ionbeam_dagster.stores.ledger import BuiltRevision, Change, ExportRecord, LedgerError, RawPartition
 
 _LOG = logging.getLogger(__name__)
 
-_ARRIVAL = """
-local place = redis.call('HGET', 'ionbeam:arrivals', ARGV[1])
-if not place then
-    place = redis.call('INCR', 'ionbeam:arrival')
-    redis.call('HSET', 'ionbeam:arrivals', ARGV[1], place)
+_PLACE = """
+local function place_of(id)
+    local place = redis.call('HGET', 'ionbeam:arrivals', id)
+    if not place then
+        place = redis.call('INCR', 'ionbeam:arrival')
+        redis.call('HSET', 'ionbeam:arrivals', id, place)
+    end
+    return tonumber(place)
 end
-return tonumber(place)
 """
 
-_RECORD_SENT = """
+_ARRIVAL = f"""{_PLACE}
+return place_of(ARGV[1])
+"""
+
+_RECORD_SENT = f"""{_PLACE}
 local id, record, source = unpack(ARGV, 1, 3)
-local place = redis.call('HGET', 'ionbeam:arrivals', id)
-if not place then
-    place = redis.call('INCR', 'ionbeam:arrival')
-    redis.call('HSET', 'ionbeam:arrivals', id, place)
-end
+local place = place_of(id)
 redis.call('SET', 'ionbeam:sent:' .. id, record)
 redis.call('HDEL', 'ionbeam:swept', id)
 redis.call('ZADD', 'ionbeam:raws:' .. source, cjson.decode(record)[3]:match('[^:]+$'), 'sent ' .. id)
@@ -96,8 +97,9 @@ end
 return found
 """
 
-_RECORD_RAW = """
+_RECORD_RAW = f"""{_PLACE}
 local source, window, ingestion = unpack(ARGV, 1, 3)
+place_of(ingestion)
 redis.call('HSET', 'ionbeam:raw:' .. source .. ':' .. window,
     'ingestion', ingestion, 'path', ARGV[4], 'rows', ARGV[5], 'signature', ARGV[6])
 redis.call('HDEL', 'ionbeam:swept', ingestion)
@@ -281,10 +283,6 @@ for i = 2, #ARGV do
     end
 end
 """
-
-
-class LedgerError(StoreError):
-    """Redis cannot be used; the message names the server, the reason and what to do."""
 
 
 class RedisLedger:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from typing import Any
 
 from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.domain.windows import EPOCH, Claim, Revision, Window
-from ionbeam_dagster.stores.ledger import BuiltRevision, Change, ExportRecord, RawPartition
+from ionbeam_dagster.stores.ledger import BuiltRevision, Change, ExportRecord, LedgerError, RawPartition
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS arrivals (arrival INTEGER PRIMARY KEY AUTOINCREMENT, ingestion TEXT NOT NULL UNIQUE);
@@ -57,6 +58,7 @@ CREATE TABLE IF NOT EXISTS feed (
     number INTEGER PRIMARY KEY AUTOINCREMENT, claim TEXT, dataset TEXT, start INTEGER, end INTEGER, revision INTEGER
 );
 """
+_ARRIVAL = "INSERT OR IGNORE INTO arrivals (ingestion) VALUES (?)"
 _COLLECTED = (
     "SELECT r.ingestion, r.source, r.start, r.end, r.path, r.rows, r.signature, w.at "
     "FROM raw r LEFT JOIN swept w USING (ingestion)"
@@ -66,19 +68,34 @@ _REVISION = "SELECT dataset, start, end, number, inputs, intact, path, built_at,
 
 
 class SqliteLedger:
-    """A `Ledger` in the SQLite file `path`. Each call opens, commits and closes: safe across threads and processes."""
+    """A `Ledger` in the SQLite file `path`, safe across threads and processes.
+
+    Connections are kept: closing the last one makes SQLite empty its log, which takes longer than a transaction. A
+    commit waits until the disk has it. Methods raise LedgerError when the file cannot be used.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._ready = False
+        self._idle: dict[tuple[int, int], list[sqlite3.Connection]] = {}  # of a process and a file; forks inherit none
+
+    def __del__(self) -> None:
+        for (process, _), connections in self._idle.items():
+            for connection in connections if process == os.getpid() else []:
+                connection.close()
 
     def arrival_of(self, ingestion: str) -> int:
-        with self._writing() as db:
-            db.execute("INSERT OR IGNORE INTO arrivals (ingestion) VALUES (?)", (ingestion,))
-            return int(db.execute("SELECT arrival FROM arrivals WHERE ingestion = ?", (ingestion,)).fetchone()[0])
+        known = "SELECT arrival FROM arrivals WHERE ingestion = ?"
+        with self._reading() as db:
+            row = db.execute(known, (ingestion,)).fetchone()
+        if row is None:
+            with self._writing() as db:
+                db.execute(_ARRIVAL, (ingestion,))
+                row = db.execute(known, (ingestion,)).fetchone()
+        return int(row[0])
 
     def record_raw(self, raw: RawPartition) -> None:
         with self._writing() as db:
+            db.execute(_ARRIVAL, (raw.ingestion,))
             db.execute(
                 "INSERT OR REPLACE INTO raw VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (raw.source, *_range(raw.window), raw.ingestion, str(raw.path), raw.rows, raw.signature),
@@ -94,7 +111,7 @@ class SqliteLedger:
 
     def record_sent(self, raws: Sequence[tuple[RawPartition, Sequence[Window]]]) -> None:
         with self._writing() as db:
-            db.executemany("INSERT OR IGNORE INTO arrivals (ingestion) VALUES (?)", [(r.ingestion,) for r, _ in raws])
+            db.executemany(_ARRIVAL, [(raw.ingestion,) for raw, _ in raws])
             db.executemany(
                 "INSERT OR REPLACE INTO sent VALUES (?, ?, ?, ?, ?, ?, ?)",
                 [(r.ingestion, r.source, *_range(r.window), str(r.path), r.rows, r.signature) for r, _ in raws],
@@ -332,32 +349,61 @@ class SqliteLedger:
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
-        db = self._connect()
-        try:
-            db.execute("BEGIN")
+        with self._transaction("BEGIN") as db:
             yield db
-        finally:
-            db.close()
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        db = self._connect()
+        with self._transaction("BEGIN IMMEDIATE") as db:
+            yield db
+
+    @contextmanager
+    def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
+        db: sqlite3.Connection | None = None
         try:
-            db.execute("BEGIN IMMEDIATE")
+            idle = self._kept()
+            db = idle.pop() if idle else self._open()
+            db.execute(begin)
             yield db
             db.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise LedgerError(f"{self._path}: {error}; {_what_to_do(error)}") from error
+        else:
+            idle.append(db)
+            db = None
         finally:
-            db.close()
+            if db is not None:  # with whatever it had begun
+                db.close()
 
-    def _connect(self) -> sqlite3.Connection:
-        if self._ready:
-            return sqlite3.connect(self._path, timeout=30, isolation_level=None)
+    def _kept(self) -> list[sqlite3.Connection]:
+        """The idle connections of this process to the file that is there now."""
+        try:
+            file = self._path.stat().st_ino
+        except FileNotFoundError:
+            self._open().close()
+            file = self._path.stat().st_ino
+        return self._idle.setdefault((os.getpid(), file), [])
+
+    def _open(self) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        db = sqlite3.connect(self._path, timeout=30, isolation_level=None)
+        db = sqlite3.connect(self._path, timeout=30, isolation_level=None, check_same_thread=False)
         db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=FULL")
         db.executescript(_SCHEMA)
-        self._ready = True
         return db
+
+
+def _what_to_do(error: sqlite3.Error) -> str:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_FULL:
+        return "the disk is full: make room"
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+        return "give this user permission to write it and its folder"
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return "another process holds it for too long; find and end that process"
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return "it is damaged: move it away, and it is made again from the stores"
+    return "nothing was changed; try again"
 
 
 def _micros(moment: datetime) -> int:
