@@ -57,8 +57,9 @@ def canonical_schema(metadata: Sequence[IngestionMetadata]) -> pa.Schema:
     """The columns of a dataset that was ingested under `metadata` (several sources may feed one dataset).
 
     ``datetime`` (UTC, microseconds), ``lat``, ``lon`` (degrees), the canonical variables by name, then the metadata
-    columns as strings. Each field's metadata has ``role`` (time, latitude, longitude, variable, metadata), and a
-    variable's also ``standard_name``, ``units``, ``level``, ``method`` and ``period``.
+    columns as strings. Each field's metadata has ``role`` (time, latitude, longitude, variable, quality, metadata), and
+    a variable's also ``standard_name``, ``units``, ``level``, ``method`` and ``period``. The quality column of a
+    variable that has the provider's codes (int8, ``<variable>__provider_flag``) follows it.
     """
     fields = [
         pa.field("datetime", TIME, nullable=False, metadata={"role": "time", "standard_name": "time"}),
@@ -67,10 +68,15 @@ def canonical_schema(metadata: Sequence[IngestionMetadata]) -> pa.Schema:
     ]
     variables: dict[str, CanonicalVariable] = {}
     described: set[str] = set()
+    flagged: set[str] = set()
     for one in metadata:
         variables |= {v.to_canonical_name(): v for v in one.ingestion_map.canonical_variables}
         described |= {v.column for v in one.ingestion_map.metadata_variables}
-    fields += [pa.field(name, _arrow_type(v.dtype), metadata=_of_variable(v)) for name, v in sorted(variables.items())]
+        flagged |= {v.to_canonical_name() for v in one.ingestion_map.canonical_variables if v.flag_column}
+    for name, v in sorted(variables.items()):
+        fields.append(pa.field(name, _arrow_type(v.dtype), metadata=_of_variable(v)))
+        if name in flagged:
+            fields.append(pa.field(provider_flag(name), pa.int8(), metadata=_of_flag(name)))
     fields += [pa.field(name, pa.string(), metadata={"role": "metadata"}) for name in sorted(described)]
     return pa.schema(fields)
 
@@ -86,6 +92,11 @@ def point_key(schema: pa.Schema) -> list[str]:
 def columns_of(schema: pa.Schema, role: str) -> list[str]:
     """The names of the columns of `schema` that have `role`, in order."""
     return [field.name for field in schema if (field.metadata or {}).get(b"role") == role.encode()]
+
+
+def provider_flag(variable: str) -> str:
+    """The name of the column with the provider's quality codes of the canonical variable `variable`."""
+    return f"{variable}__provider_flag"
 
 
 def variable_of(field: pa.Field) -> CanonicalVariable:
@@ -108,8 +119,8 @@ def canonicalise(batch: pa.RecordBatch | pl.DataFrame, metadata: IngestionMetada
     missing value come as floats.
 
     A row is rejected when it has no time or place, or impossible ones, when a value cannot be read as its variable's
-    dtype, or when no variable has a value. Raises CanonicalError when a declared column is missing or has a type that
-    cannot be read. Columns that are not declared are left out (`undeclared` tells them).
+    dtype, or when no variable has a value or a quality code. Raises CanonicalError when a declared column is missing or
+    has a type that cannot be read. Columns that are not declared are left out (`undeclared` tells them).
     """
     raw = batch if isinstance(batch, pl.DataFrame) else _frame(batch)
     mapping = metadata.ingestion_map
@@ -150,6 +161,10 @@ def _of_variable(variable: CanonicalVariable) -> dict[str, str]:
         "method": variable.method,
         "period": variable.period,
     }
+
+
+def _of_flag(variable: str) -> dict[str, str]:
+    return {"role": "quality", "of": variable, "kind": "provider_flag"}
 
 
 def _arrow_type(dtype: str) -> pa.DataType:
@@ -216,7 +231,7 @@ def _frame(batch: pa.RecordBatch) -> pl.DataFrame:
 def _declared(mapping: DataIngestionMap) -> list[str]:
     columns = [mapping.datetime.column, mapping.lat.column, mapping.lon.column]
     columns += [variable.column for variable in mapping.canonical_variables]
-    return columns + [described.column for described in mapping.metadata_variables]
+    return columns + mapping.flag_columns + [described.column for described in mapping.metadata_variables]
 
 
 def _require(raw: pl.DataFrame, mapping: DataIngestionMap) -> None:
@@ -300,13 +315,19 @@ def _wrapped(longitudes: pl.Series) -> pl.Series:
 def _variables(raw: pl.DataFrame, mapping: DataIngestionMap, faults: _Faults) -> dict[str, pl.Series]:
     found: dict[str, pl.Series] = {}
     unreadable: list[pl.Series] = []
-    for variable in mapping.canonical_variables:
-        column = raw[variable.column]
-        values = _as(column, _POLARS_TYPES[variable.dtype])
-        found[variable.to_canonical_name()] = values
+    wanted = [(v.column, v.dtype, v.to_canonical_name()) for v in mapping.canonical_variables]
+    wanted += [
+        (v.flag_column, "int8", provider_flag(v.to_canonical_name()))
+        for v in mapping.canonical_variables
+        if v.flag_column is not None
+    ]
+    for name, dtype, canonical in wanted:
+        column = raw[name]
+        values = _as(column, _POLARS_TYPES[dtype])
+        found[canonical] = values
         if values.null_count() > column.null_count():
             wrong = values.is_null() & ~_absent(column)
-            faults.note(wrong, f"{variable.column} is no {variable.dtype}", column)
+            faults.note(wrong, f"{name} is no {dtype}", column)
             unreadable.append(wrong)
     if all(values.null_count() for values in found.values()):
         empty = reduce(and_, (values.is_null() for values in found.values()), pl.repeat(True, raw.height, eager=True))

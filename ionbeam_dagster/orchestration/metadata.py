@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.config import IonbeamConfig
-from ionbeam_dagster.domain.canonical import canonical_schema
+from ionbeam_dagster.domain.canonical import canonical_schema, provider_flag
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.orchestration.sensors.files import tells_changes
 from ionbeam_dagster.pipeline import Built, Collected, Exported, Ingested, describe
@@ -167,6 +167,11 @@ def _canonical_from(metadata: IngestionMetadata) -> dict[str, list[str]]:
     columns = metadata.ingestion_map
     came_from = {"datetime": [columns.datetime.column], "lat": [columns.lat.column], "lon": [columns.lon.column]}
     came_from |= {variable.to_canonical_name(): [variable.column] for variable in columns.canonical_variables}
+    came_from |= {
+        provider_flag(variable.to_canonical_name()): [variable.flag_column]
+        for variable in columns.canonical_variables
+        if variable.flag_column
+    }
     return came_from | {variable.column: [variable.column] for variable in columns.metadata_variables}
 
 

@@ -106,6 +106,7 @@ def _empty_schema(metadata: IngestionMetadata) -> pa.Schema:
             (columns.lat.column, pa.float64()),
             (columns.lon.column, pa.float64()),
             *[(variable.column, pa.float64()) for variable in columns.canonical_variables],
+            *[(flag, pa.int8()) for flag in columns.flag_columns],
             *[(variable.column, pa.string()) for variable in columns.metadata_variables],
         ]
     )

@@ -30,6 +30,7 @@ from ionbeam_dagster.domain.canonical import (
     canonicalise,
     columns_of,
     point_key,
+    provider_flag,
     undeclared,
     variables_of,
 )
@@ -96,6 +97,32 @@ def test_schemas_of_several_sources_are_one():
     assert schema.names == ["datetime", "lat", "lon", TEMPERATURE, WIND, "station_id"]
     assert columns_of(schema, "variable") == [TEMPERATURE, WIND]
     assert point_key(schema) == ["station_id"]
+
+
+def test_the_provider_s_quality_codes_follow_their_variable():
+    plain = metadata()
+    temperature, wind = plain.ingestion_map.canonical_variables
+    flagged = temperature.model_copy(update={"flag_column": "code"})
+    mapping = plain.ingestion_map.model_copy(update={"canonical_variables": [flagged, wind]})
+    described = plain.model_copy(update={"ingestion_map": mapping})
+    flag = provider_flag(TEMPERATURE)
+    for schema in (canonical_schema([described]), canonical_schema([described, plain])):
+        assert schema.names == ["datetime", "lat", "lon", TEMPERATURE, flag, WIND, "station_id"]
+        assert columns_of(schema, "quality") == [flag]
+        assert schema.field(flag).type == pa.int8()
+        assert schema.field(flag).metadata == {
+            b"role": b"quality",
+            b"of": TEMPERATURE.encode(),
+            b"kind": b"provider_flag",
+        }
+    raw = batch(t=[20.5, 20.5, None, None], w=[3.0, 3.0, None, None], code=["1", "bad", "3", None])
+    found = canonicalise(raw, described)
+    assert found.rows.columns == canonical_schema([described]).names
+    assert found.rows[flag].to_list() == [1, 3]
+    assert found.rejected["reason"].to_list() == ["code is no int8: bad", "no value in any variable"]
+    assert undeclared(raw.schema, described) == []
+    with pytest.raises(CanonicalError, match="code missing"):
+        canonicalise(batch(), described)
 
 
 # Rows

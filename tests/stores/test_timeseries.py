@@ -57,6 +57,29 @@ FIXED = canonical_schema(
 MOBILE = canonical_schema([described([("air_temperature", "degC"), ("relative_humidity", "%")], ["owner", "device"])])
 
 
+FLAGGED = canonical_schema(
+    [
+        IngestionMetadata.model_validate(
+            {
+                "dataset": {"name": "stations"},
+                "ingestion_map": {
+                    "canonical_variables": [
+                        {
+                            "column": "t",
+                            "standard_name": "air_temperature",
+                            "cf_unit": "degC",
+                            "level": 2.0,
+                            "flag_column": "t_code",
+                        }
+                    ],
+                    "metadata_variables": [{"column": "station_id"}],
+                },
+            }
+        )
+    ]
+)
+
+
 def row(station: str | None, time: datetime, **values: Any) -> Row:
     named = {} if station is None else {"station_id": station}
     return {"datetime": time, "lat": 50.0, "lon": 8.0, **named, **values}
@@ -161,6 +184,24 @@ def test_of_each_value_of_a_point_the_latest_that_is_not_null_wins(
         assert seen(store, dataset, window, schema) == expected(ingestions, window, schema)
 
     holds()
+
+
+def test_a_later_quality_code_corrects_the_earlier_one_and_the_value_is_kept(
+    store: TimeSeriesStore, dataset: str
+) -> None:
+    flag = f"{TEMPERATURE}__provider_flag"
+    first = [
+        row("A", NOON, **{TEMPERATURE: 1.5, flag: 0}),
+        row("A", NOON + HOUR, **{TEMPERATURE: 2.5, flag: 0}),
+        row("C,d", NOON, **{TEMPERATURE: 3.5}),
+    ]
+    codes = [row("A", NOON, **{flag: 3}), row("C,d", NOON, **{flag: -128})]
+    store.write(dataset, "values", 1, [frame(first, FLAGGED)], ["station_id"])
+    store.write(dataset, "codes", 2, [frame(codes, FLAGGED)], ["station_id"])
+    corrected = [{**first[0], flag: 3}, first[1], {**first[2], flag: -128}]
+    assert seen(store, dataset, schema=FLAGGED) == corrected
+    store.withdraw(dataset, "codes")
+    assert seen(store, dataset, schema=FLAGGED) == first
 
 
 def test_windows_are_half_open_to_the_microsecond(store: TimeSeriesStore, dataset: str) -> None:

@@ -136,7 +136,8 @@ class CanonicalVariable(_Strict):
     """A measured quantity: the raw column that holds it and what CF calls it.
 
     `level` is the height of the sensor above ground in metres, `method` the CF cell method (``point``, ``mean``,
-    ``sum``, ...) and `period` the ISO 8601 duration that the method covers (``PT0S`` for an instant).
+    ``sum``, ...) and `period` the ISO 8601 duration that the method covers (``PT0S`` for an instant). `flag_column` is
+    the raw column with the provider's own quality code of each value (a small whole number), where there is one.
     """
 
     column: str
@@ -146,6 +147,7 @@ class CanonicalVariable(_Strict):
     method: NamePart = "point"
     period: Period = "PT0S"
     dtype: Dtype = "float64"
+    flag_column: str | None = None
 
     def to_canonical_name(self) -> str:
         """``standard_name__unit__level__method__period``, the name of the variable's column in every dataset file."""
@@ -187,6 +189,12 @@ class DataIngestionMap(_Strict):
     lon: LongitudeAxis = LongitudeAxis()
     canonical_variables: list[CanonicalVariable]
     metadata_variables: list[MetadataVariable] = []
+
+    @property
+    def flag_columns(self) -> list[str]:
+        """The raw columns that hold quality codes, each once."""
+        flags = (variable.flag_column for variable in self.canonical_variables)
+        return list(dict.fromkeys(flag for flag in flags if flag is not None))
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:

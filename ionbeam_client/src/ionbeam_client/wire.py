@@ -92,10 +92,11 @@ REQUEUES_HEADER = "x-ionbeam-requeues"
 
 def declared_schema(metadata: IngestionMetadata) -> pa.Schema:
     """The raw columns that `metadata` declares, as they travel: time in UTC microseconds, positions as float64, the
-    variables and the metadata columns in their declared types."""
+    variables and the metadata columns in their declared types, quality codes as int8."""
     mapping = metadata.ingestion_map
     columns = {mapping.datetime.column: TIME, mapping.lat.column: pa.float64(), mapping.lon.column: pa.float64()}
     variables: list[CanonicalVariable | MetadataVariable] = [*mapping.canonical_variables, *mapping.metadata_variables]
+    variables += [MetadataVariable(column=flag, dtype="int8") for flag in mapping.flag_columns]
     for variable in variables:
         declared = pa.bool_() if variable.dtype == "bool" else pa.type_for_alias(variable.dtype)
         if columns.setdefault(variable.column, declared) != declared:
