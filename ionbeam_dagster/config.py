@@ -29,6 +29,10 @@ CONFIG_VARIABLE = "IONBEAM_CONFIG_PATH"
 _SECRET = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _EXPORTS = ("odb", "bufr", "pygeoapi")
 _DEFAULT_EXPORTS = ("odb", "pygeoapi")
+_OF_THE_DATASET = (
+    "aggregation_span", "subject_to_change_window", "lateness", "allow_incomplete", "debounce", "revise_for", "exports",
+)  # fmt: skip
+"""Keys that describe a dataset, and on which its sources must agree."""
 
 
 class ConfigError(Exception):
@@ -413,14 +417,41 @@ def _datasets(sources: dict[str, SourceSettings]) -> tuple[dict[str, DatasetSett
             span=span,
             start=window_of(min(feeder.start for feeder in feeders), span).start,
             end=_latest_end(feeders),
-            policy=Policy(
-                sources=tuple(sorted(feeder.name for feeder in feeders)),
-                subject_to_change=_agreed(feeders, "subject_to_change_window") or timedelta(0),
-                allow_incomplete=feeders[0].config.allow_incomplete,
-            ),
+            policy=_policy(feeders),
             exports=_DEFAULT_EXPORTS if (exports := _agreed(feeders, "exports")) is None else exports,
         )
+        faults += _policy_faults(name, datasets[name].policy)
     return datasets, faults
+
+
+def _policy(feeders: list[SourceSettings]) -> Policy:
+    lateness = _agreed(feeders, "lateness")
+    said = [feeder.config for feeder in feeders if "allow_incomplete" in feeder.config.model_fields_set]
+    return Policy(
+        sources=tuple(sorted(feeder.name for feeder in feeders)),
+        subject_to_change=_agreed(feeders, "subject_to_change_window") or timedelta(0),
+        allow_incomplete=(said or [feeders[0].config])[0].allow_incomplete,
+        revise_for=_agreed(feeders, "revise_for"),
+        lateness=timedelta(0) if lateness in (None, "p95") else lateness,
+        lateness_measured=lateness == "p95",
+        debounce=_agreed(feeders, "debounce") or timedelta(0),
+    )
+
+
+def _policy_faults(dataset: str, policy: Policy) -> list[str]:
+    """What of a policy could never come true: a window sealed before it is built, corrections that wait past its end."""
+    if policy.revise_for is None:
+        return []
+    waits = {
+        "subject_to_change_window": policy.subject_to_change, "lateness": policy.lateness, "debounce": policy.debounce,
+    }  # fmt: skip
+    name, longest = max(waits.items(), key=lambda wait: wait[1])
+    if longest < policy.revise_for:
+        return []
+    return [
+        f"dataset {dataset!r}: revise_for {format_duration(policy.revise_for)} is not longer than {name} "
+        f"{format_duration(longest)}: a window would be sealed before a correction can be built; lengthen revise_for"
+    ]
 
 
 def _agreed(feeders: list[SourceSettings], key: str) -> Any:
@@ -429,7 +460,7 @@ def _agreed(feeders: list[SourceSettings], key: str) -> Any:
 
 def _disagreements(dataset: str, feeders: list[SourceSettings]) -> list[str]:
     faults = []
-    for key in ("aggregation_span", "subject_to_change_window", "exports", "allow_incomplete"):
+    for key in _OF_THE_DATASET:
         said = {f.name: getattr(f.config, key) for f in feeders if key in f.config.model_fields_set}
         if len(set(said.values())) > 1:
             faults.append(f"dataset {dataset!r}: {', '.join(said)} disagree about {key}; let them say the same")

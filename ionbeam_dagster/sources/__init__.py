@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import pyarrow as pa
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
-from ionbeam_client.models import IngestionMetadata, Name
+from ionbeam_client.models import IngestionMetadata, Name, format_duration
 from ionbeam_dagster.domain.windows import Window
 
 ENTRY_POINTS = "ionbeam.sources"
@@ -36,6 +36,32 @@ YamlTime = Annotated[datetime, BeforeValidator(_midnight), AfterValidator(_in_ut
 """A moment in the YAML: UTC unless it says otherwise, and a date is its midnight."""
 
 
+def _no_less_than_nothing(span: timedelta) -> timedelta:
+    if span < timedelta(0):
+        raise ValueError(f"{format_duration(span)} is less than nothing; right would be, for example, PT0S or PT30M")
+    return span
+
+
+def _or_duration(*words: str) -> BeforeValidator:
+    def read(given: object) -> object:
+        if given in words or isinstance(given, timedelta):
+            return given
+        try:
+            return _DURATION.validate_python(given)
+        except ValidationError:
+            raise ValueError(
+                f"{given!r} is neither {' nor '.join(words)} nor a duration; right would be, for example, PT10M"
+            ) from None
+
+    return BeforeValidator(read)
+
+
+_DURATION = TypeAdapter(timedelta)
+NoLess = Annotated[timedelta, AfterValidator(_no_less_than_nothing)]
+Patience = Annotated[Literal["never", "always"] | NoLess, _or_duration("never", "always")]
+Usual = Annotated[Literal["p95"] | NoLess, _or_duration("p95")]
+
+
 class SourceError(Exception):
     """A source could not give what was asked of it; the message names the place and the reason.
 
@@ -47,7 +73,8 @@ class SourceConfig(BaseModel):
     """The keys that every source's block in the YAML may have. A source adds its own in a subclass.
 
     `start` is the first moment that has partitions. `dataset` is the source's name unless it feeds another one.
-    `aggregation_span`, `subject_to_change_window`, `allow_incomplete` and `exports` describe that dataset.
+    `aggregation_span`, `exports` and the policy of its windows describe that dataset: `subject_to_change_window`,
+    `lateness`, `allow_incomplete`, `debounce` and `revise_for` (docs/windows.md says what each of them does).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -59,8 +86,11 @@ class SourceConfig(BaseModel):
     end: YamlTime | None = None
     dataset: Name | None = None
     aggregation_span: timedelta | None = None
-    subject_to_change_window: timedelta | None = None
-    allow_incomplete: Literal["never", "always"] | timedelta = timedelta(days=1)
+    subject_to_change_window: NoLess | None = None
+    lateness: Usual | None = None
+    allow_incomplete: Patience = timedelta(days=1)
+    debounce: NoLess | None = None
+    revise_for: NoLess | None = None
     exports: tuple[str, ...] | None = None
     use_cache: bool = Field(default=False, description="use what an earlier run downloaded, where a source keeps it")
 

@@ -6,14 +6,14 @@ follows from the records (domain/windows.py decides).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 from ionbeam_client.models import IngestionMetadata
-from ionbeam_dagster.domain.windows import Claim, Revision, Window
+from ionbeam_dagster.domain.windows import Claim, Lateness, Revision, Window
 from ionbeam_dagster.stores import StoreError
 
 
@@ -108,8 +108,31 @@ class Ledger(Protocol):
         """Remember that a raw file was removed on purpose, until it is recorded again."""
         ...
 
-    def record_claim(self, claim: Claim, metadata: IngestionMetadata, touched: Sequence[Window]) -> None:
-        """Remember a claim, and the dataset windows that it touches (swept in part, or given late rows)."""
+    def record_claim(
+        self, claim: Claim, metadata: IngestionMetadata, touched: Mapping[Window, int], replaces: Sequence[str] = ()
+    ) -> None:
+        """Remember a claim, and how many of its rows lie in each dataset window that it touches (swept in part, or given
+        late rows).
+
+        The claims `replaces` are forgotten along with it, for good: what was sent is waiting no more, and an ingestion
+        that should come back gets a new place in the order of arrival. A claim that is new is also measured for its
+        lateness, if it says when it arrived.
+        """
+        ...
+
+    def lateness(self, source: str, start: datetime, end: datetime) -> list[Lateness]:
+        """How late ingestions of a source came, of those that arrived in the whole hours of [start, end)."""
+        ...
+
+    def metadata_of_version(self, source: str, version: int) -> IngestionMetadata | None:
+        """The first ingestion metadata that a claim of `source` came with under `version`."""
+        ...
+
+    def rows_in(self, dataset: str, window: Window) -> int | None:
+        """How many rows its claims brought into a dataset window, repeated ones counted each time.
+
+        None where a claim of an earlier version of the ledger touches it, which did not count them.
+        """
         ...
 
     def claims(self, dataset: str, window: Window) -> list[Claim]:
@@ -165,8 +188,18 @@ class Ledger(Protocol):
         """When a person sealed the window, if one did."""
         ...
 
-    def due(self, dataset: str) -> list[Window]:
-        """Windows that were touched by a claim, or lost one, since their latest revision: candidates to build."""
+    def due(self, dataset: str, now: datetime | None = None) -> list[Window]:
+        """Windows that were touched by a claim, or lost one, since their latest revision, in order.
+
+        With `now`, those among them that are not postponed beyond that; the cost does not grow with the others.
+        """
+        ...
+
+    def postpone(self, dataset: str, window: Window, seen: Sequence[Claim], until: datetime | None) -> None:
+        """Leave a window that is due alone until then (None: for ever), or until a claim touches it or is withdrawn.
+
+        Nothing happens when its claims are not those that were `seen`.
+        """
         ...
 
     def record_export(self, export: ExportRecord) -> None: ...

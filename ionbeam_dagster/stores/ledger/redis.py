@@ -15,7 +15,11 @@ Does not belong here: what follows from the records.
     ionbeam:claim:<id>                            a claim, with the hash of its metadata
     ionbeam:touching:<dataset>:<window>           the claims that touch a window, by arrival
     ionbeam:touched:<id>                          the windows that a claim touches
+    ionbeam:rows:<dataset>:<window>               how many rows each claim brought into a window
     ionbeam:due:<dataset>                         the windows that are due, by start
+    ionbeam:until:<dataset>                       the same, by the time until which they are postponed
+    ionbeam:lateness:<source>:<hour>              how many ingestions arrived in an hour, by how many seconds too late
+    ionbeam:versions:<source>                     the hash of the first metadata of each version
     ionbeam:built:<dataset>                       the windows that have a revision, by start
     ionbeam:revisions:<dataset>:<window>          the numbers of a window's revisions
     ionbeam:revision:<dataset>:<window>:<number>  a revision
@@ -31,7 +35,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -44,7 +48,17 @@ from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
 from ionbeam_client.models import IngestionMetadata
-from ionbeam_dagster.domain.windows import EPOCH, Claim, Revision, Window
+from ionbeam_dagster.domain.windows import (
+    EPOCH,
+    HOUR,
+    Claim,
+    Lateness,
+    Revision,
+    Window,
+    lateness_of,
+    window_of,
+    windows_between,
+)
 from ionbeam_dagster.stores.ledger import BuiltRevision, Change, ExportRecord, LedgerError, RawPartition
 
 _LOG = logging.getLogger(__name__)
@@ -159,20 +173,84 @@ end
 return found
 """
 
-_RECORD_CLAIM = """
-local id, dataset, arrival, reading, metadata, record = unpack(ARGV, 1, 6)
-redis.call('SREM', 'ionbeam:waiting:' .. cjson.decode(record)[2], id)
+_MAKE_DUE = """
+local function make_due(dataset, window)
+    redis.call('ZADD', 'ionbeam:due:' .. dataset, window:match('^[^:]+'), window)
+    redis.call('ZADD', 'ionbeam:until:' .. dataset, '-inf', window)
+end
+"""
+
+_FORGET = (
+    _MAKE_DUE
+    + """
+local function forget(id)
+    local dataset = redis.call('HGET', 'ionbeam:claim:' .. id, 'dataset')
+    for _, window in ipairs(redis.call('SMEMBERS', 'ionbeam:touched:' .. id)) do
+        local place = dataset .. ':' .. window
+        for _, number in ipairs(redis.call('ZRANGE', 'ionbeam:revisions:' .. place, 0, -1)) do
+            redis.call('HSET', 'ionbeam:revision:' .. place .. ':' .. number, 'intact', 0)
+        end
+        make_due(dataset, window)
+        redis.call('ZREM', 'ionbeam:touching:' .. place, id)
+        redis.call('HDEL', 'ionbeam:rows:' .. place, id)
+    end
+    redis.call('DEL', 'ionbeam:touched:' .. id, 'ionbeam:claim:' .. id)
+end
+"""
+)
+
+_RECORD_CLAIM = (
+    _FORGET
+    + """
+local id, source, dataset, arrival, version, reading, metadata, record, hour, late, touched = unpack(ARGV, 1, 11)
+redis.call('SREM', 'ionbeam:waiting:' .. source, id)
 redis.call('HSETNX', 'ionbeam:readings', reading, metadata)
+redis.call('HSETNX', 'ionbeam:versions:' .. source, version, reading)
 local known = redis.call('EXISTS', 'ionbeam:claim:' .. id) == 1
 redis.call('HSET', 'ionbeam:claim:' .. id, 'record', record, 'dataset', dataset, 'reading', reading)
-for i = 7, #ARGV do
+local last = 11 + 2 * touched
+for i = 12, last, 2 do
     redis.call('ZADD', 'ionbeam:touching:' .. dataset .. ':' .. ARGV[i], arrival, id)
+    redis.call('HSET', 'ionbeam:rows:' .. dataset .. ':' .. ARGV[i], id, ARGV[i + 1])
     redis.call('SADD', 'ionbeam:touched:' .. id, ARGV[i])
-    if not known then
-        redis.call('ZADD', 'ionbeam:due:' .. dataset, ARGV[i]:match('^[^:]+'), ARGV[i])
-    end
+    if not known then make_due(dataset, ARGV[i]) end
 end
-if not known then redis.call('RPUSH', 'ionbeam:feed', 'c ' .. id) end
+for i = last + 1, #ARGV do
+    local sent = redis.call('GET', 'ionbeam:sent:' .. ARGV[i])
+    if sent then
+        for _, window in ipairs(redis.call('SMEMBERS', 'ionbeam:sent_windows:' .. ARGV[i])) do
+            redis.call('ZREM', 'ionbeam:sent_into:' .. source .. ':' .. window, ARGV[i])
+        end
+    end
+    forget(ARGV[i])
+    redis.call('HDEL', 'ionbeam:arrivals', ARGV[i])
+end
+if known then return end
+redis.call('RPUSH', 'ionbeam:feed', 'c ' .. id)
+if hour ~= '' then redis.call('HINCRBY', 'ionbeam:lateness:' .. source .. ':' .. hour, late, 1) end
+"""
+)
+
+_LATENESS = """
+local found = {}
+for i = 2, #ARGV do
+    found[i - 1] = redis.call('HGETALL', 'ionbeam:lateness:' .. ARGV[1] .. ':' .. ARGV[i])
+end
+return found
+"""
+
+_VERSION = """
+local reading = redis.call('HGET', 'ionbeam:versions:' .. ARGV[1], ARGV[2])
+return reading and redis.call('HGET', 'ionbeam:readings', reading)
+"""
+
+_ROWS_IN = """
+local place = ARGV[1] .. ':' .. ARGV[2]
+local rows = redis.call('HVALS', 'ionbeam:rows:' .. place)
+if #rows ~= redis.call('ZCARD', 'ionbeam:touching:' .. place) then return false end
+local sum = 0
+for _, number in ipairs(rows) do sum = sum + number end
+return sum
 """
 
 _CLAIMS = """
@@ -210,35 +288,50 @@ end
 return found
 """
 
-_WITHDRAW = """
-local id = ARGV[1]
-local dataset = redis.call('HGET', 'ionbeam:claim:' .. id, 'dataset')
-for _, window in ipairs(redis.call('SMEMBERS', 'ionbeam:touched:' .. id)) do
-    local place = dataset .. ':' .. window
-    for _, number in ipairs(redis.call('ZRANGE', 'ionbeam:revisions:' .. place, 0, -1)) do
-        redis.call('HSET', 'ionbeam:revision:' .. place .. ':' .. number, 'intact', 0)
+_WITHDRAW = (
+    _FORGET
+    + """
+local sent = redis.call('GET', 'ionbeam:sent:' .. ARGV[1])
+if sent then redis.call('SADD', 'ionbeam:waiting:' .. cjson.decode(sent)[2], ARGV[1]) end
+forget(ARGV[1])
+"""
+)
+
+_TOUCHED_BY = """
+local function touched_by(place, first)
+    if redis.call('ZCARD', 'ionbeam:touching:' .. place) ~= #ARGV - first + 1 then return false end
+    for i = first, #ARGV do
+        if not redis.call('ZSCORE', 'ionbeam:touching:' .. place, ARGV[i]) then return false end
     end
-    redis.call('ZADD', 'ionbeam:due:' .. dataset, window:match('^[^:]+'), window)
-    redis.call('ZREM', 'ionbeam:touching:' .. place, id)
+    return true
 end
-local sent = redis.call('GET', 'ionbeam:sent:' .. id)
-if sent then redis.call('SADD', 'ionbeam:waiting:' .. cjson.decode(sent)[2], id) end
-redis.call('DEL', 'ionbeam:touched:' .. id, 'ionbeam:claim:' .. id)
 """
 
-_RECORD_REVISION = """
+_RECORD_REVISION = (
+    _TOUCHED_BY
+    + """
 local dataset, window, number, record, intact = unpack(ARGV, 1, 5)
 local place = dataset .. ':' .. window
 redis.call('HSET', 'ionbeam:revision:' .. place .. ':' .. number, 'record', record, 'intact', intact)
 redis.call('ZADD', 'ionbeam:revisions:' .. place, number, number)
 redis.call('RPUSH', 'ionbeam:feed', 'r ' .. place .. ':' .. number)
 redis.call('ZADD', 'ionbeam:built:' .. dataset, window:match('^[^:]+'), window)
-if redis.call('ZCARD', 'ionbeam:touching:' .. place) ~= #ARGV - 5 then return end
-for i = 6, #ARGV do
-    if not redis.call('ZSCORE', 'ionbeam:touching:' .. place, ARGV[i]) then return end
+if touched_by(place, 6) then
+    redis.call('ZREM', 'ionbeam:due:' .. dataset, window)
+    redis.call('ZREM', 'ionbeam:until:' .. dataset, window)
 end
-redis.call('ZREM', 'ionbeam:due:' .. dataset, window)
 """
+)
+
+_POSTPONE = (
+    _TOUCHED_BY
+    + """
+local dataset, window, later = unpack(ARGV, 1, 3)
+if touched_by(dataset .. ':' .. window, 4) then
+    redis.call('ZADD', 'ionbeam:until:' .. dataset, 'XX', later, window)
+end
+"""
+)
 
 _LATEST = """
 local dataset, found = ARGV[1], {}
@@ -276,13 +369,14 @@ if redis.call('ZRANGE', 'ionbeam:revisions:' .. place, -1, -1)[1] ~= number then
 end
 """
 
-_UNSEAL = """
+_UNSEAL = (
+    _MAKE_DUE
+    + """
 for i = 2, #ARGV do
-    if redis.call('HDEL', 'ionbeam:sealed:' .. ARGV[1], ARGV[i]) == 1 then
-        redis.call('ZADD', 'ionbeam:due:' .. ARGV[1], ARGV[i]:match('^[^:]+'), ARGV[i])
-    end
+    if redis.call('HDEL', 'ionbeam:sealed:' .. ARGV[1], ARGV[i]) == 1 then make_due(ARGV[1], ARGV[i]) end
 end
 """
+)
 
 
 class RedisLedger:
@@ -333,15 +427,39 @@ class RedisLedger:
     def record_swept(self, raw: RawPartition, at: datetime) -> None:
         self._run(_RECORD_SWEPT, raw.source, _range(raw.window), raw.ingestion, _micros(at))
 
-    def record_claim(self, claim: Claim, metadata: IngestionMetadata, touched: Sequence[Window]) -> None:
+    def record_claim(
+        self, claim: Claim, metadata: IngestionMetadata, touched: Mapping[Window, int], replaces: Sequence[str] = ()
+    ) -> None:
         text = metadata.model_dump_json()
         reading = sha256(text.encode()).hexdigest()
+        arrived_at = None if claim.arrived_at is None else _micros(claim.arrived_at)
+        hour = "" if claim.arrived_at is None else _hour(claim.arrived_at)
         record = json.dumps(
             [claim.id, claim.source, claim.dataset, _range(claim.swept), claim.arrival, claim.rows, claim.quarantined,
-             [_range(window) for window in claim.stray_windows]]
+             [_range(window) for window in claim.stray_windows], arrived_at]
         )  # fmt: skip
-        ranges = [_range(window) for window in touched]
-        self._run(_RECORD_CLAIM, claim.id, claim.dataset, claim.arrival, reading, text, record, *ranges)
+        rows = (part for window, rows in touched.items() for part in (_range(window), rows))
+        self._run(
+            _RECORD_CLAIM, claim.id, claim.source, claim.dataset, claim.arrival, metadata.version, reading, text,
+            record, hour, lateness_of(claim) // timedelta(seconds=1), len(touched), *rows, *replaces,
+        )  # fmt: skip
+
+    def lateness(self, source: str, start: datetime, end: datetime) -> list[Lateness]:
+        hours = [window.start for window in windows_between(start, end, HOUR) if window.start >= start]
+        found = self._run(_LATENESS, source, *map(_hour, hours))
+        return [
+            Lateness(hour, timedelta(seconds=late), count)
+            for hour, flat in zip(hours, found, strict=True)
+            for late, count in sorted((int(late), int(count)) for late, count in zip(flat[::2], flat[1::2], strict=True))
+        ]
+
+    def metadata_of_version(self, source: str, version: int) -> IngestionMetadata | None:
+        found = self._run(_VERSION, source, version)
+        return IngestionMetadata.model_validate_json(found) if found else None
+
+    def rows_in(self, dataset: str, window: Window) -> int | None:
+        rows = self._run(_ROWS_IN, dataset, _range(window))
+        return None if rows is None else int(rows)
 
     def claims(self, dataset: str, window: Window) -> list[Claim]:
         return [_claim(record) for record in self._run(_CLAIMS, dataset, _range(window))]
@@ -396,9 +514,17 @@ class RedisLedger:
             at = client.hget(f"ionbeam:sealed:{dataset}", _range(window))
         return _moment(int(at)) if at else None
 
-    def due(self, dataset: str) -> list[Window]:
+    def due(self, dataset: str, now: datetime | None = None) -> list[Window]:
         with self._asked() as client:
-            return [_window(text) for text in client.zrange(f"ionbeam:due:{dataset}", 0, -1)]
+            if now is None:
+                found = client.zrange(f"ionbeam:due:{dataset}", 0, -1)
+            else:
+                found = client.zrangebyscore(f"ionbeam:until:{dataset}", "-inf", _micros(now))
+        return sorted(map(_window, found))
+
+    def postpone(self, dataset: str, window: Window, seen: Sequence[Claim], until: datetime | None) -> None:
+        later = "+inf" if until is None else _micros(until)
+        self._run(_POSTPONE, dataset, _range(window), later, *{claim.id for claim in seen})
 
     def record_export(self, export: ExportRecord) -> None:
         record = {
@@ -462,6 +588,10 @@ def _moment(micros: int) -> datetime:
     return (EPOCH + timedelta(microseconds=micros)).astimezone(UTC)
 
 
+def _hour(moment: datetime) -> int:
+    return _micros(window_of(moment, HOUR).start)
+
+
 def _range(window: Window) -> str:
     return f"{_micros(window.start)}:{_micros(window.end)}"
 
@@ -472,9 +602,10 @@ def _window(text: str) -> Window:
 
 
 def _claim(record: str) -> Claim:
-    id, source, dataset, swept, arrival, rows, quarantined, strays = json.loads(record)
+    id, source, dataset, swept, arrival, rows, quarantined, strays, *noted = json.loads(record)
     stray_windows = tuple(_window(stray) for stray in strays)
-    return Claim(id, source, dataset, _window(swept), arrival, rows, quarantined, stray_windows)
+    arrived_at = _moment(noted[0]) if noted and noted[0] is not None else None
+    return Claim(id, source, dataset, _window(swept), arrival, rows, quarantined, stray_windows, arrived_at)
 
 
 def _raw(

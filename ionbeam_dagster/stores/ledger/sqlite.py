@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ionbeam_client.models import IngestionMetadata
-from ionbeam_dagster.domain.windows import EPOCH, Claim, Revision, Window
+from ionbeam_dagster.domain.windows import EPOCH, HOUR, Claim, Lateness, Revision, Window, lateness_of, window_of
 from ionbeam_dagster.stores.ledger import BuiltRevision, Change, ExportRecord, LedgerError, RawPartition
 
 _SCHEMA = """
@@ -34,14 +34,20 @@ CREATE TABLE IF NOT EXISTS unclaimed (ingestion TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS readings (hash TEXT PRIMARY KEY, metadata TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS claims (
     id TEXT PRIMARY KEY, source TEXT, dataset TEXT, start INTEGER, end INTEGER, arrival INTEGER, rows INTEGER,
-    quarantined INTEGER, strays TEXT, reading TEXT
+    quarantined INTEGER, strays TEXT, reading TEXT, arrived_at INTEGER
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS touched (
-    dataset TEXT, start INTEGER, end INTEGER, claim TEXT, PRIMARY KEY (dataset, start, end, claim)
+    dataset TEXT, start INTEGER, end INTEGER, claim TEXT, rows INTEGER, PRIMARY KEY (dataset, start, end, claim)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS touched_by_claim ON touched (claim);
 CREATE TABLE IF NOT EXISTS due (
-    dataset TEXT, start INTEGER, end INTEGER, PRIMARY KEY (dataset, start, end)
+    dataset TEXT, start INTEGER, end INTEGER, until INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (dataset, start, end)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS lateness (
+    source TEXT, hour INTEGER, late INTEGER, count INTEGER, PRIMARY KEY (source, hour, late)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS versions (
+    source TEXT, version INTEGER, reading TEXT, PRIMARY KEY (source, version)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS revisions (
     dataset TEXT, start INTEGER, end INTEGER, number INTEGER, inputs TEXT, intact INTEGER, path TEXT, built_at INTEGER,
@@ -63,7 +69,12 @@ _COLLECTED = (
     "SELECT r.ingestion, r.source, r.start, r.end, r.path, r.rows, r.signature, w.at "
     "FROM raw r LEFT JOIN swept w USING (ingestion)"
 )
-_CLAIM = "SELECT id, source, dataset, start, end, arrival, rows, quarantined, strays FROM claims"
+_ADDED = [
+    ("claims", "arrived_at", "INTEGER"), ("touched", "rows", "INTEGER"), ("due", "until", "INTEGER NOT NULL DEFAULT 0"),
+]  # fmt: skip
+"""Columns that ledgers of earlier versions lack."""
+_NEVER = 2**62
+_CLAIM = "SELECT id, source, dataset, start, end, arrival, rows, quarantined, strays, arrived_at FROM claims"
 _REVISION = "SELECT dataset, start, end, number, inputs, intact, path, built_at, facts FROM revisions"
 
 
@@ -159,34 +170,73 @@ class SqliteLedger:
         with self._writing() as db:
             db.execute("INSERT OR REPLACE INTO swept VALUES (?, ?)", (raw.ingestion, _micros(at)))
 
-    def record_claim(self, claim: Claim, metadata: IngestionMetadata, touched: Sequence[Window]) -> None:
+    def record_claim(
+        self, claim: Claim, metadata: IngestionMetadata, touched: Mapping[Window, int], replaces: Sequence[str] = ()
+    ) -> None:
         text = metadata.model_dump_json()
         reading = sha256(text.encode()).hexdigest()
         strays = json.dumps([_range(window) for window in claim.stray_windows])
+        arrived_at = None if claim.arrived_at is None else _micros(claim.arrived_at)
         with self._writing() as db:
             db.execute("INSERT OR IGNORE INTO readings VALUES (?, ?)", (reading, text))
+            db.execute("INSERT OR IGNORE INTO versions VALUES (?, ?, ?)", (claim.source, metadata.version, reading))
             known = db.execute("SELECT 1 FROM claims WHERE id = ?", (claim.id,)).fetchone()
             db.execute(
-                "INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (claim.id, claim.source, claim.dataset, *_range(claim.swept), claim.arrival, claim.rows,
-                 claim.quarantined, strays, reading),
+                 claim.quarantined, strays, reading, arrived_at),
             )  # fmt: skip
             db.execute("DELETE FROM unclaimed WHERE ingestion = ?", (claim.id,))
-            ranges = [_range(window) for window in touched]
+            ranges = [(claim.dataset, *_range(window)) for window in touched]
             db.executemany(
-                "INSERT OR IGNORE INTO touched VALUES (?, ?, ?, ?)",
-                [(claim.dataset, start, end, claim.id) for start, end in ranges],
+                "INSERT OR REPLACE INTO touched VALUES (?, ?, ?, ?, ?)",
+                [(*place, claim.id, rows) for place, rows in zip(ranges, touched.values(), strict=True)],
             )
+            for ingestion in replaces:
+                _forget_claim(db, ingestion)
+                db.execute("DELETE FROM arrivals WHERE ingestion = ?", (ingestion,))
+                db.execute("DELETE FROM sent_into WHERE ingestion = ?", (ingestion,))
             if not known:
-                db.executemany(
-                    "INSERT OR IGNORE INTO due VALUES (?, ?, ?)", [(claim.dataset, start, end) for start, end in ranges]
-                )
+                db.executemany("INSERT OR REPLACE INTO due (dataset, start, end) VALUES (?, ?, ?)", ranges)
                 db.execute("INSERT INTO feed (claim) VALUES (?)", (claim.id,))
+                if claim.arrived_at is not None:
+                    db.execute(
+                        "INSERT INTO lateness VALUES (?, ?, ?, 1) ON CONFLICT DO UPDATE SET count = count + 1",
+                        (claim.source, _micros(window_of(claim.arrived_at, HOUR).start),
+                         lateness_of(claim) // timedelta(seconds=1)),
+                    )  # fmt: skip
+
+    def lateness(self, source: str, start: datetime, end: datetime) -> list[Lateness]:
+        with self._reading() as db:
+            rows = db.execute(
+                "SELECT hour, late, count FROM lateness WHERE source = ? AND hour >= ? AND hour < ? ORDER BY 1, 2",
+                (source, _micros(start), _micros(end)),
+            ).fetchall()
+        return [Lateness(_moment(hour), timedelta(seconds=late), count) for hour, late, count in rows]
+
+    def metadata_of_version(self, source: str, version: int) -> IngestionMetadata | None:
+        with self._reading() as db:
+            row = db.execute(
+                "SELECT r.metadata FROM versions v JOIN readings r ON r.hash = v.reading "
+                "WHERE v.source = ? AND v.version = ?",
+                (source, version),
+            ).fetchone()
+        return IngestionMetadata.model_validate_json(row[0]) if row else None
+
+    def rows_in(self, dataset: str, window: Window) -> int | None:
+        with self._reading() as db:
+            rows, unknown = db.execute(
+                "SELECT COALESCE(SUM(rows), 0), COUNT(*) - COUNT(rows) FROM touched "
+                "WHERE dataset = ? AND start = ? AND end = ?",
+                (dataset, *_range(window)),
+            ).fetchone()
+        return None if unknown else int(rows)
 
     def claims(self, dataset: str, window: Window) -> list[Claim]:
         with self._reading() as db:
             rows = db.execute(
-                "SELECT c.id, c.source, c.dataset, c.start, c.end, c.arrival, c.rows, c.quarantined, c.strays "
+                "SELECT c.id, c.source, c.dataset, c.start, c.end, c.arrival, c.rows, c.quarantined, c.strays, "
+                "c.arrived_at "
                 "FROM touched t JOIN claims c ON c.id = t.claim "
                 "WHERE t.dataset = ? AND t.start = ? AND t.end = ? ORDER BY c.arrival",
                 (dataset, *_range(window)),
@@ -221,16 +271,7 @@ class SqliteLedger:
 
     def withdraw_claim(self, ingestion: str) -> None:
         with self._writing() as db:
-            db.execute(
-                "UPDATE revisions SET intact = 0 FROM touched t WHERE t.claim = ? AND revisions.dataset = t.dataset "
-                "AND revisions.start = t.start AND revisions.end = t.end",
-                (ingestion,),
-            )
-            db.execute(
-                "INSERT OR IGNORE INTO due SELECT dataset, start, end FROM touched WHERE claim = ?", (ingestion,)
-            )
-            db.execute("DELETE FROM touched WHERE claim = ?", (ingestion,))
-            db.execute("DELETE FROM claims WHERE id = ?", (ingestion,))
+            _forget_claim(db, ingestion)
             db.execute("INSERT OR IGNORE INTO unclaimed SELECT ingestion FROM sent WHERE ingestion = ?", (ingestion,))
 
     def record_revision(self, built: BuiltRevision, made_of: Sequence[Claim]) -> None:
@@ -245,8 +286,7 @@ class SqliteLedger:
             db.execute(
                 "INSERT INTO feed (dataset, start, end, revision) VALUES (?, ?, ?, ?)", (*place, revision.number)
             )
-            touching = "SELECT claim FROM touched WHERE dataset = ? AND start = ? AND end = ?"
-            if {row[0] for row in db.execute(touching, place)} == {claim.id for claim in made_of}:
+            if _touching(db, place) == {claim.id for claim in made_of}:
                 db.execute("DELETE FROM due WHERE dataset = ? AND start = ? AND end = ?", place)
 
     def latest_revision(self, dataset: str, window: Window) -> BuiltRevision | None:
@@ -296,7 +336,7 @@ class SqliteLedger:
                 place = (dataset, *_range(window))
                 gone = db.execute("DELETE FROM sealed WHERE dataset = ? AND start = ? AND end = ?", place)
                 if gone.rowcount:
-                    db.execute("INSERT OR IGNORE INTO due VALUES (?, ?, ?)", place)
+                    db.execute("INSERT OR REPLACE INTO due (dataset, start, end) VALUES (?, ?, ?)", place)
 
     def sealed(self, dataset: str, window: Window) -> datetime | None:
         with self._reading() as db:
@@ -305,10 +345,22 @@ class SqliteLedger:
             ).fetchone()
         return _moment(row[0]) if row else None
 
-    def due(self, dataset: str) -> list[Window]:
+    def due(self, dataset: str, now: datetime | None = None) -> list[Window]:
         with self._reading() as db:
-            rows = db.execute("SELECT start, end FROM due WHERE dataset = ? ORDER BY start", (dataset,)).fetchall()
+            rows = db.execute(
+                "SELECT start, end FROM due WHERE dataset = ? AND until <= ? ORDER BY start",
+                (dataset, _NEVER if now is None else _micros(now)),
+            ).fetchall()
         return [_window(*row) for row in rows]
+
+    def postpone(self, dataset: str, window: Window, seen: Sequence[Claim], until: datetime | None) -> None:
+        place = (dataset, *_range(window))
+        with self._writing() as db:
+            if _touching(db, place) == {claim.id for claim in seen}:
+                db.execute(
+                    "UPDATE due SET until = ? WHERE dataset = ? AND start = ? AND end = ?",
+                    (_NEVER if until is None else _micros(until), *place),
+                )
 
     def record_export(self, export: ExportRecord) -> None:
         with self._writing() as db:
@@ -390,6 +442,7 @@ class SqliteLedger:
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=FULL")
         db.executescript(_SCHEMA)
+        _add_columns(db)
         return db
 
 
@@ -404,6 +457,41 @@ def _what_to_do(error: sqlite3.Error) -> str:
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return "it is damaged: move it away, and it is made again from the stores"
     return "nothing was changed; try again"
+
+
+def _add_columns(db: sqlite3.Connection) -> None:
+    """Bring a ledger of an earlier version up to this one."""
+    for table, column, kind in _ADDED:
+        if not _has_column(db, table, column):
+            db.execute("BEGIN IMMEDIATE")
+            if not _has_column(db, table, column):  # another process may have been quicker
+                db.execute(f"ALTER TABLE {table} ADD COLUMN {column} {kind}")
+            db.execute("COMMIT")
+    db.execute("CREATE INDEX IF NOT EXISTS due_by_time ON due (dataset, until)")
+
+
+def _has_column(db: sqlite3.Connection, table: str, column: str) -> bool:
+    return column in {row[1] for row in db.execute(f"PRAGMA table_info({table})")}
+
+
+def _touching(db: sqlite3.Connection, place: tuple[str, int, int]) -> set[str]:
+    found = db.execute("SELECT claim FROM touched WHERE dataset = ? AND start = ? AND end = ?", place)
+    return {row[0] for row in found}
+
+
+def _forget_claim(db: sqlite3.Connection, ingestion: str) -> None:
+    """Remove a claim; the windows that it touched are due, and their revisions not intact."""
+    db.execute(
+        "UPDATE revisions SET intact = 0 FROM touched t WHERE t.claim = ? AND revisions.dataset = t.dataset "
+        "AND revisions.start = t.start AND revisions.end = t.end",
+        (ingestion,),
+    )
+    db.execute(
+        "INSERT OR REPLACE INTO due (dataset, start, end) SELECT dataset, start, end FROM touched WHERE claim = ?",
+        (ingestion,),
+    )
+    db.execute("DELETE FROM touched WHERE claim = ?", (ingestion,))
+    db.execute("DELETE FROM claims WHERE id = ?", (ingestion,))
 
 
 def _micros(moment: datetime) -> int:
@@ -429,7 +517,8 @@ def _raw(row: tuple[Any, ...]) -> RawPartition:
 
 def _claim(row: tuple[Any, ...]) -> Claim:
     strays = tuple(_window(*ends) for ends in json.loads(row[8]))
-    return Claim(row[0], row[1], row[2], _window(row[3], row[4]), row[5], row[6], row[7], strays)
+    arrived_at = None if row[9] is None else _moment(row[9])
+    return Claim(row[0], row[1], row[2], _window(row[3], row[4]), row[5], row[6], row[7], strays, arrived_at)
 
 
 def _built(row: tuple[Any, ...]) -> BuiltRevision:
