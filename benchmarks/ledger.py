@@ -42,7 +42,7 @@ def event(ledger: Ledger, number: int) -> None:
     window, id = window_of(swept.start, HOUR), f"ingestion-{number:08d}"
     arrival = ledger.arrival_of(id)
     ledger.record_raw(RawPartition(id, "crowd", swept, Path(f"raw/{id}.parquet"), 1000))
-    ledger.record_claim(Claim(id, "crowd", "crowd", swept, arrival, 1000), METADATA, [window])
+    ledger.record_claim(Claim(id, "crowd", "crowd", swept, arrival, 1000), METADATA, {window: 1000})
     assert ledger.claims("crowd", window)[-1].id == id
     ledger.latest_revision("crowd", window)
 
@@ -69,10 +69,12 @@ def sqlite(claims: int, folder: Path) -> list[float]:
         )
         db.execute("INSERT INTO readings VALUES ('h', ?)", (METADATA.model_dump_json(),))
         db.executemany(
-            "INSERT INTO claims VALUES (?, 'crowd', 'crowd', ?, ?, ?, 1000, 0, '[]', 'h')",
+            "INSERT INTO claims VALUES (?, 'crowd', 'crowd', ?, ?, ?, 1000, 0, '[]', 'h', NULL)",
             [(id, s, e, arrival) for arrival, id, s, e, *_ in rows],
         )
-        db.executemany("INSERT INTO touched VALUES ('crowd', ?, ?, ?)", [(ws, we, id) for _, id, _, _, ws, we in rows])
+        db.executemany(
+            "INSERT INTO touched VALUES ('crowd', ?, ?, ?, 1000)", [(ws, we, id) for _, id, _, _, ws, we in rows]
+        )
     return timed(ledger, claims)
 
 

@@ -439,7 +439,7 @@ def _policy(feeders: list[SourceSettings]) -> Policy:
 
 
 def _policy_faults(dataset: str, policy: Policy) -> list[str]:
-    """What of a policy could never come true: a window sealed before it is built, corrections that wait past its end."""
+    """What of a policy cannot come true: a window that is sealed before it is built, or while it is debounced."""
     if policy.revise_for is None:
         return []
     waits = {

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,12 +24,21 @@ from ionbeam_client.models import DatasetMetadata, IngestionMetadata
 from ionbeam_dagster import __version__
 from ionbeam_dagster.bus.settings import BusSettings, Feed, SourceRange
 from ionbeam_dagster.config import DatasetSettings, IonbeamConfig, SourceSettings
-from ionbeam_dagster.domain.canonical import CanonicalError, canonical_schema, canonicalise, point_key
+from ionbeam_dagster.domain.canonical import (
+    CanonicalError,
+    canonical_schema,
+    canonicalise,
+    point_key,
+    schema_difference,
+)
 from ionbeam_dagster.domain.cf import check_metadata
 from ionbeam_dagster.domain.windows import (
+    HOUR,
+    WEEK,
     Build,
     Claim,
     Decision,
+    Policy,
     Revision,
     Sealed,
     Unchanged,
@@ -38,6 +47,7 @@ from ionbeam_dagster.domain.windows import (
     build_regardless,
     coverage,
     decide,
+    usual_lateness,
     window_of,
     windows_between,
 )
@@ -68,6 +78,8 @@ class Platform:
     def __init__(self, config: IonbeamConfig) -> None:
         self.config = config
         self._sound: dict[str, IngestionMetadata] = {}
+        self._versions: dict[tuple[str, int], IngestionMetadata] = {}
+        self._lateness: dict[str, tuple[datetime, timedelta]] = {}
         self.ledger = self._ledger()
         self.series = self._series()
         self.datasets = DatasetStore(config.sections.dataset_aggregator.data_path)
@@ -91,14 +103,40 @@ class Platform:
             influx.influxdb_org,
             influx.influxdb_bucket,
             influx.influxdb_token.get_secret_value(),
+            revise_for=self._longest_revising(),
             quarantine=self._keep_refused,
         )
+
+    def _longest_revising(self) -> timedelta | None:
+        revised = [dataset.policy.revise_for for dataset in self.config.datasets.values()]
+        return None if None in revised else max((one for one in revised if one is not None), default=None)
 
     def _keep_refused(self, dataset: str, ingestion: str, rows: pl.DataFrame) -> None:
         """Rows that the time-series server would not take stand beside those that ingestion could not use."""
         place = self.config.sections.state_path / "quarantine" / dataset / f"refused_{ingestion}.parquet"
         with published(place) as draft:
             rows.write_parquet(draft)
+
+    def now(self) -> datetime:
+        """The clock by which windows are open, settled and sealed."""
+        return datetime.now(UTC)
+
+    def policy(self, dataset: str, now: datetime) -> Policy:
+        """The policy of a dataset; where its lateness is measured, that of the week before the current hour.
+
+        It changes once an hour, and is the same whoever asks.
+        """
+        policy = self.dataset(dataset).policy
+        if not policy.lateness_measured:
+            return policy
+        return replace(policy, lateness=max(self._usual_lateness(source, now) for source in policy.sources))
+
+    def _usual_lateness(self, source: str, now: datetime) -> timedelta:
+        hour = window_of(now, HOUR).start
+        known = self._lateness.get(source)
+        if known is None or known[0] != hour:
+            known = self._lateness[source] = hour, usual_lateness(self.ledger.lateness(source, hour - WEEK, hour))
+        return known[1]
 
     @cached_property
     def sources(self) -> dict[str, Source]:
@@ -167,12 +205,29 @@ class Platform:
     def metadata(self, source: str) -> IngestionMetadata:
         """How a source's columns are to be read. Raises PipelineError where a name or unit in it is wrong."""
         found = self.sources[source].metadata
+        if (version := self.source(source).config.version) is not None:
+            found = found.model_copy(update={"version": version})
         if self._sound.get(source) != found:
             errors = [str(problem) for problem in check_metadata(found) if problem.severity == "error"]
             if errors:
                 raise PipelineError(f"{source} cannot be collected: {'; '.join(errors)}")
+            self.check_schema(source, found)
             self._sound[source] = found
         return found
+
+    def check_schema(self, source: str, metadata: IngestionMetadata) -> None:
+        """Refuse, with a PipelineError, other columns than those that came first under the same version."""
+        key = source, metadata.version
+        first = self._versions.get(key) or self.ledger.metadata_of_version(*key)
+        if first is None:
+            return
+        self._versions[key] = first
+        if difference := schema_difference(first, metadata):
+            raise PipelineError(
+                f"{source}: its columns changed, but its version is still {metadata.version}: {'; '.join(difference)}; "
+                f"let them be as they were, or raise the version to {metadata.version + 1} (of a source that the "
+                f"platform collects: sources.{source}.version), which keeps both readable"
+            )
 
     def source(self, name: str) -> SourceSettings:
         if name not in self.config.sources:
@@ -329,10 +384,13 @@ def _ingest_sent(platform: Platform, source: str, window: Window) -> Ingested:
 def _ingest_raw(platform: Platform, raw: RawPartition, quarantine_path: Path) -> Ingested:
     file = _open_raw(platform, raw)
     source = raw.source
+    platform.check_schema(source, file.metadata)
     settings = platform.dataset(platform.source(source).dataset)
     schema = canonical_schema([file.metadata])
+    known = platform.ledger.claims_of([raw.ingestion])
+    arrived_at = known[0].arrived_at if known else platform.now()
     arrival = platform.ledger.arrival_of(raw.ingestion)
-    seen = _Seen(file, settings)
+    seen = _Rows(file, settings)
     try:
         with published(quarantine_path) as draft, _Quarantine(draft) as quarantine:
             frames = seen.canonical_frames(quarantine)
@@ -341,37 +399,82 @@ def _ingest_raw(platform: Platform, raw: RawPartition, quarantine_path: Path) ->
         raise PipelineError(f"{raw.path}: {error}") from error
     if not quarantine.rows:
         quarantine_path.unlink(missing_ok=True)
+    replaced = [claim.id for claim in _replaced(platform, raw, file)]
+    for ingestion in replaced:
+        platform.series.withdraw(settings.name, ingestion)
     strays = tuple(sorted(seen.strays))
-    claim = Claim(raw.ingestion, source, settings.name, file.swept, arrival, rows, quarantine.rows, strays)
-    touched = {*windows_between(file.swept.start, file.swept.end, settings.span), *strays}
-    platform.ledger.record_claim(claim, file.metadata, sorted(touched))
+    claim = Claim(raw.ingestion, source, settings.name, file.swept, arrival, rows, quarantine.rows, strays, arrived_at)
+    swept = dict.fromkeys(windows_between(file.swept.start, file.swept.end, settings.span), 0)
+    platform.ledger.record_claim(claim, file.metadata, swept | seen.rows, replaced)
     return Ingested(claim, file.metadata, quarantine_path if quarantine.rows else None, dict(quarantine.reasons))
+
+
+def _replaced(platform: Platform, raw: RawPartition, file: RawFile) -> list[Claim]:
+    """The claims that an ingestion takes the place of: what its source gave before for ranges that lie in this one.
+
+    What the platform itself collects, it collects whole: a point that is there no more was taken back. What clients
+    send adds to what they sent before.
+    """
+    if platform.source(raw.source).kind == "external":
+        return []
+    dataset = platform.dataset(platform.source(raw.source).dataset)
+    first = window_of(file.swept.start, dataset.span).start
+    found = platform.ledger.claims_between(dataset.name, first, file.swept.end)
+    return [
+        claim
+        for claim in found
+        if claim.source == raw.source and claim.id != raw.ingestion and file.swept.covers(claim.swept)
+    ]
 
 
 def assess(platform: Platform, dataset: str, window: Window, now: datetime) -> Decision:
     """What `decide` says of a dataset window, on what the ledger knows of it."""
+    return _looked_at(platform, dataset, window, now).decision
+
+
+def assess_due(platform: Platform, dataset: str, window: Window, now: datetime) -> Decision:
+    """The same of a window that the ledger calls due; where the answer is not to build it, the ledger is told for how
+    long it holds, so that nobody asks again before it can be another one."""
+    seen = _looked_at(platform, dataset, window, now)
+    if not isinstance(seen.decision, Build):
+        until = seen.decision.until if isinstance(seen.decision, Wait) else None
+        platform.ledger.postpone(dataset, window, seen.claims, until)
+    return seen.decision
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What the ledger knew of a dataset window, and what follows from it."""
+
+    decision: Decision
+    claims: list[Claim]
+    latest: BuiltRevision | None
+    policy: Policy
+
+
+def _looked_at(platform: Platform, dataset: str, window: Window, now: datetime) -> _Seen:
+    policy = platform.policy(dataset, now)
     claims = platform.ledger.claims(dataset, window)
     latest = platform.ledger.latest_revision(dataset, window)
-    return decide(window, claims, _as_found(latest), now, platform.dataset(dataset).policy)
+    return _Seen(decide(window, claims, _as_found(platform, latest), now, policy), claims, latest, policy)
 
 
 def build(platform: Platform, dataset: str, window: Window, now: datetime, insist: bool = False) -> Built:
     """Write the next revision of a dataset window, if `decide` says so.
 
-    With `insist`, as a person asks for it, a window that might wait is built from what there is. Raises PipelineError
-    when a person asks for a window of which nothing was collected.
+    With `insist`, as a person asks for it, a window that might wait is built from what there is; one that is sealed is
+    not. Raises PipelineError when a person asks for a window of which nothing was collected.
     """
-    policy = platform.dataset(dataset).policy
-    claims = platform.ledger.claims(dataset, window)
-    latest = platform.ledger.latest_revision(dataset, window)
-    decision = decide(window, claims, _as_found(latest), now, policy)
+    seen = _looked_at(platform, dataset, window, now)
+    decision = seen.decision
     if isinstance(decision, Wait) and insist:
-        if not claims:
-            raise PipelineError(f"{dataset} {window}: {decision.reason}; materialise {_raw_keys(policy.sources)} first")
-        decision = build_regardless(window, claims, _as_found(latest), policy)
+        if not seen.claims:
+            first = _raw_keys(seen.policy.sources)
+            raise PipelineError(f"{dataset} {window}: {decision.reason}; materialise {first} first")
+        decision = build_regardless(window, seen.claims, _as_found(platform, seen.latest), seen.policy)
     if isinstance(decision, Build):
-        return _write_revision(platform, window, decision, claims, now, dataset)
-    return Built(dataset, window, decision, latest, built=False)
+        return _write_revision(platform, window, decision, seen.claims, now, dataset)
+    return Built(dataset, window, decision, seen.latest, built=False)
 
 
 def export(platform: Platform, dataset: str, format: str, window: Window) -> Exported:
@@ -409,13 +512,17 @@ def _open_raw(platform: Platform, raw: RawPartition) -> RawFile:
         ) from error
 
 
-class _Seen:
-    """The rows of a raw file on their way into the store, and the windows outside its range into which some fell."""
+class _Rows:
+    """The rows of a raw file on their way into the store.
+
+    `rows` counts them by dataset window; `strays` are the windows into which rows outside the file's range fell.
+    """
 
     def __init__(self, file: RawFile, dataset: DatasetSettings) -> None:
         self._file = file
         self._span = dataset.span
         self.strays: set[Window] = set()
+        self.rows: Counter[Window] = Counter()
 
     def canonical_frames(self, quarantine: _Quarantine) -> Iterator[pl.DataFrame]:
         offset = 0
@@ -424,15 +531,20 @@ class _Seen:
             if canonical.rejected.height:
                 quarantine.add(canonical.rejected.with_columns(pl.col("row") + offset))
             offset += batch.num_rows
-            self._note_strays(canonical.rows)
+            self._count(canonical.rows)
             if canonical.rows.height:
                 yield canonical.rows
 
-    def _note_strays(self, rows: pl.DataFrame) -> None:
+    def _count(self, rows: pl.DataFrame) -> None:
         swept, time = self._file.swept, pl.col("datetime")
-        outside = rows.filter((time < swept.start) | (time >= swept.end))
-        hours = outside.select(time.dt.truncate("1m").unique()).to_series()
-        self.strays |= {window_of(moment, self._span) for moment in hours}
+        outside = (time < swept.start) | (time >= swept.end)
+        every = "1w" if self._span == WEEK else f"{self._span // timedelta(minutes=1)}m"  # weeks begin on Monday
+        counted = rows.group_by(time.dt.truncate(every), outside.alias("outside")).len()
+        for start, is_outside, count in counted.iter_rows():
+            window = Window(start, start + self._span)
+            self.rows[window] += count
+            if is_outside:
+                self.strays.add(window)
 
 
 class _Quarantine:
@@ -473,11 +585,18 @@ def _written_to(place: Path) -> Iterator[None]:
         ) from error
 
 
-def _as_found(latest: BuiltRevision | None) -> Revision | None:
-    """The latest revision; not intact when its file is gone."""
+def _as_found(platform: Platform, latest: BuiltRevision | None) -> Revision | None:
+    """The latest revision, with what it was made of; not intact when its file is gone."""
     if latest is None:
         return None
-    return latest.revision if latest.path.exists() else replace(latest.revision, intact=False)
+    revision = latest.revision
+    made_of = latest.facts.get("made_of")
+    return replace(
+        revision,
+        intact=revision.intact and latest.path.exists(),
+        made_of=None if made_of is None else frozenset(made_of),
+        sealed_at=platform.ledger.sealed(revision.dataset, revision.window),
+    )
 
 
 def _write_revision(
@@ -499,6 +618,7 @@ def _write_revision(
     with _written_to(platform.datasets.path(dataset, window, decision.number)):
         written = platform.datasets.write(dataset, window, decision.number, schema, batches, provenance)
     revision = Revision(dataset, window, decision.number, decision.inputs)
+    arrived = platform.ledger.rows_in(dataset, window)
     facts = {
         "rows": written.rows,
         "stations": written.stations,
@@ -506,20 +626,14 @@ def _write_revision(
         "coverage": provenance["coverage"],
         "gaps": provenance["gaps"],
         "complete": not decision.missing,
-        "duplicates": _duplicates(claims, window, written.rows),
+        "duplicates": None if arrived is None else max(0, arrived - written.rows),
         "ingestions": len(claims),
+        "made_of": provenance["ingestions"],
+        "software": provenance["software"],
     }
     built = BuiltRevision(revision, written.path, now, facts)
     platform.ledger.record_revision(built, claims)
     return Built(dataset, window, decision, built, built=True)
-
-
-def _duplicates(claims: list[Claim], window: Window, rows: int) -> int | None:
-    """How many rows arrived again; None where an ingestion reached beyond the window, so that it cannot be told."""
-    inside = all(claim.swept.start >= window.start and claim.swept.end <= window.end for claim in claims)
-    if not inside or any(claim.stray_windows for claim in claims):
-        return None
-    return sum(claim.rows for claim in claims) - rows
 
 
 def _raw_keys(sources: tuple[str, ...]) -> str:

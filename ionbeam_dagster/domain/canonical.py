@@ -81,6 +81,20 @@ def canonical_schema(metadata: Sequence[IngestionMetadata]) -> pa.Schema:
     return pa.schema(fields)
 
 
+def schema_difference(before: IngestionMetadata, after: IngestionMetadata) -> list[str]:
+    """What differs between the canonical columns of two ingestion metadata, a phrase for each column."""
+    old, new = canonical_schema([before]), canonical_schema([after])
+    gone = [f"{name} is no longer there" for name in old.names if name not in new.names]
+    added = [f"{name} is new" for name in new.names if name not in old.names]
+    both = [name for name in old.names if name in new.names]
+    changed = [
+        f"{name} is {new.field(name).type}, and was {old.field(name).type}"
+        for name in both
+        if new.field(name).type != old.field(name).type
+    ]
+    return gone + added + changed
+
+
 def point_key(schema: pa.Schema) -> list[str]:
     """The columns that, with ``datetime``, tell one point from another: ``station_id`` where the dataset has one, else
     every metadata column and the position."""

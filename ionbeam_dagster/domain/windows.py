@@ -54,6 +54,9 @@ class Window:
     def overlaps(self, other: Window) -> bool:
         return self.start < other.end and other.start < self.end
 
+    def covers(self, other: Window) -> bool:
+        return self.start <= other.start and other.end <= self.end
+
     def __str__(self) -> str:
         return f"{self.start:%Y-%m-%d %H:%M}-{self.end:%H:%M}" if self.span < DAY else f"{self.start:%Y-%m-%d %H:%M}"
 
@@ -149,7 +152,7 @@ class Claim:
 class Revision:
     """What a built window was made of: the ids of its claims (None: not noted) and their hash.
 
-    `intact` is False once a part of it was lost or withdrawn.
+    `intact` is False once a part of it was lost or withdrawn. `sealed_at` is when a person closed the window.
     """
 
     dataset: str
@@ -158,6 +161,7 @@ class Revision:
     inputs: str
     intact: bool = True
     made_of: frozenset[str] | None = None
+    sealed_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,11 +298,8 @@ def decide(
         return Wait("nothing has been collected for this window yet")
     if now < window.end:
         return Wait(f"the window is open until {_told(window.end)}", until=window.end)
-    if revision and policy.revise_for is not None and now >= window.end + policy.revise_for:
-        sealed_at = window.end + policy.revise_for
-        news = _news(claims, revision)
-        if not any(claim.arrived_at is not None and claim.arrived_at < sealed_at for claim in news):
-            return Sealed(revision, _describe_late(sealed_at, news), tuple(news))
+    if revision and (sealed := _sealed(window, claims, revision, now, policy)):
+        return sealed
     settled, why = _settles(window, policy)
     if now < settled:
         return Wait(f"{why} until {_told(settled)}", until=settled)
@@ -328,6 +329,20 @@ def _next_number(revision: Revision | None, inputs: str) -> int:
     return revision.number if revision.inputs == inputs else revision.number + 1
 
 
+def _sealed(
+    window: Window, claims: Sequence[Claim], revision: Revision, now: datetime, policy: Policy
+) -> Sealed | None:
+    news = _news(claims, revision)
+    if revision.sealed_at is not None:
+        return Sealed(revision, f"sealed by a person on {_told(revision.sealed_at)}{_left_out(news)}", tuple(news))
+    if policy.revise_for is None or now < window.end + policy.revise_for:
+        return None
+    sealed_at = window.end + policy.revise_for
+    if any(claim.arrived_at is not None and claim.arrived_at < sealed_at for claim in news):
+        return None
+    return Sealed(revision, f"sealed since {_told(sealed_at)}{_left_out(news)}", tuple(news))
+
+
 def _settles(window: Window, policy: Policy) -> tuple[datetime, str]:
     """When the data of a window are at rest, and what the wait for that is called."""
     if policy.lateness <= policy.subject_to_change:
@@ -345,9 +360,7 @@ def _news(claims: Sequence[Claim], revision: Revision | None) -> list[Claim]:
     return [claim for claim in claims if claim.id not in revision.made_of]
 
 
-def _quiet_from(
-    claims: Sequence[Claim], revision: Revision | None, settled: datetime, policy: Policy
-) -> datetime:
+def _quiet_from(claims: Sequence[Claim], revision: Revision | None, settled: datetime, policy: Policy) -> datetime:
     """From when on a window is not kept waiting for more to arrive: a debounce after the last of what is new, but at
     most MOST_DEBOUNCES of them after the first, or after the window settled."""
     arrived = [claim.arrived_at for claim in _news(claims, revision) if claim.arrived_at is not None]
@@ -368,10 +381,10 @@ def _told(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M}" if not moment.second else f"{moment:%Y-%m-%d %H:%M:%S}"
 
 
-def _describe_late(sealed_at: datetime, late: Sequence[Claim]) -> str:
+def _left_out(late: Sequence[Claim]) -> str:
     rows = sum(claim.rows for claim in late)
     count = f"{len(late)} ingestion{'s' * (len(late) != 1)} with {rows} rows" if late else "what"
-    return f"sealed since {_told(sealed_at)}; {count} arrived later: kept, not built"
+    return f"; {count} arrived later: kept, not built"
 
 
 def _describe(lacking: dict[str, list[Window]], window: Window) -> str:

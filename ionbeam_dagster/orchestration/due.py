@@ -26,7 +26,7 @@ from ionbeam_dagster.domain.windows import (
 )
 from ionbeam_dagster.orchestration.internals import keys_of, subset_of
 from ionbeam_dagster.orchestration.resources import PlatformResource, WatchedPlatform
-from ionbeam_dagster.pipeline import Platform, assess, waiting_raws
+from ionbeam_dagster.pipeline import Platform, assess_due, waiting_raws
 from ionbeam_dagster.stores.ledger import RawPartition
 
 TRIES = 2
@@ -149,6 +149,7 @@ class ToBuild(Due):
     def __init__(self, ionbeam: PlatformResource | WatchedPlatform, dataset: str, span: timedelta) -> None:
         super().__init__(ionbeam, span)
         self._dataset = dataset
+        self._looked = False
 
     @property
     def name(self) -> str:
@@ -159,10 +160,16 @@ class ToBuild(Due):
         return "What arrived for the window can, and should, be built now"
 
     def candidates(self, context: dg.AutomationContext[dg.AssetKey], platform: Platform) -> Iterable[Window]:
-        return platform.ledger.due(self._dataset)
+        """The windows that are due and whose answer can be another one than when it was asked for last.
+
+        The first time all that are due: the policy may be another one than when they were postponed.
+        """
+        now = context.evaluation_time if self._looked else None
+        self._looked = True
+        return platform.ledger.due(self._dataset, now)
 
     def token(self, platform: Platform, window: Window, now: datetime) -> str | None:
-        decision = assess(platform, self._dataset, window, now)
+        decision = assess_due(platform, self._dataset, window, now)
         return decision.inputs if isinstance(decision, Build) else None
 
 

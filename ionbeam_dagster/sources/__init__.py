@@ -91,6 +91,7 @@ class SourceConfig(BaseModel):
     allow_incomplete: Patience = timedelta(days=1)
     debounce: NoLess | None = None
     revise_for: NoLess | None = None
+    version: int | None = Field(default=None, ge=1, description="of the columns; raise it when they change")
     exports: tuple[str, ...] | None = None
     use_cache: bool = Field(default=False, description="use what an earlier run downloaded, where a source keeps it")
 

@@ -330,7 +330,7 @@ def test_last_trigger(size, interval, lag, at, now, triggered):
 def test_a_long_backlog_is_asked_for_in_portions_newest_first(automated):
     hours = [Window(START + n * HOUR, START + (n + 1) * HOUR) for n in range(MOST_A_TICK + 3)]
     claim = Claim("many", "told", "told", window("00:00"), automated.platform.ledger.arrival_of("many"), 1)
-    automated.platform.ledger.record_claim(claim, automated.platform.sources["told"].metadata, hours)
+    automated.platform.ledger.record_claim(claim, automated.platform.sources["told"].metadata, dict.fromkeys(hours, 1))
     first = automated.tick("12:00", days_later=30)["told/dataset"]
     assert first == [hour.key for hour in hours[3:]]
     assert automated.tick("12:01", days_later=30)["told/dataset"] == [hour.key for hour in hours[:3]]

@@ -96,5 +96,5 @@ def put_point(platform, time: str, ingestion: str, latitude: float) -> None:
         schema_overrides={"datetime": pl.Datetime("us", "UTC")},
     )
     platform.series.write("told", ingestion, arrival, [point], ["station_id"])
-    claim = Claim(ingestion, "told", "told", swept, arrival, 1)
-    platform.ledger.record_claim(claim, platform.sources["told"].metadata, [window(time, HOUR)])
+    claim = Claim(ingestion, "nobody", "told", swept, arrival, 1)
+    platform.ledger.record_claim(claim, platform.sources["told"].metadata, {window(time, HOUR): 1})

@@ -50,7 +50,7 @@ def metadata(unit: str = "degC") -> IngestionMetadata:
 
 def claimed(ledger: Ledger, id: str, swept: Window, *touched: Window, unit: str = "degC") -> Claim:
     claim = Claim(id, "crowd", "crowd", swept, ledger.arrival_of(id), rows=7, stray_windows=touched)
-    ledger.record_claim(claim, metadata(unit), [swept, *touched])
+    ledger.record_claim(claim, metadata(unit), dict.fromkeys([swept, *touched], 7))
     return claim
 
 
@@ -151,7 +151,7 @@ def test_records_hold_whatever_text_and_times_there_are(ledger):
     """Before 1970 and far ahead, colons and quotes in ids, no rows at all: as they were written."""
     window = Window(datetime(1931, 5, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
     claim = Claim("a:b '\"{}\n\u00e9\u4e2d", "crowd", "crowd", window, ledger.arrival_of("odd"), 0, 3, (WINDOW, NEXT))
-    ledger.record_claim(claim, metadata(), [window, WINDOW])
+    ledger.record_claim(claim, metadata(), {window: 0, WINDOW: 0})
     facts = {"share": 0.1 + 0.2, "none": None, "empty": [], "nested": {"deep": [1, 1.5, "\u00e9"]}, "big": 2**60}
     moment = datetime(2026, 6, 21, 12, 0, 0, 123457, tzinfo=UTC)
     revision = BuiltRevision(Revision("crowd", window, 12, "i:1"), Path("a b/c:d.parquet"), moment, facts)

@@ -3,7 +3,6 @@
 Belongs here: `dataset_definitions`. Does not belong here: whether a window is to be built (domain/windows.py).
 """
 
-from datetime import UTC, datetime
 from time import perf_counter
 
 import dagster as dg
@@ -75,7 +74,7 @@ def _dataset(
 
         def work(window: Window) -> Done:
             begun = perf_counter()
-            built = build(ionbeam.platform, dataset.name, window, datetime.now(UTC), insist)
+            built = build(ionbeam.platform, dataset.name, window, ionbeam.platform.now(), insist)
             if built.revision is None:
                 raise PipelineError(f"{dataset.name} {window}: {describe(built.decision)[1]}")
             results = checks.of_dataset(built.revision, ionbeam.platform.ledger.claims(dataset.name, window))

@@ -3,7 +3,6 @@
 Belongs here: `source_definitions`. Does not belong here: the sources themselves (ionbeam_dagster.sources).
 """
 
-from datetime import UTC, datetime
 from time import perf_counter
 
 import dagster as dg
@@ -79,7 +78,7 @@ def _raw(
     def raw(context: dg.AssetExecutionContext, ionbeam: PlatformResource) -> Events:
         def work(window: Window) -> Done:
             begun = perf_counter()
-            collected = collect(ionbeam.platform, source.name, window, datetime.now(UTC))
+            collected = collect(ionbeam.platform, source.name, window, ionbeam.platform.now())
             return Done(metadata.of_raw(collected, perf_counter() - begun))
 
         yield from window_by_window(context, ionbeam, source.window_size, work, TRIES if by_itself else 1)

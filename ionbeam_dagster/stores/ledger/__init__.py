@@ -111,8 +111,9 @@ class Ledger(Protocol):
     def record_claim(
         self, claim: Claim, metadata: IngestionMetadata, touched: Mapping[Window, int], replaces: Sequence[str] = ()
     ) -> None:
-        """Remember a claim, and how many of its rows lie in each dataset window that it touches (swept in part, or given
-        late rows).
+        """Remember a claim, and how many of its rows lie in each dataset window that it touches.
+
+        It touches those that it swept in part, and those that it gave late rows.
 
         The claims `replaces` are forgotten along with it, for good: what was sent is waiting no more, and an ingestion
         that should come back gets a new place in the order of arrival. A claim that is new is also measured for its

@@ -450,7 +450,9 @@ class RedisLedger:
         return [
             Lateness(hour, timedelta(seconds=late), count)
             for hour, flat in zip(hours, found, strict=True)
-            for late, count in sorted((int(late), int(count)) for late, count in zip(flat[::2], flat[1::2], strict=True))
+            for late, count in sorted(
+                (int(late), int(count)) for late, count in zip(flat[::2], flat[1::2], strict=True)
+            )
         ]
 
     def metadata_of_version(self, source: str, version: int) -> IngestionMetadata | None:
