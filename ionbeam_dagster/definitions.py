@@ -18,6 +18,7 @@ from ionbeam_dagster.orchestration.assets.dataset import dataset_definitions  # 
 from ionbeam_dagster.orchestration.assets.source import source_definitions  # noqa: E402
 from ionbeam_dagster.orchestration.automation import Ionbeam, automation_sensor  # noqa: E402
 from ionbeam_dagster.orchestration.resources import PlatformResource  # noqa: E402
+from ionbeam_dagster.orchestration.sealing import seal_job  # noqa: E402
 from ionbeam_dagster.orchestration.sensors.bridge import bus_sensors  # noqa: E402
 
 
@@ -29,6 +30,7 @@ def platform_definitions(ionbeam: Ionbeam) -> dg.Definitions:
     ]
     datasets = [dataset_definitions(ionbeam, dataset) for dataset in config.datasets.values()]
     platform = dg.Definitions(
+        jobs=[seal_job()],
         resources={"ionbeam": ionbeam},
         sensors=[automation_sensor(config.automation), *bus_sensors(ionbeam)],
         executor=dg.in_process_executor,  # parallelism comes from runs: a step's own process costs seconds

@@ -8,7 +8,7 @@ source, a store or a format works.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -187,6 +187,13 @@ class Platform:
             subject_to_change_window=settings.policy.subject_to_change,
         )
 
+    def feed(self, source: str, use_cache: bool) -> Source:
+        """The source to fetch from, told to use its cache where it would not by its configuration."""
+        configured = self.sources[source]
+        if configured.config.use_cache or not use_cache:
+            return configured
+        return type(configured)(source, configured.config.model_copy(update={"use_cache": True}))
+
     def raws(self, source: str) -> RawStore:
         return RawStore(self.source(source).config.data_path)
 
@@ -299,17 +306,18 @@ class Exported:
     report: ExportReport
 
 
-def collect(platform: Platform, source: str, window: Window, now: datetime) -> Collected:
+def collect(platform: Platform, source: str, window: Window, now: datetime, use_cache: bool = False) -> Collected:
     """Fetch a window from a source into its raw partition.
 
-    Raises SourceError when the source failed, PipelineError for a window that has not begun. A raw partition that was
-    lost and comes back as it was makes its dataset windows due again: what they were made of is proved anew.
+    `use_cache` lets the source use what it downloaded before, where it keeps that. Raises SourceError when the source
+    failed, PipelineError for a window that has not begun. A raw partition that was lost and comes back as it was makes
+    its dataset windows due again: what they were made of is proved anew. One that retention swept was not lost.
     """
     if window.start >= now:
         raise PipelineError(f"{source} {window}: has not begun yet")
-    feed, raws, ledger = platform.sources[source], platform.raws(source), platform.ledger
+    feed, raws, ledger = platform.feed(source, use_cache), platform.raws(source), platform.ledger
     before = ledger.raw(source, window)
-    lost = before is not None and not before.path.exists()
+    lost = before is not None and before.swept is None and not before.path.exists()
     signature = feed.signature(window)
     swept = Window(window.start, min(window.end, now))
     path = raws.path(source, window)
@@ -323,9 +331,12 @@ def collect(platform: Platform, source: str, window: Window, now: datetime) -> C
 
 
 def needs_collecting(platform: Platform, source: str, window: Window) -> bool:
-    """Whether a window was never collected, lost its raw partition, or would come out differently now."""
+    """Whether a window was never collected, lost its raw partition, or would come out differently now.
+
+    A raw partition that retention swept is not lost: all that is made of it is there.
+    """
     known = platform.ledger.raw(source, window)
-    if known is None or not known.path.exists():
+    if known is None or (known.swept is None and not known.path.exists()):
         return True
     return known.signature != platform.sources[source].signature(window)
 
@@ -342,7 +353,7 @@ def ingest(platform: Platform, source: str, window: Window) -> Ingested:
     raw = platform.ledger.raw(source, window)
     if raw is None:
         raise PipelineError(f"{source} {window}: nothing was collected; materialise {source}/raw first")
-    return _ingest_raw(platform, raw, platform.quarantine_path(source, window))
+    return _ingest_raw(platform, raw)
 
 
 def waiting_raws(platform: Platform, source: str, window: Window) -> list[RawPartition]:
@@ -359,9 +370,8 @@ def _ingest_sent(platform: Platform, source: str, window: Window) -> Ingested:
         raise PipelineError(f"{source} {window}: no client sent anything; materialise {source}/request to ask for it")
     done, failed = [], []
     for raw in waiting_raws(platform, source, window):
-        place = platform.quarantine_path(source, window).with_stem(f"{source}_{raw.window.label}_{raw.ingestion}")
         try:
-            done.append(_ingest_raw(platform, raw, place))
+            done.append(_ingest_raw(platform, raw))
         except PipelineError as error:  # those that were sent after it do not wait for it
             failed.append(str(error))
     if failed:
@@ -381,8 +391,11 @@ def _ingest_sent(platform: Platform, source: str, window: Window) -> Ingested:
     return Ingested(together, metadata, quarantined[-1] if quarantined else None, dict(reasons))
 
 
-def _ingest_raw(platform: Platform, raw: RawPartition, quarantine_path: Path) -> Ingested:
+def _ingest_raw(platform: Platform, raw: RawPartition) -> Ingested:
     file = _open_raw(platform, raw)
+    quarantine_path = platform.quarantine_path(raw.source, raw.window)
+    if platform.source(raw.source).kind == "external":
+        quarantine_path = quarantine_path.with_stem(f"{raw.source}_{raw.window.label}_{raw.ingestion}")
     source = raw.source
     platform.check_schema(source, file.metadata)
     settings = platform.dataset(platform.source(source).dataset)
@@ -456,22 +469,41 @@ def _looked_at(platform: Platform, dataset: str, window: Window, now: datetime) 
     policy = platform.policy(dataset, now)
     claims = platform.ledger.claims(dataset, window)
     latest = platform.ledger.latest_revision(dataset, window)
-    return _Seen(decide(window, claims, _as_found(platform, latest), now, policy), claims, latest, policy)
+    decision = decide(window, claims, _as_found(platform, latest), now, policy)
+    sealed = platform.ledger.sealed(dataset, window)
+    if sealed is not None and latest is not None:
+        decision = _unless_sealed(decision, latest, sealed)
+    return _Seen(decision, claims, latest, policy)
 
 
-def build(platform: Platform, dataset: str, window: Window, now: datetime, insist: bool = False) -> Built:
+def _unless_sealed(decision: Decision, latest: BuiltRevision, sealed: datetime) -> Decision:
+    """What follows for a window that a person closed: a file that was lost is made again all the same."""
+    if isinstance(decision, Unchanged | Sealed):
+        return decision
+    if isinstance(decision, Build) and decision.number == latest.revision.number:
+        return decision
+    reason = f"sealed by a person on {sealed:%Y-%m-%d %H:%M}; what arrived later is kept, not built"
+    return Sealed(latest.revision, reason)
+
+
+def build(
+    platform: Platform, dataset: str, window: Window, now: datetime, insist: bool = False, force: bool = False
+) -> Built:
     """Write the next revision of a dataset window, if `decide` says so.
 
     With `insist`, as a person asks for it, a window that might wait is built from what there is; one that is sealed is
-    not. Raises PipelineError when a person asks for a window of which nothing was collected.
+    not. With `force` the next revision is written also of a window that is sealed or unchanged. Raises PipelineError
+    when a person asks for a window of which nothing was collected, or whose observations are gone.
     """
     seen = _looked_at(platform, dataset, window, now)
     decision = seen.decision
-    if isinstance(decision, Wait) and insist:
+    if force or (insist and isinstance(decision, Wait)):
         if not seen.claims:
-            first = _raw_keys(seen.policy.sources)
-            raise PipelineError(f"{dataset} {window}: {decision.reason}; materialise {first} first")
+            reason = "nothing has been collected for this window yet"
+            raise PipelineError(f"{dataset} {window}: {reason}; materialise {_raw_keys(seen.policy.sources)} first")
         decision = build_regardless(window, seen.claims, _as_found(platform, seen.latest), seen.policy)
+        if force and seen.latest:
+            decision = replace(decision, number=seen.latest.revision.number + 1)
     if isinstance(decision, Build):
         return _write_revision(platform, window, decision, seen.claims, now, dataset)
     return Built(dataset, window, decision, seen.latest, built=False)
@@ -507,9 +539,43 @@ def _open_raw(platform: Platform, raw: RawPartition) -> RawFile:
     try:
         return platform.raws(raw.source).open(raw.path)
     except (OSError, pa.ArrowInvalid) as error:
+        first = "request" if platform.source(raw.source).kind == "external" else "raw"
+        if raw.swept is not None:
+            why = f"was swept by retention on {raw.swept:%Y-%m-%d %H:%M}"
+        else:
+            why = f"cannot be read ({error})"
         raise PipelineError(
-            f"{raw.path}: the raw partition cannot be read ({error}); materialise {raw.source}/raw for {raw.window.key}"
+            f"{raw.path}: the raw partition {why}; materialise {raw.source}/{first} for {raw.window.key} first"
         ) from error
+
+
+def _raw_of(platform: Platform, claim: Claim) -> RawPartition | None:
+    """The raw partition that a claim was made of, if it is still the one of its window."""
+    source = platform.source(claim.source)
+    window = window_of(claim.swept.start, source.window_size)
+    if source.kind == "external":
+        candidates = platform.ledger.sent(source.name, window)
+    else:
+        known = platform.ledger.raw(source.name, window)
+        candidates = [known] if known else []
+    return next((raw for raw in candidates if raw.ingestion == claim.id), None)
+
+
+def _restore(platform: Platform, dataset: str, claims: Sequence[Claim]) -> None:
+    """Ingest again what the time-series store lost, or retention swept, of these claims.
+
+    Raises PipelineError where the raw partition is gone, too.
+    """
+    with_rows = {claim.id: claim for claim in claims if claim.rows}
+    for ingestion in platform.series.lacking(dataset, list(with_rows)):
+        claim = with_rows[ingestion]
+        raw = _raw_of(platform, claim)
+        if raw is None:
+            raise PipelineError(
+                f"{dataset}: the {claim.rows} rows of {claim.source} {claim.swept} are not in the time-series store, "
+                f"and their raw partition is not known; materialise {claim.source}/raw and /observations first"
+            )
+        _ingest_raw(platform, raw)
 
 
 class _Rows:
@@ -602,6 +668,7 @@ def _as_found(platform: Platform, latest: BuiltRevision | None) -> Revision | No
 def _write_revision(
     platform: Platform, window: Window, decision: Build, claims: list[Claim], now: datetime, dataset: str
 ) -> Built:
+    _restore(platform, dataset, claims)
     schema = canonical_schema(platform.ledger.metadata_of(claims))
     batches = platform.series.read(dataset, window, schema, point_key(schema))
     provenance = {

@@ -54,6 +54,34 @@ def test_a_range_is_run_once_shown_and_not_made_again(ionbeam):
     assert "raw partition" in ionbeam("export", "show", str(raw)).output
 
 
+def test_a_gap_is_shown_with_the_command_that_fills_it_and_is_filled_by_it(ionbeam):
+    assert ionbeam("run", "ioncannon", *RANGE).exit_code == 0
+    ionbeam("run", "ioncannon", "--from", "2026-06-21T08:00Z", "--to", "2026-06-21T08:30Z")
+    shown = ionbeam("gaps").output
+    assert "06:00 .. 2026-06-21 08:30: 60.0% swept, 1 gap" in shown and "█" in shown and "·" in shown
+    assert "--from 2026-06-21T07:00Z --to 2026-06-21T08:00Z" in " ".join(shown.replace("│", " ").split())
+    decade = ionbeam("gaps", "ioncannon", "--from", "2016-01-01", "--to", "2126-01-01").output
+    assert "% swept, 3 gaps" in decade
+    told = ionbeam("status", "--from", "2016-01-01", "--to", "2126-01-01").output
+    assert "windows, until" in told and len(told.splitlines()) < 60
+    filled = ionbeam("reingest", "ioncannon", "--from", "2026-06-21T07:00Z", "--to", "2026-06-21T08:00Z")
+    assert filled.exit_code == 0, filled.output
+    assert "100% swept, no gap" in ionbeam("gaps").output
+
+
+def test_a_sealed_window_stays_until_it_is_forced_or_opened_again(ionbeam):
+    assert ionbeam("run", "ioncannon", *RANGE).exit_code == 0
+    assert "1 windows sealed" in ionbeam("seal", "ioncannon", *RANGE).output
+    assert "sealed by a person on" in " ".join(ionbeam("status").output.replace("│", " ").split())
+    assert ionbeam("rebuild", "ioncannon", *RANGE).exit_code == 0
+    assert len(list(Path("data").rglob("*_r*.parquet"))) == 1
+    forced = ionbeam("rebuild", "ioncannon", *RANGE, "--force")
+    assert forced.exit_code == 0, forced.output
+    assert [path.name[-11:] for path in sorted(Path("data").rglob("*_r*.parquet"))] == ["_r1.parquet", "_r2.parquet"]
+    assert "1 windows opened again" in ionbeam("unseal", "ioncannon", *RANGE).output
+    assert "0 windows opened again" in ionbeam("unseal", "ioncannon", *RANGE).output
+
+
 def test_config_check_says_where_variables_go_and_why_some_do_not(ionbeam):
     told = ionbeam("config", "check")
     assert told.exit_code == 0, told.output
@@ -84,6 +112,10 @@ def test_config_check_tells_what_is_wrong_with_a_variable(ionbeam, variable, tol
         (["run", "ioncannon", "--from", "yesterday"], "--from 'yesterday' is not an ISO 8601 time"),
         (["run", "nobody", *RANGE], "has no source 'nobody'; it has ioncannon"),
         (["run", "ioncannon", "--from", "2026-06-22", "--to", "2026-06-21"], "must be later than"),
+        (["rebuild", "ioncannon", *RANGE], "nothing of ioncannon was collected in this range"),
+        (["reingest", "nobody", *RANGE], "has no source 'nobody'; it has ioncannon"),
+        (["seal", "nothing", *RANGE], "has no dataset 'nothing'; it has ioncannon"),
+        (["gaps", "nobody"], "has no dataset 'nobody'"),
         (["export", "show", "network.yaml"], "neither Parquet nor ODB-2"),
         (["export", "show", "absent.odb"], "No such file"),
     ],

@@ -22,7 +22,10 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for command in (run.run, windows.status, processes.dev, processes.bridge):
+for command in (
+    run.run, windows.status, windows.gaps, windows.rebuild, windows.reingest, windows.seal, windows.unseal,
+    processes.dev, processes.bridge,
+):  # fmt: skip
     app.command()(command)
 app.add_typer(config.app, name="config")
 app.add_typer(export.app, name="export")

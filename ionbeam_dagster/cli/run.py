@@ -60,13 +60,13 @@ def run(
     pulled = [name for name, settings in platform.config.sources.items() if settings.kind == "pull"]
     with refused_as_message(PipelineError, SourceError, StoreError):
         ranges = {name: _range(platform, name, start, end) for name in sources or pulled}
-        with dagster_instance(platform.config) as instance, _Watch(platform) as watch:
+        with dagster_instance(platform.config) as instance, Watch(platform) as watch:
             done = [
                 result
                 for name, wanted in ranges.items()
                 for result in run_range(platform, name, wanted.start, wanted.end, instance, watch.done, watch.planned)
             ]
-    _report(platform, ranges, done, watch, perf_counter() - begun, picture)
+    report(platform, ranges, done, watch, perf_counter() - begun, picture)
 
 
 def _range(platform: Platform, source: str, start: str | None, end: str | None) -> Window:
@@ -84,7 +84,7 @@ def _range(platform: Platform, source: str, start: str | None, end: str | None) 
     return Window(first, last)
 
 
-class _Watch:
+class Watch:
     """Progress bars, one an asset, and how long each dataset window took."""
 
     def __init__(self, platform: Platform) -> None:
@@ -124,14 +124,15 @@ class _Watch:
         self._last = now
 
 
-def _report(
+def report(
     platform: Platform,
     ranges: dict[str, Window],
     done: list[WindowResult],
-    watch: _Watch,
+    watch: Watch,
     seconds: float,
-    picture: Path | None,
+    picture: Path | None = None,
 ) -> None:
+    """Tell what became of a range of each source: a table and a map of the windows, what failed, what to do next."""
     failed = [result for result in done if result.failure]
     if not done:
         console.print("Nothing to do: every window is collected, built and exported, and would come out the same.")
@@ -156,7 +157,7 @@ def _asked_for(platform: Platform, dataset: str, ranges: dict[str, Window]) -> l
     return platform.ledger.revisions(dataset, start, max(wanted.end for wanted in asked))
 
 
-def _made_table(platform: Platform, dataset: DatasetSettings, built: list[BuiltRevision], watch: _Watch) -> Table:
+def _made_table(platform: Platform, dataset: DatasetSettings, built: list[BuiltRevision], watch: Watch) -> Table:
     table = Table(title=f"{dataset.name}, windows of {format_duration(dataset.span)}", title_justify="left")
     table.add_column("window", no_wrap=True)
     for column in ("rows", "stations", "coverage", "revision", "dataset", *dataset.exports, "seconds"):

@@ -1,29 +1,48 @@
-"""Commands about windows: what state they are in, and why."""
+"""Commands about windows: what state they are in and why, what is missing, and how they are put right.
+
+Belongs here: commands that take a range of time, and how they show it. Does not belong here: what they do
+(orchestration/runs.py), which is what the UI does, too.
+"""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from time import perf_counter
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from ionbeam_client.models import format_duration
+from ionbeam_dagster.cli.run import Watch, report
 from ionbeam_dagster.cli.terminal import (
     DATASETS,
     FROM,
     TO,
     console,
+    dagster_instance,
+    fail,
     load_config,
     moment,
     number,
     refused_as_message,
 )
 from ionbeam_dagster.config import DatasetSettings
-from ionbeam_dagster.domain.windows import Window, windows_between
+from ionbeam_dagster.domain.windows import Window, coverage, merge, window_of, windows_between
+from ionbeam_dagster.domain.windows import gaps as gaps_of
 
 if TYPE_CHECKING:
     from ionbeam_dagster.pipeline import Platform
+
+ONE_DATASET = typer.Argument(help="A dataset, by its name.", show_default=False)
+ONE_SOURCE = typer.Argument(help="A source, by its name in the configuration.", show_default=False)
+SOURCES_OR_DATASETS = typer.Argument(help="Sources, or datasets (their sources are shown); all when none is named.")
+
+_LISTED = 20
+"""Gaps that are listed one by one; the strip shows all of them."""
 
 
 def status(
@@ -32,7 +51,10 @@ def status(
     end: Annotated[str | None, TO] = None,
     last: Annotated[int, typer.Option(help="How many of the newest windows to show when no range is given.")] = 24,
 ) -> None:
-    """Show a table of dataset windows: their state and why, rows, stations, coverage, revision, exports."""
+    """Show a table of dataset windows: their state and why, rows, stations, coverage, revision, exports.
+
+    A stretch of many windows of which nothing is known is one line.
+    """
     from ionbeam_dagster.pipeline import PipelineError, Platform
     from ionbeam_dagster.stores import StoreError
 
@@ -55,20 +77,167 @@ def status(
             console.print(f"bus: {line}", highlight=False, markup=False)
 
 
+def gaps(
+    names: Annotated[list[str] | None, SOURCES_OR_DATASETS] = None,
+    start: Annotated[str | None, FROM] = None,
+    end: Annotated[str | None, TO] = None,
+) -> None:
+    """Show what of a range was swept and what is missing: a strip of time, and each gap with how to fill it.
+
+    Without --from and --to: from the first to the last moment of which anything was collected.
+
+    Example: `ionbeam gaps netatmo --from 2026-06-01 --to 2026-07-01`
+    """
+    from ionbeam_dagster.pipeline import PipelineError, Platform
+    from ionbeam_dagster.stores import StoreError
+
+    platform = Platform(load_config())
+    asked = moment(start, "--from"), moment(end, "--to")
+    with refused_as_message(PipelineError, StoreError):
+        for source in _sources_of(platform, names or list(platform.config.datasets)):
+            _show_gaps(platform, source, *asked)
+
+
+def rebuild(
+    dataset: Annotated[str, ONE_DATASET],
+    start: Annotated[str, FROM],
+    end: Annotated[str, TO],
+    force: Annotated[bool, typer.Option(help="Also what is unchanged or sealed gets a new revision.")] = False,
+) -> None:
+    """Build windows of a dataset from what was ingested, even with gaps, and export them.
+
+    As in the UI: what holds everything that arrived, or is sealed, is left as it is.
+
+    Example: `ionbeam rebuild ioncannon --from 2026-06-21T06:00Z --to 2026-06-21T12:00Z --force`
+    """
+    from ionbeam_dagster.orchestration.runs import rebuild_range
+    from ionbeam_dagster.pipeline import PipelineError, Platform
+    from ionbeam_dagster.stores import StoreError
+
+    platform, wanted, begun = Platform(load_config()), _asked(start, end), perf_counter()
+    with refused_as_message(PipelineError, StoreError):
+        settings = platform.dataset(dataset)
+        with dagster_instance(platform.config) as instance, Watch(platform) as watch:
+            done = rebuild_range(
+                platform, dataset, wanted.start, wanted.end, instance, watch.done, watch.planned, force
+            )  # fmt: skip
+    if not done:
+        fail(f"nothing of {dataset} was collected in this range; begin with `ionbeam reingest {settings.sources[0]}`")
+    report(platform, {settings.sources[0]: wanted}, done, watch, perf_counter() - begun)
+
+
+def reingest(
+    source: Annotated[str, ONE_SOURCE],
+    start: Annotated[str, FROM],
+    end: Annotated[str, TO],
+    use_cache: Annotated[bool, typer.Option(help="Let the source use what it downloaded before.")] = False,
+) -> None:
+    """Fetch windows of a source again, and build and export what came out differently.
+
+    The client of an external source is asked for the range: what it sends is built when it arrives.
+
+    Example: `ionbeam reingest netatmo --from 2026-06-21T06:00Z --to 2026-06-21T12:00Z`
+    """
+    from ionbeam_dagster.orchestration.runs import reingest_range
+    from ionbeam_dagster.pipeline import PipelineError, Platform
+    from ionbeam_dagster.sources import SourceError
+    from ionbeam_dagster.stores import StoreError
+
+    platform, wanted, begun = Platform(load_config()), _asked(start, end), perf_counter()
+    with refused_as_message(PipelineError, SourceError, StoreError):
+        external = platform.source(source).kind == "external"
+        with dagster_instance(platform.config) as instance, Watch(platform) as watch:
+            done = reingest_range(
+                platform, source, wanted.start, wanted.end, instance, watch.done, watch.planned, use_cache
+            )  # fmt: skip
+    if not external:
+        report(platform, {source: wanted}, done, watch, perf_counter() - begun)
+        return
+    failed = [result for result in done if result.failure]
+    console.print(
+        f"{source}: its client was asked for {len(done) - len(failed)} windows; what it sends is built as it arrives "
+        f"(`ionbeam gaps {source}`, `ionbeam status`)",
+        highlight=False,
+    )
+    if failed:
+        fail(f"{source}: {len(failed)} windows could not be asked for: {failed[0].failure}")
+
+
+def seal(dataset: Annotated[str, ONE_DATASET], start: Annotated[str, FROM], end: Annotated[str, TO]) -> None:
+    """Close the built windows of a range for good: what arrives later is kept and counted, not built.
+
+    Example: `ionbeam seal ioncannon --from 2026-06-01 --to 2026-07-01`
+    """
+    _seal(dataset, _asked(start, end), unseal=False)
+
+
+def unseal(dataset: Annotated[str, ONE_DATASET], start: Annotated[str, FROM], end: Annotated[str, TO]) -> None:
+    """Open windows again that `seal` closed: what arrived meanwhile is built.
+
+    Windows that the dataset's `revise_for` closed are built with `rebuild --force`.
+    """
+    _seal(dataset, _asked(start, end), unseal=True)
+
+
+def _seal(dataset: str, wanted: Window, unseal: bool) -> None:
+    from ionbeam_dagster.orchestration.runs import seal_windows
+    from ionbeam_dagster.pipeline import PipelineError, Platform
+    from ionbeam_dagster.stores import StoreError
+
+    platform = Platform(load_config())
+    with refused_as_message(PipelineError, StoreError), dagster_instance(platform.config) as instance:
+        changed = seal_windows(platform, dataset, wanted.start, wanted.end, instance, unseal)
+    what = "opened again" if unseal else "sealed"
+    others = "the others were not sealed" if unseal else "the others were so before, or were never built"
+    console.print(f"{dataset}: {len(changed)} windows {what}; {others}", highlight=False)
+    if changed:
+        settings = platform.dataset(dataset)
+        console.print(_status_table(platform, settings, changed))
+
+
+def _asked(start: str, end: str) -> Window:
+    first, last = moment(start, "--from"), moment(end, "--to")
+    assert first is not None and last is not None
+    if last <= first:
+        fail(f"--to {last:%Y-%m-%dT%H:%MZ} must be later than --from {first:%Y-%m-%dT%H:%MZ}")
+    return Window(first, last)
+
+
+# --- states -----------------------------------------------------------------------------------------------------------
+
+
 def _known_windows(
     platform: Platform, dataset: DatasetSettings, start: datetime | None, end: datetime | None
 ) -> list[Window]:
-    """Every window from the first to the last of which anything is known, within [start, end)."""
-    latest = end or datetime.now(UTC)
-    built = [b.revision.window for b in platform.ledger.revisions(dataset.name, start or dataset.start, latest)]
-    due = [w for w in platform.ledger.due(dataset.name) if (start or w.start) <= w.start < latest]
-    if not built + due:
+    """The windows of which anything is known, within [start, end), and what lies between them.
+
+    Up to three windows between two are given one by one; more are one window of all their time.
+    """
+    span, latest = dataset.span, end or datetime.now(UTC)
+    first = window_of(start, span).start if start else None
+    built = [b.revision.window for b in platform.ledger.revisions(dataset.name, first or dataset.start, latest)]
+    due = [w for w in platform.ledger.due(dataset.name) if (first or w.start) <= w.start < latest]
+    known = sorted({*built, *due})
+    if not known:
         return []
-    first, last = min(built + due), max(built + due)
-    return list(windows_between(start or first.start, end or last.end, dataset.span))
+    shown: list[Window] = []
+    reached = first or known[0].start
+    for window in known:
+        shown += _between(reached, window.start, span)
+        shown.append(window)
+        reached = window.end
+    ended = window_of(min(latest, datetime.now(UTC)), span).start
+    return [*shown, *_between(reached, ended, span)] if end else shown
 
 
-def _status_table(platform: Platform, dataset: DatasetSettings, windows: list[Window]) -> Table:
+def _between(start: datetime, end: datetime, span: timedelta) -> Iterator[Window]:
+    if end - start > 3 * span:
+        yield Window(start, end)
+    elif end > start:
+        yield from windows_between(start, end, span)
+
+
+def _status_table(platform: Platform, dataset: DatasetSettings, windows: Sequence[Window]) -> Table:
     from ionbeam_dagster.pipeline import assess, describe, export_is_current
 
     table = Table(title=f"{dataset.name}, windows of {format_duration(dataset.span)}", title_justify="left")
@@ -79,7 +248,13 @@ def _status_table(platform: Platform, dataset: DatasetSettings, windows: list[Wi
         table.add_column(column, justify=justify, no_wrap=column != "why")  # type: ignore[arg-type]
     now = datetime.now(UTC)
     for window in windows:
+        if window.span > dataset.span:
+            many = f"{window.span // dataset.span:,} windows, until {window.end:%Y-%m-%d %H:%M}"
+            table.add_row(f"{window.start:%Y-%m-%d %H:%M} ...", "missing", *[""] * 5, f"{many}: nothing was collected")
+            continue
         state, reason = describe(assess(platform, dataset.name, window, now))
+        if (sealed := platform.ledger.sealed(dataset.name, window)) and state == "built":
+            state, reason = "sealed", f"{reason}; sealed by a person on {sealed:%Y-%m-%d %H:%M}"
         latest = platform.ledger.latest_revision(dataset.name, window)
         exports = [f for f in dataset.exports if export_is_current(platform, dataset.name, f, window)]
         facts = latest.facts if latest else {}
@@ -88,4 +263,82 @@ def _status_table(platform: Platform, dataset: DatasetSettings, windows: list[Wi
             f"{facts['coverage']:.0%}" if facts else "", str(latest.revision.number) if latest else "",
             ", ".join(exports), reason,
         )  # fmt: skip
+    return table
+
+
+# --- gaps -------------------------------------------------------------------------------------------------------------
+
+
+def _sources_of(platform: Platform, names: Sequence[str]) -> list[str]:
+    """The sources that `names` mean: sources themselves, and those of datasets."""
+    found: dict[str, None] = {}
+    for name in names:
+        if name in platform.config.sources:
+            found[name] = None
+        else:
+            found |= dict.fromkeys(platform.dataset(name).sources)
+    return list(found)
+
+
+def _show_gaps(platform: Platform, source: str, start: datetime | None, end: datetime | None) -> None:
+    settings = platform.source(source)
+    dataset = platform.dataset(settings.dataset)
+    first = window_of(start, dataset.span).start if start else dataset.start
+    now = datetime.now(UTC)  # what has not happened yet is no gap
+    last = min(end or now, settings.end or now, now)
+    claims = platform.ledger.claims_between(dataset.name, first, last)
+    swept = merge(claim.swept for claim in claims if claim.source == source)
+    begun = max(start, settings.start) if start else (swept[0].start if swept else None)
+    until = last if end else (swept[-1].end if swept else None)
+    if begun is None or until is None or until <= begun:
+        console.print(f"{source}: nothing was collected in this range; its start is {settings.start:%Y-%m-%d %H:%M}")
+        return
+    asked = Window(begun, until)
+    missing = gaps_of(asked, swept)
+    share = coverage(asked, missing)
+    told = "no gap" if not missing else f"{len(missing)} gap{'s' * (len(missing) > 1)}"
+    console.print(
+        f"\n[bold]{source}[/bold] {begun:%Y-%m-%d %H:%M} .. {until:%Y-%m-%d %H:%M}: {_percent(share)} swept, {told}",
+        highlight=False,
+    )
+    console.print(_strip(asked, missing, max(10, min(console.width, 120) - 2)))
+    if missing:
+        console.print(_gaps_table(missing, dataset, "reingest" if settings.kind == "external" else "run", source))
+
+
+def _percent(share: float) -> str:
+    """Rounded, but never to 100% or 0% where that is not so."""
+    shown = f"{share:.1%}"
+    if shown == "100.0%":
+        return "100%" if share == 1 else ">99.9%"
+    return shown if shown != "0.0%" or share == 0 else "<0.1%"
+
+
+def _strip(asked: Window, missing: Sequence[Window], width: int) -> Text:
+    """The range as a bar: solid where it was swept, lighter where partly, red dots where not at all."""
+    strip = Text(" ")
+    step = asked.span / width
+    ends = [gap.end for gap in missing]
+    for cell in range(width):
+        slice = Window(asked.start + cell * step, asked.start + (cell + 1) * step)
+        within = missing[bisect_right(ends, slice.start) : bisect_right(ends, slice.end) + 1]
+        clipped = [
+            Window(max(gap.start, slice.start), min(gap.end, slice.end)) for gap in within if gap.overlaps(slice)
+        ]
+        share = coverage(slice, clipped)
+        character = "█" if share > 0.999 else "▓" if share > 0.6 else "▒" if share > 0.3 else "░" if share > 0 else "·"
+        strip.append(character, style="green" if share > 0.999 else "yellow" if share > 0 else "red")
+    return strip
+
+
+def _gaps_table(missing: Sequence[Window], dataset: DatasetSettings, command: str, source: str) -> Table:
+    table = Table("from", "to", "missing", f"windows of {dataset.name}", "fill it with")
+    longest = sorted(sorted(missing, key=lambda gap: gap.span, reverse=True)[:_LISTED])
+    for gap in longest:
+        first, last = window_of(gap.start, dataset.span), window_of(gap.end - timedelta.resolution, dataset.span)
+        fill = f"ionbeam {command} {source} --from {gap.start:%Y-%m-%dT%H:%MZ} --to {gap.end:%Y-%m-%dT%H:%MZ}"
+        windows = (last.end - first.start) // dataset.span
+        table.add_row(f"{gap.start:%Y-%m-%d %H:%M}", f"{gap.end:%Y-%m-%d %H:%M}", str(gap.span), f"{windows:,}", fill)
+    if len(missing) > len(longest):
+        table.caption = f"the {len(longest)} longest of {len(missing):,} gaps"
     return table

@@ -1,29 +1,33 @@
-"""A range of a source, through Dagster in this process: collected, ingested, built and exported.
+"""A range of windows, through Dagster in this process: brought up to date, or done again as a person asks for it.
 
-Belongs here: which windows of a range need which step, and the runs that do them. Nothing is done that is done already.
-Does not belong here: what a person sees of it (cli).
+Belongs here: which windows of a range need which step, and the runs that do them, which the UI shows as it shows its
+own. Does not belong here: what a person sees of it (cli).
 """
 
 from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import dagster as dg
 
+from ionbeam_dagster.config import DatasetSettings, SourceSettings
 from ionbeam_dagster.definitions import platform_definitions
-from ionbeam_dagster.domain.windows import Build, Wait, Window, windows_between
+from ionbeam_dagster.domain.windows import Build, Wait, Window, merge, window_of, windows_between
+from ionbeam_dagster.orchestration.assets import FORCE_TAG, USE_CACHE_TAG
 from ionbeam_dagster.orchestration.assets.dataset import build_job, dataset_key
 from ionbeam_dagster.orchestration.assets.exports import export_key
+from ionbeam_dagster.orchestration.assets.request import request_key
 from ionbeam_dagster.orchestration.assets.source import collect_job, observations_key, raw_key
 from ionbeam_dagster.orchestration.checks import may_go_on
 from ionbeam_dagster.orchestration.due import not_ingested
 from ionbeam_dagster.orchestration.internals import was_interrupted
 from ionbeam_dagster.orchestration.partitions import contiguous_runs, dataset_partitions, source_partitions, tags_of_run
 from ionbeam_dagster.orchestration.resources import WatchedPlatform, Watcher
+from ionbeam_dagster.orchestration.sealing import SEAL_JOB
 from ionbeam_dagster.pipeline import (
     PipelineError,
     Platform,
@@ -35,8 +39,8 @@ from ionbeam_dagster.pipeline import (
 Planner = Callable[[str, int], None]
 """Is told an asset and how many windows of it are about to be done."""
 
-_PROCESS_TAG = "ionbeam/process"
-_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+PROCESS_TAG = "ionbeam/process"
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,65 +64,164 @@ def run_range(
 ) -> list[WindowResult]:
     """Bring every window of `source` in [start, end), and every dataset window that it touches, up to date.
 
-    A window that fails does not keep the others from going on. Returns what was done, nothing when there was nothing to
-    do; every run is in `instance`. Raises PipelineError for a source that the platform does not know or cannot ask.
+    Nothing is done that is done already. A window that fails does not keep the others from going on. Returns what was
+    done, nothing when there was nothing to do; every run is in `instance`. Raises PipelineError for a source that the
+    platform does not know or cannot ask.
     """
-    _end_dead_runs(instance)
-    return _Range(platform, source, instance, on_window, on_plan).bring_up_to_date(start, end)
+    settings = platform.source(source)
+    if settings.kind == "external":
+        raise PipelineError(
+            f"{source} is sent to the platform by a client outside; ask it for a range with `ionbeam reingest {source}`"
+        )
+    return _Range(platform, settings.dataset, instance, on_window, on_plan).bring_up_to_date(settings, start, end)
+
+
+def reingest_range(
+    platform: Platform,
+    source: str,
+    start: datetime,
+    end: datetime,
+    instance: dg.DagsterInstance,
+    on_window: Watcher = lambda asset, window, failure: None,
+    on_plan: Planner = lambda asset, windows: None,
+    use_cache: bool = False,
+) -> list[WindowResult]:
+    """Fetch every window of `source` in [start, end) anew, and build and export what came out differently.
+
+    The client of an external source is asked for the range instead; what it sends arrives by itself. Raises
+    PipelineError for a source that the platform does not know, or cannot ask for want of a broker.
+    """
+    settings = platform.source(source)
+    tags = {USE_CACHE_TAG: "true"} if use_cache else {}
+    done = _Range(platform, settings.dataset, instance, on_window, on_plan, tags)
+    if settings.kind == "external":
+        if platform.config.sections.broker is None:
+            raise PipelineError(f"{source} is sent by a client, and {platform.config.path} has no broker to ask it by")
+        return done.request(settings, start, end)
+    return done.bring_up_to_date(settings, start, end, again=True)
+
+
+def rebuild_range(
+    platform: Platform,
+    dataset: str,
+    start: datetime,
+    end: datetime,
+    instance: dg.DagsterInstance,
+    on_window: Watcher = lambda asset, window, failure: None,
+    on_plan: Planner = lambda asset, windows: None,
+    force: bool = False,
+) -> list[WindowResult]:
+    """Build the windows of `dataset` in [start, end) of which anything was collected, and export them.
+
+    As in the UI, a window that holds all that arrived stays as it is, as does one that is sealed; with `force` they get
+    a new revision, too.
+    """
+    tags = {FORCE_TAG: "true"} if force else {}
+    return _Range(platform, dataset, instance, on_window, on_plan, tags).rebuild(start, end)
+
+
+def seal_windows(
+    platform: Platform,
+    dataset: str,
+    start: datetime,
+    end: datetime,
+    instance: dg.DagsterInstance,
+    unseal: bool = False,
+) -> list[Window]:
+    """Close the built windows of `dataset` that start in [start, end) for good, or open them again.
+
+    Returns those that were changed. Raises PipelineError for a dataset that the platform does not know.
+    """
+    platform.dataset(dataset)
+    changed: list[Window] = []
+    defs = platform_definitions(WatchedPlatform(platform, lambda asset, window, failure: changed.append(window)))
+    config = {"dataset": dataset, "start": start.isoformat(), "end": end.isoformat(), "unseal": unseal}
+    defs.resolve_job_def(SEAL_JOB).execute_in_process(
+        run_config={**QUIET, "ops": {"seal_windows": {"config": config}}},
+        tags={PROCESS_TAG: this_process()},
+        instance=instance,
+    )
+    return changed
 
 
 class _Range:
     def __init__(
-        self, platform: Platform, source: str, instance: dg.DagsterInstance, on_window: Watcher, on_plan: Planner
+        self,
+        platform: Platform,
+        dataset: str,
+        instance: dg.DagsterInstance,
+        on_window: Watcher,
+        on_plan: Planner,
+        tags: Mapping[str, str] | None = None,
     ) -> None:
+        end_dead_runs(instance)
         self._platform = platform
-        self._source = platform.source(source)
-        if self._source.kind == "external":
-            raise PipelineError(f"{source} is sent to the platform by a client outside; it cannot be run from here")
-        self._dataset = platform.dataset(self._source.dataset)
+        self._dataset = platform.dataset(dataset)
         self._instance = instance
         self._on_window = on_window
         self._on_plan = on_plan
+        self._tags = {PROCESS_TAG: this_process(), **(tags or {})}
         self._told: list[tuple[str, Window, str | None]] = []
         self._results: list[WindowResult] = []
         self._defs = platform_definitions(WatchedPlatform(platform, self._note))
+        self._built = dataset_key(dataset)
+        self._exports = {format: export_key(dataset, format) for format in self._dataset.exports}
 
-    def bring_up_to_date(self, start: datetime, end: datetime) -> list[WindowResult]:
-        name, dataset = self._source.name, self._dataset
-        raw, observations, built = raw_key(name), observations_key(name), dataset_key(dataset.name)
-        exports = {format: export_key(dataset.name, format) for format in dataset.exports}
-        due_before = set(self._platform.ledger.due(dataset.name))
-        windows = self._source_windows(start, end)
+    def bring_up_to_date(
+        self, source: SourceSettings, start: datetime, end: datetime, again: bool = False
+    ) -> list[WindowResult]:
+        """Collect what needs it, or all `again`; ingest, build and export what follows from it."""
+        name, dataset = source.name, self._dataset.name
+        raw, observations = raw_key(name), observations_key(name)
+        due_before = set(self._platform.ledger.due(dataset))
+        windows = self._source_windows(source, start, end)
+        wanted = [w for w in windows if again or needs_collecting(self._platform, name, w)]
 
-        self._run(collect_job(name), [raw, observations], [w for w in windows if self._to_collect(w)])
+        self._run(collect_job(name), [raw, observations], wanted)
         # where one window could not be collected, the run ended before it ingested the others
-        self._run(collect_job(name), [observations], [w for w in windows if self._to_ingest(w, observations)])
+        self._run(collect_job(name), [observations], [w for w in windows if self._to_ingest(name, w, observations)])
 
-        touched = self._dataset_windows(start, end, set(self._platform.ledger.due(dataset.name)) - due_before)
+        touched = self._dataset_windows(start, end, set(self._platform.ledger.due(dataset)) - due_before)
         now = datetime.now(UTC)
-        self._run(build_job(dataset.name), [built, *exports.values()], [w for w in touched if self._to_build(w, now)])
-        for format, key in exports.items():
-            self._run(build_job(dataset.name), [key], [w for w in touched if self._to_export(w, format, key)])
+        self._build([w for w in touched if self._to_build(w, now)])
+        self._export(touched)
         return self._results
 
-    def _source_windows(self, start: datetime, end: datetime) -> list[Window]:
-        partitions = source_partitions(self._source, self._dataset)
-        return [
-            window
-            for window in windows_between(start, end, self._source.window_size)
-            if partitions.has_partition_key(window.key)
-        ]
+    def request(self, source: SourceSettings, start: datetime, end: datetime) -> list[WindowResult]:
+        self._run(None, [request_key(source.name)], self._source_windows(source, start, end))
+        return self._results
+
+    def rebuild(self, start: datetime, end: datetime) -> list[WindowResult]:
+        """Build and export what can be, also where a check stopped the run before it exported the others."""
+        windows = [w for w in touched_windows(self._platform, self._dataset, start, end) if self._is_partition(w)]
+        self._build(windows)
+        self._export(windows)
+        return self._results
+
+    def _build(self, windows: list[Window]) -> None:
+        self._run(build_job(self._dataset.name), [self._built, *self._exports.values()], windows)
+
+    def _export(self, windows: list[Window]) -> None:
+        for format, key in self._exports.items():
+            stale = [window for window in windows if self._to_export(window, format, key)]
+            self._run(build_job(self._dataset.name), [key], stale)
+
+    def _source_windows(self, source: SourceSettings, start: datetime, end: datetime) -> list[Window]:
+        partitions = source_partitions(source, self._dataset)
+        first = max(start, window_of(source.start, self._dataset.span).start)
+        last = min(end, source.end or end, datetime.now(UTC))
+        windows = windows_between(first, last, source.window_size)
+        return [window for window in windows if partitions.has_partition_key(window.key)]
 
     def _dataset_windows(self, start: datetime, end: datetime, touched: set[Window]) -> list[Window]:
-        partitions = dataset_partitions(self._dataset)
-        wanted = touched.union(windows_between(start, end, self._dataset.span))
-        return sorted(window for window in wanted if partitions.has_partition_key(window.key))
+        wanted = touched.union(touched_windows(self._platform, self._dataset, start, end))
+        return sorted(window for window in wanted if self._is_partition(window))
 
-    def _to_collect(self, window: Window) -> bool:
-        return needs_collecting(self._platform, self._source.name, window)
+    def _is_partition(self, window: Window) -> bool:
+        return dataset_partitions(self._dataset).has_partition_key(window.key)
 
-    def _to_ingest(self, window: Window, key: dg.AssetKey) -> bool:
-        return not self._failed(key, window) and not_ingested(self._platform, self._source.name, window) is not None
+    def _to_ingest(self, source: str, window: Window, key: dg.AssetKey) -> bool:
+        return not self._failed(key, window) and not_ingested(self._platform, source, window) is not None
 
     def _to_build(self, window: Window, now: datetime) -> bool:
         """What `decide` wants built and, as a person asked for it, what would wait although something was collected."""
@@ -137,7 +240,7 @@ class _Range:
         asset = key.to_user_string()
         return any(r.failure and r.asset == asset and r.window == window for r in self._results)
 
-    def _run(self, job: str, assets: Sequence[dg.AssetKey], windows: Iterable[Window]) -> None:
+    def _run(self, job: str | None, assets: Sequence[dg.AssetKey], windows: Iterable[Window]) -> None:
         wanted = list(windows)
         if not wanted:
             return
@@ -146,11 +249,12 @@ class _Range:
         span = wanted[0].span
         for run in contiguous_runs(wanted, span):
             self._told.clear()
-            result = self._defs.resolve_job_def(job).execute_in_process(
+            known = self._defs.resolve_job_def(job) if job else self._defs.resolve_implicit_global_asset_job_def()
+            result = known.execute_in_process(
                 asset_selection=list(assets),
-                tags=tags_of_run(run, span) | {_PROCESS_TAG: _this_process()},
+                tags=tags_of_run(run, span) | self._tags,
                 instance=self._instance,
-                run_config=_QUIET,
+                run_config=QUIET,
                 raise_on_error=False,
             )
             if was_interrupted(result):
@@ -178,21 +282,35 @@ class _Range:
         self._on_window(asset, window, failure)
 
 
+def touched_windows(platform: Platform, dataset: DatasetSettings, start: datetime, end: datetime) -> list[Window]:
+    """The windows of a dataset that overlap [start, end) and of which anything was collected, in order."""
+    first = window_of(start, dataset.span).start
+    claims = platform.ledger.claims_between(dataset.name, first, end)
+    reach = merge(place for claim in claims for place in (claim.swept, *claim.stray_windows))
+    found = {
+        window
+        for stretch in reach
+        if stretch.end > first and stretch.start < end
+        for window in windows_between(max(stretch.start, first), min(stretch.end, end), dataset.span)
+    }
+    return sorted(found)
+
+
 def _why(result: dg.ExecuteInProcessResult) -> str:
     steps = [event.step_failure_data for event in result.filter_events(lambda event: event.is_step_failure)]
     errors = [step.error.message.strip() for step in steps if step.error]
     return errors[0] if errors else f"run {result.run_id} failed; the UI shows why"
 
 
-def _this_process() -> str:
+def this_process() -> str:
     return f"{socket.gethostname()} {os.getpid()}"
 
 
-def _end_dead_runs(instance: dg.DagsterInstance) -> None:
+def end_dead_runs(instance: dg.DagsterInstance) -> None:
     """End the runs of earlier processes that were killed: to Dagster they go on, and hold their windows for ever."""
     status = dg.DagsterRunStatus
     for run in instance.get_runs(dg.RunsFilter(statuses=[status.NOT_STARTED, status.STARTING, status.STARTED])):
-        host, _, process = run.tags.get(_PROCESS_TAG, "").rpartition(" ")
+        host, _, process = run.tags.get(PROCESS_TAG, "").rpartition(" ")
         if host == socket.gethostname() and not _is_alive(int(process)):
             instance.report_run_failed(run, f"process {process}, in which it ran, is gone")
 

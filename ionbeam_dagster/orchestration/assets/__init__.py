@@ -32,6 +32,11 @@ TRIES = 3
 RETRY_DELAY = 3.0
 """Seconds before what failed is tried again; doubled each time."""
 
+FORCE_TAG = "ionbeam/force"
+"""On a run, with the value ``true``: windows that are sealed or unchanged get a new revision all the same."""
+USE_CACHE_TAG = "ionbeam/use_cache"
+"""On a run, with the value ``true``: the source may use what it downloaded before."""
+
 _EXPLAINED = (SourceError, PipelineError, ExportError, StoreError, OSError)
 _MAY_PASS = (SourceError, StoreError, OSError)
 

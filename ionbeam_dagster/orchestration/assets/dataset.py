@@ -11,7 +11,7 @@ from ionbeam_dagster import __version__
 from ionbeam_dagster.config import DatasetSettings
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.orchestration import automation, checks, metadata
-from ionbeam_dagster.orchestration.assets import Done, Events, range_runs, window_by_window
+from ionbeam_dagster.orchestration.assets import FORCE_TAG, Done, Events, range_runs, window_by_window
 from ionbeam_dagster.orchestration.assets.exports import export_asset, export_key
 from ionbeam_dagster.orchestration.assets.source import observations_key
 from ionbeam_dagster.orchestration.automation import Ionbeam
@@ -66,15 +66,17 @@ def _dataset(
         description=(
             f"Windows of {dataset.name}: every point once, the latest value of each variable, one Parquet file a "
             "revision.\n\nMaterialising a window by hand builds it from what there is, even with gaps; what holds "
-            "everything that arrived is left as it is. The decision and its reason stand in the metadata."
+            "everything that arrived, or is sealed, is left as it is, unless the run has the tag "
+            f"`{FORCE_TAG}: true`. The decision and its reason stand in the metadata."
         ),
     )
     def windows(context: dg.AssetExecutionContext, ionbeam: PlatformResource) -> Events:
         insist = not from_automation(context.run)
+        force = context.run.tags.get(FORCE_TAG) == "true"
 
         def work(window: Window) -> Done:
             begun = perf_counter()
-            built = build(ionbeam.platform, dataset.name, window, ionbeam.platform.now(), insist)
+            built = build(ionbeam.platform, dataset.name, window, ionbeam.platform.now(), insist, force)
             if built.revision is None:
                 raise PipelineError(f"{dataset.name} {window}: {describe(built.decision)[1]}")
             results = checks.of_dataset(built.revision, ionbeam.platform.ledger.claims(dataset.name, window))

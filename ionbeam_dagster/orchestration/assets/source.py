@@ -10,7 +10,7 @@ import dagster as dg
 from ionbeam_dagster.config import DatasetSettings, SourceSettings
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.orchestration import automation, metadata
-from ionbeam_dagster.orchestration.assets import TRIES, Done, Events, range_runs, window_by_window
+from ionbeam_dagster.orchestration.assets import TRIES, USE_CACHE_TAG, Done, Events, range_runs, window_by_window
 from ionbeam_dagster.orchestration.assets.request import request_asset, request_key
 from ionbeam_dagster.orchestration.automation import Ionbeam
 from ionbeam_dagster.orchestration.partitions import source_partitions
@@ -72,13 +72,16 @@ def _raw(
         tags={"ionbeam/source": source.name, "ionbeam/stage": "raw"},
         description=(
             f"What {source.name} gave for each window, as it came: one Parquet file with its ingestion metadata.\n\n"
-            "Materialising a window asks the source again. What comes back the same changes nothing downstream."
+            "Materialising a window asks the source again. What comes back the same changes nothing downstream. With "
+            f"the tag `{USE_CACHE_TAG}: true` on the run the source may use what it downloaded before."
         ),
     )
     def raw(context: dg.AssetExecutionContext, ionbeam: PlatformResource) -> Events:
+        use_cache = context.run.tags.get(USE_CACHE_TAG) == "true"
+
         def work(window: Window) -> Done:
             begun = perf_counter()
-            collected = collect(ionbeam.platform, source.name, window, ionbeam.platform.now())
+            collected = collect(ionbeam.platform, source.name, window, ionbeam.platform.now(), use_cache)
             return Done(metadata.of_raw(collected, perf_counter() - begun))
 
         yield from window_by_window(context, ionbeam, source.window_size, work, TRIES if by_itself else 1)

@@ -39,3 +39,10 @@ class TimeSeriesStore(Protocol):
     def withdraw(self, dataset: str, ingestion: str) -> None:
         """Forget what `ingestion` brought. Unknown ingestions are no error."""
         ...
+
+    def lacking(self, dataset: str, ingestions: Sequence[str]) -> list[str]:
+        """Those of `ingestions` that are not there as they were written: lost, or withdrawn.
+
+        A server that keeps its own account of what it holds names none.
+        """
+        ...

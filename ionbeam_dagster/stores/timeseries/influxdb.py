@@ -144,6 +144,10 @@ class InfluxStore:
         with self._open() as bucket:
             _retire(bucket, dataset, bucket.parts(dataset, EVER, ingestion))
 
+    def lacking(self, dataset: str, ingestions: Sequence[str]) -> list[str]:
+        """None: what a server has accepted, it keeps."""
+        return []
+
     def _send(self, bucket: _Bucket, dataset: str, part: _Part, frame: pl.DataFrame, key: Sequence[str]) -> int:
         """Store the rows of `frame` in the layer of `part`, and give those that are refused to the quarantine."""
         lines = line_protocol(f"{dataset},layer={part.layer}", frame, key)

@@ -18,13 +18,13 @@ import os
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import numpy as np
 import polars as pl
@@ -90,6 +90,7 @@ class SegmentStore:
                 (home / name).unlink(missing_ok=True)
             for bucket in buckets:
                 sync(bucket)
+            journal.strike(earlier - segments.keys())
         return rows
 
     def read(self, dataset: str, window: Window, schema: pa.Schema, key: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -124,6 +125,21 @@ class SegmentStore:
             for bucket in {segment.parent for segment in segments if segment.parent.exists()}:
                 sync(bucket)
             journal.remove()
+
+    def lacking(self, dataset: str, ingestions: Sequence[str]) -> list[str]:
+        """Those of `ingestions` that have no journal, or lack a segment that is in it."""
+        home = self.root / dataset
+        return [ingestion for ingestion in ingestions if not _is_whole(home, ingestion)]
+
+    def held(self, dataset: str) -> dict[str, int]:
+        """The ingestions that have segments, each with the bytes of these."""
+        home = self.root / dataset
+        found = {}
+        for journal in sorted((home / ".ingestions").glob("*")):
+            with suppress(FileNotFoundError):  # withdrawn meanwhile
+                names = _names(journal.read_text())
+                found[unquote(journal.name)] = sum((home / name).stat().st_size for name in names)
+        return found
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
@@ -219,14 +235,20 @@ def _journal_path(home: Path, ingestion: str) -> Path:
 
 @dataclass(frozen=True)
 class _Journal:
-    """The names of all segments that an ingestion may have, one a line; durable before the segments are seen."""
+    """The names of all segments that an ingestion may have, one a line; durable before the segments are seen.
+
+    A line that begins with ``-`` strikes a name out: that segment was removed.
+    """
 
     path: Path
     file: IO[str]
 
     def names(self) -> set[str]:
         self.file.seek(0)
-        return {line for line in self.file.read().split("\n") if line.endswith(".parquet")}
+        return _names(self.file.read())
+
+    def strike(self, names: Iterable[str]) -> None:
+        self.add(f"-{name}" for name in names)
 
     def add(self, names: Iterable[str]) -> None:
         # The line end stands in front, so that a name that a crash cut short does not spoil the next one.
@@ -252,6 +274,24 @@ def _journal(home: Path, ingestion: str) -> Iterator[_Journal]:
             if _identity(path) == _identity(file.fileno()):  # otherwise it was withdrawn while we waited for the lock
                 yield _Journal(path, file)
                 return
+
+
+def _names(written: str) -> set[str]:
+    names: set[str] = set()
+    for line in written.split("\n"):
+        if line.startswith("-"):
+            names.discard(line[1:])
+        elif line.endswith(".parquet"):
+            names.add(line)
+    return names
+
+
+def _is_whole(home: Path, ingestion: str) -> bool:
+    try:
+        names = _names(_journal_path(home, ingestion).read_text())
+    except FileNotFoundError:
+        return False
+    return all((home / name).exists() for name in names)
 
 
 def _identity(file: Path | int) -> tuple[int, int] | None:
