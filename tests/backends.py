@@ -1,4 +1,4 @@
-"""Real Redis, InfluxDB 2 and S3 for tests: each on its own free loopback port and in its own temporary folder.
+"""Real Redis, InfluxDB 2, S3 and Mosquitto for tests: each on its own free loopback port, in its own temporary folder.
 
 Belongs here: starting and stopping the servers under the stores (deployments/servers/install brings them onto the
 machine). Does not belong here: the broker (servers.py), or any test.
@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import time
 import urllib.error
@@ -82,6 +83,11 @@ class S3(NamedTuple):
     region: str
 
 
+class Mosquitto(NamedTuple):
+    process: Process
+    port: int
+
+
 @dataclass(frozen=True)
 class Missing(Exception):
     """A server is not on this machine."""
@@ -127,6 +133,30 @@ def start_s3(folder: Path) -> S3:
     return S3(process, f"http://{address}", key, secret, region)
 
 
+def start_mosquitto(folder: Path) -> Mosquitto:
+    """A broker that forgets nothing over a restart, and, but for its last moment, over a kill.
+
+    As it comes it would keep 1,000 messages for a client that is away, and save its state every half hour.
+    """
+    binary, port = _installed("mosquitto"), free_port()
+    settings = [f"listener {port} 127.0.0.1", "allow_anonymous true", "user root", "max_queued_messages 0"]
+    settings += [
+        "persistence true",
+        f"persistence_location {folder}/",
+        "autosave_on_changes true",
+        "autosave_interval 1",
+    ]
+    (folder / "mosquitto.conf").write_text("\n".join(settings) + "\n")
+
+    def healthy() -> bool:
+        with socket.create_connection(("127.0.0.1", port), timeout=1):
+            return True
+
+    process = Process([binary, "-c", folder / "mosquitto.conf"], folder, healthy)
+    process.start()
+    return Mosquitto(process, port)
+
+
 def _installed(name: str) -> Path:
     found = shutil.which(name, path=os.pathsep.join([str(_BUILT), os.environ["PATH"], "/usr/sbin"]))
     if found is None:
@@ -162,3 +192,8 @@ def influxdb(tmp_path_factory) -> Iterator[InfluxDB]:
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory) -> Iterator[S3]:
     yield from _served(start_s3, "s3", tmp_path_factory)
+
+
+@pytest.fixture
+def mosquitto(tmp_path_factory) -> Iterator[Mosquitto]:
+    yield from _served(start_mosquitto, "mosquitto", tmp_path_factory)

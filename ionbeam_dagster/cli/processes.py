@@ -1,17 +1,21 @@
-"""Commands that stay until they are stopped: the Dagster UI, the bridge to the broker."""
+"""Commands that stay until they are stopped: the Dagster UI, the bridge to the broker, what listens to MQTT."""
 
 from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ionbeam_dagster.cli.terminal import dagster_home, load_config, refused_as_message
+from ionbeam_dagster.cli.terminal import dagster_home, fail, load_config, refused_as_message
 from ionbeam_dagster.config import CONFIG_VARIABLE
+from ionbeam_dagster.sources import SourceError
 
 
 def dev(port: Annotated[int, typer.Option(help="Where the UI listens, on this machine only.")] = 3000) -> None:
@@ -43,3 +47,39 @@ def bridge() -> None:
 
     with DagsterInstance.get() as instance:
         served.run_forever(lambda: report_arrivals(served.inbox, instance, 1.0))
+
+
+def mqtt(
+    name: Annotated[str | None, typer.Argument(metavar="SOURCE", help="Needed where there are several.")] = None,
+) -> None:
+    """Take in what is published over MQTT, for sources such as `netatmo_mqtt`. Ctrl-C stops it.
+
+    Every message is on disk before the broker hears that it has arrived: kill it when you like, and start it again. Let
+    a supervisor (systemd, a container) do so. Windows are made of the journal by Dagster, or by `ionbeam run`.
+    """
+    from ionbeam_dagster.pipeline import Platform
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    sources = Platform(load_config()).sources
+    listening = {each: source for each, source in sources.items() if hasattr(source, "subscriber")}
+    if name is None and len(listening) == 1:
+        [name] = listening
+    if name not in listening:
+        fail(f"name one of the sources that listen to MQTT: {', '.join(listening) or 'none is configured'}")
+    with refused_as_message(SourceError):
+        subscriber = listening[name].subscriber()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: subscriber.stop())
+        threading.Thread(target=_tell, args=(name, subscriber.counts), daemon=True).start()
+        subscriber.run()
+    logging.info("%s: stopped with %d messages journaled", name, subscriber.counts.journaled)
+
+
+def _tell(name: str, counts: object) -> None:
+    """A line a minute."""
+    told = 0
+    while True:
+        time.sleep(60)
+        journaled: int = counts.journaled  # type: ignore[attr-defined]
+        logging.info("%s: %d messages journaled, %d in the last minute", name, journaled, journaled - told)
+        told = journaled
