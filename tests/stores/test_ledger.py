@@ -2,6 +2,7 @@
 
 import resource
 import signal
+import sqlite3
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -14,7 +15,7 @@ from backends import Missing, start_redis
 from redis import Redis
 
 from ionbeam_client.models import CanonicalVariable, DataIngestionMap, DatasetMetadata, IngestionMetadata
-from ionbeam_dagster.domain.windows import Claim, Revision, Window, hash_of_inputs
+from ionbeam_dagster.domain.windows import Claim, Lateness, Revision, Window, hash_of_inputs
 from ionbeam_dagster.stores.ledger import BuiltRevision, ExportRecord, Ledger, LedgerError, RawPartition
 from ionbeam_dagster.stores.ledger.redis import RedisLedger
 from ionbeam_dagster.stores.ledger.sqlite import SqliteLedger
@@ -343,3 +344,97 @@ def test_a_sealed_window_is_sealed_until_it_is_opened_again_and_then_due(ledger)
     ledger.unseal("crowd", [WINDOW, Window(NOON + 5 * HOUR, NOON + 6 * HOUR)])
     assert ledger.sealed("crowd", WINDOW) is None and ledger.sealed("crowd", NEXT) == NOON + HOUR
     assert ledger.due("crowd") == [WINDOW]
+
+
+def arrived(ledger: Ledger, id: str, at: datetime, swept: Window = WINDOW, **touched: int) -> Claim:
+    claim = Claim(id, "crowd", "crowd", swept, ledger.arrival_of(id), 7, arrived_at=at)
+    ledger.record_claim(claim, metadata(), {swept: touched.get("rows", 7)}, touched.get("replaces", ()))
+    return claim
+
+
+def test_a_window_that_is_postponed_is_due_again_when_its_time_comes_or_its_claims_change(ledger):
+    first, other = claimed(ledger, "first", WINDOW), claimed(ledger, "other", NEXT)
+    later = NOON + 5 * HOUR
+    ledger.postpone("crowd", WINDOW, [first], later)
+    ledger.postpone("crowd", NEXT, [other], None)
+    assert ledger.due("crowd") == [WINDOW, NEXT], "without a time, all that are due"
+    assert ledger.due("crowd", later - timedelta(microseconds=1)) == []
+    assert ledger.due("crowd", later) == [WINDOW]
+    claimed(ledger, "first", WINDOW)
+    assert ledger.due("crowd", NOON) == [], "what is known already wakes nothing"
+    second = claimed(ledger, "second", WINDOW)
+    ledger.postpone("crowd", WINDOW, [first], None)
+    assert ledger.due("crowd", NOON) == [WINDOW], "an answer to what it was made of before does not hold"
+    ledger.postpone("crowd", WINDOW, [first, second], None)
+    ledger.withdraw_claim("second")
+    ledger.seal("crowd", [NEXT], NOON)
+    ledger.unseal("crowd", [NEXT])
+    assert ledger.due("crowd", NOON) == [WINDOW, NEXT]
+    ledger.record_revision(built(WINDOW, 1, [first]), [first])
+    ledger.postpone("crowd", WINDOW, [first], later)
+    assert ledger.due("crowd") == [NEXT], "what is not due is not postponed"
+
+
+def test_how_late_data_come_is_counted_once_an_ingestion_by_the_hour_of_arrival(ledger):
+    minute = timedelta(minutes=1)
+    arrived(ledger, "soon", WINDOW.end + minute)
+    arrived(ledger, "as soon", WINDOW.end + minute)
+    arrived(ledger, "soon", WINDOW.end + 50 * minute)
+    arrived(ledger, "early", WINDOW.end - minute)
+    arrived(ledger, "late", WINDOW.end + 125 * minute)
+    claimed(ledger, "nobody knows when", WINDOW)
+    first, third = WINDOW.end, WINDOW.end + 2 * HOUR
+    on_time, late = Lateness(NOON, timedelta(0), 1), Lateness(third, timedelta(minutes=125), 1)
+    assert ledger.lateness("crowd", NOON, third + HOUR) == [on_time, Lateness(first, minute, 2), late]
+    assert ledger.lateness("crowd", first, third) == [Lateness(first, minute, 2)]
+    assert ledger.lateness("other", NOON, third + HOUR) == []
+    [claim] = ledger.claims_of(["late"])
+    assert claim.arrived_at == WINDOW.end + 125 * minute
+
+
+def test_a_claim_that_replaces_others_leaves_nothing_of_them(ledger):
+    old = arrived(ledger, "old", NOON + HOUR, rows=4)
+    sent = RawPartition("sent", "crowd", WINDOW, Path("sent.parquet"), 5)
+    ledger.record_sent([(sent, [WINDOW])])
+    also_old = arrived(ledger, "sent", NOON + HOUR)
+    ledger.record_revision(built(WINDOW, 1, [old, also_old]), [old, also_old])
+    new = arrived(ledger, "new", NOON + 2 * HOUR, rows=3, replaces=["old", "sent", "unheard of"])
+    assert ledger.claims("crowd", WINDOW) == [new] and ledger.rows_in("crowd", WINDOW) == 3
+    assert ledger.due("crowd") == [WINDOW]
+    assert ledger.waiting("crowd") == [] and ledger.sent("crowd", WINDOW) == []
+    assert ledger.arrival_of("old") > new.arrival, "what comes back has arrived again"
+
+
+def test_a_windows_rows_are_counted_wherever_their_ingestions_reach(ledger):
+    both = Window(NOON, NOON + 2 * HOUR)
+    wide = Claim("wide", "crowd", "crowd", both, ledger.arrival_of("wide"), 7)
+    ledger.record_claim(wide, metadata(), {WINDOW: 5, NEXT: 2})
+    arrived(ledger, "narrow", NOON + HOUR, rows=6)
+    assert [ledger.rows_in("crowd", window) for window in (WINDOW, NEXT, both)] == [11, 2, 0]
+    ledger.withdraw_claim("wide")
+    assert [ledger.rows_in("crowd", window) for window in (WINDOW, NEXT)] == [6, 0]
+
+
+def test_the_first_metadata_of_each_version_is_remembered(ledger):
+    claim = claimed(ledger, "first", WINDOW, unit="degC")
+    claimed(ledger, "second", NEXT, unit="K")
+    ledger.record_claim(claim, metadata("K").model_copy(update={"version": 2}), {WINDOW: 7})
+    assert ledger.metadata_of_version("crowd", 1) == metadata("degC")
+    assert ledger.metadata_of_version("crowd", 2).version == 2
+    assert ledger.metadata_of_version("crowd", 3) is None and ledger.metadata_of_version("other", 1) is None
+
+
+def test_a_sqlite_ledger_of_an_earlier_version_is_brought_up_to_this_one(tmp_path):
+    path = tmp_path / "ledger.sqlite"
+    ledger = SqliteLedger(path)
+    claim = claimed(ledger, "first", WINDOW)
+    with sqlite3.connect(path) as db:
+        db.execute("DROP INDEX due_by_time")
+        for table, column in (("claims", "arrived_at"), ("touched", "rows"), ("due", "until")):
+            db.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+    db.close()
+    again = SqliteLedger(path)
+    assert again.claims("crowd", WINDOW) == [claim] and again.due("crowd", NOON) == [WINDOW]
+    assert again.rows_in("crowd", WINDOW) is None
+    arrived(again, "second", NOON + HOUR)
+    assert again.claims("crowd", WINDOW)[-1].arrived_at == NOON + HOUR
