@@ -24,7 +24,10 @@ TEMPERATURE = CanonicalVariable(column="t", standard_name="air_temperature", cf_
 
 
 class Told(Source):
-    """Gives two temperatures a window; a test tells which windows fail, and how much warmer others come now."""
+    """Gives two temperatures a window; a test tells which windows fail, and how much warmer others come now.
+
+    It may also tell which windows are empty, lack their second station, or bring a row of another time.
+    """
 
     Config = SourceConfig
     default_window = QUARTER
@@ -37,6 +40,9 @@ class Told(Source):
         self.stopped_at: str | None = None
         self.warmer: dict[str, float] = {}
         self.fetched: list[str] = []
+        self.empty: set[str] = set()
+        self.lacking: set[str] = set()
+        self.stray: dict[str, datetime] = {}
         self.latitude = 52.0
 
     @property
@@ -54,15 +60,28 @@ class Told(Source):
         self.failing_once.discard(window.key)
         if refused or window.key in self.failing:
             raise SourceError(f"no answer for {window.key}")
-        yield pa.RecordBatch.from_pydict(
-            {
-                "datetime": pa.array([window.start, window.start], pa.timestamp("us", tz="UTC")),
-                "lat": [self.latitude, self.latitude + 1],
-                "lon": [4.0, 5.0],
-                "station_id": ["a", "b"],
-                "t": [10.0 + self.warmer.get(window.key, 0.0), 11.0],
-            }
-        )
+        if window.key in self.empty:
+            return
+        points = [(window.start, "a", 10.0 + self.warmer.get(window.key, 0.0), self.latitude)]
+        if window.key not in self.lacking:
+            points.append((window.start, "b", 11.0, self.latitude + 1))
+        if window.key in self.stray:
+            points.append((self.stray[window.key], "c", 12.0, self.latitude))
+        yield points_as_batch(points)
+
+
+def points_as_batch(points: list[tuple[datetime, str, float, float]]) -> pa.RecordBatch:
+    """Rows as the source gives them, of times, stations, temperatures and latitudes."""
+    times, stations, temperatures, latitudes = zip(*points, strict=True)
+    return pa.RecordBatch.from_pydict(
+        {
+            "datetime": pa.array(times, pa.timestamp("us", tz="UTC")),
+            "lat": latitudes,
+            "lon": [4.0 + place for place in range(len(points))],
+            "station_id": stations,
+            "t": temperatures,
+        }
+    )
 
 
 class ToldChanges(Told):
