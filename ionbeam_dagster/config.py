@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from ionbeam_client.models import Name, format_duration
 from ionbeam_dagster.domain.windows import Policy, check_span, window_of
@@ -53,6 +53,13 @@ def _writable(path: Path) -> Path:
     return path
 
 
+def _not_negative(age: timedelta) -> timedelta:
+    if age < timedelta(0):
+        raise ValueError(f"{format_duration(age)} is negative; right would be, for example, P30D")
+    return age
+
+
+Age = Annotated[timedelta, AfterValidator(_not_negative)]
 PartitionSpan = Annotated[timedelta, AfterValidator(_partition)]
 Folder = Annotated[Path, AfterValidator(_writable)]
 
@@ -137,6 +144,27 @@ class Automation(_Section):
     lookback: timedelta = timedelta(hours=2)
 
 
+class Retention(_Section):
+    """How long what is not needed any more is kept; what is left out is kept for ever (docs/retention.md).
+
+    `raw` and `observations` count from when their windows were sealed, `superseded` from when a newer revision took
+    the place, `quarantine` from when rows came into it. `every` is how often it is swept.
+    """
+
+    raw: Age | None = None
+    observations: Age | None = None
+    superseded: Age | None = None
+    quarantine: Age | None = None
+    every: PartitionSpan = timedelta(days=1)
+
+    @field_validator("superseded")
+    @classmethod
+    def _readers_are_given_time(cls, age: timedelta | None) -> timedelta | None:
+        if age is not None and age < timedelta(hours=1):
+            raise ValueError(f"{format_duration(age)} is too short: somebody may still read the file; PT1H or longer")
+        return age
+
+
 class Sections(_Section):
     """The YAML without its source blocks."""
 
@@ -147,6 +175,7 @@ class Sections(_Section):
     scheduler: Scheduler = Scheduler()
     projections: Projections = Projections()
     automation: Automation = Automation()
+    retention: Retention = Retention()
     state_path: Folder = Path("ionbeam-state")
 
 
@@ -221,14 +250,24 @@ class IonbeamConfig:
             f"source {name!r} is configured, but no source of that type is installed: it is not collected"
             for name in self.not_installed
         ]
-        if self.sections.dataset_aggregator.delete_after_export:
-            notes.append("dataset_aggregator.delete_after_export is set, but this version keeps raw partitions")
+        notes += self._notes_of_retention()
         if self.sections.projections.pygeoapi_service.config_path is not None:
             notes.append(
                 "projections.pygeoapi_service.config_path is set, but this version writes the GeoParquet files only, "
                 "not PyGeoAPI's configuration"
             )
         return notes
+
+    def _notes_of_retention(self) -> list[str]:
+        kept = self.sections.retention
+        after_sealing = [key for key in ("raw", "observations") if getattr(kept, key) is not None]
+        open_ended = [name for name, dataset in self.datasets.items() if dataset.policy.revise_for is None]
+        if not after_sealing or not open_ended:
+            return []
+        return [
+            f"retention.{' and retention.'.join(after_sealing)} count from when a window is sealed, but windows of "
+            f"{', '.join(open_ended)} never are by themselves: give it revise_for, or use `ionbeam seal`"
+        ]
 
 
 def _configured_path() -> Path:
@@ -305,7 +344,7 @@ def _understand(
     if sections is not None and not faults:
         sources, source_faults = _sources(sections, configs, set(not_installed))
         datasets, dataset_faults = _datasets(sources)
-        faults += source_faults + dataset_faults + _path_faults(sections)
+        faults += source_faults + dataset_faults + _path_faults(sections) + _retention_faults(sections)
     if faults or sections is None:
         raise ConfigError("\n".join(f"{path}: {fault}" for fault in faults))
     return sections, sources, datasets, tuple(not_installed)
@@ -470,6 +509,15 @@ def _disagreements(dataset: str, feeders: list[SourceSettings]) -> list[str]:
 def _latest_end(feeders: list[SourceSettings]) -> datetime | None:
     ends = [feeder.end for feeder in feeders]
     return None if None in ends else max(end for end in ends if end is not None)
+
+
+def _retention_faults(sections: Sections) -> list[str]:
+    if sections.retention.observations is None or sections.influxdb_common is None:
+        return []
+    return [
+        "retention.observations: observations are in InfluxDB, whose bucket has a retention of its own; set it there "
+        "(influx bucket update --retention), and leave this key out"
+    ]
 
 
 def _path_faults(sections: Sections) -> list[str]:

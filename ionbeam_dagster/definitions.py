@@ -15,6 +15,7 @@ for _known in (dg.BetaWarning, dg.PreviewWarning):  # of backfill policies and p
 
 from ionbeam_dagster.config import IonbeamConfig  # noqa: E402
 from ionbeam_dagster.orchestration.assets.dataset import dataset_definitions  # noqa: E402
+from ionbeam_dagster.orchestration.assets.retention import retention_definitions  # noqa: E402
 from ionbeam_dagster.orchestration.assets.source import source_definitions  # noqa: E402
 from ionbeam_dagster.orchestration.automation import Ionbeam, automation_sensor  # noqa: E402
 from ionbeam_dagster.orchestration.resources import PlatformResource  # noqa: E402
@@ -35,7 +36,8 @@ def platform_definitions(ionbeam: Ionbeam) -> dg.Definitions:
         sensors=[automation_sensor(config.automation), *bus_sensors(ionbeam)],
         executor=dg.in_process_executor,  # parallelism comes from runs: a step's own process costs seconds
     )
-    return dg.Definitions.merge(*sources, *datasets, platform)
+    swept = retention_definitions(config.sections.retention, config.automation)
+    return dg.Definitions.merge(*sources, *datasets, swept, platform)
 
 
 @dg.definitions

@@ -469,7 +469,7 @@ def _looked_at(platform: Platform, dataset: str, window: Window, now: datetime) 
     policy = platform.policy(dataset, now)
     claims = platform.ledger.claims(dataset, window)
     latest = platform.ledger.latest_revision(dataset, window)
-    decision = decide(window, claims, _as_found(platform, latest), now, policy)
+    decision = decide(window, claims, as_found(platform, latest), now, policy)
     sealed = platform.ledger.sealed(dataset, window)
     if sealed is not None and latest is not None:
         decision = _unless_sealed(decision, latest, sealed)
@@ -501,7 +501,7 @@ def build(
         if not seen.claims:
             reason = "nothing has been collected for this window yet"
             raise PipelineError(f"{dataset} {window}: {reason}; materialise {_raw_keys(seen.policy.sources)} first")
-        decision = build_regardless(window, seen.claims, _as_found(platform, seen.latest), seen.policy)
+        decision = build_regardless(window, seen.claims, as_found(platform, seen.latest), seen.policy)
         if force and seen.latest:
             decision = replace(decision, number=seen.latest.revision.number + 1)
     if isinstance(decision, Build):
@@ -651,7 +651,7 @@ def _written_to(place: Path) -> Iterator[None]:
         ) from error
 
 
-def _as_found(platform: Platform, latest: BuiltRevision | None) -> Revision | None:
+def as_found(platform: Platform, latest: BuiltRevision | None) -> Revision | None:
     """The latest revision, with what it was made of; not intact when its file is gone."""
     if latest is None:
         return None

@@ -10,6 +10,7 @@ PACKAGE = ROOT / "ionbeam_dagster"
 LAYERS = [
     {"cli"},
     {"definitions", "orchestration"},
+    {"retention"},
     {"pipeline", "pictures", "show"},
     {"config"},
     {"sources", "exporters", "bus"},

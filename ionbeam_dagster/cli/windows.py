@@ -29,6 +29,7 @@ from ionbeam_dagster.cli.terminal import (
     moment,
     number,
     refused_as_message,
+    size,
 )
 from ionbeam_dagster.config import DatasetSettings
 from ionbeam_dagster.domain.windows import Window, coverage, merge, window_of, windows_between
@@ -177,6 +178,39 @@ def unseal(dataset: Annotated[str, ONE_DATASET], start: Annotated[str, FROM], en
     Windows that the dataset's `revise_for` closed are built with `rebuild --force`.
     """
     _seal(dataset, _asked(start, end), unseal=True)
+
+
+def sweep(
+    dry_run: Annotated[bool, typer.Option(help="Tell what would go, and how many bytes; remove nothing.")] = False,
+) -> None:
+    """Remove what the configuration allows to go: raw partitions, old revisions, observations, quarantine.
+
+    What may go is said by `retention:` and `dataset_aggregator.delete_after_export` in the YAML; what a rebuild of an
+    open window needs never does. The Dagster asset `retention` does the same on its schedule.
+
+    Example: `ionbeam sweep --dry-run`
+    """
+    from ionbeam_dagster.orchestration.runs import sweep_now
+    from ionbeam_dagster.pipeline import PipelineError, Platform
+    from ionbeam_dagster.retention import KINDS
+    from ionbeam_dagster.retention import sweep as sweep_platform
+    from ionbeam_dagster.stores import StoreError
+
+    platform = Platform(load_config())
+    with refused_as_message(PipelineError, StoreError):
+        swept = sweep_platform(platform, platform.now(), dry_run=True)
+        if not dry_run and swept.gone:
+            with dagster_instance(platform.config) as instance:
+                sweep_now(platform, instance)
+    table = Table("kind", "number", "size", "why", title="would go" if dry_run else "swept", title_justify="left")
+    for kind in KINDS:
+        if found := swept.of_kind(kind):
+            whose = ", ".join(sorted({one.of for one in found}))
+            table.add_row(f"{kind} of {whose}", number(len(found)), size(sum(o.bytes for o in found)), found[0].why)
+    if swept.gone:
+        console.print(table)
+    else:
+        console.print("Nothing may go: all of it is needed, or the YAML has no `retention:` for it.")
 
 
 def _seal(dataset: str, wanted: Window, unseal: bool) -> None:

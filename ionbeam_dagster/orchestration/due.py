@@ -113,6 +113,8 @@ class ToCollect(Due):
         if triggered is None or window.end <= now - self._source.window_lag - self._reach:
             return None
         known = platform.ledger.raw(self._source.name, window)
+        if known is not None and known.swept is not None:
+            return None
         if known is not None and known.path.exists() and _modified(known.path.stat().st_mtime) >= triggered:
             return None
         return triggered.isoformat()

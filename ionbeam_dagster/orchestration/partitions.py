@@ -44,7 +44,7 @@ def partitions_for(
         end=last.strftime(KEY_FORMAT) if last else None,
         fmt=KEY_FORMAT,
         timezone="UTC",
-        cron_schedule=_cron(span),
+        cron_schedule=cron_of(span),
         end_offset=int(with_open),
     )
 
@@ -91,7 +91,8 @@ def tags_of_run(stretch: Window, span: timedelta) -> dict[str, str]:
     return partition_tags(stretch.key, Window(stretch.end - span, stretch.end).key)
 
 
-def _cron(span: timedelta) -> str:
+def cron_of(span: timedelta) -> str:
+    """The cron expression of the moments at which windows of `span` begin."""
     if span == WEEK:
         return "0 0 * * 1"
     if span == DAY:

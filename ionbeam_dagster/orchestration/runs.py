@@ -21,6 +21,7 @@ from ionbeam_dagster.orchestration.assets import FORCE_TAG, USE_CACHE_TAG
 from ionbeam_dagster.orchestration.assets.dataset import build_job, dataset_key
 from ionbeam_dagster.orchestration.assets.exports import export_key
 from ionbeam_dagster.orchestration.assets.request import request_key
+from ionbeam_dagster.orchestration.assets.retention import SWEEP_JOB
 from ionbeam_dagster.orchestration.assets.source import collect_job, observations_key, raw_key
 from ionbeam_dagster.orchestration.checks import may_go_on
 from ionbeam_dagster.orchestration.due import not_ingested
@@ -142,6 +143,15 @@ def seal_windows(
         instance=instance,
     )
     return changed
+
+
+def sweep_now(platform: Platform, instance: dg.DagsterInstance) -> None:
+    """Materialise ``retention``. Raises PipelineError when something could not be removed."""
+    job = platform_definitions(WatchedPlatform(platform)).resolve_job_def(SWEEP_JOB)
+    tags = {PROCESS_TAG: this_process()}
+    result = job.execute_in_process(run_config=QUIET, tags=tags, instance=instance, raise_on_error=False)
+    if not result.success:
+        raise PipelineError(_why(result))
 
 
 class _Range:

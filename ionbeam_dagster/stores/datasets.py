@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from ionbeam_dagster.domain.canonical import point_key
 from ionbeam_dagster.domain.windows import Window
-from ionbeam_dagster.stores.publish import published
+from ionbeam_dagster.stores.publish import published, remove, size_of
 
 PROVENANCE = b"ionbeam"
 _ROW_GROUP = 100_000
@@ -36,6 +36,13 @@ class DatasetStore:
 
     def path(self, dataset: str, window: Window, number: int) -> Path:
         return self._root / dataset / f"{dataset}_{window.label}_r{number}.parquet"
+
+    def size(self, path: Path) -> int:
+        """The bytes of a dataset file, 0 where there is none."""
+        return size_of(path)
+
+    def remove(self, path: Path) -> None:
+        remove(path)
 
     def write(
         self,

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.domain.windows import Window
-from ionbeam_dagster.stores.publish import file_hash, published
+from ionbeam_dagster.stores.publish import file_hash, published, remove, size_of
 
 _NAMESPACE = UUID("6f1f3c3e-5d0e-4f57-9a53-0c3b1d1c9f6e")
 _KEY = b"ionbeam"
@@ -67,6 +67,13 @@ class RawStore:
         with published(path) as draft:
             rows = _write(draft, swept, metadata, batches)
         return path, rows
+
+    def size(self, path: Path) -> int:
+        """The bytes of a raw partition, 0 where there is none."""
+        return size_of(path)
+
+    def remove(self, path: Path) -> None:
+        remove(path)
 
     def open(self, path: Path) -> RawFile:
         """Open a raw partition; raises OSError or pyarrow.ArrowInvalid when there is none that can be read."""

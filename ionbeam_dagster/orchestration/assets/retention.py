@@ -1,0 +1,84 @@
+"""The sweep in Dagster: an asset without partitions, with a schedule of its own.
+
+Belongs here: `retention_definitions`. Does not belong here: what may go (ionbeam_dagster.retention).
+"""
+
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from ionbeam_dagster import retention
+from ionbeam_dagster.config import Automation, Retention
+from ionbeam_dagster.orchestration import metadata
+from ionbeam_dagster.orchestration.partitions import cron_of
+from ionbeam_dagster.orchestration.resources import PlatformResource
+
+RETENTION = dg.AssetKey("retention")
+SWEEP_JOB = "sweep"
+_SHOWN = 50
+
+
+class SweepConfig(dg.Config):
+    """How to sweep."""
+
+    dry_run: bool = Field(default=False, description="tell what would go, and remove nothing")
+
+
+@dg.asset(
+    key=RETENTION,
+    group_name="platform",
+    owners=metadata.OWNERS,
+    kinds={"python"},
+    tags={"ionbeam/stage": "retention"},
+    description=(
+        "Removes what `retention:` and `dataset_aggregator.delete_after_export` allow to go: raw partitions, "
+        "superseded revisions, observations, quarantine.\n\nMaterialise it with the run config `dry_run: true` to see "
+        "what would go, and how many bytes. What a rebuild of an open window needs is never taken."
+    ),
+)
+def retention_asset(
+    context: dg.AssetExecutionContext, config: SweepConfig, ionbeam: PlatformResource
+) -> dg.MaterializeResult[Any]:
+    platform = ionbeam.platform
+    swept = retention.sweep(platform, platform.now(), config.dry_run)
+    for failure in swept.failed:
+        context.log.error(failure)
+    context.add_output_metadata(of_sweep(swept, config.dry_run))
+    if swept.failed:
+        shown = "\n".join(swept.failed[:_SHOWN])
+        raise dg.Failure(f"{len(swept.failed)} things could not be removed; the others are gone\n{shown}")
+    return dg.MaterializeResult()
+
+
+def of_sweep(swept: retention.Swept, dry_run: bool) -> metadata.Metadata:
+    """How much of each kind went, or would go, and the first of it by name."""
+    counts = [
+        (kind, len(found), sum(one.bytes for one in found))
+        for kind in retention.KINDS
+        if (found := swept.of_kind(kind))
+    ]
+    told: dict[str, Any] = {
+        "dry run": dry_run,
+        "files": len(swept.gone),
+        "bytes": swept.bytes,
+        "by kind": dg.MetadataValue.md(metadata.table(["kind", "number", "bytes"], counts) if counts else "nothing"),
+    }
+    if swept.gone:
+        listed = [(one.kind, one.of, one.what, one.bytes, one.why) for one in swept.gone[:_SHOWN]]
+        told["the first of them"] = dg.MetadataValue.md(metadata.table(["kind", "of", "what", "bytes", "why"], listed))
+    return told
+
+
+def retention_definitions(settings: Retention, automation: Automation) -> dg.Definitions:
+    """``retention``, the job that materialises it, and its schedule, which runs only where something may be swept."""
+    job = dg.define_asset_job(SWEEP_JOB, selection=dg.AssetSelection.assets(RETENTION), description="Sweeps.")
+    schedule = dg.ScheduleDefinition(
+        name="retention",
+        job=job,
+        cron_schedule=cron_of(settings.every),
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING if automation.enabled else dg.DefaultScheduleStatus.STOPPED,
+        description="Sweeps what the configuration allows to go.",
+    )
+    return dg.Definitions(assets=[retention_asset], jobs=[job], schedules=[schedule])

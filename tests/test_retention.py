@@ -1,0 +1,175 @@
+"""What retention takes, what it leaves, and what a later rebuild says of it. On real stores."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import pyarrow.parquet as pq
+import pytest
+
+from ionbeam_dagster.config import ConfigError
+from ionbeam_dagster.definitions import platform_definitions
+from ionbeam_dagster.domain.windows import Unchanged, Window, windows_between
+from ionbeam_dagster.orchestration.resources import WatchedPlatform
+from ionbeam_dagster.pipeline import PipelineError, Platform, assess, build, collect, export, ingest, needs_collecting
+from ionbeam_dagster.retention import sweep
+
+MORNING = datetime(2026, 6, 21, 6, tzinfo=UTC)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+FIRST = Window(MORNING, MORNING + HOUR)
+SECOND = Window(MORNING + HOUR, MORNING + 2 * HOUR)
+LATER = MORNING + 3 * DAY
+NETWORK = """
+  scheduler: {windows: [{source_name: ioncannon, window_size: PT15M}]}
+  ioncannon: {num_stations: 5, start: 2026-06-21, aggregation_span: PT1H%s}
+"""
+
+
+def quarters(window: Window) -> list[Window]:
+    return list(windows_between(window.start, window.end, timedelta(minutes=15)))
+
+
+def take_in(platform: Platform, *windows: Window) -> None:
+    for window in windows:
+        collect(platform, "ioncannon", window, LATER)
+        ingest(platform, "ioncannon", window)
+
+
+def finish(platform: Platform, window: Window, force: bool = False):
+    built = build(platform, "ioncannon", window, LATER, force=force)
+    for format in ("odb", "pygeoapi"):
+        export(platform, "ioncannon", format, window)
+    return built.revision
+
+
+def files(folder: str) -> set[Path]:
+    return {path for path in Path(folder).rglob("*") if path.is_file()}
+
+
+def test_raw_goes_after_export_and_is_not_taken_for_lost(platform_of):
+    platform = platform_of(NETWORK % "", dataset_aggregator="{delete_after_export: true}")
+    take_in(platform, *quarters(FIRST), *quarters(SECOND)[:2])
+    collect(platform, "ioncannon", quarters(SECOND)[2], LATER)  # not ingested
+    finish(platform, FIRST)
+    before = files("data-raw")
+    told = sweep(platform, LATER, dry_run=True)
+    assert files("data-raw") == before and len(told.gone) == 4
+    assert told.bytes == sum(path.stat().st_size for path in before if "T06" in path.name)
+    swept = sweep(platform, LATER)
+    assert swept.bytes == told.bytes and {path for path in before if "T07" in path.name} == files("data-raw")
+    assert sweep(platform, LATER).gone == ()
+
+    gone = quarters(FIRST)[1]
+    assert not needs_collecting(platform, "ioncannon", gone)
+    with pytest.raises(PipelineError, match=r"was swept by retention on 2026-06-24 06:00; materialise ioncannon/raw"):
+        ingest(platform, "ioncannon", gone)
+    assert build(platform, "ioncannon", FIRST, LATER, force=True).revision.facts["rows"] == 60, "segments are enough"
+    finish(platform, FIRST)
+    take_in(platform, gone)
+    assert isinstance(assess(platform, "ioncannon", FIRST, LATER), Unchanged)
+    assert platform.ledger.raw("ioncannon", gone).swept is None and len(sweep(platform, LATER).gone) == 1
+
+
+def test_raw_that_a_rebuild_would_need_stays(platform_of):
+    platform = platform_of(NETWORK % "", dataset_aggregator="{delete_after_export: true}")
+    take_in(platform, *quarters(FIRST))
+    build(platform, "ioncannon", FIRST, LATER)
+    export(platform, "ioncannon", "odb", FIRST)
+    assert sweep(platform, LATER).gone == (), "one export is missing"
+    export(platform, "ioncannon", "pygeoapi", FIRST)
+    for segment in Path("ionbeam-state/segments").rglob("*.parquet"):
+        segment.unlink()
+    assert sweep(platform, LATER).gone == (), "the raw partitions are all that is left of the observations"
+    assert finish(platform, FIRST, force=True).facts["rows"] == 60, "they are ingested again"
+    platform.export_path("ioncannon", "odb", FIRST).unlink()
+    assert sweep(platform, LATER).gone == (), "an export was lost"
+    finish(platform, FIRST)
+    assert len(sweep(platform, LATER).gone) == 4
+
+
+def test_superseded_revisions_go_after_their_time_and_who_reads_them_reads_on(platform_of):
+    platform = platform_of(NETWORK % "", retention="{superseded: P7D}")
+    take_in(platform, *quarters(FIRST))
+    first = finish(platform, FIRST)
+    second = finish(platform, FIRST, force=True)
+    assert sweep(platform, LATER + 6 * DAY).gone == ()
+    with pq.ParquetFile(first.path) as reader:
+        (gone,) = sweep(platform, LATER + 7 * DAY).gone
+        assert not first.path.exists() and reader.read().num_rows == 60
+    assert gone.what == str(first.path) and second.path.exists()
+    assert finish(platform, FIRST, force=True).revision.number == 3
+    assert sweep(platform, LATER).failed == ()
+
+
+def test_a_sealed_window_loses_what_it_was_made_of_but_not_what_came_too_late(platform_of):
+    platform = platform_of(NETWORK % ", revise_for: P2D", retention="{raw: P30D, observations: P10D, quarantine: P1D}")
+    platform.now = lambda: MORNING + 2 * HOUR
+    take_in(platform, *quarters(FIRST)[:3])
+    build(platform, "ioncannon", FIRST, MORNING + 2 * HOUR, insist=True)
+    for format in ("odb", "pygeoapi"):
+        export(platform, "ioncannon", format, FIRST)
+    platform.now = lambda: LATER
+    take_in(platform, quarters(FIRST)[3])
+    sealed = FIRST.end + 2 * DAY
+
+    assert sweep(platform, sealed + 10 * DAY - timedelta(seconds=1)).gone == ()
+    segments = sweep(platform, sealed + 10 * DAY)
+    assert {one.kind for one in segments.gone} == {"observations"} and len(segments.gone) == 3
+    assert sum(1 for path in files("ionbeam-state/segments") if path.suffix == ".parquet") == 1
+    assert build(platform, "ioncannon", FIRST, LATER, force=True).revision.facts["rows"] == 60, "raw is still there"
+
+    for format in ("odb", "pygeoapi"):
+        export(platform, "ioncannon", format, FIRST)
+    swept = sweep(platform, sealed + 30 * DAY)
+    assert len(swept.of_kind("raw partitions")) == 4 and len(swept.of_kind("observations")) == 4
+    assert files("data-raw") == set()
+    with pytest.raises(PipelineError, match=r"swept by retention on .*; materialise ioncannon/raw for 20260621T060000"):
+        build(platform, "ioncannon", FIRST, LATER, force=True)
+    assert platform.ledger.latest_revision("ioncannon", FIRST).path.exists()
+    take_in(platform, *quarters(FIRST))
+    assert build(platform, "ioncannon", FIRST, LATER, force=True).revision.facts["rows"] == 60
+
+
+def test_the_dagster_asset_tells_what_it_swept_and_in_a_dry_run_what_it_would(platform_of):
+    platform = platform_of(NETWORK % "", retention="{superseded: PT1H}")
+    take_in(platform, *quarters(FIRST))
+    first = finish(platform, FIRST)
+    finish(platform, FIRST, force=True)
+    draft = first.path.with_name(f".{first.path.name}.0123abcd")
+    draft.write_bytes(b"cut short")
+    job = platform_definitions(WatchedPlatform(platform)).resolve_job_def("sweep")
+    with dg.DagsterInstance.ephemeral() as instance:
+        for dry_run in (True, False):
+            config = {"ops": {"retention": {"config": {"dry_run": dry_run}}}}
+            platform.now = lambda: datetime.now(UTC) + 2 * DAY
+            assert job.execute_in_process(run_config=config, instance=instance).success
+            assert first.path.exists() is draft.exists() is dry_run
+        records = instance.fetch_materializations(dg.AssetKey("retention"), limit=2).records
+    told = [record.asset_materialization.metadata for record in records]
+    assert [one["dry run"].value for one in told] == [False, True]
+    assert [one["files"].value for one in told] == [2, 2] and told[0]["bytes"].value == told[1]["bytes"].value > 0
+    assert "superseded revisions" in told[0]["by kind"].value and str(first.path) in told[0]["the first of them"].value
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"retention": "{superseded: PT1M}"}, "retention.superseded: PT1M is too short: somebody may still read"),
+        ({"retention": "{raw: -P1D}"}, "retention.raw: "),
+        ({"retention": "{raws: P1D}"}, "retention.raws: this key is not known; known are every, observations, "),
+        ({"retention": "{every: PT7H}"}, "retention.every: PT7H cannot be a partition"),
+        (
+            {"retention": "{observations: P1D}", "influxdb_common": "{influxdb_org: a, influxdb_url: 'http://b', "
+             "influxdb_token: c, influxdb_bucket: d}"},
+            "whose bucket has a retention of its own",
+        ),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_kept_so_is_refused_with_its_key(platform_of, given, told):
+    with pytest.raises(ConfigError, match=told):
+        platform_of(NETWORK % "", **given)
+
+
+def test_a_note_says_that_windows_which_are_never_sealed_keep_all(platform_of):
+    (note,) = platform_of(NETWORK % "", retention="{raw: P30D}").config.notes()
+    assert "windows of ioncannon never are by themselves: give it revise_for, or use `ionbeam seal`" in note
