@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pyarrow as pa
@@ -56,11 +56,13 @@ from ionbeam_dagster.exporters.bufr import BufrExporter
 from ionbeam_dagster.exporters.geoparquet import GeoParquetExporter
 from ionbeam_dagster.exporters.odb import OdbExporter
 from ionbeam_dagster.sources import Source
+from ionbeam_dagster.stores import StoreError
 from ionbeam_dagster.stores.datasets import DatasetStore
 from ionbeam_dagster.stores.ledger import BuiltRevision, ExportRecord, Ledger, RawPartition
 from ionbeam_dagster.stores.ledger.sqlite import SqliteLedger
-from ionbeam_dagster.stores.publish import published
+from ionbeam_dagster.stores.publish import locked, published
 from ionbeam_dagster.stores.raw import RawFile, RawStore
+from ionbeam_dagster.stores.recovery import Feeder, Recovered, recover
 from ionbeam_dagster.stores.timeseries import TimeSeriesStore
 from ionbeam_dagster.stores.timeseries.segments import SegmentStore
 
@@ -87,10 +89,29 @@ class Platform:
     def _ledger(self) -> Ledger:
         redis = self.config.sections.redis
         if redis is None:
-            return SqliteLedger(self.config.sections.state_path / "ledger.sqlite")
+            return SqliteLedger(self.config.sections.state_path / "ledger.sqlite", self.recover)
         from ionbeam_dagster.stores.ledger.redis import RedisLedger
 
-        return RedisLedger(redis.redis_url)
+        return RedisLedger(redis.redis_url, self.recover)
+
+    def recover(self) -> Recovered:
+        """Put into the ledger what it lacks of the past and the other stores hold; says what that was.
+
+        The ledger asks for it when it is new. One process of a machine does it at a time.
+        """
+        feeders = [
+            Feeder(name, source.dataset, source.window_size, source.kind == "external", self.raws(name))
+            for name, source in self.config.sources.items()
+        ]
+        spans = {name: dataset.span for name, dataset in self.config.datasets.items()}
+        with locked(self.config.sections.state_path / "recovery.lock"):
+            return recover(self.ledger, feeders, spans, self.series, self.datasets, self._ingest_again)
+
+    def _ingest_again(self, raw: RawPartition) -> None:
+        try:
+            _ingest_raw(self, raw, arrived_at=datetime.fromtimestamp(raw.path.stat().st_mtime, UTC))
+        except PipelineError as error:
+            raise StoreError(str(error)) from error
 
     def _series(self) -> TimeSeriesStore:
         influx = self.config.sections.influxdb_common
@@ -391,7 +412,7 @@ def _ingest_sent(platform: Platform, source: str, window: Window) -> Ingested:
     return Ingested(together, metadata, quarantined[-1] if quarantined else None, dict(reasons))
 
 
-def _ingest_raw(platform: Platform, raw: RawPartition) -> Ingested:
+def _ingest_raw(platform: Platform, raw: RawPartition, arrived_at: datetime | None = None) -> Ingested:
     file = _open_raw(platform, raw)
     quarantine_path = platform.quarantine_path(raw.source, raw.window)
     if platform.source(raw.source).kind == "external":
@@ -401,7 +422,7 @@ def _ingest_raw(platform: Platform, raw: RawPartition) -> Ingested:
     settings = platform.dataset(platform.source(source).dataset)
     schema = canonical_schema([file.metadata])
     known = platform.ledger.claims_of([raw.ingestion])
-    arrived_at = known[0].arrived_at if known else platform.now()
+    arrived_at = known[0].arrived_at if known else arrived_at or platform.now()
     arrival = platform.ledger.arrival_of(raw.ingestion)
     seen = _Rows(file, settings)
     try:
@@ -678,6 +699,8 @@ def _write_revision(
         "revision": decision.number,
         "inputs": decision.inputs,
         "ingestions": [claim.id for claim in claims],
+        "claims": [_told(claim) for claim in claims],
+        "metadata": _readings(platform, claims),
         "coverage": round(coverage(window, decision.missing), 6),
         "gaps": [[gap.start.isoformat(), gap.end.isoformat()] for gap in decision.missing],
         "software": f"ionbeam {__version__}",
@@ -701,6 +724,27 @@ def _write_revision(
     built = BuiltRevision(revision, written.path, now, facts)
     platform.ledger.record_revision(built, claims)
     return Built(dataset, window, decision, built, built=True)
+
+
+def _told(claim: Claim) -> dict[str, Any]:
+    """A claim as a dataset file tells of it: from this a lost ledger is made again."""
+    return {
+        "id": claim.id,
+        "source": claim.source,
+        "start": claim.swept.start.isoformat(),
+        "end": claim.swept.end.isoformat(),
+        "arrival": claim.arrival,
+        "rows": claim.rows,
+        "quarantined": claim.quarantined,
+        "arrived_at": claim.arrived_at.isoformat() if claim.arrived_at else None,
+        "strays": [[stray.start.isoformat(), stray.end.isoformat()] for stray in claim.stray_windows],
+    }
+
+
+def _readings(platform: Platform, claims: list[Claim]) -> dict[str, Any]:
+    """Of each source the latest metadata under which its claims came."""
+    latest = {claim.source: claim for claim in claims}
+    return {source: platform.ledger.metadata_of([claim])[0].model_dump(mode="json") for source, claim in latest.items()}
 
 
 def _raw_keys(sources: tuple[str, ...]) -> str:

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from ionbeam_dagster.cli import config, export, processes, run, windows
+from ionbeam_dagster.cli import config, export, ledger, processes, run, windows
 from ionbeam_dagster.config import CONFIG_VARIABLE
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ for command in (
     app.command()(command)
 app.add_typer(config.app, name="config")
 app.add_typer(export.app, name="export")
+app.add_typer(ledger.app, name="ledger")
 
 
 @app.callback()

@@ -71,6 +71,10 @@ def status(
                 continue
             shown = known if start or end else known[-last:]
             console.print(_status_table(platform, dataset, shown))
+        if recovered := platform.ledger.recovered():
+            console.print(
+                f"ledger: made again on {recovered[0]:%Y-%m-%d %H:%M}: {recovered[1]}", highlight=False, markup=False
+            )
     if platform.config.sections.broker is not None:
         from ionbeam_dagster.bus.status import bus_status
 

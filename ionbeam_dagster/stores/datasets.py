@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,23 @@ class DatasetFile:
     rows: int
     stations: int
     bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class FoundRevision:
+    """A revision as its file tells of it."""
+
+    dataset: str
+    window: Window
+    number: int
+    path: Path
+    schema: pa.Schema
+    rows: int
+    provenance: dict[str, Any]
+
+    def stations(self) -> int:
+        key = pl.struct(point_key(self.schema))
+        return int(pl.scan_parquet(self.path, glob=False).select(key.n_unique()).collect().item())
 
 
 class DatasetStore:
@@ -64,6 +82,19 @@ class DatasetStore:
                 counted.add(table)
                 rows += table.num_rows
         return DatasetFile(path, rows, counted.number, path.stat().st_size)
+
+    def latest(self, dataset: str) -> Iterator[FoundRevision]:
+        """The latest revision of every window that has a file here, in order of time."""
+        newest: dict[str, tuple[int, Path]] = {}
+        for path in sorted((self._root / dataset).glob(f"{dataset}_*_r*.parquet")):
+            window, _, number = path.stem.rpartition("_r")
+            newest[window] = max(newest.get(window, (0, path)), (int(number), path))
+        for number, path in newest.values():
+            with pq.ParquetFile(path) as file:
+                schema, rows = file.schema_arrow, file.metadata.num_rows
+            told = json.loads(schema.metadata[PROVENANCE])
+            window = Window(datetime.fromisoformat(told["window_start"]), datetime.fromisoformat(told["window_end"]))
+            yield FoundRevision(dataset, window, number, path, schema, rows, told)
 
 
 def _in_groups(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import chain
 from pathlib import Path
 from uuid import UUID, uuid5
@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ionbeam_client.models import IngestionMetadata
-from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.domain.windows import Window, window_from_key
 from ionbeam_dagster.stores.publish import file_hash, published, remove, size_of
 
 _NAMESPACE = UUID("6f1f3c3e-5d0e-4f57-9a53-0c3b1d1c9f6e")
@@ -56,8 +56,8 @@ class RawStore:
         """Write a raw partition; returns its ingestion id, which follows from content and range, and its rows."""
         with published(self.path(source, window)) as draft:
             rows = _write(draft, swept, metadata, batches)
-            content = file_hash(draft)
-        return str(uuid5(_NAMESPACE, f"{source} {window.label} {content}")), rows
+            ingestion = _ingestion(source, window.label, draft)
+        return ingestion, rows
 
     def write_sent(
         self, source: str, name: str, swept: Window, metadata: IngestionMetadata, batches: Iterable[pa.RecordBatch]
@@ -75,6 +75,23 @@ class RawStore:
     def remove(self, path: Path) -> None:
         remove(path)
 
+    def files(self, source: str) -> list[Path]:
+        """Every raw file of a source that is there, in order of name."""
+        folder = self._root / source
+        return sorted(folder.glob(f"{source}_*.parquet")) if folder.is_dir() else []
+
+    def window_of(self, source: str, path: Path, span: timedelta) -> Window:
+        """The window of `span` of a file that was collected; raises ValueError when its name is none of ours."""
+        return window_from_key(path.stem.removeprefix(f"{source}_").split("_")[0], span)
+
+    def collected_ingestion(self, source: str, path: Path) -> str:
+        """The ingestion id of a file that was collected."""
+        return _ingestion(source, path.stem.removeprefix(f"{source}_"), path)
+
+    def sent_ingestion(self, source: str, path: Path) -> str:
+        """The ingestion id of a file that was sent, as it stands in its name."""
+        return path.stem.removeprefix(f"{source}_").split("_", 2)[2]
+
     def open(self, path: Path) -> RawFile:
         """Open a raw partition; raises OSError or pyarrow.ArrowInvalid when there is none that can be read."""
         with pq.ParquetFile(path) as file:
@@ -82,6 +99,10 @@ class RawStore:
             rows = file.metadata.num_rows
         swept = Window(datetime.fromisoformat(written["start"]), datetime.fromisoformat(written["end"]))
         return RawFile(path, IngestionMetadata.model_validate(written["metadata"]), swept, rows)
+
+
+def _ingestion(source: str, label: str, file: Path) -> str:
+    return str(uuid5(_NAMESPACE, f"{source} {label} {file_hash(file)}"))
 
 
 def _write(draft: Path, swept: Window, metadata: IngestionMetadata, batches: Iterable[pa.RecordBatch]) -> int:

@@ -6,7 +6,8 @@ follows from the records (domain/windows.py decides).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -68,8 +69,36 @@ class Change:
     built: BuiltRevision | None = None
 
 
+Recover = Callable[[], object]
+"""Puts into a new ledger what is known of the past; what it returns is false when that is nothing."""
+
+
+def feed_begins() -> int:
+    """The number before the first of a new ledger's feed: larger than any that an earlier one gave out.
+
+    It is the time in milliseconds, and a feed grows by less than 1,000 entries a second in the long run. Who follows
+    the feed of a ledger that was lost finds all of the new one's entries after its own place.
+    """
+    return time.time_ns() // 1_000_000
+
+
 class Ledger(Protocol):
-    """Remembers. Every method is one transaction, and may be called from many threads and processes at once."""
+    """Remembers. Every method is one transaction, and may be called from many threads and processes at once.
+
+    A ledger that finds itself new, or was lost while it was used, calls its `Recover` before it does anything else.
+    """
+
+    def recovered(self) -> tuple[datetime, str] | None:
+        """When this ledger was last made again from the other stores, and what was found; None: it never was."""
+        ...
+
+    def note_recovery(self, told: str) -> None:
+        """Remember that the ledger was made again."""
+        ...
+
+    def restore_arrivals(self, arrivals: Mapping[str, int]) -> None:
+        """Give ingestions back their places in the order of arrival, unless they have one, or it is taken."""
+        ...
 
     def arrival_of(self, ingestion: str) -> int:
         """The place of an ingestion in the order of arrival; a new one gets the next place, a known one keeps its."""

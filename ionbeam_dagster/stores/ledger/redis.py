@@ -25,6 +25,9 @@ Does not belong here: what follows from the records.
     ionbeam:revision:<dataset>:<window>:<number>  a revision
     ionbeam:sealed:<dataset>                      when a person sealed a window
     ionbeam:export:<dataset>:<window>:<format>    an export
+    ionbeam:generation                            the run of the server that has what is known of the past
+    ionbeam:recovered                             when that was last put here from the other stores
+    ionbeam:feed_begins                           the number before the first of the feed
     ionbeam:feed                                  every new claim and revision, in order: "c <id>", "r <revision>"
 
 A <window> is ``<start>:<end>`` in microseconds since 1970. Every method is one Lua script or one command, thus a
@@ -39,7 +42,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
+from threading import RLock
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -59,9 +64,51 @@ from ionbeam_dagster.domain.windows import (
     window_of,
     windows_between,
 )
-from ionbeam_dagster.stores.ledger import BuiltRevision, Change, ExportRecord, LedgerError, RawPartition
+from ionbeam_dagster.stores.ledger import (
+    BuiltRevision,
+    Change,
+    ExportRecord,
+    LedgerError,
+    RawPartition,
+    Recover,
+    feed_begins,
+)
 
 _LOG = logging.getLogger(__name__)
+
+_GENERATION = "ionbeam:generation"
+_LOST = "IONBEAM-LOST"
+_GUARD = f"""
+if table.remove(ARGV) == '1' and redis.call('EXISTS', '{_GENERATION}') == 0 then
+    return redis.error_reply('{_LOST} there is no ledger')
+end
+"""
+_PAIRS_AT_ONCE = 1000
+
+_CALL = """
+return redis.call(unpack(ARGV))
+"""
+
+_BEGIN_FEED = """
+if redis.call('EXISTS', 'ionbeam:feed') == 0 then redis.call('SETNX', 'ionbeam:feed_begins', ARGV[1]) end
+"""
+
+_RESTORE_ARRIVALS = """
+local last, taken = tonumber(redis.call('GET', 'ionbeam:arrival') or 0), {}
+for _, place in ipairs(redis.call('HVALS', 'ionbeam:arrivals')) do taken[place] = true end
+for i = 1, #ARGV, 2 do
+    local id, place = ARGV[i], ARGV[i + 1]
+    if not taken[place] and redis.call('HSETNX', 'ionbeam:arrivals', id, place) == 1 then
+        taken[place] = true
+        last = math.max(last, tonumber(place))
+    end
+end
+redis.call('SET', 'ionbeam:arrival', last)
+"""
+
+_SEAL = """
+for i = 3, #ARGV do redis.call('HSETNX', 'ionbeam:sealed:' .. ARGV[1], ARGV[i], ARGV[2]) end
+"""
 
 _PLACE = """
 local function place_of(id)
@@ -160,14 +207,16 @@ return found
 """
 
 _CHANGES = """
-local found = {}
-for i, entry in ipairs(redis.call('LRANGE', 'ionbeam:feed', ARGV[1], ARGV[2])) do
+local base, found = tonumber(redis.call('GET', 'ionbeam:feed_begins') or 0), {}
+local first = math.max(tonumber(ARGV[1]) - base, 0)
+for i, entry in ipairs(redis.call('LRANGE', 'ionbeam:feed', first, first + ARGV[2] - 1)) do
     local kind, what = entry:sub(1, 1), entry:sub(3)
+    local number = string.format('%.0f', base + first + i)
     if kind == 'c' then
-        found[i] = {kind, '', redis.call('HGET', 'ionbeam:claim:' .. what, 'record') or '', ''}
+        found[i] = {number, kind, '', redis.call('HGET', 'ionbeam:claim:' .. what, 'record') or '', ''}
     else
         local kept = redis.call('HMGET', 'ionbeam:revision:' .. what, 'record', 'intact')
-        found[i] = {kind, what, kept[1] or '', kept[2] or ''}
+        found[i] = {number, kind, what, kept[1] or '', kept[2] or ''}
     end
 end
 return found
@@ -386,14 +435,16 @@ class RedisLedger:
     called again, since none does a thing twice.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, recover: Recover = lambda: None) -> None:
+        self._recover = recover
+        self._settling = RLock()
+        self._settled = self._filling = False
         self._client = redis.Redis.from_url(
             url, decode_responses=True, socket_timeout=30, socket_connect_timeout=5, health_check_interval=30,
             retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), 5),
         )  # fmt: skip
         address = urlsplit(url)
         self._place = f"Redis at {address.hostname}:{address.port or 6379}{address.path}"
-        self._checked = False
 
     def arrival_of(self, ingestion: str) -> int:
         return int(self._run(_ARRIVAL, ingestion))
@@ -503,25 +554,20 @@ class RedisLedger:
         self._run(_FORGET_REVISION, f"{revision.dataset}:{_range(revision.window)}", revision.number)
 
     def seal(self, dataset: str, windows: Sequence[Window], at: datetime) -> None:
-        with self._asked() as client, client.pipeline() as together:
-            for window in windows:
-                together.hsetnx(f"ionbeam:sealed:{dataset}", _range(window), str(_micros(at)))
-            together.execute()
+        self._run(_SEAL, dataset, _micros(at), *(_range(window) for window in windows))
 
     def unseal(self, dataset: str, windows: Sequence[Window]) -> None:
         self._run(_UNSEAL, dataset, *(_range(window) for window in windows))
 
     def sealed(self, dataset: str, window: Window) -> datetime | None:
-        with self._asked() as client:
-            at = client.hget(f"ionbeam:sealed:{dataset}", _range(window))
+        at = self._run(_CALL, "HGET", f"ionbeam:sealed:{dataset}", _range(window))
         return _moment(int(at)) if at else None
 
     def due(self, dataset: str, now: datetime | None = None) -> list[Window]:
-        with self._asked() as client:
-            if now is None:
-                found = client.zrange(f"ionbeam:due:{dataset}", 0, -1)
-            else:
-                found = client.zrangebyscore(f"ionbeam:until:{dataset}", "-inf", _micros(now))
+        if now is None:
+            found = self._run(_CALL, "ZRANGE", f"ionbeam:due:{dataset}", 0, -1)
+        else:
+            found = self._run(_CALL, "ZRANGEBYSCORE", f"ionbeam:until:{dataset}", "-inf", _micros(now))
         return sorted(map(_window, found))
 
     def postpone(self, dataset: str, window: Window, seen: Sequence[Claim], until: datetime | None) -> None:
@@ -529,53 +575,93 @@ class RedisLedger:
         self._run(_POSTPONE, dataset, _range(window), later, *{claim.id for claim in seen})
 
     def record_export(self, export: ExportRecord) -> None:
-        record = {
-            "number": export.number,
-            "path": str(export.path) if export.path else "",
-            "facts": json.dumps(export.facts),
-        }
-        with self._asked() as client:
-            client.hset(_export_key(export.dataset, export.window, export.format), mapping=record)
+        path = str(export.path) if export.path else ""
+        record = ("number", export.number, "path", path, "facts", json.dumps(export.facts))
+        self._run(_CALL, "HSET", _export_key(export.dataset, export.window, export.format), *record)
 
     def export(self, dataset: str, window: Window, format: str) -> ExportRecord | None:
-        with self._asked() as client:
-            kept = client.hgetall(_export_key(dataset, window, format))
-        if not kept:
+        key = _export_key(dataset, window, format)
+        number, path, facts = self._run(_CALL, "HMGET", key, "number", "path", "facts")
+        if not number:
             return None
-        path = Path(kept["path"]) if kept["path"] else None
-        return ExportRecord(dataset, window, format, int(kept["number"]), path, json.loads(kept["facts"]))
+        return ExportRecord(dataset, window, format, int(number), Path(path) if path else None, json.loads(facts))
 
     def changes(self, after: int, limit: int) -> list[Change]:
-        found = self._run(_CHANGES, after, after + limit - 1)
-        return [_change(number, *entry) for number, entry in enumerate(found, after + 1)]
+        return [_change(*entry) for entry in self._run(_CHANGES, after, limit)]
+
+    def recovered(self) -> tuple[datetime, str] | None:
+        at, told = self._run(_CALL, "HMGET", "ionbeam:recovered", "at", "told")
+        return (_moment(int(at)), told) if at else None
+
+    def note_recovery(self, told: str) -> None:
+        self._run(_CALL, "HSET", "ionbeam:recovered", "at", _micros(datetime.now(UTC)), "told", told)
+
+    def restore_arrivals(self, arrivals: Mapping[str, int]) -> None:
+        for some in _flat_pairs(arrivals):
+            self._run(_RESTORE_ARRIVALS, *some)
 
     def _run(self, script: str, *arguments: str | int) -> Any:
-        """Run a script; its text is sent once, and after that only its hash."""
+        """Run a script; its text is sent once, and after that only its hash. One that finds no past asks for it."""
         with self._asked() as client:
-            return client.register_script(script)(args=arguments)
+            run = client.register_script(_GUARD + script)
+            self._settle()
+            try:
+                return run(args=[*arguments, int(not self._filling)])
+            except redis.ResponseError as error:
+                if _LOST not in str(error):
+                    raise
+            self._settled = False
+            self._settle()
+            return run(args=[*arguments, 1])
 
     @contextmanager
     def _asked(self) -> Iterator[redis.Redis]:
         try:
-            self._check_once()
             yield self._client
         except redis.AuthenticationError as error:
             raise LedgerError(f"{self._place}: {error}; mend user and password in redis.redis_url") from error
         except (redis.ConnectionError, redis.TimeoutError) as error:
             raise LedgerError(f"{self._place} does not answer ({error}); start it, or mend redis.redis_url") from error
         except redis.RedisError as error:
-            raise LedgerError(f"{self._place} refuses: {error}") from error
+            raise LedgerError(f"{self._place} refuses: {error}; nothing was changed") from error
 
-    def _check_once(self) -> None:
-        """Say it when this Redis may forget: without the append-only file, or when it may evict keys."""
-        if self._checked:
+    def _settle(self) -> None:
+        """Have a Redis that is new, was emptied, or was started again, filled with what it lacks of the past.
+
+        Its filling comes here again, and goes on; other threads wait.
+        """
+        if self._settled:
             return
-        info = self._client.info()
+        with self._settling:
+            if self._settled or self._filling:
+                return
+            info = self._client.info()
+            self._warn(info)
+            if self._client.get(_GENERATION) != info["run_id"]:
+                try:
+                    self._filling = True
+                    self._client.register_script(_BEGIN_FEED)(args=[feed_begins()])
+                    if found := self._recover():
+                        _LOG.warning("%s had lost, or never had, what the stores hold: %s", self._place, found)
+                        self.note_recovery(str(found))
+                    self._client.set(_GENERATION, info["run_id"])
+                finally:
+                    self._filling = False
+            self._settled = True
+
+    def _warn(self, info: Mapping[str, Any]) -> None:
+        """Say it when this Redis may forget: without the append-only file, or when it may evict keys."""
         if not info.get("aof_enabled"):
             _LOG.warning("%s loses the ledger when it ends: set appendonly yes", self._place)
         if info.get("maxmemory_policy", "noeviction") != "noeviction":
             _LOG.warning("%s may drop parts of the ledger: set maxmemory-policy noeviction", self._place)
-        self._checked = True
+
+
+def _flat_pairs(arrivals: Mapping[str, int]) -> Iterator[list[str | int]]:
+    """The pairs as flat lists that are short enough for one script."""
+    items = iter(arrivals.items())
+    while some := list(islice(items, _PAIRS_AT_ONCE)):
+        yield [part for pair in some for part in pair]
 
 
 def _export_key(dataset: str, window: Window, format: str) -> str:
@@ -622,7 +708,8 @@ def _sent(record: str, swept: str = "") -> RawPartition:
     return _raw(source, reach, ingestion, path, rows, signature, swept)
 
 
-def _change(number: int, kind: str, place: str, record: str, intact: str) -> Change:
+def _change(told: str, kind: str, place: str, record: str, intact: str) -> Change:
+    number = int(told)
     if not record:
         return Change(number)
     if kind == "c":

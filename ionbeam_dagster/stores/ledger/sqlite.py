@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,12 +11,22 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.domain.windows import EPOCH, HOUR, Claim, Lateness, Revision, Window, lateness_of, window_of
-from ionbeam_dagster.stores.ledger import BuiltRevision, Change, ExportRecord, LedgerError, RawPartition
+from ionbeam_dagster.stores.ledger import (
+    BuiltRevision,
+    Change,
+    ExportRecord,
+    LedgerError,
+    RawPartition,
+    Recover,
+    feed_begins,
+)
 
+_LOG = logging.getLogger(__name__)
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS arrivals (arrival INTEGER PRIMARY KEY AUTOINCREMENT, ingestion TEXT NOT NULL UNIQUE);
 CREATE TABLE IF NOT EXISTS raw (
@@ -60,10 +71,15 @@ CREATE TABLE IF NOT EXISTS exports (
     dataset TEXT, start INTEGER, end INTEGER, format TEXT, number INTEGER, path TEXT, facts TEXT,
     PRIMARY KEY (dataset, start, end, format)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS recoveries (at INTEGER, told TEXT);
 CREATE TABLE IF NOT EXISTS feed (
     number INTEGER PRIMARY KEY AUTOINCREMENT, claim TEXT, dataset TEXT, start INTEGER, end INTEGER, revision INTEGER
 );
 """
+_SETTLED = 1  # of the file's user_version: what was known of the past is in it
+_FEED_BEGINS = (
+    "INSERT INTO sqlite_sequence SELECT 'feed', ?1 WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'feed')"
+)
 _ARRIVAL = "INSERT OR IGNORE INTO arrivals (ingestion) VALUES (?)"
 _COLLECTED = (
     "SELECT r.ingestion, r.source, r.start, r.end, r.path, r.rows, r.signature, w.at "
@@ -85,14 +101,34 @@ class SqliteLedger:
     commit waits until the disk has it. Methods raise LedgerError when the file cannot be used.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, recover: Recover = lambda: None) -> None:
         self._path = path
+        self._recover = recover
+        self._settling = RLock()
+        self._settled: int | None = None  # the file that has what is known of the past
+        self._filling: int | None = None  # the file that is getting it, by the thread that settles
         self._idle: dict[tuple[int, int], list[sqlite3.Connection]] = {}  # of a process and a file; forks inherit none
 
     def __del__(self) -> None:
         for (process, _), connections in self._idle.items():
             for connection in connections if process == os.getpid() else []:
                 connection.close()
+
+    def recovered(self) -> tuple[datetime, str] | None:
+        with self._reading() as db:
+            row = db.execute("SELECT at, told FROM recoveries ORDER BY at DESC LIMIT 1").fetchone()
+        return (_moment(row[0]), row[1]) if row else None
+
+    def note_recovery(self, told: str) -> None:
+        with self._writing() as db:
+            db.execute("INSERT INTO recoveries VALUES (?, ?)", (_micros(datetime.now(UTC)), told))
+
+    def restore_arrivals(self, arrivals: Mapping[str, int]) -> None:
+        with self._writing() as db:
+            db.executemany(
+                "INSERT OR IGNORE INTO arrivals (arrival, ingestion) VALUES (?, ?)",
+                [(place, ingestion) for ingestion, place in arrivals.items()],
+            )
 
     def arrival_of(self, ingestion: str) -> int:
         known = "SELECT arrival FROM arrivals WHERE ingestion = ?"
@@ -434,7 +470,28 @@ class SqliteLedger:
         except FileNotFoundError:
             self._open().close()
             file = self._path.stat().st_ino
+        if file != self._settled:
+            self._settle(file)
         return self._idle.setdefault((os.getpid(), file), [])
+
+    def _settle(self, file: int) -> None:
+        """Have a new file filled with what is known of the past; its filling comes here again, and goes on."""
+        with self._settling:
+            if file in (self._settled, self._filling):
+                return
+            db = self._open()
+            try:
+                self._filling = file
+                if db.execute("PRAGMA user_version").fetchone()[0] < _SETTLED:
+                    db.execute(_FEED_BEGINS, (feed_begins(),))
+                    if found := self._recover():
+                        _LOG.warning("%s was new, and made again from the other stores: %s", self._path, found)
+                        self.note_recovery(str(found))
+                    db.execute(f"PRAGMA user_version = {_SETTLED}")
+                self._settled = file
+            finally:
+                self._filling = None
+                db.close()
 
     def _open(self) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True)

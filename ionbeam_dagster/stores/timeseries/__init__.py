@@ -46,3 +46,7 @@ class TimeSeriesStore(Protocol):
         A server that keeps its own account of what it holds names none.
         """
         ...
+
+    def arrivals(self, dataset: str) -> dict[str, int]:
+        """The ingestions of which there are points, each with its place in the order of arrival."""
+        ...

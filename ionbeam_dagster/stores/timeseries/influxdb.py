@@ -148,6 +148,11 @@ class InfluxStore:
         """None: what a server has accepted, it keeps."""
         return []
 
+    def arrivals(self, dataset: str) -> dict[str, int]:
+        """The ingestions of which there are points, each with its place in the order of arrival."""
+        with self._open() as bucket:
+            return {part.ingestion: part.arrival for part in _visible(bucket.parts(dataset, EVER))}
+
     def _send(self, bucket: _Bucket, dataset: str, part: _Part, frame: pl.DataFrame, key: Sequence[str]) -> int:
         """Store the rows of `frame` in the layer of `part`, and give those that are refused to the quarantine."""
         lines = line_protocol(f"{dataset},layer={part.layer}", frame, key)

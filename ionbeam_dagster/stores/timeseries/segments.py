@@ -141,6 +141,14 @@ class SegmentStore:
                 found[unquote(journal.name)] = sum((home / name).stat().st_size for name in names)
         return found
 
+    def arrivals(self, dataset: str) -> dict[str, int]:
+        """The ingestions of which there are points, each with its place in the order of arrival."""
+        found = {}
+        for segment in (self.root / dataset).glob("[0-9]*/[0-9]*.parquet"):
+            arrival, rest = segment.stem.split("-", 1)
+            found[unquote(rest.rsplit("-", 1)[0])] = int(arrival)
+        return found
+
 
 # --- writing ----------------------------------------------------------------------------------------------------------
 

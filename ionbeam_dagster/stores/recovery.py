@@ -1,0 +1,220 @@
+"""A ledger that was lost, or exchanged for another, made again from what the other stores hold.
+
+Belongs here: what raw files, dataset files and the time-series store tell of the past, and its way into an empty or
+outdated ledger. What only the ledger knew stays lost: the windows that a person sealed, which exports are current (they
+are made again), and how a source that can be asked again looked (`ionbeam run` asks it again). Does not belong here:
+how a ledger notices that it was lost.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+
+from ionbeam_client.models import IngestionMetadata
+from ionbeam_dagster.domain.windows import Claim, Revision, Window, windows_between
+from ionbeam_dagster.stores import StoreError
+from ionbeam_dagster.stores.datasets import DatasetStore, FoundRevision
+from ionbeam_dagster.stores.ledger import BuiltRevision, Ledger, RawPartition
+from ionbeam_dagster.stores.raw import RawStore
+from ionbeam_dagster.stores.timeseries import TimeSeriesStore
+
+_LOG = logging.getLogger(__name__)
+_TOLD_EVERY = 1000
+_AFTER_ALL = 2**62
+
+
+@dataclass(frozen=True, slots=True)
+class Feeder:
+    """A source as recovery needs it; `external` when its raw files were sent by a client."""
+
+    source: str
+    dataset: str
+    window_size: timedelta
+    external: bool
+    raws: RawStore
+
+
+@dataclass(slots=True)
+class Recovered:
+    """What was put into the ledger that it did not have; `troubles` are files that could not be used, with reasons."""
+
+    raws: int = 0
+    claims: int = 0
+    ingested: int = 0
+    revisions: int = 0
+    troubles: list[str] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.raws or self.claims or self.revisions or self.troubles)
+
+    def __str__(self) -> str:
+        told = (
+            f"{self.raws} raw files, {self.claims} claims ({self.ingested} by ingesting again) and {self.revisions} "
+            "revisions were recovered from the stores; exports are made again, windows sealed by a person are open"
+        )
+        return told + "".join(f"; {trouble}" for trouble in self.troubles)
+
+
+def recover(
+    ledger: Ledger,
+    feeders: Sequence[Feeder],
+    spans: Mapping[str, timedelta],
+    series: TimeSeriesStore,
+    datasets: DatasetStore,
+    ingest: Callable[[RawPartition], object],
+) -> Recovered:
+    """Record in `ledger` what it lacks of the past; what it has is left alone, so that this may be done at any time.
+
+    `spans` has each dataset with its aggregation span. `ingest` is called for a raw file of whose claim nothing can be
+    known otherwise; it records the claim.
+    """
+    done = Recovered()
+    built = [found for dataset in spans for found in datasets.latest(dataset)]
+    claims = {told.claim.id: told for found in built for told in _claims_of(found)}
+    stored = {ingestion: place for dataset in spans for ingestion, place in series.arrivals(dataset).items()}
+    ledger.restore_arrivals({id: told.claim.arrival for id, told in claims.items()} | stored)
+    raws = [raw for feeder in feeders for raw in _unknown_raws(ledger, feeder, done)]
+    raws.sort(key=lambda raw: (stored.get(raw.ingestion, _AFTER_ALL), raw.path.stat().st_mtime_ns))
+    by_source = {feeder.source: feeder for feeder in feeders}
+    for number, raw in enumerate(raws, 1):
+        _recover_raw(ledger, by_source[raw.source], raw, done)
+        told = claims.get(raw.ingestion)
+        in_place = told is not None and stored.get(raw.ingestion) == told.claim.arrival
+        if not ledger.claims_of([raw.ingestion]) and not (
+            in_place and _recover_claim(ledger, told, spans, done, raw_is_there=True)
+        ):
+            _ingest_again(ingest, raw, done)
+        if number % _TOLD_EVERY == 0:
+            _LOG.warning("recovery: %d of %d raw files", number, len(raws))
+    for told in sorted(claims.values(), key=lambda told: told.claim.arrival):
+        if not ledger.claims_of([told.claim.id]):
+            _recover_claim(ledger, told, spans, done)
+    for found in built:
+        _recover_revision(ledger, found, done)
+    return done
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """A claim as a dataset file tells of it."""
+
+    claim: Claim
+    metadata: IngestionMetadata
+    window: Window
+
+
+def _unknown_raws(ledger: Ledger, feeder: Feeder, done: Recovered) -> list[RawPartition]:
+    """The raw files of which the ledger has no claim."""
+    found, source = [], feeder.source
+    for path in feeder.raws.files(source):
+        try:
+            if feeder.external:
+                ingestion: str | None = feeder.raws.sent_ingestion(source, path)
+            else:
+                window = feeder.raws.window_of(source, path, feeder.window_size)
+                known = ledger.raw(source, window)
+                ingestion = known.ingestion if known else None
+            if ingestion is not None and ledger.claims_of([ingestion]):
+                continue
+            file = feeder.raws.open(path)
+            if feeder.external:
+                window = file.swept
+            else:
+                ingestion = feeder.raws.collected_ingestion(source, path)
+        except (OSError, ValueError, LookupError, TypeError, pa.ArrowException) as error:
+            done.troubles.append(f"{path} cannot be read ({error})")
+            continue
+        found.append(RawPartition(ingestion, source, window, path, file.rows))
+    return found
+
+
+def _recover_raw(ledger: Ledger, feeder: Feeder, raw: RawPartition, done: Recovered) -> None:
+    if feeder.external:
+        touched = list(windows_between(raw.window.start, raw.window.end, feeder.window_size))
+        if raw not in ledger.sent(raw.source, touched[0]):
+            ledger.record_sent([(raw, touched)])
+            done.raws += 1
+        return
+    known = ledger.raw(raw.source, raw.window)
+    if known is None or known.ingestion != raw.ingestion:
+        ledger.record_raw(raw)
+        done.raws += 1
+
+
+def _ingest_again(ingest: Callable[[RawPartition], object], raw: RawPartition, done: Recovered) -> None:
+    try:
+        ingest(raw)
+    except (StoreError, ValueError, OSError) as error:
+        done.troubles.append(str(error))
+    else:
+        done.claims += 1
+        done.ingested += 1
+
+
+def _claims_of(found: FoundRevision) -> Iterator[_Told]:
+    for told in found.provenance.get("claims", []):
+        metadata = IngestionMetadata.model_validate(found.provenance["metadata"][told["source"]])
+        strays = tuple(_window(*stray) for stray in told["strays"])
+        claim = Claim(
+            told["id"], told["source"], found.dataset, _window(told["start"], told["end"]), told["arrival"],
+            told["rows"], told["quarantined"], strays,
+            datetime.fromisoformat(told["arrived_at"]) if told["arrived_at"] else None,
+        )  # fmt: skip
+        yield _Told(claim, metadata, found.window)
+
+
+def _window(start: str, end: str) -> Window:
+    return Window(datetime.fromisoformat(start), datetime.fromisoformat(end))
+
+
+def _recover_claim(
+    ledger: Ledger, told: _Told, spans: Mapping[str, timedelta], done: Recovered, raw_is_there: bool = False
+) -> bool:
+    """Record a claim; False when its place in the order of arrival belongs to another.
+
+    Also when its rows lie in several windows, and its raw file can tell how many in each.
+    """
+    claim = told.claim
+    if ledger.arrival_of(claim.id) != claim.arrival:
+        return False
+    swept = windows_between(claim.swept.start, claim.swept.end, spans[claim.dataset])
+    touched = dict.fromkeys([*swept, *claim.stray_windows], 0)
+    if touched.keys() > {told.window} and raw_is_there:
+        return False
+    ledger.record_claim(claim, told.metadata, touched | {told.window: claim.rows})
+    done.claims += 1
+    return True
+
+
+def _recover_revision(ledger: Ledger, found: FoundRevision, done: Recovered) -> None:
+    known = ledger.latest_revision(found.dataset, found.window)
+    if known is not None and known.revision.number >= found.number:
+        return
+    told = found.provenance
+    made_of = ledger.claims_of([claim["id"] for claim in told.get("claims", [])])
+    revision = Revision(found.dataset, found.window, found.number, told["inputs"])
+    built_at = datetime.fromtimestamp(found.path.stat().st_mtime, UTC)
+    ledger.record_revision(BuiltRevision(revision, found.path, built_at, _facts(found)), made_of)
+    done.revisions += 1
+
+
+def _facts(found: FoundRevision) -> dict[str, Any]:
+    told = found.provenance
+    return {
+        "rows": found.rows,
+        "stations": found.stations(),
+        "bytes": found.path.stat().st_size,
+        "coverage": told["coverage"],
+        "gaps": told["gaps"],
+        "complete": not told["gaps"],
+        "duplicates": None,
+        "ingestions": len(told["ingestions"]),
+        "made_of": told["ingestions"],
+        "software": told["software"],
+    }
