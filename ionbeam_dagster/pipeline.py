@@ -62,7 +62,7 @@ from ionbeam_dagster.stores.ledger import BuiltRevision, ExportRecord, Ledger, R
 from ionbeam_dagster.stores.ledger.sqlite import SqliteLedger
 from ionbeam_dagster.stores.publish import locked, published
 from ionbeam_dagster.stores.raw import RawFile, RawStore
-from ionbeam_dagster.stores.recovery import Feeder, Recovered, recover
+from ionbeam_dagster.stores.recovery import Feeder, Recovered, recover, written_at
 from ionbeam_dagster.stores.timeseries import TimeSeriesStore
 from ionbeam_dagster.stores.timeseries.segments import SegmentStore
 
@@ -109,7 +109,7 @@ class Platform:
 
     def _ingest_again(self, raw: RawPartition) -> None:
         try:
-            _ingest_raw(self, raw, arrived_at=datetime.fromtimestamp(raw.path.stat().st_mtime, UTC))
+            _ingest_raw(self, raw, written_at(raw.path))
         except PipelineError as error:
             raise StoreError(str(error)) from error
 
@@ -727,7 +727,7 @@ def _write_revision(
 
 
 def _told(claim: Claim) -> dict[str, Any]:
-    """A claim as a dataset file tells of it: from this a lost ledger is made again."""
+    """A claim as a dataset file tells of it, from which a lost ledger is made again: what is the same each time."""
     return {
         "id": claim.id,
         "source": claim.source,
@@ -736,7 +736,6 @@ def _told(claim: Claim) -> dict[str, Any]:
         "arrival": claim.arrival,
         "rows": claim.rows,
         "quarantined": claim.quarantined,
-        "arrived_at": claim.arrived_at.isoformat() if claim.arrived_at else None,
         "strays": [[stray.start.isoformat(), stray.end.isoformat()] for stray in claim.stray_windows],
     }
 

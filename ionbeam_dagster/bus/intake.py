@@ -101,6 +101,7 @@ class Intake:
 
     def ingestions(self, bodies: Sequence[bytes]) -> list[str | None]:
         """Take IngestDataCommands in, in the order in which they arrived; says of each what became of it."""
+        self._ledger.recovered()  # a ledger that is new looks for raw files before ours are among them
         now = datetime.now(UTC)
         reasons: dict[int, str] = {}
         accepted: dict[Key, _Accepted] = {}

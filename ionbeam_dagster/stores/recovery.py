@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -86,9 +87,7 @@ def recover(
         _recover_raw(ledger, by_source[raw.source], raw, done)
         told = claims.get(raw.ingestion)
         in_place = told is not None and stored.get(raw.ingestion) == told.claim.arrival
-        if not ledger.claims_of([raw.ingestion]) and not (
-            in_place and _recover_claim(ledger, told, spans, done, raw_is_there=True)
-        ):
+        if not ledger.claims_of([raw.ingestion]) and not (in_place and _recover_claim(ledger, told, spans, done, raw)):
             _ingest_again(ingest, raw, done)
         if number % _TOLD_EVERY == 0:
             _LOG.warning("recovery: %d of %d raw files", number, len(raws))
@@ -164,7 +163,6 @@ def _claims_of(found: FoundRevision) -> Iterator[_Told]:
         claim = Claim(
             told["id"], told["source"], found.dataset, _window(told["start"], told["end"]), told["arrival"],
             told["rows"], told["quarantined"], strays,
-            datetime.fromisoformat(told["arrived_at"]) if told["arrived_at"] else None,
         )  # fmt: skip
         yield _Told(claim, metadata, found.window)
 
@@ -174,7 +172,7 @@ def _window(start: str, end: str) -> Window:
 
 
 def _recover_claim(
-    ledger: Ledger, told: _Told, spans: Mapping[str, timedelta], done: Recovered, raw_is_there: bool = False
+    ledger: Ledger, told: _Told, spans: Mapping[str, timedelta], done: Recovered, raw: RawPartition | None = None
 ) -> bool:
     """Record a claim; False when its place in the order of arrival belongs to another.
 
@@ -185,8 +183,10 @@ def _recover_claim(
         return False
     swept = windows_between(claim.swept.start, claim.swept.end, spans[claim.dataset])
     touched = dict.fromkeys([*swept, *claim.stray_windows], 0)
-    if touched.keys() > {told.window} and raw_is_there:
-        return False
+    if raw is not None:
+        if touched.keys() > {told.window}:
+            return False
+        claim = replace(claim, arrived_at=written_at(raw.path))
     ledger.record_claim(claim, told.metadata, touched | {told.window: claim.rows})
     done.claims += 1
     return True
@@ -199,9 +199,13 @@ def _recover_revision(ledger: Ledger, found: FoundRevision, done: Recovered) -> 
     told = found.provenance
     made_of = ledger.claims_of([claim["id"] for claim in told.get("claims", [])])
     revision = Revision(found.dataset, found.window, found.number, told["inputs"])
-    built_at = datetime.fromtimestamp(found.path.stat().st_mtime, UTC)
-    ledger.record_revision(BuiltRevision(revision, found.path, built_at, _facts(found)), made_of)
+    ledger.record_revision(BuiltRevision(revision, found.path, written_at(found.path), _facts(found)), made_of)
     done.revisions += 1
+
+
+def written_at(path: Path) -> datetime:
+    """When a file was written: in a local folder, also when it arrived, or was built."""
+    return datetime.fromtimestamp(path.stat().st_mtime, UTC)
 
 
 def _facts(found: FoundRevision) -> dict[str, Any]:
