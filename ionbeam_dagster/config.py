@@ -251,10 +251,11 @@ class IonbeamConfig:
             for name in self.not_installed
         ]
         notes += self._notes_of_retention()
-        if self.sections.projections.pygeoapi_service.config_path is not None:
+        service = self.sections.projections.pygeoapi_service
+        if service.config_path is not None and find_spec("pygeoapi") is None:
             notes.append(
-                "projections.pygeoapi_service.config_path is set, but this version writes the GeoParquet files only, "
-                "not PyGeoAPI's configuration"
+                "projections.pygeoapi_service.config_path is set, but PyGeoAPI is not installed: its "
+                "configuration is not written; pip install 'ionbeam-dagster[edr]'"
             )
         return notes
 

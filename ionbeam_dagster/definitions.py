@@ -7,6 +7,7 @@ Dagster loads `defs` from here (workspace.yaml). Nothing connects and nothing is
 from __future__ import annotations
 
 import warnings
+from importlib.util import find_spec
 
 import dagster as dg
 
@@ -37,7 +38,12 @@ def platform_definitions(ionbeam: Ionbeam) -> dg.Definitions:
         executor=dg.in_process_executor,  # parallelism comes from runs: a step's own process costs seconds
     )
     swept = retention_definitions(config.sections.retention, config.automation)
-    return dg.Definitions.merge(*sources, *datasets, swept, platform)
+    served = []
+    if find_spec("pygeoapi") is not None:  # an extra
+        from ionbeam_dagster.orchestration.assets.pygeoapi import pygeoapi_definitions
+
+        served = [pygeoapi_definitions(ionbeam)]
+    return dg.Definitions.merge(*sources, *datasets, *served, swept, platform)
 
 
 @dg.definitions

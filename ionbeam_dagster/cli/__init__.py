@@ -24,7 +24,7 @@ app = typer.Typer(
 )
 for command in (
     run.run, windows.status, windows.gaps, windows.rebuild, windows.reingest, windows.seal, windows.unseal,
-    windows.sweep, processes.dev, processes.bridge, processes.mqtt,
+    windows.sweep, processes.dev, processes.bridge, processes.mqtt, processes.serve,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(config.app, name="config")

@@ -1,4 +1,4 @@
-"""Commands that stay until they are stopped: the Dagster UI, the bridge to the broker, what listens to MQTT."""
+"""Commands that stay until stopped: the Dagster UI, the bridge, what listens to MQTT, the web service."""
 
 from __future__ import annotations
 
@@ -83,3 +83,38 @@ def _tell(name: str, counts: object) -> None:
         journaled: int = counts.journaled  # type: ignore[attr-defined]
         logging.info("%s: %d messages journaled, %d in the last minute", name, journaled, journaled - told)
         told = journaled
+
+
+def serve(
+    port: Annotated[int, typer.Option(help="Where the service listens.")] = 5000,
+    host: Annotated[str, typer.Option(help="0.0.0.0 to be reached from other machines.")] = "127.0.0.1",
+    url: Annotated[
+        str | None,
+        typer.Option(help="The address that people use, e.g. https://example.org/edr, where a proxy stands in front."),
+    ] = None,
+) -> None:
+    """Serve the exported windows: OGC API - EDR and Features by PyGeoAPI, and a map at /map. Ctrl-C stops it.
+
+    The configuration is projections.pygeoapi_service.config_path (made when it is missing); a change of it is taken up
+    within seconds. Needs `pip install 'ionbeam-dagster[edr]'`.
+    """
+    from importlib.util import find_spec
+
+    if any(find_spec(name) is None for name in ("pygeoapi", "waitress", "orjson")):
+        fail("serve needs PyGeoAPI; pip install 'ionbeam-dagster[edr]'")
+    from ionbeam_dagster.exporters.pygeoapi.configuration import ConfigurationError
+    from ionbeam_dagster.exporters.pygeoapi.server import serve as serve_forever
+    from ionbeam_dagster.orchestration.assets.pygeoapi import update_configuration
+    from ionbeam_dagster.pipeline import Platform
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    platform = Platform(load_config())
+    with refused_as_message(ConfigurationError):
+        path, extents = update_configuration(platform)
+
+    address = url or f"http://{'localhost' if host in ('127.0.0.1', '0.0.0.0') else host}:{port}"
+    windows = sum(extent.files for extent in extents.values())
+    served = sum(1 for extent in extents.values() if extent.files)
+    told = f"{served} collections, {windows:,} windows: {address}/ (map: {address}/map); configuration: {path}"
+    print(told, flush=True)
+    serve_forever(path, host, port, url)

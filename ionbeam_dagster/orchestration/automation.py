@@ -63,6 +63,13 @@ def exports(ionbeam: Ionbeam, dataset: str, format: str, span: timedelta) -> Con
     return (sound & following).with_label("export")
 
 
+def configures() -> Condition:
+    """PyGeoAPI's configuration follows every export, in a run of its own."""
+    return (~AC.in_progress() & (AC.missing() & AC.any_deps_match(~AC.missing()) | _failed_or_updated())).with_label(
+        "configure"
+    )
+
+
 def automation_sensor(settings: Automation) -> dg.AutomationConditionSensorDefinition:
     """Evaluates every condition in the code server, where the ledger can be asked."""
     return dg.AutomationConditionSensorDefinition(

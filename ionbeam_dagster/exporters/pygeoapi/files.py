@@ -1,0 +1,100 @@
+"""The GeoParquet files of one dataset, by the windows that their names tell.
+
+Belongs here: listing and opening, the only two things that differ between a folder and an object store. Does not belong
+here: what is in the files.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from bisect import bisect_left
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import pyarrow as pa
+
+from ionbeam_client.models import parse_duration
+
+SETTLED = 2.0  # s: a listing is kept once the folder's time is older than this, beyond any clock's grain
+_NAME = re.compile(r"^[^._].*_(\d{8}T\d{6})_(P[0-9TWDHMS]+)\.parquet$")
+
+
+class WindowFile(NamedTuple):
+    """A file and its window [start, end), in microseconds since 1970, UTC."""
+
+    start: int
+    end: int
+    name: str
+
+
+class Files(Protocol):
+    """Where the windows of a dataset lie."""
+
+    def windows(self) -> list[WindowFile]:
+        """All windows, in the order of time; none where there is no such place."""
+        ...
+
+    def open(self, name: str) -> pa.NativeFile:
+        """A handle that goes on reading the same bytes when the file is replaced; FileNotFoundError when it is gone."""
+        ...
+
+    def version(self, name: str) -> tuple[int, int]:
+        """Differs between two files that stood under the same name one after the other."""
+        ...
+
+
+class LocalFiles:
+    """A folder. Its files are replaced by renaming, so that an open one keeps the bytes that it had."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._listed: list[WindowFile] = []
+        self._listed_at = -1
+
+    def windows(self) -> list[WindowFile]:
+        try:
+            changed = self._folder.stat().st_mtime_ns
+            if changed == self._listed_at:
+                return self._listed
+            settled = time.time() - changed / 1e9 > SETTLED
+            listed = sorted(
+                found
+                for name in os.listdir(self._folder)  # noqa: PTH208 (names are enough)
+                if (found := window_of_name(name))
+            )
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        self._listed, self._listed_at = listed, changed if settled else -1
+        return listed
+
+    def open(self, name: str) -> pa.NativeFile:
+        return pa.OSFile(str(self._folder / name))
+
+    def version(self, name: str) -> tuple[int, int]:
+        found = (self._folder / name).stat()
+        return found.st_ino, found.st_mtime_ns
+
+
+@lru_cache(maxsize=200_000)
+def window_of_name(name: str) -> WindowFile | None:
+    """The window of ``<dataset>_<YYYYmmddTHHMMSS>_<span>.parquet``; None for any other name."""
+    matched = _NAME.match(name)
+    if matched is None:
+        return None
+    try:
+        start = datetime.strptime(matched[1], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
+        span = parse_duration(matched[2])
+    except ValueError:
+        return None
+    begun = int(start.timestamp()) * 1_000_000
+    return WindowFile(begun, begun + int(span.total_seconds()) * 1_000_000, name)
+
+
+def overlapping(windows: list[WindowFile], start: int | None, end: int | None) -> list[WindowFile]:
+    """Those of `windows` (in order) that hold a moment of [start, end]; None leaves a side open."""
+    last = len(windows) if end is None else bisect_left(windows, (end + 1,))
+    return [window for window in windows[:last] if start is None or window.end > start]

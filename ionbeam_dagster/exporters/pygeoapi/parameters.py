@@ -1,0 +1,97 @@
+"""Columns of a window's file as the parameters of the service.
+
+Belongs here: the ids of parameters (``standard_name:level:method:period``, as in the EUMETNET metocean profile), what
+is told of them, and which columns of a file hold them. Does not belong here: values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import pyarrow as pa
+
+from ionbeam_client.models import CanonicalVariable
+from ionbeam_dagster.domain.canonical import columns_of
+
+VOCABULARY = "https://vocab.nerc.ac.uk/standard_name/"
+# QARTOD's flags, as quality control writes them.
+FLAG_MEANINGS = {1: "pass", 2: "not evaluated", 3: "suspect", 4: "fail", 9: "missing"}
+FLAG_SUFFIX = "_quality_flag"
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter of a collection; `is_flag` says that it is the quality flag of the one named without the suffix."""
+
+    standard_name: str
+    unit: str
+    level: float
+    method: str
+    period: str
+    is_flag: bool = False
+
+    @property
+    def id(self) -> str:
+        return f"{self.name}:{self.level}:{self.method}:{self.period}"
+
+    @property
+    def name(self) -> str:
+        return self.standard_name + (FLAG_SUFFIX if self.is_flag else "")
+
+    @property
+    def label(self) -> str:
+        words = self.name.replace("_", " ")
+        return words[:1].upper() + words[1:]
+
+    @property
+    def description(self) -> str:
+        spread = f"{self.method} over {self.period}" if self.period != "PT0S" else self.method
+        return f"{self.label} at {self.level:g} m, {spread}"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of one file and the parameter that it holds, in the unit of that file."""
+
+    name: str
+    parameter: Parameter
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What a query needs to know of one file's columns."""
+
+    columns: tuple[Column, ...]
+    described: tuple[str, ...]  # the metadata columns
+    fit: bool
+
+
+def layout_of(schema: pa.Schema) -> Layout:
+    """The layout of a window's file; `fit` is False where it lacks time or place."""
+    fit = {"datetime", "lat", "lon"} <= set(schema.names)
+    columns = [Column(name, found) for name in columns_of(schema, "variable") if (found := _parameter(name))]
+    for name in columns_of(schema, "quality"):
+        about = schema.field(name).metadata
+        found = _parameter(about.get(b"of", b"").decode(), True) if about.get(b"kind") == b"flag" else None
+        if found:
+            columns.append(Column(name, found))
+    return Layout(tuple(columns), tuple(columns_of(schema, "metadata")), fit)
+
+
+@lru_cache(maxsize=4096)
+def _parameter(column: str, is_flag: bool = False) -> Parameter | None:
+    try:
+        variable = CanonicalVariable.from_canonical_name(column)
+    except ValueError:
+        return None
+    unit = "1" if is_flag else variable.cf_unit
+    return Parameter(variable.standard_name, unit, variable.level, variable.method, variable.period, is_flag)
+
+
+@lru_cache(maxsize=4096)
+def parameter_from(id: str, unit: str) -> Parameter:
+    """The parameter of an id, as `Parameter.id` writes it; raises ValueError for any other text."""
+    name, level, method, period = id.split(":")
+    is_flag = name.endswith(FLAG_SUFFIX)
+    return Parameter(name.removesuffix(FLAG_SUFFIX), unit, float(level), method, period, is_flag)
