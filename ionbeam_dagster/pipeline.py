@@ -385,12 +385,18 @@ def waiting_raws(platform: Platform, source: str, window: Window) -> list[RawPar
 
 
 def _ingest_sent(platform: Platform, source: str, window: Window) -> Ingested:
-    """Ingest what was sent for a window; what is told is the sum of all ingestions that touch it."""
+    """Ingest what was sent for a window and is not in the store; what is told is the sum of all that touches it."""
     sent = platform.ledger.sent(source, window)
     if not sent:
         raise PipelineError(f"{source} {window}: no client sent anything; materialise {source}/request to ask for it")
+    known = platform.ledger.claims_of([raw.ingestion for raw in sent])
+    whole = {claim.id for claim in known if claim.rows}
+    whole -= {*platform.series.lacking(platform.source(source).dataset, sorted(whole))}
+    whole |= {claim.id for claim in known if not claim.rows}
     done, failed = [], []
-    for raw in waiting_raws(platform, source, window):
+    for raw in sent:
+        if raw.ingestion in whole:
+            continue
         try:
             done.append(_ingest_raw(platform, raw))
         except PipelineError as error:  # those that were sent after it do not wait for it
