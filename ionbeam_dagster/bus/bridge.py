@@ -87,25 +87,27 @@ class Bridge:
         """Ask the client of an external source for windows; says how often each was asked for without an answer."""
         return asyncio.run(self._ask(source, list(windows)))
 
-    def run_forever(self, after: Callable[[], object] = lambda: None) -> None:
+    def run_forever(self, work: Callable[[], object] = lambda: None) -> None:
         """`serve` until SIGTERM or SIGINT."""
 
         async def run() -> None:
             stop = asyncio.Event()
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, stop.set)
-            await self.serve(stop, after)
+            await self.serve(stop, work)
 
         asyncio.run(run())
 
-    async def serve(self, stop: asyncio.Event, after: Callable[[], object] = lambda: None) -> None:
+    async def serve(self, stop: asyncio.Event, work: Callable[[], object] = lambda: None) -> None:
         """Do both jobs until `stop` is set, waiting for the broker and for other processes that do them.
 
-        `after` is called in a thread when messages were taken in, and once a second.
+        `work` is what lies between them: it is called in a thread of its own, when something was taken in and once a
+        second, by one process at a time.
         """
         transport = self._transport()
         await transport.open()
-        jobs = [self._serve_intake(transport, after), self._serve_outbox(transport)]
+        arrived = asyncio.Event()
+        jobs = [self._serve_intake(transport, arrived), self._serve_work(work, arrived), self._serve_outbox(transport)]
         tasks = [asyncio.create_task(job) for job in jobs]
         stopped = asyncio.create_task(stop.wait())
         try:
@@ -166,15 +168,27 @@ class Bridge:
         while time.monotonic() < until and await self._take_batch(transport, arrived, turn, IDLE):
             pass
 
-    async def _serve_intake(self, transport: Transport, after: Callable[[], object]) -> None:
+    async def _serve_intake(self, transport: Transport, taken: asyncio.Event) -> None:
         await self._hold("intake")
         arrived = await self._consuming(transport)
         while True:
             try:
-                await self._take_batch(transport, arrived, Turn(), 1.0)
-                await asyncio.to_thread(after)
+                if await self._take_batch(transport, arrived, Turn(), 1.0):
+                    taken.set()
             except Exception:
                 log.exception("a turn failed; what is not acknowledged is delivered again")
+                await asyncio.sleep(1)
+
+    async def _serve_work(self, work: Callable[[], object], taken: asyncio.Event) -> None:
+        await self._hold("work")
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(taken.wait(), 1)
+            taken.clear()
+            try:
+                await asyncio.to_thread(work)
+            except Exception:
+                log.exception("what was taken in could not be worked on; again in a second")
                 await asyncio.sleep(1)
 
     async def _consuming(self, transport: Transport) -> asyncio.Queue[tuple[wire.Queue, Delivery]]:

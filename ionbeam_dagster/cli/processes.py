@@ -8,14 +8,19 @@ import signal
 import sys
 import threading
 import time
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ionbeam_dagster.cli.terminal import dagster_home, fail, load_config, refused_as_message
+from ionbeam_dagster.cli.terminal import dagster_home, dagster_instance, fail, load_config, refused_as_message
 from ionbeam_dagster.config import CONFIG_VARIABLE
 from ionbeam_dagster.sources import SourceError
+
+if TYPE_CHECKING:
+    from ionbeam_dagster.orchestration.arrivals import Arrivals
 
 
 def dev(port: Annotated[int, typer.Option(help="Where the UI listens, on this machine only.")] = 3000) -> None:
@@ -28,25 +33,27 @@ def dev(port: Annotated[int, typer.Option(help="Where the UI listens, on this ma
 
 
 def bridge() -> None:
-    """Take in what clients send, and announce what is built, as it happens. Ctrl-C stops it.
+    """Take in what clients send, ingest, build and export it, and announce it, as it happens. Ctrl-C stops it.
 
-    `ionbeam dev` does the same every few seconds; both may run side by side. What arrives is ingested and built by
-    Dagster, which is told of it when DAGSTER_HOME is set.
+    `ionbeam dev` does the same within half a minute, and shows what was done here; both may run side by side. With
+    `automation: {enabled: false}` in the YAML this takes in and announces, and leaves the rest to you.
     """
     from ionbeam_dagster.pipeline import PipelineError, Platform
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("dagster").setLevel(logging.WARNING)
     with refused_as_message(PipelineError):
-        served = Platform(load_config()).bridge
-    if not os.environ.get("DAGSTER_HOME"):
-        served.run_forever()
-        return
-    from dagster import DagsterInstance
+        platform = Platform(load_config())
+        served = platform.bridge
+    with ExitStack() as stack:
 
-    from ionbeam_dagster.orchestration.reports import report_arrivals
+        @cache  # importing Dagster takes seconds, in which messages are taken in already
+        def arrivals() -> Arrivals:
+            from ionbeam_dagster.orchestration.arrivals import Arrivals
 
-    with DagsterInstance.get() as instance:
-        served.run_forever(lambda: report_arrivals(served.inbox, instance, 1.0))
+            return Arrivals(platform, stack.enter_context(dagster_instance(platform.config)))
+
+        served.run_forever(lambda: arrivals().bring_up_to_date())
 
 
 def mqtt(

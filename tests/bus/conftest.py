@@ -6,15 +6,10 @@ import asyncio
 
 import aio_pika
 import pytest
+from bus_samples import SOURCES
 from servers import rabbitmq  # noqa: F401
 
 from ionbeam_client import wire
-
-SOURCES = """
-  scheduler: {windows: [{source_name: my_source, window_size: PT6H}]}
-  my_source: {kind: external, dataset: example_weather, start: 2024-01-01, aggregation_span: P1D}
-  ioncannon: {num_stations: 2, start: 2024-01-01, aggregation_span: PT1H}
-"""
 
 
 @pytest.fixture

@@ -4,116 +4,42 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
-import random
-import sqlite3
-import subprocess
-import sys
 import time
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
 
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from servers import RabbitMQ, at_port_5672, why_no_rabbitmq
+from bus_samples import (
+    DAY,
+    FIRST_DAY,
+    HOUR,
+    METADATA,
+    SCHEMA,
+    START,
+    TEMPERATURE,
+    body,
+    built_day,
+    command,
+    day,
+    ends,
+    heard,
+    listen,
+    rows,
+    send,
+    waiting,
+)
 
 from ionbeam_client import IonbeamClient, IonbeamClientConfig, wire
-from ionbeam_client.amqp import AmqpTransport
-from ionbeam_client.models import (
-    CanonicalVariable,
-    DataIngestionMap,
-    DataSetAvailableEvent,
-    DatasetMetadata,
-    IngestDataCommand,
-    IngestionMetadata,
-    MetadataVariable,
-    ReplayDatasetsCommand,
-    StartSourceCommand,
-)
-from ionbeam_client.transport import Outgoing
-from ionbeam_dagster.bus.bridge import BrokerAway, JobTaken
+from ionbeam_client.models import DataSetAvailableEvent, ReplayDatasetsCommand, StartSourceCommand
+from ionbeam_dagster.bus.bridge import BrokerAway
 from ionbeam_dagster.bus.status import bus_status
 from ionbeam_dagster.config import ConfigError
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.pipeline import PipelineError, Platform, build, ingest
 from ionbeam_dagster.sources import SourceError
-
-EXAMPLES = Path(__file__).parents[2] / "examples" / "client"
-START = datetime(2024, 1, 1, tzinfo=UTC)
-HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-FIRST_DAY = Window(START, START + DAY)
-TEMPERATURE = "air_temperature__degC__2.0__point__PT0S"
-METADATA = IngestionMetadata(
-    dataset=DatasetMetadata(name="example_weather", description="One thermometer"),
-    ingestion_map=DataIngestionMap(
-        canonical_variables=[CanonicalVariable(column="t", standard_name="air_temperature", cf_unit="degC", level=2.0)],
-        metadata_variables=[MetadataVariable(column="station_id")],
-    ),
-)
-SCHEMA = wire.declared_schema(METADATA)
-
-
-def rows(count=24, *, first=20.0, start=START, step=HOUR, station="roof") -> pa.Table:
-    times = [start + i * step for i in range(count)]
-    values = [first + 0.5 * i for i in range(count)]
-    columns = [pa.array(times, wire.TIME), [52.5] * count, [13.4] * count, values, [station] * count]
-    return pa.table(dict(zip(SCHEMA.names, columns, strict=True)), schema=SCHEMA)
-
-
-def command(**said) -> IngestDataCommand:
-    return IngestDataCommand(**({"metadata": METADATA, "start_time": START, "end_time": START + DAY} | said))
-
-
-def body(message: IngestDataCommand, table: pa.Table | None = None) -> bytes:
-    table = rows() if table is None else table
-    return wire.with_rows(message, table.schema, table.to_batches())
-
-
-@asynccontextmanager
-async def connected(url):
-    transport = AmqpTransport(IonbeamClientConfig(amqp_url=url))
-    await transport.open()
-    await asyncio.wait_for(transport.connected(), 30)
-    yield transport
-    await transport.close()
-
-
-def send(url: str, *bodies: bytes, queue: wire.Queue = wire.INGESTION) -> None:
-    async def run():
-        async with connected(url) as transport:
-            for number, one in enumerate(bodies):
-                await transport.publish(queue, Outgoing(f"m{number}", one))
-
-    asyncio.run(run())
-
-
-def waiting(url: str, queue: wire.Queue) -> list:
-    """Takes everything out of a queue."""
-
-    async def run():
-        found = []
-        async with connected(url) as transport:
-            while (delivery := await transport.fetch(queue)) is not None:
-                found.append(delivery)
-                await delivery.ack()
-        return found
-
-    return asyncio.run(run())
-
-
-def day(platform: Platform, table: pa.Table, **said) -> list[str | None]:
-    """Takes one command in without a broker."""
-    return platform.bridge._intake.ingestions([body(command(**said), table)])
-
-
-def built_day(platform: Platform, window: Window = FIRST_DAY) -> pl.DataFrame:
-    made = build(platform, "example_weather", window, datetime.now(UTC), insist=True)
-    return pl.read_parquet(made.revision.path)
-
 
 # -- in ----------------------------------------------------------------------------------------------------------------
 
@@ -144,7 +70,7 @@ def test_what_a_client_sends_becomes_its_dataset_and_comes_back_in_the_same_numb
 
     asyncio.run(run())
     [(event, table)] = received
-    assert (event.start_time, event.end_time, event.revision, event.previous_revision) == (*_ends(FIRST_DAY), 1, None)
+    assert (event.start_time, event.end_time, event.revision, event.previous_revision) == (*ends(FIRST_DAY), 1, None)
     assert event.metadata.description == "One thermometer"
     assert table[TEMPERATURE].to_pylist() == rows()["t"].to_pylist()
     assert table["datetime"].to_pylist() == rows()["datetime"].to_pylist()
@@ -327,15 +253,6 @@ def revised(platform: Platform, times: int) -> None:
         build(platform, "example_weather", FIRST_DAY, datetime.now(UTC), insist=True)
 
 
-def listen(url: str, name: str = "x") -> None:
-    """Declare an exporter's queue, as its client would."""
-    waiting(url, wire.exporter_queue(name))
-
-
-def heard(url: str, name: str = "x") -> list[DataSetAvailableEvent]:
-    return [wire.decode(DataSetAvailableEvent, d.body).message for d in waiting(url, wire.exporter_queue(name))]
-
-
 def test_every_revision_is_announced_once_in_order_also_what_was_built_meanwhile(platform, broker):
     listen(broker)
     revised(platform, 2)
@@ -397,7 +314,7 @@ def test_a_window_that_is_asked_for_is_unanswered_until_its_range_comes(platform
     assert bridge.ask("my_source", [window]) == {window: 1}
     assert bridge.ask("my_source", [window]) == {window: 2}
     sent = [wire.decode(StartSourceCommand, d.body).message for d in waiting(broker, wire.source_queue("my_source"))]
-    assert [(one.start_time, one.end_time) for one in sent] == [_ends(window)] * 2
+    assert [(one.start_time, one.end_time) for one in sent] == [ends(window)] * 2
     assert sent[0].id != sent[1].id, "a client would take the second for the first"
     assert [asked.window for asked in bridge.inbox.unanswered(10)] == [window]
     answer = body(command(end_time=START + DAY))
@@ -423,96 +340,6 @@ def test_a_start_command_for_a_built_in_source_is_remembered_and_a_wrong_one_par
     assert any("begins" in reason for reason in reasons)
 
 
-# -- together ----------------------------------------------------------------------------------------------------------
-
-
-def bridge_process(folder: Path) -> subprocess.Popen:
-    return subprocess.Popen(
-        [Path(sys.executable).with_name("ionbeam"), "--config", str(folder / "config.yaml"), "bridge"], cwd=folder,
-        env={key: value for key, value in os.environ.items() if key != "DAGSTER_HOME"},
-    )  # fmt: skip
-
-
-def test_two_bridges_side_by_side_do_nothing_twice(platform, broker, tmp_path):
-    listen(broker)
-    processes = [bridge_process(tmp_path) for _ in range(2)]
-    try:
-        ids = [uuid4() for _ in range(40)]
-        for first in range(0, 40, 10):
-            send(broker, *(body(command(id=id), rows(first=float(i))) for i, id in enumerate(ids[first : first + 10])))
-        window = Window(START, START + 6 * HOUR)
-        _until(lambda: len(platform.ledger.sent("my_source", window)) == 40)
-        with pytest.raises(JobTaken):
-            platform.bridge.take_in(5)
-        assert [UUID(raw.ingestion) for raw in platform.ledger.sent("my_source", window)] == ids
-        processes[0].kill()  # whichever it was: the other takes over
-        send(broker, body(command()))
-        _until(lambda: len(platform.ledger.sent("my_source", window)) == 41)
-        ingest(platform, "my_source", window)
-        built_day(platform)
-        _until(lambda: not platform.ledger.changes(platform.bridge.inbox.cursor("announced"), 100))
-        assert [event.revision for event in heard(broker)] == [1]
-        processes[1].terminate()
-        assert processes[1].wait(20) == 0
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-    assert waiting(broker, wire.INGESTION) == [] and waiting(broker, wire.INGESTION.dead) == []
-
-
-@pytest.mark.soak
-def test_the_four_programs_run_against_the_platform_and_get_back_the_numbers_that_they_sent(
-    platform_of, broker, tmp_path
-):
-    """The platform is a bridge process and its pipeline; the programs are the specification's, each in its folder."""
-    platform = platform_of(
-        "  my_source: {kind: external, dataset: example_weather, start: 2024-01-01}\n"
-        "  netatmo: {kind: external, start: 2024-01-01}\n",
-        broker=f"{{url: '{broker}'}}",
-    )
-    bridge, second = platform.bridge, Window(START + DAY, START + 2 * DAY)
-    for exporter in ("my_exporter", "netatmo_exporter"):
-        listen(broker, exporter)
-    netatmo = METADATA.model_copy(update={"dataset": DatasetMetadata(name="netatmo")})
-
-    async def run():
-        async with at_port_5672(broker):
-            served = bridge_process(tmp_path)
-            programs = [_program(tmp_path, name) for name in EXAMPLES.glob("*.py")]
-            try:
-                await asyncio.to_thread(send, broker, body(command(metadata=netatmo)))
-                await asyncio.to_thread(bridge.ask, "my_source", [second])
-                swept = (("my_source", FIRST_DAY), ("my_source", second), ("netatmo", FIRST_DAY))
-                await asyncio.to_thread(_until, lambda: all(platform.ledger.sent(*one) for one in swept), 60)
-                for source, window in swept:
-                    ingest(platform, source, window)
-                    dataset = platform.source(source).dataset
-                    build(platform, dataset, window, datetime.now(UTC), insist=True)
-                database = tmp_path / "filtered_export" / "exported.sqlite"
-                exported = tmp_path / "export" / "exported"
-                await asyncio.to_thread(
-                    _until, lambda: len(list(exported.glob("*.parquet"))) == 3 and _count(database) == 24, 60
-                )
-            finally:
-                for process in [served, *programs]:
-                    process.terminate()
-                for process in [served, *programs]:  # in a thread: what they still say goes through this loop
-                    await asyncio.to_thread(process.wait, 20)
-
-    asyncio.run(run())
-    found = {path.stem: pl.read_parquet(path) for path in (tmp_path / "export" / "exported").glob("*.parquet")}
-    first = found["example_weather_20240101T000000"]
-    assert first[TEMPERATURE].to_list() == [20.0 + i * 0.5 for i in range(24)]
-    assert first["datetime"].dt.hour().to_list() == list(range(24))
-    triggered = found["example_weather_20240102T000000"]
-    assert triggered[TEMPERATURE].to_list() == [20.0 + (i // 6) * 0.5 for i in range(144)]
-    with sqlite3.connect(tmp_path / "filtered_export" / "exported.sqlite") as database:
-        values = database.execute(f'SELECT "{TEMPERATURE}" FROM observations ORDER BY datetime').fetchall()
-    assert [value for (value,) in values] == rows()["t"].to_pylist()
-    assert bridge.inbox.unanswered(10) == [] and bridge.inbox.refusals(10) == []
-
-
 def test_a_broker_that_is_away_is_said_to_be(platform_of):
     platform = platform_of("  my_source: {kind: external}", broker="{url: 'amqp://127.0.0.1:9/'}")
     with pytest.MonkeyPatch.context() as patch:
@@ -521,86 +348,8 @@ def test_a_broker_that_is_away_is_said_to_be(platform_of):
             platform.bridge.take_in(5)
 
 
-def _program(folder: Path, path: Path) -> subprocess.Popen:
-    place = folder / path.stem
-    place.mkdir()
-    return subprocess.Popen(
-        [sys.executable, path], cwd=place, stdout=subprocess.DEVNULL,
-        env={**os.environ, "IONBEAM_STATE_PATH": str(place / "state")},
-    )  # fmt: skip
-
-
-def _ends(window: Window) -> tuple[datetime, datetime]:
-    return window.start, window.end
-
-
 def _no_room(*args):
     raise OSError("no room")
-
-
-def _count(database: Path) -> int:
-    if not database.exists():
-        return 0
-    with sqlite3.connect(database) as opened:
-        known = opened.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        return opened.execute("SELECT count(*) FROM observations").fetchone()[0] if known else 0
-
-
-def _until(condition, timeout: float = 30.0) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
-
-
-def test_broker_and_bridge_are_killed_again_and_again_and_every_sweep_is_there_once(platform_of, tmp_path):
-    """A storm with a fixed seed: the client keeps sending while both ends of the platform die between and in steps."""
-    if reason := why_no_rabbitmq():
-        pytest.skip(reason)
-    (tmp_path / "broker").mkdir()
-    server, chance = RabbitMQ(tmp_path / "broker"), random.Random(4)
-    server.start()
-    platform = platform_of(
-        "  my_source: {kind: external, dataset: example_weather, start: 2024-01-01}", broker=f"{{url: '{server.url}'}}"
-    )
-    config = IonbeamClientConfig(amqp_url=server.url, state_path=tmp_path / "client", retry_delays=(0.1,))
-    heard_of: list[tuple[int, int]] = []
-    bridge, ids = bridge_process(tmp_path), []
-
-    async def run():
-        nonlocal bridge
-        async with IonbeamClient(config) as client:
-
-            @client.register_export_handler("x")
-            async def export(event, batch_stream):
-                heard_of.append((event.revision, sum([batch.num_rows async for batch in batch_stream])))
-
-            for number in range(60):
-                sweep = rows(24, first=float(number), station=f"s{number}")
-                ids.append(str((await client.ingest(sweep, METADATA, START, START + DAY)).id))
-                if number % 30 == 10:
-                    await asyncio.sleep(chance.uniform(0, 3))
-                    bridge.kill()
-                    bridge = bridge_process(tmp_path)
-                if number == 40:
-                    await asyncio.sleep(chance.uniform(0, 1))
-                    await asyncio.to_thread(server.kill)
-                    await asyncio.to_thread(server.start)
-            await asyncio.to_thread(_until, lambda: len(platform.ledger.sent("my_source", FIRST_DAY)) == 60, 90)
-            await asyncio.to_thread(ingest, platform, "my_source", FIRST_DAY)
-            await asyncio.to_thread(built_day, platform)
-            await asyncio.to_thread(_until, lambda: heard_of, 60)
-
-    try:
-        asyncio.run(run())
-        assert [raw.ingestion for raw in platform.ledger.sent("my_source", FIRST_DAY)] == ids
-        assert heard_of == [(1, 60 * 24)]
-        assert platform.bridge.inbox.refusals(10) == []
-        assert waiting(server.url, wire.INGESTION.dead) == [] and waiting(server.url, wire.INGESTION) == []
-    finally:
-        bridge.kill()
-        bridge.wait()
-        server.close()
 
 
 def test_an_external_source_needs_no_more_than_to_be_called_so(platform_of):

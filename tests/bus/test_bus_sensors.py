@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
-from test_bus import DAY, HOUR, START, body, command, heard, listen, rows, send, waiting
+from bus_samples import DAY, HOUR, START, body, command, heard, listen, rows, send, waiting
 
 from ionbeam_client import wire
 from ionbeam_client.models import StartSourceCommand

@@ -197,6 +197,54 @@ def test_a_queue_that_is_deleted_is_there_again(rabbitmq, config):
     asyncio.run(run())
 
 
+def test_a_consumer_that_is_added_while_the_connection_is_made_gets_its_messages(rabbitmq, config, monkeypatch):
+    first, second = (wire.source_queue(f"{name}{uuid4().hex[:8]}") for name in "ab")
+    start, got = AmqpTransport._start_consumer, []
+
+    async def receive(delivery):
+        got.append(delivery.body)
+        await delivery.ack()
+
+    async def start_slowly(transport, queue, receive):
+        if queue == first:
+            await transport.consume(second, receive)
+        await start(transport, queue, receive)
+
+    async def run():
+        transport = AmqpTransport(config)
+        with monkeypatch.context() as slow:
+            slow.setattr(AmqpTransport, "_start_consumer", start_slowly)
+            await transport.open()
+            await transport.consume(first, receive)
+            await asyncio.wait_for(transport.connected(), 20)
+        await transport.publish(second, Outgoing("m", b"arrived"))
+        await until(lambda: got, 5)
+        await transport.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("failure", [Exception("closed"), asyncio.CancelledError()])
+def test_nothing_that_goes_wrong_while_connecting_ends_the_attempts(rabbitmq, config, monkeypatch, failure):
+    """The library fails what waits for a lost connection with whatever was at hand."""
+    failures, start = [failure, failure], AmqpTransport._start_consumer
+
+    async def fail_at_first(transport, queue, receive):
+        if failures:
+            raise failures.pop()
+        await start(transport, queue, receive)
+
+    async def run():
+        monkeypatch.setattr(AmqpTransport, "_start_consumer", fail_at_first)
+        transport = AmqpTransport(config)
+        await transport.open()
+        await transport.consume(wire.source_queue("x"), None)
+        await asyncio.wait_for(transport.connected(), 20)
+        await transport.close()
+
+    asyncio.run(run())
+
+
 def test_a_handler_that_blocks_longer_than_the_heartbeat_keeps_its_connection(rabbitmq, config, caplog):
     caplog.set_level(logging.INFO, "ionbeam_client")
 

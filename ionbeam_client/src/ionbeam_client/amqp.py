@@ -73,6 +73,7 @@ class AmqpTransport:
         self._fanouts: dict[str, AbstractExchange] = {}
         self._consuming: dict[Queue, AbstractQueue] = {}
         self._opening, self._publishing = asyncio.Lock(), asyncio.Lock()
+        self._closing = False
 
     async def open(self) -> None:
         self._quiet = _Quiet(threading.get_ident())
@@ -82,6 +83,7 @@ class AmqpTransport:
         self._supervisor = asyncio.create_task(self._supervise())
 
     async def close(self) -> None:
+        self._closing = True
         self._supervisor.cancel()
         with suppress(asyncio.CancelledError):
             await self._supervisor
@@ -119,7 +121,7 @@ class AmqpTransport:
         if self._up.is_set():
             try:
                 await self._start_consumer(queue, receive)
-            except _TROUBLE:
+            except Exception:
                 self._broken.set()
 
     async def fetch(self, queue: Queue) -> Delivery | None:
@@ -141,7 +143,11 @@ class AmqpTransport:
                 pause, told = 0.25, ""
                 reason = await self._watch()
                 log.warning("lost the connection to %s (%s); reconnecting", self._config.broker, reason)
-            except _TROUBLE as error:
+            except (Exception, asyncio.CancelledError) as error:
+                # Whatever it is: aiormq fails what waits for a lost connection also with a bare Exception or by
+                # cancelling it, and without this task the client would be deaf for ever
+                if self._closing:
+                    raise
                 reason = _short(error)
                 if reason != told:
                     log.warning("%s does not answer (%s); waiting for it", self._config.broker, reason)
@@ -159,9 +165,10 @@ class AmqpTransport:
         self._connection = aio_pika.Connection(url, ssl_context=tls)  # known before it connects, to be closed after all
         await self._connection.connect(timeout=CONNECT_TIMEOUT)
         self._connection.close_callbacks.add(lambda *_: self._broken.set())
-        for queue, receive in list(self._consumers.items()):
-            await self._start_consumer(queue, receive)
-        self._up.set()
+        while missing := [queue for queue in self._consumers if queue not in self._consuming]:
+            for queue in missing:
+                await self._start_consumer(queue, self._consumers[queue])
+        self._up.set()  # a consumer that was added while the others were started is among them
 
     async def _watch(self) -> str:
         """Returns why the connection is to be rebuilt."""
@@ -181,7 +188,7 @@ class AmqpTransport:
         connection, self._connection = self._connection, None
         self._channels, self._declared, self._fanouts, self._consuming = {}, set(), {}, {}
         if connection is not None:
-            with suppress(*_TROUBLE):
+            with suppress(Exception):
                 await asyncio.wait_for(connection.close(), timeout=2)
 
     async def _channel(self, purpose: str) -> AbstractChannel:

@@ -1,0 +1,96 @@
+"""What clients sent, told to Dagster and brought up to date in this process, as soon as it is there.
+
+Belongs here: the work of `ionbeam bridge` between taking in and announcing. The ledger says what there is to do, as it
+does for automation, which finds nothing left where this was first. Does not belong here: messages (bus/), or what a run
+does (assets/).
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from ionbeam_dagster.config import DatasetSettings
+from ionbeam_dagster.definitions import platform_definitions
+from ionbeam_dagster.domain.windows import Build, Window
+from ionbeam_dagster.orchestration.assets.dataset import build_job, dataset_key
+from ionbeam_dagster.orchestration.assets.exports import export_key
+from ionbeam_dagster.orchestration.assets.source import collect_job, observations_key
+from ionbeam_dagster.orchestration.partitions import contiguous_runs, dataset_partitions, source_partitions, tags_of_run
+from ionbeam_dagster.orchestration.reports import report_arrivals
+from ionbeam_dagster.orchestration.resources import WatchedPlatform
+from ionbeam_dagster.orchestration.runs import PROCESS_TAG, QUIET, end_dead_runs, this_process
+from ionbeam_dagster.pipeline import Platform, assess, waiting_raws
+
+LOOKS = 10.0
+"""Seconds after which it is looked whether a window has become ready by time alone."""
+
+
+class Arrivals:
+    """Ingests what clients sent, and builds and exports the windows that are ready by it, each by a Dagster run.
+
+    What failed is not tried again here: automation does that, a bounded number of times.
+    """
+
+    def __init__(self, platform: Platform, instance: dg.DagsterInstance) -> None:
+        self._platform = platform
+        self._instance = instance
+        self._definitions = platform_definitions(WatchedPlatform(platform))
+        self._tried: dict[tuple[str, Window], str] = {}
+        self._looked = 0.0
+        sources = platform.config.sources.values()
+        self._sources = [source for source in sources if source.kind == "external"]
+        self._datasets = [platform.dataset(name) for name in sorted({source.dataset for source in self._sources})]
+        end_dead_runs(instance)
+
+    def bring_up_to_date(self) -> None:
+        """Do what there is to do now."""
+        report_arrivals(self._platform.bridge.inbox, self._instance, 5.0)
+        if not self._platform.config.automation.enabled:
+            return
+        ingested = [self._ingest(source.name) for source in self._sources]
+        if any(ingested) or time.monotonic() - self._looked > LOOKS:
+            self._looked = time.monotonic()
+            for dataset in self._datasets:
+                self._build(dataset)
+
+    def _ingest(self, name: str) -> bool:
+        source = self._platform.source(name)
+        partitions = source_partitions(source, self._platform.dataset(source.dataset))
+        waiting = {window: waiting_raws(self._platform, name, window) for window in self._platform.ledger.waiting(name)}
+        wanted = [
+            window
+            for window, raws in waiting.items()
+            if raws and partitions.has_partition_key(window.key) and self._is_new(name, window, raws[-1].ingestion)
+        ]
+        return self._run(collect_job(name), [observations_key(name)], wanted)
+
+    def _build(self, dataset: DatasetSettings) -> None:
+        partitions, now = dataset_partitions(dataset), datetime.now(UTC)
+        assets = [dataset_key(dataset.name), *(export_key(dataset.name, format) for format in dataset.exports)]
+        due = [window for window in self._platform.ledger.due(dataset.name) if partitions.has_partition_key(window.key)]
+        decisions = {window: assess(self._platform, dataset.name, window, now) for window in due}
+        wanted = [
+            window
+            for window, decision in decisions.items()
+            if isinstance(decision, Build) and self._is_new(f"{dataset.name}/dataset", window, decision.inputs)
+        ]
+        self._run(build_job(dataset.name), assets, wanted)
+
+    def _is_new(self, of: str, window: Window, work: str) -> bool:
+        """Whether this work was not tried before."""
+        before, self._tried[of, window] = self._tried.get((of, window)), work
+        return before != work
+
+    def _run(self, job: str, assets: list[dg.AssetKey], windows: list[Window]) -> bool:
+        for run in contiguous_runs(windows, windows[0].span) if windows else []:
+            self._definitions.resolve_job_def(job).execute_in_process(
+                asset_selection=assets,
+                tags=tags_of_run(run, windows[0].span) | {PROCESS_TAG: this_process()},
+                instance=self._instance,
+                run_config=QUIET,
+                raise_on_error=False,
+            )
+        return bool(windows)
