@@ -29,6 +29,7 @@ from ionbeam_client.transport import Outgoing
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.pipeline import Platform, build
 
+EXAMPLES = Path(__file__).parents[2] / "examples" / "client"
 START = datetime(2024, 1, 1, tzinfo=UTC)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 FIRST_DAY = Window(START, START + DAY)
@@ -41,6 +42,7 @@ METADATA = IngestionMetadata(
     ),
 )
 SCHEMA = wire.declared_schema(METADATA)
+STORM_METADATA = METADATA.model_copy(update={"dataset": DatasetMetadata(name="example_weather", aggregation_span=HOUR)})
 SOURCES = """
   scheduler: {windows: [{source_name: my_source, window_size: PT6H}]}
   my_source: {kind: external, dataset: example_weather, start: 2024-01-01, aggregation_span: P1D}

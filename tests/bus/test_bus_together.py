@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import sqlite3
 import subprocess
 import sys
@@ -17,7 +16,6 @@ import pytest
 from bus_samples import (
     DAY,
     EXAMPLES,
-    FIRST_DAY,
     HOUR,
     METADATA,
     SOURCES,
@@ -34,9 +32,9 @@ from bus_samples import (
     until,
     waiting,
 )
-from servers import RabbitMQ, at_port_5672, why_no_rabbitmq
+from servers import at_port_5672
 
-from ionbeam_client import IonbeamClient, IonbeamClientConfig, wire
+from ionbeam_client import wire
 from ionbeam_client.models import DatasetMetadata
 from ionbeam_dagster.bus.bridge import JobTaken
 from ionbeam_dagster.domain.windows import Window
@@ -133,54 +131,3 @@ def _handled(program: Path) -> int:
         return 0
     with closing(sqlite3.connect(place)) as inbox:
         return inbox.execute("SELECT count(*) FROM deliveries WHERE state = 'done'").fetchone()[0]
-
-
-def test_broker_and_bridge_are_killed_again_and_again_and_every_sweep_is_there_once(platform_of, tmp_path):
-    """A storm with a fixed seed: the client keeps sending while both ends of the platform die between and in steps."""
-    if reason := why_no_rabbitmq():
-        pytest.skip(reason)
-    (tmp_path / "broker").mkdir()
-    server, chance = RabbitMQ(tmp_path / "broker"), random.Random(4)
-    server.start()
-    platform = platform_of(
-        "  my_source: {kind: external, dataset: example_weather, start: 2024-01-01}",
-        broker=f"{{url: '{server.url}'}}", automation="{enabled: false}",
-    )  # fmt: skip
-    config = IonbeamClientConfig(amqp_url=server.url, state_path=tmp_path / "client", retry_delays=(0.1,))
-    heard_of: list[tuple[int, int]] = []
-    bridge, ids = bridge_process(tmp_path), []
-
-    async def run():
-        nonlocal bridge
-        async with IonbeamClient(config) as client:
-
-            @client.register_export_handler("x")
-            async def export(event, batch_stream):
-                heard_of.append((event.revision, sum([batch.num_rows async for batch in batch_stream])))
-
-            for number in range(60):
-                sweep = rows(24, first=float(number), station=f"s{number}")
-                ids.append(str((await client.ingest(sweep, METADATA, START, START + DAY)).id))
-                if number % 30 == 10:
-                    await asyncio.sleep(chance.uniform(0, 3))
-                    bridge.kill()
-                    bridge = bridge_process(tmp_path)
-                if number == 40:
-                    await asyncio.sleep(chance.uniform(0, 1))
-                    await asyncio.to_thread(server.kill)
-                    await asyncio.to_thread(server.start)
-            await asyncio.to_thread(until, lambda: len(platform.ledger.sent("my_source", FIRST_DAY)) == 60, 90)
-            await asyncio.to_thread(ingest, platform, "my_source", FIRST_DAY)
-            await asyncio.to_thread(built_day, platform)
-            await asyncio.to_thread(until, lambda: heard_of, 60)
-
-    try:
-        asyncio.run(run())
-        assert [raw.ingestion for raw in platform.ledger.sent("my_source", FIRST_DAY)] == ids
-        assert heard_of == [(1, 60 * 24)]
-        assert platform.bridge.inbox.refusals(10) == []
-        assert waiting(server.url, wire.INGESTION.dead) == [] and waiting(server.url, wire.INGESTION) == []
-    finally:
-        bridge.kill()
-        bridge.wait()
-        server.close()
