@@ -7,7 +7,6 @@ does (assets/).
 
 from __future__ import annotations
 
-import time
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -22,10 +21,7 @@ from ionbeam_dagster.orchestration.partitions import contiguous_runs, dataset_pa
 from ionbeam_dagster.orchestration.reports import report_arrivals
 from ionbeam_dagster.orchestration.resources import WatchedPlatform
 from ionbeam_dagster.orchestration.runs import PROCESS_TAG, QUIET, end_dead_runs, this_process
-from ionbeam_dagster.pipeline import Platform, assess, waiting_raws
-
-LOOKS = 10.0
-"""Seconds after which it is looked whether a window has become ready by time alone."""
+from ionbeam_dagster.pipeline import Platform, assess_due, waiting_raws
 
 
 class Arrivals:
@@ -39,7 +35,6 @@ class Arrivals:
         self._instance = instance
         self._definitions = platform_definitions(WatchedPlatform(platform))
         self._tried: dict[tuple[str, Window], str] = {}
-        self._looked = 0.0
         sources = platform.config.sources.values()
         self._sources = [source for source in sources if source.kind == "external"]
         self._datasets = [platform.dataset(name) for name in sorted({source.dataset for source in self._sources})]
@@ -50,13 +45,12 @@ class Arrivals:
         report_arrivals(self._platform.bridge.inbox, self._instance, 5.0)
         if not self._platform.config.automation.enabled:
             return
-        ingested = [self._ingest(source.name) for source in self._sources]
-        if any(ingested) or time.monotonic() - self._looked > LOOKS:
-            self._looked = time.monotonic()
-            for dataset in self._datasets:
-                self._build(dataset)
+        for source in self._sources:
+            self._ingest(source.name)
+        for dataset in self._datasets:
+            self._build(dataset)
 
-    def _ingest(self, name: str) -> bool:
+    def _ingest(self, name: str) -> None:
         source = self._platform.source(name)
         partitions = source_partitions(source, self._platform.dataset(source.dataset))
         waiting = {window: waiting_raws(self._platform, name, window) for window in self._platform.ledger.waiting(name)}
@@ -65,13 +59,14 @@ class Arrivals:
             for window, raws in waiting.items()
             if raws and partitions.has_partition_key(window.key) and self._is_new(name, window, raws[-1].ingestion)
         ]
-        return self._run(collect_job(name), [observations_key(name)], wanted)
+        self._run(collect_job(name), [observations_key(name)], wanted)
 
     def _build(self, dataset: DatasetSettings) -> None:
         partitions, now = dataset_partitions(dataset), datetime.now(UTC)
         assets = [dataset_key(dataset.name), *(export_key(dataset.name, format) for format in dataset.exports)]
-        due = [window for window in self._platform.ledger.due(dataset.name) if partitions.has_partition_key(window.key)]
-        decisions = {window: assess(self._platform, dataset.name, window, now) for window in due}
+        due = self._platform.ledger.due(dataset.name, now)
+        due = [window for window in due if partitions.has_partition_key(window.key)]
+        decisions = {window: assess_due(self._platform, dataset.name, window, now) for window in due}
         wanted = [
             window
             for window, decision in decisions.items()
@@ -84,7 +79,7 @@ class Arrivals:
         before, self._tried[of, window] = self._tried.get((of, window)), work
         return before != work
 
-    def _run(self, job: str, assets: list[dg.AssetKey], windows: list[Window]) -> bool:
+    def _run(self, job: str, assets: list[dg.AssetKey], windows: list[Window]) -> None:
         for run in contiguous_runs(windows, windows[0].span) if windows else []:
             self._definitions.resolve_job_def(job).execute_in_process(
                 asset_selection=assets,
@@ -93,4 +88,3 @@ class Arrivals:
                 run_config=QUIET,
                 raise_on_error=False,
             )
-        return bool(windows)

@@ -1,6 +1,6 @@
 """The client of the storm: sends numbered batches and writes down what its handler gets; killed at any moment.
 
-`python storm_client.py URL FOLDER BATCHES`: a batch whose receipt is written down is never sent again, any other is.
+`python storm_client.py URL FOLDER BATCHES PAUSE`: a batch whose receipt is written down is never sent again, any other is.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ def note(file, line: str) -> None:
     os.fsync(file.fileno())
 
 
-async def main(url: str, folder: Path, batches: int) -> None:
+async def main(url: str, folder: Path, batches: int, pause: float) -> None:
     config = IonbeamClientConfig(amqp_url=url, state_path=folder / "state", retry_delays=(0.1, 0.1, 0.1), heartbeat=2)
     receipts, handled = (folder / "receipts").open("a+"), (folder / "handled").open("a")
     receipts.seek(0)
@@ -38,9 +38,9 @@ async def main(url: str, folder: Path, batches: int) -> None:
             start = START + number % HOURS * HOUR
             sweep = rows(ROWS, first=float(number), start=start, step=HOUR / ROWS, station=f"s{number}")
             note(receipts, str((await client.ingest(sweep, STORM_METADATA, start, start + HOUR)).id))
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(pause)
         await client.run_forever()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])))
+    asyncio.run(main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])))

@@ -31,8 +31,8 @@ WINDOW = Window(START, START + DAY)
 class Storm:
     """A broker, a client and a bridge, each of which can be killed and is started again."""
 
-    def __init__(self, folder: Path, batches: int) -> None:
-        self.folder, self.batches = folder, batches
+    def __init__(self, folder: Path, batches: int, pause: float) -> None:
+        self.folder, self.batches, self.pause = folder, batches, pause
         (folder / "broker").mkdir()
         (folder / "client").mkdir()
         self.server = RabbitMQ(folder / "broker")
@@ -68,7 +68,7 @@ class Storm:
 
     def _client(self) -> subprocess.Popen:
         command = [sys.executable, Path(__file__).with_name("storm_client.py"), self.server.url]
-        return subprocess.Popen([*command, self.folder / "client", str(self.batches)])
+        return subprocess.Popen([*command, self.folder / "client", str(self.batches), str(self.pause)])
 
     def _kill_broker(self) -> None:
         self.server.kill()
@@ -131,10 +131,10 @@ def _latest(platform: Platform) -> dict[str, int]:
     return {one.revision.window.start.isoformat(): one.revision.number for one in built}
 
 
-def stormy(platform_of, folder: Path, batches: int, **sections: str) -> tuple[Storm, Platform]:
+def stormy(platform_of, folder: Path, batches: int, pause: float, **sections: str) -> tuple[Storm, Platform]:
     if reason := why_no_rabbitmq():
         pytest.skip(reason)
-    storm = Storm(folder, batches)
+    storm = Storm(folder, batches, pause)
     platform = platform_of(
         "  scheduler: {windows: [{source_name: my_source, window_size: PT1H}]}\n"
         "  my_source: {kind: external, dataset: example_weather, start: 2024-01-01, aggregation_span: PT1H, "
@@ -146,9 +146,9 @@ def stormy(platform_of, folder: Path, batches: int, **sections: str) -> tuple[St
 
 
 def test_broker_bridge_and_client_are_killed_and_every_batch_is_there_once(platform_of, tmp_path):
-    storm, platform = stormy(platform_of, tmp_path, batches=40)
+    storm, platform = stormy(platform_of, tmp_path, batches=40, pause=0.2)
     try:
-        rage(storm, platform, seed=4, victims=["broker", "client", "bridge", "client", "bridge"], pause=2, patience=60)
+        rage(storm, platform, seed=4, victims=["broker", "client", "bridge"], pause=3, patience=60)
         is_whole(storm, platform)
     finally:
         storm.close()
@@ -207,7 +207,7 @@ class Dev:
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", [1, 2])
 def test_the_storm_with_the_code_server_too(platform_of, tmp_path, seed):
-    storm, platform = stormy(platform_of, tmp_path, 500, automation="{interval: 5}")
+    storm, platform = stormy(platform_of, tmp_path, batches=500, pause=0.1, automation="{interval: 5}")
     dev = Dev(tmp_path)
     storm._kill_code_server = dev.kill_code_server
     try:
