@@ -1,6 +1,7 @@
 """The client of the storm: sends numbered batches and writes down what its handler gets; killed at any moment.
 
-`python storm_client.py URL FOLDER BATCHES PAUSE`: a batch whose receipt is written down is never sent again, any other is.
+`python storm_client.py URL FOLDER BATCHES PAUSE`: a batch whose receipt is written down is never sent again, any other
+is.
 """
 
 import asyncio
