@@ -70,6 +70,9 @@ if TYPE_CHECKING:  # the broker's library is for those who have a broker
     from ionbeam_dagster.bus.bridge import Bridge
 
 
+_MOST_ASSESSED = 300
+
+
 class PipelineError(Exception):
     """A step could not be done on this window; the message says why and what to do first."""
 
@@ -496,21 +499,14 @@ def _looked_at(platform: Platform, dataset: str, window: Window, now: datetime) 
     policy = platform.policy(dataset, now)
     claims = platform.ledger.claims(dataset, window)
     latest = platform.ledger.latest_revision(dataset, window)
-    decision = decide(window, claims, as_found(platform, latest), now, policy)
-    sealed = platform.ledger.sealed(dataset, window)
-    if sealed is not None and latest is not None:
-        decision = _unless_sealed(decision, latest, sealed)
-    return _Seen(decision, claims, latest, policy)
+    return _Seen(decide(window, claims, as_found(platform, latest), now, policy), claims, latest, policy)
 
 
-def _unless_sealed(decision: Decision, latest: BuiltRevision, sealed: datetime) -> Decision:
-    """What follows for a window that a person closed: a file that was lost is made again all the same."""
-    if isinstance(decision, Unchanged | Sealed):
-        return decision
-    if isinstance(decision, Build) and decision.number == latest.revision.number:
-        return decision
-    reason = f"sealed by a person on {sealed:%Y-%m-%d %H:%M}; what arrived later is kept, not built"
-    return Sealed(latest.revision, reason)
+def outlook(platform: Platform, claim: Claim, now: datetime) -> dict[Window, Decision]:
+    """What is to be said of the dataset windows that a claim touches: of the newest, where they are very many."""
+    span = platform.dataset(claim.dataset).span
+    touched = sorted({*windows_between(claim.swept.start, claim.swept.end, span), *claim.stray_windows})
+    return {window: assess(platform, claim.dataset, window, now) for window in touched[-_MOST_ASSESSED:]}
 
 
 def build(

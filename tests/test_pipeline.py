@@ -1,5 +1,7 @@
 """The way of an observation, without Dagster: collect, ingest, build, export on real stores."""
 
+import json
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -7,10 +9,11 @@ from pathlib import Path
 
 import duckdb
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 
-from ionbeam_dagster import pipeline
-from ionbeam_dagster.domain.windows import Build, Unchanged, Wait, Window, windows_between
+from ionbeam_dagster import __version__, pipeline
+from ionbeam_dagster.domain.windows import Build, Unchanged, Wait, Window, hash_of_inputs, windows_between
 from ionbeam_dagster.pipeline import PipelineError, Platform, build, collect, export, ingest
 from ionbeam_dagster.stores.publish import file_hash
 
@@ -203,3 +206,103 @@ def test_a_disk_without_space_is_told_and_leaves_nothing_half_and_a_later_run_go
     small_disk("8m")
     take_in(platform, window)
     assert not pipeline.needs_collecting(platform, "ioncannon", window)
+
+
+def rows_of(platform: Platform, window: Window) -> list[dict]:
+    return pl.read_parquet(build(platform, "ioncannon", window, LATER).revision.path).to_dicts()
+
+
+def test_a_range_that_is_collected_again_is_replaced_with_all_that_is_there_no_more(platform_of, monkeypatch):
+    platform = platform_of(CANNON % "")
+    raw = five_minutes(FIRST)
+    take_in(platform, *raw)
+    before = rows_of(platform, FIRST)
+    source = platform.sources["ioncannon"]
+    whole = source.fetch
+
+    def fewer(window: Window) -> Iterator:
+        return (batch.slice(0, 15) for batch in whole(window))
+
+    monkeypatch.setattr(source, "fetch", fewer)
+    take_in(platform, raw[3])
+    after = rows_of(platform, FIRST)
+    assert len(before) == 240 and len(after) == 235 and all(row in before for row in after)
+    latest = platform.ledger.latest_revision("ioncannon", FIRST)
+    assert latest.revision.number == 2 and latest.facts["duplicates"] == 0 and latest.facts["ingestions"] == 12
+
+    monkeypatch.setattr(source, "fetch", whole)
+    take_in(platform, raw[3])
+    assert rows_of(platform, FIRST) == before
+    assert platform.ledger.latest_revision("ioncannon", FIRST).revision.number == 3
+
+
+def test_a_crash_before_the_claim_that_replaces_another_is_mended_by_ingesting_again(platform_of, monkeypatch):
+    platform = platform_of(CANNON % "")
+    raw = five_minutes(FIRST)
+    take_in(platform, *raw)
+    source = platform.sources["ioncannon"]
+    whole = source.fetch
+    monkeypatch.setattr(source, "fetch", lambda window: (batch.slice(0, 15) for batch in whole(window)))
+    collect(platform, "ioncannon", raw[3], LATER)
+    with monkeypatch.context() as dying, pytest.raises(KeyboardInterrupt):
+        dying.setattr(platform.ledger, "record_claim", lambda *claimed: (_ for _ in ()).throw(KeyboardInterrupt))
+        ingest(platform, "ioncannon", raw[3])
+    assert len(platform.ledger.claims("ioncannon", FIRST)) == 12
+    ingest(platform, "ioncannon", raw[3])
+    assert len(platform.ledger.claims("ioncannon", FIRST)) == 12 and len(rows_of(platform, FIRST)) == 235
+
+
+def test_repeated_rows_are_counted_also_where_an_ingestion_reaches_beyond_the_window(platform_of):
+    platform = platform_of(
+        "  scheduler: {windows: [{source_name: ioncannon, window_size: PT2H}]}\n"
+        "  ioncannon: {num_stations: 20, start: 2026-06-21, aggregation_span: PT1H, duplicate_fraction: 0.3}"
+    )
+    both = Window(FIRST.start, SECOND.end)
+    take_in(platform, both)
+    [claim] = platform.ledger.claims("ioncannon", FIRST)
+    counted = [build(platform, "ioncannon", window, LATER).revision.facts for window in (FIRST, SECOND)]
+    assert all(facts["rows"] == 240 and facts["duplicates"] > 0 for facts in counted)
+    assert sum(facts["rows"] + facts["duplicates"] for facts in counted) == claim.rows
+
+
+def test_other_columns_under_the_same_version_are_refused_and_a_new_version_is_a_new_schema(platform_of, monkeypatch):
+    platform = platform_of(CANNON % "")
+    take_in(platform, *five_minutes(FIRST))
+    old = pl.read_parquet_schema(build(platform, "ioncannon", FIRST, LATER).revision.path)
+    right = platform.sources["ioncannon"].metadata
+    first, *others = right.ingestion_map.canonical_variables
+    moved = first.model_copy(update={"level": 12.5})
+    changed = right.ingestion_map.model_copy(update={"canonical_variables": [moved, *others]})
+    other = right.model_copy(update={"ingestion_map": changed})
+    monkeypatch.setattr(type(platform.sources["ioncannon"]), "metadata", other)
+    second = five_minutes(SECOND)
+    refused = (
+        f"its columns changed, but its version is still 1: {first.to_canonical_name()} is no longer there; "
+        f"{moved.to_canonical_name()} is new; let them be as they were, or raise the version to 2"
+    )
+    with pytest.raises(PipelineError, match=re.escape(refused)):
+        collect(platform, "ioncannon", second[0], LATER)
+
+    again = platform_of(CANNON % ", version: 2")
+    take_in(again, *second[:6])
+    monkeypatch.undo()
+    monkeypatch.chdir(again.config.path.parent)
+    take_in(platform, *second[6:])
+    new = build(again, "ioncannon", SECOND, LATER).revision.path
+    assert {first.to_canonical_name(), moved.to_canonical_name()} <= pl.read_parquet_schema(new).keys()
+    assert pl.read_parquet(new)[moved.to_canonical_name()].count() == 120
+    assert pl.read_parquet_schema(build(again, "ioncannon", FIRST, LATER).revision.path) == old
+
+
+def test_what_a_revision_is_made_of_stands_in_its_file_and_in_the_ledger(platform_of):
+    platform = platform_of(CANNON % "")
+    raw = five_minutes(FIRST)
+    take_in(platform, *raw[:5], *raw[6:])
+    built = build(platform, "ioncannon", FIRST, LATER).revision
+    written = json.loads(pq.read_schema(built.path).metadata[b"ionbeam"])
+    claims = platform.ledger.claims("ioncannon", FIRST)
+    assert written["ingestions"] == built.facts["made_of"] == [claim.id for claim in claims]
+    assert written["inputs"] == built.revision.inputs == hash_of_inputs(claims)
+    assert written["coverage"] == built.facts["coverage"] == pytest.approx(11 / 12, abs=1e-5)
+    assert written["gaps"] == built.facts["gaps"] == [["2026-06-21T06:25:00+00:00", "2026-06-21T06:30:00+00:00"]]
+    assert written["software"] == built.facts["software"] == f"ionbeam {__version__}"

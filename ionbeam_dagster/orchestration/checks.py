@@ -7,7 +7,7 @@ single values.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 
 from ionbeam_dagster.domain.canonical import TIME, columns_of, point_key, variables_of
 from ionbeam_dagster.domain.cf import UnitError, conversion
-from ionbeam_dagster.domain.windows import Claim
+from ionbeam_dagster.domain.windows import Claim, Decision, Sealed, Window
+from ionbeam_dagster.orchestration.internals import late_evaluation
 from ionbeam_dagster.orchestration.metadata import table
 from ionbeam_dagster.stores.ledger import BuiltRevision
 
@@ -47,6 +48,7 @@ _DATASET_CHECKS = {
     "plausible": (False, "Values lie within what has ever been measured"),
     "duplicates": (False, "No station has two rows at the same time"),
     "quarantined": (False, "Every row that arrived could be used"),
+    "in_time": (False, "Nothing arrived after the window was sealed"),
 }
 
 
@@ -77,6 +79,8 @@ def of_dataset(built: BuiltRevision, claims: Sequence[Claim]) -> list[dg.AssetCh
     odd = [] if faults else list(_implausible(schema, ranges))
     unusable = sum(claim.quarantined for claim in claims)
     twice = 0 if faults else _repeated(built.path, schema)
+    made_of = facts.get("made_of", [claim.id for claim in claims])
+    late = [claim for claim in claims if claim.id not in made_of]
     return [
         _result("schema", not faults, ERROR, "; ".join(faults)),
         _result("coordinates", not missed, ERROR, "; ".join(missed)),
@@ -87,7 +91,21 @@ def of_dataset(built: BuiltRevision, claims: Sequence[Claim]) -> list[dg.AssetCh
         _result("plausible", not odd, WARN, f"{len(odd)} variables have values that cannot be", table=odd),
         _result("duplicates", not twice, WARN, f"{twice} rows repeat a station and time"),
         _result("quarantined", not unusable, WARN, f"{unusable} rows are in quarantine; the observations tell why"),
+        _result("in_time", not late, WARN, _late(late)),
     ]
+
+
+def of_late_data(dataset: dg.AssetKey, windows: Mapping[Window, Decision]) -> Iterator[dg.AssetCheckEvaluation]:
+    """The check `in_time` of windows that were sealed before data for them arrived: nobody builds these, so that it is
+    the arrival that tells."""
+    for window, decision in windows.items():
+        if isinstance(decision, Sealed):
+            yield late_evaluation(dataset, "in_time", window.key, decision.reason)
+
+
+def _late(claims: Sequence[Claim]) -> str:
+    rows = sum(claim.rows for claim in claims)
+    return f"{len(claims)} ingestions with {rows} rows arrived that this revision does not hold"
 
 
 def _result(name: str, passed: bool, severity: dg.AssetCheckSeverity, against: str, **told: Any) -> dg.AssetCheckResult:

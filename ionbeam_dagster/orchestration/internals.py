@@ -80,6 +80,19 @@ def evaluation_of_partition(
     )
 
 
+def late_evaluation(asset: dg.AssetKey, check: str, partition: str, why: str) -> dg.AssetCheckEvaluation:
+    """A check that a partition does not pass for what happened outside of its own runs."""
+    return dg.AssetCheckEvaluation(
+        asset_key=asset,
+        check_name=check,
+        passed=False,
+        metadata={},
+        severity=dg.AssetCheckSeverity.WARN,
+        description=why,
+        partition=partition,
+    )
+
+
 def latest_materialisations(context: dg.AssetExecutionContext, keys: Iterable[str]) -> Mapping[str, int]:
     """The storage id of the latest materialisation of each of the partitions `keys`."""
     return context.instance.event_log_storage.get_latest_storage_id_by_partition(

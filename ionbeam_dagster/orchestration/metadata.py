@@ -20,12 +20,13 @@ import pyarrow.parquet as pq
 from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.canonical import canonical_schema, provider_flag
-from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.domain.windows import Decision, Window
 from ionbeam_dagster.orchestration.sensors.files import tells_changes
 from ionbeam_dagster.pipeline import Built, Collected, Exported, Ingested, describe
 
 OWNERS = ["team:observations"]
 _PREVIEW_ROWS = 5
+_WINDOWS_SHOWN = 24
 _SOME_DELAY = timedelta(minutes=10)
 
 Metadata = Mapping[str, Any]
@@ -44,13 +45,17 @@ def of_raw(collected: Collected, seconds: float) -> Metadata:
     return told
 
 
-def of_observations(ingested: Ingested, raw: dg.AssetKey, seconds: float) -> Metadata:
+def of_observations(
+    ingested: Ingested, raw: dg.AssetKey, seconds: float, windows: Mapping[Window, Decision]
+) -> Metadata:
+    """What became of a raw partition, and what is to be said of the dataset `windows` that it touches."""
     claim = ingested.claim
     told: dict[str, Any] = {
         "dagster/partition_row_count": ingested.rows,
         **_of_window(claim.swept, seconds),
         "rows quarantined": ingested.quarantined,
         "ingestion": claim.id,
+        "dataset windows": dg.MetadataValue.md(_outlook(windows)),
         "dagster/column_schema": _columns(canonical_schema([ingested.metadata])),
         "dagster/column_lineage": _lineage(_canonical_from(ingested.metadata), [raw]),
     }
@@ -60,6 +65,11 @@ def of_observations(ingested: Ingested, raw: dg.AssetKey, seconds: float) -> Met
         told["quarantine"] = dg.MetadataValue.path(str(ingested.quarantine.absolute()))
         told["why quarantined"] = dg.MetadataValue.md(table(["reason", "rows"], sorted(ingested.reasons.items())))
     return told
+
+
+def _outlook(windows: Mapping[Window, Decision]) -> str:
+    rows = [(window, *describe(decision)) for window, decision in windows.items()]
+    return table(["window", "state", "why"], rows[-_WINDOWS_SHOWN:])
 
 
 def of_dataset(built: Built, observations: Sequence[dg.AssetKey], seconds: float) -> Metadata:

@@ -127,3 +127,30 @@ def test_a_window_of_which_nothing_was_collected_fails_with_that_reason_and_the_
     assert latest_metadata(instance, "told", "dataset")[key("01:00")]["decision"].value == "built"
     assert check_records(instance, "schema")[key("01:00")] == ("SUCCEEDED", True)
     assert platform.ledger.latest_revision("told", window("01:00", HOUR)).revision.number == 1
+
+
+def test_what_arrives_after_the_seal_is_told_by_the_observations_and_by_a_check_of_the_sealed_window(
+    platform_with, instance
+):
+    platform = platform_with("  told: {start: 2026-06-21T00:00:00Z, revise_for: PT2H}")
+    run_range(platform, "told", START, START + HOUR, instance)
+    assert check_records(instance, "in_time") == {key("00:00"): ("SUCCEEDED", True)}
+    platform.sources["told"].warmer = {key("00:15"): 3.0}
+    collect = platform_definitions(WatchedPlatform(platform)).resolve_job_def("told__collect")
+    assert collect.execute_in_process(
+        tags=partition_tags(key("00:15"), key("00:15")),
+        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+        instance=instance,
+    ).success
+
+    sealed = "sealed since 2026-06-21 03:00; 1 ingestion with 2 rows arrived later: kept, not built"
+    told = latest_metadata(instance, "told", "observations")[key("00:15")]["dataset windows"].value
+    assert f"| 2026-06-21 00:00-01:00 | sealed | {sealed} |" in told
+    assert check_records(instance, "in_time")[key("00:00")][0] == "FAILED"
+    history = instance.event_log_storage.get_asset_check_execution_history(
+        dg.AssetCheckKey(DATASET, "in_time"), limit=1
+    )
+    assert history[0].event.dagster_event.event_specific_data.description == sealed
+
+    run_range(platform, "told", START, START + HOUR, instance)
+    assert platform.ledger.latest_revision("told", window("00:00", HOUR)).revision.number == 1

@@ -9,14 +9,14 @@ import dagster as dg
 
 from ionbeam_dagster.config import DatasetSettings, SourceSettings
 from ionbeam_dagster.domain.windows import Window
-from ionbeam_dagster.orchestration import automation, metadata
+from ionbeam_dagster.orchestration import automation, checks, metadata
 from ionbeam_dagster.orchestration.assets import TRIES, USE_CACHE_TAG, Done, Events, range_runs, window_by_window
 from ionbeam_dagster.orchestration.assets.request import request_asset, request_key
 from ionbeam_dagster.orchestration.automation import Ionbeam
 from ionbeam_dagster.orchestration.partitions import source_partitions
 from ionbeam_dagster.orchestration.resources import PlatformResource, WatchedPlatform
 from ionbeam_dagster.orchestration.sensors.files import changes_sensor, tells_changes
-from ionbeam_dagster.pipeline import collect, ingest
+from ionbeam_dagster.pipeline import collect, ingest, outlook
 
 
 def raw_key(source: str) -> dg.AssetKey:
@@ -121,14 +121,17 @@ def _observations(
         description=(
             f"Observations of {source.name} in canonical CF columns and units, in the time-series store.\n\n"
             "Materialising a window ingests its raw partition again. Rows that cannot be used go to a quarantine file "
-            "with their reasons."
+            "with their reasons. The metadata tell what is now to be said of each dataset window that it touches."
         ),
     )
     def observations(context: dg.AssetExecutionContext, ionbeam: PlatformResource) -> Events:
         def work(window: Window) -> Done:
             begun = perf_counter()
             ingested = ingest(ionbeam.platform, source.name, window)
-            return Done(metadata.of_observations(ingested, raw_key(source.name), perf_counter() - begun))
+            windows = outlook(ionbeam.platform, ingested.claim, ionbeam.platform.now())
+            for evaluation in checks.of_late_data(dg.AssetKey([dataset.name, "dataset"]), windows):
+                context.instance.report_runless_asset_event(evaluation)
+            return Done(metadata.of_observations(ingested, raw_key(source.name), perf_counter() - begun, windows))
 
         yield from window_by_window(context, ionbeam, source.window_size, work)
 
