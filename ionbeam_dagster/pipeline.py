@@ -528,7 +528,7 @@ def build(
         if force and seen.latest:
             decision = replace(decision, number=seen.latest.revision.number + 1)
     if isinstance(decision, Build):
-        return _write_revision(platform, window, decision, seen.claims, now, dataset)
+        return _write_revision(platform, window, decision, seen, now, dataset)
     return Built(dataset, window, decision, seen.latest, built=False)
 
 
@@ -689,8 +689,9 @@ def as_found(platform: Platform, latest: BuiltRevision | None) -> Revision | Non
 
 
 def _write_revision(
-    platform: Platform, window: Window, decision: Build, claims: list[Claim], now: datetime, dataset: str
+    platform: Platform, window: Window, decision: Build, seen: _Seen, now: datetime, dataset: str
 ) -> Built:
+    claims = seen.claims
     _restore(platform, dataset, claims)
     schema = canonical_schema(platform.ledger.metadata_of(claims))
     batches = platform.series.read(dataset, window, schema, point_key(schema))
@@ -722,10 +723,35 @@ def _write_revision(
         "ingestions": len(claims),
         "made_of": provenance["ingestions"],
         "software": provenance["software"],
+        "why": _why_built(claims, as_found(platform, seen.latest), decision),
     }
     built = BuiltRevision(revision, written.path, now, facts)
     platform.ledger.record_revision(built, claims)
     return Built(dataset, window, decision, built, built=True)
+
+
+def _why_built(claims: Sequence[Claim], before: Revision | None, decision: Build) -> str:
+    """Why a revision was made: what arrived since the one before it, or what was lost."""
+    if before is None:
+        return f"the first revision, of {_count(claims)}"
+    if before.number == decision.number:
+        return f"revision {before.number} was lost, or something that it was made of"
+    if before.inputs == decision.inputs:
+        return "a person asked for it; nothing arrived since the revision before"
+    known = before.made_of or frozenset()
+    new = [claim for claim in claims if claim.id not in known]
+    gone = len(known - {claim.id for claim in claims})
+    shown = ", ".join(f"{claim.source} {claim.swept} with {claim.rows:,} rows" for claim in new[:3])
+    more = f" and {len(new) - 3} more" if len(new) > 3 else ""
+    arrived = f"{_count(new)} arrived after revision {before.number}: {shown}{more}" if new else ""
+    replaced = (
+        f"{gone} of revision {before.number} {'were' if gone > 1 else 'was'} replaced or withdrawn" if gone else ""
+    )
+    return "; ".join(part for part in (arrived, replaced) if part)
+
+
+def _count(claims: Sequence[Claim]) -> str:
+    return f"{len(claims)} ingestion{'s' * (len(claims) != 1)}"
 
 
 def _told(claim: Claim) -> dict[str, Any]:

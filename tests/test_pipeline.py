@@ -118,6 +118,9 @@ def test_late_rows_make_the_hour_they_belong_to_due(platform_of):
     assert FIRST in platform.ledger.due("ioncannon")
     second = build(platform, "ioncannon", FIRST, LATER)
     assert second.revision.revision.number == 2
+    assert first.revision.facts["why"] == "the first revision, of 12 ingestions"
+    why = second.revision.facts["why"]
+    assert " arrived after revision 1: ioncannon 2026-06-21 07:00-07:05 with " in why and " and 9 more" in why
     assert second.revision.facts["rows"] > first.revision.facts["rows"]
     assert second.revision.facts["rows"] == 240
 

@@ -84,6 +84,7 @@ def of_dataset(built: Built, observations: Sequence[dg.AssetKey], seconds: float
         **_of_window(built.window, seconds),
         "decision": decision,
         "reason": reason,
+        "why this revision": facts.get("why", "not known: the ledger was made again from the files"),
         "built now": built.built,
         "revision": latest.revision.number,
         "stations": facts["stations"],
