@@ -130,4 +130,7 @@ def _handled(program: Path) -> int:
     if not place.exists():
         return 0
     with closing(sqlite3.connect(place)) as inbox:
-        return inbox.execute("SELECT count(*) FROM deliveries WHERE state = 'done'").fetchone()[0]
+        try:
+            return inbox.execute("SELECT count(*) FROM deliveries WHERE state = 'done'").fetchone()[0]
+        except sqlite3.OperationalError:  # the program has only begun
+            return 0
