@@ -29,12 +29,6 @@ class MeteoTrackerConfig(SourceConfig):
     password: SecretStr = SecretStr("")
 
 
-class NetatmoConfig(SourceConfig):
-    base_url: Annotated[str, _or("https://observations.meteogate.eu")] = "https://observations.meteogate.eu"
-    username: str = ""
-    password: SecretStr = SecretStr("")
-
-
 class SensorCommunityConfig(SourceConfig):
     base_url: Annotated[str, _or("https://archive.sensor.community")] = "https://archive.sensor.community"
     timeout_seconds: float = 60
@@ -43,6 +37,5 @@ class SensorCommunityConfig(SourceConfig):
 
 SPECIFIED_SOURCES: dict[str, type[SourceConfig]] = {
     "meteotracker": MeteoTrackerConfig,
-    "netatmo": NetatmoConfig,
     "sensor_community": SensorCommunityConfig,
 }
