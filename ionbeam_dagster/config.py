@@ -438,12 +438,6 @@ def _datasets(sources: dict[str, SourceSettings]) -> tuple[dict[str, DatasetSett
     faults: list[str] = []
     for name, feeders in feeding.items():
         faults += _disagreements(name, feeders)
-        sent = [feeder.name for feeder in feeders if feeder.kind == "external"]
-        if len(sent) > 1:
-            faults.append(
-                f"dataset {name!r}: {' and '.join(sent)} are both external, but a message names only its dataset; "
-                "keep one of them"
-            )
         span = _agreed(feeders, "aggregation_span") or feeders[0].type.default_span
         faults += [
             f"sources.{feeder.name}: its window of {format_duration(feeder.window_size)} neither divides the "

@@ -190,7 +190,7 @@ class Platform:
             payloads=broker.payload_path or state / "payloads",
             config=self.config.path,
             feeds={
-                source.dataset: Feed(self._range(source), self._described(source.dataset), self.raws(name))
+                name: Feed(self._range(source), self._described(source.dataset), self.raws(name))
                 for name, source in self.config.sources.items()
                 if source.kind == "external"
             },

@@ -21,8 +21,8 @@ from uuid import uuid4
 from ionbeam_client import wire
 from ionbeam_client.amqp import AmqpTransport
 from ionbeam_client.config import IonbeamClientConfig
-from ionbeam_client.errors import NotConnectedError, RefusedError
-from ionbeam_client.models import StartSourceCommand
+from ionbeam_client.errors import MessageError, NotConnectedError, RefusedError
+from ionbeam_client.models import IngestDataCommand, StartSourceCommand
 from ionbeam_client.state import ProcessLock
 from ionbeam_client.transport import Delivery, Outgoing, Transport
 from ionbeam_dagster.bus.inbox import ANNOUNCED, Inbox
@@ -122,6 +122,37 @@ class Bridge:
             while self._held:
                 self._held.pop().close()
 
+    # -- what was parked -----------------------------------------------------------------------------------------
+
+    def parked(self, dataset: str) -> list[IngestDataCommand]:
+        """The ingestions of a dataset in the dead queue, which keeps them; raises BrokerAway."""
+
+        async def look() -> list[IngestDataCommand]:
+            async with self._connected() as transport:
+                return [command async for _, command in _dead_ingestions(transport) if _dataset(command) == dataset]
+
+        return asyncio.run(look())
+
+    async def _send_back(self) -> None:
+        """Put the parked ingestions of datasets that were accepted, and that this configuration knows, into their queue
+        again. A crash in between sends some of them twice, and they are known by their ids."""
+        known = {feed.dataset.name for feed in self._settings.feeds.values()}
+        accepted = known.intersection(self.inbox.accepted())
+        if not accepted:
+            return
+        count = 0
+        async with self._connected() as transport:
+            async for delivery, command in _dead_ingestions(transport):
+                if _dataset(command) in accepted:
+                    headers = {wire.REQUEUES_HEADER: 1}
+                    message = Outgoing(delivery.message_id, delivery.body, delivery.content_type, headers)
+                    await transport.publish(wire.INGESTION, message)
+                    await delivery.ack()
+                    count += 1
+        log.info("%d parked messages of %s are taken in now", count, ", ".join(sorted(accepted)))
+        for dataset in accepted:
+            self.inbox.sent_back(dataset)
+
     # -- turns ---------------------------------------------------------------------------------------------------
 
     def _transport(self) -> AmqpTransport:
@@ -164,6 +195,7 @@ class Bridge:
     # -- taking in -----------------------------------------------------------------------------------------------
 
     async def _consume_for(self, transport: Transport, until: float, turn: Turn) -> None:
+        await self._send_back()
         arrived = await self._consuming(transport)
         while time.monotonic() < until and await self._take_batch(transport, arrived, turn, IDLE):
             pass
@@ -173,6 +205,7 @@ class Bridge:
         arrived = await self._consuming(transport)
         while True:
             try:
+                await self._send_back()
                 if await self._take_batch(transport, arrived, Turn(), 1.0):
                     taken.set()
             except Exception:
@@ -265,6 +298,11 @@ class Bridge:
         ]
         if refused:
             self.inbox.refuse(refused)
+        again = [
+            one.message_id for one, reason in zip(deliveries, verdicts, strict=True) if reason is None and _again(one)
+        ]
+        if again:
+            self.inbox.mended(again)
 
     # -- announcing ----------------------------------------------------------------------------------------------
 
@@ -333,12 +371,28 @@ class Bridge:
         return times
 
 
-def _why(reason: str, delivery: Delivery) -> dict[str, str | int]:
+async def _dead_ingestions(transport: Transport) -> AsyncIterator[tuple[Delivery, IngestDataCommand]]:
+    """What is parked of the ingestions, as far as it can be read; it stays there unless it is acknowledged."""
+    while (delivery := await transport.fetch(wire.INGESTION.dead)) is not None:
+        with suppress(MessageError):
+            yield delivery, wire.decode(IngestDataCommand, delivery.body).message
+
+
+def _dataset(command: IngestDataCommand) -> str:
+    return command.metadata.dataset.name
+
+
+def _again(delivery: Delivery) -> int:
+    """How often a message was sent back from the dead queue."""
     requeues = delivery.headers.get(wire.REQUEUES_HEADER, 0)
+    return requeues if isinstance(requeues, int) else 0
+
+
+def _why(reason: str, delivery: Delivery) -> dict[str, str | int]:
     return {
         wire.ERROR_HEADER: reason[:_REASON_BYTES],
         wire.DETAILS_HEADER: "",
         wire.ATTEMPTS_HEADER: 1,
         wire.PARKED_HEADER: datetime.now(UTC).isoformat(timespec="seconds"),
-        wire.REQUEUES_HEADER: requeues if isinstance(requeues, int) else 0,
+        wire.REQUEUES_HEADER: _again(delivery),
     }

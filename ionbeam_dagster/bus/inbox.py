@@ -30,6 +30,7 @@ CREATE TABLE IF NOT EXISTS unreported (
 CREATE TABLE IF NOT EXISTS refused (
     number INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT, message_id TEXT, reason TEXT, at REAL
 );
+CREATE TABLE IF NOT EXISTS accepted (dataset TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS asked (
     source TEXT, start TEXT, end TEXT, times INTEGER, last TEXT, answered TEXT, PRIMARY KEY (source, start, end)
 ) WITHOUT ROWID;
@@ -209,6 +210,24 @@ class Inbox:
             "SELECT queue, message_id, reason, at FROM refused ORDER BY number DESC LIMIT ?", (limit,)
         )
         return [Refused(*row[:3], datetime.fromtimestamp(row[3], UTC)) for row in rows]
+
+    def mended(self, message_ids: Iterable[str]) -> None:
+        """Forget refusals: these messages were sent back, and have been taken in."""
+        with self._database.transaction(durable=False) as db:
+            db.executemany("DELETE FROM refused WHERE message_id = ?", [(id,) for id in message_ids])
+
+    def accept(self, dataset: str) -> None:
+        """Remember that what was parked of a dataset is to be taken in by the first process whose YAML knows it."""
+        with self._database.transaction() as db:
+            db.execute("INSERT OR IGNORE INTO accepted VALUES (?)", (dataset,))
+
+    def accepted(self) -> list[str]:
+        return [str(row[0]) for row in self._database.read("SELECT dataset FROM accepted ORDER BY dataset")]
+
+    def sent_back(self, dataset: str) -> None:
+        """What was parked of a dataset is in its queue again."""
+        with self._database.transaction() as db:
+            db.execute("DELETE FROM accepted WHERE dataset = ?", (dataset,))
 
     # -- what was asked for ----------------------------------------------------------------------------------------
 

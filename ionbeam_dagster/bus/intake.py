@@ -72,7 +72,7 @@ class _Accepted:
     @property
     def said(self) -> str:
         """Stands for what all parts of one command must say alike."""
-        told = self.command.model_dump_json(include={"metadata", "start_time", "end_time", "parts"})
+        told = self.command.model_dump_json(include={"metadata", "source_name", "start_time", "end_time", "parts"})
         return hashlib.sha256(told.encode()).hexdigest()
 
 
@@ -138,7 +138,7 @@ class Intake:
     def _accept(self, body: bytes, now: datetime) -> _Accepted:
         decoded = wire.decode(IngestDataCommand, body)
         command = decoded.message
-        feed = self._feed_of(command.metadata)
+        feed = self._feed_of(command)
         if faults := _faults(command.metadata.model_dump_json()):
             raise MessageError(faults)
         windows = feed.range.windows(command.start_time, command.end_time, now)
@@ -150,9 +150,19 @@ class Intake:
             self._payloads.path_of(command.payload_location)
         return _Accepted(command, feed, decoded.rows, windows)
 
-    def _feed_of(self, metadata: IngestionMetadata) -> Feed:
-        name, config = metadata.dataset.name, self._settings.config
-        feed = self._settings.feeds.get(name)
+    def _feed_of(self, command: IngestDataCommand) -> Feed:
+        """The source that sent a command: the only one of its dataset, else the one that it names, else the one that
+        has the dataset's name."""
+        metadata, config = command.metadata, self._settings.config
+        name = metadata.dataset.name
+        feeds = {feed.source: feed for feed in self._settings.feeds.values() if feed.dataset.name == name}
+        feed = next(iter(feeds.values())) if len(feeds) == 1 else feeds.get(command.source_name or name)
+        if feeds and feed is None:
+            said = f"source_name {command.source_name!r}" if command.source_name else "no source_name"
+            raise MessageError(
+                f"dataset {name!r} is fed by {', '.join(sorted(feeds))}, and the message says {said}; give ingest() "
+                "the source_name of one of them"
+            )
         span = format_duration(metadata.dataset.aggregation_span)
         if feed is None and name in self._settings.datasets:
             raise MessageError(
@@ -161,8 +171,8 @@ class Intake:
             )
         if feed is None:
             raise MessageError(
-                f"no source of {config} feeds dataset {name!r}; add 'sources: {{{name}: {{kind: external, "
-                f"aggregation_span: {span}}}}}' to it, reload the platform, then requeue"
+                f"no source of {config} feeds dataset {name!r}; `ionbeam source accept {name}` adds "
+                f"'sources: {{{name}: {{kind: external, aggregation_span: {span}}}}}' to it"
             )
         configured = feed.dataset.aggregation_span
         if metadata.dataset.aggregation_span != configured:

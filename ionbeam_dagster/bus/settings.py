@@ -58,7 +58,7 @@ class SourceRange:
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """A source that clients send, found by the dataset that their messages name."""
+    """A source that clients send."""
 
     range: SourceRange
     dataset: DatasetMetadata
@@ -73,7 +73,7 @@ class Feed:
 class BusSettings:
     """The broker's address, the folder of the bus's own state, the payload store, and who there is.
 
-    `feeds` are the external sources by dataset, `pulled` the sources that the platform collects itself by name, and
+    `feeds` are the external sources by name, `pulled` the sources that the platform collects itself by name, and
     `datasets` what events say of each dataset.
     """
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -31,12 +32,15 @@ from bus_samples import (
     send,
     waiting,
 )
+from typer.testing import CliRunner
 
 from ionbeam_client import IonbeamClient, IonbeamClientConfig, wire
 from ionbeam_client.models import DataSetAvailableEvent, ReplayDatasetsCommand, StartSourceCommand
 from ionbeam_dagster.bus.bridge import BrokerAway
 from ionbeam_dagster.bus.status import bus_status
-from ionbeam_dagster.config import ConfigError
+from ionbeam_dagster.cli import app
+from ionbeam_dagster.cli.source import write_source
+from ionbeam_dagster.config import ConfigError, IonbeamConfig
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.pipeline import PipelineError, Platform, build, ingest
 from ionbeam_dagster.sources import SourceError
@@ -189,7 +193,7 @@ def _measured(**of_variable):
 REFUSED = {
     "neither JSON nor an Arrow": lambda: b"\x00garbage",
     "not a IngestDataCommand": lambda: b'{"id": "no"}',
-    "add 'sources: {elsewhere: {kind: external, aggregation_span: P1D}}'": lambda: body(
+    "accept elsewhere` adds 'sources: {elsewhere: {kind: external, aggregation_span: P1D}}'": lambda: body(
         command(metadata=_said(name="elsewhere"))
     ),
     "collected by the platform itself": lambda: body(
@@ -364,9 +368,24 @@ def test_an_external_source_needs_no_more_than_to_be_called_so(platform_of):
         _ = platform.bridge
 
 
-def test_two_external_sources_of_one_dataset_are_refused(platform_of):
-    with pytest.raises(ConfigError, match="a and b are both external, but a message names only its dataset"):
-        platform_of("  a: {kind: external, dataset: one}\n  b: {kind: external, dataset: one}")
+def test_several_external_sources_feed_one_dataset_and_a_message_says_which(platform_of):
+    block = "{kind: external, dataset: one, start: 2024-01-01}"
+    platform = platform_of(
+        "".join(f"  {name}: {block}\n" for name in "abc"),
+        broker="{url: 'amqp://127.0.0.1:9/'}",
+    )
+    said = _said(name="one")
+    sweeps = [command(metadata=said, source_name=name) for name in ("a", "b", "c", None, "d")]
+    verdicts = platform.bridge._intake.ingestions(
+        [body(one, rows(first=i, station=f"s{i}")) for i, one in enumerate(sweeps)]
+    )
+    assert verdicts[:3] == [None] * 3
+    assert "fed by a, b, c, and the message says no source_name" in verdicts[3] and "'d'" in verdicts[4]
+    for name in "abc":
+        assert len(platform.ledger.sent(name, FIRST_DAY)) == 1
+        ingest(platform, name, FIRST_DAY)
+    made = build(platform, "one", FIRST_DAY, datetime.now(UTC))
+    assert made.built and set(pl.read_parquet(made.revision.path)["station_id"]) == {"s0", "s1", "s2"}
 
 
 def test_a_damaged_raw_file_holds_up_none_that_was_sent_after_it(platform):
@@ -378,3 +397,62 @@ def test_a_damaged_raw_file_holds_up_none_that_was_sent_after_it(platform):
         ingest(platform, "my_source", window)
     assert [claim.id for claim in platform.ledger.claims("example_weather", FIRST_DAY)] == [str(UUID(int=2))]
     assert platform.ledger.waiting("my_source")[0] == window
+
+
+YAML = """\
+# the platform of the village
+broker: {url: '%s'}
+sources:
+    # the load generator
+    ioncannon: {num_stations: 2, start: 2024-01-01}  # small
+automation: {enabled: false}
+"""
+
+
+def test_a_dataset_that_the_yaml_does_not_know_is_accepted_and_what_was_parked_taken_in(platform_of, broker, tmp_path):
+    platform_of("  ioncannon: {start: 2024-01-01}")  # goes to the test's folder
+    place, yaml = tmp_path / "own.yaml", YAML % broker
+    place.write_text(yaml)
+    before = Platform(IonbeamConfig.load(place))
+    said, again = _said(name="roof", aggregation_span=6 * HOUR), command(metadata=_said(name="other"))
+    sweeps = [command(metadata=said, start_time=START + i * DAY, end_time=START + (i + 1) * DAY) for i in (1, 0)]
+    send(broker, *map(body, sweeps), body(again), b"garbage")
+    assert len(before.bridge.take_in(20).refused) == 4
+
+    def ionbeam(*arguments):
+        return CliRunner().invoke(app, ["--config", str(place), *arguments])
+
+    assert "nothing is parked of dataset 'unheard_of'" in ionbeam("source", "accept", "unheard_of").output
+    accepted = ionbeam("source", "accept", "roof")
+    assert accepted.exit_code == 0 and "2 parked messages are taken in once" in accepted.output
+    lines = ("roof:", "  # One thermometer", "  kind: external", "  start: 2024-01-01", "  aggregation_span: PT6H")
+    added = "".join(f"    {line}\n" for line in lines)
+    assert place.read_text() == yaml.replace("sources:\n", f"sources:\n{added}")
+    assert before.bridge.take_in(20).taken == {}, "it has not read the new YAML"
+
+    after = Platform(IonbeamConfig.load(place))
+    assert after.bridge.take_in(20).taken == {wire.INGESTION.name: 2}
+    assert len(after.ledger.sent("roof", FIRST_DAY)) == 1
+    assert len(after.bridge.inbox.refusals(10)) == 2 and len(waiting(broker, wire.INGESTION.dead)) == 2
+    assert "has dataset 'roof' already" in ionbeam("source", "accept", "roof").output
+
+
+@pytest.mark.parametrize(
+    ("yaml", "outcome"),
+    [
+        ("broker: {url: 'amqp://b/'}\nsources:\nautomation: {}\n", "sources:\n  x:\n    kind: external\nautomation"),
+        ("broker: {url: 'amqp://b/'}", "'amqp://b/'}\nsources:\n  x:\n    kind: external\n"),
+        ("sources: {ioncannon: {}}\n", "put this there yourself:\nx:\n  kind: external"),
+        ("sources:\n  ioncannon: {nonsense: 1}\n", "is left as it is"),
+    ],
+)
+def test_a_source_is_written_into_any_yaml_or_the_reason_is_told(tmp_path, yaml, outcome):
+    place = tmp_path / "a.yaml"
+    place.write_text(yaml)
+    try:
+        write_source(place, "x:\n  kind: external\n")
+    except ConfigError as error:
+        assert outcome in str(error) and place.read_text() == yaml
+    else:
+        assert outcome in place.read_text()
+    assert [p.name for p in tmp_path.iterdir()] == ["a.yaml"]

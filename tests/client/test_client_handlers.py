@@ -50,11 +50,12 @@ def test_what_goes_in_comes_out_and_the_same_twice_is_one(platform):
             again = await client.ingest(rows(100).to_batches(max_chunksize=7), METADATA, START, END)
             other = await client.ingest(rows(100, first=21), METADATA, START, END)
             empty = await client.ingest([], METADATA, START, END)
+            theirs = await client.ingest([], METADATA, START, END, source_name="another")
             await platform.settle()
-        assert first == again and len({first.id, other.id, empty.id}) == 3
+        assert first == again and len({first.id, other.id, empty.id, theirs.id}) == 4
         assert (first.rows, empty.rows) == (100, 0)
         found = platform.ingested()
-        assert [one.command.id for one in found] == [first.id, other.id, empty.id]
+        assert [one.command.id for one in found] == [first.id, other.id, empty.id, theirs.id]
         assert found[0].rows.equals(rows(100)) and found[2].rows.num_rows == 0
         assert (found[0].command.start_time, found[0].command.end_time) == (START, END)
 
@@ -152,6 +153,7 @@ def test_a_trigger_handler_is_called_with_its_range_and_may_ingest(platform):
             await platform.settle()
         [one] = platform.ingested()
         assert (one.command.start_time, one.command.end_time) == (START, START + HOUR)
+        assert one.command.source_name == "my_source"
         [(start, end, thread)] = plain
         assert (start, end) == (START, END) and thread is not threading.main_thread()
 

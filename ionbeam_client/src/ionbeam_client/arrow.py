@@ -226,6 +226,8 @@ class Fingerprint:
     def id(self, command: IngestDataCommand) -> UUID:
         """The same for the same rows, range and metadata, on every machine."""
         told = command.model_dump_json(include={"metadata", "start_time", "end_time"})
+        if command.source_name is not None:  # two sources may find the same, nothing above all
+            told += f"\n{command.source_name}"
         return uuid5(_INGESTION, f"{told}\n{self._digest.hexdigest()}")
 
 

@@ -29,7 +29,7 @@ from ionbeam_client.arrow import Fingerprint, Rechunker, batches_of, check_metad
 from ionbeam_client.config import IonbeamClientConfig
 from ionbeam_client.engine import Engine
 from ionbeam_client.errors import DataError, IonbeamError, OutboxFullError
-from ionbeam_client.handlers import Export, ExportHandler, Handler, Trigger, TriggerHandler
+from ionbeam_client.handlers import CALLED_FOR, Export, ExportHandler, Handler, Trigger, TriggerHandler
 from ionbeam_client.inbox import Inbox
 from ionbeam_client.models import IngestDataCommand, IngestionMetadata, ReplayDatasetsCommand
 from ionbeam_client.outbox import Draft, Outbox
@@ -172,7 +172,12 @@ class IonbeamClient:
     # -- sending -------------------------------------------------------------------------------------------------
 
     async def ingest(
-        self, batch_stream: Any, metadata: IngestionMetadata, start_time: datetime, end_time: datetime
+        self,
+        batch_stream: Any,
+        metadata: IngestionMetadata,
+        start_time: datetime,
+        end_time: datetime,
+        source_name: str | None = None,
     ) -> Receipt:
         """Hand over what a sweep of [start_time, end_time) found; no row at all is a finding, too.
 
@@ -181,12 +186,15 @@ class IonbeamClient:
         outside the range are allowed (late observations). Returns when everything is durable on this machine; until
         then nothing is sent. The same rows, range and metadata are one ingestion, however often they are handed over.
 
+        Where several sources feed one dataset, `source_name` says which one this is; in a trigger handler it is the
+        handler's.
+
         Raises DataError (rows, names, units, range), OutboxFullError (only with ``outbox_full="raise"``, or for an
         ingestion larger than the outbox) and whatever `batch_stream` raises.
         """
         engine = self._opened()
         schema = check_metadata(metadata)
-        command = _command(metadata, start_time, end_time)
+        command = _command(metadata, start_time, end_time, source_name or CALLED_FOR.get())
         await self._wait_for_room()
         spool = _Spool(self._outbox, self._store, schema, self.config.inline_limit)
         try:
@@ -376,12 +384,14 @@ class _Spool:
             self._kept = []
 
 
-def _command(metadata: IngestionMetadata, start_time: datetime, end_time: datetime) -> IngestDataCommand:
+def _command(
+    metadata: IngestionMetadata, start_time: datetime, end_time: datetime, source_name: str | None
+) -> IngestDataCommand:
     for name, moment in (("start_time", start_time), ("end_time", end_time)):
         if moment.tzinfo is None:
             raise DataError(f"{name} {moment} has no time zone; give it as UTC: datetime(..., tzinfo=timezone.utc)")
     try:
-        return IngestDataCommand(metadata=metadata, start_time=start_time, end_time=end_time)
+        return IngestDataCommand(metadata=metadata, start_time=start_time, end_time=end_time, source_name=source_name)
     except ValidationError as error:
         raise DataError(error.errors()[0]["msg"]) from error
 

@@ -10,6 +10,7 @@ import inspect
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from contextvars import ContextVar
 from datetime import datetime
 from typing import Any
 
@@ -26,6 +27,9 @@ BATCH_SIZE = 65_536
 NO_BOUND = 2**62
 
 TriggerHandler = Callable[[datetime, datetime], Any]
+CALLED_FOR: ContextVar[str | None] = ContextVar("CALLED_FOR", default=None)
+"""The source for which a trigger handler is being called."""
+
 ExportHandler = Callable[[DataSetAvailableEvent, Any], Any]
 """The second argument is a `BatchStream`; it is Any so that handlers may name any kind of iterator."""
 
@@ -79,7 +83,7 @@ class Trigger(Handler):
     async def call(self, inbox: Inbox, job: Job, loop: asyncio.AbstractEventLoop) -> None:
         [part] = inbox.parts(job)
         command = wire.decode(StartSourceCommand, part.body).message
-        await _call(self._function, loop, command.start_time, command.end_time)
+        await _call(self._function, loop, command.start_time, command.end_time, called_for=self._source)
 
 
 class Export(Handler):
@@ -150,14 +154,23 @@ class BatchStream:
         return batch
 
 
-async def _call(function: Callable[..., Any], loop: asyncio.AbstractEventLoop, *arguments: object) -> None:
+async def _call(
+    function: Callable[..., Any],
+    loop: asyncio.AbstractEventLoop,
+    *arguments: object,
+    called_for: str | None = None,
+) -> None:
+    async def run() -> None:
+        CALLED_FOR.set(called_for)
+        await function(*arguments)
+
     if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004
-        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(function(*arguments), loop))
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(run(), loop))
     else:
-        await _in_thread(function, *arguments)
+        await _in_thread(function, *arguments, called_for=called_for)
 
 
-async def _in_thread(function: Callable[..., Any], *arguments: object) -> None:
+async def _in_thread(function: Callable[..., Any], *arguments: object, called_for: str | None) -> None:
     """Call a plain function in a daemon thread: one that hangs must not keep the program from ending."""
     loop, outcome = asyncio.get_running_loop(), asyncio.get_running_loop().create_future()
 
@@ -166,6 +179,7 @@ async def _in_thread(function: Callable[..., Any], *arguments: object) -> None:
             outcome.set_exception(result) if result else outcome.set_result(None)
 
     def run() -> None:
+        CALLED_FOR.set(called_for)
         try:
             returned = function(*arguments)
             result: Exception | None = None

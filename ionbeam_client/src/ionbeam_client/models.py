@@ -270,11 +270,13 @@ class IngestDataCommand(_Divisible):
     """Asks the platform to take in rows that sweep [start_time, end_time).
 
     `payload_location` names a raw Parquet file in the payload store, relative to it; None when the rows are in the
-    message itself.
+    message itself. `source_name` says which of several sources of the dataset swept the range; a dataset with one
+    source needs none.
     """
 
     id: UUID = Field(default_factory=uuid4)
     metadata: IngestionMetadata
+    source_name: Name | None = None
     payload_location: Path | None = None
 
 

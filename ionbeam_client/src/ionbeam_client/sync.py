@@ -18,7 +18,7 @@ from ionbeam_client import client as asynchronous
 from ionbeam_client.client import Receipt
 from ionbeam_client.config import IonbeamClientConfig
 from ionbeam_client.errors import IonbeamError
-from ionbeam_client.handlers import ExportHandler, TriggerHandler
+from ionbeam_client.handlers import CALLED_FOR, ExportHandler, TriggerHandler
 from ionbeam_client.models import IngestionMetadata
 
 R = TypeVar("R")
@@ -54,10 +54,16 @@ class IonbeamClient:
             self._loop = None
 
     def ingest(
-        self, batch_stream: Any, metadata: IngestionMetadata, start_time: datetime, end_time: datetime
+        self,
+        batch_stream: Any,
+        metadata: IngestionMetadata,
+        start_time: datetime,
+        end_time: datetime,
+        source_name: str | None = None,
     ) -> Receipt:
         """See `ionbeam_client.IonbeamClient.ingest`."""
-        return self._do(self._client.ingest(batch_stream, metadata, start_time, end_time))
+        source_name = source_name or CALLED_FOR.get()  # of this thread, which is not the client's
+        return self._do(self._client.ingest(batch_stream, metadata, start_time, end_time, source_name))
 
     def flush(self, timeout: float | None = None) -> bool:
         """See `ionbeam_client.IonbeamClient.flush`."""
@@ -112,10 +118,11 @@ def ingest(
     start_time: datetime,
     end_time: datetime,
     config: IonbeamClientConfig | None = None,
+    source_name: str | None = None,
 ) -> Receipt:
     """Open a client, ingest once and close it; see `ionbeam_client.IonbeamClient.ingest`.
 
     Waits up to `close_timeout` for the broker to confirm; what it did not confirm is sent by the next client.
     """
     with IonbeamClient(config) as client:
-        return client.ingest(batch_stream, metadata, start_time, end_time)
+        return client.ingest(batch_stream, metadata, start_time, end_time, source_name)
