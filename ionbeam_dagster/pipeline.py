@@ -47,6 +47,8 @@ from ionbeam_dagster.domain.windows import (
     build_regardless,
     coverage,
     decide,
+    merge,
+    overlaps,
     usual_lateness,
     window_of,
     windows_between,
@@ -718,6 +720,7 @@ def _write_revision(
         "bytes": written.bytes,
         "coverage": provenance["coverage"],
         "gaps": provenance["gaps"],
+        "overlaps": [[twice.start.isoformat(), twice.end.isoformat()] for twice in _swept_twice(window, claims)],
         "complete": not decision.missing,
         "duplicates": None if arrived is None else max(0, arrived - written.rows),
         "ingestions": len(claims),
@@ -772,6 +775,16 @@ def _readings(platform: Platform, claims: list[Claim]) -> dict[str, Any]:
     """Of each source the latest metadata under which its claims came."""
     latest = {claim.source: claim for claim in claims}
     return {source: platform.ledger.metadata_of([claim])[0].model_dump(mode="json") for source, claim in latest.items()}
+
+
+def _swept_twice(window: Window, claims: list[Claim]) -> list[Window]:
+    """The parts of a window that one source swept more than once."""
+    sources = {claim.source for claim in claims}
+    return merge(
+        twice
+        for source in sources
+        for twice in overlaps(window, (claim.swept for claim in claims if claim.source == source))
+    )
 
 
 def _raw_keys(sources: tuple[str, ...]) -> str:

@@ -128,6 +128,18 @@ def gaps(window: Window, swept: Iterable[Window]) -> list[Window]:
     return missing
 
 
+def overlaps(window: Window, swept: Iterable[Window]) -> list[Window]:
+    """The parts of `window` that more than one of `swept` covers, in order."""
+    twice: list[Window] = []
+    reached = window.start
+    for interval in sorted(swept):
+        start, end = max(interval.start, window.start), min(interval.end, window.end)
+        if start < min(reached, end):
+            twice.append(Window(start, min(reached, end)))
+        reached = max(reached, end)
+    return merge(twice)
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """A range that one ingestion of one source swept, and what it brought.

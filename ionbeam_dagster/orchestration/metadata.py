@@ -91,6 +91,9 @@ def of_dataset(built: Built, observations: Sequence[dg.AssetKey], seconds: float
         "coverage": facts["coverage"],
         "complete": facts["complete"],
         "gaps": dg.MetadataValue.md("\n".join(f"- {begin} .. {end}" for begin, end in facts["gaps"]) or "none"),
+        "swept more than once": dg.MetadataValue.md(
+            "\n".join(f"- {begin} .. {end}" for begin, end in facts.get("overlaps", [])) or "nothing"
+        ),
         "ingestions": facts["ingestions"],
         "points that arrived again": facts["duplicates"],
         "dagster/column_schema": _columns(schema),

@@ -1,5 +1,6 @@
 """Windows, coverage and the decision to build: interval arithmetic against a plain model, and a table of decisions."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from ionbeam_dagster.domain.windows import (
     Build,
     Claim,
+    Lateness,
     Policy,
     Revision,
     Sealed,
@@ -21,7 +23,10 @@ from ionbeam_dagster.domain.windows import (
     decide,
     gaps,
     hash_of_inputs,
+    lateness_of,
     merge,
+    overlaps,
+    usual_lateness,
     window_from_key,
     window_of,
     windows_between,
@@ -63,6 +68,19 @@ def test_gaps_and_what_was_swept_make_up_the_window(found):
     missing = gaps(WINDOW, found)
     assert covered_minutes(missing) == set(range(60)) - covered_minutes(found)
     assert coverage(WINDOW, missing) == pytest.approx(len(set(range(60)) & covered_minutes(found)) / 60)
+
+
+@given(intervals, intervals)
+def test_what_is_told_bit_by_bit_is_what_is_told_at_once(first, then):
+    assert merge([*merge(first), *then]) == merge([*first, *then]) == merge(reversed([*then, *first]))
+    assert [gap for before in gaps(WINDOW, first) for gap in gaps(before, then)] == gaps(WINDOW, [*first, *then])
+
+
+@given(intervals)
+def test_overlaps_are_the_minutes_that_were_swept_more_than_once(found):
+    swept = [minute for interval in found for minute in covered_minutes([interval])]
+    twice = {minute for minute in range(60) if swept.count(minute) > 1}
+    assert covered_minutes(overlaps(WINDOW, found)) == twice
 
 
 @given(
@@ -150,3 +168,92 @@ def test_decide(claims, revision, now, policy, expected):
 @given(st.permutations(LATE))
 def test_the_order_in_which_claims_are_listed_does_not_change_a_decision(listed):
     assert decide(WINDOW, listed, FIRST, LATER, CROWD) == decide(WINDOW, LATE, FIRST, LATER, CROWD)
+
+
+spans = st.sampled_from([timedelta(0), 10 * MINUTE, HOUR, 3 * HOUR, DAY])
+policies = st.builds(
+    Policy,
+    sources=st.sampled_from([("crowd",), ("crowd", "other")]),
+    subject_to_change=spans,
+    allow_incomplete=st.one_of(st.sampled_from(["never", "always"]), spans),
+    revise_for=st.one_of(st.none(), spans),
+    lateness=spans,
+    debounce=spans,
+)
+moments = st.integers(-120, 3 * 24 * 60).map(lambda minute: NOON + minute * MINUTE)
+arrived = st.builds(
+    lambda number, swept, source, at: Claim(f"c{number}", source, "crowd", swept, number, 10, arrived_at=at),
+    st.integers(0, 30),
+    st.tuples(st.integers(-30, 59), st.integers(1, 90)).map(lambda pair: minutes(pair[0], pair[0] + pair[1])),
+    st.sampled_from(["crowd", "other"]),
+    moments,
+)
+
+
+@st.composite
+def situations(draw):
+    claims = draw(st.lists(arrived, max_size=6, unique_by=lambda claim: claim.id))
+    known = draw(st.none() | st.lists(st.sampled_from(claims), unique=True) if claims else st.none())
+    revision = known and Revision(
+        "crowd", WINDOW, 3, hash_of_inputs(known), draw(st.booleans()), frozenset(one.id for one in known)
+    )
+    return claims, revision or None, draw(moments), draw(policies)
+
+
+@given(situations(), st.integers(0, 10 * 24 * 60))
+def test_an_answer_holds_until_it_says_it_will_change(situation, later):
+    claims, revision, now, policy = situation
+    decision = decide(WINDOW, claims, revision, now, policy)
+    if isinstance(decision, Build):
+        return
+    until = decision.until if isinstance(decision, Wait) else None
+    then = now + later * MINUTE
+    if until is not None:
+        assert now < until and decide(WINDOW, claims, revision, until, policy) != decision
+        then = min(then, until - timedelta(microseconds=1))
+    assert not isinstance(decide(WINDOW, claims, revision, then, policy), Build)
+
+
+@given(situations())
+def test_no_window_waits_for_ever_for_time_alone(situation):
+    claims, revision, now, policy = situation
+    for _ in range(6):
+        decision = decide(WINDOW, claims, revision, now, policy)
+        if not isinstance(decision, Wait) or decision.until is None:
+            break
+        now = decision.until
+    if isinstance(decision, Wait):
+        assert not claims or (decision.missing and policy.allow_incomplete == "never")
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 4000), st.integers(1, 5)), max_size=40))
+def test_the_usual_lateness_is_not_exceeded_by_most_and_is_a_measured_one(found):
+    measured = [Lateness(NOON + hour * HOUR, late * MINUTE, count) for hour, late, count in found]
+    usual = usual_lateness(measured)
+    live = [one for one in measured if one.late <= DAY]
+    assert usual in {one.late for one in live} | {timedelta(0)}
+
+    def share(limit: timedelta) -> float:
+        hours = {one.hour for one in live}
+        of_each = [[(one.late <= limit, one.count) for one in live if one.hour == hour] for hour in hours]
+        return sum(sum(n for met, n in some if met) / sum(n for _, n in some) for some in of_each) / len(hours)
+
+    if live:
+        assert share(usual) >= 0.95 - 1e-6
+        assert all(share(one.late) < 0.95 for one in live if one.late < usual)
+
+
+def test_a_backfill_does_not_change_the_usual_lateness():
+    live = [Lateness(NOON + hour * HOUR, 2 * MINUTE, 12) for hour in range(100)]
+    backfill = [Lateness(NOON + 99 * HOUR, hours * HOUR, 12) for hours in range(1, 24)]
+    long_ago = [Lateness(NOON + hour * HOUR, 9 * DAY, 500) for hour in range(100)]
+    assert usual_lateness(live + backfill + long_ago) == 2 * MINUTE
+    assert usual_lateness([]) == timedelta(0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(-30, 0), (0, 0), (0.2, 1), (59.5, 60), (99, 99), (101, 110), (3601, 3700), (86400, 87000)]
+)
+def test_lateness_is_rounded_up_to_two_digits(seconds, told):
+    late = replace(claim(0, 60), arrived_at=WINDOW.end + timedelta(seconds=seconds))
+    assert lateness_of(late) == timedelta(seconds=told)
