@@ -31,10 +31,11 @@ def platform_definitions(ionbeam: Ionbeam) -> dg.Definitions:
         source_definitions(ionbeam, source, config.datasets[source.dataset]) for source in config.sources.values()
     ]
     datasets = [dataset_definitions(ionbeam, dataset) for dataset in config.datasets.values()]
+    collecting = [job for source in sources for job in source.jobs or []]
     platform = dg.Definitions(
         jobs=[seal_job()],
         resources={"ionbeam": ionbeam},
-        sensors=[automation_sensor(config.automation), *bus_sensors(ionbeam)],
+        sensors=[automation_sensor(config.automation), *bus_sensors(ionbeam, collecting)],
         executor=dg.in_process_executor,  # parallelism comes from runs: a step's own process costs seconds
     )
     swept = retention_definitions(config.sections.retention, config.automation)

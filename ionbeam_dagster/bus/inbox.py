@@ -37,6 +37,7 @@ CREATE TABLE IF NOT EXISTS asked (
 CREATE TABLE IF NOT EXISTS wanted (
     number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE, source TEXT, start TEXT, end TEXT, at REAL
 );
+CREATE TABLE IF NOT EXISTS wanted_from_cache (id TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS replays (id TEXT PRIMARY KEY, command TEXT, sent INTEGER, done INTEGER) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS cursors (name TEXT PRIMARY KEY, value INTEGER) WITHOUT ROWID;
 """
@@ -93,12 +94,13 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A range of a source of the platform's own that somebody asked for over the bus."""
+    """A range of a source of the platform's own that somebody asked for over the bus, from its cache if he said so."""
 
     number: int
     id: str
     source: str
     range: Window
+    use_cache: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,13 +265,17 @@ class Inbox:
                 "INSERT OR IGNORE INTO wanted (id, source, start, end, at) VALUES (?, ?, ?, ?, ?)",
                 (str(command.id), command.source_name, *ends, time.time()),
             )
+            if command.use_cache:
+                db.execute("INSERT OR IGNORE INTO wanted_from_cache VALUES (?)", (str(command.id),))
 
     def wanted(self, after: int, limit: int) -> list[Wanted]:
         """The ranges that were wanted after number `after`, in order."""
         rows = self._database.read(
-            "SELECT number, id, source, start, end FROM wanted WHERE number > ? ORDER BY number LIMIT ?", (after, limit)
+            "SELECT number, id, source, start, end, EXISTS (SELECT 1 FROM wanted_from_cache c WHERE c.id = wanted.id) "
+            "FROM wanted WHERE number > ? ORDER BY number LIMIT ?",
+            (after, limit),
         )
-        return [Wanted(row[0], row[1], row[2], _window(row[3], row[4])) for row in rows]
+        return [Wanted(row[0], row[1], row[2], _window(row[3], row[4]), bool(row[5])) for row in rows]
 
     # -- what is to be announced -----------------------------------------------------------------------------------
 

@@ -114,14 +114,24 @@ def test_a_window_is_asked_for_at_its_trigger_once_more_and_not_when_it_came(pla
 
 def test_a_start_command_makes_the_platform_collect_the_range_once(platform, broker, instance):
     sensed = Sensed(platform, instance)
-    asked = StartSourceCommand(source_name="ioncannon", start_time=START, end_time=START + DAY)
+    asked = StartSourceCommand(source_name="ioncannon", start_time=START, end_time=START + DAY, use_cache=True)
     send(broker, wire.json_body(asked), queue=wire.source_queue("ioncannon"))
     result = sensed.tick("bridge")
     [request] = result.run_requests
     assert request.tags["dagster/asset_partition_range_start"] == "20240101T000000"
     assert request.tags["dagster/asset_partition_range_end"] == "20240101T235500"
     assert str(asked.id) in request.run_key
+    assert request.job_name == "ioncannon__collect" and request.tags["ionbeam/use_cache"] == "true"
     assert sensed.tick("bridge").run_requests == []
+
+
+def test_sources_of_different_windows_may_be_asked_over_one_bus(platform_of):
+    """One sensor for the collecting of both: Dagster has no job of assets whose partitions differ."""
+    platform = platform_of(
+        "  ioncannon: {start: 2024-01-01}\n  other: {type: ioncannon, start: 2025-01-01, aggregation_span: P1D}",
+        broker="{url: 'amqp://127.0.0.1:1'}",
+    )
+    dg.Definitions.validate_loadable(platform_definitions(WatchedPlatform(platform)))
 
 
 def test_without_a_broker_there_is_nothing_of_the_bus(platform_of):

@@ -8,14 +8,14 @@ import dagster as dg
 import polars as pl
 import pytest
 from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
-from told import HOUR, QUARTER, START, key, put_point, window
+from told import HOUR, QUARTER, START, Told, key, put_point, window
 
 from ionbeam_dagster.definitions import platform_definitions
 from ionbeam_dagster.orchestration.home import ensure_home
 from ionbeam_dagster.orchestration.internals import partition_tags
 from ionbeam_dagster.orchestration.partitions import dataset_partitions, source_partitions
 from ionbeam_dagster.orchestration.resources import WatchedPlatform
-from ionbeam_dagster.orchestration.runs import run_range
+from ionbeam_dagster.orchestration.runs import reingest_range, run_range
 
 pytestmark = pytest.mark.filterwarnings("ignore::dagster.BetaWarning", "ignore::dagster.PreviewWarning")
 
@@ -112,6 +112,25 @@ def test_a_lost_raw_partition_is_collected_again_and_only_its_hour_is_rebuilt_to
     }  # fmt: skip
     assert platform.ledger.latest_revision("told", window("00:00", HOUR)).revision.number == 1
     assert built.read_bytes() == before
+
+
+def test_a_reingest_asks_the_source_again_and_builds_what_came_out_differently(platform_with, instance, monkeypatch):
+    platform = platform_with(TOLD)
+    run_range(platform, "told", START, START + 2 * HOUR, instance)
+    seen, fetch = [], Told.fetch
+    monkeypatch.setattr(Told, "fetch", lambda self, window: seen.append(self.config.use_cache) or fetch(self, window))
+    platform.sources["told"].warmer = {key("01:15"): 5.0}
+
+    results = reingest_range(platform, "told", START, START + 2 * HOUR, instance)
+    assert seen == [False] * 8
+    assert {(r.asset, r.window.key) for r in results if r.asset not in ("told/raw", "told/observations")} == {
+        ("told/dataset", key("01:00")), ("told/odb", key("01:00")), ("told/pygeoapi", key("01:00"))
+    }  # fmt: skip
+    assert platform.ledger.latest_revision("told", window("01:00", HOUR)).revision.number == 2
+
+    seen.clear()
+    reingest_range(platform, "told", START, START + HOUR, instance, use_cache=True)
+    assert seen == [True] * 4
 
 
 def test_what_fails_once_is_tried_again_after_the_others(platform_with, instance):

@@ -6,11 +6,15 @@ Belongs here: thin fronts of the bus's turns, each bounded well below the minute
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import dagster as dg
 
 from ionbeam_dagster.bus.inbox import Wanted
 from ionbeam_dagster.domain.windows import windows_between
-from ionbeam_dagster.orchestration.assets.source import observations_key, raw_key
+from ionbeam_dagster.orchestration.assets import USE_CACHE_TAG
+from ionbeam_dagster.orchestration.assets.source import collect_job
+from ionbeam_dagster.orchestration.internals import UnresolvedAssetJobDefinition
 from ionbeam_dagster.orchestration.partitions import contiguous_runs, source_partitions, tags_of_run
 from ionbeam_dagster.orchestration.reports import report_arrivals
 from ionbeam_dagster.orchestration.resources import PlatformResource, WatchedPlatform
@@ -23,21 +27,24 @@ _WANTED_A_TICK = 5
 _SHOWN = 5
 
 
-def bus_sensors(ionbeam: PlatformResource | WatchedPlatform) -> list[dg.SensorDefinition]:
-    """``bridge`` and ``outbox``, if the configuration has a broker."""
+def bus_sensors(
+    ionbeam: PlatformResource | WatchedPlatform, jobs: Iterable[UnresolvedAssetJobDefinition]
+) -> list[dg.SensorDefinition]:
+    """``bridge`` and ``outbox``, if the configuration has a broker. `jobs` are those that collect the sources."""
     if ionbeam.platform.config.sections.broker is None:
         return []
-    return [_bridge(ionbeam), _outbox(ionbeam)]
+    return [_bridge(ionbeam, jobs), _outbox(ionbeam)]
 
 
-def _bridge(ionbeam: PlatformResource | WatchedPlatform) -> dg.SensorDefinition:
+def _bridge(
+    ionbeam: PlatformResource | WatchedPlatform, jobs: Iterable[UnresolvedAssetJobDefinition]
+) -> dg.SensorDefinition:
     settings = ionbeam.platform.config.automation
-    pulled = [source.name for source in ionbeam.platform.config.sources.values() if source.kind == "pull"]
-    targets = dg.AssetSelection.assets(*(key(name) for name in pulled for key in (raw_key, observations_key)))
+    pulled = {collect_job(source.name) for source in ionbeam.platform.config.sources.values() if source.kind == "pull"}
 
     @dg.sensor(
         name="bridge",
-        target=targets if pulled else None,
+        jobs=[job for job in jobs if job.name in pulled] or None,  # one each: their partitions are not the same
         minimum_interval_seconds=min(5, settings.interval),
         default_status=_status(settings.enabled),
         description=(
@@ -110,8 +117,8 @@ def _runs(platform: Platform, wanted: Wanted) -> list[dg.RunRequest]:
     return [
         dg.RunRequest(
             run_key=f"{wanted.id} {run.key}",
-            asset_selection=[raw_key(source.name), observations_key(source.name)],
-            tags=tags_of_run(run, source.window_size),
+            job_name=collect_job(source.name),
+            tags=tags_of_run(run, source.window_size) | ({USE_CACHE_TAG: "true"} if wanted.use_cache else {}),
         )
         for run in contiguous_runs(known, source.window_size)
     ]
