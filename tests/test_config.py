@@ -1,5 +1,6 @@
 """The YAML: what is taken, what follows from it, and how faults are told."""
 
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -119,6 +120,8 @@ def test_the_shipped_default_needs_no_server(monkeypatch, tmp_path):
 @pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_example_loads(example, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
+    for name in re.findall(r"\$\{(\w+)\}", example.read_text()):
+        monkeypatch.setenv(name, "something")
     assert IonbeamConfig.load(example).datasets
 
 

@@ -266,7 +266,7 @@ def test_what_was_cut_off_by_a_crash_was_never_acknowledged(tmp_path):
     for number in range(3):
         writer.add("raw-obs/x", json.dumps(message(f"s{number}", at(number), number, NOW)).encode())
     writer.commit()
-    assert list(source.fetch(WINDOW)) == []  # the writer still has it
+    assert not source.journal.all_hour_files()  # the writer still has it
     writer.rotate(force=True)
     [path] = (tmp_path / "m.journal" / "arrived").glob("*.lines")
     content = path.read_bytes()
@@ -312,6 +312,25 @@ def test_what_the_journal_keeps_no_more_is_a_failure(tmp_path):
     assert left.first >= NOW - timedelta(hours=1, seconds=1)
     with pytest.raises(SourceError, match="keeps messages for 2:00:00 only"):
         list(source.fetch(Window(NOW - 6 * HOUR, NOW - 5 * HOUR)))
+
+
+def test_a_window_is_empty_only_when_we_listened_all_the_time(tmp_path, mosquitto: Mosquitto):  # noqa: F811
+    platform_of(tmp_path, mosquitto.port)
+    source = source_at(tmp_path / "raw")
+    source.name = "netatmo_mqtt"
+    with pytest.raises(SourceError, match="listened never yet; let it run"):
+        list(source.fetch(WINDOW))
+    listening = Listening(tmp_path)
+    listening.start()
+    assert listening.end(signal.SIGTERM) == 0
+    with pytest.raises(SourceError, match="nothing was journaled, but `ionbeam mqtt` listened only from"):
+        list(source.fetch(WINDOW))
+    first = source.journal.listened()
+    listening.start()  # the broker kept our session
+    assert listening.end(signal.SIGTERM) == 0
+    heard = source.journal.listened()
+    assert heard.start == first.start and heard.end > first.end
+    assert list(source.fetch(Window(heard.start, heard.end))) == []
 
 
 def test_wrong_passwords_are_told_and_never_sent_in_the_clear(tmp_path):

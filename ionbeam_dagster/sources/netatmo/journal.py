@@ -6,6 +6,7 @@ message says (features.py).
     <root>/arrived/<time>-<pid>.lines       messages in order of arrival, a line each: topic, tab, message
     <root>/hours/<UTC hour>/<first>-<last>-<digest>.parquet     long rows, named by their first and last time
     <root>/refused/<time>-<pid>.parquet     messages that could not be read, with the reason
+    <root>/listening.json                   since when and until when the broker kept or gave us all that was published
 
 The one process that appends to a file of arrivals holds its lock: whoever else finds it free may sort it, the reader of
 a window as well as the next writer. To sort one a second time gives the same files.
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -75,6 +77,14 @@ class Journal:
         if not paths:
             return pl.DataFrame(schema=OBSERVED)
         return pl.scan_parquet(paths, glob=False).filter(in_window(window)).collect()
+
+    def listened(self) -> Window | None:
+        """The range of time in which nothing that was published can have passed us by; None when we never listened."""
+        try:
+            told = json.loads((self.root / "listening.json").read_text())
+            return Window(*(datetime.fromisoformat(told[name]) for name in ("since", "until")))
+        except FileNotFoundError:
+            return None
 
     def refused(self) -> list[Path]:
         return sorted((self.root / "refused").glob("*.parquet"))
@@ -144,6 +154,7 @@ class Writer:
     def __init__(
         self, journal: Journal, rotate_after: timedelta = ROTATE_AFTER, rotate_bytes: int = ROTATE_BYTES
     ) -> None:
+        self._journal = journal
         self._folder = journal.root / "arrived"
         self._folder.mkdir(parents=True, exist_ok=True)
         self._lock = (journal.root / "writer.lock").open("w")
@@ -152,6 +163,14 @@ class Writer:
         self._file: FileIO | None = None
         self._begun = EPOCH
         self._waiting: list[bytes] = []
+
+    def listens(self, same_session: bool) -> None:
+        """Note that the broker gives us what is published now; without the `same_session`, from now on only."""
+        now = datetime.now(UTC)
+        known = self._journal.listened() if same_session else None
+        since = known.start if known else now - _SECOND
+        with published(self._journal.root / "listening.json") as draft:
+            draft.write_text(json.dumps({"since": since.isoformat(), "until": now.isoformat()}))
 
     def add(self, topic: str, message: bytes) -> None:
         """Take a message; line breaks in it, which JSON has only between its signs, become blanks."""

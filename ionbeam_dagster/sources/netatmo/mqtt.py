@@ -28,6 +28,7 @@ from ionbeam_dagster.sources.netatmo.parameters import EsohConfig
 from ionbeam_dagster.sources.netatmo.subscriber import Broker, Subscriber
 
 READ_AT_ONCE = timedelta(minutes=10)
+NOTED_LATE = timedelta(minutes=1)  # how old the last note may be that the process listens
 
 
 class NetatmoMqttConfig(EsohConfig):
@@ -73,7 +74,8 @@ class NetatmoMqtt(Source):
     def fetch(self, window: Window) -> Iterator[pa.RecordBatch]:
         """Wide rows of the messages on `window`, by station and time within ten minutes each.
 
-        Raises SourceError for a window whose messages the journal no longer keeps.
+        Raises SourceError for a window whose messages the journal no longer keeps, and for one of which it has nothing
+        although it may have missed something: a window is empty only when we listened all the time.
         """
         if window.end <= datetime.now(UTC) - self._config.retention:
             raise SourceError(
@@ -81,6 +83,8 @@ class NetatmoMqtt(Source):
                 "observations from the archive (netatmo_archive), or raise `retention` before they are forgotten"
             )
         self._sorted()
+        if not self.journal.hour_files(window):
+            self._require_listening(window)
         start = window.start
         while start < window.end:
             part = Window(start, min(start + READ_AT_ONCE, window.end))
@@ -103,6 +107,15 @@ class NetatmoMqtt(Source):
     def problems(self) -> list[str]:
         """A line for each file of messages that could not be read."""
         return [f"{path}: {_reasons(path)}" for path in self.journal.refused()]
+
+    def _require_listening(self, window: Window) -> None:
+        heard = self.journal.listened()
+        if heard is None or heard.start > window.start or heard.end < min(window.end, datetime.now(UTC) - NOTED_LATE):
+            when = f"only from {heard.start:%Y-%m-%dT%H:%MZ} to {heard.end:%Y-%m-%dT%H:%MZ}" if heard else "never yet"
+            raise SourceError(
+                f"{self.name} {window}: nothing was journaled, but `ionbeam mqtt` listened {when}; let it run. "
+                "Take what was published before from the service (netatmo) or the archive (netatmo_archive)"
+            )
 
     def subscriber(self) -> Subscriber:
         """What fills the journal: its `run` never ends. Raises SourceError when another process does it already."""

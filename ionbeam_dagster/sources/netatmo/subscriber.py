@@ -25,6 +25,7 @@ from ionbeam_dagster.sources.netatmo.journal import Writer
 
 GROUP = 2000  # messages that are committed at once
 KEEPALIVE = 60
+NOTED_EVERY = 10.0  # seconds between two notes that we listen
 LONGEST_PAUSE = 60.0
 _REFUSALS = {4: "user name or password are wrong", 5: "this user is not allowed to connect"}
 _LOG = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ class Subscriber:
         self._stopped = threading.Event()
         self._taken: list[tuple[int, int]] = []
         self._refused = ""
+        self._noted = 0.0
         self.counts = Counts()
 
     def stop(self) -> None:
@@ -119,6 +121,8 @@ class Subscriber:
             self.counts.last_error = str(code)
             return
         self.counts.connections += 1
+        self._writer.listens(flags.session_present)
+        self._noted = time.monotonic()
         if not flags.session_present and self.counts.connections > 1:
             self.counts.lost_sessions += 1
             _LOG.warning("%s kept no session: messages of the meantime may be lost", self._address)
@@ -151,6 +155,9 @@ class Subscriber:
             if client.loop_misc() != MQTTErrorCode.MQTT_ERR_SUCCESS or self._refused:
                 return
             self._rotate()
+            if client.is_connected() and time.monotonic() - self._noted > NOTED_EVERY:
+                self._writer.listens(same_session=True)
+                self._noted = time.monotonic()
 
     def _read(self, client: mqtt.Client) -> bool:
         """Take what is there, a group at most; returns whether the connection still stands."""
