@@ -133,7 +133,7 @@ def start_s3(folder: Path) -> S3:
     return S3(process, f"http://{address}", key, secret, region)
 
 
-def start_mosquitto(folder: Path) -> Mosquitto:
+def start_mosquitto(folder: Path, *more: str) -> Mosquitto:
     """A broker that forgets nothing over a restart, and, but for its last moment, over a kill.
 
     As it comes it would keep 1,000 messages for a client that is away, and save its state every half hour.
@@ -146,6 +146,7 @@ def start_mosquitto(folder: Path) -> Mosquitto:
         "autosave_on_changes true",
         "autosave_interval 1",
     ]
+    settings = [*(line for line in settings if not (more and line.startswith("allow_anonymous"))), *more]
     (folder / "mosquitto.conf").write_text("\n".join(settings) + "\n")
 
     def healthy() -> bool:
@@ -197,3 +198,22 @@ def s3(tmp_path_factory) -> Iterator[S3]:
 @pytest.fixture
 def mosquitto(tmp_path_factory) -> Iterator[Mosquitto]:
     yield from _served(start_mosquitto, "mosquitto", tmp_path_factory)
+
+
+@pytest.fixture
+def mosquitto_with_tls(tmp_path_factory) -> Iterator[tuple[Mosquitto, Path]]:
+    """A broker that speaks TLS as localhost, with the certificate to trust; it knows `someone`, with `very-secret`."""
+    folder = tmp_path_factory.mktemp("mosquitto_with_tls")
+    if not all(map(shutil.which, ("openssl", "mosquitto_passwd"))):
+        pytest.skip("openssl or mosquitto_passwd is not on this machine (make servers)")
+    key, certificate, users = folder / "key.pem", folder / "certificate.pem", folder / "users"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", certificate],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    subprocess.run(["mosquitto_passwd", "-b", "-c", users, "someone", "very-secret"], check=True, capture_output=True)
+    settings = [f"certfile {certificate}", f"keyfile {key}", "allow_anonymous false", f"password_file {users}"]
+    server = start_mosquitto(folder, *settings)
+    yield server, certificate
+    server.process.stop()

@@ -18,7 +18,7 @@ import paho.mqtt.client as paho
 import polars as pl
 import pytest
 import yaml
-from backends import Mosquitto, mosquitto  # noqa: F401
+from backends import Mosquitto, mosquitto, mosquitto_with_tls  # noqa: F401
 from esoh_messages import TEMPERATURE, message
 from paho.mqtt.enums import CallbackAPIVersion
 
@@ -188,6 +188,7 @@ def test_raw_observations_and_later_codes_become_revisions(tmp_path, mosquitto: 
     assert "is no JSON object" in " ".join(source.problems())
     assert not needs_collecting(platform, "netatmo_mqtt", WINDOW)
     changed, cursor = source.changes(None)
+    assert changed.pop() == source.journal.listened()
     assert changed and all(one.overlaps(WINDOW) for one in changed)
     assert source.changes(cursor) == ([], cursor)
 
@@ -196,8 +197,9 @@ def test_raw_observations_and_later_codes_become_revisions(tmp_path, mosquitto: 
     publish(mosquitto.port, "qc-obs/no/netatmo/x", [json.dumps(one).encode() for one in codes])
     assert listening.end(signal.SIGINT) == 0
     assert needs_collecting(platform, "netatmo_mqtt", WINDOW)
-    again, _ = source.changes(cursor)
-    assert [(one.start, one.end) for one in again] == [(at(60), at(61))]
+    late, listened = source.changes(cursor)[0]
+    assert (late.start, late.end) == (at(60), at(61))
+    assert listened.end == source.journal.listened().end
     number, rows = built(platform)
     assert number == 2
     assert rows.select("station_id", CANONICAL, flag).rows() == [
@@ -266,7 +268,7 @@ def test_what_was_cut_off_by_a_crash_was_never_acknowledged(tmp_path):
     for number in range(3):
         writer.add("raw-obs/x", json.dumps(message(f"s{number}", at(number), number, NOW)).encode())
     writer.commit()
-    assert not source.journal.all_hour_files()  # the writer still has it
+    assert not source.journal.published_since(0)  # the writer still has it
     writer.rotate(force=True)
     [path] = (tmp_path / "m.journal" / "arrived").glob("*.lines")
     content = path.read_bytes()
@@ -275,10 +277,10 @@ def test_what_was_cut_off_by_a_crash_was_never_acknowledged(tmp_path):
     copy.write_bytes(content)
     [batch] = source.fetch(WINDOW)
     assert batch.column("station_id").to_pylist() == ["s0", "s1", "s2"]
-    files = sorted(file.path for file in source.journal.all_hour_files())
+    files = sorted(file.path for file in source.journal.published_since(0))
     copy.write_bytes(content)  # sorted, but a crash came before it was removed
     source.journal.sort()
-    assert sorted(file.path for file in source.journal.all_hour_files()) == files
+    assert sorted(file.path for file in source.journal.published_since(0)) == files
 
 
 def test_a_full_disk_acknowledges_nothing(tmp_path, monkeypatch):
@@ -308,7 +310,7 @@ def test_what_the_journal_keeps_no_more_is_a_failure(tmp_path):
     writer.commit()
     writer.rotate(force=True)
     source._sort_and_forget()
-    [left] = source.journal.all_hour_files()
+    [left] = source.journal.published_since(0)
     assert left.first >= NOW - timedelta(hours=1, seconds=1)
     with pytest.raises(SourceError, match="keeps messages for 2:00:00 only"):
         list(source.fetch(Window(NOW - 6 * HOUR, NOW - 5 * HOUR)))
@@ -333,7 +335,25 @@ def test_a_window_is_empty_only_when_we_listened_all_the_time(tmp_path, mosquitt
     assert list(source.fetch(Window(heard.start, heard.end))) == []
 
 
-def test_wrong_passwords_are_told_and_never_sent_in_the_clear(tmp_path):
+def test_a_broker_with_tls_and_passwords(tmp_path, mosquitto_with_tls):  # noqa: F811
+    server, authority = mosquitto_with_tls
+    given = {"host": "localhost", "port": server.port, "username": "someone", "ca_file": str(authority)}
+    source = source_at(tmp_path, password="very-secret", **given)
+    subscriber = source.subscriber()
+    thread = threading.Thread(target=subscriber.run)
+    thread.start()
+    until = time.monotonic() + 20
+    while not subscriber.counts.connections and time.monotonic() < until:
+        time.sleep(0.05)
+    subscriber.stop()
+    thread.join(20)
+    assert subscriber.counts.connections == 1, subscriber.counts
+    with pytest.raises(SourceError, match=r"not allowed to connect|are wrong") as refused:
+        source_at(tmp_path / "other", password="mistyped-secret", **given).subscriber().run()
+    assert "mistyped-secret" not in str(refused.value)
+
+
+def test_wrong_passwords_are_never_sent_in_the_clear():
     with pytest.raises(ValueError, match="in the clear"):
         NetatmoMqttConfig(host="broker.example.org", tls=False, username="me", password="secret")
     assert "secret" not in repr(NetatmoMqttConfig(username="me", password="secret"))

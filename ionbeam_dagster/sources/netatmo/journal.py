@@ -68,8 +68,13 @@ class Journal:
             found += [file for path in sorted(folder.glob("*.parquet")) if (file := _described(path)).overlaps(window)]
         return found
 
-    def all_hour_files(self) -> list[HourFile]:
-        return [_described(path) for path in sorted((self.root / "hours").glob("*/*.parquet"))]
+    def published_since(self, moment: int) -> dict[HourFile, int]:
+        """The files that took their place at `moment` or later, in nanoseconds since 1970, with their own moments."""
+        # A folder is as young as the last file that was renamed into it: the other days need no look.
+        folders = [one for one in sorted((self.root / "hours").glob("*")) if one.stat().st_mtime_ns >= moment]
+        paths = [path for folder in folders for path in sorted(folder.glob("*.parquet"))]
+        known = {_described(path): path.stat().st_mtime_ns for path in paths}
+        return {file: written for file, written in known.items() if written >= moment}
 
     def rows(self, window: Window) -> pl.DataFrame:
         """The long rows of `window`."""

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +30,8 @@ from ionbeam_dagster.sources.netatmo.parameters import EsohConfig
 from ionbeam_dagster.sources.netatmo.subscriber import Broker, Subscriber
 
 READ_AT_ONCE = timedelta(minutes=10)
+OVERLAP = 600 * 10**9  # nanoseconds for which files are known by name: no rename takes so long
+_LOG = logging.getLogger(__name__)
 NOTED_LATE = timedelta(minutes=1)  # how old the last note may be that the process listens
 
 
@@ -50,6 +54,16 @@ class NetatmoMqttConfig(EsohConfig):
         if self.username and not self.tls and self.host not in ("localhost", "127.0.0.1", "::1"):
             raise ValueError("tls is off, so the password would be sent in the clear; set `tls: true`, port 8883")
         return self
+
+
+@dataclass(frozen=True, slots=True)
+class _Cursor:
+    """What `changes` has told: all files written before `written` (less OVERLAP) and those of `names`, and until when
+    we listened."""
+
+    written: int = 0
+    names: Sequence[str] = ()
+    until: str | None = None
 
 
 class NetatmoMqtt(Source):
@@ -88,7 +102,11 @@ class NetatmoMqtt(Source):
         start = window.start
         while start < window.end:
             part = Window(start, min(start + READ_AT_ONCE, window.end))
-            yield from batches_of(wide(self.journal.rows(part), self._config))
+            try:
+                rows = self.journal.rows(part)
+            except pl.exceptions.PolarsError as error:
+                raise SourceError(f"{self.journal.root}: the journal of {part} is damaged ({error})") from error
+            yield from batches_of(wide(rows, self._config))
             start = part.end
 
     def signature(self, window: Window) -> str:
@@ -98,15 +116,30 @@ class NetatmoMqtt(Source):
         return hashlib.sha256("\n".join([*self._config.parameters, *names]).encode()).hexdigest()
 
     def changes(self, cursor: str | None) -> tuple[list[Window], str]:
-        """The ranges of what was journaled since `cursor` was given out, and a new cursor."""
+        """The ranges of what was journaled since `cursor` was given out, and in which we listened; and a new cursor.
+
+        So every window is asked for once when it has ended, even one without a message.
+        """
         self._sorted()
-        files = {f"{file.path.parent.name}/{file.path.name}": file for file in self.journal.all_hour_files()}
-        known = set(json.loads(cursor)) if cursor else set()
-        return stretches(file for name, file in files.items() if name not in known), json.dumps(sorted(files))
+        before = _Cursor(**json.loads(cursor)) if cursor else _Cursor()
+        files = self.journal.published_since(before.written - OVERLAP)
+        changed = stretches(file for file in files if file.path.name not in before.names)
+        written = max([before.written, *files.values()])
+        names = sorted(file.path.name for file, moment in files.items() if moment >= written - OVERLAP)
+        until, heard = before.until, self.journal.listened()
+        if heard is not None:
+            since = max(heard.start, datetime.fromisoformat(until)) if until else heard.start
+            changed += [Window(since, heard.end)] if since < heard.end else []
+            until = heard.end.isoformat()
+        return changed, json.dumps(asdict(_Cursor(written, names, until)))
 
     def problems(self) -> list[str]:
-        """A line for each file of messages that could not be read."""
-        return [f"{path}: {_reasons(path)}" for path in self.journal.refused()]
+        """How many messages could not be read, and why."""
+        paths = self.journal.refused()
+        if not paths:
+            return []
+        counted = pl.scan_parquet(paths, glob=False).group_by("reason").len().sort("reason").collect()
+        return [f"{paths[0].parent}: {number} messages: {reason}" for reason, number in counted.iter_rows()]
 
     def _require_listening(self, window: Window) -> None:
         heard = self.journal.listened()
@@ -134,16 +167,14 @@ class NetatmoMqtt(Source):
         threading.Thread(target=self._sort_and_forget, daemon=True).start()
 
     def _sort_and_forget(self) -> None:
-        self.journal.sort()
-        self.journal.forget(datetime.now(UTC) - self._config.retention)
+        try:
+            self.journal.sort()
+            self.journal.forget(datetime.now(UTC) - self._config.retention)
+        except OSError as error:  # whoever reads a window sorts, too
+            _LOG.warning("%s: cannot be sorted now: %s", self.journal.root, error)
 
     def _sorted(self) -> None:
         try:
             self.journal.sort()
         except OSError as error:
             raise SourceError(f"{self.journal.root}: the journal cannot be sorted ({error}); make room") from error
-
-
-def _reasons(path: Path) -> str:
-    counted = pl.read_parquet(path, columns=["reason"]).group_by("reason").len().sort("reason")
-    return "; ".join(f"{number} messages: {reason}" for reason, number in counted.iter_rows())
