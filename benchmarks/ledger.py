@@ -41,7 +41,7 @@ def event(ledger: Ledger, number: int) -> None:
     swept = Window(START + number * FIVE_MINUTES, START + (number + 1) * FIVE_MINUTES)
     window, id = window_of(swept.start, HOUR), f"ingestion-{number:08d}"
     arrival = ledger.arrival_of(id)
-    ledger.record_raw(RawPartition(id, "crowd", swept, Path(f"raw/{id}.parquet"), 1000))
+    ledger.record_raw(RawPartition(id, "crowd", swept, f"raw/{id}.parquet", 1000))
     ledger.record_claim(Claim(id, "crowd", "crowd", swept, arrival, 1000), METADATA, {window: 1000})
     assert ledger.claims("crowd", window)[-1].id == id
     ledger.latest_revision("crowd", window)

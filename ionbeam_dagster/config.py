@@ -24,6 +24,7 @@ from ionbeam_dagster.exporters.bufr import BufrSettings
 from ionbeam_dagster.exporters.odb import OdbCodes, VariableMapping
 from ionbeam_dagster.sources import Source, SourceConfig, installed_sources
 from ionbeam_dagster.sources.specified import SPECIFIED_SOURCES
+from ionbeam_dagster.stores.files import Location, S3Settings, is_address, uri_of
 
 CONFIG_VARIABLE = "IONBEAM_CONFIG_PATH"
 _SECRET = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -59,9 +60,16 @@ def _not_negative(age: timedelta) -> timedelta:
     return age
 
 
+def _writable_place(location: str) -> str:
+    if not is_address(location):
+        _writable(Path(location))
+    return location
+
+
 Age = Annotated[timedelta, AfterValidator(_not_negative)]
 PartitionSpan = Annotated[timedelta, AfterValidator(_partition)]
 Folder = Annotated[Path, AfterValidator(_writable)]
+Place = Annotated[Location, AfterValidator(_writable_place)]
 
 
 class _Section(BaseModel):
@@ -91,7 +99,7 @@ class InfluxDB(_Section):
 
 
 class DatasetAggregator(_Section):
-    data_path: Folder = Path("data")
+    data_path: Place = "data"
     delete_after_export: bool = False
 
 
@@ -107,14 +115,14 @@ class Scheduler(_Section):
 
 
 class PyGeoApiService(_Section):
-    input_path: Path | None = None
-    output_path: Folder = Path("data-projections")
+    input_path: Location | None = None
+    output_path: Place = "data-projections"
     config_path: Path | None = None
 
 
 class OdbService(_Section):
-    input_path: Path | None = None
-    output_path: Folder = Path("data-projections")
+    input_path: Location | None = None
+    output_path: Place = "data-projections"
     variable_map: list[VariableMapping] = []
     codes: OdbCodes = OdbCodes()
 
@@ -122,8 +130,8 @@ class OdbService(_Section):
 class BufrService(_Section):
     """BUFR is written for datasets whose `exports` name it; it needs the extra ``ionbeam-dagster[bufr]``."""
 
-    input_path: Path | None = None
-    output_path: Folder = Path("data-projections")
+    input_path: Location | None = None
+    output_path: Place = "data-projections"
     settings: BufrSettings = BufrSettings()
 
 
@@ -171,6 +179,7 @@ class Sections(_Section):
     broker: Broker | None = None
     redis: Redis | None = None
     influxdb_common: InfluxDB | None = None
+    s3: S3Settings = S3Settings()
     dataset_aggregator: DatasetAggregator = DatasetAggregator()
     scheduler: Scheduler = Scheduler()
     projections: Projections = Projections()
@@ -424,7 +433,7 @@ def _time_faults(source: SourceSettings) -> list[str]:
     if "bufr" in (source.config.exports or ()) and find_spec("eccodes") is None:
         faults.append(f"{key}.exports: bufr needs eccodes; pip install 'ionbeam-dagster[bufr]'")
     try:
-        _writable(source.config.data_path)
+        _writable_place(source.config.data_path)
     except ValueError as error:
         faults.append(f"{key}.data_path: {error}")
     return faults
@@ -526,5 +535,5 @@ def _path_faults(sections: Sections) -> list[str]:
         f"projections.{name}.input_path: {path} is not where datasets are written; right would be {written} "
         "(dataset_aggregator.data_path), or leave it out"
         for name, path in services.items()
-        if path is not None and path.absolute() != written.absolute()
+        if path is not None and uri_of(path) != uri_of(written)
     ]

@@ -53,18 +53,19 @@ from ionbeam_dagster.domain.windows import (
     window_of,
     windows_between,
 )
-from ionbeam_dagster.exporters import Exporter, ExportReport
+from ionbeam_dagster.exporters import Exporter, ExportError, ExportReport
 from ionbeam_dagster.exporters.bufr import BufrExporter
 from ionbeam_dagster.exporters.geoparquet import GeoParquetExporter
 from ionbeam_dagster.exporters.odb import OdbExporter
 from ionbeam_dagster.sources import Source
 from ionbeam_dagster.stores import StoreError
 from ionbeam_dagster.stores.datasets import DatasetStore
+from ionbeam_dagster.stores.files import Files, within
 from ionbeam_dagster.stores.ledger import BuiltRevision, ExportRecord, Ledger, RawPartition
 from ionbeam_dagster.stores.ledger.sqlite import SqliteLedger
 from ionbeam_dagster.stores.publish import locked, published
 from ionbeam_dagster.stores.raw import RawFile, RawStore
-from ionbeam_dagster.stores.recovery import Feeder, Recovered, recover, written_at
+from ionbeam_dagster.stores.recovery import Feeder, Recovered, recover
 from ionbeam_dagster.stores.timeseries import TimeSeriesStore
 from ionbeam_dagster.stores.timeseries.segments import SegmentStore
 
@@ -89,7 +90,8 @@ class Platform:
         self._lateness: dict[str, tuple[datetime, timedelta]] = {}
         self.ledger = self._ledger()
         self.series = self._series()
-        self.datasets = DatasetStore(config.sections.dataset_aggregator.data_path)
+        self.files = Files(config.sections.state_path / "drafts", config.sections.s3)
+        self.datasets = DatasetStore(self.files, config.sections.dataset_aggregator.data_path)
 
     def _ledger(self) -> Ledger:
         redis = self.config.sections.redis
@@ -110,11 +112,11 @@ class Platform:
         ]
         spans = {name: dataset.span for name, dataset in self.config.datasets.items()}
         with locked(self.config.sections.state_path / "recovery.lock"):
-            return recover(self.ledger, feeders, spans, self.series, self.datasets, self._ingest_again)
+            return recover(self.ledger, self.files, feeders, spans, self.series, self.datasets, self._ingest_again)
 
     def _ingest_again(self, raw: RawPartition) -> None:
         try:
-            _ingest_raw(self, raw, written_at(raw.path))
+            _ingest_raw(self, raw, self.files.written_at(raw.path))
         except PipelineError as error:
             raise StoreError(str(error)) from error
 
@@ -189,6 +191,7 @@ class Platform:
         settings = BusSettings(
             url=broker.url,
             folder=state / "bus",
+            files=self.files,
             payloads=broker.payload_path or state / "payloads",
             config=self.config.path,
             feeds={
@@ -221,19 +224,20 @@ class Platform:
         return type(configured)(source, configured.config.model_copy(update={"use_cache": True}))
 
     def raws(self, source: str) -> RawStore:
-        return RawStore(self.source(source).config.data_path)
+        return RawStore(self.files, self.source(source).config.data_path)
 
     def quarantine_path(self, source: str, window: Window) -> Path:
         return self.config.sections.state_path / "quarantine" / source / f"{source}_{window.label}.parquet"
 
-    def export_path(self, dataset: str, format: str, window: Window) -> Path:
+    def export_path(self, dataset: str, format: str, window: Window) -> str:
         projections = self.config.sections.projections
         service = {
             "odb": projections.odb_service,
             "bufr": projections.bufr_service,
             "pygeoapi": projections.pygeoapi_service,
         }[format]
-        return service.output_path / format / dataset / f"{dataset}_{window.label}.{self.exporters[format].extension}"
+        name = f"{dataset}_{window.label}.{self.exporters[format].extension}"
+        return within(service.output_path, format, dataset, name)
 
     def metadata(self, source: str) -> IngestionMetadata:
         """How a source's columns are to be read. Raises PipelineError where a name or unit in it is wrong."""
@@ -284,7 +288,7 @@ class Collected:
     source: str
     window: Window
     ingestion: str
-    path: Path
+    path: str
     rows: int
     bytes: int
     changed: bool
@@ -328,7 +332,7 @@ class Exported:
     window: Window
     format: str
     number: int
-    path: Path | None
+    path: str | None
     report: ExportReport
 
 
@@ -343,7 +347,7 @@ def collect(platform: Platform, source: str, window: Window, now: datetime, use_
         raise PipelineError(f"{source} {window}: has not begun yet")
     feed, raws, ledger = platform.feed(source, use_cache), platform.raws(source), platform.ledger
     before = ledger.raw(source, window)
-    lost = before is not None and before.swept is None and not before.path.exists()
+    lost = before is not None and before.swept is None and not platform.files.exists(before.path)
     signature = feed.signature(window)
     swept = Window(window.start, min(window.end, now))
     path = raws.path(source, window)
@@ -353,7 +357,8 @@ def collect(platform: Platform, source: str, window: Window, now: datetime, use_
         ledger.withdraw_claim(ingestion)
     ledger.record_raw(RawPartition(ingestion, source, window, path, rows, signature))
     changed = lost or before is None or before.ingestion != ingestion
-    return Collected(source, window, ingestion, path, rows, path.stat().st_size, changed, feed.problems())
+    size = platform.files.size(path)
+    return Collected(source, window, ingestion, path, rows, size, changed, feed.problems())
 
 
 def needs_collecting(platform: Platform, source: str, window: Window) -> bool:
@@ -362,7 +367,7 @@ def needs_collecting(platform: Platform, source: str, window: Window) -> bool:
     A raw partition that retention swept is not lost: all that is made of it is there.
     """
     known = platform.ledger.raw(source, window)
-    if known is None or (known.swept is None and not known.path.exists()):
+    if known is None or (known.swept is None and not platform.files.exists(known.path)):
         return True
     return known.signature != platform.sources[source].signature(window)
 
@@ -540,15 +545,26 @@ def export(platform: Platform, dataset: str, format: str, window: Window) -> Exp
     Raises PipelineError when the window was not built, ExportError when the file could not be made or read back.
     """
     latest = platform.ledger.latest_revision(dataset, window)
-    if latest is None or not latest.path.exists():
+    if latest is None or not platform.files.exists(latest.path):
         raise PipelineError(f"{dataset} {window}: there is no dataset file; materialise {dataset}/dataset first")
     target = platform.export_path(dataset, format, window)
     with _written_to(target):
-        report = platform.exporters[format].export(latest.path, target)
+        report = _exported(platform, platform.exporters[format], latest.path, target)
     path = target if report.rows else None
     facts = {"rows": report.rows, "bytes": report.bytes, "stations": report.stations}
     platform.ledger.record_export(ExportRecord(dataset, window, format, latest.revision.number, path, facts))
     return Exported(dataset, window, format, latest.revision.number, path, report)
+
+
+def _exported(platform: Platform, exporter: Exporter, dataset_file: str, target: str) -> ExportReport:
+    with platform.files.fetched(dataset_file) as rows, platform.files.published(target) as draft:
+        try:
+            report = exporter.export(rows, draft)
+        except ExportError as error:
+            raise ExportError(f"{target}: {error}") from error
+    if not report.rows:
+        platform.files.delete(target)
+    return report
 
 
 def export_is_current(platform: Platform, dataset: str, format: str, window: Window) -> bool:
@@ -557,7 +573,7 @@ def export_is_current(platform: Platform, dataset: str, format: str, window: Win
     made = platform.ledger.export(dataset, window, format)
     if latest is None or made is None or made.number != latest.revision.number:
         return False
-    return made.path is None or made.path.exists()
+    return made.path is None or platform.files.exists(made.path)
 
 
 def _open_raw(platform: Platform, raw: RawPartition) -> RawFile:
@@ -665,7 +681,7 @@ class _Quarantine:
 
 
 @contextmanager
-def _written_to(place: Path) -> Iterator[None]:
+def _written_to(place: str) -> Iterator[None]:
     """Say which file could not be written: a full disk, a folder without permission."""
     try:
         yield
@@ -684,7 +700,7 @@ def as_found(platform: Platform, latest: BuiltRevision | None) -> Revision | Non
     made_of = latest.facts.get("made_of")
     return replace(
         revision,
-        intact=revision.intact and latest.path.exists(),
+        intact=revision.intact and platform.files.exists(latest.path),
         made_of=None if made_of is None else frozenset(made_of),
         sealed_at=platform.ledger.sealed(revision.dataset, revision.window),
     )

@@ -17,6 +17,8 @@ from pathlib import Path
 
 from ionbeam_dagster.domain.windows import Claim, Window, windows_between
 from ionbeam_dagster.pipeline import Platform, as_found, export_is_current
+from ionbeam_dagster.stores import StoreError
+from ionbeam_dagster.stores.files import is_address
 from ionbeam_dagster.stores.ledger import BuiltRevision, RawPartition
 from ionbeam_dagster.stores.timeseries.segments import SegmentStore
 
@@ -65,7 +67,7 @@ def sweep(platform: Platform, now: datetime, dry_run: bool = False) -> Swept:
         try:
             if not dry_run:
                 one.remove()
-        except OSError as error:
+        except (OSError, StoreError) as error:
             failed.append(f"{one.what}: {error}")
         else:
             gone.append(one)
@@ -100,12 +102,12 @@ def _raws(platform: Platform, source: str, now: datetime) -> Iterator[Sweepable]
         rebuildable = not platform.series.lacking(claims[0].dataset, [raw.ingestion])
         if (closed or (after_export and rebuildable)) and _is_exported(platform, claims[0]):
             why = "its windows are sealed and exported" if closed else "its windows are exported"
-            size = platform.raws(source).size(raw.path)
-            yield Sweepable(KINDS[0], source, str(raw.path), size, why, partial(_remove_raw, platform, raw, now))
+            size = platform.files.size(raw.path)
+            yield Sweepable(KINDS[0], source, raw.path, size, why, partial(_remove_raw, platform, raw, now))
 
 
 def _remove_raw(platform: Platform, raw: RawPartition, now: datetime) -> None:
-    platform.raws(raw.source).remove(raw.path)
+    platform.files.delete(raw.path)
     platform.ledger.record_swept(raw, now)
 
 
@@ -115,13 +117,13 @@ def _superseded(platform: Platform, dataset: str, now: datetime) -> Iterator[Swe
     if age is None:
         return
     for old in platform.ledger.superseded(dataset, now - age):
-        size = platform.datasets.size(old.path)
+        size = platform.files.size(old.path)
         why = "a newer revision took its place"
-        yield Sweepable(KINDS[1], dataset, str(old.path), size, why, partial(_remove_revision, platform, old))
+        yield Sweepable(KINDS[1], dataset, old.path, size, why, partial(_remove_revision, platform, old))
 
 
 def _remove_revision(platform: Platform, old: BuiltRevision) -> None:
-    platform.datasets.remove(old.path)
+    platform.files.delete(old.path)
     platform.ledger.forget_revision(old.revision)
 
 
@@ -183,12 +185,12 @@ def _quarantined(platform: Platform, now: datetime) -> Iterator[Sweepable]:
 def _drafts(platform: Platform, now: datetime) -> Iterator[Sweepable]:
     """What a killed process left beside the files that it was to become: it is in nobody's way, but takes room."""
     sections = platform.config.sections
-    folders = {sections.dataset_aggregator.data_path, sections.state_path / "quarantine"}
+    folders = {sections.dataset_aggregator.data_path, str(sections.state_path / "quarantine")}
     folders |= {source.config.data_path for source in platform.config.sources.values()}
     projections = sections.projections
     for service in (projections.odb_service, projections.bufr_service, projections.pygeoapi_service):
         folders.add(service.output_path)
-    for folder in sorted(folders):
+    for folder in sorted(Path(folder) for folder in folders if not is_address(folder)):
         for path in sorted(folder.rglob(".*")):
             if _DRAFT.match(path.name) and path.is_file():
                 yield from _old_file(KINDS[4], folder.name, path, now - _DRAFT_AGE, "whoever wrote it is gone")

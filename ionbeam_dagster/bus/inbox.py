@@ -67,7 +67,7 @@ class Part:
     parts: int
     said: str
     source: str
-    path: Path
+    path: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ class Inbox:
 
     def add_parts(self, parts: Iterable[Part]) -> None:
         """Remember parts that are durable."""
-        rows = [(p.id, p.part, p.parts, p.said, p.source, str(p.path), time.time()) for p in parts]
+        rows = [(p.id, p.part, p.parts, p.said, p.source, p.path, time.time()) for p in parts]
         with self._database.transaction() as db:
             db.executemany("INSERT OR REPLACE INTO parts VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 
@@ -149,7 +149,7 @@ class Inbox:
     def parts(self, id: str) -> list[Part]:
         """The parts of a command that are there, in order."""
         rows = self._database.read("SELECT id, part, parts, said, source, path FROM parts WHERE id = ?", (id,))
-        return [Part(*row[:5], Path(row[5])) for row in rows]
+        return [Part(*row) for row in rows]
 
     def take(self, commands: Sequence[Taken]) -> None:
         """Remember commands for good, and that Dagster is to be told of them; their parts are forgotten."""

@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from pathlib import Path
 from sqlite3 import Error as SqliteError
 
 import pyarrow as pa
@@ -32,6 +31,7 @@ from ionbeam_dagster.bus.inbox import Inbox, Part, Taken
 from ionbeam_dagster.bus.settings import BusSettings, Feed, OutOfRange
 from ionbeam_dagster.domain.cf import check_metadata
 from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.stores import StoreError
 from ionbeam_dagster.stores.ledger import Ledger, RawPartition
 from ionbeam_dagster.stores.raw import RawStore
 
@@ -43,7 +43,7 @@ PAYLOAD_BYTES = 20_000_000_000
 
 _WRITERS = 8  # threads that wait for the disk at the same time
 _THEIRS = (MessageError, PayloadError, DataError, OutOfRange)
-_OURS = (OSError, SqliteError)
+_OURS = (OSError, SqliteError, StoreError)
 
 Key = tuple[str, int]
 
@@ -79,14 +79,14 @@ class _Accepted:
 @dataclass(frozen=True, slots=True)
 class _Written:
     accepted: _Accepted
-    path: Path
+    path: str
     rows: int
 
 
 class Intake:
     """Takes the bodies of messages in. What it says of each is None (taken) or why it belongs into the dead queue.
 
-    Methods raise OSError, sqlite3.Error or the ledger's error when this machine could not do its part: nothing is known
+    Methods raise OSError, sqlite3.Error or StoreError when this machine could not do its part: nothing is known
     of the messages then, and they have to be delivered again.
     """
 
@@ -95,7 +95,7 @@ class Intake:
         self._ledger = ledger
         self._inbox = inbox
         self._payloads = PayloadStore(settings.payloads)
-        self._parts = RawStore(settings.folder / "parts")
+        self._parts = RawStore(settings.files, str(settings.folder / "parts"))
         self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="ionbeam-intake")
         self._payloads.mark()
 
@@ -248,7 +248,7 @@ class Intake:
             ]
         )
         for part in finished:
-            part.path.unlink(missing_ok=True)
+            self._settings.files.delete(part.path)
         return failed
 
     def _join(self, accepted: _Accepted, parts: Sequence[Part]) -> _Written:

@@ -20,6 +20,7 @@ from ionbeam_client.models import DataAvailableEvent, DataSetAvailableEvent, Dat
 from ionbeam_client.transport import Outgoing
 from ionbeam_dagster.bus.settings import BusSettings
 from ionbeam_dagster.domain.windows import Claim
+from ionbeam_dagster.stores.files import name_of
 from ionbeam_dagster.stores.ledger import BuiltRevision, Change, Ledger
 
 log = logging.getLogger(__name__)
@@ -57,19 +58,20 @@ class Outbox:
         if revision.dataset not in self._settings.datasets:
             log.warning("%s %s is not announced: the configuration has it no more", revision.dataset, revision.window)
             return
-        if not built.path.exists():
+        if not self._settings.files.exists(built.path):
             log.warning("%s r%d is not announced: %s is gone", revision.dataset, revision.number, built.path)
             return
         event = DataSetAvailableEvent(
             id=uuid5(_EVENTS, f"{revision.dataset} {revision.window.label} r{revision.number} {revision.inputs}"),
             metadata=self._described(built),
-            dataset_location=Path(built.path.name),
+            dataset_location=Path(name_of(built.path)),
             start_time=revision.window.start,
             end_time=revision.window.end,
             revision=revision.number,
             previous_revision=revision.number - 1 or None,
         )
-        yield from _with_rows(event, built.path)
+        with self._settings.files.parquet(built.path) as file:
+            yield from _with_rows(event, file)
 
     def replayed(self, command: ReplayDatasetsCommand) -> list[BuiltRevision]:
         """The latest revision of every window that `command` asks for, in a lasting order."""
@@ -100,9 +102,9 @@ class Outbox:
         return said.model_copy(update=configured.model_dump(include={*configured.model_fields_set}))
 
 
-def _with_rows(event: DataSetAvailableEvent, path: Path) -> Iterator[Outgoing]:
+def _with_rows(event: DataSetAvailableEvent, file: pq.ParquetFile) -> Iterator[Outgoing]:
     """A message for each part; how many there will be is known only once all are cut, so that they wait on disk."""
-    with pq.ParquetFile(path) as file, TemporaryFile() as spool:
+    with TemporaryFile() as spool:
         schema = file.schema_arrow.remove_metadata()
         batches = (batch.replace_schema_metadata(None) for batch in file.iter_batches(batch_size=_BATCH))
         sizes = [spool.write(part) for part, _ in wire.part_bodies(schema, batches, PART_LIMIT)]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ionbeam_client.models import DatasetMetadata
 from ionbeam_dagster.domain.windows import Window, window_of, windows_between
+from ionbeam_dagster.stores.files import Files
 from ionbeam_dagster.stores.raw import RawStore
 
 MOST_WINDOWS = 10_000
@@ -71,7 +72,7 @@ class Feed:
 
 @dataclass(frozen=True, slots=True)
 class BusSettings:
-    """The broker's address, the folder of the bus's own state, the payload store, and who there is.
+    """The broker's address, the folder of the bus's own state, all files, the payload store, and who there is.
 
     `feeds` are the external sources by name, `pulled` the sources that the platform collects itself by name, and
     `datasets` what events say of each dataset.
@@ -79,6 +80,7 @@ class BusSettings:
 
     url: str
     folder: Path
+    files: Files
     payloads: str | Path
     config: Path
     feeds: dict[str, Feed]

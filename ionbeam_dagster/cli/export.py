@@ -2,24 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ionbeam_dagster.cli.terminal import console, frame_table, refused_as_message
+from ionbeam_dagster.cli.terminal import console, frame_table, load_config, refused_as_message
+from ionbeam_dagster.stores.files import is_address, name_of
 
 app = typer.Typer(help="Files that the platform wrote.", no_args_is_help=True)
 
 
+@contextmanager
+def _fetched(file: str) -> Iterator[Path]:
+    """A local path of the file; only S3 needs the configuration, which tells where it is."""
+    if not is_address(file):
+        yield Path(file)
+        return
+    from ionbeam_dagster.pipeline import Platform
+
+    with Platform(load_config()).files.fetched(file) as local:
+        yield local
+
+
 @app.command("show")
-def export_show(file: Annotated[Path, typer.Argument(help="Any file that the platform wrote.")]) -> None:
+def export_show(
+    file: Annotated[str, typer.Argument(help="Any file that the platform wrote, also s3://bucket/...")],
+) -> None:
     """Show what is inside a file: raw partition, quarantine, dataset window, ODB-2 or GeoParquet."""
     from ionbeam_dagster.show import NotOurs, contents
+    from ionbeam_dagster.stores import StoreError
 
-    with refused_as_message(NotOurs):
-        found = contents(file)
-    console.print(f"[bold]{file.name}[/bold]: {found.kind}", highlight=False)
+    with refused_as_message(NotOurs, StoreError, FileNotFoundError), _fetched(file) as local:
+        found = contents(local)
+    console.print(f"[bold]{name_of(file)}[/bold]: {found.kind}", highlight=False)
     for fact, value in found.facts.items():
         console.print(f"  {fact}: {value}", highlight=False)
     for frame in (found.columns, found.head):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Self
@@ -28,6 +29,7 @@ from ionbeam_dagster.cli.terminal import (
 )
 from ionbeam_dagster.config import CONFIG_VARIABLE, DatasetSettings
 from ionbeam_dagster.domain.windows import Window, window_of
+from ionbeam_dagster.stores.files import folder_of
 
 if TYPE_CHECKING:  # the platform takes a second to import, and --help should not wait for it
     from ionbeam_dagster.orchestration.runs import WindowResult
@@ -181,9 +183,9 @@ def _places(platform: Platform, dataset: DatasetSettings, built: list[BuiltRevis
     if not built:
         return "none"
     window = built[0].revision.window
-    folders = [built[0].path.parent]
-    folders += [platform.export_path(dataset.name, format, window).parent for format in dataset.exports]
-    return ", ".join(map(str, folders))
+    folders = [folder_of(built[0].path)]
+    folders += [folder_of(platform.export_path(dataset.name, format, window)) for format in dataset.exports]
+    return ", ".join(folders)
 
 
 def _draw(platform: Platform, dataset: str, built: list[BuiltRevision], picture: Path | None) -> None:
@@ -193,8 +195,9 @@ def _draw(platform: Platform, dataset: str, built: list[BuiltRevision], picture:
     if not built:
         return
     path = picture or platform.config.sections.state_path.parent / f"{dataset}.png"
-    with published(path) as draft:
-        draft.write_bytes(map_of_windows([one.path for one in built]))
+    with ExitStack() as open_files, published(path) as draft:
+        files = [open_files.enter_context(platform.files.fetched(one.path)) for one in built]
+        draft.write_bytes(map_of_windows(files))
     console.print(f"a map of them: [bold]{path}[/bold]", highlight=False)
 
 

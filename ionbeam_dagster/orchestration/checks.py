@@ -59,26 +59,25 @@ def dataset_specs(asset: dg.AssetKey, partitions: dg.PartitionsDefinition[str]) 
     ]
 
 
-def may_go_on(built: BuiltRevision) -> bool:
-    """Whether a dataset window passes the checks that block what comes after it."""
-    with pq.ParquetFile(built.path) as file:
-        schema, ranges = file.schema_arrow, _ranges(file)
+def may_go_on(file: pq.ParquetFile) -> bool:
+    """Whether a dataset file passes the checks that block what comes after it."""
+    schema, ranges = file.schema_arrow, _ranges(file)
     return not _schema_faults(schema) and not _off_the_globe(schema, ranges)
 
 
-def of_dataset(built: BuiltRevision, claims: Sequence[Claim]) -> list[dg.AssetCheckResult]:
-    """Look at a dataset file and the claims that it was made of.
+def of_dataset(built: BuiltRevision, path: Path, claims: Sequence[Claim]) -> list[dg.AssetCheckResult]:
+    """Look at a dataset window, its file `path`, and the claims that it was made of.
 
     The file's footer tells all but duplicates, for which its keys are read in batches.
     """
     facts = built.facts
-    with pq.ParquetFile(built.path) as file:
+    with pq.ParquetFile(path) as file:
         schema, ranges = file.schema_arrow, _ranges(file)
     faults = _schema_faults(schema)
     missed = [] if faults else _off_the_globe(schema, ranges)
     odd = [] if faults else list(_implausible(schema, ranges))
     unusable = sum(claim.quarantined for claim in claims)
-    twice = 0 if faults else _repeated(built.path, schema)
+    twice = 0 if faults else _repeated(path, schema)
     made_of = facts.get("made_of", [claim.id for claim in claims])
     late = [claim for claim in claims if claim.id not in made_of]
     return [

@@ -11,7 +11,7 @@ import json
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import dagster as dg
 
@@ -115,9 +115,8 @@ class ToCollect(Due):
         known = platform.ledger.raw(self._source.name, window)
         if known is not None and known.swept is not None:
             return None
-        if known is not None and known.path.exists() and _modified(known.path.stat().st_mtime) >= triggered:
-            return None
-        return triggered.isoformat()
+        found = platform.files.found(known.path) if known is not None else None
+        return triggered.isoformat() if found is None or found.modified < triggered else None
 
 
 class ToIngest(Due):
@@ -242,7 +241,3 @@ def _read(cursor: str | None) -> dict[str, Asked]:
 
 def _write(asked: dict[str, Asked]) -> str:
     return json.dumps({key: (entry.token, entry.times, entry.last.isoformat()) for key, entry in asked.items()})
-
-
-def _modified(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)

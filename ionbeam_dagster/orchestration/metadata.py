@@ -23,6 +23,7 @@ from ionbeam_dagster.domain.canonical import canonical_schema, provider_flag
 from ionbeam_dagster.domain.windows import Decision, Window
 from ionbeam_dagster.orchestration.sensors.files import tells_changes
 from ionbeam_dagster.pipeline import Built, Collected, Exported, Ingested, describe
+from ionbeam_dagster.stores.files import uri_of
 
 OWNERS = ["team:observations"]
 _PREVIEW_ROWS = 5
@@ -32,13 +33,13 @@ _SOME_DELAY = timedelta(minutes=10)
 Metadata = Mapping[str, Any]
 
 
-def of_raw(collected: Collected, seconds: float) -> Metadata:
+def of_raw(collected: Collected, schema: pa.Schema, seconds: float) -> Metadata:
     told: dict[str, Any] = {
-        **_of_file(collected.path, collected.rows),
+        **_of_file(collected.path, collected.rows, collected.bytes),
         **_of_window(collected.window, seconds),
         "changed": collected.changed,
         "ingestion": collected.ingestion,
-        "dagster/column_schema": _columns(pq.read_schema(collected.path)),
+        "dagster/column_schema": _columns(schema),
     }
     if collected.problems:
         told["problems"] = dg.MetadataValue.md("\n".join(f"- {problem}" for problem in collected.problems))
@@ -72,15 +73,15 @@ def _outlook(windows: Mapping[Window, Decision]) -> str:
     return table(["window", "state", "why"], rows[-_WINDOWS_SHOWN:])
 
 
-def of_dataset(built: Built, observations: Sequence[dg.AssetKey], seconds: float) -> Metadata:
-    """The latest revision of a window, and the decision that led to it; `built.revision` is there."""
+def of_dataset(built: Built, path: Path, observations: Sequence[dg.AssetKey], seconds: float) -> Metadata:
+    """The latest revision of a window, which `path` is the file of, and the decision that led to it."""
     latest = built.revision
     assert latest is not None
     facts = latest.facts
-    schema = pq.read_schema(latest.path)
+    schema = pq.read_schema(path)
     decision, reason = describe(built.decision)
     return {
-        **_of_file(latest.path, facts["rows"]),
+        **_of_file(latest.path, facts["rows"], facts["bytes"]),
         **_of_window(built.window, seconds),
         "decision": decision,
         "reason": reason,
@@ -98,8 +99,8 @@ def of_dataset(built: Built, observations: Sequence[dg.AssetKey], seconds: float
         "points that arrived again": facts["duplicates"],
         "dagster/column_schema": _columns(schema),
         "dagster/column_lineage": _lineage({name: [name] for name in schema.names}, observations),
-        "preview": dg.MetadataValue.md(_preview(latest.path)),
-        "picture": _picture(latest.path),
+        "preview": dg.MetadataValue.md(_preview(path)),
+        "picture": _picture(path),
     }
 
 
@@ -120,7 +121,7 @@ def of_export(made: Exported, dataset: dg.AssetKey, seconds: float) -> Metadata:
         "read back": dg.MetadataValue.json({key: str(value) for key, value in report.seen.items()}),
     }
     if made.path is not None:
-        told["dagster/uri"] = made.path.absolute().as_uri()
+        told["dagster/uri"] = uri_of(made.path)
     if plan.left_out:
         told["left out"] = dg.MetadataValue.md(table(["column", "why"], sorted(plan.left_out.items())))
     return told
@@ -144,11 +145,11 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join([line(headings), line("---" for _ in headings), *map(line, rows)])
 
 
-def _of_file(path: Path, rows: int) -> Metadata:
+def _of_file(location: str, rows: int, size: int) -> Metadata:
     return {
         "dagster/partition_row_count": rows,
-        "dagster/uri": path.absolute().as_uri(),
-        "bytes": path.stat().st_size,
+        "dagster/uri": uri_of(location),
+        "bytes": size,
     }
 
 

@@ -285,7 +285,10 @@ class _Range:
 
     def _is_broken(self, window: Window) -> bool:
         latest = self._platform.ledger.latest_revision(self._dataset.name, window)
-        return latest is not None and not may_go_on(latest)
+        if latest is None:
+            return False
+        with self._platform.files.parquet(latest.path) as file:
+            return not may_go_on(file)
 
     def _note(self, asset: str, window: Window, failure: str | None) -> None:
         self._told.append((asset, window, failure))

@@ -19,6 +19,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from ionbeam_client.models import IngestionMetadata, Name, format_duration
 from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.stores.files import Location, is_address
 
 ENTRY_POINTS = "ionbeam.sources"
 DEFAULT_START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -81,7 +82,7 @@ class SourceConfig(BaseModel):
 
     type: str | None = None
     kind: Literal["pull", "external"] = "pull"
-    data_path: Path = Path("data-raw")
+    data_path: Location = "data-raw"
     start: YamlTime = DEFAULT_START
     end: YamlTime | None = None
     dataset: Name | None = None
@@ -94,6 +95,11 @@ class SourceConfig(BaseModel):
     version: int | None = Field(default=None, ge=1, description="of the columns; raise it when they change")
     exports: tuple[str, ...] | None = None
     use_cache: bool = Field(default=False, description="use what an earlier run downloaded, where a source keeps it")
+
+    @property
+    def cache_path(self) -> Path:
+        """The local folder for what a source itself remembers: beside its raw partitions, unless these are in S3."""
+        return Path("data-raw" if is_address(self.data_path) else self.data_path)
 
 
 class Source(ABC):

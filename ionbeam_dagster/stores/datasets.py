@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from ionbeam_dagster.domain.canonical import point_key
 from ionbeam_dagster.domain.windows import Window
-from ionbeam_dagster.stores.publish import published, remove, size_of
+from ionbeam_dagster.stores.files import Files, name_of, within
 
 PROVENANCE = b"ionbeam"
 _ROW_GROUP = 100_000
@@ -23,7 +23,7 @@ _ROW_GROUP = 100_000
 
 @dataclass(frozen=True, slots=True)
 class DatasetFile:
-    path: Path
+    path: str
     rows: int
     stations: int
     bytes: int
@@ -36,31 +36,30 @@ class FoundRevision:
     dataset: str
     window: Window
     number: int
-    path: Path
+    files: Files
+    path: str
     schema: pa.Schema
     rows: int
     provenance: dict[str, Any]
 
     def stations(self) -> int:
         key = pl.struct(point_key(self.schema))
-        return int(pl.scan_parquet(self.path, glob=False).select(key.n_unique()).collect().item())
+        with self.files.fetched(self.path) as file:
+            return int(pl.scan_parquet(file, glob=False).select(key.n_unique()).collect().item())
 
 
 class DatasetStore:
-    """Dataset files under one folder: ``<root>/<dataset>/<dataset>_<YYYYmmddTHHMMSS>_<span>_r<revision>.parquet``."""
+    """Dataset files under a folder or prefix:
 
-    def __init__(self, root: Path) -> None:
+    ``<root>/<dataset>/<dataset>_<YYYYmmddTHHMMSS>_<span>_r<revision>.parquet``
+    """
+
+    def __init__(self, files: Files, root: str) -> None:
+        self._files = files
         self._root = root
 
-    def path(self, dataset: str, window: Window, number: int) -> Path:
-        return self._root / dataset / f"{dataset}_{window.label}_r{number}.parquet"
-
-    def size(self, path: Path) -> int:
-        """The bytes of a dataset file, 0 where there is none."""
-        return size_of(path)
-
-    def remove(self, path: Path) -> None:
-        remove(path)
+    def path(self, dataset: str, window: Window, number: int) -> str:
+        return within(self._root, dataset, f"{dataset}_{window.label}_r{number}.parquet")
 
     def write(
         self,
@@ -76,25 +75,28 @@ class DatasetStore:
         described = schema.with_metadata({PROVENANCE: json.dumps(provenance, sort_keys=True).encode()})
         counted = _Stations(point_key(schema))
         rows = 0
-        with published(path) as draft, pq.ParquetWriter(draft, described, compression="zstd") as writer:
-            for table in _in_groups(schema, batches):
-                writer.write_table(table.cast(described), row_group_size=_ROW_GROUP)
-                counted.add(table)
-                rows += table.num_rows
-        return DatasetFile(path, rows, counted.number, path.stat().st_size)
+        with self._files.published(path) as draft:
+            with pq.ParquetWriter(draft, described, compression="zstd") as writer:
+                for table in _in_groups(schema, batches):
+                    writer.write_table(table.cast(described), row_group_size=_ROW_GROUP)
+                    counted.add(table)
+                    rows += table.num_rows
+            size = draft.stat().st_size
+        return DatasetFile(path, rows, counted.number, size)
 
     def latest(self, dataset: str) -> Iterator[FoundRevision]:
         """The latest revision of every window that has a file here, in order of time."""
-        newest: dict[str, tuple[int, Path]] = {}
-        for path in sorted((self._root / dataset).glob(f"{dataset}_*_r*.parquet")):
-            window, _, number = path.stem.rpartition("_r")
-            newest[window] = max(newest.get(window, (0, path)), (int(number), path))
+        newest: dict[str, tuple[int, str]] = {}
+        for path in self._files.under(within(self._root, dataset)):
+            if named := re.fullmatch(rf"({re.escape(dataset)}_.*)_r(\d+)\.parquet", name_of(path)):
+                window, number = named.groups()
+                newest[window] = max(newest.get(window, (0, path)), (int(number), path))
         for number, path in newest.values():
-            with pq.ParquetFile(path) as file:
+            with self._files.parquet(path) as file:
                 schema, rows = file.schema_arrow, file.metadata.num_rows
             told = json.loads(schema.metadata[PROVENANCE])
             window = Window(datetime.fromisoformat(told["window_start"]), datetime.fromisoformat(told["window_end"]))
-            yield FoundRevision(dataset, window, number, path, schema, rows, told)
+            yield FoundRevision(dataset, window, number, self._files, path, schema, rows, told)
 
 
 def _in_groups(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:

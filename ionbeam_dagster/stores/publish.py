@@ -30,17 +30,9 @@ def published(path: Path) -> Iterator[Path]:
         draft.unlink(missing_ok=True)
 
 
-def size_of(path: Path) -> int:
-    """The bytes of a file, 0 where there is none."""
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
-
-
 def remove(path: Path) -> None:
     """Remove a file for good; one that is gone is no error. Who has it open goes on reading it."""
-    if size_of(path.parent):
+    if path.parent.exists():
         path.unlink(missing_ok=True)
         sync(path.parent)
 

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 
 from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.domain.windows import Window, window_from_key
-from ionbeam_dagster.stores.publish import file_hash, published, remove, size_of
+from ionbeam_dagster.stores.files import Files, name_of, within
+from ionbeam_dagster.stores.publish import file_hash
 
 _NAMESPACE = UUID("6f1f3c3e-5d0e-4f57-9a53-0c3b1d1c9f6e")
 _KEY = b"ionbeam"
@@ -26,79 +27,79 @@ _BATCH = 128 * 1024
 class RawFile:
     """An open raw partition: `swept` is the range that the source answered for, which an open window cuts short."""
 
-    path: Path
+    files: Files
+    path: str
     metadata: IngestionMetadata
     swept: Window
     rows: int
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The rows, in batches of bounded size."""
-        # Buffering ahead keeps what was read until the file is closed: memory would grow with the file.
-        with pq.ParquetFile(self.path, pre_buffer=False) as file:
+        with self.files.parquet(self.path) as file:
             yield from file.iter_batches(batch_size=_BATCH)
 
 
 class RawStore:
-    """Raw partitions under one folder: ``<root>/<source>/<source>_<YYYYmmddTHHMMSS>_<span>.parquet``.
+    """Raw partitions under one folder or prefix: ``<root>/<source>/<source>_<YYYYmmddTHHMMSS>_<span>.parquet``.
 
     What clients send is kept one file an ingestion, whatever its range: ``..._<span>_<ingestion>.parquet``.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, files: Files, root: str) -> None:
+        self._files = files
         self._root = root
 
-    def path(self, source: str, window: Window) -> Path:
-        return self._root / source / f"{source}_{window.label}.parquet"
+    def path(self, source: str, window: Window) -> str:
+        return within(self._root, source, f"{source}_{window.label}.parquet")
 
     def write(
         self, source: str, window: Window, swept: Window, metadata: IngestionMetadata, batches: Iterable[pa.RecordBatch]
     ) -> tuple[str, int]:
         """Write a raw partition; returns its ingestion id, which follows from content and range, and its rows."""
-        with published(self.path(source, window)) as draft:
+        with self._files.published(self.path(source, window)) as draft:
             rows = _write(draft, swept, metadata, batches)
             ingestion = _ingestion(source, window.label, draft)
         return ingestion, rows
 
     def write_sent(
         self, source: str, name: str, swept: Window, metadata: IngestionMetadata, batches: Iterable[pa.RecordBatch]
-    ) -> tuple[Path, int]:
+    ) -> tuple[str, int]:
         """Write what a client sent under the ingestion's `name`; returns the file and its rows."""
-        path = self._root / source / f"{source}_{swept.label}_{name}.parquet"
-        with published(path) as draft:
+        path = within(self._root, source, f"{source}_{swept.label}_{name}.parquet")
+        with self._files.published(path) as draft:
             rows = _write(draft, swept, metadata, batches)
         return path, rows
 
-    def size(self, path: Path) -> int:
-        """The bytes of a raw partition, 0 where there is none."""
-        return size_of(path)
-
-    def remove(self, path: Path) -> None:
-        remove(path)
-
-    def files(self, source: str) -> list[Path]:
+    def files(self, source: str) -> list[str]:
         """Every raw file of a source that is there, in order of name."""
-        folder = self._root / source
-        return sorted(folder.glob(f"{source}_*.parquet")) if folder.is_dir() else []
+        found = self._files.under(within(self._root, source))
+        return [path for path in found if name_of(path).startswith(f"{source}_") and path.endswith(".parquet")]
 
-    def window_of(self, source: str, path: Path, span: timedelta) -> Window:
+    def window_of(self, source: str, path: str, span: timedelta) -> Window:
         """The window of `span` of a file that was collected; raises ValueError when its name is none of ours."""
-        return window_from_key(path.stem.removeprefix(f"{source}_").split("_")[0], span)
+        return window_from_key(_label(source, path).split("_")[0], span)
 
-    def collected_ingestion(self, source: str, path: Path) -> str:
+    def collected_ingestion(self, source: str, path: str) -> str:
         """The ingestion id of a file that was collected."""
-        return _ingestion(source, path.stem.removeprefix(f"{source}_"), path)
+        with self._files.fetched(path) as file:
+            return _ingestion(source, _label(source, path), file)
 
-    def sent_ingestion(self, source: str, path: Path) -> str:
+    def sent_ingestion(self, source: str, path: str) -> str:
         """The ingestion id of a file that was sent, as it stands in its name."""
-        return path.stem.removeprefix(f"{source}_").split("_", 2)[2]
+        return _label(source, path).split("_", 2)[2]
 
-    def open(self, path: Path) -> RawFile:
+    def open(self, path: str) -> RawFile:
         """Open a raw partition; raises OSError or pyarrow.ArrowInvalid when there is none that can be read."""
-        with pq.ParquetFile(path) as file:
+        with self._files.parquet(path) as file:
             written = json.loads(file.schema_arrow.metadata[_KEY])
             rows = file.metadata.num_rows
         swept = Window(datetime.fromisoformat(written["start"]), datetime.fromisoformat(written["end"]))
-        return RawFile(path, IngestionMetadata.model_validate(written["metadata"]), swept, rows)
+        return RawFile(self._files, path, IngestionMetadata.model_validate(written["metadata"]), swept, rows)
+
+
+def _label(source: str, path: str) -> str:
+    """What a file's name says after its source."""
+    return name_of(path).removeprefix(f"{source}_").removesuffix(".parquet")
 
 
 def _ingestion(source: str, label: str, file: Path) -> str:

@@ -11,8 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -21,6 +20,7 @@ from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.domain.windows import Claim, Revision, Window, windows_between
 from ionbeam_dagster.stores import StoreError
 from ionbeam_dagster.stores.datasets import DatasetStore, FoundRevision
+from ionbeam_dagster.stores.files import Files
 from ionbeam_dagster.stores.ledger import BuiltRevision, Ledger, RawPartition
 from ionbeam_dagster.stores.raw import RawStore
 from ionbeam_dagster.stores.timeseries import TimeSeriesStore
@@ -64,6 +64,7 @@ class Recovered:
 
 def recover(
     ledger: Ledger,
+    files: Files,
     feeders: Sequence[Feeder],
     spans: Mapping[str, timedelta],
     series: TimeSeriesStore,
@@ -81,13 +82,15 @@ def recover(
     stored = {ingestion: place for dataset in spans for ingestion, place in series.arrivals(dataset).items()}
     ledger.restore_arrivals({id: told.claim.arrival for id, told in claims.items()} | stored)
     raws = [raw for feeder in feeders for raw in _unknown_raws(ledger, feeder, done)]
-    raws.sort(key=lambda raw: (stored.get(raw.ingestion, _AFTER_ALL), raw.path.stat().st_mtime_ns))
+    raws.sort(key=lambda raw: (stored.get(raw.ingestion, _AFTER_ALL), files.written_at(raw.path)))
     by_source = {feeder.source: feeder for feeder in feeders}
     for number, raw in enumerate(raws, 1):
         _recover_raw(ledger, by_source[raw.source], raw, done)
         told = claims.get(raw.ingestion)
         in_place = told is not None and stored.get(raw.ingestion) == told.claim.arrival
-        if not ledger.claims_of([raw.ingestion]) and not (in_place and _recover_claim(ledger, told, spans, done, raw)):
+        if not ledger.claims_of([raw.ingestion]) and not (
+            in_place and _recover_claim(ledger, told, spans, done, files.written_at(raw.path))
+        ):
             _ingest_again(ingest, raw, done)
         if number % _TOLD_EVERY == 0:
             _LOG.warning("recovery: %d of %d raw files", number, len(raws))
@@ -172,7 +175,7 @@ def _window(start: str, end: str) -> Window:
 
 
 def _recover_claim(
-    ledger: Ledger, told: _Told, spans: Mapping[str, timedelta], done: Recovered, raw: RawPartition | None = None
+    ledger: Ledger, told: _Told, spans: Mapping[str, timedelta], done: Recovered, arrived_at: datetime | None = None
 ) -> bool:
     """Record a claim; False when its place in the order of arrival belongs to another.
 
@@ -183,10 +186,10 @@ def _recover_claim(
         return False
     swept = windows_between(claim.swept.start, claim.swept.end, spans[claim.dataset])
     touched = dict.fromkeys([*swept, *claim.stray_windows], 0)
-    if raw is not None:
+    if arrived_at is not None:
         if touched.keys() > {told.window}:
             return False
-        claim = replace(claim, arrived_at=written_at(raw.path))
+        claim = replace(claim, arrived_at=arrived_at)
     ledger.record_claim(claim, told.metadata, touched | {told.window: claim.rows})
     done.claims += 1
     return True
@@ -199,13 +202,10 @@ def _recover_revision(ledger: Ledger, found: FoundRevision, done: Recovered) -> 
     told = found.provenance
     made_of = ledger.claims_of([claim["id"] for claim in told.get("claims", [])])
     revision = Revision(found.dataset, found.window, found.number, told["inputs"])
-    ledger.record_revision(BuiltRevision(revision, found.path, written_at(found.path), _facts(found)), made_of)
+    ledger.record_revision(
+        BuiltRevision(revision, found.path, found.files.written_at(found.path), _facts(found)), made_of
+    )
     done.revisions += 1
-
-
-def written_at(path: Path) -> datetime:
-    """When a file was written: in a local folder, also when it arrived, or was built."""
-    return datetime.fromtimestamp(path.stat().st_mtime, UTC)
 
 
 def _facts(found: FoundRevision) -> dict[str, Any]:
@@ -213,7 +213,7 @@ def _facts(found: FoundRevision) -> dict[str, Any]:
     return {
         "rows": found.rows,
         "stations": found.stations(),
-        "bytes": found.path.stat().st_size,
+        "bytes": found.files.size(found.path),
         "coverage": told["coverage"],
         "gaps": told["gaps"],
         "complete": not told["gaps"],

@@ -91,7 +91,7 @@ def test_a_command_is_one_ingestion_however_often_it_comes(platform, broker):
     [raw] = platform.ledger.sent("my_source", window)
     assert raw.ingestion == str(message.id) and raw.window == FIRST_DAY
     assert [arrival.commands for arrival in platform.bridge.inbox.unreported(10)] == [1, 1, 1, 1]
-    assert len(list(raw.path.parent.glob("*.parquet"))) == 1
+    assert len(list(Path(raw.path).parent.glob("*.parquet"))) == 1
     ingest(platform, "my_source", window)
     assert built_day(platform).height == 24
 
@@ -108,7 +108,7 @@ def test_a_crash_between_any_two_steps_is_mended_by_the_next_delivery(platform, 
             bridge.take_in(20)
     assert bridge.take_in(20).taken == {wire.INGESTION.name: 1}
     [raw] = platform.ledger.sent("my_source", Window(START, START + 6 * HOUR))
-    assert raw.ingestion == str(message.id) and raw.path.exists()
+    assert raw.ingestion == str(message.id) and Path(raw.path).exists()
     assert waiting(broker, wire.INGESTION) == [] and waiting(broker, wire.INGESTION.dead) == []
 
 
@@ -392,7 +392,7 @@ def test_a_damaged_raw_file_holds_up_none_that_was_sent_after_it(platform):
     assert day(platform, rows(station="broken"), id=UUID(int=1)) == [None]
     assert day(platform, rows(station="whole"), id=UUID(int=2)) == [None]
     window = Window(START, START + 6 * HOUR)
-    platform.ledger.sent("my_source", window)[0].path.write_bytes(b"damaged")
+    Path(platform.ledger.sent("my_source", window)[0].path).write_bytes(b"damaged")
     with pytest.raises(PipelineError, match="cannot be read"):
         ingest(platform, "my_source", window)
     assert [claim.id for claim in platform.ledger.claims("example_weather", FIRST_DAY)] == [str(UUID(int=2))]

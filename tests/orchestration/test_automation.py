@@ -6,6 +6,7 @@ import os
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
+from pathlib import Path
 from types import SimpleNamespace
 
 import dagster as dg
@@ -170,7 +171,7 @@ def test_a_raw_partition_that_was_collected_alone_is_ingested(automated):
 
 def test_a_window_that_cannot_be_built_is_asked_for_twice_and_again_when_something_arrives(automated):
     automated.on("03:02")
-    in_the_way = automated.platform.datasets.path("told", window("01:00", HOUR), 1).parent
+    in_the_way = Path(automated.platform.datasets.path("told", window("01:00", HOUR), 1)).parent
     in_the_way.parent.mkdir(parents=True)
     in_the_way.write_text("a file where a folder should be")
     both = [key("01:00"), key("02:00")]
@@ -191,7 +192,7 @@ def test_a_window_that_cannot_be_built_is_asked_for_twice_and_again_when_somethi
 
 def test_an_export_that_failed_is_tried_again_without_building_or_exporting_anything_else(automated):
     automated.on("02:02")
-    in_the_way = automated.platform.export_path("told", "odb", window("01:00", HOUR)).parent
+    in_the_way = Path(automated.platform.export_path("told", "odb", window("01:00", HOUR))).parent
     in_the_way.parent.mkdir(parents=True)
     in_the_way.write_text("a file where a folder should be")
     automated.on("02:03")
@@ -203,7 +204,7 @@ def test_an_export_that_failed_is_tried_again_without_building_or_exporting_anyt
 def test_an_export_whose_renewal_failed_is_tried_again_later(automated):
     automated.on("02:02")
     automated.on("02:03")
-    exported = automated.platform.export_path("told", "odb", window("01:00", HOUR)).parent
+    exported = Path(automated.platform.export_path("told", "odb", window("01:00", HOUR))).parent
     exported.rename(exported.with_name("aside"))
     exported.write_text("a file where a folder should be")
     automated.platform.sources["told"].warmer = {key("01:15"): 3.0}

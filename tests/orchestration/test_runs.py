@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import dagster as dg
 import polars as pl
@@ -100,9 +101,9 @@ def test_a_lost_raw_partition_is_collected_again_and_only_its_hour_is_rebuilt_to
 ):
     platform = platform_with(TOLD)
     run_range(platform, "told", START, START + 2 * HOUR, instance)
-    built = platform.ledger.latest_revision("told", window("00:00", HOUR)).path
+    built = Path(platform.ledger.latest_revision("told", window("00:00", HOUR)).path)
     before = built.read_bytes()
-    platform.ledger.raw("told", window("00:30")).path.unlink()
+    platform.files.delete(platform.ledger.raw("told", window("00:30")).path)
 
     results = run_range(platform, "told", START, START + 2 * HOUR, instance)
 
@@ -167,8 +168,8 @@ def test_a_window_that_a_check_blocks_is_named_and_the_others_are_exported(platf
     blocked = [(r.asset, r.window) for r in results if r.failure]
     assert blocked == [("told/odb", window("01:00", HOUR)), ("told/pygeoapi", window("01:00", HOUR))]
     assert "coordinates" in next(r.failure for r in results if r.failure)
-    assert platform.export_path("told", "odb", window("00:00", HOUR)).exists()
-    assert not platform.export_path("told", "odb", window("01:00", HOUR)).exists()
+    assert platform.files.exists(platform.export_path("told", "odb", window("00:00", HOUR)))
+    assert not platform.files.exists(platform.export_path("told", "odb", window("01:00", HOUR)))
     assert run_range(platform, "told", START, START + 2 * HOUR, instance) == []
 
 

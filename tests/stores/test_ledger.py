@@ -57,7 +57,7 @@ def claimed(ledger: Ledger, id: str, swept: Window, *touched: Window, unit: str 
 
 def built(window: Window, number: int, claims: list[Claim]) -> BuiltRevision:
     revision = Revision("crowd", window, number, hash_of_inputs(claims))
-    return BuiltRevision(revision, Path(f"r{number}.parquet"), NOON + HOUR, {"rows": 7, "gaps": [], "coverage": 1.0})
+    return BuiltRevision(revision, f"r{number}.parquet", NOON + HOUR, {"rows": 7, "gaps": [], "coverage": 1.0})
 
 
 def test_an_ingestion_keeps_its_place_in_the_order_of_arrival(ledger):
@@ -67,8 +67,8 @@ def test_an_ingestion_keeps_its_place_in_the_order_of_arrival(ledger):
 
 def test_a_windows_raw_partition_is_the_last_one_recorded(ledger):
     for content in ("one", "two"):
-        ledger.record_raw(RawPartition(content, "crowd", WINDOW, Path(f"{content}.parquet"), 5, signature=content))
-    assert ledger.raw("crowd", WINDOW) == RawPartition("two", "crowd", WINDOW, Path("two.parquet"), 5, "two")
+        ledger.record_raw(RawPartition(content, "crowd", WINDOW, f"{content}.parquet", 5, signature=content))
+    assert ledger.raw("crowd", WINDOW) == RawPartition("two", "crowd", WINDOW, "two.parquet", 5, "two")
     assert ledger.raw("crowd", NEXT) is None
 
 
@@ -122,7 +122,7 @@ def test_the_latest_revision_of_each_window_is_remembered_with_its_facts(ledger)
 
 
 def test_an_export_is_remembered_also_when_it_has_no_file(ledger):
-    full = ExportRecord("crowd", WINDOW, "odb", 2, Path("x.odb"), {"rows": 12})
+    full = ExportRecord("crowd", WINDOW, "odb", 2, "x.odb", {"rows": 12})
     empty = ExportRecord("crowd", WINDOW, "pygeoapi", 2, None)
     for record in (full, empty):
         ledger.record_export(record)
@@ -155,7 +155,7 @@ def test_records_hold_whatever_text_and_times_there_are(ledger):
     ledger.record_claim(claim, metadata(), {window: 0, WINDOW: 0})
     facts = {"share": 0.1 + 0.2, "none": None, "empty": [], "nested": {"deep": [1, 1.5, "\u00e9"]}, "big": 2**60}
     moment = datetime(2026, 6, 21, 12, 0, 0, 123457, tzinfo=UTC)
-    revision = BuiltRevision(Revision("crowd", window, 12, "i:1"), Path("a b/c:d.parquet"), moment, facts)
+    revision = BuiltRevision(Revision("crowd", window, 12, "i:1"), "a b/c:d.parquet", moment, facts)
     ledger.record_revision(revision, [claim])
     assert ledger.claims("crowd", window) == [claim] and ledger.due("crowd") == [WINDOW]
     assert ledger.latest_revision("crowd", window) == revision
@@ -186,7 +186,7 @@ def test_withdrawing_what_was_never_claimed_changes_nothing(ledger):
 
 def test_raw_partitions_take_their_places_as_they_are_recorded(ledger):
     for id in ("first", "second", "first"):
-        ledger.record_raw(RawPartition(id, "crowd", WINDOW, Path(f"{id}.parquet"), 5))
+        ledger.record_raw(RawPartition(id, "crowd", WINDOW, f"{id}.parquet", 5))
     assert [ledger.arrival_of(id) for id in ("second", "first")] == [2, 1]
 
 
@@ -251,9 +251,9 @@ def _own_redis(folder: Path):
 
 def test_what_was_sent_stands_beside_what_was_sent_before_in_order_of_arrival(ledger):
     half = Window(NOON, NOON + HOUR / 2)
-    first = RawPartition("first", "crowd", half, Path("first.parquet"), 5, "x")
-    second = RawPartition("a second", "crowd", Window(NOON, NOON + 2 * HOUR), Path("second.parquet"), 6)
-    again = RawPartition("third", "crowd", half, Path("third.parquet"), 7)
+    first = RawPartition("first", "crowd", half, "first.parquet", 5, "x")
+    second = RawPartition("a second", "crowd", Window(NOON, NOON + 2 * HOUR), "second.parquet", 6)
+    again = RawPartition("third", "crowd", half, "third.parquet", 7)
     ledger.record_sent([(first, [WINDOW]), (second, [WINDOW, NEXT])])
     ledger.record_sent([(again, [WINDOW]), (first, [WINDOW])])
     assert ledger.sent("crowd", WINDOW) == [first, second, again]
@@ -291,9 +291,9 @@ def test_the_feed_tells_new_claims_and_every_revision_in_order(ledger):
 
 
 def test_a_raw_file_that_was_swept_is_told_from_one_that_is_kept_until_it_is_recorded_again(ledger):
-    collected = RawPartition("one", "crowd", WINDOW, Path("one.parquet"), 5, "s")
-    later = RawPartition("two", "crowd", NEXT, Path("two.parquet"), 6)
-    sent = RawPartition("sent: x", "crowd", Window(NOON, NOON + HOUR / 2), Path("sent.parquet"), 7)
+    collected = RawPartition("one", "crowd", WINDOW, "one.parquet", 5, "s")
+    later = RawPartition("two", "crowd", NEXT, "two.parquet", 6)
+    sent = RawPartition("sent: x", "crowd", Window(NOON, NOON + HOUR / 2), "sent.parquet", 7)
     ledger.record_raw(later)
     ledger.record_raw(collected)
     ledger.record_sent([(sent, [WINDOW])])
@@ -322,7 +322,7 @@ def test_the_claims_of_a_range_are_those_that_touch_its_windows_each_once(ledger
 
 def test_superseded_revisions_can_be_forgotten_and_the_latest_cannot(ledger):
     old, middle, latest = (
-        BuiltRevision(Revision("crowd", WINDOW, number, str(number)), Path(f"r{number}"), NOON + number * HOUR)
+        BuiltRevision(Revision("crowd", WINDOW, number, str(number)), f"r{number}", NOON + number * HOUR)
         for number in (1, 2, 3)
     )
     for one in (old, middle, latest, built(NEXT, 1, [])):
@@ -394,7 +394,7 @@ def test_how_late_data_come_is_counted_once_an_ingestion_by_the_hour_of_arrival(
 
 def test_a_claim_that_replaces_others_leaves_nothing_of_them(ledger):
     old = arrived(ledger, "old", NOON + HOUR, rows=4)
-    sent = RawPartition("sent", "crowd", WINDOW, Path("sent.parquet"), 5)
+    sent = RawPartition("sent", "crowd", WINDOW, "sent.parquet", 5)
     ledger.record_sent([(sent, [WINDOW])])
     also_old = arrived(ledger, "sent", NOON + HOUR)
     ledger.record_revision(built(WINDOW, 1, [old, also_old]), [old, also_old])

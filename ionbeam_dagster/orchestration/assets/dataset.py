@@ -79,9 +79,11 @@ def _dataset(
             built = build(ionbeam.platform, dataset.name, window, ionbeam.platform.now(), insist, force)
             if built.revision is None:
                 raise PipelineError(f"{dataset.name} {window}: {describe(built.decision)[1]}")
-            results = checks.of_dataset(built.revision, ionbeam.platform.ledger.claims(dataset.name, window))
+            claims = ionbeam.platform.ledger.claims(dataset.name, window)
             keys = [observations_key(source) for source in dataset.sources]
-            return Done(metadata.of_dataset(built, keys, perf_counter() - begun), results)
+            with ionbeam.platform.files.fetched(built.revision.path) as path:
+                results = checks.of_dataset(built.revision, path, claims)
+                return Done(metadata.of_dataset(built, path, keys, perf_counter() - begun), results)
 
         yield from window_by_window(context, ionbeam, dataset.span, work)
 

@@ -10,13 +10,14 @@ from time import perf_counter
 
 import dagster as dg
 
-from ionbeam_dagster.exporters.pygeoapi.configuration import Extent, Served, openapi_path, update
+from ionbeam_dagster.exporters.pygeoapi.configuration import ConfigurationError, Extent, Served, openapi_path, update
 from ionbeam_dagster.exporters.pygeoapi.query import stamp
 from ionbeam_dagster.orchestration import automation, metadata
 from ionbeam_dagster.orchestration.assets.exports import export_key
 from ionbeam_dagster.orchestration.automation import Ionbeam
 from ionbeam_dagster.orchestration.resources import PlatformResource
 from ionbeam_dagster.pipeline import Platform
+from ionbeam_dagster.stores.files import is_address
 
 FORMAT = "pygeoapi"
 
@@ -79,7 +80,12 @@ def update_configuration(platform: Platform) -> tuple[Path, dict[str, Extent]]:
     service = config.sections.projections.pygeoapi_service
     state = config.sections.state_path / FORMAT
     path = service.config_path or state / "config.yml"
-    folder = service.output_path / FORMAT
+    if is_address(service.output_path):
+        raise ConfigurationError(
+            f"projections.pygeoapi_service.output_path is {service.output_path}, but PyGeoAPI serves files of a local "
+            "folder only; name a folder there"
+        )
+    folder = Path(service.output_path) / FORMAT
     served = []
     for name, dataset in config.datasets.items():
         if FORMAT in dataset.exports:

@@ -82,7 +82,8 @@ def _raw(
         def work(window: Window) -> Done:
             begun = perf_counter()
             collected = collect(ionbeam.platform, source.name, window, ionbeam.platform.now(), use_cache)
-            return Done(metadata.of_raw(collected, perf_counter() - begun))
+            with ionbeam.platform.files.parquet(collected.path) as file:
+                return Done(metadata.of_raw(collected, file.schema_arrow, perf_counter() - begun))
 
         yield from window_by_window(context, ionbeam, source.window_size, work, TRIES if by_itself else 1)
 

@@ -46,7 +46,7 @@ class Files(Source):
     def __init__(self, name: str, config: FilesConfig) -> None:
         super().__init__(name, config)
         self._config = config
-        self._index = FileIndex(config, config.data_path / f"{name}.files.json")
+        self._index = FileIndex(config, config.cache_path / f"{name}.files.json")
 
     @property
     def metadata(self) -> IngestionMetadata:

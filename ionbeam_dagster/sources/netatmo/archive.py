@@ -101,7 +101,7 @@ class NetatmoArchive(Source):
 
     @property
     def _refused_folder(self) -> Path:
-        return self._config.data_path / f"{self.name}.refused"
+        return self._config.cache_path / f"{self.name}.refused"
 
     def _all(self) -> list[Path]:
         given = Path(self._config.path)

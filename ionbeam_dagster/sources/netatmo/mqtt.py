@@ -79,7 +79,7 @@ class NetatmoMqtt(Source):
 
     @cached_property
     def journal(self) -> Journal:
-        return Journal(self._config.data_path / f"{self.name}.journal")
+        return Journal(self._config.cache_path / f"{self.name}.journal")
 
     @property
     def metadata(self) -> IngestionMetadata:

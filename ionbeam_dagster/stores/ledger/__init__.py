@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Protocol
 
 from ionbeam_client.models import IngestionMetadata
@@ -26,13 +25,14 @@ class LedgerError(StoreError):
 class RawPartition:
     """One raw file: what `source` gave for `window`. `ingestion` is derived from its content and range.
 
+    `path`, as in the other records, is the file's location (stores/files.py).
     `swept` is when retention removed the file: it is missed by nobody, unlike one that was lost.
     """
 
     ingestion: str
     source: str
     window: Window
-    path: Path
+    path: str
     rows: int
     signature: str = ""
     swept: datetime | None = None
@@ -43,7 +43,7 @@ class BuiltRevision:
     """A revision with its file and what is worth telling about it (`facts`: rows, stations, coverage, ...)."""
 
     revision: Revision
-    path: Path
+    path: str
     built_at: datetime
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -56,7 +56,7 @@ class ExportRecord:
     window: Window
     format: str
     number: int
-    path: Path | None
+    path: str | None
     facts: dict[str, Any] = field(default_factory=dict)
 
 

@@ -43,7 +43,6 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from itertools import islice
-from pathlib import Path
 from threading import RLock
 from typing import Any
 from urllib.parse import urlsplit
@@ -450,7 +449,7 @@ class RedisLedger:
         return int(self._run(_ARRIVAL, ingestion))
 
     def record_raw(self, raw: RawPartition) -> None:
-        record = (raw.ingestion, str(raw.path), raw.rows, raw.signature)
+        record = (raw.ingestion, raw.path, raw.rows, raw.signature)
         self._run(_RECORD_RAW, raw.source, _range(raw.window), *record)
 
     def raw(self, source: str, window: Window) -> RawPartition | None:
@@ -460,7 +459,7 @@ class RedisLedger:
     def record_sent(self, raws: Sequence[tuple[RawPartition, Sequence[Window]]]) -> None:
         for raw, touched in raws:
             record = json.dumps(
-                [raw.ingestion, raw.source, _range(raw.window), str(raw.path), raw.rows, raw.signature]
+                [raw.ingestion, raw.source, _range(raw.window), raw.path, raw.rows, raw.signature]
             )  # fmt: skip
             self._run(_RECORD_SENT, raw.ingestion, record, raw.source, *(_range(window) for window in touched))
 
@@ -534,7 +533,7 @@ class RedisLedger:
 
     def record_revision(self, built: BuiltRevision, made_of: Sequence[Claim]) -> None:
         revision = built.revision
-        record = json.dumps([revision.inputs, str(built.path), _micros(built.built_at), built.facts])
+        record = json.dumps([revision.inputs, built.path, _micros(built.built_at), built.facts])
         place = (revision.dataset, _range(revision.window), revision.number)
         self._run(_RECORD_REVISION, *place, record, int(revision.intact), *{claim.id for claim in made_of})
 
@@ -575,7 +574,7 @@ class RedisLedger:
         self._run(_POSTPONE, dataset, _range(window), later, *{claim.id for claim in seen})
 
     def record_export(self, export: ExportRecord) -> None:
-        path = str(export.path) if export.path else ""
+        path = export.path or ""
         record = ("number", export.number, "path", path, "facts", json.dumps(export.facts))
         self._run(_CALL, "HSET", _export_key(export.dataset, export.window, export.format), *record)
 
@@ -584,7 +583,7 @@ class RedisLedger:
         number, path, facts = self._run(_CALL, "HMGET", key, "number", "path", "facts")
         if not number:
             return None
-        return ExportRecord(dataset, window, format, int(number), Path(path) if path else None, json.loads(facts))
+        return ExportRecord(dataset, window, format, int(number), path or None, json.loads(facts))
 
     def changes(self, after: int, limit: int) -> list[Change]:
         return [_change(*entry) for entry in self._run(_CHANGES, after, limit)]
@@ -700,7 +699,7 @@ def _raw(
     source: str, window: str, ingestion: str, path: str, rows: str, signature: str, swept: str = ""
 ) -> RawPartition:
     removed = _moment(int(swept)) if swept else None
-    return RawPartition(ingestion, source, _window(window), Path(path), int(rows), signature, removed)
+    return RawPartition(ingestion, source, _window(window), path, int(rows), signature, removed)
 
 
 def _sent(record: str, swept: str = "") -> RawPartition:
@@ -721,4 +720,4 @@ def _change(told: str, kind: str, place: str, record: str, intact: str) -> Chang
 def _built(dataset: str, window: str, number: str, record: str, intact: str) -> BuiltRevision:
     inputs, path, built_at, facts = json.loads(record)
     revision = Revision(dataset, _window(window), int(number), inputs, intact == "1")
-    return BuiltRevision(revision, Path(path), _moment(built_at), facts)
+    return BuiltRevision(revision, path, _moment(built_at), facts)

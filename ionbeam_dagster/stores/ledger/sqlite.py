@@ -145,7 +145,7 @@ class SqliteLedger:
             db.execute(_ARRIVAL, (raw.ingestion,))
             db.execute(
                 "INSERT OR REPLACE INTO raw VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (raw.source, *_range(raw.window), raw.ingestion, str(raw.path), raw.rows, raw.signature),
+                (raw.source, *_range(raw.window), raw.ingestion, raw.path, raw.rows, raw.signature),
             )
             db.execute("DELETE FROM swept WHERE ingestion = ?", (raw.ingestion,))
 
@@ -161,7 +161,7 @@ class SqliteLedger:
             db.executemany(_ARRIVAL, [(raw.ingestion,) for raw, _ in raws])
             db.executemany(
                 "INSERT OR REPLACE INTO sent VALUES (?, ?, ?, ?, ?, ?, ?)",
-                [(r.ingestion, r.source, *_range(r.window), str(r.path), r.rows, r.signature) for r, _ in raws],
+                [(r.ingestion, r.source, *_range(r.window), r.path, r.rows, r.signature) for r, _ in raws],
             )
             db.executemany(
                 "INSERT OR IGNORE INTO sent_into VALUES (?, ?, ?, ?)",
@@ -316,7 +316,7 @@ class SqliteLedger:
         with self._writing() as db:
             db.execute(
                 "INSERT OR REPLACE INTO revisions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (*place, revision.number, revision.inputs, revision.intact, str(built.path), _micros(built.built_at),
+                (*place, revision.number, revision.inputs, revision.intact, built.path, _micros(built.built_at),
                  json.dumps(built.facts)),
             )  # fmt: skip
             db.execute(
@@ -403,7 +403,7 @@ class SqliteLedger:
             db.execute(
                 "INSERT OR REPLACE INTO exports VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (export.dataset, *_range(export.window), export.format, export.number,
-                 str(export.path) if export.path else None, json.dumps(export.facts)),
+                 export.path, json.dumps(export.facts)),
             )  # fmt: skip
 
     def export(self, dataset: str, window: Window, format: str) -> ExportRecord | None:
@@ -414,7 +414,7 @@ class SqliteLedger:
             ).fetchone()
         if not row:
             return None
-        return ExportRecord(dataset, window, format, row[0], Path(row[1]) if row[1] else None, json.loads(row[2]))
+        return ExportRecord(dataset, window, format, row[0], row[1], json.loads(row[2]))
 
     def changes(self, after: int, limit: int) -> list[Change]:
         changed = []
@@ -569,7 +569,7 @@ def _window(start: int, end: int) -> Window:
 
 def _raw(row: tuple[Any, ...]) -> RawPartition:
     swept = _moment(row[7]) if row[7] is not None else None
-    return RawPartition(row[0], row[1], _window(row[2], row[3]), Path(row[4]), row[5], row[6], swept)
+    return RawPartition(row[0], row[1], _window(row[2], row[3]), row[4], row[5], row[6], swept)
 
 
 def _claim(row: tuple[Any, ...]) -> Claim:
@@ -580,4 +580,4 @@ def _claim(row: tuple[Any, ...]) -> Claim:
 
 def _built(row: tuple[Any, ...]) -> BuiltRevision:
     revision = Revision(row[0], _window(row[1], row[2]), row[3], row[4], bool(row[5]))
-    return BuiltRevision(revision, Path(row[6]), _moment(row[7]), json.loads(row[8]))
+    return BuiltRevision(revision, row[6], _moment(row[7]), json.loads(row[8]))

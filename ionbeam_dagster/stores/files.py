@@ -1,0 +1,306 @@
+"""Files in a local folder or in S3, each named by its location.
+
+A location is text: a path (``data/x.parquet``) or an address (``s3://bucket/prefix/x.parquet``, in which nothing is
+escaped). It is the same in the YAML, in the ledger and in the UI, and says by itself where the file is.
+
+Belongs here: making a file visible whole or not at all, reading, finding and removing it, in either place. Does not
+belong here: what the files hold, or what is kept local in any case (segments, the ledger, quarantine).
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from shutil import rmtree
+from tempfile import TemporaryDirectory
+from typing import IO, Annotated
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, SecretStr
+
+from ionbeam_dagster.stores import StoreError
+from ionbeam_dagster.stores.publish import published, remove
+
+_SCHEME = "s3://"
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_PATIENCE = 30  # seconds that S3 may be silent before a request is made again
+_ATTEMPTS = 3
+_WHY = {
+    "NETWORK_CONNECTION": "S3 at {server} does not answer; start it, or correct s3.endpoint",
+    "NO_SUCH_BUCKET": "S3 at {server} has no such bucket; create it, or correct the path",
+    "ACCESS_DENIED": "S3 at {server} refuses it; give the key permission on the bucket, or correct s3.access_key",
+    "SIGNATURE_DOES_NOT_MATCH": "S3 at {server} refuses the credentials; correct s3.secret_key",
+    "INVALID_ACCESS_KEY_ID": "S3 at {server} does not know s3.access_key; correct it",
+    "UserNotFound": "S3 at {server} does not know s3.access_key; correct it",
+}
+
+
+class FilesError(StoreError):
+    """S3 cannot be used; the message names the file, the reason and what to do."""
+
+
+def is_address(location: str) -> bool:
+    """Whether a location lies in S3."""
+    return location.startswith(_SCHEME)
+
+
+def checked_location(given: str | os.PathLike[str]) -> str:
+    """`given` as a location; raises ValueError for an address that names no bucket, or no clean prefix in it."""
+    text = os.fspath(given)
+    if "://" not in text:
+        return str(Path(text))
+    bucket, *keys = text.removeprefix(_SCHEME).rstrip("/").split("/")
+    strange = any(key in ("", ".", "..") or not key.isprintable() for key in keys)
+    if not is_address(text) or not _BUCKET.fullmatch(bucket) or strange:
+        raise ValueError(f"{text!r} is no place for files; right would be a folder, or s3://bucket/prefix")
+    return text.rstrip("/")
+
+
+Location = Annotated[str, BeforeValidator(checked_location)]
+"""A location in the YAML."""
+
+
+def within(root: str, *names: str) -> str:
+    """The location of `names` below a folder or prefix."""
+    return "/".join([root, *names]) if is_address(root) else str(Path(root, *names))
+
+
+def folder_of(location: str) -> str:
+    """The folder or prefix that a file lies in."""
+    return location.rpartition("/")[0] if is_address(location) else str(Path(location).parent)
+
+
+def name_of(location: str) -> str:
+    """The last part of a location."""
+    return location.rpartition("/")[2]
+
+
+def uri_of(location: str) -> str:
+    """A location as a URI that is good in any working directory."""
+    return location if is_address(location) else Path(location).absolute().as_uri()
+
+
+def _web_address(given: str) -> str:
+    parts = urlsplit(given)
+    if parts.scheme not in ("http", "https") or not parts.netloc or parts.path.strip("/"):
+        raise ValueError(f"{given!r} is no address of a server; right would be, for example, http://127.0.0.1:9000")
+    return given.rstrip("/")
+
+
+class S3Settings(BaseModel):
+    """Where S3 is, and who asks. What is not given comes from the environment (AWS_ACCESS_KEY_ID, ...), as usual."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    endpoint: Annotated[str, AfterValidator(_web_address)] | None = None
+    region: str | None = None
+    access_key: SecretStr | None = None
+    secret_key: SecretStr | None = None
+
+    @property
+    def server(self) -> str:
+        return self.endpoint or os.environ.get("AWS_ENDPOINT_URL") or "AWS"
+
+    def connected(self) -> fs.S3FileSystem:
+        """Nothing is sent before the first file is asked for."""
+        scheme, _, address = (self.endpoint or "https://").partition("://")
+        return fs.S3FileSystem(
+            access_key=self.access_key.get_secret_value() if self.access_key else None,
+            secret_key=self.secret_key.get_secret_value() if self.secret_key else None,
+            region=self.region or ("us-east-1" if self.endpoint else None),
+            scheme=scheme,
+            endpoint_override=address or None,
+            allow_delayed_open=True,  # a file of one part is one request
+            request_timeout=_PATIENCE,
+            connect_timeout=5,
+            retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is known of a file without reading it: its size in bytes, and when it was published."""
+
+    size: int
+    modified: datetime
+
+
+class Files:
+    """The files of the platform, wherever their locations say. `scratch` is a local folder for drafts and copies.
+
+    Making one connects to nothing. Methods raise FileNotFoundError for a file that is not there, OSError when the local
+    disk refuses, and FilesError when S3 does.
+    """
+
+    def __init__(self, scratch: Path, s3: S3Settings | None = None) -> None:
+        self._scratch = _Scratch(scratch)
+        self._settings = s3 or S3Settings()
+        self._local = fs.LocalFileSystem(use_mmap=False)
+
+    @contextmanager
+    def published(self, location: str) -> Iterator[Path]:
+        """Give a local path to write to; when the block ends well, its file is durable and takes `location`'s place.
+
+        Readers see what was there before, or the whole new file. When the block raises, or nothing was written,
+        `location` is left as it was.
+        """
+        if not is_address(location):
+            with published(Path(location)) as draft:
+                yield draft
+            return
+        with self._scratch.folder() as folder:
+            draft = folder / name_of(location)
+            yield draft
+            if draft.exists():
+                self._copy(str(draft), location)
+
+    def _copy(self, source: str, target: str) -> None:
+        """One call that no signal interrupts: an output stream that Python leaves early would publish a half file."""
+        (from_system, from_path), (to_system, to_path) = self._place(source), self._place(target)
+        with self._told(target if is_address(target) else source):
+            fs.copy_files(from_path, to_path, source_filesystem=from_system, destination_filesystem=to_system)
+
+    @contextmanager
+    def opened(self, location: str) -> Iterator[pa.NativeFile]:
+        """The file, to be read in any order; of one in S3 only what is asked for is fetched."""
+        system, path = self._place(location)
+        with self._told(location), system.open_input_file(path) as file:
+            yield file
+
+    @contextmanager
+    def parquet(self, location: str) -> Iterator[pq.ParquetFile]:
+        """A Parquet file to be read in row groups; raises pyarrow.ArrowInvalid when it is damaged."""
+        # Buffering ahead keeps what was read until the file is closed: memory would grow with the file.
+        with self.opened(location) as source, pq.ParquetFile(source, pre_buffer=False) as file:
+            yield file
+
+    @contextmanager
+    def fetched(self, location: str) -> Iterator[Path]:
+        """A local path of the file, for tools that need one: the file itself, or a copy while the block lasts."""
+        if not is_address(location):
+            yield Path(location)
+            return
+        with self._scratch.folder() as folder:
+            copy = folder / name_of(location)
+            self._copy(location, str(copy))
+            yield copy
+
+    def found(self, location: str) -> Found | None:
+        """The file's size and time, or None when there is no such file."""
+        system, path = self._place(location)
+        with self._told(location):
+            info = system.get_file_info(path)
+        if info.type != fs.FileType.File:
+            return None
+        return Found(info.size, info.mtime.astimezone(UTC))
+
+    def exists(self, location: str) -> bool:
+        return self.found(location) is not None
+
+    def size(self, location: str) -> int:
+        """The bytes of a file, 0 where there is none."""
+        found = self.found(location)
+        return found.size if found else 0
+
+    def written_at(self, location: str) -> datetime:
+        """When a file was published; raises FileNotFoundError when it is not there."""
+        found = self.found(location)
+        if found is None:
+            raise FileNotFoundError(errno.ENOENT, "there is no such file", location)
+        return found.modified
+
+    def delete(self, location: str) -> None:
+        """Remove a file for good; one that is not there is no error."""
+        if not is_address(location):
+            remove(Path(location))
+            return
+        system, path = self._place(location)
+        try:
+            with self._told(location):
+                system.delete_file(path)
+        except FileNotFoundError:
+            return
+
+    def under(self, root: str) -> list[str]:
+        """The locations of all files below a folder or prefix, in order, without drafts; none when it is absent."""
+        system, path = self._place(root)
+        with self._told(root):
+            infos = system.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
+        files = (info for info in infos if info.type == fs.FileType.File and not info.base_name.startswith("."))
+        return sorted(f"{_SCHEME}{info.path}" if is_address(root) else str(Path(info.path)) for info in files)
+
+    def _place(self, location: str) -> tuple[fs.FileSystem, str]:
+        if is_address(location):
+            return self._s3, location.removeprefix(_SCHEME)
+        return self._local, location
+
+    @cached_property
+    def _s3(self) -> fs.S3FileSystem:
+        return self._settings.connected()
+
+    @contextmanager
+    def _told(self, location: str) -> Iterator[None]:
+        """Say what S3's errors mean, and of which file."""
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise FileNotFoundError(errno.ENOENT, "there is no such file", location) from error
+        except OSError as error:
+            if "AWS Error" not in str(error):
+                raise
+            why = next((told for code, told in _WHY.items() if code in str(error)), "S3 at {server} cannot do it")
+            said = str(error).partition("AWS Error ")[2]
+            raise FilesError(f"{location}: {why.format(server=self._settings.server)} ({said})") from error
+
+
+class _Scratch:
+    """Temporary folders of one process, in a folder that many share; what killed processes left there is removed."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._own: IO[str] | None = None
+        self._process = 0
+
+    @contextmanager
+    def folder(self) -> Iterator[Path]:
+        with TemporaryDirectory(dir=self._home()) as folder:
+            yield Path(folder)
+
+    def _home(self) -> Path:
+        if self._own is None or self._process != os.getpid():  # a fork has its parent's lock, not its folder
+            self._own, self._process = self._claimed(), os.getpid()
+        return Path(self._own.name).parent
+
+    def _claimed(self) -> IO[str]:
+        """The lock of a new folder; the system gives it back when the process ends, however it does."""
+        self._root.mkdir(parents=True, exist_ok=True)
+        with (self._root / ".lock").open("w") as all_of_them:
+            fcntl.flock(all_of_them, fcntl.LOCK_EX)
+            for left in self._root.glob("*/.lock"):
+                _remove_if_left(left)
+            home = self._root / uuid4().hex
+            home.mkdir()
+            lock = (home / ".lock").open("w")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            return lock
+
+
+def _remove_if_left(lock: Path) -> None:
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        rmtree(lock.parent)
