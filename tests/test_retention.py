@@ -81,7 +81,7 @@ def test_raw_that_a_rebuild_would_need_stays(platform_of):
         segment.unlink()
     assert sweep(platform, LATER).gone == (), "the raw partitions are all that is left of the observations"
     assert finish(platform, FIRST, force=True).facts["rows"] == 60, "they are ingested again"
-    platform.export_path("ioncannon", "odb", FIRST).unlink()
+    platform.files.delete(platform.export_path("ioncannon", "odb", FIRST))
     assert sweep(platform, LATER).gone == (), "an export was lost"
     finish(platform, FIRST)
     assert len(sweep(platform, LATER).gone) == 4
@@ -95,8 +95,8 @@ def test_superseded_revisions_go_after_their_time_and_who_reads_them_reads_on(pl
     assert sweep(platform, LATER + 6 * DAY).gone == ()
     with pq.ParquetFile(first.path) as reader:
         (gone,) = sweep(platform, LATER + 7 * DAY).gone
-        assert not first.path.exists() and reader.read().num_rows == 60
-    assert gone.what == str(first.path) and second.path.exists()
+        assert not platform.files.exists(first.path) and reader.read().num_rows == 60
+    assert gone.what == first.path and platform.files.exists(second.path)
     assert finish(platform, FIRST, force=True).revision.number == 3
     assert sweep(platform, LATER).failed == ()
 
@@ -125,7 +125,7 @@ def test_a_sealed_window_loses_what_it_was_made_of_but_not_what_came_too_late(pl
     assert files("data-raw") == set()
     with pytest.raises(PipelineError, match=r"swept by retention on .*; materialise ioncannon/raw for 20260621T060000"):
         build(platform, "ioncannon", FIRST, LATER, force=True)
-    assert platform.ledger.latest_revision("ioncannon", FIRST).path.exists()
+    assert platform.files.exists(platform.ledger.latest_revision("ioncannon", FIRST).path)
     take_in(platform, *quarters(FIRST))
     assert build(platform, "ioncannon", FIRST, LATER, force=True).revision.facts["rows"] == 60
 
@@ -135,7 +135,8 @@ def test_the_dagster_asset_tells_what_it_swept_and_in_a_dry_run_what_it_would(pl
     take_in(platform, *quarters(FIRST))
     first = finish(platform, FIRST)
     finish(platform, FIRST, force=True)
-    draft = first.path.with_name(f".{first.path.name}.0123abcd")
+    built = Path(first.path)
+    draft = built.with_name(f".{built.name}.0123abcd")
     draft.write_bytes(b"cut short")
     job = platform_definitions(WatchedPlatform(platform)).resolve_job_def("sweep")
     with dg.DagsterInstance.ephemeral() as instance:
@@ -143,7 +144,7 @@ def test_the_dagster_asset_tells_what_it_swept_and_in_a_dry_run_what_it_would(pl
             config = {"ops": {"retention": {"config": {"dry_run": dry_run}}}}
             platform.now = lambda: datetime.now(UTC) + 2 * DAY
             assert job.execute_in_process(run_config=config, instance=instance).success
-            assert first.path.exists() is draft.exists() is dry_run
+            assert built.exists() is draft.exists() is dry_run
         records = instance.fetch_materializations(dg.AssetKey("retention"), limit=2).records
     told = [record.asset_materialization.metadata for record in records]
     assert [one["dry run"].value for one in told] == [False, True]

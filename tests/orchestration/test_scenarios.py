@@ -241,7 +241,8 @@ class Real:
             case "send" | "hush":
                 self._send(dataset, source, event)
             case "lose":
-                self.platform.ledger.latest_revision(dataset, window_of(event.start, span)).path.unlink()
+                latest = self.platform.ledger.latest_revision(dataset, window_of(event.start, span))
+                self.platform.files.delete(latest.path)
             case "by hand":
                 self.materialise([dataset], window_of(event.start, span).key)
             case "seal":
@@ -353,10 +354,11 @@ def test_dagster_asks_for_the_windows_that_are_to_be_built_and_for_no_others(pla
             for window, build in builds.items():
                 told.built(window, build)
         real.perform(requested)
+        files = real.platform.files
         for name, told in scenarios.items():
             for window, revision in told.revisions.items():
                 latest = real.platform.ledger.latest_revision(name, window)
-                if latest is None or latest.revision.number != revision.number or not latest.path.exists():
+                if latest is None or latest.revision.number != revision.number or not files.exists(latest.path):
                     wrong.append(f"{told.scenario.name}, {now} {window}: revision {revision.number}, not {latest}")
     assert not wrong, "\n".join(wrong[:10])
 

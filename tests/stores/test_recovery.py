@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -113,7 +114,7 @@ def test_what_was_known_is_known_again(again, caplog):
     assert [raw.ingestion for raw in again().ledger.sent("sent", HOURS[0])] == ["one", "two"]
 
     lose(platform)  # while it is used, and this time a raw file is gone, too
-    swept.unlink()
+    platform.files.delete(swept)
     assert known(platform) == before
     assert platform.ledger.changes(feed[-1], 100)[0].number > feed[-1]
     assert build(platform, "sent", HOURS[0], LATER).revision.facts["rows"] == 2, "what waited was ingested"
@@ -125,7 +126,7 @@ def test_files_that_cannot_be_read_are_named_and_hold_up_nothing(again):
     windows = [Window(MORNING + timedelta(minutes=20 * n), MORNING + timedelta(minutes=20 * n + 20)) for n in range(3)]
     for window in windows:
         collect(platform, "ioncannon", window, LATER)
-    damaged = platform.raws("ioncannon").files("ioncannon")[1]
+    damaged = Path(platform.raws("ioncannon").files("ioncannon")[1])
     damaged.write_bytes(b"no Parquet")
     damaged.with_name("ioncannon_by_hand.parquet").write_bytes(b"neither")
     lose(platform)
