@@ -112,7 +112,7 @@ class Acronet(Source):
             credentials=Bearer(self._login, self._refresh, [one for one in secrets if one])
             if config.username
             else None,
-            cache=config.data_path / f"{name}.cache" if config.use_cache else None,
+            cache=config.cache_path / f"{name}.cache" if config.use_cache else None,
         )
         self._notes: list[str] = []
 

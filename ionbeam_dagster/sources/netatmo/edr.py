@@ -174,7 +174,7 @@ class NetatmoEdr(Source):
             retries=config.max_retries,
             concurrency=config.concurrency,
             credentials=Basic(config.username, password) if config.username else None,
-            cache=config.data_path / f"{name}.cache" if config.use_cache else None,
+            cache=config.cache_path / f"{name}.cache" if config.use_cache else None,
         )
         self._notes: list[str] = []
         self._narrowed = True
