@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from ionbeam_dagster.cli import config, export, ledger, processes, run, source, windows
+from ionbeam_dagster.cli import config, conformance, export, ledger, processes, run, source, windows
 from ionbeam_dagster.config import CONFIG_VARIABLE
 
 app = typer.Typer(
@@ -24,7 +24,7 @@ app = typer.Typer(
 )
 for command in (
     run.run, windows.status, windows.gaps, windows.rebuild, windows.reingest, windows.seal, windows.unseal,
-    windows.sweep, processes.dev, processes.bridge, processes.mqtt, processes.serve,
+    windows.sweep, processes.dev, processes.bridge, processes.mqtt, processes.serve, conformance.conformance,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(config.app, name="config")

@@ -69,7 +69,6 @@ def collection_document(
         "output_formats": ["CoverageJSON", "GeoJSON", "CSV"],
         "parameter_names": {id: _parameter(parameter) for id, parameter in parameters.items()},
         "distanceunits": LENGTHS,
-        "itemType": "feature",
     }
 
 

@@ -27,6 +27,7 @@ import numpy as np
 from ionbeam_dagster.exporters.pygeoapi import answers, documents
 from ionbeam_dagster.exporters.pygeoapi.asked import QUERIES, BadRequest, asked
 from ionbeam_dagster.exporters.pygeoapi.configuration import DEFAULT_URL, openapi_path
+from ionbeam_dagster.exporters.pygeoapi.parameters import Parameter
 from ionbeam_dagster.exporters.pygeoapi.query import LOCATION, NAMES, Bounds, Query, run
 from ionbeam_dagster.exporters.pygeoapi.service import Reply, Service, refusal
 
@@ -89,6 +90,7 @@ def application(config_path: Path, url: str | None = None) -> Any:
 
     `url` is the address to write into links where the configuration still has the one that it was made with.
     """
+    logging.getLogger("pygeoapi").setLevel(logging.ERROR)
     os.environ |= {"PYGEOAPI_CONFIG": str(config_path), "PYGEOAPI_OPENAPI": str(openapi_path(config_path))}
     import flask
     from pygeoapi import flask_app
@@ -207,7 +209,11 @@ def _collections(service: Service, request: Any) -> Reply | None:
     others = [name for name in others if name not in service.collections]
     told = [service.about(name) for name in service.collections]
     for name in others:
-        _, status, body = describe_collections(api, APIRequest.from_flask(request, api.locales), name)
+        try:
+            _, status, body = describe_collections(api, APIRequest.from_flask(request, api.locales), name)
+        except Exception as error:  # of its own provider: it does not take the others with it
+            LOG.error("collection %s cannot be told of: %s", name, error)
+            continue
         told += [json.loads(body)] if status == 200 else []
     links = [
         {"href": f"{service.base}/collections", "rel": "self", "type": "application/json", "title": "This document"},
@@ -276,6 +282,16 @@ def _stations(service: Service, given: dict[str, str]) -> Reply:
     document["window"] = [answers.stamp(newest.start), answers.stamp(newest.end)]
     document["stations"] = _newest(found.table, wanted, flag)
     return Reply(200, "application/json", answers.as_json(document), {"Cache-Control": "public, max-age=15"})
+
+
+def _shown_first(known: dict[str, Parameter], shown: list[str]) -> str:
+    """The air temperature at a screen's height, as it is rather than its extremes, where there is one."""
+
+    def strangeness(id: str) -> tuple[bool, bool, float]:
+        one = known[id]
+        return one.standard_name != "air_temperature", one.method not in ("point", "mean"), abs(one.level - 2)
+
+    return min(shown, key=strangeness, default="")
 
 
 def _newest(table: Any, parameter: str, flag: str | None) -> list[dict[str, Any]]:
