@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from importlib.resources import files
 from importlib.util import find_spec
@@ -19,6 +20,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from ionbeam_client.models import Name, format_duration
+from ionbeam_dagster.domain.quality.limits import Limits, limits_with
 from ionbeam_dagster.domain.windows import Policy, check_span, window_of
 from ionbeam_dagster.exporters.bufr import BufrSettings
 from ionbeam_dagster.exporters.odb import OdbCodes, VariableMapping
@@ -32,6 +34,7 @@ _EXPORTS = ("odb", "bufr", "pygeoapi")
 _DEFAULT_EXPORTS = ("odb", "pygeoapi")
 _OF_THE_DATASET = (
     "aggregation_span", "subject_to_change_window", "lateness", "allow_incomplete", "debounce", "revise_for", "exports",
+    "quality",
 )  # fmt: skip
 """Keys that describe a dataset, and on which its sources must agree."""
 
@@ -227,6 +230,8 @@ class DatasetSettings:
     end: datetime | None
     policy: Policy
     exports: tuple[str, ...]
+    limits: Mapping[str, Limits] = field(default_factory=dict)
+    """Of quality control, by standard name; empty when it is off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -462,6 +467,7 @@ def _datasets(sources: dict[str, SourceSettings]) -> tuple[dict[str, DatasetSett
             end=_latest_end(feeders),
             policy=_policy(feeders),
             exports=_DEFAULT_EXPORTS if (exports := _agreed(feeders, "exports")) is None else exports,
+            limits={} if (quality := _agreed(feeders, "quality")) is False else limits_with(quality or {}),
         )
         faults += _policy_faults(name, datasets[name].policy)
     return datasets, faults
@@ -505,7 +511,7 @@ def _disagreements(dataset: str, feeders: list[SourceSettings]) -> list[str]:
     faults = []
     for key in _OF_THE_DATASET:
         said = {f.name: getattr(f.config, key) for f in feeders if key in f.config.model_fields_set}
-        if len(set(said.values())) > 1:
+        if any(value != next(iter(said.values())) for value in said.values()):
             faults.append(f"dataset {dataset!r}: {', '.join(said)} disagree about {key}; let them say the same")
     return faults
 

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ionbeam_client.models import DatasetMetadata, IngestionMetadata
-from ionbeam_dagster import __version__
+from ionbeam_dagster import __version__, qc
 from ionbeam_dagster.bus.settings import BusSettings, Feed, SourceRange
 from ionbeam_dagster.config import DatasetSettings, IonbeamConfig, SourceSettings
 from ionbeam_dagster.domain.canonical import (
@@ -712,7 +712,7 @@ def _write_revision(
     claims = seen.claims
     _restore(platform, dataset, claims)
     schema = canonical_schema(platform.ledger.metadata_of(claims))
-    batches = platform.series.read(dataset, window, schema, point_key(schema))
+    controlled = qc.controlled(platform.config, platform.series, platform.ledger, dataset, window, schema)
     provenance = {
         "dataset": dataset,
         "window_start": window.start.isoformat(),
@@ -725,9 +725,12 @@ def _write_revision(
         "coverage": round(coverage(window, decision.missing), 6),
         "gaps": [[gap.start.isoformat(), gap.end.isoformat()] for gap in decision.missing],
         "software": f"ionbeam {__version__}",
+        "quality": controlled.provenance,
     }
     with _written_to(platform.datasets.path(dataset, window, decision.number)):
-        written = platform.datasets.write(dataset, window, decision.number, schema, batches, provenance)
+        written = platform.datasets.write(
+            dataset, window, decision.number, controlled.schema, controlled.batches, provenance
+        )
     revision = Revision(dataset, window, decision.number, decision.inputs)
     arrived = platform.ledger.rows_in(dataset, window)
     facts = {
@@ -740,6 +743,7 @@ def _write_revision(
         "complete": not decision.missing,
         "duplicates": None if arrived is None else max(0, arrived - written.rows),
         "ingestions": len(claims),
+        "flags": controlled.counted(),
         "made_of": provenance["ingestions"],
         "software": provenance["software"],
         "why": _why_built(claims, as_found(platform, seen.latest), decision),

@@ -12,6 +12,7 @@ LAYERS = [
     {"definitions", "orchestration"},
     {"retention"},
     {"pipeline", "pictures", "show"},
+    {"qc"},
     {"config"},
     {"sources", "exporters", "bus"},
     {"stores"},

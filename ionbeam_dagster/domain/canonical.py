@@ -22,6 +22,9 @@ from ionbeam_client.models import CanonicalVariable, DataIngestionMap, Ingestion
 TIME = pa.timestamp("us", tz="UTC")
 STATION = "station_id"
 
+HEIGHT_COLUMNS = ("altitude", "station_height", "height")
+"""Metadata columns that may tell a station's height in m; the first that a dataset has counts."""
+
 EARLIEST = datetime(1900, 1, 1, tzinfo=UTC)
 LATEST = datetime(2101, 1, 1, tzinfo=UTC)
 """Times are in [EARLIEST, LATEST): what lies outside is a broken clock or a wrong unit."""

@@ -28,7 +28,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from ionbeam_client.models import CanonicalVariable, format_duration, parse_duration
 from ionbeam_dagster.domain import cf
-from ionbeam_dagster.domain.canonical import STATION, columns_of, variable_of
+from ionbeam_dagster.domain.canonical import HEIGHT_COLUMNS, STATION, columns_of, variable_of
 from ionbeam_dagster.exporters import ExportError, ExportPlan, ExportReport
 from ionbeam_dagster.exporters.bufr_templates import (
     AIR,
@@ -50,7 +50,7 @@ from ionbeam_dagster.exporters.bufr_templates import (
     eccodes,
     expansion,
 )
-from ionbeam_dagster.exporters.stations import HEIGHT_COLUMNS, fitting, numbers_in, position_ids
+from ionbeam_dagster.exporters.stations import fitting, numbers_in, position_ids
 from ionbeam_dagster.stores.publish import published
 
 ROWS_PER_BATCH = 65_536

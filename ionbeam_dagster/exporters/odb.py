@@ -31,7 +31,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from ionbeam_client.models import CanonicalVariable, NamePart, Period, format_duration, parse_duration
 from ionbeam_dagster.domain import cf
-from ionbeam_dagster.domain.canonical import STATION, columns_of, variable_of
+from ionbeam_dagster.domain.canonical import HEIGHT_COLUMNS, STATION, columns_of, variable_of
 from ionbeam_dagster.exporters import ExportError, ExportPlan, ExportReport
 from ionbeam_dagster.exporters.odb_tables import (
     ACTIVE,
@@ -49,7 +49,7 @@ from ionbeam_dagster.exporters.odb_tables import (
     Rule,
     Varno,
 )
-from ionbeam_dagster.exporters.stations import HEIGHT_COLUMNS, fitting, numbers_in, position_ids
+from ionbeam_dagster.exporters.stations import fitting, numbers_in, position_ids
 from ionbeam_dagster.stores.publish import published
 
 ROWS_PER_FRAME = 10_000

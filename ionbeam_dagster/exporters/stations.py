@@ -13,7 +13,6 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-HEIGHT_COLUMNS = ("altitude", "station_height", "height")  # metadata columns that tell a station's height in m
 POSITION_ID_WIDTH = 16
 
 

@@ -12,12 +12,13 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pyarrow as pa
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ionbeam_client.models import IngestionMetadata, Name, format_duration
+from ionbeam_dagster.domain.quality.limits import limits_with
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.stores.files import Location, is_address
 
@@ -31,6 +32,12 @@ def _midnight(given: object) -> object:
 
 def _in_utc(moment: datetime) -> datetime:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def _possible_limits(given: Literal[False] | dict[str, Any]) -> Literal[False] | dict[str, Any]:
+    if given is not False:
+        limits_with(given)
+    return given
 
 
 YamlTime = Annotated[datetime, BeforeValidator(_midnight), AfterValidator(_in_utc)]
@@ -61,6 +68,8 @@ _DURATION = TypeAdapter(timedelta)
 NoLess = Annotated[timedelta, AfterValidator(_no_less_than_nothing)]
 Patience = Annotated[Literal["never", "always"] | NoLess, _or_duration("never", "always")]
 Usual = Annotated[Literal["p95"] | NoLess, _or_duration("p95")]
+Quality = Annotated[Literal[False] | dict[str, Literal[False] | dict[str, Any]], AfterValidator(_possible_limits)]
+"""Off, or by standard name off or the limits that differ from the defaults."""
 
 
 class SourceError(Exception):
@@ -75,7 +84,8 @@ class SourceConfig(BaseModel):
 
     `start` is the first moment that has partitions. `dataset` is the source's name unless it feeds another one.
     `aggregation_span`, `exports` and the policy of its windows describe that dataset: `subject_to_change_window`,
-    `lateness`, `allow_incomplete`, `debounce` and `revise_for` (docs/windows.md says what each of them does).
+    `lateness`, `allow_incomplete`, `debounce` and `revise_for` (docs/windows.md says what each of them does), and
+    `quality`, the limits of its quality control where they differ from the defaults (docs/quality.md).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -94,6 +104,7 @@ class SourceConfig(BaseModel):
     revise_for: NoLess | None = None
     version: int | None = Field(default=None, ge=1, description="of the columns; raise it when they change")
     exports: tuple[str, ...] | None = None
+    quality: Quality | None = None
     use_cache: bool = Field(default=False, description="use what an earlier run downloaded, where a source keeps it")
 
     @property

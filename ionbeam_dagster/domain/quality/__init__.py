@@ -1,0 +1,81 @@
+"""Quality control: what was tested of every value, and what came of it.
+
+Belongs here: the flags, the tests and their bits, and how verdicts make one flag. The tests themselves are plain
+functions of arrays: a value by itself and in its series (series.py), against its neighbours (neighbours.py); their
+limits are in limits.py, and chain.py runs them over a dataset window. Does not belong here: where flags are stored.
+
+A value that fails a test stays where it is: forecasters decide what to do without.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, IntFlag, auto
+
+import numpy as np
+import numpy.typing as npt
+
+Masks = npt.NDArray[np.uint32]
+Flags = npt.NDArray[np.uint8]
+
+
+class Flag(IntEnum):
+    """The aggregate flag of a value: QARTOD's (IOC Manuals and Guides 54, volume 3, 2013)."""
+
+    PASS = 1
+    NOT_EVALUATED = 2
+    SUSPECT = 3
+    FAIL = 4
+    MISSING = 9
+
+
+class Test(IntFlag):
+    """The tests, a bit each in ``tests_applied`` and ``tests_failed``. Bits keep their meaning for ever."""
+
+    __test__ = False  # of the weather, not of this code
+
+    GROSS_RANGE = auto()
+    CLIMATOLOGY = auto()
+    STEP = auto()
+    SPIKE = auto()
+    PERSISTENCE = auto()
+    INTERNAL_CONSISTENCY = auto()
+    POSITION = auto()
+    MOVED = auto()
+    INDOOR = auto()
+    RADIATION = auto()
+    ISOLATION = auto()
+    BUDDY = auto()
+    BUDDY_EVENT = auto()
+    SPATIAL_CONSISTENCY = auto()
+
+
+CONDEMNS = Test.GROSS_RANGE
+"""A value that fails one of these is bad whatever the others say."""
+
+TELLS_NOTHING_OF_THE_VALUE = Test.ISOLATION
+"""A value without neighbours is not worse for it: it could not be compared."""
+
+KINDS = (
+    Test.CLIMATOLOGY,
+    Test.STEP | Test.SPIKE | Test.PERSISTENCE,
+    Test.INTERNAL_CONSISTENCY,
+    Test.POSITION | Test.MOVED,
+    Test.BUDDY | Test.BUDDY_EVENT | Test.SPATIAL_CONSISTENCY | Test.INDOOR | Test.RADIATION,
+)
+"""Kinds of evidence: one against a value makes it suspect, two that are independent of each other make it bad."""
+
+
+def flags_of(applied: Masks, failed: Masks, missing: npt.NDArray[np.bool_]) -> Flags:
+    """The aggregate flag of each value from what was applied to it and what it failed."""
+    against = sum(((failed & np.uint32(kind)) != 0).astype(np.uint8) for kind in KINDS)
+    judged = (applied & ~np.uint32(TELLS_NOTHING_OF_THE_VALUE)) != 0
+    flags = np.where(judged, Flag.PASS, Flag.NOT_EVALUATED).astype(np.uint8)
+    flags[against >= 1] = Flag.SUSPECT
+    flags[(against >= 2) | ((failed & np.uint32(CONDEMNS)) != 0)] = Flag.FAIL
+    flags[missing] = Flag.MISSING
+    return flags
+
+
+def names_of(mask: int) -> list[str]:
+    """The names of the tests in a mask, in the order of their bits."""
+    return [test.name.lower() for test in Test if test & mask and test.name]

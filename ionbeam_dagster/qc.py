@@ -1,0 +1,319 @@
+"""Quality control of a dataset window: its rows on their way into the dataset file, with the flags of their values.
+
+Belongs here: which rows are looked at, and the order of the work, which keeps memory flat. Rows come by station and are
+tested in their series so; neighbours are compared slice of time by slice of time. The rows are written to a scratch
+folder once, whole and cut into slices, the slices are judged one by one, and both are brought together again. Does not
+belong here: the tests (domain/quality).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+from hashlib import sha256
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+
+from ionbeam_dagster.config import IonbeamConfig
+from ionbeam_dagster.domain.canonical import canonical_schema, point_key
+from ionbeam_dagster.domain.quality import Flag
+from ionbeam_dagster.domain.quality.chain import (
+    LOOK_BACK,
+    SLICE,
+    Plan,
+    Reports,
+    Verdicts,
+    among_neighbours,
+    in_series,
+    quality_columns,
+)
+from ionbeam_dagster.domain.windows import Claim, Window, hash_of_inputs, windows_between
+from ionbeam_dagster.stores.ledger import Ledger
+from ionbeam_dagster.stores.timeseries import TimeSeriesStore
+
+_MOST_SLICES = 200
+_BLOCK = 50_000
+"""Rows that are tested in series at a time, to the end of the station that the last of them is of."""
+
+_ARRAYS = ("time", "lat", "lon", "height", "station", "indoor", "fixed")
+
+
+@dataclass(frozen=True)
+class Network:
+    """The rows of one dataset for a window (and what is before it), ordered by station and time."""
+
+    plan: Plan
+    key: Sequence[str]
+    batches: Iterable[pa.RecordBatch]
+
+
+@dataclass(frozen=True)
+class Controlled:
+    """The rows of a window with their flags, what the flags depended on beside the rows, and how many there were."""
+
+    schema: pa.Schema
+    batches: Iterable[pa.RecordBatch]
+    provenance: dict[str, Any]
+    counted: Callable[[], dict[str, dict[str, int]]]
+
+
+def controlled(
+    config: IonbeamConfig, series: TimeSeriesStore, ledger: Ledger, dataset: str, window: Window, schema: pa.Schema
+) -> Controlled:
+    """A window's rows on their way from the store through quality control.
+
+    Values are compared with the rows of the hours before, and with those of all other datasets that measure the same,
+    as they are there now: what arrives later changes no flags of what is built. What they were stands in `provenance`.
+    """
+    settings, key = config.datasets[dataset], point_key(schema)
+    plan = Plan.of(schema, settings.limits)
+    if not plan.tested:
+        return Controlled(schema, series.read(dataset, window, schema, key), {}, dict)
+    before = Window(window.start - LOOK_BACK, window.end)
+    own = Network(plan, key, series.read(dataset, before, schema, key))
+    near = {
+        name: found
+        for name in sorted(config.datasets)
+        if name != dataset and (found := _neighbouring(config, series, ledger, name, window, plan))
+    }
+    counts = FlagCounts(plan)
+    batches = counts.of(checked(own, [network for network, _ in near.values()], window, schema))
+    provenance = {
+        "limits": sha256(repr(sorted(settings.limits.items())).encode()).hexdigest(),
+        "before": hash_of_inputs(_claims(ledger, dataset, Window(before.start, window.start), settings.span)),
+        "neighbours": {name: inputs for name, (_, inputs) in near.items()},
+    }
+    return Controlled(plan.schema(schema), batches, provenance, counts.told)
+
+
+def _neighbouring(
+    config: IonbeamConfig, series: TimeSeriesStore, ledger: Ledger, dataset: str, window: Window, plan: Plan
+) -> tuple[Network, str] | None:
+    """Another dataset's rows of a window, if they tell of what `plan` compares, and the hash of its claims."""
+    settings = config.datasets[dataset]
+    claims = _claims(ledger, dataset, window, settings.span)
+    if not claims:
+        return None
+    schema = canonical_schema(ledger.metadata_of(claims))
+    key, other = point_key(schema), Plan.of(schema, settings.limits)
+    if not plan.listens_to(other):
+        return None
+    schema = pa.schema([schema.field(name) for name in schema.names if name in {*key, *other.needed}])
+    return Network(other, key, series.read(dataset, window, schema, key)), hash_of_inputs(claims)
+
+
+def _claims(ledger: Ledger, dataset: str, range: Window, span: timedelta) -> list[Claim]:
+    """The claims that touch the dataset's windows in a range, each once."""
+    windows = windows_between(range.start, range.end, span)
+    return list({claim.id: claim for one in windows for claim in ledger.claims(dataset, one)}.values())
+
+
+def checked(own: Network, others: Sequence[Network], window: Window, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """The rows of `own` within `window`, with their quality columns: those of ``own.plan.schema(schema)``.
+
+    `own` begins `LOOK_BACK` before the window, `others` (neighbours that are listened to) with it.
+    """
+    with TemporaryDirectory(prefix="ionbeam-qc-") as folder, ExitStack() as stack:
+        slices = _Slices(Path(folder), window, own.plan)
+        spool = Path(folder) / "rows.arrow"
+        numbers = _Numbers()
+        with pa.OSFile(str(spool), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
+            for batch in own.batches:
+                writer.write_batch(batch)
+                slices.add(own.plan.reports(batch, numbers.of(batch, own.key)), mine=True)
+        for other in others:
+            numbers.next_dataset()
+            for batch in other.batches:
+                slices.add(_as_seen_by(own.plan, other.plan, other.plan.reports(batch, numbers.of(batch, other.key))))
+        slices.judge()
+        rows = stack.enter_context(pa.ipc.open_stream(stack.enter_context(pa.memory_map(str(spool)))))
+        result = own.plan.schema(schema)
+        for block in _whole_stations(rows, own.key):
+            yield from _judged(block, own, slices, result)
+
+
+def _judged(block: pa.RecordBatch, own: Network, slices: _Slices, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    reports = own.plan.reports(block, _Numbers().of(block, own.key))
+    verdicts = in_series(own.plan, reports)
+    inside = np.flatnonzero(slices.inside(reports))
+    if not inside.size:
+        return
+    kept = reports.taken(inside)
+    among = slices.next(kept)
+    columns: dict[str, pa.Array] = {}
+    rows = block.take(pa.array(inside))
+    for name in rows.schema.names:
+        columns[name] = rows.column(name)
+    for column in own.plan.tested:
+        together = Verdicts(
+            {column: verdicts.applied[column][inside] | among.applied[column]},
+            {column: verdicts.failed[column][inside] | among.failed[column]},
+        )
+        names = [f"{column}__{kind}" for kind in ("flag", "tests_applied", "tests_failed")]
+        columns |= dict(zip(names, quality_columns(kept, together, column), strict=True))
+    yield pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
+
+
+class FlagCounts:
+    """How many values of each variable have which flag, counted as the rows pass."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._counts = {column: np.zeros(max(Flag) + 1, np.int64) for column in plan.tested}
+
+    def of(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            for column, counts in self._counts.items():
+                flags = batch.column(f"{column}__flag").to_numpy()
+                counts += np.bincount(flags, minlength=counts.size)
+            yield batch
+
+    def told(self) -> dict[str, dict[str, int]]:
+        """By variable and flag, in words."""
+        return {
+            column: {flag.name.lower(): int(counts[flag]) for flag in Flag} for column, counts in self._counts.items()
+        }
+
+
+class _Numbers:
+    """A number for each station of rows that come ordered by station."""
+
+    def __init__(self) -> None:
+        self._last: pl.DataFrame | None = None
+        self._number = 0
+
+    def next_dataset(self) -> None:
+        self._last = None
+        self._number += 1
+
+    def of(self, batch: pa.RecordBatch, key: Sequence[str]) -> npt.NDArray[np.intp]:
+        if not batch.num_rows:
+            return np.zeros(0, np.intp)
+        keys = pl.DataFrame(pl.from_arrow(batch.select(list(key))))
+        changes = keys.select(pl.any_horizontal(pl.all().ne_missing(pl.all().shift()))).to_series().to_numpy().copy()
+        changes[0] = self._last is None or not keys.head(1).equals(self._last)
+        numbers = self._number + np.cumsum(changes)
+        self._last, self._number = keys.tail(1), int(numbers[-1])
+        return np.asarray(numbers, np.intp)
+
+
+class _Slices:
+    """The reports of a window by slices of time, and what came of them."""
+
+    def __init__(self, folder: Path, window: Window, plan: Plan) -> None:
+        self._folder, self._plan = folder, plan
+        self._start = window.start.timestamp()
+        self._end = window.end.timestamp()
+        self._length = max(SLICE, window.span / _MOST_SLICES, timedelta(seconds=1)).total_seconds()
+        self._taken: dict[int, int] = {}
+        self._results: dict[int, npt.NDArray[np.uint32]] = {}
+
+    def inside(self, reports: Reports) -> npt.NDArray[np.bool_]:
+        return np.asarray((reports.time >= self._start) & (reports.time < self._end))
+
+    def add(self, reports: Reports, mine: bool = False) -> None:
+        reports = reports.taken(self.inside(reports))
+        for number, rows in _groups(self._of(reports)):
+            with self._path(number, "own" if mine else "others").open("ab") as file:
+                np.save(file, self._stacked(reports.taken(rows)))
+
+    def judge(self) -> None:
+        """Compare the reports of each slice with each other; afterwards `next` tells what came of them."""
+        for path in sorted(self._folder.glob("own_*")):
+            number = int(path.name.split("_")[1])
+            own, others = self._read(path), self._read(self._path(number, "others"))
+            reports = self._unstacked(np.concatenate([own, others], axis=1))
+            verdicts = among_neighbours(self._plan, reports, own.shape[1])
+            result = self._folder / f"verdicts_{number}.npy"
+            np.save(result, self._masks(verdicts, own.shape[1]))
+            self._results[number] = np.load(result, mmap_mode="r")
+
+    def next(self, reports: Reports) -> Verdicts:
+        """What came of the next reports, in the order in which they were added."""
+        verdicts = Verdicts.none(self._plan.tested, len(reports))
+        for number, rows in _groups(self._of(reports)):
+            begin = self._taken.get(number, 0)
+            self._taken[number] = begin + rows.size
+            masks = self._results[number][:, begin : begin + rows.size]
+            for place, column in enumerate(self._plan.tested):
+                verdicts.applied[column][rows], verdicts.failed[column][rows] = masks[2 * place : 2 * place + 2]
+        return verdicts
+
+    def _of(self, reports: Reports) -> npt.NDArray[np.intp]:
+        return ((reports.time - self._start) // self._length).astype(np.intp)
+
+    def _path(self, number: int, whose: str) -> Path:
+        return self._folder / f"{whose}_{number}"
+
+    def _stacked(self, reports: Reports) -> npt.NDArray[np.float64]:
+        arrays = [getattr(reports, name) for name in _ARRAYS] + [reports.values[c] for c in self._plan.tested]
+        return np.stack([array.astype(np.float64) for array in arrays])
+
+    def _unstacked(self, stacked: npt.NDArray[np.float64]) -> Reports:
+        time, lat, lon, height, station, indoor, fixed = stacked[: len(_ARRAYS)]
+        values = dict(zip(self._plan.tested, stacked[len(_ARRAYS) :], strict=True))
+        return Reports(time, lat, lon, height, station.astype(np.intp), indoor > 0, fixed > 0, values)
+
+    def _masks(self, verdicts: Verdicts, size: int) -> npt.NDArray[np.uint32]:
+        masks = [mask for c in self._plan.tested for mask in (verdicts.applied[c], verdicts.failed[c])]
+        return np.stack(masks) if masks else np.zeros((0, size), np.uint32)
+
+    def _read(self, path: Path) -> npt.NDArray[np.float64]:
+        parts = []
+        if path.exists():
+            with path.open("rb") as file:
+                end = path.stat().st_size
+                while file.tell() < end:
+                    parts.append(np.load(file))
+        return np.concatenate(parts, axis=1) if parts else np.zeros((len(_ARRAYS) + len(self._plan.tested), 0))
+
+
+def _as_seen_by(plan: Plan, other: Plan, reports: Reports) -> Reports:
+    """Another dataset's reports with the columns of this one: the same quantity at the same level is comparable."""
+    values = {
+        column: reports.values.get(_counterpart(one.name, column, other), np.full(len(reports), np.nan))
+        for column, one in plan.tested.items()
+    }
+    return Reports(
+        reports.time, reports.lat, reports.lon, reports.height, reports.station, reports.indoor, reports.fixed, values
+    )
+
+
+def _counterpart(name: str, column: str, other: Plan) -> str:
+    level, method, period = column.split("__")[2:]
+    alike = [c for c, one in other.tested.items() if one.name == name and c.split("__")[2:] == [level, method, period]]
+    return alike[0] if alike else ""
+
+
+def _groups(numbers: npt.NDArray[np.intp]) -> Iterator[tuple[int, npt.NDArray[np.intp]]]:
+    """Each number with the places where it stands, in order."""
+    order = np.argsort(numbers, kind="stable")
+    cuts = np.flatnonzero(np.diff(numbers[order])) + 1
+    for rows in np.split(order, cuts):
+        if rows.size:
+            yield int(numbers[rows[0]]), rows
+
+
+def _whole_stations(batches: Iterable[pa.RecordBatch], key: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """The rows in blocks that end where a station does."""
+    numbers, waiting, held, of = _Numbers(), [], 0, []
+    for batch in batches:
+        waiting.append(batch)
+        of.append(numbers.of(batch, key))
+        held += batch.num_rows
+        if held >= _BLOCK:
+            table, stations = pa.Table.from_batches(waiting).combine_chunks(), np.concatenate(of)
+            cut = int(np.searchsorted(stations, stations[-1])) if stations.size else 0
+            if cut:
+                yield table.slice(0, cut).to_batches()[0]
+            rest = table.slice(cut)
+            waiting, of, held = rest.to_batches(), [stations[cut:]], rest.num_rows
+    if held:
+        yield pa.Table.from_batches(waiting).combine_chunks().to_batches()[0]

@@ -1,0 +1,144 @@
+"""Quality control of whole windows: the same flags however rows come, in bounded memory, and what they depend on."""
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ionbeam_dagster import qc
+from ionbeam_dagster.domain.canonical import canonical_schema, columns_of, point_key
+from ionbeam_dagster.domain.quality import Test
+from ionbeam_dagster.domain.quality.chain import Plan
+from ionbeam_dagster.domain.quality.limits import DEFAULTS
+from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.pipeline import build, collect, ingest
+from ionbeam_dagster.sources.ioncannon import IonCannon, IonCannonConfig
+
+START = datetime(2026, 6, 21, 10, tzinfo=UTC)
+HOUR = Window(START, START + timedelta(hours=1))
+LATER = START + timedelta(days=2)
+TEMPERATURE = "air_temperature__degC__2.0__point__PT0S"
+
+
+def rows_of(stations: int, seed: int = 0) -> tuple[pa.Schema, pl.DataFrame]:
+    """Three hours of a network in the order of a store, and its schema."""
+    source = IonCannon("crowd", IonCannonConfig(num_stations=stations, seed=seed, max_lat=48, max_lon=6.5))
+    schema = canonical_schema([source.metadata])
+    raw = pl.concat(pl.DataFrame(pl.from_arrow(b)) for b in source.fetch(Window(START - timedelta(hours=2), HOUR.end)))
+    names = {v.column: v.to_canonical_name() for v in source.metadata.ingestion_map.canonical_variables}
+    return schema, raw.rename(names).select(schema.names).sort("station_id", "datetime")
+
+
+def checked(schema, rows, cut=10_000, others=()):
+    plan = Plan.of(schema, DEFAULTS)
+    batches = rows.to_arrow().cast(schema).to_batches(max_chunksize=cut)
+    found = qc.checked(qc.Network(plan, point_key(schema), batches), others, HOUR, schema)
+    return pl.DataFrame(pl.from_arrow(pa.Table.from_batches(found, plan.schema(schema))))
+
+
+def failed(found, column=TEMPERATURE):
+    return found.filter(pl.col(f"{column}__flag").is_in([3, 4])).select("station_id", "datetime")
+
+
+@pytest.fixture(scope="module")
+def network():
+    schema, rows = rows_of(200)
+    warm = (pl.col("station_id") == "SYNTH_0007") & (pl.col("datetime") == START + timedelta(minutes=30))
+    return schema, rows.with_columns(pl.when(warm).then(45.0).otherwise(pl.col(TEMPERATURE)).alias(TEMPERATURE))
+
+
+def test_every_row_comes_out_once_in_order_with_its_values_and_an_error_is_found(network):
+    schema, rows = network
+    found = checked(schema, rows)
+    assert found.select(schema.names).equals(rows.filter(pl.col("datetime") >= START))
+    assert failed(found).rows() == [("SYNTH_0007", START + timedelta(minutes=30))]
+    (mask,) = found.filter(pl.col(f"{TEMPERATURE}__flag") == 4)[f"{TEMPERATURE}__tests_failed"]
+    assert mask & Test.SPIKE and mask & Test.BUDDY and not mask & Test.STEP
+
+
+@pytest.mark.parametrize("cut", [7, 1000])
+def test_flags_do_not_depend_on_how_rows_are_cut(network, cut, monkeypatch):
+    schema, rows = network
+    whole = checked(schema, rows)
+    monkeypatch.setattr(qc, "_BLOCK", 500)
+    assert checked(schema, rows, cut).equals(whole)
+
+
+def test_the_hours_before_the_window_count(network):
+    schema, rows = network
+    stuck = rows.with_columns(
+        pl.when(pl.col("station_id") == "SYNTH_0003").then(21.0).otherwise(pl.col(TEMPERATURE)).alias(TEMPERATURE)
+    )
+    by_persistence = pl.col(f"{TEMPERATURE}__tests_failed") & int(Test.PERSISTENCE) > 0
+    found = checked(schema, stuck).filter(by_persistence)
+    assert set(found["station_id"]) == {"SYNTH_0003"} and found.height == 12
+    alone = checked(schema, stuck.filter(pl.col("datetime") >= START)).filter(by_persistence)
+    assert alone.height == 0
+
+
+def test_neighbours_of_other_datasets_are_listened_to(network):
+    schema, rows = network
+    few = rows.filter(pl.col("station_id") == "SYNTH_0007")
+    lonely = checked(schema, few)
+    masks = lonely[f"{TEMPERATURE}__tests_failed"].to_numpy()
+    assert not (masks & Test.BUDDY).any() and (masks & Test.ISOLATION).all()
+    others = rows.filter((pl.col("station_id") != "SYNTH_0007") & (pl.col("datetime") >= START))
+    batches = others.to_arrow().cast(schema).to_batches()
+    found = checked(schema, few, others=[qc.Network(Plan.of(schema, DEFAULTS), point_key(schema), batches)])
+    assert found.height == 12 and failed(found.filter(pl.col(f"{TEMPERATURE}__flag") == 4)).height == 1
+
+
+@pytest.mark.parametrize("value", [None, 400.0])
+def test_a_window_without_a_usable_value_is_flagged_all_the_same(network, value):
+    schema, rows = network
+    found = checked(schema, rows.with_columns(pl.lit(value, pl.Float64).alias(TEMPERATURE)))
+    assert found[f"{TEMPERATURE}__flag"].unique().to_list() == [9 if value is None else 4]
+
+
+def test_no_row_is_no_error(network):
+    schema, rows = network
+    assert checked(schema, rows.clear()).height == 0
+
+
+SOURCES = """
+  crowd: {type: ioncannon, num_stations: 40, start: 2026-06-21, bad_value_fraction: 0.2}
+  other: {type: ioncannon, num_stations: 40, seed: 5, start: 2026-06-21%s}
+"""
+
+
+def made(platform, *names):
+    for name in names:
+        for minutes in range(0, 60, 5):
+            at = START + timedelta(minutes=minutes)
+            collect(platform, name, Window(at, at + timedelta(minutes=5)), LATER)
+            ingest(platform, name, Window(at, at + timedelta(minutes=5)))
+    return [build(platform, name, HOUR, LATER, insist=True).revision for name in names]
+
+
+def test_a_dataset_file_has_the_flags_and_says_what_they_depend_on(platform_of):
+    platform = platform_of(SOURCES % "")
+    crowd, other = made(platform, "crowd", "other")
+    schema = pq.read_schema(crowd.path)
+    assert len([n for n in columns_of(schema, "quality") if n.endswith("__flag")]) == 8
+    field = schema.field(f"{TEMPERATURE}__tests_failed")
+    assert field.metadata[b"flag_meanings"].split()[0] == b"gross_range"
+    assert field.metadata[b"of"].decode() == TEMPERATURE
+    counted = crowd.facts["flags"][TEMPERATURE]
+    assert counted["fail"] > 0 and sum(counted.values()) == crowd.facts["rows"]
+    frame = pl.read_parquet(crowd.path)
+    assert frame.filter(pl.col(TEMPERATURE) < -100)[f"{TEMPERATURE}__flag"].unique().to_list() == [4]
+    assert b'"neighbours": {"other"' in schema.metadata[b"ionbeam"]
+    assert b'"neighbours": {"crowd"' in pq.read_schema(other.path).metadata[b"ionbeam"]
+    assert np.isin(frame[f"{TEMPERATURE}__flag"].to_numpy(), [1, 2, 3, 4, 9]).all()
+
+
+def test_quality_control_can_be_off_or_told_otherwise(platform_of):
+    platform = platform_of(SOURCES % ", quality: off")
+    (plain,) = made(platform, "other")
+    assert columns_of(pq.read_schema(plain.path), "quality") == []
+    platform = platform_of(SOURCES % ", quality: {air_temperature: {range: [-80, -79]}, relative_humidity: off}")
+    assert platform.dataset("other").limits["air_temperature"].range == (-80, -79)
+    assert "relative_humidity" not in platform.dataset("other").limits
