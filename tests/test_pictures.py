@@ -20,9 +20,11 @@ from ionbeam_client.models import (
     IngestionMetadata,
     MetadataVariable,
 )
-from ionbeam_dagster import pictures
 from ionbeam_dagster.domain.canonical import canonical_schema
-from ionbeam_dagster.pictures import map_of_windows, window_picture
+from ionbeam_dagster.pictures import flags as flag_pictures
+from ionbeam_dagster.pictures import ground
+from ionbeam_dagster.pictures import window as pictures
+from ionbeam_dagster.pictures.window import map_of_windows, window_picture
 
 TEMPERATURE = "air_temperature__K__2.0__point__PT0S"
 WIND = "wind_speed__m s-1__10.0__mean__PT10M"
@@ -82,7 +84,7 @@ def window(
 @pytest.fixture
 def drawn(monkeypatch):
     """Give the figure instead of its PNG."""
-    monkeypatch.setattr(pictures, "_png", lambda figure: figure)
+    monkeypatch.setattr(pictures, "png", lambda figure: figure)
 
 
 def words(figure: Figure) -> str:
@@ -216,7 +218,7 @@ def test_several_windows_share_one_map_and_one_time_axis(tmp_path, drawn):
 def test_a_picture_for_every_window(tmp_path, monkeypatch, lon, lat, values, said):
     path = window(tmp_path / "window.parquet", np.array(lon), np.array(lat), values=values)
     assert pixels(window_picture(path)).std() > 5
-    monkeypatch.setattr(pictures, "_png", lambda figure: figure)
+    monkeypatch.setattr(pictures, "png", lambda figure: figure)
     assert said in words(window_picture(path))
 
 
@@ -259,7 +261,7 @@ def test_pictures_are_small_repeatable_and_may_be_drawn_by_threads(tmp_path):
 def test_land_is_where_it_is(place, lon, lat, is_land):
     around = (lon - 5, lon + 5, lat - 5, lat + 5)
     crossings = 0
-    outline = pictures._outlines("land", around)
+    outline = ground._outlines("land", around)
     for ring in outline.to_polygons(closed_only=False):
         (x1, y1), (x2, y2) = ring[:-1].T, ring[1:].T
         crosses = (y1 > lat) != (y2 > lat)
@@ -280,3 +282,25 @@ def test_the_knmi_day(tmp_path, real_data, drawn):
     assert "3 places outside this map" in words(figure)
     measured = temperature[(lat > 40) & np.isfinite(temperature).any(axis=1)]
     np.testing.assert_allclose(points_of(figure).get_array(), np.sort(np.nanmean(measured, axis=1)) - 273.15)
+
+
+def test_what_was_flagged_is_drawn_with_the_tests_that_flagged_it(tmp_path):
+    temperature = "air_temperature__degC__2.0__point__PT0S"
+    flags = {"flag": pa.uint8(), "tests_applied": pa.uint32(), "tests_failed": pa.uint32()}
+    fields = [(name, pa.float64()) for name in ("lat", "lon", temperature)]
+    schema = pa.schema([*fields, *((f"{temperature}__{kind}", arrow_type) for kind, arrow_type in flags.items())])
+    schema = schema.set(2, schema.field(2).with_metadata({"role": "variable"}))
+    rows = [(50 + i / 10, 5 + i / 10, 20.0, [1, 3, 4][i % 3], 3, [0, 8, 1][i % 3]) for i in range(30)]
+    columns = dict(zip(schema.names, zip(*rows, strict=True), strict=True))
+    pq.write_table(pa.table({name: list(values) for name, values in columns.items()}, schema), tmp_path / "w.parquet")
+    seen = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flag_pictures, "png", lambda figure: seen.setdefault("figure", figure) and b"")
+        flag_pictures.flags_picture(tmp_path / "w.parquet")
+    a_map, bars = seen["figure"].axes
+    assert "10 good, 10 suspect, 10 bad" in next(text.get_text() for text in a_map.texts)
+    assert {label.get_text() for label in bars.get_yticklabels()} == {
+        "air temperature: gross range",
+        "air temperature: spike",
+    }
+    assert flag_pictures.flags_picture(tmp_path / "w.parquet").startswith(b"\x89PNG")

@@ -189,7 +189,7 @@ def _places(platform: Platform, dataset: DatasetSettings, built: list[BuiltRevis
 
 
 def _draw(platform: Platform, dataset: str, built: list[BuiltRevision], picture: Path | None) -> None:
-    from ionbeam_dagster.pictures import map_of_windows
+    from ionbeam_dagster.pictures.window import map_of_windows
     from ionbeam_dagster.stores.publish import published
 
     if not built:

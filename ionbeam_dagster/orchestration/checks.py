@@ -40,12 +40,16 @@ _PLAUSIBLE = {
     "thickness_of_rainfall_amount": (0.0, 0.5, "m"),
 }
 
+_MUCH = 0.2
+"""CrowdQC drops stations of which a fifth is flagged (Napoly et al., 2018); a whole window has a fault upstream."""
+
 _DATASET_CHECKS = {
     "schema": (True, "The file has the canonical columns: time, place, and variables with names that can be read"),
     "coordinates": (True, "Every row lies on the globe: latitude -90..90, longitude -180..180"),
     "not_empty": (False, "There is at least one row"),
     "coverage": (False, "Every source has swept the whole window"),
     "plausible": (False, "Values lie within what has ever been measured"),
+    "quality": (False, "Quality control finds fault with less than a fifth of the values of every variable"),
     "duplicates": (False, "No station has two rows at the same time"),
     "quarantined": (False, "Every row that arrived could be used"),
     "in_time": (False, "Nothing arrived after the window was sealed"),
@@ -78,6 +82,7 @@ def of_dataset(built: BuiltRevision, path: Path, claims: Sequence[Claim]) -> lis
     odd = [] if faults else list(_implausible(schema, ranges))
     unusable = sum(claim.quarantined for claim in claims)
     twice = 0 if faults else _repeated(path, schema)
+    flagged = list(_much_flagged(facts.get("flags", {})))
     made_of = facts.get("made_of", [claim.id for claim in claims])
     late = [claim for claim in claims if claim.id not in made_of]
     return [
@@ -88,6 +93,7 @@ def of_dataset(built: BuiltRevision, path: Path, claims: Sequence[Claim]) -> lis
             "coverage", facts["complete"], WARN, f"{facts['coverage']:.1%} of the window was swept", gaps=facts["gaps"]
         ),
         _result("plausible", not odd, WARN, f"{len(odd)} variables have values that cannot be", table=odd),
+        _result("quality", not flagged, WARN, "; ".join(flagged)),
         _result("duplicates", not twice, WARN, f"{twice} rows repeat a station and time"),
         _result("quarantined", not unusable, WARN, f"{unusable} rows are in quarantine; the observations tell why"),
         _result("in_time", not late, WARN, _late(late)),
@@ -100,6 +106,14 @@ def of_late_data(dataset: dg.AssetKey, windows: Mapping[Window, Decision]) -> It
     for window, decision in windows.items():
         if isinstance(decision, Sealed):
             yield late_evaluation(dataset, "in_time", window.key, decision.reason)
+
+
+def _much_flagged(flags: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
+    for name, counts in flags.items():
+        judged = counts["pass"] + counts["suspect"] + counts["fail"]
+        if judged and (counts["suspect"] + counts["fail"]) / judged > _MUCH:
+            share = (counts["suspect"] + counts["fail"]) / judged
+            yield f"{name}: {share:.0%} of {judged} values ({counts['suspect']} suspect, {counts['fail']} bad)"
 
 
 def _late(claims: Sequence[Claim]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import pyarrow.parquet as pq
 
 from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.config import IonbeamConfig
-from ionbeam_dagster.domain.canonical import canonical_schema, provider_flag
+from ionbeam_dagster.domain.canonical import canonical_schema, columns_of, provider_flag
 from ionbeam_dagster.domain.windows import Decision, Window
 from ionbeam_dagster.orchestration.sensors.files import tells_changes
 from ionbeam_dagster.pipeline import Built, Collected, Exported, Ingested, describe
@@ -101,6 +102,22 @@ def of_dataset(built: Built, path: Path, observations: Sequence[dg.AssetKey], se
         "dagster/column_lineage": _lineage({name: [name] for name in schema.names}, observations),
         "preview": dg.MetadataValue.md(_preview(path)),
         "picture": _picture(path),
+        **_of_flags(facts.get("flags", {}), path),
+    }
+
+
+def _of_flags(flags: Mapping[str, Mapping[str, int]], path: Path) -> Metadata:
+    """What quality control found: totals, which Dagster plots over the partitions, a table, and a map."""
+    if not flags:
+        return {}
+    kinds = ("pass", "suspect", "fail", "not_evaluated", "missing")
+    return {
+        "values suspect": sum(counts["suspect"] for counts in flags.values()),
+        "values bad": sum(counts["fail"] for counts in flags.values()),
+        "quality": dg.MetadataValue.md(
+            table(["variable", *kinds], ((name, *(counts[kind] for kind in kinds)) for name, counts in flags.items()))
+        ),
+        "what was flagged": _drawn("flags_picture", "flags", path, "what quality control flagged, and by which test"),
     }
 
 
@@ -200,7 +217,9 @@ def _lineage(came_from: Mapping[str, Sequence[str]], assets: Sequence[dg.AssetKe
 
 
 def _preview(path: Path) -> str:
-    head = pl.scan_parquet(path, glob=False).head(_PREVIEW_ROWS).collect()
+    schema = pq.read_schema(path)
+    shown = [name for name in schema.names if name not in columns_of(schema, "quality")]
+    head = pl.scan_parquet(path, glob=False).select(shown).head(_PREVIEW_ROWS).collect()
     return table(head.columns, ([_shown(value) for value in row] for row in head.iter_rows()))
 
 
@@ -211,11 +230,16 @@ def _shown(value: object) -> str:
 
 
 def _picture(path: Path) -> dg.MetadataValue[Any]:
-    """The window's picture inside Markdown; why there is none, when it cannot be drawn: the window itself is good."""
-    try:
-        from ionbeam_dagster.pictures import window_picture
+    return _drawn("window_picture", "window", path, "stations and series of the window")
 
-        drawn = b64encode(window_picture(path)).decode()
+
+def _drawn(function: str, module: str, path: Path, shows: str) -> dg.MetadataValue[Any]:
+    """A picture of a file inside Markdown; why there is none, when it cannot be drawn: the window itself is good."""
+    try:
+        drawer = getattr(import_module(f"ionbeam_dagster.pictures.{module}"), function)
+        drawn = drawer(path)
     except Exception as error:
         return dg.MetadataValue.text(f"could not be drawn: {type(error).__name__}: {error}")
-    return dg.MetadataValue.md(f"![stations and series of the window](data:image/png;base64,{drawn})")
+    if drawn is None:
+        return dg.MetadataValue.text("there is nothing to draw")
+    return dg.MetadataValue.md(f"![{shows}](data:image/png;base64,{b64encode(drawn).decode()})")

@@ -15,8 +15,6 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cache
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -26,31 +24,38 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection
 from matplotlib.colors import Normalize
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
-from matplotlib.patches import PathPatch, Rectangle
-from matplotlib.path import Path as Outline
-from matplotlib.ticker import FuncFormatter, MaxNLocator
-from PIL import Image
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from ionbeam_client.models import CanonicalVariable, parse_duration
 from ionbeam_dagster.domain.canonical import columns_of, point_key, variable_of
+from ionbeam_dagster.pictures.ground import (
+    DPI,
+    FAINT,
+    HEIGHT,
+    INK,
+    SMALLEST_MAP,
+    WIDTH,
+    Extent,
+    draw_graticule,
+    draw_ground,
+    framed,
+    png,
+    stretch,
+    write_above,
+)
 
-WIDTH, HEIGHT, DPI = 900, 420, 100
 CELLS_ACROSS = 300
 BINS = 48
 SAMPLED_ROWS = 300_000
 MOST_TRACKS = 50
-SMALLEST_MAP = 0.02
 BIN_WIDTHS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 604800]
-Extent = tuple[float, float, float, float]  # west, east, south, north in degrees; east may be beyond 180
-COASTLINE = Path(__file__).parent / "domain" / "tables" / "coastline.npz"
 
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-INK, FAINT, SEA, LAND = "#1f2937", "#6b7280", "#e8f0f6", "#fbfaf6"
 CURVES = ("#b91c1c", "#1d4ed8", "#0f766e")
 SHOWN_FIRST = (
     "air_temperature",
@@ -81,7 +86,7 @@ def map_of_windows(files: Sequence[Path]) -> bytes:
     else:
         _draw_map(figure, found)
         _draw_series(figure, found, [gap for window in windows for gap in window.gaps])
-    return _png(figure)
+    return png(figure)
 
 
 # What is in the files.
@@ -365,16 +370,16 @@ def _period(start: datetime, end: datetime) -> str:
 def _draw_map(figure: Figure, found: _Found) -> None:
     left, bottom, width, height = 0.055, 0.07, 0.43, 0.755
     axes = figure.add_axes((left, bottom, width, height))
-    extent = _framed(found.extent, width * WIDTH / (height * HEIGHT))
-    _draw_ground(axes, extent)
-    _draw_graticule(axes)
+    extent = framed(found.extent, width * WIDTH / (height * HEIGHT))
+    draw_ground(axes, extent)
+    draw_graticule(axes)
     if found.tracks.height:
         axes.plot(found.tracks["lon"], found.tracks["lat"], color=FAINT, linewidth=0.7, zorder=3)
     points = _draw_cells(axes, found.cells)
     means = found.cells["value"].drop_nulls()
     if len(means):
         only = f" {means[0]:.1f}" if len(means) == 1 else ""
-        _write_above(axes, f"{_label(found.variables[0])}, mean{only}")
+        write_above(axes, f"{_label(found.variables[0])}, mean{only}")
     if len(means) > 1:
         bar = figure.colorbar(points, cax=axes.inset_axes((1.025, 0, 0.028, 1)), extend="both")
         bar.ax.tick_params(labelsize=7.5, length=2, colors=INK)
@@ -384,55 +389,6 @@ def _draw_map(figure: Figure, found: _Found) -> None:
         axes.annotate(note, (1, 0), (-4, 4), "axes fraction", "offset points", ha="right", fontsize=7.5, color=FAINT)
     if extent[3] - extent[2] < 3:
         _draw_locator(axes, extent, found.cells)
-
-
-def _framed(extent: Extent, aspect: float) -> Extent:
-    """`extent` with a margin, widened to a frame of `aspect` (width / height) at its latitude."""
-    west, east, south, north = extent
-    middle_lon, middle_lat = (west + east) / 2, (south + north) / 2
-    stretch = _stretch(middle_lat)
-    high = max((north - south) * 1.14, (east - west) * 1.14 / (aspect * stretch), SMALLEST_MAP)
-    if east == west and north == south:
-        high = 4.0
-    wide = min(high * aspect * stretch, 360.0)
-    high = min(high, 180.0)
-    middle_lat = min(max(middle_lat, high / 2 - 90), 90 - high / 2)
-    return middle_lon - wide / 2, middle_lon + wide / 2, middle_lat - high / 2, middle_lat + high / 2
-
-
-def _stretch(latitude: float) -> float:
-    """How many degrees of longitude are as long as one of latitude."""
-    return 1 / math.cos(math.radians(min(abs(latitude), 75.0)))
-
-
-def _draw_ground(axes: Axes, extent: Extent) -> None:
-    west, east, south, north = extent
-    axes.set_facecolor(SEA)
-    land, borders = _outlines("land", extent), _outlines("borders", extent)
-    # add_artist, as add_patch would walk along every coast to find the limits that are set here anyway
-    axes.add_artist(PathPatch(land, facecolor=LAND, edgecolor="none", zorder=1))
-    axes.add_artist(PathPatch(borders, facecolor="none", edgecolor="#c3c0b5", linewidth=0.7, zorder=1.5))
-    axes.add_artist(PathPatch(land, facecolor="none", edgecolor="#8b97a5", linewidth=0.7, zorder=2))
-    axes.set_xlim(west, east)
-    axes.set_ylim(south, north)
-    axes.set_aspect(_stretch((south + north) / 2), adjustable="box", anchor="W")
-    for spine in axes.spines.values():
-        spine.set(color=FAINT, linewidth=0.6)
-
-
-def _draw_graticule(axes: Axes) -> None:
-    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 3, 5, 10]))
-    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 3, 5, 10]))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _degrees((value + 180) % 360 - 180, "E", "W")))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _degrees(value, "N", "S")))
-    axes.tick_params(labelsize=7.5, length=0, colors=FAINT, pad=2)
-    axes.grid(color="#aab4c0", linewidth=0.35, alpha=0.6, zorder=2.5)
-    axes.set_axisbelow(False)
-
-
-def _degrees(value: float, positive: str, negative: str) -> str:
-    value = round(value, 6)
-    return f"{abs(value):g}°{positive if value > 0 else negative if value < 0 else ''}"
 
 
 def _draw_cells(axes: Axes, cells: pl.DataFrame) -> PathCollection:
@@ -457,39 +413,13 @@ def _draw_locator(axes: Axes, extent: Extent, cells: pl.DataFrame) -> None:
     lon, lat = (west + east) / 2, (south + north) / 2
     high = 16.0
     box = inset.get_window_extent()
-    wide = high * _stretch(lat) * box.width / box.height
+    wide = high * stretch(lat) * box.width / box.height
     lat = min(max(lat, high / 2 - 90), 90 - high / 2)
-    _draw_ground(inset, (lon - wide / 2, lon + wide / 2, lat - high / 2, lat + high / 2))
+    draw_ground(inset, (lon - wide / 2, lon + wide / 2, lat - high / 2, lat + high / 2))
     inset.set_xticks([])
     inset.set_yticks([])
     inset.add_patch(Rectangle((west, south), east - west, north - south, fill=False, edgecolor=CURVES[0], linewidth=1))
     inset.plot([lon], [(south + north) / 2], "o", markersize=3, color=CURVES[0])
-
-
-@cache
-def _coastline() -> dict[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.int32]]]:
-    """For land and borders: the points (n, 2) in degrees, and where each line starts."""
-    with np.load(COASTLINE) as table:
-        scale, origin = table["scale"], table["origin"]
-        return {
-            kind: (np.cumsum(table[f"{kind}_steps"], axis=1).T * scale + origin, table[f"{kind}_starts"])
-            for kind in ("land", "borders")
-        }
-
-
-def _outlines(kind: str, extent: Extent) -> Outline:
-    """The lines that meet `extent`, as one path; those a turn away to the east or west are brought along."""
-    points, starts = _coastline()[kind]
-    ends = np.append(starts[1:], len(points))
-    low, high = np.minimum.reduceat(points, starts), np.maximum.reduceat(points, starts)
-    west, east, south, north = extent
-    vertices, codes = [np.empty((0, 2))], [np.empty(0, np.uint8)]
-    for turn in (-360.0, 0.0, 360.0):
-        meets = (low[:, 0] + turn <= east) & (high[:, 0] + turn >= west) & (low[:, 1] <= north) & (high[:, 1] >= south)
-        for start, end in zip(starts[meets], ends[meets], strict=True):
-            vertices.append(points[start:end] + np.array([turn, 0.0]))
-            codes.append(np.r_[Outline.MOVETO, np.full(end - start - 1, Outline.LINETO)].astype(np.uint8))
-    return Outline(np.concatenate(vertices), np.concatenate(codes))
 
 
 # The curves.
@@ -515,7 +445,7 @@ def _draw_series(figure: Figure, found: _Found, gaps: Iterable[tuple[datetime, d
                 _naive(start), _naive(end), facecolor="#f3f4f6", edgecolor="#d1d5db", hatch="////", linewidth=0
             )
         axes.set_xlim(_naive(found.start), _naive(found.end))
-        _write_above(axes, _label(variable))
+        write_above(axes, _label(variable))
         locator = AutoDateLocator(minticks=3, maxticks=7)
         axes.xaxis.set_major_locator(locator)
         axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, show_offset=False))
@@ -537,18 +467,5 @@ def _curve(series: pl.DataFrame, place: int) -> tuple[npt.NDArray[Any], ...]:
     return np.insert(at, pauses, at[pauses]), *(np.insert(value, pauses, np.nan) for value in values)
 
 
-def _write_above(axes: Axes, text: str) -> None:
-    axes.annotate(text, (0, 1), (0, 3), "axes fraction", "offset points", fontsize=8.5, color=INK)
-
-
 def _naive(moment: datetime) -> datetime:
     return moment.astimezone(UTC).replace(tzinfo=None)
-
-
-def _png(figure: Figure) -> bytes:
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
-    file = BytesIO()
-    picture.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(file, "PNG")
-    return file.getvalue()
