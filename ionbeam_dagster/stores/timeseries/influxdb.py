@@ -370,8 +370,8 @@ class _Bucket:
             f"from(bucket: {_flux_text(self._bucket)}) "
             f"|> range(start: {_flux_time(window.start)}, stop: {_flux_time(window.end)}) "
             f"|> filter(fn: (r) => r._measurement == {_flux_text(measurement)} and {condition}) "
-            '|> pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value") |> group() '
-            '|> drop(columns: ["_start", "_stop", "_measurement"])'
+            '|> drop(columns: ["_start", "_stop", "_measurement"]) '  # first: a pivot carries what is there along
+            '|> pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value") |> group()'
         )
         return _parse(answer, schema)
 
