@@ -1,0 +1,163 @@
+"""The compose files, as far as they can be tried without a container engine: what they name is there, and fits."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+from tempfile import mkdtemp
+
+import dagster as dg
+import pytest
+import yaml
+from compose_spec import PyCompose
+from servers import free_port
+
+from ionbeam_dagster.config import CONFIG_VARIABLE, IonbeamConfig
+from ionbeam_dagster.pipeline import Platform
+
+ROOT = Path(__file__).parents[1]
+LOCAL, COMPOSE = ROOT / "deployments" / "local", ROOT / "deployments" / "compose"
+POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+
+
+def environment() -> dict[str, str]:
+    lines = (COMPOSE / ".env.example").read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+
+def compose(folder: Path) -> dict:
+    """The file as Docker reads it: variables filled in, anchors resolved, every volume declared."""
+    text = (folder / "docker-compose.yml").read_text()
+    filled = re.sub(r"\$\{(\w+):\?\}", lambda found: environment()[found[1]], text)
+    assert "${" not in filled, "a variable that may be missing in silence"
+    loaded = yaml.safe_load(filled)
+    PyCompose.from_yaml(yaml.safe_dump(loaded)).validate()  # knows no merged anchors
+    return loaded
+
+
+@pytest.mark.parametrize("folder", [LOCAL, COMPOSE], ids=["local", "compose"])
+def test_what_a_compose_file_names_is_there(folder):
+    loaded = compose(folder)
+    used = set()
+    for name, service in loaded["services"].items():
+        for volume in service.get("volumes", []):
+            source, target = volume.split(":")[:2]
+            if source.startswith("."):
+                assert (folder / source).is_file(), f"{name}: {source} is not there"
+            else:
+                assert source in loaded["volumes"] and target.startswith("/"), f"{name}: {volume}"
+                used.add(source)
+        assert set(service.get("depends_on", {})) <= set(loaded["services"])
+        for needed, how in service.get("depends_on", {}).items():
+            assert how["condition"] != "service_healthy" or loaded["services"][needed].get("healthcheck"), needed
+        for port in service.get("ports", []):
+            assert port.startswith("127.0.0.1:"), f"{name}: {port} is open to the network"
+    assert used == set(loaded["volumes"])
+
+
+def test_every_variable_is_used_and_given_and_no_secret_is_written_down():
+    text = (COMPOSE / "docker-compose.yml").read_text()
+    assert set(re.findall(r"\$\{(\w+)", text)) == set(environment())
+    for name, value in environment().items():
+        assert ("PASSWORD" not in name and "TOKEN" not in name) or value.startswith("change-me"), name
+    assert ".env" in (ROOT / ".gitignore").read_text().splitlines()
+
+
+def test_the_platforms_services_run_programs_that_there_are(monkeypatch, capsys):
+    loaded = compose(COMPOSE)
+    ours = {name: service for name, service in loaded["services"].items() if service["image"] == "ionbeam"}
+    assert set(ours) == {"code", "webserver", "daemon", "bridge", "edr"}
+    commands = [service["command"] for service in ours.values()]
+    commands += [service["healthcheck"]["test"][1:] for service in ours.values() if "healthcheck" in service]
+    for command in commands:
+        if command[0] == "python":
+            compile(command[2], "healthcheck", "exec")
+            continue
+        words = command[: next((place for place, word in enumerate(command) if word.startswith("-")), None)]
+        [program] = entry_points(group="console_scripts", name=command[0])
+        monkeypatch.setattr(sys, "argv", [*words, "--help"])
+        with pytest.raises(SystemExit) as ended:
+            program.load()()
+        shown = capsys.readouterr().out
+        assert ended.value.code == 0 and all(word in shown for word in command if word.startswith("--")), command
+    [location] = yaml.safe_load((COMPOSE / "workspace.yaml").read_text())["load_from"]
+    code = location["grpc_server"]
+    assert code["host"] in ours and str(code["port"]) in ours[code["host"]]["command"]
+    proxied = re.findall(r"reverse_proxy (\w+):(\d+)", (COMPOSE / "Caddyfile").read_text())
+    assert {name for name, _ in proxied} == {"edr", "webserver"}
+    assert all(port in ours[name]["command"] for name, port in proxied)
+
+
+def test_the_image_is_made_of_what_is_there():
+    ignored = (ROOT / ".dockerignore").read_text()
+    for line in re.findall(r"^COPY (.*) \S+$", (COMPOSE / "Dockerfile").read_text(), re.MULTILINE):
+        for name in line.split():
+            assert (ROOT / name).exists() and f"!{name}" in ignored, name
+    extras = re.search(r"'\.\[([\w,]+)\]'", (COMPOSE / "Dockerfile").read_text())[1].split(",")
+    declared = (ROOT / "pyproject.toml").read_text()
+    assert all(re.search(rf"^{extra} = \[", declared, re.MULTILINE) for extra in extras)
+
+
+def test_the_configurations_fit_their_compose_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    local = IonbeamConfig.load(LOCAL / "config.example.yaml").sections
+    made = compose(LOCAL)["services"]["influxdb2"]["environment"]
+    assert local.influxdb_common.influxdb_org == made["DOCKER_INFLUXDB_INIT_ORG"]
+    assert local.influxdb_common.influxdb_bucket == made["DOCKER_INFLUXDB_INIT_BUCKET"]
+    assert local.influxdb_common.influxdb_token.get_secret_value() == made["DOCKER_INFLUXDB_INIT_ADMIN_TOKEN"]
+    ports = {port.split(":")[1] for s in compose(LOCAL)["services"].values() for port in s.get("ports", [])}
+    urls = (local.broker.url, local.redis.redis_url, local.influxdb_common.influxdb_url)
+    assert {re.search(r"localhost:(\d+)", url)[1] for url in urls} <= ports
+
+    loaded = compose(COMPOSE)
+    ours = loaded["services"]["code"]
+    for name, value in ours["environment"].items():
+        monkeypatch.setenv(name, value)
+    text = (COMPOSE / "config.yaml").read_text()
+    mounted = [volume.split(":")[1] for volume in ours["volumes"]]
+    assert all(any(path.startswith(f"{place}/") for place in mounted) for path in re.findall(r"_path: (\S+)", text))
+    assert ours["environment"][CONFIG_VARIABLE] in mounted
+    (tmp_path / "config.yaml").write_text(text.replace("/data/", f"{tmp_path}/data/"))
+    config = IonbeamConfig.load(tmp_path / "config.yaml")
+    hosts = re.findall(r"(?://|@)(\w+):\d+", " ".join([config.sections.broker.url, config.sections.redis.redis_url]))
+    hosts += re.findall(r"//(\w+):", config.sections.influxdb_common.influxdb_url)
+    assert set(hosts) >= {"rabbitmq", "redis", "influxdb2"}
+    assert {"rabbitmq", "redis", "influxdb2"} <= set(loaded["services"])
+    assert Platform(config).config.datasets["ioncannon"].policy.revise_for is not None
+
+
+@pytest.mark.skipif(not POSTGRES, reason="PostgreSQL is not installed (apt-get install postgresql)")
+def test_dagster_keeps_its_runs_in_postgresql(tmp_path, monkeypatch):
+    folder, port, programs = Path(mkdtemp(prefix="ionbeam-postgres-")), free_port(), POSTGRES[-1].parent
+    as_user: dict = {"cwd": folder, "check": True, "stdout": subprocess.DEVNULL}
+    if os.geteuid() == 0:  # PostgreSQL refuses to run as root
+        shutil.chown(folder, "postgres")
+        as_user["user"] = "postgres"
+    data = folder / "data"
+    subprocess.run([programs / "initdb", "-D", data, "-U", "dagster", "--auth", "trust"], **as_user)
+    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder}"
+    subprocess.run([programs / "pg_ctl", "-D", data, "-w", "-o", options, "-l", folder / "log", "start"], **as_user)
+    try:
+        home = tmp_path / "dagster"
+        home.mkdir()
+        settings = (COMPOSE / "dagster.yaml").read_text().replace("/dagster/logs", str(home / "logs"))
+        (home / "dagster.yaml").write_text(settings)
+        address = compose(COMPOSE)["services"]["code"]["environment"]["DAGSTER_POSTGRES_URL"]
+        there = re.sub(r"@postgres:5432/dagster", f"@127.0.0.1:{port}/postgres", address)
+        assert there != address
+        monkeypatch.setenv("DAGSTER_POSTGRES_URL", there)
+
+        @dg.asset
+        def kept() -> None: ...
+
+        with dg.DagsterInstance.from_config(str(home)) as instance:
+            assert dg.materialize([kept], instance=instance).success
+        with dg.DagsterInstance.from_config(str(home)) as again:
+            assert again.get_runs_count() == 1
+            assert again.get_latest_materialization_event(dg.AssetKey("kept")) is not None
+    finally:
+        subprocess.run([programs / "pg_ctl", "-D", data, "-m", "immediate", "stop"], **as_user)
+        shutil.rmtree(folder)
