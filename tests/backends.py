@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from pyarrow import fs
 from servers import free_port
 
 _BUILT = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ionbeam" / "servers" / "bin"
@@ -81,6 +82,20 @@ class S3(NamedTuple):
     access_key: str
     secret_key: str
     region: str
+
+    def bucket(self, name: str) -> str:
+        """Make a bucket; gives its address."""
+        address = self.endpoint.partition("//")[2]
+        fs.S3FileSystem(
+            access_key=self.access_key, secret_key=self.secret_key, endpoint_override=address, scheme="http",
+            region=self.region, allow_bucket_creation=True,
+        ).create_dir(name)  # fmt: skip
+        return f"s3://{name}"
+
+    def section(self) -> dict[str, str]:
+        """The platform's `s3:` section."""
+        keys = {"access_key": self.access_key, "secret_key": self.secret_key}
+        return {"endpoint": self.endpoint, "region": self.region} | keys
 
 
 class Mosquitto(NamedTuple):

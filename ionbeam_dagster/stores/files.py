@@ -14,12 +14,13 @@ import fcntl
 import os
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from shutil import rmtree
+from shutil import copyfileobj, rmtree
 from tempfile import TemporaryDirectory
 from typing import IO, Annotated
 from urllib.parse import urlsplit
@@ -37,6 +38,7 @@ _SCHEME = "s3://"
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _PATIENCE = 30  # seconds that S3 may be silent before a request is made again
 _ATTEMPTS = 3
+_BLOCK = 8 << 20
 _WHY = {
     "NETWORK_CONNECTION": "S3 at {server} does not answer; start it, or correct s3.endpoint",
     "NO_SUCH_BUCKET": "S3 at {server} has no such bucket; create it, or correct the path",
@@ -164,13 +166,19 @@ class Files:
             draft = folder / name_of(location)
             yield draft
             if draft.exists():
-                self._copy(str(draft), location)
+                # A stream that is left early, as by a signal, would be closed, and publish half a file. Signals go to
+                # the main thread, which waits here until the whole is there.
+                with self._told(location), ThreadPoolExecutor(1) as uninterrupted:
+                    uninterrupted.submit(self._upload, draft, location).result()
 
-    def _copy(self, source: str, target: str) -> None:
-        """One call that no signal interrupts: an output stream that Python leaves early would publish a half file."""
-        (from_system, from_path), (to_system, to_path) = self._place(source), self._place(target)
-        with self._told(target if is_address(target) else source):
-            fs.copy_files(from_path, to_path, source_filesystem=from_system, destination_filesystem=to_system)
+    def _upload(self, draft: Path, location: str) -> None:
+        system, path = self._place(location)
+        out = system.open_output_stream(path)
+        if draft.stat().st_size:
+            with pa.memory_map(str(draft)) as file:  # a disk that fails kills the process rather than end the loop
+                while block := file.read_buffer(_BLOCK):
+                    out.write(block)
+        out.close()
 
     @contextmanager
     def opened(self, location: str) -> Iterator[pa.NativeFile]:
@@ -194,7 +202,8 @@ class Files:
             return
         with self._scratch.folder() as folder:
             copy = folder / name_of(location)
-            self._copy(location, str(copy))
+            with self.opened(location) as file, copy.open("wb") as out:
+                copyfileobj(file, out, _BLOCK)
             yield copy
 
     def found(self, location: str) -> Found | None:
