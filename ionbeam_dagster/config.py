@@ -159,13 +159,15 @@ class Retention(_Section):
     """How long what is not needed any more is kept; what is left out is kept for ever (docs/retention.md).
 
     `raw` and `observations` count from when their windows were sealed, `superseded` from when a newer revision took
-    the place, `quarantine` from when rows came into it. `every` is how often it is swept.
+    the place, `quarantine` from when rows came into it, `payloads` from when their rows became a raw partition. `every`
+    is how often it is swept.
     """
 
     raw: Age | None = None
     observations: Age | None = None
     superseded: Age | None = None
     quarantine: Age | None = None
+    payloads: Age | None = None
     every: PartitionSpan = timedelta(days=1)
 
     @field_validator("superseded")

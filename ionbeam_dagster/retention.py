@@ -27,7 +27,15 @@ _DRAFT = re.compile(r"^\..+\.[0-9a-f]{8}$")
 _DRAFT_AGE = timedelta(days=1)
 """A draft so old belongs to no run that is still going on."""
 
-KINDS = ("raw partitions", "superseded revisions", "observations", "quarantine", "drafts of killed runs")
+KINDS = (
+    "raw partitions",
+    "superseded revisions",
+    "observations",
+    "quarantine",
+    "drafts of killed runs",
+    "payloads",
+    "parts of ingestions that are whole",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +91,9 @@ def sweepable(platform: Platform, now: datetime) -> Iterator[Sweepable]:
         yield from _observations(platform, dataset, now)
     yield from _quarantined(platform, now)
     yield from _drafts(platform, now)
+    if platform.config.sections.broker is not None:
+        yield from _payloads(platform, now)
+        yield from _parts(platform, now)
 
 
 def _raws(platform: Platform, source: str, now: datetime) -> Iterator[Sweepable]:
@@ -194,6 +205,33 @@ def _drafts(platform: Platform, now: datetime) -> Iterator[Sweepable]:
         for path in sorted(folder.rglob(".*")):
             if _DRAFT.match(path.name) and path.is_file():
                 yield from _old_file(KINDS[4], folder.name, path, now - _DRAFT_AGE, "whoever wrote it is gone")
+
+
+def _payloads(platform: Platform, now: datetime) -> Iterator[Sweepable]:
+    """What clients put into the payload store, once its rows have been a raw partition for so long. One that only a
+    parked message names stays: it is read when a person sends the message back."""
+    age, bridge = platform.config.sections.retention.payloads, platform.bridge
+    store = bridge.intake.payloads
+    for name, size in store.drafts(now - _DRAFT_AGE):
+        yield Sweepable(KINDS[4], "payloads", name, size, "whoever wrote it is gone", partial(store.remove_draft, name))
+    if age is None:
+        return
+
+    def remove(location: str) -> None:
+        store.remove(location)
+        bridge.inbox.forget_payload(location)
+
+    for location, source in bridge.inbox.payloads(now - age):
+        why = "its rows are a raw partition"
+        yield Sweepable(KINDS[5], source, location, store.size(location), why, partial(remove, location))
+
+
+def _parts(platform: Platform, now: datetime) -> Iterator[Sweepable]:
+    """Parts that a crash left behind after they were joined. Those that wait for others are known, and stay."""
+    known = platform.bridge.inbox.part_files()
+    for path in sorted(platform.bridge.parts_folder.rglob("*.parquet")):
+        if str(path) not in known:
+            yield from _old_file(KINDS[6], path.parent.name, path, now - _DRAFT_AGE, "it was joined with the others")
 
 
 def _old_file(kind: str, of: str, path: Path, before: datetime, why: str) -> Iterator[Sweepable]:

@@ -68,8 +68,9 @@ class Bridge:
         self._settings = settings
         self._ledger = ledger
         self.inbox = Inbox(settings.folder)
-        self._intake = Intake(settings, ledger, self.inbox)
+        self.intake = Intake(settings, ledger, self.inbox)
         self._outbox = Outbox(settings, ledger)
+        self.parts_folder = settings.folder / "parts"
         self._held: list[ProcessLock] = []  # for as long as this process serves
 
     def take_in(self, seconds: float) -> Turn:
@@ -264,11 +265,11 @@ class Bridge:
 
     def _judge(self, queue: wire.Queue, bodies: Sequence[bytes]) -> list[str | None]:
         if queue == wire.INGESTION:
-            return self._intake.ingestions(bodies)
+            return self.intake.ingestions(bodies)
         if queue == wire.REPLAY:
-            return self._intake.replays(bodies)
+            return self.intake.replays(bodies)
         source = next(name for name in self._settings.pulled if wire.source_queue(name) == queue)
-        return self._intake.start_commands(source, bodies)
+        return self.intake.start_commands(source, bodies)
 
     async def _settle(
         self, transport: Transport, queue: wire.Queue, delivery: Delivery, reason: str | None, turn: Turn

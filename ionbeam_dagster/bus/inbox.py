@@ -24,6 +24,7 @@ CREATE TABLE IF NOT EXISTS taken (
 CREATE TABLE IF NOT EXISTS parts (
     id TEXT, part INTEGER, parts INTEGER, said TEXT, source TEXT, path TEXT, at REAL, PRIMARY KEY (id, part)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS payloads (location TEXT PRIMARY KEY, source TEXT, at REAL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS unreported (
     source TEXT, start TEXT, end TEXT, commands INTEGER, rows INTEGER, last TEXT, PRIMARY KEY (source, start, end)
 ) WITHOUT ROWID;
@@ -49,13 +50,15 @@ ANNOUNCED = "announced"
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A command whose raw file is durable; `windows` are those of its source that it touches."""
+    """A command whose raw file is durable; `windows` are those of its source that it touches, `payload` is the name of
+    the file in the payload store that had its rows, if one had."""
 
     id: str
     source: str
     swept: Window
     rows: int
     windows: Sequence[Window]
+    payload: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +164,10 @@ class Inbox:
                     "INSERT OR IGNORE INTO taken VALUES (?, ?, ?, ?, ?, ?)", (one.id, *ends, one.rows, time.time())
                 ).rowcount
                 db.execute("DELETE FROM parts WHERE id = ?", (one.id,))
+                if one.payload is not None:
+                    db.execute(
+                        "INSERT OR REPLACE INTO payloads VALUES (?, ?, ?)", (one.payload, one.source, time.time())
+                    )
                 if new:
                     db.executemany(
                         "INSERT INTO unreported VALUES (?, ?, ?, 1, ?, ?) ON CONFLICT DO UPDATE SET "
@@ -174,6 +181,20 @@ class Inbox:
         rows = self._database.read("SELECT source, start, end FROM taken WHERE id = ?", (id,))
         with self._database.transaction(durable=False) as db:
             db.executemany(_ANSWER, [(datetime.now(UTC).isoformat(), *row) for row in rows])
+
+    def payloads(self, before: datetime) -> list[tuple[str, str]]:
+        """(name, source) of payloads whose rows became raw partitions before then (the last time, if several did)."""
+        query = "SELECT location, source FROM payloads WHERE at < ? ORDER BY at"
+        return [tuple(row) for row in self._database.read(query, (before.timestamp(),))]
+
+    def forget_payload(self, location: str) -> None:
+        """Forget a payload that is gone."""
+        with self._database.transaction(durable=False) as db:
+            db.execute("DELETE FROM payloads WHERE location = ?", (location,))
+
+    def part_files(self) -> set[str]:
+        """The files of all parts that wait for others."""
+        return {str(row[0]) for row in self._database.read("SELECT path FROM parts")}
 
     def unfinished(self) -> list[tuple[str, str, int, int]]:
         """Commands of which parts are missing: (id, source, parts that are there, all parts)."""
@@ -252,9 +273,11 @@ class Inbox:
         )
         return _asked(rows[0]) if rows else None
 
-    def unanswered(self, limit: int) -> list[Asked]:
-        """Windows that were asked for and did not come, those asked last first."""
-        rows = self._database.read(f"{_ASKED} WHERE answered IS NULL ORDER BY last DESC LIMIT ?", (limit,))
+    def unanswered(self, limit: int, source: str | None = None) -> list[Asked]:
+        """Windows, of one source or all, that were asked for and did not come, those asked last first."""
+        rows = self._database.read(
+            f"{_ASKED} WHERE answered IS NULL AND source = ifnull(?, source) ORDER BY last DESC LIMIT ?", (source, limit)
+        )
         return [_asked(row) for row in rows]
 
     def want(self, command: StartSourceCommand) -> None:

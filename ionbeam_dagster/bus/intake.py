@@ -70,6 +70,11 @@ class _Accepted:
         return Window(self.command.start_time, self.command.end_time)
 
     @property
+    def payload(self) -> str | None:
+        location = self.command.payload_location
+        return None if self.rows is not None or location is None else str(location)
+
+    @property
     def said(self) -> str:
         """Stands for what all parts of one command must say alike."""
         told = self.command.model_dump_json(include={"metadata", "source_name", "start_time", "end_time", "parts"})
@@ -94,10 +99,10 @@ class Intake:
         self._settings = settings
         self._ledger = ledger
         self._inbox = inbox
-        self._payloads = PayloadStore(settings.payloads)
-        self._parts = RawStore(settings.files, str(settings.folder / "parts"))
+        self.payloads = PayloadStore(settings.payloads)
+        self.parts = RawStore(settings.files, str(settings.folder / "parts"))
         self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="ionbeam-intake")
-        self._payloads.mark()
+        self.payloads.mark()
 
     def ingestions(self, bodies: Sequence[bytes]) -> list[str | None]:
         """Take IngestDataCommands in, in the order in which they arrived; says of each what became of it."""
@@ -147,7 +152,7 @@ class Intake:
         elif command.payload_location is None:
             raise MessageError("it has neither rows nor a payload_location; an empty sweep is a stream without batches")
         else:
-            self._payloads.path_of(command.payload_location)
+            self.payloads.path_of(command.payload_location)
         return _Accepted(command, feed, decoded.rows, windows)
 
     def _feed_of(self, command: IngestDataCommand) -> Feed:
@@ -187,7 +192,7 @@ class Intake:
         command = accepted.command
         store, name = accepted.feed.raws, accepted.id
         if command.parts > 1:
-            store, name = self._parts, f"{accepted.id}_{command.part}"
+            store, name = self.parts, f"{accepted.id}_{command.part}"
         try:
             path, rows = store.write_sent(
                 accepted.feed.source, name, accepted.swept, command.metadata, self._batches(accepted)
@@ -207,9 +212,9 @@ class Intake:
         """The rows of a Parquet payload in the declared columns and types, which older clients leave to us."""
         assert command.payload_location is not None
         declared = wire.declared_schema(command.metadata)
-        found = self._payloads.schema(command.payload_location)
+        found = self.payloads.schema(command.payload_location)
         yield arrow.coerce(pa.RecordBatch.from_pylist([], schema=found), declared)
-        for batch in self._payloads.batches(command.payload_location, max_rows=PAYLOAD_ROWS, max_bytes=PAYLOAD_BYTES):
+        for batch in self.payloads.batches(command.payload_location, max_rows=PAYLOAD_ROWS, max_bytes=PAYLOAD_BYTES):
             yield arrow.coerce(batch, declared)
 
     def _keep(self, written: Sequence[_Written]) -> dict[Key, str]:
@@ -243,8 +248,9 @@ class Intake:
         )  # fmt: skip
         self._inbox.take(
             [
-                Taken(id, one.accepted.feed.source, one.accepted.swept, one.rows, one.accepted.windows)
+                Taken(id, a.feed.source, a.swept, one.rows, a.windows, a.payload)
                 for id, one in whole.items()
+                for a in [one.accepted]
             ]
         )
         for part in finished:
@@ -253,7 +259,7 @@ class Intake:
 
     def _join(self, accepted: _Accepted, parts: Sequence[Part]) -> _Written:
         """One raw file of all parts, in their order; only together do they sweep the range."""
-        batches = (batch for part in parts for batch in self._parts.open(part.path).batches())
+        batches = (batch for part in parts for batch in self.parts.open(part.path).batches())
         path, rows = accepted.feed.raws.write_sent(
             accepted.feed.source, accepted.id, accepted.swept, accepted.command.metadata, batches
         )

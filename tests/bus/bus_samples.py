@@ -100,7 +100,7 @@ def waiting(url: str, queue: wire.Queue) -> list:
 
 def day(platform: Platform, table: pa.Table, **said) -> list[str | None]:
     """Takes one command in without a broker."""
-    return platform.bridge._intake.ingestions([body(command(**said), table)])
+    return platform.bridge.intake.ingestions([body(command(**said), table)])
 
 
 def built_day(platform: Platform, window: Window = FIRST_DAY) -> pl.DataFrame:

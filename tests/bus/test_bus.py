@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,6 +20,7 @@ from bus_samples import (
     HOUR,
     METADATA,
     SCHEMA,
+    SOURCES,
     START,
     TEMPERATURE,
     body,
@@ -43,6 +45,7 @@ from ionbeam_dagster.cli.source import write_source
 from ionbeam_dagster.config import ConfigError, IonbeamConfig
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.pipeline import PipelineError, Platform, build, ingest
+from ionbeam_dagster.retention import sweep
 from ionbeam_dagster.sources import SourceError
 
 # -- in ----------------------------------------------------------------------------------------------------------------
@@ -117,7 +120,7 @@ def test_a_range_is_swept_once_all_parts_are_there(platform, order):
     id, table = uuid4(), rows(24)
     bodies = {part: body(command(id=id, part=part, parts=3), table.slice(8 * (part - 1), 8)) for part in (1, 2, 3)}
     window = Window(START, START + 6 * HOUR)
-    take = platform.bridge._intake.ingestions
+    take = platform.bridge.intake.ingestions
     assert take([bodies[order[0]], bodies[order[1]], bodies[order[0]]]) == [None, None, None]
     assert platform.ledger.sent("my_source", window) == []
     assert platform.bridge.inbox.unfinished() == [(str(id), "my_source", 2, 3)]
@@ -131,7 +134,7 @@ def test_a_range_is_swept_once_all_parts_are_there(platform, order):
 
 def test_parts_that_say_different_things_are_refused_and_the_right_one_completes(platform):
     id = uuid4()
-    take = platform.bridge._intake.ingestions
+    take = platform.bridge.intake.ingestions
     other = command(id=id, part=2, parts=2, end_time=START + 2 * DAY)
     assert take([body(command(id=id, part=1, parts=2))]) == [None]
     assert "other things" in take([body(other)])[0]
@@ -141,7 +144,7 @@ def test_parts_that_say_different_things_are_refused_and_the_right_one_completes
 
 def test_a_later_sweep_corrects_an_earlier_one_in_the_order_of_arrival(platform):
     bodies = [body(command(), rows(first=first)) for first in (10.0, 30.0, 20.0)]
-    assert platform.bridge._intake.ingestions(bodies) == [None] * 3
+    assert platform.bridge.intake.ingestions(bodies) == [None] * 3
     ingested = ingest(platform, "my_source", Window(START + 6 * HOUR, START + 12 * HOUR))
     assert ingested.rows == 72
     assert built_day(platform)[TEMPERATURE].to_list() == rows(first=20.0)["t"].to_pylist()
@@ -161,7 +164,7 @@ def test_late_rows_and_empty_sweeps_are_told_to_their_windows(platform):
 
 def test_a_payload_of_an_older_client_is_taken_when_it_lies_in_the_store(platform, tmp_path):
     store = Path("ionbeam-state/payloads")
-    take = platform.bridge._intake.ingestions
+    take = platform.bridge.intake.ingestions
     assert (store / ".ionbeam-payload-store").exists()
     older = rows().set_column(0, "datetime", rows()["datetime"].cast(pa.timestamp("ns", tz="UTC")))
     pq.write_table(older.select(reversed(SCHEMA.names)), store / "a.parquet")
@@ -177,6 +180,31 @@ def test_a_payload_of_an_older_client_is_taken_when_it_lies_in_the_store(platfor
     raw, again = platform.ledger.sent("my_source", Window(START, START + 6 * HOUR))
     assert pq.read_table(raw.path).select(SCHEMA.names).cast(SCHEMA).equals(rows())
     assert pq.read_table(again.path).num_rows == 24
+
+
+def test_payloads_and_parts_go_when_nobody_needs_them(platform_of):
+    platform = platform_of(SOURCES, broker="{url: 'amqp://127.0.0.1:9/'}", retention="{payloads: P7D}")
+    bridge, store, now = platform.bridge, Path("ionbeam-state/payloads"), datetime.now(UTC)
+    for name in ("taken", "parked", "unsent"):
+        pq.write_table(rows(), store / f"{name}.parquet")
+    (store / ".draft-0123").write_bytes(b"half of a payload")
+    wrong = command(payload_location=Path("parked.parquet"), metadata=_measured(cf_unit="nonsense"))
+    sent = [command(payload_location=Path("taken.parquet")), wrong, command(id=UUID(int=1), part=1, parts=2)]
+    bodies = [*map(wire.json_body, sent[:2]), body(sent[2])]
+    assert [verdict is None for verdict in bridge.intake.ingestions(bodies)] == [True, False, True]
+    [part] = bridge.parts_folder.rglob("*.parquet")
+    joined = part.with_name("my_source_joined.parquet")
+    joined.write_bytes(b"what a crash left")
+    for young in (store / ".draft-0123", part, joined):
+        assert young.exists() and sweep(platform, now).gone == ()
+        os.utime(young, (0, 0))
+        if young != part:
+            assert len(sweep(platform, now).gone) == 1 and not young.exists()
+    assert [one.what for one in sweep(platform, now + 8 * DAY, dry_run=True).gone] == ["taken.parquet"]
+    assert sweep(platform, now + 8 * DAY).bytes > 0 and sweep(platform, now + 8 * DAY).gone == ()
+    assert sorted(path.stem for path in store.glob("*.parquet")) == ["parked", "unsent"]
+    assert bridge.intake.ingestions([body(command(id=UUID(int=1), part=2, parts=2)), bodies[0]]) == [None, None]
+    assert len(platform.ledger.sent("my_source", Window(START, START + 6 * HOUR))) == 2 and not part.exists()
 
 
 def _said(**of_dataset):
@@ -243,7 +271,7 @@ def test_a_compressed_bomb_is_parked_before_it_is_unpacked(platform):
     message = command()
     many = wire.with_rows(message, SCHEMA, [bomb, zeros, zeros, zeros])
     assert len(many) < 1_000_000
-    [reason] = platform.bridge._intake.ingestions([many])
+    [reason] = platform.bridge.intake.ingestions([many])
     assert "more than 5000000 rows" in reason
 
 
@@ -322,10 +350,10 @@ def test_a_window_that_is_asked_for_is_unanswered_until_its_range_comes(platform
     assert sent[0].id != sent[1].id, "a client would take the second for the first"
     assert [asked.window for asked in bridge.inbox.unanswered(10)] == [window]
     answer = body(command(end_time=START + DAY))
-    assert bridge._intake.ingestions([answer]) == [None]
+    assert bridge.intake.ingestions([answer]) == [None]
     assert bridge.inbox.unanswered(10) == [] and bridge.inbox.asked("my_source", window).answered
     assert bridge.ask("my_source", [window]) == {window: 1}
-    assert bridge._intake.ingestions([answer]) == [None], "the same rows again are an answer, too"
+    assert bridge.intake.ingestions([answer]) == [None], "the same rows again are an answer, too"
     assert bridge.inbox.unanswered(10) == []
 
 
@@ -376,7 +404,7 @@ def test_several_external_sources_feed_one_dataset_and_a_message_says_which(plat
     )
     said = _said(name="one")
     sweeps = [command(metadata=said, source_name=name) for name in ("a", "b", "c", None, "d")]
-    verdicts = platform.bridge._intake.ingestions(
+    verdicts = platform.bridge.intake.ingestions(
         [body(one, rows(first=i, station=f"s{i}")) for i, one in enumerate(sweeps)]
     )
     assert verdicts[:3] == [None] * 3

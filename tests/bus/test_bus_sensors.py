@@ -107,7 +107,7 @@ def test_a_window_is_asked_for_at_its_trigger_once_more_and_not_when_it_came(pla
         asked += evaluate(timedelta(minutes=minutes))
     assert asked == [last.key, last.key]
     sweep = command(start_time=last.start, end_time=last.end)
-    assert platform.bridge._intake.ingestions([body(sweep, rows(0))]) == [None]
+    assert platform.bridge.intake.ingestions([body(sweep, rows(0))]) == [None]
     cursor = None
     assert evaluate(timedelta(0)) == set()
 
@@ -153,6 +153,6 @@ def test_the_open_window_is_ingested_as_it_comes(platform, instance):
     window = window_of(now, 6 * HOUR)
     sweep = Window(window.start, now)
     message = command(start_time=sweep.start, end_time=sweep.end)
-    assert platform.bridge._intake.ingestions([body(message, rows(1, start=sweep.start))]) == [None]
+    assert platform.bridge.intake.ingestions([body(message, rows(1, start=sweep.start))]) == [None]
     asked = dg.evaluate_automation_conditions(defs=Sensed(platform, instance).definitions, instance=instance)
     assert asked.get_requested_partitions(observations_key("my_source")) == {window.key}

@@ -385,7 +385,7 @@ class _Spool:
 
 
 def _command(
-    metadata: IngestionMetadata, start_time: datetime, end_time: datetime, source_name: str | None
+    metadata: IngestionMetadata, start_time: datetime, end_time: datetime, source_name: str | None = None
 ) -> IngestDataCommand:
     for name, moment in (("start_time", start_time), ("end_time", end_time)):
         if moment.tzinfo is None:

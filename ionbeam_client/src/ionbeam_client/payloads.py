@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 from uuid import uuid4
@@ -21,6 +23,7 @@ from pyarrow import fs
 from ionbeam_client.errors import MessageError, PayloadError
 from ionbeam_client.wire import MAX_BYTES, MAX_ROWS
 
+DRAFT = ".draft-"
 MARK = ".ionbeam-payload-store"
 
 
@@ -91,6 +94,26 @@ class PayloadStore:
             except (pa.ArrowException, OSError) as error:
                 raise PayloadError(f"payload {location} in {self}: {error}") from error
 
+    def size(self, location: str | Path) -> int:
+        """Bytes of a payload; 0 when it is not there."""
+        return int(self._files.get_file_info(self.path_of(location)).size or 0)
+
+    def remove(self, location: str | Path) -> None:
+        """Remove a payload, if it is there; nobody reads it any more."""
+        with suppress(FileNotFoundError):
+            self._files.delete_file(self.path_of(location))
+
+    def drafts(self, before: datetime) -> list[tuple[str, int]]:
+        """(name, bytes) of what writers left that wrote last before `before`."""
+        found = self._files.get_file_info(fs.FileSelector(self._root, allow_not_found=True))
+        drafts = [one for one in found if one.base_name.startswith(DRAFT) and one.mtime is not None]
+        return [(str(one.base_name), int(one.size or 0)) for one in drafts if one.mtime < before]
+
+    def remove_draft(self, name: str) -> None:
+        """Remove one of `drafts`."""
+        with suppress(FileNotFoundError):
+            self._files.delete_file(f"{self._root}/{name}")
+
     def _opened(self, location: str | Path) -> pq.ParquetFile:
         path = self.path_of(location)
         try:
@@ -109,7 +132,7 @@ class PayloadWriter:
     def __init__(self, store: PayloadStore, schema: pa.Schema) -> None:
         self._store = store
         self._files: Any = store._files
-        self._draft = f"{store}/.draft-{uuid4().hex}"
+        self._draft = f"{store}/{DRAFT}{uuid4().hex}"
         if store._folder is not None:
             store._folder.mkdir(parents=True, exist_ok=True)
         self._out = self._files.open_output_stream(self._draft)
