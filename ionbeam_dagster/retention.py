@@ -228,9 +228,9 @@ def _payloads(platform: Platform, now: datetime) -> Iterator[Sweepable]:
 
 def _parts(platform: Platform, now: datetime) -> Iterator[Sweepable]:
     """Parts that a crash left behind after they were joined. Those that wait for others are known, and stay."""
-    known = platform.bridge.inbox.part_files()
+    known = {Path(part).absolute() for part in platform.bridge.inbox.part_files()}
     for path in sorted(platform.bridge.parts_folder.rglob("*.parquet")):
-        if str(path) not in known:
+        if path.absolute() not in known:
             yield from _old_file(KINDS[6], path.parent.name, path, now - _DRAFT_AGE, "it was joined with the others")
 
 
