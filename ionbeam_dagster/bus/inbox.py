@@ -276,7 +276,8 @@ class Inbox:
     def unanswered(self, limit: int, source: str | None = None) -> list[Asked]:
         """Windows, of one source or all, that were asked for and did not come, those asked last first."""
         rows = self._database.read(
-            f"{_ASKED} WHERE answered IS NULL AND source = ifnull(?, source) ORDER BY last DESC LIMIT ?", (source, limit)
+            f"{_ASKED} WHERE answered IS NULL AND source = ifnull(?, source) ORDER BY last DESC LIMIT ?",
+            (source, limit),
         )
         return [_asked(row) for row in rows]
 

@@ -4,10 +4,12 @@ Belongs here: ``<source>/request``, whose materialisation asks for a window, and
 belong here: what comes of it, which is reported as ``<source>/raw`` when it arrives.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import dagster as dg
 
+from ionbeam_dagster.bus.inbox import Asked
 from ionbeam_dagster.config import SourceSettings
 from ionbeam_dagster.domain.windows import Window, gaps
 from ionbeam_dagster.orchestration import metadata
@@ -17,6 +19,8 @@ from ionbeam_dagster.orchestration.due import ToCollect, last_trigger
 from ionbeam_dagster.orchestration.partitions import windows_of
 from ionbeam_dagster.orchestration.resources import PlatformResource
 from ionbeam_dagster.pipeline import PipelineError, Platform
+
+_SHOWN = 20
 
 
 def request_key(source: str) -> dg.AssetKey:
@@ -48,7 +52,9 @@ def request_asset(
         now = datetime.now(UTC)
         begun = [window for window in windows_of(context.partition_keys, source.window_size) if window.start < now]
         parts = {window: Window(window.start, min(window.end, now)) for window in begun}
-        asked = ionbeam.platform.bridge.ask(source.name, parts.values())
+        bridge = ionbeam.platform.bridge
+        asked = bridge.ask(source.name, parts.values())
+        missing = _missing(bridge.inbox.unanswered(_SHOWN, source.name))
 
         def work(window: Window) -> Done:
             if window not in parts:
@@ -58,12 +64,19 @@ def request_asset(
                 "asked from": dg.MetadataValue.timestamp(passed.start),
                 "asked to": dg.MetadataValue.timestamp(passed.end),
                 "times without an answer": times,
+                "not answered in all": missing,
             }
             return Done(told)
 
         yield from window_by_window(context, ionbeam, source.window_size, work)
 
     return request
+
+
+def _missing(unanswered: Sequence[Asked]) -> dg.MarkdownMetadataValue:
+    """The windows that a source's client was asked for and has not sent, as a table."""
+    rows = [(str(one.window), one.times, f"{one.last:%Y-%m-%d %H:%M}") for one in unanswered]
+    return dg.MetadataValue.md(metadata.table(["window", "times asked", "last"], rows) if rows else "none")
 
 
 def asks(ionbeam: Ionbeam, source: SourceSettings) -> Condition:
