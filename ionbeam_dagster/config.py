@@ -25,7 +25,6 @@ from ionbeam_dagster.domain.windows import Policy, check_span, window_of
 from ionbeam_dagster.exporters.bufr import BufrSettings
 from ionbeam_dagster.exporters.odb import OdbCodes, VariableMapping
 from ionbeam_dagster.sources import Source, SourceConfig, installed_sources
-from ionbeam_dagster.sources.specified import SPECIFIED_SOURCES
 from ionbeam_dagster.stores.files import Location, S3Settings, is_address, uri_of
 
 CONFIG_VARIABLE = "IONBEAM_CONFIG_PATH"
@@ -110,7 +109,7 @@ class SchedulerWindow(_Section):
     source_name: Name
     window_size: PartitionSpan
     trigger_interval: timedelta | None = None
-    window_lag: timedelta = timedelta(0)
+    window_lag: timedelta | None = None
 
 
 class Scheduler(_Section):
@@ -238,13 +237,12 @@ class DatasetSettings:
 
 @dataclass(frozen=True, slots=True)
 class IonbeamConfig:
-    """A checked configuration. `not_installed` names source blocks whose source this installation does not have."""
+    """A checked configuration."""
 
     path: Path
     sections: Sections
     sources: dict[str, SourceSettings]
     datasets: dict[str, DatasetSettings]
-    not_installed: tuple[str, ...] = ()
 
     @property
     def automation(self) -> Automation:
@@ -262,11 +260,7 @@ class IonbeamConfig:
 
     def notes(self) -> list[str]:
         """What a person should know about this configuration although it is valid."""
-        notes = [
-            f"source {name!r} is configured, but no source of that type is installed: it is not collected"
-            for name in self.not_installed
-        ]
-        notes += self._notes_of_retention()
+        notes = self._notes_of_retention()
         service = self.sections.projections.pygeoapi_service
         if service.config_path is not None and find_spec("pygeoapi") is None:
             notes.append(
@@ -323,20 +317,18 @@ def _fill_secrets(value: Any, missing: list[str]) -> Any:
 
 def _understand(
     path: Path, content: dict[str, Any]
-) -> tuple[Sections, dict[str, SourceSettings], dict[str, DatasetSettings], tuple[str, ...]]:
+) -> tuple[Sections, dict[str, SourceSettings], dict[str, DatasetSettings]]:
     installed = installed_sources()
     blocks = dict(content)
     nested = dict(blocks.pop("sources", None) or {})
     if "scheduler" in nested:
         blocks["scheduler"] = nested.pop("scheduler")
-    known = set(installed) | set(SPECIFIED_SOURCES)
-    at_top = {name: blocks.pop(name) for name in list(blocks) if name in known}
+    at_top = {name: blocks.pop(name) for name in list(blocks) if name in installed}
     twice = sorted(set(nested) & set(at_top))
     faults = [f"{name}: stands under 'sources:' and at the top level; keep one of them" for name in twice]
     sections, section_faults = _validated(Sections, blocks, "")
     faults += section_faults
     configs: dict[str, tuple[type[Source], SourceConfig]] = {}
-    not_installed: list[str] = []
     for name, block in (nested | at_top).items():
         key = f"sources.{name}" if name in nested else name
         source_type = _type_of(name, block)
@@ -350,21 +342,18 @@ def _understand(
             faults += block_faults
             if config is not None:
                 configs[name] = (loaded, config)
-        elif source_type in SPECIFIED_SOURCES:
-            faults += _validated(SPECIFIED_SOURCES[source_type], block or {}, key)[1]
-            not_installed.append(name)
         else:
             faults.append(
                 f"{key}: no source of type {source_type!r} is installed; known are {', '.join(sorted(installed))} "
                 "(give the block a 'type:', or remove it)"
             )
     if sections is not None and not faults:
-        sources, source_faults = _sources(sections, configs, set(not_installed))
+        sources, source_faults = _sources(sections, configs)
         datasets, dataset_faults = _datasets(sources)
         faults += source_faults + dataset_faults + _path_faults(sections) + _retention_faults(sections)
     if faults or sections is None:
         raise ConfigError("\n".join(f"{path}: {fault}" for fault in faults))
-    return sections, sources, datasets, tuple(not_installed)
+    return sections, sources, datasets
 
 
 def _type_of(name: str, block: Any) -> str:
@@ -405,21 +394,21 @@ def _fields_at(model: Any, place: tuple[str | int, ...]) -> list[str]:
 
 
 def _sources(
-    sections: Sections, configs: dict[str, tuple[type[Source], SourceConfig]], not_installed: set[str]
+    sections: Sections, configs: dict[str, tuple[type[Source], SourceConfig]]
 ) -> tuple[dict[str, SourceSettings], list[str]]:
     scheduled = {window.source_name: window for window in sections.scheduler.windows}
     faults = [
         f"sources.scheduler.windows: {name!r} has no block; add one with its settings (an empty one will do), "
         "or remove the window"
         for name in scheduled
-        if name not in configs and name not in not_installed
+        if name not in configs
     ]
     settings: dict[str, SourceSettings] = {}
     for name, (source, config) in configs.items():
         window = scheduled.get(name)
         size = window.window_size if window else source.default_window
         interval = (window.trigger_interval if window else None) or size
-        lag = window.window_lag if window else timedelta(0)
+        lag = window.window_lag if window and window.window_lag is not None else source.default_lag
         settings[name] = SourceSettings(name, source, config, size, interval, lag)
         faults += _time_faults(settings[name])
     return settings, faults

@@ -8,7 +8,7 @@ under the entry-point group ``ionbeam.sources``.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -113,16 +113,28 @@ class SourceConfig(BaseModel):
         return Path("data-raw" if is_address(self.data_path) else self.data_path)
 
 
+Progress = Callable[[str, int, int], None]
+"""Is told what is being done, how much of it is done, and how much there is."""
+
+
+def _nobody(what: str, done: int, of: int) -> None:
+    pass
+
+
 class Source(ABC):
     """One source of observations, made from its block in the YAML. Making one connects to nothing and reads nothing."""
 
     Config: ClassVar[type[SourceConfig]] = SourceConfig
     default_window: ClassVar[timedelta] = timedelta(hours=1)
     default_span: ClassVar[timedelta] = timedelta(hours=1)
+    default_lag: ClassVar[timedelta] = timedelta(0)
+    """How long after its end a window can be collected, unless the scheduler says otherwise."""
 
     def __init__(self, name: str, config: SourceConfig) -> None:
         self.name = name
         self.config = config
+        self.progress: Progress = _nobody
+        """Is told how far a long `fetch` is; whoever watches puts a function of their own here."""
 
     @property
     @abstractmethod
@@ -136,6 +148,10 @@ class Source(ABC):
         The columns are those that `metadata` names (times as timestamps or ISO 8601 text). No batch at all means that
         the window really is empty. Raises SourceError when it cannot be known.
         """
+
+    def sample(self, window: Window) -> Iterator[pa.RecordBatch]:
+        """Enough of `window` to see what the source gives: all of it, unless a part is much cheaper."""
+        return self.fetch(window)
 
     def signature(self, window: Window) -> str:
         """What `fetch` would give, told without fetching: when it differs from last time, the window is due again."""

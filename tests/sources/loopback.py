@@ -10,6 +10,7 @@ import json
 import re
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
@@ -153,6 +154,10 @@ def _handler(service: Service) -> type[BaseHTTPRequestHandler]:
 
         def log_message(self, *args: object) -> None:
             pass
+
+        def handle(self) -> None:
+            with suppress(ConnectionError):  # whoever asked has gone
+                super().handle()
 
         def do_GET(self) -> None:
             self._serve()
