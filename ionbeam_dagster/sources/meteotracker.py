@@ -179,7 +179,7 @@ class MeteoTracker(Source):
             retries=config.max_retries,
             concurrency=config.concurrency,
             credentials=Bearer(self._login, self._refresh, secrets=[password]),
-            cache=config.data_path / self.name / "cache" if config.use_cache else None,
+            cache=config.cache_path / f"{self.name}.cache" if config.use_cache else None,
         )
 
     def _login(self, client: HttpClient) -> Token:

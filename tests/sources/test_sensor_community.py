@@ -226,7 +226,7 @@ def test_a_day_that_failed_goes_on_and_leaves_nothing_behind(served, tmp_path):
     assert had == 300
     assert service.paths("_sensor_") == [f"/{DAY}/{last}"]
     assert told == [(f"sensor_community {DAY} files", 300, 300)]
-    assert list((tmp_path / "sensor_community").iterdir()) == []
+    assert list((tmp_path / "sensor_community.files").iterdir()) == []
 
 
 def test_a_listing_that_is_none_fails(served, tmp_path):

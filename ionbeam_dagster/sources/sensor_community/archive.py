@@ -53,8 +53,8 @@ class ArchiveConfig(SourceConfig):
 class Archive(Source):
     """Days of the archive. A window is one or more whole days, each published some hours after its end.
 
-    Files are kept in ``<data_path>/<name>/<day>.sqlite`` until their day is complete; with `use_cache` also after it,
-    so that a day that is published again costs only the files that changed.
+    Files are kept in ``<data_path>/<name>.files/<day>.sqlite`` until their day is complete; with `use_cache` also after
+    it, so that a day that is published again costs only the files that changed.
     """
 
     Config = ArchiveConfig
@@ -121,7 +121,7 @@ class Archive(Source):
         )
 
     def _spool(self, day: date) -> Spool:
-        return Spool(self._config.data_path / self.name / f"{day}.sqlite")
+        return Spool(self._config.cache_path / f"{self.name}.files" / f"{day}.sqlite")
 
     def _day(self, day: date, fresh: bool = False) -> tuple[str, list[Listed]]:
         """The folder of a day and its wanted files, by type and name; as listed within the last minute."""

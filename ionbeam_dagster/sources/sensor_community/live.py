@@ -81,7 +81,7 @@ class Live(Source):
 
         Raises SourceError when the document cannot be had or read whole, and when it says nothing of the window.
         """
-        with closing(_Journal(self._config.data_path / self.name / "live.sqlite")) as journal:
+        with closing(_Journal(self._config.cache_path / f"{self.name}.live.sqlite")) as journal:
             if not journal.has(window) or _now() - window.end <= _REACH:
                 journal.add(window, self._document())
             for rows in journal.rows(window):
