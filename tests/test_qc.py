@@ -1,6 +1,7 @@
 """Quality control of whole windows: the same flags however rows come, in bounded memory, and what they depend on."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -142,3 +143,25 @@ def test_quality_control_can_be_off_or_told_otherwise(platform_of):
     platform = platform_of(SOURCES % ", quality: {air_temperature: {range: [-80, -79]}, relative_humidity: off}")
     assert platform.dataset("other").limits["air_temperature"].range == (-80, -79)
     assert "relative_humidity" not in platform.dataset("other").limits
+
+
+def test_every_verdict_in_the_file_is_explained_with_its_numbers(platform_of):
+    platform = platform_of(SOURCES.replace("num_stations: 40", "num_stations: 400, max_lat: 48.5, max_lon: 6.5") % "")
+    (crowd,) = made(platform, "crowd")
+    frame = pl.read_parquet(crowd.path)
+    bad = frame.filter(pl.col(TEMPERATURE) < -100).row(0, named=True)
+    told = qc.explained(Path(crowd.path), bad["station_id"], bad["datetime"], platform.dataset("crowd").limits)
+    assert told.time == bad["datetime"]
+    of_temperature = {
+        reason.test: (reason.words, failed) for reason, failed in told.reasons if reason.column == TEMPERATURE
+    }
+    assert of_temperature[Test.GROSS_RANGE] == ("-146.1; possible is -80 to 60 degC", True)
+    good = frame.filter((pl.col(f"{TEMPERATURE}__tests_applied") & int(Test.SPATIAL_CONSISTENCY)) > 0).row(
+        5, named=True
+    )
+    told = qc.explained(Path(crowd.path), good["station_id"], good["datetime"], platform.dataset("crowd").limits)
+    words = {reason.test: reason.words for reason, _ in told.reasons if reason.column == TEMPERATURE}
+    assert sum(words) == good[f"{TEMPERATURE}__tests_applied"] and all(words.values())
+    assert "neighbours at its height is" in words[Test.BUDDY] and "score" in words[Test.SPATIAL_CONSISTENCY]
+    with pytest.raises(LookupError, match="has no station 'NOBODY'"):
+        qc.explained(Path(crowd.path), "NOBODY", good["datetime"], platform.dataset("crowd").limits)

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from ionbeam_dagster.cli import config, conformance, export, ledger, processes, run, source, windows
+from ionbeam_dagster.cli import config, conformance, export, ledger, processes, qc, run, source, windows
 from ionbeam_dagster.config import CONFIG_VARIABLE
 
 app = typer.Typer(
@@ -30,6 +30,7 @@ for command in (
 app.add_typer(config.app, name="config")
 app.add_typer(export.app, name="export")
 app.add_typer(ledger.app, name="ledger")
+app.add_typer(qc.app, name="qc")
 app.add_typer(source.app, name="source")
 
 

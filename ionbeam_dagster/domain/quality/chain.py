@@ -33,7 +33,7 @@ SLICE = timedelta(minutes=10)
 
 _SUN_UP, _WARMED = 5.0, 3.0  # degrees; K: a shield that the sun heats, and by how much at least
 _ROOM, _OUTDOORS = (17.0, 27.0), 7.0  # degC; K: a room, and how far from it the neighbours must be
-_MANY_AT_ONE_PLACE = 3  # stations
+MANY_AT_ONE_PLACE = 3  # stations
 _MOVED = 1000.0  # m
 _WET, _GUSTY = 0.5, 0.5  # K; m s-1: what rounding may do
 
@@ -180,7 +180,7 @@ def in_series(plan: Plan, reports: Reports) -> Verdicts:
         if limits.climatology:
             low, high = np.array(limits.climatology).T
             verdicts.add(column, Test.CLIMATOLOGY, there, series.climatology(values, months.astype(np.int8), low, high))
-        _changes(verdicts, column, limits, _sane(one, values), reports)
+        _changes(verdicts, column, limits, sane(one, values), reports)
         verdicts.add(column, Test.INDOOR, there & reports.indoor, reports.indoor)
         verdicts.add(column, Test.MOVED, there & reports.fixed, strayed)
     _internal(verdicts, plan, reports)
@@ -229,7 +229,7 @@ def _internal(verdicts: Verdicts, plan: Plan, reports: Reports) -> None:
     for first, second, contradict, tolerance in pairs:
         for one in (t for t in plan.tested.values() if t.name == first):
             for other in (t for t in plan.tested.values() if t.name == second and _level(t) == _level(one)):
-                a, b = (_sane(t, reports.values[t.column]) for t in (one, other))
+                a, b = (sane(t, reports.values[t.column]) for t in (one, other))
                 both = np.isfinite(a) & np.isfinite(b)
                 failed = contradict(a, b, tolerance)
                 for column in (one.column, other.column):
@@ -243,23 +243,26 @@ def among_neighbours(plan: Plan, reports: Reports, own: int) -> Verdicts:
     """
     verdicts = Verdicts.none(plan.tested, own)
     mine = np.arange(len(reports)) < own
-    last = _last_of_station(reports)
-    crowded = series.default_position(reports.lat, reports.lon, reports.station, _MANY_AT_ONE_PLACE)
+    crowded = series.default_position(reports.lat, reports.lon, reports.station, MANY_AT_ONE_PLACE)
     for column, one in plan.tested.items():
-        values = reports.values[column]
-        there = np.isfinite(values)
-        verdicts.add(column, Test.POSITION, there[:own], crowded[:own])
-        usable = np.flatnonzero(np.isfinite(_sane(one, values)))
+        verdicts.add(column, Test.POSITION, np.isfinite(reports.values[column])[:own], crowded[:own])
+        usable, speaking = comparable(one, reports)
         if usable.size:
-            _against(verdicts, column, one, reports.taken(usable), usable, mine, last[usable] & ~reports.indoor[usable])
+            _against(verdicts, column, one, reports.taken(usable), usable, mine, speaking)
     return verdicts
+
+
+def comparable(one: Tested, reports: Reports) -> tuple[Ints, Bools]:
+    """Which reports of a slice are compared in one quantity, and which of these are listened to."""
+    usable = np.flatnonzero(np.isfinite(sane(one, reports.values[one.column])))
+    return usable, _last_of_station(reports.taken(usable)) & ~reports.indoor[usable]
 
 
 def _against(
     verdicts: Verdicts, column: str, one: Tested, reports: Reports, rows: Ints, mine: Bools, speaking: Bools
 ) -> None:
     """The neighbour tests of one column; `rows` says where each of `reports` stands among all, `mine` which count."""
-    places = neighbours.Places(reports.lat, reports.lon, reports.height, reports.station)
+    places = places_of(reports)
     values, limits, tested = reports.values[column], one.limits, mine[rows]
 
     def add(test: Test, applied: Bools, failed: Bools) -> None:
@@ -301,6 +304,10 @@ def _why_too_warm(add: object, reports: Reports, values: Floats, found: neighbou
     add(Test.INDOOR, compared, found.failed & in_room)
 
 
+def places_of(reports: Reports) -> neighbours.Places:
+    return neighbours.Places(reports.lat, reports.lon, reports.height, reports.station)
+
+
 def quality_fields(variable: str) -> list[pa.Field]:
     """The quality columns of the canonical variable `variable`: CF ancillary variables of it."""
     tests = {
@@ -338,7 +345,7 @@ def _range(limits: Limits, hours: float) -> tuple[float, float] | None:
     return low * hours, high * max(hours, 1 / 60)
 
 
-def _sane(one: Tested, values: Floats) -> Floats:
+def sane(one: Tested, values: Floats) -> Floats:
     """The values without those out of range, which would condemn what they are compared with."""
     return values if one.range is None else np.where(series.gross_range(values, *one.range), np.nan, values)
 

@@ -1,0 +1,68 @@
+"""`ionbeam qc`: what quality control made of the observations, and why."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from ionbeam_dagster.cli.terminal import console, fail, load_config, moment, refused_as_message
+from ionbeam_dagster.domain.quality import TELLS_NOTHING_OF_THE_VALUE, Test
+from ionbeam_dagster.domain.windows import window_of
+
+app = typer.Typer(help="Quality control: why a value has its flag.", no_args_is_help=True)
+
+
+@app.callback()
+def qc() -> None:
+    """Quality control."""
+
+
+@app.command()
+def explain(
+    station: Annotated[str, typer.Argument(help="The station, as `station_id` names it in the dataset.")],
+    time: Annotated[str, typer.Argument(help="When, ISO 8601; the station's report nearest to it is told.")],
+    dataset: Annotated[str | None, typer.Option(help="The dataset, where there are several.")] = None,
+) -> None:
+    """Say of each value of a report which tests were applied to it, with the numbers that decided.
+
+    Example: `ionbeam qc explain SYNTH_0042 2026-06-21T06:35Z`
+    """
+    from ionbeam_dagster.pipeline import PipelineError, Platform
+    from ionbeam_dagster.qc import explained
+    from ionbeam_dagster.stores import StoreError
+
+    platform = Platform(load_config())
+    at = moment(time, "TIME")
+    assert at is not None
+    names = [dataset] if dataset else list(platform.config.datasets)
+    if len(names) != 1:
+        fail(f"there are several datasets; say which with --dataset: {', '.join(names)}")
+    with refused_as_message(PipelineError, StoreError, LookupError):
+        settings = platform.dataset(names[0])
+        window = window_of(at, settings.span)
+        latest = platform.ledger.latest_revision(settings.name, window)
+        if latest is None:
+            fail(f"{settings.name} {window} was not built; see `ionbeam status {settings.name}`")
+        with platform.files.fetched(latest.path) as file:
+            found = explained(file, station, at, settings.limits)
+    console.print(f"[bold]{station}[/bold] at {found.time:%Y-%m-%d %H:%M:%S} UTC, {found.place}", highlight=False)
+    table = Table("variable", "value", "flag", "test", "", "why")
+    for name, value, flag in found.values:
+        told = [(reason, failed) for reason, failed in found.reasons if reason.column == name]
+        first = (name, "none" if value is None else f"{value:.6g}", flag.name.lower().replace("_", " "))
+        for place, (reason, failed) in enumerate(told or [(None, False)]):
+            verdict = "" if reason is None else _verdict(reason.test, failed)
+            words = (str(reason.test.name).lower().replace("_", " "), verdict, reason.words) if reason else ("", "", "")
+            table.add_row(*(first if place == 0 else ("", "", "")), *words)
+        table.add_section()
+    console.print(table)
+    for note in found.notes:
+        console.print(f"note: {note}", style="dim", highlight=False)
+
+
+def _verdict(test: Test, failed: bool) -> str:
+    if test == TELLS_NOTHING_OF_THE_VALUE:
+        return "alone" if failed else "in company"
+    return "[red]failed[/red]" if failed else "passed"

@@ -1,0 +1,211 @@
+"""Why a value has its flag: each test that was applied to it, in a sentence with the numbers that decided.
+
+Belongs here: words for one report. Does not belong here: the verdicts, which stand in the dataset file; the numbers are
+worked out again from the rows that are there now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ionbeam_dagster.domain.quality import Test, neighbours, series
+from ionbeam_dagster.domain.quality.chain import (
+    LOOK_BACK,
+    MANY_AT_ONE_PLACE,
+    Plan,
+    Reports,
+    Tested,
+    comparable,
+    places_of,
+    sane,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """What one test has to say of one value."""
+
+    column: str
+    test: Test
+    words: str
+
+
+@dataclass(frozen=True)
+class _Case:
+    """One report (`row` of `own`, its station's series) and the reports of its slice, in which it is the row `near`."""
+
+    plan: Plan
+    own: Reports
+    row: int
+    slice: Reports
+    near: int
+
+
+def explain(plan: Plan, own: Reports, row: int, slice: Reports, near: int, masks: dict[str, int]) -> Iterator[Reason]:
+    """The reasons for one report, by variable and in the order of the tests; `masks` are its ``tests_applied``.
+
+    `own` are the reports of its station in order, of which it is number `row`; `slice` those of all stations at its
+    time, of which it is number `near`.
+    """
+    case = _Case(plan, own, row, slice, near)
+    for column, mask in masks.items():
+        for test in Test:
+            if mask & test:
+                yield Reason(column, test, _WORDS[test](case, plan.tested[column]))
+
+
+def _value(case: _Case, one: Tested) -> float:
+    return float(case.own.values[one.column][case.row])
+
+
+def _range(case: _Case, one: Tested) -> str:
+    assert one.range is not None
+    return f"{_value(case, one):.6g}; possible is {one.range[0]:g} to {one.range[1]:g} {one.limits.unit}"
+
+
+def _climatology(case: _Case, one: Tested) -> str:
+    month = int((case.own.time[[case.row]] * 1e6).astype("datetime64[us]").astype("datetime64[M]").astype(int)[0]) % 12
+    assert one.limits.climatology is not None
+    low, high = one.limits.climatology[month]
+    return f"{_value(case, one):.6g}; usual in month {month + 1} is {low:g} to {high:g} {one.limits.unit}"
+
+
+def _beside(case: _Case, one: Tested) -> tuple[str, str]:
+    """The values before and after, with their distance in minutes."""
+    values = sane(one, case.own.values[one.column])
+    there = np.flatnonzero(np.isfinite(values))
+    told = []
+    for rows in (there[there < case.row][-1:], there[there > case.row][:1]):
+        minutes = [abs(case.own.time[r] - case.own.time[case.row]) / 60 for r in rows]
+        told.append(next((f"{values[r]:.6g} ({m:.0f} min)" for r, m in zip(rows, minutes, strict=True)), "none known"))
+    return told[0], told[1]
+
+
+def _step(case: _Case, one: Tested) -> str:
+    before, _ = _beside(case, one)
+    return f"{_value(case, one):.6g} after {before}; at most {one.limits.step:g} {one.limits.unit} in an hour"
+
+
+def _spike(case: _Case, one: Tested) -> str:
+    before, after = _beside(case, one)
+    return (
+        f"{_value(case, one):.6g} between {before} and {after}; at most {one.limits.spike:g} {one.limits.unit} beyond"
+    )
+
+
+def _persistence(case: _Case, one: Tested) -> str:
+    kept = case.own.values[one.column][: case.row + 1]
+    same = np.abs(kept - kept[-1]) < (one.limits.persistence or 0.0)
+    first = int(np.flatnonzero(~same & np.isfinite(kept))[-1] + 1) if (~same & np.isfinite(kept)).any() else 0
+    minutes = (case.own.time[case.row] - case.own.time[first]) / 60
+    least, most = one.limits.persistence, LOOK_BACK.total_seconds() / 60
+    return f"within {least:g} {one.limits.unit} for {minutes:.0f} min of what is known; suspect from {most:.0f} min"
+
+
+def _internal(case: _Case, one: Tested) -> str:
+    level = one.column.split("__")[2]
+    partners = ("air_temperature", "dew_point_temperature", "wind_speed", "wind_speed_of_gust")
+    alike = [t for t in case.plan.tested.values() if t.name in partners and t.column.split("__")[2] == level]
+    return ", ".join(f"{t.name.replace('_', ' ')} {_value(case, t):.6g} {t.limits.unit}" for t in alike)
+
+
+def _position(case: _Case, one: Tested) -> str:
+    here = (case.slice.lat == case.slice.lat[case.near]) & (case.slice.lon == case.slice.lon[case.near])
+    return f"{np.unique(case.slice.station[here]).size} stations at this very place; suspect beyond {MANY_AT_ONE_PLACE}"
+
+
+def _moved(case: _Case, one: Tested) -> str:
+    if case.row == 0:
+        return "no earlier place is known"
+    lat, lon = case.own.lat[case.row - 1], case.own.lon[case.row - 1]
+    return f"at {case.own.lat[case.row]:.4f}, {case.own.lon[case.row]:.4f}; before at {lat:.4f}, {lon:.4f}"
+
+
+def _indoor(case: _Case, one: Tested) -> str:
+    said = "its provider says indoors" if case.own.indoor[case.row] else "outdoors as far as its provider says"
+    return f"{said}; {_value(case, one):.6g} {one.limits.unit}" + (f"; {_mean(case, one)}" if one.limits.buddy else "")
+
+
+def _radiation(case: _Case, one: Tested) -> str:
+    row = slice(case.row, case.row + 1)
+    (height,) = series.sun_elevation(case.own.lat[row], case.own.lon[row], case.own.time[row])
+    return f"the sun stands at {height:.0f} degrees; {_mean(case, one)}"
+
+
+def _compared(case: _Case, one: Tested) -> tuple[neighbours.Places, Reports, np.intp, npt.NDArray[np.bool_]]:
+    usable, speaking = comparable(one, case.slice)
+    reports = case.slice.taken(usable)
+    return places_of(reports), reports, np.searchsorted(usable, case.near), speaking
+
+
+def _buddies(case: _Case, one: Tested) -> tuple[int, float, float]:
+    assert one.limits.buddy is not None
+    places, reports, row, speaking = _compared(case, one)
+    found = neighbours.buddy(places, reports.values[one.column], speaking=speaking, **one.limits.buddy.model_dump())
+    return int(found.number[row]), float(found.mean[row]), float(found.deviation[row])
+
+
+def _mean(case: _Case, one: Tested) -> str:
+    number, mean, _ = _buddies(case, one)
+    return f"the mean of {number} neighbours is {mean:.6g} {one.limits.unit}"
+
+
+def _isolation(case: _Case, one: Tested) -> str:
+    assert one.limits.buddy is not None
+    places, _, row, speaking = _compared(case, one)
+    around = neighbours.Neighbourhood(places, one.limits.buddy.radius)
+    number = around.sums(speaking.astype(np.float64)[:, None])[row, 0]
+    return (
+        f"{number:.0f} neighbours within {one.limits.buddy.radius / 1000:g} km; {one.limits.buddy.num_min} are needed"
+    )
+
+
+def _buddy(case: _Case, one: Tested) -> str:
+    assert one.limits.buddy is not None
+    number, mean, deviation = _buddies(case, one)
+    return (
+        f"{_value(case, one):.6g}; the mean of {number} neighbours at its height is {mean:.6g} {one.limits.unit}, "
+        f"{deviation:.1f} deviations away; suspect beyond {one.limits.buddy.threshold:g}"
+    )
+
+
+def _event(case: _Case, one: Tested) -> str:
+    assert one.limits.event is not None
+    least = one.limits.event.event
+    happens = "yes" if _value(case, one) >= least else "no"
+    return f"{least:g} {one.limits.unit} or more here: {happens}; nearly all neighbours say otherwise if suspect"
+
+
+def _consistency(case: _Case, one: Tested) -> str:
+    assert one.limits.consistency is not None
+    places, reports, row, speaking = _compared(case, one)
+    heard = np.flatnonzero(speaking)
+    if row not in heard:
+        return "its station's later report in these ten minutes was compared"
+    some = neighbours.Places(places.lat[heard], places.lon[heard], places.height[heard], places.station[heard])
+    given = one.limits.consistency
+    found = neighbours.spatial_consistency(some, reports.values[one.column][heard], **given.model_dump())
+    score = float(found.score[np.searchsorted(heard, row)])
+    return f"score {score:.1f} against what neighbours make of its place; suspect beyond {given.above:g}"
+
+
+_WORDS: dict[Test, Callable[[_Case, Tested], str]] = {
+    Test.GROSS_RANGE: _range,
+    Test.CLIMATOLOGY: _climatology,
+    Test.STEP: _step,
+    Test.SPIKE: _spike,
+    Test.PERSISTENCE: _persistence,
+    Test.INTERNAL_CONSISTENCY: _internal,
+    Test.POSITION: _position,
+    Test.MOVED: _moved,
+    Test.INDOOR: _indoor,
+    Test.RADIATION: _radiation,
+    Test.ISOLATION: _isolation,
+    Test.BUDDY: _buddy,
+    Test.BUDDY_EVENT: _event,
+    Test.SPATIAL_CONSISTENCY: _consistency,
+}
