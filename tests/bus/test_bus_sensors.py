@@ -88,7 +88,7 @@ def test_a_backfill_of_the_request_asks_for_every_window(platform, broker, insta
     assert len(platform.bridge.inbox.unanswered(10)) == 4
     filter = dg.AssetRecordsFilter(asset_key=request_key("my_source"))
     told = instance.fetch_materializations(filter, limit=1).records[0].asset_materialization.metadata
-    assert told["not answered in all"].md_str.count("2024-01-01") == 8
+    assert told["not answered in all"].md_str.count("2024-01-01") == 4
 
 
 def test_a_window_is_asked_for_at_its_trigger_once_more_and_not_when_it_came(platform, broker, instance):
