@@ -109,45 +109,40 @@ class Publisher(threading.Thread):
 
     def __init__(self, port: int, messages: list[bytes], rate: float) -> None:
         super().__init__(daemon=True)
-        self._waiting = dict(enumerate(messages))
+        self.waiting = dict(enumerate(messages))
         self._taken: dict[int, float] = {}
-        self._sent: dict[int, float] = {}
         self._port, self._rate, self._messages = port, rate, messages
-        self.sent_twice = 0
 
     def broker_was_killed(self) -> None:
         before = time.monotonic() - 2
-        for number, moment in list(self._taken.items()):
-            if moment > before:
-                self._sent.pop(number, None)
-                self._waiting[number] = self._messages[number]
-                self.sent_twice += 1
+        again = [number for number, moment in list(self._taken.items()) if moment > before]
+        self.waiting |= {number: self._messages[number] for number in again}
 
     def run(self) -> None:
-        numbers: dict[int, int] = {}
-        sent = self._sent
-        client = paho.Client(CallbackAPIVersion.VERSION2, "publisher", reconnect_on_failure=True)
-        client.reconnect_delay_set(0.05, 0.2)
+        while self.waiting:
+            with suppress(OSError, ValueError, RuntimeError):
+                self._one_connection()
+            time.sleep(0.1)
 
-        def taken(_client, _data, mid, *_):
-            number = numbers.pop(mid, None)
-            if number is not None:
-                self._waiting.pop(number, None)
-                self._taken[number] = time.monotonic()
-
-        client.on_publish = taken
-        client.connect_async("127.0.0.1", self._port)
+    def _one_connection(self) -> None:
+        client = paho.Client(CallbackAPIVersion.VERSION2, reconnect_on_failure=False)
+        client.connect("127.0.0.1", self._port)
         client.loop_start()
-        while self._waiting:
-            for number in list(self._waiting):
-                if time.monotonic() - sent.get(number, -60) < 30:  # it is on its way
-                    continue
-                sent[number] = time.monotonic()
-                with suppress(ValueError, OSError):
-                    numbers[client.publish("raw-obs/no/netatmo/x", self._messages[number], qos=1).mid] = number
-                time.sleep(1 / self._rate)
-            time.sleep(0.2)
-        client.loop_stop()
+        try:
+            waiting = list(self.waiting.items())
+            for first in range(0, len(waiting), 20):
+                some = [
+                    (n, client.publish("raw-obs/no/netatmo/x", one, qos=1)) for n, one in waiting[first : first + 20]
+                ]
+                time.sleep(len(some) / self._rate)
+                for number, sent in some:
+                    sent.wait_for_publish(10)
+                    if not sent.is_published():
+                        return
+                    self._taken[number] = time.monotonic()
+                    del self.waiting[number]
+        finally:
+            client.loop_stop()
 
 
 def publish(port: int, topic: str, messages: list[bytes]) -> None:
@@ -236,7 +231,7 @@ def killed_in_a_loop(folder: Path, broker: Mosquitto, messages: int, rounds: int
             broker.process.start()
             publisher.broker_was_killed()
     publisher.join(120 + messages / 50)
-    assert not publisher.is_alive()
+    assert not publisher.is_alive(), f"{len(publisher.waiting)} messages were never published"
     until = time.monotonic() + 60
     while (counted := built(platform)[1].height if settled(platform) else 0) < messages and time.monotonic() < until:
         time.sleep(1)
