@@ -36,7 +36,8 @@ from ionbeam_dagster.domain.canonical import point_key
 from ionbeam_dagster.exporters import ExportError, ExportPlan, ExportReport
 from ionbeam_dagster.stores.publish import published
 
-ROWS_PER_GROUP = 50_000
+ROWS_PER_GROUP = 5_000, 50_000  # a query of one place reads one group; a long window has no more groups than it needs
+GROUPS = 100
 ROWS_IN_MEMORY = 500_000
 ROWS_PER_BATCH = 65_536
 PAGE_SIZE = 1 << 16
@@ -123,7 +124,8 @@ def _write(source: pq.ParquetFile, plan: ExportPlan, draft: Path) -> _Written:
     deltas = {"id": "DELTA_BYTE_ARRAY", "datetime": "DELTA_BINARY_PACKED"}
     boxes = [f"bbox.{side.name}" for side in BBOX]
     repeated = ["geometry", *boxes, *(column.name for column in columns if column.name not in deltas)]
-    group = math.ceil(rows / math.ceil(rows / ROWS_PER_GROUP))
+    fewest, most = ROWS_PER_GROUP
+    group = math.ceil(rows / math.ceil(rows / min(max(rows / GROUPS, fewest), most)))
     batches = _stations_counted(source.iter_batches(ROWS_PER_BATCH), point_key(schema), written)
     with (
         pq.ParquetWriter(

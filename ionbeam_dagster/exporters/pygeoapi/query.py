@@ -14,9 +14,11 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +29,7 @@ import pyarrow.parquet as pq
 from ionbeam_dagster.domain import cf
 from ionbeam_dagster.domain.canonical import STATION
 from ionbeam_dagster.exporters.pygeoapi.files import Files, WindowFile, overlapping
-from ionbeam_dagster.exporters.pygeoapi.parameters import Column, Parameter, layout_of
+from ionbeam_dagster.exporters.pygeoapi.parameters import Column, Layout, Parameter, layout_of
 from ionbeam_dagster.exporters.pygeoapi.regions import Circles, Region, distance, touches
 from ionbeam_dagster.exporters.stations import position_ids
 
@@ -36,6 +38,9 @@ NEWEST = 24 * 3600 * 1_000_000  # us: how far a query reaches back that names no
 NAMES = ("station_name", "name")
 WIGOS = ("wigos_id", "wigosid", "wigos_station_identifier")
 LOCATION = "location"
+ROWS_AT_ONCE = 30_000
+AT_ONCE = 8  # windows that are read between two looks at the bounds
+_POOL = ThreadPoolExecutor(2, "ionbeam-query")
 Mask = npt.NDArray[np.bool_]
 
 
@@ -84,6 +89,7 @@ class Collection:
         self._ever = ever or {}
         self._newest: tuple[object, dict[str, Parameter], tuple[str, ...]] | None = None
         self._counts: dict[str, tuple[tuple[int, int], int]] = {}
+        self._layouts: dict[tuple[str, ...], Layout] = {}
         self._lock = threading.Lock()
 
     def parameters(self) -> dict[str, Parameter]:
@@ -93,6 +99,16 @@ class Collection:
     def described(self) -> tuple[str, ...]:
         """The metadata columns of the newest window that can be read."""
         return self._described()[1]
+
+    def layout(self, schema: pa.Schema) -> Layout:
+        """The layout of a file of this collection; files of the same columns share it."""
+        names = tuple(schema.names)
+        known = self._layouts.get(names)
+        if known is None:
+            if len(self._layouts) > 100:
+                self._layouts.clear()
+            known = self._layouts[names] = layout_of(schema)
+        return known
 
     def _described(self) -> tuple[dict[str, Parameter], tuple[str, ...]]:
         windows = self.files.windows()
@@ -135,38 +151,43 @@ def run(collection: Collection, query: Query) -> Found:
     deadline = time.monotonic() + query.bounds.seconds
     pieces: list[pa.Table] = []
     rows = 0
-    for done, window in enumerate(reversed(windows)):
-        if done >= query.bounds.files or time.monotonic() > deadline or rows >= query.bounds.rows:
-            reason = (
-                f"{query.bounds.rows:,} rows"
-                if rows >= query.bounds.rows
-                else f"{query.bounds.files:,} windows"
-                if done >= query.bounds.files
-                else f"{query.bounds.seconds:g} seconds"
-            )
+    newest_first = windows[::-1]
+    for done in range(0, len(newest_first), AT_ONCE):
+        if reason := _bounded(query.bounds, rows, done, deadline):
+            end = newest_first[done].end
             notes.append(
-                f"bounded at {reason}: nothing before {stamp(window.end)} was looked at; "
-                f"ask again with datetime=../{stamp(window.end - 1)}"
+                f"bounded at {reason}: nothing before {stamp(end)} was looked at; "
+                f"ask again with datetime=../{stamp(end - 1)}"
             )
             break
-        piece = _read(collection, window, query, wanted, notes)
-        if piece is not None and piece.num_rows:
-            left = query.bounds.rows - rows
-            if piece.num_rows > left:
-                piece = _latest(piece, left)
-                first = int(piece.column("datetime")[0].as_py())
-                notes.append(
-                    f"bounded at {query.bounds.rows:,} rows: the oldest are left out; narrow the time or the place, "
-                    f"or ask again with datetime=../{stamp(first)}"
-                )
-            pieces.append(piece)
-            rows += piece.num_rows
-            if len(notes) and notes[-1].startswith("bounded"):
-                break
+        for piece, told in _POOL.map(
+            lambda window: _read(collection, window, query, wanted), newest_first[done : done + AT_ONCE]
+        ):
+            notes += told
+            if piece is not None:
+                pieces.append(piece)
+                rows += piece.num_rows
+    if rows > query.bounds.rows:
+        pieces = [_latest(pa.concat_tables(pieces, promote_options="permissive"), query.bounds.rows)]
+        first = int(pc.min(pieces[0].column("datetime")).as_py())
+        notes = [note for note in notes if not note.startswith("bounded")]
+        notes.append(
+            f"bounded at {query.bounds.rows:,} rows: older ones are left out; narrow the time or the place, "
+            f"or ask again with datetime=../{stamp(first)}"
+        )
     table = _joined(pieces, wanted, query, collection)
     if query.nearest and isinstance(query.region, Circles) and table.num_rows:
         table = _nearest(table, query.region)
     return Found(table, {id: wanted[id] for id in wanted if id in table.column_names}, notes)
+
+
+def _bounded(bounds: Bounds, rows: int, files: int, deadline: float) -> str | None:
+    """Which bound is reached, in words."""
+    if rows >= bounds.rows:
+        return f"{bounds.rows:,} rows"
+    if files >= bounds.files:
+        return f"{bounds.files:,} windows"
+    return f"{bounds.seconds:g} seconds" if time.monotonic() > deadline else None
 
 
 def places(collection: Collection, query: Query) -> Found:
@@ -180,7 +201,8 @@ def places(collection: Collection, query: Query) -> Found:
         if time.monotonic() > deadline or (seen is not None and seen.height > query.bounds.rows):
             notes.append(f"bounded: locations that were last seen before {stamp(window.end)} are left out")
             break
-        piece = _read(collection, window, replace(query, described=False), {}, notes, named=True)
+        piece, told = _read(collection, window, replace(query, described=False), {}, named=True)
+        notes += told
         if piece is not None and piece.num_rows:
             frame = pl.DataFrame(pl.from_arrow(piece)).sort("datetime").unique(LOCATION, keep="last")
             seen = (
@@ -234,7 +256,8 @@ def page(collection: Collection, query: Query, limit: int, offset: int = 0, afte
         if plain and after is None and skip >= (count := _rows_asked(collection, window, query)):
             skip -= count
             continue
-        piece = _read(collection, window, query, wanted, notes, identified=True)
+        piece, told = _read(collection, window, query, wanted, identified=True)
+        notes += told
         if piece is None:
             continue
         passed = min(skip, piece.num_rows)
@@ -259,8 +282,7 @@ def item(collection: Collection, id: str) -> Found | None:
     query = Query(start, start + 999_999, described=True)
     wanted = collection.parameters()
     for window in overlapping(collection.files.windows(), start, start + 999_999):
-        notes: list[str] = []
-        piece = _read(collection, window, query, wanted, notes, identified=True)
+        piece, notes = _read(collection, window, query, wanted, identified=True)
         if piece is not None:
             piece = piece.filter(pc.equal(piece.column("id"), id))
             if piece.num_rows:
@@ -289,20 +311,19 @@ def _read(
     window: WindowFile,
     query: Query,
     wanted: dict[str, Parameter],
-    notes: list[str],
     identified: bool = False,
     named: bool = False,
-) -> pa.Table | None:
-    """The rows of one window that are asked for; None where there are none, or it cannot be read, which is noted."""
+) -> tuple[pa.Table | None, list[str]]:
+    """The rows of one window that are asked for (None: there are none), and notes, such as that it cannot be read."""
+    notes: list[str] = []
     try:
         with collection.files.open(window.name) as handle:
-            return _rows_of(handle, query, wanted, notes, identified, named)
+            return _rows_of(handle, collection, query, wanted, notes, identified, named), notes
     except FileNotFoundError:
-        return None  # taken away after it was listed
+        return None, notes  # taken away after it was listed
     except (OSError, pa.ArrowException, _Unfit) as error:
         LOG.warning("%s cannot be read and is left out: %s", window.name, error)
-        notes.append(f"the window {stamp(window.start)}/{stamp(window.end)} cannot be read and is left out")
-        return None
+        return None, [f"the window {stamp(window.start)}/{stamp(window.end)} cannot be read and is left out"]
 
 
 class _Unfit(Exception):
@@ -310,62 +331,84 @@ class _Unfit(Exception):
 
 
 def _rows_of(
-    handle: pa.NativeFile, query: Query, wanted: dict[str, Parameter], notes: list[str], identified: bool, named: bool
+    handle: pa.NativeFile,
+    collection: Collection,
+    query: Query,
+    wanted: dict[str, Parameter],
+    notes: list[str],
+    identified: bool,
+    named: bool,
 ) -> pa.Table | None:
-    metadata = pq.read_metadata(handle)
-    texts = [name for name in (STATION, *NAMES, *WIGOS) if name in metadata.schema.names]
-    file = pq.ParquetFile(handle, metadata=metadata, read_dictionary=texts, pre_buffer=False)
-    schema = file.schema_arrow
-    layout = layout_of(schema)
+    file = _opened(handle, collection)
+    layout = collection.layout(file.schema_arrow)
     if not layout.fit:
-        raise _Unfit(f"its columns are {', '.join(schema.names) or 'none'}")
-    groups = _groups(metadata, query)
+        raise _Unfit(f"its columns are {', '.join(file.schema_arrow.names) or 'none'}")
+    has_station = STATION in layout.described
+    groups = _groups(file.metadata, query)
+    if query.locations is not None and has_station:
+        groups = _groups_of_stations(file, groups, query.locations)
     if not groups:
         return None
-    has_station = STATION in layout.described
-    by_station = query.locations is not None and has_station
-    first = ["datetime", "lon", "lat", *([STATION] if by_station else [])]
-    if identified and query.region is None and query.locations is None:
-        first.append("id")
-    keys = file.read_row_groups(groups, columns=first, use_threads=False)
-    mask = _mask(keys, query, has_station)
+    chosen = [column for column in layout.columns if column.parameter.id in wanted]
+    told = (STATION, *WIGOS, *(NAMES if named else ()))
+    described = [name for name in layout.described if query.described or identified or name in told]
+    first = ["datetime", "lon", "lat", *([STATION] if has_station else [])]
+    rest = [*described, *(["id"] if identified else []), *(column.name for column in chosen)]
+    rest = [name for name in rest if name not in first]
+    rows = sum(file.metadata.row_group(number).num_rows for number in groups)
+    # A second look at the same row groups costs more than a few columns of few rows.
+    at_once = rows <= ROWS_AT_ONCE or (query.region is None and query.locations is None)
+    table = file.read_row_groups(groups, columns=[*first, *rest] if at_once else first, use_threads=False)
+    mask = _mask(table, query, has_station)
     if mask is not None and not mask.any():
         return None
-    chosen = [column for column in layout.columns if column.parameter.id in wanted]
-    described = [
-        name
-        for name in layout.described
-        if query.described or identified or name in (STATION, *WIGOS) or (named and name in NAMES)
-    ]
-    others = [
-        name
-        for name in [*described, *(["id"] if identified else []), *(column.name for column in chosen)]
-        if name not in keys.column_names
-    ]
-    rest = file.read_row_groups(groups, columns=others, use_threads=False) if others else None
+    if not at_once and rest:
+        more = file.read_row_groups(groups, columns=rest, use_threads=False)
+        table = pa.table({name: (table if name in first else more).column(name) for name in [*first, *rest]})
     if mask is not None:
-        rows = pa.array(np.flatnonzero(mask))
-        keys = keys.take(rows)
-        rest = rest.take(rows) if rest is not None else None
-    return _named(keys, rest, chosen, described, wanted, has_station, identified, notes)
+        table = table.take(pa.array(np.flatnonzero(mask)))
+    return _named(table, chosen, described, wanted, has_station, identified, notes)
+
+
+def _opened(handle: pa.NativeFile, collection: Collection) -> pq.ParquetFile:
+    """The file, its texts as dictionaries where it has the columns that the collection's others have."""
+    texts = [name for name in (STATION, *NAMES, *WIGOS) if name in collection.described()]
+    try:
+        return pq.ParquetFile(handle, read_dictionary=texts, pre_buffer=False)
+    except KeyError:
+        return pq.ParquetFile(handle, pre_buffer=False)
 
 
 def _groups(metadata: pq.FileMetaData, query: Query) -> list[int]:
-    """The row groups that may hold what is asked for, by their statistics."""
-    if query.start is None and query.end is None and query.region is None:
+    """The row groups that may hold the places that are asked for, by their statistics."""
+    if query.region is None:
         return list(range(metadata.num_row_groups))
-    place = {metadata.schema.column(number).path: number for number in range(metadata.num_columns)}
-    bounds = query.region.bounds if query.region is not None else None
+    lon, lat = _places_in(metadata.schema)
+    bounds = query.region.bounds
     kept = []
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
-        if bounds is not None:
-            lon, lat = (group.column(place[name]).statistics for name in ("lon", "lat"))
-            known = lon is not None and lon.has_min_max and lat is not None and lat.has_min_max
-            if known and not touches(bounds, (lon.min, lat.min, lon.max, lat.max)):
-                continue
-        kept.append(number)
+        east, north = group.column(lon).statistics, group.column(lat).statistics
+        known = east is not None and east.has_min_max and north is not None and north.has_min_max
+        if not known or touches(bounds, (east.min, north.min, east.max, north.max)):
+            kept.append(number)
     return kept
+
+
+def _places_in(schema: pq.ParquetSchema) -> tuple[int, int]:
+    """The numbers of the columns of longitude and latitude among the leaves of a file."""
+    names = schema.names
+    return names.index("lon"), names.index("lat")
+
+
+def _groups_of_stations(file: pq.ParquetFile, groups: list[int], stations: tuple[str, ...]) -> list[int]:
+    """Those of `groups` that have a row of one of `stations`."""
+    if not groups:
+        return []
+    column = file.read_row_groups(groups, columns=[STATION], use_threads=False).column(0)
+    rows = np.flatnonzero(_among(column, stations))
+    ends = np.cumsum([file.metadata.row_group(number).num_rows for number in groups])
+    return [groups[place] for place in np.unique(np.searchsorted(ends, rows, side="right"))]
 
 
 def _mask(keys: pa.Table, query: Query, has_station: bool) -> Mask | None:
@@ -386,10 +429,23 @@ def _mask(keys: pa.Table, query: Query, has_station: bool) -> Mask | None:
 
 def _of_locations(keys: pa.Table, locations: tuple[str, ...], has_station: bool) -> Mask:
     if has_station:
-        held = pc.is_in(keys.column(STATION), value_set=pa.array(locations, pa.string()))
-        return np.asarray(held.to_numpy())
+        return _among(keys.column(STATION), locations)
     places = position_ids(keys.column("lat").to_numpy(), keys.column("lon").to_numpy())
     return np.isin(places, np.array([location.encode("ascii", "replace") for location in locations]))
+
+
+def _among(column: pa.ChunkedArray, stations: tuple[str, ...]) -> Mask:
+    """Which rows have one of `stations`; compared once a distinct value where the column is a dictionary."""
+    wanted = pa.array(stations, pa.string())
+    if not pa.types.is_dictionary(column.type):
+        return np.asarray(pc.is_in(column, value_set=wanted).to_numpy())
+    found = []
+    for chunk in column.chunks:
+        distinct = pc.is_in(chunk.dictionary.cast(pa.string()), value_set=wanted).to_numpy(zero_copy_only=False)
+        codes = chunk.indices.fill_null(0).to_numpy(zero_copy_only=False)
+        held = distinct[codes] if len(distinct) else np.zeros(len(codes), bool)
+        found.append(held & chunk.is_valid().to_numpy(zero_copy_only=False) if chunk.null_count else held)
+    return np.concatenate(found) if found else np.zeros(0, bool)
 
 
 def _in_region(
@@ -414,8 +470,7 @@ def _in_region(
 
 
 def _named(
-    keys: pa.Table,
-    rest: pa.Table | None,
+    rows: pa.Table,
     chosen: Sequence[Column],
     described: list[str],
     wanted: dict[str, Parameter],
@@ -424,26 +479,18 @@ def _named(
     notes: list[str],
 ) -> pa.Table:
     """The columns under the names of `Found`, values in the units of `wanted`."""
-
-    def column(name: str) -> pa.ChunkedArray:
-        return keys.column(name) if name in keys.column_names else rest.column(name)  # type: ignore[union-attr]
-
-    lon, lat = (keys.column(name).to_numpy() for name in ("lon", "lat"))
-    columns: dict[str, pa.Array | pa.ChunkedArray] = {
-        "datetime": pa.array(_micros(keys.column("datetime"))),
-        "lon": lon,
-        "lat": lat,
-    }
+    lon, lat = (rows.column(name).to_numpy() for name in ("lon", "lat"))
+    columns: dict[str, Any] = {"datetime": pa.array(_micros(rows.column("datetime"))), "lon": lon, "lat": lat}
     if has_station:
-        columns[LOCATION] = _text(column(STATION))
+        columns[LOCATION] = _text(rows.column(STATION))
     else:
         columns[LOCATION] = pa.array(position_ids(lat, lon).astype(str), pa.string())
-    columns |= {name: _text(column(name)) for name in described}
+    columns |= {name: _text(rows.column(name)) for name in described}
     if identified:
-        columns["id"] = column("id")
+        columns["id"] = rows.column("id")
     for one in chosen:
         id = one.parameter.id
-        values = _in_unit(column(one.name), one.parameter, wanted[id], notes)
+        values = _in_unit(rows.column(one.name), one.parameter, wanted[id], notes)
         if values is not None:
             columns[id] = pc.coalesce(columns[id], values.cast(columns[id].type)) if id in columns else values
     return pa.table(columns)
@@ -505,5 +552,5 @@ def _rows_asked(collection: Collection, window: WindowFile, query: Query) -> int
     whole = (query.start is None or query.start <= window.start) and (query.end is None or query.end >= window.end - 1)
     if whole:
         return collection.rows_in(window)
-    piece = _read(collection, window, Query(query.start, query.end), {}, [])
+    piece, _ = _read(collection, window, Query(query.start, query.end), {})
     return 0 if piece is None else piece.num_rows
