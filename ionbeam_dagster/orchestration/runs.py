@@ -175,6 +175,7 @@ class _Range:
         self._results: list[WindowResult] = []
         self._defs = platform_definitions(WatchedPlatform(platform, self._note))
         self._built = dataset_key(dataset)
+        self._partitions = dataset_partitions(self._dataset)
         self._exports = {format: export_key(dataset, format) for format in self._dataset.exports}
 
     def bring_up_to_date(
@@ -228,7 +229,7 @@ class _Range:
         return sorted(window for window in wanted if self._is_partition(window))
 
     def _is_partition(self, window: Window) -> bool:
-        return dataset_partitions(self._dataset).has_partition_key(window.key)
+        return self._partitions.has_partition_key(window.key)
 
     def _to_ingest(self, source: str, window: Window, key: dg.AssetKey) -> bool:
         return not self._failed(key, window) and not_ingested(self._platform, source, window) is not None
