@@ -2,13 +2,16 @@
 
 The alternative takes the same messages as a plain consumer would: it reads one, writes its Parquet file and a line in
 SQLite durably, acknowledges it, and reads the next. A process for each measurement; `--commands` and `--rows` make it
-smaller. The way to the handler is without Dagster: bridge, ingest, build, announce, each timed.
+smaller. The way to the handler is timed step by step where `ionbeam dev` is the whole platform, and where `ionbeam
+bridge` runs beside it.
 """
 
 import argparse
 import asyncio
 import json
 import os
+import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -50,7 +53,7 @@ def metadata():
     )
 
 
-def batch_of(rows, seed):
+def batch_of(rows, seed, start=START):
     """Rows with values of one decimal, as sensors give them."""
     import numpy as np
     import pyarrow as pa
@@ -58,7 +61,7 @@ def batch_of(rows, seed):
     from ionbeam_client import wire
 
     rng = np.random.default_rng(seed)
-    times = np.sort(rng.integers(0, 3_600, rows)) * 1_000_000 + int(START.timestamp()) * 1_000_000
+    times = np.sort(rng.integers(0, 3_600, rows)) * 1_000_000 + int(start.timestamp()) * 1_000_000
     columns = [
         pa.array(times).cast(wire.TIME),
         pa.array(np.round(rng.uniform(40, 60, rows), 4)),
@@ -133,47 +136,70 @@ def plain(url, commands):
     return time.perf_counter() - begun
 
 
-def way(url, rows):
-    """Seconds from `ingest()` returning to each step's end, and to the handler's first line."""
+def way(url, rows, served_by):
+    """Seconds from `ingest()` returning to each step's end, and to the handler's first line; the median of five windows.
+
+    `served_by` is "dev" or "bridge": the platform is `ionbeam dev`, alone or with `ionbeam bridge` beside it.
+    """
+    from servers import free_port
+
     from ionbeam_client import IonbeamClient, IonbeamClientConfig
     from ionbeam_dagster.domain.windows import Window
-    from ionbeam_dagster.pipeline import build, ingest
 
-    platform, window, steps = platform_on(url), Window(START, START + timedelta(days=1)), {}
+    platform = platform_on(url)
+    ionbeam = [Path(sys.executable).with_name("ionbeam"), "--config", "config.yaml"]
+    commands = [[*ionbeam, "dev", "--port", str(free_port())]] + [[*ionbeam, "bridge"]] * (served_by == "bridge")
+    environment = {key: value for key, value in os.environ.items() if key != "DAGSTER_HOME"}
+    with Path("served.log").open("w") as log:
+        served = [
+            subprocess.Popen(c, stdout=log, stderr=log, env=environment, start_new_session=True) for c in commands
+        ]
+
+    async def once(client, number, called):
+        start, steps = START + number * HOUR, {}
+        hour, day = Window(start, start + HOUR), Window(START, START + timedelta(days=1))
+        before = len(platform.ledger.sent("crowd", day))
+        await client.ingest([batch_of(rows, number, start)], metadata(), start, start + HOUR)
+        begun = time.perf_counter()
+        for step, is_done in (
+            ("taken in", lambda: len(platform.ledger.sent("crowd", day)) > before),
+            ("ingested", lambda: platform.ledger.claims("crowd", hour)),
+            ("built", lambda: platform.ledger.latest_revision("crowd", hour)),
+            ("handler called", lambda: start in called),
+        ):
+            while not is_done():
+                await asyncio.sleep(0.01)
+            steps[step] = time.perf_counter() - begun
+        return steps
 
     async def run():
-        stop, called = asyncio.Event(), asyncio.Event()
-        served = asyncio.create_task(platform.bridge.serve(stop))
+        called = set()
         async with IonbeamClient(IonbeamClientConfig(amqp_url=url, state_path=Path("client"))) as client:
 
             @client.register_export_handler("bench")
             async def export(event, batch_stream):
-                called.set()
+                called.add(event.start_time)
 
             await client.wait_until_connected()
-            await asyncio.sleep(2)
-            await client.ingest([batch_of(rows, 0)], metadata(), START, START + HOUR)
-            begun = time.perf_counter()
-            while not platform.ledger.sent("crowd", window):
-                await asyncio.sleep(0.002)
-            steps["taken in"] = time.perf_counter() - begun
-            await asyncio.to_thread(ingest, platform, "crowd", window)
-            steps["ingested"] = time.perf_counter() - begun
-            hour = Window(START, START + HOUR)
-            await asyncio.to_thread(build, platform, "crowd", hour, datetime.now(UTC), True)
-            steps["built"] = time.perf_counter() - begun
-            await called.wait()
-            steps["handler called"] = time.perf_counter() - begun
-        stop.set()
-        await served
+            await once(client, 0, called)  # everything is started by then
+            return [await once(client, number, called) for number in range(1, 6)]
 
-    asyncio.run(run())
-    return steps
+    try:
+        measured = asyncio.run(run())
+    finally:
+        for process in served:
+            process.send_signal(signal.SIGINT)
+        for process in served:
+            process.wait(60)
+    return {step: statistics.median(one[step] for one in measured) for step in measured[0]}
 
 
 def measured(given):
     sides = {"ours": ours, "plain": plain}
-    took = way(given.url, given.rows) if given.side == "way" else sides[given.side](given.url, given.commands)
+    if given.side in sides:
+        took = sides[given.side](given.url, given.commands)
+    else:
+        took = way(given.url, given.rows, given.side)
     print(json.dumps([took, peak_megabytes()]))
 
 
@@ -181,7 +207,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--commands", type=int, default=1_000)
     parser.add_argument("--rows", type=int, default=1_000)
-    parser.add_argument("--side", choices=["ours", "plain", "way"])
+    parser.add_argument("--side", choices=["ours", "plain", "dev", "bridge"])
     parser.add_argument("--url")
     given = parser.parse_args()
     if given.side:
@@ -211,8 +237,12 @@ def main():
                 rates[name] = given.commands / seconds
                 print(f"  {name:6} {rates[name]:7.0f} commands/s  {seconds:6.1f} s  peak {peak:5.0f} MB")
             print(f"  ours is {rates['ours'] / rates['plain']:.1f} times as fast")
-            steps, _ = side("way", broker.url)
-            print("  from ingest() to: " + ", ".join(f"{step} {1000 * at:.0f} ms" for step, at in steps.items()))
+            whole = {}
+            for name, served in (("dev", "ionbeam dev"), ("bridge", "ionbeam dev and ionbeam bridge")):
+                steps, _ = side(name, broker.url)
+                whole[name] = steps["handler called"]
+                print(f"  {served}, from ingest() to: " + ", ".join(f"{step} {at:.1f} s" for step, at in steps.items()))
+            print(f"  with the bridge the handler is called {whole['dev'] / whole['bridge']:.1f} times as soon")
         finally:
             broker.close()
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import os
+import random
 import time
+import tracemalloc
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -260,6 +263,35 @@ def test_what_cannot_be_taken_in_is_parked_with_its_reason_and_holds_nothing_up(
     assert not list(Path("data-raw").rglob(".*parquet*")), "drafts are left behind"
 
 
+@pytest.mark.parametrize("count", [150, pytest.param(10_000, marks=pytest.mark.soak)])
+def test_malformed_messages_in_a_row_take_no_memory_and_hold_nothing_up(platform, broker, count):
+    """All parked, each with its reason; what stands behind them is taken in."""
+    nonsense = random.Random(7)
+
+    def take_in(number: int) -> int:
+        """Returns the memory that Python holds afterwards."""
+        bad = [nonsense.randbytes(nonsense.randint(0, 3_000)) for _ in range(number)]
+        send(broker, *bad, body(command()))
+        taken = 0
+        while not taken:
+            turn = platform.bridge.take_in(60)
+            taken += sum(turn.taken.values())
+        del bad, turn
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        before = take_in(50)
+        assert take_in(count) - before < 2_000_000
+    finally:
+        tracemalloc.stop()
+    parked = waiting(broker, wire.INGESTION.dead)
+    assert len(parked) == count + 50 and all(one.headers[wire.ERROR_HEADER] for one in parked)
+    assert len(platform.ledger.sent("my_source", Window(START, START + 6 * HOUR))) == 2
+    assert len(platform.bridge.inbox.refusals(10_000)) == min(count + 50, 1_000)
+
+
 def test_a_compressed_bomb_is_parked_before_it_is_unpacked(platform):
     table = rows(1_000)
     huge = pa.table({"t": pa.array([1.0] * 1_000)}).column("t")
@@ -273,6 +305,20 @@ def test_a_compressed_bomb_is_parked_before_it_is_unpacked(platform):
     assert len(many) < 1_000_000
     [reason] = platform.bridge.intake.ingestions([many])
     assert "more than 5000000 rows" in reason
+
+
+@pytest.mark.parametrize("value", [0.0, 1.5])
+def test_a_buffer_that_says_it_is_huge_is_not_unpacked(platform, value):
+    """A message of some kilobytes whose buffers would be gigabytes, few rows or not."""
+    message, count = command(), 4_000_000
+    names = pa.array(["x" * 250] * 1_000).take(pa.array([0] * 1_000))
+    wide = pa.RecordBatch.from_arrays(
+        [pa.array([START] * 1_000, wire.TIME), *[pa.array([value] * 1_000)] * 3, names], schema=SCHEMA
+    )
+    many = wire.with_rows(message, SCHEMA, [wide] * (count // 1_000))
+    [reason] = platform.bridge.intake.ingestions([many])
+    assert "would decompress to more than 512000000 bytes" in reason
+    assert not platform.ledger.sent("my_source", Window(START, START + 6 * HOUR))
 
 
 # -- out ---------------------------------------------------------------------------------------------------------------

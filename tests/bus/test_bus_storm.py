@@ -22,6 +22,7 @@ from servers import RabbitMQ, free_port, why_no_rabbitmq
 from storm_client import HOURS, ROWS
 
 from ionbeam_client import wire
+from ionbeam_dagster.bus.bridge import BrokerAway
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.pipeline import Platform
 
@@ -215,4 +216,34 @@ def test_the_storm_with_the_code_server_too(platform_of, tmp_path, seed):
         is_whole(storm, platform)
     finally:
         dev.close()
+        storm.close()
+
+
+@pytest.mark.soak
+def test_a_broker_that_was_away_for_long_and_one_that_forgot_what_was_acknowledged(platform_of, tmp_path):
+    """What was ingested meanwhile comes; what comes again after its acknowledgement is known."""
+    storm, platform = stormy(platform_of, tmp_path, batches=60, pause=0.0, automation="{enabled: false}")
+    try:
+        storm.bridge.kill()
+        storm.bridge.wait()
+        until(lambda: len(storm.receipts) == storm.batches, 60)
+        storm.server.kill()
+        with pytest.raises(BrokerAway):
+            platform.bridge.take_in(1)
+        time.sleep(15)  # longer than the client keeps trying at once
+        storm.server.start()
+        taken = 0
+        deadline = time.monotonic() + 120
+        while sum(len(platform.ledger.sent("my_source", hour)) for hour in _hours()) < storm.batches:
+            assert time.monotonic() < deadline
+            taken += sum(platform.bridge.take_in(5).taken.values())
+            storm.server.kill()  # at once: RabbitMQ has not written the acknowledgements yet
+            storm.server.start()
+        taken += sum(platform.bridge.take_in(10).taken.values())
+        print(f"{taken} deliveries of {storm.batches} commands")
+        assert taken > storm.batches, "nothing came again, so that nothing was tried"
+        found = [raw.ingestion for hour in _hours() for raw in platform.ledger.sent("my_source", hour)]
+        assert sorted(found) == sorted(storm.receipts)
+        assert platform.bridge.inbox.count() == storm.batches and platform.bridge.inbox.refusals(1) == []
+    finally:
         storm.close()
