@@ -137,7 +137,7 @@ def plain(url, commands):
 
 
 def way(url, rows, served_by):
-    """Seconds from `ingest()` returning to each step's end, and to the handler's first line; the median of five windows.
+    """Seconds from `ingest()` returning to each step's end, and to the handler; the median of five windows.
 
     `served_by` is "dev" or "bridge": the platform is `ionbeam dev`, alone or with `ionbeam bridge` beside it.
     """
