@@ -34,7 +34,7 @@ class Arrivals:
         self._platform = platform
         self._instance = instance
         self._definitions = platform_definitions(WatchedPlatform(platform))
-        self._tried: dict[tuple[str, Window], str] = {}
+        self._tried: dict[str, dict[Window, str]] = {}
         sources = platform.config.sources.values()
         self._sources = [source for source in sources if source.kind == "external"]
         self._datasets = [platform.dataset(name) for name in sorted({source.dataset for source in self._sources})]
@@ -54,12 +54,12 @@ class Arrivals:
         source = self._platform.source(name)
         partitions = source_partitions(source, self._platform.dataset(source.dataset))
         waiting = {window: waiting_raws(self._platform, name, window) for window in self._platform.ledger.waiting(name)}
-        wanted = [
-            window
+        work = {
+            window: raws[-1].ingestion
             for window, raws in waiting.items()
-            if raws and partitions.has_partition_key(window.key) and self._is_new(name, window, raws[-1].ingestion)
-        ]
-        self._run(collect_job(name), [observations_key(name)], wanted)
+            if raws and partitions.has_partition_key(window.key)
+        }
+        self._run(collect_job(name), [observations_key(name)], self._not_tried(name, work))
 
     def _build(self, dataset: DatasetSettings) -> None:
         partitions, now = dataset_partitions(dataset), datetime.now(UTC)
@@ -67,17 +67,13 @@ class Arrivals:
         due = self._platform.ledger.due(dataset.name, now)
         due = [window for window in due if partitions.has_partition_key(window.key)]
         decisions = {window: assess_due(self._platform, dataset.name, window, now) for window in due}
-        wanted = [
-            window
-            for window, decision in decisions.items()
-            if isinstance(decision, Build) and self._is_new(f"{dataset.name}/dataset", window, decision.inputs)
-        ]
-        self._run(build_job(dataset.name), assets, wanted)
+        work = {window: decision.inputs for window, decision in decisions.items() if isinstance(decision, Build)}
+        self._run(build_job(dataset.name), assets, self._not_tried(f"{dataset.name}/dataset", work))
 
-    def _is_new(self, of: str, window: Window, work: str) -> bool:
-        """Whether this work was not tried before."""
-        before, self._tried[of, window] = self._tried.get((of, window)), work
-        return before != work
+    def _not_tried(self, of: str, work: dict[Window, str]) -> list[Window]:
+        """The windows whose work is not what was tried before, and is remembered until it is done."""
+        before, self._tried[of] = self._tried.get(of, {}), work
+        return [window for window, what in work.items() if before.get(window) != what]
 
     def _run(self, job: str, assets: list[dg.AssetKey], windows: list[Window]) -> None:
         for run in contiguous_runs(windows, windows[0].span) if windows else []:

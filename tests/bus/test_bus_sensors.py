@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -12,6 +13,7 @@ from ionbeam_client import wire
 from ionbeam_client.models import StartSourceCommand
 from ionbeam_dagster.definitions import platform_definitions
 from ionbeam_dagster.domain.windows import Window, window_of
+from ionbeam_dagster.orchestration.arrivals import Arrivals
 from ionbeam_dagster.orchestration.assets.request import request_key
 from ionbeam_dagster.orchestration.assets.source import observations_key, raw_key
 from ionbeam_dagster.orchestration.internals import partition_tags
@@ -159,3 +161,37 @@ def test_the_open_window_is_ingested_as_it_comes(platform, instance):
     assert platform.bridge.intake.ingestions([body(message, rows(1, start=sweep.start))]) == [None]
     asked = dg.evaluate_automation_conditions(defs=Sensed(platform, instance).definitions, instance=instance)
     assert asked.get_requested_partitions(observations_key("my_source")) == {window.key}
+
+
+def test_what_arrives_is_done_at_once_and_automation_finds_nothing_left(platform, instance):
+    """Work that fails is tried once here, and left to automation."""
+    arrivals, whole = Arrivals(platform, instance), command()
+    assert platform.bridge.intake.ingestions([body(whole)]) == [None]
+    arrivals.bring_up_to_date()
+    key = dg.AssetKey(["example_weather", "dataset"])
+    made = {one: instance.get_materialized_partitions(dg.AssetKey(["example_weather", one])) for one in STAGES}
+    assert made == {one: {"20240101T000000"} for one in STAGES}
+    assert len(sensed_reports(instance)) == 4
+    runs = instance.get_runs_count()
+    arrivals.bring_up_to_date()
+    asked = dg.evaluate_automation_conditions(defs=Sensed(platform, instance).definitions, instance=instance)
+    assert instance.get_runs_count() == runs
+    assert not asked.get_requested_partitions(key)
+    assert not asked.get_requested_partitions(observations_key("my_source"))
+
+    assert platform.bridge.intake.ingestions([body(command(), rows(first=1.0))]) == [None]
+    damaged = platform.ledger.sent("my_source", Window(START, START + 6 * HOUR))[-1]
+    Path(damaged.path).write_bytes(b"damaged")
+    arrivals.bring_up_to_date()
+    failed = instance.get_runs_count()
+    arrivals.bring_up_to_date()
+    assert instance.get_runs_count() == failed > runs
+    asked = dg.evaluate_automation_conditions(defs=Sensed(platform, instance).definitions, instance=instance)
+    assert asked.get_requested_partitions(observations_key("my_source"))
+
+
+STAGES = ("dataset", "odb", "pygeoapi")
+
+
+def sensed_reports(instance) -> list:
+    return instance.fetch_materializations(dg.AssetRecordsFilter(asset_key=raw_key("my_source")), limit=10).records

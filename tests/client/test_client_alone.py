@@ -32,7 +32,7 @@ def test_the_client_alone_is_small_and_its_first_program_sends(rabbitmq, tmp_pat
     install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", ROOT / "constraints.txt"]
     subprocess.run([*install, ROOT / "ionbeam_client"], check=True, cwd=tmp_path)
     listed = subprocess.run([python, "-m", "pip", "list", "--format=json"], check=True, capture_output=True).stdout
-    installed = {one["name"].lower() for one in json.loads(listed)} - {"pip", "setuptools"}
+    installed = {one["name"].lower().replace("_", "-") for one in json.loads(listed)} - {"pip", "setuptools"}
     print("installed:", ", ".join(sorted(installed)))
     assert installed <= NEEDED
 
