@@ -204,10 +204,15 @@ def _by_hour(frame: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
 
 
 def _write_segment(path: Path, frame: pl.DataFrame, key: Sequence[str]) -> None:
-    frame.with_columns(cs.float().fill_nan(None)).sort(*key, TIME, maintain_order=True).write_parquet(
-        path, compression="zstd", compression_level=1, row_group_size=ROW_GROUP_ROWS
-    )
-    sync(path)
+    rows = frame.with_columns(cs.float().fill_nan(None)).sort(*key, TIME, maintain_order=True)
+    try:
+        rows.write_parquet(path, compression="zstd", compression_level=1, row_group_size=ROW_GROUP_ROWS)
+        sync(path)
+    except (OSError, pl.exceptions.PolarsError) as error:  # Polars does not always say that it was the system
+        raise SegmentError(
+            f"segment {path} cannot be written ({error}); what was there before is untouched. Make room, or give "
+            "permission, and ingest again"
+        ) from error
 
 
 def _make_folder(path: Path) -> None:
