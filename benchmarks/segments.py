@@ -15,6 +15,8 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
+from multiprocessing import Queue, get_context
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -130,6 +132,46 @@ def windows(store: SegmentStore) -> None:
     print(f"  out: the same, Polars concat and unique (best)      {slow * 1000:8.1f} ms   ours takes {fast / slow:.2f}")
 
 
+def _keep_writing(root: Path, worker: int, ingestions: int) -> None:
+    store = SegmentStore(root)
+    for number in range(ingestions):
+        rows = list(frames(HOUR, 2400, 20))
+        store.write("benchmark", f"{worker}-{number}", 2 * number + worker + 1, rows, KEY)
+
+
+def _keep_reading(root: Path, going: Event, told: Queue) -> None:
+    store, seconds = SegmentStore(root), []
+    while going.is_set():
+        rows, took = read(store, 48_000)
+        assert rows in (0, 48_000), rows
+        seconds.append(took)
+    told.put(seconds)
+
+
+def busy(root: Path, ingestions: int = 10) -> None:
+    """Two processes correct the same 48,000 points again and again while two read them."""
+    context = get_context("spawn")
+    going, told = context.Event(), context.Queue()
+    going.set()
+    writers = [context.Process(target=_keep_writing, args=(root, worker, ingestions)) for worker in range(2)]
+    readers = [context.Process(target=_keep_reading, args=(root, going, told)) for _ in range(2)]
+    begun = time.perf_counter()
+    for process in [*writers, *readers]:
+        process.start()
+    for writer in writers:
+        writer.join()
+    took = time.perf_counter() - begun
+    going.clear()
+    seconds = sorted(told.get() + told.get())
+    for reader in readers:
+        reader.join()
+    assert [process.exitcode for process in [*writers, *readers]] == [0, 0, 0, 0]
+    print(
+        f"  two write while two read: {2 * ingestions * 48_000 / took:,.0f} rows/s in (with making them); "
+        f"{len(seconds)} windows out, none of them half of an ingestion, median {seconds[len(seconds) // 2]:.2f} s"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000, 5_000_000, 20_000_000])
@@ -154,6 +196,8 @@ def main() -> None:
     print("segments: a usual network")
     with TemporaryDirectory() as folder:
         windows(SegmentStore(Path(folder)))
+    with TemporaryDirectory() as folder:
+        busy(Path(folder))
 
 
 if __name__ == "__main__":
