@@ -86,6 +86,16 @@ def test_a_sealed_window_stays_until_it_is_forced_or_opened_again(ionbeam):
     assert "0 windows opened again" in ionbeam("unseal", "ioncannon", *RANGE).output
 
 
+def test_a_ledger_that_was_deleted_is_made_again_and_that_is_said(ionbeam):
+    assert ionbeam("run", "ioncannon", *RANGE).exit_code == 0
+    assert "lacks nothing" in ionbeam("ledger", "rebuild").output
+    for path in Path("state").glob("ledger.sqlite*"):
+        path.unlink()
+    shown = ionbeam("status").output
+    assert "built" in shown and "ledger: made again on" in shown and "1 revisions" in shown.replace("\n", " ")
+    assert "lacks nothing" in ionbeam("ledger", "rebuild").output
+
+
 def test_config_check_says_where_variables_go_and_why_some_do_not(ionbeam):
     told = ionbeam("config", "check")
     assert told.exit_code == 0, told.output
