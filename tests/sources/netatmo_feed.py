@@ -26,6 +26,8 @@ import paho.mqtt.client as paho
 from esoh_messages import message
 from paho.mqtt.enums import CallbackAPIVersion
 
+from ionbeam_dagster.sources.netatmo.journal import Journal, Writer
+
 STATIONS = 60
 EVERY = timedelta(minutes=10)
 HUMIDITY = "relative_humidity:2.0:point:PT0S"
@@ -73,7 +75,7 @@ def write_archive(folder: Path, day: date, hours: range) -> Path:
 class Feed:
     """A Mosquitto that has published the messages of a day to the `ionbeam mqtt` of a configuration; a context manager.
 
-    Without Mosquitto on the machine it does nothing: `reason` says so.
+    Without Mosquitto on the machine it writes the journal itself: `note` says so.
     """
 
     def __init__(self, config: Path, source: str, journal: Path, day: date, hours: range, port: int) -> None:
@@ -83,11 +85,16 @@ class Feed:
         self._messages = [("raw-obs/dk/netatmo/x", one) for one in raw]
         self._messages += [("qc-obs/dk/netatmo/x", one) for one in codes(raw)]
         self._binary = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
-        self.reason = None if self._binary else "mosquitto is not on this machine (make servers): nothing is published"
+        self.note = "" if self._binary else " (not there: make servers; the journal is written without it)"
         self.url = f"mqtt://127.0.0.1:{port}"
 
     def __enter__(self) -> Self:
         if self._binary is None:
+            writer = Writer(Journal(self._journal))
+            for topic, one in self._messages:
+                writer.add(topic, json.dumps(one).encode())
+            writer.commit()
+            writer.rotate(force=True)
             return self
         self._folder = TemporaryDirectory()
         settings = Path(self._folder.name) / "mosquitto.conf"

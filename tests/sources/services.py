@@ -15,13 +15,20 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from datetime import UTC, date, datetime
+from pathlib import Path
 
+from acronet_service import Liguria
 from loopback import Service
 from meteotracker_service import MeteoTrackers, synthetic_drive
+from netatmo_feed import Feed, write_archive
+from netatmo_service import Weather
 from sensor_community_service import Archive, LiveDocument, synthetic_day, synthetic_records
 
 DAY = date(2026, 6, 21)
+HOURS = range(6, 13)
 FIRST_PORT = 18401
+DEMO = Path("demo")
+CROWD = Path(__file__).parents[2] / "examples" / "crowd.yaml"
 
 
 def services() -> Iterator[tuple[str, Service]]:
@@ -35,6 +42,8 @@ def services() -> Iterator[tuple[str, Service]]:
     yield "sensor_community", Archive({f"{DAY}": synthetic_day(DAY, 200, 288)}, port=FIRST_PORT)
     yield "sensor_community_live", LiveDocument(synthetic_records(noon, 500), port=FIRST_PORT + 1)
     yield "meteotracker", MeteoTrackers(drives, port=FIRST_PORT + 2)
+    yield "netatmo", Weather(port=FIRST_PORT + 3)
+    yield "acronet", Liguria(port=FIRST_PORT + 4)
 
 
 def main(command: list[str]) -> int:
@@ -45,6 +54,10 @@ def main(command: list[str]) -> int:
             for name, service in services():
                 running.enter_context(service)
                 print(f"{name}: {service.url}", flush=True)
+            print(f"netatmo_archive: {write_archive(DEMO / 'archives', DAY, HOURS)}", flush=True)
+            journal = DEMO / "data-raw" / "netatmo_mqtt.journal"
+            feed = running.enter_context(Feed(CROWD, "netatmo_mqtt", journal, DAY, HOURS, FIRST_PORT + 5))
+            print(f"netatmo_mqtt: {feed.url}{feed.note}", flush=True)
         if command:
             return subprocess.run(command, check=False).returncode
         with suppress(KeyboardInterrupt):
