@@ -29,7 +29,7 @@ from ionbeam_dagster.domain.canonical import (
     canonical_schema,
     canonicalise,
     point_key,
-    schema_difference,
+    schema_refusal,
 )
 from ionbeam_dagster.domain.cf import check_metadata
 from ionbeam_dagster.domain.windows import (
@@ -259,12 +259,9 @@ class Platform:
         if first is None:
             return
         self._versions[key] = first
-        if difference := schema_difference(first, metadata):
-            raise PipelineError(
-                f"{source}: its columns changed, but its version is still {metadata.version}: {'; '.join(difference)}; "
-                f"let them be as they were, or raise the version to {metadata.version + 1} (of a source that the "
-                f"platform collects: sources.{source}.version), which keeps both readable"
-            )
+        if refusal := schema_refusal(first, metadata):
+            key_of = f" (sources.{source}.version)" if self.source(source).kind == "pull" else ""
+            raise PipelineError(f"{source}: {refusal}{key_of}")
 
     def source(self, name: str) -> SourceSettings:
         if name not in self.config.sources:
@@ -449,7 +446,7 @@ def _ingest_raw(platform: Platform, raw: RawPartition, arrived_at: datetime | No
         raise PipelineError(f"{raw.path}: {error}") from error
     if not quarantine.rows:
         quarantine_path.unlink(missing_ok=True)
-    replaced = [claim.id for claim in _replaced(platform, raw, file)]
+    replaced = [claim.id for claim in _replaced(platform, raw, file, arrival)]
     for ingestion in replaced:
         platform.series.withdraw(settings.name, ingestion)
     strays = tuple(sorted(seen.strays))
@@ -459,21 +456,23 @@ def _ingest_raw(platform: Platform, raw: RawPartition, arrived_at: datetime | No
     return Ingested(claim, file.metadata, quarantine_path if quarantine.rows else None, dict(quarantine.reasons))
 
 
-def _replaced(platform: Platform, raw: RawPartition, file: RawFile) -> list[Claim]:
+def _replaced(platform: Platform, raw: RawPartition, file: RawFile, arrival: int) -> list[Claim]:
     """The claims that an ingestion takes the place of: what its source gave before for ranges that lie in this one.
 
     What the platform itself collects, it collects whole: a point that is there no more was taken back. What clients
-    send adds to what they sent before.
+    send adds to what they sent before, unless they say that it replaces that.
     """
-    if platform.source(raw.source).kind == "external":
+    sent = platform.source(raw.source).kind == "external"
+    if sent and not file.replaces:
         return []
     dataset = platform.dataset(platform.source(raw.source).dataset)
     first = window_of(file.swept.start, dataset.span).start
-    found = platform.ledger.claims_between(dataset.name, first, file.swept.end)
     return [
         claim
-        for claim in found
-        if claim.source == raw.source and claim.id != raw.ingestion and file.swept.covers(claim.swept)
+        for claim in platform.ledger.claims_between(dataset.name, first, file.swept.end)
+        if claim.source == raw.source
+        and file.swept.covers(claim.swept)
+        and (claim.arrival < arrival if sent else claim.id != raw.ingestion)
     ]
 
 

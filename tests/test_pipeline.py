@@ -282,7 +282,8 @@ def test_other_columns_under_the_same_version_are_refused_and_a_new_version_is_a
     second = five_minutes(SECOND)
     refused = (
         f"its columns changed, but its version is still 1: {first.to_canonical_name()} is no longer there; "
-        f"{moved.to_canonical_name()} is new; let them be as they were, or raise the version to 2"
+        f"{moved.to_canonical_name()} is new; let them be as they were, or raise the version to 2, "
+        "which keeps both readable (sources.ioncannon.version)"
     )
     with pytest.raises(PipelineError, match=re.escape(refused)):
         collect(platform, "ioncannon", second[0], LATER)

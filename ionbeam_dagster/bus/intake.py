@@ -29,6 +29,7 @@ from ionbeam_client.models import (
 from ionbeam_client.payloads import PayloadStore
 from ionbeam_dagster.bus.inbox import Inbox, Part, Taken
 from ionbeam_dagster.bus.settings import BusSettings, Feed, OutOfRange
+from ionbeam_dagster.domain.canonical import schema_refusal
 from ionbeam_dagster.domain.cf import check_metadata
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.stores import StoreError
@@ -44,6 +45,8 @@ PAYLOAD_BYTES = 20_000_000_000
 _WRITERS = 8  # threads that wait for the disk at the same time
 _THEIRS = (MessageError, PayloadError, DataError, OutOfRange)
 _OURS = (OSError, SqliteError, StoreError)
+
+_SAID = {"metadata", "source_name", "replaces", "start_time", "end_time", "parts"}
 
 Key = tuple[str, int]
 
@@ -77,7 +80,7 @@ class _Accepted:
     @property
     def said(self) -> str:
         """Stands for what all parts of one command must say alike."""
-        told = self.command.model_dump_json(include={"metadata", "source_name", "start_time", "end_time", "parts"})
+        told = self.command.model_dump_json(include=_SAID)
         return hashlib.sha256(told.encode()).hexdigest()
 
 
@@ -146,6 +149,9 @@ class Intake:
         feed = self._feed_of(command)
         if faults := _faults(command.metadata.model_dump_json()):
             raise MessageError(faults)
+        first = self._ledger.metadata_of_version(feed.source, command.metadata.version)
+        if refusal := first and schema_refusal(first, command.metadata):
+            raise MessageError(f"{feed.source}: {refusal}")
         windows = feed.range.windows(command.start_time, command.end_time, now)
         if decoded.rows is not None:
             wire.check_columns(wire.schema_of(decoded.rows), command.metadata)
@@ -195,7 +201,7 @@ class Intake:
             store, name = self.parts, f"{accepted.id}_{command.part}"
         try:
             path, rows = store.write_sent(
-                accepted.feed.source, name, accepted.swept, command.metadata, self._batches(accepted)
+                accepted.feed.source, name, accepted.swept, command.metadata, self._batches(accepted), command.replaces
             )
         except _OURS:
             raise
@@ -261,8 +267,9 @@ class Intake:
         """One raw file of all parts, in their order; only together do they sweep the range."""
         batches = (batch for part in parts for batch in self.parts.open(part.path).batches())
         path, rows = accepted.feed.raws.write_sent(
-            accepted.feed.source, accepted.id, accepted.swept, accepted.command.metadata, batches
-        )
+            accepted.feed.source, accepted.id, accepted.swept, accepted.command.metadata, batches,
+            accepted.command.replaces,
+        )  # fmt: skip
         return _Written(accepted, path, rows)
 
     # -- the other commands --------------------------------------------------------------------------------------

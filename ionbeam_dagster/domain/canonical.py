@@ -84,18 +84,25 @@ def canonical_schema(metadata: Sequence[IngestionMetadata]) -> pa.Schema:
     return pa.schema(fields)
 
 
-def schema_difference(before: IngestionMetadata, after: IngestionMetadata) -> list[str]:
-    """What differs between the canonical columns of two ingestion metadata, a phrase for each column."""
-    old, new = canonical_schema([before]), canonical_schema([after])
+def schema_refusal(first: IngestionMetadata, other: IngestionMetadata) -> str | None:
+    """Why `other` cannot come under the version that `first` came under, with every canonical column that differs.
+
+    None when they have the same columns.
+    """
+    old, new = canonical_schema([first]), canonical_schema([other])
     gone = [f"{name} is no longer there" for name in old.names if name not in new.names]
     added = [f"{name} is new" for name in new.names if name not in old.names]
-    both = [name for name in old.names if name in new.names]
     changed = [
         f"{name} is {new.field(name).type}, and was {old.field(name).type}"
-        for name in both
-        if new.field(name).type != old.field(name).type
+        for name in old.names
+        if name in new.names and new.field(name).type != old.field(name).type
     ]
-    return gone + added + changed
+    if not gone + added + changed:
+        return None
+    return (
+        f"its columns changed, but its version is still {first.version}: {'; '.join(gone + added + changed)}; let them "
+        f"be as they were, or raise the version to {first.version + 1}, which keeps both readable"
+    )
 
 
 def point_key(schema: pa.Schema) -> list[str]:

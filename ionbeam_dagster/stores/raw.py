@@ -25,13 +25,17 @@ _BATCH = 128 * 1024
 
 @dataclass(frozen=True, slots=True)
 class RawFile:
-    """An open raw partition: `swept` is the range that the source answered for, which an open window cuts short."""
+    """An open raw partition: `swept` is the range that the source answered for, which an open window cuts short.
+
+    `replaces` says of what a client sent that it takes the place of what was sent before for ranges in this one.
+    """
 
     files: Files
     path: str
     metadata: IngestionMetadata
     swept: Window
     rows: int
+    replaces: bool = False
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The rows, in batches of bounded size."""
@@ -62,12 +66,18 @@ class RawStore:
         return ingestion, rows
 
     def write_sent(
-        self, source: str, name: str, swept: Window, metadata: IngestionMetadata, batches: Iterable[pa.RecordBatch]
+        self,
+        source: str,
+        name: str,
+        swept: Window,
+        metadata: IngestionMetadata,
+        batches: Iterable[pa.RecordBatch],
+        replaces: bool = False,
     ) -> tuple[str, int]:
         """Write what a client sent under the ingestion's `name`; returns the file and its rows."""
         path = within(self._root, source, f"{source}_{swept.label}_{name}.parquet")
         with self._files.published(path) as draft:
-            rows = _write(draft, swept, metadata, batches)
+            rows = _write(draft, swept, metadata, batches, replaces)
         return path, rows
 
     def files(self, source: str) -> list[str]:
@@ -94,7 +104,8 @@ class RawStore:
             written = json.loads(file.schema_arrow.metadata[_KEY])
             rows = file.metadata.num_rows
         swept = Window(datetime.fromisoformat(written["start"]), datetime.fromisoformat(written["end"]))
-        return RawFile(self._files, path, IngestionMetadata.model_validate(written["metadata"]), swept, rows)
+        metadata = IngestionMetadata.model_validate(written["metadata"])
+        return RawFile(self._files, path, metadata, swept, rows, written.get("replaces", False))
 
 
 def _label(source: str, path: str) -> str:
@@ -106,24 +117,30 @@ def _ingestion(source: str, label: str, file: Path) -> str:
     return str(uuid5(_NAMESPACE, f"{source} {label} {file_hash(file)}"))
 
 
-def _write(draft: Path, swept: Window, metadata: IngestionMetadata, batches: Iterable[pa.RecordBatch]) -> int:
+def _write(
+    draft: Path,
+    swept: Window,
+    metadata: IngestionMetadata,
+    batches: Iterable[pa.RecordBatch],
+    replaces: bool = False,
+) -> int:
     stream = iter(batches)
     first = next(stream, None)
     schema = _empty_schema(metadata) if first is None else first.schema
     rows = 0
-    with pq.ParquetWriter(draft, _described(schema, metadata, swept), compression="zstd") as writer:
+    with pq.ParquetWriter(draft, _described(schema, metadata, swept, replaces), compression="zstd") as writer:
         for batch in chain([] if first is None else [first], stream):
             writer.write_batch(batch)
             rows += batch.num_rows
     return rows
 
 
-def _described(schema: pa.Schema, metadata: IngestionMetadata, swept: Window) -> pa.Schema:
+def _described(schema: pa.Schema, metadata: IngestionMetadata, swept: Window, replaces: bool) -> pa.Schema:
     written = {
         "metadata": metadata.model_dump(mode="json"),
         "start": swept.start.isoformat(),
         "end": swept.end.isoformat(),
-    }
+    } | ({"replaces": True} if replaces else {})
     return schema.with_metadata({**(schema.metadata or {}), _KEY: json.dumps(written, sort_keys=True).encode()})
 
 

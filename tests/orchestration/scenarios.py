@@ -6,7 +6,8 @@ afterwards: automation builds what is ready at every moment of the table, whiche
 
 What happens: the platform collects its windows from one time to another (``give``), each a row of two stations, where
 the source may give ``warmer`` values, ``fewer`` stations, nothing (``empty``) or a row of another time (``stray``), or
-fail (``miss``); a client sends rows for a range (``send``), or none (``hush``); a person builds a window (``by hand``),
+fail (``miss``); a client sends rows for a range (``send``), none (``hush``), or others in their place
+(``resend``); a person builds a window (``by hand``),
 seals or unseals it; a file is lost; the whole platform restarts.
 """
 
@@ -139,6 +140,11 @@ SCENARIOS = [
         ("01:00", "", "00:00 wait: s has not collected 00:30-01:00"),
         ("02:00", "give 00:00 01:00", "00:00 build 1"),
     ], sources=HOURLY),
+    Scenario("a client takes back what it sent", [
+        ("01:00", "send 00:00 00:20; send 00:20 01:10", "00:00 build 1"),
+        ("02:00", "resend 00:00 01:00", "00:00 build 2"),
+        ("03:00", "resend 00:00 02:00", "00:00 build 3 / 01:00 build 1"),
+    ], sources=SENT),
     Scenario("a late row", [
         ("01:00", "give 00:00 01:00", "00:00 build 1"),
         ("02:00", "give 01:00 01:30; stray 01:30 00:20", "00:00 build 2 / 01:00 build 1"),

@@ -162,6 +162,10 @@ class Told_:
             case "stray":
                 raw = window_of(event.start, parse_duration(size))
                 self._collected(event, raw, f"stray {event.end}", now, window_of(event.end, self.span))
+            case "resend":
+                swept = Window(event.start, event.end)
+                self._taken_back(event, swept)
+                self._claimed(f"sent {next(self.numbers)}", event, swept, 2, now)
             case "send" | "hush":
                 rows = 2 if event.kind == "send" else 0
                 self._claimed(f"sent {next(self.numbers)}", event, Window(event.start, event.end), rows, now)
@@ -187,9 +191,12 @@ class Told_:
         id = f"{event.source} {swept} {swept.end} {content}"
         if any(claim.id == id for claim in self.claims):
             return
-        self.claims = [c for c in self.claims if not (c.source == event.source and swept.covers(c.swept))]
+        self._taken_back(event, swept)
         rows = {"empty": 0, "fewer": 1, "give": 2, "warmer": 2}.get(content, 3)
         self._claimed(id, event, swept, rows, now, *strays)
+
+    def _taken_back(self, event: Event, swept: Window) -> None:
+        self.claims = [c for c in self.claims if not (c.source == event.source and swept.covers(c.swept))]
 
     def _claimed(self, id: str, event: Event, swept: Window, rows: int, now: datetime, *strays: Window) -> None:
         claim = Claim(id, event.source, "d", swept, next(self.numbers), rows, 0, strays, arrived_at=now)
@@ -238,7 +245,7 @@ class Real:
                 end = event.start + size if event.kind == "stray" else event.end
                 for raw in windows_between(event.start, end, size):
                     self._collect(source, raw, event)
-            case "send" | "hush":
+            case "send" | "hush" | "resend":
                 self._send(dataset, source, event)
             case "lose":
                 latest = self.platform.ledger.latest_revision(dataset, window_of(event.start, span))
@@ -271,9 +278,11 @@ class Real:
     def _send(self, dataset: str, source: str, event: Event) -> None:
         swept, ingestion = Window(event.start, event.end), f"{dataset} {next(self._sent)}"
         points = [(event.start, "a", 10.0, 52.0), (event.start, "b", 11.0, 53.0)]
-        batches = [points_as_batch(points)] if event.kind == "send" else []
+        batches = [points_as_batch(points)] if event.kind != "hush" else []
         metadata = Told.metadata.fget(self.platform.sources[source])
-        path, rows = self.platform.raws(source).write_sent(source, ingestion, swept, metadata, batches)
+        path, rows = self.platform.raws(source).write_sent(
+            source, ingestion, swept, metadata, batches, replaces=event.kind == "resend"
+        )
         size = self.platform.source(source).window_size
         raw, into = RawPartition(ingestion, source, swept, path, rows), windows_between(swept.start, swept.end, size)
         self.platform.ledger.record_sent([(raw, list(into))])

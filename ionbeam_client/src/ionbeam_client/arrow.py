@@ -228,6 +228,8 @@ class Fingerprint:
         told = command.model_dump_json(include={"metadata", "start_time", "end_time"})
         if command.source_name is not None:  # two sources may find the same, nothing above all
             told += f"\n{command.source_name}"
+        if command.replaces:
+            told += "\nreplaces"
         return uuid5(_INGESTION, f"{told}\n{self._digest.hexdigest()}")
 
 

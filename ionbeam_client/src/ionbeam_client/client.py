@@ -178,6 +178,7 @@ class IonbeamClient:
         start_time: datetime,
         end_time: datetime,
         source_name: str | None = None,
+        replaces: bool = False,
     ) -> Receipt:
         """Hand over what a sweep of [start_time, end_time) found; no row at all is a finding, too.
 
@@ -185,6 +186,9 @@ class IonbeamClient:
         The rows have the columns that `metadata` declares, by name; types are converted where no value changes. Rows
         outside the range are allowed (late observations). Returns when everything is durable on this machine; until
         then nothing is sent. The same rows, range and metadata are one ingestion, however often they are handed over.
+
+        With `replaces`, the rows take the place of what the source sent before for ranges that lie in this one: points
+        that are not among them are gone. Otherwise they add to it, and the later value of a point wins.
 
         Where several sources feed one dataset, `source_name` says which one this is; in a trigger handler it is the
         handler's.
@@ -194,7 +198,7 @@ class IonbeamClient:
         """
         engine = self._opened()
         schema = check_metadata(metadata)
-        command = _command(metadata, start_time, end_time, source_name or CALLED_FOR.get())
+        command = _command(metadata, start_time, end_time, source_name or CALLED_FOR.get(), replaces)
         await self._wait_for_room()
         spool = _Spool(self._outbox, self._store, schema, self.config.inline_limit)
         try:
@@ -385,13 +389,19 @@ class _Spool:
 
 
 def _command(
-    metadata: IngestionMetadata, start_time: datetime, end_time: datetime, source_name: str | None = None
+    metadata: IngestionMetadata,
+    start_time: datetime,
+    end_time: datetime,
+    source_name: str | None = None,
+    replaces: bool = False,
 ) -> IngestDataCommand:
     for name, moment in (("start_time", start_time), ("end_time", end_time)):
         if moment.tzinfo is None:
             raise DataError(f"{name} {moment} has no time zone; give it as UTC: datetime(..., tzinfo=timezone.utc)")
     try:
-        return IngestDataCommand(metadata=metadata, start_time=start_time, end_time=end_time, source_name=source_name)
+        return IngestDataCommand(
+            metadata=metadata, start_time=start_time, end_time=end_time, source_name=source_name, replaces=replaces
+        )
     except ValidationError as error:
         raise DataError(error.errors()[0]["msg"]) from error
 

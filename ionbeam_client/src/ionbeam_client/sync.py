@@ -60,10 +60,11 @@ class IonbeamClient:
         start_time: datetime,
         end_time: datetime,
         source_name: str | None = None,
+        replaces: bool = False,
     ) -> Receipt:
         """See `ionbeam_client.IonbeamClient.ingest`."""
         source_name = source_name or CALLED_FOR.get()  # of this thread, which is not the client's
-        return self._do(self._client.ingest(batch_stream, metadata, start_time, end_time, source_name))
+        return self._do(self._client.ingest(batch_stream, metadata, start_time, end_time, source_name, replaces))
 
     def flush(self, timeout: float | None = None) -> bool:
         """See `ionbeam_client.IonbeamClient.flush`."""
