@@ -101,7 +101,7 @@ def hourly(keys: list[str]) -> dict[str, list[str]]:
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
     """They take most of the time here, and are looked at in test_assets."""
-    monkeypatch.setattr("ionbeam_dagster.pictures.window_picture", lambda path: b"")
+    monkeypatch.setattr("ionbeam_dagster.orchestration.metadata.import_module", lambda name: None)
 
 
 @pytest.fixture

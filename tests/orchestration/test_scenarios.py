@@ -336,7 +336,7 @@ def _yaml() -> Iterator[str]:
 
 
 def test_dagster_asks_for_the_windows_that_are_to_be_built_and_for_no_others(platform_with, instance, monkeypatch):
-    monkeypatch.setattr("ionbeam_dagster.pictures.window_picture", lambda path: b"")
+    monkeypatch.setattr("ionbeam_dagster.orchestration.metadata.import_module", lambda name: None)
     real = Real(platform_with, instance, monkeypatch)
     scenarios = {f"d{place}": Told_(scenario) for place, scenario in enumerate(SCENARIOS)}
     wrong: list[str] = []
