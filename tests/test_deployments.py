@@ -109,7 +109,10 @@ def test_the_configurations_fit_their_compose_files(tmp_path, monkeypatch):
     assert local.influxdb_common.influxdb_bucket == made["DOCKER_INFLUXDB_INIT_BUCKET"]
     assert local.influxdb_common.influxdb_token.get_secret_value() == made["DOCKER_INFLUXDB_INIT_ADMIN_TOKEN"]
     ports = {port.split(":")[1] for s in compose(LOCAL)["services"].values() for port in s.get("ports", [])}
-    urls = (local.broker.url, local.redis.redis_url, local.influxdb_common.influxdb_url)
+    urls = (local.broker.url, local.redis.redis_url, local.influxdb_common.influxdb_url, local.s3.endpoint)
+    gateway = compose(LOCAL)["services"]["s3"]["environment"]
+    assert gateway["ROOT_ACCESS_KEY"] == local.s3.access_key.get_secret_value()
+    assert gateway["ROOT_SECRET_KEY"] == local.s3.secret_key.get_secret_value()
     assert {re.search(r"localhost:(\d+)", url)[1] for url in urls} <= ports
 
     loaded = compose(COMPOSE)
