@@ -102,7 +102,7 @@ class Intake:
         self._settings = settings
         self._ledger = ledger
         self._inbox = inbox
-        self.payloads = PayloadStore(settings.payloads)
+        self.payloads = PayloadStore(settings.payloads, settings.files.object_store(str(settings.payloads)))
         self.parts = RawStore(settings.files, str(settings.folder / "parts"))
         self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="ionbeam-intake")
         self.payloads.mark()

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from shutil import copyfileobj, rmtree
 from tempfile import TemporaryDirectory
@@ -124,6 +125,7 @@ class S3Settings(BaseModel):
             region=self.region or ("us-east-1" if self.endpoint else None),
             scheme=scheme,
             endpoint_override=address or None,
+            background_writes=False,  # they would be queued without bound
             allow_delayed_open=True,  # a file of one part is one request
             request_timeout=_PATIENCE,
             connect_timeout=5,
@@ -174,9 +176,11 @@ class Files:
     def _upload(self, draft: Path, location: str) -> None:
         system, path = self._place(location)
         out = system.open_output_stream(path)
-        if draft.stat().st_size:
-            with pa.memory_map(str(draft)) as file:  # a disk that fails kills the process rather than end the loop
-                while block := file.read_buffer(_BLOCK):
+        size = draft.stat().st_size
+        with draft.open("rb") as file:
+            for start in range(0, size, _BLOCK):
+                # A disk that fails kills who reads a map, rather than end the loop early.
+                with mmap(file.fileno(), min(_BLOCK, size - start), access=ACCESS_READ, offset=start) as block:
                     out.write(block)
         out.close()
 
@@ -249,6 +253,10 @@ class Files:
             infos = system.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
         files = (info for info in infos if info.type == fs.FileType.File and not info.base_name.startswith("."))
         return sorted(f"{_SCHEME}{info.path}" if is_address(root) else str(Path(info.path)) for info in files)
+
+    def object_store(self, location: str) -> fs.FileSystem | None:
+        """S3 as it is configured, for an address that says nothing itself of where it is; None for any other place."""
+        return self._s3 if is_address(location) and "?" not in location else None
 
     def _place(self, location: str) -> tuple[fs.FileSystem, str]:
         if is_address(location):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
+import json
 import os
 import random
 import time
@@ -17,6 +18,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from backends import s3  # noqa: F401
 from bus_samples import (
     DAY,
     FIRST_DAY,
@@ -41,6 +43,7 @@ from typer.testing import CliRunner
 
 from ionbeam_client import IonbeamClient, IonbeamClientConfig, wire
 from ionbeam_client.models import DataSetAvailableEvent, ReplayDatasetsCommand, StartSourceCommand
+from ionbeam_client.payloads import PayloadStore
 from ionbeam_dagster.bus.bridge import BrokerAway
 from ionbeam_dagster.bus.status import bus_status
 from ionbeam_dagster.cli import app
@@ -208,6 +211,26 @@ def test_payloads_and_parts_go_when_nobody_needs_them(platform_of):
     assert sorted(path.stem for path in store.glob("*.parquet")) == ["parked", "unsent"]
     assert bridge.intake.ingestions([body(command(id=UUID(int=1), part=2, parts=2)), bodies[0]]) == [None, None]
     assert len(platform.ledger.sent("my_source", Window(START, START + 6 * HOUR))) == 2 and not part.exists()
+
+
+def test_payloads_and_raw_partitions_lie_in_s3(platform_of, broker, s3, monkeypatch):  # noqa: F811
+    root = s3.bucket("bus")
+    sources = SOURCES.replace("kind: external,", f"kind: external, data_path: {root}/raw,")
+    payloads = f"{root}/payloads"
+    s3_section = json.dumps(s3.section())
+    platform = platform_of(sources, broker=f"{{url: '{broker}', payload_path: '{payloads}'}}", s3=s3_section)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3.secret_key)
+    where = f"endpoint_override={s3.endpoint.partition('//')[2]}&scheme=http&region={s3.region}"
+    writer = PayloadStore(f"{payloads}?{where}").writer(SCHEMA)
+    writer.write(rows().to_batches())
+    writer.publish("day/a.parquet")
+    named = wire.json_body(command(payload_location=Path("day/a.parquet")))
+    assert platform.bridge.intake.ingestions([named]) == [None]
+    (raw,) = platform.ledger.sent("my_source", Window(START, START + 6 * HOUR))
+    assert raw.path.startswith(f"{root}/raw/my_source/")
+    assert ingest(platform, "my_source", Window(START, START + 6 * HOUR)).rows == 24
+    assert built_day(platform)[TEMPERATURE].to_list() == rows()["t"].to_pylist()
 
 
 def _said(**of_dataset):

@@ -75,7 +75,7 @@ def platform(netcdf, tmp_path_factory):
 
 
 def folder_of(platform):
-    return platform.config.sections.projections.pygeoapi_service.output_path / "pygeoapi" / "knmi"
+    return Path(platform.config.sections.projections.pygeoapi_service.output_path) / "pygeoapi" / "knmi"
 
 
 @pytest.mark.parametrize("query", ["position", "locations", "area", "cube", "radius"])

@@ -28,11 +28,17 @@ MARK = ".ionbeam-payload-store"
 
 
 class PayloadStore:
-    """A folder, or a place in an object store such as ``s3://bucket/prefix?region=...``."""
+    """A folder, or a place in an object store such as ``s3://bucket/prefix?region=...``.
 
-    def __init__(self, location: str | Path) -> None:
-        uri = str(location) if "://" in str(location) else Path(location).absolute().as_uri()
-        self._files, root = fs.FileSystem.from_uri(uri)
+    `connected` is the object store, for who has it open already; else it is made from the address and the environment.
+    """
+
+    def __init__(self, location: str | Path, connected: fs.FileSystem | None = None) -> None:
+        text = str(location)
+        if connected is not None and "://" in text:
+            self._files, root = connected, text.partition("://")[2].partition("?")[0].rstrip("/")
+        else:
+            self._files, root = fs.FileSystem.from_uri(text if "://" in text else Path(text).absolute().as_uri())
         self._root = str(root)
         self._folder = Path(self._root) if isinstance(self._files, fs.LocalFileSystem) else None
 
