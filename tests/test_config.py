@@ -200,3 +200,31 @@ def test_every_fault_is_told_at_once(load):
     with pytest.raises(ConfigError) as refused:
         load("ioncannon: {seeed: 1, num_stations: many}\nredis: {}\n")
     assert len(str(refused.value).splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("policy", "fault"),
+    [
+        ("lateness: p96", "sources.ioncannon.lateness: 'p96' is neither p95 nor a duration; right would be"),
+        ("allow_incomplete: sometimes", "'sometimes' is neither never nor always nor a duration"),
+        ("debounce: -PT1M", "sources.ioncannon.debounce: -PT1M is less than nothing"),
+        ("revise_for: PT1H, lateness: PT2H", "revise_for PT1H is not longer than lateness PT2H"),
+        ("revise_for: P0D", "a window would be sealed before a correction can be built; lengthen revise_for"),
+    ],
+)
+def test_a_policy_that_cannot_be_kept_is_refused_with_what_would_be_right(tmp_path, policy, fault):
+    place = tmp_path / "config.yaml"
+    place.write_text(f"sources:\n  ioncannon: {{{policy}}}\n")
+    with pytest.raises(ConfigError, match=re.escape(fault)):
+        IonbeamConfig.load(place)
+
+
+def test_the_policy_of_a_dataset_is_what_any_of_its_sources_says(tmp_path):
+    place = tmp_path / "config.yaml"
+    place.write_text(
+        "sources:\n  a: {type: ioncannon, dataset: d, lateness: p95, revise_for: P7D}\n"
+        "  b: {type: ioncannon, dataset: d, allow_incomplete: never, debounce: PT10M}\n"
+    )
+    policy = IonbeamConfig.load(place).datasets["d"].policy
+    assert policy.lateness_measured and policy.revise_for == timedelta(days=7)
+    assert policy.allow_incomplete == "never" and policy.debounce == timedelta(minutes=10)
