@@ -1,5 +1,7 @@
-"""A live `ionbeam dev`: windows appear by automation, and a backfill that is launched through the API finishes."""
+"""A live `ionbeam dev`: windows appear by automation, a backfill that is launched through the API finishes, and late
+data of yesterday make a new revision, whose page says why."""
 
+import asyncio
 import json
 import os
 import signal
@@ -12,15 +14,30 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import aio_pika
 import pytest
-from servers import free_port
+from servers import free_port, rabbitmq  # noqa: F401
+
+from ionbeam_client import wire
+from ionbeam_client.models import DataSetAvailableEvent
 
 NETWORK = """
 state_path: state
+broker: {{url: '{broker}'}}
 automation: {{interval: 5, lookback: PT1H}}
 sources:
   scheduler: {{windows: [{{source_name: ioncannon, window_size: PT10M}}]}}
   ioncannon: {{num_stations: 10, start: {start}, aggregation_span: PT1H}}
+  town:
+    type: files
+    path: town.csv
+    time: time
+    latitude: 52.1
+    longitude: 5.2
+    constants: {{station_id: town}}
+    start: {start}
+    exports: [odb, pygeoapi]
+    variables: [{{column: T, standard_name: air_temperature, unit: degC, level: 2.0, method: point, period: PT0S}}]
 """
 LAUNCH = """
 mutation($params: LaunchBackfillParams!) {
@@ -35,6 +52,12 @@ query($path: [String!]!) {
   assetNodeOrError(assetKey: {path: $path}) { ... on AssetNode {
     assetMaterializations { partition } } }
 }"""
+PAGE = """
+query($path: [String!]!, $partition: [String!]) {
+  assetNodeOrError(assetKey: {path: $path}) { ... on AssetNode {
+    assetMaterializations(partitions: $partition) { metadataEntries {
+      label ... on TextMetadataEntry { text } ... on IntMetadataEntry { intValue } } } } }
+}"""
 STAGES = ("raw", "observations", "dataset", "odb", "pygeoapi")
 
 
@@ -47,6 +70,14 @@ class Server:
         request = urllib.request.Request(self._url, body, {"content-type": "application/json"})
         with urllib.request.urlopen(request, timeout=30) as answer:
             return json.load(answer)["data"]
+
+    def pages(self, *path: str, partition: str) -> list[dict[str, object]]:
+        """The metadata of each materialisation of a partition, the newest first, as its page shows them."""
+        node = self.ask(PAGE, path=path, partition=[partition])["assetNodeOrError"]
+        return [
+            {entry["label"]: entry.get("text", entry.get("intValue")) for entry in made["metadataEntries"]}
+            for made in node["assetMaterializations"]
+        ]
 
     def materialised(self, stage: str) -> set[str]:
         node = self.ask(MATERIALISED, path=["ioncannon", stage])["assetNodeOrError"]
@@ -65,10 +96,41 @@ def wait_for(what: Callable[[], object], seconds: float, why: str) -> object:
     raise AssertionError(f"{why} within {seconds} s")
 
 
+def yesterday_noon() -> datetime:
+    return (datetime.now(UTC) - timedelta(days=1)).replace(hour=12, minute=0, second=0, microsecond=0)
+
+
+def measured(folder: Path, minutes: range) -> None:
+    """Put measurements of yesterday noon into the town's file, which must not be seen half-written."""
+    rows = [
+        f"{yesterday_noon() + timedelta(minutes=minute):%Y-%m-%dT%H:%M:%SZ},{20 + minute / 10}" for minute in minutes
+    ]
+    (folder / "town.new").write_text("\n".join(["time,T", *rows]) + "\n")
+    (folder / "town.new").replace(folder / "town.csv")
+
+
+def announced(url: str, queue: str) -> list[dict]:
+    """What the platform told since the last time; the first time the queue is bound, and nothing was told."""
+
+    async def get() -> list[dict]:
+        connection = await aio_pika.connect(url)
+        async with connection, connection.channel() as channel:
+            bound = await channel.declare_queue(queue, auto_delete=False)
+            exchange = await channel.declare_exchange(wire.DATASET_EXCHANGE, "fanout", durable=True)
+            await bound.bind(exchange)
+            found = []
+            while (message := await bound.get(fail=False, no_ack=True)) is not None:
+                found.append(wire.decode(DataSetAvailableEvent, message.body).message.model_dump(mode="json"))
+            return found
+
+    return asyncio.run(get())
+
+
 @pytest.fixture
-def dev(tmp_path) -> Iterator[Server]:
+def dev(tmp_path, rabbitmq) -> Iterator[Server]:  # noqa: F811
     day = datetime.now(UTC) - timedelta(days=2)
-    (tmp_path / "network.yaml").write_text(NETWORK.format(start=f"{day:%Y-%m-%d}"))
+    (tmp_path / "network.yaml").write_text(NETWORK.format(start=f"{day:%Y-%m-%d}", broker=rabbitmq.url))
+    measured(tmp_path, range(0, 40, 10))
     environment = {**os.environ, "DAGSTER_HOME": str(tmp_path / "dagster")}
     port = free_port()
     command = [str(Path(sys.executable).with_name("ionbeam")), "--config", "network.yaml", "dev", "--port", str(port)]
@@ -87,10 +149,11 @@ def dev(tmp_path) -> Iterator[Server]:
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def test_windows_appear_by_automation_and_a_backfill_of_a_day_finishes(dev, tmp_path):
-    wait_for(lambda: dev.ask("{ version }"), 60, "the server did not answer")
-    automatic = wait_for(lambda: dev.materialised("observations"), 120, "automation collected nothing")
-    assert len(automatic) >= 5
+def test_windows_appear_a_backfill_finishes_and_late_data_make_a_revision(dev, tmp_path, rabbitmq):  # noqa: F811
+    announced(rabbitmq.url, "told")
+    noon = f"{yesterday_noon():%Y%m%dT%H%M%S}"
+    wait_for(lambda: dev.ask("{ version }"), 180, "the server did not answer")
+    wait_for(lambda: len(dev.materialised("observations")) >= 5, 240, "automation did not collect the last hour")
 
     day = (datetime.now(UTC) - timedelta(days=2)).replace(hour=0, minute=0, second=0, microsecond=0)
     wanted = [f"{day + timedelta(minutes=10 * number):%Y%m%dT%H%M%S}" for number in range(144)]
@@ -101,10 +164,29 @@ def test_windows_appear_by_automation_and_a_backfill_of_a_day_finishes(dev, tmp_
     def status() -> str:
         return dev.ask(STATUS, id=backfill)["partitionBackfillOrError"]["status"]
 
-    wait_for(lambda: status().startswith("COMPLETED"), 240, f"the backfill is {status()}; it did not finish")
+    wait_for(lambda: dev.pages("town", "pygeoapi", partition=noon), 240, "yesterday noon was not exported")
+    measured(tmp_path, range(0, 60, 10))
+    wait_for(lambda: status().startswith("COMPLETED"), 480, f"the backfill is {status()}; it did not finish")
     assert status() == "COMPLETED_SUCCESS"
     hours = {key for key in wanted if key.endswith("0000")}
     assert dev.materialised("raw") >= set(wanted)
     for stage in ("dataset", "odb", "pygeoapi"):
         assert dev.materialised(stage) >= hours
-    assert len(list((tmp_path / "data-projections" / "odb").rglob(f"*_{day:%Y%m%d}T*.odb"))) == 24
+    assert len(list((tmp_path / "data-projections" / "odb" / "ioncannon").glob(f"*_{day:%Y%m%d}T*.odb"))) == 24
+
+    def exported_again() -> bool:
+        return all(dev.pages("town", format, partition=noon)[0]["revision"] == 2 for format in ("odb", "pygeoapi"))
+
+    wait_for(exported_again, 240, "the late data were not exported")
+    second, first = dev.pages("town", "dataset", partition=noon)
+    assert (first["revision"], second["revision"]) == (1, 2)
+    assert "1 ingestion arrived after revision 1: town" in second["why this revision"]
+    assert "with 6 rows; 1 of revision 1 was replaced" in second["why this revision"]
+    told = []
+
+    def told_of_both() -> bool:
+        told.extend(event for event in announced(rabbitmq.url, "told") if event["metadata"]["name"] == "town")
+        return len(told) >= 2
+
+    wait_for(told_of_both, 120, "the revisions were not announced")
+    assert [(event["revision"], event["previous_revision"]) for event in told] == [(1, None), (2, 1)]
