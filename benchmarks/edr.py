@@ -216,13 +216,14 @@ def measured(
             time.sleep(2)
         try:
             for kind in QUERIES:
-                seconds = []
+                seconds, worked = [], time.process_time()
                 for _ in range(runs):
                     question = asked(kind, random, files, stations, place)
                     begun = time.perf_counter()
                     answer(kind, *question)
                     seconds.append(time.perf_counter() - begun)
-                told[f"{kind}, {state}"] = [float(np.percentile(seconds, part)) for part in (50, 95)]
+                worked = (time.process_time() - worked) / runs
+                told[f"{kind}, {state}"] = [*(float(np.percentile(seconds, part)) for part in (50, 95)), worked]
         finally:
             if busy is not None:
                 busy.kill()
@@ -284,18 +285,18 @@ def main() -> None:
     with TemporaryDirectory() as scratch:
         folder = given.keep or Path(scratch) / "net"
         stations = write_windows(folder, given.rows, given.files)
-        print(f"{given.files:,} windows, {stations * TIMES * given.files:,} rows; seconds: median, 95th percentile")
+        print(f"{given.files:,} windows, {stations * TIMES * given.files:,} rows; seconds: median, p95, CPU")
         results = {}
         for side in SIDES:
             command = [sys.executable, __file__, "--side", side, "--keep", str(folder), "--files", str(given.files)]
             command += ["--stations", str(stations), "--runs", str(given.runs)]
             results[side] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
         mine, other = results["ours"], results["duckdb"]
-        print(f"{'query':<26}{'ours':>18}{'DuckDB':>20}{'ratio of p95':>14}")
+        print(f"{'query':<26}{'ours':>24}{'DuckDB':>28}{'ratios: p95, CPU':>20}")
         for kind in (name for name in mine if ", " in name):
-            (a, b), (c, d) = mine[kind], other[kind]
-            print(f"{kind:<26}{a:>9.3f}{b:>9.3f}{c:>11.3f}{d:>9.3f}{d / b:>14.1f}")
-        print(f"{'peak MB':<26}{mine['peak']:>18.0f}{other['peak']:>20.0f}{other['peak'] / mine['peak']:>14.1f}")
+            (a, b, c), (d, e, f) = mine[kind], other[kind]
+            print(f"{kind:<26}{a:>8.3f}{b:>8.3f}{c:>8.3f}{d:>12.3f}{e:>8.3f}{f:>8.3f}{e / b:>10.1f}{f / c:>10.1f}")
+        print(f"{'peak MB':<26}{mine['peak']:>24.0f}{other['peak']:>28.0f}")
         for offset, seconds in mine["offsets"].items():
             print(f"items, {offset:<27}{seconds:>10.3f}")
     with TemporaryDirectory() as scratch:

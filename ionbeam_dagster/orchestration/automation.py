@@ -64,10 +64,10 @@ def exports(ionbeam: Ionbeam, dataset: str, format: str, span: timedelta) -> Con
 
 
 def configures() -> Condition:
-    """PyGeoAPI's configuration follows every export, in a run of its own."""
-    return (~AC.in_progress() & (AC.missing() & AC.any_deps_match(~AC.missing()) | _failed_or_updated())).with_label(
-        "configure"
-    )
+    """PyGeoAPI's configuration follows every export, once; one that failed waits for the next export, or a person."""
+    updated = AC.any_deps_match(AC.newly_updated()).with_label("any_deps_newly_updated")
+    due = (AC.newly_missing() | updated).since(AC.newly_requested())
+    return (~AC.in_progress() & due).with_label("configure")
 
 
 def automation_sensor(settings: Automation) -> dg.AutomationConditionSensorDefinition:

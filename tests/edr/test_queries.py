@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from windows import PLACES, RAIN, START, TEMPERATURE, WIND, service_of, write_window
 
+from ionbeam_dagster.exporters import geoparquet
 from ionbeam_dagster.exporters.pygeoapi import query as engine
 from ionbeam_dagster.exporters.pygeoapi.asked import QUERIES, BadRequest, interval
 from ionbeam_dagster.exporters.pygeoapi.files import LocalFiles, window_of_name
@@ -235,6 +236,33 @@ def test_pages_of_items_hold_every_row_once_by_link_and_by_offset(ask, folder):
         ask("items", wrong, 404)
 
 
+def test_a_window_of_many_row_groups_is_read_in_parts_that_make_the_same_whole(tmp_path, monkeypatch):
+    whole = tmp_path / "whole" / "net"
+    write_window(whole, 0)
+    write_window(whole, 1)
+    monkeypatch.setattr(geoparquet, "ROWS_PER_GROUP", (5, 5))
+    parted = tmp_path / "parted" / "net"
+    write_window(parted, 0)
+    write_window(parted, 1)
+    questions = [
+        ("area", None, {"coords": ALL}),
+        ("locations", None, {}),
+        ("locations", "s4", {}),
+        ("items", None, {"limit": 13, "offset": 50}),
+        ("items", None, {"limit": 7, "after": "1735689600000000.17"}),
+        ("items", None, {"limit": 9, "offset": 3, "datetime": "2025-01-01T00:30Z/2025-01-01T01:20Z"}),
+    ]
+    expected = [asker(whole)(kind, id, **given) for kind, id, given in questions]
+    monkeypatch.setattr(engine, "ROWS_IN_PART", 7)
+    monkeypatch.setattr(engine, "ROWS_AT_ONCE", 3)
+    assert [asker(parted)(kind, id, **given) for kind, id, given in questions] == expected
+    newest = asker(parted)("area", coords=ALL, datetime="2025-01-01T00:00Z/2025-01-01T00:59Z", limit=len(PLACES))
+    assert {time for one in newest["coverages"] for time in one["domain"]["axes"]["t"]["values"]} == {
+        "2025-01-01T00:50:00Z"
+    }
+    assert "bounded at 7 rows" in newest["ionbeam:notes"][0]
+
+
 # What is wrong with files, and what changes meanwhile.
 
 
@@ -380,6 +408,7 @@ def test_no_text_makes_a_fault(folder, data):
 # The parts.
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(-180, 180), st.floats(-90, 90)), min_size=1, max_size=30), st.data())
 def test_bounds_hold_what_their_region_holds(points, data):
     lon, lat = (np.array(side) for side in zip(*points, strict=True))
@@ -405,6 +434,7 @@ def test_bounds_hold_what_their_region_holds(points, data):
     np.testing.assert_allclose(distance(lon, lat, lon[0], lat[0])[0], 0, atol=1e-6)
 
 
+@settings(deadline=None)
 @given(st.datetimes(datetime(1970, 1, 1), datetime(2100, 1, 1)))
 def test_an_instant_is_itself(moment):
     text = moment.isoformat(timespec="microseconds") + "Z"

@@ -54,14 +54,15 @@ def covjson(found: Found) -> dict[str, Any]:
         head = {name: value for name, value in only.items() if name != "ranges"}
         return {**head, "parameters": own, "ranges": only["ranges"], **notes}
     used = {id for coverage in coverages for id in coverage["ranges"]}
+    fixed = all(coverage["domain"]["domainType"] == "PointSeries" for coverage in coverages)
     return {
         "type": "CoverageCollection",
-        "domainType": "PointSeries" if all("t" in c["domain"]["axes"] for c in coverages) else None,
+        **({"domainType": "PointSeries"} if fixed else {}),
         "parameters": {id: one for id, one in parameters.items() if id in used or not coverages},
         "referencing": REFERENCING,
         "coverages": coverages,
         **notes,
-    } | ({} if coverages else {"domainType": "PointSeries"})
+    }
 
 
 def parameter_object(parameter: Parameter) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -39,6 +39,8 @@ NAMES = ("station_name", "name")
 WIGOS = ("wigos_id", "wigosid", "wigos_station_identifier")
 LOCATION = "location"
 ROWS_AT_ONCE = 30_000
+ROWS_IN_PART = 250_000
+_ALL = 1 << 62
 AT_ONCE = 8  # windows that are read between two looks at the bounds
 _POOL = ThreadPoolExecutor(2, "ionbeam-query")
 Mask = npt.NDArray[np.bool_]
@@ -160,7 +162,7 @@ def run(collection: Collection, query: Query) -> Found:
                 f"ask again with datetime=../{stamp(end - 1)}"
             )
             break
-        for piece, told in _POOL.map(
+        for piece, told, _ in _POOL.map(
             lambda window: _read(collection, window, query, wanted), newest_first[done : done + AT_ONCE]
         ):
             notes += told
@@ -201,18 +203,24 @@ def places(collection: Collection, query: Query) -> Found:
         if time.monotonic() > deadline or (seen is not None and seen.height > query.bounds.rows):
             notes.append(f"bounded: locations that were last seen before {stamp(window.end)} are left out")
             break
-        piece, told = _read(collection, window, replace(query, described=False), {}, named=True)
+        asked = replace(query, described=False)
+        piece, told, _ = _read(collection, window, asked, {}, named=True, each=_last_of_each, most=_ALL)
         notes += told
-        if piece is not None and piece.num_rows:
-            frame = pl.DataFrame(pl.from_arrow(piece)).sort("datetime").unique(LOCATION, keep="last")
-            seen = (
-                frame
-                if seen is None
-                else pl.concat([seen, frame], how="diagonal").unique(LOCATION, keep="first", maintain_order=True)
-            )
+        if piece is not None:
+            frame = pl.DataFrame(pl.from_arrow(_last_of_each(piece)))
+            joined = frame if seen is None else pl.concat([seen, frame], how="diagonal")
+            seen = joined.unique(LOCATION, keep="first", maintain_order=True)
     if seen is None:
         return Found(_joined([], {}, query, collection), {}, notes)
     return Found(seen.sort(LOCATION).to_arrow(), {}, notes)
+
+
+def _last_of_each(rows: pa.Table) -> pa.Table:
+    """The newest row of each location."""
+    import polars as pl
+
+    frame = pl.DataFrame(pl.from_arrow(rows)).sort("datetime", maintain_order=True)
+    return frame.unique(LOCATION, keep="last", maintain_order=True).to_arrow()
 
 
 @dataclass(slots=True)
@@ -256,18 +264,17 @@ def page(collection: Collection, query: Query, limit: int, offset: int = 0, afte
         if plain and after is None and skip >= (count := _rows_asked(collection, window, query)):
             skip -= count
             continue
-        piece, told = _read(collection, window, query, wanted, identified=True)
+        asked = query if _partly(window, query) else replace(query, start=None, end=None)
+        piece, told, passed = _read(collection, window, asked, wanted, identified=True, skip=skip, most=room + 1)
         notes += told
+        skip -= passed
         if piece is None:
             continue
-        passed = min(skip, piece.num_rows)
-        skip -= passed
-        if piece.num_rows - passed > room:
-            pieces.append(piece.slice(passed, room))
+        pieces.append(piece.slice(0, room))
+        if piece.num_rows > room:
             cursor = f"{window.start}.{passed + room}"
             break
-        pieces.append(piece.slice(passed))
-        room -= piece.num_rows - passed
+        room -= piece.num_rows
     table = _joined(pieces, wanted, query, collection, ordered=False)
     return Page(Found(table, {id: wanted[id] for id in wanted if id in table.column_names}, notes), cursor, matched)
 
@@ -282,7 +289,7 @@ def item(collection: Collection, id: str) -> Found | None:
     query = Query(start, start + 999_999, described=True)
     wanted = collection.parameters()
     for window in overlapping(collection.files.windows(), start, start + 999_999):
-        piece, notes = _read(collection, window, query, wanted, identified=True)
+        piece, notes, _ = _read(collection, window, query, wanted, identified=True, most=_ALL)
         if piece is not None:
             piece = piece.filter(pc.equal(piece.column("id"), id))
             if piece.num_rows:
@@ -311,26 +318,51 @@ def _read(
     window: WindowFile,
     query: Query,
     wanted: dict[str, Parameter],
+    *,
     identified: bool = False,
     named: bool = False,
-) -> tuple[pa.Table | None, list[str]]:
-    """The rows of one window that are asked for (None: there are none), and notes, such as that it cannot be read."""
+    each: Callable[[pa.Table], pa.Table] = lambda part: part,
+    skip: int = 0,
+    most: int | None = None,
+) -> tuple[pa.Table | None, list[str], int]:
+    """The rows of one window that are asked for (None: there are none), notes, and how many rows were passed over.
+
+    A window is read in parts, and `each` is applied to them. `skip` rows are passed over and `most` given, in the order
+    of the file; without `most` the newest are kept where there are more than the query's bound, and one more, to tell.
+    """
     notes: list[str] = []
+    kept: list[pa.Table] = []
+    passed = rows = 0
+    enough = query.bounds.rows + 1
     try:
         with collection.files.open(window.name) as handle:
-            return _rows_of(handle, collection, query, wanted, notes, identified, named), notes
+            for over, part in _parts(handle, collection, query, wanted, notes, identified, named, skip):
+                passed += over
+                if part is None:
+                    continue
+                drop = min(skip - passed, part.num_rows)
+                passed += drop
+                kept.append(each(part.slice(drop)))
+                rows += kept[-1].num_rows
+                if most is not None and rows >= most:
+                    break
+                if most is None and rows > 2 * enough:
+                    kept = [_latest(pa.concat_tables(kept, promote_options="permissive"), enough)]
+                    rows = enough
     except FileNotFoundError:
-        return None, notes  # taken away after it was listed
+        return None, notes, 0  # taken away after it was listed
     except (OSError, pa.ArrowException, _Unfit) as error:
         LOG.warning("%s cannot be read and is left out: %s", window.name, error)
-        return None, [f"the window {stamp(window.start)}/{stamp(window.end)} cannot be read and is left out"]
+        return None, [f"the window {stamp(window.start)}/{stamp(window.end)} cannot be read and is left out"], 0
+    table = pa.concat_tables(kept, promote_options="permissive") if kept else None
+    return table, notes, passed
 
 
 class _Unfit(Exception):
     """A Parquet file that is no window of observations."""
 
 
-def _rows_of(
+def _parts(
     handle: pa.NativeFile,
     collection: Collection,
     query: Query,
@@ -338,7 +370,10 @@ def _rows_of(
     notes: list[str],
     identified: bool,
     named: bool,
-) -> pa.Table | None:
+    skip: int,
+) -> Iterator[tuple[int, pa.Table | None]]:
+    """The rows that are asked for, in parts of at most `ROWS_IN_PART`. Where every row is asked for, row groups among
+    the first `skip` rows are told by their number alone."""
     file = _opened(handle, collection)
     layout = collection.layout(file.schema_arrow)
     if not layout.fit:
@@ -347,27 +382,33 @@ def _rows_of(
     groups = _groups(file.metadata, query)
     if query.locations is not None and has_station:
         groups = _groups_of_stations(file, groups, query.locations)
-    if not groups:
-        return None
     chosen = [column for column in layout.columns if column.parameter.id in wanted]
     told = (STATION, *WIGOS, *(NAMES if named else ()))
     described = [name for name in layout.described if query.described or identified or name in told]
     first = ["datetime", "lon", "lat", *([STATION] if has_station else [])]
     rest = [*described, *(["id"] if identified else []), *(column.name for column in chosen)]
     rest = [name for name in rest if name not in first]
-    rows = sum(file.metadata.row_group(number).num_rows for number in groups)
-    # A second look at the same row groups costs more than a few columns of few rows.
-    at_once = rows <= ROWS_AT_ONCE or (query.region is None and query.locations is None)
-    table = file.read_row_groups(groups, columns=[*first, *rest] if at_once else first, use_threads=False)
-    mask = _mask(table, query, has_station)
-    if mask is not None and not mask.any():
-        return None
-    if not at_once and rest:
-        more = file.read_row_groups(groups, columns=rest, use_threads=False)
-        table = pa.table({name: (table if name in first else more).column(name) for name in [*first, *rest]})
-    if mask is not None:
-        table = table.take(pa.array(np.flatnonzero(mask)))
-    return _named(table, chosen, described, wanted, has_station, identified, notes)
+    every = query.region is None and query.locations is None and query.start is None and query.end is None
+    sizes = {number: file.metadata.row_group(number).num_rows for number in groups}
+    while every and groups and sizes[groups[0]] <= skip:
+        skip -= sizes[groups[0]]
+        yield sizes[groups.pop(0)], None
+    while groups:
+        part = [groups.pop(0)]
+        while groups and sum(sizes[number] for number in (*part, groups[0])) <= ROWS_IN_PART:
+            part.append(groups.pop(0))
+        # A second look at the same row groups costs more than a few columns of few rows.
+        at_once = every or sum(sizes[number] for number in part) <= ROWS_AT_ONCE
+        table = file.read_row_groups(part, columns=[*first, *rest] if at_once else first, use_threads=False)
+        mask = _mask(table, query, has_station)
+        if mask is not None and not mask.any():
+            continue
+        if not at_once and rest:
+            more = file.read_row_groups(part, columns=rest, use_threads=False)
+            table = pa.table({name: (table if name in first else more).column(name) for name in [*first, *rest]})
+        if mask is not None:
+            table = table.take(pa.array(np.flatnonzero(mask)))
+        yield 0, _named(table, chosen, described, wanted, has_station, identified, notes)
 
 
 def _opened(handle: pa.NativeFile, collection: Collection) -> pq.ParquetFile:
@@ -549,8 +590,14 @@ def _nearest(table: pa.Table, circles: Circles) -> pa.Table:
 
 def _rows_asked(collection: Collection, window: WindowFile, query: Query) -> int:
     """How many rows of a window lie in the time that is asked for."""
-    whole = (query.start is None or query.start <= window.start) and (query.end is None or query.end >= window.end - 1)
-    if whole:
+    if not _partly(window, query):
         return collection.rows_in(window)
-    piece, _ = _read(collection, window, Query(query.start, query.end), {})
+    timed = Query(query.start, query.end)
+    piece, _, _ = _read(collection, window, timed, {}, each=lambda part: part.select(["datetime"]), most=_ALL)
     return 0 if piece is None else piece.num_rows
+
+
+def _partly(window: WindowFile, query: Query) -> bool:
+    """Whether the time that is asked for leaves out a part of a window."""
+    begins = query.start is not None and query.start > window.start
+    return begins or (query.end is not None and query.end < window.end - 1)
