@@ -4,22 +4,28 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CONFIG ?= examples/demo.yaml
 # The load generator has no end, so the demo of it takes six hours of midsummer; files are taken whole.
-RANGE ?= $(if $(filter examples/demo.yaml,$(CONFIG)),--from 2026-06-21T06:00Z --to 2026-06-21T12:00Z)
+RANGE ?= $(if $(filter examples/demo.yaml examples/crowd.yaml,$(CONFIG)),--from 2026-06-21T06:00Z --to 2026-06-21T12:00Z)
+# The outside services of that example are stand-ins, which run as long as the demo does.
+AMONG_SERVICES := $(if $(filter examples/crowd.yaml,$(CONFIG)),$(BIN)/python tests/sources/services.py)
 
-.PHONY: help demo dev test soak bench servers clean
+.PHONY: help demo dev services test soak bench servers clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
 	@echo
 	@echo '  make demo CONFIG=examples/knmi.yaml    the same on a real day of observations'
+	@echo '  make demo CONFIG=examples/crowd.yaml   every crowd-sourced network at once, from stand-ins'
 	@echo '  make test PYTHON=python3.13 VENV=.venv313    the suite on another Python'
 
 demo: $(VENV)/.run  ## the main job: observations to datasets, ODB and GeoParquet under demo/, no server needed
-	$(BIN)/ionbeam --config $(CONFIG) run $(RANGE)
+	$(AMONG_SERVICES) $(BIN)/ionbeam --config $(CONFIG) run $(RANGE)
 
 dev: $(VENV)/.run  ## dagster dev on the demo's data: the UI, with sensors and automation on
 	$(BIN)/ionbeam --config $(CONFIG) dev
+
+services: $(VENV)/.run  ## stand-ins for the outside services of examples/crowd.yaml, until Ctrl-C
+	$(BIN)/python tests/sources/services.py
 
 test: $(VENV)/.dev  ## the whole suite, after lint and types
 	$(BIN)/ruff check .

@@ -42,7 +42,8 @@ def run(
     start: Annotated[str | None, FROM] = None,
     end: Annotated[str | None, TO] = None,
     picture: Annotated[
-        Path | None, typer.Option(help="Where to put the map of the run. Default: DATASET.png beside the state folder.")
+        Path | None,
+        typer.Option(help="Where to put the map of the run. Default: DATASETS.png beside the state folder."),
     ] = None,
 ) -> None:
     """Collect, build and export a range of windows, through Dagster in this process.
@@ -99,6 +100,8 @@ class Watch:
         self.seconds: Counter[tuple[str, Window]] = Counter()
 
     def __enter__(self) -> Self:
+        for source in self._platform.sources.values():
+            source.progress = self.inside
         self._bars.start()
         return self
 
@@ -112,6 +115,12 @@ class Watch:
             self._bars.update(known.id, total=(known.total or 0) + windows)
         else:
             self._tasks[asset] = self._bars.add_task(asset, total=windows)
+
+    def inside(self, what: str, done: int, of: int) -> None:
+        """How far a source is within one window: a bar that goes away when it is done."""
+        if what not in self._tasks:
+            self._tasks[what] = self._bars.add_task(what, total=of)
+        self._bars.update(self._tasks[what], completed=done, visible=done < of)
 
     def done(self, asset: str, window: Window, failure: str | None) -> None:
         self._bars.advance(self._tasks[asset])
@@ -138,10 +147,10 @@ def report(
     failed = [result for result in done if result.failure]
     if not done:
         console.print("Nothing to do: every window is collected, built and exported, and would come out the same.")
-    for dataset in sorted({platform.source(name).dataset for name in ranges}):
-        windows = _asked_for(platform, dataset, ranges)
-        console.print(_made_table(platform, platform.dataset(dataset), windows, watch))
-        _draw(platform, dataset, windows, picture)
+    names = sorted({platform.source(name).dataset for name in ranges})
+    built = {name: _asked_for(platform, name, ranges) for name in names}
+    console.print(_made_table(platform, built, watch))
+    _draw(platform, names, [one for windows in built.values() for one in windows], picture)
     for name in ranges:
         for problem in platform.sources[name].problems():
             console.print(f"{name}: {problem}", style="yellow", highlight=False)
@@ -159,24 +168,37 @@ def _asked_for(platform: Platform, dataset: str, ranges: dict[str, Window]) -> l
     return platform.ledger.revisions(dataset, start, max(wanted.end for wanted in asked))
 
 
-def _made_table(platform: Platform, dataset: DatasetSettings, built: list[BuiltRevision], watch: Watch) -> Table:
-    table = Table(title=f"{dataset.name}, windows of {format_duration(dataset.span)}", title_justify="left")
-    table.add_column("window", no_wrap=True)
-    for column in ("rows", "stations", "coverage", "revision", "dataset", *dataset.exports, "seconds"):
+def _made_table(platform: Platform, built: dict[str, list[BuiltRevision]], watch: Watch) -> Table:
+    """The windows of one dataset, or of several, one under the other."""
+    datasets = [platform.dataset(name) for name in built]
+    title = "\n".join(f"{dataset.name}, windows of {format_duration(dataset.span)}" for dataset in datasets)
+    table = Table(title=title, title_justify="left", caption_justify="left")
+    formats = list(dict.fromkeys(format for dataset in datasets for format in dataset.exports))
+    for column in ["of", "window"][len(built) == 1 :]:
+        table.add_column(column, no_wrap=True)
+    for column in ("rows", "stations", "coverage", "revision", "dataset", *formats, "seconds"):
         table.add_column(column, justify="right")
-    for one in built:
-        window, facts = one.revision.window, one.facts
-        exports = [platform.ledger.export(dataset.name, window, format) for format in dataset.exports]
-        took = watch.seconds[dataset.name, window]
-        table.add_row(
-            str(window), number(facts["rows"]), number(facts["stations"]), f"{facts['coverage']:.0%}",
-            str(one.revision.number), size(facts["bytes"]),
-            *[size(e.facts["bytes"]) if e and e.path else "none" for e in exports],
-            f"{took:.2f}" if took else "",
-        )  # fmt: skip
-    table.caption = f"dataset files and exports: {_places(platform, dataset, built)}"
-    table.caption_justify = "left"
+    for dataset in datasets:
+        for one in built[dataset.name]:
+            cells = _cells(platform, dataset, one, formats, watch.seconds[dataset.name, one.revision.window])
+            table.add_row(*[dataset.name, *cells][len(built) == 1 :])
+        table.add_section()
+    places = [_places(platform, dataset, built[dataset.name]) for dataset in datasets]
+    table.caption = f"dataset files and exports: {', '.join(places)}"
     return table
+
+
+def _cells(
+    platform: Platform, dataset: DatasetSettings, one: BuiltRevision, formats: list[str], took: float
+) -> list[str]:
+    window, facts = one.revision.window, one.facts
+    exports = [platform.ledger.export(dataset.name, window, format) for format in formats]
+    return [
+        str(window), number(facts["rows"]), number(facts["stations"]), f"{facts['coverage']:.0%}",
+        str(one.revision.number), size(facts["bytes"]),
+        *[size(e.facts["bytes"]) if e and e.path else "none" for e in exports],
+        f"{took:.2f}" if took else "",
+    ]  # fmt: skip
 
 
 def _places(platform: Platform, dataset: DatasetSettings, built: list[BuiltRevision]) -> str:
@@ -188,13 +210,13 @@ def _places(platform: Platform, dataset: DatasetSettings, built: list[BuiltRevis
     return ", ".join(folders)
 
 
-def _draw(platform: Platform, dataset: str, built: list[BuiltRevision], picture: Path | None) -> None:
+def _draw(platform: Platform, datasets: list[str], built: list[BuiltRevision], picture: Path | None) -> None:
     from ionbeam_dagster.pictures.window import map_of_windows
     from ionbeam_dagster.stores.publish import published
 
     if not built:
         return
-    path = picture or platform.config.sections.state_path.parent / f"{dataset}.png"
+    path = picture or platform.config.sections.state_path.parent / f"{'_'.join(datasets)}.png"
     with ExitStack() as open_files, published(path) as draft:
         files = [open_files.enter_context(platform.files.fetched(one.path)) for one in built]
         draft.write_bytes(map_of_windows(files))

@@ -1,22 +1,32 @@
-"""Commands about sources: taking a dataset in that the configuration does not know yet."""
+"""Commands about sources: trying one, and taking a dataset in that the configuration does not know yet."""
 
 from __future__ import annotations
 
 import os
 import textwrap
-from datetime import timedelta
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from time import perf_counter
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 import yaml
+from rich.table import Table
 
 from ionbeam_client.models import format_duration
-from ionbeam_dagster.cli.terminal import console, fail, load_config, refused_as_message
+from ionbeam_dagster.cli.terminal import console, fail, load_config, moment, refused_as_message
 from ionbeam_dagster.config import ConfigError, IonbeamConfig
 
 if TYPE_CHECKING:
+    import polars as pl
+    import pyarrow as pa
+
     from ionbeam_client.models import IngestDataCommand
+    from ionbeam_dagster.domain.windows import Window
+    from ionbeam_dagster.pipeline import Platform
+    from ionbeam_dagster.sources import Source
 
 app = typer.Typer(help="Sources: what is collected, and what clients send.", no_args_is_help=True)
 
@@ -58,6 +68,124 @@ def accept(
         "(Deployment), or start `ionbeam dev` or `ionbeam bridge` again.",
         highlight=False,
     )
+
+
+@app.command()
+def check(
+    name: Annotated[str, typer.Argument(help="A source, by its name in the configuration.")],
+    at: Annotated[
+        str | None, typer.Option("--at", help="A moment of the window to ask for. Default: the latest that is due.")
+    ] = None,
+) -> None:
+    """Ask a source for one small window, and say what came of it: nothing is stored.
+
+    Tells what was found, what would be kept and what not and why, where each variable would go, and how late the data
+    are. Ends with an error where the source cannot be asked.
+
+    Example: `ionbeam source check sensor_community --at 2026-06-21`
+    """
+    from ionbeam_dagster.domain.windows import window_of
+    from ionbeam_dagster.pipeline import Platform
+    from ionbeam_dagster.sources import SourceError
+
+    platform = Platform(load_config())
+    if name not in platform.config.sources:
+        fail(f"{platform.config.path} has no source {name!r}; there are {', '.join(platform.config.sources)}")
+    settings = platform.config.sources[name]
+    if settings.kind == "external":
+        fail(f"{name} is sent by a client, and cannot be asked")
+    now = datetime.now(UTC)
+    asked = moment(at, "--at") or now - settings.window_lag - settings.window_size
+    window = window_of(asked, settings.window_size)
+    console.print(f"[bold]{name}[/bold] is asked for {window}", highlight=False)
+    begun = perf_counter()
+    with refused_as_message(SourceError), console.status("waiting for it"):
+        found = _tried(platform.sources[name], window)
+    took = perf_counter() - begun
+    console.print(f"  {found.raw:,} rows in {took:.1f} s: {found.rows.height:,} would be kept", highlight=False)
+    for reason, rows in found.rejected.items():
+        console.print(f"  {rows:,} would go to the quarantine: {reason}", style="yellow", highlight=False)
+    for problem in platform.sources[name].problems():
+        console.print(f"  {problem}", style="yellow", highlight=False)
+    if not found.rows.height:
+        console.print("  there is nothing to say of variables", highlight=False)
+        return
+    _tell_rows(found, window, now)
+    _tell_variables(platform, settings.dataset, found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """What a source gave for a trial: the canonical rows, how many raw ones they were, and why some were rejected."""
+
+    schema: pa.Schema
+    raw: int
+    rows: pl.DataFrame
+    rejected: dict[str, int]
+
+
+def _tried(source: Source, window: Window) -> _Tried:
+    import polars as pl
+
+    from ionbeam_dagster.domain.canonical import canonical_schema, canonicalise
+
+    metadata = source.metadata
+    schema = canonical_schema([metadata])
+    rows = [pl.DataFrame(pl.from_arrow(schema.empty_table()))]
+    rejected: Counter[str] = Counter()
+    raw = 0
+    for batch in source.sample(window):
+        done = canonicalise(batch, metadata)
+        raw += batch.num_rows
+        rows.append(done.rows)
+        kind = pl.col("reason").str.replace_all(r": [^;]*", "")
+        rejected.update(dict(done.rejected.group_by(kind).len().iter_rows()))
+    return _Tried(schema, raw, pl.concat(rows, how="vertical_relaxed"), dict(rejected))
+
+
+def _tell_rows(found: _Tried, window: Window, now: datetime) -> None:
+    times = found.rows["datetime"]
+    first, last = cast(datetime, times.min()), cast(datetime, times.max())
+    outside = found.rows.height - int(times.is_between(window.start, window.end, closed="left").sum())
+    stations = found.rows["station_id"].n_unique() if "station_id" in found.rows.columns else None
+    box = [f"{found.rows[axis].min():.2f} to {found.rows[axis].max():.2f}" for axis in ("lat", "lon")]
+    lines = [
+        f"  times: {first:%Y-%m-%d %H:%M:%S} to {last:%Y-%m-%d %H:%M:%S}; {outside:,} rows belong to other windows",
+        f"  the newest is {_spoken(now - last)} old",
+        f"  places: latitude {box[0]}, longitude {box[1]}" + (f"; {stations:,} stations" if stations else ""),
+    ]
+    console.print("\n".join(lines), highlight=False)
+
+
+def _tell_variables(platform: Platform, dataset: str, found: _Tried) -> None:
+    from ionbeam_dagster.domain.canonical import columns_of
+
+    exports = platform.dataset(dataset).exports
+    plans = [platform.exporters[format].plan(found.schema) for format in exports]
+    table = Table("canonical variable", "values", "least", "most", *exports)
+    without = []
+    for name in columns_of(found.schema, "variable"):
+        values = found.rows[name].drop_nulls()
+        if values.is_empty():
+            without.append(name.partition("__")[0])
+            continue
+        fates = [plan.mapped.get(name) or f"no: {plan.left_out[name]}" for plan in plans]
+        edges = (_told(values.min()), _told(values.max()))
+        table.add_row(name, f"{len(values):,}", *edges, *("as it is" if fate == name else fate for fate in fates))
+    console.print(table)
+    if without:
+        console.print(f"  no values of {', '.join(without)}", highlight=False)
+
+
+def _told(value: object) -> str:
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _spoken(age: timedelta) -> str:
+    minutes = int(age.total_seconds() // 60)
+    if minutes < 120:
+        return f"{minutes} minutes"
+    return f"{minutes // 60} hours" if minutes < 48 * 60 else f"{minutes // 1440} days"
 
 
 def _block(name: str, parked: list[IngestDataCommand]) -> str:

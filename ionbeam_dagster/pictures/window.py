@@ -75,7 +75,7 @@ def window_picture(dataset_file: Path) -> bytes:
 
 
 def map_of_windows(files: Sequence[Path]) -> bytes:
-    """A PNG (900 x 420) of several windows of one dataset together: means over all of them, one time axis."""
+    """A PNG (900 x 420) of several windows, of one dataset or several: means over all of them, one time axis."""
     windows = [_Window.of(file) for file in files]
     figure = Figure(figsize=(WIDTH / DPI, HEIGHT / DPI), dpi=DPI, facecolor="white")
     rows = sum(window.rows for window in windows)
@@ -348,7 +348,8 @@ def _write_title(figure: Figure, windows: list[_Window], rows: int, found: _Foun
     parts.append(_counted(rows, "row"))
     if len(windows) == 1 and about.get("coverage", 1) < 1:
         parts.append(f"{math.floor(100 * about['coverage'])} % of the window collected")
-    figure.text(0.012, 0.945, about.get("dataset", "dataset"), fontsize=13, weight="bold", color=INK)
+    names = dict.fromkeys(window.about.get("dataset", "dataset") for window in windows)
+    figure.text(0.012, 0.945, ", ".join(names) or "dataset", fontsize=13, weight="bold", color=INK)
     figure.text(0.012, 0.895, "   ·   ".join(parts), fontsize=9, color=FAINT)
 
 
