@@ -137,7 +137,7 @@ def plain(url, commands):
 
 
 def way(url, rows, served_by):
-    """Seconds from `ingest()` returning to each step's end, and to the handler; the median of five windows.
+    """Seconds from `ingest()` returning to each step's end, and to the handler; the median of three windows.
 
     `served_by` is "dev" or "bridge": the platform is `ionbeam dev`, alone or with `ionbeam bridge` beside it.
     """
@@ -182,7 +182,7 @@ def way(url, rows, served_by):
 
             await client.wait_until_connected()
             await once(client, 0, called)  # everything is started by then
-            return [await once(client, number, called) for number in range(1, 6)]
+            return [await once(client, number, called) for number in range(1, 4)]
 
     try:
         measured = asyncio.run(run())
