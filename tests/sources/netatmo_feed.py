@@ -142,7 +142,7 @@ class Feed:
         return sum(path.read_bytes().count(b"\n") for path in arrivals)
 
     def _wait(self, done: Any, otherwise: str) -> None:
-        until = time.monotonic() + 60
+        until = time.monotonic() + 180  # a loaded machine
         while not done():
             if time.monotonic() > until:
                 raise RuntimeError(f"{self.url}: {otherwise}")
