@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from shutil import copyfile
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -247,12 +248,16 @@ def upkeep(folder: Path, datasets: int, windows: int) -> None:
     for one in served:
         one.folder.mkdir()
         for number in range(each):
-            os.link(first, one.folder / name_of(number).replace("net", one.name))
+            if number % 1000 == 0:  # a file cannot have more names than the file system allows
+                own = one.folder / name_of(number).replace("net", one.name)
+                copyfile(first, own)
+            else:
+                os.link(own, one.folder / name_of(number).replace("net", one.name))
     print(f"{'configuration':<34}{datasets:>8} datasets{datasets * each:>12,} files")
     for what in ("at first", "one window more in each dataset", "nothing new"):
         if what.startswith("one"):
             for one in served:
-                os.link(first, one.folder / name_of(each).replace("net", one.name))
+                copyfile(first, one.folder / name_of(each).replace("net", one.name))
         if what.startswith("nothing"):
             time.sleep(2.5)  # a listing is trusted once its folder is older than the clock's grain
             update(folder / "config.yml", folder / "state", served)

@@ -52,24 +52,23 @@ class LocalFiles:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._listed: list[WindowFile] = []
-        self._listed_at = -1
+        # The folder's time, its names, and their windows: one value, since threads share it.
+        self._listed: tuple[int, set[str], list[WindowFile]] = (-1, set(), [])
 
     def windows(self) -> list[WindowFile]:
+        listed_at, known, windows = self._listed
         try:
             changed = self._folder.stat().st_mtime_ns
-            if changed == self._listed_at:
-                return self._listed
+            if changed == listed_at:
+                return windows
             settled = time.time() - changed / 1e9 > SETTLED
-            listed = sorted(
-                found
-                for name in os.listdir(self._folder)  # noqa: PTH208 (names are enough)
-                if (found := window_of_name(name))
-            )
+            names = {name for name in os.listdir(self._folder) if name[0] not in "._"}  # noqa: PTH208 (names are enough)
         except (FileNotFoundError, NotADirectoryError):
             return []
-        self._listed, self._listed_at = listed, changed if settled else -1
-        return listed
+        if names != known:
+            windows = sorted(found for name in names if (found := window_of_name(name)))
+        self._listed = (changed if settled else -1, names, windows)
+        return windows
 
     def open(self, name: str) -> pa.NativeFile:
         return pa.OSFile(str(self._folder / name))

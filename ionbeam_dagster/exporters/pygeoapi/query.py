@@ -92,6 +92,7 @@ class Collection:
         self._newest: tuple[object, dict[str, Parameter], tuple[str, ...]] | None = None
         self._counts: dict[str, tuple[tuple[int, int], int]] = {}
         self._layouts: dict[tuple[str, ...], Layout] = {}
+        self.repeated: list[str] = []  # texts that are read as dictionaries
         self._lock = threading.Lock()
 
     def parameters(self) -> dict[str, Parameter]:
@@ -122,6 +123,7 @@ class Collection:
                     if not layout.fit:
                         continue
                     found = {column.parameter.id: column.parameter for column in layout.columns}
+                    self.repeated = [name for name in (STATION, *NAMES, *WIGOS) if name in layout.described]
                     self._newest = version, dict(sorted({**self._ever, **found}.items())), layout.described
                 return self._newest[1], self._newest[2]
         return self._ever, ()
@@ -413,9 +415,8 @@ def _parts(
 
 def _opened(handle: pa.NativeFile, collection: Collection) -> pq.ParquetFile:
     """The file, its texts as dictionaries where it has the columns that the collection's others have."""
-    texts = [name for name in (STATION, *NAMES, *WIGOS) if name in collection.described()]
     try:
-        return pq.ParquetFile(handle, read_dictionary=texts, pre_buffer=False)
+        return pq.ParquetFile(handle, read_dictionary=collection.repeated, pre_buffer=False)
     except KeyError:
         return pq.ParquetFile(handle, pre_buffer=False)
 
