@@ -12,7 +12,7 @@ from uuid import uuid4
 import polars as pl
 import pyarrow as pa
 import pytest
-from loopback import loopback
+from network import loopback
 from redis import Redis
 
 from ionbeam_dagster.domain.windows import HOUR, Window
