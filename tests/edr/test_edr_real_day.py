@@ -16,6 +16,7 @@ from windows import service_of
 
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.exporters.pygeoapi.server import _shown_first
 from ionbeam_dagster.orchestration.assets.pygeoapi import update_configuration
 from ionbeam_dagster.pipeline import Platform, build, collect, export, ingest
 
@@ -125,3 +126,9 @@ def test_readers_that_are_not_ours_agree_on_rows_and_extents(platform):
     assert written["extents"]["spatial"]["bbox"] == whole
     assert str(written["extents"]["temporal"]["end"]) == "2022-12-31 23:50:00+00:00"
     assert written["keywords"] == ["synop", "Netherlands", "KNMI"]
+
+
+def test_the_map_first_shows_the_air_temperature_of_the_screen(platform):
+    service = service_of(folder_of(platform))
+    known = service.collections["net"].parameters()
+    assert _shown_first(known, list(known)) == IDS["ta"]

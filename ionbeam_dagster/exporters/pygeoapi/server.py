@@ -254,9 +254,7 @@ def _stations(service: Service, given: dict[str, str]) -> Reply:
     collection = service.collections[name]
     known = collection.parameters()
     shown = [id for id, one in known.items() if not one.is_flag]
-    wanted = given.get("parameter") or next(
-        (id for id in shown if id.startswith("air_temperature:")), (shown or [""])[0]
-    )
+    wanted = given.get("parameter") or _shown_first(known, shown)
     document: dict[str, Any] = {
         "collections": list(listed),
         "collection": name,
