@@ -446,7 +446,7 @@ def _ingest_raw(platform: Platform, raw: RawPartition, arrived_at: datetime | No
         raise PipelineError(f"{raw.path}: {error}") from error
     if not quarantine.rows:
         quarantine_path.unlink(missing_ok=True)
-    replaced = [claim.id for claim in _replaced(platform, raw, file, arrival)]
+    replaced = _replaced(platform, raw, file, arrival)
     for ingestion in replaced:
         platform.series.withdraw(settings.name, ingestion)
     strays = tuple(sorted(seen.strays))
@@ -456,24 +456,38 @@ def _ingest_raw(platform: Platform, raw: RawPartition, arrived_at: datetime | No
     return Ingested(claim, file.metadata, quarantine_path if quarantine.rows else None, dict(quarantine.reasons))
 
 
-def _replaced(platform: Platform, raw: RawPartition, file: RawFile, arrival: int) -> list[Claim]:
-    """The claims that an ingestion takes the place of: what its source gave before for ranges that lie in this one.
+def _replaced(platform: Platform, raw: RawPartition, file: RawFile, arrival: int) -> list[str]:
+    """The ingestions that one takes the place of: what its source gave before for ranges that lie in this one.
 
     What the platform itself collects, it collects whole: a point that is there no more was taken back. What clients
-    send adds to what they sent before, unless they say that it replaces that.
+    send adds to what they sent before, unless they say that it replaces that; then also what still waits.
     """
     sent = platform.source(raw.source).kind == "external"
     if sent and not file.replaces:
         return []
     dataset = platform.dataset(platform.source(raw.source).dataset)
     first = window_of(file.swept.start, dataset.span).start
-    return [
-        claim
+    claimed = [
+        claim.id
         for claim in platform.ledger.claims_between(dataset.name, first, file.swept.end)
         if claim.source == raw.source
         and file.swept.covers(claim.swept)
         and (claim.arrival < arrival if sent else claim.id != raw.ingestion)
     ]
+    return [*claimed, *(_waiting_before(platform, raw) if sent else [])]
+
+
+def _waiting_before(platform: Platform, raw: RawPartition) -> list[str]:
+    """What a source sent before `raw` for ranges that lie in its range, and is not ingested yet."""
+    found: dict[str, None] = {}
+    for window in platform.ledger.waiting(raw.source):
+        if not window.overlaps(raw.window):
+            continue
+        sent = platform.ledger.sent(raw.source, window)
+        before = [one for one in sent[: sent.index(raw)] if raw.window.covers(one.window)] if raw in sent else []
+        claimed = {claim.id for claim in platform.ledger.claims_of([one.ingestion for one in before])}
+        found |= dict.fromkeys(one.ingestion for one in before if one.ingestion not in claimed)
+    return list(found)
 
 
 def assess(platform: Platform, dataset: str, window: Window, now: datetime) -> Decision:

@@ -161,7 +161,9 @@ def place(root: Path, name: str, sections: str) -> Path:
         if redis is not None:
             from redis import Redis
 
-            Redis.from_url(redis.redis_url).flushdb()
+            server = Redis.from_url(redis.redis_url)
+            server.flushdb()
+            server.script_flush()  # what is sent to a server that knows the scripts is less
 
     assert forked(folder, emptied) == 0
     return folder

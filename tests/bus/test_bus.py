@@ -42,7 +42,7 @@ from bus_samples import (
 from typer.testing import CliRunner
 
 from ionbeam_client import IonbeamClient, IonbeamClientConfig, wire
-from ionbeam_client.models import DataSetAvailableEvent, ReplayDatasetsCommand, StartSourceCommand
+from ionbeam_client.models import DataSetAvailableEvent, IngestDataCommand, ReplayDatasetsCommand, StartSourceCommand
 from ionbeam_client.payloads import PayloadStore
 from ionbeam_dagster.bus.bridge import BrokerAway
 from ionbeam_dagster.bus.status import bus_status
@@ -154,6 +154,52 @@ def test_a_later_sweep_corrects_an_earlier_one_in_the_order_of_arrival(platform)
     ingested = ingest(platform, "my_source", Window(START + 6 * HOUR, START + 12 * HOUR))
     assert ingested.rows == 72
     assert built_day(platform)[TEMPERATURE].to_list() == rows(first=20.0)["t"].to_pylist()
+
+
+def test_what_replaces_takes_the_place_of_what_its_client_sent_before(platform, broker, tmp_path):
+    """Two sweeps and then one that replaces both, in their order on the queue; what another day brought stays."""
+    config = IonbeamClientConfig(amqp_url=broker, state_path=tmp_path / "client", retry_delays=(0.1,))
+    middle, tomorrow = START + 6 * HOUR, START + DAY
+
+    async def run():
+        async with IonbeamClient(config) as client:
+            await client.ingest(rows(station="misread"), METADATA, START, tomorrow)
+            await client.ingest(rows(6, start=middle, station="other"), METADATA, middle, middle + 6 * HOUR)
+            await client.ingest(rows(start=tomorrow, station="next_day"), METADATA, tomorrow, tomorrow + DAY)
+            await client.ingest(rows(12, first=5.0, station="roof"), METADATA, START, tomorrow, replaces=True)
+            assert await client.flush(20)
+
+    asyncio.run(run())
+    assert platform.bridge.take_in(20).taken == {wire.INGESTION.name: 4}
+    for quarter in range(8):
+        begin = START + quarter * 6 * HOUR
+        ingest(platform, "my_source", Window(begin, begin + 6 * HOUR))
+    built = built_day(platform)
+    assert built["station_id"].unique().to_list() == ["roof"]
+    assert built[TEMPERATURE].to_list() == rows(12, first=5.0)["t"].to_pylist()
+    assert built_day(platform, Window(tomorrow, tomorrow + DAY))["station_id"].unique().to_list() == ["next_day"]
+    assert len(platform.ledger.claims("example_weather", FIRST_DAY)) == 1
+    assert platform.ledger.waiting("my_source") == []
+
+
+def test_other_columns_under_the_same_version_are_parked_with_the_difference_and_a_new_version_taken(platform, broker):
+    other = _measured(level=10.0)
+    newer = other.model_copy(update={"version": 2})
+    send(broker, body(command()))
+    platform.bridge.take_in(20)
+    ingest(platform, "my_source", Window(START, START + 6 * HOUR))
+    refused, raised = command(metadata=other), command(metadata=newer, start_time=START + DAY, end_time=START + 2 * DAY)
+    send(broker, body(refused), body(raised, rows(start=START + DAY)))
+    turn = platform.bridge.take_in(20)
+    assert len(turn.refused) == 1 and turn.taken == {wire.INGESTION.name: 1}
+    (parked,) = waiting(broker, wire.INGESTION.dead)
+    changed = TEMPERATURE.replace("2.0", "10.0")
+    for told in ("my_source: ", f"{TEMPERATURE} is no longer there", f"{changed} is new", "raise the version to 2"):
+        assert told in parked.headers[wire.ERROR_HEADER]
+    assert wire.decode(IngestDataCommand, parked.body).message.id == refused.id, "it can be sent back as it came"
+    ingest(platform, "my_source", Window(START + DAY, START + DAY + 6 * HOUR))
+    assert built_day(platform)[TEMPERATURE].len() == 24
+    assert built_day(platform, Window(START + DAY, START + 2 * DAY))[changed].len() == 24
 
 
 def test_late_rows_and_empty_sweeps_are_told_to_their_windows(platform):

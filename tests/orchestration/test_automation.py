@@ -34,9 +34,10 @@ class Automated:
         self.instance = instance
         self._defs = platform_definitions(WatchedPlatform(platform))
         self._cursor = None
+        self.configured = False
 
     def tick(self, time: str, days_later: int = 0) -> dict[str, list[str]]:
-        """What is asked for at a time of day: the partition keys by asset."""
+        """What is asked for at a time of day: the partition keys by asset. (`configured` tells of the one without.)"""
         told = dg.evaluate_automation_conditions(
             self._defs,
             self.instance,
@@ -45,8 +46,9 @@ class Automated:
         )
         self._cursor = told.cursor
         assets = self._defs.resolve_asset_graph().get_all_asset_keys()
-        requested = {asset.to_user_string(): sorted(told.get_requested_partitions(asset)) for asset in assets}
-        return {asset: keys for asset, keys in requested.items() if keys}
+        requested = {asset.to_user_string(): told.get_requested_partitions(asset) for asset in assets}
+        self.configured = bool(requested.pop("pygeoapi_config"))
+        return {asset: sorted(keys) for asset, keys in requested.items() if keys}
 
     def perform(self, requested: dict[str, list[str]], by_hand: bool = False) -> None:
         """Run what was asked for as Dagster would: assets of the same partitions together, a contiguous range a run."""
@@ -118,6 +120,22 @@ def test_what_ended_within_lookback_is_collected_then_built_then_left_alone(auto
     assert automated.on("03:16") == {}
     assert automated.platform.ledger.latest_revision("told", window("02:00", HOUR)).facts["complete"]
     assert automated.platform.ledger.export("told", window("02:00", HOUR), "odb").number == 1
+
+
+def test_the_web_configuration_is_asked_for_at_the_start_and_once_after_every_export(automated):
+    """It is not run here, as if it failed: that is no reason to ask for it again."""
+
+    def asked_at(time: str) -> bool:
+        automated.on(time)
+        return automated.configured
+
+    assert asked_at("03:02"), "a service starts with what there is, be it nothing"
+    assert not asked_at("03:03")
+    assert asked_at("03:04"), "the exports were made at the tick before"
+    assert not asked_at("03:05")
+    automated.platform.sources["told"].warmer = {key("01:15"): 3.0}
+    automated.perform(fine([key("01:15")]), by_hand=True)
+    assert [asked_at(time) for time in ("03:06", "03:07", "03:08")] == [False, True, False]
 
 
 def test_after_down_time_everything_missed_within_lookback_comes_at_once(automated):

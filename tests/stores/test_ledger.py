@@ -398,7 +398,9 @@ def test_a_claim_that_replaces_others_leaves_nothing_of_them(ledger):
     ledger.record_sent([(sent, [WINDOW])])
     also_old = arrived(ledger, "sent", NOON + HOUR)
     ledger.record_revision(built(WINDOW, 1, [old, also_old]), [old, also_old])
-    new = arrived(ledger, "new", NOON + 2 * HOUR, rows=3, replaces=["old", "sent", "unheard of"])
+    ledger.record_sent([(RawPartition("not ingested", "crowd", WINDOW, "waiting.parquet", 5), [WINDOW])])
+    replaces = ["old", "sent", "not ingested", "unheard of"]
+    new = arrived(ledger, "new", NOON + 2 * HOUR, rows=3, replaces=replaces)
     assert ledger.claims("crowd", WINDOW) == [new] and ledger.rows_in("crowd", WINDOW) == 3
     assert ledger.due("crowd") == [WINDOW]
     assert ledger.waiting("crowd") == [] and ledger.sent("crowd", WINDOW) == []

@@ -269,6 +269,7 @@ for i = last + 1, #ARGV do
         for _, window in ipairs(redis.call('SMEMBERS', 'ionbeam:sent_windows:' .. ARGV[i])) do
             redis.call('ZREM', 'ionbeam:sent_into:' .. source .. ':' .. window, ARGV[i])
         end
+        redis.call('SREM', 'ionbeam:waiting:' .. source, ARGV[i])
     end
     forget(ARGV[i])
     redis.call('HDEL', 'ionbeam:arrivals', ARGV[i])

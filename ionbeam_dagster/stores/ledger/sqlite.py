@@ -232,6 +232,7 @@ class SqliteLedger:
                 _forget_claim(db, ingestion)
                 db.execute("DELETE FROM arrivals WHERE ingestion = ?", (ingestion,))
                 db.execute("DELETE FROM sent_into WHERE ingestion = ?", (ingestion,))
+                db.execute("DELETE FROM unclaimed WHERE ingestion = ?", (ingestion,))
             if not known:
                 db.executemany("INSERT OR REPLACE INTO due (dataset, start, end) VALUES (?, ?, ?)", ranges)
                 db.execute("INSERT INTO feed (claim) VALUES (?)", (claim.id,))
