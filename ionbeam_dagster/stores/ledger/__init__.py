@@ -144,9 +144,9 @@ class Ledger(Protocol):
 
         It touches those that it swept in part, and those that it gave late rows.
 
-        The ingestions `replaces` are forgotten along with it, for good, also those that have no claim yet: what was sent
-        is waiting no more, and one that should come back gets a new place in the order of arrival. A claim that is new is also measured for its
-        lateness, if it says when it arrived.
+        The ingestions `replaces` are forgotten along with it, for good, also those that have no claim yet: what was
+        sent is waiting no more, and one that should come back gets a new place in the order of arrival. A claim that is
+        new is also measured for its lateness, if it says when it arrived.
         """
         ...
 
