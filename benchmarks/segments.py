@@ -3,7 +3,7 @@
 ``python benchmarks/segments.py`` writes 1, 5 and 20 million rows of one hour as one ingestion and reads them back as
 one window, each in a process of its own; the alternative, in the same run, reads the same segments whole into memory
 with Polars and makes the points unique there. Then it takes an hour of a usual network, which came in twelve windows:
-144k rows of 6 variables. Our seconds of writing include the durable files; those of making rows are left out.
+144k rows of 6 variables. Then an hour that came in 200 small segments, before and after they became one file. Our seconds of writing include the durable files; those of making rows are left out.
 """
 
 from __future__ import annotations
@@ -132,6 +132,34 @@ def windows(store: SegmentStore) -> None:
     print(f"  out: the same, Polars concat and unique (best)      {slow * 1000:8.1f} ms   ours takes {fast / slow:.2f}")
 
 
+def compaction(store: SegmentStore, segments: int = 200) -> None:
+    """An hour that came in many segments of 1,000 rows, read before and after they became one file."""
+    pieces = (piece for frame in frames(HOUR, 1000, segments) for piece in frame.iter_slices(1000))
+    for number, piece in enumerate(pieces):
+        store.write("benchmark", f"i{number}", number + 1, [piece], KEY)
+    files = list(store.root.glob("benchmark/2*/*"))
+    size = sum(path.stat().st_size for path in files)
+    apart = min(read(store, segments * 1000) for _ in range(5))
+    begun = time.perf_counter()
+    store.compact("benchmark", HOUR)
+    took = time.perf_counter() - begun
+    together = min(read(store, segments * 1000) for _ in range(5))
+    assert apart[0] == together[0] == segments * 1000
+    begun = time.perf_counter()
+    store.withdraw("benchmark", "i7")
+    withdrawn = time.perf_counter() - begun
+    (bundle,) = store.root.glob("benchmark/2*/*")
+    before, after = apart[1], together[1]
+    print(f"  out: an hour of {segments} segments of 1,000 rows (best)    {before * 1000:8.1f} ms")
+    print(
+        f"  out: the same after compaction (best)               {after * 1000:8.1f} ms   {before / after:.1f} times as fast"
+    )
+    print(
+        f"  compaction {took:.2f} s: {len(files)} files of {size / 1e6:.1f} MB became one of "
+        f"{bundle.stat().st_size / 1e6:.1f} MB; an ingestion withdrawn from it in {withdrawn:.2f} s"
+    )
+
+
 def _keep_writing(root: Path, worker: int, ingestions: int) -> None:
     store = SegmentStore(root)
     for number in range(ingestions):
@@ -196,6 +224,8 @@ def main() -> None:
     print("segments: a usual network")
     with TemporaryDirectory() as folder:
         windows(SegmentStore(Path(folder)))
+    with TemporaryDirectory() as folder:
+        compaction(SegmentStore(Path(folder)))
     with TemporaryDirectory() as folder:
         busy(Path(folder))
 

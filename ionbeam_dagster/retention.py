@@ -35,19 +35,23 @@ KINDS = (
     "drafts of killed runs",
     "payloads",
     "parts of ingestions that are whole",
+    "small segments",
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Sweepable:
-    """Something that may go: its kind (one of KINDS), whose it is, what it is, its bytes, and why it may."""
+    """Something that may go: its kind (one of KINDS), whose it is, what it is, its bytes, and why it may.
+
+    Of small segments, which become one file, only files go, and no bytes are counted.
+    """
 
     kind: str
     of: str
     what: str
     bytes: int
     why: str
-    remove: Callable[[], None]
+    remove: Callable[[], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,7 @@ def sweepable(platform: Platform, now: datetime) -> Iterator[Sweepable]:
     for dataset in platform.config.datasets:
         yield from _superseded(platform, dataset, now)
         yield from _observations(platform, dataset, now)
+        yield from _small_segments(platform, dataset)
     yield from _quarantined(platform, now)
     yield from _drafts(platform, now)
     if platform.config.sections.broker is not None:
@@ -153,6 +158,18 @@ def _observations(platform: Platform, dataset: str, now: datetime) -> Iterator[S
             why = "its windows are sealed and exported"
             withdraw = partial(store.withdraw, dataset, claim.id)
             yield Sweepable(KINDS[2], dataset, what, held[claim.id], why, withdraw)
+
+
+def _small_segments(platform: Platform, dataset: str) -> Iterator[Sweepable]:
+    """Hours of many small segments all of whose windows were built: each hour's become one file, and no row goes."""
+    store, span = platform.series, platform.dataset(dataset).span
+    if not isinstance(store, SegmentStore):
+        return
+    for hour, number in store.crowded(dataset):
+        windows = windows_between(hour.start, hour.end, span)
+        if all(platform.ledger.latest_revision(dataset, window) for window in windows):
+            what, why = f"{number} segments of {hour}", "their windows are built; those of an hour become one file"
+            yield Sweepable(KINDS[7], dataset, what, 0, why, partial(store.compact, dataset, hour))
 
 
 def _touched(platform: Platform, claim: Claim) -> Iterable[Window]:

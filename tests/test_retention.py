@@ -87,6 +87,29 @@ def test_raw_that_a_rebuild_would_need_stays(platform_of):
     assert len(sweep(platform, LATER).gone) == 4
 
 
+def rows_of(path: str) -> bytes:
+    """The bytes of a Parquet file before its footer, which has the number of the revision."""
+    content = Path(path).read_bytes()
+    return content[: -8 - int.from_bytes(content[-8:-4], "little")]
+
+
+def test_small_segments_of_built_windows_become_one_file_and_no_dataset_file_changes(platform_of):
+    platform = platform_of(NETWORK.replace("PT15M", "PT5M") % "")
+    take_in(platform, *windows_between(FIRST.start, SECOND.end, timedelta(minutes=5)))
+    first = finish(platform, FIRST)
+    hour = Path("ionbeam-state/segments/ioncannon/20260621T06")
+    (told,) = sweep(platform, LATER, dry_run=True).gone
+    assert told.what == f"12 segments of {FIRST}" and len(list(hour.iterdir())) == 12
+    assert len(sweep(platform, LATER).gone) == 1
+    assert [path.name for path in hour.iterdir()] == ["bundle.parquet"]
+    assert len(list(hour.with_name("20260621T07").iterdir())) == 12, "its window is not built yet"
+    assert sweep(platform, LATER).gone == ()
+    assert isinstance(assess(platform, "ioncannon", FIRST, LATER), Unchanged)
+    again = finish(platform, FIRST, force=True)
+    assert first.revision.number < again.revision.number and rows_of(first.path) == rows_of(again.path)
+    assert len(list(hour.iterdir())) == 1, "nothing had to be ingested again"
+
+
 def test_superseded_revisions_go_after_their_time_and_who_reads_them_reads_on(platform_of):
     platform = platform_of(NETWORK % "", retention="{superseded: P7D}")
     take_in(platform, *quarters(FIRST))

@@ -190,7 +190,8 @@ def sweep(
     """Remove what the configuration allows to go: raw partitions, old revisions, observations, quarantine.
 
     What may go is said by `retention:` and `dataset_aggregator.delete_after_export` in the YAML; what a rebuild of an
-    open window needs never does. The Dagster asset `retention` does the same on its schedule.
+    open window needs never does. Many small segments of an hour whose windows are built become one file; no row of
+    them goes. The Dagster asset `retention` does the same on its schedule.
 
     Example: `ionbeam sweep --dry-run`
     """

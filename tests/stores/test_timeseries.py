@@ -10,6 +10,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import count
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -23,7 +25,7 @@ from hypothesis import strategies as st
 from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.domain.canonical import canonical_schema, point_key
 from ionbeam_dagster.domain.windows import DAY, HOUR, Window
-from ionbeam_dagster.stores.timeseries import TimeSeriesStore, influxdb, segments
+from ionbeam_dagster.stores.timeseries import TimeSeriesStore, bundles, influxdb, segments
 from ionbeam_dagster.stores.timeseries.influxdb import InfluxStore
 from ionbeam_dagster.stores.timeseries.segments import SegmentError, SegmentStore
 
@@ -103,7 +105,27 @@ def seen(
     ]
 
 
-@pytest.fixture(params=["segments", "segments in tiny pieces", "influxdb"])
+class CompactedStore(SegmentStore):
+    """Segments that are made one file after everything that happens to them."""
+
+    def write(self, dataset: str, *rest: Any) -> int:
+        rows = super().write(dataset, *rest)
+        compact(self, dataset)
+        return rows
+
+    def withdraw(self, dataset: str, ingestion: str) -> None:
+        super().withdraw(dataset, ingestion)
+        compact(self, dataset)
+
+
+def compact(store: SegmentStore, dataset: str) -> None:
+    """Compact every hour of `dataset`, however few segments it has."""
+    for folder in (store.root / dataset).glob("[0-9]*"):
+        start = datetime.strptime(folder.name, segments.BUCKET_FORMAT).replace(tzinfo=UTC)
+        store.compact(dataset, Window(start, start + HOUR))
+
+
+@pytest.fixture(params=["segments", "segments in tiny pieces", "segments in bundles", "influxdb"])
 def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TimeSeriesStore:
     """Each implementation. Tests share one; a test takes dataset names of its own."""
     if request.param == "influxdb":
@@ -111,6 +133,11 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
             monkeypatch.setattr(influxdb, name, value)
         server = request.getfixturevalue("influxdb")
         return InfluxStore(server.url, server.org, "contract", server.token)
+    if request.param == "segments in bundles":
+        monkeypatch.setattr(segments, "RANGE_ROWS", 40)
+        monkeypatch.setattr(segments, "SAMPLE_EVERY", 4)
+        monkeypatch.setattr(bundles, "GROUP_ROWS", 5)
+        return CompactedStore(tmp_path / "observations")
     if request.param == "segments in tiny pieces":
         tiny = {"PART_ROWS": 3, "BUFFERED_ROWS": 5, "ROW_GROUP_ROWS": 2, "RANGE_ROWS": 4, "SAMPLE_EVERY": 2}
         for name, value in {**tiny, "BATCH_ROWS": 3}.items():
@@ -298,6 +325,42 @@ def test_sources_with_different_columns_share_a_dataset(store: TimeSeriesStore, 
     assert seen(store, dataset, schema=canonical_schema([there]))[1] == row("only 1", NOON)
 
 
+def test_whatever_is_written_replaced_withdrawn_and_compacted_the_order_of_arrival_decides(
+    store: TimeSeriesStore,
+) -> None:
+    arrivals = st.integers(1, 5)
+    steps = st.one_of(
+        st.tuples(st.just("write"), arrivals, st.lists(fixed_rows, max_size=8)),
+        st.tuples(st.just("withdraw"), arrivals, st.none()),
+        st.tuples(st.just("compact"), st.none(), st.none()),
+    )
+
+    @settings(max_examples=30 if isinstance(store, SegmentStore) else 5, deadline=None)
+    @given(steps=st.lists(steps, max_size=12))
+    def holds(steps: list[tuple[str, int, list[Row]]]) -> None:
+        dataset, there = f"d{uuid4().hex}", dict[int, list[Row]]()
+        for step, arrival, rows in steps:
+            if step == "write":
+                store.write(dataset, f"a-b {arrival}", arrival, [frame(rows)], ["station_id"])
+                there[arrival] = rows
+            elif step == "withdraw":
+                store.withdraw(dataset, f"a-b {arrival}")
+                there.pop(arrival, None)
+            elif isinstance(store, SegmentStore):
+                compact(store, dataset)
+        window = Window(NOON - HOUR, NOON + 8 * HOUR)
+        assert seen(store, dataset, window) == expected(there, window, FIXED)
+        with_rows = {f"a-b {arrival}": arrival for arrival, rows in there.items() if rows}
+        assert store.arrivals(dataset) == with_rows
+        assert store.lacking(dataset, list(with_rows)) == []
+        if isinstance(store, SegmentStore):
+            held = store.held(dataset)
+            assert {ingestion for ingestion, size in held.items() if size} == set(with_rows)
+            assert store.lacking(dataset, ["a-b 6"]) == ["a-b 6"]
+
+    holds()
+
+
 def write_again_and_again(root: Path, dataset: str, arrivals: Sequence[int]) -> None:
     """What a writing process does: every ingestion corrects the same points, and one comes and goes."""
     store = SegmentStore(root)
@@ -309,23 +372,37 @@ def write_again_and_again(root: Path, dataset: str, arrivals: Sequence[int]) -> 
         store.withdraw(dataset, f"brief {arrivals[0]}")
 
 
-def test_two_processes_write_while_another_reads(tmp_path: Path, dataset: str) -> None:
+def compact_again_and_again(root: Path, dataset: str, going: Event) -> None:
+    while going.is_set():
+        compact(SegmentStore(root), dataset)
+
+
+def test_two_processes_write_while_others_compact_and_read(tmp_path: Path, dataset: str) -> None:
     store = SegmentStore(tmp_path)
     context = multiprocessing.get_context("spawn")
+    going = context.Event()
+    going.set()
     writers = [
         context.Process(target=write_again_and_again, args=(tmp_path, dataset, range(first, 31, 2))) for first in (1, 2)
     ]
-    for writer in writers:
-        writer.start()
-    reads = 0
+    compactors = [context.Process(target=compact_again_and_again, args=(tmp_path, dataset, going)) for _ in range(2)]
+    for process in [*writers, *compactors]:
+        process.start()
+    latest = 0.0
     while any(writer.is_alive() for writer in writers):
-        points = seen(store, dataset)
-        assert len(points) in (0, 50)
-        assert all(0 < point[TEMPERATURE] <= 30 for point in points)
-        reads += bool(points)
-    assert [writer.exitcode for writer in writers] == [0, 0]
-    assert reads > 0
+        values = [point[TEMPERATURE] for point in seen(store, dataset)]
+        assert len(values) in (0, 50) and len(set(values)) <= 1
+        assert latest <= max(values, default=0.0) <= 30, "an ingestion was lost on its way into the bundle"
+        latest = max(values, default=0.0)
+    going.clear()
+    for process in [*writers, *compactors]:
+        process.join()
+    assert [process.exitcode for process in [*writers, *compactors]] == [0, 0, 0, 0]
+    assert latest > 0
+    compact(store, dataset)
+    assert [path.name for path in tmp_path.glob("*/[0-9]*/*")] == ["bundle.parquet"]
     assert seen(store, dataset) == [row(f"S{station:02d}", NOON, **{TEMPERATURE: 30.0}) for station in range(50)]
+    assert store.lacking(dataset, [f"i{arrival}" for arrival in range(1, 31)]) == []
 
 
 # --- segments ---------------------------------------------------------------------------------------------------------
@@ -436,6 +513,7 @@ def test_a_reader_bears_that_segments_vanish_and_change(
 
     disturbances: list[Callable[[], object]] = [
         lambda: store.withdraw(dataset, "i3"),
+        lambda: compact(store, dataset),
         lambda: store.write(dataset, "i2", 2, [frame([row(name, NOON) for name in names])], ["station_id"]),
     ]
     scan = pl.scan_parquet
@@ -453,6 +531,81 @@ def test_a_reader_bears_that_segments_vanish_and_change(
     assert [point["station_id"] for point in found] == names
     assert found[0][TEMPERATURE] == 3.0
     assert found[-1][TEMPERATURE] == 1.0
+
+
+class Killed(BaseException):
+    """As if the process had ended here: nothing that comes later is done, either."""
+
+
+def test_a_compaction_may_be_killed_at_every_step(
+    tmp_path: Path, dataset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = SegmentStore(tmp_path)
+    for arrival in (1, 2, 3):
+        store.write(dataset, f"i{arrival}", arrival, [frame(hourly(1, value=float(arrival)))], ["station_id"])
+    folder = tmp_path / dataset / "20260701T12"
+    real = {name: getattr(Path, name) for name in ("replace", "unlink")}
+    for steps in count():
+        store.write(dataset, "i2", 2, [frame(hourly(1, value=2.5))], ["station_id"])  # again in a file of its own
+        left = steps
+
+        def mortal(name: str) -> Callable[..., Any]:
+            def step(path: Path, *given: Any, **options: Any) -> Any:
+                nonlocal left
+                if left == 0:
+                    raise Killed
+                left -= 1
+                return real[name](path, *given, **options)
+
+            return step
+
+        with monkeypatch.context() as dying:
+            for name in real:
+                dying.setattr(Path, name, mortal(name))
+            try:
+                compact(store, dataset)
+            except Killed:
+                done = False
+            else:
+                done = True
+        assert seen(store, dataset) == hourly(1, value=3.0)
+        assert store.lacking(dataset, ["i1", "i2", "i3"]) == []
+        store.withdraw(dataset, "i3")
+        assert seen(store, dataset) == hourly(1, value=2.5)
+        store.write(dataset, "i3", 3, [frame(hourly(1, value=3.0))], ["station_id"])
+        if done:
+            break
+    assert steps >= 4
+    compact(store, dataset)
+    assert [path.name for path in folder.iterdir()] == ["bundle.parquet"]
+
+
+def test_a_damaged_bundle_is_named_and_its_ingestions_are_lacking_once_it_is_removed(
+    tmp_path: Path, dataset: str
+) -> None:
+    store = SegmentStore(tmp_path)
+    store.write(dataset, "one", 1, [frame(hourly(1))], ["station_id"])
+    compact(store, dataset)
+    [bundle] = tmp_path.glob("*/[0-9]*/bundle.parquet")
+    bundle.write_bytes(bundle.read_bytes()[:-100])
+    for ask in (lambda: seen(store, dataset), lambda: store.lacking(dataset, ["one"])):
+        with pytest.raises(SegmentError, match=r"bundle.parquet cannot be read: .*; remove it, and rebuild"):
+            ask()
+    bundle.unlink()
+    assert store.lacking(dataset, ["one"]) == ["one"]
+
+
+def test_a_segment_of_other_types_keeps_its_file(tmp_path: Path, dataset: str) -> None:
+    store = SegmentStore(tmp_path)
+    store.write(dataset, "one", 1, [frame(hourly(1))], ["station_id"])
+    numbered = frame([row("7", NOON)]).with_columns(pl.col("station_id").cast(pl.Int64))
+    store.write(dataset, "two", 2, [numbered], ["station_id"])
+    before = seen(store, dataset)
+    compact(store, dataset)
+    compact(store, dataset)
+    names = sorted(path.name for path in tmp_path.glob("*/[0-9]*/*"))
+    assert names == ["000000000002-two-00000.parquet", "bundle.parquet"]
+    assert seen(store, dataset) == before
 
 
 def test_thousands_of_hours_need_few_open_files(tmp_path: Path, dataset: str) -> None:

@@ -33,7 +33,8 @@ class SweepConfig(dg.Config):
     tags={"ionbeam/stage": "retention"},
     description=(
         "Removes what `retention:` and `dataset_aggregator.delete_after_export` allow to go: raw partitions, "
-        "superseded revisions, observations, quarantine.\n\nMaterialise it with the run config `dry_run: true` to see "
+        "superseded revisions, observations, quarantine. Makes the many small segments of an hour one file, once its "
+        "windows are built.\n\nMaterialise it with the run config `dry_run: true` to see "
         "what would go, and how many bytes. What a rebuild of an open window needs is never taken."
     ),
 )

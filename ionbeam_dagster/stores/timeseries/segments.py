@@ -4,6 +4,7 @@ Belongs here: how canonical points are cut into segments, and merged again when 
 which ingestions exist and in which order they arrived (stores/ledger), or other back ends.
 
     <root>/<dataset>/<UTC hour>/<arrival>-<ingestion>-<part>.parquet    one segment: rows of one hour of one ingestion
+    <root>/<dataset>/<UTC hour>/bundle.parquet                          small segments that became one file (bundles.py)
     <root>/<dataset>/.ingestions/<ingestion>                            its journal (what it may have) and lock
     <root>/<dataset>/.drafts/<ingestion>/                               segments that are being written, never read
 
@@ -17,13 +18,14 @@ import fcntl
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any
 from urllib.parse import quote, unquote
 
 import numpy as np
@@ -33,8 +35,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ionbeam_dagster.domain.windows import HOUR, Window, windows_between
-from ionbeam_dagster.stores import StoreError
 from ionbeam_dagster.stores.publish import sync
+from ionbeam_dagster.stores.timeseries import bundles
+from ionbeam_dagster.stores.timeseries.steady import SegmentError, identity, steadily, while_others_write
 
 TIME = "datetime"
 BUCKET_FORMAT = "%Y%m%dT%H"
@@ -44,18 +47,10 @@ ROW_GROUP_ROWS = 8_192  # what a reader of a narrow range decodes too much per s
 RANGE_ROWS = 500_000  # what a reader merges at once
 SAMPLE_EVERY = 512
 BATCH_ROWS = 100_000
-ATTEMPTS = 50  # at files that others replace while we read them
+SMALL_BYTES = 4 << 20  # a larger segment gains nothing in a bundle
+CROWD = 8  # so many small segments of an hour are worth a bundle
 
 Point = tuple[Any, ...]
-T = TypeVar("T")
-
-
-class SegmentError(StoreError):
-    """A segment cannot be read; the message names the file, the reason and what to do."""
-
-
-class _Replaced(Exception):
-    """Another process put a new file in the place of one that was being read."""
 
 
 class SegmentStore:
@@ -86,10 +81,9 @@ class SegmentStore:
                 _make_folder(bucket)
             for name, draft in segments.items():
                 draft.replace(home / name)
-            for name in earlier - segments.keys():
-                (home / name).unlink(missing_ok=True)
             for bucket in buckets:
                 sync(bucket)
+            _remove(home, earlier - segments.keys())
             journal.strike(earlier - segments.keys())
         return rows
 
@@ -104,11 +98,11 @@ class SegmentStore:
         selected = _Selection(window, pl.DataFrame(schema.empty_table()).schema, order)
 
         def load(lower: Point | None, upper: Point | None) -> pl.DataFrame:
-            return selected.load(_segments(home, window), lower, upper)
+            return selected.load(_hours(home, window), lower, upper)
 
-        cuts = _while_others_write(lambda: _cuts(_segments(home, window), selected))
+        cuts = while_others_write(lambda: _cuts(_hours(home, window), selected))
         for lower, upper in pairwise([None, *cuts, None]):
-            points = merged(_while_others_write(partial(load, lower, upper)), order)
+            points = merged(while_others_write(partial(load, lower, upper)), order)
             for some in points.select(schema.names).iter_slices(BATCH_ROWS):
                 yield from some.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(schema).to_batches()
 
@@ -119,11 +113,7 @@ class SegmentStore:
             return
         with _journal(home, ingestion) as journal:
             shutil.rmtree(_drafts_path(home, ingestion), ignore_errors=True)
-            segments = [home / name for name in journal.names()]
-            for segment in segments:
-                segment.unlink(missing_ok=True)
-            for bucket in {segment.parent for segment in segments if segment.parent.exists()}:
-                sync(bucket)
+            _remove(home, journal.names())
             journal.remove()
 
     def lacking(self, dataset: str, ingestions: Sequence[str]) -> list[str]:
@@ -138,16 +128,41 @@ class SegmentStore:
         for journal in sorted((home / ".ingestions").glob("*")):
             with suppress(FileNotFoundError):  # withdrawn meanwhile
                 names = _names(journal.read_text())
-                found[unquote(journal.name)] = sum((home / name).stat().st_size for name in names)
+                found[unquote(journal.name)] = sum(_size(home / name) for name in names)
         return found
 
     def arrivals(self, dataset: str) -> dict[str, int]:
         """The ingestions of which there are points, each with its place in the order of arrival."""
         found = {}
-        for segment in (self.root / dataset).glob("[0-9]*/[0-9]*.parquet"):
-            arrival, rest = segment.stem.split("-", 1)
-            found[unquote(rest.rsplit("-", 1)[0])] = int(arrival)
+        for folder in (self.root / dataset).glob("[0-9]*"):
+            for name in [*_own(folder), *bundles.held(folder)]:
+                arrival, ingestion = _named(name)
+                found[ingestion] = arrival
         return found
+
+    def crowded(self, dataset: str) -> Iterator[tuple[Window, int]]:
+        """The hours that have enough small segments to be worth `compact`, each with how many; the earliest first."""
+        for folder in sorted((self.root / dataset).glob("[0-9]*")):
+            if (number := len(_small(folder))) >= CROWD:
+                start = datetime.strptime(folder.name, BUCKET_FORMAT).replace(tzinfo=UTC)
+                yield Window(start, start + HOUR), number
+
+    def compact(self, dataset: str, hour: Window) -> int:
+        """Make the small segments of an hour one file; gives how many became a part of it.
+
+        What is read stays the same, and who writes or reads meanwhile is not kept waiting. A segment that is being
+        written again keeps its file. A crash leaves segments twice, which no reader notices; the next call mends it.
+        """
+        home = self.root / dataset
+        folder = home / hour.start.strftime(BUCKET_FORMAT)
+        with bundles.locked(folder):
+            taken = bundles.exchange(folder, added=_small(folder))
+            for name, known in taken.items():
+                with _unless_written(home, _named(name)[1]) as unwritten:
+                    if unwritten and identity(folder / name) == known:
+                        (folder / name).unlink()
+            sync(folder)
+        return len(taken)
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
@@ -213,6 +228,21 @@ def _write_segment(path: Path, frame: pl.DataFrame, key: Sequence[str]) -> None:
             f"segment {path} cannot be written ({error}); what was there before is untouched. Make room, or give "
             "permission, and ingest again"
         ) from error
+
+
+def _remove(home: Path, names: Iterable[str]) -> None:
+    """Remove segments durably, from the bundles first: whoever holds their journal may do so."""
+    by_folder = defaultdict(set)
+    for name in names:
+        by_folder[(home / name).parent].add((home / name).name)
+    for folder, gone in by_folder.items():
+        if not folder.exists():
+            continue
+        with bundles.locked(folder):
+            bundles.exchange(folder, without=gone)
+            for name in gone:
+                (folder / name).unlink(missing_ok=True)
+            sync(folder)
 
 
 def _make_folder(path: Path) -> None:
@@ -284,9 +314,24 @@ def _journal(home: Path, ingestion: str) -> Iterator[_Journal]:
     while True:
         with path.open("a+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            if _identity(path) == _identity(file.fileno()):  # otherwise it was withdrawn while we waited for the lock
+            if identity(path) == identity(file.fileno()):  # otherwise it was withdrawn while we waited for the lock
                 yield _Journal(path, file)
                 return
+
+
+@contextmanager
+def _unless_written(home: Path, ingestion: str) -> Iterator[bool]:
+    """Whether nobody writes or withdraws `ingestion`; if so, who would waits until the block ends."""
+    path = _journal_path(home, ingestion)
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(path.open())
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (FileNotFoundError, BlockingIOError):
+            unwritten = False
+        else:
+            unwritten = identity(path) == identity(file.fileno())
+        yield unwritten
 
 
 def _names(written: str) -> set[str]:
@@ -304,40 +349,69 @@ def _is_whole(home: Path, ingestion: str) -> bool:
         names = _names(_journal_path(home, ingestion).read_text())
     except FileNotFoundError:
         return False
-    return all((home / name).exists() for name in names)
+    return all((home / name).exists() or _is_bundled(home / name) for name in names)
 
 
-def _identity(file: Path | int) -> tuple[int, int] | None:
+def _is_bundled(segment: Path) -> bool:
+    return segment.name in bundles.held(segment.parent)
+
+
+def _size(segment: Path) -> int:
+    """The bytes of a segment; in a bundle, those that it had before."""
     try:
-        status = os.stat(file)  # noqa: PTH116  (takes an open file, too)
+        return segment.stat().st_size
     except FileNotFoundError:
-        return None
-    return status.st_ino, status.st_mtime_ns
+        if _is_bundled(segment):
+            return bundles.held(segment.parent)[segment.name]
+        raise
+
+
+# --- the files of an hour ---------------------------------------------------------------------------------------------
+
+
+def _own(folder: Path) -> list[str]:
+    """The segments of an hour that have a file of their own, in order of arrival."""
+    try:
+        return sorted(name for name in os.listdir(folder) if name[0].isdigit())  # noqa: PTH208  (names are enough)
+    except FileNotFoundError:
+        return []
+
+
+def _small(folder: Path) -> list[Path]:
+    found = []
+    for name in _own(folder):
+        with suppress(FileNotFoundError):  # withdrawn meanwhile
+            if (folder / name).stat().st_size < SMALL_BYTES:
+                found.append(folder / name)
+    return found
+
+
+def _named(segment: str) -> tuple[int, str]:
+    """The arrival and the ingestion that the name of a segment tells."""
+    arrival, rest = segment.removesuffix(".parquet").split("-", 1)
+    return int(arrival), unquote(rest.rsplit("-", 1)[0])
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-def _segments(home: Path, window: Window) -> list[Path]:
-    """The segments that may hold rows of `window`, in order of arrival."""
-    found: list[Path] = []
-    for hour in windows_between(window.start, window.end, HOUR):
-        folder = home / hour.start.strftime(BUCKET_FORMAT)
-        try:
-            found += [segment for segment in folder.iterdir() if not segment.name.startswith(".")]
-        except FileNotFoundError:
-            continue
-    return sorted(found, key=lambda segment: segment.name)
+@dataclass(frozen=True)
+class _Hour:
+    """The segments of an hour as they were listed: what the bundle has is looked up later, and not before."""
+
+    folder: Path
+    own: list[str]
+
+    def files(self) -> Iterator[Path]:
+        yield from (self.folder / name for name in self.own)
+        if bundles.held(self.folder):
+            yield self.folder / bundles.BUNDLE
 
 
-def _while_others_write(action: Callable[[], T]) -> T:
-    """Do `action` again as long as a file that it had listed is gone when it comes to it."""
-    for _ in range(ATTEMPTS - 1):
-        try:
-            return action()
-        except (FileNotFoundError, _Replaced):
-            continue
-    return action()
+def _hours(home: Path, window: Window) -> list[_Hour]:
+    """The hours that may hold rows of `window`."""
+    folders = (home / hour.start.strftime(BUCKET_FORMAT) for hour in windows_between(window.start, window.end, HOUR))
+    return [_Hour(folder, _own(folder)) for folder in folders]
 
 
 class _Selection:
@@ -347,53 +421,64 @@ class _Selection:
         self.schema = schema
         self.order = order
         self._in_window = pl.col(TIME).ge(pl.lit(window.start)) & pl.col(TIME).lt(pl.lit(window.end))
-        self._cast = {name: pl.col(name).cast(kind) for name, kind in schema.items()}
+        self._cast = {name: pl.col(name).cast(kind) for name, kind in {**schema, bundles.PLACE: pl.UInt32}.items()}
         self._absent = {name: pl.lit(None, kind).alias(name) for name, kind in schema.items()}
 
-    def load(self, segments: Iterable[Path], lower: Point | None, upper: Point | None) -> pl.DataFrame:
-        """The rows of `segments` in the half-open range of points [lower, upper), in order of arrival."""
+    def load(self, hours: Iterable[_Hour], lower: Point | None, upper: Point | None) -> pl.DataFrame:
+        """The rows in the half-open range of points [lower, upper); those of a point in order of arrival."""
         within = _within(self.order, lower, upper)
-        return pl.concat([self.schema.to_frame(), *(self._take(segment, self.schema, within) for segment in segments)])
+        return pl.concat([self.schema.to_frame(), *(rows for hour in hours for rows in self._in_order(hour, within))])
 
-    def sample(self, segments: Iterable[Path]) -> pl.DataFrame:
-        """Every so many-th point of each of `segments`, in order."""
-        points = (self._take(segment, self.order, []) for segment in segments)
+    def sample(self, files: Iterable[Path]) -> pl.DataFrame:
+        """Every so many-th point of each of `files`, in order."""
+        points = (self._take(file, self.order, []) for file in files)
         return pl.concat(some.gather_every(SAMPLE_EVERY) for some in points).sort(self.order)
 
-    def _take(self, segment: Path, names: Iterable[str], conditions: Sequence[pl.Expr]) -> pl.DataFrame:
+    def _in_order(self, hour: _Hour, conditions: Sequence[pl.Expr]) -> Iterator[pl.DataFrame]:
+        """The rows of an hour in order of arrival, which is that of the names of segments, wherever they lie."""
+        own = {name: self._take(hour.folder / name, self.schema, conditions) for name in hour.own}
+        if not bundles.held(hour.folder):
+            yield from own.values()
+            return
+        held, rows = self._take_bundle(hour.folder, conditions)
+        place = {name: number for number, name in enumerate(sorted({*own, *held}))}
+        places = pl.Series(bundles.PLACE, [None if name in own else place[name] for name in held], pl.UInt32)
+        bundled = rows.with_columns(places.gather(rows[bundles.PLACE])).drop_nulls(bundles.PLACE)
+        alone = (rows.with_columns(pl.lit(place[name], pl.UInt32).alias(bundles.PLACE)) for name, rows in own.items())
+        yield pl.concat([bundled, *alone]).sort(bundles.PLACE, maintain_order=True).drop(bundles.PLACE)
+
+    def _take_bundle(self, folder: Path, conditions: Sequence[pl.Expr]) -> tuple[list[str], pl.DataFrame]:
+        """The names of the segments of a bundle, and its rows with the places of theirs."""
+        path = folder / bundles.BUNDLE
+
+        def names_and_rows() -> tuple[list[str], pl.DataFrame]:
+            return list(bundles.held(folder)), self._take(path, [*self.schema, bundles.PLACE], conditions)
+
+        return steadily(path, names_and_rows, bundles.REMEDY)
+
+    def _take(self, file: Path, names: Iterable[str], conditions: Sequence[pl.Expr]) -> pl.DataFrame:
         def rows() -> pl.DataFrame:
-            scan = pl.scan_parquet(segment, glob=False)
+            scan = pl.scan_parquet(file, glob=False)
             present = scan.collect_schema()
             absent = [self._absent[name] for name in self.schema if name not in present]
             scan = scan.with_columns(absent).filter(self._in_window, *conditions)
             return scan.select(self._cast[name] for name in names).collect()
 
-        return _steadily(segment, rows)
+        return steadily(file, rows, _remedy(file))
 
 
-def _steadily(segment: Path, read: Callable[[], T]) -> T:
-    """What `read` gives of a segment, never a mixture of it and of a file that replaced it meanwhile."""
-    before = _identity(segment)
-    try:
-        found = read()
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException) as error:
-        if _identity(segment) == before:
-            raise SegmentError(
-                f"segment {segment} cannot be read: {error}; withdraw its ingestion and ingest it again"
-            ) from error
-        raise _Replaced(segment) from error
-    if _identity(segment) != before:
-        raise _Replaced(segment)
-    return found
+def _remedy(file: Path) -> str:
+    return bundles.REMEDY if file.name == bundles.BUNDLE else bundles.SEGMENT_REMEDY
 
 
-def _cuts(segments: Sequence[Path], selected: _Selection) -> list[Point]:
-    """Points that cut the rows of `segments` into ranges that can each be merged in memory."""
-    metadata = (_steadily(segment, partial(pq.read_metadata, segment)) for segment in segments)
+def _cuts(hours: Iterable[_Hour], selected: _Selection) -> list[Point]:
+    """Points that cut the rows of `hours` into ranges that can each be merged in memory."""
+    files = [file for hour in hours for file in hour.files()]
+    metadata = (steadily(file, partial(pq.read_metadata, file), _remedy(file)) for file in files)
     if sum(one.num_rows for one in metadata) <= RANGE_ROWS:
         return []
     step = RANGE_ROWS // SAMPLE_EVERY
-    return selected.sample(segments).gather_every(step, offset=step).unique(maintain_order=True).rows()
+    return selected.sample(files).gather_every(step, offset=step).unique(maintain_order=True).rows()
 
 
 def _within(order: Sequence[str], lower: Point | None, upper: Point | None) -> list[pl.Expr]:
