@@ -3,7 +3,8 @@
 ``python benchmarks/segments.py`` writes 1, 5 and 20 million rows of one hour as one ingestion and reads them back as
 one window, each in a process of its own; the alternative, in the same run, reads the same segments whole into memory
 with Polars and makes the points unique there. Then it takes an hour of a usual network, which came in twelve windows:
-144k rows of 6 variables. Then an hour that came in 200 small segments, before and after they became one file. Our seconds of writing include the durable files; those of making rows are left out.
+144k rows of 6 variables. Then an hour that came in 200 small segments, before and after they became one file. Our
+seconds of writing include the durable files; those of making rows are left out.
 """
 
 from __future__ import annotations
@@ -151,9 +152,8 @@ def compaction(store: SegmentStore, segments: int = 200) -> None:
     (bundle,) = store.root.glob("benchmark/2*/*")
     before, after = apart[1], together[1]
     print(f"  out: an hour of {segments} segments of 1,000 rows (best)    {before * 1000:8.1f} ms")
-    print(
-        f"  out: the same after compaction (best)               {after * 1000:8.1f} ms   {before / after:.1f} times as fast"
-    )
+    faster = f"{before / after:.1f} times as fast"
+    print(f"  out: the same after compaction (best)               {after * 1000:8.1f} ms   {faster}")
     print(
         f"  compaction {took:.2f} s: {len(files)} files of {size / 1e6:.1f} MB became one of "
         f"{bundle.stat().st_size / 1e6:.1f} MB; an ingestion withdrawn from it in {withdrawn:.2f} s"
