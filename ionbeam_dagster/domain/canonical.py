@@ -118,6 +118,12 @@ def columns_of(schema: pa.Schema, role: str) -> list[str]:
     return [field.name for field in schema if (field.metadata or {}).get(b"role") == role.encode()]
 
 
+def quality_column(schema: pa.Schema, variable: str, kind: str) -> str | None:
+    """The quality column of `kind` (flag, tests_applied, tests_failed, provider_flag) of the column `variable`, if any."""
+    wanted = {b"role": b"quality", b"of": variable.encode(), b"kind": kind.encode()}
+    return next((field.name for field in schema if wanted.items() <= (field.metadata or {}).items()), None)
+
+
 def provider_flag(variable: str) -> str:
     """The name of the column with the provider's quality codes of the canonical variable `variable`."""
     return f"{variable}__provider_flag"

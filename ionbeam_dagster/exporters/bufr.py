@@ -50,7 +50,7 @@ from ionbeam_dagster.exporters.bufr_templates import (
     eccodes,
     expansion,
 )
-from ionbeam_dagster.exporters.stations import fitting, numbers_in, position_ids
+from ionbeam_dagster.exporters.stations import WIGOS_ID, fitting, numbers_in, position_ids
 from ionbeam_dagster.stores.publish import published
 
 ROWS_PER_BATCH = 65_536
@@ -535,18 +535,13 @@ def _packable(
     return integers, {f"not in {low:g} to {high:g} {element.unit}": outside} if outside else {}
 
 
-# Series 0, issuer and issue number (both below 65535, which means that they are missing), local id.
-_WIGOS_NUMBER = r"([0-9]|[1-9][0-9]{1,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-4])"
-_WIGOS_ID = rf"^0-{_WIGOS_NUMBER}-{_WIGOS_NUMBER}-[A-Za-z0-9]{{1,16}}$"
-
-
 class _Identifiers:
     """What stations are called: the same in every window.
 
     The long name is the station's own id. A WIGOS id is given to a station whose id is one, and to the others only
-    under the operator's own issuer; the local id of those is the id without separators, or else 16 hexadecimal digits
-    of its SHA-256. A mobile station's 9 characters are made in the same way. A station without an id is called by its
-    position, in units of 1e-5 degrees from the south pole and the date line.
+    under the operator's own issuer; the local id of those is the id without separators, or else 16 characters of its
+    SHA-256 (see `fitting`). A mobile station's 9 characters are made in the same way. A station without an id is
+    called by its position, in units of 1e-5 degrees from the south pole and the date line.
     """
 
     def __init__(self, settings: BufrSettings) -> None:
@@ -593,7 +588,7 @@ class _Identifiers:
         """Series, issuer, issue number and local id, and WMO's block and station number, as far as there are any."""
         parts = {code: np.full(len(names), MISSING) for code in (_SERIES, _ISSUER, _ISSUE, _BLOCK, _STATION_NUMBER)}
         local = np.zeros(len(names), f"S{LONGEST_LOCAL_ID}")
-        own = pc.match_substring_regex(names, _WIGOS_ID).to_numpy(zero_copy_only=False)
+        own = pc.match_substring_regex(names, WIGOS_ID).to_numpy(zero_copy_only=False)
         if self._settings.wigos_issuer is not None:
             minted = ~own
             parts[_SERIES][minted] = 0

@@ -12,14 +12,15 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, ClassVar, Self
+from typing import Annotated, Any, BinaryIO, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -31,25 +32,36 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from ionbeam_client.models import CanonicalVariable, NamePart, Period, format_duration, parse_duration
 from ionbeam_dagster.domain import cf
-from ionbeam_dagster.domain.canonical import HEIGHT_COLUMNS, STATION, columns_of, variable_of
+from ionbeam_dagster.domain.canonical import HEIGHT_COLUMNS, STATION, columns_of, quality_column, variable_of
+from ionbeam_dagster.domain.quality import Flag
 from ionbeam_dagster.exporters import ExportError, ExportPlan, ExportReport
 from ionbeam_dagster.exporters.odb_tables import (
     ACTIVE,
     COLUMNS,
     DEFAULT_RULES,
+    DIRECTION,
+    EASTWARD,
     GEOPOTENTIAL,
+    HEIGHT_OF_COMPONENTS,
+    NORTHWARD,
+    PASSIVE,
     PERIOD_OF_RAIN,
+    PRESETS,
     RAIN,
+    REJECTED,
     REPORT_TYPES,
+    SPEED,
     STANDARD_GRAVITY,
     STATION_ID_WIDTH,
     STATUS_BITS,
+    STATUS_OF,
     VARNOS,
+    WIGOS_ID_WIDTH,
     Column,
     Rule,
     Varno,
 )
-from ionbeam_dagster.exporters.stations import fitting, numbers_in, position_ids
+from ionbeam_dagster.exporters.stations import fitting, is_wigos_id, numbers_in, position_ids
 from ionbeam_dagster.stores.publish import published
 
 ROWS_PER_FRAME = 10_000
@@ -91,11 +103,13 @@ class VariableMapping(_Strict):
 class OdbCodes(_Strict):
     """The codes that stand in every row: MARS's (`class`, `type`, `stream`, `expver`) and those of the kind of report.
 
-    By default the rows are those of crowd weather stations, in a research experiment: a station of unknown quality must
-    not come in as an automatic SYNOP (16001 with codetype 14), which assimilation takes by default. `stream` is the one
+    `preset` gives the codes of the kind of report, which each may be changed: ``ecmwf_crowd`` (the default), ``synop``
+    (automatic land stations) or ``dwd`` (DWD's code of citizens' weather stations). A crowd station must not come in as
+    an automatic SYNOP, which assimilation takes by default. `stream` is the one
     whose analyses are six hours apart, as `andate` and `antime` are. `type` is an observation without feedback.
     """
 
+    preset: Literal["ecmwf_crowd", "synop", "dwd"] = "ecmwf_crowd"
     class_: int = Field(default=2, alias="class")
     stream: int = 1025
     type: int = 264
@@ -104,6 +118,13 @@ class OdbCodes(_Strict):
     groupid: int = 17
     obstype: int = 1
     codetype: int = 179
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_preset(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        return PRESETS.get(str(given.get("preset", "ecmwf_crowd")), {}) | given
 
     @model_validator(mode="after")
     def _codes_agree(self) -> Self:
@@ -179,7 +200,7 @@ class OdbExporter:
             variable = variable_of(schema.field(name))
             try:
                 for order, rule in self._rules_for(variable, schema.field(name).type):
-                    target = _target(name, variable, VARNOS[rule.varno])
+                    target = _target(name, variable, VARNOS[rule.varno], quality_column(schema, name, "flag"))
                     rank = order, variable.method != "point", parse_duration(variable.period), place
                     candidates.setdefault(rule.varno, []).append((rank, target))
             except _NotMapped as reason:
@@ -192,7 +213,19 @@ class OdbExporter:
                 left_out[loser.column] = f"varno {number} is taken by {winner.column}, {_why_better(best, rank)}"
         for target in chosen:
             left_out.pop(target.column, None)
-        return chosen, left_out
+        return self._with_components(chosen), left_out
+
+    def _with_components(self, targets: list[_Target]) -> list[_Target]:
+        """`targets`, and the wind's components where only its speed and direction are told, both at 10 m."""
+        of = {target.varno.number: target for target in targets}
+        by_default = {rule.varno for rule in self._defaults} >= {EASTWARD, NORTHWARD}
+        if not by_default or EASTWARD in of or NORTHWARD in of or not of.keys() >= {SPEED, DIRECTION}:
+            return targets
+        speed, direction = of[SPEED], of[DIRECTION]
+        if not speed.height == direction.height == HEIGHT_OF_COMPONENTS or speed.period != direction.period:
+            return targets
+        made = [replace(speed, varno=VARNOS[number], direction=direction) for number in (EASTWARD, NORTHWARD)]
+        return sorted([*targets, *made], key=lambda target: target.varno.number)
 
     def _rules_for(self, variable: CanonicalVariable, dtype: pa.DataType) -> list[tuple[int, Rule]]:
         """The rules that `variable` meets, each with its place in the variable map; raises _NotMapped with a reason."""
@@ -210,7 +243,8 @@ class OdbExporter:
         if not near:
             raise _NotMapped(f"no varno is mapped from {variable.standard_name}")
         rule, wrong = min(near, key=lambda one: len(one[1]))
-        raise _NotMapped(f"varno {rule.varno} ({VARNOS[rule.varno].name}) is {'; '.join(wrong)}")
+        varno = f"varno {rule.varno} ({VARNOS[rule.varno].name})"
+        raise _NotMapped(f"{varno} is {'; '.join(wrong)}; name it under variable_map to write it all the same")
 
 
 class OdbError(Exception):
@@ -222,17 +256,30 @@ class OdbError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """A column that becomes `varno` by scale and offset. `hours`: the period to write with a rain amount."""
+    """A column that becomes `varno` by scale and offset, with the column of its quality flags.
+
+    With a `direction` it is a wind speed that becomes the component `varno`. `hours`: the period to write with a rain
+    amount.
+    """
 
     column: str
     varno: Varno
     scale: float
     offset: float
+    flag: str | None
+    height: float
+    period: timedelta
     hours: float | None = None
+    direction: _Target | None = None
 
     def __str__(self) -> str:
         pair = f", its {self.hours:.3g} h as varno {VARNOS[PERIOD_OF_RAIN]}" if self.hours else ""
+        pair += f" with {self.direction.column}" if self.direction else ""
         return f"odb varno {self.varno}{pair}"
+
+    @property
+    def columns(self) -> list[str]:
+        return [name for name in (self.column, self.flag) if name]
 
 
 class _NotMapped(Exception):
@@ -267,13 +314,14 @@ def _span(low: object, high: object) -> str:
     return str(low) if low == high else f"{low} to {high}"
 
 
-def _target(column: str, variable: CanonicalVariable, varno: Varno) -> _Target:
+def _target(column: str, variable: CanonicalVariable, varno: Varno, flag: str | None) -> _Target:
     try:
         scale, offset = cf.conversion(variable.cf_unit, varno.unit)
     except cf.UnitError as error:
         raise _NotMapped(f"varno {varno} cannot be made of it: {error}") from error
-    hours = parse_duration(variable.period) / timedelta(hours=1) if varno.number == RAIN else None
-    return _Target(column, varno, scale, offset, hours or None)
+    period = parse_duration(variable.period)
+    hours = period / timedelta(hours=1) if varno.number == RAIN else None
+    return _Target(column, varno, scale, offset, flag, variable.level, period, hours or None)
 
 
 def _why_better(best: tuple[Any, ...], rank: tuple[Any, ...]) -> str:
@@ -290,44 +338,50 @@ def _why_better(best: tuple[Any, ...], rank: tuple[Any, ...]) -> str:
 
 
 class _StationIds:
-    """What stations are called in `statid`: at most 16 ASCII characters, the same for a station in every window.
+    """What stations are called: the same in every window.
 
-    A longer id loses its separators (``70:ee:50:12:34:56`` is ``70ee50123456``), and where that is not enough, or it
-    has letters that ASCII has nothing for, it becomes 16 hexadecimal digits of its SHA-256. A station without an id is
-    called by its position, in units of 1e-5 degrees from the south pole and the date line.
+    `statid` has 8 characters, to the right as in IFS's files. A longer id loses its separators (``ab-12-cd-34`` is
+    ``ab12cd34``), and where that is not enough, or it has letters that ASCII has nothing for, it becomes 8 letters and
+    digits of its SHA-256 (see `fitting`). WMO's ``0-20000-0-06260`` is ``06260``. A station without an id is called by
+    its position in the same way. `wigosid` is the id of a station whose id is a WIGOS one.
     """
 
     def __init__(self) -> None:
-        self._changed: dict[str, bytes] = {}
+        self._fitted: dict[str, bytes] = {}
+        self._changed = 0
         self._unnamed = False
 
-    def of(self, names: pa.Array, lat: npt.NDArray[np.float64], lon: npt.NDArray[np.float64]) -> npt.NDArray[np.bytes_]:
-        """The ids for an array of names, nulls included."""
+    def of(
+        self, names: pa.Array, lat: npt.NDArray[np.float64], lon: npt.NDArray[np.float64]
+    ) -> tuple[npt.NDArray[np.bytes_], npt.NDArray[np.bytes_]]:
+        """`statid` and `wigosid` for an array of names, nulls included."""
         names = names.cast(pa.string())
-        encoded = pc.dictionary_encode(pc.if_else(pc.equal(names, ""), None, names))
-        fitted = np.array([self._fit(name) for name in encoded.dictionary.to_pylist()], f"S{STATION_ID_WIDTH}")
-        number = encoded.indices.fill_null(-1).to_numpy()
-        unnamed = number < 0
-        if not unnamed.any():
-            return np.asarray(fitted[number])
-        self._unnamed = True
-        ids = np.empty(len(number), f"S{STATION_ID_WIDTH}")
-        ids[~unnamed] = fitted[number[~unnamed]]
-        ids[unnamed] = position_ids(lat[unnamed], lon[unnamed])
-        return ids
+        absent = pc.fill_null(pc.equal(names, ""), True).to_numpy(zero_copy_only=False)
+        if absent.any():
+            self._unnamed = True
+            places = pa.array(position_ids(lat[absent], lon[absent]).astype(str))
+            names = pc.replace_with_mask(names, pa.array(absent), places)
+        encoded = pc.dictionary_encode(names)
+        known, number = encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
+        statid = np.array([self._fit(name) for name in known], f"S{STATION_ID_WIDTH}")
+        wigosid = np.array([name if is_wigos_id(name) else "" for name in known], f"S{WIGOS_ID_WIDTH}")
+        return statid[number], wigosid[number]
 
     def facts(self) -> dict[str, object]:
-        shared = len(self._changed) - len(set(self._changed.values()))
-        facts: dict[str, object] = {"station ids changed": len(self._changed)}
+        shared = len(self._fitted) - len(set(self._fitted.values()))
+        facts: dict[str, object] = {"station ids changed": self._changed}
         facts |= {"station ids shared by several stations": shared} if shared else {}
         return facts | ({"stations without an id": "called by their position"} if self._unnamed else {})
 
     def _fit(self, name: str) -> bytes:
-        if len(name) <= STATION_ID_WIDTH and name.isascii() and name.isprintable():
-            return name.encode()
-        if name not in self._changed:
-            self._changed[name] = fitting(name, STATION_ID_WIDTH).encode()
-        return self._changed[name]
+        if name not in self._fitted:
+            name_of_wmo = re.fullmatch(r"0-20000-0-([0-9]{5})", name)
+            as_it_is = len(name) <= STATION_ID_WIDTH and name.isascii() and name.isprintable()
+            self._changed += not as_it_is
+            short = name_of_wmo[1] if name_of_wmo else name
+            fitted = name if as_it_is else fitting(short, STATION_ID_WIDTH)
+            self._fitted[name] = fitted.rjust(STATION_ID_WIDTH).encode()
+        return self._fitted[name]
 
 
 # Rows: a batch of reports (one a station and time) becomes rows (one a value) without a loop over either.
@@ -359,6 +413,7 @@ class _Written:
     stations: int = 0
     last_station: npt.NDArray[np.bytes_] = field(default_factory=lambda: np.array([b""]))
     beyond: int = 0
+    flags: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(max(Flag) + 1, np.int64))
     station_ids: _StationIds = field(default_factory=_StationIds)
 
     @property
@@ -374,14 +429,19 @@ class _Written:
     def facts(self) -> dict[str, object]:
         bounds = {_label(number): [tally.low, tally.high] for number, tally in sorted(self.tallies.items())}
         facts: dict[str, object] = {"reports": self.lat.count, "bounds": bounds} | self.station_ids.facts()
+        facts["quality"] = {flag.name.lower(): int(self.flags[flag]) for flag in STATUS_OF if self.flags[flag]}
         return facts | ({"values beyond REAL": self.beyond} if self.beyond else {})
 
 
 @dataclass(frozen=True, slots=True)
 class _Reports:
-    """`values`: float32, a row a report and a column a varno, NaN where there is none. `header`: an array a column."""
+    """`values`: float32, a row a report and a column a varno, NaN where there is none; `flags`: of each, its quality.
+
+    `header`: an array a column.
+    """
 
     values: npt.NDArray[np.float32]
+    flags: npt.NDArray[np.uint8]
     header: Arrays
 
 
@@ -392,7 +452,7 @@ def _write(source: pq.ParquetFile, targets: list[_Target], codes: OdbCodes, draf
     schema = source.schema_arrow
     height = next((name for name in HEIGHT_COLUMNS if name in columns_of(schema, "metadata")), None)
     columns = [name for name in ("datetime", "lat", "lon", STATION, height) if name in schema.names]
-    columns += [target.column for target in targets]
+    columns += sorted({column for target in targets for column in target.columns})
     varnos = _varnos_of(targets)
     about = json.loads((schema.metadata or {}).get(b"ionbeam", b"{}"))
     properties = {key: str(about[key]) for key in PROPERTIES if key in about}
@@ -432,8 +492,6 @@ def _constants(codes: OdbCodes) -> dict[str, int | bytes]:
         "groupid@hdr": codes.groupid,
         "obstype@hdr": codes.obstype,
         "codetype@hdr": codes.codetype,
-        "report_status@hdr": ACTIVE,
-        "datum_status@body": ACTIVE,
     }
 
 
@@ -442,30 +500,72 @@ def _reports(
 ) -> _Reports:
     """The rows of `batch` that have at least one value, in the units of their varnos."""
     values = np.full((batch.num_rows, len(varnos)), np.nan, np.float32)
+    flags = np.full(values.shape, Flag.NOT_EVALUATED, np.uint8)
     place = {varno.number: number for number, varno in enumerate(varnos)}
     for target in targets:
-        converted = _converted(batch.column(target.column), target, written)
-        values[:, place[target.varno.number]] = converted
+        number = place[target.varno.number]
+        values[:, number], flags[:, number] = _converted(batch, target, written)
+        _tally(written, target.varno.number, values[:, number])
         if target.hours:
-            period = np.where(np.isnan(converted), np.nan, np.float32(target.hours))
-            values[:, place[PERIOD_OF_RAIN]] = period
-            _tally(written, PERIOD_OF_RAIN, period)
-    some = ~np.isnan(values).all(axis=1)
+            period = place[PERIOD_OF_RAIN]
+            values[:, period] = np.where(np.isnan(values[:, number]), np.nan, np.float32(target.hours))
+            flags[:, period] = flags[:, number]
+            _tally(written, PERIOD_OF_RAIN, values[:, period])
+    absent = np.isnan(values)
+    written.flags += np.bincount(flags[~absent], minlength=len(written.flags))
+    some = ~absent.all(axis=1)
     if not some.all():
-        batch, values = batch.filter(pa.array(some)), values[some]
-    return _Reports(values, _header(batch, height, written))
+        batch, values, flags, absent = batch.filter(pa.array(some)), values[some], flags[some], absent[some]
+    header = _header(batch, height, written)
+    # A report is as good as its best value.
+    header["report_status@hdr"] = np.where(absent, REJECTED, _STATUS[flags]).min(axis=1)
+    return _Reports(values, flags, header)
 
 
-def _converted(column: pa.Array, target: _Target, written: _Written) -> npt.NDArray[np.float32]:
-    """A column's values in the unit of its varno, as REAL keeps them; NaN where there is none."""
+_STATUS = np.zeros(max(Flag) + 1, np.int64)
+_STATUS[list(STATUS_OF)] = list(STATUS_OF.values())
+_STATUSES = ACTIVE, PASSIVE, REJECTED
+
+
+def _converted(
+    batch: pa.RecordBatch, target: _Target, written: _Written
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
+    """A column's values in the unit of its varno, as REAL keeps them, NaN where there is none; and their flags."""
+    values, flags = _scaled(batch, target), _flags(batch, target)
+    if target.direction:
+        values, flags = _component(values, flags, batch, target)
     with np.errstate(over="ignore"):
-        raw = column.to_numpy(zero_copy_only=False).astype(np.float64, copy=False)
-        converted: npt.NDArray[np.float32] = (raw * target.scale + target.offset).astype(np.float32)
+        converted = values.astype(np.float32)
     beyond = np.isinf(converted)
     written.beyond += int(np.count_nonzero(beyond))
     converted[beyond] = np.nan
-    _tally(written, target.varno.number, converted)
-    return converted
+    return converted, flags
+
+
+def _component(
+    speed: npt.NDArray[np.float64], flags: npt.NDArray[np.uint8], batch: pa.RecordBatch, target: _Target
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.uint8]]:
+    """The component of a wind along `target.varno`, as good as the worse of speed and direction. A calm has none."""
+    assert target.direction is not None
+    direction = np.radians(_scaled(batch, target.direction))
+    turn = np.sin if target.varno.number == EASTWARD else np.cos
+    calm = speed == 0
+    flags = np.where(calm, flags, np.maximum(flags, _flags(batch, target.direction)))
+    return np.where(calm, 0.0, -speed * turn(direction)), flags
+
+
+def _scaled(batch: pa.RecordBatch, target: _Target) -> npt.NDArray[np.float64]:
+    raw = batch.column(target.column).to_numpy(zero_copy_only=False).astype(np.float64, copy=False)
+    return np.asarray(raw * target.scale + target.offset)
+
+
+def _flags(batch: pa.RecordBatch, target: _Target) -> npt.NDArray[np.uint8]:
+    """The quality flags of a column; what has none, or one that is not known, was not evaluated."""
+    if target.flag is None:
+        return np.full(batch.num_rows, Flag.NOT_EVALUATED, np.uint8)
+    flags = batch.column(target.flag).fill_null(int(Flag.NOT_EVALUATED)).to_numpy(zero_copy_only=False)
+    known = np.isin(flags, np.array([int(flag) for flag in STATUS_OF], np.uint8))
+    return np.where(known, flags, Flag.NOT_EVALUATED).astype(np.uint8)
 
 
 def _tally(written: _Written, number: int, values: npt.NDArray[np.float32]) -> None:
@@ -480,7 +580,7 @@ def _header(batch: pa.RecordBatch, height: str | None, written: _Written) -> Arr
     lat, lon = batch.column("lat").to_numpy(), batch.column("lon").to_numpy()
     altitude = numbers_in(batch.column(height)) if height else np.full(batch.num_rows, np.nan)
     names = batch.column(STATION) if STATION in batch.schema.names else pa.nulls(batch.num_rows, pa.string())
-    statid = written.station_ids.of(names, lat, lon)
+    statid, wigosid = written.station_ids.of(names, lat, lon)
     seqno = np.arange(written.lat.count + 1, written.lat.count + batch.num_rows + 1)
     written.lat.add(lat.astype(np.float32))
     written.lon.add(lon.astype(np.float32))
@@ -489,6 +589,7 @@ def _header(batch: pa.RecordBatch, height: str | None, written: _Written) -> Arr
         "andate": andate,
         "antime": antime,
         "statid@hdr": statid,
+        "wigosid@hdr": wigosid,
         "stalt@hdr": altitude,
         "lat@hdr": lat,
         "lon@hdr": lon,
@@ -512,7 +613,7 @@ def _frames(reports: _Reports, varnos: list[Varno]) -> Iterator[Arrays]:
     numbers = np.array([varno.number for varno in varnos])
     at_sea_level = np.array([varno.at == "sea level" for varno in varnos])
     geopotential = reports.header["stalt@hdr"] * STANDARD_GRAVITY
-    values = reports.values.ravel()
+    values, flags = reports.values.ravel(), reports.flags.ravel()
     present = np.flatnonzero(~np.isnan(values))
     for start in range(0, len(present), ROWS_PER_FRAME):
         taken = present[start : start + ROWS_PER_FRAME]
@@ -525,6 +626,8 @@ def _frames(reports: _Reports, varnos: list[Varno]) -> Iterator[Arrays]:
             "entryno@body": entry + 1,
             "varno@body": numbers[entry],
             "obsvalue@body": values[taken],
+            "datum_status@body": _STATUS[flags[taken]],
+            "quality@body": flags[taken],
         }
 
 
@@ -586,7 +689,7 @@ class _Encoder:
             column = column.astype(np.float32).astype(np.float64)
         if column.dtype.kind == "f":
             column[np.isnan(column)] = self._missing[kind]
-        return np.ascontiguousarray(column, np.int64 if kind == "INTEGER" else np.float64)
+        return np.ascontiguousarray(column, np.float64 if kind == "REAL" else np.int64)
 
 
 def _told(question: Any, kind: str) -> Any:
@@ -603,12 +706,16 @@ def _told(question: Any, kind: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What `reader` found: all rows, those of each varno and the sum of their values, and the bounds of lat and lon."""
+    """What `reader` found: all rows, those of each varno and the sum of their values, and the bounds of lat and lon.
+
+    `quality`: how many values are active, passive and rejected, and the sum of all flags.
+    """
 
     reader: str
     rows: int
     varnos: dict[int, tuple[int, float]]
     place: tuple[float, ...]
+    quality: tuple[int, ...]
 
     def facts(self) -> dict[str, object]:
         varnos = {_label(number): {"rows": rows, "mean": total / rows} for number, (rows, total) in self.varnos.items()}
@@ -627,11 +734,13 @@ def _read_back(path: Path, written: _Written) -> _Seen:
         return _read_by_library(path, numbers)
     # Sums in one group cost odc a third of what bounds in many groups do, and no value can go astray in them.
     by_varno = (f"sum(varno={number}), sum((varno={number})*obsvalue)" for number in numbers)
-    select = f"select count(*), min(lat), max(lat), min(lon), max(lon), {', '.join(by_varno)}"
-    ((rows, *found),) = _select(command, path, select)
+    places = "min(lat), max(lat), min(lon), max(lon)"
+    quality = ", ".join([*(f"sum(datum_status.{bit}=1)" for bit in STATUS_BITS[:3]), "sum(quality)"])
+    select = f"select count(*), {quality}, {places}, {', '.join(by_varno)}"
+    ((rows, active, passive, rejected, flags, *found),) = _select(command, path, select)
     pairs = zip(found[4::2], found[5::2], strict=True)
     varnos = {number: (int(count), total) for number, (count, total) in zip(numbers, pairs, strict=True)}
-    return _Seen("odc sql", int(rows), varnos, tuple(found[:4]))
+    return _Seen("odc sql", int(rows), varnos, tuple(found[:4]), tuple(map(int, (active, passive, rejected, flags))))
 
 
 def _read_by_library(path: Path, numbers: list[int]) -> _Seen:
@@ -639,12 +748,14 @@ def _read_by_library(path: Path, numbers: list[int]) -> _Seen:
     from codc.lib import lib
 
     lib.odc_integer_behaviour(lib.ODC_INTEGERS_AS_LONGS)
-    columns = ["varno@body", "obsvalue@body", "lat@hdr", "lon@hdr"]
+    columns = ["varno@body", "obsvalue@body", "lat@hdr", "lon@hdr", "datum_status@body", "quality@body"]
     reader = codc.Reader(str(path), aggregated=False)  # its frames do not outlive it
     table = pl.concat(pl.from_pandas(frame.dataframe(columns)).select(columns) for frame in reader.frames)
-    varno, value, lat, lon = (table[name].to_numpy() for name in columns)
+    varno, value, lat, lon, status, flags = (table[name].to_numpy() for name in columns)
     varnos = {n: (int(np.count_nonzero(varno == n)), float(value[varno == n].sum())) for n in numbers}
-    return _Seen("codc", len(table), varnos, (lat.min(), lat.max(), lon.min(), lon.max()))
+    place = lat.min(), lat.max(), lon.min(), lon.max()
+    of_status = (int(np.count_nonzero(status == code)) for code in _STATUSES)
+    return _Seen("codc", len(table), varnos, place, (*of_status, int(flags.sum())))
 
 
 def _odc_command() -> str | None:
@@ -677,6 +788,13 @@ def _compare(written: _Written, seen: _Seen) -> None:
                 f"{seen.reader} reads {rows} values of varno {number} with the sum {total}, "
                 f"but {tally.count} with the sum {tally.total} were written"
             )
+    of_status = (int(written.flags[code == _STATUS].sum()) for code in _STATUSES)
+    quality = (*of_status, int(written.flags @ np.arange(len(_STATUS))))
+    if seen.quality != quality:
+        raise OdbError(
+            f"{seen.reader} reads {seen.quality} active, passive and rejected values and the sum of their flags, "
+            f"but {quality} were written"
+        )
     place = written.lat.low, written.lat.high, written.lon.low, written.lon.high
     if not np.allclose(seen.place, place, rtol=0, atol=1e-5):
         raise OdbError(f"{seen.reader} reads places between {seen.place}, but {place} were written")

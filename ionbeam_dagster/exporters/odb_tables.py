@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
+from ionbeam_dagster.domain.quality import Flag
+
 STANDARD_GRAVITY = 9.80665  # m s-2: turns the height of a station into the geopotential that IFS keeps
 
 
@@ -58,6 +60,11 @@ VARNOS = {
     )
 }
 
+SPEED, DIRECTION = 112, 111
+EASTWARD, NORTHWARD = 41, 42
+HEIGHT_OF_COMPONENTS = 10.0
+"""What IFS analyses, 10 m above ground: where a dataset has no components, they follow from speed and direction."""
+
 PERIOD_OF_RAIN = 79  # hours; goes with every value of RAIN
 RAIN = 80
 
@@ -81,6 +88,8 @@ _NEAR_GROUND = 0.0, 10.0
 _STATE = "point", "mean"
 _RAIN = "precipitation_amount", "lwe_thickness_of_precipitation_amount", "rainfall_amount"
 
+_AT_STATION = "surface_air_pressure", "air_pressure"
+
 DEFAULT_RULES = (
     Rule(39, ("air_temperature",), _SCREEN, _STATE, _INSTANT),
     Rule(40, ("dew_point_temperature",), _SCREEN, _STATE, _INSTANT),
@@ -90,8 +99,9 @@ DEFAULT_RULES = (
     Rule(62, ("visibility_in_air",), _NEAR_GROUND, _STATE, _INSTANT),
     Rule(71, ("surface_snow_thickness",), _NEAR_GROUND, _STATE, _INSTANT),
     Rule(80, _RAIN, _NEAR_GROUND, ("sum",), _ANY_AMOUNT),
+    Rule(107, _AT_STATION, _NEAR_GROUND, _STATE, _INSTANT),
     Rule(108, ("air_pressure_at_mean_sea_level",), _NEAR_GROUND, _STATE, _INSTANT),
-    Rule(110, ("surface_air_pressure", "air_pressure"), _NEAR_GROUND, _STATE, _INSTANT),
+    Rule(110, _AT_STATION, _NEAR_GROUND, _STATE, _INSTANT),
     Rule(111, ("wind_from_direction",), _ANEMOMETER, _STATE, _INSTANT),
     Rule(112, ("wind_speed",), _ANEMOMETER, _STATE, _INSTANT),
     Rule(261, ("wind_speed_of_gust",), _ANEMOMETER, ("point", "maximum"), (timedelta(0), timedelta(hours=1))),
@@ -114,11 +124,22 @@ REPORT_TYPES = {
     16090: ReportType("crowd AWS", 17, 1, (179, 19)),  # 19 is DWD's code for citizens' weather stations
 }
 
+PRESETS = {
+    "ecmwf_crowd": {"reportype": 16090, "groupid": 17, "obstype": 1, "codetype": 179},
+    "synop": {"reportype": 16001, "groupid": 17, "obstype": 1, "codetype": 14},
+    "dwd": {"reportype": 16090, "groupid": 17, "obstype": 1, "codetype": 19},
+}
+"""Codes by whom the file is for. DWD's 19 is a citizens' weather station; group and type are ECMWF's."""
+
 STATUS_BITS = ("active", "passive", "rejected", "blacklisted", "use_emiskf_only")
-ACTIVE = 1
+ACTIVE, PASSIVE, REJECTED = 1, 2, 4
+STATUS_OF = {Flag.PASS: ACTIVE, Flag.NOT_EVALUATED: ACTIVE, Flag.SUSPECT: PASSIVE, Flag.FAIL: REJECTED}
+"""`datum_status` by quality flag: what was not tested is as usable as ever; what is suspect is kept, but not used."""
+
 GEOPOTENTIAL = 2  # vertco_type: the reference is a geopotential, in m2 s-2
 
-STATION_ID_WIDTH = 16
+STATION_ID_WIDTH = 8  # as in IFS's files, whose readers take no more
+WIGOS_ID_WIDTH = 32  # series, issuer, issue number and 16 characters, with their hyphens, have at most 30
 
 # A row is stored from its first changed column on: what changes least stands first. Rows of one report differ from
 # `entryno` on; where some of them are valid at sea level, from the vertical coordinate on, which then stands before it.
@@ -135,6 +156,7 @@ COLUMNS: tuple[Column, ...] = (
     ("obstype@hdr", "INTEGER"),
     ("codetype@hdr", "INTEGER"),
     ("statid@hdr", "STRING"),
+    ("wigosid@hdr", "STRING"),
     ("stalt@hdr", "REAL"),
     ("lat@hdr", "REAL"),
     ("lon@hdr", "REAL"),
@@ -148,4 +170,7 @@ COLUMNS: tuple[Column, ...] = (
     ("varno@body", "INTEGER"),
     ("obsvalue@body", "REAL"),
     ("datum_status@body", "BITFIELD"),
+    ("quality@body", "INTEGER"),
 )
+OWN_COLUMNS = ("wigosid@hdr", "quality@body")
+"""Those that IFS's files do not have: the WIGOS identifier, and the quality flag as it is in the dataset (QARTOD)."""

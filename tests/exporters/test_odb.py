@@ -26,9 +26,10 @@ from ionbeam_client.models import (
     MetadataVariable,
 )
 from ionbeam_dagster.domain.canonical import canonical_schema
+from ionbeam_dagster.domain.quality.chain import quality_fields
 from ionbeam_dagster.exporters import ExportError, odb
 from ionbeam_dagster.exporters.odb import OdbCodes, OdbExporter, VariableMapping, describe_odb
-from ionbeam_dagster.exporters.odb_tables import COLUMNS, DEFAULT_RULES, STANDARD_GRAVITY, VARNOS
+from ionbeam_dagster.exporters.odb_tables import COLUMNS, DEFAULT_RULES, OWN_COLUMNS, STANDARD_GRAVITY, VARNOS
 
 pytestmark = pytest.mark.filterwarnings("ignore:The copy keyword is deprecated")  # in codc, with pandas 3
 
@@ -105,16 +106,16 @@ def test_values_arrive_in_the_units_and_places_of_the_tables(tmp_path):
         },
     )
     rows = rows_of(target)
-    assert rows["varno@body"].to_list() == [39, 58, 108, 110, 112] * 2
-    assert rows["entryno@body"].to_list() == [1, 2, 3, 4, 5] * 2 and rows["seqno@hdr"].to_list() == [1] * 5 + [2] * 5
-    expected = np.float32([293.25, 0.57, 101320.0, 100020.0, 10.0, 293.45, 0.58, 101310.0, 100010.0, 5.0])
+    assert rows["varno@body"].to_list() == [39, 58, 107, 108, 110, 112] * 2
+    assert rows["entryno@body"].to_list() == [*range(1, 7)] * 2 and rows["seqno@hdr"].to_list() == [1] * 6 + [2] * 6
+    expected = np.float32([293.25, 0.57, 100020, 101320, 100020, 10, 293.45, 0.58, 100010, 101310, 100010, 5])
     assert np.array_equal(rows["obsvalue@body"].to_numpy().astype(np.float32), expected)
     assert rows["date@hdr"].unique().to_list() == [20260621]
-    assert rows["time@hdr"].to_list() == [120000] * 5 + [120500] * 5
-    assert (rows["statid@hdr"].unique().to_list(), rows["stalt@hdr"].unique().to_list()) == (["aws-1"], [146.0])
+    assert rows["time@hdr"].to_list() == [120000] * 6 + [120500] * 6
+    assert (rows["statid@hdr"].unique().to_list(), rows["stalt@hdr"].unique().to_list()) == (["   aws-1"], [146.0])
     assert rows["vertco_type@body"].unique().to_list() == [2]
     height = np.float32(146 * STANDARD_GRAVITY)
-    assert rows["vertco_reference_1@body"].to_list() == [height, height, 0.0, height, height] * 2
+    assert rows["vertco_reference_1@body"].to_list() == [height, height, height, 0.0, height, height] * 2
     codes = by_odc(
         target,
         "select distinct datum_status.active, class, stream, expver, type, reportype, codetype, obstype, groupid, "
@@ -122,7 +123,7 @@ def test_values_arrive_in_the_units_and_places_of_the_tables(tmp_path):
     )
     assert codes == ["1,2,1025,'    xxxx',264,16090,179,1,17,20260621,120000,50.939999,6.960000"]
     assert by_odc(target, "select varno, count(*) where varno = 58") == ["58,2.000000"]
-    assert (report.rows, report.stations, report.bytes) == (10, 1, target.stat().st_size)
+    assert (report.rows, report.stations, report.bytes) == (12, 1, target.stat().st_size)
     assert report.seen["read by"] == "odc sql" and report.seen["varnos"]["58 rh2m"]["rows"] == 2
     assert report.seen["varnos"]["58 rh2m"]["mean"] == pytest.approx(0.575)
     assert report.plan.mapped[RH2M] == "odb varno 58 (rh2m, 1)" and report.plan.left_out == {}
@@ -191,6 +192,74 @@ def mapping(varno, *sources):
     return VariableMapping(varno=varno, mapped_from=[dict(zip(keys, source, strict=True)) for source in sources])
 
 
+DD = "wind_from_direction__degree__10.0__mean__PT10M"
+
+
+def flagged(folder, columns, flags):
+    """A dataset file as quality control leaves it: `flags` by variable column."""
+    path = dataset(folder, columns)
+    table = pq.read_table(path)
+    for name, values in flags.items():
+        fields = {field.name: field for field in quality_fields(name)}
+        field = fields[f"{name}__flag"]
+        # A name that tells nothing: the column is found by its role.
+        table = table.append_column(field.with_name(f"q{len(table.schema)}"), pa.array(values, pa.uint8()))
+    pq.write_table(table, path)
+    return path
+
+
+def test_flags_decide_the_status_of_a_value_and_of_its_report(tmp_path):
+    source = flagged(
+        tmp_path,
+        {T2M: [1.0, 2.0, 3.0, 4.0, 5.0], RH2M: [50.0, None, 50.0, 50.0, 50.0], RAIN: [None, None, None, None, 0.2]},
+        {T2M: [1, 3, 4, 4, None], RH2M: [2, 9, 3, 4, 1], RAIN: [9, 9, 9, 9, 3]},
+    )
+    target = tmp_path / "window.odb"
+    report = OdbExporter().export(source, target)
+    asked = "time, varno, quality, datum_status.active, datum_status.passive, datum_status.rejected, "
+    found = by_odc(target, f"select {asked} report_status.active, report_status.passive, report_status.rejected")
+    assert found == [
+        "120000,39,1,1,0,0,1,0,0",
+        "120000,58,2,1,0,0,1,0,0",
+        "120500,39,3,0,1,0,0,1,0",
+        "121000,39,4,0,0,1,0,1,0",
+        "121000,58,3,0,1,0,0,1,0",
+        "121500,39,4,0,0,1,0,0,1",
+        "121500,58,4,0,0,1,0,0,1",
+        "122000,39,2,1,0,0,1,0,0",
+        "122000,58,1,1,0,0,1,0,0",
+        "122000,79,3,0,1,0,1,0,0",
+        "122000,80,3,0,1,0,1,0,0",
+    ]
+    assert report.seen["quality"] == {"pass": 2, "not_evaluated": 2, "suspect": 4, "fail": 3}
+
+
+def test_components_follow_from_speed_and_direction_at_ten_metres(tmp_path):
+    columns = {DD: [270.0, 180.0, None, None, 30.0], FF: [36.0, 18.0, 0.0, 7.2, None]}
+    target = tmp_path / "window.odb"
+    report = OdbExporter().export(flagged(tmp_path, columns, {DD: [3, 1, 9, 9, 1], FF: [1, 4, 1, 1, 9]}), target)
+    rows = rows_of(target).filter(pl.col("varno@body").is_in([41, 42]))
+    found = rows.select("time@hdr", "varno@body", pl.col("obsvalue@body").round(5), "quality@body").rows()
+    assert found == [
+        (120000, 41, 10.0, 3), (120000, 42, 0.0, 3), (120500, 41, 0.0, 4), (120500, 42, 5.0, 4), (121000, 41, 0.0, 1),
+        (121000, 42, 0.0, 1),
+    ]  # fmt: skip
+    assert report.plan.mapped[FF] == (
+        f"odb varno 41 (u10m, m s-1) with {DD}; odb varno 42 (v10m, m s-1) with {DD}; odb varno 112 (ff, m s-1)"
+    )
+    eastward = "eastward_wind__m s-1__10.0__mean__PT10M"
+    assert eastward in OdbExporter().plan(schema_of([DD, FF, eastward])).mapped
+    lower = [
+        mapping(111, ("wind_from_direction", 2.0, "mean", "PT5M")),
+        mapping(112, ("wind_speed", 2, "mean", "PT5M")),
+    ]
+    names = ["wind_from_direction__degree__2.0__mean__PT5M", "wind_speed__m s-1__2.0__mean__PT5M"]
+    assert list(OdbExporter(lower).plan(schema_of(names)).mapped.values()) == [
+        "odb varno 111 (dd, degree)",
+        "odb varno 112 (ff, m s-1)",
+    ]
+
+
 def test_the_variable_map_overrides_the_defaults_of_its_varnos_only():
     at_two = "wind_speed__m s-1__2.0__mean__PT10M"
     hourly = "air_temperature__degC__2.0__mean__PT1H"
@@ -208,7 +277,8 @@ def test_the_variable_map_overrides_the_defaults_of_its_varnos_only():
         at_two: "odb varno 112 (ff, m s-1)",
     }
     assert plan.left_out == {
-        FF: "varno 112 (ff) is mapped for level 2.0, but this one is at 10.0",
+        FF: "varno 112 (ff) is mapped for level 2.0, but this one is at 10.0; name it under variable_map to write it all "
+        "the same",
         T2M: f"varno 39 is taken by {hourly}, which stands first in variable_map",
         RH2M: "no varno is mapped from relative_humidity",
     }
@@ -280,6 +350,13 @@ def test_codes_that_disagree_are_refused():
         OdbCodes(reportype=16002, codetype=14)
     with pytest.raises(ValidationError, match="goes with codetype 179 or 19, not 14"):
         OdbCodes(codetype=14)
+    assert (OdbCodes().reportype, OdbCodes().codetype) == (16090, 179)
+    assert (OdbCodes(preset="synop").reportype, OdbCodes(preset="synop").codetype) == (16001, 14)
+    assert (
+        OdbCodes(preset="dwd").codetype == 19 and OdbCodes(preset="synop", reportype=16076, codetype=170).obstype == 1
+    )
+    with pytest.raises(ValidationError, match="'ecmwf_crowd', 'synop' or 'dwd'"):
+        OdbCodes(preset="metar")
 
 
 def test_a_thread_writes_what_the_main_thread_writes(tmp_path):
@@ -344,24 +421,27 @@ def test_batches_and_frames_leave_no_trace(tmp_path, monkeypatch):
     ("name", "statid"),
     [
         ("06260", "06260"),
-        ("0123456789abcdef", "0123456789abcdef"),
-        ("70:ee:50:12:34:56", "70ee50123456"),
-        ("Zürich Fluntern", "Zurich Fluntern"),
-        ("a_very_long_name_of_a_station", "39bedafe9862771e"),
-        ("東京", "130016b2599bf7e5"),
-        ("", "1409400018696000"),
-        (None, "1409400018696000"),
+        ("01234567", "01234567"),
+        ("0-20000-0-06260", "06260"),
+        ("ab:cd:ef:01", "abcdef01"),
+        ("70:ee:50:12:34:56", "encu2xwn"),
+        ("Zürich", "Zurich"),
+        ("a_very_long_name_of_a_station", "28u4ua5i"),
+        ("東京", "vsb7u8ek"),
+        ("", "07mvmjgb"),
+        (None, "07mvmjgb"),
     ],
 )
 def test_station_ids_fit_and_stay_the_same(tmp_path, name, statid):
     target, report = exported(tmp_path, {T2M: [1.0], "station_id": [name]})
-    assert rows_of(target)["statid@hdr"].to_list() == [statid]
+    (row,) = rows_of(target).select("statid@hdr", "wigosid@hdr").rows()
+    assert row == (statid.rjust(8), name if name == "0-20000-0-06260" else "")
     assert report.seen["station ids changed"] == int(bool(name) and name != statid)
     assert ("stations without an id" in report.seen) == (not name)
 
 
 def test_stations_that_come_to_share_an_id_are_counted(tmp_path):
-    names = ["70:ee:50:12:34:56", "70-ee-50-12-34-56"]
+    names = ["ab:cd:ef:01", "ab-cd-ef-01"]
     _, report = exported(tmp_path, {T2M: [1.0, 2.0], "station_id": names})
     assert report.seen["station ids shared by several stations"] == 1
 
@@ -369,8 +449,7 @@ def test_stations_that_come_to_share_an_id_are_counted(tmp_path):
 def test_a_place_stands_for_a_station_that_has_no_id(tmp_path):
     places = {"lat": [-90.0, 50.94, 50.94001], "lon": [180.0, 6.96, 6.96]}
     target, report = exported(tmp_path, places | {T2M: [1.0, 2.0, 3.0]})
-    assert rows_of(target)["statid@hdr"].to_list() == ["0000000036000000", "1409400018696000", "1409400118696000"]
-    assert report.stations == 3
+    assert rows_of(target)["statid@hdr"].n_unique() == report.stations == 3
 
 
 def test_a_file_that_does_not_read_back_is_not_published(tmp_path, monkeypatch):
@@ -442,11 +521,11 @@ def test_values_survive_within_float32(tmp_path_factory, rows):
     folder = tmp_path_factory.mktemp("odb")
     temperature, humidity, pressure = zip(*rows, strict=True)
     target, report = exported(folder, {T2M: temperature, RH2M: humidity, PS: pressure})
-    units = ((39, 1.0, 273.15), (58, 0.01, 0.0), (110, 100.0, 0.0))
+    units = ((39, 1.0, 273.15), (58, 0.01, 0.0), (107, 100.0, 0.0), (110, 100.0, 0.0))
     expected = [
         (number, value * scale + offset)
         for row in rows
-        for value, (number, scale, offset) in zip(row, units, strict=True)
+        for value, (number, scale, offset) in zip((*row, row[-1]), units, strict=True)
         if value is not None
     ]
     assert report.rows == len(expected) and target.exists() == bool(expected)
@@ -470,8 +549,10 @@ def test_columns_that_ifs_writes_have_the_same_type_and_meaning(tmp_path):
     target, _ = exported(tmp_path, columns)
     readers = [codc.Reader(str(path)) for path in (target, IFS_SAMPLE)]
     ours, ifs = (reader.frames[0].column_dict for reader in readers)
-    assert set(ours) == {name for name, _ in COLUMNS} == set(ours) & set(ifs)
+    assert set(ours) == {name for name, _ in COLUMNS} == set(ours) & set(ifs) | set(OWN_COLUMNS)
     for name, column in ours.items():
+        if name in OWN_COLUMNS:
+            continue
         assert column.dtype == ifs[name].dtype, name
         assert [(b.name, b.size, b.offset) for b in column.bitfields or ()] == [
             (b.name, b.size, b.offset) for b in ifs[name].bitfields or ()
