@@ -119,7 +119,7 @@ def columns_of(schema: pa.Schema, role: str) -> list[str]:
 
 
 def quality_column(schema: pa.Schema, variable: str, kind: str) -> str | None:
-    """The quality column of `kind` (flag, tests_applied, tests_failed, provider_flag) of the column `variable`, if any."""
+    """The quality column of `kind` (flag, tests_applied, tests_failed, provider_flag) of column `variable`, if any."""
     wanted = {b"role": b"quality", b"of": variable.encode(), b"kind": kind.encode()}
     return next((field.name for field in schema if wanted.items() <= (field.metadata or {}).items()), None)
 

@@ -348,8 +348,8 @@ class _StationIds:
 
     def __init__(self) -> None:
         self._fitted: dict[str, bytes] = {}
-        self._changed = 0
-        self._unnamed = False
+        self._changed: set[str] = set()
+        self._places: set[str] = set()
 
     def of(
         self, names: pa.Array, lat: npt.NDArray[np.float64], lon: npt.NDArray[np.float64]
@@ -358,8 +358,8 @@ class _StationIds:
         names = names.cast(pa.string())
         absent = pc.fill_null(pc.equal(names, ""), True).to_numpy(zero_copy_only=False)
         if absent.any():
-            self._unnamed = True
             places = pa.array(position_ids(lat[absent], lon[absent]).astype(str))
+            self._places.update(pc.unique(places).to_pylist())
             names = pc.replace_with_mask(names, pa.array(absent), places)
         encoded = pc.dictionary_encode(names)
         known, number = encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
@@ -369,15 +369,16 @@ class _StationIds:
 
     def facts(self) -> dict[str, object]:
         shared = len(self._fitted) - len(set(self._fitted.values()))
-        facts: dict[str, object] = {"station ids changed": self._changed}
+        facts: dict[str, object] = {"station ids changed": len(self._changed - self._places)}
         facts |= {"station ids shared by several stations": shared} if shared else {}
-        return facts | ({"stations without an id": "called by their position"} if self._unnamed else {})
+        return facts | ({"stations without an id": "called by their position"} if self._places else {})
 
     def _fit(self, name: str) -> bytes:
         if name not in self._fitted:
             name_of_wmo = re.fullmatch(r"0-20000-0-([0-9]{5})", name)
             as_it_is = len(name) <= STATION_ID_WIDTH and name.isascii() and name.isprintable()
-            self._changed += not as_it_is
+            if not as_it_is:
+                self._changed.add(name)
             short = name_of_wmo[1] if name_of_wmo else name
             fitted = name if as_it_is else fitting(short, STATION_ID_WIDTH)
             self._fitted[name] = fitted.rjust(STATION_ID_WIDTH).encode()

@@ -203,7 +203,7 @@ def test_a_station_that_moves_arrives_in_3_07_090(tmp_path):
     # The template tells the period of rain in hours: five minutes cannot be said.
     assert {row["#1#totalPrecipitationOrTotalWaterEquivalent"] for row in rows} == {0.1}
     (short,) = {row["shipOrMobileLandStationIdentifier"] for row in rows}
-    assert re.fullmatch("[0-9a-f]{9}", short) and report.seen["mobile ids changed"] == 1
+    assert re.fullmatch("[0-9a-z]{9}", short) and report.seen["mobile ids changed"] == 1
     assert headers(target, "dataCategory", "internationalDataSubCategory") == [(0, 3)]
     assert report.seen["subsets"] == {"3 07 090": 3}
     assert (

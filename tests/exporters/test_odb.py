@@ -277,8 +277,8 @@ def test_the_variable_map_overrides_the_defaults_of_its_varnos_only():
         at_two: "odb varno 112 (ff, m s-1)",
     }
     assert plan.left_out == {
-        FF: "varno 112 (ff) is mapped for level 2.0, but this one is at 10.0; name it under variable_map to write it all "
-        "the same",
+        FF: "varno 112 (ff) is mapped for level 2.0, but this one is at 10.0; "
+        "name it under variable_map to write it all the same",
         T2M: f"varno 39 is taken by {hourly}, which stands first in variable_map",
         RH2M: "no varno is mapped from relative_humidity",
     }
