@@ -29,6 +29,7 @@ from measure import peak_megabytes
 from ionbeam_client.models import CanonicalVariable, DataIngestionMap, DatasetMetadata, IngestionMetadata
 from ionbeam_client.models import MetadataVariable as Described
 from ionbeam_dagster.domain.canonical import canonical_schema
+from ionbeam_dagster.domain.quality.chain import quality_fields
 
 STATIONS = 1_000
 STATIONS_AT_ONCE = 50
@@ -43,7 +44,7 @@ VARNO_OF = {
         column="f", standard_name="wind_speed", cf_unit="m s-1", level=10, method="mean", period="PT10M"
     ): 112,
 }
-SCHEMA = canonical_schema(
+CANONICAL = canonical_schema(
     [
         IngestionMetadata(
             dataset=DatasetMetadata(name="benchmark"),
@@ -54,6 +55,13 @@ SCHEMA = canonical_schema(
         )
     ]
 )
+SCHEMA = pa.schema(
+    field
+    for described in CANONICAL
+    for field in (described, *(quality_fields(described.name)[:1] if b"standard_name" in described.metadata else ()))
+    if described.name not in ("datetime", "lat", "lon") or field is described
+)
+FLAGS, SHARES, STATUS = [1, 2, 3, 4], [0.9, 0.05, 0.03, 0.02], [0, 1, 1, 2, 4]
 
 
 def write_dataset(path: Path, rows: int) -> None:
@@ -82,18 +90,24 @@ def dataset_tables(times: int) -> Iterator[pa.Table]:
             "datetime": moment,
             "lat": lat[station],
             "lon": lon[station],
-            "station_id": np.array([f"station-{n:06d}" for n in range(STATIONS)])[station],
+            "station_id": np.array([f"st{n:06d}" for n in range(STATIONS)])[station],
             "altitude": altitude.astype(str)[station],
         }
+        flags = pa.array(random.choice(FLAGS, number, p=SHARES), pa.uint8())
         yield pa.Table.from_arrays(
-            [pa.array(columns[column.name.split("__")[0]], column.type) for column in SCHEMA], schema=SCHEMA
+            [
+                flags if column.name.endswith("__flag") else pa.array(columns[column.name.split("__")[0]], column.type)
+                for column in SCHEMA
+            ],
+            schema=SCHEMA,
         )
 
 
 def ours(dataset: Path, target: Path) -> None:
-    from ionbeam_dagster.exporters.odb import OdbExporter
+    from ionbeam_dagster.exporters.odb import OdbExporter, VariableMapping
 
-    OdbExporter().export(dataset, target)
+    # Both sides write the same rows: what we add by ourselves (107 beside 110, components of the wind) is left out.
+    OdbExporter([VariableMapping(varno=number, mapped_from=[]) for number in (41, 42, 107)]).export(dataset, target)
 
 
 def by_station(dataset: Path, target: Path) -> None:
@@ -114,7 +128,14 @@ def _pyodc(dataset: Path, target: Path, order: list[str]) -> None:
     if order:
         wide = wide.sort_values(order)
     wide["seqno"] = range(1, len(wide) + 1)
-    long = wide.melt([*described, "seqno"], var_name="varno", value_name="value").dropna(subset="value")
+    flags = wide.filter(like="__flag")
+    wide = wide.drop(columns=flags.columns)
+    long = wide.melt([*described, "seqno"], var_name="varno", value_name="value")
+    long["quality"] = flags.to_numpy().ravel("F")
+    status = np.array(STATUS)[flags]
+    long["status"] = status.ravel("F")
+    long["report_status"] = np.tile(status.min(axis=1), len(VARNO_OF))
+    long = long.dropna(subset="value")
     analysis = (long["datetime"] + pd.Timedelta(hours=3)).dt.floor("6h")
     altitude = long["altitude"].astype(float)
     rows = pd.DataFrame(
@@ -130,19 +151,21 @@ def _pyodc(dataset: Path, target: Path, order: list[str]) -> None:
             "obstype@hdr": 1,
             "codetype@hdr": 179,
             "statid@hdr": long["station_id"],
+            "wigosid@hdr": "",
             "stalt@hdr": altitude,
             "lat@hdr": long["lat"],
             "lon@hdr": long["lon"],
             "date@hdr": long["datetime"].dt.strftime("%Y%m%d").astype(int),
             "time@hdr": long["datetime"].dt.strftime("%H%M%S").astype(int),
             "seqno@hdr": long["seqno"],
-            "report_status@hdr": 1,
+            "report_status@hdr": long["report_status"],
             "vertco_type@body": 2,
             "vertco_reference_1@body": altitude * 9.80665,
             "entryno@body": long["varno"].map({varno: place for place, varno in enumerate(VARNO_OF.values(), 1)}),
             "varno@body": long["varno"].astype(int),
             "obsvalue@body": long["value"],
-            "datum_status@body": 1,
+            "datum_status@body": long["status"],
+            "quality@body": long["quality"].astype(int),
         }
     )
     with target.open("wb") as file:
