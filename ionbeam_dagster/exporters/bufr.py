@@ -14,7 +14,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, ClassVar
@@ -28,10 +28,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from ionbeam_client.models import CanonicalVariable, format_duration, parse_duration
 from ionbeam_dagster.domain import cf
-from ionbeam_dagster.domain.canonical import HEIGHT_COLUMNS, STATION, columns_of, variable_of
+from ionbeam_dagster.domain.canonical import HEIGHT_COLUMNS, STATION, columns_of, quality_column, variable_of
+from ionbeam_dagster.domain.quality import Flag
 from ionbeam_dagster.exporters import ExportError, ExportPlan, ExportReport
 from ionbeam_dagster.exporters.bufr_templates import (
     AIR,
+    ASSOCIATED_BITS,
+    ASSOCIATED_FIELD,
     AVERAGED,
     CONSTITUENT,
     ECCODES,
@@ -39,9 +42,12 @@ from ionbeam_dagster.exporters.bufr_templates import (
     MASTER_TABLES,
     MOBILE,
     PERIODS,
+    QUALITY_OF,
     SENSOR_HEIGHT,
+    SIGNIFICANCE,
     TEMPLATES,
     TIME_SIGNIFICANCE,
+    TWO_BITS_OF_QUALITY,
     WIND,
     Element,
     Place,
@@ -182,7 +188,10 @@ def _about(schema: pa.Schema) -> _About:
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """A column that goes to `place` as `element`, by scale and offset, as far as it is within `limits` (its unit)."""
+    """A column that goes to `place` as `element`, by scale and offset, as far as it is within `limits` (its unit).
+
+    `flag` is the column of its quality flags, and `quality` where they go.
+    """
 
     column: str
     place: Place
@@ -190,6 +199,12 @@ class _Target:
     scale: float
     offset: float
     limits: tuple[float, float]
+    flag: str | None = None
+    quality: Place | None = None
+
+    @property
+    def columns(self) -> list[str]:
+        return [name for name in (self.column, self.flag) if name]
 
 
 @dataclass(slots=True)
@@ -233,7 +248,7 @@ def _form(template: Template, schema: pa.Schema) -> _Form:
             candidates.append((rank, column, variable, slot))
     for _, column, variable, slot in sorted(candidates, key=lambda one: one[0]):
         try:
-            _place(form, taken, column, variable, slot)
+            _place(form, taken, column, variable, slot, quality_column(schema, column, "flag"))
         except _Unfit as reason:
             form.left_out[column] = str(reason)
     return form
@@ -270,7 +285,9 @@ def _mismatches(slot: Slot, variable: CanonicalVariable) -> list[str]:
     return wrong
 
 
-def _place(form: _Form, taken: dict[Place, str], column: str, variable: CanonicalVariable, slot: Slot) -> None:
+def _place(
+    form: _Form, taken: dict[Place, str], column: str, variable: CanonicalVariable, slot: Slot, flag: str | None
+) -> None:
     """Take the first round of the slot's replication that is free, or that says the same of what it holds."""
     expanded = expansion(form.template)
     nodes = [node for code in slot.codes if (node := expanded.node(code)) is not None]
@@ -289,9 +306,22 @@ def _place(form: _Form, taken: dict[Place, str], column: str, variable: Canonica
     if len({*form.rounds, (block, turn)}) > MOST_ROUNDS:
         raise _Unfit(f"{form.template.name} is full")
     targets = [_target(column, variable, slot, (node, turn), expanded.elements[node]) for node in nodes]
+    if flag:
+        targets = [_with_quality(form, target, flag) for target in targets]
     form.targets += targets
     form.fixed |= about
     taken.update(dict.fromkeys([*about, *(target.place for target in targets)], column))
+
+
+def _with_quality(form: _Form, target: _Target, flag: str) -> _Target:
+    """`target` with its flags, and what they mean beside them, where the template has room for that."""
+    expanded = expansion(form.template)
+    node, turn = target.place
+    associated, significance = expanded.quality(node), expanded.before(node, [SIGNIFICANCE])
+    if associated is None or significance is None:
+        return replace(target, flag=flag)
+    form.fixed[significance, turn] = TWO_BITS_OF_QUALITY
+    return replace(target, flag=flag, quality=(associated, turn))
 
 
 def _said(template: Template, node: int, variable: CanonicalVariable, slot: Slot) -> dict[int, int]:
@@ -382,11 +412,13 @@ class _Written:
     tallies: dict[str, _Tally] = field(default_factory=dict)
     beyond: Counter[str] = field(default_factory=Counter)
     subsets: Counter[str] = field(default_factory=Counter)
+    quality: Counter[str] = field(default_factory=Counter)
     messages: int = 0
     stations: int = 0
 
     def facts(self) -> dict[str, object]:
         facts: dict[str, object] = {"subsets": dict(self.subsets)} | self.identifiers.facts()
+        facts |= {"quality": dict(+self.quality)} if self.quality else {}
         return facts | ({"values left out": dict(self.beyond)} if self.beyond else {})
 
     def tally(self, element: Element, coded: Integers) -> None:
@@ -407,7 +439,7 @@ def _write(source: pq.ParquetFile, forms: list[_Form], about: _About, settings: 
     described = columns_of(schema, "metadata")
     height = next((name for name in HEIGHT_COLUMNS if name in described), None)
     about_stations = [name for name in (STATION, MOBILE_COLUMN, height) if name in described]
-    values = sorted({target.column for writer in writers for target in writer.form.targets})
+    values = sorted({column for writer in writers for target in writer.form.targets for column in target.columns})
     moved = _moved(source) if STATION in described else pa.array([], pa.string())
     last: str | None = ""
     with draft.open("wb") as file:
@@ -642,6 +674,7 @@ class _Writer:
             return rows
         columns = self._values(batch, rows, written)
         present = {place: column != MISSING for place, column in columns.items()}
+        columns |= self._quality(batch, rows, present, written)
         some = np.logical_or.reduce(list(present.values()))
         told = rows[some]
         if not len(told):
@@ -677,6 +710,12 @@ class _Writer:
             raw = batch.column(target.column).to_numpy(zero_copy_only=False).astype(np.float64, copy=False)[rows]
             converted = raw * target.scale + target.offset
             columns[target.place], beyond = _packable(converted, target.element, target.limits)
+            if target.flag and target.quality is None:
+                # Nothing in this template could warn of it.
+                bad = (_flags(batch, target.flag)[rows] == Flag.FAIL) & (columns[target.place] != MISSING)
+                columns[target.place][bad] = MISSING
+                why = f"bad, which {self.form.template.name} cannot tell"
+                beyond |= {why: int(np.count_nonzero(bad))} if bad.any() else {}
             if target.column not in counted:  # once, where it goes to two descriptors
                 counted.add(target.column)
                 written.beyond.update({f"{target.column}: {why}": n for why, n in beyond.items()})
@@ -687,6 +726,28 @@ class _Writer:
                 speed = columns.get((speed_node, place[1]), np.full(len(rows), MISSING))
                 column[(column == 0) & (speed != 0)] = 360
                 column[(column != MISSING) & (speed == 0)] = 0
+        return columns
+
+    def _quality(
+        self,
+        batch: pa.RecordBatch,
+        rows: npt.NDArray[np.int64],
+        present: Mapping[Place, npt.NDArray[np.bool_]],
+        written: _Written,
+    ) -> Columns:
+        """The associated fields of the values that are `present`."""
+        columns: Columns = {}
+        counted: set[str] = set()
+        for target in self.form.targets:
+            if target.flag and target.quality:
+                flags = _flags(batch, target.flag)[rows]
+                there = present[target.place]
+                coded = _ASSOCIATED[np.minimum(flags, len(_ASSOCIATED) - 1)]
+                for flag in QUALITY_OF if target.column not in counted else ():
+                    written.quality[flag.name.lower()] += int(np.count_nonzero(flags[there] == flag))
+                counted.add(target.column)
+                # Beside a missing value stands what packs best: it says nothing.
+                columns[target.quality] = np.where(there, coded, 0)
         return columns
 
     def _shapes(self, present: Mapping[Place, npt.NDArray[np.bool_]], rows: int) -> Integers:
@@ -732,6 +793,15 @@ class _Writer:
         return b"BUFR" + (len(sections) + 12).to_bytes(3) + b"\4" + sections + b"7777"
 
 
+_ASSOCIATED = np.full(max(Flag) + 1, MISSING)
+_ASSOCIATED[list(QUALITY_OF)] = list(QUALITY_OF.values())
+
+
+def _flags(batch: pa.RecordBatch, column: str) -> npt.NDArray[np.uint8]:
+    flags = batch.column(column).fill_null(int(Flag.NOT_EVALUATED))
+    return np.asarray(flags.to_numpy(zero_copy_only=False), np.uint8)
+
+
 @dataclass(frozen=True, slots=True)
 class _Layout:
     """The data section of a shape: bits that are always the same, and between them the columns, with their elements."""
@@ -742,6 +812,7 @@ class _Layout:
     def of(cls, form: _Form, rounds: Mapping[int, list[int]]) -> _Layout:
         expanded = expansion(form.template)
         columns = {target.place for target in form.targets}
+        columns |= {target.quality for target in form.targets if target.quality}
         columns |= {(node, 0) for code in _HEADER_CODES if (node := expanded.node(code)) is not None}
         always = dict(form.fixed)
         always |= {(node + 1, 0): len(rounds.get(node, ())) for node in expanded.rounds if node}
@@ -770,6 +841,8 @@ class _Layout:
                 place, element = part
                 if element.is_text:
                     bits += _packed_texts(columns[place], element.width)
+                elif element.code == ASSOCIATED_FIELD:
+                    bits += _packed_quality(columns[place], element.width)
                 else:
                     bits += _packed_integers(columns[place], element.width)
         return np.packbits(np.concatenate(bits)).tobytes()
@@ -808,6 +881,15 @@ def _packed_integers(column: Integers, width: int) -> list[Bits]:
         differences[~given] = (1 << size) - 1
     each = np.unpackbits(differences.view(np.uint8)).reshape(-1, 32)[:, 32 - size :]
     return [_bits(least, width), _bits(size, 6), each.ravel()]
+
+
+def _packed_quality(column: Integers, width: int) -> list[Bits]:
+    """Associated fields. Readers do not look for missing ones among differences: these take the whole width."""
+    least, most = int(column.min()), int(column.max())
+    if least != MISSING or least == most:
+        return _packed_integers(column, width)
+    each = np.unpackbits(column.astype(">u4").view(np.uint8)).reshape(-1, 32)[:, 32 - width :]
+    return [_bits(0, width), _bits(width, 6), each.ravel()]
 
 
 def _packed_texts(column: npt.NDArray[np.bytes_], width: int) -> list[Bits]:
@@ -859,17 +941,20 @@ _TEMPLATE_NAMES = {template.descriptors: template.name for template in (FIXED, M
 
 def _read_values(library: Any, handle: int, name: str, subsets: int, tally: _Tally) -> None:
     """Add the values of an element, wherever in the message they stand; what all subsets share is told once."""
-    rank = 1
-    while library.codes_is_defined(handle, f"#{rank}#{name}"):
+    element = name.split("->")[0]
+    rank = 0
+    while library.codes_is_defined(handle, f"#{(rank := rank + 1)}#{element}"):
+        if name != element and not library.codes_is_defined(handle, f"#{rank}#{name}"):
+            continue
         values = library.codes_get_double_array(handle, f"#{rank}#{name}")
         one_for_all = len(values) == 1
-        low = float(values.min())
-        if low == library.CODES_MISSING_DOUBLE:
-            values = values[values != low]
+        # eccodes knows no missing associated field: it tells that all bits are set.
+        missing = library.CODES_MISSING_DOUBLE if name == element else 2.0**ASSOCIATED_BITS - 1
+        if missing in (values.min(), values.max()):
+            values = values[values != missing]
         if len(values):
             alike = subsets if one_for_all else 1
             tally.add(len(values) * alike, float(values.sum()) * alike, float(values.min()), float(values.max()))
-        rank += 1
 
 
 def _compare(written: _Written, messages: int, subsets: Counter[str], seen: Mapping[str, _Tally]) -> None:

@@ -19,6 +19,7 @@ from threading import Lock
 from types import ModuleType
 from typing import Literal
 
+from ionbeam_dagster.domain.quality import Flag
 from ionbeam_dagster.exporters import ExportError
 
 MASTER_TABLES = 39  # of 2022: what readers that are a few years old still know
@@ -27,6 +28,12 @@ ECCODES = Lock()
 """Held while eccodes is at work: its wheels are built without support for threads."""
 
 ASSOCIATED_FIELD = 999999  # what eccodes calls the quality information before a value
+ASSOCIATED_BITS = 18  # 2 04 018
+SIGNIFICANCE = 31021
+TWO_BITS_OF_QUALITY = 2
+"""The significance written where there are flags: 0 good, 1 slightly suspect, 2 highly suspect, 3 unfit for use."""
+QUALITY_OF = {Flag.PASS: 0, Flag.SUSPECT: 1, Flag.FAIL: 3}
+"""The associated field by quality flag; it is missing where a value was not evaluated."""
 FACTORS = {31000: "inputShortDelayedDescriptorReplicationFactor", 31001: "inputDelayedDescriptorReplicationFactor"}
 TIME_SIGNIFICANCE, AVERAGED = 8021, 2
 PERIODS = {4024: timedelta(hours=1), 4025: timedelta(minutes=1)}
@@ -253,6 +260,10 @@ class Expansion:
     def node(self, code: int) -> int | None:
         """Where `code` comes first."""
         return self.codes.index(code) if code in self.codes else None
+
+    def quality(self, node: int) -> int | None:
+        """The associated field of the element at `node`, which stands before it, if it has one."""
+        return node - 1 if self.codes[node - 1] == ASSOCIATED_FIELD else None
 
     def before(self, node: int, codes: Sequence[int]) -> int | None:
         """The last of `codes` before `node` in its block, or else outside of all blocks."""

@@ -26,6 +26,7 @@ from ionbeam_client.models import (
     MetadataVariable,
 )
 from ionbeam_dagster.domain.canonical import canonical_schema
+from ionbeam_dagster.domain.quality.chain import quality_fields
 from ionbeam_dagster.exporters import ExportError, bufr
 from ionbeam_dagster.exporters.bufr import BufrExporter, BufrSettings, bulletin_heading, gts_file_name
 from ionbeam_dagster.exporters.bufr_templates import AIR, FIXED, MOBILE, TEMPLATES, expansion
@@ -185,6 +186,47 @@ def test_a_fixed_station_arrives_in_3_07_092(tmp_path):
     assert report.plan.left_out == {} and "values left out" not in report.seen
     assert report.plan.mapped[T2M] == "bufr 012101 airTemperature (K)"
     assert report.plan.mapped[RH2M] == "bufr 013003, 013009 relativeHumidity (%)"
+
+
+def flagged(folder, columns, flags, about=ABOUT):
+    """A dataset file as quality control leaves it: `flags` by variable column."""
+    path = dataset(folder, columns, about)
+    table = pq.read_table(path)
+    for name, told in flags.items():
+        table = table.append_column(quality_fields(name)[0], pa.array(told, pa.uint8()))
+    pq.write_table(table, path)
+    return path
+
+
+def test_flags_become_associated_fields(tmp_path):
+    source = flagged(
+        tmp_path,
+        {T2M: [1.0, 2.0, 3.0, 4.0, None], RH2M: [50.0] * 5, PS: [1000.0] * 5, PM25: [7.0, 8.0, 9.0, 10.0, 11.0]},
+        {T2M: [1, 3, 4, 2, 9], RH2M: [3, 3, 3, 3, 3], PM25: [4, 3, 1, None, 2]},
+    )
+    target = tmp_path / "window.bufr"
+    report = BufrExporter().export(source, target)
+    told = "->associatedField", "->associatedField->associatedFieldSignificance"
+    keys = [f"{name}{what}" for what in told for name in ("airTemperature", "#2#relativeHumidity", "#1#pressure")]
+    rows = read(target, FIXED, "airTemperature", *keys)
+    unsaid = 2**18 - 1  # which is how eccodes tells a missing associated field
+    assert [row[keys[0]] for row in rows] == [0, 1, 3, unsaid, 0]
+    assert [row[keys[1]] for row in rows] == [1] * 5 and {row[keys[2]] for row in rows} <= {None, unsaid}
+    assert {(row[keys[3]], row[keys[4]]) for row in rows} == {(2, 2)}
+    assert len([row for row in rows if row["airTemperature"] is not None]) == 4  # a flagged value stays
+    name = "massConcentrationOfPollutant"
+    rows = read(target, AIR, *(f"{name}{what}" for what in told))
+    assert [tuple(row.values()) for row in rows] == [(3, 2), (1, 2), (0, 2), (unsaid, 2), (unsaid, 2)]
+    assert report.seen["quality"] == {"pass": 2, "suspect": 7, "fail": 2}
+    assert report.seen["elements"]["airTemperature->associatedField"] == {"values": 4, "minimum": 0, "maximum": 3}
+
+
+def test_a_bad_value_of_a_mobile_station_is_not_sent(tmp_path):
+    moving = {"lat": [50.0, 50.1, 50.2], "lon": [7.0] * 3, "station_id": ["car"] * 3, T2M: [1.0, 2.0, 3.0]}
+    target = tmp_path / "window.bufr"
+    report = BufrExporter().export(flagged(tmp_path, moving | {FF: [9.0] * 3}, {T2M: [1, 4, 3]}), target)
+    assert values(target, MOBILE, "airTemperature") == pytest.approx([274.15, None, 276.15])
+    assert report.seen["values left out"] == {f"{T2M}: bad, which 3 07 090 cannot tell": 1}
 
 
 def test_a_station_that_moves_arrives_in_3_07_090(tmp_path):
