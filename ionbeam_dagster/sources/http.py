@@ -265,6 +265,50 @@ class HttpClient:
         with self._slots, self._opened("GET", path, params=params) as response:
             yield self._pieces(response)
 
+    def download(self, path: str, target: Path, progress: Callable[[int, int], None] = lambda done, of: None) -> None:
+        """The body of a GET as the file `target`, which is there only when it is whole.
+
+        What broke off is gone on with, also by a later call, as long as the service says that it is still the same
+        (``ETag`` or ``Last-Modified``). `progress` is told the bytes that are here, and how many there are. Raises
+        HttpError.
+        """
+        part, same = target.with_name(f"{target.name}.part"), target.with_name(f"{target.name}.same")
+        tries = 0
+        while True:
+            try:
+                self._go_on(path, part, same, progress)
+                break
+            except HttpError as error:
+                tries += 1
+                if error.status is not None or tries > self._retries:
+                    raise
+                _log.info("%s; going on from there", error)
+                time.sleep(1.0)
+        part.replace(target)
+        same.unlink(missing_ok=True)
+
+    def _go_on(self, path: str, part: Path, same: Path, progress: Callable[[int, int], None]) -> None:
+        here = part.stat().st_size if part.exists() and same.exists() else 0
+        headers = {"Accept-Encoding": "identity"}
+        if here:
+            headers |= {"Range": f"bytes={here}-", "If-Range": same.read_text()}
+        with self._slots, self._opened("GET", path, headers=headers, allow=frozenset({416})) as response:
+            if response.status_code == 416:  # all of it is here, or it shrank: we cannot know
+                part.unlink()
+                raise HttpError(f"{self._shown(response.url)}: has no byte {here}")
+            here = here if response.status_code == 206 else 0
+            known = response.headers.get("etag") or response.headers.get("last-modified") or ""
+            if known and not known.startswith("W/"):
+                same.write_text(known)
+            else:
+                same.unlink(missing_ok=True)
+            of = here + int(response.headers.get("content-length", 0))
+            with part.open("ab" if here else "wb") as file:
+                for piece in self._pieces(response):
+                    file.write(piece)
+                    here += len(piece)
+                    progress(here, of)
+
     def side_by_side(self, items: Iterable[Item], work: Callable[[Item], Result]) -> Iterator[tuple[Item, Result]]:
         """``(item, work(item))`` for all items, in their order, `concurrency` at a time.
 
@@ -321,7 +365,7 @@ class HttpClient:
 
     def _pieces(self, response: httpx.Response) -> Iterator[bytes]:
         try:
-            yield from response.iter_bytes(1 << 16)
+            yield from response.iter_bytes()
         except httpx.HTTPError as error:
             raise HttpError(f"{self._shown(response.url)}: {_reason(error)} after a part of the answer") from error
 

@@ -2,12 +2,13 @@
 
 import gzip
 import json
+import re
 from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 import pytest
 from loopback import Reply, empty, html, not_utf8, redirected, slow, status, truncated
-from sensor_community_service import Archive, LiveDocument, file, record, synthetic_day
+from sensor_community_service import Archive, LiveDocument, file, month_zip, record, synthetic_day
 
 from ionbeam_dagster.domain.canonical import canonicalise
 from ionbeam_dagster.domain.windows import Window
@@ -273,6 +274,90 @@ def test_a_day_through_the_platform_and_again_when_it_is_published_again(served,
     assert service.paths("_sensor_") == [f"/{DAY}/{changed}"]
     ingest(platform, "sensor_community", WINDOW)
     assert build(platform, "sensor_community", WINDOW, now).revision.revision.number == 2
+
+
+# Months in one piece
+
+
+def served_month(served, days=("2026-05-30", "2026-05-31"), made="2026-06-02 03:00"):
+    """An archive with two days of May, and the zips of May."""
+    service = served(Archive({day: synthetic_day(date.fromisoformat(day), 8, 40) for day in days}))
+    for type in ("bme280", "sds011"):
+        files = {name: body for day in days for name, body in service.days[day].items() if type in name}
+        name = f"2026-05_{type}"
+        service.months[f"/csv_per_month/2026-05/{name}.zip"] = month_zip(f"{name}.csv", files)
+        service.changed[f"{name}.zip"] = made
+    return service
+
+
+def day_of(text):
+    start = datetime.fromisoformat(text).replace(tzinfo=UTC)
+    return Window(start, start + timedelta(days=1))
+
+
+def sorted_rows(feed, day):
+    return fetched(feed, day_of(day)).sort("station_id", "timestamp")
+
+
+def test_a_month_in_bulk_gives_the_rows_of_its_days_and_is_fetched_once(served, tmp_path):
+    service = served_month(served)
+    # Of one sensor May's zip knows nothing, one is inside, and one was moved from the inside to the outside.
+    late = file("2026-05-30", "sds011", 2001, ["9;48.1;9.1;2026-05-30T01:00:00;1;;;2;;"])
+    inside = "2026-05-30_bme280_sensor_1002"
+    moved = "2026-05-30_bme280_sensor_1004"
+    files = service.days["2026-05-30"] | late
+    files[f"{inside}_indoor.csv"] = files.pop(f"{inside}.csv")
+    files[f"{moved}_indoor.csv"] = files[f"{moved}.csv"].partition(b"\n")[0] + b"\n"
+    service.days["2026-05-30"] = files
+    days = ("2026-05-30", "2026-05-31")
+    one_by_one = [sorted_rows(source(service, tmp_path / "files"), day) for day in days]
+    service.seen.clear()
+    bulk = [sorted_rows(source(service, tmp_path / "bulk", bulk=True), day) for day in days]
+    assert [rows.height for rows in bulk] == [7 * 40 + 1, 8 * 40]
+    assert all(mine.equals(theirs) for mine, theirs in zip(bulk, one_by_one, strict=True))
+    assert service.paths("_sensor_") == [f"/2026-05-30/{moved}.csv", f"/2026-05-30/{next(iter(late))}"]
+    assert len(service.paths(r"\.zip")) == 2
+    assert not list((tmp_path / "bulk").rglob("*.parquet"))
+    assert not list((tmp_path / "bulk").rglob("*.zip*"))
+
+
+def test_a_month_that_is_not_over_comes_day_by_day(served, tmp_path):
+    service = served_month(served, made="2026-05-31 03:00")
+    assert fetched(source(service, tmp_path, bulk=True), day_of("2026-05-30")).height == 8 * 40
+    assert service.paths(r"\.zip") == []
+
+
+def test_a_zip_that_breaks_off_is_gone_on_with(served, tmp_path):
+    service = served_month(served)
+    service.break_("bme280.zip", truncated, times=2)
+    with pytest.raises(SourceError, match=r"2026-05_bme280.zip: the answer broke off"):
+        fetched(source(service, tmp_path, bulk=True), day_of("2026-05-30"))
+    assert fetched(source(service, tmp_path, bulk=True), day_of("2026-05-30")).height == 8 * 40
+    size = len(service.months["/csv_per_month/2026-05/2026-05_bme280.zip"])
+    here = [0, size // 2, size // 2 + (size - size // 2) // 2]
+    asked = [request.headers.get("range", "bytes=0-") for request in service.seen if "bme280.zip" in request.path]
+    assert asked == [f"bytes={begin}-" for begin in here]
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda zipped: zipped[: len(zipped) // 2], "not a zip file"),
+        (lambda zipped: zipped[:200] + bytes(50) + zipped[250:], "2026-05_bme280.zip: cannot be read"),
+        (lambda zipped: month_zip("other.txt", {"a": b"x\n"}), "it holds 0 CSV files, not one"),
+        (lambda zipped: month_zip("other.csv", {"a": b"id;x\n1;2\n"}), "is no sensors' CSV, but begins with b'id;x'"),
+    ],
+)
+def test_a_damaged_month_fails_with_its_place_and_is_fetched_anew(served, tmp_path, damage, told):
+    service = served_month(served)
+    place = "/csv_per_month/2026-05/2026-05_bme280.zip"
+    whole = service.months[place]
+    service.months[place] = damage(whole)
+    with pytest.raises(SourceError, match=re.escape(told)) as failure:
+        fetched(source(service, tmp_path, bulk=True), day_of("2026-05-30"))
+    assert f"{service.url}{place}" in str(failure.value)
+    service.months[place] = whole
+    assert fetched(source(service, tmp_path, bulk=True), day_of("2026-05-30")).height == 8 * 40
 
 
 # The live document

@@ -9,15 +9,17 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
-from io import BytesIO
 from itertools import groupby
+from pathlib import Path
 from typing import Annotated
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 from pydantic import AfterValidator, Field
 
 from ionbeam_client.models import IngestionMetadata
@@ -25,14 +27,15 @@ from ionbeam_dagster.domain.windows import DAY, Window, windows_between
 from ionbeam_dagster.sources import Source, SourceConfig, SourceError
 from ionbeam_dagster.sources.http import HttpClient, HttpError
 from ionbeam_dagster.sources.sensor_community.listing import Listed, NotListed, find_day, signature
+from ionbeam_dagster.sources.sensor_community.months import Months
+from ionbeam_dagster.sources.sensor_community.rows import FIRST_COLUMNS, read_rows
 from ionbeam_dagster.sources.sensor_community.sensors import SENSOR_TYPES, batches, metadata, shaped
 from ionbeam_dagster.sources.sensor_community.spool import Spool
 
 ADDRESS = "https://archive.sensor.community"
 PUBLISHED_AFTER = timedelta(hours=9)  # a day is complete 3.6 to 8.8 h after its end (277 days in 2026)
-_NAMES = {"sensor_id": "platform_id", "location": "location_id", "altitude": "station_height"}
-_FIRST_COLUMNS = b"sensor_id;sensor_type;location;lat;lon;timestamp"
 _BYTES_AT_ONCE = 8 << 20
+_ROWS_AT_ONCE = 100_000
 _SAMPLE = 20
 _TOLD_EVERY = 10.0  # seconds between two lines in the log
 
@@ -40,7 +43,11 @@ _log = logging.getLogger(__name__)
 
 
 class ArchiveConfig(SourceConfig):
-    """The archive's block: `indoor` takes sensors inside of buildings, too; `sensor_types` only some types."""
+    """The archive's block: `indoor` takes sensors inside of buildings, too; `sensor_types` only some types.
+
+    `bulk` is for history: the days of months that are over come from the zips of their months, as far as the archive
+    has them. A zip has up to 4 GB, so this pays for more than a few days of a month.
+    """
 
     base_url: Annotated[str, AfterValidator(lambda given: given or ADDRESS)] = ADDRESS
     timeout_seconds: float = Field(default=60, gt=0)
@@ -48,13 +55,15 @@ class ArchiveConfig(SourceConfig):
     max_retries: int = Field(default=5, ge=0)
     indoor: bool = False
     sensor_types: tuple[str, ...] | None = None
+    bulk: bool = False
 
 
 class Archive(Source):
     """Days of the archive. A window is one or more whole days, each published some hours after its end.
 
     Files are kept in ``<data_path>/<name>.files/<day>.sqlite`` until their day is complete; with `use_cache` also after
-    it, so that a day that is published again costs only the files that changed.
+    it, so that a day that is published again costs only the files that changed. With `bulk`, the days of a month are
+    in ``<data_path>/<name>.months/`` likewise.
     """
 
     Config = ArchiveConfig
@@ -83,10 +92,14 @@ class Archive(Source):
         for day in _days(window):
             place, files = self._day(day)
             with self._spool(day) as spool:
-                self._complete(spool, place, day, files)
-                yield from _batches(spool.bodies(files))
+                pieces, single = self._in_bulk(day, files) if self._config.bulk else ([], files)
+                for piece, of_type in pieces:
+                    yield from _picked(piece, of_type)
+                self._complete(spool, place, day, single)
+                yield from _batches(spool.bodies(single))
             if not self._config.use_cache:
                 spool.remove()
+                self._months.forget(day)
 
     def sample(self, window: Window) -> Iterator[pa.RecordBatch]:
         """The rows of a few files of the window's first day, of as many types as there are."""
@@ -119,6 +132,30 @@ class Archive(Source):
             retries=config.max_retries,
             concurrency=config.concurrency,
         )
+
+    @cached_property
+    def _months(self) -> Months:
+        return Months(self._client, self._config.cache_path / f"{self.name}.months")
+
+    def _in_bulk(self, day: date, files: list[Listed]) -> tuple[list[tuple[Path, list[Listed]]], list[Listed]]:
+        """The pieces of months that hold `files`, each with those that it holds, and the files that are in none.
+
+        A sensor that is listed inside and outside is in none: a month does not tell the one from the other.
+        """
+        twice = Counter((file.type, file.sensor) for file in self._listed[day][2].values())
+        pieces = []
+        single = []
+        for type, group in groupby(files, lambda file: file.type):
+            of_type = list(group)
+            piece = self._months.day(day, type, self.progress)
+            here = set(pl.scan_parquet(piece).select("platform_id").unique().collect()["platform_id"] if piece else ())
+            held = [file for file in of_type if file.sensor in here and twice[file.type, file.sensor] == 1]
+            single += sorted(set(of_type) - set(held), key=lambda file: (file.indoor, file.stem))
+            if piece:
+                pieces.append((piece, held))
+        if single:
+            _log.info("%s %s: %d of %d files are in no month's zip", self.name, day, len(single), len(files))
+        return pieces, single
 
     def _spool(self, day: date) -> Spool:
         return Spool(self._config.cache_path / f"{self.name}.files" / f"{day}.sqlite")
@@ -169,7 +206,7 @@ class Archive(Source):
                 body = answer.unpacked()
                 if not body:
                     raise answer.wrong("is empty, but was listed with a size")
-                if not body.startswith(_FIRST_COLUMNS):
+                if not body.startswith(FIRST_COLUMNS):
                     raise answer.wrong(f"is no sensor's CSV, but begins with {body[:60]!r}")
                 if not body.isascii():
                     answer.text("utf-8")
@@ -219,16 +256,20 @@ def _batches(bodies: Iterable[tuple[Listed, bytes]]) -> Iterator[pa.RecordBatch]
 
 def _rows(header: bytes, bodies: list[bytes], indoor: bool) -> Iterator[pa.RecordBatch]:
     text = b"\n".join(bodies)
-    if not text.strip():
-        return
-    names = header.decode().split(";")
-    rows = pl.read_csv(
-        BytesIO(text),
-        separator=";",
-        has_header=False,
-        schema=dict.fromkeys(names, pl.String()),
-        quote_char=None,
-        truncate_ragged_lines=True,  # rows of another firmware, with a field too many
-    ).filter(pl.col("sensor_id").is_not_null())
-    rows = rows.rename({old: new for old, new in _NAMES.items() if old in names})
-    yield from batches(shaped(rows.with_columns(indoor=pl.lit("true" if indoor else "false"))))
+    if text.strip():
+        rows = read_rows(header, text)
+        yield from batches(shaped(rows.with_columns(indoor=pl.lit("true" if indoor else "false"))))
+
+
+def _picked(piece: Path, files: list[Listed]) -> Iterator[pa.RecordBatch]:
+    """The rows of the sensors of `files` in a day's piece of a month."""
+    wanted = pl.DataFrame(
+        [(file.sensor, "true" if file.indoor else "false") for file in files],
+        schema={"platform_id": pl.String, "indoor": pl.String},
+        orient="row",
+    )
+    with pq.ParquetFile(piece) as rows:
+        for batch in rows.iter_batches(_ROWS_AT_ONCE):
+            known = pl.DataFrame(pl.from_arrow(batch)).join(wanted, on="platform_id", maintain_order="left")
+            if known.height:
+                yield from batches(shaped(known))

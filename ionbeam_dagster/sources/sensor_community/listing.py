@@ -1,4 +1,4 @@
-"""The archive's listings: which days there are and where, and which files a day has.
+"""The archive's listings: which days there are and where, which files a day has, and which months there are.
 
 Belongs here: reading the pages that the archive's web server makes of its folders. Does not belong here: the files.
 """
@@ -18,6 +18,10 @@ _YEAR = re.compile(r'href="(?:[^"]*/)?(\d{4})/"')
 _FILE = re.compile(
     r'href="(?:[^"]*/)?(?P<stem>\d{4}-\d\d-\d\d_(?P<type>[^"_]+)_sensor_(?P<sensor>\d+)(?P<indoor>_indoor)?)'
     r'(?P<suffix>\.csv(?:\.gz)?)"(?P<rest>.*?)(?=href="|</tr>|</pre>|\n|$)',
+    re.IGNORECASE,
+)
+_MONTH = re.compile(
+    r'href="(?:[^"]*/)?(?P<name>\d{4}-\d\d_(?P<type>[^"_]+)\.zip)"(?P<rest>.*?)(?=href="|</tr>|</pre>|\n|$)',
     re.IGNORECASE,
 )
 _CHANGED = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d(?::\d\d)?")
@@ -64,6 +68,18 @@ def find_day(client: HttpClient, day: date) -> tuple[str, dict[str, Listed]]:
         if page is not None:
             return place, _files(page, f"{client.base_url.rstrip('/')}{place}")
     raise NotListed(f"{client.base_url}: has no folder {places[0]}")
+
+
+def find_month(client: HttpClient, day: date) -> dict[str, str]:
+    """The address of the zip of the day's month, by sensor type; of zips that were made after the month's end.
+
+    None at all where the archive has no such month. Raises SourceError when it cannot be known.
+    """
+    place = f"/csv_per_month/{day:%Y-%m}/"
+    page = _page(client, place, missing_is_none=True) or ""
+    month = f"{day:%Y-%m}"
+    changed = ((match, _CHANGED.search(match["rest"])) for match in _MONTH.finditer(page))
+    return {match["type"].lower(): f"{place}{match['name']}" for match, time in changed if time and time[0][:7] > month}
 
 
 def _page(client: HttpClient, path: str, missing_is_none: bool = False) -> str | None:
