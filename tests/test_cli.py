@@ -86,6 +86,19 @@ def test_a_sealed_window_stays_until_it_is_forced_or_opened_again(ionbeam):
     assert "0 windows opened again" in ionbeam("unseal", "ioncannon", *RANGE).output
 
 
+def test_late_data_of_a_sealed_window_is_told_also_when_the_window_is_not_shown(ionbeam):
+    half = ["--from", "2026-06-21T06:00Z", "--to", "2026-06-21T06:30Z"]
+    ionbeam("run", "ioncannon", *half)
+    ionbeam("run", "ioncannon", "--from", "2026-06-21T07:00Z", "--to", "2026-06-21T08:00Z")
+    ionbeam("seal", "ioncannon", *RANGE)
+    assert "late data" not in ionbeam("status", "--last", "1").output, "nothing came late yet"
+    ionbeam("run", "ioncannon", *RANGE)
+    told = " ".join(ionbeam("status", "--last", "1").output.split())
+    assert "ioncannon: 1 sealed window has late data, before those shown; the oldest is 2026-06-21 06:00" in told
+    assert "see `ionbeam status ioncannon --from 2026-06-21T06:00Z`" in told
+    assert "late data" not in ionbeam("status").output, "the table tells it"
+
+
 def test_a_ledger_that_was_deleted_is_made_again_and_that_is_said(ionbeam):
     assert ionbeam("run", "ioncannon", *RANGE).exit_code == 0
     assert "lacks nothing" in ionbeam("ledger", "rebuild").output

@@ -32,7 +32,7 @@ from ionbeam_dagster.cli.terminal import (
     size,
 )
 from ionbeam_dagster.config import DatasetSettings
-from ionbeam_dagster.domain.windows import Window, coverage, merge, window_of, windows_between
+from ionbeam_dagster.domain.windows import Sealed, Window, coverage, merge, window_of, windows_between
 from ionbeam_dagster.domain.windows import gaps as gaps_of
 
 if TYPE_CHECKING:
@@ -71,6 +71,12 @@ def status(
                 continue
             shown = known if start or end else known[-last:]
             console.print(_status_table(platform, dataset, shown))
+            if late := _late_before(platform, dataset, shown[0].start):
+                many = f"{len(late)} sealed windows have" if len(late) > 1 else "1 sealed window has"
+                oldest = f"{late[0].start:%Y-%m-%d %H:%M}"
+                see = f"`ionbeam status {name} --from {late[0].start:%Y-%m-%dT%H:%MZ}`"
+                told = f"{name}: {many} late data, before those shown; the oldest is {oldest}; see {see}"
+                console.print(told, highlight=False)
         if recovered := platform.ledger.recovered():
             console.print(
                 f"ledger: made again on {recovered[0]:%Y-%m-%d %H:%M}: {recovered[1]}", highlight=False, markup=False
@@ -267,6 +273,18 @@ def _known_windows(
         reached = window.end
     ended = window_of(min(latest, datetime.now(UTC)), span).start
     return [*shown, *_between(reached, ended, span)] if end else shown
+
+
+def _late_before(platform: Platform, dataset: DatasetSettings, start: datetime) -> list[Window]:
+    """The sealed windows that start before `start` and for which data arrived that they do not hold."""
+    from ionbeam_dagster.pipeline import assess
+
+    due = [window for window in platform.ledger.due(dataset.name) if window.start < start]
+    if not due:
+        return []
+    built = {one.revision.window for one in platform.ledger.revisions(dataset.name, due[0].start, start)}
+    decisions = {window: assess(platform, dataset.name, window, datetime.now(UTC)) for window in due if window in built}
+    return [window for window, decision in decisions.items() if isinstance(decision, Sealed) and decision.late]
 
 
 def _between(start: datetime, end: datetime, span: timedelta) -> Iterator[Window]:
