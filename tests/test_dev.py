@@ -1,5 +1,5 @@
-"""A live `ionbeam dev`: windows appear by automation, a backfill that is launched through the API finishes, and late
-data of yesterday make a new revision, whose page says why."""
+"""A live `ionbeam dev`, asked through the API of its UI: late data of yesterday make a new revision, whose page says
+why; windows appear by automation, and a day that is backfilled is there as a whole."""
 
 import asyncio
 import json
@@ -8,9 +8,9 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -21,13 +21,11 @@ from servers import free_port, rabbitmq  # noqa: F401
 from ionbeam_client import wire
 from ionbeam_client.models import DataSetAvailableEvent
 
-NETWORK = """
+TOWN = """
 state_path: state
 broker: {{url: '{broker}'}}
-automation: {{interval: 5, lookback: PT1H}}
+automation: {{interval: 5}}
 sources:
-  scheduler: {{windows: [{{source_name: ioncannon, window_size: PT10M}}]}}
-  ioncannon: {{num_stations: 10, start: {start}, aggregation_span: PT1H}}
   town:
     type: files
     path: town.csv
@@ -36,8 +34,17 @@ sources:
     longitude: 5.2
     constants: {{station_id: town}}
     start: {start}
+    aggregation_span: PT1H
+    settle: PT0S
     exports: [odb, pygeoapi]
     variables: [{{column: T, standard_name: air_temperature, unit: degC, level: 2.0, method: point, period: PT0S}}]
+"""
+CROWD = """
+state_path: state
+automation: {{interval: 5, lookback: PT1H}}
+sources:
+  scheduler: {{windows: [{{source_name: ioncannon, window_size: PT10M}}]}}
+  ioncannon: {{num_stations: 10, start: {start}, aggregation_span: PT1H}}
 """
 LAUNCH = """
 mutation($params: LaunchBackfillParams!) {
@@ -90,9 +97,9 @@ def wait_for(what: Callable[[], object], seconds: float, why: str) -> object:
         try:
             if found := what():
                 return found
-        except (urllib.error.URLError, ConnectionError, KeyError, TypeError):
+        except (OSError, KeyError, TypeError, IndexError):  # it is starting, or has nothing to tell yet
             pass
-        time.sleep(1)
+        time.sleep(0.5)
     raise AssertionError(f"{why} within {seconds} s")
 
 
@@ -126,67 +133,87 @@ def announced(url: str, queue: str) -> list[dict]:
     return asyncio.run(get())
 
 
-@pytest.fixture
-def dev(tmp_path, rabbitmq) -> Iterator[Server]:  # noqa: F811
-    day = datetime.now(UTC) - timedelta(days=2)
-    (tmp_path / "network.yaml").write_text(NETWORK.format(start=f"{day:%Y-%m-%d}", broker=rabbitmq.url))
-    measured(tmp_path, range(0, 40, 10))
-    environment = {**os.environ, "DAGSTER_HOME": str(tmp_path / "dagster")}
+def day_before_yesterday() -> datetime:
+    return (datetime.now(UTC) - timedelta(days=2)).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+@contextmanager
+def dev(folder: Path, network: str) -> Iterator[Server]:
+    """A platform in `folder`, as `ionbeam dev` serves it; it answers."""
+    (folder / "network.yaml").write_text(network)
+    environment = {**os.environ, "DAGSTER_HOME": str(folder / "dagster")}
     port = free_port()
     command = [str(Path(sys.executable).with_name("ionbeam")), "--config", "network.yaml", "dev", "--port", str(port)]
-    with (tmp_path / "dev.log").open("w") as log:
+    server = Server(port)
+    with (folder / "dev.log").open("w") as log:
         # a session of its own: a server started in the background would not hear an interrupt
         process = subprocess.Popen(
-            command, cwd=tmp_path, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
         try:
-            yield Server(port)
+            wait_for(lambda: process.poll() is not None or server.ask("{ version }"), 300, "the server did not answer")
+            assert process.poll() is None, (folder / "dev.log").read_text()[-2000:]
+            yield server
         finally:
             process.send_signal(signal.SIGINT)
             try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
+                process.wait(60)
+            finally:
+                with suppress(ProcessLookupError):  # the runs that it launched are processes of their own
+                    os.killpg(process.pid, signal.SIGKILL)
 
 
-def test_windows_appear_a_backfill_finishes_and_late_data_make_a_revision(dev, tmp_path, rabbitmq):  # noqa: F811
+def test_late_data_of_yesterday_make_a_revision_that_is_exported_and_announced_and_says_why(tmp_path, rabbitmq):  # noqa: F811
     announced(rabbitmq.url, "told")
     noon = f"{yesterday_noon():%Y%m%dT%H%M%S}"
-    wait_for(lambda: dev.ask("{ version }"), 180, "the server did not answer")
-    wait_for(lambda: len(dev.materialised("observations")) >= 5, 240, "automation did not collect the last hour")
+    measured(tmp_path, range(0, 40, 10))
+    with dev(tmp_path, TOWN.format(start=f"{day_before_yesterday():%Y-%m-%d}", broker=rabbitmq.url)) as server:
 
-    day = (datetime.now(UTC) - timedelta(days=2)).replace(hour=0, minute=0, second=0, microsecond=0)
-    wanted = [f"{day + timedelta(minutes=10 * number):%Y%m%dT%H%M%S}" for number in range(144)]
-    selection = [{"path": ["ioncannon", stage]} for stage in STAGES]
-    launched = dev.ask(LAUNCH, params={"assetSelection": selection, "partitionNames": wanted})
-    backfill = launched["launchPartitionBackfill"]["backfillId"]
+        def exported(number: int) -> bool:
+            return all(
+                server.pages("town", format, partition=noon)[0]["revision"] == number for format in ("odb", "pygeoapi")
+            )
 
-    def status() -> str:
-        return dev.ask(STATUS, id=backfill)["partitionBackfillOrError"]["status"]
+        wait_for(lambda: exported(1), 300, "yesterday noon was not exported")
+        measured(tmp_path, range(0, 60, 10))
+        wait_for(lambda: exported(2), 300, "the late data were not exported")
+        second, first = server.pages("town", "dataset", partition=noon)
+        told: list[dict] = []
 
-    wait_for(lambda: dev.pages("town", "pygeoapi", partition=noon), 240, "yesterday noon was not exported")
-    measured(tmp_path, range(0, 60, 10))
-    wait_for(lambda: status().startswith("COMPLETED"), 480, f"the backfill is {status()}; it did not finish")
-    assert status() == "COMPLETED_SUCCESS"
-    hours = {key for key in wanted if key.endswith("0000")}
-    assert dev.materialised("raw") >= set(wanted)
-    for stage in ("dataset", "odb", "pygeoapi"):
-        assert dev.materialised(stage) >= hours
-    assert len(list((tmp_path / "data-projections" / "odb" / "ioncannon").glob(f"*_{day:%Y%m%d}T*.odb"))) == 24
+        def told_of_both() -> bool:
+            told.extend(event for event in announced(rabbitmq.url, "told") if event["metadata"]["name"] == "town")
+            return len(told) >= 2
 
-    def exported_again() -> bool:
-        return all(dev.pages("town", format, partition=noon)[0]["revision"] == 2 for format in ("odb", "pygeoapi"))
-
-    wait_for(exported_again, 240, "the late data were not exported")
-    second, first = dev.pages("town", "dataset", partition=noon)
+        wait_for(told_of_both, 120, "the revisions were not announced")
     assert (first["revision"], second["revision"]) == (1, 2)
     assert "1 ingestion arrived after revision 1: town" in second["why this revision"]
     assert "with 6 rows; 1 of revision 1 was replaced" in second["why this revision"]
-    told = []
-
-    def told_of_both() -> bool:
-        told.extend(event for event in announced(rabbitmq.url, "told") if event["metadata"]["name"] == "town")
-        return len(told) >= 2
-
-    wait_for(told_of_both, 120, "the revisions were not announced")
     assert [(event["revision"], event["previous_revision"]) for event in told] == [(1, None), (2, 1)]
+
+
+@pytest.mark.soak
+def test_windows_appear_by_automation_and_a_day_that_is_backfilled_is_there_as_a_whole(tmp_path):
+    """Dagster's daemon looks at a backfill twice a minute, so that this takes minutes on any machine."""
+    day = day_before_yesterday()
+    wanted = [f"{day + timedelta(minutes=10 * number):%Y%m%dT%H%M%S}" for number in range(144)]
+    hours = {key for key in wanted if key.endswith("0000")}
+    with dev(tmp_path, CROWD.format(start=f"{day:%Y-%m-%d}")) as server:
+        selection = [{"path": ["ioncannon", stage]} for stage in STAGES]
+        launched = server.ask(LAUNCH, params={"assetSelection": selection, "partitionNames": wanted})
+        backfill = launched["launchPartitionBackfill"]["backfillId"]
+
+        def status() -> str:
+            return server.ask(STATUS, id=backfill)["partitionBackfillOrError"]["status"]
+
+        wait_for(lambda: status().startswith("COMPLETED"), 900, f"the backfill is {status()}; it did not finish")
+        assert status() == "COMPLETED_SUCCESS"
+        assert server.materialised("raw") >= set(wanted)
+        for stage in ("dataset", "odb", "pygeoapi"):
+            assert server.materialised(stage) >= hours
+        recent = {f"{datetime.now(UTC) - timedelta(hours=back):%Y%m%d}" for back in (0, 1)}
+
+        def collected() -> bool:
+            return sum(key[:8] in recent for key in server.materialised("observations")) >= 5
+
+        wait_for(collected, 300, "automation did not collect the last hour")
+    assert len(list((tmp_path / "data-projections" / "odb" / "ioncannon").glob(f"*_{day:%Y%m%d}T*.odb"))) == 24

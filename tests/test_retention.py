@@ -1,11 +1,13 @@
 """What retention takes, what it leaves, and what a later rebuild says of it. On real stores."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
 import pyarrow.parquet as pq
 import pytest
+from backends import s3  # noqa: F401
 
 from ionbeam_dagster.config import ConfigError
 from ionbeam_dagster.definitions import platform_definitions
@@ -173,6 +175,36 @@ def test_the_dagster_asset_tells_what_it_swept_and_in_a_dry_run_what_it_would(pl
     assert [one["dry run"].value for one in told] == [False, True]
     assert [one["files"].value for one in told] == [2, 2] and told[0]["bytes"].value == told[1]["bytes"].value > 0
     assert "superseded revisions" in told[0]["by kind"].value and str(first.path) in told[0]["the first of them"].value
+
+
+def test_what_lies_in_s3_is_swept_as_in_a_folder(platform_of, s3):  # noqa: F811
+    bucket = s3.bucket("swept")
+    platform = platform_of(
+        NETWORK % f", data_path: '{bucket}/raw'",
+        dataset_aggregator=f"{{data_path: '{bucket}/data', delete_after_export: true}}",
+        projections=f"{{odb_service: {{output_path: '{bucket}/exports'}}}}",
+        retention="{superseded: P7D, quarantine: P1D}",
+        s3=json.dumps(s3.section()),
+    )
+    take_in(platform, *quarters(FIRST), *quarters(SECOND)[:1])
+    first = finish(platform, FIRST)
+    second = finish(platform, FIRST, force=True)
+    quarantined = platform.quarantine_path("ioncannon", quarters(FIRST)[0])
+    quarantined.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pq.read_table(Path("data-projections").rglob("*.parquet").__next__()), quarantined)
+    later = datetime.now(UTC) + 8 * DAY
+    before = platform.files.under(bucket)
+    told = sweep(platform, later, dry_run=True)
+    assert platform.files.under(bucket) == before and quarantined.exists()
+    gone = {path for path in before if "/raw/" in path and "T06" in path} | {first.path}
+    assert {one.what for one in told.gone} == gone | {str(quarantined)} and len(gone) == 5
+    assert all(one.bytes > 0 for one in told.gone)
+
+    swept = sweep(platform, later)
+    assert swept.failed == () and swept.bytes == told.bytes and not quarantined.exists()
+    assert set(platform.files.under(bucket)) == set(before) - gone
+    assert platform.files.exists(second.path) and not needs_collecting(platform, "ioncannon", quarters(FIRST)[0])
+    assert sweep(platform, later).gone == ()
 
 
 @pytest.mark.parametrize(
