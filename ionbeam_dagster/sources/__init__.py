@@ -113,6 +113,19 @@ class SourceConfig(BaseModel):
         return Path("data-raw" if is_address(self.data_path) else self.data_path)
 
 
+class LookedAtAgain(SourceConfig):
+    """The block of a source whose past windows may change, and whose `signature` is a matter of one or two requests.
+
+    For `look_again_for` after a window could first be collected, the platform looks again now and then, and collects
+    the window again when it has changed.
+    """
+
+    look_again_for: NoLess = timedelta(days=3)
+
+
+NOT_KNOWN = "not known"
+"""How the signature begins of a source that could not be asked for it."""
+
 Progress = Callable[[str, int, int], None]
 """Is told what is being done, how much of it is done, and how much there is."""
 

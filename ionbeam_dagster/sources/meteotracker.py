@@ -32,7 +32,7 @@ from ionbeam_client.models import (
     TimeAxis,
 )
 from ionbeam_dagster.domain.windows import Window
-from ionbeam_dagster.sources import Source, SourceConfig, SourceError
+from ionbeam_dagster.sources import NOT_KNOWN, LookedAtAgain, Source, SourceError
 from ionbeam_dagster.sources.http import Bearer, HttpClient, Token
 
 ADDRESS = "https://app.meteotracker.com"
@@ -83,7 +83,7 @@ def _or(address: str) -> AfterValidator:
     return AfterValidator(lambda given: given or address)
 
 
-class MeteoTrackerConfig(SourceConfig):
+class MeteoTrackerConfig(LookedAtAgain):
     """The service's address, an account, and whose drives are taken.
 
     Without `authors` and `living_labs` these are all that the account may see. `living_labs` gives a lab's authors; the
@@ -165,7 +165,7 @@ class MeteoTracker(Source):
         try:
             sessions = self._sessions(window)
         except SourceError as error:
-            return f"not known: {error}"  # collecting it tells the reason
+            return f"{NOT_KNOWN}: {error}"  # collecting it tells the reason
         said = sorted(f"{s['_id']} {s.get('nPoints')} {s.get('endTime')}" for s in sessions)
         return hashlib.sha256("\n".join(said).encode()).hexdigest()
 

@@ -5,13 +5,16 @@ import json
 import re
 from datetime import UTC, date, datetime, timedelta
 
+import dagster as dg
 import polars as pl
 import pytest
 from loopback import Reply, empty, html, not_utf8, redirected, slow, status, truncated
 from sensor_community_service import Archive, LiveDocument, file, month_zip, record, synthetic_day
 
+from ionbeam_dagster.definitions import platform_definitions
 from ionbeam_dagster.domain.canonical import canonicalise
 from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.orchestration.resources import WatchedPlatform
 from ionbeam_dagster.pipeline import build, collect, export, ingest, needs_collecting
 from ionbeam_dagster.sources import SourceError
 from ionbeam_dagster.sources.sensor_community import archive, live
@@ -274,6 +277,46 @@ def test_a_day_through_the_platform_and_again_when_it_is_published_again(served,
     assert service.paths("_sensor_") == [f"/{DAY}/{changed}"]
     ingest(platform, "sensor_community", WINDOW)
     assert build(platform, "sensor_community", WINDOW, now).revision.revision.number == 2
+
+
+def test_a_day_that_is_published_again_is_seen_by_the_automation_for_some_days(served, platform_of, monkeypatch):
+    service = served(Archive({DAY: small_day()}))
+    platform = platform_of(f"  sensor_community: {{base_url: '{service.url}', start: 2026-06-21}}")
+    clock = [datetime(2026, 6, 22, 10, tzinfo=UTC)]
+    monkeypatch.setattr(type(platform), "now", lambda self: clock[0])
+    repository = platform_definitions(WatchedPlatform(platform)).get_repository_def()
+    sensor = repository.get_sensor_def("sensor_community__changes")
+    cursor = [None]
+
+    def tick(later):
+        clock[0] += later
+        service.seen.clear()
+        platform.sources["sensor_community"]._listed.clear()
+        with dg.DagsterInstance.ephemeral() as instance:
+            context = dg.build_sensor_context(instance=instance, cursor=cursor[0], repository_def=repository)
+            result = sensor.evaluate_tick(context)
+        cursor[0] = result.cursor
+        return [request.tags["dagster/partition"] for request in result.run_requests]
+
+    hour, minute = timedelta(hours=1), timedelta(minutes=1)
+    assert tick(minute) == []
+    assert service.paths() == []  # what was never collected is for the clock
+    collect(platform, "sensor_community", WINDOW, clock[0])
+    assert tick(minute) == []
+    service.days[DAY] |= file(DAY, "dht22", 95, [f"{PLACE}T13:02:47;11.10;68.90"])
+    assert tick(minute) == []
+    assert service.paths() == []  # it was looked at within the hour
+    service.break_("^/", status(500), times=9)
+    assert tick(hour) == []
+    service.mend()
+    assert tick(hour) == ["20260621T000000"]
+    assert tick(minute) == []
+    assert tick(hour) == ["20260621T000000"]  # the run failed, or never came
+    assert collect(platform, "sensor_community", WINDOW, clock[0]).changed
+    assert tick(hour) == []
+    assert tick(timedelta(days=3)) == []
+    assert service.paths() == []
+    assert json.loads(json.loads(cursor[0])["source"]) == {}
 
 
 # Months in one piece

@@ -15,7 +15,7 @@ from ionbeam_dagster.orchestration.assets.request import request_asset, request_
 from ionbeam_dagster.orchestration.automation import Ionbeam
 from ionbeam_dagster.orchestration.partitions import source_partitions
 from ionbeam_dagster.orchestration.resources import PlatformResource, WatchedPlatform
-from ionbeam_dagster.orchestration.sensors.files import changes_sensor, tells_changes
+from ionbeam_dagster.orchestration.sensors.files import changes_sensor, is_looked_at_again, tells_changes
 from ionbeam_dagster.pipeline import collect, ingest, outlook
 
 
@@ -32,7 +32,7 @@ def collect_job(source: str) -> str:
 
 
 def source_definitions(ionbeam: Ionbeam, source: SourceSettings, dataset: DatasetSettings) -> dg.Definitions:
-    """``<name>/raw`` and ``<name>/observations``, their job, and a sensor where the source tells what changed.
+    """``<name>/raw`` and ``<name>/observations``, their job, and a sensor where past windows may change.
 
     A source that clients send has ``<name>/request`` before them, if there is a broker to ask them by.
     """
@@ -49,7 +49,8 @@ def source_definitions(ionbeam: Ionbeam, source: SourceSettings, dataset: Datase
         description=f"Collects windows of {source.name} and ingests them.",
         tags={"ionbeam/source": source.name},
     )
-    sensors = [changes_sensor(ionbeam, source, partitions, selection)] if tells_changes(source) else []
+    changing = tells_changes(source) or is_looked_at_again(source)
+    sensors = [changes_sensor(ionbeam, source, partitions, selection)] if changing else []
     return dg.Definitions(assets=[*requests, raw, observations], jobs=[job], sensors=sensors)
 
 

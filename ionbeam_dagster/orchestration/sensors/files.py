@@ -1,30 +1,40 @@
-"""The sensor of sources that tell what changed: files that were added, mended or removed.
+"""The sensor of sources whose windows change: files that were added, mended or removed, days published again.
 
-Belongs here: run requests for the windows whose content changed. Such a source is not asked by the clock: a window is
-collected when there is something new to collect.
+Belongs here: run requests for the windows whose content changed. A source that tells what changed is not asked by the
+clock: a window is collected when there is something new to collect. One that is asked by the clock may have its past
+windows looked at again.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 
 import dagster as dg
 
 from ionbeam_dagster.config import SourceSettings
-from ionbeam_dagster.domain.windows import Window, gaps, merge, window_of
+from ionbeam_dagster.domain.windows import Window, gaps, merge, window_of, windows_between
 from ionbeam_dagster.orchestration.partitions import contiguous_runs, tags_of_run
 from ionbeam_dagster.orchestration.resources import PlatformResource, WatchedPlatform
-from ionbeam_dagster.sources import SourceError
+from ionbeam_dagster.pipeline import Platform
+from ionbeam_dagster.sources import NOT_KNOWN, LookedAtAgain, SourceError
 
 RUNS_A_TICK = 10
+LOOKS_A_TICK = 5
+LOOKED_AT_EVERY = timedelta(hours=1)
 
 
 def tells_changes(source: SourceSettings) -> bool:
     """Whether a source has ``changes(cursor) -> (ranges, cursor)``: what changed since then, and the next cursor."""
     return hasattr(source.type, "changes")
+
+
+def is_looked_at_again(source: SourceSettings) -> bool:
+    """Whether past windows of a source, which is asked by the clock, may change."""
+    config = source.config
+    return isinstance(config, LookedAtAgain) and config.look_again_for > timedelta(0) and not tells_changes(source)
 
 
 def changes_sensor(
@@ -45,12 +55,15 @@ def changes_sensor(
         target=dg.AssetSelection.assets(*assets),
         minimum_interval_seconds=settings.interval,
         default_status=dg.DefaultSensorStatus.RUNNING if settings.enabled else dg.DefaultSensorStatus.STOPPED,
-        description=f"Collects the windows of {source.name} whose files were added or changed.",
+        description=f"Collects the windows of {source.name} whose content changed since they were collected.",
     )
     def changes(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         known, waiting = _read(context.cursor)
         try:
-            changed, cursor = ionbeam.platform.sources[source.name].changes(known)  # type: ignore[attr-defined]
+            if tells_changes(source):
+                changed, cursor = ionbeam.platform.sources[source.name].changes(known)  # type: ignore[attr-defined]
+            else:
+                changed, cursor = _looked_at_again(ionbeam.platform, source, known)
         except SourceError as error:
             return dg.SkipReason(str(error))
         ended, open_yet = _by_partition([*waiting, *changed], source, partitions)
@@ -65,6 +78,33 @@ def changes_sensor(
         )
 
     return changes
+
+
+def _looked_at_again(platform: Platform, source: SourceSettings, cursor: str | None) -> tuple[list[Window], str]:
+    """The windows that would come out differently than they were collected, of a few that were not looked at for an
+    hour, and a new cursor: when each was looked at last."""
+    now = platform.now()
+    looked = {key: datetime.fromisoformat(at) for key, at in json.loads(cursor or "{}").items()}
+    config = source.config
+    assert isinstance(config, LookedAtAgain)
+    until = now - source.window_lag
+    past = windows_between(until - config.look_again_for, until, source.window_size)
+    collected = {
+        window.key: (window, raw.signature)
+        for window in past
+        if window.end <= until and (raw := platform.ledger.raw(source.name, window)) and raw.swept is None
+    }
+    never = datetime.min.replace(tzinfo=UTC)
+    waiting = sorted(collected, key=lambda key: looked.get(key, never))
+    due = [key for key in waiting if now - looked.get(key, never) >= LOOKED_AT_EVERY][:LOOKS_A_TICK]
+    changed = []
+    for key in due:
+        window, before = collected[key]
+        signature = platform.sources[source.name].signature(window)
+        if signature != before and not signature.startswith(NOT_KNOWN):
+            changed.append(window)
+    looked = {key: at for key, at in looked.items() if key in collected} | dict.fromkeys(due, now)
+    return changed, json.dumps({key: at.isoformat() for key, at in looked.items()})
 
 
 def _by_partition(

@@ -24,7 +24,7 @@ from pydantic import AfterValidator, Field
 
 from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.domain.windows import DAY, Window, windows_between
-from ionbeam_dagster.sources import Source, SourceConfig, SourceError
+from ionbeam_dagster.sources import NOT_KNOWN, LookedAtAgain, Source, SourceError
 from ionbeam_dagster.sources.http import HttpClient, HttpError
 from ionbeam_dagster.sources.sensor_community.listing import Listed, NotListed, find_day, signature
 from ionbeam_dagster.sources.sensor_community.months import Months
@@ -42,7 +42,7 @@ _TOLD_EVERY = 10.0  # seconds between two lines in the log
 _log = logging.getLogger(__name__)
 
 
-class ArchiveConfig(SourceConfig):
+class ArchiveConfig(LookedAtAgain):
     """The archive's block: `indoor` takes sensors inside of buildings, too; `sensor_types` only some types.
 
     `bulk` is for history: the days of months that are over come from the zips of their months, as far as the archive
@@ -114,7 +114,7 @@ class Archive(Source):
         try:
             said = [signature(self._day(day)[1]) for day in _days(window)]
         except SourceError as error:
-            return f"not known: {error}"  # collecting it tells the reason
+            return f"{NOT_KNOWN}: {error}"  # collecting it tells the reason
         return hashlib.sha256("\n".join(said).encode()).hexdigest()
 
     def problems(self) -> list[str]:

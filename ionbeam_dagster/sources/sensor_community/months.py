@@ -30,7 +30,7 @@ from ionbeam_dagster.sources.sensor_community.listing import find_month
 from ionbeam_dagster.sources.sensor_community.rows import FIRST_COLUMNS, read_rows
 
 _BYTES_AT_ONCE = 8 << 20
-_ROWS_AT_ONCE = 50_000  # of each of the up to 31 days that wait to be written
+_ROWS_AT_ONCE = 20_000  # of each of the up to 31 days that wait to be written
 
 
 class Months:
