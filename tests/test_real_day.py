@@ -11,6 +11,7 @@ import netCDF4
 import numpy as np
 import pytest
 import yaml
+from decoders import check_bufr, check_odb
 
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.windows import Window
@@ -21,6 +22,7 @@ REAL_DATA = ROOT / ".." / "shared" / "data"
 EXAMPLE = ROOT / "examples" / "knmi.yaml"
 DAY = datetime(2022, 12, 31, tzinfo=UTC)
 HOURS = [Window(DAY + timedelta(hours=h), DAY + timedelta(hours=h + 1)) for h in range(24)]
+FORMATS = ("odb", "bufr", "pygeoapi")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -55,7 +57,7 @@ def exported(netcdf, tmp_path_factory):
     """The example's own configuration with paths of the test; every hour of the day exported."""
     folder = tmp_path_factory.mktemp("knmi")
     written = yaml.safe_load(EXAMPLE.read_text())
-    written["sources"]["knmi"] |= {"path": str(netcdf.path), "data_path": str(folder / "raw")}
+    written["sources"]["knmi"] |= {"path": str(netcdf.path), "data_path": str(folder / "raw"), "exports": list(FORMATS)}
     written["dataset_aggregator"]["data_path"] = str(folder / "data")
     written["state_path"] = str(folder / "state")
     for service in written["projections"].values():
@@ -66,7 +68,8 @@ def exported(netcdf, tmp_path_factory):
         collect(platform, "knmi", hour, NOW)
         ingest(platform, "knmi", hour)
         build(platform, "knmi", hour, NOW)
-    return {format: [export(platform, "knmi", format, hour).path for hour in HOURS] for format in ("odb", "pygeoapi")}
+    made = {format: [export(platform, "knmi", format, hour).path for hour in HOURS] for format in FORMATS}
+    return made | {"dataset": [platform.ledger.latest_revision("knmi", hour).path for hour in HOURS]}
 
 
 @pytest.fixture(scope="module")
@@ -106,3 +109,9 @@ def test_values_are_those_of_the_netcdf_in_kelvin_and_pascal(netcdf, odb):
                 assert found[key] == pytest.approx(values[station, step] * scale + offset, rel=1e-6)
                 compared += 1
         assert compared > 50
+
+
+def test_every_file_of_the_day_says_the_same_to_decoders_that_are_not_ours(exported):
+    odb = [check_odb(*files) for files in zip(exported["dataset"], exported["odb"], strict=True)]
+    bufr = [check_bufr(*files) for files in zip(exported["dataset"], exported["bufr"], strict=True)]
+    assert min(odb) > 1000 and min(bufr) > 500

@@ -674,7 +674,8 @@ class _Writer:
             return rows
         columns = self._values(batch, rows, written)
         present = {place: column != MISSING for place, column in columns.items()}
-        columns |= self._quality(batch, rows, present, written)
+        shapes = self._shapes(present, len(rows))
+        columns |= self._quality(batch, rows, present, shapes, written)
         some = np.logical_or.reduce(list(present.values()))
         told = rows[some]
         if not len(told):
@@ -687,7 +688,6 @@ class _Writer:
                 columns[node, 0] = column[rows]
                 if column.dtype.kind == "i":
                     written.tally(self._expansion.elements[node], column[told])
-        shapes = self._shapes(present, len(rows))
         order = np.flatnonzero(some)
         order = order[np.argsort(shapes[order], kind="stable")]
         starts = np.flatnonzero(np.diff(shapes[order], prepend=MISSING)).tolist()
@@ -733,9 +733,10 @@ class _Writer:
         batch: pa.RecordBatch,
         rows: npt.NDArray[np.int64],
         present: Mapping[Place, npt.NDArray[np.bool_]],
+        shapes: Integers,
         written: _Written,
     ) -> Columns:
-        """The associated fields of the values that are `present`."""
+        """The associated fields of the values that are `present`, and in the same round those of absent ones."""
         columns: Columns = {}
         counted: set[str] = set()
         for target in self.form.targets:
@@ -746,8 +747,10 @@ class _Writer:
                 for flag in QUALITY_OF if target.column not in counted else ():
                     written.quality[flag.name.lower()] += int(np.count_nonzero(flags[there] == flag))
                 counted.add(target.column)
+                where = self._expansion.blocks[target.place[0]], target.place[1]
+                in_message = shapes >> self._rounds.index(where) & 1 == 1
                 # Beside a missing value stands what packs best: it says nothing.
-                columns[target.quality] = np.where(there, coded, 0)
+                columns[target.quality] = np.where(there, coded, np.where(in_message, 0, MISSING))
         return columns
 
     def _shapes(self, present: Mapping[Place, npt.NDArray[np.bool_]], rows: int) -> Integers:
