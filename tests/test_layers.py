@@ -11,7 +11,7 @@ LAYERS = [
     {"cli"},
     {"definitions", "orchestration"},
     {"retention"},
-    {"pipeline", "pictures", "show"},
+    {"pipeline", "pictures", "show", "web"},
     {"qc"},
     {"config"},
     {"sources", "exporters", "bus"},

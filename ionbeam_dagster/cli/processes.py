@@ -111,13 +111,11 @@ def serve(
         fail("serve needs PyGeoAPI; pip install 'ionbeam-dagster[edr]'")
     from ionbeam_dagster.exporters.pygeoapi.configuration import ConfigurationError
     from ionbeam_dagster.exporters.pygeoapi.server import serve as serve_forever
-    from ionbeam_dagster.orchestration.assets.pygeoapi import update_configuration
-    from ionbeam_dagster.pipeline import Platform
+    from ionbeam_dagster.web import update_configuration
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    platform = Platform(load_config())
     with refused_as_message(ConfigurationError):
-        path, extents = update_configuration(platform)
+        path, extents = update_configuration(load_config())
 
     address = url or f"http://{'localhost' if host in ('127.0.0.1', '0.0.0.0') else host}:{port}"
     windows = sum(extent.files for extent in extents.values())

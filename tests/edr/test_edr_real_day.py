@@ -17,8 +17,8 @@ from windows import service_of
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.exporters.pygeoapi.server import _shown_first
-from ionbeam_dagster.orchestration.assets.pygeoapi import update_configuration
 from ionbeam_dagster.pipeline import Platform, build, collect, export, ingest
+from ionbeam_dagster.web import update_configuration
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "knmi.yaml"
@@ -107,7 +107,7 @@ def test_three_stations_have_the_values_of_the_netcdf(netcdf, platform, query):
 def test_readers_that_are_not_ours_agree_on_rows_and_extents(platform):
     validator = Path(sys.executable).with_name("geoparquet-validator")
     files = sorted(folder_of(platform).glob("*.parquet"))
-    path, extents = update_configuration(platform)
+    path, extents = update_configuration(platform.config)
     boxes, rows = [], 0
     for file in files:
         done = subprocess.run([validator, "check", file, "--class", "all"], capture_output=True, text=True)

@@ -20,11 +20,11 @@ from typer.testing import CliRunner
 from windows import PLACES, TEMPERATURE, write_window
 
 from ionbeam_dagster.cli import app
-from ionbeam_dagster.cli.conformance import examine
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.exporters.pygeoapi.configuration import ConfigurationError
-from ionbeam_dagster.orchestration.assets.pygeoapi import update_configuration
+from ionbeam_dagster.exporters.pygeoapi.conformance import examine
 from ionbeam_dagster.pipeline import Platform
+from ionbeam_dagster.web import update_configuration
 
 
 def test_the_service_conforms(served):
@@ -193,7 +193,7 @@ def test_a_configuration_is_kept_up_to_date_and_taken_up(tmp_path):
         write_window(serving.windows / "other", 5)
         write_window(serving.windows / "net", 3)
         platform = Platform(IonbeamConfig.load(serving.yaml))
-        path, extents = update_configuration(platform)
+        path, extents = update_configuration(platform.config)
         after = path.read_text()
         assert "# by hand" in after and "# mine" in after
         config = yaml.safe_load(after)
@@ -206,7 +206,7 @@ def test_a_configuration_is_kept_up_to_date_and_taken_up(tmp_path):
         assert net["extents"]["spatial"]["bbox"] == [min(lon), min(lat), max(lon), max(lat)]
         assert extents["net"].rows == 2 * 6 * len(PLACES)
         before = path.stat().st_mtime_ns
-        update_configuration(platform)
+        update_configuration(platform.config)
         assert path.stat().st_mtime_ns == before
         for _ in range(100):
             listed = httpx.get(f"{serving.url}/collections").json()["collections"]
@@ -219,7 +219,7 @@ def test_a_configuration_is_kept_up_to_date_and_taken_up(tmp_path):
         assert len(httpx.get(f"{serving.url}/collections").json()["collections"]) == 3
     assert "stays in use" in serving.log()
     with pytest.raises(ConfigurationError, match="is not YAML"):
-        update_configuration(platform)
+        update_configuration(platform.config)
     assert serving.config.read_text() == "resources: ["
 
 
