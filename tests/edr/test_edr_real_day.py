@@ -114,7 +114,8 @@ def test_readers_that_are_not_ours_agree_on_rows_and_extents(platform):
         assert done.returncode == 0, done.stdout + done.stderr
         frame = gpd.read_parquet(file)
         query = "SELECT count(*), min(lon), min(lat), max(lon), max(lat) FROM read_parquet(?)"
-        count, *box = duckdb.execute(query, [str(file)]).fetchone()
+        with duckdb.connect() as connection:
+            count, *box = connection.execute(query, [str(file)]).fetchone()
         assert len(frame) == count and frame.total_bounds.tolist() == pytest.approx(box, abs=1e-12)
         assert frame.crs.to_string() == "OGC:CRS84"
         boxes.append(box)
