@@ -32,13 +32,14 @@ from measure import peak_megabytes
 from ionbeam_client.models import CanonicalVariable, DataIngestionMap, DatasetMetadata, IngestionMetadata
 from ionbeam_client.models import MetadataVariable as Described
 from ionbeam_dagster.domain.canonical import canonical_schema
+from ionbeam_dagster.domain.quality.chain import quality_fields
 
 T, RH = "air_temperature__degC__2.0__point__PT0S", "relative_humidity__%__2.0__point__PT0S"
 PS, RAIN = "surface_air_pressure__hPa__0.0__point__PT0S", "precipitation_amount__mm__0.0__sum__PT1H"
 FF, DD = "wind_speed__m s-1__10.0__mean__PT10M", "wind_from_direction__degree__10.0__mean__PT10M"
 FX = "wind_speed_of_gust__m s-1__10.0__maximum__PT10M"
 VARIABLES = (T, RH, PS, RAIN, FF, DD, FX)
-SCHEMA = canonical_schema(
+CANONICAL = canonical_schema(
     [
         IngestionMetadata(
             dataset=DatasetMetadata(name="benchmark"),
@@ -49,6 +50,8 @@ SCHEMA = canonical_schema(
         )
     ]
 )
+SCHEMA = pa.schema([*CANONICAL, *(quality_fields(name)[0] for name in VARIABLES)])
+FLAGS, SHARES = [1, 3, 4], [0.93, 0.05, 0.02]
 ABOUT = {"window_start": "2026-06-21T12:00:00Z", "window_end": "2026-06-21T13:00:00Z", "revision": 1}
 ISSUER, ISSUE = 276, 7
 TARGET_RATE, TARGET_BYTES = 300, 10
@@ -119,6 +122,7 @@ def tables(stations: int, schema: pa.Schema) -> Iterator[pa.Table]:
             DD: random.integers(1, 361, number).astype(float),
             FX: random.gamma(3, 3, number).round(1),
         }
+        columns |= {f"{name}__flag": random.choice(FLAGS, number, p=SHARES) for name in VARIABLES}
         yield pa.Table.from_arrays(
             [
                 pa.array(columns[f.name], f.type, mask=random.random(number) < 0.02 if f.name in VARIABLES else None)

@@ -21,6 +21,8 @@ from ionbeam_client.models import (
     MetadataVariable,
 )
 from ionbeam_dagster.domain.canonical import canonical_schema
+from ionbeam_dagster.domain.quality.chain import quality_fields
+from ionbeam_dagster.pictures import export as export_pictures
 from ionbeam_dagster.pictures import flags as flag_pictures
 from ionbeam_dagster.pictures import ground
 from ionbeam_dagster.pictures import window as pictures
@@ -282,6 +284,26 @@ def test_the_knmi_day(tmp_path, real_data, drawn):
     assert "3 places outside this map" in words(figure)
     measured = temperature[(lat > 40) & np.isfinite(temperature).any(axis=1)]
     np.testing.assert_allclose(points_of(figure).get_array(), np.sort(np.nanmean(measured, axis=1)) - 273.15)
+
+
+def test_an_export_is_drawn_with_the_spread_and_flags_of_what_it_took(tmp_path):
+    path = window(tmp_path / "w.parquet", [5.0, 6.0], [50.0, 51.0], values={
+        TEMPERATURE: np.r_[np.linspace(280, 290, 23), 999.0], WIND: np.full(24, 3.0)})  # fmt: skip
+    table = pq.read_table(path)
+    flags = pa.array([1] * 20 + [3] * 3 + [4], pa.uint8())
+    pq.write_table(table.append_column(quality_fields(TEMPERATURE)[0], flags), path)
+    seen = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export_pictures, "png", lambda figure: seen.setdefault("figure", figure) and b"")
+        export_pictures.export_picture(path, [TEMPERATURE])
+    a_map, temperature = seen["figure"].axes
+    assert "1 good, 0 suspect, 1 bad" in next(text.get_text() for text in a_map.texts)
+    assert "24 values, K" in temperature.get_title(loc="left")
+    heights = [sum(bar.get_height() for bar in bars) for bars in temperature.containers]
+    assert heights == [20, 3, 1]  # good, suspect, bad
+    assert max(bar.get_x() + bar.get_width() for bars in temperature.containers for bar in bars) == pytest.approx(290)
+    assert export_pictures.export_picture(path, [TEMPERATURE, WIND]).startswith(b"\x89PNG")
+    assert export_pictures.export_picture(path, []) is None
 
 
 def test_what_was_flagged_is_drawn_with_the_tests_that_flagged_it(tmp_path):

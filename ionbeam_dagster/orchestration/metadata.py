@@ -121,7 +121,7 @@ def _of_flags(flags: Mapping[str, Mapping[str, int]], path: Path) -> Metadata:
     }
 
 
-def of_export(made: Exported, dataset: dg.AssetKey, seconds: float) -> Metadata:
+def of_export(made: Exported, dataset: dg.AssetKey, dataset_file: Path, seconds: float) -> Metadata:
     plan, report = made.report.plan, made.report
     targets = {name: [column] for column, name in plan.mapped.items()}
     told: dict[str, Any] = {
@@ -139,6 +139,8 @@ def of_export(made: Exported, dataset: dg.AssetKey, seconds: float) -> Metadata:
     }
     if made.path is not None:
         told["dagster/uri"] = uri_of(made.path)
+        shows = "places, values and flags of the export"
+        told["picture"] = _drawn("export_picture", "export", dataset_file, shows, list(plan.mapped))
     if plan.left_out:
         told["left out"] = dg.MetadataValue.md(table(["column", "why"], sorted(plan.left_out.items())))
     return told
@@ -233,11 +235,11 @@ def _picture(path: Path) -> dg.MetadataValue[Any]:
     return _drawn("window_picture", "window", path, "stations and series of the window")
 
 
-def _drawn(function: str, module: str, path: Path, shows: str) -> dg.MetadataValue[Any]:
+def _drawn(function: str, module: str, path: Path, shows: str, *about: Any) -> dg.MetadataValue[Any]:
     """A picture of a file inside Markdown; why there is none, when it cannot be drawn: the window itself is good."""
     try:
         drawer = getattr(import_module(f"ionbeam_dagster.pictures.{module}"), function)
-        drawn = drawer(path)
+        drawn = drawer(path, *about)
     except Exception as error:
         return dg.MetadataValue.text(f"could not be drawn: {type(error).__name__}: {error}")
     if drawn is None:

@@ -43,7 +43,7 @@ def flags_picture(dataset_file: Path) -> bytes | None:
     places = rows.group_by(pl.col("lon", "lat").round(3)).agg(worst.max().alias("worst")).collect(engine="streaming")
     bars = list(_bars(rows, variables))[:_MOST_BARS]
     figure = Figure(figsize=(WIDTH / DPI, HEIGHT / DPI), dpi=DPI, facecolor="white")
-    _draw_map(figure, places)
+    draw_worst(figure, places)
     _draw_bars(figure, bars)
     return png(figure)
 
@@ -76,7 +76,8 @@ def _name(column: str) -> str:
     return column.split("__")[0].replace("_", " ")
 
 
-def _draw_map(figure: Figure, places: pl.DataFrame) -> None:
+def draw_worst(figure: Figure, places: pl.DataFrame) -> None:
+    """A map in the left half of places (lon, lat, worst: 0 good, 1 suspect, 2 bad)."""
     left, bottom, width, height = 0.055, 0.07, 0.40, 0.80
     axes = figure.add_axes((left, bottom, width, height))
     bounds = (places["lon"].min(), places["lon"].max(), places["lat"].min(), places["lat"].max())

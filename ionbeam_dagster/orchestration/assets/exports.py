@@ -56,7 +56,11 @@ def export_asset(
         def work(window: Window) -> Done:
             begun = perf_counter()
             made = export(ionbeam.platform, dataset.name, format, window)
-            return Done(metadata.of_export(made, exported_from, perf_counter() - begun))
+            seconds = perf_counter() - begun
+            latest = ionbeam.platform.ledger.latest_revision(dataset.name, window)
+            assert latest is not None  # export() has just read it
+            with ionbeam.platform.files.fetched(latest.path) as path:
+                return Done(metadata.of_export(made, exported_from, path, seconds))
 
         yield from window_by_window(context, ionbeam, dataset.span, work)
 

@@ -1,0 +1,120 @@
+"""What an export of a dataset window holds: a map of its places, and of each variable how its values are spread.
+
+The rows are those of the dataset file that the export was made of, the variables those that its plan took: exporters
+have read back by then what they wrote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow.parquet as pq
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from ionbeam_dagster.domain.canonical import columns_of, quality_column, variable_of
+from ionbeam_dagster.domain.quality import Flag
+from ionbeam_dagster.pictures.flags import FAIL, GOOD, SUSPECT, draw_worst
+from ionbeam_dagster.pictures.ground import DPI, FAINT, HEIGHT, INK, WIDTH, png
+
+BINS = 24
+COLUMNS, ROWS = 3, 3
+COLOURS = GOOD, SUSPECT, FAIL
+
+
+@dataclass(frozen=True, slots=True)
+class _Spread:
+    """`counts`: how many values fall into each bin (rows: good or not evaluated, suspect, bad) between low and high.
+
+    Those are the bounds of what is not bad; a bad value beyond them stands at the edge.
+    """
+
+    name: str
+    unit: str
+    low: float
+    high: float
+    counts: npt.NDArray[np.int64]
+
+
+def export_picture(dataset_file: Path, mapped: Sequence[str]) -> bytes | None:
+    """A PNG (900 x 420) of what an export took of `dataset_file`; None where that is nothing.
+
+    Raises OSError or pyarrow's ArrowInvalid when the file cannot be read.
+    """
+    schema = pq.read_schema(dataset_file)
+    names = [name for name in columns_of(schema, "variable") if name in mapped]
+    numeric = [name for name in names if pl.read_parquet_schema(dataset_file)[name].is_numeric()]
+    flags = {name: quality_column(schema, name, "flag") for name in numeric}
+    rows = pl.scan_parquet(dataset_file, glob=False)
+    spreads = [found for name in numeric if (found := _spread(rows, schema.field(name), flags[name]))]
+    if not spreads:
+        return None
+    worst = pl.max_horizontal(_kind(flags[name]) for name in numeric)
+    some = pl.any_horizontal(pl.col(name).is_not_null() for name in numeric)
+    places = (
+        rows.filter(some)
+        .group_by(pl.col("lon", "lat").round(3))
+        .agg(worst.max().alias("worst"))
+        .collect(engine="streaming")
+    )
+    figure = Figure(figsize=(WIDTH / DPI, HEIGHT / DPI), dpi=DPI, facecolor="white")
+    draw_worst(figure, places)
+    _draw_spreads(figure, spreads)
+    return png(figure)
+
+
+def _kind(flag: str | None) -> pl.Expr:
+    """0 for what is good or not known, 1 for suspect, 2 for bad."""
+    if flag is None:
+        return pl.lit(0, pl.Int8)
+    return (pl.col(flag) == Flag.SUSPECT).fill_null(False).cast(pl.Int8) + 2 * (
+        (pl.col(flag) == Flag.FAIL).fill_null(False).cast(pl.Int8)
+    )
+
+
+def _spread(rows: pl.LazyFrame, field: object, flag: str | None) -> _Spread | None:
+    variable = variable_of(field)
+    name = variable.to_canonical_name()
+    value = pl.col(name).cast(pl.Float64)
+    finite = rows.filter(value.is_finite().fill_null(False))
+    usable = value.filter(_kind(flag) < 2)
+    bounds = [bound for one in (usable, value) for bound in (one.min(), one.max())]
+    least, most, low, high = (
+        finite.select(bound.alias(str(place)) for place, bound in enumerate(bounds)).collect(engine="streaming").row(0)
+    )
+    if low is None:
+        return None
+    low, high = (low, high) if least is None else (least, most)
+    width = (high - low) / BINS or 1.0
+    binned = ((value - low) / width).floor().clip(0, BINS - 1).cast(pl.Int32)
+    found = finite.group_by(binned.alias("bin"), _kind(flag).alias("kind")).len().collect(engine="streaming")
+    counts = np.zeros((len(COLOURS), BINS), np.int64)
+    counts[found["kind"].to_numpy(), found["bin"].to_numpy()] = found["len"].to_numpy()
+    return _Spread(variable.standard_name.replace("_", " "), variable.cf_unit, low, high, counts)
+
+
+def _draw_spreads(figure: Figure, spreads: Sequence[_Spread]) -> None:
+    for place, spread in enumerate(spreads[: COLUMNS * ROWS]):
+        row, column = divmod(place, COLUMNS)
+        axes = figure.add_axes((0.50 + column * 0.165, 0.70 - row * 0.315, 0.145, 0.20))
+        edges = np.linspace(spread.low, spread.high if spread.high > spread.low else spread.low + 1, BINS + 1)
+        below = np.zeros(BINS, np.int64)
+        for counts, colour in zip(spread.counts, COLOURS, strict=True):
+            axes.bar(edges[:-1], counts, np.diff(edges), below, align="edge", color=colour)
+            below += counts
+        axes.set_yticks([])
+        axes.xaxis.set_major_locator(MaxNLocator(3))
+        axes.tick_params(labelsize=6.5, length=2, colors=INK)
+        for side in ("top", "right", "left"):
+            axes.spines[side].set_visible(False)
+        words = spread.name if len(spread.name) < 30 else spread.name[:28] + "…"
+        unit = f", {spread.unit}" if spread.unit != "1" else ""
+        axes.set_title(f"{words}\n{spread.counts.sum():,} values{unit}", fontsize=6.5, color=INK, loc="left", pad=2)
+    if len(spreads) > COLUMNS * ROWS:
+        more = f"and {len(spreads) - COLUMNS * ROWS} more variables"
+        figure.text(0.98, 0.015, more, fontsize=7, color=FAINT, ha="right")
