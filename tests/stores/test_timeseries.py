@@ -289,6 +289,25 @@ def test_withdrawing_brings_back_what_was_there_before(store: TimeSeriesStore, d
     assert seen(store, dataset) == corrected
 
 
+def test_an_ingestion_that_is_written_late_takes_its_place_in_the_order_of_arrival(
+    store: TimeSeriesStore, dataset: str
+) -> None:
+    def value() -> list[float]:
+        before = [point[TEMPERATURE] for point in seen(store, dataset)]
+        if isinstance(store, SegmentStore):
+            compact(store, dataset)
+            assert [point[TEMPERATURE] for point in seen(store, dataset)] == before
+        return before
+
+    for arrival, latest in [(2, 2.0), (4, 4.0), (3, 4.0), (1, 4.0)]:
+        one = frame([row("A", NOON, **{TEMPERATURE: float(arrival)})])
+        store.write(dataset, f"i{arrival}", arrival, [one], ["station_id"])
+        assert value() == [latest]
+    for arrival, latest in [(4, 3.0), (2, 3.0), (3, 1.0)]:
+        store.withdraw(dataset, f"i{arrival}")
+        assert value() == [latest]
+
+
 def test_an_empty_ingestion_is_fine(store: TimeSeriesStore, dataset: str) -> None:
     assert seen(store, dataset) == []
     assert store.write(dataset, "nothing", 1, [frame([])], ["station_id"]) == 0
@@ -328,9 +347,15 @@ def test_sources_with_different_columns_share_a_dataset(store: TimeSeriesStore, 
 def test_whatever_is_written_replaced_withdrawn_and_compacted_the_order_of_arrival_decides(
     store: TimeSeriesStore,
 ) -> None:
-    arrivals = st.integers(1, 5)
+    arrivals = st.integers(1, 4)
+    few_points = st.builds(
+        row,
+        st.sampled_from(["A", None]),
+        st.sampled_from([NOON, NOON + HOUR]),
+        **{TEMPERATURE: values, HUMIDITY: values},
+    )
     steps = st.one_of(
-        st.tuples(st.just("write"), arrivals, st.lists(fixed_rows, max_size=8)),
+        st.tuples(st.just("write"), arrivals, st.lists(few_points, max_size=4)),
         st.tuples(st.just("withdraw"), arrivals, st.none()),
         st.tuples(st.just("compact"), st.none(), st.none()),
     )
@@ -342,7 +367,7 @@ def test_whatever_is_written_replaced_withdrawn_and_compacted_the_order_of_arriv
         for step, arrival, rows in steps:
             if step == "write":
                 store.write(dataset, f"a-b {arrival}", arrival, [frame(rows)], ["station_id"])
-                there[arrival] = rows
+                there[arrival] = [{**dict.fromkeys(FIXED.names), **one} for one in rows]
             elif step == "withdraw":
                 store.withdraw(dataset, f"a-b {arrival}")
                 there.pop(arrival, None)
@@ -531,6 +556,25 @@ def test_a_reader_bears_that_segments_vanish_and_change(
     assert [point["station_id"] for point in found] == names
     assert found[0][TEMPERATURE] == 3.0
     assert found[-1][TEMPERATURE] == 1.0
+
+
+def test_a_segment_that_is_written_again_while_it_is_compacted_is_not_lost(
+    tmp_path: Path, dataset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, sync, again = SegmentStore(tmp_path), bundles.sync, hourly(1, value=2.0)
+    store.write(dataset, "one", 1, [frame(hourly(1))], ["station_id"])
+
+    def write_again_and_sync(path: Path) -> None:
+        if path.name == ".bundle":  # what it was made of was read
+            store.write(dataset, "one", 1, [frame(again)], ["station_id"])
+        sync(path)
+
+    with monkeypatch.context() as busy:
+        busy.setattr(bundles, "sync", write_again_and_sync)
+        compact(store, dataset)
+    assert seen(store, dataset) == again
+    compact(store, dataset)
+    assert seen(store, dataset) == again and len(list(tmp_path.glob("*/[0-9]*/*"))) == 1
 
 
 class Killed(BaseException):
