@@ -43,6 +43,8 @@ from ionbeam_dagster.exporters.odb_tables import (
     EASTWARD,
     GEOPOTENTIAL,
     HEIGHT_OF_COMPONENTS,
+    HIGHEST,
+    LOWEST,
     NORTHWARD,
     PASSIVE,
     PERIOD_OF_RAIN,
@@ -414,6 +416,7 @@ class _Written:
     stations: int = 0
     last_station: npt.NDArray[np.bytes_] = field(default_factory=lambda: np.array([b""]))
     beyond: int = 0
+    heights: int = 0
     flags: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(max(Flag) + 1, np.int64))
     station_ids: _StationIds = field(default_factory=_StationIds)
 
@@ -431,6 +434,7 @@ class _Written:
         bounds = {_label(number): [tally.low, tally.high] for number, tally in sorted(self.tallies.items())}
         facts: dict[str, object] = {"reports": self.lat.count, "bounds": bounds} | self.station_ids.facts()
         facts["quality"] = {flag.name.lower(): int(self.flags[flag]) for flag in STATUS_OF if self.flags[flag]}
+        facts |= {"heights that no station has, left out": self.heights} if self.heights else {}
         return facts | ({"values beyond REAL": self.beyond} if self.beyond else {})
 
 
@@ -580,6 +584,9 @@ def _header(batch: pa.RecordBatch, height: str | None, written: _Written) -> Arr
     andate, antime = _calendar((seconds + 3 * 3600) // (6 * 3600) * (6 * 3600))
     lat, lon = batch.column("lat").to_numpy(), batch.column("lon").to_numpy()
     altitude = numbers_in(batch.column(height)) if height else np.full(batch.num_rows, np.nan)
+    impossible = (altitude < LOWEST) | (altitude > HIGHEST)
+    written.heights += int(np.count_nonzero(impossible))
+    altitude[impossible] = np.nan
     names = batch.column(STATION) if STATION in batch.schema.names else pa.nulls(batch.num_rows, pa.string())
     statid, wigosid = written.station_ids.of(names, lat, lon)
     seqno = np.arange(written.lat.count + 1, written.lat.count + batch.num_rows + 1)

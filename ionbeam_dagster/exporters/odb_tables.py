@@ -15,6 +15,7 @@ from typing import Literal
 
 from ionbeam_dagster.domain.quality import Flag
 
+LOWEST, HIGHEST = -450.0, 9000.0  # m: from the shore of the Dead Sea to above Mount Everest
 STANDARD_GRAVITY = 9.80665  # m s-2: turns the height of a station into the geopotential that IFS keeps
 
 
