@@ -20,7 +20,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ionbeam_client.models import DatasetMetadata, IngestionMetadata
+from ionbeam_client.models import DatasetMetadata, IngestionMetadata, format_duration
 from ionbeam_dagster import __version__, qc
 from ionbeam_dagster.bus.settings import BusSettings, Feed, SourceRange
 from ionbeam_dagster.config import DatasetSettings, IonbeamConfig, SourceSettings
@@ -88,6 +88,7 @@ class Platform:
         self._sound: dict[str, IngestionMetadata] = {}
         self._versions: dict[tuple[str, int], IngestionMetadata] = {}
         self._lateness: dict[str, tuple[datetime, timedelta]] = {}
+        self._spans_checked: set[str] = set()
         self.ledger = self._ledger()
         self.series = self._series()
         self.files = Files(config.sections.state_path / "drafts", config.sections.s3)
@@ -263,6 +264,24 @@ class Platform:
             key_of = f" (sources.{source}.version)" if self.source(source).kind == "pull" else ""
             raise PipelineError(f"{source}: {refusal}{key_of}")
 
+    def check_span(self, dataset: str) -> None:
+        """Refuse, with a PipelineError, to work on a store that has windows of another length of a dataset.
+
+        Another platform would not find in its own windows what is claimed for those of this one.
+        """
+        if dataset in self._spans_checked:
+            return
+        ours, theirs = self.dataset(dataset).span, self.ledger.span_of(dataset)
+        if theirs is not None and theirs != ours:
+            raise PipelineError(
+                f"{dataset}: {self.config.path} says aggregation_span {format_duration(ours)}, but what is there was "
+                f"collected for windows of {format_duration(theirs)}, by another platform or an earlier configuration; "
+                "let it be as it was, or give the dataset another name (sources.<source>.dataset), or this platform "
+                "stores of its own (state_path)"
+            )
+        if theirs is not None:
+            self._spans_checked.add(dataset)
+
     def source(self, name: str) -> SourceSettings:
         if name not in self.config.sources:
             raise PipelineError(
@@ -342,6 +361,7 @@ def collect(platform: Platform, source: str, window: Window, now: datetime, use_
     """
     if window.start >= now:
         raise PipelineError(f"{source} {window}: has not begun yet")
+    platform.check_span(platform.source(source).dataset)
     feed, raws, ledger = platform.feed(source, use_cache), platform.raws(source), platform.ledger
     before = ledger.raw(source, window)
     lost = before is not None and before.swept is None and not platform.files.exists(before.path)
@@ -431,6 +451,7 @@ def _ingest_raw(platform: Platform, raw: RawPartition, arrived_at: datetime | No
     if platform.source(raw.source).kind == "external":
         quarantine_path = quarantine_path.with_stem(f"{raw.source}_{raw.window.label}_{raw.ingestion}")
     source = raw.source
+    platform.check_span(platform.source(source).dataset)
     platform.check_schema(source, file.metadata)
     settings = platform.dataset(platform.source(source).dataset)
     schema = canonical_schema([file.metadata])
@@ -538,6 +559,7 @@ def build(
     not. With `force` the next revision is written also of a window that is sealed or unchanged. Raises PipelineError
     when a person asks for a window of which nothing was collected, or whose observations are gone.
     """
+    platform.check_span(dataset)
     seen = _looked_at(platform, dataset, window, now)
     decision = seen.decision
     if force or (insist and isinstance(decision, Wait)):

@@ -299,6 +299,59 @@ def test_other_columns_under_the_same_version_are_refused_and_a_new_version_is_a
     assert pl.read_parquet_schema(build(again, "ioncannon", FIRST, LATER).revision.path) == old
 
 
+def test_two_platforms_with_windows_of_other_lengths_on_one_store_are_told(platform_of):
+    one = platform_of(CANNON % "")
+    take_in(one, *five_minutes(FIRST))
+    other = platform_of(CANNON.replace("aggregation_span: PT1H", "aggregation_span: PT3H") % "")
+    refused = (
+        r"says aggregation_span PT3H, but what is there was collected for windows of PT1H.*another name.*state_path"
+    )
+    quarter = five_minutes(FIRST)[0]
+    for step in (
+        lambda: collect(other, "ioncannon", quarter, LATER),
+        lambda: ingest(other, "ioncannon", quarter),
+        lambda: build(other, "ioncannon", Window(MORNING, MORNING + 3 * HOUR), LATER),
+    ):
+        with pytest.raises(PipelineError, match=refused):
+            step()
+    assert build(one, "ioncannon", FIRST, LATER).revision.facts["complete"]
+
+
+def test_two_platforms_of_one_store_each_with_its_own_source_build_both(platform_of):
+    one = platform_of(CANNON % "")
+    other = platform_of(
+        (CANNON % ", seed: 7")
+        .replace("ioncannon: {", "second: {type: ioncannon, ")
+        .replace("source_name: ioncannon", "source_name: second")
+    )
+    for window in five_minutes(FIRST):
+        take_in(one, window)
+        take_in(other, window, source="second")
+    assert build(one, "ioncannon", FIRST, LATER).revision.facts["rows"] == 240
+    assert build(other, "second", FIRST, LATER).revision.facts["rows"] == 240
+    assert one.ledger.due("ioncannon") == other.ledger.due("second") == []
+
+
+def test_a_clock_that_goes_back_between_two_runs_loses_nothing(platform_of):
+    """What arrives by an earlier clock still comes after what is known, and takes its place."""
+    platform = platform_of(CANNON % "")
+    platform.now = lambda: LATER
+    take_in(platform, *five_minutes(FIRST))
+    first = build(platform, "ioncannon", FIRST, LATER)
+    earlier = FIRST.end + HOUR
+    platform.now = lambda: earlier
+    platform = platform_of((CANNON % "").replace("num_stations: 20", "num_stations: 21"))
+    platform.now = lambda: earlier
+    for window in (*five_minutes(FIRST)[:1], *five_minutes(SECOND)):
+        collect(platform, "ioncannon", window, earlier)
+        ingest(platform, "ioncannon", window)
+    again = build(platform, "ioncannon", FIRST, earlier, insist=True)
+    assert (first.revision.revision.number, again.revision.revision.number) == (1, 2)
+    assert again.revision.facts["rows"] == 241 and again.revision.facts["stations"] == 21
+    assert [claim.arrival for claim in platform.ledger.claims("ioncannon", FIRST)][-1] > 12
+    assert build(platform, "ioncannon", SECOND, earlier, insist=True).revision.facts["rows"] == 252
+
+
 def test_what_a_revision_is_made_of_stands_in_its_file_and_in_the_ledger(platform_of):
     platform = platform_of(CANNON % "")
     raw = five_minutes(FIRST)

@@ -392,6 +392,15 @@ def test_how_late_data_come_is_counted_once_an_ingestion_by_the_hour_of_arrival(
     assert claim.arrived_at == WINDOW.end + 125 * minute
 
 
+def test_how_long_a_datasets_windows_are_is_known_by_what_was_touched_last_in_time(ledger):
+    assert ledger.span_of("crowd") is None
+    first = claimed(ledger, "first", WINDOW)
+    ledger.record_revision(built(WINDOW, 1, [first]), [first])
+    assert ledger.span_of("crowd") == WINDOW.span and ledger.span_of("other") is None
+    claimed(ledger, "longer", Window(WINDOW.end, WINDOW.end + 3 * HOUR))
+    assert ledger.span_of("crowd") == 3 * HOUR
+
+
 def test_a_claim_that_replaces_others_leaves_nothing_of_them(ledger):
     old = arrived(ledger, "old", NOON + HOUR, rows=4)
     sent = RawPartition("sent", "crowd", WINDOW, "sent.parquet", 5)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from ionbeam_client.models import IngestionMetadata
@@ -163,6 +163,10 @@ class Ledger(Protocol):
 
         None where a claim of an earlier version of the ledger touches it, which did not count them.
         """
+        ...
+
+    def span_of(self, dataset: str) -> timedelta | None:
+        """How long the newest window is that a claim of `dataset` touched; None while none did."""
         ...
 
     def claims(self, dataset: str, window: Window) -> list[Claim]:

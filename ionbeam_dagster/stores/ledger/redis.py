@@ -302,6 +302,17 @@ for _, number in ipairs(rows) do sum = sum + number end
 return sum
 """
 
+_NEWEST = """
+local newest = ''
+for _, kind in ipairs({'due', 'built'}) do  -- a window that was touched is in one of them
+    local window = redis.call('ZRANGE', 'ionbeam:' .. kind .. ':' .. ARGV[1], -1, -1)[1]
+    if window and (newest == '' or tonumber(window:match('^[^:]+')) > tonumber(newest:match('^[^:]+'))) then
+        newest = window
+    end
+end
+return newest
+"""
+
 _CLAIMS = """
 local found = {}
 for i, id in ipairs(redis.call('ZRANGE', 'ionbeam:touching:' .. ARGV[1] .. ':' .. ARGV[2], 0, -1)) do
@@ -513,6 +524,10 @@ class RedisLedger:
     def rows_in(self, dataset: str, window: Window) -> int | None:
         rows = self._run(_ROWS_IN, dataset, _range(window))
         return None if rows is None else int(rows)
+
+    def span_of(self, dataset: str) -> timedelta | None:
+        newest = self._run(_NEWEST, dataset)
+        return _window(newest).span if newest else None
 
     def claims(self, dataset: str, window: Window) -> list[Claim]:
         return [_claim(record) for record in self._run(_CLAIMS, dataset, _range(window))]

@@ -269,6 +269,12 @@ class SqliteLedger:
             ).fetchone()
         return None if unknown else int(rows)
 
+    def span_of(self, dataset: str) -> timedelta | None:
+        newest = "SELECT start, end FROM touched WHERE dataset = ? ORDER BY start DESC LIMIT 1"
+        with self._reading() as db:
+            row = db.execute(newest, (dataset,)).fetchone()
+        return _window(*row).span if row else None
+
     def claims(self, dataset: str, window: Window) -> list[Claim]:
         with self._reading() as db:
             rows = db.execute(
