@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -463,8 +464,13 @@ def _ingest_raw(platform: Platform, raw: RawPartition, arrived_at: datetime | No
         with published(quarantine_path) as draft, _Quarantine(draft) as quarantine:
             frames = seen.canonical_frames(quarantine)
             rows = platform.series.write(settings.name, raw.ingestion, arrival, frames, point_key(schema))
-    except (CanonicalError, pa.ArrowInvalid, OSError) as error:
+    except (CanonicalError, pa.ArrowInvalid) as error:
         raise PipelineError(f"{raw.path}: {error}") from error
+    except OSError as error:
+        raise PipelineError(
+            f"{raw.path}: cannot be ingested ({error}); what there was before is untouched. Make room, or give "
+            "permission, and materialise the window again"
+        ) from error
     if not quarantine.rows:
         quarantine_path.unlink(missing_ok=True)
     replaced = _replaced(platform, raw, file, arrival)
@@ -505,9 +511,10 @@ def _waiting_before(platform: Platform, raw: RawPartition) -> list[str]:
         if not window.overlaps(raw.window):
             continue
         sent = platform.ledger.sent(raw.source, window)
-        before = [one for one in sent[: sent.index(raw)] if raw.window.covers(one.window)] if raw in sent else []
-        claimed = {claim.id for claim in platform.ledger.claims_of([one.ingestion for one in before])}
-        found |= dict.fromkeys(one.ingestion for one in before if one.ingestion not in claimed)
+        before = list(takewhile(lambda one: one.ingestion != raw.ingestion, sent))
+        covered = [one.ingestion for one in before if raw.window.covers(one.window)]
+        claimed = {claim.id for claim in platform.ledger.claims_of(covered)}
+        found |= dict.fromkeys(one for one in covered if one not in claimed)
     return list(found)
 
 
