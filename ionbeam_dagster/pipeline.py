@@ -479,43 +479,46 @@ def _ingest_raw(platform: Platform, raw: RawPartition, arrived_at: datetime | No
     strays = tuple(sorted(seen.strays))
     claim = Claim(raw.ingestion, source, settings.name, file.swept, arrival, rows, quarantine.rows, strays, arrived_at)
     swept = dict.fromkeys(windows_between(file.swept.start, file.swept.end, settings.span), 0)
-    platform.ledger.record_claim(claim, file.metadata, swept | seen.rows, replaced)
+    platform.ledger.record_claim(claim, file.metadata, swept | seen.rows, list(replaced))
+    if platform.source(source).kind == "external":  # else a ledger that is made again would take them up
+        for ingestion, range in replaced.items():
+            platform.files.delete(platform.raws(source).sent_path(source, ingestion, range))
     return Ingested(claim, file.metadata, quarantine_path if quarantine.rows else None, dict(quarantine.reasons))
 
 
-def _replaced(platform: Platform, raw: RawPartition, file: RawFile, arrival: int) -> list[str]:
-    """The ingestions that one takes the place of: what its source gave before for ranges that lie in this one.
+def _replaced(platform: Platform, raw: RawPartition, file: RawFile, arrival: int) -> dict[str, Window]:
+    """The ingestions that one takes the place of, with their ranges: what its source gave before for parts of its own.
 
     What the platform itself collects, it collects whole: a point that is there no more was taken back. What clients
     send adds to what they sent before, unless they say that it replaces that; then also what still waits.
     """
     sent = platform.source(raw.source).kind == "external"
     if sent and not file.replaces:
-        return []
+        return {}
     dataset = platform.dataset(platform.source(raw.source).dataset)
     first = window_of(file.swept.start, dataset.span).start
-    claimed = [
-        claim.id
+    claimed = {
+        claim.id: claim.swept
         for claim in platform.ledger.claims_between(dataset.name, first, file.swept.end)
         if claim.source == raw.source
         and file.swept.covers(claim.swept)
         and (claim.arrival < arrival if sent else claim.id != raw.ingestion)
-    ]
-    return [*claimed, *(_waiting_before(platform, raw) if sent else [])]
+    }
+    return claimed | (_waiting_before(platform, raw) if sent else {})
 
 
-def _waiting_before(platform: Platform, raw: RawPartition) -> list[str]:
+def _waiting_before(platform: Platform, raw: RawPartition) -> dict[str, Window]:
     """What a source sent before `raw` for ranges that lie in its range, and is not ingested yet."""
-    found: dict[str, None] = {}
+    found: dict[str, Window] = {}
     for window in platform.ledger.waiting(raw.source):
         if not window.overlaps(raw.window):
             continue
         sent = platform.ledger.sent(raw.source, window)
         before = list(takewhile(lambda one: one.ingestion != raw.ingestion, sent))
-        covered = [one.ingestion for one in before if raw.window.covers(one.window)]
-        claimed = {claim.id for claim in platform.ledger.claims_of(covered)}
-        found |= dict.fromkeys(one for one in covered if one not in claimed)
-    return list(found)
+        covered = {one.ingestion: one.window for one in before if raw.window.covers(one.window)}
+        claimed = {claim.id for claim in platform.ledger.claims_of(list(covered))}
+        found |= {ingestion: range for ingestion, range in covered.items() if ingestion not in claimed}
+    return found
 
 
 def assess(platform: Platform, dataset: str, window: Window, now: datetime) -> Decision:

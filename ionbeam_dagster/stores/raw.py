@@ -75,10 +75,13 @@ class RawStore:
         replaces: bool = False,
     ) -> tuple[str, int]:
         """Write what a client sent under the ingestion's `name`; returns the file and its rows."""
-        path = within(self._root, source, f"{source}_{swept.label}_{name}.parquet")
+        path = self.sent_path(source, name, swept)
         with self._files.published(path) as draft:
             rows = _write(draft, swept, metadata, batches, replaces)
         return path, rows
+
+    def sent_path(self, source: str, name: str, swept: Window) -> str:
+        return within(self._root, source, f"{source}_{swept.label}_{name}.parquet")
 
     def files(self, source: str) -> list[str]:
         """Every raw file of a source that is there, in order of name."""

@@ -180,6 +180,11 @@ def test_what_replaces_takes_the_place_of_what_its_client_sent_before(platform, 
     assert built_day(platform, Window(tomorrow, tomorrow + DAY))["station_id"].unique().to_list() == ["next_day"]
     assert len(platform.ledger.claims("example_weather", FIRST_DAY)) == 1
     assert platform.ledger.waiting("my_source") == []
+    for file in Path("ionbeam-state").glob("ledger.sqlite*"):
+        file.unlink()
+    again = Platform(platform.config)
+    assert again.ledger.recovered() and len(again.ledger.claims("example_weather", FIRST_DAY)) == 1
+    assert built_day(again)["station_id"].unique().to_list() == ["roof"], "nor do they come back with a lost ledger"
 
 
 def test_other_columns_under_the_same_version_are_parked_with_the_difference_and_a_new_version_taken(platform, broker):
