@@ -43,7 +43,10 @@ def run(
     end: Annotated[str | None, TO] = None,
     picture: Annotated[
         Path | None,
-        typer.Option(help="Where to put the map of the run. Default: DATASETS.png beside the state folder."),
+        typer.Option(
+            help="Where to put the map of the run. Default: beside the state folder, by the name of the dataset (of "
+            "several: of the configuration)."
+        ),
     ] = None,
 ) -> None:
     """Collect, build and export a range of windows, through Dagster in this process.
@@ -171,21 +174,28 @@ def _asked_for(platform: Platform, dataset: str, ranges: dict[str, Window]) -> l
 def _made_table(platform: Platform, built: dict[str, list[BuiltRevision]], watch: Watch) -> Table:
     """The windows of one dataset, or of several, one under the other."""
     datasets = [platform.dataset(name) for name in built]
-    title = "\n".join(f"{dataset.name}, windows of {format_duration(dataset.span)}" for dataset in datasets)
+    several = len(datasets) > 1
+    title = f"{len(datasets)} datasets" if several else _title(datasets[0])
     table = Table(title=title, title_justify="left", caption_justify="left")
     formats = list(dict.fromkeys(format for dataset in datasets for format in dataset.exports))
-    for column in ["of", "window"][len(built) == 1 :]:
-        table.add_column(column, no_wrap=True)
+    table.add_column("window", no_wrap=True)
     for column in ("rows", "stations", "coverage", "revision", "dataset", *formats, "seconds"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     for dataset in datasets:
+        if several:
+            table.add_row(f"[bold]{dataset.name}[/bold]" + ("" if built[dataset.name] else ": none"))
         for one in built[dataset.name]:
-            cells = _cells(platform, dataset, one, formats, watch.seconds[dataset.name, one.revision.window])
-            table.add_row(*[dataset.name, *cells][len(built) == 1 :])
+            took = watch.seconds[dataset.name, one.revision.window]
+            table.add_row(*_cells(platform, dataset, one, formats, took))
         table.add_section()
-    places = [_places(platform, dataset, built[dataset.name]) for dataset in datasets]
-    table.caption = f"dataset files and exports: {', '.join(places)}"
+    folders = [place for dataset in datasets for place in _folders(platform, dataset, built[dataset.name])]
+    places = dict.fromkeys(folder_of(place) if several else place for place in folders)
+    table.caption = f"dataset files and exports: {', '.join(places) or 'none'}"
     return table
+
+
+def _title(dataset: DatasetSettings) -> str:
+    return f"{dataset.name}, windows of {format_duration(dataset.span)}"
 
 
 def _cells(
@@ -201,13 +211,12 @@ def _cells(
     ]  # fmt: skip
 
 
-def _places(platform: Platform, dataset: DatasetSettings, built: list[BuiltRevision]) -> str:
+def _folders(platform: Platform, dataset: DatasetSettings, built: list[BuiltRevision]) -> list[str]:
     if not built:
-        return "none"
+        return []
     window = built[0].revision.window
-    folders = [folder_of(built[0].path)]
-    folders += [folder_of(platform.export_path(dataset.name, format, window)) for format in dataset.exports]
-    return ", ".join(folders)
+    exports = [folder_of(platform.export_path(dataset.name, format, window)) for format in dataset.exports]
+    return [folder_of(built[0].path), *exports]
 
 
 def _draw(platform: Platform, datasets: list[str], built: list[BuiltRevision], picture: Path | None) -> None:
@@ -216,7 +225,8 @@ def _draw(platform: Platform, datasets: list[str], built: list[BuiltRevision], p
 
     if not built:
         return
-    path = picture or platform.config.sections.state_path.parent / f"{'_'.join(datasets)}.png"
+    name = datasets[0] if len(datasets) == 1 else platform.config.path.stem
+    path = picture or platform.config.sections.state_path.parent / f"{name}.png"
     with ExitStack() as open_files, published(path) as draft:
         files = [open_files.enter_context(platform.files.fetched(one.path)) for one in built]
         draft.write_bytes(map_of_windows(files))

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from ionbeam_client.models import format_duration
 from ionbeam_dagster.cli.terminal import console, fail, load_config, moment, refused_as_message
-from ionbeam_dagster.config import ConfigError, IonbeamConfig
+from ionbeam_dagster.config import ConfigError, IonbeamConfig, SourceSettings
 
 if TYPE_CHECKING:
     import polars as pl
@@ -74,7 +74,12 @@ def accept(
 def check(
     name: Annotated[str, typer.Argument(help="A source, by its name in the configuration.")],
     at: Annotated[
-        str | None, typer.Option("--at", help="A moment of the window to ask for. Default: the latest that is due.")
+        str | None,
+        typer.Option(
+            "--at",
+            help="A moment of the window to ask for. Default: the latest that is due, "
+            "or the last of a source that ends.",
+        ),
     ] = None,
 ) -> None:
     """Ask a source for one small window, and say what came of it: nothing is stored.
@@ -95,8 +100,8 @@ def check(
     if settings.kind == "external":
         fail(f"{name} is sent by a client, and cannot be asked")
     now = datetime.now(UTC)
-    asked = moment(at, "--at") or now - settings.window_lag - settings.window_size
-    window = window_of(asked, settings.window_size)
+    with refused_as_message(SourceError):
+        window = window_of(moment(at, "--at") or _latest(platform.sources[name], settings, now), settings.window_size)
     console.print(f"[bold]{name}[/bold] is asked for {window}", highlight=False)
     begun = perf_counter()
     with refused_as_message(SourceError), console.status("waiting for it"):
@@ -112,6 +117,13 @@ def check(
         return
     _tell_rows(found, window, now)
     _tell_variables(platform, settings.dataset, found)
+
+
+def _latest(source: Source, settings: SourceSettings, now: datetime) -> datetime:
+    """A moment of the latest window that is due, of a source that ends: of its last one."""
+    known = source.extent()
+    ends = [now - settings.window_lag, *([settings.end] if settings.end else []), *([known.end] if known else [])]
+    return min(ends) - settings.window_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +174,9 @@ def _tell_variables(platform: Platform, dataset: str, found: _Tried) -> None:
 
     exports = platform.dataset(dataset).exports
     plans = [platform.exporters[format].plan(found.schema) for format in exports]
-    table = Table("canonical variable", "values", "least", "most", *exports)
+    table = Table()
+    for column in ("canonical variable", "values", "least", "most", *exports):
+        table.add_column(column, overflow="fold", no_wrap=column in ("values", "least", "most"))
     without = []
     for name in columns_of(found.schema, "variable"):
         values = found.rows[name].drop_nulls()

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,8 @@ CELLS_ACROSS = 300
 BINS = 48
 SAMPLED_ROWS = 300_000
 MOST_TRACKS = 50
+LONGEST_TITLE = 56  # letters that have room beside the legend of the curves
+LONGEST_NAMES = 100
 BIN_WIDTHS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 604800]
 
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -349,7 +352,11 @@ def _write_title(figure: Figure, windows: list[_Window], rows: int, found: _Foun
     if len(windows) == 1 and about.get("coverage", 1) < 1:
         parts.append(f"{math.floor(100 * about['coverage'])} % of the window collected")
     names = dict.fromkeys(window.about.get("dataset", "dataset") for window in windows)
-    figure.text(0.012, 0.945, ", ".join(names) or "dataset", fontsize=13, weight="bold", color=INK)
+    title = ", ".join(names) or "dataset"
+    if len(names) > 1 and len(title) > LONGEST_TITLE:
+        figure.text(0.14, 0.947, shorten(title, LONGEST_NAMES, placeholder=" ..."), fontsize=7.5, color=FAINT)
+        title = f"{len(names)} datasets"
+    figure.text(0.012, 0.945, title, fontsize=13, weight="bold", color=INK)
     figure.text(0.012, 0.895, "   ·   ".join(parts), fontsize=9, color=FAINT)
 
 

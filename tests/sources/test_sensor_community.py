@@ -464,6 +464,10 @@ def test_what_the_live_document_calls_otherwise(served, tmp_path):
     assert row.select("pressure_sealevel", "temperature", "station_height", "sensor_type", "indoor").rows() == [
         ("101325.00", "nan", "38.7", "DHT22", "false")
     ]
+    assert feed.problems() == [
+        "1 values a document of 'noise_LAeq', which is not known, are left out",
+        "1 values a document of 'signal', which is not known, are left out",
+    ]
 
 
 def test_the_real_excerpt_comes_out_record_for_record(served, tmp_path, real_data):

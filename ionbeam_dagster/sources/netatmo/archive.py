@@ -69,7 +69,8 @@ class NetatmoArchive(Source):
                     yield from batches_of(wide(member.rows.filter(in_window(window)), self._config))
         if missing:
             raise SourceError(
-                f"{self.name} {window}: no archive under {self._config.path} has a member for {min(missing)}; add it"
+                f"{self.name} {window}: no archive under {self._config.path} has a member for "
+                f"{min(missing):%Y-%m-%dT%HZ}; add it"
             )
 
     def signature(self, window: Window) -> str:

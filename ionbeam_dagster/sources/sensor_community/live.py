@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -34,6 +35,7 @@ ADDRESS = "https://data.sensor.community/static/v2/data.json"
 _RECORDS_AT_ONCE = 5000
 _REACH = timedelta(minutes=10)  # after it a window that was asked for is not asked for again
 _KEPT = timedelta(days=1)  # in the journal
+_NO_MEASUREMENTS = ("lat", "lon", "height", "timestamp")  # where and when a box with a receiver is, once more
 _OTHER_NAMES = {"pressure_at_sealevel": "pressure_sealevel"}
 
 _RECORD = pl.Schema(
@@ -69,6 +71,7 @@ class Live(Source):
     def __init__(self, name: str, config: LiveConfig) -> None:
         super().__init__(name, config)
         self._config = config
+        self._left_out: Counter[str] = Counter()
 
     @property
     def metadata(self) -> IngestionMetadata:
@@ -92,6 +95,12 @@ class Live(Source):
         for rows in self._document():
             yield from batches(rows.drop("id"))
 
+    def problems(self) -> list[str]:
+        return [
+            f"{count:,} values a document of {name!r}, which is not known, are left out"
+            for name, count in sorted(self._left_out.items())
+        ]
+
     @cached_property
     def _client(self) -> HttpClient:
         config = self._config
@@ -99,11 +108,14 @@ class Live(Source):
 
     def _document(self) -> Iterator[pl.DataFrame]:
         """The wanted records of the document, with their ids, some thousands at once."""
+        self._left_out = Counter()
         with self._client.stream(self._config.base_url) as pieces:
             try:
                 records = ijson.items(_File(pieces), "item", use_float=True)
                 while some := list(islice(records, _RECORDS_AT_ONCE)):
-                    yield _rows(some, self._config.indoor)
+                    rows, left_out = _rows(some, self._config.indoor)
+                    self._left_out += left_out
+                    yield rows
             except (ijson.JSONError, UnicodeDecodeError, pl.exceptions.PolarsError, TypeError) as error:
                 reason = " ".join(str(error).split())
                 raise SourceError(f"{self._config.base_url}: is not the JSON of the live feed ({reason})") from error
@@ -113,7 +125,8 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def _rows(records: list[dict[str, Any]], indoor: bool) -> pl.DataFrame:
+def _rows(records: list[dict[str, Any]], indoor: bool) -> tuple[pl.DataFrame, Counter[str]]:
+    """The rows of records, and how many values there are of each quantity that is not known."""
     place, sensor = pl.col("location").struct, pl.col("sensor").struct
     rows = pl.from_dicts(records, schema=_RECORD, strict=False).select(
         "id",
@@ -134,13 +147,15 @@ def _rows(records: list[dict[str, Any]], indoor: bool) -> pl.DataFrame:
         .explode("sensordatavalues")
         .unnest("sensordatavalues")
         .with_columns(pl.col("value_type").replace(_OTHER_NAMES))
-        .filter(pl.col("value_type").is_in(list(QUANTITIES)))
-        .pivot(on="value_type", index="id", values="value", aggregate_function="last")
     )
-    known = rows.drop("sensordatavalues").join(values, on="id", how="inner", maintain_order="left")
-    return pl.concat([known.select("id"), shaped(known)], how="horizontal").unique(
+    is_known = pl.col("value_type").is_in(list(QUANTITIES))
+    left_out = values.filter(~is_known, ~pl.col("value_type").is_in(_NO_MEASUREMENTS))["value_type"].value_counts()
+    wide = values.filter(is_known).pivot(on="value_type", index="id", values="value", aggregate_function="last")
+    known = rows.drop("sensordatavalues").join(wide, on="id", how="inner", maintain_order="left")
+    told = pl.concat([known.select("id"), shaped(known)], how="horizontal").unique(
         "id", keep="last", maintain_order=True
     )
+    return told, Counter(dict(left_out.iter_rows()))
 
 
 class _File:
