@@ -79,7 +79,7 @@ def made(platform_with, asset: str) -> tuple[Platform, list[Path], dict[str, byt
     exports = {format: export(platform, "told", format, FIRST).path for format in ("odb", "pygeoapi")}
     files = {
         "raw": sorted(Path().glob(RAW)), "observations": sorted(Path(SEGMENTS).rglob("2*/*.parquet")),
-        "dataset": [revision.path], **{format: [path] for format, path in exports.items()},
+        "dataset": [Path(revision.path)], **{format: [Path(path)] for format, path in exports.items()},
     }[asset]  # fmt: skip
     assert files
     return platform, files, {str(path): path.read_bytes() for path in files}
