@@ -108,6 +108,34 @@ def in_memory(store: SegmentStore, rows: int) -> tuple[int, float]:
 STEPS = {"write": write, "read": read, "in memory": in_memory}
 
 
+def rows_in(root: Path, rows: int = 1_000_000) -> None:
+    """Rows that are made already, into the store and into one file by Polars, which sorts them but syncs nothing.
+
+    Time of the processor is told, too: on a machine that is busy with other things it is what can be compared.
+    """
+    made = list(frames(HOUR, rows // 60, 60))
+    written = sum(frame.height for frame in made)
+
+    def ours() -> None:
+        SegmentStore(root).write("benchmark", "one", 1, made, KEY)
+
+    def theirs() -> None:
+        pl.concat(made).sort(*KEY, "datetime").write_parquet(root / "theirs.parquet", compression_level=1)
+
+    best = {}
+    for name, way in {"ours": ours, "Polars": theirs}.items():
+        found = []
+        for _ in range(3):
+            begun = time.perf_counter(), time.process_time()
+            way()
+            found.append((time.perf_counter() - begun[0], time.process_time() - begun[1]))
+        best[name] = [min(one) for one in zip(*found, strict=True)]
+        seconds, processor = best[name]
+        told = f"{written / seconds:10,.0f} rows/s, {written / processor:10,.0f} rows a second of one processor"
+        print(f"  in: {written:,} rows, {name:<6}  {told}")
+    print(f"  ours takes {best['ours'][1] / best['Polars'][1]:.2f} of the processor time of Polars alone")
+
+
 def windows(store: SegmentStore) -> None:
     """A network of 2,400 stations, a time each minute, in windows of five minutes."""
     seconds = []
@@ -221,6 +249,8 @@ def main() -> None:
             cells = [f"{step} {n / s:>10,.0f} rows/s {peak:6.0f} MB" for step, (n, s, peak) in found.items()]
             ratio = found["read"][1] / found["in memory"][1]
             print(f"  {rows:<11,}" + "   ".join(cells) + f"   ours takes {ratio:.2f} of the time in memory", flush=True)
+    with TemporaryDirectory() as folder:
+        rows_in(Path(folder))
     print("segments: a usual network")
     with TemporaryDirectory() as folder:
         windows(SegmentStore(Path(folder)))
