@@ -57,14 +57,14 @@ REFUSED = {
     "raw": {},
     "observations": {
         "raw": COLLECT, "raw and observations": COLLECT, "raw, observations and dataset": COLLECT,
-        "all files": COLLECT, "ledger": COLLECT, "everything": COLLECT,
+        "all files": COLLECT, "everything": COLLECT,
     },
     "dataset": {
-        "raw, observations and dataset": COLLECT, "all files": COLLECT, "ledger": COLLECT, "everything": COLLECT,
+        "raw, observations and dataset": COLLECT, "all files": COLLECT, "everything": COLLECT,
     },
     "odb": {
         "dataset": BUILD, "observations and dataset": BUILD, "raw, observations and dataset": BUILD,
-        "all files": BUILD, "ledger": BUILD, "everything": BUILD,
+        "all files": BUILD, "everything": BUILD,
     },
 }  # fmt: skip
 
