@@ -59,8 +59,10 @@ def codes(given: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def write_archive(folder: Path, day: date, hours: range) -> Path:
-    """An archive of Dutch stations, a member an hour."""
+    """An archive of Dutch stations, a member an hour; one that is there already stays as it is."""
     path = folder / f"netatmo-raw-{day:%Y%m%d}{hours.start:02d}-{day:%Y%m%d}{hours.stop:02d}.tar.gz"
+    if path.exists():
+        return path
     folder.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w:gz") as archive:
         for hour in hours:
