@@ -78,6 +78,7 @@ def test_a_sealed_window_stays_until_it_is_forced_or_opened_again(ionbeam):
     forced = ionbeam("rebuild", "ioncannon", *RANGE, "--force")
     assert forced.exit_code == 0, forced.output
     assert [path.name[-11:] for path in sorted(Path("data").rglob("*_r*.parquet"))] == ["_r1.parquet", "_r2.parquet"]
+    assert "small segments of ioncannon" in ionbeam("sweep").output
     assert "Nothing may go" in ionbeam("sweep", "--dry-run").output
     Path("network.yaml").write_text(NETWORK + "dataset_aggregator: {delete_after_export: true}\n")
     assert "raw partitions of ioncannon" in ionbeam("sweep", "--dry-run").output
