@@ -1,4 +1,4 @@
-"""What is inside a file that the platform wrote: raw partition, quarantine, dataset window, ODB-2 or GeoParquet.
+"""What is inside a file that the platform wrote: raw partition, quarantine, dataset window, ODB-2, BUFR or GeoParquet.
 
 Belongs here: reading such a file for a person. Does not belong here: how it looks in a terminal (cli).
 """
@@ -39,7 +39,9 @@ def contents(path: Path) -> Contents:
         return _parquet(path)
     if start[2:5] == b"ODA":
         return _odb(path)
-    raise NotOurs(f"{path}: neither Parquet nor ODB-2")
+    if start.startswith(b"BUFR"):
+        return _bufr(path)
+    raise NotOurs(f"{path}: neither Parquet nor ODB-2 nor BUFR")
 
 
 def _parquet(path: Path) -> Contents:
@@ -84,6 +86,17 @@ def _odb(path: Path) -> Contents:
     except OdbError as error:
         raise NotOurs(str(error)) from error
     return Contents("ODB-2 export", {"bytes": f"{path.stat().st_size:,}"} | facts, columns)
+
+
+def _bufr(path: Path) -> Contents:
+    from ionbeam_dagster.exporters import ExportError
+    from ionbeam_dagster.exporters.bufr import BufrError, describe_bufr
+
+    try:
+        facts, columns = describe_bufr(path)
+    except (BufrError, ExportError) as error:
+        raise NotOurs(str(error)) from error
+    return Contents("BUFR export", {"bytes": f"{path.stat().st_size:,}"} | facts, columns)
 
 
 def _short(value: object) -> str:

@@ -31,7 +31,7 @@ def _fetched(file: str) -> Iterator[Path]:
 def export_show(
     file: Annotated[str, typer.Argument(help="Any file that the platform wrote, also s3://bucket/...")],
 ) -> None:
-    """Show what is inside a file: raw partition, quarantine, dataset window, ODB-2 or GeoParquet."""
+    """Show what is inside a file: raw partition, quarantine, dataset window, ODB-2, BUFR or GeoParquet."""
     from ionbeam_dagster.show import NotOurs, contents
     from ionbeam_dagster.stores import StoreError
 

@@ -21,6 +21,7 @@ from typing import Annotated, Any, BinaryIO, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -940,6 +941,54 @@ def _read_back(path: Path, written: _Written) -> dict[str, object]:
 
 
 _TEMPLATE_NAMES = {template.descriptors: template.name for template in (FIXED, MOBILE, AIR)}
+
+
+def describe_bufr(path: Path) -> tuple[dict[str, str], pl.DataFrame]:
+    """What is inside a BUFR file: facts about it, and a row (column, unit, values, minimum, maximum) for each element.
+
+    Raises BufrError where eccodes cannot read it.
+    """
+    library = eccodes()
+    elements = {target: element for template in TEMPLATES for target, element in _told_elements(template).items()}
+    seen = {name: _Tally() for name in elements}
+    subsets: Counter[str] = Counter()
+    updates: set[int] = set()
+    messages = 0
+    try:
+        with ECCODES, path.open("rb") as file:
+            while (handle := library.codes_bufr_new_from_file(file)) is not None:
+                messages += 1
+                number = library.codes_get(handle, "numberOfSubsets")
+                updates.add(library.codes_get(handle, "updateSequenceNumber"))
+                descriptors = tuple(library.codes_get_array(handle, "unexpandedDescriptors").tolist())
+                subsets[_TEMPLATE_NAMES.get(descriptors, str(descriptors))] += number
+                library.codes_set(handle, "unpack", 1)
+                for name, tally in seen.items():
+                    _read_values(library, handle, name, number, tally)
+                library.codes_release(handle)
+    except library.CodesInternalError as error:
+        raise BufrError(f"eccodes cannot read {path}: {error}") from error
+    rows = [
+        (f"{elements[name].descriptor} {name}", elements[name].unit, tally.count, f"{tally.low:g}", f"{tally.high:g}")
+        for name, tally in seen.items()
+        if tally.count
+    ]
+    facts = {
+        "messages": f"{messages:,}",
+        "subsets": ", ".join(f"{count:,} of {name}" for name, count in subsets.items()),
+        "update sequence number": ", ".join(map(str, sorted(updates))),
+    }
+    return facts, pl.DataFrame(rows, ["column", "unit", "values", "minimum", "maximum"], orient="row")
+
+
+def _told_elements(template: Template) -> dict[str, Element]:
+    """The elements of a template that exports fill, and the associated field of each."""
+    expanded = expansion(template)
+    nodes = [expanded.node(code) for code in (_LATITUDE, _LONGITUDE, _HEIGHT)]
+    for slot in template.slots:
+        for node in (expanded.node(code) for code in slot.codes):
+            nodes += [node] if node is None else [node, expanded.quality(node)]
+    return {expanded.elements[node].name: expanded.elements[node] for node in nodes if node is not None}
 
 
 def _read_values(library: Any, handle: int, name: str, subsets: int, tally: _Tally) -> None:

@@ -28,7 +28,7 @@ from ionbeam_client.models import (
 from ionbeam_dagster.domain.canonical import canonical_schema
 from ionbeam_dagster.domain.quality.chain import quality_fields
 from ionbeam_dagster.exporters import ExportError, bufr
-from ionbeam_dagster.exporters.bufr import BufrExporter, BufrSettings, bulletin_heading, gts_file_name
+from ionbeam_dagster.exporters.bufr import BufrExporter, BufrSettings, bulletin_heading, describe_bufr, gts_file_name
 from ionbeam_dagster.exporters.bufr_templates import AIR, FIXED, MOBILE, TEMPLATES, expansion
 from ionbeam_dagster.exporters.stations import fitting
 
@@ -218,6 +218,10 @@ def test_flags_become_associated_fields(tmp_path):
     rows = read(target, AIR, *(f"{name}{what}" for what in told))
     assert [tuple(row.values()) for row in rows] == [(3, 2), (1, 2), (0, 2), (unsaid, 2), (unsaid, 2)]
     assert report.seen["quality"] == {"pass": 2, "suspect": 7, "fail": 2}
+    facts, elements = describe_bufr(target)
+    assert facts["subsets"] == "5 of 3 07 092, 5 of list of air constituents"
+    assert ("012101 airTemperature", "K", 4, "274.15", "277.15") in elements.rows()
+    assert ("999999 airTemperature->associatedField", 4, "0", "3") in elements.drop("unit").rows()
     assert report.seen["elements"]["airTemperature->associatedField"] == {"values": 4, "minimum": 0, "maximum": 3}
 
 

@@ -64,6 +64,7 @@ def test_columns_are_described_and_traced_from_the_raw_file_to_the_export(platfo
     described = {column.name: column.description for column in dataset["dagster/column_schema"].value.columns}
     assert described[name] == "air_temperature, degC, at 2.0 m, point over PT0S"
     odb = latest_metadata(instance, "told", "odb")[key("00:00")]
+    assert odb["picture"].value.startswith("![places, values and flags of the export](data:image/png;base64,")
     traced = odb["dagster/column_lineage"].value.deps_by_column
     assert [dep.column_name for deps in traced.values() for dep in deps].count(name) == 1
     assert odb["dagster/partition_row_count"].value == 8
