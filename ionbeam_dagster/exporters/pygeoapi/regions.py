@@ -10,6 +10,7 @@ line.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from typing import Protocol
 
@@ -42,7 +43,7 @@ class Box:
     east: float
     north: float
 
-    @property
+    @cached_property
     def bounds(self) -> tuple[Bounds, ...]:
         east = self.east if self.east >= self.west else self.east + 360
         return _wrapped(self.west, self.south, east, self.north)
@@ -58,7 +59,7 @@ class Circles:
     centres: tuple[tuple[float, float], ...]
     radius: float
 
-    @property
+    @cached_property
     def bounds(self) -> tuple[Bounds, ...]:
         return tuple(box for centre in self.centres for box in _around(*centre, self.radius))
 
@@ -75,7 +76,7 @@ class Shapes:
 
     polygons: tuple[shapely.Polygon, ...]
 
-    @property
+    @cached_property
     def bounds(self) -> tuple[Bounds, ...]:
         return tuple(box for polygon in self.polygons for box in _wrapped(*polygon.bounds))
 
@@ -97,7 +98,7 @@ class Paths:
     radius: float
     times: tuple[tuple[int, ...], ...] = field(default=())  # microseconds since 1970, one a point, or nothing at all
 
-    @property
+    @cached_property
     def bounds(self) -> tuple[Bounds, ...]:
         boxes = []
         for line in self.lines:
