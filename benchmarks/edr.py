@@ -3,9 +3,9 @@
 ``python benchmarks/edr.py`` makes a network of windows (``--rows`` and ``--files``; the claim is made at 100M rows in
 2,000 files, which take 1.2 GB), asks position, radius, area and locations queries of a day somewhere in all of it, and
 prints the median and the 95th percentile of each, the same of DuckDB's `read_parquet` with the same bounds (the files
-of that day, by name), and the ratio. Half-way through, another process begins to replace windows. Then pages of items
-by offset, and the configuration's upkeep with ``--datasets`` and ``--windows`` files. ``--keep FOLDER`` keeps the files
-for the next run.
+of that day, by name), and the ratio; then of all of them by four clients at once. Half-way through, another process
+begins to replace windows. Then pages of items by offset, and the configuration's upkeep with ``--datasets`` and
+``--windows`` files. ``--keep FOLDER`` keeps the files for the next run.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from shutil import copyfile
 from tempfile import TemporaryDirectory
@@ -33,6 +35,7 @@ TIMES = 12
 START = np.datetime64("2024-01-01", "us")
 HOUR = np.timedelta64(3600, "s")
 PARAMETER = "air_temperature:2.0:point:PT0S"
+CLIENTS = 4
 QUERIES = ("position", "radius", "area", "locations")
 
 
@@ -170,8 +173,9 @@ def duckdb_side(folder: Path, files: int, stations: int, runs: int) -> dict[str,
     """The same questions in SQL, over the files of the day that is asked for, by their names."""
     import duckdb
 
-    connection = duckdb.connect(config={"threads": 2})
-    connection.execute("SET enable_geoparquet_conversion = false")
+    database = duckdb.connect(config={"threads": 2})
+    database.execute("SET GLOBAL enable_geoparquet_conversion = false")
+    own = threading.local()
     place = places_of(folder)
     column = next(f.name for f in SCHEMA if f.name.startswith("air_temperature"))
     columns = f'SELECT datetime, lon, lat, station_id, "{column}" FROM read_parquet(?) WHERE datetime BETWEEN ? AND ?'
@@ -190,7 +194,9 @@ def duckdb_side(folder: Path, files: int, stations: int, runs: int) -> dict[str,
             pad = {"position": 0.02, "radius": 0.16}.get(kind, 0.0)
             where = "lon BETWEEN ? AND ? AND lat BETWEEN ? AND ?"
             values = [west - pad, east + pad, south - pad / 1.6, north + pad / 1.6]
-        found = connection.execute(f"{columns} AND {where}", [paths, start, end, *values]).to_arrow_table()
+        if not hasattr(own, "connection"):
+            own.connection = database.cursor()
+        found = own.connection.execute(f"{columns} AND {where}", [paths, start, end, *values]).to_arrow_table()
         return int(found.num_rows)
 
     return measured(answer, folder, files, stations, runs, place) | {"peak": peak_megabytes()}
@@ -225,11 +231,31 @@ def measured(
                     seconds.append(time.perf_counter() - begun)
                 worked = (time.process_time() - worked) / runs
                 told[f"{kind}, {state}"] = [*(float(np.percentile(seconds, part)) for part in (50, 95)), worked]
+            if state == "quiet":
+                questions = [
+                    (kind, *asked(kind, random, files, stations, place)) for _ in range(runs) for kind in QUERIES
+                ]
+                told[f"all, {CLIENTS} clients"] = at_once(answer, questions)
         finally:
             if busy is not None:
                 busy.kill()
                 busy.wait()
     return told
+
+
+def at_once(answer: Callable[..., int], questions: list[Any]) -> list[float]:
+    """Median, 95th percentile and CPU seconds of a query while `CLIENTS` ask without a pause."""
+
+    def timed(question: Any) -> float:
+        begun = time.perf_counter()
+        answer(*question)
+        return time.perf_counter() - begun
+
+    worked = time.process_time()
+    with ThreadPoolExecutor(CLIENTS) as clients:
+        seconds = list(clients.map(timed, questions))
+    worked = (time.process_time() - worked) / len(questions)
+    return [*(float(np.percentile(seconds, part)) for part in (50, 95)), worked]
 
 
 SIDES = {"ours": ours, "duckdb": duckdb_side}

@@ -7,12 +7,15 @@ service starts at once.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from ionbeam_dagster.config import DatasetSettings, IonbeamConfig
 from ionbeam_dagster.exporters.pygeoapi.configuration import ConfigurationError, Extent, Served, update
 from ionbeam_dagster.stores.files import is_address
 
+LOG = logging.getLogger(__name__)
 FORMAT = "pygeoapi"
 
 
@@ -21,8 +24,12 @@ def served(config: IonbeamConfig) -> list[str]:
     return [name for name, dataset in config.datasets.items() if FORMAT in dataset.exports]
 
 
-def update_configuration(config: IonbeamConfig) -> tuple[Path, dict[str, Extent]]:
+def update_configuration(
+    config: IonbeamConfig, tell: Callable[[str], None] = LOG.info
+) -> tuple[Path, dict[str, Extent]]:
     """Bring PyGeoAPI's configuration up to date; gives its place, and what each dataset's files hold.
+
+    `tell` is given a line every few seconds while files are looked at.
 
     Raises ConfigurationError.
     """
@@ -35,7 +42,8 @@ def update_configuration(config: IonbeamConfig) -> tuple[Path, dict[str, Extent]
             "folder only; name a folder there"
         )
     folder = Path(service.output_path) / FORMAT
-    return path, update(path, state, [_described(config, config.datasets[name], folder) for name in served(config)])
+    datasets = [_described(config, config.datasets[name], folder) for name in served(config)]
+    return path, update(path, state, datasets, tell)
 
 
 def _described(config: IonbeamConfig, dataset: DatasetSettings, folder: Path) -> Served:

@@ -8,16 +8,16 @@ entry between the marks ours are ``type``, ``extents`` and the providers of this
 stays.
 
 What each file's footer told is remembered beside the platform's state, so that only files that are new or replaced are
-opened: a run costs a listing of the folders that changed.
+opened: a run costs a listing of the folders that changed, and one small file is written for all datasets.
 """
 
 from __future__ import annotations
 
 import json
-import os
+import logging
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,11 +29,13 @@ import pyarrow.parquet as pq
 import yaml
 
 from ionbeam_dagster.exporters.pygeoapi import documents
-from ionbeam_dagster.exporters.pygeoapi.files import SETTLED, window_of_name
-from ionbeam_dagster.exporters.pygeoapi.parameters import layout_of
+from ionbeam_dagster.exporters.pygeoapi.files import LocalFiles
+from ionbeam_dagster.exporters.pygeoapi.parameters import Layout, layout_of
 from ionbeam_dagster.exporters.pygeoapi.service import EDR_PLUGIN, FEATURES_PLUGIN
 from ionbeam_dagster.stores.publish import published
 
+LOG = logging.getLogger(__name__)
+TOLD_EVERY = 5.0  # s
 BEGIN = "# ionbeam: begin (written by the platform; texts and links that you change in here are kept, comments are not)"
 END = "# ionbeam: end"
 DEFAULT_URL = "http://localhost:5000"
@@ -69,12 +71,15 @@ class Extent:
     unreadable: list[str] = field(default_factory=list)
 
 
-def update(config_path: Path, state: Path, served: Sequence[Served]) -> dict[str, Extent]:
+def update(
+    config_path: Path, state: Path, served: Sequence[Served], tell: Callable[[str], None] = LOG.info
+) -> dict[str, Extent]:
     """Bring the YAML at `config_path` and the OpenAPI document beside it up to date.
 
-    What does not change is not written. `state` is a folder for what is remembered. Raises ConfigurationError.
+    What does not change is not written. `state` is a folder for what is remembered; `tell` is given a line every few
+    seconds while files are looked at. Raises ConfigurationError.
     """
-    extents = {one.name: extent_of(one.folder, state / f"{one.name}.arrow") for one in served}
+    extents = _extents(served, state / "extents.arrow", tell)
     text = config_path.read_text(encoding="utf-8") if config_path.exists() else _new()
     entries = {one.name: _entry(one, extents[one.name]) for one in served if extents[one.name].files}
     renewed = with_entries(text, entries, config_path)
@@ -227,80 +232,113 @@ def _new() -> str:
 
 # Extents, remembered file by file.
 
-_KEPT = pa.schema([("name", pa.string()), ("changed", pa.int64()), ("rows", pa.int64())]
-                  + [(side, pa.float64()) for side in ("west", "south", "east", "north")]
-                  + [("first", pa.int64()), ("last", pa.int64())])  # fmt: skip
+_SIDES = ("west", "south", "east", "north", "first", "last")
+_KEPT = pa.schema(
+    [("name", pa.string()), ("version", pa.string()), ("rows", pa.int64())]
+    + [(side, pa.float64()) for side in _SIDES[:4]]
+    + [(moment, pa.int64()) for moment in _SIDES[4:]]
+)
 
 
-def extent_of(folder: Path, memory: Path) -> Extent:
-    """The extent of all windows in a folder. What is known is taken from `memory`, and kept there."""
-    kept, about = _remembered(memory)
-    try:
-        listed_at = folder.stat().st_mtime_ns
-    except FileNotFoundError:
-        return Extent()
-    if listed_at != about.get("listed_at"):
-        settled = time.time() - listed_at / 1e9 > SETTLED
-        kept, about = _renewed(folder, kept, about)
-        about["listed_at"] = listed_at if settled else None
-        with published(memory) as draft, pa.OSFile(str(draft), "wb") as file:
-            described = _KEPT.with_metadata({b"about": json.dumps(about).encode()})
-            with pa.ipc.new_file(file, described) as writer:
-                writer.write_table(kept.cast(_KEPT).replace_schema_metadata(described.metadata))
-    extent = Extent(kept.num_rows, parameters=about.get("parameters", {}), unreadable=about.get("unreadable", []))
-    rows = kept.column("rows").to_numpy()
-    extent.rows = int(rows.sum())
+@dataclass(slots=True)
+class _Known:
+    """What is remembered of a dataset: a row a window, and of all of them what they share."""
+
+    windows: pa.RecordBatch = field(default_factory=lambda: pa.RecordBatch.from_pylist([], _KEPT))
+    listed_at: int | None = None
+    parameters: dict[str, str] = field(default_factory=dict)
+    unreadable: list[str] = field(default_factory=list)
+
+
+def _extents(served: Sequence[Served], memory: Path, tell: Callable[[str], None]) -> dict[str, Extent]:
+    """The extent of each dataset. What is known is taken from the file `memory`, and kept there."""
+    before = _remembered(memory)
+    now: dict[str, _Known] = {}
+    for one in served:
+        known, files = before.get(one.name, _Known()), LocalFiles(one.folder)
+        listed_at = files.listed_at()
+        same = listed_at is not None and listed_at == known.listed_at
+        now[one.name] = known if same else _renewed(files, known, listed_at, one.name, tell)
+    if now != before:
+        _remember(memory, now)
+    return {name: _extent(known) for name, known in now.items()}
+
+
+def _extent(known: _Known) -> Extent:
+    columns = {name: known.windows.column(name).to_numpy() for name in ("rows", *_SIDES)}
+    some = columns["rows"] > 0
+    extent = Extent(
+        int(some.sum()), int(columns["rows"].sum()), parameters=known.parameters, unreadable=known.unreadable
+    )
     if extent.rows:
-        some = rows > 0
-        sides = {
-            name: kept.column(name).to_numpy()[some] for name in ("west", "south", "east", "north", "first", "last")
-        }
-        extent.bbox = [float(sides["west"].min()), float(sides["south"].min()), float(sides["east"].max()),
-                       float(sides["north"].max())]  # fmt: skip
-        extent.times = int(sides["first"].min()), int(sides["last"].max())
-    extent.files = int((rows > 0).sum())
+        west, south, east, north, first, last = (columns[side][some] for side in _SIDES)
+        extent.bbox = [float(west.min()), float(south.min()), float(east.max()), float(north.max())]
+        extent.times = int(first.min()), int(last.max())
     return extent
 
 
-def _remembered(memory: Path) -> tuple[pa.Table, dict[str, Any]]:
+def _remembered(memory: Path) -> dict[str, _Known]:
     try:
         with pa.memory_map(str(memory)) as file, pa.ipc.open_file(file) as stored:
-            about = json.loads((stored.schema.metadata or {}).get(b"about", b"{}"))
-            return stored.read_all(), about
-    except (OSError, pa.ArrowException, ValueError):
-        return _KEPT.empty_table(), {}
+            told = json.loads((stored.schema.metadata or {}).get(b"datasets", b"{}"))
+            if stored.schema.equals(_KEPT):
+                return {name: _Known(stored.get_batch(at), *about) for at, (name, about) in enumerate(told.items())}
+    except (OSError, pa.ArrowException, ValueError, TypeError):
+        pass
+    return {}
 
 
-def _renewed(folder: Path, kept: pa.Table, about: dict[str, Any]) -> tuple[pa.Table, dict[str, Any]]:
-    with os.scandir(folder) as entries:
-        now = {entry.name: entry.stat().st_mtime_ns for entry in entries if window_of_name(entry.name)}
-    known = dict(zip(kept.column("name").to_pylist(), kept.column("changed").to_numpy().tolist(), strict=True))
-    fresh = [name for name, changed in now.items() if known.get(name) != changed]
-    stale = set(fresh) | (known.keys() - now.keys())
-    parameters = dict(about.get("parameters", {}))
-    unreadable = [name for name in about.get("unreadable", []) if name in now and name not in stale]
+def _remember(memory: Path, known: dict[str, _Known]) -> None:
+    told = {name: (one.listed_at, one.parameters, one.unreadable) for name, one in known.items()}
+    described = _KEPT.with_metadata({b"datasets": json.dumps(told).encode()})
+    with published(memory) as draft, pa.OSFile(str(draft), "wb") as file, pa.ipc.new_file(file, described) as writer:
+        for one in known.values():
+            writer.write_batch(one.windows.replace_schema_metadata(described.metadata))
+
+
+def _renewed(
+    files: LocalFiles, known: _Known, listed_at: int | None, dataset: str, tell: Callable[[str], None]
+) -> _Known:
+    """What is known after a look at what is new, replaced or gone."""
+    names, versions = (known.windows.column(name).to_pylist() for name in ("name", "version"))
+    before = dict(zip(names, versions, strict=True))
+    now = files.versions(before)
+    fresh = [name for name, version in now.items() if before.get(name) != version]
+    stale = {name for name in names if now.get(name) != before[name]}
+    parameters = dict(known.parameters)
+    unreadable = [name for name in known.unreadable if name in now and name not in stale]
+    layouts: dict[tuple[str, ...], Layout] = {}
     looked: list[tuple[Any, ...]] = []
+    told_at = time.monotonic()
     for name in fresh:
         try:
-            metadata = pq.read_metadata(folder / name)
+            with files.open(name) as handle:
+                metadata = pq.read_metadata(handle)
+            columns = tuple(metadata.schema.names)
+            if columns not in layouts:
+                layouts[columns] = layout_of(metadata.schema.to_arrow_schema())
             looked.append((name, now[name], *_told(metadata)))
-            columns = layout_of(metadata.schema.to_arrow_schema()).columns
-            parameters |= {column.parameter.id: column.parameter.unit for column in columns}
         except (OSError, pa.ArrowException, KeyError):
             looked.append((name, now[name], 0, *[np.nan] * 4, 0, 0))
             unreadable.append(name)
+        if time.monotonic() - told_at > TOLD_EVERY:
+            told_at = time.monotonic()
+            tell(f"{dataset}: {len(looked):,} of {len(fresh):,} new windows are looked at")
+    for layout in layouts.values():
+        parameters |= {column.parameter.id: column.parameter.unit for column in layout.columns}
+    kept = known.windows
     if stale:
-        keep = pa.array([name not in stale for name in kept.column("name").to_pylist()], pa.bool_())
-        kept = kept.filter(keep)
-    columns = zip(zip(*looked, strict=True), _KEPT, strict=True)
-    added = pa.table([pa.array(column, field.type) for column, field in columns], _KEPT) if looked else kept.slice(0, 0)
-    whole = pa.concat_tables([one.replace_schema_metadata(None) for one in (kept, added)]).combine_chunks()
-    return whole, {"parameters": parameters, "unreadable": unreadable}
+        kept = kept.filter(pa.array([name not in stale for name in names], pa.bool_()))
+    if looked:
+        added = [pa.array(values, one.type) for values, one in zip(zip(*looked, strict=True), _KEPT, strict=True)]
+        both = zip(kept.columns, added, strict=True)
+        kept = pa.RecordBatch.from_arrays([pa.concat_arrays(pair) for pair in both], schema=_KEPT)
+    return _Known(kept, listed_at, parameters, unreadable)
 
 
 def _told(metadata: pq.FileMetaData) -> tuple[Any, ...]:
     """Rows, west, south, east, north, first and last moment of a file, from its footer."""
-    place = {metadata.schema.column(number).path: number for number in range(metadata.num_columns)}
+    place = {name: number for number, name in enumerate(metadata.schema.names) if name in ("lon", "lat", "datetime")}
     found = {
         name: [
             statistics

@@ -1,7 +1,7 @@
 """The GeoParquet files of one dataset, by the windows that their names tell.
 
-Belongs here: listing and opening, the only two things that differ between a folder and an object store. Does not belong
-here: what is in the files.
+Belongs here: listing and opening, for queries and for what the configuration tells. Does not belong here: what is in
+the files.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import os
 import re
 import time
 from bisect import bisect_left
+from collections.abc import Container
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -31,22 +32,6 @@ class WindowFile(NamedTuple):
     name: str
 
 
-class Files(Protocol):
-    """Where the windows of a dataset lie."""
-
-    def windows(self) -> list[WindowFile]:
-        """All windows, in the order of time; none where there is no such place."""
-        ...
-
-    def open(self, name: str) -> pa.NativeFile:
-        """A handle that goes on reading the same bytes when the file is replaced; FileNotFoundError when it is gone."""
-        ...
-
-    def version(self, name: str) -> tuple[int, int]:
-        """Differs between two files that stood under the same name one after the other."""
-        ...
-
-
 class LocalFiles:
     """A folder. Its files are replaced by renaming, so that an open one keeps the bytes that it had."""
 
@@ -56,6 +41,7 @@ class LocalFiles:
         self._listed: tuple[int, set[str], list[WindowFile]] = (-1, set(), [])
 
     def windows(self) -> list[WindowFile]:
+        """All windows, in the order of time; none where there is no such folder."""
         listed_at, known, windows = self._listed
         try:
             changed = self._folder.stat().st_mtime_ns
@@ -70,10 +56,32 @@ class LocalFiles:
         self._listed = (changed if settled else -1, names, windows)
         return windows
 
+    def listed_at(self) -> int | None:
+        """The time of the folder; the same later on: no file came, was replaced or went. None where that is unsure."""
+        try:
+            changed = self._folder.stat().st_mtime_ns
+        except FileNotFoundError:
+            return None
+        return changed if time.time() - changed / 1e9 > SETTLED else None
+
+    def versions(self, known: Container[str] = ()) -> dict[str, str]:
+        """All windows' files and what tells one from its successor; `known` are names of windows for certain."""
+        try:
+            with os.scandir(self._folder) as entries:
+                return {
+                    entry.name: f"{entry.inode()}.{entry.stat().st_mtime_ns}"
+                    for entry in entries
+                    if entry.name in known or window_of_name(entry.name)
+                }
+        except FileNotFoundError:
+            return {}
+
     def open(self, name: str) -> pa.NativeFile:
+        """A handle that goes on reading the same bytes when the file is replaced; FileNotFoundError when it is gone."""
         return pa.OSFile(str(self._folder / name))
 
     def version(self, name: str) -> tuple[int, int]:
+        """Differs between two files that stood under the same name one after the other."""
         found = (self._folder / name).stat()
         return found.st_ino, found.st_mtime_ns
 

@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 
 from ionbeam_dagster.domain import cf
 from ionbeam_dagster.domain.canonical import STATION
-from ionbeam_dagster.exporters.pygeoapi.files import Files, WindowFile, overlapping
+from ionbeam_dagster.exporters.pygeoapi.files import LocalFiles, WindowFile, overlapping
 from ionbeam_dagster.exporters.pygeoapi.parameters import Column, Layout, Parameter, layout_of
 from ionbeam_dagster.exporters.pygeoapi.regions import Circles, Region, distance, touches
 from ionbeam_dagster.exporters.stations import position_ids
@@ -86,7 +86,7 @@ class Found:
 class Collection:
     """One dataset's windows."""
 
-    def __init__(self, name: str, files: Files, ever: dict[str, Parameter] | None = None) -> None:
+    def __init__(self, name: str, files: LocalFiles, ever: dict[str, Parameter] | None = None) -> None:
         self.name = name
         self.files = files
         self._ever = ever or {}

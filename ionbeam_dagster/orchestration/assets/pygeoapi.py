@@ -39,7 +39,7 @@ def _configuration(datasets: list[str]) -> dg.AssetsDefinition:
     )
     def configured(context: dg.AssetExecutionContext, ionbeam: PlatformResource) -> dg.MaterializeResult:
         begun = perf_counter()
-        path, extents = update_configuration(ionbeam.platform.config)
+        path, extents = update_configuration(ionbeam.platform.config, context.log.info)
         for name, extent in extents.items():
             for file in extent.unreadable:
                 context.log.warning("%s: %s cannot be read; queries leave it out", name, file)
