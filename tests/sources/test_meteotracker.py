@@ -3,13 +3,16 @@
 import csv
 from datetime import UTC, datetime, timedelta
 
+import dagster as dg
 import polars as pl
 import pytest
 from loopback import empty, html, not_utf8, redirected, slow, status, truncated
 from meteotracker_service import CODES, MeteoTrackers, drive_of_csv, synthetic_drive
 
+from ionbeam_dagster.definitions import platform_definitions
 from ionbeam_dagster.domain.canonical import canonicalise
 from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.orchestration.resources import WatchedPlatform
 from ionbeam_dagster.pipeline import build, collect, ingest, needs_collecting
 from ionbeam_dagster.sources import SourceError
 from ionbeam_dagster.sources.meteotracker import MeteoTracker, MeteoTrackerConfig
@@ -159,7 +162,7 @@ def test_speed_is_the_vehicles(service, tmp_path):
     assert not any("wind" in name for name in names.values())
 
 
-def test_a_late_drive_makes_its_window_due_again(service, platform_of):
+def test_a_late_drive_makes_its_window_due_again(service, platform_of, monkeypatch):
     late = service.drives.pop()
     platform = platform_of(
         f"  meteotracker: {{base_url: '{service.url}', username: somebody, password: pa55word, start: 2026-06-21}}"
@@ -173,6 +176,12 @@ def test_a_late_drive_makes_its_window_due_again(service, platform_of):
     assert build(platform, "meteotracker", NEXT, now).revision.facts["rows"] == 600
     service.drives.append(late)
     assert needs_collecting(platform, "meteotracker", WINDOW)
+    monkeypatch.setattr(type(platform), "now", lambda self: now)
+    repository = platform_definitions(WatchedPlatform(platform)).get_repository_def()
+    with dg.DagsterInstance.ephemeral() as instance:
+        context = dg.build_sensor_context(instance=instance, repository_def=repository)
+        seen = repository.get_sensor_def("meteotracker__changes").evaluate_tick(context)
+    assert [request.tags["dagster/partition"] for request in seen.run_requests] == [WINDOW.key]
     collect(platform, "meteotracker", WINDOW, now)
     ingest(platform, "meteotracker", WINDOW)
     again = build(platform, "meteotracker", WINDOW, now).revision
