@@ -35,7 +35,7 @@ KINDS = (
     "drafts of killed runs",
     "payloads",
     "parts of ingestions that are whole",
-    "small segments",
+    "hours of small segments",
 )
 
 
