@@ -358,7 +358,7 @@ def test_a_month_in_bulk_gives_the_rows_of_its_days_and_is_fetched_once(served, 
     bulk = [sorted_rows(source(service, tmp_path / "bulk", bulk=True), day) for day in days]
     assert [rows.height for rows in bulk] == [7 * 40 + 1, 8 * 40]
     assert all(mine.equals(theirs) for mine, theirs in zip(bulk, one_by_one, strict=True))
-    assert service.paths("_sensor_") == [f"/2026-05-30/{moved}.csv", f"/2026-05-30/{next(iter(late))}"]
+    assert sorted(service.paths("_sensor_")) == [f"/2026-05-30/{moved}.csv", f"/2026-05-30/{next(iter(late))}"]
     assert len(service.paths(r"\.zip")) == 2
     assert not list((tmp_path / "bulk").rglob("*.parquet"))
     assert not list((tmp_path / "bulk").rglob("*.zip*"))
