@@ -234,7 +234,7 @@ def _new() -> str:
 
 _SIDES = ("west", "south", "east", "north", "first", "last")
 _KEPT = pa.schema(
-    [("name", pa.string()), ("version", pa.string()), ("rows", pa.int64())]
+    [("name", pa.string()), ("version", pa.int64()), ("rows", pa.int64())]
     + [(side, pa.float64()) for side in _SIDES[:4]]
     + [(moment, pa.int64()) for moment in _SIDES[4:]]
 )

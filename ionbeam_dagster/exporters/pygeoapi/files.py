@@ -64,12 +64,15 @@ class LocalFiles:
             return None
         return changed if time.time() - changed / 1e9 > SETTLED else None
 
-    def versions(self, known: Container[str] = ()) -> dict[str, str]:
-        """All windows' files and what tells one from its successor; `known` are names of windows for certain."""
+    def versions(self, known: Container[str] = ()) -> dict[str, int]:
+        """All windows' files, and when each was written (ns): it tells one from its successor.
+
+        `known` are names that are windows' for certain.
+        """
         try:
             with os.scandir(self._folder) as entries:
                 return {
-                    entry.name: f"{entry.inode()}.{entry.stat().st_mtime_ns}"
+                    entry.name: entry.stat().st_mtime_ns
                     for entry in entries
                     if entry.name in known or window_of_name(entry.name)
                 }
