@@ -15,7 +15,6 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow.parquet as pq
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from ionbeam_dagster.domain.canonical import columns_of, quality_column, variable_of
 from ionbeam_dagster.domain.quality import Flag
@@ -99,22 +98,28 @@ def _spread(rows: pl.LazyFrame, field: object, flag: str | None) -> _Spread | No
 
 
 def _draw_spreads(figure: Figure, spreads: Sequence[_Spread]) -> None:
+    """All of them within one pair of axes, in units of the figure: each pair more costs as much as a whole map."""
+    axes = figure.add_axes((0, 0, 1, 1), facecolor="none")
+    axes.set_axis_off()
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
     for place, spread in enumerate(spreads[: COLUMNS * ROWS]):
         row, column = divmod(place, COLUMNS)
-        axes = figure.add_axes((0.50 + column * 0.165, 0.70 - row * 0.315, 0.145, 0.20))
-        edges = np.linspace(spread.low, spread.high if spread.high > spread.low else spread.low + 1, BINS + 1)
-        below = np.zeros(BINS, np.int64)
-        for counts, colour in zip(spread.counts, COLOURS, strict=True):
-            axes.bar(edges[:-1], counts, np.diff(edges), below, align="edge", color=colour)
-            below += counts
-        axes.set_yticks([])
-        axes.xaxis.set_major_locator(MaxNLocator(3))
-        axes.tick_params(labelsize=6.5, length=2, colors=INK)
-        for side in ("top", "right", "left"):
-            axes.spines[side].set_visible(False)
+        left, bottom, width, height = 0.50 + column * 0.165, 0.70 - row * 0.315, 0.145, 0.20
+        edges = np.linspace(left, left + width, BINS + 1)
+        scale = height / max(int(spread.counts.sum(axis=0).max()), 1)
+        below = np.full(BINS, bottom)
+        for counts, colour in zip(spread.counts * scale, COLOURS, strict=True):
+            if counts.any():
+                axes.stairs(below + counts, edges, baseline=below, fill=True, color=colour)
+            below = below + counts
+        axes.plot([left, left + width], [bottom, bottom], color=FAINT, linewidth=0.6)
         words = spread.name if len(spread.name) < 30 else spread.name[:28] + "…"
         unit = f", {spread.unit}" if spread.unit != "1" else ""
-        axes.set_title(f"{words}\n{spread.counts.sum():,} values{unit}", fontsize=6.5, color=INK, loc="left", pad=2)
+        title = f"{words}\n{spread.counts.sum():,} values{unit}"
+        axes.text(left, bottom + height + 0.01, title, fontsize=6.5, color=INK, va="bottom")
+        axes.text(left, bottom - 0.01, f"{spread.low:.4g}", fontsize=6.5, color=INK, va="top")
+        axes.text(left + width, bottom - 0.01, f"{spread.high:.4g}", fontsize=6.5, color=INK, va="top", ha="right")
     if len(spreads) > COLUMNS * ROWS:
         more = f"and {len(spreads) - COLUMNS * ROWS} more variables"
         figure.text(0.98, 0.015, more, fontsize=7, color=FAINT, ha="right")

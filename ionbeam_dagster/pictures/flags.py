@@ -18,6 +18,7 @@ from ionbeam_dagster.pictures.ground import (
     HEIGHT,
     INK,
     WIDTH,
+    bulk,
     draw_graticule,
     draw_ground,
     framed,
@@ -80,8 +81,8 @@ def draw_worst(figure: Figure, places: pl.DataFrame) -> None:
     """A map in the left half of places (lon, lat, worst: 0 good, 1 suspect, 2 bad)."""
     left, bottom, width, height = 0.055, 0.07, 0.40, 0.80
     axes = figure.add_axes((left, bottom, width, height))
-    bounds = (places["lon"].min(), places["lon"].max(), places["lat"].min(), places["lat"].max())
-    draw_ground(axes, framed(bounds, width * WIDTH / (height * HEIGHT)))  # type: ignore[arg-type]
+    extent = bulk(places["lon"].to_numpy(), places["lat"].to_numpy())
+    draw_ground(axes, framed(extent, width * WIDTH / (height * HEIGHT)))
     draw_graticule(axes)
     shown = []
     for level, colour, size, word in ((0, GOOD, 6, "good"), (1, SUSPECT, 22, "suspect"), (2, FAIL, 22, "bad")):

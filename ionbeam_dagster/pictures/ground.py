@@ -28,6 +28,16 @@ COASTLINE = Path(__file__).parents[1] / "domain" / "tables" / "coastline.npz"
 INK, FAINT, SEA, LAND = "#1f2937", "#6b7280", "#e8f0f6", "#fbfaf6"
 
 
+def bulk(lon: npt.NDArray[np.float64], lat: npt.NDArray[np.float64]) -> Extent:
+    """Where places are, or nearly all of them when a few far ones (an overseas station) would make dots of the rest."""
+    (west, east), (south, north) = np.quantile(lon, [0.1, 0.9]), np.quantile(lat, [0.1, 0.9])
+    wide, high = max(east - west, 1.0), max(north - south, 1.0)
+    near = (np.abs(lon - (west + east) / 2) <= 1.5 * wide) & (np.abs(lat - (south + north) / 2) <= 1.5 * high)
+    if np.ptp(lon) < 9 * wide and np.ptp(lat) < 9 * high:
+        near[:] = True
+    return tuple(float(bound) for axis in (lon[near], lat[near]) for bound in (axis.min(), axis.max()))  # type: ignore[return-value]
+
+
 def framed(extent: Extent, aspect: float) -> Extent:
     """`extent` with a margin, widened to a frame of `aspect` (width / height) at its latitude."""
     west, east, south, north = extent
