@@ -9,7 +9,6 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from tempfile import mkdtemp
 
-import dagster as dg
 import pytest
 import yaml
 from compose_spec import PyCompose
@@ -132,8 +131,28 @@ def test_the_configurations_fit_their_compose_files(tmp_path, monkeypatch):
     assert Platform(config).config.datasets["ioncannon"].policy.revise_for is not None
 
 
+KEEP = """
+import sys
+import dagster as dg
+
+@dg.asset
+def kept() -> None: ...
+
+with dg.DagsterInstance.from_config(sys.argv[1]) as instance:
+    assert dg.materialize([kept], instance=instance).success
+"""
+FIND = """
+import sys
+import dagster as dg
+
+with dg.DagsterInstance.from_config(sys.argv[1]) as instance:
+    assert instance.get_runs_count() == 1
+    assert instance.get_latest_materialization_event(dg.AssetKey("kept")) is not None
+"""
+
+
 @pytest.mark.skipif(not POSTGRES, reason="PostgreSQL is not installed (apt-get install postgresql)")
-def test_dagster_keeps_its_runs_in_postgresql(tmp_path, monkeypatch):
+def test_dagster_keeps_its_runs_in_postgresql(tmp_path):
     folder, port, programs = Path(mkdtemp(prefix="ionbeam-postgres-")), free_port(), POSTGRES[-1].parent
     as_user: dict = {"cwd": folder, "check": True, "stdout": subprocess.DEVNULL}
     if os.geteuid() == 0:  # PostgreSQL refuses to run as root
@@ -151,16 +170,10 @@ def test_dagster_keeps_its_runs_in_postgresql(tmp_path, monkeypatch):
         address = compose(COMPOSE)["services"]["code"]["environment"]["DAGSTER_POSTGRES_URL"]
         there = re.sub(r"@postgres:5432/dagster", f"@127.0.0.1:{port}/postgres", address)
         assert there != address
-        monkeypatch.setenv("DAGSTER_POSTGRES_URL", there)
-
-        @dg.asset
-        def kept() -> None: ...
-
-        with dg.DagsterInstance.from_config(str(home)) as instance:
-            assert dg.materialize([kept], instance=instance).success
-        with dg.DagsterInstance.from_config(str(home)) as again:
-            assert again.get_runs_count() == 1
-            assert again.get_latest_materialization_event(dg.AssetKey("kept")) is not None
+        # In processes of their own: psycopg2's bundled libraries crash the exit of one that has loaded much else.
+        given = os.environ | {"DAGSTER_POSTGRES_URL": there}
+        for program in (KEEP, FIND):
+            subprocess.run([sys.executable, "-c", program, home], env=given, check=True, stderr=subprocess.DEVNULL)
     finally:
         subprocess.run([programs / "pg_ctl", "-D", data, "-m", "immediate", "stop"], **as_user)
         shutil.rmtree(folder)
