@@ -35,3 +35,9 @@ def real_data() -> Path:
     if not REAL_DATA.is_dir():
         pytest.skip(f"real observations are not at {REAL_DATA}")
     return REAL_DATA.resolve()
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Pages without pictures, which take most of the time where many windows are made; test_assets looks at them."""
+    monkeypatch.setattr("ionbeam_dagster.orchestration.metadata.import_module", lambda name: None)

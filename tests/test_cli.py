@@ -18,7 +18,7 @@ RANGE = ["--from", "2026-06-21T06:00Z", "--to", "2026-06-21T07:00Z"]
 
 
 @pytest.fixture
-def ionbeam(tmp_path, monkeypatch):
+def ionbeam(tmp_path, monkeypatch, no_pictures):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
     monkeypatch.setenv(CONFIG_VARIABLE, "")

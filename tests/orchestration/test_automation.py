@@ -20,7 +20,10 @@ from ionbeam_dagster.orchestration.internals import partition_tags
 from ionbeam_dagster.orchestration.resources import WatchedPlatform
 from ionbeam_dagster.pipeline import collect, ingest
 
-pytestmark = pytest.mark.filterwarnings("ignore::dagster.BetaWarning", "ignore::dagster.PreviewWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::dagster.BetaWarning", "ignore::dagster.PreviewWarning"),
+    pytest.mark.usefixtures("no_pictures"),
+]
 
 TOLD = "  told: {start: 2026-06-21T00:00:00Z}"
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -98,12 +101,6 @@ def exports(keys: list[str]) -> dict[str, list[str]]:
 
 def hourly(keys: list[str]) -> dict[str, list[str]]:
     return {"told/dataset": keys} | exports(keys)
-
-
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch):
-    """They take most of the time here, and are looked at in test_assets."""
-    monkeypatch.setattr("ionbeam_dagster.orchestration.metadata.import_module", lambda name: None)
 
 
 @pytest.fixture

@@ -18,7 +18,10 @@ from ionbeam_dagster.orchestration.resources import WatchedPlatform
 from ionbeam_dagster.pipeline import Platform, build, collect, export, ingest
 from ionbeam_dagster.stores.ledger import RawPartition
 
-pytestmark = pytest.mark.filterwarnings("ignore::dagster.BetaWarning", "ignore::dagster.PreviewWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::dagster.BetaWarning", "ignore::dagster.PreviewWarning"),
+    pytest.mark.usefixtures("no_pictures"),
+]
 
 TOLD = "  told: {start: 2026-06-21T00:00:00Z, exports: [odb, pygeoapi]}"
 FIRST = window("00:00", HOUR)

@@ -18,7 +18,10 @@ from ionbeam_dagster.orchestration.partitions import dataset_partitions, source_
 from ionbeam_dagster.orchestration.resources import WatchedPlatform
 from ionbeam_dagster.orchestration.runs import reingest_range, run_range
 
-pytestmark = pytest.mark.filterwarnings("ignore::dagster.BetaWarning", "ignore::dagster.PreviewWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::dagster.BetaWarning", "ignore::dagster.PreviewWarning"),
+    pytest.mark.usefixtures("no_pictures"),
+]
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 TOLD = "  told: {start: 2026-06-21T00:00:00Z}"

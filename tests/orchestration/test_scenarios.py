@@ -46,7 +46,10 @@ from ionbeam_dagster.pipeline import Platform, assess, collect, ingest
 from ionbeam_dagster.sources import SourceError
 from ionbeam_dagster.stores.ledger import RawPartition
 
-pytestmark = pytest.mark.filterwarnings("ignore::dagster.BetaWarning", "ignore::dagster.PreviewWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::dagster.BetaWarning", "ignore::dagster.PreviewWarning"),
+    pytest.mark.usefixtures("no_pictures"),
+]
 
 MONDAY = datetime(2026, 6, 15, tzinfo=UTC)
 
