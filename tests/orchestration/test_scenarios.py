@@ -338,12 +338,16 @@ def _yaml() -> Iterator[str]:
     yield f"  scheduler: {{windows: [{', '.join(scheduled)}]}}"
 
 
-def test_dagster_asks_for_the_windows_that_are_to_be_built_and_for_no_others(platform_with, instance, monkeypatch):
-    monkeypatch.setattr("ionbeam_dagster.orchestration.metadata.import_module", lambda name: None)
+@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.soak, id="all"), pytest.param(4, id="a fourth")])
+def test_dagster_asks_for_the_windows_that_are_to_be_built_and_for_no_others(
+    platform_with, instance, monkeypatch, every
+):
+    monkeypatch.setitem(globals(), "SCENARIOS", SCENARIOS[::every])
+    times = sorted({moment(at) for scenario in SCENARIOS for at, _, _ in scenario.steps})
     real = Real(platform_with, instance, monkeypatch)
     scenarios = {f"d{place}": Told_(scenario) for place, scenario in enumerate(SCENARIOS)}
     wrong: list[str] = []
-    for now in TIMES:
+    for now in times:
         real.clock = now
         if any("restart" in happens for s in SCENARIOS for at, happens, _ in s.steps if moment(at) == now):
             real.start()
