@@ -1,6 +1,8 @@
 """What several test files share: a platform in a temporary folder, and the place of real observations."""
 
+import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from ionbeam_dagster.pipeline import Platform
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+_STATUS = pytest.StashKey[int]()
 REAL_DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
 
 
@@ -41,3 +44,16 @@ def real_data() -> Path:
 def no_pictures(monkeypatch):
     """Pages without pictures, which take most of the time where many windows are made; test_assets looks at them."""
     monkeypatch.setattr("ionbeam_dagster.orchestration.metadata.import_module", lambda name: None)
+
+
+def pytest_sessionfinish(session, exitstatus):
+    session.config.stash[_STATUS] = int(exitstatus)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config):
+    """End without the exit handlers of native libraries: those that bundle the same C and C++ libraries (psycopg2,
+    eccodes, odc, netCDF, ...) crash each other there when one process has loaded them all, after every test passed."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(config.stash.get(_STATUS, 1))
