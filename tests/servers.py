@@ -6,6 +6,7 @@ Belongs here: starting, stopping and killing servers that the tests need. Does n
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import re
 import shutil
@@ -21,9 +22,14 @@ import pytest
 _RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 
 
+# Each port is handed out once: a server that is starting, or starts again, holds none that can be seen.
+_FIRST = 20_000 + os.getpid() % 5_000
+_PORTS = itertools.cycle([*range(_FIRST, 32_000), *range(20_000, _FIRST)])
+
+
 def free_port() -> int:
     """A free port below the ephemeral range: a client that polls a closed port there may connect to itself."""
-    for port in range(20_000 + os.getpid() % 5_000, 32_000):
+    for port in itertools.islice(_PORTS, 12_000):
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
@@ -43,17 +49,16 @@ class RabbitMQ:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
-        self.port = free_port()
-        ports = [self.port, self.port + 1, self.port + 2]
+        self.port, distribution, mapper = free_port(), free_port(), free_port()
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}/"
         self._environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(folder),
             "RABBITMQ_NODENAME": f"test{self.port}@localhost",
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
-            "RABBITMQ_NODE_PORT": str(ports[0]),
-            "RABBITMQ_DIST_PORT": str(ports[1]),
-            "ERL_EPMD_PORT": str(ports[2]),
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_DIST_PORT": str(distribution),
+            "ERL_EPMD_PORT": str(mapper),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "RABBITMQ_MNESIA_BASE": str(folder / "mnesia"),
             "RABBITMQ_LOG_BASE": str(folder / "log"),
