@@ -1,9 +1,13 @@
 """A day of Sensor.Community's archive: our source against a plain download of the same files.
 
 ``python benchmarks/sensor_community.py`` serves ``--files`` files of ``--rows`` rows each from a process of its own,
-and prints both sides in one run, each in a process of its own with five connections. The plain side makes nothing of
-the files: it says what the server can give at best. Ours also lists the day, keeps every file until the day is
-complete, and makes Arrow batches of the rows.
+and prints both sides, each in a process of its own with five connections. The plain side makes nothing of the files: it
+says what the server can give at best. Ours also lists the day, keeps every file until the day is complete, and makes
+Arrow batches of the rows.
+
+It does so twice: with a server that takes ``--latency`` seconds over each file (0.02 by default, which is a near one on
+the internet), where both should take the same time, for they wait for the server; and with one that takes none, where
+both only use up the processor, which they share with the server. ``--latency 0`` does the second alone.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -27,10 +32,13 @@ DAY = date(2026, 6, 21)
 CONNECTIONS = 5
 
 
-def serve(files: int, rows: int) -> None:
+def serve(files: int, rows: int, latency: float) -> None:
+    from loopback import slow
     from sensor_community_service import Archive, synthetic_day
 
     with Archive({f"{DAY}": synthetic_day(DAY, files, rows)}) as service:
+        if latency:
+            service.break_("_sensor_", slow(latency), times=math.inf)
         print(service.url, flush=True)
         sys.stdin.read()
 
@@ -69,21 +77,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--files", type=int, default=20_000)
     parser.add_argument("--rows", type=int, default=55)
+    parser.add_argument("--latency", type=float, default=0.02, help="seconds that the server takes over a file")
     parser.add_argument("--side", choices=["serve", "ours", "plain"])
     parser.add_argument("--url", default="")
     given = parser.parse_args()
     if given.side == "serve":
-        serve(given.files, given.rows)
+        serve(given.files, given.rows, given.latency)
     elif given.side:
         begun = time.perf_counter()
         rows = {"ours": ours, "plain": plain}[given.side](given.url)
         print(json.dumps({"rows": rows, "seconds": time.perf_counter() - begun, "peak": peak_megabytes()}))
     else:
-        _both(given.files, given.rows)
+        for latency in sorted({given.latency, 0.0}, reverse=True):
+            _both(given.files, given.rows, latency)
 
 
-def _both(files: int, rows: int) -> None:
-    command = [sys.executable, __file__, "--files", str(files), "--rows", str(rows)]
+def _both(files: int, rows: int, latency: float) -> None:
+    command = [sys.executable, __file__, "--files", str(files), "--rows", str(rows), "--latency", str(latency)]
     with subprocess.Popen(
         [*command, "--side", "serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as server:
@@ -94,7 +104,7 @@ def _both(files: int, rows: int) -> None:
             for side in ("plain", "ours")
         }
         server.terminate()
-    print(f"Sensor.Community, a day of {files:,} files")
+    print(f"Sensor.Community, a day of {files:,} files, from a server that takes {1000 * latency:g} ms over each")
     print(f"{'':<22}{'rows':>12}{'seconds':>10}{'files/s':>10}{'peak MB':>10}")
     for side, name in (("plain", "plain download"), ("ours", "ours, to Arrow")):
         one = told[side]

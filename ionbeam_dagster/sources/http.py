@@ -403,9 +403,10 @@ class HttpClient:
         """One try: the result, or the fault and how long to wait for the next try (0: as we like, None: for ever)."""
         value = self._credentials.header(self) if self._credentials and authorized else None
         self._pace.wait()
-        url = httpx.URL(self.base_url).join(path.lstrip("/") if "://" not in path else path)
+        url = httpx.URL(
+            path if "://" in path else self.base_url + path.lstrip("/")
+        )  # parsed once: it costs as much as TCP
         request = self._http.build_request(method, url, **content, extensions={_AUTHORIZATION: value})
-        request.extensions.setdefault("timeout", self._http.timeout.as_dict())
         try:
             response = self._http.send(request, stream=True, follow_redirects=follow)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -441,6 +442,8 @@ class HttpClient:
 
     def _shown(self, url: httpx.URL) -> str:
         """An address as logs and errors may show it."""
+        if not (url.query or url.userinfo or url.fragment):
+            return self._hidden(str(url))
         params = [(name, "..." if _SECRET_NAME.search(name) else value) for name, value in url.params.multi_items()]
         url = url.copy_with(userinfo=b"", fragment=None)
         return self._hidden(str(url.copy_with(params=params) if params else url))
