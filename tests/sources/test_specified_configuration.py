@@ -1,7 +1,11 @@
 """The specification's configuration, with addresses and accounts filled in, runs all its sources and nothing else."""
 
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
+import codc
+import dagster as dg
+import polars as pl
 import pytest
 import yaml
 from meteotracker_service import MeteoTrackers, synthetic_drive
@@ -10,8 +14,16 @@ from sensor_community_service import Archive, synthetic_day
 from test_config import SPECIFICATION
 
 from ionbeam_dagster.config import IonbeamConfig
+from ionbeam_dagster.definitions import platform_definitions
 from ionbeam_dagster.domain.windows import window_of
-from ionbeam_dagster.pipeline import Platform, collect, ingest
+from ionbeam_dagster.orchestration.resources import WatchedPlatform
+from ionbeam_dagster.orchestration.runs import run_range
+from ionbeam_dagster.pipeline import Platform
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::dagster.BetaWarning", "ignore::dagster.PreviewWarning"),
+    pytest.mark.usefixtures("no_pictures"),
+]
 
 SEVEN = datetime(2026, 6, 21, 7, tzinfo=UTC)
 
@@ -33,17 +45,35 @@ def platform(tmp_path, monkeypatch):
         yield Platform(IonbeamConfig.load(place))
 
 
-def test_every_source_is_collected_and_ingested_and_there_are_no_others(platform):
-    now = datetime.now(UTC)
-    hour_ago = now - timedelta(hours=1, minutes=30)  # the EDR service keeps a day
-    moments = {"ioncannon": SEVEN, "meteotracker": SEVEN, "sensor_community": SEVEN, "netatmo": hour_ago}
-    assert set(platform.config.sources) == set(moments)
-    rows = {}
-    for name, moment in moments.items():
-        window = window_of(moment, platform.config.sources[name].window_size)
-        assert collect(platform, name, window, now).rows > 0
-        rows[name] = ingest(platform, name, window).rows
-    assert rows["sensor_community"] == 6 * 24
-    assert rows["meteotracker"] == 200
-    assert rows["ioncannon"] == 1000
-    assert rows["netatmo"] > 200
+def test_every_source_goes_all_the_way_to_its_exports_and_nothing_else_runs(platform):
+    an_hour_ago = datetime.now(UTC) - timedelta(hours=1, minutes=30)  # the EDR service keeps a day
+    begins = {"ioncannon": SEVEN, "meteotracker": SEVEN, "sensor_community": SEVEN, "netatmo": an_hour_ago}
+    with dg.DagsterInstance.ephemeral() as instance:
+        for name, begin in begins.items():
+            window = window_of(begin, platform.config.sources[name].window_size)
+            done = run_range(platform, name, window.start, window.end, instance)
+            assert [one for one in done if one.failure] == []
+        ran = {key.to_user_string() for key in instance.all_asset_keys()}
+        assert {run.status for run in instance.get_runs()} == {dg.DagsterRunStatus.SUCCESS}
+
+    stages = ("raw", "observations", "dataset", "odb", "pygeoapi")
+    assert ran == {f"{name}/{stage}" for name in begins for stage in stages}
+    known = platform_definitions(WatchedPlatform(platform)).resolve_asset_graph().get_all_asset_keys()
+    assert {key.to_user_string() for key in known} == ran | {"pygeoapi_config", "retention"}
+    assert {path.name for path in Path("data-raw").iterdir() if path.is_dir()} >= set(begins)
+    assert {path.name for path in Path("data-projections").glob("*/*")} == set(begins)
+
+    rows = dict.fromkeys(begins, 0)
+    for path in Path("data-projections").glob("*/*/*"):
+        name, format = path.parent.name, path.parent.parent.name
+        dataset = pl.read_parquet(Path("data", name, f"{path.stem}_r1.parquet"))
+        if format == "odb":
+            warmth = dataset["air_temperature__degC__2.0__point__PT0S"].drop_nulls()
+            found = codc.read_odb(str(path), columns=["varno@body", "obsvalue@body"], single=True)
+            kelvin = found[found["varno@body"] == 39]["obsvalue@body"].to_list()
+            assert kelvin == pytest.approx((warmth + 273.15).to_list(), rel=1e-6) and kelvin
+        else:
+            assert pl.read_parquet(path).height == dataset.height
+            rows[name] += dataset.height
+    assert rows.pop("netatmo") > 200
+    assert rows == {"ioncannon": 1000, "meteotracker": 200, "sensor_community": 6 * 24}
