@@ -123,6 +123,16 @@ class LookedAtAgain(SourceConfig):
     look_again_for: NoLess = timedelta(days=3)
 
 
+class CollectedAgain(SourceConfig):
+    """The block of a source that gets observations late, and can tell whether it did only by giving all of them.
+
+    The platform collects each window again, so long after it could first be collected (``[PT3H, PT18H]``: twice). What
+    comes back the same changes nothing that is made of it.
+    """
+
+    collect_again_after: tuple[NoLess, ...]
+
+
 NOT_KNOWN = "not known"
 """How the signature begins of a source that could not be asked for it."""
 

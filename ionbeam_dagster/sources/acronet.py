@@ -29,7 +29,7 @@ from ionbeam_client.models import (
 )
 from ionbeam_dagster.domain.cf import UnitError, conversion, suggest_unit
 from ionbeam_dagster.domain.windows import Window
-from ionbeam_dagster.sources import Source, SourceConfig, SourceError
+from ionbeam_dagster.sources import CollectedAgain, NoLess, Source, SourceError
 from ionbeam_dagster.sources.http import Answer, Bearer, HttpClient, Token
 
 SERVICE = "https://webdrops.cimafoundation.org/app/"
@@ -73,7 +73,7 @@ _SAID_DIFFERENTLY = {
 }
 
 
-class AcronetConfig(SourceConfig):
+class AcronetConfig(CollectedAgain):
     """Where the service is, who asks, and for what.
 
     `period` is the length of the intervals that values are aggregated over. The window must be a multiple of it.
@@ -91,6 +91,7 @@ class AcronetConfig(SourceConfig):
     timeout_seconds: float = Field(default=60, gt=0)
     concurrency: int = Field(default=4, ge=1, le=32)
     max_retries: int = Field(default=4, ge=0)
+    collect_again_after: tuple[NoLess, ...] = (timedelta(hours=3), timedelta(days=1))
 
 
 class Acronet(Source):

@@ -2,7 +2,7 @@
 
 Belongs here: run requests for the windows whose content changed. A source that tells what changed is not asked by the
 clock: a window is collected when there is something new to collect. One that is asked by the clock may have its past
-windows looked at again.
+windows looked at, or collected, again.
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ from ionbeam_dagster.domain.windows import Window, gaps, merge, window_of, windo
 from ionbeam_dagster.orchestration.partitions import contiguous_runs, tags_of_run
 from ionbeam_dagster.orchestration.resources import PlatformResource, WatchedPlatform
 from ionbeam_dagster.pipeline import Platform
-from ionbeam_dagster.sources import NOT_KNOWN, LookedAtAgain, SourceError
+from ionbeam_dagster.sources import NOT_KNOWN, CollectedAgain, LookedAtAgain, SourceError
+from ionbeam_dagster.stores.ledger import RawPartition
 
 RUNS_A_TICK = 10
 LOOKS_A_TICK = 5
 LOOKED_AT_EVERY = timedelta(hours=1)
+COLLECTED_WITHIN = timedelta(hours=3)
+"""After its time to be collected again; a window that fails for so long is given up."""
 
 
 def tells_changes(source: SourceSettings) -> bool:
@@ -33,8 +36,17 @@ def tells_changes(source: SourceSettings) -> bool:
 
 def is_looked_at_again(source: SourceSettings) -> bool:
     """Whether past windows of a source, which is asked by the clock, may change."""
+    return _looked_back(source) > timedelta(0) and not tells_changes(source)
+
+
+def _looked_back(source: SourceSettings) -> timedelta:
+    """How long after a window could first be collected it may be due again."""
     config = source.config
-    return isinstance(config, LookedAtAgain) and config.look_again_for > timedelta(0) and not tells_changes(source)
+    if isinstance(config, LookedAtAgain):
+        return config.look_again_for
+    if isinstance(config, CollectedAgain) and config.collect_again_after:
+        return max(config.collect_again_after) + COLLECTED_WITHIN
+    return timedelta(0)
 
 
 def changes_sensor(
@@ -81,30 +93,34 @@ def changes_sensor(
 
 
 def _looked_at_again(platform: Platform, source: SourceSettings, cursor: str | None) -> tuple[list[Window], str]:
-    """The windows that would come out differently than they were collected, of a few that were not looked at for an
-    hour, and a new cursor: when each was looked at last."""
+    """The windows that are to be collected again, of a few that were not looked at for an hour, and a new cursor: when
+    each was looked at last."""
     now = platform.now()
     looked = {key: datetime.fromisoformat(at) for key, at in json.loads(cursor or "{}").items()}
-    config = source.config
-    assert isinstance(config, LookedAtAgain)
     until = now - source.window_lag
-    past = windows_between(until - config.look_again_for, until, source.window_size)
+    past = windows_between(until - _looked_back(source), until, source.window_size)
     collected = {
-        window.key: (window, raw.signature)
+        window.key: raw
         for window in past
         if window.end <= until and (raw := platform.ledger.raw(source.name, window)) and raw.swept is None
     }
     never = datetime.min.replace(tzinfo=UTC)
     waiting = sorted(collected, key=lambda key: looked.get(key, never))
     due = [key for key in waiting if now - looked.get(key, never) >= LOOKED_AT_EVERY][:LOOKS_A_TICK]
-    changed = []
-    for key in due:
-        window, before = collected[key]
-        signature = platform.sources[source.name].signature(window)
-        if signature != before and not signature.startswith(NOT_KNOWN):
-            changed.append(window)
+    changed = [collected[key].window for key in due if _is_another(platform, source, collected[key], until)]
     looked = {key: at for key, at in looked.items() if key in collected} | dict.fromkeys(due, now)
     return changed, json.dumps({key: at.isoformat() for key, at in looked.items()})
+
+
+def _is_another(platform: Platform, source: SourceSettings, raw: RawPartition, until: datetime) -> bool:
+    """Whether a window would come out differently than it was collected or, where the source cannot tell, could."""
+    if isinstance(source.config, CollectedAgain):
+        found = platform.files.found(raw.path)
+        moments = [raw.window.end + after for after in source.config.collect_again_after]
+        passed = [moment + source.window_lag for moment in moments if moment <= until]
+        return found is not None and any(found.modified < moment for moment in passed)
+    signature = platform.sources[source.name].signature(raw.window)
+    return signature != raw.signature and not signature.startswith(NOT_KNOWN)
 
 
 def _by_partition(
