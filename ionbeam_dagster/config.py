@@ -20,6 +20,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from ionbeam_client.models import Name, format_duration
+from ionbeam_dagster.domain.cycles import check_nesting
 from ionbeam_dagster.domain.quality.limits import Limits, limits_with
 from ionbeam_dagster.domain.windows import Policy, check_span, window_of
 from ionbeam_dagster.exporters.bufr import BufrSettings
@@ -30,6 +31,7 @@ from ionbeam_dagster.stores.files import Location, S3Settings, is_address, uri_o
 CONFIG_VARIABLE = "IONBEAM_CONFIG_PATH"
 _SECRET = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _EXPORTS = ("odb", "bufr", "pygeoapi")
+_CYCLES = "odb_cycle"
 _DEFAULT_EXPORTS = ("odb", "pygeoapi")
 _OF_THE_DATASET = (
     "aggregation_span", "subject_to_change_window", "lateness", "allow_incomplete", "debounce", "revise_for", "exports",
@@ -123,10 +125,14 @@ class PyGeoApiService(_Section):
 
 
 class OdbService(_Section):
+    """`cycle_cut_off` is for datasets whose `exports` name ``odb_cycle``: how long after its end a cycle waits for its
+    windows, and takes what is built anew."""
+
     input_path: Location | None = None
     output_path: Place = "data-projections"
     variable_map: list[VariableMapping] = []
     codes: OdbCodes = OdbCodes()
+    cycle_cut_off: Age = timedelta(hours=1)
 
 
 class BufrService(_Section):
@@ -231,6 +237,9 @@ class DatasetSettings:
     end: datetime | None
     policy: Policy
     exports: tuple[str, ...]
+    """The formats of which there is a file a window."""
+    cycles: bool = False
+    """Whether there is also a file an analysis cycle."""
     limits: Mapping[str, Limits] = field(default_factory=dict)
     """Of quality control, by standard name; empty when it is off."""
 
@@ -423,9 +432,9 @@ def _time_faults(source: SourceSettings) -> list[str]:
         check_span(source.config.aggregation_span or source.type.default_span)
     except ValueError as error:
         faults.append(f"{key}.aggregation_span: {error}")
-    unknown = sorted(set(source.config.exports or ()) - set(_EXPORTS))
+    unknown = sorted(set(source.config.exports or ()) - {*_EXPORTS, _CYCLES})
     if unknown:
-        faults.append(f"{key}.exports: {', '.join(unknown)} not known; choose from {', '.join(_EXPORTS)}")
+        faults.append(f"{key}.exports: {', '.join(unknown)} not known; choose from {', '.join((*_EXPORTS, _CYCLES))}")
     if "bufr" in (source.config.exports or ()) and find_spec("eccodes") is None:
         faults.append(f"{key}.exports: bufr needs eccodes; pip install 'ionbeam-dagster[bufr]'")
     try:
@@ -450,6 +459,7 @@ def _datasets(sources: dict[str, SourceSettings]) -> tuple[dict[str, DatasetSett
             for feeder in feeders
             if span % feeder.window_size and feeder.window_size % span
         ]
+        exports = _DEFAULT_EXPORTS if (said := _agreed(feeders, "exports")) is None else said
         datasets[name] = DatasetSettings(
             name=name,
             sources=tuple(sorted(feeder.name for feeder in feeders)),
@@ -457,10 +467,12 @@ def _datasets(sources: dict[str, SourceSettings]) -> tuple[dict[str, DatasetSett
             start=window_of(min(feeder.start for feeder in feeders), span).start,
             end=_latest_end(feeders),
             policy=_policy(feeders),
-            exports=_DEFAULT_EXPORTS if (exports := _agreed(feeders, "exports")) is None else exports,
+            exports=tuple(format for format in exports if format != _CYCLES),
+            cycles=_CYCLES in exports,
             limits={} if (quality := _agreed(feeders, "quality")) is False else limits_with(quality or {}),
         )
         faults += _policy_faults(name, datasets[name].policy)
+        faults += _cycle_faults(datasets[name])
     return datasets, faults
 
 
@@ -492,6 +504,15 @@ def _policy_faults(dataset: str, policy: Policy) -> list[str]:
         f"dataset {dataset!r}: revise_for {format_duration(policy.revise_for)} is not longer than {name} "
         f"{format_duration(longest)}: a window would be sealed before a correction can be built; lengthen revise_for"
     ]
+
+
+def _cycle_faults(dataset: DatasetSettings) -> list[str]:
+    try:
+        if dataset.cycles:
+            check_nesting(dataset.span)
+    except ValueError as error:
+        return [f"dataset {dataset.name!r}: exports has {_CYCLES}, but aggregation_span {error}"]
+    return []
 
 
 def _agreed(feeders: list[SourceSettings], key: str) -> Any:

@@ -173,11 +173,15 @@ class Platform:
         return {name: settings.type(name, settings.config) for name, settings in self.config.sources.items()}
 
     @cached_property
+    def odb(self) -> OdbExporter:
+        service = self.config.sections.projections.odb_service
+        return OdbExporter(service.variable_map, service.codes)
+
+    @cached_property
     def exporters(self) -> dict[str, Exporter]:
-        odb, bufr = self.config.sections.projections.odb_service, self.config.sections.projections.bufr_service
         return {
-            "odb": OdbExporter(odb.variable_map, odb.codes),
-            "bufr": BufrExporter(bufr.settings),
+            "odb": self.odb,
+            "bufr": BufrExporter(self.config.sections.projections.bufr_service.settings),
             "pygeoapi": GeoParquetExporter(),
         }
 
@@ -369,7 +373,7 @@ def collect(platform: Platform, source: str, window: Window, now: datetime, use_
     signature = feed.signature(window)
     swept = Window(window.start, min(window.end, now))
     path = raws.path(source, window)
-    with _written_to(path):
+    with written_to(path):
         ingestion, rows = raws.write(source, window, swept, platform.metadata(source), feed.fetch(window))
     if lost and before.ingestion == ingestion:
         ledger.withdraw_claim(ingestion)
@@ -593,7 +597,7 @@ def export(platform: Platform, dataset: str, format: str, window: Window) -> Exp
     if latest is None or not platform.files.exists(latest.path):
         raise PipelineError(f"{dataset} {window}: there is no dataset file; materialise {dataset}/dataset first")
     target = platform.export_path(dataset, format, window)
-    with _written_to(target):
+    with written_to(target):
         report = _exported(platform, platform.exporters[format], latest.path, target)
     path = target if report.rows else None
     facts = {"rows": report.rows, "bytes": report.bytes, "stations": report.stations}
@@ -726,7 +730,7 @@ class _Quarantine:
 
 
 @contextmanager
-def _written_to(place: str) -> Iterator[None]:
+def written_to(place: str) -> Iterator[None]:
     """Say which file could not be written: a full disk, a folder without permission."""
     try:
         yield
@@ -772,7 +776,7 @@ def _write_revision(
         "software": f"ionbeam {__version__}",
         "quality": controlled.provenance,
     }
-    with _written_to(platform.datasets.path(dataset, window, decision.number)):
+    with written_to(platform.datasets.path(dataset, window, decision.number)):
         written = platform.datasets.write(
             dataset, window, decision.number, controlled.schema, controlled.batches, provenance
         )

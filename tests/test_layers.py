@@ -10,7 +10,7 @@ PACKAGE = ROOT / "ionbeam_dagster"
 LAYERS = [
     {"cli"},
     {"definitions", "orchestration"},
-    {"retention"},
+    {"retention", "cycles"},
     {"pipeline", "pictures", "show", "web"},
     {"qc"},
     {"config"},

@@ -295,7 +295,7 @@ def test_an_export_is_drawn_with_the_spread_and_flags_of_what_it_took(tmp_path):
     seen = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export_pictures, "png", lambda figure: seen.setdefault("figure", figure) and b"")
-        export_pictures.export_picture(path, [TEMPERATURE])
+        export_pictures.export_picture([path], [TEMPERATURE])
     a_map, spreads = seen["figure"].axes
     assert "1 good, 0 suspect, 1 bad" in next(text.get_text() for text in a_map.texts)
     told = [text.get_text() for text in spreads.texts]
@@ -303,8 +303,8 @@ def test_an_export_is_drawn_with_the_spread_and_flags_of_what_it_took(tmp_path):
     shapes = [patch.get_data() for patch in spreads.patches]
     good, suspect, bad = (np.sum(shape.values - shape.baseline) for shape in shapes)
     assert (good / bad, suspect / bad) == (pytest.approx(20), pytest.approx(3))
-    assert export_pictures.export_picture(path, [TEMPERATURE, WIND]).startswith(b"\x89PNG")
-    assert export_pictures.export_picture(path, []) is None
+    assert export_pictures.export_picture([path], [TEMPERATURE, WIND]).startswith(b"\x89PNG")
+    assert export_pictures.export_picture([path], []) is None
 
 
 def test_what_was_flagged_is_drawn_with_the_tests_that_flagged_it(tmp_path):

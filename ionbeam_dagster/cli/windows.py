@@ -32,6 +32,7 @@ from ionbeam_dagster.cli.terminal import (
     size,
 )
 from ionbeam_dagster.config import DatasetSettings
+from ionbeam_dagster.domain.cycles import analysis_of, cycle_of
 from ionbeam_dagster.domain.windows import Sealed, Window, coverage, merge, window_of, windows_between
 from ionbeam_dagster.domain.windows import gaps as gaps_of
 
@@ -71,6 +72,8 @@ def status(
                 continue
             shown = known if start or end else known[-last:]
             console.print(_status_table(platform, dataset, shown))
+            if dataset.cycles:
+                console.print(_cycles_table(platform, dataset, shown))
             if late := _late_before(platform, dataset, shown[0].start):
                 many = f"{len(late)} sealed windows have" if len(late) > 1 else "1 sealed window has"
                 oldest = f"{late[0].start:%Y-%m-%d %H:%M}"
@@ -319,6 +322,26 @@ def _status_table(platform: Platform, dataset: DatasetSettings, windows: Sequenc
             str(window), state, number(facts.get("rows")), number(facts.get("stations")),
             f"{facts['coverage']:.0%}" if facts else "", str(latest.revision.number) if latest else "",
             ", ".join(exports), reason,
+        )  # fmt: skip
+    return table
+
+
+def _cycles_table(platform: Platform, dataset: DatasetSettings, windows: Sequence[Window]) -> Table:
+    """The analysis cycles in which `windows` lie."""
+    from ionbeam_dagster.cycles import FORMAT, outlook_of
+
+    table = Table(title=f"{dataset.name}, analysis cycles (odb_cycle)", title_justify="left")
+    for column in ("analysis", "state", "windows", "late", "rows", "revision", "why"):
+        right = column in ("windows", "late", "rows", "revision")
+        table.add_column(column, justify="right" if right else "left", no_wrap=column != "why")
+    for cycle in sorted({cycle_of(window.start) for window in windows if window.span == dataset.span}):
+        outlook = outlook_of(platform, dataset.name, cycle, platform.now())
+        made = platform.ledger.export(dataset.name, cycle, FORMAT)
+        state = "ready" if outlook.due else "made" if made else "waiting"
+        table.add_row(
+            f"{analysis_of(cycle):%Y-%m-%d %H}", state,
+            f"{len(outlook.holds)} of {len(outlook.holds) + len(outlook.lacking)}", str(len(outlook.late) or ""),
+            number(made.facts["rows"]) if made else "", str(made.number) if made else "", outlook.reason,
         )  # fmt: skip
     return table
 

@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from importlib.util import find_spec
@@ -173,25 +173,39 @@ class OdbExporter:
         `seen` tells the rows and the mean of each varno as they were read in the new file, and the bounds of what was
         written; what had to be changed or left out; and who read it.
         """
+        return self.export_all([dataset_file], target)
+
+    def export_all(
+        self, dataset_files: Sequence[Path], target: Path, about: Mapping[str, str] | None = None
+    ) -> ExportReport:
+        """The same from several files, in their order, in one `target`; a variable may be missing in some of them.
+
+        `about` stands in the file's properties; without it, what the first of them says of itself.
+        """
         from codc import ODCException
 
         try:
-            with pq.ParquetFile(dataset_file, pre_buffer=False, buffer_size=1 << 18) as source:
-                plan = self.plan(source.schema_arrow)
-                targets, _ = self._targets(source.schema_arrow)
-                with published(target) as draft:
-                    written = _write(source, targets, self._codes, draft)
-                    if written.rows == 0:
-                        draft.unlink(missing_ok=True)
-                        target.unlink(missing_ok=True)
-                        return ExportReport(rows=0, bytes=0, stations=0, plan=plan)
-                    seen = _read_back(draft, written)
-                    _compare(written, seen)
-                    size = draft.stat().st_size
+            schema = _united([pq.read_schema(file) for file in dataset_files])
+            plan = self.plan(schema)
+            targets, _ = self._targets(schema)
+            with published(target) as draft:
+                written = _write(dataset_files, schema, targets, self._codes, about or _told_by(schema), draft)
+                if written.rows == 0:
+                    draft.unlink(missing_ok=True)
+                    target.unlink(missing_ok=True)
+                    return ExportReport(rows=0, bytes=0, stations=0, plan=plan)
+                seen = _read_back(draft, written)
+                _compare(written, seen)
+                size = draft.stat().st_size
         except (OSError, pa.ArrowException, ODCException, OdbError) as error:
-            raise ExportError(f"{target} was not written from {dataset_file}: {error}") from error
+            of = ", ".join(map(str, dataset_files))
+            raise ExportError(f"{target} was not written from {of}: {error}") from error
         return ExportReport(
-            rows=written.rows, bytes=size, stations=written.stations, plan=plan, seen=seen.facts() | written.facts()
+            rows=written.rows,
+            bytes=size,
+            stations=written.station_ids.count,
+            plan=plan,
+            seen=seen.facts() | written.facts(),
         )
 
     def _targets(self, schema: pa.Schema) -> tuple[list[_Target], dict[str, str]]:
@@ -369,6 +383,10 @@ class _StationIds:
         wigosid = np.array([name if is_wigos_id(name) else "" for name in known], f"S{WIGOS_ID_WIDTH}")
         return statid[number], wigosid[number]
 
+    @property
+    def count(self) -> int:
+        return len(self._fitted)
+
     def facts(self) -> dict[str, object]:
         shared = len(self._fitted) - len(set(self._fitted.values()))
         facts: dict[str, object] = {"station ids changed": len(self._changed - self._places)}
@@ -413,8 +431,6 @@ class _Written:
     tallies: dict[int, _Tally] = field(default_factory=dict)
     lat: _Tally = field(default_factory=_Tally)
     lon: _Tally = field(default_factory=_Tally)
-    stations: int = 0
-    last_station: npt.NDArray[np.bytes_] = field(default_factory=lambda: np.array([b""]))
     beyond: int = 0
     heights: int = 0
     flags: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(max(Flag) + 1, np.int64))
@@ -423,12 +439,6 @@ class _Written:
     @property
     def rows(self) -> int:
         return sum(tally.count for tally in self.tallies.values())
-
-    def count_stations(self, ids: npt.NDArray[np.bytes_]) -> None:
-        """Count those of a batch; the reports of a station follow each other."""
-        ids = np.concatenate([self.last_station, ids])
-        self.stations += int(np.count_nonzero(ids[1:] != ids[:-1]))
-        self.last_station = ids[-1:]
 
     def facts(self) -> dict[str, object]:
         bounds = {_label(number): [tally.low, tally.high] for number, tally in sorted(self.tallies.items())}
@@ -450,25 +460,55 @@ class _Reports:
     header: Arrays
 
 
-def _write(source: pq.ParquetFile, targets: list[_Target], codes: OdbCodes, draft: Path) -> _Written:
+def _united(schemas: Sequence[pa.Schema]) -> pa.Schema:
+    """The columns of all `schemas`, each as it comes first."""
+    fields: dict[str, pa.Field] = {}
+    for schema in schemas:
+        for each in schema:
+            fields.setdefault(each.name, each)
+    return pa.schema(fields.values(), schemas[0].metadata)
+
+
+def _told_by(schema: pa.Schema) -> dict[str, str]:
+    about = json.loads((schema.metadata or {}).get(b"ionbeam", b"{}"))
+    return {key: str(about[key]) for key in PROPERTIES if key in about}
+
+
+def _write(
+    files: Sequence[Path],
+    schema: pa.Schema,
+    targets: list[_Target],
+    codes: OdbCodes,
+    properties: Mapping[str, str],
+    draft: Path,
+) -> _Written:
     written = _Written()
     if not targets:
         return written
-    schema = source.schema_arrow
     height = next((name for name in HEIGHT_COLUMNS if name in columns_of(schema, "metadata")), None)
     columns = [name for name in ("datetime", "lat", "lon", STATION, height) if name in schema.names]
     columns += sorted({column for target in targets for column in target.columns})
     varnos = _varnos_of(targets)
-    about = json.loads((schema.metadata or {}).get(b"ionbeam", b"{}"))
-    properties = {key: str(about[key]) for key in PROPERTIES if key in about}
     encoder = _Encoder(_layout(varnos), _constants(codes), properties)
     batch_rows = max(ROWS_PER_FRAME // 2, VALUES_PER_BATCH // len(varnos))
+    wanted = pa.schema([schema.field(name) for name in columns])
     with draft.open("wb") as file:
-        for batch in source.iter_batches(batch_rows, columns=columns):
+        for batch in _batches(files, wanted, batch_rows):
             reports = _reports(batch, targets, varnos, height, written)
             for frame in _frames(reports, varnos):
                 encoder.write(frame, file)
     return written
+
+
+def _batches(files: Sequence[Path], wanted: pa.Schema, rows: int) -> Iterator[pa.RecordBatch]:
+    """The columns `wanted` of each file, null where it has none of that name."""
+    for file in files:
+        with pq.ParquetFile(file, pre_buffer=False, buffer_size=1 << 18) as source:
+            there = [name for name in wanted.names if name in source.schema_arrow.names]
+            for batch in source.iter_batches(rows, columns=there):
+                for name in set(wanted.names).difference(there):
+                    batch = batch.append_column(name, pa.nulls(batch.num_rows, wanted.field(name).type))
+                yield batch
 
 
 def _varnos_of(targets: list[_Target]) -> list[Varno]:
@@ -592,7 +632,6 @@ def _header(batch: pa.RecordBatch, height: str | None, written: _Written) -> Arr
     seqno = np.arange(written.lat.count + 1, written.lat.count + batch.num_rows + 1)
     written.lat.add(lat.astype(np.float32))
     written.lon.add(lon.astype(np.float32))
-    written.count_stations(statid)
     return {
         "andate": andate,
         "antime": antime,
@@ -645,7 +684,7 @@ def _frames(reports: _Reports, varnos: list[Varno]) -> Iterator[Arrays]:
 class _Encoder:
     """Encodes frames whose `constants` and `properties` are the same. It belongs to the thread that made it."""
 
-    def __init__(self, columns: list[Column], constants: dict[str, int | bytes], properties: dict[str, str]) -> None:
+    def __init__(self, columns: list[Column], constants: dict[str, int | bytes], properties: Mapping[str, str]) -> None:
         from codc.lib import ffi, lib
 
         self._ffi, self._lib, self._columns = ffi, lib, columns
@@ -660,7 +699,7 @@ class _Encoder:
         self._encoder = self._new(properties)
         self._buffer = ffi.new("char[]", 8 * ROWS_PER_FRAME * (len(columns) + 16))
 
-    def _new(self, properties: dict[str, str]) -> Any:
+    def _new(self, properties: Mapping[str, str]) -> Any:
         handle = self._ffi.new("odc_encoder_t**")
         self._lib.odc_new_encoder(handle)
         encoder = self._ffi.gc(handle[0], self._lib.odc_free_encoder)

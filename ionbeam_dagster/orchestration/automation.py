@@ -14,7 +14,7 @@ from datetime import timedelta
 import dagster as dg
 
 from ionbeam_dagster.config import Automation, SourceSettings
-from ionbeam_dagster.orchestration.due import Due, ToBuild, ToCollect, ToExport, ToIngest
+from ionbeam_dagster.orchestration.due import Due, ToBuild, ToCollect, ToExport, ToExportCycle, ToIngest
 from ionbeam_dagster.orchestration.resources import PlatformResource, WatchedPlatform
 
 AC = dg.AutomationCondition
@@ -61,6 +61,17 @@ def exports(ionbeam: Ionbeam, dataset: str, format: str, span: timedelta) -> Con
     sound = AC.all_deps_blocking_checks_passed()
     following = _along_or_after(missing | _failed_or_updated(), ToExport(ionbeam, dataset, format, span))
     return (sound & following).with_label("export")
+
+
+def cycles(ionbeam: Ionbeam, dataset: str) -> Condition:
+    """The files of analysis cycles, once their windows are built or their cut-off has passed.
+
+    A cycle is left alone while windows of it are being built, and as long as one of them fails a blocking check.
+    """
+    begun = AC.missing() & AC.any_deps_match(~AC.missing()).with_label("any_deps_not_missing")
+    quiet = ~AC.in_progress() & ~AC.any_deps_in_progress()
+    sound = AC.all_deps_blocking_checks_passed()
+    return (quiet & sound & (begun | _failed_or_updated()) & ToExportCycle(ionbeam, dataset)).with_label("export_cycle")
 
 
 def configures() -> Condition:

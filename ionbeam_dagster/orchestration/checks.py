@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from ionbeam_dagster.domain.canonical import TIME, columns_of, point_key, variables_of
 from ionbeam_dagster.domain.cf import UnitError, conversion
+from ionbeam_dagster.domain.cycles import CycleOutlook
 from ionbeam_dagster.domain.windows import Claim, Decision, Sealed, Window
 from ionbeam_dagster.orchestration.internals import late_evaluation
 from ionbeam_dagster.orchestration.metadata import table
@@ -61,6 +62,33 @@ def dataset_specs(asset: dg.AssetKey, partitions: dg.PartitionsDefinition[str]) 
         dg.AssetCheckSpec(name, asset=asset, blocking=blocking, description=description, partitions_def=partitions)
         for name, (blocking, description) in _DATASET_CHECKS.items()
     ]
+
+
+_CYCLE_CHECKS = {
+    "whole": "Every window of the cycle is in its file",
+    "in_time": "No window of the cycle was built anew after the cut-off",
+}
+
+
+def cycle_specs(asset: dg.AssetKey, partitions: dg.PartitionsDefinition[str]) -> list[dg.AssetCheckSpec]:
+    return [
+        dg.AssetCheckSpec(name, asset=asset, description=description, partitions_def=partitions)
+        for name, description in _CYCLE_CHECKS.items()
+    ]
+
+
+def of_cycle(outlook: CycleOutlook) -> list[dg.AssetCheckResult]:
+    lacking = ", ".join(map(str, outlook.lacking))
+    return [
+        _result("whole", not outlook.lacking, WARN, f"not in the file: {lacking}"),
+        _result("in_time", not outlook.late, WARN, outlook.reason),
+    ]
+
+
+def of_late_window(cycles: dg.AssetKey, cycle: Window, outlook: CycleOutlook) -> Iterator[dg.AssetCheckEvaluation]:
+    """The check `in_time` of a cycle into whose file a window does not come any more: its build is what tells."""
+    if outlook.late:
+        yield late_evaluation(cycles, "in_time", cycle.key, outlook.reason)
 
 
 def may_go_on(file: pq.ParquetFile) -> bool:

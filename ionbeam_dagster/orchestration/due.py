@@ -16,6 +16,8 @@ from datetime import datetime, timedelta
 import dagster as dg
 
 from ionbeam_dagster.config import SourceSettings
+from ionbeam_dagster.cycles import outlook_of
+from ionbeam_dagster.domain.cycles import CYCLE
 from ionbeam_dagster.domain.windows import (
     EPOCH,
     Build,
@@ -196,6 +198,30 @@ class ToExport(Due):
             return None
         made = platform.ledger.export(self._dataset, window, self._format)
         return None if made and made.number == latest.revision.number else f"r{latest.revision.number}"
+
+
+class ToExportCycle(Due):
+    """The analysis cycle's file is to be made, or made again."""
+
+    def __init__(self, ionbeam: PlatformResource | WatchedPlatform, dataset: str) -> None:
+        super().__init__(ionbeam, CYCLE)
+        self._dataset = dataset
+
+    @property
+    def name(self) -> str:
+        return "to_export_cycle"
+
+    @property
+    def description(self) -> str:
+        return (
+            "The windows of the cycle, or those that were built until its cut-off, are not in its file as they are now"
+        )
+
+    def token(self, platform: Platform, window: Window, now: datetime) -> str | None:
+        outlook = outlook_of(platform, self._dataset, window, now)
+        if not outlook.due:
+            return None
+        return " ".join(f"{held.key}r{number}" for held, number in sorted(outlook.holds.items()))
 
 
 def not_ingested(platform: Platform, source: str, window: Window) -> RawPartition | None:

@@ -20,7 +20,9 @@ import pyarrow.parquet as pq
 
 from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.config import IonbeamConfig
+from ionbeam_dagster.cycles import ExportedCycle
 from ionbeam_dagster.domain.canonical import canonical_schema, columns_of, provider_flag
+from ionbeam_dagster.domain.cycles import analysis_of
 from ionbeam_dagster.domain.windows import Decision, Window
 from ionbeam_dagster.orchestration.sensors.files import tells_changes
 from ionbeam_dagster.pipeline import Built, Collected, Exported, Ingested, describe
@@ -121,7 +123,21 @@ def _of_flags(flags: Mapping[str, Mapping[str, int]], path: Path) -> Metadata:
     }
 
 
-def of_export(made: Exported, dataset: dg.AssetKey, dataset_file: Path, seconds: float) -> Metadata:
+def of_cycle(exported: ExportedCycle, dataset: dg.AssetKey, dataset_files: Sequence[Path], seconds: float) -> Metadata:
+    outlook = exported.outlook
+    windows = sorted({*outlook.holds, *outlook.lacking, *outlook.late})
+    rows = ((window, outlook.holds.get(window, "none"), outlook.late.get(window, "")) for window in windows)
+    return {
+        **of_export(exported.made, dataset, dataset_files, seconds),
+        "analysis": dg.MetadataValue.timestamp(analysis_of(exported.made.window)),
+        "windows in it": len(outlook.holds),
+        "windows lacking": len(outlook.lacking),
+        "windows late": len(outlook.late),
+        "windows": dg.MetadataValue.md(table(["window", "revision in the file", "later revision, kept out"], rows)),
+    }
+
+
+def of_export(made: Exported, dataset: dg.AssetKey, dataset_files: Sequence[Path], seconds: float) -> Metadata:
     plan, report = made.report.plan, made.report
     targets = {name: [column] for column, name in plan.mapped.items()}
     told: dict[str, Any] = {
@@ -140,7 +156,7 @@ def of_export(made: Exported, dataset: dg.AssetKey, dataset_file: Path, seconds:
     if made.path is not None:
         told["dagster/uri"] = uri_of(made.path)
         shows = "places, values and flags of the export"
-        told["picture"] = _drawn("export_picture", "export", dataset_file, shows, list(plan.mapped))
+        told["picture"] = _drawn("export_picture", "export", dataset_files, shows, list(plan.mapped))
     if plan.left_out:
         told["left out"] = dg.MetadataValue.md(table(["column", "why"], sorted(plan.left_out.items())))
     return told
@@ -235,7 +251,7 @@ def _picture(path: Path) -> dg.MetadataValue[Any]:
     return _drawn("window_picture", "window", path, "stations and series of the window")
 
 
-def _drawn(function: str, module: str, path: Path, shows: str, *about: Any) -> dg.MetadataValue[Any]:
+def _drawn(function: str, module: str, path: Path | Sequence[Path], shows: str, *about: Any) -> dg.MetadataValue[Any]:
     """A picture of a file inside Markdown; why there is none, when it cannot be drawn: the window itself is good."""
     try:
         drawer = getattr(import_module(f"ionbeam_dagster.pictures.{module}"), function)

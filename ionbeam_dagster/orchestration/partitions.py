@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 import dagster as dg
 
 from ionbeam_dagster.config import DatasetSettings, SourceSettings
+from ionbeam_dagster.domain.cycles import cycle_of
 from ionbeam_dagster.domain.windows import (
     DAY,
     HOUR,
@@ -57,6 +58,18 @@ def source_partitions(source: SourceSettings, dataset: DatasetSettings) -> dg.Ti
 
 def dataset_partitions(dataset: DatasetSettings) -> dg.TimeWindowPartitionsDefinition:
     return partitions_for(dataset.span, dataset.start, dataset.end)
+
+
+def cycle_partitions(dataset: DatasetSettings) -> dg.TimeWindowPartitionsDefinition:
+    """The analysis cycles of a dataset, keyed as windows are."""
+    last = cycle_of(dataset.end - _TICK).end if dataset.end else None
+    return dg.TimeWindowPartitionsDefinition(
+        start=cycle_of(dataset.start).key,
+        end=last.strftime(KEY_FORMAT) if last else None,
+        fmt=KEY_FORMAT,
+        timezone="UTC",
+        cron_schedule="0 3-21/6 * * *",
+    )
 
 
 def collects_open_window(source: SourceSettings) -> bool:

@@ -15,9 +15,12 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from ionbeam_dagster.config import DatasetSettings, SourceSettings
+from ionbeam_dagster.cycles import outlook_of
 from ionbeam_dagster.definitions import platform_definitions
+from ionbeam_dagster.domain.cycles import cycle_of
 from ionbeam_dagster.domain.windows import Build, Wait, Window, merge, window_of, windows_between
 from ionbeam_dagster.orchestration.assets import FORCE_TAG, USE_CACHE_TAG
+from ionbeam_dagster.orchestration.assets.cycles import cycle_key
 from ionbeam_dagster.orchestration.assets.dataset import build_job, dataset_key
 from ionbeam_dagster.orchestration.assets.exports import export_key
 from ionbeam_dagster.orchestration.assets.request import request_key
@@ -196,6 +199,7 @@ class _Range:
         now = datetime.now(UTC)
         self._build([w for w in touched if self._to_build(w, now)])
         self._export(touched)
+        self._export_cycles(touched)
         return self._results
 
     def request(self, source: SourceSettings, start: datetime, end: datetime) -> list[WindowResult]:
@@ -207,6 +211,7 @@ class _Range:
         windows = [w for w in touched_windows(self._platform, self._dataset, start, end) if self._is_partition(w)]
         self._build(windows)
         self._export(windows)
+        self._export_cycles(windows)
         return self._results
 
     def _build(self, windows: list[Window]) -> None:
@@ -216,6 +221,14 @@ class _Range:
         for format, key in self._exports.items():
             stale = [window for window in windows if self._to_export(window, format, key)]
             self._run(build_job(self._dataset.name), [key], stale)
+
+    def _export_cycles(self, windows: list[Window]) -> None:
+        if not self._dataset.cycles:
+            return
+        now, name = self._platform.now(), self._dataset.name
+        touched = sorted({cycle_of(window.start) for window in windows})
+        due = [cycle for cycle in touched if outlook_of(self._platform, name, cycle, now).due]
+        self._run(None, [cycle_key(name)], due)
 
     def _source_windows(self, source: SourceSettings, start: datetime, end: datetime) -> list[Window]:
         partitions = source_partitions(source, self._dataset)
@@ -272,7 +285,7 @@ class _Range:
                 raise KeyboardInterrupt
             self._results += [WindowResult(*told, run_id=result.run_id) for told in self._told]
             if not result.success and not any(failure for _, _, failure in self._told):
-                self._note_blocked(result, assets, list(windows_between(run.start, run.end, span)))
+                self._note_blocked(result, assets, [window for window in wanted if run.covers(window)])
 
     def _note_blocked(
         self, result: dg.ExecuteInProcessResult, assets: Sequence[dg.AssetKey], windows: list[Window]

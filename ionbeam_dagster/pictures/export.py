@@ -1,6 +1,6 @@
-"""What an export of a dataset window holds: a map of its places, and of each variable how its values are spread.
+"""What an export of dataset windows holds: a map of its places, and of each variable how its values are spread.
 
-The rows are those of the dataset file that the export was made of, the variables those that its plan took: exporters
+The rows are those of the dataset files that the export was made of, the variables those that its plan took: exporters
 have read back by then what they wrote.
 """
 
@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 
@@ -40,16 +41,18 @@ class _Spread:
     counts: npt.NDArray[np.int64]
 
 
-def export_picture(dataset_file: Path, mapped: Sequence[str]) -> bytes | None:
-    """A PNG (900 x 420) of what an export took of `dataset_file`; None where that is nothing.
+def export_picture(dataset_files: Sequence[Path], mapped: Sequence[str]) -> bytes | None:
+    """A PNG (900 x 420) of what an export took of `dataset_files`; None where that is nothing.
 
-    Raises OSError or pyarrow's ArrowInvalid when the file cannot be read.
+    Raises OSError or pyarrow's ArrowInvalid when one cannot be read.
     """
-    schema = pq.read_schema(dataset_file)
-    names = [name for name in columns_of(schema, "variable") if name in mapped]
-    numeric = [name for name in names if pl.read_parquet_schema(dataset_file)[name].is_numeric()]
+    fields = {field.name: field for file in reversed(dataset_files) for field in pq.read_schema(file)}
+    schema = pa.schema(fields.values())
+    scans = [pl.scan_parquet(file, glob=False) for file in dataset_files]
+    rows = pl.concat(scans, how="diagonal_relaxed")
+    types = rows.collect_schema()
+    numeric = [name for name in columns_of(schema, "variable") if name in mapped and types[name].is_numeric()]
     flags = {name: quality_column(schema, name, "flag") for name in numeric}
-    rows = pl.scan_parquet(dataset_file, glob=False)
     spreads = [found for name in numeric if (found := _spread(rows, schema.field(name), flags[name]))]
     if not spreads:
         return None

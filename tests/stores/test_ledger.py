@@ -320,6 +320,19 @@ def test_the_claims_of_a_range_are_those_that_touch_its_windows_each_once(ledger
     assert ledger.claims_between("other", NOON, NOON + HOUR) == []
 
 
+def test_a_window_tells_all_of_its_revisions(ledger):
+    first, second = (
+        BuiltRevision(Revision("crowd", WINDOW, number, str(number)), f"r{number}", NOON + number * HOUR)
+        for number in (1, 2)
+    )
+    for one in (first, second, built(NEXT, 1, [])):
+        ledger.record_revision(one, [])
+    assert ledger.revisions_of("crowd", WINDOW) == [first, second]
+    assert ledger.revisions_of("other", WINDOW) == []
+    ledger.forget_revision(first.revision)
+    assert ledger.revisions_of("crowd", WINDOW) == [second]
+
+
 def test_superseded_revisions_can_be_forgotten_and_the_latest_cannot(ledger):
     old, middle, latest = (
         BuiltRevision(Revision("crowd", WINDOW, number, str(number)), f"r{number}", NOON + number * HOUR)

@@ -9,16 +9,19 @@ import dagster as dg
 
 from ionbeam_dagster import __version__
 from ionbeam_dagster.config import DatasetSettings
+from ionbeam_dagster.cycles import outlook_of
+from ionbeam_dagster.domain.cycles import cycle_of
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.orchestration import automation, checks, metadata
 from ionbeam_dagster.orchestration.assets import FORCE_TAG, Done, Events, range_runs, window_by_window
+from ionbeam_dagster.orchestration.assets.cycles import cycle_asset, cycle_key
 from ionbeam_dagster.orchestration.assets.exports import export_asset, export_key
 from ionbeam_dagster.orchestration.assets.source import observations_key
 from ionbeam_dagster.orchestration.automation import Ionbeam
 from ionbeam_dagster.orchestration.internals import from_automation
 from ionbeam_dagster.orchestration.partitions import dataset_partitions
 from ionbeam_dagster.orchestration.resources import PlatformResource
-from ionbeam_dagster.pipeline import PipelineError, build, describe
+from ionbeam_dagster.pipeline import PipelineError, Platform, build, describe
 
 
 def dataset_key(dataset: str) -> dg.AssetKey:
@@ -34,6 +37,7 @@ def dataset_definitions(ionbeam: Ionbeam, dataset: DatasetSettings) -> dg.Defini
     partitions = dataset_partitions(dataset)
     key = dataset_key(dataset.name)
     exports = [export_asset(ionbeam, dataset, format, partitions, key) for format in dataset.exports]
+    exports += [cycle_asset(ionbeam, dataset, key)] if dataset.cycles else []
     job = dg.define_asset_job(
         build_job(dataset.name),
         selection=dg.AssetSelection.assets(key, *(export_key(dataset.name, format) for format in dataset.exports)),
@@ -79,6 +83,7 @@ def _dataset(
             built = build(ionbeam.platform, dataset.name, window, ionbeam.platform.now(), insist, force)
             if built.revision is None:
                 raise PipelineError(f"{dataset.name} {window}: {describe(built.decision)[1]}")
+            _tell_cycle(context, ionbeam.platform, dataset, window)
             claims = ionbeam.platform.ledger.claims(dataset.name, window)
             keys = [observations_key(source) for source in dataset.sources]
             with ionbeam.platform.files.fetched(built.revision.path) as path:
@@ -88,3 +93,15 @@ def _dataset(
         yield from window_by_window(context, ionbeam, dataset.span, work)
 
     return windows
+
+
+def _tell_cycle(
+    context: dg.AssetExecutionContext, platform: Platform, dataset: DatasetSettings, window: Window
+) -> None:
+    """Let the page of the window's cycle say so when the window comes too late for it."""
+    if not dataset.cycles:
+        return
+    cycle = cycle_of(window.start)
+    outlook = outlook_of(platform, dataset.name, cycle, platform.now())
+    for evaluation in checks.of_late_window(cycle_key(dataset.name), cycle, outlook):
+        context.instance.report_runless_asset_event(evaluation)

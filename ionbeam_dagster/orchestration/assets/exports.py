@@ -60,7 +60,7 @@ def export_asset(
             latest = ionbeam.platform.ledger.latest_revision(dataset.name, window)
             assert latest is not None  # export() has just read it
             with ionbeam.platform.files.fetched(latest.path) as path:
-                return Done(metadata.of_export(made, exported_from, path, seconds))
+                return Done(metadata.of_export(made, exported_from, [path], seconds))
 
         yield from window_by_window(context, ionbeam, dataset.span, work)
 

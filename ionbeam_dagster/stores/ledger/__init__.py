@@ -202,6 +202,10 @@ class Ledger(Protocol):
         """The latest revision of each window that starts in [start, end), in order."""
         ...
 
+    def revisions_of(self, dataset: str, window: Window) -> list[BuiltRevision]:
+        """The revisions of one window that are not forgotten, in order of their numbers."""
+        ...
+
     def superseded(self, dataset: str, before: datetime) -> list[BuiltRevision]:
         """Revisions whose successor was built by `before`, in order of window and number."""
         ...

@@ -404,6 +404,14 @@ end
 return found
 """
 
+_REVISIONS_OF = """
+local place, found = ARGV[1], {}
+for i, number in ipairs(redis.call('ZRANGE', 'ionbeam:revisions:' .. place, 0, -1)) do
+    local kept = redis.call('HMGET', 'ionbeam:revision:' .. place .. ':' .. number, 'record', 'intact')
+    found[i] = {number, kept[1], kept[2]}
+end
+return found
+"""
 
 _SUPERSEDED = """
 local dataset, found = ARGV[1], {}
@@ -561,6 +569,10 @@ class RedisLedger:
     def revisions(self, dataset: str, start: datetime, end: datetime) -> list[BuiltRevision]:
         kept = self._run(_LATEST, dataset, _micros(start), f"({_micros(end)}")
         return sorted((_built(dataset, *one) for one in kept), key=lambda built: built.revision.window)
+
+    def revisions_of(self, dataset: str, window: Window) -> list[BuiltRevision]:
+        place = _range(window)
+        return [_built(dataset, place, *kept) for kept in self._run(_REVISIONS_OF, f"{dataset}:{place}")]
 
     def superseded(self, dataset: str, before: datetime) -> list[BuiltRevision]:
         return [_built(dataset, *kept) for kept in self._run(_SUPERSEDED, dataset, _micros(before))]

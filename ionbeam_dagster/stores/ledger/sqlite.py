@@ -348,6 +348,13 @@ class SqliteLedger:
             ).fetchall()
         return list({(row[1], row[2]): _built(row) for row in rows}.values())
 
+    def revisions_of(self, dataset: str, window: Window) -> list[BuiltRevision]:
+        with self._reading() as db:
+            rows = db.execute(
+                f"{_REVISION} WHERE dataset = ? AND start = ? AND end = ? ORDER BY number", (dataset, *_range(window))
+            ).fetchall()
+        return list(map(_built, rows))
+
     def superseded(self, dataset: str, before: datetime) -> list[BuiltRevision]:
         following = "dataset = r.dataset AND start = r.start AND end = r.end AND number > r.number AND built_at <= ?"
         with self._reading() as db:
