@@ -142,6 +142,24 @@ def test_without_air_temperature_the_map_shows_what_has_most_values(tmp_path, dr
     np.testing.assert_allclose(points_of(figure).get_array(), 990.5)
 
 
+def test_of_several_datasets_each_has_a_curve_of_its_own_however_its_values_were_aggregated(tmp_path, drawn):
+    """One pauses where the other begins: a median over both would jump."""
+    aggregated = "air_temperature__degC__2.0__mean__PT10M"
+    first = window(tmp_path / "a.parquet", [5, 6], [50, 51], dataset="points", minutes=np.arange(0, 30, 5),
+                   values={TEMPERATURE: np.full((2, 6), 283.15)})  # fmt: skip
+    second = window(tmp_path / "b.parquet", [7], [52], dataset="means", minutes=np.arange(0, 60, 5),
+                    values={aggregated: np.full((1, 12), 20.0)})  # fmt: skip
+    figure = map_of_windows([first, second])
+    [panel] = [axes for axes in figure.axes[1:] if axes.lines]
+    assert [line.get_ydata().tolist() for line in panel.lines] == [[20.0] * 12, pytest.approx([10.0] * 6)]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["means", "points"]
+    assert [handle.get_color() for handle in figure.legends[0].legend_handles] == [
+        line.get_color() for line in panel.lines
+    ]
+    np.testing.assert_allclose(points_of(figure).get_array(), [10, 10, 20])
+    assert "air temperature, 2 m [°C]" in words(figure) and "10 min" not in words(figure)
+
+
 def test_cold_lies_west_of_warm_across_the_date_line(tmp_path):
     random = np.random.default_rng(1)
     lon = np.r_[random.uniform(172, 179, 40), random.uniform(-179, -172, 40)]

@@ -24,11 +24,13 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from matplotlib.colors import Normalize
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
@@ -78,7 +80,10 @@ def window_picture(dataset_file: Path) -> bytes:
 
 
 def map_of_windows(files: Sequence[Path]) -> bytes:
-    """A PNG (900 x 420) of several windows, of one dataset or several: means over all of them, one time axis."""
+    """A PNG (900 x 420) of several windows, of one dataset or several: means over all of them, one time axis.
+
+    Several datasets have a curve each: a median over all of them would jump as one begins and another pauses.
+    """
     windows = [_Window.of(file) for file in files]
     figure = Figure(figsize=(WIDTH / DPI, HEIGHT / DPI), dpi=DPI, facecolor="white")
     rows = sum(window.rows for window in windows)
@@ -110,6 +115,10 @@ class _Window:
             about = json.loads((file.metadata.metadata or {}).get(b"ionbeam", b"{}"))
             return cls(path, file.schema_arrow, file.metadata.num_rows, about)
 
+    @property
+    def dataset(self) -> str:
+        return str(self.about.get("dataset", "dataset"))
+
     def moment(self, key: str) -> datetime | None:
         return _utc(datetime.fromisoformat(self.about[key])) if key in self.about else None
 
@@ -121,18 +130,35 @@ class _Window:
 
 
 @dataclass(frozen=True, slots=True)
+class _Quantity:
+    """What is drawn in one colour scale or panel: a variable or, of several datasets, those that differ only in how
+    they were aggregated."""
+
+    variables: tuple[CanonicalVariable, ...]
+
+    @property
+    def label(self) -> str:
+        first = self.variables[0]
+        alike = len(self.variables) > 1
+        return _label(first.model_copy(update={"method": "point", "period": "PT0S"}) if alike else first)
+
+    def values(self) -> pl.Expr:
+        return pl.coalesce(_shown_values(variable) for variable in self.variables)
+
+
+@dataclass(frozen=True, slots=True)
 class _Found:
     """The aggregates that are drawn.
 
     `cells` has lon, lat and value of the cells inside `extent`, and `outside` is the number of the others; `series` has
-    at and, for each variable number i, mid_i, low_i and high_i; `tracks` has lon and lat, with a null between two
-    stations.
+    dataset, at and, for each quantity number i, mid_i, low_i and high_i; `tracks` has lon and lat, with a null between
+    two stations.
     """
 
     start: datetime
     end: datetime
     extent: Extent
-    variables: list[CanonicalVariable]
+    quantities: list[_Quantity]
     cells: pl.DataFrame
     outside: int
     stations: int | None
@@ -142,7 +168,11 @@ class _Found:
 
 def _read(windows: list[_Window]) -> _Found:
     schema = pa.unify_schemas([window.schema for window in windows], promote_options="permissive")
-    rows = pl.concat([pl.scan_parquet(window.path, glob=False) for window in windows], how="diagonal_relaxed")
+    files = [
+        pl.scan_parquet(window.path, glob=False).with_columns(pl.lit(window.dataset).alias("@dataset"))
+        for window in windows
+    ]
+    rows = pl.concat(files, how="diagonal_relaxed")
     numeric = [
         name
         for name in columns_of(schema, "variable")
@@ -162,7 +192,11 @@ def _read(windows: list[_Window]) -> _Found:
             *(pl.col(name).is_finite().sum().alias(f"n {name}") for name in numeric),
         )
     ).row(0, named=True)
-    variables = _chosen([(variable_of(schema.field(name)), facts[f"n {name}"] or 0) for name in numeric])
+    counted = [(variable_of(schema.field(name)), facts[f"n {name}"] or 0) for name in numeric]
+    several = len({window.dataset for window in windows}) > 1
+    quantities = [
+        _Quantity((one, *_aggregated_otherwise(one, counted)) if several else (one,)) for one in _chosen(counted)
+    ]
     start = min([m for w in windows if (m := w.moment("window_start"))], default=_from_epoch(facts["first"]))
     end = max([m for w in windows if (m := w.moment("window_end"))], default=_from_epoch(facts["last"]))
     end = max(end, start + timedelta(seconds=1))
@@ -175,14 +209,14 @@ def _read(windows: list[_Window]) -> _Found:
     extent = _bulk((west, east, facts["south"], facts["north"]), rows, sample)
     names = [name for name in point_key(schema) if name not in ("lat", "lon")]
     times = _collected(sample.select(pl.col("datetime").n_unique())).item()
-    cells = _collected(_cells(rows, extent, variables))
-    series = _collected(_binned(sample, start, _bin_width(start, end, times), variables))
+    cells = _collected(_cells(rows, extent, quantities))
+    series = _collected(_binned(sample, start, _bin_width(start, end, times), quantities))
     number = _collected(rows.select(names).unique().select(pl.len())).item() if names else None
     inside = cells.filter("inside")
     tracks = pl.DataFrame({"lon": [], "lat": []})
     if number and number <= MOST_TRACKS and cells.height > 3 * number:
         tracks = _tracks(sample, names, start, (end - start) / 300)
-    return _Found(start, end, extent, variables, inside, cells.height - inside.height, number, series, tracks)
+    return _Found(start, end, extent, quantities, inside, cells.height - inside.height, number, series, tracks)
 
 
 def _collected(rows: pl.LazyFrame) -> pl.DataFrame:
@@ -212,6 +246,17 @@ def _chosen(counted: list[tuple[CanonicalVariable, int]]) -> list[CanonicalVaria
     return list(one_of_each.values())[:3]
 
 
+def _aggregated_otherwise(
+    one: CanonicalVariable, counted: list[tuple[CanonicalVariable, int]]
+) -> Iterable[CanonicalVariable]:
+    """The variables with values that are `one` by another cell method or period, in the same unit as shown."""
+    unit, _, _ = _shown(one)
+    for other, values in counted:
+        same = (other.standard_name, other.level, _shown(other)[0]) == (one.standard_name, one.level, unit)
+        if same and values and other != one:
+            yield other
+
+
 def _sampled(rows: pl.LazyFrame, number: int) -> pl.LazyFrame:
     """About `SAMPLED_ROWS` rows, spread evenly but with no beat against the stations' own rhythm."""
     if number <= SAMPLED_ROWS:
@@ -239,7 +284,7 @@ def _within(extent: Extent) -> pl.Expr:
     return pl.col("lon").is_between(west, east) & pl.col("lat").is_between(south, north)
 
 
-def _cells(rows: pl.LazyFrame, extent: Extent, variables: list[CanonicalVariable]) -> pl.LazyFrame:
+def _cells(rows: pl.LazyFrame, extent: Extent, quantities: list[_Quantity]) -> pl.LazyFrame:
     west, east, south, north = extent
     size = max(east - west, north - south, SMALLEST_MAP) / CELLS_ACROSS
     # What is aggregated are plain columns: of expressions the streaming engine would keep every row of a group.
@@ -249,7 +294,7 @@ def _cells(rows: pl.LazyFrame, extent: Extent, variables: list[CanonicalVariable
         ((pl.col("lon") - west) / size).floor().cast(pl.Int32).alias("column"),
         ((pl.col("lat") - south) / size).floor().cast(pl.Int32).alias("row"),
         _within(extent).alias("inside"),
-        (_shown_values(variables[0]) if variables else pl.lit(None, pl.Float64)).alias("value"),
+        (quantities[0].values() if quantities else pl.lit(None, pl.Float64)).alias("value"),
     )
     return placed.group_by("column", "row", "inside").agg(pl.col("lon", "lat", "value").mean())
 
@@ -261,20 +306,21 @@ def _bin_width(start: datetime, end: datetime, times: int) -> timedelta:
     return timedelta(seconds=next((width for width in BIN_WIDTHS if width >= 0.999 * least), least))
 
 
-def _binned(rows: pl.LazyFrame, start: datetime, width: timedelta, variables: list[CanonicalVariable]) -> pl.LazyFrame:
+def _binned(rows: pl.LazyFrame, start: datetime, width: timedelta, quantities: list[_Quantity]) -> pl.LazyFrame:
     step = width // timedelta(microseconds=1)
     origin = _microseconds(start)
     placed = rows.select(
+        pl.col("@dataset").alias("dataset"),
         ((pl.col("datetime").dt.epoch("us") - origin) // step).alias("bin"),
-        *(_shown_values(variable).alias(str(number)) for number, variable in enumerate(variables)),
+        *(quantity.values().alias(str(number)) for number, quantity in enumerate(quantities)),
     )
-    values = pl.exclude("bin")
+    values = pl.exclude("dataset", "bin")
     spread = (
         values.quantile(share, "linear").name.prefix(name)
         for name, share in (("mid_", 0.5), ("low_", 0.1), ("high_", 0.9))
     )
     middle = (pl.col("bin") * step + origin + step // 2).cast(pl.Datetime("us")).alias("at")
-    return placed.group_by("bin").agg(*spread).sort("bin").with_columns(middle)
+    return placed.group_by("dataset", "bin").agg(*spread).sort("dataset", "bin").with_columns(middle)
 
 
 def _tracks(rows: pl.LazyFrame, names: list[str], start: datetime, step: timedelta) -> pl.DataFrame:
@@ -351,7 +397,7 @@ def _write_title(figure: Figure, windows: list[_Window], rows: int, found: _Foun
     parts.append(_counted(rows, "row"))
     if len(windows) == 1 and about.get("coverage", 1) < 1:
         parts.append(f"{math.floor(100 * about['coverage'])} % of the window collected")
-    names = dict.fromkeys(window.about.get("dataset", "dataset") for window in windows)
+    names = dict.fromkeys(window.dataset for window in windows)
     title = ", ".join(names) or "dataset"
     if len(names) > 1 and len(title) > LONGEST_TITLE:
         figure.text(0.14, 0.947, shorten(title, LONGEST_NAMES, placeholder=" ..."), fontsize=7.5, color=FAINT)
@@ -387,7 +433,7 @@ def _draw_map(figure: Figure, found: _Found) -> None:
     means = found.cells["value"].drop_nulls()
     if len(means):
         only = f" {means[0]:.1f}" if len(means) == 1 else ""
-        write_above(axes, f"{_label(found.variables[0])}, mean{only}")
+        write_above(axes, f"{found.quantities[0].label}, mean{only}")
     if len(means) > 1:
         bar = figure.colorbar(points, cax=axes.inset_axes((1.025, 0, 0.028, 1)), extend="both")
         bar.ax.tick_params(labelsize=7.5, length=2, colors=INK)
@@ -435,25 +481,34 @@ def _draw_locator(axes: Axes, extent: Extent, cells: pl.DataFrame) -> None:
 
 def _draw_series(figure: Figure, found: _Found, gaps: Iterable[tuple[datetime, datetime]]) -> None:
     left, bottom, width, height = 0.605, 0.07, 0.37, 0.822
-    if not found.variables:
+    if not found.quantities:
         figure.text(left + width / 2, 0.45, "no values", ha="center", fontsize=12, color=FAINT)
         return
-    number = len(found.variables)
+    number = len(found.quantities)
     gaps = list(gaps)
+    by_dataset = {name: series for (name,), series in found.series.partition_by("dataset", as_dict=True).items()}
+    several = len(by_dataset) > 1
+    if several:
+        height -= 0.03 * _write_legend(figure, list(by_dataset), left, width)
     each = height / number
-    legend = "median and 10–90 %" + ("   ·   hatched: not collected" if gaps else "")
+    legend = ("median of each dataset" if several else "median and 10–90 %") + (
+        "   ·   hatched: not collected" if gaps else ""
+    )
     figure.text(left + width, 0.95, legend, ha="right", fontsize=8, color=FAINT)
-    for place, variable in enumerate(found.variables):
+    for place, quantity in enumerate(found.quantities):
         axes = figure.add_axes((left, bottom + (number - 1 - place) * each, width, each - 0.067))
-        at, middle, low, high = _curve(found.series, place)
-        axes.fill_between(at, low, high, color=CURVES[place], alpha=0.16, linewidth=0)
-        axes.plot(at, middle, color=CURVES[place], linewidth=1.3, marker="o", markersize=1.8)
+        colours = _colours(len(by_dataset)) if several else [CURVES[place]]
+        for series, colour in zip(by_dataset.values(), colours, strict=True):
+            at, middle, low, high = _curve(series, place)
+            if not several:  # of many the bands would cover each other
+                axes.fill_between(at, low, high, color=colour, alpha=0.16, linewidth=0)
+            axes.plot(at, middle, color=colour, linewidth=1.3, marker="o", markersize=1.8)
         for start, end in gaps:
             axes.axvspan(
                 _naive(start), _naive(end), facecolor="#f3f4f6", edgecolor="#d1d5db", hatch="////", linewidth=0
             )
         axes.set_xlim(_naive(found.start), _naive(found.end))
-        write_above(axes, _label(variable))
+        write_above(axes, quantity.label)
         locator = AutoDateLocator(minticks=3, maxticks=7)
         axes.xaxis.set_major_locator(locator)
         axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, show_offset=False))
@@ -463,6 +518,32 @@ def _draw_series(figure: Figure, found: _Found, gaps: Iterable[tuple[datetime, d
         axes.grid(color="#e5e7eb", linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
         axes.spines[["left", "bottom"]].set(color="#9ca3af", linewidth=0.6)
+
+
+def _write_legend(figure: Figure, names: list[str], left: float, width: float) -> int:
+    """The datasets in the colours of their curves, above these; returns how many lines it takes."""
+    lines = [Line2D([], [], color=colour, marker="o", markersize=3) for colour in _colours(len(names))]
+    across = min(3, len(names))
+    figure.legend(
+        lines,
+        [shorten(name, 22, placeholder="...") for name in names],
+        loc="upper left",
+        bbox_to_anchor=(left - 0.01, 0.94, width + 0.02, 0),
+        mode="expand",
+        ncols=across,
+        fontsize=7,
+        frameon=False,
+        handlelength=1.2,
+        columnspacing=1.0,
+        handletextpad=0.4,
+        borderpad=0.2,
+        labelspacing=0.2,
+    )
+    return -(-len(names) // across)
+
+
+def _colours(number: int) -> list[Any]:
+    return list(colormaps["tab10" if number <= 10 else "turbo"].resampled(number)(range(number)))
 
 
 def _curve(series: pl.DataFrame, place: int) -> tuple[npt.NDArray[Any], ...]:
