@@ -153,9 +153,9 @@ def test_of_several_datasets_each_has_a_curve_of_its_own_however_its_values_were
     [panel] = [axes for axes in figure.axes[1:] if axes.lines]
     assert [line.get_ydata().tolist() for line in panel.lines] == [[20.0] * 12, pytest.approx([10.0] * 6)]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["means", "points"]
-    assert [handle.get_color() for handle in figure.legends[0].legend_handles] == [
-        line.get_color() for line in panel.lines
-    ]
+    colours = [[one.get_color() for one in lines] for lines in (figure.legends[0].legend_handles, panel.lines)]
+    np.testing.assert_array_equal(*colours)
+    assert not np.array_equal(*colours[0])
     np.testing.assert_allclose(points_of(figure).get_array(), [10, 10, 20])
     assert "air temperature, 2 m [°C]" in words(figure) and "10 min" not in words(figure)
 
