@@ -3,80 +3,17 @@
 The service's tests need the extra ``edr``; without it they are left out.
 """
 
-import os
-import subprocess
-import sys
-import time
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
-import yaml
-from servers import free_port
 
 collect_ignore_glob = [] if all(map(find_spec, ("pygeoapi", "orjson", "waitress"))) else ["test_*.py"]
-
-
-class Serving:
-    """`ionbeam serve` in a process of its own, on windows of datasets that a client would send."""
-
-    def __init__(self, folder: Path, datasets: list[str], projections: Path | None = None) -> None:
-        self.folder = folder
-        self.config = folder / "pygeoapi.yml"
-        self.windows = (projections or folder / "projections") / "pygeoapi"
-        blocks = {
-            name: {
-                "kind": "external",
-                "start": "2022-01-01T00:00:00Z",
-                "aggregation_span": "PT1H",
-                "data_path": str(folder / "raw"),
-            }
-            for name in datasets
-        }
-        service = {"output_path": str(self.windows.parent), "config_path": str(self.config)}
-        sections = {
-            "sources": blocks,
-            "projections": {"pygeoapi_service": service},
-            "dataset_aggregator": {"data_path": str(folder / "data")},
-            "state_path": str(folder / "state"),
-        }
-        self.yaml = folder / "ionbeam.yaml"
-        self.yaml.write_text(yaml.safe_dump(sections))
-
-    def __enter__(self) -> "Serving":
-        import httpx
-
-        port = free_port()
-        self.url = f"http://127.0.0.1:{port}"
-        ionbeam = Path(sys.executable).with_name("ionbeam")
-        with (self.folder / "log").open("wb") as log:
-            self._process = subprocess.Popen(
-                [ionbeam, "serve", "--port", str(port), "--url", self.url],
-                env={**os.environ, "IONBEAM_CONFIG_PATH": str(self.yaml)},
-                stdout=log,
-                stderr=log,
-            )
-        for _ in range(600):
-            if self._process.poll() is not None:
-                raise RuntimeError(self.log())
-            try:
-                httpx.get(self.url)
-                return self
-            except httpx.TransportError:
-                time.sleep(0.1)
-        raise RuntimeError(f"it does not answer: {self.log()}")
-
-    def __exit__(self, *error: object) -> None:
-        self._process.terminate()
-        self._process.wait(20)
-
-    def log(self) -> str:
-        return (self.folder / "log").read_text()
 
 
 @pytest.fixture(scope="session")
 def served(tmp_path_factory):
     """A service of one dataset, ``net``: three hours of seven stations, with flags."""
+    from serving import Serving
     from windows import write_window
 
     serving = Serving(tmp_path_factory.mktemp("served"), ["net"])

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qs, urlsplit
 
@@ -456,6 +457,7 @@ def test_a_listing_follows_its_folder(tmp_path):
     write_window(tmp_path / "net", 1)
     assert len(files.windows()) == 2
     path.unlink()
+    time.sleep(0.1)  # a listing is kept for ten times as long as it took
     assert len(files.windows()) == 1
     assert window_of_name("net_20250101T000000_PT1H.parquet.tmp") is None
     assert window_of_name("net_20259901T000000_PT1H.parquet") is None

@@ -12,9 +12,9 @@ import httpx
 import numpy as np
 import pytest
 import yaml
-from conftest import Serving
 from PIL import Image
 from pygeoapi.plugin import load_plugin
+from serving import Serving
 from shapely import from_wkt
 from typer.testing import CliRunner
 from windows import PLACES, TEMPERATURE, write_window
@@ -125,6 +125,9 @@ def test_no_request_makes_a_fault_in_minutes(served, tmp_path):
         ("/collections/net/items?limit=999999999", 200),
         ("/map/stations?collection=nothing", 404),
         ("/map/stations?parameter=nothing", 400),
+        ("/collections/x%0A9/position?coords=POINT(5%2052)", 404),
+        ("/collections/s/locations/1?f=html", 404),
+        ("/nothing?f=html", 404),
         ("/collections?f=%3Cscript%3E", 400),
         ("/collections/net?f=x", 400),
     ],

@@ -21,6 +21,7 @@ import pyarrow as pa
 from ionbeam_client.models import parse_duration
 
 SETTLED = 2.0  # s: a listing is kept once the folder's time is older than this, beyond any clock's grain
+PART_LISTING = 0.1  # of the time, at most: while files come and go, a listing is kept for as long as this makes it
 _NAME = re.compile(r"^[^._].*_(\d{8}T\d{6})_(P[0-9TWDHMS]+)\.parquet$")
 
 
@@ -32,18 +33,25 @@ class WindowFile(NamedTuple):
     name: str
 
 
+Version = tuple[int, int, int]  # differs between two files that stood under the same name one after the other
+
+
 class LocalFiles:
     """A folder. Its files are replaced by renaming, so that an open one keeps the bytes that it had."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        # The folder's time, its names, and their windows: one value, since threads share it.
-        self._listed: tuple[int, set[str], list[WindowFile]] = (-1, set(), [])
+        # The folder's time, until when it is not looked at, its names, and their windows: one value, since threads
+        # share it.
+        self._listed: tuple[int, float, set[str], list[WindowFile]] = (-1, 0.0, set(), [])
 
     def windows(self) -> list[WindowFile]:
         """All windows, in the order of time; none where there is no such folder."""
-        listed_at, known, windows = self._listed
+        listed_at, until, known, windows = self._listed
         try:
+            begun = time.monotonic()
+            if begun < until:
+                return windows
             changed = self._folder.stat().st_mtime_ns
             if changed == listed_at:
                 return windows
@@ -53,7 +61,8 @@ class LocalFiles:
             return []
         if names != known:
             windows = sorted(found for name in names if (found := window_of_name(name)))
-        self._listed = (changed if settled else -1, names, windows)
+        ended = time.monotonic()
+        self._listed = (changed if settled else -1, ended + (ended - begun) / PART_LISTING, names, windows)
         return windows
 
     def listed_at(self) -> int | None:
@@ -79,14 +88,25 @@ class LocalFiles:
         except FileNotFoundError:
             return {}
 
+    def path(self, name: str) -> str:
+        return f"{self._folder}/{name}"
+
     def open(self, name: str) -> pa.NativeFile:
         """A handle that goes on reading the same bytes when the file is replaced; FileNotFoundError when it is gone."""
-        return pa.OSFile(str(self._folder / name))
+        return pa.OSFile(self.path(name))
 
-    def version(self, name: str) -> tuple[int, int]:
-        """Differs between two files that stood under the same name one after the other."""
-        found = (self._folder / name).stat()
-        return found.st_ino, found.st_mtime_ns
+    def version(self, name: str) -> Version:
+        """Of the file that has this name now."""
+        return _version(os.stat(self.path(name)))  # noqa: PTH116 (a Path costs more than the look)
+
+
+def version_of(handle: pa.NativeFile) -> Version:
+    """Of the file that is open, whatever has its name by now."""
+    return _version(os.fstat(handle.fileno()))
+
+
+def _version(found: os.stat_result) -> Version:
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 @lru_cache(maxsize=200_000)

@@ -11,7 +11,6 @@ gives its old rows or its new ones, never some of both.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +28,8 @@ import pyarrow.parquet as pq
 
 from ionbeam_dagster.domain import cf
 from ionbeam_dagster.domain.canonical import STATION
-from ionbeam_dagster.exporters.pygeoapi.files import LocalFiles, WindowFile, overlapping
+from ionbeam_dagster.exporters.pygeoapi import footers
+from ionbeam_dagster.exporters.pygeoapi.files import LocalFiles, WindowFile, overlapping, version_of
 from ionbeam_dagster.exporters.pygeoapi.parameters import Column, Layout, Parameter, layout_of
 from ionbeam_dagster.exporters.pygeoapi.regions import Circles, Region, distance, touches
 from ionbeam_dagster.exporters.stations import position_ids
@@ -91,10 +91,8 @@ class Collection:
         self.files = files
         self._ever = ever or {}
         self._newest: tuple[object, dict[str, Parameter], tuple[str, ...]] | None = None
-        self._counts: dict[str, tuple[tuple[int, int], int]] = {}
         self._layouts: dict[tuple[str, ...], Layout] = {}
         self.repeated: list[str] = []  # texts that are read as dictionaries
-        self._lock = threading.Lock()
 
     def parameters(self) -> dict[str, Parameter]:
         """All parameters by id: those of the newest window that can be read, and those that any window ever had."""
@@ -135,17 +133,16 @@ class Collection:
 
     def rows_in(self, window: WindowFile) -> int:
         """How many rows a window has, 0 where it cannot be read; remembered until the file is replaced."""
+        path = self.files.path(window.name)
         try:
-            version = self.files.version(window.name)
-            known = self._counts.get(window.name)
-            if known is None or known[0] != version:
+            found = footers.known(path, self.files.version(window.name))
+            if found is None:
                 with self.files.open(window.name) as handle:
-                    known = version, pq.read_metadata(handle).num_rows
-                with self._lock:
-                    self._counts[window.name] = known
+                    metadata = pq.read_metadata(handle)
+                    found = footers.remembered(path, version_of(handle), metadata, footers.boxes_of(metadata))
         except (OSError, pa.ArrowException):
             return 0
-        return known[1]
+        return found.rows
 
 
 def run(collection: Collection, query: Query) -> Found:
@@ -370,8 +367,11 @@ def _read(
     passed = rows = 0
     enough = query.bounds.rows + 1
     try:
+        if _elsewhere(collection, window, query):
+            return None, notes, 0
         with collection.files.open(window.name) as handle:
-            for over, part in _parts(handle, collection, query, wanted, notes, identified, named, skip, later):
+            path = collection.files.path(window.name)
+            for over, part in _parts(handle, path, collection, query, wanted, notes, identified, named, skip, later):
                 passed += over
                 if part is None:
                     continue
@@ -397,8 +397,17 @@ class _Unfit(Exception):
     """A Parquet file that is no window of observations."""
 
 
+def _elsewhere(collection: Collection, window: WindowFile, query: Query) -> bool:
+    """Whether it is known without opening it that a window has no place that is asked for."""
+    if query.region is None:
+        return False
+    footer = footers.known(collection.files.path(window.name), collection.files.version(window.name))
+    return footer is not None and footer.box is not None and not touches(query.region.bounds, footer.box)
+
+
 def _parts(
     handle: pa.NativeFile,
+    path: str,
     collection: Collection,
     query: Query,
     wanted: dict[str, Parameter],
@@ -415,7 +424,11 @@ def _parts(
     if not layout.fit:
         raise _Unfit(f"its columns are {', '.join(file.schema_arrow.names) or 'none'}")
     has_station = STATION in layout.described
-    groups = _groups(file.metadata, query)
+    groups = list(range(file.num_row_groups))
+    if query.region is not None:
+        boxes = footers.boxes_of(file.metadata)
+        groups = [number for number in groups if boxes[number] is None or touches(query.region.bounds, boxes[number])]
+        footers.remembered(path, version_of(handle), file.metadata, boxes)
     if query.locations is not None and has_station:
         groups = _groups_of_stations(file, groups, query.locations)
     chosen = [column for column in layout.columns if column.parameter.id in wanted]
@@ -455,28 +468,6 @@ def _opened(handle: pa.NativeFile, collection: Collection) -> pq.ParquetFile:
         return pq.ParquetFile(handle, read_dictionary=collection.repeated, pre_buffer=False)
     except KeyError:
         return pq.ParquetFile(handle, pre_buffer=False)
-
-
-def _groups(metadata: pq.FileMetaData, query: Query) -> list[int]:
-    """The row groups that may hold the places that are asked for, by their statistics."""
-    if query.region is None:
-        return list(range(metadata.num_row_groups))
-    lon, lat = _places_in(metadata.schema)
-    bounds = query.region.bounds
-    kept = []
-    for number in range(metadata.num_row_groups):
-        group = metadata.row_group(number)
-        east, north = group.column(lon).statistics, group.column(lat).statistics
-        known = east is not None and east.has_min_max and north is not None and north.has_min_max
-        if not known or touches(bounds, (east.min, north.min, east.max, north.max)):
-            kept.append(number)
-    return kept
-
-
-def _places_in(schema: pq.ParquetSchema) -> tuple[int, int]:
-    """The numbers of the columns of longitude and latitude among the leaves of a file."""
-    names = schema.names
-    return names.index("lon"), names.index("lat")
 
 
 def _groups_of_stations(file: pq.ParquetFile, groups: list[int], stations: tuple[str, ...]) -> list[int]:

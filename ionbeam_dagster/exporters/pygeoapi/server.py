@@ -115,6 +115,10 @@ def application(config_path: Path, url: str | None = None) -> Any:
             response.make_conditional(flask.request)
         return response
 
+    @app.errorhandler(404)
+    def nowhere(error: Exception) -> Any:
+        return _response(flask, refusal(404, f"there is nothing here; {current().base} tells what there is"))
+
     @app.errorhandler(500)
     def failed(error: Exception) -> Any:
         LOG.exception("a request failed: %s", flask.request.url)
@@ -152,8 +156,12 @@ def _reply(service: Service, request: Any) -> Reply | None:
     matched = _QUERY.match(path) or _COLLECTION.match(path)
     if path == "/collections" and not _wants_page(request):
         return _collections(service, request)
-    if matched is None or matched[1] not in service.collections:
+    if matched is None or matched[1] in service.others:
         return None
+    if matched[1] not in service.collections:
+        return refusal(
+            404, f"there is no collection {matched[1][:60]!r}; {service.base}/collections lists what there is"
+        )
     if request.method not in ("GET", "HEAD"):
         return (
             refusal(405, f"{request.method[:10]} is not offered here; observations are only read")

@@ -45,6 +45,7 @@ class Service:
             if own is not None:
                 self.resources[name] = resource
                 self.collections[name] = collection_of(name, own)
+        self.others = set(config.get("resources") or {}) - set(self.collections)
 
     def about(self, name: str) -> dict[str, Any]:
         """The document of one collection."""
