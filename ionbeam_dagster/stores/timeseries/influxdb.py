@@ -33,16 +33,17 @@ from itertools import count, pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 from uuid import uuid4
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pacsv
-from influxdb_client import BucketRetentionRules, Dialect, InfluxDBClient
+from influxdb_client import Bucket, BucketRetentionRules, InfluxDBClient
 from influxdb_client.client.write_api import SYNCHRONOUS
 from influxdb_client.rest import ApiException
+from influxdb_client.service import DBRPsService
 from urllib3.exceptions import HTTPError
 
 from ionbeam_dagster.domain.canonical import EARLIEST, LATEST
@@ -338,14 +339,22 @@ class _Bucket:
 
     def prepare(self, revise_for: timedelta | None) -> None:
         """Make the bucket when it is not there; refuse one that forgets what is still needed."""
-        rules = self._retention_rules()
-        if rules is None:
+        found = self._found()
+        if found is None:
             api, forever = self._client.buckets_api(), BucketRetentionRules(type="expire", every_seconds=0)
             with suppress(_RefusedError):  # another process may have been quicker
                 self._ask(lambda: api.create_bucket(bucket_name=self._bucket, org=self._org, retention_rules=forever))
-            rules = self._retention_rules()
-        if rules is None:
+            found = self._found()
+        if found is None:
             raise InfluxError(f"{self}: is not there and cannot be made; make it, or mend influxdb_common")
+        mappings = DBRPsService(self._client.api_client)
+        known = self._ask(lambda: mappings.get_dbr_ps(org=self._org, db=self._bucket).content)
+        if [one.bucket_id for one in known if one.default] != [found.id]:
+            raise InfluxError(
+                f"{self}: is not database {self._bucket!r} in InfluxQL; remove the mapping that `influx v1 dbrp list` "
+                "shows, or choose a bucket without '/' in its name"
+            )
+        rules = found.retention_rules
         kept = min((timedelta(seconds=rule.every_seconds) for rule in rules if rule.every_seconds), default=None)
         if kept is not None and (revise_for is None or kept < revise_for):
             raise InfluxError(
@@ -353,8 +362,8 @@ class _Bucket:
                 "lengthen the bucket's retention, or shorten revise_for"
             )
 
-    def _retention_rules(self) -> list[BucketRetentionRules] | None:
-        """The rules of the bucket; None when there is no such bucket."""
+    def _found(self) -> Bucket | None:
+        """The bucket as the server describes it; None when there is no such bucket."""
         api = self._client.buckets_api()
         try:
             [bucket] = self._ask(lambda: api.find_buckets(name=self._bucket, org=self._org).buckets)
@@ -362,24 +371,31 @@ class _Bucket:
             if not re.search("bucket .* not found", str(error)):
                 raise
             return None
-        return list(bucket.retention_rules)
+        return bucket
 
     def points(self, measurement: str, window: Window, schema: pa.Schema, condition: str = "true") -> pl.DataFrame:
-        """What a measurement has in `window`, in no order: the columns of `schema`, and its layer."""
-        answer = self._query(
-            f"from(bucket: {_flux_text(self._bucket)}) "
-            f"|> range(start: {_flux_time(window.start)}, stop: {_flux_time(window.end)}) "
-            f"|> filter(fn: (r) => r._measurement == {_flux_text(measurement)} and {condition}) "
-            '|> drop(columns: ["_start", "_stop", "_measurement"]) '  # first: a pivot carries what is there along
-            '|> pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value") |> group()'
-        )
+        """What a measurement has in `window`, in no order: the columns of `schema`, and its layer.
+
+        Asked in InfluxQL, which reads points: Flux reads values, and to pivot them costs the server thrice as much.
+        """
+        there = self._keys(measurement)
+        forms = [form for some in _forms_of(schema).values() for form in some if form.stored in there]
+        columns = ", ".join(["layer", "empty", *(f'"{form.stored}" AS {form.alias}' for form in forms)])
+        start, end = (1000 * _micros(moment) for moment in (window.start, window.end))
+        where = f"time >= {start} AND time < {end} AND {condition}"
+        answer = self._query(f'SELECT {columns} FROM "{measurement}" WHERE {where}')
         return _parse(answer, schema)
+
+    def _keys(self, measurement: str) -> set[str]:
+        """The names of the measurement's fields and tags: one that is not there would cost as much as one that is."""
+        answer = self._query(f'SHOW FIELD KEYS FROM "{measurement}"; SHOW TAG KEYS FROM "{measurement}"')
+        return {row[2] for row in csv.reader(answer.decode().splitlines()) if len(row) > 2}
 
     def parts(self, dataset: str, window: Window, ingestion: str | None = None) -> list[_Part]:
         """The parts of `dataset` in the hours of `window`, of one ingestion or of all."""
-        condition = f"r.dataset == {_flux_text(_stored_text(dataset))}"
+        condition = f"dataset = {_quoted(_stored_text(dataset))}"
         if ingestion is not None:
-            condition += f" and r.ingestion == {_flux_text(_stored_text(ingestion))}"
+            condition += f" AND ingestion = {_quoted(_stored_text(ingestion))}"
         hours = Window(window_of(window.start, HOUR).start, window.end)
         found = self.points(PARTS, hours, _PART_SCHEMA, condition).drop(_LAYER)
         # Of a part that was retired while it was being written, only the word "ready" is left.
@@ -419,10 +435,17 @@ class _Bucket:
         api = self._client.delete_api()
         self._ask(lambda: api.delete(start, stop, predicate, bucket=self._bucket, org=self._org))
 
-    def _query(self, flux: str) -> bytes:
-        api = self._client.query_api()
-        dialect = Dialect(header=True, annotations=[])
-        return self._ask(lambda: api.query_raw(flux, org=self._org, dialect=dialect).data)
+    def _query(self, influxql: str) -> bytes:
+        """The answer to statements as CSV, with times in microseconds; empty when there is nothing to tell."""
+        asked = {"org": self._org, "db": self._bucket, "epoch": "u"}
+        headers = {"Accept": "application/csv", "Content-Type": "application/x-www-form-urlencoded"}
+        answer: bytes = self._ask(
+            lambda: self._client.api_client.call_api(
+                "/query", "POST", query_params=list(asked.items()), header_params=headers,
+                post_params=[("q", f"{influxql}; {_END}")], _preload_content=False, _return_http_data_only=True,
+            ).data
+        )  # fmt: skip
+        return _whole(answer)
 
     def _ask(self, request: Callable[[], T]) -> T:
         """Do `request`; while the server is away or busy, again and again for as long as our patience lasts."""
@@ -472,6 +495,8 @@ _UNSAFE = {chr(code): f"%{code:02X}" for code in (*range(0x20), 0x7F, ord("%"), 
 _UNSAFE_IN_NAMES = str.maketrans(_UNSAFE | {'"': "%22", "|": "%7C"})
 _EMPTY_TEXT = "%"  # no text becomes this one
 _NO_FIELD = "empty=true"
+# A statement that fails leaves out what follows it, and says nothing in CSV: so one follows that always has an answer.
+_END, _END_BEGINS = "SHOW DATABASES", b"name,tags,name\n"
 _SEPARATORS = {",": "\\,", "=": "\\=", " ": "\\ "}
 _LAYER, _FIRST, _LAST, _ARRIVAL, _SERIES = (
     f"ionbeam.{name}" for name in ("layer", "first", "last", "arrival", "series")
@@ -582,50 +607,59 @@ def _joined(fields: Iterable[tuple[str, pl.Series]]) -> list[pl.Expr]:
     return pieces
 
 
+def _whole(answer: bytes) -> bytes:
+    """The answer to all statements before the last one, which tells that they had theirs; raises InfluxError."""
+    found, end, _ = answer.rpartition(_END_BEGINS)
+    if not end:
+        raise InfluxError(f"InfluxDB broke off its answer, which ends with {answer.decode(errors='replace')[-400:]!r}")
+    return found
+
+
 def _parse(answer: bytes, schema: pa.Schema) -> pl.DataFrame:
     """An answer in CSV as rows with the columns of `schema`, and their layer; raises InfluxError for a broken one."""
-    # No text holds a line break: they are encoded. An error after some rows stands in a table of its own.
-    found = [_parse_table(table, schema) for table in answer.strip().split(b"\r\n\r\n") if table]
-    empty = pl.DataFrame(schema.empty_table()).with_columns(pl.lit(None, pl.String).alias(_LAYER))
-    return pl.concat([empty, *found])
-
-
-def _parse_table(table: bytes, schema: pa.Schema) -> pl.DataFrame:
-    [present] = csv.reader([table[: table.find(b"\r\n")].decode()])
-    if "error" in present:
-        raise InfluxError(f"InfluxDB broke off its answer: {table.decode(errors='replace')[-400:]!r}")
-    kinds = pl.DataFrame(schema.empty_table()).schema
-    forms = {name: [form for form in _forms(name, kind) if form[0] in present] for name, kind in kinds.items()}
-    types = {"layer": pa.string(), **dict(form for group in forms.values() for form in group)}
+    forms = _forms_of(schema)
+    types = {"layer": pa.string()} | {form.alias: form.kind for some in forms.values() for form in some}
+    if not answer:
+        return pl.DataFrame(schema.empty_table()).with_columns(pl.lit(None, pl.String).alias(_LAYER))
     try:
         rows = pacsv.read_csv(
-            BytesIO(table),
+            BytesIO(answer),
             read_options=pacsv.ReadOptions(block_size=LONGEST_ROW),
             convert_options=pacsv.ConvertOptions(
                 column_types=types, include_columns=list(types), include_missing_columns=True, null_values=[""],
                 strings_can_be_null=True, true_values=["true"], false_values=["false"],
             ),
         )  # fmt: skip
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
         raise InfluxError(f"an answer of InfluxDB cannot be read: {error}") from error
+    kinds = pl.DataFrame(schema.empty_table()).schema
     columns = [_column(name, kind, forms[name]) for name, kind in kinds.items()]
     return pl.DataFrame(rows).select(*columns, pl.col("layer").alias(_LAYER))
 
 
-def _column(name: str, kind: pl.DataType, forms: Iterable[tuple[str, pa.DataType]]) -> pl.Expr:
-    values = [
-        (_decoded(pl.col(form)) if pa.types.is_string(stored) else pl.col(form)).cast(kind) for form, stored in forms
-    ]
-    return pl.coalesce(values or [pl.lit(None, kind)]).alias(name)
+def _column(name: str, kind: pl.DataType, forms: Iterable[_Form]) -> pl.Expr:
+    values = [_decoded(pl.col(form.alias)) if pa.types.is_string(form.kind) else pl.col(form.alias) for form in forms]
+    return pl.coalesce([value.cast(kind) for value in values]).alias(name)
 
 
-def _forms(name: str, kind: pl.DataType) -> list[tuple[str, pa.DataType]]:
-    """The columns in which values of `name` may come, with their types."""
-    if name == TIME:
-        return [("_time", pa.timestamp("us", tz="UTC"))]
-    stored = _stored_name(name)
-    plain = pa.string() if kind == pl.String else pa.float64()
-    return [(stored, plain), *((f"{stored}{suffix}", form) for suffix, form in _FORMS.items())]
+class _Form(NamedTuple):
+    """One of the tags and fields that may hold a column's values: its name here and in InfluxDB, and its type."""
+
+    alias: str
+    stored: str
+    kind: pa.DataType
+
+
+def _forms_of(schema: pa.Schema) -> dict[str, list[_Form]]:
+    """The forms of each column of `schema`."""
+    forms: dict[str, list[_Form]] = {}
+    number = count()
+    for name, kind in pl.DataFrame(schema.empty_table()).schema.items():
+        stored, plain = _stored_name(name), pa.string() if kind == pl.String else pa.float64()
+        types = {stored: plain} | {f"{stored}{suffix}": form for suffix, form in _FORMS.items()}
+        forms[name] = [_Form(f"c{next(number)}", stored, kind) for stored, kind in types.items()]
+    forms[TIME] = [_Form("time", "time", pa.int64())]
+    return forms
 
 
 def _encoded(text: pl.Expr) -> pl.Expr:
@@ -652,17 +686,9 @@ def _escaped(key: str) -> str:
     return key.translate(str.maketrans(_SEPARATORS))
 
 
-def _flux_text(text: str) -> str:
-    plain = (sign if sign.isascii() and (sign.isalnum() or sign in "_-. ") else _flux_bytes(sign) for sign in text)
-    return f'"{"".join(plain)}"'
-
-
-def _flux_bytes(sign: str) -> str:
-    return "".join(f"\\x{byte:02x}" for byte in sign.encode())
-
-
-def _flux_time(moment: datetime) -> str:
-    return moment.isoformat().replace("+00:00", "Z")
+def _quoted(text: str) -> str:
+    """`text`, which has no backslash, as InfluxQL writes it."""
+    return "'" + text.replace("'", "\\'") + "'"
 
 
 def _micros(moment: datetime) -> int:
