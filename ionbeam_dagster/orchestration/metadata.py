@@ -112,12 +112,13 @@ def _of_flags(flags: Mapping[str, Mapping[str, int]], path: Path) -> Metadata:
     """What quality control found: totals, which Dagster plots over the partitions, a table, and a map."""
     if not flags:
         return {}
-    kinds = ("pass", "suspect", "fail", "not_evaluated", "missing")
+    kinds = ("suspect", "fail", "pass", "not_evaluated", "missing")
     return {
         "values suspect": sum(counts["suspect"] for counts in flags.values()),
         "values bad": sum(counts["fail"] for counts in flags.values()),
         "quality": dg.MetadataValue.md(
-            table(["variable", *kinds], ((name, *(counts[kind] for kind in kinds)) for name, counts in flags.items()))
+            # the names last: they are long, and Dagster's page cuts what is wide
+            table([*kinds, "variable"], ((*(counts[kind] for kind in kinds), name) for name, counts in flags.items()))
         ),
         "what was flagged": _drawn("flags_picture", "flags", path, "what quality control flagged, and by which test"),
     }

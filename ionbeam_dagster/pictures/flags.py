@@ -9,6 +9,7 @@ import polars as pl
 import pyarrow.parquet as pq
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ionbeam_dagster.domain.canonical import columns_of
 from ionbeam_dagster.domain.quality import TELLS_NOTHING_OF_THE_VALUE, Flag, Test
@@ -105,7 +106,8 @@ def _draw_bars(figure: Figure, bars: list[tuple[str, int, int]]) -> None:
     axes.set_yticks(list(places), [bar[0] for bar in bars], fontsize=7.5, color=INK)
     axes.invert_yaxis()
     axes.tick_params(labelsize=7.5, length=0, colors=INK)
-    axes.legend(fontsize=7.5, frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.legend(fontsize=7.5, frameon=False, loc="lower right", bbox_to_anchor=(-0.05, 1.0), ncols=2)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     write_above(axes, "values by failed test")
