@@ -574,6 +574,11 @@ def build(
     when a person asks for a window of which nothing was collected, or whose observations are gone.
     """
     platform.check_span(dataset)
+    with platform.ledger.holding(dataset, window):
+        return _build(platform, dataset, window, now, insist, force)
+
+
+def _build(platform: Platform, dataset: str, window: Window, now: datetime, insist: bool, force: bool) -> Built:
     seen = _looked_at(platform, dataset, window, now)
     decision = seen.decision
     if force or (insist and isinstance(decision, Wait)):
@@ -593,6 +598,11 @@ def export(platform: Platform, dataset: str, format: str, window: Window) -> Exp
 
     Raises PipelineError when the window was not built, ExportError when the file could not be made or read back.
     """
+    with platform.ledger.holding(dataset, window):
+        return _export(platform, dataset, format, window)
+
+
+def _export(platform: Platform, dataset: str, format: str, window: Window) -> Exported:
     latest = platform.ledger.latest_revision(dataset, window)
     if latest is None or not platform.files.exists(latest.path):
         raise PipelineError(f"{dataset} {window}: there is no dataset file; materialise {dataset}/dataset first")

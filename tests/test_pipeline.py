@@ -3,9 +3,12 @@
 import json
 import re
 import subprocess
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Event
 
 import duckdb
 import polars as pl
@@ -109,6 +112,33 @@ def test_a_gap_lets_a_window_wait_and_a_person_may_insist(platform_of):
     whole = build(platform, "ioncannon", FIRST, soon)
     assert whole.revision.revision.number == 2 and whole.revision.facts["complete"]
     assert platform.files.exists(insisted.revision.path), "a superseded revision stays until a retention sweep"
+
+
+def test_two_that_build_a_window_at_once_leave_what_its_revisions_say(platform_of, monkeypatch):
+    """As two runs in Dagster do, or a run and the bridge: what the slow one began with is older."""
+    platform = platform_of(CANNON % ", late_fraction: 0.2, late_by: PT1H, seed: 3")
+    take_in(platform, *five_minutes(FIRST))
+    write, slow, begun = pipeline._write_revision, Event(), Event()
+
+    def slowly(*given):
+        if not slow.is_set():
+            slow.set()
+            begun.wait(5)
+            time.sleep(0.5)  # as long as the other may need
+        return write(*given)
+
+    monkeypatch.setattr(pipeline, "_write_revision", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(build, platform, "ioncannon", FIRST, LATER)
+        assert slow.wait(10)
+        take_in(platform, *five_minutes(SECOND))
+        second = pool.submit(build, platform, "ioncannon", FIRST, LATER)
+        begun.set()
+        numbers = [one.result().revision.revision.number for one in (first, second)]
+    assert numbers == [1, 2]
+    latest = platform.ledger.latest_revision("ioncannon", FIRST)
+    assert latest.revision.inputs == hash_of_inputs(platform.ledger.claims("ioncannon", FIRST))
+    assert pl.read_parquet(latest.path).height == latest.facts["rows"] == 240
 
 
 def test_late_rows_make_the_hour_they_belong_to_due(platform_of):

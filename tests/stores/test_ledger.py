@@ -9,6 +9,7 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from signal import SIGKILL
+from threading import Event, Thread
 
 import pytest
 from backends import Missing, start_redis
@@ -146,6 +147,34 @@ def test_claims_of_several_processes_are_all_kept_and_numbered_apart(open_ledger
         worker.join()
     claims = open_ledger().claims("crowd", WINDOW)
     assert len(claims) == 60 and len({claim.arrival for claim in claims}) == 60
+
+
+def _hold(open_ledger, pipe):
+    with open_ledger().holding("crowd", WINDOW):
+        pipe.send("held")
+        pipe.recv()
+
+
+def test_a_window_is_held_by_one_process_at_a_time_and_by_none_that_died(open_ledger, monkeypatch):
+    monkeypatch.setattr("ionbeam_dagster.stores.ledger.redis.HELD_FOR", 2.0)
+    here, there = get_context("fork").Pipe()
+    process = get_context("fork").Process(target=_hold, args=(open_ledger, there))
+    process.start()
+    assert here.recv() == "held"
+    ledger, holds = open_ledger(), Event()
+
+    def hold() -> None:
+        with ledger.holding("crowd", WINDOW):
+            holds.set()
+
+    waiting = Thread(target=hold)
+    waiting.start()
+    with ledger.holding("crowd", NEXT):
+        assert not holds.wait(3), "longer than a holder may be silent"
+    process.kill()
+    assert holds.wait(10)
+    waiting.join()
+    process.join()
 
 
 def test_records_hold_whatever_text_and_times_there_are(ledger):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -190,6 +191,13 @@ class Ledger(Protocol):
 
     def withdraw_claim(self, ingestion: str) -> None:
         """Forget a claim. Revisions of the windows that it touched are intact no more."""
+        ...
+
+    def holding(self, dataset: str, window: Window) -> AbstractContextManager[None]:
+        """Keep every other thread, process and machine from holding the window; waits for one that does.
+
+        Whoever dies holds it no more, on SQLite at once, on Redis within a minute.
+        """
         ...
 
     def record_revision(self, built: BuiltRevision, made_of: Sequence[Claim]) -> None:

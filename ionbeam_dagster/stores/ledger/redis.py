@@ -39,11 +39,11 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from itertools import islice
-from threading import RLock
+from threading import Event, RLock, Thread
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -74,6 +74,8 @@ from ionbeam_dagster.stores.ledger import (
 )
 
 _LOG = logging.getLogger(__name__)
+
+HELD_FOR = 60.0  # seconds after which a window is free whose holder is silent
 
 _GENERATION = "ionbeam:generation"
 _LOST = "IONBEAM-LOST"
@@ -554,6 +556,28 @@ class RedisLedger:
 
     def withdraw_claim(self, ingestion: str) -> None:
         self._run(_WITHDRAW, ingestion)
+
+    @contextmanager
+    def holding(self, dataset: str, window: Window) -> Iterator[None]:
+        lock = self._client.lock(f"ionbeam:holding:{dataset}:{_range(window)}", HELD_FOR, thread_local=False)
+        done = Event()
+
+        def keep() -> None:
+            while not done.wait(HELD_FOR / 4):
+                with suppress(redis.RedisError):  # away for a moment; whoever records anything is told
+                    lock.reacquire()
+
+        with self._asked():
+            lock.acquire()
+        keeper = Thread(target=keep, daemon=True)
+        keeper.start()
+        try:
+            yield
+        finally:
+            done.set()
+            keeper.join()
+            with suppress(redis.RedisError):  # it ends by itself
+                lock.release()
 
     def record_revision(self, built: BuiltRevision, made_of: Sequence[Claim]) -> None:
         revision = built.revision

@@ -13,6 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from threading import RLock
 from typing import Any
+from zlib import crc32
 
 from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.domain.windows import EPOCH, HOUR, Claim, Lateness, Revision, Window, lateness_of, window_of
@@ -25,8 +26,10 @@ from ionbeam_dagster.stores.ledger import (
     Recover,
     feed_begins,
 )
+from ionbeam_dagster.stores.publish import locked
 
 _LOG = logging.getLogger(__name__)
+_LOCKS = 256  # files; windows that share one wait for each other
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS arrivals (arrival INTEGER PRIMARY KEY AUTOINCREMENT, ingestion TEXT NOT NULL UNIQUE);
 CREATE TABLE IF NOT EXISTS raw (
@@ -316,6 +319,12 @@ class SqliteLedger:
         with self._writing() as db:
             _forget_claim(db, ingestion)
             db.execute("INSERT OR IGNORE INTO unclaimed SELECT ingestion FROM sent WHERE ingestion = ?", (ingestion,))
+
+    @contextmanager
+    def holding(self, dataset: str, window: Window) -> Iterator[None]:
+        one_of_many = crc32(f"{dataset} {window.key}".encode()) % _LOCKS
+        with locked(self._path.with_suffix(".locks") / f"{one_of_many}"):
+            yield
 
     def record_revision(self, built: BuiltRevision, made_of: Sequence[Claim]) -> None:
         revision = built.revision
