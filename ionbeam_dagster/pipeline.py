@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
+from shutil import copyfile
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -347,7 +348,10 @@ class Built:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """The current export of a window; `path` is None when the window has no row to export."""
+    """The current export of a window; `path` is None when the window has no row to export.
+
+    `gts_path` is where a copy lies for the GTS, if one is made.
+    """
 
     dataset: str
     window: Window
@@ -355,6 +359,7 @@ class Exported:
     number: int
     path: str | None
     report: ExportReport
+    gts_path: str | None = None
 
 
 def collect(platform: Platform, source: str, window: Window, now: datetime, use_cache: bool = False) -> Collected:
@@ -609,10 +614,20 @@ def _export(platform: Platform, dataset: str, format: str, window: Window) -> Ex
     target = platform.export_path(dataset, format, window)
     with written_to(target):
         report = _exported(platform, platform.exporters[format], latest.path, target)
+        gts_path = _laid_out_for_the_gts(platform, dataset, target, report) if report.gts_name else None
     path = target if report.rows else None
     facts = {"rows": report.rows, "bytes": report.bytes, "stations": report.stations}
     platform.ledger.record_export(ExportRecord(dataset, window, format, latest.revision.number, path, facts))
-    return Exported(dataset, window, format, latest.revision.number, path, report)
+    return Exported(dataset, window, format, latest.revision.number, path, report, gts_path)
+
+
+def _laid_out_for_the_gts(platform: Platform, dataset: str, file: str, report: ExportReport) -> str:
+    """Copy an export to where bulletins are taken from, under its own name there."""
+    assert report.gts_name is not None
+    place = within(platform.config.sections.projections.bufr_service.output_path, "gts", dataset, report.gts_name)
+    with platform.files.fetched(file) as made, platform.files.published(place) as draft:
+        copyfile(made, draft)
+    return place
 
 
 def _exported(platform: Platform, exporter: Exporter, dataset_file: str, target: str) -> ExportReport:

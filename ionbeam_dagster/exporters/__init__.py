@@ -23,13 +23,17 @@ class ExportPlan:
 
 @dataclass(frozen=True, slots=True)
 class ExportReport:
-    """What came of one export: rows in the format's own sense, the plan it followed, and what the read-back saw."""
+    """What came of one export: rows in the format's own sense, the plan it followed, and what the read-back saw.
+
+    `gts_name` is the name under which the file is passed on as a bulletin, if it is.
+    """
 
     rows: int
     bytes: int
     stations: int
     plan: ExportPlan
     seen: dict[str, object] = field(default_factory=dict)
+    gts_name: str | None = None
 
 
 class ExportError(Exception):

@@ -159,10 +159,14 @@ class BufrExporter:
                     size = draft.stat().st_size
         except (OSError, pa.ArrowException, library.CodesInternalError, BufrError) as error:
             raise ExportError(f"{target} was not written from {dataset_file}: {error}") from error
-        seen = read | written.facts()
-        if self._settings.cccc:
-            seen["GTS file name"] = gts_file_name(self._settings, about.start, about.revision)
-        return ExportReport(rows=written.subsets.total(), bytes=size, stations=written.stations, plan=plan, seen=seen)
+        return ExportReport(
+            rows=written.subsets.total(),
+            bytes=size,
+            stations=written.stations,
+            plan=plan,
+            seen=read | written.facts(),
+            gts_name=gts_file_name(self._settings, about.start, about.revision) if self._settings.cccc else None,
+        )
 
 
 class BufrError(Exception):
@@ -571,10 +575,10 @@ def _packable(
 class _Identifiers:
     """What stations are called: the same in every window.
 
-    The long name is the station's own id. A WIGOS id is given to a station whose id is one, and to the others only
-    under the operator's own issuer; the local id of those is the id without separators, or else 16 characters of its
-    SHA-256 (see `fitting`). A mobile station's 9 characters are made in the same way. A station without an id is
-    called by its position, in units of 1e-5 degrees from the south pole and the date line.
+    A WIGOS id is given to a station whose id is one, and to the others only under the operator's own issuer; the local
+    id of those is the id without separators, or else 16 characters of its SHA-256 (see `fitting`). The long name is the
+    station's own id, where no WIGOS id tells that already. A mobile station's 9 characters are made in the same way. A
+    station without an id is called by its position, in units of 1e-5 degrees from the south pole and the date line.
     """
 
     def __init__(self, settings: BufrSettings) -> None:
@@ -595,8 +599,11 @@ class _Identifiers:
             )
         encoded = pc.dictionary_encode(names)
         number = encoded.indices.to_numpy()
-        identifiers = {code: column[number] for code, column in self._wigos(encoded.dictionary).items()}
-        identifiers[_NAME] = self._fitted(encoded.dictionary, LONGEST_NAME)[number]
+        by_name = self._wigos(encoded.dictionary)
+        by_name[_NAME] = self._fitted(encoded.dictionary, LONGEST_NAME)
+        told = pc.match_substring_regex(encoded.dictionary, WIGOS_ID).to_numpy(zero_copy_only=False)
+        by_name[_NAME][told | (by_name[_NAME] == by_name[_LOCAL_ID])] = b""
+        identifiers = {code: column[number] for code, column in by_name.items()}
         identifiers[_MOBILE_ID] = np.zeros(len(names), f"S{LONGEST_MOBILE_ID}")
         if mobile.any():
             moving = pc.dictionary_encode(names.filter(pa.array(mobile)))

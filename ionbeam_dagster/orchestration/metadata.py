@@ -158,6 +158,8 @@ def of_export(made: Exported, dataset: dg.AssetKey, dataset_files: Sequence[Path
         told["dagster/uri"] = uri_of(made.path)
         shows = "places, values and flags of the export"
         told["picture"] = _drawn("export_picture", "export", dataset_files, shows, list(plan.mapped))
+    if made.gts_path is not None:
+        told["for the GTS"] = uri_of(made.gts_path)
     if plan.left_out:
         told["left out"] = dg.MetadataValue.md(table(["column", "why"], sorted(plan.left_out.items())))
     return told

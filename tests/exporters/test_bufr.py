@@ -386,8 +386,8 @@ def test_of_several_for_one_place_the_shortest_period_wins_and_texts_stay_behind
 
 
 def test_wigos_ids_are_kept_where_there_are_any_and_minted_only_under_the_own_issuer(tmp_path):
-    names = ["0-20000-0-06260", "0-276-7-X1", "0-99999-0-1", "70:ee:50:12:34:56", "münchen-süd", "é" * 50]
-    columns = {"station_id": names, "lat": [50.0 + n for n in range(6)], T2M: [1.0] * 6}
+    names = ["0-20000-0-06260", "0-276-7-X1", "0-99999-0-1", "70:ee:50:12:34:56", "münchen-süd", "é" * 50, "plain7"]
+    columns = {"station_id": names, "lat": [50.0 + n for n in range(7)], T2M: [1.0] * 7}
     keys = "wigosIssuerOfIdentifier", "wigosIssueNumber", "wigosLocalIdentifierCharacter", "stationNumber"
 
     def told(path):
@@ -398,22 +398,25 @@ def test_wigos_ids_are_kept_where_there_are_any_and_minted_only_under_the_own_is
 
     plain, report = exported(tmp_path, columns)
     assert told(plain) == {
-        0: (names[0], 20000, 0, "06260", 260),
-        1: (names[1], 276, 7, "X1", None),
+        0: (None, 20000, 0, "06260", 260),
+        1: (None, 276, 7, "X1", None),
         2: (names[2], None, None, None, None),
         3: (names[3], None, None, None, None),
         4: ("munchen-sud", None, None, None, None),
         5: (fitting(names[5], 40), None, None, None, None),
+        6: ("plain7", None, None, None, None),
     }
     assert report.seen["station names changed"] == 2
     minted, report = exported(tmp_path, columns, wigos_issuer=56, wigos_issue_number=3)
     found = told(minted)
     assert {place: row[1:3] for place, row in found.items()} == {0: (20000, 0), 1: (276, 7)} | dict.fromkeys(
-        range(2, 6), (56, 3)
+        range(2, 7), (56, 3)
     )
-    assert [found[place][3] for place in range(6)] == [
-        "06260", "X1", "0999990" + "1", "70ee50123456", "munchensud", fitting(names[5], 16, plain=True)
+    assert [found[place][3] for place in range(7)] == [
+        "06260", "X1", "0999990" + "1", "70ee50123456", "munchensud", fitting(names[5], 16, plain=True), "plain7"
     ]  # fmt: skip
+    # a name that is no more than the WIGOS id is not sent twice
+    assert [place for place in range(7) if found[place][0] is None] == [0, 1, 6]
     assert report.seen["WIGOS local ids changed"] == 4
 
 
@@ -450,13 +453,13 @@ def test_a_correction_raises_the_number_and_the_name(tmp_path):
         )
         assert (update, centre, sub_centre) == (min(revision - 1, 254), 78, 255)
         assert values(target, FIXED, "airTemperature") == pytest.approx([revision + 273.15])
-        names.append(report.seen["GTS file name"])
+        names.append(report.gts_name)
         headings.append(bulletin_heading(BufrSettings(cccc="EDZW"), NOON, revision))
     assert names == [
         f"A_ISAX30EDZW211200{bbb}_C_EDZW_20260621120000.bin" for bbb in ("", "CCA", "CCB", "CCX", "CCX", "CCX")
     ]
     assert headings[:2] == ["ISAX30 EDZW 211200", "ISAX30 EDZW 211200 CCA"]
-    assert "GTS file name" not in exported(tmp_path, {T2M: [1.0]})[1].seen
+    assert exported(tmp_path, {T2M: [1.0]})[1].gts_name is None
     with pytest.raises(ValueError, match="set cccc"):
         gts_file_name(BufrSettings(), NOON, 1)
 
