@@ -19,6 +19,7 @@ import json
 import logging
 import random
 import re
+import ssl
 import threading
 import time
 import zlib
@@ -29,7 +30,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -336,7 +337,7 @@ class HttpClient:
     @cached_property
     def _http(self) -> httpx.Client:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=self.concurrency)
-        wire = httpx.HTTPTransport(limits=limits)
+        wire = httpx.HTTPTransport(verify=_trusted(), limits=limits)
         transport: httpx.BaseTransport = _Authorizing(wire, httpx.URL(self.base_url))
         if self._cache is not None:
             self._cache.mkdir(parents=True, exist_ok=True)
@@ -462,6 +463,12 @@ class _Renewed(Exception):
     """The credentials were renewed: the request is worth another try at once."""
 
 
+@cache
+def _trusted() -> ssl.SSLContext:
+    """The authorities' certificates, for all clients: to read them takes as long as many requests."""
+    return httpx.create_ssl_context()
+
+
 class _Authorizing(httpx.BaseTransport):
     """Adds the ``Authorization`` header on the way out: to the service's own host alone, and unseen by the cache.
 
@@ -514,15 +521,26 @@ def _asked_to_wait(response: httpx.Response) -> float | None:
     if not asked:
         return 0.0
     try:
-        wait = float(asked) if asked.replace(".", "", 1).isdigit() else _seconds_until(parsedate_to_datetime(asked))
+        if asked.replace(".", "", 1).isdigit():
+            wait = float(asked)
+        else:
+            wait = (_zoned(asked) - _told_time(response)).total_seconds()
     except ValueError:
         return 0.0
     return wait if wait <= LONGEST_WAIT else None
 
 
-def _seconds_until(moment: datetime) -> float:
-    zoned = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-    return (zoned - datetime.now(UTC)).total_seconds()
+def _told_time(response: httpx.Response) -> datetime:
+    """What time it is by the service's clock, which need not be ours."""
+    try:
+        return _zoned(response.headers["date"])
+    except (KeyError, ValueError):
+        return datetime.now(UTC)
+
+
+def _zoned(text: str) -> datetime:
+    moment = parsedate_to_datetime(text)
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
 
 def _worth(error: Exception) -> float | None:

@@ -50,7 +50,7 @@ class Reply:
 
     @classmethod
     def of_json(cls, content: Any, status: int = 200) -> Reply:
-        return cls(json.dumps(content).encode(), status, "application/json")
+        return cls(json.dumps(content, ensure_ascii=False).encode(), status, "application/json")
 
 
 Fault = Callable[[Reply], Reply]
@@ -81,6 +81,20 @@ def html(reply: Reply) -> Reply:
 
 def not_utf8(reply: Reply) -> Reply:
     return replace(reply, body=reply.body[:-1] + b"\xff\xfe" + reply.body[-1:])
+
+
+def latin1(reply: Reply) -> Reply:
+    """Text in another charset than it is said to have."""
+    return replace(reply, body=reply.body.decode().encode("latin-1"))
+
+
+def utf16(reply: Reply) -> Reply:
+    return replace(reply, body=reply.body.decode().encode("utf-16"))
+
+
+def mislabelled(reply: Reply) -> Reply:
+    """The right bytes, said to be in another charset."""
+    return replace(reply, type=f"{reply.type.partition(';')[0]}; charset=utf-16")
 
 
 def redirected(address: str) -> Fault:
@@ -173,8 +187,9 @@ def _handler(service: Service) -> type[BaseHTTPRequestHandler]:
             self._send(service.reply(request, self.path))
 
         def _send(self, reply: Reply) -> None:
-            self.send_response(reply.status)
-            for name, value in {"Content-Type": reply.type, **reply.headers}.items():
+            self.send_response_only(reply.status)
+            usual = {"Date": self.date_time_string(), "Content-Type": reply.type}
+            for name, value in (usual | reply.headers).items():
                 self.send_header(name, value)
             if reply.status != 304:
                 self.send_header("Content-Length", str(len(reply.body)))

@@ -2,6 +2,8 @@
 
 import threading
 import time
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import pytest
 from loopback import Reply, Service, empty, html, not_utf8, redirected, slow, status, truncated
@@ -57,6 +59,15 @@ def test_what_passes_is_tried_again(numbers, quick, fault):
     assert len(numbers.seen) == 3
     assert all(wait == 7 for wait in quick) or all(0.5 <= wait <= 2 for wait in quick)
     assert len(quick) == 2
+
+
+def test_a_moment_to_wait_for_is_told_by_the_clock_of_the_service(numbers, quick):
+    """Its clock is a day ahead of ours: it asks for seven seconds, not for a day."""
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    moments = [format_datetime(one, usegmt=True) for one in (tomorrow, tomorrow + timedelta(seconds=7))]
+    numbers.break_("/n/1", status(429, date=moments[0], retry_after=moments[1]))
+    assert HttpClient(numbers.url).get_json("/n/1") == {"n": 1}
+    assert quick == [7.0]
 
 
 @pytest.mark.parametrize(

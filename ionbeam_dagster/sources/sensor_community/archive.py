@@ -208,6 +208,8 @@ class Archive(Source):
                     raise answer.wrong("is empty, but was listed with a size")
                 if not body.startswith(FIRST_COLUMNS):
                     raise answer.wrong(f"is no sensor's CSV, but begins with {body[:60]!r}")
+                if suffix == file.suffix and len(answer.content) < file.least_size:
+                    raise answer.wrong(f"has {len(answer.content):,} bytes only; listed is {file.mark}")
                 if not body.isascii():
                     answer.text("utf-8")
                 return body

@@ -26,6 +26,7 @@ _MONTH = re.compile(
 )
 _CHANGED = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d(?::\d\d)?")
 _SIZE = re.compile(r">\s*([\d.]+[KMG]?)\s*<|\s([\d.]+[KMG]?)\s*$")
+_UNITS = {"K": 1024, "M": 1024**2, "G": 1024**3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,13 @@ class Listed:
     @property
     def is_empty(self) -> bool:
         return self.mark.endswith(" 0")
+
+    @property
+    def least_size(self) -> float:
+        """The bytes that the file has at least: listings round, and do not agree on what a K is."""
+        said = self.mark.rpartition(" ")[2]
+        unit = _UNITS.get(said[-1:].upper(), 1)
+        return 0.9 * float(said[:-1]) * unit if unit > 1 else float(said or 0)
 
 
 class NotListed(SourceError):
