@@ -157,7 +157,11 @@ class Acronet(Source):
             asked = self._client.side_by_side(classes, lambda name, part=part: self._values(name, stations[name], part))
             found = [frame for _, frame in asked if frame.height]
             if found:
-                rows = _wide(found).filter(pl.col("datetime").is_between(part.start, part.end, closed="left"))
+                given = _wide(found)
+                rows = given.filter(pl.col("datetime").is_between(part.start, part.end, closed="left"))
+                unasked = given.filter(~pl.col("datetime").is_between(part.start, part.end)).height
+                if unasked:
+                    self._notes.append(f"{unasked} times outside of {part} were left out; is a clock wrong?")
                 yield from rows.to_arrow(compat_level=pl.CompatLevel.oldest()).to_batches()
 
     def signature(self, window: Window) -> str:

@@ -4,8 +4,10 @@ Belongs here: what holds for all sources that ask a web service. Does not belong
 of its own (its own test).
 """
 
+import gzip
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -18,6 +20,7 @@ from acronet_service import LOGIN, Webdrops
 from loopback import (
     Fault,
     Reply,
+    Request,
     Service,
     empty,
     html,
@@ -34,7 +37,9 @@ from meteotracker_service import MeteoTrackers, synthetic_drive
 from netatmo_service import Esoh, coverage
 from sensor_community_service import Archive, LiveDocument, file, record
 
+from ionbeam_client.models import format_duration
 from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.pipeline import build, collect, ingest
 from ionbeam_dagster.sources import Source, SourceError
 from ionbeam_dagster.sources.acronet import Acronet
 from ionbeam_dagster.sources.meteotracker import MeteoTracker
@@ -200,3 +205,98 @@ def test_what_lasts_fails_the_window_with_its_reason_or_changes_nothing(name, tm
     completes = {"latin-1", "mislabelled"} | ({"slow"} if name == "netatmo" else set())  # which then asks in pieces
     assert failed >= LASTING.keys() - completes
     assert "latin-1" in failed or name not in ("meteotracker", "acronet")  # the others have no letter beyond ASCII
+
+
+class Elsewhere(Service):
+    """Knows nobody."""
+
+    def answer(self, request: Request) -> Reply:
+        return Reply(b"who are you?", 401)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_no_credential_follows_a_redirect_to_another_host(name, tmp_path):
+    with SOURCES[name]() as asked, Elsewhere() as other:
+        right, asked_for = addresses(asked, tmp_path / "right")
+        for place, address in enumerate(asked_for):
+            asked.service.break_(address, redirected(f"{other.url}/elsewhere"), times=99)
+            source = asked.new(tmp_path / str(place))
+            with pytest.raises(SourceError):
+                asked.rows(source)
+            asked.service.mend()
+            assert asked.rows(source).equals(right)
+        told = " ".join(f"{request.path} {request.query} {request.headers} {request.body!r}" for request in other.seen)
+        assert "pa55word" not in told and "secret" not in told and "authorization" not in told.lower()
+
+
+def of_json(change: Callable[[Any], Any]) -> Fault:
+    return lambda reply: Reply.of_json(change(json.loads(reply.body))) if reply.status == 200 else reply
+
+
+def twice_and_otherwise(records: list[dict[str, Any]], time: str, otherwise: dict[str, Any]):
+    """Records, of which the first is there again, then with another value, then with clocks of 1970 and 2036."""
+    first = records[0]
+    wrong = [first | {time: f"{year}{first[time][4:]}"} for year in (1970, 2036)]
+    return [*records, first, first | otherwise, *wrong]
+
+
+def _warmer_coverage(collection: dict[str, Any]) -> dict[str, Any]:
+    """A coverage that is there again, and once more with another value and a moment in 2036 beside its own."""
+    first = collection if collection["type"] == "Coverage" else collection["coverages"][0]
+    other = json.loads(json.dumps(first))
+    times = other["domain"]["axes"]["t"]["values"]
+    times.append(f"2036{times[0][4:]}")
+    for found in other["ranges"].values():
+        found |= {"values": [9.9, 9.9], "shape": [2, 1, 1]}
+    rest = [] if collection is first else collection["coverages"][1:]
+    return {"type": "CoverageCollection", "coverages": [first, first, other, *rest]}
+
+
+def _warmer_series(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    time = answers[0]["timeline"][0]
+    more = {"timeline": [time, time, f"2036{time[4:]}"], "values": [answers[0]["values"][0], 9.9, 9.9]}
+    return [*answers, answers[0] | more]
+
+
+def _warmer_file(body: bytes) -> bytes:
+    row = body.splitlines()[1]
+    others = (row, row.replace(b"11.10", b"9.9"), row.replace(b"2026-", b"1970-"), row.replace(b"2026-", b"2036-"))
+    return body + b"\n".join(others) + b"\n"
+
+
+_AS_ANOTHER = {"id": 99, "sensordatavalues": [{"value": "9.9", "value_type": "temperature"}]}
+CONTRADICTIONS = {
+    "sensor_community": ("dht22", lambda reply: Reply(gzip.compress(_warmer_file(gzip.decompress(reply.body)))), 9.9),
+    "sensor_community_live": (
+        "data.json",
+        of_json(lambda records: twice_and_otherwise(records, "timestamp", _AS_ANOTHER)),
+        9.9,
+    ),
+    "meteotracker": ("points.*page=1", of_json(lambda points: twice_and_otherwise(points, "time", {"T0": 9.9})), 9.9),
+    "netatmo": ("area", of_json(_warmer_coverage), 9.9),
+    "acronet": ("data/TERMOMETRO", of_json(_warmer_series), 20.5),
+}
+"""Where a service contradicts itself, how, and what counts then: the last, but with Acronet the first."""
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_what_is_told_twice_and_otherwise_is_one_value_and_wrong_clocks_are_in_no_window_but_theirs(name, platform_of):
+    place, contradicts, counts = CONTRADICTIONS[name]
+    with SOURCES[name]() as asked:
+        span = format_duration(asked.window.span)
+        settings = asked.settings | {"start": f"{asked.window.start:%Y-%m-%d}", "aggregation_span": span, "exports": []}
+        scheduled = f"  scheduler: {{windows: [{{source_name: {name}, window_size: {span}}}]}}"
+        platform = platform_of(f"  {name}: {json.dumps(settings)}\n{scheduled}")
+        asked.service.break_(place, contradicts, times=99)
+        now = datetime.now(UTC)
+        first = collect(platform, name, asked.window, now)
+        strays = {window.start.year for window in ingest(platform, name, asked.window).claim.stray_windows}
+        assert 2036 in strays or "outside" in " ".join(first.problems)  # told in either case
+        rows = pl.read_parquet(build(platform, name, asked.window, now).revision.path)
+        assert rows.select("station_id", "datetime").is_unique().all()
+        assert rows["datetime"].is_between(asked.window.start, asked.window.end, closed="left").all()
+        temperature = next(column for column in rows.columns if column.startswith("air_temperature__"))
+        assert (rows[temperature] == counts).any()
+        assert (rows[temperature] == 9.9).any() == (counts == 9.9)
+        if name != "sensor_community_live":  # what was seen is not new
+            assert not collect(platform, name, asked.window, now).changed and first.changed

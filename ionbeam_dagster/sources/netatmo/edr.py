@@ -255,7 +255,11 @@ class NetatmoEdr(Source):
             raise answer.wrong(str(error)) from error
         for parameter, (number, example) in found.unreadable.items():
             self._notes.append(f"{number} values of {parameter} were no numbers, such as {example!r}")
-        rows = pl.DataFrame(pl.from_arrow(found.rows)).filter(in_window(window))
+        given = pl.DataFrame(pl.from_arrow(found.rows))
+        rows = given.filter(in_window(window))
+        unasked = given.height - rows.height - given.filter(pl.col("datetime") == window.end).height
+        if unasked:
+            self._notes.append(f"{unasked} times outside of {window} in one area were left out; is a clock wrong?")
         kept = [name for name in self._config.parameters if name in rows.columns]
         return self._wide(self._in_declared_units(rows.select(*_PLACED, *kept), found.units, answer))
 
