@@ -51,7 +51,7 @@ class Timed:
 
 def opened():
     from ionbeam_dagster.config import IonbeamConfig
-    from ionbeam_dagster.pipeline import Platform
+    from ionbeam_dagster.platform import Platform
 
     Path("config.yaml").write_text(CONFIG)
     platform = Platform(IonbeamConfig.load(Path("config.yaml")))

@@ -34,7 +34,7 @@ broker: {{url: '{url}'}}
 
 def platform_on(url):
     from ionbeam_dagster.config import IonbeamConfig
-    from ionbeam_dagster.pipeline import Platform
+    from ionbeam_dagster.platform import Platform
 
     Path("config.yaml").write_text(CONFIG.format(url=url))
     return Platform(IonbeamConfig.load(Path("config.yaml")))

@@ -53,7 +53,7 @@ def through_dagster(platform, end: datetime) -> None:
 
 def measured(side: str, stations: int, hours: int) -> None:
     from ionbeam_dagster.config import IonbeamConfig
-    from ionbeam_dagster.pipeline import Platform
+    from ionbeam_dagster.platform import Platform
 
     Path("config.yaml").write_text(CONFIG.format(stations=stations))
     platform = Platform(IonbeamConfig.load(Path("config.yaml")))

@@ -34,7 +34,8 @@ s3: {s3}
 def chain(root: str, s3: str, stations: int, hours: int) -> None:
     from ionbeam_dagster.config import IonbeamConfig
     from ionbeam_dagster.domain.windows import windows_between
-    from ionbeam_dagster.pipeline import Platform, build, collect, export, ingest
+    from ionbeam_dagster.pipeline import build, collect, export, ingest
+    from ionbeam_dagster.platform import Platform
 
     Path("config.yaml").write_text(CONFIG.format(stations=stations, root=root, s3=s3))
     platform, end = Platform(IonbeamConfig.load(Path("config.yaml"))), START + timedelta(hours=hours)

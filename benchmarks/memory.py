@@ -28,7 +28,8 @@ STEPS = ("collect", "ingest", "build", "odb", "pygeoapi", "in memory")
 def step(name: str, rows: int) -> None:
     from ionbeam_dagster.config import IonbeamConfig
     from ionbeam_dagster.domain.windows import Window
-    from ionbeam_dagster.pipeline import Platform, build, collect, export, ingest
+    from ionbeam_dagster.pipeline import build, collect, export, ingest
+    from ionbeam_dagster.platform import Platform
 
     Path("config.yaml").write_text(CONFIG.format(stations=rows // 60))
     platform = Platform(IonbeamConfig.load(Path("config.yaml")))

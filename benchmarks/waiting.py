@@ -17,7 +17,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.windows import HOUR, Claim, Window
-from ionbeam_dagster.pipeline import Platform, assess, assess_due
+from ionbeam_dagster.pipeline import assess, assess_due
+from ionbeam_dagster.platform import Platform
 
 START, NOW = datetime(2016, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, tzinfo=UTC)
 NAME = "ioncannon"

@@ -17,7 +17,8 @@ from ionbeam_dagster.domain.cycles import CycleOutlook, Made, Numbered, analysis
 from ionbeam_dagster.domain.windows import Window, window_from_key
 from ionbeam_dagster.exporters import ExportError
 from ionbeam_dagster.exporters.odb import OdbExporter
-from ionbeam_dagster.pipeline import Exported, PipelineError, Platform, written_to
+from ionbeam_dagster.pipeline import Exported, written_to
+from ionbeam_dagster.platform import PipelineError, Platform
 from ionbeam_dagster.stores.files import within
 from ionbeam_dagster.stores.ledger import BuiltRevision, ExportRecord
 

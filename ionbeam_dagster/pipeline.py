@@ -1,8 +1,8 @@
 """The way of an observation: collect, ingest, build, export.
 
 Belongs here: the four steps as plain functions on one window, which the Dagster assets, the command line and the
-benchmarks call, and the platform that they work on. Does not belong here: when a step is run (orchestration), or how a
-source, a store or a format works.
+benchmarks call. Does not belong here: the platform that they work on (platform.py), when a step is run (orchestration),
+or how a source, a store or a format works.
 """
 
 from __future__ import annotations
@@ -11,31 +11,26 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from datetime import datetime, timedelta
 from itertools import takewhile
 from pathlib import Path
 from shutil import copyfile
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ionbeam_client.models import DatasetMetadata, IngestionMetadata, format_duration
+from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster import __version__, qc
-from ionbeam_dagster.bus.settings import BusSettings, Feed, SourceRange
-from ionbeam_dagster.config import DatasetSettings, IonbeamConfig, SourceSettings
+from ionbeam_dagster.config import DatasetSettings
 from ionbeam_dagster.domain.canonical import (
     CanonicalError,
     canonical_schema,
     canonicalise,
     point_key,
-    schema_refusal,
 )
-from ionbeam_dagster.domain.cf import check_metadata
 from ionbeam_dagster.domain.windows import (
-    HOUR,
     WEEK,
     Build,
     Claim,
@@ -51,256 +46,17 @@ from ionbeam_dagster.domain.windows import (
     decide,
     merge,
     overlaps,
-    usual_lateness,
     window_of,
     windows_between,
 )
 from ionbeam_dagster.exporters import Exporter, ExportError, ExportReport
-from ionbeam_dagster.exporters.bufr import BufrExporter
-from ionbeam_dagster.exporters.geoparquet import GeoParquetExporter
-from ionbeam_dagster.exporters.odb import OdbExporter
-from ionbeam_dagster.sources import Source
-from ionbeam_dagster.stores import StoreError
-from ionbeam_dagster.stores.datasets import DatasetStore
-from ionbeam_dagster.stores.files import Files, within
-from ionbeam_dagster.stores.ledger import BuiltRevision, ExportRecord, Ledger, RawPartition
-from ionbeam_dagster.stores.ledger.sqlite import SqliteLedger
-from ionbeam_dagster.stores.publish import locked, published
-from ionbeam_dagster.stores.raw import RawFile, RawStore
-from ionbeam_dagster.stores.recovery import Feeder, Recovered, recover
-from ionbeam_dagster.stores.timeseries import TimeSeriesStore
-from ionbeam_dagster.stores.timeseries.segments import SegmentStore
-
-if TYPE_CHECKING:  # the broker's library is for those who have a broker
-    from ionbeam_dagster.bus.bridge import Bridge
-
+from ionbeam_dagster.platform import PipelineError, Platform
+from ionbeam_dagster.stores.files import within
+from ionbeam_dagster.stores.ledger import BuiltRevision, ExportRecord, RawPartition
+from ionbeam_dagster.stores.publish import published
+from ionbeam_dagster.stores.raw import RawFile
 
 _MOST_ASSESSED = 300
-
-
-class PipelineError(Exception):
-    """A step could not be done on this window; the message says why and what to do first."""
-
-
-class Platform:
-    """A configuration and the stores, sources and exporters that follow from it. Making one opens nothing."""
-
-    def __init__(self, config: IonbeamConfig) -> None:
-        self.config = config
-        self._sound: dict[str, IngestionMetadata] = {}
-        self._versions: dict[tuple[str, int], IngestionMetadata] = {}
-        self._lateness: dict[str, tuple[datetime, timedelta]] = {}
-        self._spans_checked: set[str] = set()
-        self.ledger = self._ledger()
-        self.series = self._series()
-        self.files = Files(config.sections.state_path / "drafts", config.sections.s3)
-        self.datasets = DatasetStore(self.files, config.sections.dataset_aggregator.data_path)
-
-    def _ledger(self) -> Ledger:
-        redis = self.config.sections.redis
-        if redis is None:
-            return SqliteLedger(self.config.sections.state_path / "ledger.sqlite", self.recover)
-        from ionbeam_dagster.stores.ledger.redis import RedisLedger
-
-        return RedisLedger(redis.redis_url, self.recover)
-
-    def recover(self) -> Recovered:
-        """Put into the ledger what it lacks of the past and the other stores hold; says what that was.
-
-        The ledger asks for it when it is new. One process of a machine does it at a time.
-        """
-        feeders = [
-            Feeder(name, source.dataset, source.window_size, source.kind == "external", self.raws(name))
-            for name, source in self.config.sources.items()
-        ]
-        spans = {name: dataset.span for name, dataset in self.config.datasets.items()}
-        with locked(self.config.sections.state_path / "recovery.lock"):
-            return recover(self.ledger, self.files, feeders, spans, self.series, self.datasets, self._ingest_again)
-
-    def _ingest_again(self, raw: RawPartition) -> None:
-        try:
-            _ingest_raw(self, raw, self.files.written_at(raw.path))
-        except PipelineError as error:
-            raise StoreError(str(error)) from error
-
-    def _series(self) -> TimeSeriesStore:
-        influx = self.config.sections.influxdb_common
-        if influx is None:
-            return SegmentStore(self.config.sections.state_path / "segments")
-        from ionbeam_dagster.stores.timeseries.influxdb import InfluxStore
-
-        return InfluxStore(
-            influx.influxdb_url,
-            influx.influxdb_org,
-            influx.influxdb_bucket,
-            influx.influxdb_token.get_secret_value(),
-            revise_for=self._longest_revising(),
-            quarantine=self._keep_refused,
-        )
-
-    def _longest_revising(self) -> timedelta | None:
-        revised = [dataset.policy.revise_for for dataset in self.config.datasets.values()]
-        return None if None in revised else max((one for one in revised if one is not None), default=None)
-
-    def _keep_refused(self, dataset: str, ingestion: str, rows: pl.DataFrame) -> None:
-        """Rows that the time-series server would not take stand beside those that ingestion could not use."""
-        place = self.config.sections.state_path / "quarantine" / dataset / f"refused_{ingestion}.parquet"
-        with published(place) as draft:
-            rows.write_parquet(draft)
-
-    def now(self) -> datetime:
-        """The clock by which windows are open, settled and sealed."""
-        return datetime.now(UTC)
-
-    def policy(self, dataset: str, now: datetime) -> Policy:
-        """The policy of a dataset; where its lateness is measured, that of the week before the current hour.
-
-        It changes once an hour, and is the same whoever asks.
-        """
-        policy = self.dataset(dataset).policy
-        if not policy.lateness_measured:
-            return policy
-        return replace(policy, lateness=max(self._usual_lateness(source, now) for source in policy.sources))
-
-    def _usual_lateness(self, source: str, now: datetime) -> timedelta:
-        hour = window_of(now, HOUR).start
-        known = self._lateness.get(source)
-        if known is None or known[0] != hour:
-            known = self._lateness[source] = hour, usual_lateness(self.ledger.lateness(source, hour - WEEK, hour))
-        return known[1]
-
-    @cached_property
-    def sources(self) -> dict[str, Source]:
-        return {name: settings.type(name, settings.config) for name, settings in self.config.sources.items()}
-
-    @cached_property
-    def odb(self) -> OdbExporter:
-        service = self.config.sections.projections.odb_service
-        return OdbExporter(service.variable_map, service.codes)
-
-    @cached_property
-    def exporters(self) -> dict[str, Exporter]:
-        return {
-            "odb": self.odb,
-            "bufr": BufrExporter(self.config.sections.projections.bufr_service.settings),
-            "pygeoapi": GeoParquetExporter(),
-        }
-
-    @cached_property
-    def bridge(self) -> Bridge:
-        """The platform's end of the message broker; raises PipelineError when the configuration has none."""
-        from ionbeam_dagster.bus.bridge import Bridge
-
-        broker = self.config.sections.broker
-        if broker is None:
-            raise PipelineError(f"{self.config.path} has no message broker; add 'broker: {{url: amqp://...}}'")
-        state = self.config.sections.state_path
-        settings = BusSettings(
-            url=broker.url,
-            folder=state / "bus",
-            files=self.files,
-            payloads=broker.payload_path or state / "payloads",
-            config=self.config.path,
-            feeds={
-                name: Feed(self._range(source), self._described(source.dataset), self.raws(name))
-                for name, source in self.config.sources.items()
-                if source.kind == "external"
-            },
-            pulled={name: self._range(source) for name, source in self.config.sources.items() if source.kind == "pull"},
-            datasets={name: self._described(name) for name in self.config.datasets},
-        )
-        return Bridge(settings, self.ledger)
-
-    def _range(self, source: SourceSettings) -> SourceRange:
-        aligned = window_of(source.start, max(source.window_size, self.dataset(source.dataset).span)).start
-        return SourceRange(source.name, source.window_size, aligned, source.end)
-
-    def _described(self, dataset: str) -> DatasetMetadata:
-        settings = self.dataset(dataset)
-        return DatasetMetadata(
-            name=dataset,
-            aggregation_span=settings.span,
-            subject_to_change_window=settings.policy.subject_to_change,
-        )
-
-    def feed(self, source: str, use_cache: bool) -> Source:
-        """The source to fetch from, told to use its cache where it would not by its configuration."""
-        configured = self.sources[source]
-        if configured.config.use_cache or not use_cache:
-            return configured
-        return type(configured)(source, configured.config.model_copy(update={"use_cache": True}))
-
-    def raws(self, source: str) -> RawStore:
-        return RawStore(self.files, self.source(source).config.data_path)
-
-    def quarantine_path(self, source: str, window: Window) -> Path:
-        return self.config.sections.state_path / "quarantine" / source / f"{source}_{window.label}.parquet"
-
-    def export_path(self, dataset: str, format: str, window: Window) -> str:
-        projections = self.config.sections.projections
-        service = {
-            "odb": projections.odb_service,
-            "bufr": projections.bufr_service,
-            "pygeoapi": projections.pygeoapi_service,
-        }[format]
-        name = f"{dataset}_{window.label}.{self.exporters[format].extension}"
-        return within(service.output_path, format, dataset, name)
-
-    def metadata(self, source: str) -> IngestionMetadata:
-        """How a source's columns are to be read. Raises PipelineError where a name or unit in it is wrong."""
-        found = self.sources[source].metadata
-        if (version := self.source(source).config.version) is not None:
-            found = found.model_copy(update={"version": version})
-        if self._sound.get(source) != found:
-            errors = [str(problem) for problem in check_metadata(found) if problem.severity == "error"]
-            if errors:
-                raise PipelineError(f"{source} cannot be collected: {'; '.join(errors)}")
-            self.check_schema(source, found)
-            self._sound[source] = found
-        return found
-
-    def check_schema(self, source: str, metadata: IngestionMetadata) -> None:
-        """Refuse, with a PipelineError, other columns than those that came first under the same version."""
-        key = source, metadata.version
-        first = self._versions.get(key) or self.ledger.metadata_of_version(*key)
-        if first is None:
-            return
-        self._versions[key] = first
-        if refusal := schema_refusal(first, metadata):
-            key_of = f" (sources.{source}.version)" if self.source(source).kind == "pull" else ""
-            raise PipelineError(f"{source}: {refusal}{key_of}")
-
-    def check_span(self, dataset: str) -> None:
-        """Refuse, with a PipelineError, to work on a store that has windows of another length of a dataset.
-
-        Another platform would not find in its own windows what is claimed for those of this one.
-        """
-        if dataset in self._spans_checked:
-            return
-        ours, theirs = self.dataset(dataset).span, self.ledger.span_of(dataset)
-        if theirs is not None and theirs != ours:
-            raise PipelineError(
-                f"{dataset}: {self.config.path} says aggregation_span {format_duration(ours)}, but what is there was "
-                f"collected for windows of {format_duration(theirs)}, by another platform or an earlier configuration; "
-                "let it be as it was, or give the dataset another name (sources.<source>.dataset), or this platform "
-                "stores of its own (state_path)"
-            )
-        if theirs is not None:
-            self._spans_checked.add(dataset)
-
-    def source(self, name: str) -> SourceSettings:
-        if name not in self.config.sources:
-            raise PipelineError(
-                f"{self.config.path} has no source {name!r}; it has {', '.join(self.config.sources) or 'none'}"
-            )
-        return self.config.sources[name]
-
-    def dataset(self, name: str) -> DatasetSettings:
-        if name not in self.config.datasets:
-            raise PipelineError(
-                f"{self.config.path} has no dataset {name!r}; it has {', '.join(self.config.datasets) or 'none'}"
-            )
-        return self.config.datasets[name]
 
 
 @dataclass(frozen=True, slots=True)
@@ -411,7 +167,7 @@ def ingest(platform: Platform, source: str, window: Window) -> Ingested:
     raw = platform.ledger.raw(source, window)
     if raw is None:
         raise PipelineError(f"{source} {window}: nothing was collected; materialise {source}/raw first")
-    return _ingest_raw(platform, raw)
+    return ingest_raw(platform, raw)
 
 
 def waiting_raws(platform: Platform, source: str, window: Window) -> list[RawPartition]:
@@ -435,7 +191,7 @@ def _ingest_sent(platform: Platform, source: str, window: Window) -> Ingested:
         if raw.ingestion in whole:
             continue
         try:
-            done.append(_ingest_raw(platform, raw))
+            done.append(ingest_raw(platform, raw))
         except PipelineError as error:  # those that were sent after it do not wait for it
             failed.append(str(error))
     if failed:
@@ -455,7 +211,7 @@ def _ingest_sent(platform: Platform, source: str, window: Window) -> Ingested:
     return Ingested(together, metadata, quarantined[-1] if quarantined else None, dict(reasons))
 
 
-def _ingest_raw(platform: Platform, raw: RawPartition, arrived_at: datetime | None = None) -> Ingested:
+def ingest_raw(platform: Platform, raw: RawPartition, arrived_at: datetime | None = None) -> Ingested:
     file = _open_raw(platform, raw)
     quarantine_path = platform.quarantine_path(raw.source, raw.window)
     if platform.source(raw.source).kind == "external":
@@ -690,7 +446,7 @@ def _restore(platform: Platform, dataset: str, claims: Sequence[Claim]) -> None:
                 f"{dataset}: the {claim.rows} rows of {claim.source} {claim.swept} are not in the time-series store, "
                 f"and their raw partition is not known; materialise {claim.source}/raw and /observations first"
             )
-        _ingest_raw(platform, raw)
+        ingest_raw(platform, raw)
 
 
 class _Rows:

@@ -16,7 +16,8 @@ from functools import partial
 from pathlib import Path
 
 from ionbeam_dagster.domain.windows import Claim, Window, windows_between
-from ionbeam_dagster.pipeline import Platform, as_found, export_is_current
+from ionbeam_dagster.pipeline import as_found, export_is_current
+from ionbeam_dagster.platform import Platform
 from ionbeam_dagster.stores import StoreError
 from ionbeam_dagster.stores.files import is_address
 from ionbeam_dagster.stores.ledger import BuiltRevision, RawPartition

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ionbeam_dagster.config import IonbeamConfig
-from ionbeam_dagster.pipeline import Platform
+from ionbeam_dagster.platform import Platform
 
 # Where the suite is started in the background, interrupts are ignored; Dagster then ignores SIGTERM, too, and so would
 # every program that a test starts and means to stop.

@@ -25,7 +25,7 @@ import polars as pl
 from ionbeam_dagster import pipeline
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.windows import Build, Window, windows_between
-from ionbeam_dagster.pipeline import Platform
+from ionbeam_dagster.platform import Platform
 from ionbeam_dagster.retention import sweep
 from ionbeam_dagster.show import contents
 

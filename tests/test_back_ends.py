@@ -10,7 +10,8 @@ from polars.testing import assert_frame_equal
 
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.windows import Unchanged, Window, windows_between
-from ionbeam_dagster.pipeline import Platform, assess, build, collect, export, ingest, needs_collecting
+from ionbeam_dagster.pipeline import assess, build, collect, export, ingest, needs_collecting
+from ionbeam_dagster.platform import Platform
 
 MORNING = datetime(2026, 6, 21, 6, tzinfo=UTC)
 HOURS = [Window(MORNING + timedelta(hours=h), MORNING + timedelta(hours=h + 1)) for h in range(2)]

@@ -15,7 +15,7 @@ from compose_spec import PyCompose
 from servers import free_port
 
 from ionbeam_dagster.config import CONFIG_VARIABLE, IonbeamConfig
-from ionbeam_dagster.pipeline import Platform
+from ionbeam_dagster.platform import Platform
 
 ROOT = Path(__file__).parents[1]
 LOCAL, COMPOSE = ROOT / "deployments" / "local", ROOT / "deployments" / "compose"

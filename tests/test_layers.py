@@ -12,12 +12,14 @@ LAYERS = [
     {"definitions", "orchestration"},
     {"retention", "cycles"},
     {"pipeline", "pictures", "show", "web"},
+    {"platform"},
     {"qc"},
     {"config"},
     {"sources", "exporters", "bus"},
     {"stores"},
     {"domain"},
 ]
+UPWARD = {"ionbeam_dagster.pipeline.ingest_raw": "platform"}  # a ledger that lost its past has it ingested again
 DAGSTER_ALLOWED = {"definitions", "cli", "orchestration"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
@@ -55,7 +57,7 @@ def test_imports_run_downward(path):
         if name.startswith("ionbeam_dagster."):
             other = room(name)
             if other != own and height(other) is not None:
-                beside = {own, other} == {"definitions", "orchestration"}
+                beside = {own, other} == {"definitions", "orchestration"} or UPWARD.get(name) == own
                 assert beside or height(other) < height(own), f"{path} imports {name}, which is not below it"
 
 

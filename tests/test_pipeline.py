@@ -17,7 +17,8 @@ import pytest
 
 from ionbeam_dagster import __version__, pipeline
 from ionbeam_dagster.domain.windows import Build, Unchanged, Wait, Window, hash_of_inputs, windows_between
-from ionbeam_dagster.pipeline import PipelineError, Platform, build, collect, export, ingest
+from ionbeam_dagster.pipeline import build, collect, export, ingest
+from ionbeam_dagster.platform import PipelineError, Platform
 from ionbeam_dagster.stores.files import name_of
 from ionbeam_dagster.stores.publish import file_hash
 

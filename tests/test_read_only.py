@@ -15,7 +15,7 @@ from pathlib import Path
 from ionbeam_dagster import pipeline
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.windows import Window
-from ionbeam_dagster.pipeline import PipelineError, Platform
+from ionbeam_dagster.platform import PipelineError, Platform
 from ionbeam_dagster.stores import StoreError
 
 platform = Platform(IonbeamConfig.load(Path("config.yaml")))

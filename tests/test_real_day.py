@@ -15,7 +15,8 @@ from decoders import check_bufr, check_odb
 
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.windows import Window
-from ionbeam_dagster.pipeline import Platform, build, collect, export, ingest
+from ionbeam_dagster.pipeline import build, collect, export, ingest
+from ionbeam_dagster.platform import Platform
 
 ROOT = Path(__file__).parents[1]
 REAL_DATA = ROOT / ".." / "shared" / "data"

@@ -13,7 +13,8 @@ from ionbeam_dagster.config import ConfigError
 from ionbeam_dagster.definitions import platform_definitions
 from ionbeam_dagster.domain.windows import Unchanged, Window, windows_between
 from ionbeam_dagster.orchestration.resources import WatchedPlatform
-from ionbeam_dagster.pipeline import PipelineError, Platform, assess, build, collect, export, ingest, needs_collecting
+from ionbeam_dagster.pipeline import assess, build, collect, export, ingest, needs_collecting
+from ionbeam_dagster.platform import PipelineError, Platform
 from ionbeam_dagster.retention import sweep
 
 MORNING = datetime(2026, 6, 21, 6, tzinfo=UTC)

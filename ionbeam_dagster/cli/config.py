@@ -11,7 +11,7 @@ from ionbeam_client.models import format_duration
 from ionbeam_dagster.cli.terminal import console, load_config
 
 if TYPE_CHECKING:
-    from ionbeam_dagster.pipeline import Platform
+    from ionbeam_dagster.platform import Platform
 
 app = typer.Typer(help="The configuration: what it means.", no_args_is_help=True)
 
@@ -22,7 +22,7 @@ def config_check() -> None:
 
     What is collected, in which windows; which export each variable goes to; what is left out and why.
     """
-    from ionbeam_dagster.pipeline import Platform
+    from ionbeam_dagster.platform import Platform
 
     platform = Platform(load_config())
     console.print(f"[bold]{platform.config.path}[/bold]: every key is understood", highlight=False)

@@ -21,7 +21,7 @@ def _fetched(file: str) -> Iterator[Path]:
     if not is_address(file):
         yield Path(file)
         return
-    from ionbeam_dagster.pipeline import Platform
+    from ionbeam_dagster.platform import Platform
 
     with Platform(load_config()).files.fetched(file) as local:
         yield local

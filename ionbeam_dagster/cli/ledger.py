@@ -15,7 +15,7 @@ def rebuild() -> None:
 
     A ledger that is new or was lost does this by itself when it is first used. What it has is left alone.
     """
-    from ionbeam_dagster.pipeline import PipelineError, Platform
+    from ionbeam_dagster.platform import PipelineError, Platform
     from ionbeam_dagster.stores import StoreError
 
     with refused_as_message(PipelineError, StoreError):

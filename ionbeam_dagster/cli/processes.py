@@ -38,7 +38,7 @@ def bridge() -> None:
     `ionbeam dev` does the same within half a minute, and shows what was done here; both may run side by side. With
     `automation: {enabled: false}` in the YAML this takes in and announces, and leaves the rest to you.
     """
-    from ionbeam_dagster.pipeline import PipelineError, Platform
+    from ionbeam_dagster.platform import PipelineError, Platform
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("dagster").setLevel(logging.WARNING)
@@ -64,7 +64,7 @@ def mqtt(
     Every message is on disk before the broker hears that it has arrived: kill it when you like, and start it again. Let
     a supervisor (systemd, a container) do so. Windows are made of the journal by Dagster, or by `ionbeam run`.
     """
-    from ionbeam_dagster.pipeline import Platform
+    from ionbeam_dagster.platform import Platform
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     sources = Platform(load_config()).sources

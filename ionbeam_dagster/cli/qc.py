@@ -29,7 +29,7 @@ def explain(
 
     Example: `ionbeam qc explain SYNTH_0042 2026-06-21T06:35Z`
     """
-    from ionbeam_dagster.pipeline import PipelineError, Platform
+    from ionbeam_dagster.platform import PipelineError, Platform
     from ionbeam_dagster.qc import explained
     from ionbeam_dagster.stores import StoreError
 

@@ -33,7 +33,7 @@ from ionbeam_dagster.stores.files import folder_of
 
 if TYPE_CHECKING:  # the platform takes a second to import, and --help should not wait for it
     from ionbeam_dagster.orchestration.runs import WindowResult
-    from ionbeam_dagster.pipeline import Platform
+    from ionbeam_dagster.platform import Platform
     from ionbeam_dagster.stores.ledger import BuiltRevision
 
 
@@ -57,7 +57,7 @@ def run(
     Example: `ionbeam run ioncannon --from 2026-06-21T06:00Z --to 2026-06-21T12:00Z`
     """
     from ionbeam_dagster.orchestration.runs import run_range
-    from ionbeam_dagster.pipeline import PipelineError, Platform
+    from ionbeam_dagster.platform import PipelineError, Platform
     from ionbeam_dagster.sources import SourceError
     from ionbeam_dagster.stores import StoreError
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from ionbeam_client.models import IngestDataCommand
     from ionbeam_dagster.domain.windows import Window
-    from ionbeam_dagster.pipeline import Platform
+    from ionbeam_dagster.platform import Platform
     from ionbeam_dagster.sources import Source
 
 app = typer.Typer(help="Sources: what is collected, and what clients send.", no_args_is_help=True)
@@ -42,7 +42,7 @@ def accept(
     bridge` again) it takes in what was parked.
     """
     from ionbeam_dagster.bus.bridge import BrokerAway
-    from ionbeam_dagster.pipeline import PipelineError, Platform
+    from ionbeam_dagster.platform import PipelineError, Platform
 
     config = load_config()
     if name in config.datasets:
@@ -90,7 +90,7 @@ def check(
     Example: `ionbeam source check sensor_community --at 2026-06-21`
     """
     from ionbeam_dagster.domain.windows import window_of
-    from ionbeam_dagster.pipeline import Platform
+    from ionbeam_dagster.platform import Platform
     from ionbeam_dagster.sources import SourceError
 
     platform = Platform(load_config())

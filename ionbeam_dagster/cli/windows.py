@@ -37,7 +37,7 @@ from ionbeam_dagster.domain.windows import Sealed, Window, coverage, merge, wind
 from ionbeam_dagster.domain.windows import gaps as gaps_of
 
 if TYPE_CHECKING:
-    from ionbeam_dagster.pipeline import Platform
+    from ionbeam_dagster.platform import Platform
 
 ONE_DATASET = typer.Argument(help="A dataset, by its name.", show_default=False)
 ONE_SOURCE = typer.Argument(help="A source, by its name in the configuration.", show_default=False)
@@ -57,7 +57,7 @@ def status(
 
     A stretch of many windows of which nothing is known is one line.
     """
-    from ionbeam_dagster.pipeline import PipelineError, Platform
+    from ionbeam_dagster.platform import PipelineError, Platform
     from ionbeam_dagster.stores import StoreError
 
     platform = Platform(load_config())
@@ -102,7 +102,7 @@ def gaps(
 
     Example: `ionbeam gaps netatmo --from 2026-06-01 --to 2026-07-01`
     """
-    from ionbeam_dagster.pipeline import PipelineError, Platform
+    from ionbeam_dagster.platform import PipelineError, Platform
     from ionbeam_dagster.stores import StoreError
 
     platform = Platform(load_config())
@@ -125,7 +125,7 @@ def rebuild(
     Example: `ionbeam rebuild ioncannon --from 2026-06-21T06:00Z --to 2026-06-21T12:00Z --force`
     """
     from ionbeam_dagster.orchestration.runs import rebuild_range
-    from ionbeam_dagster.pipeline import PipelineError, Platform
+    from ionbeam_dagster.platform import PipelineError, Platform
     from ionbeam_dagster.stores import StoreError
 
     platform, wanted, begun = Platform(load_config()), _asked(start, end), perf_counter()
@@ -153,7 +153,7 @@ def reingest(
     Example: `ionbeam reingest netatmo --from 2026-06-21T06:00Z --to 2026-06-21T12:00Z`
     """
     from ionbeam_dagster.orchestration.runs import reingest_range
-    from ionbeam_dagster.pipeline import PipelineError, Platform
+    from ionbeam_dagster.platform import PipelineError, Platform
     from ionbeam_dagster.sources import SourceError
     from ionbeam_dagster.stores import StoreError
 
@@ -205,7 +205,7 @@ def sweep(
     Example: `ionbeam sweep --dry-run`
     """
     from ionbeam_dagster.orchestration.runs import sweep_now
-    from ionbeam_dagster.pipeline import PipelineError, Platform
+    from ionbeam_dagster.platform import PipelineError, Platform
     from ionbeam_dagster.retention import KINDS
     from ionbeam_dagster.retention import sweep as sweep_platform
     from ionbeam_dagster.stores import StoreError
@@ -229,7 +229,7 @@ def sweep(
 
 def _seal(dataset: str, wanted: Window, unseal: bool) -> None:
     from ionbeam_dagster.orchestration.runs import seal_windows
-    from ionbeam_dagster.pipeline import PipelineError, Platform
+    from ionbeam_dagster.platform import PipelineError, Platform
     from ionbeam_dagster.stores import StoreError
 
     platform = Platform(load_config())

@@ -21,7 +21,8 @@ from ionbeam_dagster.orchestration.partitions import contiguous_runs, dataset_pa
 from ionbeam_dagster.orchestration.reports import report_arrivals
 from ionbeam_dagster.orchestration.resources import WatchedPlatform
 from ionbeam_dagster.orchestration.runs import PROCESS_TAG, QUIET, end_dead_runs, this_process
-from ionbeam_dagster.pipeline import Platform, assess_due, waiting_raws
+from ionbeam_dagster.pipeline import assess_due, waiting_raws
+from ionbeam_dagster.platform import Platform
 
 
 class Arrivals:

@@ -28,7 +28,8 @@ from ionbeam_dagster.domain.windows import (
 )
 from ionbeam_dagster.orchestration.internals import keys_of, subset_of
 from ionbeam_dagster.orchestration.resources import PlatformResource, WatchedPlatform
-from ionbeam_dagster.pipeline import Platform, assess_due, waiting_raws
+from ionbeam_dagster.pipeline import assess_due, waiting_raws
+from ionbeam_dagster.platform import Platform
 from ionbeam_dagster.stores.ledger import RawPartition
 
 TRIES = 2

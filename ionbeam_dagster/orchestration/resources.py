@@ -15,7 +15,7 @@ import dagster as dg
 
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.windows import Window
-from ionbeam_dagster.pipeline import Platform
+from ionbeam_dagster.platform import Platform
 
 Watcher = Callable[[str, Window, str | None], None]
 """Is told the asset (``<name>/<stage>``), the window that was just done, and why it failed, if it did."""

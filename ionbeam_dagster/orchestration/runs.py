@@ -32,13 +32,8 @@ from ionbeam_dagster.orchestration.internals import was_interrupted
 from ionbeam_dagster.orchestration.partitions import contiguous_runs, dataset_partitions, source_partitions, tags_of_run
 from ionbeam_dagster.orchestration.resources import WatchedPlatform, Watcher
 from ionbeam_dagster.orchestration.sealing import SEAL_JOB
-from ionbeam_dagster.pipeline import (
-    PipelineError,
-    Platform,
-    assess,
-    export_is_current,
-    needs_collecting,
-)
+from ionbeam_dagster.pipeline import assess, export_is_current, needs_collecting
+from ionbeam_dagster.platform import PipelineError, Platform
 
 Planner = Callable[[str, int], None]
 """Is told an asset and how many windows of it are about to be done."""

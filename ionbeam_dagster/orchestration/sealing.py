@@ -11,7 +11,7 @@ from pydantic import Field
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.orchestration.assets.dataset import dataset_key
 from ionbeam_dagster.orchestration.resources import PlatformResource
-from ionbeam_dagster.pipeline import PipelineError, Platform
+from ionbeam_dagster.platform import PipelineError, Platform
 
 SEAL_JOB = "seal"
 

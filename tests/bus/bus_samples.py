@@ -27,7 +27,8 @@ from ionbeam_client.models import (
 )
 from ionbeam_client.transport import Outgoing
 from ionbeam_dagster.domain.windows import Window
-from ionbeam_dagster.pipeline import Platform, build
+from ionbeam_dagster.pipeline import build
+from ionbeam_dagster.platform import Platform
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "client"
 START = datetime(2024, 1, 1, tzinfo=UTC)

@@ -51,7 +51,8 @@ from ionbeam_dagster.cli import app
 from ionbeam_dagster.cli.source import write_source
 from ionbeam_dagster.config import ConfigError, IonbeamConfig
 from ionbeam_dagster.domain.windows import Window
-from ionbeam_dagster.pipeline import PipelineError, Platform, build, ingest
+from ionbeam_dagster.pipeline import build, ingest
+from ionbeam_dagster.platform import PipelineError, Platform
 from ionbeam_dagster.retention import sweep
 from ionbeam_dagster.sources import SourceError
 

@@ -25,7 +25,7 @@ from storm_client import HOURS, ROWS
 from ionbeam_client import wire
 from ionbeam_dagster.bus.bridge import BrokerAway
 from ionbeam_dagster.domain.windows import Window
-from ionbeam_dagster.pipeline import Platform
+from ionbeam_dagster.platform import Platform
 
 WINDOW = Window(START, START + DAY)
 

@@ -17,7 +17,8 @@ from windows import service_of
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.exporters.pygeoapi.server import _shown_first
-from ionbeam_dagster.pipeline import Platform, build, collect, export, ingest
+from ionbeam_dagster.pipeline import build, collect, export, ingest
+from ionbeam_dagster.platform import Platform
 from ionbeam_dagster.web import update_configuration
 
 ROOT = Path(__file__).parents[2]

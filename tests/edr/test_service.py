@@ -23,7 +23,7 @@ from ionbeam_dagster.cli import app
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.exporters.pygeoapi.configuration import ConfigurationError
 from ionbeam_dagster.exporters.pygeoapi.conformance import examine
-from ionbeam_dagster.pipeline import Platform
+from ionbeam_dagster.platform import Platform
 from ionbeam_dagster.web import update_configuration
 
 

@@ -15,7 +15,8 @@ from ionbeam_dagster.definitions import platform_definitions
 from ionbeam_dagster.domain.windows import windows_between
 from ionbeam_dagster.orchestration.internals import partition_tags
 from ionbeam_dagster.orchestration.resources import WatchedPlatform
-from ionbeam_dagster.pipeline import Platform, build, collect, export, ingest
+from ionbeam_dagster.pipeline import build, collect, export, ingest
+from ionbeam_dagster.platform import Platform
 from ionbeam_dagster.stores.ledger import RawPartition
 
 pytestmark = [

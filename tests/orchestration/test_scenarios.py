@@ -42,7 +42,8 @@ from ionbeam_dagster.domain.windows import (
     windows_between,
 )
 from ionbeam_dagster.orchestration.resources import WatchedPlatform
-from ionbeam_dagster.pipeline import Platform, assess, collect, ingest
+from ionbeam_dagster.pipeline import assess, collect, ingest
+from ionbeam_dagster.platform import Platform
 from ionbeam_dagster.sources import SourceError
 from ionbeam_dagster.stores.ledger import RawPartition
 

@@ -24,7 +24,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.windows import Window
-from ionbeam_dagster.pipeline import Platform, build, collect, ingest, needs_collecting
+from ionbeam_dagster.pipeline import build, collect, ingest, needs_collecting
+from ionbeam_dagster.platform import Platform
 from ionbeam_dagster.sources import SourceError
 from ionbeam_dagster.sources.netatmo.journal import Journal, Writer
 from ionbeam_dagster.sources.netatmo.mqtt import NetatmoMqtt, NetatmoMqttConfig

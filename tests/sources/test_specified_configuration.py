@@ -18,7 +18,7 @@ from ionbeam_dagster.definitions import platform_definitions
 from ionbeam_dagster.domain.windows import window_of
 from ionbeam_dagster.orchestration.resources import WatchedPlatform
 from ionbeam_dagster.orchestration.runs import run_range
-from ionbeam_dagster.pipeline import Platform
+from ionbeam_dagster.platform import Platform
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::dagster.BetaWarning", "ignore::dagster.PreviewWarning"),

@@ -11,7 +11,8 @@ from redis import Redis
 from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.windows import Window, windows_between
-from ionbeam_dagster.pipeline import Platform, assess, build, collect, describe, ingest
+from ionbeam_dagster.pipeline import assess, build, collect, describe, ingest
+from ionbeam_dagster.platform import Platform
 from ionbeam_dagster.stores.ledger import Ledger, LedgerError, RawPartition
 from ionbeam_dagster.stores.ledger.redis import RedisLedger
 from ionbeam_dagster.stores.ledger.sqlite import SqliteLedger

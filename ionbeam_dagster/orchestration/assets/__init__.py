@@ -24,7 +24,7 @@ from ionbeam_dagster.orchestration.internals import (
 )
 from ionbeam_dagster.orchestration.partitions import windows_a_run, windows_of
 from ionbeam_dagster.orchestration.resources import PlatformResource
-from ionbeam_dagster.pipeline import PipelineError
+from ionbeam_dagster.platform import PipelineError
 from ionbeam_dagster.sources import SourceError
 from ionbeam_dagster.stores import StoreError
 

@@ -21,7 +21,8 @@ from ionbeam_dagster.orchestration.automation import Ionbeam
 from ionbeam_dagster.orchestration.internals import from_automation
 from ionbeam_dagster.orchestration.partitions import dataset_partitions
 from ionbeam_dagster.orchestration.resources import PlatformResource
-from ionbeam_dagster.pipeline import PipelineError, Platform, build, describe
+from ionbeam_dagster.pipeline import build, describe
+from ionbeam_dagster.platform import PipelineError, Platform
 
 
 def dataset_key(dataset: str) -> dg.AssetKey:

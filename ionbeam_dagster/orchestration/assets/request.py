@@ -18,7 +18,7 @@ from ionbeam_dagster.orchestration.automation import AC, Condition, Ionbeam
 from ionbeam_dagster.orchestration.due import ToCollect, last_trigger
 from ionbeam_dagster.orchestration.partitions import windows_of
 from ionbeam_dagster.orchestration.resources import PlatformResource
-from ionbeam_dagster.pipeline import PipelineError, Platform
+from ionbeam_dagster.platform import PipelineError, Platform
 
 _SHOWN = 20
 

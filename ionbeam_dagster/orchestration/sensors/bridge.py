@@ -18,7 +18,7 @@ from ionbeam_dagster.orchestration.internals import UnresolvedAssetJobDefinition
 from ionbeam_dagster.orchestration.partitions import contiguous_runs, source_partitions, tags_of_run
 from ionbeam_dagster.orchestration.reports import report_arrivals
 from ionbeam_dagster.orchestration.resources import PlatformResource, WatchedPlatform
-from ionbeam_dagster.pipeline import Platform
+from ionbeam_dagster.platform import Platform
 
 SECONDS = 15.0
 """How long one turn may go on; connecting may take ten more."""

@@ -18,7 +18,7 @@ from ionbeam_dagster.config import SourceSettings
 from ionbeam_dagster.domain.windows import Window, gaps, merge, window_of, windows_between
 from ionbeam_dagster.orchestration.partitions import contiguous_runs, tags_of_run
 from ionbeam_dagster.orchestration.resources import PlatformResource, WatchedPlatform
-from ionbeam_dagster.pipeline import Platform
+from ionbeam_dagster.platform import Platform
 from ionbeam_dagster.sources import NOT_KNOWN, CollectedAgain, LookedAtAgain, SourceError
 from ionbeam_dagster.stores.ledger import RawPartition
 
