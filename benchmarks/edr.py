@@ -196,7 +196,7 @@ def duckdb_side(folder: Path, files: int, stations: int, runs: int) -> dict[str,
             values = [west - pad, east + pad, south - pad / 1.6, north + pad / 1.6]
         if not hasattr(own, "connection"):
             own.connection = database.cursor()
-        found = own.connection.execute(f"{columns} AND {where}", [paths, start, end, *values]).to_arrow_table()
+        found = own.connection.sql(f"{columns} AND {where}", params=[paths, start, end, *values]).to_arrow_table()
         return int(found.num_rows)
 
     return measured(answer, folder, files, stations, runs, place) | {"peak": peak_megabytes()}

@@ -103,7 +103,8 @@ def serve(
     """Serve the exported windows: OGC API - EDR and Features by PyGeoAPI, and a map at /map. Ctrl-C stops it.
 
     The configuration is projections.pygeoapi_service.config_path (made when it is missing); a change of it is taken up
-    within seconds. Needs `pip install 'ionbeam-dagster[edr]'`.
+    within seconds. Exports in S3 are kept in <state_path>/pygeoapi/mirror too, and served from there.
+    Needs `pip install 'ionbeam-dagster[edr]'`.
     """
     from importlib.util import find_spec
 
@@ -111,11 +112,14 @@ def serve(
         fail("serve needs PyGeoAPI; pip install 'ionbeam-dagster[edr]'")
     from ionbeam_dagster.exporters.pygeoapi.configuration import ConfigurationError
     from ionbeam_dagster.exporters.pygeoapi.server import serve as serve_forever
-    from ionbeam_dagster.web import update_configuration
+    from ionbeam_dagster.stores.files import FilesError
+    from ionbeam_dagster.web import follow, update_configuration
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    with refused_as_message(ConfigurationError):
-        path, extents = update_configuration(load_config())
+    config = load_config()
+    with refused_as_message(ConfigurationError, FilesError):
+        path, extents = update_configuration(config)
+    follow(config)
 
     address = url or f"http://{'localhost' if host in ('127.0.0.1', '0.0.0.0') else host}:{port}"
     windows = sum(extent.files for extent in extents.values())

@@ -248,11 +248,20 @@ class Files:
 
     def under(self, root: str) -> list[str]:
         """The locations of all files below a folder or prefix, in order, without drafts; none when it is absent."""
+        return sorted(self.listed(root))
+
+    def listed(self, root: str) -> dict[str, Found]:
+        """All files below a folder or prefix, as `under`, and what is known of each."""
         system, path = self._place(root)
         with self._told(root):
             infos = system.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
         files = (info for info in infos if info.type == fs.FileType.File and not info.base_name.startswith("."))
-        return sorted(f"{_SCHEME}{info.path}" if is_address(root) else str(Path(info.path)) for info in files)
+        return {
+            f"{_SCHEME}{info.path}" if is_address(root) else str(Path(info.path)): Found(
+                info.size, info.mtime.astimezone(UTC)
+            )
+            for info in files
+        }
 
     def object_store(self, location: str) -> fs.FileSystem | None:
         """S3 as it is configured, for an address that says nothing itself of where it is; None for any other place."""

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -11,11 +12,29 @@ import yaml
 from servers import free_port
 
 
+def wait_for(url: str, process: subprocess.Popen[bytes], log: Callable[[], str]) -> None:
+    """Until something answers at `url`."""
+    for _ in range(600):
+        if process.poll() is not None:
+            raise RuntimeError(log())
+        try:
+            httpx.get(url)
+            return
+        except httpx.TransportError:
+            time.sleep(0.1)
+    raise RuntimeError(f"it does not answer: {log()}")
+
+
 class Serving:
     """`ionbeam serve` in a process of its own, on windows of datasets that a client would send."""
 
-    def __init__(self, folder: Path, datasets: list[str], projections: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, datasets: list[str], projections: Path | None = None, public: str | None = None
+    ) -> None:
         self.folder = folder
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.public = public or self.url
         self.config = folder / "pygeoapi.yml"
         self.windows = (projections or folder / "projections") / "pygeoapi"
         blocks = {
@@ -38,25 +57,16 @@ class Serving:
         self.yaml.write_text(yaml.safe_dump(sections))
 
     def __enter__(self) -> "Serving":
-        port = free_port()
-        self.url = f"http://127.0.0.1:{port}"
         ionbeam = Path(sys.executable).with_name("ionbeam")
         with (self.folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
-                [ionbeam, "serve", "--port", str(port), "--url", self.url],
+                [ionbeam, "serve", "--port", str(self.port), "--url", self.public],
                 env={**os.environ, "IONBEAM_CONFIG_PATH": str(self.yaml)},
                 stdout=log,
                 stderr=log,
             )
-        for _ in range(600):
-            if self._process.poll() is not None:
-                raise RuntimeError(self.log())
-            try:
-                httpx.get(self.url)
-                return self
-            except httpx.TransportError:
-                time.sleep(0.1)
-        raise RuntimeError(f"it does not answer: {self.log()}")
+        wait_for(self.url, self._process, self.log)
+        return self
 
     def __exit__(self, *error: object) -> None:
         self._process.terminate()

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ import httpx
 import numpy as np
 import pytest
 import yaml
+from browser import picture
 from PIL import Image
 from pygeoapi.plugin import load_plugin
 from serving import Serving
@@ -250,24 +250,6 @@ def test_a_pygeoapi_of_somebody_else_takes_the_providers(served):
 
 
 # In a browser.
-
-
-def picture(url: str, size: str, folder: Path) -> Path:
-    browser = shutil.which("chromium")
-    if browser is None:
-        pytest.skip("chromium is not installed (apt-get install chromium)")
-    target = folder / "page.png"
-    command = [
-        browser,
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--hide-scrollbars",
-        "--virtual-time-budget=5000",
-    ]
-    command += [f"--user-data-dir={folder / 'browser'}", f"--window-size={size}", f"--screenshot={target}", url]
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
-    return target
 
 
 SEA, LAND, HEAD, CURVE, FAILED = (232, 240, 246), (251, 250, 246), (15, 42, 67), (185, 28, 28), (220, 38, 38)

@@ -37,6 +37,7 @@ COASTLINE = HERE.parents[1] / "domain" / "tables" / "coastline.npz"
 LOOKED_EVERY = 1.0  # s
 THREADS = 4
 SMALLEST_COMPRESSED = 1000
+ABSENT = ("processes", "job-list", "tiling-schemes")
 _QUERY = re.compile(rf"^/collections/([^/]+)/({'|'.join(QUERIES)})(?:/(.*))?$", re.DOTALL)
 _COLLECTION = re.compile(r"^/collections/([^/]+)$")
 
@@ -78,6 +79,9 @@ class _Current:
         if self._url is not None and config["server"]["url"].rstrip("/") in (DEFAULT_URL, ""):
             config["server"]["url"] = self._url
         url = config["server"]["url"].rstrip("/")
+        for part in config["metadata"].values():
+            if isinstance(part, dict) and part.get("url") == DEFAULT_URL:
+                part["url"] = url
         config["server"].setdefault("templates", {"path": str(HERE / "templates")})
         document = json.loads(openapi_path(self._path).read_text(encoding="utf-8"))
         document["servers"] = [{"url": url}]
@@ -107,6 +111,8 @@ def application(config_path: Path, url: str | None = None) -> Any:
 
     @app.after_request
     def finished(response: Any) -> Any:
+        if flask.request.path == "/" and response.headers.get("Content-Type", "").startswith("application/json"):
+            _without_what_is_not_here(response)
         response.headers["Access-Control-Allow-Origin"] = "*"
         response.headers["X-Content-Type-Options"] = "nosniff"
         if response.status_code == 200 and not response.direct_passthrough and flask.request.method in ("GET", "HEAD"):
@@ -234,6 +240,13 @@ def _response(flask: Any, reply: Reply) -> Any:
     response = flask.Response(reply.body, reply.status, content_type=reply.type)
     response.headers.update(reply.headers)
     return response
+
+
+def _without_what_is_not_here(response: Any) -> None:
+    """PyGeoAPI's landing page leads to processes, jobs and tiles in any case; there are none."""
+    document = json.loads(response.get_data())
+    document["links"] = [link for link in document.get("links", ()) if not link["rel"].endswith(ABSENT)]
+    response.set_data(answers.as_json(document))
 
 
 def _compressed(response: Any, request: Any) -> None:
