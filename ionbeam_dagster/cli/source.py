@@ -91,7 +91,7 @@ def check(
     """
     from ionbeam_dagster.domain.windows import window_of
     from ionbeam_dagster.platform import Platform
-    from ionbeam_dagster.sources import SourceError
+    from ionbeam_dagster.sources import Source, SourceError
 
     platform = Platform(load_config())
     if name not in platform.config.sources:
@@ -107,7 +107,8 @@ def check(
     with refused_as_message(SourceError), console.status("waiting for it"):
         found = _tried(platform.sources[name], window)
     took = perf_counter() - begun
-    console.print(f"  {found.raw:,} rows in {took:.1f} s: {found.rows.height:,} would be kept", highlight=False)
+    part = " of a sample" if type(platform.sources[name]).sample is not Source.sample else ""
+    console.print(f"  {found.raw:,} rows{part} in {took:.1f} s: {found.rows.height:,} would be kept", highlight=False)
     for reason, rows in found.rejected.items():
         console.print(f"  {rows:,} would go to the quarantine: {reason}", style="yellow", highlight=False)
     for problem in platform.sources[name].problems():
@@ -164,7 +165,7 @@ def _tell_rows(found: _Tried, window: Window, now: datetime) -> None:
     lines = [
         f"  times: {first:%Y-%m-%d %H:%M:%S} to {last:%Y-%m-%d %H:%M:%S}; {outside:,} rows belong to other windows",
         f"  the newest is {_spoken(now - last)} old",
-        f"  places: latitude {box[0]}, longitude {box[1]}" + (f"; {stations:,} stations" if stations else ""),
+        f"  places: latitude {box[0]}, longitude {box[1]}" + (f"; {_stations(stations)}" if stations else ""),
     ]
     console.print("\n".join(lines), highlight=False)
 
@@ -193,6 +194,10 @@ def _tell_variables(platform: Platform, dataset: str, found: _Tried) -> None:
 
 def _told(value: object) -> str:
     return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _stations(number: int) -> str:
+    return "1 station" if number == 1 else f"{number:,} stations"
 
 
 def _spoken(age: timedelta) -> str:

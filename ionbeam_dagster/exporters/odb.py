@@ -824,12 +824,15 @@ def _select(command: str, path: Path, select: str) -> list[list[float]]:
     ]
 
 
+_LAST_DECIMAL = 1e-16  # of what odc prints: the v of a wind from due west, 1e-15 m s-1, loses all digits but three
+
+
 def _compare(written: _Written, seen: _Seen) -> None:
     if seen.rows != written.rows:
         raise OdbError(f"{seen.reader} reads {seen.rows} rows, but {written.rows} were written")
     for number, (rows, total) in seen.varnos.items():
         tally = written.tallies[number]
-        rounding = 1e-8 * tally.count * max(abs(tally.low), abs(tally.high))
+        rounding = 1e-8 * tally.count * max(abs(tally.low), abs(tally.high)) + _LAST_DECIMAL
         if rows != tally.count or not math.isclose(total, tally.total, rel_tol=0, abs_tol=rounding):
             raise OdbError(
                 f"{seen.reader} reads {rows} values of varno {number} with the sum {total}, "
