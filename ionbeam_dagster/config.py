@@ -243,6 +243,11 @@ class DatasetSettings:
     limits: Mapping[str, Limits] = field(default_factory=dict)
     """Of quality control, by standard name; empty when it is off."""
 
+    @property
+    def encodings(self) -> tuple[str, ...]:
+        """The formats in which there are files, a window or a cycle each."""
+        return self.exports if "odb" in self.exports or not self.cycles else (*self.exports, "odb")
+
 
 @dataclass(frozen=True, slots=True)
 class IonbeamConfig:

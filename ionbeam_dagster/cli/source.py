@@ -173,7 +173,7 @@ def _tell_rows(found: _Tried, window: Window, now: datetime) -> None:
 def _tell_variables(platform: Platform, dataset: str, found: _Tried) -> None:
     from ionbeam_dagster.domain.canonical import columns_of
 
-    exports = platform.dataset(dataset).exports
+    exports = platform.dataset(dataset).encodings
     plans = [platform.exporters[format].plan(found.schema) for format in exports]
     table = Table()
     for column in ("canonical variable", "values", "least", "most", *exports):

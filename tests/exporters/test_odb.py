@@ -14,7 +14,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -319,6 +319,7 @@ def test_of_two_candidates_the_point_value_wins_then_the_shorter_period_then_the
         max_size=12,
     )
 )
+@settings(suppress_health_check=[HealthCheck.too_slow])  # the first example loads CF's table
 def test_every_variable_is_planned_once_and_no_varno_twice(names):
     plan = OdbExporter().plan(schema_of(names))
     assert set(plan.mapped) | set(plan.left_out) == set(names) and not set(plan.mapped) & set(plan.left_out)
@@ -382,6 +383,25 @@ def test_the_same_dataset_gives_the_same_bytes_and_tells_where_it_came_from(tmp_
     assert varnos.rows()[0] == ("varno 39 t2m", "K", 2, "274.15", "275.15")
     corrected, _ = exported(tmp_path, columns, about=ABOUT | {"revision": 4})
     assert corrected.read_bytes() != before
+
+
+def test_files_of_several_windows_become_one_with_the_variables_of_all(tmp_path):
+    earlier = dataset(tmp_path, {T2M: [1.0, 2.0], "station_id": ["a", "b"]}, name="earlier.parquet")
+    later = {
+        RH2M: [50.0, 60.0],
+        T2M: [3.0, None],
+        "station_id": ["b", "c"],
+        "datetime": [NOON + timedelta(hours=1)] * 2,
+    }
+    later = dataset(tmp_path, later, name="later.parquet")
+    target = tmp_path / "both.odb"
+    report = OdbExporter().export_all([earlier, later], target, {"revision": "7"})
+    assert (report.rows, report.stations, report.seen["reports"]) == (5, 3, 4)
+    assert by_odc(target, "select varno, obsvalue, seqno, time") == [
+        "39,274.149994,1,120000", "39,275.149994,2,120500", "39,276.149994,3,130000", "58,0.500000,3,130000",
+        "58,0.600000,4,130000",
+    ]  # fmt: skip
+    assert describe_odb(target)[0]["revision"] == "7"
 
 
 def test_what_is_no_odb_is_told(tmp_path):
