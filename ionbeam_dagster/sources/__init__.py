@@ -8,7 +8,7 @@ under the entry-point group ``ionbeam.sources``.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import pyarrow as pa
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
-from ionbeam_client.models import IngestionMetadata, Name, format_duration
+from ionbeam_client.models import DatasetMetadata, IngestionMetadata, Link, Name, format_duration
 from ionbeam_dagster.domain.quality.limits import limits_with
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.stores.files import Location, is_address
@@ -163,6 +163,18 @@ class Source(ABC):
     @abstractmethod
     def metadata(self) -> IngestionMetadata:
         """How this source's columns are to be read; may look at the source's own files, and raise SourceError."""
+
+    def described(self, description: str, links: Iterable[Link] = (), keywords: Iterable[str] = ()) -> DatasetMetadata:
+        """The dataset that this source feeds, as the YAML's block has it, in words for people: a part of `metadata`."""
+        config = self.config
+        return DatasetMetadata(
+            name=config.dataset or self.name,
+            description=description,
+            source_links=list(links),
+            keywords=list(keywords),
+            aggregation_span=config.aggregation_span or self.default_span,
+            subject_to_change_window=config.subject_to_change_window or timedelta(0),
+        )
 
     @abstractmethod
     def fetch(self, window: Window) -> Iterator[pa.RecordBatch]:

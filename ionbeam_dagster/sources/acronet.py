@@ -20,7 +20,6 @@ from pydantic import AfterValidator, Field, SecretStr
 from ionbeam_client.models import (
     CanonicalVariable,
     DataIngestionMap,
-    DatasetMetadata,
     IngestionMetadata,
     Link,
     MetadataVariable,
@@ -121,13 +120,10 @@ class Acronet(Source):
     def metadata(self) -> IngestionMetadata:
         config = self._config
         return IngestionMetadata(
-            dataset=DatasetMetadata(
-                name=config.dataset or self.name,
-                description="Acronet, the network of open weather stations of CIMA Research Foundation in Italy",
-                source_links=[Link(href="https://www.cimafoundation.org", title="CIMA Research Foundation")],
-                keywords=["Acronet", "Italy", "citizen weather stations"],
-                aggregation_span=config.aggregation_span or self.default_span,
-                subject_to_change_window=config.subject_to_change_window or timedelta(0),
+            dataset=self.described(
+                "Acronet, the network of open weather stations of CIMA Research Foundation in Italy",
+                [Link(href="https://www.cimafoundation.org", title="CIMA Research Foundation")],
+                ["Acronet", "Italy", "citizen weather stations"],
             ),
             ingestion_map=DataIngestionMap(
                 canonical_variables=[

@@ -22,7 +22,6 @@ from pydantic import Field, model_validator
 from ionbeam_client.models import (
     CanonicalVariable,
     DataIngestionMap,
-    DatasetMetadata,
     IngestionMetadata,
     MetadataVariable,
     format_duration,
@@ -86,12 +85,9 @@ class IonCannon(Source):
     @property
     def metadata(self) -> IngestionMetadata:
         return IngestionMetadata(
-            dataset=DatasetMetadata(
-                name=self._config.dataset or self.name,
-                description="Synthetic observations of a network that does not exist",
+            dataset=self.described(
+                "Synthetic observations of a network that does not exist",
                 keywords=["synthetic", "load test"],
-                aggregation_span=self._config.aggregation_span or self.default_span,
-                subject_to_change_window=self._config.subject_to_change_window or timedelta(0),
             ),
             ingestion_map=DataIngestionMap(
                 canonical_variables=self._variables(),

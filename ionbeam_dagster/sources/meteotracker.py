@@ -22,7 +22,6 @@ from pydantic import AfterValidator, Field, SecretStr
 from ionbeam_client.models import (
     CanonicalVariable,
     DataIngestionMap,
-    DatasetMetadata,
     IngestionMetadata,
     LatitudeAxis,
     Link,
@@ -123,15 +122,11 @@ class MeteoTracker(Source):
 
     @property
     def metadata(self) -> IngestionMetadata:
-        config = self._config
         return IngestionMetadata(
-            dataset=DatasetMetadata(
-                name=config.dataset or self.name,
-                description="Drives with MeteoTracker weather stations",
-                source_links=[Link(href="https://meteotracker.com", title="MeteoTracker")],
-                keywords=["MeteoTracker", "crowd-sourced", "mobile"],
-                aggregation_span=config.aggregation_span or self.default_span,
-                subject_to_change_window=config.subject_to_change_window or timedelta(0),
+            dataset=self.described(
+                "Drives with MeteoTracker weather stations",
+                [Link(href="https://meteotracker.com", title="MeteoTracker")],
+                ["MeteoTracker", "crowd-sourced", "mobile"],
             ),
             ingestion_map=DataIngestionMap(
                 datetime=TimeAxis(from_col="time"),

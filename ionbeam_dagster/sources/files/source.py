@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from datetime import timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,7 +17,6 @@ from pydantic import ValidationError
 from ionbeam_client.models import (
     CanonicalVariable,
     DataIngestionMap,
-    DatasetMetadata,
     IngestionMetadata,
     MetadataVariable,
 )
@@ -58,13 +56,10 @@ class Files(Source):
         variables, layout = self._variables()
         described = [*layout.metadata, *_flags(layout), *self._config.constants]
         return IngestionMetadata(
-            dataset=DatasetMetadata(
-                name=self._config.dataset or self.name,
-                description=self._config.description,
-                source_links=list(self._config.source_links),
-                keywords=list(self._config.keywords),
-                aggregation_span=self._config.aggregation_span or self.default_span,
-                subject_to_change_window=self._config.subject_to_change_window or timedelta(0),
+            dataset=self.described(
+                self._config.description,
+                self._config.source_links,
+                self._config.keywords,
             ),
             ingestion_map=DataIngestionMap(
                 canonical_variables=list(variables.values()),

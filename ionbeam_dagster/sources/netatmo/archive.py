@@ -25,7 +25,7 @@ from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.domain.windows import HOUR, Window, windows_between
 from ionbeam_dagster.sources import Source, SourceError
 from ionbeam_dagster.sources.netatmo.features import OBSERVED, batches_of, in_window, read_features, wide
-from ionbeam_dagster.sources.netatmo.parameters import EsohConfig
+from ionbeam_dagster.sources.netatmo.parameters import EsohConfig, metadata
 from ionbeam_dagster.stores.publish import published
 
 _ARCHIVE = re.compile(r"(\d{10})-(\d{10})\.(?:tar|tar\.gz|tgz)$")
@@ -53,7 +53,7 @@ class NetatmoArchive(Source):
 
     @property
     def metadata(self) -> IngestionMetadata:
-        return self._config.metadata(self.name, self.default_span, flagged=True)
+        return metadata(self, self._config, flagged=True)
 
     def fetch(self, window: Window) -> Iterator[pa.RecordBatch]:
         """Wide rows of the messages on `window`, member by member, each by station and time.

@@ -24,7 +24,7 @@ from ionbeam_dagster.sources import CollectedAgain, NoLess, Source, SourceError
 from ionbeam_dagster.sources.coverage_json import CoverageError, read_coverages
 from ionbeam_dagster.sources.http import Answer, Basic, HttpClient, HttpError
 from ionbeam_dagster.sources.netatmo.features import batches_of, described, in_window
-from ionbeam_dagster.sources.netatmo.parameters import EsohConfig, declared_conversion
+from ionbeam_dagster.sources.netatmo.parameters import EsohConfig, declared_conversion, metadata
 
 SERVICE = "https://observations.meteogate.eu"
 AREA = "collections/observations/area"
@@ -182,7 +182,7 @@ class NetatmoEdr(Source):
 
     @property
     def metadata(self) -> IngestionMetadata:
-        return self._config.metadata(self.name, self.default_span, flagged=False)
+        return metadata(self, self._config, flagged=False)
 
     def fetch(self, window: Window) -> Iterator[pa.RecordBatch]:
         """Wide rows of `window`, area by area, each by station and time.

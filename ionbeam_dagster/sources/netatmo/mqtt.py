@@ -26,7 +26,7 @@ from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.sources import Source, SourceError
 from ionbeam_dagster.sources.netatmo.features import batches_of, wide
 from ionbeam_dagster.sources.netatmo.journal import Journal, Writer, stretches
-from ionbeam_dagster.sources.netatmo.parameters import EsohConfig
+from ionbeam_dagster.sources.netatmo.parameters import EsohConfig, metadata
 from ionbeam_dagster.sources.netatmo.subscriber import Broker, Subscriber
 
 READ_AT_ONCE = timedelta(minutes=10)
@@ -83,7 +83,7 @@ class NetatmoMqtt(Source):
 
     @property
     def metadata(self) -> IngestionMetadata:
-        return self._config.metadata(self.name, self.default_span, flagged=True)
+        return metadata(self, self._config, flagged=True)
 
     def fetch(self, window: Window) -> Iterator[pa.RecordBatch]:
         """Wide rows of the messages on `window`, by station and time within ten minutes each.

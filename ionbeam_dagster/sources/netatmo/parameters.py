@@ -6,7 +6,6 @@ here: how observations come.
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Annotated
 
 from pydantic import AfterValidator
@@ -14,13 +13,12 @@ from pydantic import AfterValidator
 from ionbeam_client.models import (
     CanonicalVariable,
     DataIngestionMap,
-    DatasetMetadata,
     IngestionMetadata,
     Link,
     MetadataVariable,
 )
 from ionbeam_dagster.domain.cf import conversion, lookup, suggest_unit
-from ionbeam_dagster.sources import SourceConfig
+from ionbeam_dagster.sources import Source, SourceConfig
 
 UNITS = {
     "air_temperature": "degC",
@@ -96,19 +94,17 @@ class EsohConfig(SourceConfig):
 
     parameters: tuple[Parameter, ...] = NETATMO
 
-    def metadata(self, name: str, span: timedelta, flagged: bool) -> IngestionMetadata:
-        """How the wide rows of these parameters are to be read."""
-        return IngestionMetadata(
-            dataset=DatasetMetadata(
-                name=self.dataset or name,
-                description="Netatmo's weather stations in Europe, passed on by MET Norway in E-SOH",
-                source_links=[Link(href="https://github.com/EURODEO/e-soh", title="E-SOH")],
-                keywords=["Netatmo", "citizen weather stations", "E-SOH"],
-                aggregation_span=self.aggregation_span or span,
-                subject_to_change_window=self.subject_to_change_window or timedelta(0),
-            ),
-            ingestion_map=DataIngestionMap(
-                canonical_variables=[variable_of(parameter, flagged) for parameter in self.parameters],
-                metadata_variables=[MetadataVariable(column=column) for column in DESCRIBED],
-            ),
-        )
+
+def metadata(source: Source, config: EsohConfig, flagged: bool) -> IngestionMetadata:
+    """How the wide rows of `config`'s parameters are to be read."""
+    return IngestionMetadata(
+        dataset=source.described(
+            "Netatmo's weather stations in Europe, passed on by MET Norway in E-SOH",
+            [Link(href="https://github.com/EURODEO/e-soh", title="E-SOH")],
+            ["Netatmo", "citizen weather stations", "E-SOH"],
+        ),
+        ingestion_map=DataIngestionMap(
+            canonical_variables=[variable_of(parameter, flagged) for parameter in config.parameters],
+            metadata_variables=[MetadataVariable(column=column) for column in DESCRIBED],
+        ),
+    )

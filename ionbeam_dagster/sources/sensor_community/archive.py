@@ -79,9 +79,7 @@ class Archive(Source):
 
     @property
     def metadata(self) -> IngestionMetadata:
-        config = self._config
-        span = config.aggregation_span or self.default_span
-        return metadata(config.dataset or self.name, span, config.subject_to_change_window or timedelta(0))
+        return metadata(self)
 
     def fetch(self, window: Window) -> Iterator[pa.RecordBatch]:
         """The rows of all wanted files of the window's days, by sensor type and file; all columns are text.

@@ -75,9 +75,7 @@ class Live(Source):
 
     @property
     def metadata(self) -> IngestionMetadata:
-        config = self._config
-        span = config.aggregation_span or self.default_span
-        return metadata(config.dataset or self.name, span, config.subject_to_change_window or timedelta(0))
+        return metadata(self)
 
     def fetch(self, window: Window) -> Iterator[pa.RecordBatch]:
         """The records that are new in the document, and those that earlier asked for this window; all columns are text.

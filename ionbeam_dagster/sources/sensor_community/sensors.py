@@ -7,7 +7,6 @@ here: where rows come from (archive.py, live.py).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
 
 import polars as pl
 import pyarrow as pa
@@ -15,7 +14,6 @@ import pyarrow as pa
 from ionbeam_client.models import (
     CanonicalVariable,
     DataIngestionMap,
-    DatasetMetadata,
     IngestionMetadata,
     LatitudeAxis,
     Link,
@@ -23,6 +21,7 @@ from ionbeam_client.models import (
     MetadataVariable,
     TimeAxis,
 )
+from ionbeam_dagster.sources import Source
 
 _PM = "mass_concentration_of_{}_ambient_aerosol_particles_in_air"
 _COUNT = "number_concentration_of_{}_aerosol_particles_in_air"
@@ -61,16 +60,13 @@ SCHEMA = dict.fromkeys(["timestamp", "lat", "lon", *QUANTITIES, *DESCRIBED], pl.
 """The columns of every batch, all as text, as the network writes them."""
 
 
-def metadata(dataset: str, span: timedelta, settles: timedelta) -> IngestionMetadata:
+def metadata(source: Source) -> IngestionMetadata:
     """How the rows of either source are to be read; ``station_id`` is a sensor's number after ``SC``."""
     return IngestionMetadata(
-        dataset=DatasetMetadata(
-            name=dataset,
-            description="Dust and climate sensors of the citizens' network Sensor.Community",
-            source_links=[Link(href="https://sensor.community", title="Sensor.Community")],
-            keywords=["Sensor.Community", "crowd-sourced", "air quality", "particulate matter"],
-            aggregation_span=span,
-            subject_to_change_window=settles,
+        dataset=source.described(
+            "Dust and climate sensors of the citizens' network Sensor.Community",
+            [Link(href="https://sensor.community", title="Sensor.Community")],
+            ["Sensor.Community", "crowd-sourced", "air quality", "particulate matter"],
         ),
         ingestion_map=DataIngestionMap(
             datetime=TimeAxis(from_col="timestamp"),
