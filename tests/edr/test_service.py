@@ -128,6 +128,12 @@ def test_no_request_makes_a_fault_in_minutes(served, tmp_path):
         ("/collections/x%0A9/position?coords=POINT(5%2052)", 404),
         ("/collections/s/locations/1?f=html", 404),
         ("/nothing?f=html", 404),
+        ("/collections/net/instances", 404),
+        ("/collections/net/instances/a/position?coords=POINT(5%2052)", 404),
+        ("/collections/net/corridor?coords=LINESTRING(5%2052,6%2053)", 404),
+        ("/collections/net/coverage", 404),
+        ("/collections/net/queryables", 200),
+        ("/collections/net/cube?bbox=4,51,6,53&bbox=1,2,3,4", 400),
         ("/collections?f=%3Cscript%3E", 400),
         ("/collections/net?f=x", 400),
     ],
@@ -146,6 +152,7 @@ def test_answers_are_cached_and_compressed_as_a_proxy_likes_it(served):
     again = httpx.get(url, headers={"If-None-Match": answer.headers["etag"]})
     assert again.status_code == 304 and not again.content
     assert httpx.head(url).status_code == 200 and httpx.post(url).status_code == 405
+    assert httpx.put(f"{served.url}/conformance").json()["code"] == "InvalidMethod"
 
 
 def test_the_map_has_the_newest_value_of_every_station_and_its_flag(served):

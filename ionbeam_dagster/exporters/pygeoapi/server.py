@@ -39,6 +39,7 @@ THREADS = 4
 SMALLEST_COMPRESSED = 1000
 ABSENT = ("processes", "job-list", "tiling-schemes")
 _QUERY = re.compile(rf"^/collections/([^/]+)/({'|'.join(QUERIES)})(?:/(.*))?$", re.DOTALL)
+_BELOW = re.compile(r"^/collections/([^/]+)/([^/]+)", re.DOTALL)
 _COLLECTION = re.compile(r"^/collections/([^/]+)$")
 
 
@@ -122,8 +123,11 @@ def application(config_path: Path, url: str | None = None) -> Any:
         return response
 
     @app.errorhandler(404)
-    def nowhere(error: Exception) -> Any:
-        return _response(flask, refusal(404, f"there is nothing here; {current().base} tells what there is"))
+    @app.errorhandler(405)
+    def nowhere(error: Any) -> Any:
+        return _response(
+            flask, refusal(error.code, f"there is no such thing here; {current().base} tells what there is")
+        )
 
     @app.errorhandler(500)
     def failed(error: Exception) -> Any:
@@ -159,7 +163,7 @@ def _reply(service: Service, request: Any) -> Reply | None:
         return Reply(200, "application/json", coastline(), {"Cache-Control": "public, max-age=86400"})
     if path == "/map/stations":
         return _stations(service, request.args.to_dict())
-    matched = _QUERY.match(path) or _COLLECTION.match(path)
+    matched = _QUERY.match(path) or _COLLECTION.match(path) or _BELOW.match(path)
     if path == "/collections" and not _wants_page(request):
         return _collections(service, request)
     if matched is None or matched[1] in service.others:
@@ -174,8 +178,18 @@ def _reply(service: Service, request: Any) -> Reply | None:
             if (request.method != "OPTIONS")
             else None
         )
+    if matched.re is _BELOW:
+        if matched[2] in ("queryables", "schema"):
+            return None
+        offered = ", ".join(QUERIES)
+        return refusal(
+            404, f"a collection has no {matched[2][:40]!r} here; offered are {offered}, queryables and schema"
+        )
     if matched.re is _COLLECTION:
         return _collection(service, matched[1], request)
+    twice = [name for name, values in request.args.lists() if len(values) > 1]
+    if twice:
+        return refusal(400, f"parameter {twice[0][:40]!r} is given twice; give it once, several values with commas")
     given = request.args.to_dict()
     as_page = _wants_page(request)
     if as_page:
