@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import csr_array
+from scipy.sparse import coo_array
 from scipy.spatial import KDTree
 from scipy.spatial.distance import cdist
 
@@ -81,16 +81,18 @@ class Neighbourhood:
         """The reports in slabs along the axis of the Earth's rotation, each with about the same number of them."""
         return np.array_split(np.argsort(self._xyz[:, 2], kind="stable"), self._slabs)
 
-    def _found(self, slab: Ints) -> csr_array:
+    def _found(self, slab: Ints) -> coo_array:
         """The pairs of the slab's reports, each pair once: row and column are its reports, the lower one first."""
         size = len(self._places)
         if not size:
-            return csr_array((0, 0))
+            return coo_array((0, 0))
         axis = self._xyz[:, 2]
         low, high = axis[slab[0]] - self._radius, axis[slab[-1]] + self._radius
         near = np.flatnonzero((axis >= low) & (axis <= high))
         found = KDTree(self._xyz[near]).query_pairs(self._radius, output_type="ndarray")
-        one, other = near[found[:, 0]], near[found[:, 1]]
+        one, other = (found[:, column].astype(np.int32) for column in (0, 1))  # half the memory to go through
+        if near.size < size:
+            one, other = near[one], near[other]
         wanted = self._places.station[one] != self._places.station[other]
         if np.isfinite(self._most_height):
             apart = np.abs(self._places.height[one] - self._places.height[other])
@@ -100,7 +102,7 @@ class Neighbourhood:
             own[slab] = True
             wanted &= own[one]
         one, other = one[wanted], other[wanted]
-        return csr_array((np.ones(one.size), (one, other)), shape=(size, size))
+        return coo_array((np.ones(one.size), (one, other)), shape=(size, size))
 
 
 def isolation(places: Places, radius: float, num_min: int, speaking: Bools | None = None) -> Bools:
