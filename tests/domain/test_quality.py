@@ -121,6 +121,30 @@ def test_reports_of_one_station_are_no_buddies():
     assert np.isnan(neighbours.buddy(many, np.arange(20.0), **BUDDY).deviation).all()
 
 
+@given(
+    reports=st.lists(
+        st.tuples(
+            st.sampled_from([50.0, 50.1, 50.3]),
+            st.sampled_from([5.0, 5.1]),
+            st.sampled_from([0.0, 150.0, 500.0, np.nan]),
+            st.integers(0, 3),
+        ),
+        max_size=25,
+    )
+)
+def test_sums_are_over_all_reports_of_other_stations_nearby_however_many_come_from_one_place(reports):
+    lat, lon, height, station = (
+        (np.array(column) for column in zip(*reports, strict=True)) if reports else [np.zeros(0)] * 4
+    )
+    places = neighbours.Places(lat, lon, height, station.astype(np.intp))
+    weights = np.arange(1.0, len(reports) + 1)[:, None] ** [1, 2]
+    xyz = places.xyz()
+    near = np.linalg.norm(xyz[:, None] - xyz, axis=2) <= 15_000
+    near &= (station[:, None] != station) & ~(np.abs(height[:, None] - height) > 200)
+    found = neighbours.Neighbourhood(places, 15_000, 200).sums(weights)
+    assert np.allclose(found, near.astype(float) @ weights)
+
+
 def test_an_unknown_height_leaves_a_neighbour_in():
     places, values, _ = network(500, 3)
     unknown = neighbours.Places(places.lat, places.lon, np.full(500, np.nan), places.station)

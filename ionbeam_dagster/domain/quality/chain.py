@@ -286,8 +286,7 @@ def _against(
         add(Test.BUDDY_EVENT, judged, failed)
     if limits.consistency is not None:
         heard = np.flatnonzero(speaking)
-        there = neighbours.Places(places.lat[heard], places.lon[heard], places.height[heard], places.station[heard])
-        result = neighbours.spatial_consistency(there, values[heard], **limits.consistency.model_dump())
+        result = neighbours.spatial_consistency(places.taken(heard), values[heard], **limits.consistency.model_dump())
         judged, failed = np.zeros((2, values.size), np.bool_)
         judged[heard], failed[heard] = np.isfinite(result.score), result.failed
         add(Test.SPATIAL_CONSISTENCY, judged, failed)

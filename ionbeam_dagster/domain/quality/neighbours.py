@@ -41,6 +41,9 @@ class Places:
     def __len__(self) -> int:
         return self.lat.size
 
+    def taken(self, rows: Ints) -> Places:
+        return Places(self.lat[rows], self.lon[rows], self.height[rows], self.station[rows])
+
     def xyz(self) -> Floats:
         """Metres from the centre of the Earth, (n, 3): poles and date line are places like others."""
         lat, lon = np.radians(self.lat), np.radians(self.lon)
@@ -51,12 +54,18 @@ class Places:
 class Neighbourhood:
     """Which reports are within `radius` (m) and `max_height_difference` (m) of which.
 
-    Reports of one station are not neighbours of each other. Pairs are kept as sparse matrices, of which there are
-    several, made anew for each pass, where one would grow too large.
+    Reports of one station are not neighbours of each other. Those from one place have the same neighbours, so that
+    pairs are of places, however many reports they have. Pairs are kept as sparse matrices, of which there are several,
+    made anew for each pass, where one would grow too large.
     """
 
     def __init__(self, places: Places, radius: float, max_height_difference: float = np.inf) -> None:
-        self._places = places
+        self._by_place = np.lexsort((places.height, places.lon, places.lat, places.station))
+        firsts = _first_of_each(places, self._by_place)
+        self._begins = np.flatnonzero(firsts)
+        self._place = np.empty(len(places), np.intp)
+        self._place[self._by_place] = np.cumsum(firsts) - 1
+        self._places = places = places.taken(self._by_place[self._begins])
         self._radius = radius
         self._most_height = max_height_difference
         self._xyz = places.xyz()
@@ -65,10 +74,13 @@ class Neighbourhood:
 
     def sums(self, columns: Floats) -> Floats:
         """For each report the sums over its neighbours of `columns` (reports x quantities)."""
-        total = np.zeros_like(columns)
+        if not len(columns):
+            return np.zeros_like(columns)
+        of_places = np.add.reduceat(columns[self._by_place], self._begins)
+        total = np.zeros_like(of_places)
         for pairs in self._kept if self._kept is not None else map(self._found, self._cut()):
-            total += pairs @ columns + pairs.T @ columns
-        return total
+            total += pairs @ of_places + pairs.T @ of_places
+        return np.asarray(total[self._place])
 
     def _expected_pairs(self) -> float:
         if len(self._places) < 2:
@@ -103,6 +115,16 @@ class Neighbourhood:
             wanted &= own[one]
         one, other = one[wanted], other[wanted]
         return coo_array((np.ones(one.size), (one, other)), shape=(size, size))
+
+
+def _first_of_each(places: Places, order: Ints) -> Bools:
+    """Which of `places`, in `order`, are not where the one before them is."""
+    first = np.ones(len(places), np.bool_)
+    first[1:] = False
+    for column in (places.station, places.lat, places.lon, np.nan_to_num(places.height, nan=np.inf)):
+        ordered = column[order]
+        first[1:] |= ordered[1:] != ordered[:-1]
+    return first
 
 
 def isolation(places: Places, radius: float, num_min: int, speaking: Bools | None = None) -> Bools:
