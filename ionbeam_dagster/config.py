@@ -365,6 +365,7 @@ def _understand(
         sources, source_faults = _sources(sections, configs)
         datasets, dataset_faults = _datasets(sources)
         faults += source_faults + dataset_faults + _path_faults(sections) + _retention_faults(sections)
+        faults += _cycle_faults(sections, datasets)
     if faults or sections is None:
         raise ConfigError("\n".join(f"{path}: {fault}" for fault in faults))
     return sections, sources, datasets
@@ -477,7 +478,6 @@ def _datasets(sources: dict[str, SourceSettings]) -> tuple[dict[str, DatasetSett
             limits={} if (quality := _agreed(feeders, "quality")) is False else limits_with(quality or {}),
         )
         faults += _policy_faults(name, datasets[name].policy)
-        faults += _cycle_faults(datasets[name])
     return datasets, faults
 
 
@@ -511,15 +511,6 @@ def _policy_faults(dataset: str, policy: Policy) -> list[str]:
     ]
 
 
-def _cycle_faults(dataset: DatasetSettings) -> list[str]:
-    try:
-        if dataset.cycles:
-            check_nesting(dataset.span)
-    except ValueError as error:
-        return [f"dataset {dataset.name!r}: exports has {_CYCLES}, but aggregation_span {error}"]
-    return []
-
-
 def _agreed(feeders: list[SourceSettings], key: str) -> Any:
     return next((value for f in feeders if (value := getattr(f.config, key)) is not None), None)
 
@@ -545,6 +536,27 @@ def _retention_faults(sections: Sections) -> list[str]:
         "retention.observations: observations are in InfluxDB, whose bucket has a retention of its own; set it there "
         "(influx bucket update --retention), and leave this key out"
     ]
+
+
+def _cycle_faults(sections: Sections, datasets: dict[str, DatasetSettings]) -> list[str]:
+    """Windows of which some would be in two analysis cycles, or that would all be late for theirs."""
+    faults = []
+    cut_off = sections.projections.odb_service.cycle_cut_off
+    for name, dataset in datasets.items():
+        if not dataset.cycles:
+            continue
+        try:
+            check_nesting(dataset.span)
+        except ValueError as error:
+            faults.append(f"dataset {name!r}: exports has {_CYCLES}, but aggregation_span {error}")
+        wait = max(dataset.policy.subject_to_change, dataset.policy.lateness)
+        if wait >= cut_off:
+            faults.append(
+                f"projections.odb_service.cycle_cut_off: {format_duration(cut_off)} is not longer than the "
+                f"{format_duration(wait)} that windows of {name!r} wait for what is still to come: each cycle would "
+                "lack its last windows; lengthen it"
+            )
+    return faults
 
 
 def _path_faults(sections: Sections) -> list[str]:

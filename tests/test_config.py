@@ -185,6 +185,10 @@ def test_a_source_may_feed_a_dataset_of_another_name_and_two_may_feed_one(load):
             r"dataset 'ioncannon': exports has odb_cycle, but aggregation_span PT2H does not divide three hours",
         ),
         (
+            "ioncannon: {aggregation_span: PT1H, subject_to_change_window: PT1H, exports: [odb_cycle]}",
+            r"cycle_cut_off: PT1H is not longer than the PT1H that windows of 'ioncannon' wait",
+        ),
+        (
             "ioncannon: {}\nprojections: {odb_service: {input_path: ./elsewhere}}",
             r"odb_service\.input_path: elsewhere is not where datasets are written; right would be data",
         ),

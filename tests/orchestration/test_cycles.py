@@ -14,7 +14,9 @@ import pytest
 from decoders import check_odb
 from test_automation import Automated, fine
 from told import HOUR, key, window
+from typer.testing import CliRunner
 
+from ionbeam_dagster.cli import app
 from ionbeam_dagster.cycles import FORMAT, cycle_path, export_cycle
 from ionbeam_dagster.domain.cycles import cycle_of, windows_in
 from ionbeam_dagster.exporters.odb import _odc_command
@@ -136,6 +138,24 @@ def test_a_backfill_makes_the_cycles_of_its_range_and_a_rebuild_makes_them_again
     Path(path).unlink()
     rebuild_range(platform, "told", window("05:00").start, window("06:00").start, instance)
     assert properties(path)["revision"] == "2", "a file that was lost is the same again"
+
+
+def test_a_cycle_without_a_value_has_no_file_and_status_tells_of_each(platform_with, instance, tmp_path, monkeypatch):
+    platform = platform_with(CYCLES)
+    platform.sources["told"].empty = {key(f"{hour:02}:{minute:02}") for hour in range(3) for minute in (0, 15, 30, 45)}
+    done = run_range(platform, "told", window("00:00").start, window("05:00").start, instance)
+    assert not any(result.failure for result in done)
+    night = platform.ledger.export("told", cycle_of(window("00:00").start), FORMAT)
+    assert (night.path, night.facts["rows"], len(night.facts["holds"])) == (None, 0, 3)
+    assert not run_range(platform, "told", window("00:00").start, window("05:00").start, instance), "nothing is left"
+    monkeypatch.setenv("IONBEAM_CONFIG_PATH", str(tmp_path / "config.yaml"))
+    monkeypatch.setenv("COLUMNS", "200")
+    shown = CliRunner().invoke(app, ["status", "told"]).output
+    assert (
+        "analysis cycles (odb_cycle)" in shown
+        and "made of all 3 windows" in shown
+        and "made of 2 of 6 windows" in shown
+    )
 
 
 def test_partitions_are_the_cycles(platform_with):
