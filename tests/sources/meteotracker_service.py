@@ -45,7 +45,7 @@ class MeteoTrackers(Service):
         self._uses += 1
         if request.path == "/api/sessions":
             return Reply.of_json(self._sessions(request.query))
-        if request.path == "/api/points/session":
+        if request.path == "/api/points/session" and any(one["_id"] == request.query["id"] for one in self.drives):
             return Reply.of_json(self._points(request.query))
         return Reply(b"not found", 404)
 

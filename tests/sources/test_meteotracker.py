@@ -100,6 +100,23 @@ def test_more_sessions_than_a_page(service, tmp_path, monkeypatch):
         fetched(source(service, tmp_path, max_queries=1))
 
 
+def test_sessions_that_change_while_they_are_paged_are_taken_once_and_looked_at_again(service, tmp_path, monkeypatch):
+    monkeypatch.setattr("ionbeam_dagster.sources.meteotracker._SESSIONS_A_PAGE", 2)
+    new = synthetic_drive("aa0", "new", SEVEN + timedelta(minutes=5), 10, 44.4, 8.9)
+    feed = source(service, tmp_path)
+    before = feed.signature(WINDOW)
+    service.break_(
+        "sessions.*page=0", lambda reply: service.drives.insert(0, new) or reply
+    )  # what follows moves on by one
+    assert drives(fetched(feed)) == {"aa1": 1600, "aa2": 200, "aa3": 200}
+    assert feed.signature(WINDOW) != before  # so the window is collected again
+    assert set(drives(fetched(feed))) == {"aa0", "aa1", "aa2", "aa3"}
+    service.break_("sessions.*page=0", lambda reply: service.drives.pop(0) and reply)  # and one is taken back
+    with pytest.raises(SourceError, match="404 Not Found"):
+        fetched(feed)
+    assert set(drives(fetched(feed))) == {"aa1", "aa2", "aa3"}
+
+
 def test_a_token_that_expires_in_the_middle_of_paging_is_renewed(service, tmp_path):
     service.token_uses = 3  # one request at a time: more of them would use a new token up before it is tried
     assert fetched(source(service, tmp_path, concurrency=1)).height == 2000
