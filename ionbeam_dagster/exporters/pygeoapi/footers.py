@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from ionbeam_dagster.exporters.pygeoapi.files import Version
 from ionbeam_dagster.exporters.pygeoapi.regions import Bounds
 
-MOST = 500_000  # files, at about 400 bytes each
+MOST = 200_000  # files, at about 500 bytes each
 
 
 class Footer(NamedTuple):
