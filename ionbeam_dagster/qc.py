@@ -9,6 +9,7 @@ belong here: the tests (domain/quality).
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -275,6 +276,7 @@ class _Slices:
         self._start = window.start.timestamp()
         self._end = window.end.timestamp()
         self._length = max(SLICE, window.span / _MOST_SLICES, timedelta(seconds=1)).total_seconds()
+        self._held: Counter[tuple[int, str]] = Counter()
         self._taken: dict[int, int] = {}
         self._results: dict[int, npt.NDArray[np.uint32]] = {}
 
@@ -284,18 +286,19 @@ class _Slices:
     def add(self, reports: Reports, mine: bool = False) -> None:
         reports = reports.taken(self.inside(reports))
         for number, rows in _groups(self._of(reports)):
-            with self._path(number, "own" if mine else "others").open("ab") as file:
+            whose = "own" if mine else "others"
+            self._held[number, whose] += rows.size
+            with self._path(number, whose).open("ab") as file:
                 np.save(file, self._stacked(reports.taken(rows)))
 
     def judge(self) -> None:
         """Compare the reports of each slice with each other; afterwards `next` tells what came of them."""
         for path in sorted(self._folder.glob("own_*")):
             number = int(path.name.split("_")[1])
-            own, others = self._read(path), self._read(self._path(number, "others"))
-            reports = self._unstacked(np.concatenate([own, others], axis=1))
-            verdicts = among_neighbours(self._plan, reports, own.shape[1])
+            own = self._held[number, "own"]
+            verdicts = among_neighbours(self._plan, self._unstacked(self._read(number)), own)
             result = self._folder / f"verdicts_{number}.npy"
-            np.save(result, self._masks(verdicts, own.shape[1]))
+            np.save(result, self._masks(verdicts, own))
             self._results[number] = np.load(result, mmap_mode="r")
 
     def next(self, reports: Reports) -> Verdicts:
@@ -328,14 +331,22 @@ class _Slices:
         masks = [mask for c in self._plan.tested for mask in (verdicts.applied[c], verdicts.failed[c])]
         return np.stack(masks) if masks else np.zeros((0, size), np.uint32)
 
-    def _read(self, path: Path) -> npt.NDArray[np.float64]:
-        parts = []
-        if path.exists():
+    def _read(self, number: int) -> npt.NDArray[np.float64]:
+        """The reports of a slice, stacked: its own, then the others. They are never there twice."""
+        size = sum(self._held[number, whose] for whose in ("own", "others"))
+        stacked = np.empty((len(_ARRAYS) + len(self._plan.tested), size))
+        filled = 0
+        for whose in ("own", "others"):
+            if not self._held[number, whose]:
+                continue
+            path = self._path(number, whose)
             with path.open("rb") as file:
                 end = path.stat().st_size
                 while file.tell() < end:
-                    parts.append(np.load(file))
-        return np.concatenate(parts, axis=1) if parts else np.zeros((len(_ARRAYS) + len(self._plan.tested), 0))
+                    part = np.load(file)
+                    stacked[:, filled : filled + part.shape[1]] = part
+                    filled += part.shape[1]
+        return stacked
 
 
 def _as_seen_by(plan: Plan, other: Plan, reports: Reports) -> Reports:

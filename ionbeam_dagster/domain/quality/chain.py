@@ -6,7 +6,7 @@ neighbours, each on arrays. Does not belong here: reading and writing rows, and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -67,9 +67,10 @@ class Reports:
     def __len__(self) -> int:
         return self.time.size
 
-    def taken(self, rows: npt.NDArray[np.intp] | Bools) -> Reports:
+    def taken(self, rows: npt.NDArray[np.intp] | Bools, columns: Iterable[str] | None = None) -> Reports:
+        """Some of the reports, with the values of some `columns` (None: of all)."""
         arrays = {name: getattr(self, name)[rows] for name in ("time", "lat", "lon", "height", "station")}
-        values = {column: values[rows] for column, values in self.values.items()}
+        values = {column: self.values[column][rows] for column in (self.values if columns is None else columns)}
         return Reports(**arrays, indoor=self.indoor[rows], fixed=self.fixed[rows], values=values)
 
 
@@ -248,14 +249,14 @@ def among_neighbours(plan: Plan, reports: Reports, own: int) -> Verdicts:
         verdicts.add(column, Test.POSITION, np.isfinite(reports.values[column])[:own], crowded[:own])
         usable, speaking = comparable(one, reports)
         if usable.size:
-            _against(verdicts, column, one, reports.taken(usable), usable, mine, speaking)
+            _against(verdicts, column, one, reports.taken(usable, [column]), usable, mine, speaking)
     return verdicts
 
 
 def comparable(one: Tested, reports: Reports) -> tuple[Ints, Bools]:
     """Which reports of a slice are compared in one quantity, and which of these are listened to."""
     usable = np.flatnonzero(np.isfinite(sane(one, reports.values[one.column])))
-    return usable, _last_of_station(reports.taken(usable)) & ~reports.indoor[usable]
+    return usable, _last_of_station(reports.taken(usable, [])) & ~reports.indoor[usable]
 
 
 def _against(
