@@ -36,6 +36,7 @@ from ionbeam_dagster.domain.quality.chain import (
     Verdicts,
     among_neighbours,
     in_series,
+    listened_to,
     quality_columns,
 )
 from ionbeam_dagster.domain.quality.explain import Reason, explain
@@ -45,6 +46,9 @@ from ionbeam_dagster.stores.ledger import Ledger
 from ionbeam_dagster.stores.timeseries import TimeSeriesStore
 
 _MOST_SLICES = 200
+_PART = 500_000
+"""Reports of a slice that are compared with what is listened to in it at a time."""
+
 _BLOCK = 50_000
 """Rows that are tested in series at a time, to the end of the station that the last of them is of."""
 
@@ -139,7 +143,7 @@ def checked(own: Network, others: Sequence[Network], window: Window, schema: pa.
             for batch in other.batches:
                 slices.add(_as_seen_by(own.plan, other.plan, other.plan.reports(batch, numbers.of(batch, other.key))))
         slices.judge()
-        rows = stack.enter_context(pa.ipc.open_stream(stack.enter_context(pa.memory_map(str(spool)))))
+        rows = stack.enter_context(pa.ipc.open_stream(stack.enter_context(pa.OSFile(str(spool)))))
         result = own.plan.schema(schema)
         for block in _whole_stations(rows, own.key):
             yield from _judged(block, own, slices, result)
@@ -276,9 +280,7 @@ class _Slices:
         self._start = window.start.timestamp()
         self._end = window.end.timestamp()
         self._length = max(SLICE, window.span / _MOST_SLICES, timedelta(seconds=1)).total_seconds()
-        self._held: Counter[tuple[int, str]] = Counter()
-        self._taken: dict[int, int] = {}
-        self._results: dict[int, npt.NDArray[np.uint32]] = {}
+        self._taken: Counter[int] = Counter()
 
     def inside(self, reports: Reports) -> npt.NDArray[np.bool_]:
         return np.asarray((reports.time >= self._start) & (reports.time < self._end))
@@ -286,30 +288,33 @@ class _Slices:
     def add(self, reports: Reports, mine: bool = False) -> None:
         reports = reports.taken(self.inside(reports))
         for number, rows in _groups(self._of(reports)):
-            whose = "own" if mine else "others"
-            self._held[number, whose] += rows.size
-            with self._path(number, whose).open("ab") as file:
+            with self._path(number, "own" if mine else "others").open("ab") as file:
                 np.save(file, self._stacked(reports.taken(rows)))
 
     def judge(self) -> None:
         """Compare the reports of each slice with each other; afterwards `next` tells what came of them."""
         for path in sorted(self._folder.glob("own_*")):
             number = int(path.name.split("_")[1])
-            own = self._held[number, "own"]
-            verdicts = among_neighbours(self._plan, self._unstacked(self._read(number)), own)
-            result = self._folder / f"verdicts_{number}.npy"
-            np.save(result, self._masks(verdicts, own))
-            self._results[number] = np.load(result, mmap_mode="r")
+            listened = listened_to(self._plan, self._parts(number, "own", "others"))
+            first = 0
+            with self._verdicts(number).open("wb") as file:
+                for part in self._parts(number, "own"):
+                    file.write(self._masks(among_neighbours(self._plan, listened, part, first)).tobytes())
+                    first += len(part)
 
     def next(self, reports: Reports) -> Verdicts:
         """What came of the next reports, in the order in which they were added."""
         verdicts = Verdicts.none(self._plan.tested, len(reports))
+        width = 2 * len(self._plan.tested)
         for number, rows in _groups(self._of(reports)):
-            begin = self._taken.get(number, 0)
-            self._taken[number] = begin + rows.size
-            masks = self._results[number][:, begin : begin + rows.size]
-            for place, column in enumerate(self._plan.tested):
-                verdicts.applied[column][rows], verdicts.failed[column][rows] = masks[2 * place : 2 * place + 2]
+            begin = self._taken[number]
+            self._taken[number] += rows.size
+            # Read rather than mapped: what is mapped counts as ours for as long as there is room.
+            masks = np.fromfile(self._verdicts(number), np.uint32, rows.size * width, offset=begin * width * 4)
+            for column, (applied, failed) in zip(
+                self._plan.tested, masks.reshape(rows.size, -1, 2).transpose(1, 2, 0), strict=True
+            ):
+                verdicts.applied[column][rows], verdicts.failed[column][rows] = applied, failed
         return verdicts
 
     def _of(self, reports: Reports) -> npt.NDArray[np.intp]:
@@ -317,6 +322,9 @@ class _Slices:
 
     def _path(self, number: int, whose: str) -> Path:
         return self._folder / f"{whose}_{number}"
+
+    def _verdicts(self, number: int) -> Path:
+        return self._folder / f"verdicts_{number}"
 
     def _stacked(self, reports: Reports) -> npt.NDArray[np.float64]:
         arrays = [getattr(reports, name) for name in _ARRAYS] + [reports.values[c] for c in self._plan.tested]
@@ -327,26 +335,25 @@ class _Slices:
         values = dict(zip(self._plan.tested, stacked[len(_ARRAYS) :], strict=True))
         return Reports(time, lat, lon, height, station.astype(np.intp), indoor > 0, fixed > 0, values)
 
-    def _masks(self, verdicts: Verdicts, size: int) -> npt.NDArray[np.uint32]:
-        masks = [mask for c in self._plan.tested for mask in (verdicts.applied[c], verdicts.failed[c])]
-        return np.stack(masks) if masks else np.zeros((0, size), np.uint32)
+    def _masks(self, verdicts: Verdicts) -> npt.NDArray[np.uint32]:
+        """Row by row: of each column the tests applied and those failed."""
+        return np.stack([mask for c in self._plan.tested for mask in (verdicts.applied[c], verdicts.failed[c])], axis=1)
 
-    def _read(self, number: int) -> npt.NDArray[np.float64]:
-        """The reports of a slice, stacked: its own, then the others. They are never there twice."""
-        size = sum(self._held[number, whose] for whose in ("own", "others"))
-        stacked = np.empty((len(_ARRAYS) + len(self._plan.tested), size))
-        filled = 0
-        for whose in ("own", "others"):
-            if not self._held[number, whose]:
+    def _parts(self, number: int, *whose: str) -> Iterator[Reports]:
+        """The reports of a slice, some at a time."""
+        waiting: list[npt.NDArray[np.float64]] = []
+        for path in (self._path(number, one) for one in whose):
+            if not path.exists():
                 continue
-            path = self._path(number, whose)
             with path.open("rb") as file:
                 end = path.stat().st_size
                 while file.tell() < end:
-                    part = np.load(file)
-                    stacked[:, filled : filled + part.shape[1]] = part
-                    filled += part.shape[1]
-        return stacked
+                    waiting.append(np.load(file))
+                    if sum(some.shape[1] for some in waiting) >= _PART:
+                        yield self._unstacked(np.concatenate(waiting, axis=1))
+                        waiting = []
+        if waiting:
+            yield self._unstacked(np.concatenate(waiting, axis=1))
 
 
 def _as_seen_by(plan: Plan, other: Plan, reports: Reports) -> Reports:

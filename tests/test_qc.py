@@ -65,6 +65,7 @@ def test_flags_do_not_depend_on_how_rows_are_cut(network, cut, monkeypatch):
     schema, rows = network
     whole = checked(schema, rows)
     monkeypatch.setattr(qc, "_BLOCK", 500)
+    monkeypatch.setattr(qc, "_PART", 30)  # of the 400 in a slice
     assert checked(schema, rows, cut).equals(whole)
 
 

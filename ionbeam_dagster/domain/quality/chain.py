@@ -6,7 +6,7 @@ neighbours, each on arrays. Does not belong here: reading and writing rows, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -72,6 +72,14 @@ class Reports:
         arrays = {name: getattr(self, name)[rows] for name in ("time", "lat", "lon", "height", "station")}
         values = {column: self.values[column][rows] for column in (self.values if columns is None else columns)}
         return Reports(**arrays, indoor=self.indoor[rows], fixed=self.fixed[rows], values=values)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Reports]) -> Reports:
+        """Reports one after the other; all have values of the same columns."""
+        names = ("time", "lat", "lon", "height", "station", "indoor", "fixed")
+        arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+        values = {column: np.concatenate([part.values[column] for part in parts]) for column in parts[0].values}
+        return cls(**arrays, values=values)
 
 
 @dataclass
@@ -237,38 +245,103 @@ def _internal(verdicts: Verdicts, plan: Plan, reports: Reports) -> None:
                     verdicts.add(column, Test.INTERNAL_CONSISTENCY, both, failed)
 
 
-def among_neighbours(plan: Plan, reports: Reports, own: int) -> Verdicts:
-    """The tests of reports of one slice against each other; the first `own` are tested, the others only listened to.
+@dataclass(frozen=True)
+class Listened:
+    """What is listened to in one slice: by column, one report of each station, with where it stands in the slice.
+
+    No other report counts in a test, so that a slice may be tested in parts. `consistency` is what was found of these
+    reports, which alone are tested so; `crowded` are the places, as ``lat + lon j``, with too many stations.
+    """
+
+    reports: dict[str, Reports]
+    rows: dict[str, Ints]
+    consistency: dict[str, neighbours.Consistency]
+    crowded: npt.NDArray[np.complex128]
+
+
+def listened_to(plan: Plan, parts: Iterable[Reports]) -> Listened:
+    """What is listened to among all `parts` of a slice, in their order."""
+    lasts: dict[str, list[tuple[Reports, Ints]]] = {column: [] for column in plan.tested}
+    spots, first = [], 0
+    for part in parts:
+        for column, one in plan.tested.items():
+            usable = _usable(one, part)
+            last = usable[_last_of_station(part.taken(usable, []))]
+            lasts[column].append((part.taken(last, [column]), last + first))
+        spots.append(np.stack([part.lat, part.lon, part.station], axis=1)[_moves(part)])
+        first += len(part)
+    reports, rows, consistency = {}, {}, {}
+    for column, one in plan.tested.items():
+        found = Reports.joined([some for some, _ in lasts[column]])
+        heard = np.flatnonzero(_last_of_station(found) & ~found.indoor)
+        reports[column], rows[column] = found.taken(heard), np.concatenate([rows for _, rows in lasts[column]])[heard]
+        if given := one.limits.consistency:
+            told = reports[column]
+            consistency[column] = neighbours.spatial_consistency(
+                places_of(told), told.values[column], **given.model_dump()
+            )
+    lat, lon, station = np.concatenate(spots).T
+    many = series.default_position(lat, lon, station.astype(np.intp), MANY_AT_ONE_PLACE)
+    return Listened(reports, rows, consistency, np.unique((lat + 1j * lon)[many]))
+
+
+def among_neighbours(plan: Plan, listened: Listened, part: Reports, first: int = 0) -> Verdicts:
+    """The tests of a part of a slice, which begins at its report number `first`, against what is `listened` to.
 
     Values out of range are neither tested nor listened to, nor are those of indoor stations listened to.
     """
-    verdicts = Verdicts.none(plan.tested, own)
-    mine = np.arange(len(reports)) < own
-    crowded = series.default_position(reports.lat, reports.lon, reports.station, MANY_AT_ONE_PLACE)
+    verdicts = Verdicts.none(plan.tested, len(part))
+    crowded = np.isin(part.lat + 1j * part.lon, listened.crowded)
     for column, one in plan.tested.items():
-        verdicts.add(column, Test.POSITION, np.isfinite(reports.values[column])[:own], crowded[:own])
-        usable, speaking = comparable(one, reports)
-        if usable.size:
-            _against(verdicts, column, one, reports.taken(usable, [column]), usable, mine, speaking)
+        verdicts.add(column, Test.POSITION, np.isfinite(part.values[column]), crowded)
+        heard, where = listened.reports[column], listened.rows[column] - first
+        usable = _usable(one, part)
+        quiet = usable[~np.isin(usable, where)]
+        if len(heard) + quiet.size:
+            reports = Reports.joined([heard, part.taken(quiet, [column])])
+            rows = np.concatenate([where, quiet])
+            _against(verdicts, one, reports, rows, len(heard), listened.consistency.get(column))
     return verdicts
 
 
 def comparable(one: Tested, reports: Reports) -> tuple[Ints, Bools]:
     """Which reports of a slice are compared in one quantity, and which of these are listened to."""
-    usable = np.flatnonzero(np.isfinite(sane(one, reports.values[one.column])))
+    usable = _usable(one, reports)
     return usable, _last_of_station(reports.taken(usable, [])) & ~reports.indoor[usable]
 
 
+def _usable(one: Tested, reports: Reports) -> Ints:
+    return np.flatnonzero(np.isfinite(sane(one, reports.values[one.column])))
+
+
+def _moves(reports: Reports) -> Bools:
+    """Which reports are not from where the one before them is, by the same station."""
+    moves = np.ones(len(reports), np.bool_)
+    moves[1:] = False
+    for column in (reports.lat, reports.lon, reports.station):
+        moves[1:] |= column[1:] != column[:-1]
+    return moves
+
+
 def _against(
-    verdicts: Verdicts, column: str, one: Tested, reports: Reports, rows: Ints, mine: Bools, speaking: Bools
+    verdicts: Verdicts,
+    one: Tested,
+    reports: Reports,
+    rows: Ints,
+    heard: int,
+    consistency: neighbours.Consistency | None,
 ) -> None:
-    """The neighbour tests of one column; `rows` says where each of `reports` stands among all, `mine` which count."""
-    places = places_of(reports)
-    values, limits, tested = reports.values[column], one.limits, mine[rows]
+    """The neighbour tests of one column; the first `heard` of `reports` are listened to.
+
+    `rows` says where each of `reports` stands in what the verdicts are of; those that stand elsewhere get none.
+    """
+    places, speaking = places_of(reports), np.arange(len(reports)) < heard
+    column, limits = one.column, one.limits
+    values, size = reports.values[column], verdicts.applied[column].size
+    tested = (rows >= 0) & (rows < size)
 
     def add(test: Test, applied: Bools, failed: Bools) -> None:
         applied, failed = applied & tested, failed & tested
-        size = verdicts.applied[column].size
         whole = np.zeros((2, size), np.bool_)
         whole[0, rows[applied]], whole[1, rows[failed]] = True, True
         verdicts.add(column, test, whole[0], whole[1])
@@ -285,11 +358,9 @@ def _against(
     if limits.event is not None:
         judged, failed = neighbours.buddy_event(places, values, speaking=speaking, **limits.event.model_dump())
         add(Test.BUDDY_EVENT, judged, failed)
-    if limits.consistency is not None:
-        heard = np.flatnonzero(speaking)
-        result = neighbours.spatial_consistency(places.taken(heard), values[heard], **limits.consistency.model_dump())
+    if consistency is not None:
         judged, failed = np.zeros((2, values.size), np.bool_)
-        judged[heard], failed[heard] = np.isfinite(result.score), result.failed
+        judged[:heard], failed[:heard] = np.isfinite(consistency.score), consistency.failed
         add(Test.SPATIAL_CONSISTENCY, judged, failed)
 
 
