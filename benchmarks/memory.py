@@ -1,7 +1,9 @@
 """Peak memory of ingest, build and export as the window grows: it should not grow with it.
 
-One hour of a synthetic network is collected into one raw partition of 1, 5 and 20 million rows; each step then runs in
-a process of its own. The alternative, in the same run, is a window read whole into one Polars frame.
+A window of a synthetic network whose stations report every minute is collected into one raw partition of 1, 5 and 20
+million rows; each step then runs in a process of its own. The windows grow in time: an hour, six, a day, of 14,000 to
+17,000 stations. With ``--window PT1H`` they grow in stations. The alternative, in the same run, is a window read whole
+into one Polars frame.
 """
 
 import argparse
@@ -15,25 +17,27 @@ from pathlib import Path
 
 from measure import peak_megabytes
 
-START = datetime(2026, 6, 21, 12, tzinfo=UTC)
+START = datetime(2026, 6, 21, tzinfo=UTC)
+LENGTHS = {"PT1H": 1, "PT6H": 6, "P1D": 24}
 NOW = datetime(2026, 7, 1, tzinfo=UTC)
 CONFIG = """
 sources:
-  scheduler: {{windows: [{{source_name: ioncannon, window_size: PT1H}}]}}
-  ioncannon: {{num_stations: {stations}, measurement_frequency_minutes: 1, start: 2026-06-21, aggregation_span: PT1H}}
+  scheduler: {{windows: [{{source_name: ioncannon, window_size: {window}}}]}}
+  ioncannon: {{num_stations: {stations}, measurement_frequency_minutes: 1, start: 2026-06-21,
+    aggregation_span: {window}}}
 """
 STEPS = ("collect", "ingest", "build", "odb", "pygeoapi", "in memory")
 
 
-def step(name: str, rows: int) -> None:
+def step(name: str, rows: int, length: str) -> None:
     from ionbeam_dagster.config import IonbeamConfig
     from ionbeam_dagster.domain.windows import Window
     from ionbeam_dagster.pipeline import build, collect, export, ingest
     from ionbeam_dagster.platform import Platform
 
-    Path("config.yaml").write_text(CONFIG.format(stations=rows // 60))
+    Path("config.yaml").write_text(CONFIG.format(stations=rows // (60 * LENGTHS[length]), window=length))
     platform = Platform(IonbeamConfig.load(Path("config.yaml")))
-    window = Window(START, START + timedelta(hours=1))
+    window = Window(START, START + timedelta(hours=LENGTHS[length]))
     begun = time.perf_counter()
     match name:
         case "collect":
@@ -56,18 +60,20 @@ def step(name: str, rows: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000, 5_000_000, 20_000_000])
+    parser.add_argument("--window", choices=LENGTHS, help="one length of all windows, which then grow in stations")
     parser.add_argument("--step", choices=STEPS)
     given = parser.parse_args()
     if given.step:
-        step(given.step, given.rows[0])
+        step(given.step, given.rows[0], given.window)
         return
     print("memory: peak MB (seconds) of each step, a process each")
     print("  rows        " + "".join(f"{name:>18}" for name in STEPS))
     for rows in given.rows:
+        length = given.window or next((one for one, hours in LENGTHS.items() if rows <= hours * 1_000_000), "P1D")
         cells = []
         with tempfile.TemporaryDirectory() as folder:
             for name in STEPS:
-                command = [sys.executable, __file__, "--rows", str(rows), "--step", name]
+                command = [sys.executable, __file__, "--rows", str(rows), "--window", length, "--step", name]
                 done = subprocess.run(command, cwd=folder, check=True, stdout=subprocess.PIPE, text=True)
                 seconds, peak = json.loads(done.stdout.splitlines()[-1])
                 cells.append(f"{peak:8.0f} ({seconds:6.1f})")
