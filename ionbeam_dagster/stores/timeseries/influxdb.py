@@ -389,7 +389,7 @@ class _Bucket:
     def _keys(self, measurement: str) -> set[str]:
         """The names of the measurement's fields and tags: one that is not there would cost as much as one that is."""
         answer = self._query(f'SHOW FIELD KEYS FROM "{measurement}"; SHOW TAG KEYS FROM "{measurement}"')
-        return {row[2] for row in csv.reader(answer.decode().splitlines()) if len(row) > 2}
+        return {row[2] for row in csv.reader(answer.decode().split("\n")) if len(row) > 2}
 
     def parts(self, dataset: str, window: Window, ingestion: str | None = None) -> list[_Part]:
         """The parts of `dataset` in the hours of `window`, of one ingestion or of all."""
