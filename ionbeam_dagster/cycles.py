@@ -67,6 +67,11 @@ def export_cycle(platform: Platform, dataset: str, cycle: Window, now: datetime)
     Of the same revisions comes the same file. Raises PipelineError where there is nothing to make it of, ExportError
     when it could not be made or read back.
     """
+    with platform.ledger.holding(dataset, cycle):
+        return _export_cycle(platform, dataset, cycle, now)
+
+
+def _export_cycle(platform: Platform, dataset: str, cycle: Window, now: datetime) -> ExportedCycle:
     outlook = outlook_of(platform, dataset, cycle, now)
     if not outlook.holds:
         raise PipelineError(f"{dataset} {cycle}: {outlook.reason}; materialise {dataset}/dataset first")

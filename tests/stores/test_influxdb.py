@@ -15,7 +15,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 from backends import InfluxDB, Missing, start_influxdb
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from influxdb_client import BucketRetentionRules, DBRPCreate, InfluxDBClient
 from influxdb_client.service import DBRPsService
@@ -95,6 +95,7 @@ def test_names_and_values_come_back_whatever_they_contain(influxdb) -> None:
         values=st.lists(text, min_size=1, max_size=20),
         id=text,
     )
+    @example(names=["a\x85b", "c\u2028d"], values=["e\x85f"], id="\u2029")  # line breaks to some
     def holds(names: list[str], values: list[str], id: str) -> None:
         dataset = f"d{uuid4().hex}"
         columns = [pl.Series(name, values[place:] + values[:place]) for place, name in enumerate(names)]

@@ -564,7 +564,7 @@ class RedisLedger:
 
         def keep() -> None:
             while not done.wait(HELD_FOR / 4):
-                with suppress(redis.RedisError):  # away for a moment; whoever records anything is told
+                with suppress(redis.RedisError):  # away for a moment: it is held for a minute from the last time
                     lock.reacquire()
 
         with self._asked():
