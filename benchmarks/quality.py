@@ -41,7 +41,8 @@ def buddies(stations: int) -> None:
     given = {"radius": 50_000.0, "num_min": 5, "threshold": 2.0, "max_height_difference": 200.0, "min_std": 1.0}
 
     def ours() -> np.ndarray:
-        return neighbours.buddy(places, values, gradient=-0.0065, **given).failed
+        test = neighbours.Buddy(values, np.ones(stations, np.bool_), gradient=-0.0065, **given)
+        return test.judged(values, neighbours.Surroundings(places, [test]).told(test, places)).failed
 
     seconds, processor, found = timed(ours)
     print(f"buddy test of {stations:,} stations in Central Europe, neighbours within 50 km, two iterations")

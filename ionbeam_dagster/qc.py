@@ -31,12 +31,12 @@ from ionbeam_dagster.domain.quality import Flag
 from ionbeam_dagster.domain.quality.chain import (
     LOOK_BACK,
     SLICE,
+    Listened,
     Plan,
     Reports,
     Verdicts,
     among_neighbours,
     in_series,
-    listened_to,
     quality_columns,
 )
 from ionbeam_dagster.domain.quality.explain import Reason, explain
@@ -295,7 +295,7 @@ class _Slices:
         """Compare the reports of each slice with each other; afterwards `next` tells what came of them."""
         for path in sorted(self._folder.glob("own_*")):
             number = int(path.name.split("_")[1])
-            listened = listened_to(self._plan, self._parts(number, "own", "others"))
+            listened = Listened.to(self._plan, self._parts(number, "own", "others"))
             first = 0
             with self._verdicts(number).open("wb") as file:
                 for part in self._parts(number, "own"):

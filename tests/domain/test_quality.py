@@ -29,6 +29,12 @@ def network(size, seed, north=50.0):
     return neighbours.Places(lat, lon, height, np.arange(size)), values, wrong
 
 
+def judged(test, places, values, **limits):
+    """What comes of reports of as many stations, in a test against each other."""
+    made = test(values, np.ones(len(places), bool), **limits)
+    return made.judged(values, neighbours.Surroundings(places, [made]).told(made, places))
+
+
 @pytest.fixture(params=[1, 2, 3])
 def seeded(request):
     titanlib = pytest.importorskip("titanlib", reason="titanlib has no wheel for this Python")
@@ -43,17 +49,17 @@ def test_range_is_titanlibs(seeded):
 
 
 def test_isolation_is_titanlibs(seeded):
-    titanlib, points, places, _ = seeded
+    titanlib, points, places, values = seeded
     theirs = titanlib.isolation_check(points, 12, 8000.0)
     assert 0 < np.sum(theirs) < len(places)
-    assert np.array_equal(theirs, neighbours.isolation(places, 8000.0, 12))
+    assert np.array_equal(theirs, judged(neighbours.Isolation, places, values, radius=8000.0, num_min=12).failed)
 
 
 @pytest.mark.parametrize("iterations", [1, 2])
 def test_buddy_is_titanlibs(seeded, iterations):
     titanlib, points, places, values = seeded
     theirs = titanlib.buddy_check(points, values, [20_000.0], [5], 2.0, 200.0, -0.0065, 1.0, iterations)
-    ours = neighbours.buddy(places, values, iterations=iterations, **BUDDY)
+    ours = judged(neighbours.Buddy, places, values, iterations=iterations, **BUDDY)
     decided = np.abs(ours.deviation - 2.0) > 1e-4  # titanlib computes in single precision
     assert np.sum(theirs) > 20 and decided.mean() > 0.99
     assert np.array_equal(np.array(theirs, bool)[decided], ours.failed[decided])
@@ -64,12 +70,11 @@ def test_buddy_event_is_titanlibs(seeded):
     rain = np.where(np.sin(4 * places.lat) > 0, 0.0, np.abs(values))
     rain[::17] = 0.3 - rain[::17].clip(0, 0.3)
     theirs = titanlib.buddy_event_check(points, rain, [20_000.0], [5], 0.2, 0.2, 200.0, 0.0, 1)
-    tested, ours = neighbours.buddy_event(
-        places, rain, radius=20_000.0, num_min=5, event=0.2, threshold=0.2, max_height_difference=200.0
-    )
-    assert np.sum(theirs) > 10 and tested.mean() > 0.98
+    limits = {"radius": 20_000.0, "num_min": 5, "event": 0.2, "threshold": 0.2, "max_height_difference": 200.0}
+    ours = judged(neighbours.BuddyEvent, places, rain, **limits)
+    assert np.sum(theirs) > 10 and ours.applied.mean() > 0.98
     # Theirs wants one neighbour more than it was told to want, before it looks at heights.
-    assert (np.array(theirs, bool) != ours).sum() <= 2
+    assert (np.array(theirs, bool) != ours.failed).sum() <= 2
 
 
 @pytest.mark.parametrize(("profile", "gradient"), [(-1, None), (2000, -0.0065)])
@@ -88,11 +93,12 @@ def test_spatial_consistency_is_titanlibs(seed, profile, gradient):
     assert (np.array(theirs, bool) != ours.failed).sum() <= (0 if gradient is None else 2)
 
 
-def test_a_network_too_dense_for_one_pass_is_judged_as_in_one(monkeypatch):
+@pytest.mark.parametrize("pairs", [1, 5000])
+def test_a_network_too_dense_for_one_block_is_judged_as_in_one(pairs, monkeypatch):
     places, values, wrong = network(800, 7)
-    whole = neighbours.buddy(places, values, **BUDDY)
-    monkeypatch.setattr(neighbours, "_PAIRS_AT_ONCE", 5000)
-    portions = neighbours.buddy(places, values, **BUDDY)
+    whole = judged(neighbours.Buddy, places, values, **BUDDY)
+    monkeypatch.setattr(neighbours, "_MOST_PAIRS", pairs)
+    portions = judged(neighbours.Buddy, places, values, **BUDDY)
     assert np.array_equal(whole.failed, portions.failed) and np.allclose(whole.mean, portions.mean, equal_nan=True)
     assert whole.failed[wrong].mean() > 0.9 and whole.failed[~wrong].mean() < 0.05
 
@@ -101,55 +107,65 @@ def test_a_network_too_dense_for_one_pass_is_judged_as_in_one(monkeypatch):
 def test_poles_and_date_line_are_places_like_others(north):
     places, values, _ = network(400, 5, north)
     moved = neighbours.Places(places.lat, (places.lon + 173.5 + 180) % 360 - 180, places.height, places.station)
-    one, other = (neighbours.buddy(p, values, **BUDDY | {"radius": 60_000.0}) for p in (places, moved))
+    one, other = (judged(neighbours.Buddy, p, values, **BUDDY | {"radius": 60_000.0}) for p in (places, moved))
     assert np.array_equal(one.failed, other.failed) and (moved.lon < 0).any() and (moved.lon > 0).any()
 
 
 @pytest.mark.parametrize("size", [0, 1, 2])
 def test_a_network_of_hardly_any_station_is_not_judged(size):
     places, values, _ = network(size, 1)
-    assert not neighbours.buddy(places, values, **BUDDY).failed.any()
+    assert not judged(neighbours.Buddy, places, values, **BUDDY).failed.any()
     assert not neighbours.spatial_consistency(places, values, gradient=None, **CONSISTENCY).failed.any()
-    assert neighbours.isolation(places, 1e4, 1).sum() == (
-        size if size < 2 else neighbours.isolation(places, 1e4, 1).sum()
-    )
+    assert judged(neighbours.Isolation, places, values, radius=1e4, num_min=2).failed.all()
 
 
 def test_reports_of_one_station_are_no_buddies():
     many = neighbours.Places(np.full(20, 50.0), np.full(20, 5.0), np.full(20, np.nan), np.zeros(20, np.intp))
-    assert neighbours.isolation(many, 1e4, 1).all()
-    assert np.isnan(neighbours.buddy(many, np.arange(20.0), **BUDDY).deviation).all()
+    assert judged(neighbours.Isolation, many, np.zeros(20), radius=1e4, num_min=1).failed.all()
+    assert not judged(neighbours.Buddy, many, np.arange(20.0), **BUDDY).applied.any()
 
 
-@given(
-    reports=st.lists(
-        st.tuples(
-            st.sampled_from([50.0, 50.1, 50.3]),
-            st.sampled_from([5.0, 5.1]),
-            st.sampled_from([0.0, 150.0, 500.0, np.nan]),
-            st.integers(0, 3),
-        ),
-        max_size=25,
-    )
+reports_anywhere = st.lists(
+    st.tuples(
+        st.sampled_from([50.0, 50.1, 50.3]),
+        st.sampled_from([5.0, 5.1]),
+        st.sampled_from([0.0, 150.0, 500.0, np.nan]),
+        st.integers(0, 3),
+        st.floats(-50, 50),
+        st.booleans(),
+    ),
+    max_size=25,
 )
-def test_sums_are_over_all_reports_of_other_stations_nearby_however_many_come_from_one_place(reports):
-    lat, lon, height, station = (
-        (np.array(column) for column in zip(*reports, strict=True)) if reports else [np.zeros(0)] * 4
+
+
+def places_and_values(reports):
+    lat, lon, height, station, values, heard = (
+        (np.array(column) for column in zip(*reports, strict=True)) if reports else [np.zeros(0)] * 6
     )
-    places = neighbours.Places(lat, lon, height, station.astype(np.intp))
-    weights = np.arange(1.0, len(reports) + 1)[:, None] ** [1, 2]
-    xyz = places.xyz()
-    near = np.linalg.norm(xyz[:, None] - xyz, axis=2) <= 15_000
-    near &= (station[:, None] != station) & ~(np.abs(height[:, None] - height) > 200)
-    found = neighbours.Neighbourhood(places, 15_000, 200).sums(weights)
-    assert np.allclose(found, near.astype(float) @ weights)
+    return neighbours.Places(lat, lon, height, station.astype(np.intp)), values, heard.astype(bool)
+
+
+@given(network=reports_anywhere, asking=reports_anywhere, gradient=st.sampled_from([0.0, -0.0065]))
+def test_anyone_is_told_of_all_reports_of_other_stations_nearby_that_are_listened_to(network, asking, gradient):
+    places, values, heard = places_and_values(sorted(network, key=lambda report: report[3]))
+    at, _, _ = places_and_values(asking + network)
+    test = neighbours.Buddy(values, heard, **BUDDY | {"radius": 15_000, "gradient": gradient, "iterations": 1})
+    (told,) = neighbours.Surroundings(places, [test]).told(test, at)
+    near = np.linalg.norm(at.xyz()[:, None] - places.xyz(), axis=2) <= 15_000
+    climb = at.height[:, None] - places.height
+    near &= (at.station[:, None] != places.station) & ~(np.abs(climb) > 200) & heard
+    for (number, mean, variance), of, rise in zip(told, near, np.nan_to_num(climb) * gradient, strict=True):
+        assert number == of.sum()
+        if number:
+            moved = (values + rise)[of]
+            assert mean == pytest.approx(moved.mean()) and variance == pytest.approx(moved.var(), abs=1e-9)
 
 
 def test_an_unknown_height_leaves_a_neighbour_in():
     places, values, _ = network(500, 3)
     unknown = neighbours.Places(places.lat, places.lon, np.full(500, np.nan), places.station)
     flat = neighbours.Places(places.lat, places.lon, np.zeros(500), places.station)
-    one, other = neighbours.buddy(unknown, values, **BUDDY), neighbours.buddy(flat, values, **BUDDY)
+    one, other = (judged(neighbours.Buddy, p, values, **BUDDY) for p in (unknown, flat))
     assert np.array_equal(one.failed, other.failed) and np.array_equal(one.number, other.number)
 
 

@@ -6,7 +6,7 @@ neighbours, each on arrays. Does not belong here: reading and writing rows, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -19,7 +19,7 @@ from ionbeam_client.models import parse_duration
 from ionbeam_dagster.domain.canonical import HEIGHT_COLUMNS, columns_of, variable_of
 from ionbeam_dagster.domain.cf import UnitError, conversion
 from ionbeam_dagster.domain.quality import Masks, Test, flags_of, neighbours, series
-from ionbeam_dagster.domain.quality.limits import HOUR, Limits
+from ionbeam_dagster.domain.quality.limits import HOUR, ConsistencyLimits, Limits
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -99,6 +99,11 @@ class Verdicts:
     def add(self, column: str, test: Test, applied: Bools, failed: Bools) -> None:
         self.applied[column][applied] |= np.uint32(test)
         self.failed[column][applied & failed] |= np.uint32(test)
+
+    def add_at(self, rows: Ints, column: str, test: Test, applied: Bools, failed: Bools) -> None:
+        """Add a verdict on each of some `rows`, no row twice."""
+        self.applied[column][rows[applied]] |= np.uint32(test)
+        self.failed[column][rows[applied & failed]] |= np.uint32(test)
 
 
 @dataclass(frozen=True)
@@ -247,42 +252,83 @@ def _internal(verdicts: Verdicts, plan: Plan, reports: Reports) -> None:
 
 @dataclass(frozen=True)
 class Listened:
-    """What is listened to in one slice: by column, one report of each station, with where it stands in the slice.
+    """What is listened to in one slice: of each station its last report, where it stands in the slice, and by column
+    whether it is the last one there. No other report counts in a test, so that a slice may be tested in parts.
 
-    No other report counts in a test, so that a slice may be tested in parts. `consistency` is what was found of these
-    reports, which alone are tested so; `crowded` are the places, as ``lat + lon j``, with too many stations.
+    `tests` are those against neighbours, by column, whose sums are in `surroundings`; `consistency` is what was found
+    of these reports, which alone are tested so; `crowded` are the places, as ``lat + lon j``, with too many stations.
     """
 
-    reports: dict[str, Reports]
-    rows: dict[str, Ints]
+    reports: Reports
+    rows: Ints
+    heard: dict[str, Bools]
+    tests: dict[str, dict[Test, neighbours.NeighbourTest]]
+    surroundings: neighbours.Surroundings
     consistency: dict[str, neighbours.Consistency]
     crowded: npt.NDArray[np.complex128]
 
+    @classmethod
+    def to(cls, plan: Plan, parts: Iterable[Reports]) -> Listened:
+        """What is listened to among all `parts` of a slice, in their order."""
+        some, rows, lasts, spots, first = [], [], [], [], 0
+        for part in parts:
+            last = {column: _last_of_station(part, _usable(one, part)) for column, one in plan.tested.items()}
+            any_last = np.flatnonzero(np.any(list(last.values()), axis=0))
+            some.append(part.taken(any_last))
+            rows.append(any_last + first)
+            lasts.append({column: of[any_last] for column, of in last.items()})
+            spots.append(np.stack([part.lat, part.lon, part.station], axis=1)[_moves(part)])
+            first += len(part)
+        reports = Reports.joined(some)
+        heard = {}
+        for column in plan.tested:
+            among = np.flatnonzero(np.concatenate([of[column] for of in lasts]))
+            heard[column] = _last_of_station(reports, among) & ~reports.indoor
+        chosen = np.flatnonzero(np.any(list(heard.values()), axis=0))
+        chosen = chosen[np.argsort(reports.station[chosen], kind="stable")]
+        reports, heard = reports.taken(chosen), {column: of[chosen] for column, of in heard.items()}
+        tests = {column: _tests(one, reports.values[column], heard[column]) for column, one in plan.tested.items()}
+        return cls(
+            reports,
+            np.concatenate(rows)[chosen],
+            heard,
+            tests,
+            neighbours.Surroundings(places_of(reports), [test for of in tests.values() for test in of.values()]),
+            {
+                column: _consistency(given, reports, heard[column], column)
+                for column, one in plan.tested.items()
+                if (given := one.limits.consistency)
+            },
+            _crowded(np.concatenate(spots)),
+        )
 
-def listened_to(plan: Plan, parts: Iterable[Reports]) -> Listened:
-    """What is listened to among all `parts` of a slice, in their order."""
-    lasts: dict[str, list[tuple[Reports, Ints]]] = {column: [] for column in plan.tested}
-    spots, first = [], 0
-    for part in parts:
-        for column, one in plan.tested.items():
-            usable = _usable(one, part)
-            last = usable[_last_of_station(part.taken(usable, []))]
-            lasts[column].append((part.taken(last, [column]), last + first))
-        spots.append(np.stack([part.lat, part.lon, part.station], axis=1)[_moves(part)])
-        first += len(part)
-    reports, rows, consistency = {}, {}, {}
-    for column, one in plan.tested.items():
-        found = Reports.joined([some for some, _ in lasts[column]])
-        heard = np.flatnonzero(_last_of_station(found) & ~found.indoor)
-        reports[column], rows[column] = found.taken(heard), np.concatenate([rows for _, rows in lasts[column]])[heard]
-        if given := one.limits.consistency:
-            told = reports[column]
-            consistency[column] = neighbours.spatial_consistency(
-                places_of(told), told.values[column], **given.model_dump()
-            )
-    lat, lon, station = np.concatenate(spots).T
+    def outcome(self, column: str, test: Test, reports: Reports) -> neighbours.Outcome:
+        """What comes of `reports`, which all have a value of `column`, in one of the tests against neighbours."""
+        places, chosen = places_of(reports), self.tests[column][test]
+        return chosen.judged(reports.values[column], self.surroundings.told(chosen, places))
+
+
+def _tests(one: Tested, values: Floats, heard: Bools) -> dict[Test, neighbours.NeighbourTest]:
+    tests: dict[Test, neighbours.NeighbourTest] = {}
+    if given := one.limits.buddy:
+        tests[Test.ISOLATION] = neighbours.Isolation(values, heard, radius=given.radius, num_min=given.num_min)
+        tests[Test.BUDDY] = neighbours.Buddy(values, heard, **given.model_dump())
+    if event := one.limits.event:
+        tests[Test.BUDDY_EVENT] = neighbours.BuddyEvent(values, heard, **event.model_dump())
+    return tests
+
+
+def _consistency(limits: ConsistencyLimits, reports: Reports, heard: Bools, column: str) -> neighbours.Consistency:
+    rows = np.flatnonzero(heard)
+    places = places_of(reports).taken(rows)
+    return neighbours.spatial_consistency(places, reports.values[column][rows], **limits.model_dump())
+
+
+def _crowded(spots: Floats) -> npt.NDArray[np.complex128]:
+    """The places with too many stations; `spots` are latitude, longitude and station, (n, 3)."""
+    lat, lon, station = spots.T
     many = series.default_position(lat, lon, station.astype(np.intp), MANY_AT_ONE_PLACE)
-    return Listened(reports, rows, consistency, np.unique((lat + 1j * lon)[many]))
+    return np.unique((lat + 1j * lon)[many])
 
 
 def among_neighbours(plan: Plan, listened: Listened, part: Reports, first: int = 0) -> Verdicts:
@@ -294,20 +340,30 @@ def among_neighbours(plan: Plan, listened: Listened, part: Reports, first: int =
     crowded = np.isin(part.lat + 1j * part.lon, listened.crowded)
     for column, one in plan.tested.items():
         verdicts.add(column, Test.POSITION, np.isfinite(part.values[column]), crowded)
-        heard, where = listened.reports[column], listened.rows[column] - first
         usable = _usable(one, part)
-        quiet = usable[~np.isin(usable, where)]
-        if len(heard) + quiet.size:
-            reports = Reports.joined([heard, part.taken(quiet, [column])])
-            rows = np.concatenate([where, quiet])
-            _against(verdicts, one, reports, rows, len(heard), listened.consistency.get(column))
+        reports = part.taken(usable, [column])
+        for test in listened.tests[column]:
+            found = listened.outcome(column, test, reports)
+            verdicts.add_at(usable, column, test, found.applied, found.failed)
+            if isinstance(found, neighbours.Buddies) and one.name == "air_temperature":
+                for why, applied, failed in _why_too_warm(reports, reports.values[column], found):
+                    verdicts.add_at(usable, column, why, applied, failed)
+        if column in listened.consistency:
+            scored = listened.consistency[column]
+            rows = listened.rows[listened.heard[column]] - first
+            here = (rows >= 0) & (rows < len(part))
+            of = rows[here], column, Test.SPATIAL_CONSISTENCY
+            verdicts.add_at(*of, scored.applied[here], scored.failed[here])
     return verdicts
 
 
-def comparable(one: Tested, reports: Reports) -> tuple[Ints, Bools]:
-    """Which reports of a slice are compared in one quantity, and which of these are listened to."""
-    usable = _usable(one, reports)
-    return usable, _last_of_station(reports.taken(usable, [])) & ~reports.indoor[usable]
+def _why_too_warm(reports: Reports, values: Floats, found: neighbours.Buddies) -> Iterator[tuple[Test, Bools, Bools]]:
+    """Suspicions that explain why a temperature is not its neighbours': the sun on a shield, or a room."""
+    above = values - found.mean
+    sunny = series.sun_elevation(reports.lat, reports.lon, reports.time) > _SUN_UP
+    yield Test.RADIATION, found.applied & sunny, found.failed & (above > _WARMED) & sunny
+    in_room = (values >= _ROOM[0]) & (values <= _ROOM[1]) & (np.abs(above) > _OUTDOORS)
+    yield Test.INDOOR, found.applied, found.failed & in_room
 
 
 def _usable(one: Tested, reports: Reports) -> Ints:
@@ -321,58 +377,6 @@ def _moves(reports: Reports) -> Bools:
     for column in (reports.lat, reports.lon, reports.station):
         moves[1:] |= column[1:] != column[:-1]
     return moves
-
-
-def _against(
-    verdicts: Verdicts,
-    one: Tested,
-    reports: Reports,
-    rows: Ints,
-    heard: int,
-    consistency: neighbours.Consistency | None,
-) -> None:
-    """The neighbour tests of one column; the first `heard` of `reports` are listened to.
-
-    `rows` says where each of `reports` stands in what the verdicts are of; those that stand elsewhere get none.
-    """
-    places, speaking = places_of(reports), np.arange(len(reports)) < heard
-    column, limits = one.column, one.limits
-    values, size = reports.values[column], verdicts.applied[column].size
-    tested = (rows >= 0) & (rows < size)
-
-    def add(test: Test, applied: Bools, failed: Bools) -> None:
-        applied, failed = applied & tested, failed & tested
-        whole = np.zeros((2, size), np.bool_)
-        whole[0, rows[applied]], whole[1, rows[failed]] = True, True
-        verdicts.add(column, test, whole[0], whole[1])
-
-    everywhere = np.ones(values.size, np.bool_)
-    if limits.buddy is not None:
-        given = limits.buddy
-        alone = neighbours.isolation(places, given.radius, given.num_min, speaking)
-        add(Test.ISOLATION, everywhere, alone)
-        found = neighbours.buddy(places, values, speaking=speaking, **given.model_dump())
-        add(Test.BUDDY, np.isfinite(found.deviation), found.failed)
-        if one.name == "air_temperature":
-            _why_too_warm(add, reports, values, found)
-    if limits.event is not None:
-        judged, failed = neighbours.buddy_event(places, values, speaking=speaking, **limits.event.model_dump())
-        add(Test.BUDDY_EVENT, judged, failed)
-    if consistency is not None:
-        judged, failed = np.zeros((2, values.size), np.bool_)
-        judged[:heard], failed[:heard] = np.isfinite(consistency.score), consistency.failed
-        add(Test.SPATIAL_CONSISTENCY, judged, failed)
-
-
-def _why_too_warm(add: object, reports: Reports, values: Floats, found: neighbours.Buddies) -> None:
-    """Suspicions that explain why a temperature is not its neighbours': the sun on a shield, or a room."""
-    assert callable(add)
-    compared = np.isfinite(found.deviation)
-    above = values - found.mean
-    sunny = series.sun_elevation(reports.lat, reports.lon, reports.time) > _SUN_UP
-    add(Test.RADIATION, compared & sunny, found.failed & (above > _WARMED) & sunny)
-    in_room = (values >= _ROOM[0]) & (values <= _ROOM[1]) & (np.abs(above) > _OUTDOORS)
-    add(Test.INDOOR, compared, found.failed & in_room)
 
 
 def places_of(reports: Reports) -> neighbours.Places:
@@ -425,12 +429,13 @@ def _level(one: Tested) -> str:
     return one.column.split("__")[2]
 
 
-def _last_of_station(reports: Reports) -> Bools:
-    order = np.lexsort((reports.time, reports.station))
-    last = np.ones(order.size, np.bool_)
-    last[:-1] = np.diff(reports.station[order]) != 0
-    chosen = np.zeros(order.size, np.bool_)
-    chosen[order[last]] = True
+def _last_of_station(reports: Reports, among: Ints) -> Bools:
+    """Which of the reports are the last of their station, of those `among` the rows."""
+    ordered = among[np.lexsort((reports.time[among], reports.station[among]))]
+    last = np.ones(ordered.size, np.bool_)
+    last[:-1] = np.diff(reports.station[ordered]) != 0
+    chosen = np.zeros(len(reports), np.bool_)
+    chosen[ordered[last]] = True
     return chosen
 
 

@@ -10,16 +10,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from ionbeam_dagster.domain.quality import Test, neighbours, series
 from ionbeam_dagster.domain.quality.chain import (
     LOOK_BACK,
     MANY_AT_ONE_PLACE,
+    Listened,
     Plan,
     Reports,
     Tested,
-    comparable,
     places_of,
     sane,
 )
@@ -43,6 +42,7 @@ class _Case:
     row: int
     slice: Reports
     near: int
+    listened: Listened
 
 
 def explain(plan: Plan, own: Reports, row: int, slice: Reports, near: int, masks: dict[str, int]) -> Iterator[Reason]:
@@ -51,7 +51,7 @@ def explain(plan: Plan, own: Reports, row: int, slice: Reports, near: int, masks
     `own` are the reports of its station in order, of which it is number `row`; `slice` those of all stations at its
     time, of which it is number `near`.
     """
-    case = _Case(plan, own, row, slice, near)
+    case = _Case(plan, own, row, slice, near, Listened.to(plan, [slice]))
     for column, mask in masks.items():
         for test in Test:
             if mask & test:
@@ -136,17 +136,14 @@ def _radiation(case: _Case, one: Tested) -> str:
     return f"the sun stands at {height:.0f} degrees; {_mean(case, one)}"
 
 
-def _compared(case: _Case, one: Tested) -> tuple[neighbours.Places, Reports, np.intp, npt.NDArray[np.bool_]]:
-    usable, speaking = comparable(one, case.slice)
-    reports = case.slice.taken(usable)
-    return places_of(reports), reports, np.searchsorted(usable, case.near), speaking
+def _report(case: _Case, one: Tested) -> Reports:
+    return case.slice.taken(np.array([case.near]), [one.column])
 
 
 def _buddies(case: _Case, one: Tested) -> tuple[int, float, float]:
-    assert one.limits.buddy is not None
-    places, reports, row, speaking = _compared(case, one)
-    found = neighbours.buddy(places, reports.values[one.column], speaking=speaking, **one.limits.buddy.model_dump())
-    return int(found.number[row]), float(found.mean[row]), float(found.deviation[row])
+    found = case.listened.outcome(one.column, Test.BUDDY, _report(case, one))
+    assert isinstance(found, neighbours.Buddies)
+    return int(found.number[0]), float(found.mean[0]), float(found.deviation[0])
 
 
 def _mean(case: _Case, one: Tested) -> str:
@@ -156,12 +153,10 @@ def _mean(case: _Case, one: Tested) -> str:
 
 def _isolation(case: _Case, one: Tested) -> str:
     assert one.limits.buddy is not None
-    places, _, row, speaking = _compared(case, one)
-    around = neighbours.Neighbourhood(places, one.limits.buddy.radius)
-    number = around.sums(speaking.astype(np.float64)[:, None])[row, 0]
-    return (
-        f"{number:.0f} neighbours within {one.limits.buddy.radius / 1000:g} km; {one.limits.buddy.num_min} are needed"
-    )
+    test = case.listened.tests[one.column][Test.ISOLATION]
+    (told,) = case.listened.surroundings.told(test, places_of(_report(case, one)))
+    near, least = f"within {one.limits.buddy.radius / 1000:g} km", one.limits.buddy.num_min
+    return f"{told[0, 0]:.0f} neighbours {near}; {least} are needed"
 
 
 def _buddy(case: _Case, one: Tested) -> str:
@@ -182,15 +177,13 @@ def _event(case: _Case, one: Tested) -> str:
 
 def _consistency(case: _Case, one: Tested) -> str:
     assert one.limits.consistency is not None
-    places, reports, row, speaking = _compared(case, one)
-    heard = np.flatnonzero(speaking)
-    if row not in heard:
+    (place,) = np.nonzero(case.listened.rows[case.listened.heard[one.column]] == case.near)
+    if not place.size:
         return "its station's later report in these ten minutes was compared"
-    some = neighbours.Places(places.lat[heard], places.lon[heard], places.height[heard], places.station[heard])
-    given = one.limits.consistency
-    found = neighbours.spatial_consistency(some, reports.values[one.column][heard], **given.model_dump())
-    score = float(found.score[np.searchsorted(heard, row)])
-    return f"score {score:.1f} against what neighbours make of its place; suspect beyond {given.above:g}"
+    score = case.listened.consistency[one.column].score[place[0]]
+    return (
+        f"score {score:.1f} against what neighbours make of its place; suspect beyond {one.limits.consistency.above:g}"
+    )
 
 
 _WORDS: dict[Test, Callable[[_Case, Tested], str]] = {

@@ -1,9 +1,13 @@
 """Tests of a value against its neighbours: isolation, buddy, buddy event, spatial consistency.
 
-Belongs here: plain functions of arrays, one element a report, all of one moment and one quantity. They are those of
-MET Norway's titanlib (Baaserud et al., 2020, "TITAN automatic spatial quality control of meteorological in-situ
-observations", MET report 7/2020), which the tests hold them against. Does not belong here: which reports are compared,
-and with what limits (chain.py, limits.py).
+Belongs here: tests on arrays, one element a report, all of one moment and one quantity. They are those of MET Norway's
+titanlib (Baaserud et al., 2020, "TITAN automatic spatial quality control of meteorological in-situ observations", MET
+report 7/2020), which the tests hold them against. Does not belong here: which reports are compared, and with what
+limits (chain.py, limits.py).
+
+The first three follow from sums over the neighbours that are listened to. `Surroundings` takes these sums for the
+places of those reports once, for all tests together, and keeps them: other reports, which are judged but not listened
+to, may then come in parts.
 
 Values are finite; a report without a value is left out by the caller. A height (m) may be NaN: it is then neither a
 reason to leave a neighbour out nor to adjust its value.
@@ -11,11 +15,12 @@ reason to leave a neighbour out nor to adjust its value.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_array
 from scipy.spatial import KDTree
 from scipy.spatial.distance import cdist
 
@@ -26,7 +31,10 @@ Ints = npt.NDArray[np.intp]
 EARTH_RADIUS = 6_371_000.0
 """Metres, as titanlib has it; distances are straight through the Earth, 2.6 m short in 20 km."""
 
-_PAIRS_AT_ONCE = 8_000_000  # keeps the arrays of pairs under half a gigabyte whatever the network's density
+_MOST_PAIRS = 65_536
+"""Pairs that are looked at at a time, to stay in the processor's cache."""
+
+_MOST_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -51,175 +59,285 @@ class Places:
         return np.asarray(unit * EARTH_RADIUS)
 
 
-class Neighbourhood:
-    """Which reports are within `radius` (m) and `max_height_difference` (m) of which.
+@dataclass
+class Block:
+    """Some reports that ask (`rows`), those that any of them may hear (`others`), and the heights of both.
 
-    Reports of one station are not neighbours of each other. Those from one place have the same neighbours, so that
-    pairs are of places, however many reports they have. Pairs are kept as sparse matrices, of which there are several,
-    made anew for each pass, where one would grow too large.
+    `near` (rows x others) tells who hears whom: reports of other stations within the radius.
     """
 
-    def __init__(self, places: Places, radius: float, max_height_difference: float = np.inf) -> None:
-        self._by_place = np.lexsort((places.height, places.lon, places.lat, places.station))
-        firsts = _first_of_each(places, self._by_place)
-        self._begins = np.flatnonzero(firsts)
-        self._place = np.empty(len(places), np.intp)
-        self._place[self._by_place] = np.cumsum(firsts) - 1
-        self._places = places = places.taken(self._by_place[self._begins])
+    rows: Ints
+    others: Ints
+    near: Bools
+    height: Floats
+    others_height: Floats
+    _within: dict[float, Floats] = field(default_factory=dict)
+
+    def within(self, max_height_difference: float) -> Floats:
+        """1.0 where a report is near and not further away in height, else 0.0; (rows x others)."""
+        if max_height_difference not in self._within:
+            apart = np.abs(self.height[:, None] - self.others_height)
+            self._within[max_height_difference] = (self.near & ~(apart > max_height_difference)).astype(np.float64)
+        return self._within[max_height_difference]
+
+
+class Neighbourhood:
+    """The reports at `places`, found from wherever is within `radius` (m) of them.
+
+    Pairs are not kept: of dense networks there would be more than memory holds, and finding them takes no longer than
+    reading them.
+    """
+
+    def __init__(self, places: Places, radius: float) -> None:
+        self._places = places
         self._radius = radius
-        self._most_height = max_height_difference
         self._xyz = places.xyz()
-        self._slabs = max(1, round(self._expected_pairs() / _PAIRS_AT_ONCE))
-        self._kept = [self._found(slab) for slab in self._cut()] if self._slabs == 1 else None
+        self._tree = KDTree(self._xyz)
+        self._station = places.station.astype(np.int32)
 
-    def sums(self, columns: Floats) -> Floats:
-        """For each report the sums over its neighbours of `columns` (reports x quantities)."""
-        if not len(columns):
-            return np.zeros_like(columns)
-        of_places = np.add.reduceat(columns[self._by_place], self._begins)
-        total = np.zeros_like(of_places)
-        for pairs in self._kept if self._kept is not None else map(self._found, self._cut()):
-            total += pairs @ of_places + pairs.T @ of_places
-        return np.asarray(total[self._place])
-
-    def _expected_pairs(self) -> float:
-        if len(self._places) < 2:
-            return 0.0
-        sample = self._xyz[:: max(1, len(self._places) // 500)]
-        counts = KDTree(self._xyz).query_ball_point(sample, self._radius, return_length=True)
-        return float(np.mean(counts)) * len(self._places) / 2
-
-    def _cut(self) -> list[Ints]:
-        """The reports in slabs along the axis of the Earth's rotation, each with about the same number of them."""
-        return np.array_split(np.argsort(self._xyz[:, 2], kind="stable"), self._slabs)
-
-    def _found(self, slab: Ints) -> coo_array:
-        """The pairs of the slab's reports, each pair once: row and column are its reports, the lower one first."""
-        size = len(self._places)
-        if not size:
-            return coo_array((0, 0))
-        axis = self._xyz[:, 2]
-        low, high = axis[slab[0]] - self._radius, axis[slab[-1]] + self._radius
-        near = np.flatnonzero((axis >= low) & (axis <= high))
-        found = KDTree(self._xyz[near]).query_pairs(self._radius, output_type="ndarray")
-        one, other = (found[:, column].astype(np.int32) for column in (0, 1))  # half the memory to go through
-        if near.size < size:
-            one, other = near[one], near[other]
-        wanted = self._places.station[one] != self._places.station[other]
-        if np.isfinite(self._most_height):
-            apart = np.abs(self._places.height[one] - self._places.height[other])
-            wanted &= ~(apart > self._most_height)  # of an unknown height: not known to be too far
-        if self._slabs > 1:
-            own = np.zeros(size, np.bool_)
-            own[slab] = True
-            wanted &= own[one]
-        one, other = one[wanted], other[wanted]
-        return coo_array((np.ones(one.size), (one, other)), shape=(size, size))
+    def blocks(self, at: Places) -> Iterator[Block]:
+        """Who is near the reports `at`, some at a time; those that are near nobody may be left out."""
+        if not len(at) or not len(self._places):
+            return
+        xyz, station = at.xyz(), at.station.astype(np.int32)
+        waiting = np.array_split(KDTree(xyz).indices, -(-len(at) // _MOST_ROWS))
+        while waiting:
+            rows = waiting.pop()
+            middle = (xyz[rows].min(axis=0) + xyz[rows].max(axis=0)) / 2
+            spread = np.linalg.norm(xyz[rows] - middle, axis=1).max()
+            others = np.array(self._tree.query_ball_point(middle, self._radius + spread), np.intp)
+            if rows.size > 1 and rows.size * others.size > _MOST_PAIRS:
+                waiting += np.array_split(rows, 2)
+            elif others.size:
+                near = cdist(xyz[rows], self._xyz[others], "sqeuclidean") <= self._radius**2
+                near &= station[rows][:, None] != self._station[others]
+                yield Block(rows, others, near, at.height[rows], self._places.height[others])
 
 
-def _first_of_each(places: Places, order: Ints) -> Bools:
-    """Which of `places`, in `order`, are not where the one before them is."""
-    first = np.ones(len(places), np.bool_)
-    first[1:] = False
-    for column in (places.station, places.lat, places.lon, np.nan_to_num(places.height, nan=np.inf)):
-        ordered = column[order]
-        first[1:] |= ordered[1:] != ordered[:-1]
-    return first
+@dataclass(frozen=True)
+class Outcome:
+    """Of each report whether it was tested, and whether it failed."""
+
+    applied: Bools
+    failed: Bools
 
 
-def isolation(places: Places, radius: float, num_min: int, speaking: Bools | None = None) -> Bools:
-    """True for reports with fewer than `num_min` neighbours (that are `speaking`) within `radius` (m)."""
-    heard = np.ones(len(places)) if speaking is None else speaking.astype(np.float64)
-    number = Neighbourhood(places, radius).sums(heard[:, None])[:, 0]
-    return np.asarray(number < num_min)
+class NeighbourTest(ABC):
+    """A test that follows from sums over the neighbours within `radius` (m) and `max_height_difference` (m).
+
+    It listens to those of the reports of a network, whose values are `values`, that are `heard`. In a further iteration
+    it no longer listens to those that failed.
+    """
+
+    width: int
+    """How many numbers it needs of a report's neighbours."""
+
+    def __init__(
+        self, values: Floats, heard: Bools, *, radius: float, max_height_difference: float, iterations: int
+    ) -> None:
+        self.values, self.heard = values, heard
+        self.radius, self.iterations = radius, iterations
+        self._max_height_difference = max_height_difference
+
+    @abstractmethod
+    def sums(self, block: Block, trusted: Bools) -> Floats:
+        """What the neighbours that are `trusted` (one for each report of the network) tell a block; (rows x width)."""
+
+    @abstractmethod
+    def judged(self, values: Floats, told: Sequence[Floats]) -> Outcome:
+        """What comes of reports with `values` that were `told` this, iteration by iteration; (reports x width) each."""
 
 
-@dataclass(frozen=True, slots=True)
-class Buddies:
+class Surroundings:
+    """What `tests` hear at `places`, whose reports they listen to, and anywhere else.
+
+    Reports come with their stations ascending.
+    """
+
+    def __init__(self, places: Places, tests: Sequence[NeighbourTest]) -> None:
+        self._places = places
+        self._around = {test.radius: Neighbourhood(places, test.radius) for test in tests}
+        self._trusted: dict[NeighbourTest, list[Bools]] = {test: [] for test in tests}
+        self._told: dict[NeighbourTest, list[Floats]] = {test: [] for test in tests}
+        for iteration in range(max((test.iterations for test in tests), default=0)):
+            for radius, around in self._around.items():
+                asking = [t for t in tests if t.radius == radius and t.iterations > iteration]
+                for test in asking:
+                    failed = test.judged(test.values, self._told[test]).failed
+                    self._trusted[test].append(test.heard & ~failed)
+                    self._told[test].append(np.zeros((len(places), test.width)))
+                for block in around.blocks(places):
+                    for test in asking:
+                        self._told[test][-1][block.rows] = test.sums(block, self._trusted[test][-1])
+
+    def told(self, test: NeighbourTest, at: Places) -> list[Floats]:
+        """What the test hears at other places; (reports x width) for each iteration."""
+        known = self._known(at)
+        there, strange = np.flatnonzero(known >= 0), np.flatnonzero(known < 0)
+        told = [np.zeros((len(at), test.width)) for _ in range(test.iterations)]
+        for some, kept in zip(told, self._told[test], strict=True):
+            some[there] = kept[known[there]]
+        for block in self._around[test.radius].blocks(at.taken(strange)):
+            for some, trusted in zip(told, self._trusted[test], strict=True):
+                some[strange[block.rows]] = test.sums(block, trusted)
+        return told
+
+    def _known(self, at: Places) -> Ints:
+        """Which of the network's reports is of the same station and place as each of `at`; -1: none is found."""
+        if not len(self._places):
+            return np.full(len(at), -1)
+        rows = np.minimum(np.searchsorted(self._places.station, at.station), len(self._places) - 1)
+        there = self._places.taken(rows)
+        same = (there.station == at.station) & (there.lat == at.lat) & (there.lon == at.lon)
+        same &= (there.height == at.height) | (np.isnan(there.height) & np.isnan(at.height))
+        return np.where(same, rows, -1)
+
+
+class Isolation(NeighbourTest):
+    """Reports with fewer than `num_min` neighbours, at whatever height, fail."""
+
+    width = 1
+
+    def __init__(self, values: Floats, heard: Bools, *, radius: float, num_min: int) -> None:
+        super().__init__(values, heard, radius=radius, max_height_difference=np.inf, iterations=1)
+        self._num_min = num_min
+
+    def sums(self, block: Block, trusted: Bools) -> Floats:
+        return np.asarray(block.within(np.inf) @ trusted[block.others].astype(np.float64)[:, None])
+
+    def judged(self, values: Floats, told: Sequence[Floats]) -> Outcome:
+        failed = np.zeros(values.size, np.bool_)
+        for some in told:
+            failed = some[:, 0] < self._num_min
+        return Outcome(np.ones(values.size, np.bool_), failed)
+
+
+@dataclass(frozen=True)
+class Buddies(Outcome):
     """What the buddy test found of each report: how many neighbours were used, their mean (adjusted to the report's
     height), and how many of their standard deviations the report is away from it (NaN where it was not tested)."""
 
     number: Ints
     mean: Floats
     deviation: Floats
-    failed: Bools
 
 
-def buddy(
-    places: Places,
-    values: Floats,
-    *,
-    radius: float,
-    num_min: int,
-    threshold: float,
-    max_height_difference: float,
-    gradient: float,
-    min_std: float,
-    iterations: int = 2,
-    speaking: Bools | None = None,
-) -> Buddies:
-    """Test values against the mean of their neighbours, of which only those that are `speaking` are listened to.
+class Buddy(NeighbourTest):
+    """Values are tested against the mean of their neighbours, moved along `gradient` (per metre) to their own height.
 
-    Neighbours within `radius` (m) and `max_height_difference` (m) count, with their values moved along `gradient` (per
-    metre) to the report's height. With at least `num_min` of them a report fails when it is more than `threshold`
-    standard deviations from their mean; the deviation is widened by the error of the mean and at least `min_std`.
-    What failed is no neighbour in the next iteration.
+    With at least `num_min` neighbours a report fails when it is more than `threshold` standard deviations from their
+    mean; the deviation is widened by the error of the mean and at least `min_std`.
     """
-    size = len(places)
-    failed = np.zeros(size, np.bool_)
-    number, mean, deviation = np.zeros(size, np.intp), np.full(size, np.nan), np.full(size, np.nan)
-    around = Neighbourhood(places, radius, max_height_difference)
-    heard = np.ones(size, np.bool_) if speaking is None else speaking
-    centre = values.mean() if size else 0.0
-    known = np.isfinite(places.height)
-    rise = np.where(known, gradient * np.nan_to_num(places.height), 0.0)
-    for _ in range(iterations):
-        moments = _moments(around, values - centre, rise, known, ~failed & heard)
-        enough = ~failed & (moments.number >= num_min)
-        spread = np.maximum(np.sqrt(moments.variance * (1 + 1 / np.maximum(moments.number, 1))), min_std)
-        number[enough], mean[enough] = moments.number[enough], moments.mean[enough] + centre
-        deviation[enough] = np.abs(values[enough] - mean[enough]) / spread[enough]
-        failed[enough] = deviation[enough] > threshold
-    return Buddies(number, mean, deviation, failed)
+
+    width = 3
+
+    def __init__(
+        self,
+        values: Floats,
+        heard: Bools,
+        *,
+        radius: float,
+        num_min: int,
+        threshold: float,
+        max_height_difference: float,
+        gradient: float,
+        min_std: float,
+        iterations: int = 2,
+    ) -> None:
+        super().__init__(
+            values, heard, radius=radius, max_height_difference=max_height_difference, iterations=iterations
+        )
+        self._num_min, self._threshold, self._min_std = num_min, threshold, min_std
+        self._gradient = gradient
+        self._centre = float(values[heard].mean()) if heard.any() else 0.0
+
+    def sums(self, block: Block, trusted: Bools) -> Floats:
+        """Number, mean and variance of the neighbours.
+
+        Where both heights are known a neighbour's value becomes ``value - its rise + the report's rise``: the sums are
+        over what belongs to the neighbour alone, so that no pair has to be looked at by itself.
+        """
+        listened = trusted[block.others]
+        values = np.where(listened, self.values[block.others] - self._centre, 0.0)
+        number = listened.astype(np.float64)
+        columns = [number, values, values**2]
+        if self._gradient:
+            known = np.isfinite(block.others_height)
+            level = values - np.where(known & listened, self._gradient * block.others_height, 0.0)
+            columns += [level, level**2, number * known, level * known]
+        sums = (block.within(self._max_height_difference) @ np.stack(columns, axis=1)).T
+        n, first, second = sums[:3]
+        if self._gradient:
+            level_1, level_2, n_known, known_1 = sums[3:]
+            known = np.isfinite(block.height)
+            rise = np.where(known, self._gradient * block.height, 0.0)
+            first = np.where(known, level_1 + n_known * rise, first)
+            second = np.where(known, level_2 + 2 * rise * known_1 + n_known * rise**2, second)
+        many = np.maximum(n, 1)
+        mean = first / many
+        return np.stack([n, mean + self._centre, np.maximum(second / many - mean**2, 0.0)], axis=1)
+
+    def judged(self, values: Floats, told: Sequence[Floats]) -> Buddies:
+        failed, used = np.zeros(values.size, np.bool_), np.zeros(values.size, np.intp)
+        means, deviations = np.full((2, values.size), np.nan)
+        for number, mean, variance in (some.T for some in told):
+            enough = ~failed & (number >= self._num_min)
+            spread = np.maximum(np.sqrt(variance * (1 + 1 / np.maximum(number, 1))), self._min_std)
+            used[enough], means[enough] = number[enough], mean[enough]
+            deviations[enough] = np.abs(values - mean)[enough] / spread[enough]
+            failed[enough] = deviations[enough] > self._threshold
+        return Buddies(np.isfinite(deviations), failed, used, means, deviations)
 
 
-def buddy_event(
-    places: Places,
-    values: Floats,
-    *,
-    radius: float,
-    num_min: int,
-    event: float,
-    threshold: float,
-    max_height_difference: float,
-    iterations: int = 1,
-    speaking: Bools | None = None,
-) -> tuple[Bools, Bools]:
-    """Test whether something happens at a report (its value is `event` or more) as it does at its neighbours.
+class BuddyEvent(NeighbourTest):
+    """Something happens at a report (its value is `event` or more) as it does at its neighbours.
 
-    A report fails when at most the share `threshold` of its neighbours agrees with it. Returns (tested, failed).
+    With at least `num_min` neighbours a report fails when at most the share `threshold` of them agrees with it.
     """
-    size = len(places)
-    failed, tested = np.zeros(size, np.bool_), np.zeros(size, np.bool_)
-    heard = np.ones(size, np.bool_) if speaking is None else speaking
-    happens = values >= event
-    around = Neighbourhood(places, radius, max_height_difference)
-    for _ in range(iterations):
-        trusted = (~failed & heard).astype(np.float64)
-        number, happening = around.sums(np.stack([trusted, trusted * happens], axis=1)).T
-        agreeing = np.where(happens, happening, number - happening)
-        enough = ~failed & (number >= num_min)
-        tested |= enough
-        failed |= enough & (agreeing <= threshold * number)
-    return tested, failed
+
+    width = 2
+
+    def __init__(
+        self,
+        values: Floats,
+        heard: Bools,
+        *,
+        radius: float,
+        num_min: int,
+        event: float,
+        threshold: float,
+        max_height_difference: float,
+        iterations: int = 1,
+    ) -> None:
+        super().__init__(
+            values, heard, radius=radius, max_height_difference=max_height_difference, iterations=iterations
+        )
+        self._num_min, self._event, self._threshold = num_min, event, threshold
+
+    def sums(self, block: Block, trusted: Bools) -> Floats:
+        """Number of the neighbours, and of those where it happens."""
+        listened = trusted[block.others]
+        happens = listened & (self.values[block.others] >= self._event)
+        return np.asarray(
+            block.within(self._max_height_difference) @ np.stack([listened, happens], axis=1).astype(np.float64)
+        )
+
+    def judged(self, values: Floats, told: Sequence[Floats]) -> Outcome:
+        failed, tested = np.zeros(values.size, np.bool_), np.zeros(values.size, np.bool_)
+        happens = values >= self._event
+        for number, happening in (some.T for some in told):
+            agreeing = np.where(happens, happening, number - happening)
+            enough = ~failed & (number >= self._num_min)
+            tested |= enough
+            failed |= enough & (agreeing <= self._threshold * number)
+        return Outcome(tested, failed)
 
 
-@dataclass(frozen=True, slots=True)
-class Consistency:
+@dataclass(frozen=True)
+class Consistency(Outcome):
     """What the spatial consistency test found: the score that decided (NaN where it was not tested)."""
 
     score: Floats
-    failed: Bools
 
 
 def spatial_consistency(
@@ -282,7 +400,7 @@ def spatial_consistency(
             done[of] = True
         if not newly_failed:
             break
-    return Consistency(score, failed)
+    return Consistency(np.isfinite(score), failed, score)
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,42 +448,3 @@ def _background(height: Floats, values: Floats, gradient: float | None) -> Float
     # Too flat to tell how the value changes with height: what it does elsewhere.
     slope = float(centred @ (values - values.mean())) / spread if spread > values.size * 50.0**2 else gradient
     return np.asarray(values.mean() + slope * centred)
-
-
-@dataclass(frozen=True, slots=True)
-class _Moments:
-    number: Ints
-    mean: Floats
-    variance: Floats
-
-
-def _moments(around: Neighbourhood, values: Floats, rise: Floats, known: Bools, trusted: Bools) -> _Moments:
-    """Number, mean and variance of each report's trusted neighbours, moved to its own height.
-
-    Where both heights are known, a neighbour's value becomes ``value - its rise + the report's rise``: the sums are
-    over what belongs to the neighbour alone, so that no pair has to be looked at by itself.
-    """
-    both, either = trusted & known, trusted & ~known
-    level = np.where(known, values - rise, values)
-    sums = around.sums(
-        np.stack(
-            [
-                both,
-                both * level,
-                both * level**2,
-                both * values,
-                both * values**2,
-                either,
-                either * values,
-                either * values**2,
-            ],
-            axis=1,
-        ).astype(np.float64)
-    ).T
-    n_known, level_1, level_2, value_1, value_2, n_other, other_1, other_2 = sums
-    first = np.where(known, level_1 + n_known * rise, value_1) + other_1
-    second = np.where(known, level_2 + 2 * rise * level_1 + n_known * rise**2, value_2) + other_2
-    number = (n_known + n_other).round().astype(np.intp)
-    many = np.maximum(number, 1)
-    mean = first / many
-    return _Moments(number, mean, np.maximum(second / many - mean**2, 0.0))
