@@ -46,7 +46,7 @@ from ionbeam_dagster.stores.ledger import Ledger
 from ionbeam_dagster.stores.timeseries import TimeSeriesStore
 
 _MOST_SLICES = 200
-_PART = 500_000
+_PART = 100_000
 """Reports of a slice that are compared with what is listened to in it at a time."""
 
 _BLOCK = 50_000

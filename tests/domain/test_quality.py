@@ -149,16 +149,18 @@ def places_and_values(reports):
 def test_anyone_is_told_of_all_reports_of_other_stations_nearby_that_are_listened_to(network, asking, gradient):
     places, values, heard = places_and_values(sorted(network, key=lambda report: report[3]))
     at, _, _ = places_and_values(asking + network)
-    test = neighbours.Buddy(values, heard, **BUDDY | {"radius": 15_000, "gradient": gradient, "iterations": 1})
-    (told,) = neighbours.Surroundings(places, [test]).told(test, at)
+    limits = BUDDY | {"radius": 15_000, "num_min": 1, "gradient": gradient, "iterations": 1}
+    test = neighbours.Buddy(values, heard, **limits)
+    found = test.judged(np.zeros(len(at)), neighbours.Surroundings(places, [test]).told(test, at))
     near = np.linalg.norm(at.xyz()[:, None] - places.xyz(), axis=2) <= 15_000
     climb = at.height[:, None] - places.height
     near &= (at.station[:, None] != places.station) & ~(np.abs(climb) > 200) & heard
-    for (number, mean, variance), of, rise in zip(told, near, np.nan_to_num(climb) * gradient, strict=True):
-        assert number == of.sum()
-        if number:
-            moved = (values + rise)[of]
-            assert mean == pytest.approx(moved.mean()) and variance == pytest.approx(moved.var(), abs=1e-9)
+    assert np.array_equal(found.number, near.sum(axis=1)) and np.array_equal(found.applied, found.number > 0)
+    for row in np.flatnonzero(found.applied):
+        moved = (values + np.nan_to_num(climb[row]) * gradient)[near[row]]
+        spread = max(moved.std() * np.sqrt(1 + 1 / moved.size), BUDDY["min_std"])
+        assert found.mean[row] == pytest.approx(moved.mean(), abs=1e-4)
+        assert found.deviation[row] == pytest.approx(abs(moved.mean()) / spread, rel=1e-4, abs=1e-4)
 
 
 def test_an_unknown_height_leaves_a_neighbour_in():

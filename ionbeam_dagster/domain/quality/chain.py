@@ -49,6 +49,11 @@ class Tested:
     offset: float
     range: tuple[float, float] | None
 
+    @property
+    def compared(self) -> bool:
+        """Whether it is compared with neighbours."""
+        return bool(self.limits.buddy or self.limits.event or self.limits.consistency)
+
 
 @dataclass
 class Reports:
@@ -141,9 +146,7 @@ class Plan:
 
     def listens_to(self, other: Plan) -> bool:
         """Whether `other` measures something that this plan compares with neighbours."""
-        compared = {
-            one.name for one in self.tested.values() if one.limits.buddy or one.limits.event or one.limits.consistency
-        }
+        compared = {one.name for one in self.tested.values() if one.compared}
         return bool(compared & {one.name for one in other.tested.values()})
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
@@ -270,42 +273,50 @@ class Listened:
     @classmethod
     def to(cls, plan: Plan, parts: Iterable[Reports]) -> Listened:
         """What is listened to among all `parts` of a slice, in their order."""
-        some, rows, lasts, spots, first = [], [], [], [], 0
+        compared = {column: one for column, one in plan.tested.items() if one.compared}
+        lasts: list[tuple[Reports, Ints, dict[str, Bools]]] = []
+        spots, first = [], 0
         for part in parts:
-            last = {column: _last_of_station(part, _usable(one, part)) for column, one in plan.tested.items()}
-            any_last = np.flatnonzero(np.any(list(last.values()), axis=0))
-            some.append(part.taken(any_last))
-            rows.append(any_last + first)
-            lasts.append({column: of[any_last] for column, of in last.items()})
+            last = {column: _last_of_station(part, _usable(one, part)) for column, one in compared.items()}
+            rows = _rows_of_any(last, len(part))
+            lasts.append((part.taken(rows, compared), rows + first, {column: of[rows] for column, of in last.items()}))
             spots.append(np.stack([part.lat, part.lon, part.station], axis=1)[_moves(part)])
             first += len(part)
-        reports = Reports.joined(some)
-        heard = {}
-        for column in plan.tested:
-            among = np.flatnonzero(np.concatenate([of[column] for of in lasts]))
-            heard[column] = _last_of_station(reports, among) & ~reports.indoor
-        chosen = np.flatnonzero(np.any(list(heard.values()), axis=0))
-        chosen = chosen[np.argsort(reports.station[chosen], kind="stable")]
-        reports, heard = reports.taken(chosen), {column: of[chosen] for column, of in heard.items()}
-        tests = {column: _tests(one, reports.values[column], heard[column]) for column, one in plan.tested.items()}
-        return cls(
-            reports,
-            np.concatenate(rows)[chosen],
-            heard,
-            tests,
-            neighbours.Surroundings(places_of(reports), [test for of in tests.values() for test in of.values()]),
-            {
-                column: _consistency(given, reports, heard[column], column)
-                for column, one in plan.tested.items()
-                if (given := one.limits.consistency)
-            },
-            _crowded(np.concatenate(spots)),
+        reports, rows, heard = _last_of_all(lasts, compared)
+        tests = {column: _tests(one, reports.values[column], heard[column]) for column, one in compared.items()}
+        surroundings = neighbours.Surroundings(
+            places_of(reports), [test for of_column in tests.values() for test in of_column.values()]
         )
+        consistency = {
+            column: _consistency(one.limits.consistency, reports, heard[column], column)
+            for column, one in compared.items()
+            if one.limits.consistency
+        }
+        return cls(reports, rows, heard, tests, surroundings, consistency, _crowded(np.concatenate(spots)))
 
     def outcome(self, column: str, test: Test, reports: Reports) -> neighbours.Outcome:
         """What comes of `reports`, which all have a value of `column`, in one of the tests against neighbours."""
         places, chosen = places_of(reports), self.tests[column][test]
         return chosen.judged(reports.values[column], self.surroundings.told(chosen, places))
+
+
+def _last_of_all(
+    lasts: Sequence[tuple[Reports, Ints, dict[str, Bools]]], columns: Iterable[str]
+) -> tuple[Reports, Ints, dict[str, Bools]]:
+    """The last reports of each station among the last ones in each part, by station; of those outdoors."""
+    reports = Reports.joined([some for some, _, _ in lasts])
+    heard = {}
+    for column in columns:
+        candidates = np.flatnonzero(np.concatenate([last[column] for _, _, last in lasts]))
+        heard[column] = _last_of_station(reports, candidates) & ~reports.indoor
+    chosen = _rows_of_any(heard, len(reports))
+    chosen = chosen[np.argsort(reports.station[chosen], kind="stable")]
+    rows = np.concatenate([rows for _, rows, _ in lasts])
+    return reports.taken(chosen), rows[chosen], {column: of[chosen] for column, of in heard.items()}
+
+
+def _rows_of_any(masks: Mapping[str, Bools], size: int) -> Ints:
+    return np.flatnonzero(np.any([np.zeros(size, np.bool_), *masks.values()], axis=0))
 
 
 def _tests(one: Tested, values: Floats, heard: Bools) -> dict[Test, neighbours.NeighbourTest]:
@@ -340,6 +351,8 @@ def among_neighbours(plan: Plan, listened: Listened, part: Reports, first: int =
     crowded = np.isin(part.lat + 1j * part.lon, listened.crowded)
     for column, one in plan.tested.items():
         verdicts.add(column, Test.POSITION, np.isfinite(part.values[column]), crowded)
+        if not one.compared:
+            continue
         usable = _usable(one, part)
         reports = part.taken(usable, [column])
         for test in listened.tests[column]:
