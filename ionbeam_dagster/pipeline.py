@@ -542,7 +542,9 @@ def _write_revision(
     claims = seen.claims
     _restore(platform, dataset, claims)
     schema = canonical_schema(platform.ledger.metadata_of(claims))
-    controlled = qc.controlled(platform.config, platform.series, platform.ledger, dataset, window, schema)
+    controlled = qc.controlled(
+        platform.config, platform.series, platform.ledger, dataset, window, schema, platform.files.scratch
+    )
     provenance = {
         "dataset": dataset,
         "window_start": window.start.isoformat(),

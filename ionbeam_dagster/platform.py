@@ -54,8 +54,8 @@ class Platform:
         self._lateness: dict[str, tuple[datetime, timedelta]] = {}
         self._spans_checked: set[str] = set()
         self.ledger = self._ledger()
-        self.series = self._series()
         self.files = Files(config.sections.state_path / "drafts", config.sections.s3)
+        self.series = self._series()
         self.datasets = DatasetStore(self.files, config.sections.dataset_aggregator.data_path)
 
     def _ledger(self) -> Ledger:
@@ -100,6 +100,7 @@ class Platform:
             influx.influxdb_token.get_secret_value(),
             revise_for=self._longest_revising(),
             quarantine=self._keep_refused,
+            scratch=self.files.scratch,
         )
 
     def _longest_revising(self) -> timedelta | None:

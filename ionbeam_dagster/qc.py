@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -52,6 +52,9 @@ _PART = 100_000
 _BLOCK = 50_000
 """Rows that are tested in series at a time, to the end of the station that the last of them is of."""
 
+Scratch = Callable[[], AbstractContextManager[str | Path]]
+"""Gives a folder that lasts as long as a block."""
+
 _ARRAYS = ("time", "lat", "lon", "height", "station", "indoor", "fixed")
 
 
@@ -75,12 +78,19 @@ class Controlled:
 
 
 def controlled(
-    config: IonbeamConfig, series: TimeSeriesStore, ledger: Ledger, dataset: str, window: Window, schema: pa.Schema
+    config: IonbeamConfig,
+    series: TimeSeriesStore,
+    ledger: Ledger,
+    dataset: str,
+    window: Window,
+    schema: pa.Schema,
+    scratch: Scratch,
 ) -> Controlled:
     """A window's rows on their way from the store through quality control.
 
     Values are compared with the rows of the hours before, and with those of all other datasets that measure the same,
     as they are there now: what arrives later changes no flags of what is built. What they were stands in `provenance`.
+    A folder of `scratch` is used while the rows pass.
     """
     settings, key = config.datasets[dataset], point_key(schema)
     plan = Plan.of(schema, settings.limits)
@@ -94,7 +104,7 @@ def controlled(
         if name != dataset and (found := _neighbouring(config, series, ledger, name, window, plan))
     }
     counts = FlagCounts(plan)
-    batches = counts.of(checked(own, [network for network, _ in near.values()], window, schema))
+    batches = counts.of(checked(own, [network for network, _ in near.values()], window, schema, scratch))
     provenance = {
         "limits": sha256(repr(sorted(settings.limits.items())).encode()).hexdigest(),
         "before": hash_of_inputs(_claims(ledger, dataset, Window(before.start, window.start), settings.span)),
@@ -125,12 +135,18 @@ def _claims(ledger: Ledger, dataset: str, range: Window, span: timedelta) -> lis
     return list({claim.id: claim for one in windows for claim in ledger.claims(dataset, one)}.values())
 
 
-def checked(own: Network, others: Sequence[Network], window: Window, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+def checked(
+    own: Network,
+    others: Sequence[Network],
+    window: Window,
+    schema: pa.Schema,
+    scratch: Scratch = TemporaryDirectory,
+) -> Iterator[pa.RecordBatch]:
     """The rows of `own` within `window`, with their quality columns: those of ``own.plan.schema(schema)``.
 
     `own` begins `LOOK_BACK` before the window, `others` (neighbours that are listened to) with it.
     """
-    with TemporaryDirectory(prefix="ionbeam-qc-") as folder, ExitStack() as stack:
+    with scratch() as folder, ExitStack() as stack:
         slices = _Slices(Path(folder), window, own.plan)
         spool = Path(folder) / "rows.arrow"
         numbers = _Numbers()

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from ionbeam_dagster.domain.windows import Claim, Window, windows_between
+from ionbeam_dagster.exporters import geoparquet
 from ionbeam_dagster.pipeline import as_found, export_is_current
 from ionbeam_dagster.platform import Platform
 from ionbeam_dagster.stores import StoreError
@@ -220,8 +221,8 @@ def _drafts(platform: Platform, now: datetime) -> Iterator[Sweepable]:
     for service in (projections.odb_service, projections.bufr_service, projections.pygeoapi_service):
         folders.add(service.output_path)
     for folder in sorted(Path(folder) for folder in folders if not is_address(folder)):
-        for path in sorted(folder.rglob(".*")):
-            if _DRAFT.match(path.name) and path.is_file():
+        for path in sorted([*folder.rglob(".*"), *folder.rglob(f"{geoparquet.SCRATCH}*/*")]):
+            if path.is_file() and (_DRAFT.match(path.name) or path.parent.name.startswith(geoparquet.SCRATCH)):
                 yield from _old_file(KINDS[4], folder.name, path, now - _DRAFT_AGE, "whoever wrote it is gone")
 
 

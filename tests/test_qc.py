@@ -137,6 +137,13 @@ def test_a_dataset_file_has_the_flags_and_says_what_they_depend_on(platform_of):
     assert np.isin(frame[f"{TEMPERATURE}__flag"].to_numpy(), [1, 2, 3, 4, 9]).all()
 
 
+def test_rows_pass_through_the_folder_of_the_state_which_may_lie_on_a_larger_disk(platform_of, monkeypatch):
+    platform = platform_of(SOURCES % "")
+    monkeypatch.setattr("tempfile.tempdir", "/nowhere")
+    (crowd,) = made(platform, "crowd")
+    assert crowd.facts["rows"] and list((platform.config.sections.state_path / "drafts").iterdir())
+
+
 def test_quality_control_can_be_off_or_told_otherwise(platform_of):
     platform = platform_of(SOURCES % ", quality: off")
     (plain,) = made(platform, "other")

@@ -164,17 +164,20 @@ def test_the_dagster_asset_tells_what_it_swept_and_in_a_dry_run_what_it_would(pl
     built = Path(first.path)
     draft = built.with_name(f".{built.name}.0123abcd")
     draft.write_bytes(b"cut short")
+    dealt_out = built.with_name(".geoparquet-abc") / "3.arrow"
+    dealt_out.parent.mkdir()
+    dealt_out.write_bytes(b"cut short")
     job = platform_definitions(WatchedPlatform(platform)).resolve_job_def("sweep")
     with dg.DagsterInstance.ephemeral() as instance:
         for dry_run in (True, False):
             config = {"ops": {"retention": {"config": {"dry_run": dry_run}}}}
             platform.now = lambda: datetime.now(UTC) + 2 * DAY
             assert job.execute_in_process(run_config=config, instance=instance).success
-            assert built.exists() is draft.exists() is dry_run
+            assert built.exists() is draft.exists() is dealt_out.exists() is dry_run
         records = instance.fetch_materializations(dg.AssetKey("retention"), limit=2).records
     told = [record.asset_materialization.metadata for record in records]
     assert [one["dry run"].value for one in told] == [False, True]
-    assert [one["files"].value for one in told] == [2, 2] and told[0]["bytes"].value == told[1]["bytes"].value > 0
+    assert [one["files"].value for one in told] == [3, 3] and told[0]["bytes"].value == told[1]["bytes"].value > 0
     assert "superseded revisions" in told[0]["by kind"].value and str(first.path) in told[0]["the first of them"].value
 
 

@@ -42,6 +42,8 @@ ROWS_IN_MEMORY = 500_000
 ROWS_PER_BATCH = 65_536
 PAGE_SIZE = 1 << 16
 SAMPLED_ROWS = 1_000_000
+SCRATCH = ".geoparquet-"
+"""What the folder is called, beside the file, in which the rows of a large window are dealt out."""
 
 BBOX = pa.struct([pa.field(name, pa.float32(), nullable=False) for name in ("xmin", "ymin", "xmax", "ymax")])
 ADDED = (
@@ -177,7 +179,7 @@ def _in_spatial_order(source: pq.ParquetFile, batches: Iterator[pa.RecordBatch],
         yield from _sorted(pa.Table.from_batches(batches, schema))
         return
     edges = _bucket_edges(source)
-    with TemporaryDirectory(prefix=".geoparquet-", dir=folder) as scratch:
+    with TemporaryDirectory(prefix=SCRATCH, dir=folder) as scratch:
         buckets = [Path(scratch) / f"{number}.arrow" for number in range(len(edges) + 1)]
         _deal_out(batches, schema, edges, buckets)
         for number, bucket in enumerate(buckets):

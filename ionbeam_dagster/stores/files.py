@@ -144,12 +144,13 @@ class Found:
 class Files:
     """The files of the platform, wherever their locations say. `scratch` is a local folder for drafts and copies.
 
-    Making one connects to nothing. Methods raise FileNotFoundError for a file that is not there, OSError when the local
-    disk refuses, and FilesError when S3 does.
+    Making one connects to nothing. Its `scratch()` gives a folder for as long as a block lasts; that of a process that
+    was killed goes when the next one asks. Methods raise FileNotFoundError for a file that is not there, OSError when
+    the local disk refuses, and FilesError when S3 does.
     """
 
     def __init__(self, scratch: Path, s3: S3Settings | None = None) -> None:
-        self._scratch = _Scratch(scratch)
+        self.scratch = _Scratch(scratch).folder
         self._settings = s3 or S3Settings()
         self._local = fs.LocalFileSystem(use_mmap=False)
 
@@ -164,7 +165,7 @@ class Files:
             with published(Path(location)) as draft:
                 yield draft
             return
-        with self._scratch.folder() as folder:
+        with self.scratch() as folder:
             draft = folder / name_of(location)
             yield draft
             if draft.exists():
@@ -204,7 +205,7 @@ class Files:
         if not is_address(location):
             yield Path(location)
             return
-        with self._scratch.folder() as folder:
+        with self.scratch() as folder:
             copy = folder / name_of(location)
             with self.opened(location) as file, copy.open("wb") as out:
                 copyfileobj(file, out, _BLOCK)

@@ -25,7 +25,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from io import BytesIO
@@ -80,7 +80,8 @@ class InfluxStore:
     Making one connects to nothing; at first use the bucket is made, or checked. `revise_for` is the longest time for
     which windows are built again (None: for ever); a bucket that keeps data for less is refused. `timeout` (seconds)
     bounds a request, and how long one is tried again while the server is away or busy. Rows that InfluxDB refuses go to
-    `quarantine(dataset, ingestion, rows)`, with a column ``reason``; the others are stored.
+    `quarantine(dataset, ingestion, rows)`, with a column ``reason``; the others are stored. Rows on their way lie in a
+    folder that `scratch()` gives for as long as a block lasts.
     """
 
     def __init__(
@@ -92,11 +93,13 @@ class InfluxStore:
         timeout: float = 60.0,
         revise_for: timedelta | None = None,
         quarantine: Quarantine | None = None,
+        scratch: Callable[[], AbstractContextManager[str | Path]] = TemporaryDirectory,
     ) -> None:
         self._address = (url, org, bucket, token)
         self._timeout = timeout
         self._revise_for = revise_for
         self._quarantine = quarantine or _log_refused
+        self._scratch = scratch
         self._checked = False
 
     def write(
@@ -107,7 +110,7 @@ class InfluxStore:
         Nothing is sent before the last frame was taken: until then the rows lie in a temporary folder. Raises
         ValueError for a row without a time, InfluxError when the server cannot be used.
         """
-        with TemporaryDirectory(prefix="ionbeam-") as folder, self._open() as bucket:
+        with self._scratch() as folder, self._open() as bucket:
             points = _SortedPoints(Path(folder), key)
             rows = points.take(frames)
             earlier = bucket.parts(dataset, EVER, ingestion)
@@ -135,7 +138,7 @@ class InfluxStore:
                 for some in next(fetched).iter_slices(BATCH_ROWS):
                     yield from some.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(schema).to_batches()
                 return
-            with TemporaryDirectory(prefix="ionbeam-") as folder:
+            with self._scratch() as folder:
                 whole = SegmentStore(Path(folder))
                 whole.write(dataset, "window", 0, fetched, key)
                 yield from whole.read(dataset, window, schema, key)
