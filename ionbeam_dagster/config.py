@@ -365,7 +365,7 @@ def _understand(
         sources, source_faults = _sources(sections, configs)
         datasets, dataset_faults = _datasets(sources)
         faults += source_faults + dataset_faults + _path_faults(sections) + _retention_faults(sections)
-        faults += _cycle_faults(sections, datasets)
+        faults += _cycle_faults(sections, datasets) + _bulletin_faults(sections, datasets)
     if faults or sections is None:
         raise ConfigError("\n".join(f"{path}: {fault}" for fault in faults))
     return sections, sources, datasets
@@ -557,6 +557,29 @@ def _cycle_faults(sections: Sections, datasets: dict[str, DatasetSettings]) -> l
                 "lack its last windows; lengthen it"
             )
     return faults
+
+
+def _bulletin_faults(sections: Sections, datasets: Mapping[str, DatasetSettings]) -> list[str]:
+    """A message switch knows a bulletin by its heading and time: two datasets may not send under one heading."""
+    settings = sections.projections.bufr_service.settings
+    place = "projections.bufr_service.settings.headings"
+    sending = [name for name, dataset in datasets.items() if "bufr" in dataset.exports]
+    faults = [
+        f"{place}: no dataset {name!r} writes BUFR; those that do are {', '.join(sending) or 'none'}"
+        for name in settings.headings
+        if name not in sending
+    ]
+    if settings.cccc is None:
+        return faults
+    under: dict[str, list[str]] = {}
+    for name in sending:
+        under.setdefault(settings.heading_of(name), []).append(name)
+    return faults + [
+        f"{place}: {' and '.join(names)} would send bulletins of the same names, {heading} {settings.cccc}; give each "
+        f"dataset a heading of its own, for example {names[-1]}: {heading[:4]}{(int(heading[4:]) + 1) % 100:02}"
+        for heading, names in under.items()
+        if len(names) > 1
+    ]
 
 
 def _path_faults(sections: Sections) -> list[str]:

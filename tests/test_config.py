@@ -193,6 +193,15 @@ def test_a_source_may_feed_a_dataset_of_another_name_and_two_may_feed_one(load):
             r"odb_service\.input_path: elsewhere is not where datasets are written; right would be data",
         ),
         (
+            "sources: {north: {type: ioncannon, exports: [bufr]}, south: {type: ioncannon, exports: [bufr]}}\n"
+            "projections: {bufr_service: {settings: {cccc: EDZW}}}",
+            r"headings: north and south would send bulletins of the same names, ISAX30 EDZW; .* example south: ISAX31",
+        ),
+        (
+            "ioncannon: {}\nprojections: {bufr_service: {settings: {headings: {ioncanon: ISAX31}}}}",
+            r"headings: no dataset 'ioncanon' writes BUFR; those that do are none",
+        ),
+        (
             "sources: {a: {type: ioncannon, dataset: d, aggregation_span: PT1H}, "
             "b: {type: ioncannon, dataset: d, aggregation_span: PT3H}}",
             r"dataset 'd': a, b disagree about aggregation_span",

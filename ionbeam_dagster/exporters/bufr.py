@@ -25,7 +25,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from ionbeam_client.models import CanonicalVariable, format_duration, parse_duration
 from ionbeam_dagster.domain import cf
@@ -80,12 +80,16 @@ def _not_of_wmo(issuer: int) -> int:
     return issuer
 
 
+Heading = Annotated[str, StringConstraints(pattern=r"^[A-Z]{4}[0-9]{2}$")]
+
+
 class BufrSettings(BaseModel):
     """Who sends, under which names, and how large a message may be.
 
     `centre` is the operator's number in table C-11 (65535: none). Without a `wigos_issuer`, stations that have no WIGOS
     id get none; with one they are ``0-<issuer>-<issue number>-<local id>``. `cccc` is the operator's location
-    indicator, `ttaaii` the heading of the bulletins (ISA 30-59: observations of n minutes; X: the whole globe).
+    indicator, `ttaaii` the heading of the bulletins (ISA 30-59: observations of n minutes; X: the whole globe), and
+    `headings` are those of datasets, by name, that have one of their own.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -95,9 +99,14 @@ class BufrSettings(BaseModel):
     wigos_issuer: Annotated[int, AfterValidator(_not_of_wmo)] | None = Field(default=None, ge=0, le=65534)
     wigos_issue_number: int = Field(default=0, ge=0, le=65534)
     cccc: str | None = Field(default=None, pattern=r"^[A-Z]{4}$")
-    ttaaii: str = Field(default="ISAX30", pattern=r"^[A-Z]{4}[0-9]{2}$")
+    ttaaii: Heading = "ISAX30"
+    headings: dict[str, Heading] = {}
     subsets_per_message: int = Field(default=1000, ge=1, le=65534)
     bytes_per_message: int = Field(default=499_999, ge=2_000, le=499_999)
+
+    def heading_of(self, dataset: str) -> str:
+        """TTAAii of a dataset's bulletins."""
+        return self.headings.get(dataset, self.ttaaii)
 
 
 def correction(revision: int) -> str:
@@ -105,20 +114,20 @@ def correction(revision: int) -> str:
     return "" if revision <= 1 else f"CC{chr(ord('A') + min(revision - 2, 23))}"
 
 
-def bulletin_heading(settings: BufrSettings, window_start: datetime, revision: int) -> str:
+def bulletin_heading(settings: BufrSettings, dataset: str, window_start: datetime, revision: int) -> str:
     """``TTAAii CCCC YYGGgg [BBB]``; raises ValueError when the settings have no `cccc`."""
     if settings.cccc is None:
         raise ValueError("a bulletin needs the location indicator of its sender: set cccc")
-    parts = settings.ttaaii, settings.cccc, f"{window_start:%d%H%M}", correction(revision)
+    parts = settings.heading_of(dataset), settings.cccc, f"{window_start:%d%H%M}", correction(revision)
     return " ".join(part for part in parts if part)
 
 
-def gts_file_name(settings: BufrSettings, window_start: datetime, revision: int) -> str:
+def gts_file_name(settings: BufrSettings, dataset: str, window_start: datetime, revision: int) -> str:
     """The name under which the GTS takes the file of a window; raises ValueError when the settings have no `cccc`.
 
     Both times in it are the window's start, so that the name follows from the content.
     """
-    heading = bulletin_heading(settings, window_start, revision).replace(" ", "")
+    heading = bulletin_heading(settings, dataset, window_start, revision).replace(" ", "")
     return f"A_{heading}_C_{settings.cccc}_{window_start:%Y%m%d%H%M%S}.bin"
 
 
@@ -165,8 +174,13 @@ class BufrExporter:
             stations=written.stations,
             plan=plan,
             seen=read | written.facts(),
-            gts_name=gts_file_name(self._settings, about.start, about.revision) if self._settings.cccc else None,
+            gts_name=self._gts_name(about),
         )
+
+    def _gts_name(self, about: _About) -> str | None:
+        if self._settings.cccc is None:
+            return None
+        return gts_file_name(self._settings, about.dataset, about.start, about.revision)
 
 
 class BufrError(Exception):
@@ -175,8 +189,9 @@ class BufrError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _About:
-    """What the messages of a window say of it."""
+    """What the messages of a window, and their names, say of it."""
 
+    dataset: str
     start: datetime
     revision: int
 
@@ -185,7 +200,8 @@ def _about(schema: pa.Schema) -> _About:
     told = json.loads((schema.metadata or {}).get(b"ionbeam", b"{}"))
     if "window_start" not in told:
         raise BufrError("it does not tell the start of its window, which every dataset file does; build it again")
-    return _About(datetime.fromisoformat(told["window_start"]).astimezone(UTC), int(told.get("revision", 1)))
+    start = datetime.fromisoformat(told["window_start"]).astimezone(UTC)
+    return _About(told.get("dataset", ""), start, int(told.get("revision", 1)))
 
 
 # The mapping: each variable finds a place in a template that agrees with what is already there.

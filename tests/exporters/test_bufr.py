@@ -434,6 +434,7 @@ def test_a_fitting_id_always_fits(name, width, plain):
         ({"wigos_issuer": 65535}, "less than or equal to 65534"),
         ({"cccc": "edzw"}, "pattern"),
         ({"ttaaii": "ISA30"}, "pattern"),
+        ({"headings": {"crowd": "ISA30"}}, "pattern"),
         ({"bytes_per_message": 500_000}, "less than or equal"),
         ({"center": 78}, "Extra inputs"),
     ],
@@ -454,14 +455,16 @@ def test_a_correction_raises_the_number_and_the_name(tmp_path):
         assert (update, centre, sub_centre) == (min(revision - 1, 254), 78, 255)
         assert values(target, FIXED, "airTemperature") == pytest.approx([revision + 273.15])
         names.append(report.gts_name)
-        headings.append(bulletin_heading(BufrSettings(cccc="EDZW"), NOON, revision))
+        headings.append(bulletin_heading(BufrSettings(cccc="EDZW"), "crowd", NOON, revision))
     assert names == [
         f"A_ISAX30EDZW211200{bbb}_C_EDZW_20260621120000.bin" for bbb in ("", "CCA", "CCB", "CCX", "CCX", "CCX")
     ]
     assert headings[:2] == ["ISAX30 EDZW 211200", "ISAX30 EDZW 211200 CCA"]
     assert exported(tmp_path, {T2M: [1.0]})[1].gts_name is None
+    of_its_own = exported(tmp_path, {T2M: [1.0]}, cccc="EDZW", headings={"crowd": "ISNX31"})[1].gts_name
+    assert of_its_own == "A_ISNX31EDZW211200_C_EDZW_20260621120000.bin"
     with pytest.raises(ValueError, match="set cccc"):
-        gts_file_name(BufrSettings(), NOON, 1)
+        gts_file_name(BufrSettings(), "crowd", NOON, 1)
 
 
 def test_chunks_and_sizes_of_messages(tmp_path):

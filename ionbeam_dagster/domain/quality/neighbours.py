@@ -33,10 +33,8 @@ Told = npt.NDArray[np.float32]
 EARTH_RADIUS = 6_371_000.0
 """Metres, as titanlib has it; distances are straight through the Earth, 2.6 m short in 20 km."""
 
-_MOST_PAIRS = 100_000
-"""Pairs that are looked at at a time, to stay in the processor's cache."""
-
-_MOST_ROWS = 64
+_MOST_PAIRS, _MOST_ROWS = 100_000, 64
+"""Pairs, and reports that ask, that are looked at at a time, to stay in the processor's cache."""
 
 
 @dataclass(frozen=True)
