@@ -35,7 +35,7 @@ test: $(VENV)/.dev  ## the whole suite, after lint and types
 	$(BIN)/pytest
 
 soak: $(VENV)/.dev  ## the tests that are long and sensitive to load
-	$(BIN)/pytest -m soak
+	$(BIN)/pytest -m soak --timeout 0
 
 bench: $(VENV)/.dev  ## the benchmarks: ours, the named alternative, the ratio, peak memory
 	$(BIN)/python benchmarks/run.py

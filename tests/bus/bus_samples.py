@@ -72,8 +72,10 @@ async def connected(url):
     transport = AmqpTransport(IonbeamClientConfig(amqp_url=url))
     await transport.open()
     await asyncio.wait_for(transport.connected(), 30)
-    yield transport
-    await transport.close()
+    try:
+        yield transport
+    finally:
+        await transport.close()
 
 
 def send(url: str, *bodies: bytes, queue: wire.Queue = wire.INGESTION) -> None:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -39,8 +40,10 @@ async def connected(url):
     transport = AmqpTransport(IonbeamClientConfig(amqp_url=url))
     await transport.open()
     await asyncio.wait_for(transport.connected(), 30)
-    yield transport
-    await transport.close()
+    try:
+        yield transport
+    finally:
+        await transport.close()
 
 
 async def taken(transport, queue=wire.INGESTION):
@@ -245,6 +248,18 @@ def test_nothing_that_goes_wrong_while_connecting_ends_the_attempts(rabbitmq, co
     asyncio.run(run())
 
 
+def test_a_loop_that_ends_takes_a_connection_that_nobody_closed_with_it(rabbitmq, config):
+    async def run():
+        transport = AmqpTransport(config)
+        await transport.open()
+        await asyncio.wait_for(transport.connected(), 20)
+
+    program = threading.Thread(target=lambda: asyncio.run(run()), daemon=True)
+    program.start()
+    program.join(20)
+    assert not program.is_alive()
+
+
 def test_a_handler_that_blocks_longer_than_the_heartbeat_keeps_its_connection(rabbitmq, config, caplog):
     caplog.set_level(logging.INFO, "ionbeam_client")
 
@@ -291,8 +306,8 @@ def test_dead_messages_are_shown_sent_back_and_dropped(rabbitmq, config, capsys)
                 await transport.publish(queue, Outgoing("poison", b"?"))
             await until(lambda: until_this(client) and not client.busy)
 
-    asyncio.run(serve(messages[:1], lambda client: client._inbox.counts()[queue.name] == {"parked": 1}))
-    asyncio.run(serve(messages[1:], lambda client: client._inbox.counts()[queue.name] == {"parked": 3}))
+    asyncio.run(serve(messages[:1], lambda client: client._inbox.counts().get(queue.name) == {"parked": 1}))
+    asyncio.run(serve(messages[1:], lambda client: client._inbox.counts().get(queue.name) == {"parked": 3}))
     listed = command("dead", "list")
     assert listed.count("the disk is full") == 3 and "neither JSON nor" in listed and "6 dead messages" in listed
     shown = command("dead", "show", str(messages[0].id))

@@ -73,7 +73,6 @@ class AmqpTransport:
         self._fanouts: dict[str, AbstractExchange] = {}
         self._consuming: dict[Queue, AbstractQueue] = {}
         self._opening, self._publishing = asyncio.Lock(), asyncio.Lock()
-        self._closing = False
 
     async def open(self) -> None:
         self._quiet = _Quiet(threading.get_ident())
@@ -83,7 +82,6 @@ class AmqpTransport:
         self._supervisor = asyncio.create_task(self._supervise())
 
     async def close(self) -> None:
-        self._closing = True
         self._supervisor.cancel()
         with suppress(asyncio.CancelledError):
             await self._supervisor
@@ -135,6 +133,7 @@ class AmqpTransport:
     # -- the connection ------------------------------------------------------------------------------------------
 
     async def _supervise(self) -> None:
+        supervisor = asyncio.current_task()
         pause, told = 0.25, ""
         while True:
             try:
@@ -146,7 +145,7 @@ class AmqpTransport:
             except (Exception, asyncio.CancelledError) as error:
                 # Whatever it is: aiormq fails what waits for a lost connection also with a bare Exception or by
                 # cancelling it, and without this task the client would be deaf for ever
-                if self._closing:
+                if supervisor is not None and supervisor.cancelling():
                     raise
                 reason = _short(error)
                 if reason != told:

@@ -115,7 +115,8 @@ def _internal(case: _Case, one: Tested) -> str:
 
 def _position(case: _Case, one: Tested) -> str:
     here = (case.slice.lat == case.slice.lat[case.near]) & (case.slice.lon == case.slice.lon[case.near])
-    return f"{np.unique(case.slice.station[here]).size} stations at this very place; suspect beyond {MANY_AT_ONE_PLACE}"
+    many = np.unique(case.slice.station[here]).size
+    return f"{many} station{'s' if many > 1 else ''} at this very place; suspect beyond {MANY_AT_ONE_PLACE}"
 
 
 def _moved(case: _Case, one: Tested) -> str:
