@@ -132,6 +132,18 @@ def test_points_are_stations_with_their_means_and_curves_are_medians(tmp_path, d
     assert "direction" not in said
 
 
+def test_what_quality_control_found_bad_is_in_no_mean(tmp_path, drawn):
+    values = np.full((2, 12), 280.0)
+    values[1, 3] = 127.0
+    path = window(tmp_path / "window.parquet", [5.0, 6.0], [50.0, 51.0], values={TEMPERATURE: values})
+    table = pq.read_table(path)
+    flags = pa.array(np.where(np.ravel(values) < 200, 4, 1), pa.uint8())
+    pq.write_table(table.append_column(quality_fields(TEMPERATURE)[0], flags), path)
+    untested = window(tmp_path / "later.parquet", [5.0], [50.0], hour=1)
+    figure = map_of_windows([path, untested])
+    np.testing.assert_allclose(points_of(figure).get_array(), [6.85, 6.85])
+
+
 def test_without_air_temperature_the_map_shows_what_has_most_values(tmp_path, drawn):
     wind = np.full((2, 12), np.nan)
     wind[0, :5] = 4.0

@@ -122,7 +122,7 @@ def look_at(
     else:
         due, reason = True, f"can be made of {_count(len(holds), len(windows))}"
     if late:
-        reason += f"; {len(late)} were built after the cut-off ({closes:%Y-%m-%d %H:%M}): late, kept out"
+        reason += f"; {len(late)} built after the cut-off ({closes:%Y-%m-%d %H:%M}): late, kept out"
     return CycleOutlook(holds, lacking, late, afterwards, due, reason)
 
 

@@ -1,7 +1,8 @@
 """Pictures of dataset windows: where the stations are and what they saw, as PNG.
 
-Belongs here: a map with the mean of one variable at each place, and beside it a few variables in time. Does not belong
-here: where the pictures are shown. Nothing global is touched (no pyplot), so that threads may draw at once.
+Belongs here: a map with the mean of one variable at each place, and beside it a few variables in time; values that
+quality control found bad are in neither (flags.py shows them). Does not belong here: where the pictures are shown.
+Nothing global is touched (no pyplot), so that threads may draw at once.
 
 Rows are aggregated by Polars before anything is drawn: to cells about a pixel wide for the map, to time bins for the
 curves. Memory therefore does not grow with the windows.
@@ -35,7 +36,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from ionbeam_client.models import CanonicalVariable, parse_duration
-from ionbeam_dagster.domain.canonical import columns_of, point_key, variable_of
+from ionbeam_dagster.domain.canonical import columns_of, point_key, quality_column, variable_of
+from ionbeam_dagster.domain.quality import Flag
 from ionbeam_dagster.pictures.ground import (
     DPI,
     FAINT,
@@ -178,6 +180,7 @@ def _read(windows: list[_Window]) -> _Found:
         for name in columns_of(schema, "variable")
         if pa.types.is_floating(schema.field(name).type) or pa.types.is_integer(schema.field(name).type)
     ]
+    rows = rows.with_columns(_not_bad(name, flag) for name in numeric if (flag := quality_column(schema, name, "flag")))
     lon, moment = pl.col("lon"), pl.col("datetime").dt.epoch("us")
     facts = _collected(
         rows.select(
@@ -217,6 +220,10 @@ def _read(windows: list[_Window]) -> _Found:
     if number and number <= MOST_TRACKS and cells.height > 3 * number:
         tracks = _tracks(sample, names, start, (end - start) / 300)
     return _Found(start, end, extent, quantities, inside, cells.height - inside.height, number, series, tracks)
+
+
+def _not_bad(name: str, flag: str) -> pl.Expr:
+    return pl.when((pl.col(flag) == Flag.FAIL).fill_null(False)).then(None).otherwise(pl.col(name)).alias(name)
 
 
 def _collected(rows: pl.LazyFrame) -> pl.DataFrame:
