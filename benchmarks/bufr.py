@@ -32,7 +32,7 @@ from measure import peak_megabytes
 from ionbeam_client.models import CanonicalVariable, DataIngestionMap, DatasetMetadata, IngestionMetadata
 from ionbeam_client.models import MetadataVariable as Described
 from ionbeam_dagster.domain.canonical import canonical_schema
-from ionbeam_dagster.domain.quality.chain import quality_fields
+from ionbeam_dagster.domain.quality.plan import quality_fields
 
 T, RH = "air_temperature__degC__2.0__point__PT0S", "relative_humidity__%__2.0__point__PT0S"
 PS, RAIN = "surface_air_pressure__hPa__0.0__point__PT0S", "precipitation_amount__mm__0.0__sum__PT1H"

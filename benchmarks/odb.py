@@ -29,7 +29,7 @@ from measure import peak_megabytes
 from ionbeam_client.models import CanonicalVariable, DataIngestionMap, DatasetMetadata, IngestionMetadata
 from ionbeam_client.models import MetadataVariable as Described
 from ionbeam_dagster.domain.canonical import canonical_schema
-from ionbeam_dagster.domain.quality.chain import quality_fields
+from ionbeam_dagster.domain.quality.plan import quality_fields
 
 STATIONS = 1_000
 STATIONS_AT_ONCE = 50

@@ -28,19 +28,10 @@ import pyarrow.parquet as pq
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.canonical import canonical_schema, point_key
 from ionbeam_dagster.domain.quality import Flag
-from ionbeam_dagster.domain.quality.chain import (
-    LOOK_BACK,
-    SLICE,
-    Listened,
-    Plan,
-    Reports,
-    Verdicts,
-    among_neighbours,
-    in_series,
-    quality_columns,
-)
+from ionbeam_dagster.domain.quality.chain import LOOK_BACK, SLICE, Listened, among_neighbours, in_series
 from ionbeam_dagster.domain.quality.explain import Reason, explain
 from ionbeam_dagster.domain.quality.limits import Limits
+from ionbeam_dagster.domain.quality.plan import Plan, Reports, Verdicts, quality_columns
 from ionbeam_dagster.domain.windows import Claim, Window, hash_of_inputs, windows_between
 from ionbeam_dagster.stores.ledger import Ledger
 from ionbeam_dagster.stores.timeseries import TimeSeriesStore

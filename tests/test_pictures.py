@@ -21,7 +21,7 @@ from ionbeam_client.models import (
     MetadataVariable,
 )
 from ionbeam_dagster.domain.canonical import canonical_schema
-from ionbeam_dagster.domain.quality.chain import quality_fields
+from ionbeam_dagster.domain.quality.plan import quality_fields
 from ionbeam_dagster.pictures import export as export_pictures
 from ionbeam_dagster.pictures import flags as flag_pictures
 from ionbeam_dagster.pictures import ground

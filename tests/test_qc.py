@@ -12,8 +12,8 @@ import pytest
 from ionbeam_dagster import qc
 from ionbeam_dagster.domain.canonical import canonical_schema, columns_of, point_key
 from ionbeam_dagster.domain.quality import Test
-from ionbeam_dagster.domain.quality.chain import Plan
 from ionbeam_dagster.domain.quality.limits import DEFAULTS
+from ionbeam_dagster.domain.quality.plan import Plan
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.pipeline import build, collect, ingest
 from ionbeam_dagster.sources.ioncannon import IonCannon, IonCannonConfig

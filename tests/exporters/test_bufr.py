@@ -26,7 +26,7 @@ from ionbeam_client.models import (
     MetadataVariable,
 )
 from ionbeam_dagster.domain.canonical import canonical_schema
-from ionbeam_dagster.domain.quality.chain import quality_fields
+from ionbeam_dagster.domain.quality.plan import quality_fields
 from ionbeam_dagster.exporters import ExportError, bufr
 from ionbeam_dagster.exporters.bufr import BufrExporter, BufrSettings, bulletin_heading, describe_bufr, gts_file_name
 from ionbeam_dagster.exporters.bufr_templates import AIR, FIXED, MOBILE, TEMPLATES, expansion

@@ -19,7 +19,7 @@ from ionbeam_client.models import (
     MetadataVariable,
 )
 from ionbeam_dagster.domain.canonical import canonical_schema
-from ionbeam_dagster.domain.quality.chain import quality_fields
+from ionbeam_dagster.domain.quality.plan import quality_fields
 from ionbeam_dagster.exporters.bufr import BufrExporter, BufrSettings
 from ionbeam_dagster.exporters.odb import OdbExporter
 

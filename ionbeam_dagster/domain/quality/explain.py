@@ -12,16 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ionbeam_dagster.domain.quality import Test, neighbours, series
-from ionbeam_dagster.domain.quality.chain import (
-    LOOK_BACK,
-    MANY_AT_ONE_PLACE,
-    Listened,
-    Plan,
-    Reports,
-    Tested,
-    places_of,
-    sane,
-)
+from ionbeam_dagster.domain.quality.chain import LOOK_BACK, MANY_AT_ONE_PLACE, Listened
+from ionbeam_dagster.domain.quality.plan import Plan, Reports, Tested, places_of, sane
 
 
 @dataclass(frozen=True, slots=True)

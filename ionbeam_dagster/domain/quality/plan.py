@@ -1,0 +1,233 @@
+"""What is tested of a dataset's columns, its reports as arrays, and the verdicts on them.
+
+Belongs here: `Plan`, which follows from a schema and limits, how rows become `Reports`, and the quality columns that
+say what came of them. Does not belong here: the running of the tests (chain.py), and the reading, writing and order of
+rows (ionbeam_dagster.qc).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+
+from ionbeam_client.models import parse_duration
+from ionbeam_dagster.domain.canonical import HEIGHT_COLUMNS, columns_of, variable_of
+from ionbeam_dagster.domain.cf import UnitError, conversion
+from ionbeam_dagster.domain.quality import Masks, Test, flags_of, neighbours, series
+from ionbeam_dagster.domain.quality.limits import HOUR, Limits
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True)
+class Tested:
+    """A column with limits; ``value * scale + offset`` is in the limits' unit, and the range that of its period."""
+
+    column: str
+    name: str
+    limits: Limits
+    scale: float
+    offset: float
+    range: tuple[float, float] | None
+
+    @property
+    def compared(self) -> bool:
+        """Whether it is compared with neighbours."""
+        return bool(self.limits.buddy or self.limits.event or self.limits.consistency)
+
+
+@dataclass
+class Reports:
+    """Reports as arrays, all of one length: seconds since 1970, degrees, metres (NaN: unknown), a number for each
+    station, and by column the values in the unit of its limits (NaN: none)."""
+
+    time: Floats
+    lat: Floats
+    lon: Floats
+    height: Floats
+    station: Ints
+    indoor: Bools
+    fixed: Bools
+    values: dict[str, Floats]
+
+    def __len__(self) -> int:
+        return self.time.size
+
+    def taken(self, rows: npt.NDArray[np.intp] | Bools, columns: Iterable[str] | None = None) -> Reports:
+        """Some of the reports, with the values of some `columns` (None: of all)."""
+        arrays = {name: getattr(self, name)[rows] for name in ("time", "lat", "lon", "height", "station")}
+        values = {column: self.values[column][rows] for column in (self.values if columns is None else columns)}
+        return Reports(**arrays, indoor=self.indoor[rows], fixed=self.fixed[rows], values=values)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Reports]) -> Reports:
+        """Reports one after the other; all have values of the same columns."""
+        names = ("time", "lat", "lon", "height", "station", "indoor", "fixed")
+        arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+        values = {column: np.concatenate([part.values[column] for part in parts]) for column in parts[0].values}
+        return cls(**arrays, values=values)
+
+
+@dataclass
+class Verdicts:
+    """By column, the tests that were applied to each report and those that it failed."""
+
+    applied: dict[str, Masks]
+    failed: dict[str, Masks]
+
+    @classmethod
+    def none(cls, columns: Mapping[str, object], size: int) -> Verdicts:
+        return cls(
+            {column: np.zeros(size, np.uint32) for column in columns},
+            {column: np.zeros(size, np.uint32) for column in columns},
+        )
+
+    def add(self, column: str, test: Test, applied: Bools, failed: Bools) -> None:
+        self.applied[column][applied] |= np.uint32(test)
+        self.failed[column][applied & failed] |= np.uint32(test)
+
+    def add_at(self, rows: Ints, column: str, test: Test, applied: Bools, failed: Bools) -> None:
+        """Add a verdict on each of some `rows`, no row twice."""
+        self.applied[column][rows[applied]] |= np.uint32(test)
+        self.failed[column][rows[applied & failed]] |= np.uint32(test)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is tested of the columns of a dataset: of each variable that has limits, by its column's name."""
+
+    tested: dict[str, Tested]
+    height: str | None
+    metadata: frozenset[str] = field(default=frozenset())
+
+    @classmethod
+    def of(cls, schema: pa.Schema, limits: Mapping[str, Limits]) -> Plan:
+        found: dict[str, Tested] = {}
+        for name in columns_of(schema, "variable"):
+            variable = variable_of(schema.field(name))
+            chosen = limits.get(variable.standard_name)
+            if chosen is None or not pa.types.is_floating(schema.field(name).type):
+                continue
+            if variable.method not in ("point", "mean", "minimum", "maximum", "sum"):
+                continue
+            try:
+                scale, offset = conversion(variable.cf_unit, chosen.unit)
+            except UnitError:
+                continue
+            hours = parse_duration(variable.period).total_seconds() / HOUR
+            found[name] = Tested(name, variable.standard_name, chosen, scale, offset, _range(chosen, hours))
+        columns = columns_of(schema, "metadata")
+        return cls(found, next((c for c in HEIGHT_COLUMNS if c in columns), None), frozenset(columns))
+
+    @property
+    def needed(self) -> set[str]:
+        """The columns that the tests look at."""
+        described = {"indoor", "mobility"} & self.metadata
+        return {"datetime", "lat", "lon", *self.tested, *described, *([self.height] if self.height else [])}
+
+    def listens_to(self, other: Plan) -> bool:
+        """Whether `other` measures something that this plan compares with neighbours."""
+        compared = {one.name for one in self.tested.values() if one.compared}
+        return bool(compared & {one.name for one in other.tested.values()})
+
+    def schema(self, schema: pa.Schema) -> pa.Schema:
+        """`schema` with the quality columns of each tested variable behind it."""
+        fields: list[pa.Field] = []
+        for one in schema:
+            of = (one.metadata or {}).get(b"of", b"").decode() or one.name
+            if fields and of not in (fields[-1].name, (fields[-1].metadata or {}).get(b"of", b"").decode()):
+                fields += self._behind(fields[-1])
+            fields.append(one)
+        fields += self._behind(fields[-1])
+        return pa.schema(fields, metadata=schema.metadata)
+
+    def _behind(self, last: pa.Field) -> list[pa.Field]:
+        of = (last.metadata or {}).get(b"of", b"").decode() or last.name
+        return quality_fields(of) if of in self.tested else []
+
+    def reports(self, batch: pa.RecordBatch, station: Ints) -> Reports:
+        """The reports of a batch of canonical rows, whose stations have the numbers `station`."""
+        size = batch.num_rows
+        text = {name: batch.column(name) for name in ("indoor", "mobility") if name in self.metadata}
+        unknown = np.full(size, np.nan)
+        return Reports(
+            time=_seconds(batch.column("datetime")),
+            lat=batch.column("lat").to_numpy(zero_copy_only=False),
+            lon=batch.column("lon").to_numpy(zero_copy_only=False),
+            height=_numbers(batch.column(self.height)) if self.height else unknown,
+            station=station,
+            indoor=_equal(text.get("indoor"), "true", size),
+            fixed=_equal(text.get("mobility"), "fixed", size),
+            values={
+                name: batch.column(name).cast(pa.float64()).to_numpy(zero_copy_only=False) * one.scale + one.offset
+                for name, one in self.tested.items()
+            },
+        )
+
+
+def sane(one: Tested, values: Floats) -> Floats:
+    """The values without those out of range, which would condemn what they are compared with."""
+    return values if one.range is None else np.where(series.gross_range(values, *one.range), np.nan, values)
+
+
+def places_of(reports: Reports) -> neighbours.Places:
+    return neighbours.Places(reports.lat, reports.lon, reports.height, reports.station)
+
+
+def quality_fields(variable: str) -> list[pa.Field]:
+    """The quality columns of the canonical variable `variable`: CF ancillary variables of it."""
+    tests = {
+        "flag_masks": ", ".join(str(int(test)) for test in Test),
+        "flag_meanings": " ".join(test.name.lower() for test in Test if test.name),
+    }
+    values = {
+        "standard_name": "aggregate_quality_flag",
+        "flag_values": "1, 2, 3, 4, 9",
+        "flag_meanings": "pass not_evaluated suspect fail missing",
+    }
+    return [
+        _field(variable, "flag", pa.uint8(), values),
+        _field(variable, "tests_applied", pa.uint32(), {"standard_name": "status_flag", **tests}),
+        _field(variable, "tests_failed", pa.uint32(), {"standard_name": "quality_flag", **tests}),
+    ]
+
+
+def quality_columns(reports: Reports, verdicts: Verdicts, column: str) -> list[pa.Array]:
+    """The arrays of `quality_fields` for one variable."""
+    applied, failed = verdicts.applied[column], verdicts.failed[column]
+    flags = flags_of(applied, failed, ~np.isfinite(reports.values[column]))
+    return [pa.array(flags), pa.array(applied), pa.array(failed)]
+
+
+def _field(variable: str, kind: str, arrow_type: pa.DataType, attributes: Mapping[str, str]) -> pa.Field:
+    metadata = {"role": "quality", "of": variable, "kind": kind, **attributes}
+    return pa.field(f"{variable}__{kind}", arrow_type, metadata=metadata)
+
+
+def _range(limits: Limits, hours: float) -> tuple[float, float] | None:
+    if limits.range is None or not limits.per_hour:
+        return limits.range
+    low, high = limits.range
+    return low * hours, high * max(hours, 1 / 60)
+
+
+def _seconds(times: pa.Array) -> Floats:
+    return np.asarray(times.cast(pa.int64()).to_numpy(zero_copy_only=False) / 1e6)
+
+
+def _numbers(texts: pa.Array) -> Floats:
+    read = pl.Series(pl.from_arrow(texts)).cast(pl.Float64, strict=False).to_numpy()
+    return np.where(np.isfinite(read), read, np.nan)
+
+
+def _equal(texts: pa.Array | None, wanted: str, size: int) -> Bools:
+    if texts is None:
+        return np.zeros(size, np.bool_)
+    return np.asarray((pl.Series(pl.from_arrow(texts)) == wanted).fill_null(False).to_numpy(), np.bool_)
