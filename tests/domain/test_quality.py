@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ionbeam_dagster.domain.quality import Flag, Test, flags_of, names_of, neighbours, series
+from ionbeam_dagster.domain.quality import Flag, Test, consistency, flags_of, names_of, neighbours, series
 from ionbeam_dagster.domain.quality.limits import DEFAULTS, limits_with
 
 BUDDY = {
@@ -87,7 +87,7 @@ def test_spatial_consistency_is_titanlibs(seed, profile, gradient):
     theirs = titanlib.sct(
         points, values, 5, 60, 10_000.0, 50_000.0, 2, profile, 200.0, 10_000.0, 200.0, 4 * same, 8 * same, 0.5 * same
     )[0]
-    ours = neighbours.spatial_consistency(places, values, gradient=gradient, **CONSISTENCY)
+    ours = consistency.spatial_consistency(places, values, gradient=gradient, **CONSISTENCY)
     assert np.sum(theirs) > 20
     # With a profile titanlib searches the line that we compute, and stops near it.
     assert (np.array(theirs, bool) != ours.failed).sum() <= (0 if gradient is None else 2)
@@ -115,7 +115,7 @@ def test_poles_and_date_line_are_places_like_others(north):
 def test_a_network_of_hardly_any_station_is_not_judged(size):
     places, values, _ = network(size, 1)
     assert not judged(neighbours.Buddy, places, values, **BUDDY).failed.any()
-    assert not neighbours.spatial_consistency(places, values, gradient=None, **CONSISTENCY).failed.any()
+    assert not consistency.spatial_consistency(places, values, gradient=None, **CONSISTENCY).failed.any()
     assert judged(neighbours.Isolation, places, values, radius=1e4, num_min=2).failed.all()
 
 

@@ -1,9 +1,9 @@
 """Quality control: what was tested of every value, and what came of it.
 
 Belongs here: the flags, the tests and their bits, and how verdicts make one flag. The tests themselves work on arrays:
-a value by itself and in its series (series.py), against its neighbours (neighbours.py). Their limits are in limits.py;
-plan.py says what is tested of a dataset's columns, chain.py runs the tests, explain.py tells of them. Does not belong
-here: where flags are stored.
+a value by itself and in its series (series.py), against its neighbours (neighbours.py, consistency.py). Their limits
+are in limits.py; plan.py says what is tested of a dataset's columns, chain.py runs the tests, explain.py tells of them.
+Does not belong here: where flags are stored.
 
 A value that fails a test stays where it is: forecasters decide what to do without.
 """

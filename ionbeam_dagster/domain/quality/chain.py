@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ionbeam_dagster.domain.quality import Test, neighbours, series
+from ionbeam_dagster.domain.quality.consistency import Consistency, spatial_consistency
 from ionbeam_dagster.domain.quality.limits import HOUR, ConsistencyLimits, Limits
 from ionbeam_dagster.domain.quality.plan import Bools, Floats, Ints, Plan, Reports, Tested, Verdicts, places_of, sane
 
@@ -117,7 +118,7 @@ class Listened:
     heard: dict[str, Bools]
     tests: dict[str, dict[Test, neighbours.NeighbourTest]]
     surroundings: neighbours.Surroundings
-    consistency: dict[str, neighbours.Consistency]
+    consistency: dict[str, Consistency]
     crowded: npt.NDArray[np.complex128]
 
     @classmethod
@@ -179,10 +180,10 @@ def _tests(one: Tested, values: Floats, heard: Bools) -> dict[Test, neighbours.N
     return tests
 
 
-def _consistency(limits: ConsistencyLimits, reports: Reports, heard: Bools, column: str) -> neighbours.Consistency:
+def _consistency(limits: ConsistencyLimits, reports: Reports, heard: Bools, column: str) -> Consistency:
     rows = np.flatnonzero(heard)
     places = places_of(reports).taken(rows)
-    return neighbours.spatial_consistency(places, reports.values[column][rows], **limits.model_dump())
+    return spatial_consistency(places, reports.values[column][rows], **limits.model_dump())
 
 
 def _crowded(spots: Floats) -> npt.NDArray[np.complex128]:
