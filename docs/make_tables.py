@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ionbeam_client.models import format_duration
 from ionbeam_dagster.exporters.bufr_templates import TEMPLATES, Element, expansion
-from ionbeam_dagster.exporters.odb_tables import DEFAULT_RULES, PRESETS, REPORT_TYPES, VARNOS, Rule
+from ionbeam_dagster.exporters.odb.tables import DEFAULT_RULES, PRESETS, REPORT_TYPES, VARNOS, Rule
 
 PAGE = Path(__file__).with_name("tables.md")
 ONLY_NAMED = "none: under `variable_map` only"

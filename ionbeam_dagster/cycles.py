@@ -1,7 +1,7 @@
 """ODB files of whole analysis cycles, made of the dataset windows in them.
 
 Belongs here: what the ledger knows of a cycle, and the making of its file. Does not belong here: what a cycle's file is
-to hold (domain/cycles.py), how ODB is written (exporters/odb.py), or when it is made (orchestration).
+to hold (domain/cycles.py), how ODB is written (exporters/odb/), or when it is made (orchestration).
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from ionbeam_dagster.domain.canonical import canonical_schema
 from ionbeam_dagster.domain.quality.plan import quality_fields
 from ionbeam_dagster.exporters import ExportError, odb
 from ionbeam_dagster.exporters.odb import OdbCodes, OdbExporter, VariableMapping, describe_odb
-from ionbeam_dagster.exporters.odb_tables import COLUMNS, DEFAULT_RULES, OWN_COLUMNS, STANDARD_GRAVITY, VARNOS
+from ionbeam_dagster.exporters.odb.tables import COLUMNS, DEFAULT_RULES, OWN_COLUMNS, STANDARD_GRAVITY, VARNOS
 
 pytestmark = pytest.mark.filterwarnings("ignore:The copy keyword is deprecated")  # in codc, with pandas 3
 

@@ -19,7 +19,7 @@ from ionbeam_dagster.exporters.bufr_templates import (
     expansion,
 )
 from ionbeam_dagster.exporters.odb import OdbCodes
-from ionbeam_dagster.exporters.odb_tables import DEFAULT_RULES, PERIOD_OF_RAIN, VARNOS
+from ionbeam_dagster.exporters.odb.tables import DEFAULT_RULES, PERIOD_OF_RAIN, VARNOS
 
 ROOT = Path(__file__).parents[2]
 SPELT = {"degree true": "deg"}  # how pybufrkit spells a unit, and eccodes

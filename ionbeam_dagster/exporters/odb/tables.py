@@ -1,7 +1,7 @@
 """What ODB-2 calls things: varnos and their units, where they come from by default, codes that go together, columns.
 
 Belongs here: numbers and names of ECMWF's ODB governance (codes.ecmwf.int/odb) that the exporter writes, as data. Does
-not belong here: how a dataset becomes an ODB file (odb.py).
+not belong here: how a dataset becomes an ODB file (rows.py).
 
 The varnos were compared in the tables of py3odb (a copy of ECMWF's), of JCSDA's ioda and of DWD, and with files of IFS.
 Those whose unit these do not agree on (cloud cover 91, gases) are left out.

@@ -1,7 +1,7 @@
 """ODB-2: one file a window, one row an observed value, as ECMWF and its members read it.
 
 Belongs here: which variable becomes which varno, and the writing and reading back of the file. Does not belong here:
-the tables of numbers and names (odb_tables.py), quality control, or when an export is made.
+the tables of numbers and names (tables.py), quality control, or when an export is made.
 
 The file is encoded by ECMWF's own library, odc, through its C interface, from whole NumPy columns, a frame at a time.
 It is read back by the `odc` command.
@@ -35,7 +35,7 @@ from ionbeam_dagster.domain import cf
 from ionbeam_dagster.domain.canonical import HEIGHT_COLUMNS, STATION, columns_of, quality_column, variable_of
 from ionbeam_dagster.domain.quality import Flag
 from ionbeam_dagster.exporters import ExportError, ExportPlan, ExportReport
-from ionbeam_dagster.exporters.odb_tables import (
+from ionbeam_dagster.exporters.odb.tables import (
     ACTIVE,
     COLUMNS,
     DEFAULT_RULES,
