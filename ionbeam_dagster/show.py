@@ -79,7 +79,7 @@ def _summary(frame: pl.LazyFrame, field_of: object) -> pl.DataFrame:
 
 
 def _odb(path: Path) -> Contents:
-    from ionbeam_dagster.exporters.odb import OdbError, describe_odb
+    from ionbeam_dagster.exporters.odb.reading import OdbError, describe_odb
 
     try:
         facts, columns = describe_odb(path)

@@ -14,7 +14,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from ionbeam_dagster.domain.canonical import columns_of, quality_column, variable_of
-from ionbeam_dagster.exporters.odb import _odc_command
+from ionbeam_dagster.exporters.odb.reading import odc_command
 
 # CF name: (varno, scale, offset) and (element of BUFR, scale, offset, step)
 ODB = {
@@ -59,7 +59,7 @@ def told(dataset):
 def check_odb(dataset, path):
     """Compare by odc's command and by codc; returns how many values were compared."""
     select = "select varno, obsvalue, quality, datum_status.active, datum_status.passive, datum_status.rejected"
-    command = [_odc_command(), "sql", "-T", "--full_precision", "--no_alignment", "-delimiter", ",", "-i", str(path)]
+    command = [odc_command(), "sql", "-T", "--full_precision", "--no_alignment", "-delimiter", ",", "-i", str(path)]
     lines = subprocess.run([*command, select], capture_output=True, text=True, check=True).stdout.splitlines()
     by_odc = np.array([line.split(",") for line in lines], float)
     columns = ["varno@body", "obsvalue@body", "quality@body"]

@@ -25,11 +25,22 @@ from ionbeam_client.models import (
     IngestionMetadata,
     MetadataVariable,
 )
+from ionbeam_dagster.domain import cf
 from ionbeam_dagster.domain.canonical import canonical_schema
 from ionbeam_dagster.domain.quality.plan import quality_fields
-from ionbeam_dagster.exporters import ExportError, odb
-from ionbeam_dagster.exporters.odb import OdbCodes, OdbExporter, VariableMapping, describe_odb
-from ionbeam_dagster.exporters.odb.tables import COLUMNS, DEFAULT_RULES, OWN_COLUMNS, STANDARD_GRAVITY, VARNOS
+from ionbeam_dagster.exporters import ExportError
+from ionbeam_dagster.exporters.odb import OdbExporter, reading, writing
+from ionbeam_dagster.exporters.odb.encoder import Encoder
+from ionbeam_dagster.exporters.odb.reading import OdbError, describe_odb, odc_command
+from ionbeam_dagster.exporters.odb.settings import OdbCodes, VariableMapping
+from ionbeam_dagster.exporters.odb.tables import (
+    COLUMNS,
+    DEFAULT_RULES,
+    OWN_COLUMNS,
+    REPORT_TYPES,
+    STANDARD_GRAVITY,
+    VARNOS,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:The copy keyword is deprecated")  # in codc, with pandas 3
 
@@ -82,7 +93,7 @@ def rows_of(path):
 
 
 def by_odc(path, select):
-    command = [odb._odc_command(), "sql", "-T", "--no_alignment", "-delimiter", ",", "-i", str(path), select]
+    command = [odc_command(), "sql", "-T", "--no_alignment", "-delimiter", ",", "-i", str(path), select]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
 
 
@@ -406,7 +417,7 @@ def test_files_of_several_windows_become_one_with_the_variables_of_all(tmp_path)
 
 def test_what_is_no_odb_is_told(tmp_path):
     (tmp_path / "text.odb").write_text("no frame begins like this")
-    with pytest.raises(odb.OdbError, match=r"odc cannot read .*text\.odb: .*Incorrect MAGIC"):
+    with pytest.raises(OdbError, match=r"odc cannot read .*text\.odb: .*Incorrect MAGIC"):
         describe_odb(tmp_path / "text.odb")
 
 
@@ -429,8 +440,8 @@ def test_batches_and_frames_leave_no_trace(tmp_path, monkeypatch):
     rows = rows_of(whole)
     assert report.stations == 9 and report.seen["reports"] == 54
     assert rows["seqno@hdr"].unique(maintain_order=True).to_list() == list(range(1, 55))
-    monkeypatch.setattr(odb, "ROWS_PER_FRAME", 8)
-    monkeypatch.setattr(odb, "VALUES_PER_BATCH", 18)
+    monkeypatch.setattr(writing, "ROWS_PER_FRAME", 8)
+    monkeypatch.setattr(writing, "VALUES_PER_BATCH", 18)
     pieces, again = exported(tmp_path, columns)
     reader = codc.Reader(str(pieces), aggregated=False)
     assert len(reader.frames) > 8
@@ -475,27 +486,27 @@ def test_a_place_stands_for_a_station_that_has_no_id(tmp_path):
 def test_a_file_that_does_not_read_back_is_not_published(tmp_path, monkeypatch):
     target, _ = exported(tmp_path, {T2M: [1.0, 2.0]})
     before = target.read_bytes()
-    write = odb._Encoder.write
+    write = Encoder.write
 
     def twice(self, frame, file):
         write(self, frame, file)
         write(self, frame, file)
 
-    monkeypatch.setattr(odb._Encoder, "write", twice)
+    monkeypatch.setattr(Encoder, "write", twice)
     with pytest.raises(ExportError, match=r"window.odb was not written .* odc sql reads 8 rows, but 4 were written"):
         exported(tmp_path, {T2M: [1.0, 2.0], RH2M: [3.0, 4.0]})
 
     def warmer(self, frame, file):
         write(self, frame | {"obsvalue@body": frame["obsvalue@body"] + 0.01}, file)
 
-    monkeypatch.setattr(odb._Encoder, "write", warmer)
+    monkeypatch.setattr(Encoder, "write", warmer)
     with pytest.raises(ExportError, match="odc sql reads 2 values of varno 39 with the sum"):
         exported(tmp_path, {T2M: [1.0, 2.0]})
 
     def elsewhere(self, frame, file):
         write(self, frame | {"lat@hdr": -frame["lat@hdr"]}, file)
 
-    monkeypatch.setattr(odb._Encoder, "write", elsewhere)
+    monkeypatch.setattr(Encoder, "write", elsewhere)
     with pytest.raises(ExportError, match="odc sql reads places between"):
         exported(tmp_path, {T2M: [1.0, 2.0]})
     assert target.read_bytes() == before and [path.name for path in target.parent.iterdir()] == ["window.odb"]
@@ -504,7 +515,7 @@ def test_a_file_that_does_not_read_back_is_not_published(tmp_path, monkeypatch):
 def test_without_the_command_the_library_reads_back(tmp_path, monkeypatch):
     columns = {T2M: [1.0, None], RH2M: [5.0, 6.0]}
     _, report = exported(tmp_path, columns)
-    monkeypatch.setattr(odb, "_odc_command", lambda: None)
+    monkeypatch.setattr(reading, "odc_command", lambda: None)
     _, by_library = exported(tmp_path, columns)
     assert by_library.seen == report.seen | {"read by": "codc"}
 
@@ -558,9 +569,9 @@ def test_values_survive_within_float32(tmp_path_factory, rows):
 def test_every_default_has_a_unit_that_its_names_can_be_converted_to():
     for rule in DEFAULT_RULES:
         for name in rule.standard_names:
-            found = odb.cf.lookup(name)
+            found = cf.lookup(name)
             assert found.units is not None, name
-            assert odb.cf.conversion(found.units, VARNOS[rule.varno].unit)
+            assert cf.conversion(found.units, VARNOS[rule.varno].unit)
 
 
 @pytest.mark.skipif(not IFS_SAMPLE.exists(), reason="the shared data are not beside the project")
@@ -585,5 +596,5 @@ def test_columns_that_ifs_writes_have_the_same_type_and_meaning(tmp_path):
         mine, theirs = (rows.filter(pl.col("varno@body") == varno)["obsvalue@body"] for rows in (ours, ifs))
         assert theirs.min() * 0.9 < mine.item() < theirs.max() * 1.1
     assert set(ifs["groupid@hdr"]) == set(ours["groupid@hdr"]) and set(ifs["obstype@hdr"]) == set(ours["obstype@hdr"])
-    synop = odb.REPORT_TYPES[ifs["reportype"][0]]
+    synop = REPORT_TYPES[ifs["reportype"][0]]
     assert set(ifs["codetype@hdr"]) == set(synop.codetypes) and synop.meaning == "automatic land SYNOP"

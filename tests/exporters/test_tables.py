@@ -18,7 +18,7 @@ from ionbeam_dagster.exporters.bufr_templates import (
     TWO_BITS_OF_QUALITY,
     expansion,
 )
-from ionbeam_dagster.exporters.odb import OdbCodes
+from ionbeam_dagster.exporters.odb.settings import OdbCodes
 from ionbeam_dagster.exporters.odb.tables import DEFAULT_RULES, PERIOD_OF_RAIN, VARNOS
 
 ROOT = Path(__file__).parents[2]

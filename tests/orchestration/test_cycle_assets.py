@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from ionbeam_dagster.cli import app
 from ionbeam_dagster.cycles import FORMAT, cycle_path, export_cycle
 from ionbeam_dagster.domain.cycles import cycle_of, windows_in
-from ionbeam_dagster.exporters.odb import _odc_command
+from ionbeam_dagster.exporters.odb.reading import odc_command
 from ionbeam_dagster.orchestration.partitions import cycle_partitions
 from ionbeam_dagster.orchestration.runs import rebuild_range, run_range
 
@@ -60,7 +60,7 @@ def automated(platform_with, instance):
 
 def told_by_odc(path):
     select = "select count(*), min(time), max(time), min(antime), max(antime), min(andate), max(andate)"
-    command = [_odc_command(), "sql", "-T", "--no_alignment", "-delimiter", ",", "-i", path, select]
+    command = [odc_command(), "sql", "-T", "--no_alignment", "-delimiter", ",", "-i", path, select]
     return [int(float(cell)) for cell in subprocess.run(command, capture_output=True, text=True).stdout.split(",")]
 
 

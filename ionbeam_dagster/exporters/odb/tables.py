@@ -11,7 +11,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from ionbeam_dagster.domain.quality import Flag
 
@@ -60,6 +63,12 @@ VARNOS = {
         Varno(281, "q2m", "2 m specific humidity", "kg kg-1"),
     )
 }
+
+
+def label_of(number: int) -> str:
+    """What a report calls a varno, also one that is not of ours."""
+    return f"{number} {VARNOS[number].name}" if number in VARNOS else str(number)
+
 
 SPEED, DIRECTION = 112, 111
 EASTWARD, NORTHWARD = 41, 42
@@ -133,18 +142,24 @@ PRESETS = {
 """Codes by whom the file is for. DWD's 19 is a citizens' weather station; group and type are ECMWF's."""
 
 STATUS_BITS = ("active", "passive", "rejected", "blacklisted", "use_emiskf_only")
-ACTIVE, PASSIVE, REJECTED = 1, 2, 4
+STATUSES = ACTIVE, PASSIVE, REJECTED = 1, 2, 4
 STATUS_OF = {Flag.PASS: ACTIVE, Flag.NOT_EVALUATED: ACTIVE, Flag.SUSPECT: PASSIVE, Flag.FAIL: REJECTED}
 """`datum_status` by quality flag: what was not tested is as usable as ever; what is suspect is kept, but not used."""
+STATUS_BY_FLAG = np.zeros(max(Flag) + 1, np.int64)
+STATUS_BY_FLAG[list(STATUS_OF)] = list(STATUS_OF.values())
+"""The same as an array, whose index is the flag."""
 
 GEOPOTENTIAL = 2  # vertco_type: the reference is a geopotential, in m2 s-2
 
 STATION_ID_WIDTH = 8  # as in IFS's files, whose readers take no more
 WIGOS_ID_WIDTH = 32  # series, issuer, issue number and 16 characters, with their hyphens, have at most 30
 
+Column = tuple[str, Literal["INTEGER", "REAL", "STRING", "BITFIELD"]]
+Arrays = dict[str, npt.NDArray[Any]]
+"""The values of columns, by the column's name."""
+
 # A row is stored from its first changed column on: what changes least stands first. Rows of one report differ from
 # `entryno` on; where some of them are valid at sea level, from the vertical coordinate on, which then stands before it.
-Column = tuple[str, Literal["INTEGER", "REAL", "STRING", "BITFIELD"]]
 COLUMNS: tuple[Column, ...] = (
     ("type", "INTEGER"),
     ("class", "INTEGER"),

@@ -1,0 +1,84 @@
+"""What the configuration says of ODB files: which variables become which varnos, and the codes in every row.
+
+Belongs here: the keys under `variable_map` and `codes`, and what of them is refused. Does not belong here: what is
+written where the configuration says nothing (tables.py).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from ionbeam_client.models import NamePart, Period
+from ionbeam_dagster.exporters.odb.tables import PERIOD_OF_RAIN, PRESETS, RAIN, REPORT_TYPES, VARNOS
+
+
+def _writable_varno(number: int) -> int:
+    if number == PERIOD_OF_RAIN:
+        raise ValueError(f"varno {PERIOD_OF_RAIN} is written by itself with {RAIN}, whose period it tells")
+    if number not in VARNOS:
+        known = ", ".join(f"{varno.number} {varno.name}" for varno in VARNOS.values())
+        raise ValueError(f"varno {number} has no known unit; choose from {known}")
+    return number
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_by_name=True, validate_by_alias=True)
+
+
+class MappedFrom(_Strict):
+    """A canonical variable by everything but its unit: any unit that can be converted to the varno's will do."""
+
+    standard_name: NamePart
+    level: float = Field(allow_inf_nan=False)
+    method: NamePart
+    period: Period
+
+
+class VariableMapping(_Strict):
+    """The variables that become `varno`; of several in one dataset, the first in the list. None: it is not written."""
+
+    varno: Annotated[int, AfterValidator(_writable_varno)]
+    mapped_from: list[MappedFrom]
+
+
+class OdbCodes(_Strict):
+    """The codes that stand in every row: MARS's (`class`, `type`, `stream`, `expver`) and those of the kind of report.
+
+    `preset` gives the codes of the kind of report, which each may be changed: ``ecmwf_crowd`` (the default), ``synop``
+    (automatic land stations) or ``dwd`` (DWD's code of citizens' weather stations). A crowd station must not come in as
+    an automatic SYNOP, which assimilation takes by default. `stream` is the one
+    whose analyses are six hours apart, as `andate` and `antime` are. `type` is an observation without feedback.
+    """
+
+    preset: Literal["ecmwf_crowd", "synop", "dwd"] = "ecmwf_crowd"
+    class_: int = Field(default=2, alias="class")
+    stream: int = 1025
+    type: int = 264
+    expver: str = Field(default="xxxx", pattern=r"^[0-9A-Za-z]{4}$")
+    reportype: int = 16090
+    groupid: int = 17
+    obstype: int = 1
+    codetype: int = 179
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_preset(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        return PRESETS.get(str(given.get("preset", "ecmwf_crowd")), {}) | given
+
+    @model_validator(mode="after")
+    def _codes_agree(self) -> Self:
+        kind = REPORT_TYPES.get(self.reportype)
+        if kind is None:
+            return self
+        right = {"groupid": (kind.groupid,), "obstype": (kind.obstype,), "codetype": kind.codetypes}
+        for code, allowed in right.items():
+            if getattr(self, code) not in allowed:
+                raise ValueError(
+                    f"reportype {self.reportype} ({kind.meaning}) goes with {code} {' or '.join(map(str, allowed))}, "
+                    f"not {getattr(self, code)}"
+                )
+        return self
