@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ionbeam_client.models import format_duration
-from ionbeam_dagster.exporters.bufr_templates import TEMPLATES, Element, expansion
+from ionbeam_dagster.exporters.bufr.templates import TEMPLATES, Element, expansion
 from ionbeam_dagster.exporters.odb.tables import DEFAULT_RULES, PRESETS, REPORT_TYPES, VARNOS, Rule
 
 PAGE = Path(__file__).with_name("tables.md")

@@ -29,7 +29,7 @@ from ionbeam_dagster.domain.canonical import canonical_schema
 from ionbeam_dagster.domain.quality.plan import quality_fields
 from ionbeam_dagster.exporters import ExportError, bufr
 from ionbeam_dagster.exporters.bufr import BufrExporter, BufrSettings, bulletin_heading, describe_bufr, gts_file_name
-from ionbeam_dagster.exporters.bufr_templates import AIR, FIXED, MOBILE, TEMPLATES, expansion
+from ionbeam_dagster.exporters.bufr.templates import AIR, FIXED, MOBILE, TEMPLATES, expansion
 from ionbeam_dagster.exporters.stations import fitting
 
 eccodes = pytest.importorskip("eccodes", reason="BUFR needs the extra `bufr`")

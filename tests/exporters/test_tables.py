@@ -9,7 +9,7 @@ import eccodes
 import pytest
 
 from ionbeam_dagster.domain import cf
-from ionbeam_dagster.exporters.bufr_templates import (
+from ionbeam_dagster.exporters.bufr.templates import (
     AIR,
     ASSOCIATED_BITS,
     FIXED,

@@ -1,7 +1,7 @@
 """BUFR edition 4: one file a window, one subset a report, in compressed messages of many subsets.
 
 Belongs here: which variable becomes which element, identifiers and names, the packing of messages and the reading back.
-Does not belong here: templates and tables (bufr_templates.py), quality control, or when an export is made.
+Does not belong here: templates and tables (templates.py), quality control, or when an export is made.
 
 Messages are packed here, from whole NumPy columns; they are read back by eccodes, ECMWF's decoder, before the file is
 published. The packing follows regulation 94.6.3 of WMO-No. 306, Volume I.2.
@@ -32,7 +32,7 @@ from ionbeam_dagster.domain import cf
 from ionbeam_dagster.domain.canonical import HEIGHT_COLUMNS, STATION, columns_of, quality_column, variable_of
 from ionbeam_dagster.domain.quality import Flag
 from ionbeam_dagster.exporters import ExportError, ExportPlan, ExportReport
-from ionbeam_dagster.exporters.bufr_templates import (
+from ionbeam_dagster.exporters.bufr.templates import (
     AIR,
     ASSOCIATED_BITS,
     ASSOCIATED_FIELD,

@@ -2,7 +2,7 @@
 
 Belongs here: WMO's templates and which variables they take, as data, and the layout of a message, read from the tables
 of eccodes (no width, scale or reference value is typed here). Does not belong here: how a dataset becomes messages
-(bufr.py).
+(the modules beside it).
 
 The templates and their categories are those of WMO-No. 306, Volume I.2 (tables B, C and D) and its common code table
 C-13.
