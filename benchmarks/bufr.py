@@ -133,7 +133,8 @@ def tables(stations: int, schema: pa.Schema) -> Iterator[pa.Table]:
 
 
 def ours(dataset: Path, target: Path, wigos: bool) -> dict[str, float]:
-    from ionbeam_dagster.exporters.bufr import BufrExporter, BufrSettings
+    from ionbeam_dagster.exporters.bufr import BufrExporter
+    from ionbeam_dagster.exporters.bufr.settings import BufrSettings
 
     exporter = BufrExporter(BufrSettings(wigos_issuer=ISSUER, wigos_issue_number=ISSUE) if wigos else BufrSettings())
     exporter.plan(pq.read_schema(dataset))  # both sides have read their tables before they are timed

@@ -23,7 +23,7 @@ from ionbeam_client.models import Name, format_duration
 from ionbeam_dagster.domain.cycles import check_nesting
 from ionbeam_dagster.domain.quality.limits import Limits, limits_with
 from ionbeam_dagster.domain.windows import Policy, check_span, window_of
-from ionbeam_dagster.exporters.bufr import BufrSettings
+from ionbeam_dagster.exporters.bufr.settings import BufrSettings
 from ionbeam_dagster.exporters.odb.settings import OdbCodes, VariableMapping
 from ionbeam_dagster.sources import Source, SourceConfig, installed_sources
 from ionbeam_dagster.stores.files import Location, S3Settings, is_address, uri_of

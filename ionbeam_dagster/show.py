@@ -90,7 +90,8 @@ def _odb(path: Path) -> Contents:
 
 def _bufr(path: Path) -> Contents:
     from ionbeam_dagster.exporters import ExportError
-    from ionbeam_dagster.exporters.bufr import BufrError, describe_bufr
+    from ionbeam_dagster.exporters.bufr.messages import BufrError
+    from ionbeam_dagster.exporters.bufr.reading import describe_bufr
 
     try:
         facts, columns = describe_bufr(path)

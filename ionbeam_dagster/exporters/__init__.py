@@ -1,7 +1,8 @@
 """Exporters: each writes one dataset window in one format that leaves the platform.
 
-Belongs here: the interface, what an exporter tells of its work, and one module a format. An exporter reads its file
-back with a decoder that is not ours before the file is published. Does not belong here: when an export is made.
+Belongs here: the interface, what an exporter tells of its work, and one module or package a format. An exporter reads
+its file back with a decoder that is not ours before the file is published. Does not belong here: when an export is
+made.
 """
 
 from __future__ import annotations

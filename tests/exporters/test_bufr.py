@@ -27,8 +27,11 @@ from ionbeam_client.models import (
 )
 from ionbeam_dagster.domain.canonical import canonical_schema
 from ionbeam_dagster.domain.quality.plan import quality_fields
-from ionbeam_dagster.exporters import ExportError, bufr
-from ionbeam_dagster.exporters.bufr import BufrExporter, BufrSettings, bulletin_heading, describe_bufr, gts_file_name
+from ionbeam_dagster.exporters import ExportError
+from ionbeam_dagster.exporters.bufr import BufrExporter
+from ionbeam_dagster.exporters.bufr.packing import packed_integers
+from ionbeam_dagster.exporters.bufr.reading import describe_bufr
+from ionbeam_dagster.exporters.bufr.settings import BufrSettings, bulletin_heading, gts_file_name
 from ionbeam_dagster.exporters.bufr.templates import AIR, FIXED, MOBILE, TEMPLATES, expansion
 from ionbeam_dagster.exporters.stations import fitting
 
@@ -496,7 +499,8 @@ def test_batches_leave_nothing_out_and_bytes_are_the_same_again(tmp_path, monkey
     assert report.stations == 10 and report.seen["subsets"]["3 07 090"] == 9  # the fifth station moves
     keys = "longStationName", "minute", "airTemperature", "totalPrecipitationOrTotalWaterEquivalent"
     whole = sorted(map(str, read(target, FIXED, *keys)))
-    monkeypatch.setattr(bufr, "ROWS_PER_BATCH", 7)
+    for module in ("messages", "reports"):
+        monkeypatch.setattr(f"ionbeam_dagster.exporters.bufr.{module}.ROWS_PER_BATCH", 7)
     target, again = exported(tmp_path, columns)
     assert sorted(map(str, read(target, FIXED, *keys))) == whole
     assert (again.rows, again.stations, again.seen["subsets"]) == (report.rows, report.stations, report.seen["subsets"])
@@ -511,8 +515,10 @@ def test_without_a_value_there_is_no_file(tmp_path, columns):
 
 
 def test_a_message_that_reads_back_wrong_is_not_published(tmp_path, monkeypatch):
-    packed = bufr._packed_integers
-    monkeypatch.setattr(bufr, "_packed_integers", lambda column, width: packed(column + (width == 16), width))
+    monkeypatch.setattr(
+        "ionbeam_dagster.exporters.bufr.messages.packed_integers",
+        lambda column, width: packed_integers(column + (width == 16), width),
+    )
     with pytest.raises(ExportError, match=r"window.bufr was not written .* eccodes reads airTemperature with sum"):
         exported(tmp_path, {T2M: [1.0, 2.0]})
     assert list((tmp_path / "out").iterdir()) == []

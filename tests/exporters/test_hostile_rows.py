@@ -20,7 +20,8 @@ from ionbeam_client.models import (
 )
 from ionbeam_dagster.domain.canonical import canonical_schema
 from ionbeam_dagster.domain.quality.plan import quality_fields
-from ionbeam_dagster.exporters.bufr import BufrExporter, BufrSettings
+from ionbeam_dagster.exporters.bufr import BufrExporter
+from ionbeam_dagster.exporters.bufr.settings import BufrSettings
 from ionbeam_dagster.exporters.odb import OdbExporter
 
 NOON = datetime(2026, 6, 21, 12, tzinfo=UTC)

@@ -13,7 +13,8 @@ import pytest
 
 from ionbeam_dagster.domain.canonical import canonical_schema, columns_of, variable_of
 from ionbeam_dagster.domain.cf import UnitError, check_metadata, conversion, lookup
-from ionbeam_dagster.exporters.bufr import BufrExporter, BufrSettings
+from ionbeam_dagster.exporters.bufr import BufrExporter
+from ionbeam_dagster.exporters.bufr.settings import BufrSettings
 from ionbeam_dagster.exporters.geoparquet import GeoParquetExporter
 from ionbeam_dagster.exporters.odb import OdbExporter
 from ionbeam_dagster.sources import installed_sources

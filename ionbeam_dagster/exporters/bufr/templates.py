@@ -19,6 +19,9 @@ from threading import Lock
 from types import ModuleType
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
+
 from ionbeam_dagster.domain.quality import Flag
 from ionbeam_dagster.exporters import ExportError
 
@@ -39,6 +42,17 @@ TIME_SIGNIFICANCE, AVERAGED = 8021, 2
 PERIODS = {4024: timedelta(hours=1), 4025: timedelta(minutes=1)}
 SENSOR_HEIGHT = 7032
 CONSTITUENT = 8043
+STATION_NAME, MOBILE_ID, LOCAL_ID = 1019, 1011, 1128
+WIGOS_SERIES, WIGOS_ISSUER, WIGOS_ISSUE = 1125, 1126, 1127
+WMO_BLOCK, WMO_STATION_NUMBER = 1001, 1002
+YEAR, MONTH, DAY, HOUR, MINUTE, SECOND = range(4001, 4007)
+LATITUDE, LONGITUDE, STATION_HEIGHT = 5001, 6001, 7030
+HEADER = (
+    *(STATION_NAME, MOBILE_ID, LOCAL_ID, WIGOS_SERIES, WIGOS_ISSUER, WIGOS_ISSUE, WMO_BLOCK, WMO_STATION_NUMBER),
+    *(YEAR, MONTH, DAY, HOUR, MINUTE, SECOND, LATITUDE, LONGITUDE, STATION_HEIGHT),
+)
+"""What is told of every report, as far as its template has it."""
+STATION_TYPE, AUTOMATIC = 2001, 0
 WIND = {11001: 11002, 11043: 11041}
 """The direction of a wind, and its speed."""
 
@@ -203,6 +217,12 @@ AIR = Template(
 TEMPLATES = (FIXED, MOBILE, AIR)
 
 
+MISSING = -1
+"""Stands for no value where values are packed integers."""
+
+Integers = npt.NDArray[np.int64]
+
+
 @dataclass(frozen=True, slots=True)
 class Element:
     """How a descriptor is packed where it stands: an integer of `width` bits, ``value * 10**scale - reference``."""
@@ -225,6 +245,10 @@ class Element:
     @property
     def udunit(self) -> str:
         return UDUNITS.get(self.unit, self.unit)
+
+    def coded(self, values: npt.NDArray[np.float64] | np.float64) -> npt.NDArray[np.float64]:
+        """Values in the element's unit as the whole numbers that stand for them."""
+        return np.asarray(np.rint(values * 10.0**self.scale) - self.reference)
 
 
 Place = tuple[int, int]
