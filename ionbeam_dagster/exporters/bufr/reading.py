@@ -7,7 +7,8 @@ not belong here: what is counted while a file is written (tally.py).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,39 +33,32 @@ from ionbeam_dagster.exporters.bufr.templates import (
     expansion,
 )
 
+_TEMPLATE_NAMES = {template.descriptors: template.name for template in (FIXED, MOBILE, AIR)}
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What eccodes reads in a file: subsets by template, update sequence numbers, values by element."""
+
+    tallies: dict[str, Tally]
+    messages: int = 0
+    subsets: Counter[str] = field(default_factory=Counter)
+    updates: set[int] = field(default_factory=set)
+
 
 def read_back(path: Path, written: Written) -> dict[str, object]:
     """What eccodes reads in a file; raises BufrError where that is something else than what was `written`."""
-    library = eccodes()
-    seen = {name: Tally() for name in written.tallies}
-    subsets: Counter[str] = Counter()
-    messages = 0
-    with ECCODES, path.open("rb") as file:
-        while (handle := library.codes_bufr_new_from_file(file)) is not None:
-            try:
-                messages += 1
-                number = library.codes_get(handle, "numberOfSubsets")
-                descriptors = tuple(library.codes_get_array(handle, "unexpandedDescriptors").tolist())
-                subsets[_TEMPLATE_NAMES.get(descriptors, str(descriptors))] += number
-                library.codes_set(handle, "skipExtraKeyAttributes", 1)  # units and widths, which would take time
-                library.codes_set(handle, "unpack", 1)
-                for name, tally in seen.items():
-                    _read_values(library, handle, name, number, tally)
-            finally:
-                library.codes_release(handle)
-    _compare(written, messages, subsets, seen)
+    seen = _read(path, written.tallies)
+    _compare(written, seen)
     return {
-        "read by": f"eccodes {library.codes_get_api_version()}",
-        "messages": messages,
+        "read by": f"eccodes {eccodes().codes_get_api_version()}",
+        "messages": seen.messages,
         "elements": {
             name: {"values": tally.count, "minimum": tally.low, "maximum": tally.high}
-            for name, tally in sorted(seen.items())
+            for name, tally in sorted(seen.tallies.items())
             if tally.count
         },
     }
-
-
-_TEMPLATE_NAMES = {template.descriptors: template.name for template in (FIXED, MOBILE, AIR)}
 
 
 def describe_bufr(path: Path) -> tuple[dict[str, str], pl.DataFrame]:
@@ -72,37 +66,41 @@ def describe_bufr(path: Path) -> tuple[dict[str, str], pl.DataFrame]:
 
     Raises BufrError where eccodes cannot read it.
     """
-    library = eccodes()
     elements = {target: element for template in TEMPLATES for target, element in _told_elements(template).items()}
-    seen = {name: Tally() for name in elements}
-    subsets: Counter[str] = Counter()
-    updates: set[int] = set()
-    messages = 0
     try:
-        with ECCODES, path.open("rb") as file:
-            while (handle := library.codes_bufr_new_from_file(file)) is not None:
-                messages += 1
-                number = library.codes_get(handle, "numberOfSubsets")
-                updates.add(library.codes_get(handle, "updateSequenceNumber"))
-                descriptors = tuple(library.codes_get_array(handle, "unexpandedDescriptors").tolist())
-                subsets[_TEMPLATE_NAMES.get(descriptors, str(descriptors))] += number
-                library.codes_set(handle, "unpack", 1)
-                for name, tally in seen.items():
-                    _read_values(library, handle, name, number, tally)
-                library.codes_release(handle)
-    except library.CodesInternalError as error:
+        seen = _read(path, elements)
+    except eccodes().CodesInternalError as error:
         raise BufrError(f"eccodes cannot read {path}: {error}") from error
     rows = [
         (f"{elements[name].descriptor} {name}", elements[name].unit, tally.count, f"{tally.low:g}", f"{tally.high:g}")
-        for name, tally in seen.items()
+        for name, tally in seen.tallies.items()
         if tally.count
     ]
     facts = {
-        "messages": f"{messages:,}",
-        "subsets": ", ".join(f"{count:,} of {name}" for name, count in subsets.items()),
-        "update sequence number": ", ".join(map(str, sorted(updates))),
+        "messages": f"{seen.messages:,}",
+        "subsets": ", ".join(f"{count:,} of {name}" for name, count in seen.subsets.items()),
+        "update sequence number": ", ".join(map(str, sorted(seen.updates))),
     }
     return facts, pl.DataFrame(rows, ["column", "unit", "values", "minimum", "maximum"], orient="row")
+
+
+def _read(path: Path, names: Iterable[str]) -> _Seen:
+    library, seen = eccodes(), _Seen({name: Tally() for name in names})
+    with ECCODES, path.open("rb") as file:
+        while (handle := library.codes_bufr_new_from_file(file)) is not None:
+            try:
+                seen.messages += 1
+                number = library.codes_get(handle, "numberOfSubsets")
+                seen.updates.add(library.codes_get(handle, "updateSequenceNumber"))
+                descriptors = tuple(library.codes_get_array(handle, "unexpandedDescriptors").tolist())
+                seen.subsets[_TEMPLATE_NAMES.get(descriptors, str(descriptors))] += number
+                library.codes_set(handle, "skipExtraKeyAttributes", 1)  # units and widths, which would take time
+                library.codes_set(handle, "unpack", 1)
+                for name, tally in seen.tallies.items():
+                    _read_values(library, handle, name, number, tally)
+            finally:
+                library.codes_release(handle)
+    return seen
 
 
 def _told_elements(template: Template) -> dict[str, Element]:
@@ -133,14 +131,14 @@ def _read_values(library: Any, handle: int, name: str, subsets: int, tally: Tall
             tally.add(len(values) * alike, float(values.sum()) * alike, float(values.min()), float(values.max()))
 
 
-def _compare(written: Written, messages: int, subsets: Counter[str], seen: Mapping[str, Tally]) -> None:
-    if (messages, subsets) != (written.messages, +written.subsets):
+def _compare(written: Written, seen: _Seen) -> None:
+    if (seen.messages, seen.subsets) != (written.messages, +written.subsets):
         raise BufrError(
-            f"eccodes reads {messages} messages with {dict(subsets)} subsets, but {written.messages} with "
+            f"eccodes reads {seen.messages} messages with {dict(seen.subsets)} subsets, but {written.messages} with "
             f"{dict(written.subsets)} were written"
         )
     for name, tally in written.tallies.items():
-        read = seen[name]
+        read = seen.tallies[name]
         if read.count != tally.count:
             raise BufrError(f"eccodes reads {read.count} values of {name}, but {tally.count} were written")
         if tally.count and not np.allclose(read.told, tally.told, rtol=1e-12, atol=tally.step / 100):

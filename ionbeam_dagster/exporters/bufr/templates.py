@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
+from importlib import import_module
 from threading import Lock
 from types import ModuleType
 from typing import Literal
@@ -63,12 +64,11 @@ UDUNITS = {"m/s": "m s-1", "deg": "degree"}
 def eccodes() -> ModuleType:
     """The package eccodes, which the extra `bufr` brings; raises ExportError where it is missing."""
     try:
-        import eccodes
+        return import_module("eccodes")
     except (ImportError, RuntimeError) as error:
         raise ExportError(
             f"BUFR needs eccodes, which cannot be used here ({error}): pip install 'ionbeam-dagster[bufr]'"
         ) from error
-    return eccodes
 
 
 @dataclass(frozen=True, slots=True)
