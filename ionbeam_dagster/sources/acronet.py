@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Annotated, Any
 
 import polars as pl
@@ -150,7 +151,7 @@ class Acronet(Source):
         classes = self._classes()
         stations = {name: self._stations(name) for name in classes}
         for part in windows_of_at_most(window, LONGEST):
-            asked = self._client.side_by_side(classes, lambda name, part=part: self._values(name, stations[name], part))
+            asked = self._client.side_by_side(classes, partial(self._values, part, stations))
             found = [frame for _, frame in asked if frame.height]
             if found:
                 given = _wide(found)
@@ -229,7 +230,7 @@ class Acronet(Source):
         except UnitError as error:
             raise SourceError(f"{self.name}: {name} comes in {told!r}, which cannot become {one.unit!r}") from error
 
-    def _values(self, name: str, sensors: pl.DataFrame, part: Window) -> pl.DataFrame:
+    def _values(self, part: Window, stations: Mapping[str, pl.DataFrame], name: str) -> pl.DataFrame:
         """Long rows of one class: station, place, time and value, NaN and what means "missing" left out."""
         params = {
             "from": f"{part.start:%Y%m%d%H%M}",
@@ -250,11 +251,11 @@ class Acronet(Source):
         )
         if rows.filter(pl.col("datetime").is_null() & pl.col("timeline").is_not_null()).height:
             raise answer.wrong("has times that are not YYYYmmddHHMM")
-        unknown = rows.join(sensors, left_on="sensorId", right_on="id", how="anti")["sensorId"].n_unique()
+        unknown = rows.join(stations[name], left_on="sensorId", right_on="id", how="anti")["sensorId"].n_unique()
         if unknown:
             self._notes.append(f"{unknown} sensors of {name} are of another group, and left out")
         kept = rows.filter(pl.col("values").is_finite() & (pl.col("values") >= MISSING)).join(
-            sensors, left_on="sensorId", right_on="id", how="inner", maintain_order="right_left"
+            stations[name], left_on="sensorId", right_on="id", how="inner", maintain_order="right_left"
         )
         value = pl.col("values") * pl.col("scale") + pl.col("offset")
         return kept.select("station_id", "station_name", "lat", "lon", "datetime", value.alias(name))

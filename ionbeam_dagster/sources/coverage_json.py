@@ -161,7 +161,8 @@ def _places(pieces: _Pieces) -> npt.NDArray[np.int64]:
     """The rows of a parameter's values: each piece's start and what follows it."""
     starts, lengths = np.array(pieces.starts, np.int64), np.array(pieces.lengths, np.int64)
     begins = np.concatenate([[0], np.cumsum(lengths)[:-1]])
-    return np.arange(lengths.sum()) + np.repeat(starts - begins, lengths)
+    rows: npt.NDArray[np.int64] = np.arange(lengths.sum()) + np.repeat(starts - begins, lengths)
+    return rows
 
 
 def _readable(values: list[Any]) -> tuple[npt.NDArray[np.float64], list[Any]]:

@@ -376,17 +376,17 @@ class HttpClient:
         tries = 0
         while True:
             try:
-                result, fault, wait = self._once(method, path, use, renewed=renewed, **how)
+                result = self._once(method, path, use, renewed=renewed, **how)
             except _Renewed:
                 renewed = True
                 continue
-            if fault is None:
-                return result  # type: ignore[no-any-return]
+            if not isinstance(result, _Fault):
+                return result
             tries += 1
-            if tries > self._retries or wait is None:
-                raise fault if tries == 1 else _after(fault, tries)
-            pause = max(wait, 0.0) or random.uniform(0.5, 1.0) * min(0.5 * 2**tries, 60.0)
-            _log.info("%s; trying again in %.1f s", fault, pause)
+            if tries > self._retries or result.wait is None:
+                raise result.error if tries == 1 else _after(result.error, tries)
+            pause = max(result.wait, 0.0) or random.uniform(0.5, 1.0) * min(0.5 * 2**tries, 60.0)
+            _log.info("%s; trying again in %.1f s", result.error, pause)
             time.sleep(pause)
 
     def _once(
@@ -400,9 +400,10 @@ class HttpClient:
         authorized: bool = True,
         follow: bool = True,
         **content: Any,
-    ) -> tuple[Any, HttpError | None, float | None]:
-        """One try: the result, or the fault and how long to wait for the next try (0: as we like, None: for ever)."""
-        value = self._credentials.header(self) if self._credentials and authorized else None
+    ) -> Result | _Fault:
+        """One try: the result, or what went wrong."""
+        credentials = self._credentials if authorized else None
+        value = credentials.header(self) if credentials else None
         self._pace.wait()
         url = httpx.URL(
             path if "://" in path else self.base_url + path.lstrip("/")
@@ -411,19 +412,19 @@ class HttpClient:
         try:
             response = self._http.send(request, stream=True, follow_redirects=follow)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            return None, HttpError(f"{self._shown(url)}: {_reason(error)}"), _worth(error)
+            return _Fault(HttpError(f"{self._shown(url)}: {_reason(error)}"), _worth(error))
         kept = False
         try:
             status = response.status_code
             if response.is_success or status in allow:
                 result = use(response)
                 kept = result is response
-                return result, None, None
-            if status == 401 and value and not renewed and self._credentials.renew(self, value):  # type: ignore[union-attr]
+                return result
+            if status == 401 and credentials and value and not renewed and credentials.renew(self, value):
                 raise _Renewed
-            return None, self._refused(response), _asked_to_wait(response)
+            return _Fault(self._refused(response), _asked_to_wait(response))
         except httpx.HTTPError as error:
-            return None, HttpError(f"{self._shown(url)}: {_reason(error)}", response.status_code), _worth(error)
+            return _Fault(HttpError(f"{self._shown(url)}: {_reason(error)}", response.status_code), _worth(error))
         finally:
             if not kept:
                 response.close()
@@ -457,6 +458,14 @@ class HttpClient:
 
 
 _AUTHORIZATION = "ionbeam_authorization"
+
+
+@dataclass(frozen=True, slots=True)
+class _Fault:
+    """What went wrong, and how long to wait for the next try (0: as we like, None: for ever)."""
+
+    error: HttpError
+    wait: float | None
 
 
 class _Renewed(Exception):

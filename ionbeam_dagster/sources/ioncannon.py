@@ -151,7 +151,7 @@ class IonCannon(Source):
 
     def _batch(self, stations: _Stations, slots: npt.NDArray[np.int64], again: bool) -> pa.RecordBatch:
         """The rows of all `stations` at all times `slots` (counted from the epoch in measurement intervals)."""
-        seconds = slots * self._every.total_seconds()
+        seconds = slots.astype(np.float64) * self._every.total_seconds()
         random = _mixed(_mixed(slots.astype(np.uint64))[:, None] + stations.random)
         columns = _weather(stations, seconds, self._every / timedelta(hours=1), random, self._config.seed)
         shape = random.shape
@@ -248,7 +248,8 @@ def _relief(lat: Floats, lon: Floats) -> Floats:
     """The height (m) of a land with hills, and with mountains along 47.3 degrees north."""
     hills = 220 + 180 * np.sin(1.3 * lon + 0.5) * np.sin(1.7 * lat) + 120 * np.sin(3.1 * lon - 2.3 * lat)
     mountains = 1100 * np.exp(-(((lat - 47.3) / 0.8) ** 2)) * (0.6 + 0.4 * np.sin(0.9 * lon))
-    return np.maximum(0.0, hills + mountains)
+    height: Floats = np.maximum(0.0, hills + mountains)
+    return height
 
 
 # --- weather ----------------------------------------------------------------------------------------------------------
@@ -277,8 +278,8 @@ def _weather(stations: _Stations, seconds: Floats, hours: float, random: Bits, s
 
     `hours` is the time over which rain is summed up.
     """
-    noise = np.stack([_mixed(random + np.uint64(1)), _mixed(random + np.uint64(2))]).view(np.uint16)
-    noise = noise.reshape(2, *random.shape, 4) / 65_535 - 0.5
+    sixteen = np.stack([_mixed(random + np.uint64(1)), _mixed(random + np.uint64(2))]).view(np.uint16)
+    noise = sixteen.reshape(2, *random.shape, 4) / 65_535 - 0.5
     pressure, east, north = _pressure_and_wind(stations, seconds, seed)
     rate = _rain_rate(stations, seconds, seed)
     wet = np.minimum(1.0, rate / 3)
@@ -368,4 +369,4 @@ def _bits(whole: Floats) -> Bits:
 
 def _uniform(bits: Bits) -> Floats:
     """Numbers in [0, 1)."""
-    return (bits >> np.uint64(11)) * 2.0**-53
+    return (bits >> np.uint64(11)) * np.float64(2.0**-53)

@@ -73,7 +73,7 @@ over ground, not wind."""
 _DESCRIBED = ("station_id", "platform_id", "mobility", "station_height", "indoor", "living_lab")
 _ASKED = " ".join([*QUANTITIES, "a", "time", "lo"])
 _POINT = pl.Schema(
-    {"time": pl.String, "lo": pl.List(pl.Float64), "a": pl.Float64} | dict.fromkeys(QUANTITIES, pl.Float64)
+    {"time": pl.String(), "lo": pl.List(pl.Float64), "a": pl.Float64()} | dict.fromkeys(QUANTITIES, pl.Float64())
 )
 
 

@@ -285,7 +285,7 @@ def _step(variable: Variable[Any]) -> int:
 
 def _microseconds(variable: Variable[Any], number: int) -> int:
     """What `number` in a variable of times is in microseconds since 1970."""
-    import cftime  # type: ignore[import-untyped]
+    import cftime
 
     units, calendar = str(getattr(variable, "units", "")), str(getattr(variable, "calendar", "standard")).lower()
     if calendar not in CALENDARS:

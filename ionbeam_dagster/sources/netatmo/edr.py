@@ -294,7 +294,7 @@ class NetatmoEdr(Source):
         return described(ordered).sort("station_id", "datetime")
 
 
-_PLACED = {"datetime": pl.Datetime("us", "UTC"), "lat": pl.Float64, "lon": pl.Float64, "station_id": pl.String}
+_PLACED = {"datetime": pl.Datetime("us", "UTC"), "lat": pl.Float64(), "lon": pl.Float64(), "station_id": pl.String()}
 
 
 def _is_too_much(error: HttpError) -> bool:

@@ -7,7 +7,6 @@ messages on one value counts. Does not belong here: where lines come from (journ
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import duckdb
 import polars as pl
@@ -34,9 +33,9 @@ _PATHS = {
     "encoding": "$.properties.content.encoding",
 }
 _TIME = pl.Datetime("us", "UTC")
-OBSERVED: dict[str, Any] = {
-    "platform": pl.String, "datetime": _TIME, "lat": pl.Float64, "lon": pl.Float64, "parameter": pl.String,
-    "value": pl.Float64, "unit": pl.String, "code": pl.Int8, "pubtime": _TIME,
+OBSERVED: dict[str, pl.DataType] = {
+    "platform": pl.String(), "datetime": _TIME, "lat": pl.Float64(), "lon": pl.Float64(), "parameter": pl.String(),
+    "value": pl.Float64(), "unit": pl.String(), "code": pl.Int8(), "pubtime": _TIME,
 }  # fmt: skip
 """The columns of long rows. `pubtime` is null where a message does not tell it: such a one is older than any other."""
 
@@ -48,7 +47,7 @@ def read_features(lines: pl.Series) -> tuple[pl.DataFrame, pl.DataFrame]:
     blank is in one of the two; numbers may be texts.
     """
     if lines.is_empty():
-        return pl.DataFrame(schema=OBSERVED | {"line": pl.UInt32}), _refused(pl.DataFrame(schema=_REFUSED))
+        return pl.DataFrame(schema=OBSERVED | {"line": pl.UInt32()}), _refused(pl.DataFrame(schema=_REFUSED))
     fields = _fields(lines).with_row_index("line")
     parsed = fields.with_columns(
         _time("datetime"),
@@ -58,7 +57,7 @@ def read_features(lines: pl.Series) -> tuple[pl.DataFrame, pl.DataFrame]:
         pl.col("code").is_not_null().alias("has_code"),
     )
     finite = [pl.col(name).is_finite().fill_null(False) for name in ("lat", "lon", "value", "level")]
-    checks = [
+    checks: list[tuple[pl.Expr | pl.Series, str]] = [
         (pl.col("type").is_null(), "is no JSON object with a type"),
         (pl.col("platform").is_null() | (pl.col("platform") == ""), "has no properties.platform"),
         (pl.col("datetime").is_null(), "has no properties.datetime that can be read"),
@@ -82,7 +81,7 @@ def read_features(lines: pl.Series) -> tuple[pl.DataFrame, pl.DataFrame]:
     return good, _refused(bad.with_columns(lines.gather(bad["line"]).alias("text")))
 
 
-_REFUSED: dict[str, Any] = {"line": pl.UInt32, "text": pl.String, "reason": pl.String}
+_REFUSED = {"line": pl.UInt32, "text": pl.String, "reason": pl.String}
 
 
 def _refused(rows: pl.DataFrame) -> pl.DataFrame:

@@ -40,8 +40,8 @@ _OTHER_NAMES = {"pressure_at_sealevel": "pressure_sealevel"}
 
 _RECORD = pl.Schema(
     {
-        "id": pl.Int64,
-        "timestamp": pl.String,
+        "id": pl.Int64(),
+        "timestamp": pl.String(),
         "location": pl.Struct(
             {"id": pl.Int64, "latitude": pl.String, "longitude": pl.String, "altitude": pl.String, "indoor": pl.Int64}
         ),
@@ -216,7 +216,8 @@ def _reaches(times: list[pl.Series], window: Window) -> bool:
     seconds = pl.concat(times).str.to_datetime("%Y-%m-%d %H:%M:%S", strict=False).drop_nulls().sort()
     if seconds.is_empty():
         return False
-    oldest, newest = seconds[len(seconds) // 20], seconds[-1 - len(seconds) // 20]
+    oldest: datetime = seconds[len(seconds) // 20]
+    newest: datetime = seconds[-1 - len(seconds) // 20]
     return window.start <= newest.replace(tzinfo=UTC) and oldest.replace(tzinfo=UTC) < window.end
 
 
