@@ -232,7 +232,7 @@ class Inbox:
         rows = self._database.read(
             "SELECT queue, message_id, reason, at FROM refused ORDER BY number DESC LIMIT ?", (limit,)
         )
-        return [Refused(*row[:3], datetime.fromtimestamp(row[3], UTC)) for row in rows]
+        return [Refused(queue, id, reason, datetime.fromtimestamp(at, UTC)) for queue, id, reason, at in rows]
 
     def mended(self, message_ids: Iterable[str]) -> None:
         """Forget refusals: these messages were sent back, and have been taken in."""

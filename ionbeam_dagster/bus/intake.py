@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from sqlite3 import Error as SqliteError
 
 import pyarrow as pa
@@ -135,11 +135,11 @@ class Intake:
 
     def start_commands(self, source: str, bodies: Iterable[bytes]) -> list[str | None]:
         """Take in StartSourceCommands that came on the queue of `source`, one of the platform's own."""
-        return [self._judged(lambda body=body: self._take_start(source, body)) for body in bodies]
+        return [self._judged(partial(self._take_start, source, body)) for body in bodies]
 
     def replays(self, bodies: Iterable[bytes]) -> list[str | None]:
         """Take in ReplayDatasetsCommands."""
-        return [self._judged(lambda body=body: self._take_replay(body)) for body in bodies]
+        return [self._judged(partial(self._take_replay, body)) for body in bodies]
 
     # -- ingestions ----------------------------------------------------------------------------------------------
 

@@ -280,7 +280,7 @@ def _times(column: pl.Series, faults: _Faults) -> pl.Series:
         faults.note(absent, "no time")
         faults.note(moments.is_null() & ~absent, "time not readable", column)
     # Compared as numbers: a far-off time of a coarse unit would overflow in a finer one.
-    per_second = {"ms": 10**3, "us": 10**6, "ns": 10**9}[moments.dtype.time_unit]  # type: ignore[attr-defined]
+    per_second = {"ms": 10**3, "us": 10**6, "ns": 10**9}[moments.dtype.time_unit]  # type: ignore[attr-defined]  # of datetimes
     count = moments.to_physical()
     earliest, latest = (int(limit.timestamp()) * per_second for limit in (EARLIEST, LATEST))
     outside = ((count < earliest) | (count >= latest)).fill_null(False)

@@ -80,16 +80,16 @@ def recover(
     built = [found for dataset in spans for found in datasets.latest(dataset)]
     claims = {told.claim.id: told for found in built for told in _claims_of(found)}
     stored = {ingestion: place for dataset in spans for ingestion, place in series.arrivals(dataset).items()}
+    in_place = {id: told for id, told in claims.items() if stored.get(id) == told.claim.arrival}
     ledger.restore_arrivals({id: told.claim.arrival for id, told in claims.items()} | stored)
     raws = [raw for feeder in feeders for raw in _unknown_raws(ledger, feeder, done)]
     raws.sort(key=lambda raw: (stored.get(raw.ingestion, _AFTER_ALL), files.written_at(raw.path)))
     by_source = {feeder.source: feeder for feeder in feeders}
     for number, raw in enumerate(raws, 1):
         _recover_raw(ledger, by_source[raw.source], raw, done)
-        told = claims.get(raw.ingestion)
-        in_place = told is not None and stored.get(raw.ingestion) == told.claim.arrival
+        there = in_place.get(raw.ingestion)
         if not ledger.claims_of([raw.ingestion]) and not (
-            in_place and _recover_claim(ledger, told, spans, done, files.written_at(raw.path))
+            there and _recover_claim(ledger, there, spans, done, files.written_at(raw.path))
         ):
             _ingest_again(ingest, raw, done)
         if number % _TOLD_EVERY == 0:
@@ -113,27 +113,34 @@ class _Told:
 
 def _unknown_raws(ledger: Ledger, feeder: Feeder, done: Recovered) -> list[RawPartition]:
     """The raw files of which the ledger has no claim."""
-    found, source = [], feeder.source
-    for path in feeder.raws.files(source):
+    unknown = _unknown_sent if feeder.external else _unknown_collected
+    found = []
+    for path in feeder.raws.files(feeder.source):
         try:
-            if feeder.external:
-                ingestion: str | None = feeder.raws.sent_ingestion(source, path)
-            else:
-                window = feeder.raws.window_of(source, path, feeder.window_size)
-                known = ledger.raw(source, window)
-                ingestion = known.ingestion if known else None
-            if ingestion is not None and ledger.claims_of([ingestion]):
-                continue
-            file = feeder.raws.open(path)
-            if feeder.external:
-                window = file.swept
-            else:
-                ingestion = feeder.raws.collected_ingestion(source, path)
+            raw = unknown(ledger, feeder, path)
         except (OSError, ValueError, LookupError, TypeError, pa.ArrowException) as error:
             done.troubles.append(f"{path} cannot be read ({error})")
             continue
-        found.append(RawPartition(ingestion, source, window, path, file.rows))
+        if raw is not None:
+            found.append(raw)
     return found
+
+
+def _unknown_sent(ledger: Ledger, feeder: Feeder, path: str) -> RawPartition | None:
+    ingestion = feeder.raws.sent_ingestion(feeder.source, path)
+    if ledger.claims_of([ingestion]):
+        return None
+    file = feeder.raws.open(path)
+    return RawPartition(ingestion, feeder.source, file.swept, path, file.rows)
+
+
+def _unknown_collected(ledger: Ledger, feeder: Feeder, path: str) -> RawPartition | None:
+    window = feeder.raws.window_of(feeder.source, path, feeder.window_size)
+    known = ledger.raw(feeder.source, window)
+    if known is not None and ledger.claims_of([known.ingestion]):
+        return None
+    file = feeder.raws.open(path)
+    return RawPartition(feeder.raws.collected_ingestion(feeder.source, path), feeder.source, window, path, file.rows)
 
 
 def _recover_raw(ledger: Ledger, feeder: Feeder, raw: RawPartition, done: Recovered) -> None:

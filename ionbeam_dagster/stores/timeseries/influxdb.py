@@ -369,6 +369,7 @@ class _Bucket:
         """The bucket as the server describes it; None when there is no such bucket."""
         api = self._client.buckets_api()
         try:
+            bucket: Bucket
             [bucket] = self._ask(lambda: api.find_buckets(name=self._bucket, org=self._org).buckets)
         except _RefusedError as error:
             if not re.search("bucket .* not found", str(error)):
@@ -423,7 +424,8 @@ class _Bucket:
         if lines.is_empty():
             return
         try:
-            self._ask(lambda: self._writes.write(self._bucket, self._org, _body(lines), write_precision="us"))
+            # The constants of WritePrecision are texts, whatever the annotation says.
+            self._ask(lambda: self._writes.write(self._bucket, self._org, _body(lines), write_precision="us"))  # type: ignore[arg-type]
         except _RefusedError as error:
             if len(lines) == 1:
                 yield first, str(error)
@@ -487,7 +489,7 @@ def _reason(error: ApiException) -> str:
 
 
 def _retry_after(error: ApiException, otherwise: float) -> float:
-    asked = (error.headers or {}).get("Retry-After", "")
+    asked = error.headers.get("Retry-After", "") if error.headers else ""
     return float(asked) if re.fullmatch(r"\d+(\.\d+)?", asked) else otherwise
 
 
@@ -495,12 +497,14 @@ def _retry_after(error: ApiException, otherwise: float) -> float:
 
 _OWN_NAMES = {"time", "error", "result", "table", "layer", "empty"}
 _UNSAFE = {chr(code): f"%{code:02X}" for code in (*range(0x20), 0x7F, ord("%"), ord("\\"))}
+_UNSAFE_IN_TEXTS = str.maketrans({**_UNSAFE})
 _UNSAFE_IN_NAMES = str.maketrans(_UNSAFE | {'"': "%22", "|": "%7C"})
 _EMPTY_TEXT = "%"  # no text becomes this one
 _NO_FIELD = "empty=true"
 # A statement that fails leaves out what follows it, and says nothing in CSV: so one follows that always has an answer.
 _END, _END_BEGINS = "SHOW DATABASES", b"name,tags,name\n"
 _SEPARATORS = {",": "\\,", "=": "\\=", " ": "\\ "}
+_ESCAPES = str.maketrans({**_SEPARATORS})
 _LAYER, _FIRST, _LAST, _ARRIVAL, _SERIES = (
     f"ionbeam.{name}" for name in ("layer", "first", "last", "arrival", "series")
 )
@@ -546,7 +550,7 @@ class _SortedPoints:
 
 
 _PART_FRAME = pl.DataFrame(_PART_SCHEMA.empty_table()).schema
-_EXTENT = {"hour": pl.Datetime("us", "UTC"), "first": pl.Int64, "last": pl.Int64, "rows": pl.Int64}
+_EXTENT = pl.Schema({"hour": pl.Datetime("us", "UTC"), "first": pl.Int64(), "last": pl.Int64(), "rows": pl.Int64()})
 
 
 def line_protocol(head: str, frame: pl.DataFrame, tags: Sequence[str]) -> pl.Series:
@@ -554,10 +558,10 @@ def line_protocol(head: str, frame: pl.DataFrame, tags: Sequence[str]) -> pl.Ser
 
     `head` is a measurement, perhaps with tags. Null tags, and null, NaN and infinite fields are left out.
     """
-    series = frame.select(tags).unique()
-    keys = [_tag(name, kind) for name, kind in series.schema.items()]
-    series = series.with_columns(pl.concat_str(pl.lit(head), *keys, ignore_nulls=True).alias(_SERIES))
-    series = frame.select(tags).join(series, on=tags, how="left", nulls_equal=True, maintain_order="left")[_SERIES]
+    distinct = frame.select(tags).unique()
+    keys = [_tag(name, kind) for name, kind in distinct.schema.items()]
+    distinct = distinct.with_columns(pl.concat_str(pl.lit(head), *keys, ignore_nulls=True).alias(_SERIES))
+    series = frame.select(tags).join(distinct, on=tags, how="left", nulls_equal=True, maintain_order="left")[_SERIES]
     fields = [_field(frame[name]) for name in frame.columns if name not in (*tags, TIME)]
     moment = frame[TIME].dt.cast_time_unit("us").to_physical().cast(pl.String)
     pieces = [pl.lit(series), pl.lit(" "), *_joined(fields), pl.lit(" "), pl.lit(moment), pl.lit("\n")]
@@ -569,7 +573,8 @@ def _body(lines: pl.Series) -> bytes:
     text = lines.to_arrow(compat_level=pl.CompatLevel.oldest())
     _, offsets, content = text.buffers()
     first, last = np.frombuffer(offsets, np.int64)[[text.offset, text.offset + len(text)]]
-    return content[first:last].to_pybytes()
+    body: bytes = content[first:last].to_pybytes()
+    return body
 
 
 def _tag(name: str, kind: pl.DataType) -> pl.Expr:
@@ -675,7 +680,7 @@ def _decoded(text: pl.Expr) -> pl.Expr:
 
 
 def _stored_text(text: str) -> str:
-    return text.translate(str.maketrans(_UNSAFE)) or _EMPTY_TEXT
+    return text.translate(_UNSAFE_IN_TEXTS) or _EMPTY_TEXT
 
 
 def _stored_name(name: str) -> str:
@@ -686,7 +691,7 @@ def _stored_name(name: str) -> str:
 
 
 def _escaped(key: str) -> str:
-    return key.translate(str.maketrans(_SEPARATORS))
+    return key.translate(_ESCAPES)
 
 
 def _quoted(text: str) -> str:

@@ -421,7 +421,7 @@ class _Selection:
         self.schema = schema
         self.order = order
         self._in_window = pl.col(TIME).ge(pl.lit(window.start)) & pl.col(TIME).lt(pl.lit(window.end))
-        self._cast = {name: pl.col(name).cast(kind) for name, kind in {**schema, bundles.PLACE: pl.UInt32}.items()}
+        self._cast = {name: pl.col(name).cast(kind) for name, kind in {**schema, bundles.PLACE: pl.UInt32()}.items()}
         self._absent = {name: pl.lit(None, kind).alias(name) for name, kind in schema.items()}
 
     def load(self, hours: Iterable[_Hour], lower: Point | None, upper: Point | None) -> pl.DataFrame:
