@@ -6,6 +6,7 @@ Belongs here: reading such a file for a person. Does not belong here: how it loo
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,12 +70,12 @@ def _kind_of(schema: pa.Schema) -> str:
     return "dataset window" if b'"revision"' in metadata[b"ionbeam"] else "raw partition"
 
 
-def _summary(frame: pl.LazyFrame, field_of: object) -> pl.DataFrame:
+def _summary(frame: pl.LazyFrame, field_of: Callable[[str], pa.Field]) -> pl.DataFrame:
     names = frame.collect_schema().names()
     counts = frame.select(pl.all().count()).collect(engine="streaming").row(0)
     low = frame.select(pl.all().min().cast(pl.String)).collect(engine="streaming").row(0)
     high = frame.select(pl.all().max().cast(pl.String)).collect(engine="streaming").row(0)
-    units = [(field_of(name).metadata or {}).get(b"units", b"").decode() for name in names]  # type: ignore[operator]
+    units = [(field_of(name).metadata or {}).get(b"units", b"").decode() for name in names]
     return pl.DataFrame({"column": names, "unit": units, "values": counts, "minimum": low, "maximum": high})
 
 

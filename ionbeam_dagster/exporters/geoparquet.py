@@ -325,7 +325,8 @@ def _value_hashes(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.uint64]:
         column = column.combine_chunks()
     encoded = column.dictionary_encode(null_encoding="encode")
     distinct = b"".join(_hash(value) for value in encoded.dictionary.to_pylist())
-    return np.frombuffer(distinct, ">u8").astype(np.uint64)[encoded.indices.to_numpy()]
+    hashes: npt.NDArray[np.uint64] = np.frombuffer(distinct, ">u8").astype(np.uint64)[encoded.indices.to_numpy()]
+    return hashes
 
 
 def _hash(value: str | None) -> bytes:
@@ -376,9 +377,10 @@ def _read_back(path: Path, written: _Written) -> dict[str, object]:
     try:
         with duckdb.connect(config={"threads": 1, "memory_limit": "256MB"}) as connection:
             connection.execute("SET enable_geoparquet_conversion = false")
-            rows, west, south, east, north, boxed, *counts = connection.execute(query, [escape(str(path))]).fetchone()
+            [row] = connection.execute(query, [escape(str(path))]).fetchall()
     except duckdb.Error as error:
         raise _Refused(f"DuckDB cannot read it: {error}") from error
+    rows, west, south, east, north, boxed, *counts = row
     values = dict(zip(alias, counts, strict=True))
     expected = {"rows": written.rows, "extent": written.extent, "points in their box": written.rows}
     found = {"rows": rows, "extent": (west, south, east, north), "points in their box": boxed}

@@ -35,7 +35,8 @@ def bulk(lon: npt.NDArray[np.float64], lat: npt.NDArray[np.float64]) -> Extent:
     near = (np.abs(lon - (west + east) / 2) <= 1.5 * wide) & (np.abs(lat - (south + north) / 2) <= 1.5 * high)
     if np.ptp(lon) < 9 * wide and np.ptp(lat) < 9 * high:
         near[:] = True
-    return tuple(float(bound) for axis in (lon[near], lat[near]) for bound in (axis.min(), axis.max()))  # type: ignore[return-value]
+    lon, lat = lon[near], lat[near]
+    return float(lon.min()), float(lon.max()), float(lat.min()), float(lat.max())
 
 
 def framed(extent: Extent, aspect: float) -> Extent:

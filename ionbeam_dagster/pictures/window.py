@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -21,7 +21,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from matplotlib.colors import Normalize
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
@@ -182,9 +182,9 @@ def _draw_series(figure: Figure, found: Found, gaps: Iterable[tuple[datetime, da
             axes.plot(at, middle, color=colour, linewidth=1.3, marker="o", markersize=1.8)
         for start, end in gaps:
             axes.axvspan(
-                _naive(start), _naive(end), facecolor="#f3f4f6", edgecolor="#d1d5db", hatch="////", linewidth=0
+                date2num(start), date2num(end), facecolor="#f3f4f6", edgecolor="#d1d5db", hatch="////", linewidth=0
             )
-        axes.set_xlim(_naive(found.start), _naive(found.end))
+        axes.set_xlim(date2num(found.start), date2num(found.end))
         write_above(axes, quantity.label)
         locator = AutoDateLocator(minticks=3, maxticks=7)
         axes.xaxis.set_major_locator(locator)
@@ -227,11 +227,7 @@ def _curve(series: pl.DataFrame, place: int) -> tuple[npt.NDArray[Any], ...]:
     """Times, medians, low and high values of a variable, with NaN where it paused: no line is drawn across."""
     seen = series.drop_nulls(f"mid_{place}")
     steps = np.diff(seen["bin"].to_numpy())
-    pauses = np.flatnonzero(steps > 2 * np.median(steps)) + 1 if len(steps) else []
+    pauses = np.flatnonzero(steps > 2 * np.median(steps)) + 1 if len(steps) else np.empty(0, np.intp)
     at = seen["at"].to_numpy()
     values = (seen[f"{name}_{place}"].to_numpy() for name in ("mid", "low", "high"))
     return np.insert(at, pauses, at[pauses]), *(np.insert(value, pauses, np.nan) for value in values)
-
-
-def _naive(moment: datetime) -> datetime:
-    return moment.astimezone(UTC).replace(tzinfo=None)

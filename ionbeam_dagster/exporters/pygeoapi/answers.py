@@ -119,8 +119,8 @@ def _coverage(
         }
         names, shape = ["t", "y", "x"], [end - start, 1, 1]
     else:
-        values = [list(point) for point in zip(_texts(moments), lon.tolist(), lat.tolist(), strict=True)]
-        axes = {"composite": {"dataType": "tuple", "coordinates": ["t", "x", "y"], "values": values}}
+        points = [list(point) for point in zip(_texts(moments), lon.tolist(), lat.tolist(), strict=True)]
+        axes = {"composite": {"dataType": "tuple", "coordinates": ["t", "x", "y"], "values": points}}
         names, shape = ["composite"], [end - start]
     ranges = {}
     for id, array in arrays.items():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
@@ -306,7 +306,7 @@ def _crs(text: str | None) -> None:
 
 def _parameters(known: dict[str, Parameter], asked: Mapping[str, str]) -> tuple[str, ...] | None:
     """The ids that fit every filter; None where there is no filter. A part may have ``*`` and ``?``."""
-    filters = {
+    filters: dict[str, Callable[[Parameter, str], bool]] = {
         "parameter-name": lambda p, want: fnmatchcase(p.id, want) or p.name == want,
         "standard-name": lambda p, want: fnmatchcase(p.name, want),
         "level": lambda p, want: _on_level(p.level, want),
@@ -349,15 +349,15 @@ def _on_level(level: float, text: str) -> bool:
 
 
 def _some(known: dict[str, Parameter], name: str) -> str:
-    part = {
+    parts: dict[str, Callable[[Parameter], str]] = {
         "parameter-name": lambda p: p.id,
         "standard-name": lambda p: p.name,
         "level": lambda p: f"{p.level:g}",
         "z": lambda p: f"{p.level:g}",
         "method": lambda p: p.method,
         "period": lambda p: p.period,
-    }[name]
-    values = list(dict.fromkeys(part(parameter) for parameter in known.values()))
+    }
+    values = list(dict.fromkeys(map(parts[name], known.values())))
     return ", ".join(values[:12]) + (f" and {len(values) - 12} more" if len(values) > 12 else "") or "none yet"
 
 

@@ -353,7 +353,7 @@ def _locations(service: Service, sample: Sample) -> Faults:
 def _coverages(document: dict[str, Any]) -> list[dict[str, Any]]:
     if document.get("type") == "Coverage":
         return [document]
-    shared = {key: document[key] for key in ("parameters", "referencing") if key in document}
+    shared: dict[str, Any] = {key: document[key] for key in ("parameters", "referencing") if key in document}
     return [{**shared, **one} for one in document.get("coverages", [])]
 
 

@@ -106,7 +106,7 @@ def _query(kind: str, own: str) -> dict[str, Any]:
 def _parameter(parameter: Parameter) -> dict[str, Any]:
     """A parameter as EDR tells of it: texts are plain, other than in CoverageJSON."""
     about = answers.observed_property(parameter)
-    observed = {"id": about["id"], "label": parameter.label}
+    observed: dict[str, Any] = {"id": about["id"], "label": parameter.label}
     document: dict[str, Any] = {
         "type": "Parameter",
         "id": parameter.id,
@@ -118,9 +118,7 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
         "metocean:level": parameter.level,
     }
     if parameter.is_flag:
-        observed["categories"] = [  # type: ignore[assignment]
-            {"id": one["id"], "label": one["label"]["en"]} for one in about["categories"]
-        ]
+        observed["categories"] = [{"id": one["id"], "label": one["label"]["en"]} for one in about["categories"]]
     else:
         unit = answers.unit_object(parameter.unit)
         document["unit"] = {"label": parameter.unit, "symbol": unit["symbol"]}
@@ -132,7 +130,7 @@ def _dimensions(parameters: dict[str, Parameter]) -> list[dict[str, Any]]:
     levels = sorted({parameter.level for parameter in parameters.values()})
     methods = sorted({parameter.method for parameter in parameters.values()})
     periods = sorted({parameter.period for parameter in parameters.values()})
-    told = [
+    told: list[tuple[str, list[str] | list[float], str]] = [
         ("standard_names", names, VOCABULARY),
         ("levels", levels, "Height of measurement above ground level in meters"),
         ("methods", methods, "CF cell methods, https://cfconventions.org"),

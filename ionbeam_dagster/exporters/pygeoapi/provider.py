@@ -36,7 +36,7 @@ class _Windows:
         }
 
 
-class WindowsEDR(_Windows, BaseEDRProvider):  # type: ignore[misc]
+class WindowsEDR(_Windows, BaseEDRProvider):  # type: ignore[misc]  # PyGeoAPI has no types
     """EDR over a folder of windows (``data``)."""
 
     def __init__(self, provider_def: dict[str, Any]) -> None:
@@ -94,7 +94,7 @@ class WindowsEDR(_Windows, BaseEDRProvider):  # type: ignore[misc]
             raise _refused(error) from error
 
 
-class WindowsFeatures(_Windows, BaseProvider):  # type: ignore[misc]
+class WindowsFeatures(_Windows, BaseProvider):  # type: ignore[misc]  # PyGeoAPI has no types
     """Every observation of a folder of windows (``data``) as a feature."""
 
     def __init__(self, provider_def: dict[str, Any]) -> None:

@@ -427,7 +427,7 @@ def _parts(
     groups = list(range(file.num_row_groups))
     if query.region is not None:
         boxes = footers.boxes_of(file.metadata)
-        groups = [number for number in groups if boxes[number] is None or touches(query.region.bounds, boxes[number])]
+        groups = [number for number, box in enumerate(boxes) if box is None or touches(query.region.bounds, box)]
         footers.remembered(path, version_of(handle), file.metadata, boxes)
     if query.locations is not None and has_station:
         groups = _groups_of_stations(file, groups, query.locations)
@@ -534,12 +534,12 @@ def _in_region(
     near = np.flatnonzero(rough)
     if not len(near):
         return held
-    east, north = lon[near], lat[near]
+    lon, lat = lon[near], lat[near]
     moved = np.ones(len(near), bool)
     if not getattr(region, "times", ()):
-        moved[1:] = (east[1:] != east[:-1]) | (north[1:] != north[:-1])
+        moved[1:] = (lon[1:] != lon[:-1]) | (lat[1:] != lat[:-1])
     starts = np.flatnonzero(moved)
-    inside = region.holds(east[starts], north[starts], moment[near][starts])
+    inside = region.holds(lon[starts], lat[starts], moment[near][starts])
     held[near] = np.repeat(inside, np.diff(starts, append=len(near)))
     return held
 

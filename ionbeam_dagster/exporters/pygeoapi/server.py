@@ -28,7 +28,7 @@ from ionbeam_dagster.exporters.pygeoapi import answers, documents
 from ionbeam_dagster.exporters.pygeoapi.asked import QUERIES, BadRequest, asked
 from ionbeam_dagster.exporters.pygeoapi.configuration import DEFAULT_URL, openapi_path
 from ionbeam_dagster.exporters.pygeoapi.parameters import Parameter
-from ionbeam_dagster.exporters.pygeoapi.query import LOCATION, NAMES, Bounds, Query, run
+from ionbeam_dagster.exporters.pygeoapi.query import LOCATION, NAMES, Bounds, Query, run, stamp
 from ionbeam_dagster.exporters.pygeoapi.service import Reply, Service, refusal
 
 LOG = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ def application(config_path: Path, url: str | None = None) -> Any:
     from pygeoapi.api import environmental_data_retrieval as edr
 
     edr.CONFORMANCE_CLASSES = sorted({*edr.CONFORMANCE_CLASSES, *documents.CONFORMANCE})
-    app = flask_app.APP
+    app: flask.Flask = flask_app.APP
     current = _Current(config_path, url, flask_app)
 
     @app.before_request
@@ -312,7 +312,7 @@ def _stations(service: Service, given: dict[str, str]) -> Reply:
     found = run(
         collection, Query(newest.start, newest.end, parameters=ids, described=True, bounds=Bounds(rows=1_000_000))
     )
-    document["window"] = [answers.stamp(newest.start), answers.stamp(newest.end)]
+    document["window"] = [stamp(newest.start), stamp(newest.end)]
     document["stations"] = _newest(found.table, wanted, flag)
     return Reply(200, "application/json", answers.as_json(document), {"Cache-Control": "public, max-age=15"})
 
