@@ -136,10 +136,11 @@ def collect(platform: Platform, source: str, window: Window, now: datetime, use_
     path = raws.path(source, window)
     with written_to(path):
         ingestion, rows = raws.write(source, window, swept, platform.metadata(source), feed.fetch(window))
-    if lost and before.ingestion == ingestion:
+    same = before is not None and before.ingestion == ingestion
+    if lost and same:
         ledger.withdraw_claim(ingestion)
     ledger.record_raw(RawPartition(ingestion, source, window, path, rows, signature))
-    changed = lost or before is None or before.ingestion != ingestion
+    changed = lost or not same
     size = platform.files.size(path)
     return Collected(source, window, ingestion, path, rows, size, changed, feed.problems())
 

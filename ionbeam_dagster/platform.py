@@ -203,13 +203,13 @@ class Platform:
 
     def export_path(self, dataset: str, format: str, window: Window) -> str:
         projections = self.config.sections.projections
-        service = {
-            "odb": projections.odb_service,
-            "bufr": projections.bufr_service,
-            "pygeoapi": projections.pygeoapi_service,
+        folder = {
+            "odb": projections.odb_service.output_path,
+            "bufr": projections.bufr_service.output_path,
+            "pygeoapi": projections.pygeoapi_service.output_path,
         }[format]
         name = f"{dataset}_{window.label}.{self.exporters[format].extension}"
-        return within(service.output_path, format, dataset, name)
+        return within(folder, format, dataset, name)
 
     def metadata(self, source: str) -> IngestionMetadata:
         """How a source's columns are to be read. Raises PipelineError where a name or unit in it is wrong."""

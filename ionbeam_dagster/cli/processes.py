@@ -21,6 +21,7 @@ from ionbeam_dagster.sources import SourceError
 
 if TYPE_CHECKING:
     from ionbeam_dagster.orchestration.arrivals import Arrivals
+    from ionbeam_dagster.sources.netatmo.subscriber import Counts
 
 
 def dev(port: Annotated[int, typer.Option(help="Where the UI listens, on this machine only.")] = 3000) -> None:
@@ -82,12 +83,12 @@ def mqtt(
     logging.info("%s: stopped with %d messages journaled", name, subscriber.counts.journaled)
 
 
-def _tell(name: str, counts: object) -> None:
+def _tell(name: str, counts: Counts) -> None:
     """A line a minute."""
     told = 0
     while True:
         time.sleep(60)
-        journaled: int = counts.journaled  # type: ignore[attr-defined]
+        journaled = counts.journaled
         logging.info("%s: %d messages journaled, %d in the last minute", name, journaled, journaled - told)
         told = journaled
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import defaultdict
 from contextlib import ExitStack
 from pathlib import Path
 from time import perf_counter
@@ -101,7 +101,7 @@ class Watch:
         )
         self._tasks: dict[str, TaskID] = {}
         self._last = perf_counter()
-        self.seconds: Counter[tuple[str, Window]] = Counter()
+        self.seconds: defaultdict[tuple[str, Window], float] = defaultdict(float)
 
     def __enter__(self) -> Self:
         for source in self._platform.sources.values():

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 import yaml
@@ -157,15 +157,16 @@ def _tried(source: Source, window: Window) -> _Tried:
 
 
 def _tell_rows(found: _Tried, window: Window, now: datetime) -> None:
-    times = found.rows["datetime"]
-    first, last = cast(datetime, times.min()), cast(datetime, times.max())
-    outside = found.rows.height - int(times.is_between(window.start, window.end, closed="left").sum())
+    bounds = found.rows.select("datetime", "lat", "lon")
+    (first, south, west), (last, north, east) = bounds.min().row(0), bounds.max().row(0)
+    inside = found.rows["datetime"].is_between(window.start, window.end, closed="left")
+    outside = found.rows.height - int(inside.sum())
     stations = found.rows["station_id"].n_unique() if "station_id" in found.rows.columns else None
-    box = [f"{found.rows[axis].min():.2f} to {found.rows[axis].max():.2f}" for axis in ("lat", "lon")]
+    box = f"latitude {south:.2f} to {north:.2f}, longitude {west:.2f} to {east:.2f}"
     lines = [
         f"  times: {first:%Y-%m-%d %H:%M:%S} to {last:%Y-%m-%d %H:%M:%S}; {outside:,} rows belong to other windows",
         f"  the newest is {_spoken(now - last)} old",
-        f"  places: latitude {box[0]}, longitude {box[1]}" + (f"; {_stations(stations)}" if stations else ""),
+        f"  places: {box}" + (f"; {_stations(stations)}" if stations else ""),
     ]
     console.print("\n".join(lines), highlight=False)
 

@@ -301,11 +301,9 @@ def _status_table(platform: Platform, dataset: DatasetSettings, windows: Sequenc
     from ionbeam_dagster.pipeline import assess, describe, export_is_current
 
     table = Table(title=f"{dataset.name}, windows of {format_duration(dataset.span)}", title_justify="left")
-    for column, justify in (
-        ("window", "left"), ("state", "left"), ("rows", "right"), ("stations", "right"), ("coverage", "right"),
-        ("revision", "right"), ("exports", "left"), ("why", "left"),
-    ):  # fmt: skip
-        table.add_column(column, justify=justify, no_wrap=column != "why")  # type: ignore[arg-type]
+    numbers = ("rows", "stations", "coverage", "revision")
+    for column in ("window", "state", *numbers, "exports", "why"):
+        table.add_column(column, justify="right" if column in numbers else "left", no_wrap=column != "why")
     now = datetime.now(UTC)
     for window in windows:
         if window.span > dataset.span:

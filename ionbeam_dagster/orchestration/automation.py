@@ -42,7 +42,8 @@ def ingests(ionbeam: Ionbeam, source: SourceSettings) -> Condition:
     if source.kind == "external":
         return (~AC.in_progress() & ToIngest(ionbeam, source)).with_label("ingest")
     missing = AC.missing() & ~AC.any_deps_missing()
-    return _along_or_after(missing | _failed_or_updated(), ToIngest(ionbeam, source)).with_label("ingest")
+    following = _along_or_after(missing | _failed_or_updated(), ToIngest(ionbeam, source))
+    return (~AC.in_progress() & following).with_label("ingest")
 
 
 def builds(ionbeam: Ionbeam, dataset: str, span: timedelta) -> Condition:
@@ -60,7 +61,7 @@ def exports(ionbeam: Ionbeam, dataset: str, format: str, span: timedelta) -> Con
     missing = AC.missing() & ~AC.any_deps_missing()
     sound = AC.all_deps_blocking_checks_passed()
     following = _along_or_after(missing | _failed_or_updated(), ToExport(ionbeam, dataset, format, span))
-    return (sound & following).with_label("export")
+    return (sound & ~AC.in_progress() & following).with_label("export")
 
 
 def cycles(ionbeam: Ionbeam, dataset: str) -> Condition:
@@ -74,7 +75,7 @@ def cycles(ionbeam: Ionbeam, dataset: str) -> Condition:
     return (quiet & sound & (begun | _failed_or_updated()) & ToExportCycle(ionbeam, dataset)).with_label("export_cycle")
 
 
-def configures() -> Condition:
+def configures() -> dg.AutomationCondition[dg.AssetOrCheckKey]:
     """PyGeoAPI's configuration follows every export, once; one that failed waits for the next export, or a person."""
     updated = AC.any_deps_match(AC.newly_updated()).with_label("any_deps_newly_updated")
     due = (AC.newly_missing() | updated).since(AC.newly_requested())
@@ -93,12 +94,12 @@ def automation_sensor(settings: Automation) -> dg.AutomationConditionSensorDefin
     )
 
 
-def _failed_or_updated() -> Condition:
+def _failed_or_updated() -> dg.AutomationCondition[dg.AssetOrCheckKey]:
     updated = AC.any_deps_match(AC.newly_updated()).with_label("any_deps_newly_updated")
     return AC.execution_failed() | updated.since(AC.newly_requested())
 
 
-def _along_or_after(behind: Condition, due: Due) -> Condition:
+def _along_or_after(behind: dg.AutomationCondition[dg.AssetOrCheckKey], due: Due) -> Condition:
     """True along with what the asset depends on, in the same run, or afterwards where it was left `behind`."""
     along = AC.any_deps_match(AC.will_be_requested()).with_label("any_deps_will_be_requested")
-    return ~AC.in_progress() & (along | (behind & due))
+    return along | (behind & due)

@@ -98,7 +98,8 @@ def late_evaluation(asset: dg.AssetKey, check: str, partition: str, why: str) ->
 
 def latest_materialisations(context: dg.AssetExecutionContext, keys: Iterable[str]) -> Mapping[str, int]:
     """The storage id of the latest materialisation of each of the partitions `keys`."""
-    return context.instance.event_log_storage.get_latest_storage_id_by_partition(
+    instance: dg.DagsterInstance = context.instance
+    return instance.event_log_storage.get_latest_storage_id_by_partition(
         context.asset_key, dg.DagsterEventType.ASSET_MATERIALIZATION, set(keys)
     )
 

@@ -26,7 +26,7 @@ def _opened(config_path: str) -> Platform:
     return Platform(IonbeamConfig.load(Path(config_path)))
 
 
-class PlatformResource(dg.ConfigurableResource):
+class PlatformResource(dg.ConfigurableResource["PlatformResource"]):
     """The platform of one configuration file, opened once in a process, when it is first used."""
 
     config_path: str

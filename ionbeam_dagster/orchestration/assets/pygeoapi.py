@@ -6,6 +6,7 @@ Belongs here: `pygeoapi_config`. Does not belong here: what is served (web.py), 
 
 from collections.abc import Iterator
 from time import perf_counter
+from typing import Any
 
 import dagster as dg
 
@@ -37,7 +38,7 @@ def _configuration(datasets: list[str]) -> dg.AssetsDefinition:
             "document. What a person wrote into the YAML stays. `ionbeam serve` takes a change up within seconds."
         ),
     )
-    def configured(context: dg.AssetExecutionContext, ionbeam: PlatformResource) -> dg.MaterializeResult:
+    def configured(context: dg.AssetExecutionContext, ionbeam: PlatformResource) -> dg.MaterializeResult[Any]:
         begun = perf_counter()
         path, extents = update_configuration(ionbeam.platform.config, context.log.info)
         for name, extent in extents.items():

@@ -28,7 +28,7 @@ _SHOWN = 5
 
 
 def bus_sensors(
-    ionbeam: PlatformResource | WatchedPlatform, jobs: Iterable[UnresolvedAssetJobDefinition]
+    ionbeam: PlatformResource | WatchedPlatform, jobs: Iterable[dg.JobDefinition | UnresolvedAssetJobDefinition]
 ) -> list[dg.SensorDefinition]:
     """``bridge`` and ``outbox``, if the configuration has a broker. `jobs` are those that collect the sources."""
     if ionbeam.platform.config.sections.broker is None:
@@ -37,7 +37,7 @@ def bus_sensors(
 
 
 def _bridge(
-    ionbeam: PlatformResource | WatchedPlatform, jobs: Iterable[UnresolvedAssetJobDefinition]
+    ionbeam: PlatformResource | WatchedPlatform, jobs: Iterable[dg.JobDefinition | UnresolvedAssetJobDefinition]
 ) -> dg.SensorDefinition:
     settings = ionbeam.platform.config.automation
     pulled = {collect_job(source.name) for source in ionbeam.platform.config.sources.values() if source.kind == "pull"}

@@ -73,7 +73,7 @@ def changes_sensor(
         known, waiting = _read(context.cursor)
         try:
             if tells_changes(source):
-                changed, cursor = ionbeam.platform.sources[source.name].changes(known)  # type: ignore[attr-defined]
+                changed, cursor = ionbeam.platform.sources[source.name].changes(known)  # type: ignore[attr-defined]  # tells_changes looked
             else:
                 changed, cursor = _looked_at_again(ionbeam.platform, source, known)
         except SourceError as error:
