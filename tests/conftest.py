@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.platform import Platform
@@ -15,6 +16,9 @@ from ionbeam_dagster.platform import Platform
 # every program that a test starts and means to stop.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+settings.register_profile("ionbeam", deadline=None)  # how long an example takes says how busy the machine is
+settings.load_profile("ionbeam")
 
 _STATUS = pytest.StashKey[int]()
 REAL_DATA = Path(__file__).parents[1] / ".." / "shared" / "data"

@@ -38,7 +38,7 @@ def identity(table: pa.Table, cuts: list[int]):
     return fingerprint.id(COMMAND)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.lists(st.integers(0, 40_000), max_size=6))
 def test_the_id_does_not_depend_on_how_the_rows_are_cut(cuts):
     table = rows(40_000)
@@ -87,7 +87,7 @@ def test_a_part_that_compresses_well_stays_within_the_bounds_of_its_reader():
     assert all(count <= wire.PART_ROWS for _, count in wire.part_bodies(SCHEMA, chunks, 10**9))
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=6), st.floats(0.05, 1))
 def test_a_damaged_message_is_refused_and_nothing_worse(changes, kept):
     body = bytearray(wire.with_rows(COMMAND, SCHEMA, rows(500).to_batches()))

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ionbeam_client.models import (
@@ -345,7 +345,6 @@ def modelled(moment: datetime | None, y: float | None, x: float | None, t: float
     return moment, lat, lon - 360 if lon > 180 else lon, temperature, wind
 
 
-@settings(deadline=None)
 @given(rows=raw_rows, as_text=st.booleans())
 def test_rows_and_rejected_share_out_the_batch(rows, as_text):
     known = [moment for (_, moment), *_ in rows]

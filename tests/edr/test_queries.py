@@ -387,7 +387,7 @@ def test_what_cannot_be_asked_is_refused_with_a_sentence(ask, kind, given, says)
     assert says in ask(kind, None, 400, **given)["description"]
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_text_makes_a_fault(folder, data):
     kind = data.draw(st.sampled_from(QUERIES))
@@ -409,7 +409,6 @@ def test_no_text_makes_a_fault(folder, data):
 # The parts.
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(-180, 180), st.floats(-90, 90)), min_size=1, max_size=30), st.data())
 def test_bounds_hold_what_their_region_holds(points, data):
     lon, lat = (np.array(side) for side in zip(*points, strict=True))
@@ -435,7 +434,6 @@ def test_bounds_hold_what_their_region_holds(points, data):
     np.testing.assert_allclose(distance(lon, lat, lon[0], lat[0])[0], 0, atol=1e-6)
 
 
-@settings(deadline=None)
 @given(st.datetimes(datetime(1970, 1, 1), datetime(2100, 1, 1)))
 def test_an_instant_is_itself(moment):
     text = moment.isoformat(timespec="microseconds") + "Z"

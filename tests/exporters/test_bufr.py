@@ -532,7 +532,7 @@ def test_a_dataset_without_its_window_and_a_machine_without_eccodes_are_told(tmp
         BufrExporter().export(tmp_path / "window.parquet", tmp_path / "window.bufr")
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
         st.tuples(

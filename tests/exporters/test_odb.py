@@ -536,7 +536,7 @@ def test_a_damaged_dataset_and_a_full_disk_are_told_with_their_place(tmp_path):
     assert list(target.parent.iterdir()) == []
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(
         st.tuples(

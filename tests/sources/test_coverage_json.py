@@ -59,7 +59,7 @@ stations = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(series, stations, st.booleans(), st.sampled_from(["rodeo", "metocean", None])), max_size=6))
 def test_every_value_stands_where_its_station_and_time_are(given_stations):
     coverages, expected = [], []

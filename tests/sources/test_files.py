@@ -319,7 +319,7 @@ line = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(lines=st.lists(line, min_size=1, max_size=30), size=st.integers(40, 400))
 def test_every_row_of_a_csv_is_in_exactly_one_window_however_it_is_cut(lines, size):
     import tempfile

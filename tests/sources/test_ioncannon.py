@@ -46,7 +46,7 @@ def days(count: int, **parameters: Any) -> pl.DataFrame:
 fractions = st.sampled_from([0.0, 0.1, 0.4])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     knobs=st.fixed_dictionaries(
         {

@@ -125,7 +125,7 @@ NAMES = st.text(
 ).filter(lambda name: name not in (".", "..") and not name.startswith(".") and len(name.encode()) < 150)  # fmt: skip
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(folder=NAMES, name=NAMES, said=st.binary(max_size=100))
 def test_names_mean_what_they_say(place, folder, name, said):
     files, root = place

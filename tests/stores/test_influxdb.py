@@ -89,7 +89,7 @@ def test_names_and_values_come_back_whatever_they_contain(influxdb) -> None:
     )
     store = store_on(influxdb)
 
-    @settings(max_examples=15, deadline=None)
+    @settings(max_examples=15)
     @given(
         names=st.lists(names, min_size=2, max_size=4, unique=True),
         values=st.lists(text, min_size=1, max_size=20),

@@ -196,7 +196,7 @@ def expected(ingestions: dict[int, list[Row]], window: Window, schema: pa.Schema
 def test_of_each_value_of_a_point_the_latest_that_is_not_null_wins(
     store: TimeSeriesStore, schema: pa.Schema, rows: st.SearchStrategy[Row]
 ) -> None:
-    @settings(max_examples=30 if isinstance(store, SegmentStore) else 8, deadline=None)
+    @settings(max_examples=30 if isinstance(store, SegmentStore) else 8)
     @given(data=st.data())
     def holds(data: st.DataObject) -> None:
         dataset = f"d{uuid4().hex}"
@@ -360,7 +360,7 @@ def test_whatever_is_written_replaced_withdrawn_and_compacted_the_order_of_arriv
         st.tuples(st.just("compact"), st.none(), st.none()),
     )
 
-    @settings(max_examples=30 if isinstance(store, SegmentStore) else 5, deadline=None)
+    @settings(max_examples=30 if isinstance(store, SegmentStore) else 5)
     @given(steps=st.lists(steps, max_size=12))
     def holds(steps: list[tuple[str, int, list[Row]]]) -> None:
         dataset, there = f"d{uuid4().hex}", dict[int, list[Row]]()
