@@ -20,7 +20,7 @@ def kill(folder: Path, first: int, step: int, sections: str = "", seconds: int =
 
 
 def test_the_next_run_mends_what_a_kill_left(tmp_path):
-    writes, wrong = kill(tmp_path, first=9, step=31)
+    writes, wrong = kill(tmp_path, first=9, step=61)
     assert writes > 100 and wrong == ""
 
 
