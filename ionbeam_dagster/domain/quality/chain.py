@@ -16,7 +16,8 @@ import numpy.typing as npt
 from ionbeam_dagster.domain.quality import Test, neighbours, series
 from ionbeam_dagster.domain.quality.consistency import Consistency, spatial_consistency
 from ionbeam_dagster.domain.quality.limits import HOUR, ConsistencyLimits, Limits
-from ionbeam_dagster.domain.quality.plan import Bools, Floats, Ints, Plan, Reports, Tested, Verdicts, places_of, sane
+from ionbeam_dagster.domain.quality.neighbours import Bools, Floats, Ints
+from ionbeam_dagster.domain.quality.plan import Plan, Reports, Tested, Verdicts, places_of, sane
 
 LOOK_BACK = timedelta(hours=2)
 """How far before a window its series are looked at."""
@@ -145,11 +146,6 @@ class Listened:
         }
         return cls(reports, rows, heard, tests, surroundings, consistency, _crowded(np.concatenate(spots)))
 
-    def outcome(self, column: str, test: Test, reports: Reports) -> neighbours.Outcome:
-        """What comes of `reports`, which all have a value of `column`, in one of the tests against neighbours."""
-        places, chosen = places_of(reports), self.tests[column][test]
-        return chosen.judged(reports.values[column], self.surroundings.told(chosen, places))
-
 
 def _last_of_all(
     lasts: Sequence[tuple[Reports, Ints, dict[str, Bools]]], columns: Iterable[str]
@@ -199,6 +195,7 @@ def among_neighbours(plan: Plan, listened: Listened, part: Reports, first: int =
     Values out of range are neither tested nor listened to, nor are those of indoor stations listened to.
     """
     verdicts = Verdicts.none(plan.tested, len(part))
+    told = listened.surroundings.told(places_of(part))
     crowded = np.isin(part.lat + 1j * part.lon, listened.crowded)
     for column, one in plan.tested.items():
         verdicts.add(column, Test.POSITION, np.isfinite(part.values[column]), crowded)
@@ -206,8 +203,8 @@ def among_neighbours(plan: Plan, listened: Listened, part: Reports, first: int =
             continue
         usable = _usable(one, part)
         reports = part.taken(usable, [column])
-        for test in listened.tests[column]:
-            found = listened.outcome(column, test, reports)
+        for test, chosen in listened.tests[column].items():
+            found = chosen.judged(reports.values[column], [some[usable] for some in told[chosen]])
             verdicts.add_at(usable, column, test, found.applied, found.failed)
             if isinstance(found, neighbours.Buddies) and one.name == "air_temperature":
                 for why, applied, failed in _why_too_warm(reports, reports.values[column], found):

@@ -15,7 +15,7 @@ reason to leave a neighbour out nor to adjust its value.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -156,29 +156,31 @@ class Surroundings:
     def __init__(self, places: Places, tests: Sequence[NeighbourTest]) -> None:
         self._places = places
         self._around = {test.radius: Neighbourhood(places, test.radius) for test in tests}
-        self._trusted: dict[NeighbourTest, list[Bools]] = {test: [] for test in tests}
-        self._told: dict[NeighbourTest, list[Told]] = {test: [] for test in tests}
+        self._trusted = {test: [test.heard] for test in tests}
+        self._told = _nothing(tests, len(places))
         for iteration in range(max((test.iterations for test in tests), default=0)):
+            asking = [test for test in tests if test.iterations > iteration]
             for radius, around in self._around.items():
-                asking = [t for t in tests if t.radius == radius and t.iterations > iteration]
-                for test in asking:
-                    failed = test.judged(test.values, self._told[test]).failed
-                    self._trusted[test].append(test.heard & ~failed)
-                    self._told[test].append(np.zeros((len(places), test.width), np.float32))
                 for block in around.blocks(places):
-                    for test in asking:
-                        self._told[test][-1][block.rows] = test.sums(block, self._trusted[test][-1])
+                    for test in (one for one in asking if one.radius == radius):
+                        self._told[test][iteration][block.rows] = test.sums(block, self._trusted[test][iteration])
+            for test in (one for one in asking if one.iterations > iteration + 1):
+                failed = test.judged(test.values, self._told[test][: iteration + 1]).failed
+                self._trusted[test].append(test.heard & ~failed)
 
-    def told(self, test: NeighbourTest, at: Places) -> list[Told]:
-        """What the test hears at other places; (reports x width) for each iteration."""
+    def told(self, at: Places) -> dict[NeighbourTest, list[Told]]:
+        """What each test hears at other places; (reports x width) for each iteration."""
         known = self._known(at)
         there, strange = np.flatnonzero(known >= 0), np.flatnonzero(known < 0)
-        told = [np.zeros((len(at), test.width), np.float32) for _ in range(test.iterations)]
-        for some, kept in zip(told, self._told[test], strict=True):
-            some[there] = kept[known[there]]
-        for block in self._around[test.radius].blocks(at.taken(strange)):
-            for some, trusted in zip(told, self._trusted[test], strict=True):
-                some[strange[block.rows]] = test.sums(block, trusted)
+        told = _nothing(self._told, len(at))
+        for test, iterations in told.items():
+            for some, kept in zip(iterations, self._told[test], strict=True):
+                some[there] = kept[known[there]]
+        for radius, around in self._around.items():
+            for block in around.blocks(at.taken(strange)):
+                for test in (one for one in told if one.radius == radius):
+                    for some, trusted in zip(told[test], self._trusted[test], strict=True):
+                        some[strange[block.rows]] = test.sums(block, trusted)
         return told
 
     def _known(self, at: Places) -> Ints:
@@ -190,6 +192,10 @@ class Surroundings:
         same = (there.station == at.station) & (there.lat == at.lat) & (there.lon == at.lon)
         same &= (there.height == at.height) | (np.isnan(there.height) & np.isnan(at.height))
         return np.where(same, rows, -1)
+
+
+def _nothing(tests: Iterable[NeighbourTest], size: int) -> dict[NeighbourTest, list[Told]]:
+    return {test: [np.zeros((size, test.width), np.float32) for _ in range(test.iterations)] for test in tests}
 
 
 class Isolation(NeighbourTest):
@@ -205,10 +211,7 @@ class Isolation(NeighbourTest):
         return np.asarray(block.within(np.inf) @ trusted[block.others].astype(np.float64)[:, None])
 
     def judged(self, values: Floats, told: Sequence[Told]) -> Outcome:
-        failed = np.zeros(values.size, np.bool_)
-        for some in told:
-            failed = some[:, 0] < self._num_min
-        return Outcome(np.ones(values.size, np.bool_), failed)
+        return Outcome(np.ones(values.size, np.bool_), told[0][:, 0] < self._num_min)
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,7 @@ from ionbeam_dagster.domain.canonical import HEIGHT_COLUMNS, columns_of, variabl
 from ionbeam_dagster.domain.cf import UnitError, conversion
 from ionbeam_dagster.domain.quality import Masks, Test, flags_of, neighbours, series
 from ionbeam_dagster.domain.quality.limits import HOUR, Limits
-
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
-Ints = npt.NDArray[np.intp]
+from ionbeam_dagster.domain.quality.neighbours import Bools, Floats, Ints
 
 
 @dataclass(frozen=True, slots=True)
