@@ -51,10 +51,10 @@ class Timed:
 
 def opened():
     from ionbeam_dagster.config import IonbeamConfig
-    from ionbeam_dagster.platform import Platform
+    from ionbeam_dagster.pipeline.recovery import open_platform
 
     Path("config.yaml").write_text(CONFIG)
-    platform = Platform(IonbeamConfig.load(Path("config.yaml")))
+    platform = open_platform(IonbeamConfig.load(Path("config.yaml")))
     platform.ledger = Timed(platform.ledger)
     return platform
 
@@ -71,7 +71,9 @@ def megabytes(folder: Path) -> float:
 
 def plain(end: datetime) -> dict:
     from ionbeam_dagster.domain.windows import windows_between
-    from ionbeam_dagster.pipeline import assess, build, collect, ingest
+    from ionbeam_dagster.pipeline.build import assess, build
+    from ionbeam_dagster.pipeline.collect import collect
+    from ionbeam_dagster.pipeline.ingest import ingest
 
     platform, now = opened(), datetime.now(UTC)
     begun = time.perf_counter()

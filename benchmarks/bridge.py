@@ -34,10 +34,10 @@ broker: {{url: '{url}'}}
 
 def platform_on(url):
     from ionbeam_dagster.config import IonbeamConfig
-    from ionbeam_dagster.platform import Platform
+    from ionbeam_dagster.pipeline.recovery import open_platform
 
     Path("config.yaml").write_text(CONFIG.format(url=url))
-    return Platform(IonbeamConfig.load(Path("config.yaml")))
+    return open_platform(IonbeamConfig.load(Path("config.yaml")))
 
 
 def metadata():

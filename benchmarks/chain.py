@@ -27,7 +27,10 @@ sources:
 
 def plain(platform, end: datetime) -> None:
     from ionbeam_dagster.domain.windows import windows_between
-    from ionbeam_dagster.pipeline import build, collect, export, ingest
+    from ionbeam_dagster.pipeline.build import build
+    from ionbeam_dagster.pipeline.collect import collect
+    from ionbeam_dagster.pipeline.export import export
+    from ionbeam_dagster.pipeline.ingest import ingest
 
     for window in windows_between(START, end, timedelta(minutes=5)):
         collect(platform, "ioncannon", window, NOW)
@@ -53,10 +56,10 @@ def through_dagster(platform, end: datetime) -> None:
 
 def measured(side: str, stations: int, hours: int) -> None:
     from ionbeam_dagster.config import IonbeamConfig
-    from ionbeam_dagster.platform import Platform
+    from ionbeam_dagster.pipeline.recovery import open_platform
 
     Path("config.yaml").write_text(CONFIG.format(stations=stations))
-    platform = Platform(IonbeamConfig.load(Path("config.yaml")))
+    platform = open_platform(IonbeamConfig.load(Path("config.yaml")))
     end = START + timedelta(hours=hours)
     begun = time.perf_counter()
     {"plain": plain, "dagster": through_dagster}[side](platform, end)

@@ -144,7 +144,7 @@ def asked(kind: str, random: np.random.Generator, files: int, stations: int, pla
 
 
 def ours(folder: Path, files: int, stations: int, runs: int) -> dict[str, Any]:
-    from ionbeam_dagster.exporters.pygeoapi.service import EDR_PLUGIN, Service
+    from ionbeam_dagster.edr.service import EDR_PLUGIN, Service
 
     provider = {"type": "edr", "name": EDR_PLUGIN, "data": str(folder)}
     service = Service({"resources": {"net": {"type": "collection", "providers": [provider]}}}, "http://localhost")
@@ -263,8 +263,8 @@ SIDES = {"ours": ours, "duckdb": duckdb_side}
 
 def upkeep(folder: Path, datasets: int, windows: int) -> None:
     """The configuration of many datasets: at first, then with one new window each, then with nothing new."""
+    from ionbeam_dagster.edr.configuration import Served, update
     from ionbeam_dagster.exporters.geoparquet import GeoParquetExporter
-    from ionbeam_dagster.exporters.pygeoapi.configuration import Served, update
 
     source, first = folder / "source.parquet", folder / "first.parquet"
     pq.write_table(window_table(20), source)

@@ -34,11 +34,14 @@ s3: {s3}
 def chain(root: str, s3: str, stations: int, hours: int) -> None:
     from ionbeam_dagster.config import IonbeamConfig
     from ionbeam_dagster.domain.windows import windows_between
-    from ionbeam_dagster.pipeline import build, collect, export, ingest
-    from ionbeam_dagster.platform import Platform
+    from ionbeam_dagster.pipeline.build import build
+    from ionbeam_dagster.pipeline.collect import collect
+    from ionbeam_dagster.pipeline.export import export
+    from ionbeam_dagster.pipeline.ingest import ingest
+    from ionbeam_dagster.pipeline.recovery import open_platform
 
     Path("config.yaml").write_text(CONFIG.format(stations=stations, root=root, s3=s3))
-    platform, end = Platform(IonbeamConfig.load(Path("config.yaml"))), START + timedelta(hours=hours)
+    platform, end = open_platform(IonbeamConfig.load(Path("config.yaml"))), START + timedelta(hours=hours)
     begun = time.perf_counter()
     for window in windows_between(START, end, timedelta(minutes=5)):
         collect(platform, "ioncannon", window, NOW)

@@ -32,11 +32,14 @@ STEPS = ("collect", "ingest", "build", "odb", "pygeoapi", "in memory")
 def step(name: str, rows: int, length: str) -> None:
     from ionbeam_dagster.config import IonbeamConfig
     from ionbeam_dagster.domain.windows import Window
-    from ionbeam_dagster.pipeline import build, collect, export, ingest
-    from ionbeam_dagster.platform import Platform
+    from ionbeam_dagster.pipeline.build import build
+    from ionbeam_dagster.pipeline.collect import collect
+    from ionbeam_dagster.pipeline.export import export
+    from ionbeam_dagster.pipeline.ingest import ingest
+    from ionbeam_dagster.pipeline.recovery import open_platform
 
     Path("config.yaml").write_text(CONFIG.format(stations=rows // (60 * LENGTHS[length]), window=length))
-    platform = Platform(IonbeamConfig.load(Path("config.yaml")))
+    platform = open_platform(IonbeamConfig.load(Path("config.yaml")))
     window = Window(START, START + timedelta(hours=LENGTHS[length]))
     begun = time.perf_counter()
     match name:

@@ -18,13 +18,13 @@ import polars as pl
 import pyarrow as pa
 from measure import peak_megabytes
 
-from ionbeam_dagster import qc
 from ionbeam_dagster.domain.canonical import canonical_schema, point_key
 from ionbeam_dagster.domain.quality import neighbours
 from ionbeam_dagster.domain.quality.chain import LOOK_BACK
 from ionbeam_dagster.domain.quality.limits import DEFAULTS
 from ionbeam_dagster.domain.quality.plan import Plan
 from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.pipeline import quality_control as qc
 from ionbeam_dagster.sources.ioncannon import IonCannon, IonCannonConfig
 
 START = datetime(2026, 6, 21, 12, tzinfo=UTC)

@@ -17,8 +17,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.windows import HOUR, Claim, Window
-from ionbeam_dagster.pipeline import assess, assess_due
-from ionbeam_dagster.platform import Platform
+from ionbeam_dagster.pipeline.build import assess, assess_due
+from ionbeam_dagster.pipeline.platform import Platform
+from ionbeam_dagster.pipeline.recovery import open_platform
 
 START, NOW = datetime(2016, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, tzinfo=UTC)
 NAME = "ioncannon"
@@ -74,7 +75,7 @@ def main() -> None:
                     f"sources:\n  {NAME}: {{start: 2016-01-01, aggregation_span: PT1H, allow_incomplete: never}}\n"
                     f"state_path: {place / label}\n{section}"
                 )
-                measure(Platform(IonbeamConfig.load(config)), sizes, label)
+                measure(open_platform(IonbeamConfig.load(config)), sizes, label)
         finally:
             server.process.stop()
 

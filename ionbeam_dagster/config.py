@@ -23,6 +23,7 @@ from ionbeam_client.models import Name, format_duration
 from ionbeam_dagster.domain.cycles import check_nesting
 from ionbeam_dagster.domain.quality.limits import Limits, limits_with
 from ionbeam_dagster.domain.windows import Policy, check_span, window_of
+from ionbeam_dagster.errors import ConfigError
 from ionbeam_dagster.exporters.bufr.settings import BufrSettings
 from ionbeam_dagster.exporters.odb.settings import OdbCodes, VariableMapping
 from ionbeam_dagster.sources import Source, SourceConfig, installed_sources
@@ -38,10 +39,6 @@ _OF_THE_DATASET = (
     "quality",
 )  # fmt: skip
 """Keys that describe a dataset, and on which its sources must agree."""
-
-
-class ConfigError(Exception):
-    """The configuration cannot be used; the message names the file, the key, the reason and what would be right."""
 
 
 def _partition(span: timedelta) -> timedelta:

@@ -14,9 +14,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-
-class NotOurs(Exception):
-    """The file is none that the platform writes, or it cannot be read; the message says which."""
+from ionbeam_dagster.errors import UnknownFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,19 +28,19 @@ class Contents:
 
 
 def contents(path: Path) -> Contents:
-    """Read what `path` holds; raises NotOurs with the reason."""
+    """Read what `path` holds; raises UnknownFile with the reason."""
     try:
         with path.open("rb") as file:
             start = file.read(16)
     except OSError as error:
-        raise NotOurs(f"{path}: {error.strerror}") from error
+        raise UnknownFile(f"{path}: {error.strerror}") from error
     if start.startswith(b"PAR1"):
         return _parquet(path)
     if start[2:5] == b"ODA":
         return _odb(path)
     if start.startswith(b"BUFR"):
         return _bufr(path)
-    raise NotOurs(f"{path}: neither Parquet nor ODB-2 nor BUFR")
+    raise UnknownFile(f"{path}: neither Parquet nor ODB-2 nor BUFR")
 
 
 def _parquet(path: Path) -> Contents:
@@ -50,7 +48,7 @@ def _parquet(path: Path) -> Contents:
         with pq.ParquetFile(path) as file:
             schema, rows, groups = file.schema_arrow, file.metadata.num_rows, file.metadata.num_row_groups
     except pa.ArrowInvalid as error:
-        raise NotOurs(f"{path}: a damaged Parquet file ({error})") from error
+        raise UnknownFile(f"{path}: a damaged Parquet file ({error})") from error
     written = {key: json.loads(value) for key, value in (schema.metadata or {}).items() if key == b"ionbeam"}
     facts = {"rows": f"{rows:,}", "row groups": str(groups), "bytes": f"{path.stat().st_size:,}"}
     facts |= {key: _short(value) for key, value in written.get(b"ionbeam", {}).items()}
@@ -85,19 +83,19 @@ def _odb(path: Path) -> Contents:
     try:
         facts, columns = describe_odb(path)
     except OdbError as error:
-        raise NotOurs(str(error)) from error
+        raise UnknownFile(str(error)) from error
     return Contents("ODB-2 export", {"bytes": f"{path.stat().st_size:,}"} | facts, columns)
 
 
 def _bufr(path: Path) -> Contents:
-    from ionbeam_dagster.exporters import ExportError
+    from ionbeam_dagster.errors import ExportError
     from ionbeam_dagster.exporters.bufr.messages import BufrError
     from ionbeam_dagster.exporters.bufr.reading import describe_bufr
 
     try:
         facts, columns = describe_bufr(path)
     except (BufrError, ExportError) as error:
-        raise NotOurs(str(error)) from error
+        raise UnknownFile(str(error)) from error
     return Contents("BUFR export", {"bytes": f"{path.stat().st_size:,}"} | facts, columns)
 
 

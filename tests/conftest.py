@@ -10,7 +10,8 @@ import pytest
 from hypothesis import settings
 
 from ionbeam_dagster.config import IonbeamConfig
-from ionbeam_dagster.platform import Platform
+from ionbeam_dagster.pipeline.platform import Platform
+from ionbeam_dagster.pipeline.recovery import open_platform
 
 # Where the suite is started in the background, interrupts are ignored; Dagster then ignores SIGTERM, too, and so would
 # every program that a test starts and means to stop.
@@ -32,7 +33,7 @@ def platform_of(tmp_path, monkeypatch) -> Callable[[str], Platform]:
         monkeypatch.chdir(tmp_path)
         place = tmp_path / "config.yaml"
         place.write_text("\n".join([f"sources:\n{sources}", *(f"{key}: {value}" for key, value in sections.items())]))
-        return Platform(IonbeamConfig.load(place))
+        return open_platform(IonbeamConfig.load(place))
 
     return make
 

@@ -22,11 +22,15 @@ from pathlib import Path
 
 import polars as pl
 
-from ionbeam_dagster import pipeline
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.windows import Build, Window, windows_between
-from ionbeam_dagster.platform import Platform
-from ionbeam_dagster.retention import sweep
+from ionbeam_dagster.pipeline.build import assess, build
+from ionbeam_dagster.pipeline.collect import collect, needs_collecting
+from ionbeam_dagster.pipeline.export import export, export_is_current
+from ionbeam_dagster.pipeline.ingest import ingest
+from ionbeam_dagster.pipeline.platform import Platform
+from ionbeam_dagster.pipeline.recovery import open_platform
+from ionbeam_dagster.pipeline.retention import sweep
 from ionbeam_dagster.show import contents
 
 MORNING = datetime(2026, 6, 21, 6, tzinfo=UTC)
@@ -48,18 +52,18 @@ def bring_up_to_date(platform: Platform) -> None:
     """
     for hour in HOURS:
         for half in windows_between(hour.start, hour.end, HALF):
-            if pipeline.needs_collecting(platform, "ioncannon", half):
-                pipeline.collect(platform, "ioncannon", half, LATER)
+            if needs_collecting(platform, "ioncannon", half):
+                collect(platform, "ioncannon", half, LATER)
             raw = platform.ledger.raw("ioncannon", half)
             if not platform.ledger.claims_of([raw.ingestion]):
-                pipeline.ingest(platform, "ioncannon", half)
+                ingest(platform, "ioncannon", half)
         for window in HOURS[: HOURS.index(hour) + 1]:
             again = hour == HOURS[0] and platform.ledger.latest_revision("ioncannon", window) is not None
-            if not again and isinstance(pipeline.assess(platform, "ioncannon", window, LATER), Build):
-                pipeline.build(platform, "ioncannon", window, LATER)
+            if not again and isinstance(assess(platform, "ioncannon", window, LATER), Build):
+                build(platform, "ioncannon", window, LATER)
             for format in ("odb", "pygeoapi"):
-                if not pipeline.export_is_current(platform, "ioncannon", format, window):
-                    pipeline.export(platform, "ioncannon", format, window)
+                if not export_is_current(platform, "ioncannon", format, window):
+                    export(platform, "ioncannon", format, window)
 
 
 def results() -> dict[str, bytes]:
@@ -85,7 +89,7 @@ def check_mended(platform: Platform, expected: dict[str, bytes] | None) -> None:
     assert [platform.ledger.latest_revision("ioncannon", hour).revision.number for hour in HOURS] == [2, 1]
     numbers = sorted(path.stem.rsplit("_", 1)[1] for path in Path("data").rglob("[!.]*060000*.parquet"))
     assert numbers == ["r1", "r2"], f"revisions with holes: {numbers}"
-    assert all(pipeline.export_is_current(platform, "ioncannon", f, h) for f in ("odb", "pygeoapi") for h in HOURS)
+    assert all(export_is_current(platform, "ioncannon", f, h) for f in ("odb", "pygeoapi") for h in HOURS)
     rows = [pl.read_parquet(platform.ledger.latest_revision("ioncannon", hour).path).height for hour in HOURS]
     assert rows[0] == 4 * 12, f"rows are lost: {rows}"
     found = results()
@@ -148,7 +152,7 @@ def forked(folder: Path, work: Callable[[], None]) -> int:
 
 
 def opened() -> Platform:
-    return Platform(IonbeamConfig.load(Path("config.yaml")))
+    return open_platform(IonbeamConfig.load(Path("config.yaml")))
 
 
 def place(root: Path, name: str, sections: str) -> Path:

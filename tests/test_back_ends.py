@@ -10,8 +10,11 @@ from polars.testing import assert_frame_equal
 
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.windows import Unchanged, Window, windows_between
-from ionbeam_dagster.pipeline import assess, build, collect, export, ingest, needs_collecting
-from ionbeam_dagster.platform import Platform
+from ionbeam_dagster.pipeline.build import assess, build
+from ionbeam_dagster.pipeline.collect import collect, needs_collecting
+from ionbeam_dagster.pipeline.export import export
+from ionbeam_dagster.pipeline.ingest import ingest
+from ionbeam_dagster.pipeline.recovery import open_platform
 
 MORNING = datetime(2026, 6, 21, 6, tzinfo=UTC)
 HOURS = [Window(MORNING + timedelta(hours=h), MORNING + timedelta(hours=h + 1)) for h in range(2)]
@@ -32,7 +35,7 @@ def datasets(folder, root: str, sections: str) -> list[tuple[int, pl.DataFrame, 
     """Of each hour the revision's number, its rows, and the rows of its exports."""
     folder.mkdir()
     (folder / "config.yaml").write_text(NETWORK.replace("ROOT", root) + sections)
-    platform = Platform(IonbeamConfig.load(folder / "config.yaml"))
+    platform = open_platform(IonbeamConfig.load(folder / "config.yaml"))
     for window in windows_between(HOURS[0].start, HOURS[-1].end, timedelta(minutes=10)):
         collect(platform, "ioncannon", window, LATER)
         ingest(platform, "ioncannon", window)

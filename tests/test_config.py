@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ionbeam_dagster.config import CONFIG_VARIABLE, ConfigError, IonbeamConfig
+from ionbeam_dagster.config import CONFIG_VARIABLE, IonbeamConfig
+from ionbeam_dagster.errors import ConfigError
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 

@@ -15,7 +15,7 @@ from compose_spec import PyCompose
 from servers import free_port
 
 from ionbeam_dagster.config import CONFIG_VARIABLE, IonbeamConfig
-from ionbeam_dagster.platform import Platform
+from ionbeam_dagster.pipeline.recovery import open_platform
 
 ROOT = Path(__file__).parents[1]
 LOCAL, COMPOSE = ROOT / "deployments" / "local", ROOT / "deployments" / "compose"
@@ -128,7 +128,7 @@ def test_the_configurations_fit_their_compose_files(tmp_path, monkeypatch):
     hosts += re.findall(r"//(\w+):", config.sections.influxdb_common.influxdb_url)
     assert set(hosts) >= {"rabbitmq", "redis", "influxdb2"}
     assert {"rabbitmq", "redis", "influxdb2"} <= set(loaded["services"])
-    assert Platform(config).config.datasets["ioncannon"].policy.revise_for is not None
+    assert open_platform(config).config.datasets["ioncannon"].policy.revise_for is not None
 
 
 KEEP = """

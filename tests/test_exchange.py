@@ -8,9 +8,12 @@ import eccodes
 import pyarrow as pa
 import pytest
 from decoders import check_bufr, check_odb
+from ionbeam_dagster.pipeline.collect import collect
+from ionbeam_dagster.pipeline.export import export
+from ionbeam_dagster.pipeline.ingest import ingest
 
 from ionbeam_dagster.domain.windows import Window
-from ionbeam_dagster.pipeline import build, collect, export, ingest
+from ionbeam_dagster.pipeline.build import build
 
 DAY = datetime(2026, 6, 21, tzinfo=UTC)
 HOURS = [Window(DAY + timedelta(hours=h), DAY + timedelta(hours=h + 1)) for h in range(24)]

@@ -15,10 +15,15 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from ionbeam_dagster import __version__, pipeline
+from ionbeam_dagster import __version__
 from ionbeam_dagster.domain.windows import Build, Unchanged, Wait, Window, hash_of_inputs, windows_between
-from ionbeam_dagster.pipeline import build, collect, export, ingest
-from ionbeam_dagster.platform import PipelineError, Platform
+from ionbeam_dagster.errors import PipelineError
+from ionbeam_dagster.pipeline import build as building
+from ionbeam_dagster.pipeline.build import build
+from ionbeam_dagster.pipeline.collect import collect, needs_collecting
+from ionbeam_dagster.pipeline.export import export
+from ionbeam_dagster.pipeline.ingest import ingest
+from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.files import name_of
 from ionbeam_dagster.stores.publish import file_hash
 
@@ -89,7 +94,7 @@ def test_a_lost_raw_partition_comes_back_and_only_its_hour_is_built_again_to_the
     lost = five_minutes(FIRST)[3]
     platform.files.delete(platform.raws("ioncannon").path("ioncannon", lost))
     both = five_minutes(FIRST) + five_minutes(SECOND)
-    wanted = [window for window in both if pipeline.needs_collecting(platform, "ioncannon", window)]
+    wanted = [window for window in both if needs_collecting(platform, "ioncannon", window)]
     assert wanted == [lost]
     take_in(platform, lost)
     assert platform.ledger.due("ioncannon") == [FIRST]
@@ -119,7 +124,7 @@ def test_two_that_build_a_window_at_once_leave_what_its_revisions_say(platform_o
     """As two runs in Dagster do, or a run and the bridge: what the slow one began with is older."""
     platform = platform_of(CANNON % ", late_fraction: 0.2, late_by: PT1H, seed: 3")
     take_in(platform, *five_minutes(FIRST))
-    write, slow, begun = pipeline._write_revision, Event(), Event()
+    write, slow, begun = building._write_revision, Event(), Event()
 
     def slowly(*given):
         if not slow.is_set():
@@ -128,7 +133,7 @@ def test_two_that_build_a_window_at_once_leave_what_its_revisions_say(platform_o
             time.sleep(0.5)  # as long as the other may need
         return write(*given)
 
-    monkeypatch.setattr(pipeline, "_write_revision", slowly)
+    monkeypatch.setattr(building, "_write_revision", slowly)
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(build, platform, "ioncannon", FIRST, LATER)
         assert slow.wait(10)
@@ -237,10 +242,10 @@ def test_a_disk_without_space_is_told_and_leaves_nothing_half_and_a_later_run_go
     ):
         collect(platform, "ioncannon", window, LATER)
     assert [path for path in disk.rglob("*") if path.is_file()] == []
-    assert pipeline.needs_collecting(platform, "ioncannon", window)
+    assert needs_collecting(platform, "ioncannon", window)
     small_disk("8m")
     take_in(platform, window)
-    assert not pipeline.needs_collecting(platform, "ioncannon", window)
+    assert not needs_collecting(platform, "ioncannon", window)
 
 
 def rows_of(platform: Platform, window: Window) -> list[dict]:

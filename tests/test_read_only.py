@@ -12,20 +12,24 @@ PROGRAM = """
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from ionbeam_dagster import pipeline
+from ionbeam_dagster.pipeline.build import build
+from ionbeam_dagster.pipeline.collect import collect
+from ionbeam_dagster.pipeline.export import export
+from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.windows import Window
-from ionbeam_dagster.platform import PipelineError, Platform
-from ionbeam_dagster.stores import StoreError
+from ionbeam_dagster.pipeline.recovery import open_platform
+from ionbeam_dagster.errors import PipelineError
+from ionbeam_dagster.errors import StoreError
 
-platform = Platform(IonbeamConfig.load(Path("config.yaml")))
+platform = open_platform(IonbeamConfig.load(Path("config.yaml")))
 morning = datetime(2026, 6, 21, 6, tzinfo=UTC)
 hour, later = Window(morning, morning + timedelta(hours=1)), morning + timedelta(days=3)
 steps = [
-    ("data-raw", lambda: pipeline.collect(platform, "ioncannon", hour, later)),
-    ("state/segments", lambda: pipeline.ingest(platform, "ioncannon", hour)),
-    ("data", lambda: pipeline.build(platform, "ioncannon", hour, later)),
-    ("data-projections", lambda: pipeline.export(platform, "ioncannon", "odb", hour)),
+    ("data-raw", lambda: collect(platform, "ioncannon", hour, later)),
+    ("state/segments", lambda: ingest(platform, "ioncannon", hour)),
+    ("data", lambda: build(platform, "ioncannon", hour, later)),
+    ("data-projections", lambda: export(platform, "ioncannon", "odb", hour)),
 ]
 for folder, step in steps:
     Path(folder).mkdir(parents=True, exist_ok=True)

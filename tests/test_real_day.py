@@ -15,8 +15,11 @@ from decoders import check_bufr, check_odb
 
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.windows import Window
-from ionbeam_dagster.pipeline import build, collect, export, ingest
-from ionbeam_dagster.platform import Platform
+from ionbeam_dagster.pipeline.build import build
+from ionbeam_dagster.pipeline.collect import collect
+from ionbeam_dagster.pipeline.export import export
+from ionbeam_dagster.pipeline.ingest import ingest
+from ionbeam_dagster.pipeline.recovery import open_platform
 
 ROOT = Path(__file__).parents[1]
 REAL_DATA = ROOT / ".." / "shared" / "data"
@@ -64,7 +67,7 @@ def exported(netcdf, tmp_path_factory):
     for service in written["projections"].values():
         service["output_path"] = str(folder / "projections")
     (folder / "knmi.yaml").write_text(yaml.safe_dump(written))
-    platform = Platform(IonbeamConfig.load(folder / "knmi.yaml"))
+    platform = open_platform(IonbeamConfig.load(folder / "knmi.yaml"))
     for hour in HOURS:
         collect(platform, "knmi", hour, NOW)
         ingest(platform, "knmi", hour)

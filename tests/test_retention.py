@@ -9,13 +9,16 @@ import pyarrow.parquet as pq
 import pytest
 from backends import s3  # noqa: F401
 
-from ionbeam_dagster.config import ConfigError
-from ionbeam_dagster.definitions import platform_definitions
 from ionbeam_dagster.domain.windows import Unchanged, Window, windows_between
+from ionbeam_dagster.errors import ConfigError, PipelineError
+from ionbeam_dagster.orchestration.definitions import build_definitions
 from ionbeam_dagster.orchestration.resources import WatchedPlatform
-from ionbeam_dagster.pipeline import assess, build, collect, export, ingest, needs_collecting
-from ionbeam_dagster.platform import PipelineError, Platform
-from ionbeam_dagster.retention import sweep
+from ionbeam_dagster.pipeline.build import assess, build
+from ionbeam_dagster.pipeline.collect import collect, needs_collecting
+from ionbeam_dagster.pipeline.export import export
+from ionbeam_dagster.pipeline.ingest import ingest
+from ionbeam_dagster.pipeline.platform import Platform
+from ionbeam_dagster.pipeline.retention import sweep
 
 MORNING = datetime(2026, 6, 21, 6, tzinfo=UTC)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -167,7 +170,7 @@ def test_the_dagster_asset_tells_what_it_swept_and_in_a_dry_run_what_it_would(pl
     dealt_out = built.with_name(".geoparquet-abc") / "3.arrow"
     dealt_out.parent.mkdir()
     dealt_out.write_bytes(b"cut short")
-    job = platform_definitions(WatchedPlatform(platform)).resolve_job_def("sweep")
+    job = build_definitions(WatchedPlatform(platform)).resolve_job_def("sweep")
     with dg.DagsterInstance.ephemeral() as instance:
         for dry_run in (True, False):
             config = {"ops": {"retention": {"config": {"dry_run": dry_run}}}}

@@ -11,7 +11,7 @@ from ionbeam_client.models import format_duration
 from ionbeam_dagster.cli.terminal import console, load_config
 
 if TYPE_CHECKING:
-    from ionbeam_dagster.platform import Platform
+    from ionbeam_dagster.pipeline.platform import Platform
 
 app = typer.Typer(help="The configuration: what it means.", no_args_is_help=True)
 
@@ -22,9 +22,9 @@ def config_check() -> None:
 
     What is collected, in which windows; which export each variable goes to; what is left out and why.
     """
-    from ionbeam_dagster.platform import Platform
+    from ionbeam_dagster.pipeline.recovery import open_platform
 
-    platform = Platform(load_config())
+    platform = open_platform(load_config())
     console.print(f"[bold]{platform.config.path}[/bold]: every key is understood", highlight=False)
     for note in platform.config.notes():
         console.print(f"  note: {note}", style="yellow", highlight=False)
@@ -37,7 +37,7 @@ def _describe_source(platform: Platform, name: str) -> bool:
     """Print what becomes of a source's variables; False when something about them is wrong."""
     from ionbeam_dagster.domain.canonical import canonical_schema
     from ionbeam_dagster.domain.cf import check_metadata
-    from ionbeam_dagster.sources import SourceError
+    from ionbeam_dagster.errors import SourceError
 
     settings, source = platform.config.sources[name], platform.sources[name]
     dataset = platform.dataset(settings.dataset)

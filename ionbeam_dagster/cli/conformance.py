@@ -1,6 +1,6 @@
 """`ionbeam conformance URL`: how the checks of any EDR service are shown.
 
-Does not belong here: the checks themselves (exporters/pygeoapi/conformance.py).
+Does not belong here: the checks themselves (edr/conformance.py).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ionbeam_dagster.cli.terminal import console, fail
-from ionbeam_dagster.exporters.pygeoapi.conformance import examine
+from ionbeam_dagster.edr.conformance import examine
 
 
 def conformance(

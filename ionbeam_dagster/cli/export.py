@@ -21,9 +21,9 @@ def _fetched(file: str) -> Iterator[Path]:
     if not is_address(file):
         yield Path(file)
         return
-    from ionbeam_dagster.platform import Platform
+    from ionbeam_dagster.pipeline.recovery import open_platform
 
-    with Platform(load_config()).files.fetched(file) as local:
+    with open_platform(load_config()).files.fetched(file) as local:
         yield local
 
 
@@ -32,10 +32,10 @@ def export_show(
     file: Annotated[str, typer.Argument(help="Any file that the platform wrote, also s3://bucket/...")],
 ) -> None:
     """Show what is inside a file: raw partition, quarantine, dataset window, ODB-2, BUFR or GeoParquet."""
-    from ionbeam_dagster.show import NotOurs, contents
-    from ionbeam_dagster.stores import StoreError
+    from ionbeam_dagster.errors import StoreError, UnknownFile
+    from ionbeam_dagster.show import contents
 
-    with refused_as_message(NotOurs, StoreError, FileNotFoundError), _fetched(file) as local:
+    with refused_as_message(UnknownFile, StoreError, FileNotFoundError), _fetched(file) as local:
         found = contents(local)
     console.print(f"[bold]{name_of(file)}[/bold]: {found.kind}", highlight=False)
     for fact, value in found.facts.items():

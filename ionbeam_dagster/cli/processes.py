@@ -17,7 +17,7 @@ import typer
 
 from ionbeam_dagster.cli.terminal import dagster_home, dagster_instance, fail, load_config, refused_as_message
 from ionbeam_dagster.config import CONFIG_VARIABLE
-from ionbeam_dagster.sources import SourceError
+from ionbeam_dagster.errors import SourceError
 
 if TYPE_CHECKING:
     from ionbeam_dagster.orchestration.arrivals import Arrivals
@@ -39,13 +39,15 @@ def bridge() -> None:
     `ionbeam dev` does the same within half a minute, and shows what was done here; both may run side by side. With
     `automation: {enabled: false}` in the YAML this takes in and announces, and leaves the rest to you.
     """
-    from ionbeam_dagster.platform import PipelineError, Platform
+    from ionbeam_dagster.doors.amqp.bridge import bridge_of
+    from ionbeam_dagster.errors import PipelineError
+    from ionbeam_dagster.pipeline.recovery import open_platform
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("dagster").setLevel(logging.WARNING)
     with refused_as_message(PipelineError):
-        platform = Platform(load_config())
-        served = platform.bridge
+        platform = open_platform(load_config())
+        served = bridge_of(platform)
     with ExitStack() as stack:
 
         @cache  # importing Dagster takes seconds, in which messages are taken in already
@@ -65,10 +67,10 @@ def mqtt(
     Every message is on disk before the broker hears that it has arrived: kill it when you like, and start it again. Let
     a supervisor (systemd, a container) do so. Windows are made of the journal by Dagster, or by `ionbeam run`.
     """
-    from ionbeam_dagster.platform import Platform
+    from ionbeam_dagster.pipeline.recovery import open_platform
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    sources = Platform(load_config()).sources
+    sources = open_platform(load_config()).sources
     listening = {each: source for each, source in sources.items() if hasattr(source, "subscriber")}
     if name is None and len(listening) == 1:
         [name] = listening
@@ -111,14 +113,14 @@ def serve(
 
     if any(find_spec(name) is None for name in ("pygeoapi", "waitress", "orjson")):
         fail("serve needs PyGeoAPI; pip install 'ionbeam-dagster[edr]'")
-    from ionbeam_dagster.exporters.pygeoapi.configuration import ConfigurationError
-    from ionbeam_dagster.exporters.pygeoapi.server import serve as serve_forever
+    from ionbeam_dagster.edr.served import follow, update_configuration
+    from ionbeam_dagster.edr.server import serve as serve_forever
+    from ionbeam_dagster.errors import ServiceError
     from ionbeam_dagster.stores.files import FilesError
-    from ionbeam_dagster.web import follow, update_configuration
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     config = load_config()
-    with refused_as_message(ConfigurationError, FilesError):
+    with refused_as_message(ServiceError, FilesError):
         path, extents = update_configuration(config)
     follow(config)
 

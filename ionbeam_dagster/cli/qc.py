@@ -29,11 +29,11 @@ def explain(
 
     Example: `ionbeam qc explain SYNTH_0042 2026-06-21T06:35Z`
     """
-    from ionbeam_dagster.platform import PipelineError, Platform
-    from ionbeam_dagster.qc import explained
-    from ionbeam_dagster.stores import StoreError
+    from ionbeam_dagster.errors import PipelineError, StoreError
+    from ionbeam_dagster.pipeline.quality_control import explained
+    from ionbeam_dagster.pipeline.recovery import open_platform
 
-    platform = Platform(load_config())
+    platform = open_platform(load_config())
     at = moment(time, "TIME")
     assert at is not None
     names = [dataset] if dataset else list(platform.config.datasets)

@@ -34,7 +34,7 @@ from ionbeam_dagster.stores.files import folder_of
 
 if TYPE_CHECKING:  # the platform takes a second to import, and --help should not wait for it
     from ionbeam_dagster.orchestration.runs import WindowResult
-    from ionbeam_dagster.platform import Platform
+    from ionbeam_dagster.pipeline.platform import Platform
     from ionbeam_dagster.stores.ledger import BuiltRevision
 
 
@@ -57,12 +57,11 @@ def run(
 
     Example: `ionbeam run ioncannon --from 2026-06-21T06:00Z --to 2026-06-21T12:00Z`
     """
+    from ionbeam_dagster.errors import PipelineError, SourceError, StoreError
     from ionbeam_dagster.orchestration.runs import run_range
-    from ionbeam_dagster.platform import PipelineError, Platform
-    from ionbeam_dagster.sources import SourceError
-    from ionbeam_dagster.stores import StoreError
+    from ionbeam_dagster.pipeline.recovery import open_platform
 
-    platform = Platform(load_config())
+    platform = open_platform(load_config())
     begun = perf_counter()
     pulled = [name for name, settings in platform.config.sources.items() if settings.kind == "pull"]
     with refused_as_message(PipelineError, SourceError, StoreError):
@@ -218,7 +217,7 @@ def _folders(platform: Platform, dataset: DatasetSettings, built: list[BuiltRevi
     window = built[0].revision.window
     exports = [folder_of(platform.export_path(dataset.name, format, window)) for format in dataset.exports]
     if dataset.cycles:
-        from ionbeam_dagster.cycles import cycle_path
+        from ionbeam_dagster.pipeline.cycles import cycle_path
 
         exports.append(folder_of(cycle_path(platform, dataset.name, cycle_of(window.start))))
     return [folder_of(built[0].path), *exports]

@@ -17,7 +17,8 @@ from rich.table import Table
 
 from ionbeam_client.models import format_duration
 from ionbeam_dagster.cli.terminal import console, fail, load_config, moment, refused_as_message
-from ionbeam_dagster.config import ConfigError, IonbeamConfig, SourceSettings
+from ionbeam_dagster.config import IonbeamConfig, SourceSettings
+from ionbeam_dagster.errors import ConfigError
 
 if TYPE_CHECKING:
     import polars as pl
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from ionbeam_client.models import IngestDataCommand
     from ionbeam_dagster.domain.windows import Window
-    from ionbeam_dagster.platform import Platform
+    from ionbeam_dagster.pipeline.platform import Platform
     from ionbeam_dagster.sources import Source
 
 app = typer.Typer(help="Sources: what is collected, and what clients send.", no_args_is_help=True)
@@ -41,8 +42,9 @@ def accept(
     the YAML stay as they are. Once the platform has the new YAML (reload the code location in the UI; start `ionbeam
     bridge` again) it takes in what was parked.
     """
-    from ionbeam_dagster.bus.bridge import BrokerAway
-    from ionbeam_dagster.platform import PipelineError, Platform
+    from ionbeam_dagster.doors.amqp.bridge import BrokerAway, bridge_of
+    from ionbeam_dagster.errors import PipelineError
+    from ionbeam_dagster.pipeline.recovery import open_platform
 
     config = load_config()
     if name in config.datasets:
@@ -52,7 +54,7 @@ def accept(
         fail(f"{config.path} has a source {name!r} that feeds dataset {config.sources[name].dataset!r}; rename it, or "
              "add a source with another name and 'dataset: " + name + "' yourself")  # fmt: skip
     with refused_as_message(PipelineError, BrokerAway):
-        bridge = Platform(config).bridge
+        bridge = bridge_of(open_platform(config))
         parked = bridge.parked(name)
     if not parked:
         fail(f"nothing is parked of dataset {name!r}; `ionbeam status` shows what is")
@@ -90,10 +92,11 @@ def check(
     Example: `ionbeam source check sensor_community --at 2026-06-21`
     """
     from ionbeam_dagster.domain.windows import window_of
-    from ionbeam_dagster.platform import Platform
-    from ionbeam_dagster.sources import Source, SourceError
+    from ionbeam_dagster.errors import SourceError
+    from ionbeam_dagster.pipeline.recovery import open_platform
+    from ionbeam_dagster.sources import Source
 
-    platform = Platform(load_config())
+    platform = open_platform(load_config())
     if name not in platform.config.sources:
         fail(f"{platform.config.path} has no source {name!r}; there are {', '.join(platform.config.sources)}")
     settings = platform.config.sources[name]

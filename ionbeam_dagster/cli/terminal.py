@@ -17,7 +17,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ionbeam_dagster.config import ConfigError, IonbeamConfig
+from ionbeam_dagster.config import IonbeamConfig
+from ionbeam_dagster.errors import ConfigError
 
 if TYPE_CHECKING:
     import polars as pl

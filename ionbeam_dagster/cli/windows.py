@@ -37,7 +37,7 @@ from ionbeam_dagster.domain.windows import Sealed, Window, coverage, merge, wind
 from ionbeam_dagster.domain.windows import gaps as gaps_of
 
 if TYPE_CHECKING:
-    from ionbeam_dagster.platform import Platform
+    from ionbeam_dagster.pipeline.platform import Platform
 
 ONE_DATASET = typer.Argument(help="A dataset, by its name.", show_default=False)
 ONE_SOURCE = typer.Argument(help="A source, by its name in the configuration.", show_default=False)
@@ -57,10 +57,10 @@ def status(
 
     A stretch of many windows of which nothing is known is one line.
     """
-    from ionbeam_dagster.platform import PipelineError, Platform
-    from ionbeam_dagster.stores import StoreError
+    from ionbeam_dagster.errors import PipelineError, StoreError
+    from ionbeam_dagster.pipeline.recovery import open_platform
 
-    platform = Platform(load_config())
+    platform = open_platform(load_config())
     with refused_as_message(PipelineError, StoreError):
         for name in datasets or platform.config.datasets:
             dataset = platform.dataset(name)
@@ -85,9 +85,10 @@ def status(
                 f"ledger: made again on {recovered[0]:%Y-%m-%d %H:%M}: {recovered[1]}", highlight=False, markup=False
             )
     if platform.config.sections.broker is not None:
-        from ionbeam_dagster.bus.status import bus_status
+        from ionbeam_dagster.doors.amqp.bridge import bridge_of
+        from ionbeam_dagster.doors.amqp.status import bus_status
 
-        for line in bus_status(platform.bridge.inbox, platform.ledger).lines():
+        for line in bus_status(bridge_of(platform).inbox, platform.ledger).lines():
             console.print(f"bus: {line}", highlight=False, markup=False)
 
 
@@ -102,10 +103,10 @@ def gaps(
 
     Example: `ionbeam gaps netatmo --from 2026-06-01 --to 2026-07-01`
     """
-    from ionbeam_dagster.platform import PipelineError, Platform
-    from ionbeam_dagster.stores import StoreError
+    from ionbeam_dagster.errors import PipelineError, StoreError
+    from ionbeam_dagster.pipeline.recovery import open_platform
 
-    platform = Platform(load_config())
+    platform = open_platform(load_config())
     asked = moment(start, "--from"), moment(end, "--to")
     with refused_as_message(PipelineError, StoreError):
         for source in _sources_of(platform, names or list(platform.config.datasets)):
@@ -124,11 +125,11 @@ def rebuild(
 
     Example: `ionbeam rebuild ioncannon --from 2026-06-21T06:00Z --to 2026-06-21T12:00Z --force`
     """
+    from ionbeam_dagster.errors import PipelineError, StoreError
     from ionbeam_dagster.orchestration.runs import rebuild_range
-    from ionbeam_dagster.platform import PipelineError, Platform
-    from ionbeam_dagster.stores import StoreError
+    from ionbeam_dagster.pipeline.recovery import open_platform
 
-    platform, wanted, begun = Platform(load_config()), _asked(start, end), perf_counter()
+    platform, wanted, begun = open_platform(load_config()), _asked(start, end), perf_counter()
     with refused_as_message(PipelineError, StoreError):
         settings = platform.dataset(dataset)
         with dagster_instance(platform.config) as instance, Watch(platform) as watch:
@@ -152,12 +153,11 @@ def reingest(
 
     Example: `ionbeam reingest netatmo --from 2026-06-21T06:00Z --to 2026-06-21T12:00Z`
     """
+    from ionbeam_dagster.errors import PipelineError, SourceError, StoreError
     from ionbeam_dagster.orchestration.runs import reingest_range
-    from ionbeam_dagster.platform import PipelineError, Platform
-    from ionbeam_dagster.sources import SourceError
-    from ionbeam_dagster.stores import StoreError
+    from ionbeam_dagster.pipeline.recovery import open_platform
 
-    platform, wanted, begun = Platform(load_config()), _asked(start, end), perf_counter()
+    platform, wanted, begun = open_platform(load_config()), _asked(start, end), perf_counter()
     with refused_as_message(PipelineError, SourceError, StoreError):
         external = platform.source(source).kind == "external"
         with dagster_instance(platform.config) as instance, Watch(platform) as watch:
@@ -204,15 +204,16 @@ def sweep(
 
     Example: `ionbeam sweep --dry-run`
     """
+    from ionbeam_dagster.doors.amqp.leftovers import bus_leftovers
+    from ionbeam_dagster.errors import PipelineError, StoreError
     from ionbeam_dagster.orchestration.runs import sweep_now
-    from ionbeam_dagster.platform import PipelineError, Platform
-    from ionbeam_dagster.retention import KINDS
-    from ionbeam_dagster.retention import sweep as sweep_platform
-    from ionbeam_dagster.stores import StoreError
+    from ionbeam_dagster.pipeline.recovery import open_platform
+    from ionbeam_dagster.pipeline.retention import KINDS
+    from ionbeam_dagster.pipeline.retention import sweep as sweep_platform
 
-    platform = Platform(load_config())
+    platform = open_platform(load_config())
     with refused_as_message(PipelineError, StoreError):
-        swept = sweep_platform(platform, platform.now(), dry_run=True)
+        swept = sweep_platform(platform, platform.now(), dry_run=True, also=[bus_leftovers])
         if not dry_run and swept.gone:
             with dagster_instance(platform.config) as instance:
                 sweep_now(platform, instance)
@@ -228,11 +229,11 @@ def sweep(
 
 
 def _seal(dataset: str, wanted: Window, unseal: bool) -> None:
+    from ionbeam_dagster.errors import PipelineError, StoreError
     from ionbeam_dagster.orchestration.runs import seal_windows
-    from ionbeam_dagster.platform import PipelineError, Platform
-    from ionbeam_dagster.stores import StoreError
+    from ionbeam_dagster.pipeline.recovery import open_platform
 
-    platform = Platform(load_config())
+    platform = open_platform(load_config())
     with refused_as_message(PipelineError, StoreError), dagster_instance(platform.config) as instance:
         changed = seal_windows(platform, dataset, wanted.start, wanted.end, instance, unseal)
     what = "opened again" if unseal else "sealed"
@@ -280,7 +281,7 @@ def _known_windows(
 
 def _late_before(platform: Platform, dataset: DatasetSettings, start: datetime) -> list[Window]:
     """The sealed windows that start before `start` and for which data arrived that they do not hold."""
-    from ionbeam_dagster.pipeline import assess
+    from ionbeam_dagster.pipeline.build import assess
 
     due = [window for window in platform.ledger.due(dataset.name) if window.start < start]
     if not due:
@@ -298,7 +299,8 @@ def _between(start: datetime, end: datetime, span: timedelta) -> Iterator[Window
 
 
 def _status_table(platform: Platform, dataset: DatasetSettings, windows: Sequence[Window]) -> Table:
-    from ionbeam_dagster.pipeline import assess, describe, export_is_current
+    from ionbeam_dagster.pipeline.build import assess, describe
+    from ionbeam_dagster.pipeline.export import export_is_current
 
     table = Table(title=f"{dataset.name}, windows of {format_duration(dataset.span)}", title_justify="left")
     numbers = ("rows", "stations", "coverage", "revision")
@@ -326,7 +328,7 @@ def _status_table(platform: Platform, dataset: DatasetSettings, windows: Sequenc
 
 def _cycles_table(platform: Platform, dataset: DatasetSettings, windows: Sequence[Window]) -> Table:
     """The analysis cycles in which `windows` lie."""
-    from ionbeam_dagster.cycles import FORMAT, outlook_of
+    from ionbeam_dagster.pipeline.cycles import FORMAT, outlook_of
 
     table = Table(title=f"{dataset.name}, analysis cycles (odb_cycle)", title_justify="left")
     for column in ("analysis", "state", "windows", "late", "rows", "revision", "why"):

@@ -37,10 +37,6 @@ class ExportReport:
     gts_name: str | None = None
 
 
-class ExportError(Exception):
-    """A file could not be written, or did not read back as it should; nothing was published."""
-
-
 class Exporter(Protocol):
     """Writes dataset windows in one format."""
 

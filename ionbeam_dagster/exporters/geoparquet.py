@@ -33,7 +33,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ionbeam_dagster.domain.canonical import point_key
-from ionbeam_dagster.exporters import ExportError, ExportPlan, ExportReport
+from ionbeam_dagster.errors import ExportError
+from ionbeam_dagster.exporters import ExportPlan, ExportReport
 from ionbeam_dagster.stores.publish import published
 
 ROWS_PER_GROUP = 5_000, 50_000  # a query of one place reads one group; a long window has no more groups than it needs

@@ -1,8 +1,8 @@
 """What clients sent, told to Dagster and brought up to date in this process, as soon as it is there.
 
 Belongs here: the work of `ionbeam bridge` between taking in and announcing. The ledger says what there is to do, as it
-does for automation, which finds nothing left where this was first. Does not belong here: messages (bus/), or what a run
-does (assets/).
+does for automation, which finds nothing left where this was first. Does not belong here: messages (doors/amqp), or what
+a run does (assets/).
 """
 
 from __future__ import annotations
@@ -12,17 +12,19 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from ionbeam_dagster.config import DatasetSettings
-from ionbeam_dagster.definitions import platform_definitions
 from ionbeam_dagster.domain.windows import Build, Window
+from ionbeam_dagster.doors.amqp.bridge import bridge_of
 from ionbeam_dagster.orchestration.assets.dataset import build_job, dataset_key
 from ionbeam_dagster.orchestration.assets.exports import export_key
 from ionbeam_dagster.orchestration.assets.source import collect_job, observations_key
+from ionbeam_dagster.orchestration.definitions import build_definitions
 from ionbeam_dagster.orchestration.partitions import contiguous_runs, dataset_partitions, source_partitions, tags_of_run
 from ionbeam_dagster.orchestration.reports import report_arrivals
 from ionbeam_dagster.orchestration.resources import WatchedPlatform
 from ionbeam_dagster.orchestration.runs import PROCESS_TAG, QUIET, end_dead_runs, this_process
-from ionbeam_dagster.pipeline import assess_due, waiting_raws
-from ionbeam_dagster.platform import Platform
+from ionbeam_dagster.pipeline.build import assess_due
+from ionbeam_dagster.pipeline.ingest import waiting_raws
+from ionbeam_dagster.pipeline.platform import Platform
 
 
 class Arrivals:
@@ -34,7 +36,7 @@ class Arrivals:
     def __init__(self, platform: Platform, instance: dg.DagsterInstance) -> None:
         self._platform = platform
         self._instance = instance
-        self._definitions = platform_definitions(WatchedPlatform(platform))
+        self._definitions = build_definitions(WatchedPlatform(platform))
         self._tried: dict[str, dict[Window, str]] = {}
         sources = platform.config.sources.values()
         self._sources = [source for source in sources if source.kind == "external"]
@@ -43,7 +45,7 @@ class Arrivals:
 
     def bring_up_to_date(self) -> None:
         """Do what there is to do now."""
-        report_arrivals(self._platform.bridge.inbox, self._instance, 5.0)
+        report_arrivals(bridge_of(self._platform).inbox, self._instance, 5.0)
         if not self._platform.config.automation.enabled:
             return
         for source in self._sources:

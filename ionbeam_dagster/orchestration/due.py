@@ -16,7 +16,6 @@ from datetime import datetime, timedelta
 import dagster as dg
 
 from ionbeam_dagster.config import SourceSettings
-from ionbeam_dagster.cycles import outlook_of
 from ionbeam_dagster.domain.cycles import CYCLE
 from ionbeam_dagster.domain.windows import (
     EPOCH,
@@ -28,8 +27,10 @@ from ionbeam_dagster.domain.windows import (
 )
 from ionbeam_dagster.orchestration.internals import keys_of, subset_of
 from ionbeam_dagster.orchestration.resources import PlatformResource, WatchedPlatform
-from ionbeam_dagster.pipeline import assess_due, waiting_raws
-from ionbeam_dagster.platform import Platform
+from ionbeam_dagster.pipeline.build import assess_due
+from ionbeam_dagster.pipeline.cycles import outlook_of
+from ionbeam_dagster.pipeline.ingest import waiting_raws
+from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.ledger import RawPartition
 
 TRIES = 2

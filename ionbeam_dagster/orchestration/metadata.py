@@ -20,12 +20,15 @@ import pyarrow.parquet as pq
 
 from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.config import IonbeamConfig
-from ionbeam_dagster.cycles import ExportedCycle
 from ionbeam_dagster.domain.canonical import canonical_schema, columns_of, provider_flag
 from ionbeam_dagster.domain.cycles import analysis_of
 from ionbeam_dagster.domain.windows import Decision, Window
 from ionbeam_dagster.orchestration.sensors.files import tells_changes
-from ionbeam_dagster.pipeline import Built, Collected, Exported, Ingested, describe
+from ionbeam_dagster.pipeline.build import Built, describe
+from ionbeam_dagster.pipeline.collect import Collected
+from ionbeam_dagster.pipeline.cycles import ExportedCycle
+from ionbeam_dagster.pipeline.export import Exported
+from ionbeam_dagster.pipeline.ingest import Ingested
 from ionbeam_dagster.stores.files import uri_of
 
 OWNERS = ["team:observations"]

@@ -1,7 +1,7 @@
 """Telling Dagster what clients sent.
 
 Belongs here: the external raw partitions that are reported as they arrive, by the sensor or by `ionbeam bridge`. Does
-not belong here: how messages are taken in (bus/), or what Dagster does about it (automation.py).
+not belong here: how messages are taken in (doors/amqp), or what Dagster does about it (automation.py).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import time
 
 import dagster as dg
 
-from ionbeam_dagster.bus.inbox import Inbox
+from ionbeam_dagster.doors.amqp.inbox import Inbox
 from ionbeam_dagster.orchestration.assets.source import raw_key
 
 MOST_AT_ONCE = 100

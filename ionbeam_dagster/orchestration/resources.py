@@ -1,7 +1,7 @@
 """The platform as a Dagster resource.
 
 Belongs here: the thin shell through which assets, conditions and sensors reach the platform. Does not belong here: the
-platform itself (pipeline.py), which knows nothing of Dagster.
+platform itself (pipeline), which knows nothing of Dagster.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import dagster as dg
 
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.windows import Window
-from ionbeam_dagster.platform import Platform
+from ionbeam_dagster.pipeline.platform import Platform
+from ionbeam_dagster.pipeline.recovery import open_platform
 
 Watcher = Callable[[str, Window, str | None], None]
 """Is told the asset (``<name>/<stage>``), the window that was just done, and why it failed, if it did."""
@@ -23,7 +24,7 @@ Watcher = Callable[[str, Window, str | None], None]
 
 @cache
 def _opened(config_path: str) -> Platform:
-    return Platform(IonbeamConfig.load(Path(config_path)))
+    return open_platform(IonbeamConfig.load(Path(config_path)))
 
 
 class PlatformResource(dg.ConfigurableResource["PlatformResource"]):

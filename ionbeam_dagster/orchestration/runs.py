@@ -15,10 +15,9 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from ionbeam_dagster.config import DatasetSettings, SourceSettings
-from ionbeam_dagster.cycles import outlook_of
-from ionbeam_dagster.definitions import platform_definitions
 from ionbeam_dagster.domain.cycles import cycle_of
 from ionbeam_dagster.domain.windows import Build, Wait, Window, merge, window_of, windows_between
+from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.orchestration.assets import FORCE_TAG, USE_CACHE_TAG
 from ionbeam_dagster.orchestration.assets.cycles import cycle_key
 from ionbeam_dagster.orchestration.assets.dataset import build_job, dataset_key
@@ -27,13 +26,17 @@ from ionbeam_dagster.orchestration.assets.request import request_key
 from ionbeam_dagster.orchestration.assets.retention import SWEEP_JOB
 from ionbeam_dagster.orchestration.assets.source import collect_job, observations_key, raw_key
 from ionbeam_dagster.orchestration.checks import may_go_on
+from ionbeam_dagster.orchestration.definitions import build_definitions
 from ionbeam_dagster.orchestration.due import not_ingested
 from ionbeam_dagster.orchestration.internals import was_interrupted
 from ionbeam_dagster.orchestration.partitions import contiguous_runs, dataset_partitions, source_partitions, tags_of_run
 from ionbeam_dagster.orchestration.resources import WatchedPlatform, Watcher
 from ionbeam_dagster.orchestration.sealing import SEAL_JOB
-from ionbeam_dagster.pipeline import assess, export_is_current, needs_collecting
-from ionbeam_dagster.platform import PipelineError, Platform
+from ionbeam_dagster.pipeline.build import assess
+from ionbeam_dagster.pipeline.collect import needs_collecting
+from ionbeam_dagster.pipeline.cycles import outlook_of
+from ionbeam_dagster.pipeline.export import export_is_current
+from ionbeam_dagster.pipeline.platform import Platform
 
 Planner = Callable[[str, int], None]
 """Is told an asset and how many windows of it are about to be done."""
@@ -133,7 +136,7 @@ def seal_windows(
     """
     platform.dataset(dataset)
     changed: list[Window] = []
-    defs = platform_definitions(WatchedPlatform(platform, lambda asset, window, failure: changed.append(window)))
+    defs = build_definitions(WatchedPlatform(platform, lambda asset, window, failure: changed.append(window)))
     config = {"dataset": dataset, "start": start.isoformat(), "end": end.isoformat(), "unseal": unseal}
     defs.resolve_job_def(SEAL_JOB).execute_in_process(
         run_config={**QUIET, "ops": {"seal_windows": {"config": config}}},
@@ -145,7 +148,7 @@ def seal_windows(
 
 def sweep_now(platform: Platform, instance: dg.DagsterInstance) -> None:
     """Materialise ``retention``. Raises PipelineError when something could not be removed."""
-    job = platform_definitions(WatchedPlatform(platform)).resolve_job_def(SWEEP_JOB)
+    job = build_definitions(WatchedPlatform(platform)).resolve_job_def(SWEEP_JOB)
     tags = {PROCESS_TAG: this_process()}
     result = job.execute_in_process(run_config=QUIET, tags=tags, instance=instance, raise_on_error=False)
     if not result.success:
@@ -171,7 +174,7 @@ class _Range:
         self._tags = {PROCESS_TAG: this_process(), **(tags or {})}
         self._told: list[tuple[str, Window, str | None]] = []
         self._results: list[WindowResult] = []
-        self._defs = platform_definitions(WatchedPlatform(platform, self._note))
+        self._defs = build_definitions(WatchedPlatform(platform, self._note))
         self._built = dataset_key(dataset)
         self._partitions = dataset_partitions(self._dataset)
         self._exports = {format: export_key(dataset, format) for format in self._dataset.exports}

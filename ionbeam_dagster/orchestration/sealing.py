@@ -9,9 +9,10 @@ import dagster as dg
 from pydantic import Field
 
 from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.orchestration.assets.dataset import dataset_key
 from ionbeam_dagster.orchestration.resources import PlatformResource
-from ionbeam_dagster.platform import PipelineError, Platform
+from ionbeam_dagster.pipeline.platform import Platform
 
 SEAL_JOB = "seal"
 

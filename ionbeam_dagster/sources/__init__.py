@@ -72,13 +72,6 @@ Quality = Annotated[Literal[False] | dict[str, Literal[False] | dict[str, Any]],
 """Off, or by standard name off or the limits that differ from the defaults."""
 
 
-class SourceError(Exception):
-    """A source could not give what was asked of it; the message names the place and the reason.
-
-    Raised for a failed listing, download or file: a failure is never an empty window.
-    """
-
-
 class SourceConfig(BaseModel):
     """The keys that every source's block in the YAML may have. A source adds its own in a subclass.
 

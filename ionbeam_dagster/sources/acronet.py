@@ -29,7 +29,8 @@ from ionbeam_client.models import (
 )
 from ionbeam_dagster.domain.cf import UnitError, conversion, suggest_unit
 from ionbeam_dagster.domain.windows import Window
-from ionbeam_dagster.sources import CollectedAgain, NoLess, Source, SourceError
+from ionbeam_dagster.errors import SourceError
+from ionbeam_dagster.sources import CollectedAgain, NoLess, Source
 from ionbeam_dagster.sources.http import Answer, Bearer, HttpClient, Token
 
 SERVICE = "https://webdrops.cimafoundation.org/app/"

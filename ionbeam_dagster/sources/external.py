@@ -1,7 +1,7 @@
 """Sources that the platform does not fetch: clients outside send their observations over the broker.
 
 Belongs here: the place of such a source in the configuration (``kind: external``). Does not belong here: how messages
-are taken in (bus/). What the columns mean comes with each message.
+are taken in (doors/amqp). What the columns mean comes with each message.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from ionbeam_client.models import DatasetMetadata, IngestionMetadata
 from ionbeam_dagster.domain.windows import Window
-from ionbeam_dagster.sources import Source, SourceConfig, SourceError
+from ionbeam_dagster.errors import SourceError
+from ionbeam_dagster.sources import Source, SourceConfig
 
 
 class ExternalConfig(SourceConfig):

@@ -40,7 +40,7 @@ from hishel import CacheOptions, SqliteStorage
 from hishel.httpx import CacheTransport
 
 from ionbeam_dagster import __version__
-from ionbeam_dagster.sources import SourceError
+from ionbeam_dagster.errors import SourceError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

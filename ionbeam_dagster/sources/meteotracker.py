@@ -31,7 +31,8 @@ from ionbeam_client.models import (
     TimeAxis,
 )
 from ionbeam_dagster.domain.windows import Window
-from ionbeam_dagster.sources import NOT_KNOWN, LookedAtAgain, Source, SourceError
+from ionbeam_dagster.errors import SourceError
+from ionbeam_dagster.sources import NOT_KNOWN, LookedAtAgain, Source
 from ionbeam_dagster.sources.http import Bearer, HttpClient, Token
 
 ADDRESS = "https://app.meteotracker.com"

@@ -32,7 +32,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, SecretStr
 
-from ionbeam_dagster.stores import StoreError
+from ionbeam_dagster.errors import StoreError
 from ionbeam_dagster.stores.publish import published, remove
 
 _SCHEME = "s3://"

@@ -3,7 +3,7 @@
 import dagster as dg
 from windows import PLACES, write_window
 
-from ionbeam_dagster.definitions import platform_definitions
+from ionbeam_dagster.orchestration.definitions import build_definitions
 from ionbeam_dagster.orchestration.resources import PlatformResource
 
 YAML = """  net:
@@ -16,7 +16,7 @@ YAML = """  net:
 
 def test_the_configuration_follows_every_export_once_and_tells_what_there_is(platform_of, tmp_path):
     platform = platform_of(YAML)
-    definitions = platform_definitions(PlatformResource(config_path=str(platform.config.path)))
+    definitions = build_definitions(PlatformResource(config_path=str(platform.config.path)))
     only = dg.AssetSelection.assets("pygeoapi_config")
     key = dg.AssetKey(["net", "pygeoapi"])
     with dg.DagsterInstance.ephemeral() as instance:

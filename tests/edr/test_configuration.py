@@ -2,8 +2,8 @@
 
 from windows import write_window
 
-from ionbeam_dagster.exporters.pygeoapi import configuration
-from ionbeam_dagster.exporters.pygeoapi.configuration import Served, update
+from ionbeam_dagster.edr import configuration
+from ionbeam_dagster.edr.configuration import Served, update
 
 
 def test_what_is_remembered_tells_the_same_as_a_look_at_every_file(tmp_path, monkeypatch):

@@ -16,10 +16,13 @@ from windows import service_of
 
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.windows import Window
-from ionbeam_dagster.exporters.pygeoapi.server import _shown_first
-from ionbeam_dagster.pipeline import build, collect, export, ingest
-from ionbeam_dagster.platform import Platform
-from ionbeam_dagster.web import update_configuration
+from ionbeam_dagster.edr.served import update_configuration
+from ionbeam_dagster.edr.server import _shown_first
+from ionbeam_dagster.pipeline.build import build
+from ionbeam_dagster.pipeline.collect import collect
+from ionbeam_dagster.pipeline.export import export
+from ionbeam_dagster.pipeline.ingest import ingest
+from ionbeam_dagster.pipeline.recovery import open_platform
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "knmi.yaml"
@@ -66,7 +69,7 @@ def platform(netcdf, tmp_path_factory):
     for service in written["projections"].values():
         service["output_path"] = str(folder / "projections")
     (folder / "knmi.yaml").write_text(yaml.safe_dump(written))
-    platform = Platform(IonbeamConfig.load(folder / "knmi.yaml"))
+    platform = open_platform(IonbeamConfig.load(folder / "knmi.yaml"))
     for hour in range(24):
         window = Window(DAY + timedelta(hours=hour), DAY + timedelta(hours=hour + 1))
         collect(platform, "knmi", window, NOW)

@@ -8,8 +8,8 @@ import yaml
 from backends import s3  # noqa: F401
 from windows import TEMPERATURE, service_of, write_window
 
-from ionbeam_dagster import web
 from ionbeam_dagster.config import IonbeamConfig
+from ionbeam_dagster.edr import served as web
 from ionbeam_dagster.stores.files import Files, S3Settings, within
 
 

@@ -14,7 +14,7 @@ from servers import free_port
 from serving import Serving, wait_for
 from windows import PLACES, write_window
 
-from ionbeam_dagster.exporters.pygeoapi.conformance import examine
+from ionbeam_dagster.edr.conformance import examine
 
 ROOT = Path(__file__).parents[2]
 CURVE = (185, 28, 28)

@@ -17,11 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from windows import PLACES, RAIN, START, TEMPERATURE, WIND, service_of, write_window
 
+from ionbeam_dagster.edr import query as engine
+from ionbeam_dagster.edr.asked import QUERIES, BadRequest, interval
+from ionbeam_dagster.edr.files import LocalFiles, window_of_name
+from ionbeam_dagster.edr.regions import Box, Circles, Paths, Shapes, distance
 from ionbeam_dagster.exporters import geoparquet
-from ionbeam_dagster.exporters.pygeoapi import query as engine
-from ionbeam_dagster.exporters.pygeoapi.asked import QUERIES, BadRequest, interval
-from ionbeam_dagster.exporters.pygeoapi.files import LocalFiles, window_of_name
-from ionbeam_dagster.exporters.pygeoapi.regions import Box, Circles, Paths, Shapes, distance
 
 HOURS = 5
 ALL = "POLYGON((-180 -90,180 -90,180 90,-180 90,-180 -90))"

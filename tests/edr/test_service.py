@@ -21,10 +21,10 @@ from windows import PLACES, TEMPERATURE, write_window
 
 from ionbeam_dagster.cli import app
 from ionbeam_dagster.config import IonbeamConfig
-from ionbeam_dagster.exporters.pygeoapi.configuration import ConfigurationError
-from ionbeam_dagster.exporters.pygeoapi.conformance import examine
-from ionbeam_dagster.platform import Platform
-from ionbeam_dagster.web import update_configuration
+from ionbeam_dagster.edr.conformance import examine
+from ionbeam_dagster.edr.served import update_configuration
+from ionbeam_dagster.errors import ServiceError
+from ionbeam_dagster.pipeline.recovery import open_platform
 
 
 def test_the_service_conforms(served):
@@ -202,7 +202,7 @@ def test_a_configuration_is_kept_up_to_date_and_taken_up(tmp_path):
         serving.config.write_text(edited.replace("resources:\n", f"resources:{OWN.replace('FILE', str(file))}", 1))
         write_window(serving.windows / "other", 5)
         write_window(serving.windows / "net", 3)
-        platform = Platform(IonbeamConfig.load(serving.yaml))
+        platform = open_platform(IonbeamConfig.load(serving.yaml))
         path, extents = update_configuration(platform.config)
         after = path.read_text()
         assert "# by hand" in after and "# mine" in after
@@ -228,7 +228,7 @@ def test_a_configuration_is_kept_up_to_date_and_taken_up(tmp_path):
         time.sleep(1.5)
         assert len(httpx.get(f"{serving.url}/collections").json()["collections"]) == 3
     assert "stays in use" in serving.log()
-    with pytest.raises(ConfigurationError, match="is not YAML"):
+    with pytest.raises(ServiceError, match="is not YAML"):
         update_configuration(platform.config)
     assert serving.config.read_text() == "resources: ["
 

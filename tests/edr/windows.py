@@ -13,8 +13,8 @@ from ionbeam_client.models import CanonicalVariable, DataIngestionMap, DatasetMe
 from ionbeam_client.models import MetadataVariable as Described
 from ionbeam_dagster.domain.canonical import canonical_schema
 from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.edr.service import EDR_PLUGIN, Service
 from ionbeam_dagster.exporters.geoparquet import GeoParquetExporter
-from ionbeam_dagster.exporters.pygeoapi.service import EDR_PLUGIN, Service
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)

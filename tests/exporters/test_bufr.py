@@ -27,7 +27,7 @@ from ionbeam_client.models import (
 )
 from ionbeam_dagster.domain.canonical import canonical_schema
 from ionbeam_dagster.domain.quality.plan import quality_fields
-from ionbeam_dagster.exporters import ExportError
+from ionbeam_dagster.errors import ExportError
 from ionbeam_dagster.exporters.bufr import BufrExporter
 from ionbeam_dagster.exporters.bufr.packing import packed_integers
 from ionbeam_dagster.exporters.bufr.reading import describe_bufr

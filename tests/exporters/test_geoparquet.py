@@ -23,7 +23,8 @@ from ionbeam_client.models import (
     MetadataVariable,
 )
 from ionbeam_dagster.domain.canonical import canonical_schema
-from ionbeam_dagster.exporters import ExportError, geoparquet
+from ionbeam_dagster.errors import ExportError
+from ionbeam_dagster.exporters import geoparquet
 from ionbeam_dagster.exporters.geoparquet import GeoParquetExporter, hilbert, not_above
 
 TEMPERATURE = "air_temperature__K__2.0__point__PT0S"

@@ -28,7 +28,7 @@ from ionbeam_client.models import (
 from ionbeam_dagster.domain import cf
 from ionbeam_dagster.domain.canonical import canonical_schema
 from ionbeam_dagster.domain.quality.plan import quality_fields
-from ionbeam_dagster.exporters import ExportError
+from ionbeam_dagster.errors import ExportError
 from ionbeam_dagster.exporters.odb import OdbExporter, reading, writing
 from ionbeam_dagster.exporters.odb.encoder import Encoder
 from ionbeam_dagster.exporters.odb.reading import OdbError, describe_odb, odc_command

@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 from told import HOUR, QUARTER, START, TEMPERATURE, key, window
 
-from ionbeam_dagster.definitions import platform_definitions
+from ionbeam_dagster.orchestration.definitions import build_definitions
 from ionbeam_dagster.orchestration.internals import partition_tags
 from ionbeam_dagster.orchestration.resources import WatchedPlatform
 from ionbeam_dagster.orchestration.runs import run_range
@@ -110,7 +110,7 @@ def test_a_window_of_which_nothing_was_collected_fails_with_that_reason_and_the_
     platform = platform_with(TOLD)
     run_range(platform, "told", START + HOUR, START + 2 * HOUR, instance)
     result = (
-        platform_definitions(WatchedPlatform(platform))
+        build_definitions(WatchedPlatform(platform))
         .resolve_job_def("told__build")
         .execute_in_process(
             asset_selection=[DATASET],
@@ -137,7 +137,7 @@ def test_what_arrives_after_the_seal_is_told_by_the_observations_and_by_a_check_
     run_range(platform, "told", START, START + HOUR, instance)
     assert check_records(instance, "in_time") == {key("00:00"): ("SUCCEEDED", True)}
     platform.sources["told"].warmer = {key("00:15"): 3.0}
-    collect = platform_definitions(WatchedPlatform(platform)).resolve_job_def("told__collect")
+    collect = build_definitions(WatchedPlatform(platform)).resolve_job_def("told__collect")
     assert collect.execute_in_process(
         tags=partition_tags(key("00:15"), key("00:15")),
         run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},

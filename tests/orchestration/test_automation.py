@@ -13,12 +13,13 @@ import dagster as dg
 import pytest
 from told import HOUR, QUARTER, START, key, put_point, window
 
-from ionbeam_dagster.definitions import platform_definitions
 from ionbeam_dagster.domain.windows import Claim, Window, window_from_key
+from ionbeam_dagster.orchestration.definitions import build_definitions
 from ionbeam_dagster.orchestration.due import MOST_A_TICK, last_trigger
 from ionbeam_dagster.orchestration.internals import partition_tags
 from ionbeam_dagster.orchestration.resources import WatchedPlatform
-from ionbeam_dagster.pipeline import collect, ingest
+from ionbeam_dagster.pipeline.collect import collect
+from ionbeam_dagster.pipeline.ingest import ingest
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::dagster.BetaWarning", "ignore::dagster.PreviewWarning"),
@@ -35,7 +36,7 @@ class Automated:
     def __init__(self, platform, instance) -> None:
         self.platform = platform
         self.instance = instance
-        self._defs = platform_definitions(WatchedPlatform(platform))
+        self._defs = build_definitions(WatchedPlatform(platform))
         self._cursor = None
         self.configured = False
 

@@ -18,8 +18,8 @@ from dagster._daemon.backfill import execute_backfill_iteration
 from told import HOUR, START, Told
 
 from ionbeam_dagster.config import CONFIG_VARIABLE
-from ionbeam_dagster.definitions import platform_definitions
 from ionbeam_dagster.domain.windows import Window, windows_between
+from ionbeam_dagster.orchestration.definitions import build_definitions
 from ionbeam_dagster.orchestration.resources import WatchedPlatform
 from ionbeam_dagster.orchestration.runs import run_range
 
@@ -71,7 +71,7 @@ def instance():
 
 def backfilled(platform, instance: dg.DagsterInstance, keys: list[str]) -> BulkActionStatus:
     """Backfill all assets of the source for `keys`, until Dagster's daemon has no more to do."""
-    graph = platform_definitions(WatchedPlatform(platform)).resolve_asset_graph()
+    graph = build_definitions(WatchedPlatform(platform)).resolve_asset_graph()
     with create_test_daemon_workspace_context(InOneProcess(), instance) as daemon:
         instance.add_backfill(
             PartitionBackfill.from_asset_partitions(

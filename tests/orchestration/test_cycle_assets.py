@@ -17,11 +17,11 @@ from told import HOUR, key, window
 from typer.testing import CliRunner
 
 from ionbeam_dagster.cli import app
-from ionbeam_dagster.cycles import FORMAT, cycle_path, export_cycle
 from ionbeam_dagster.domain.cycles import cycle_of, windows_in
 from ionbeam_dagster.exporters.odb.reading import odc_command
 from ionbeam_dagster.orchestration.partitions import cycle_partitions
 from ionbeam_dagster.orchestration.runs import rebuild_range, run_range
+from ionbeam_dagster.pipeline.cycles import FORMAT, cycle_path, export_cycle
 
 pytestmark = [pytest.mark.filterwarnings("ignore::dagster.BetaWarning", "ignore::dagster.PreviewWarning")]
 

@@ -11,12 +11,16 @@ import dagster as dg
 import pytest
 from told import HOUR, START, key, window
 
-from ionbeam_dagster.definitions import platform_definitions
 from ionbeam_dagster.domain.windows import windows_between
+from ionbeam_dagster.orchestration.definitions import build_definitions
 from ionbeam_dagster.orchestration.internals import partition_tags
 from ionbeam_dagster.orchestration.resources import WatchedPlatform
-from ionbeam_dagster.pipeline import build, collect, export, ingest
-from ionbeam_dagster.platform import Platform
+from ionbeam_dagster.pipeline.build import build
+from ionbeam_dagster.pipeline.collect import collect
+from ionbeam_dagster.pipeline.export import export
+from ionbeam_dagster.pipeline.ingest import ingest
+from ionbeam_dagster.pipeline.platform import Platform
+from ionbeam_dagster.pipeline.recovery import open_platform
 from ionbeam_dagster.stores.ledger import RawPartition
 
 pytestmark = [
@@ -92,7 +96,7 @@ def made(platform_with, asset: str) -> tuple[Platform, list[Path], dict[str, byt
 def materialised(platform: Platform, asset: str, instance: dg.DagsterInstance) -> str | None:
     """Materialise the hour's partitions of an asset; why it failed, if it did."""
     fine = asset in ("raw", "observations")
-    job = platform_definitions(WatchedPlatform(platform)).resolve_implicit_global_asset_job_def()
+    job = build_definitions(WatchedPlatform(platform)).resolve_implicit_global_asset_job_def()
     result = job.execute_in_process(
         asset_selection=[dg.AssetKey(["told", asset])],
         tags=partition_tags(key("00:00"), key("00:45") if fine else key("00:00")),
@@ -111,7 +115,7 @@ def materialised(platform: Platform, asset: str, instance: dg.DagsterInstance) -
 def test_it_is_made_again_or_says_what_to_make_first(asset, missing, platform_with, instance):
     platform, files, before = made(platform_with, asset)
     MISSING[missing]()
-    platform = Platform(platform.config)  # a process that remembers nothing
+    platform = open_platform(platform.config)  # a process that remembers nothing
     told = materialised(platform, asset, instance)
     if first := REFUSED[asset].get(missing):
         assert told and first in told, told
@@ -123,7 +127,7 @@ def test_it_is_made_again_or_says_what_to_make_first(asset, missing, platform_wi
 def test_in_the_order_that_they_tell_all_is_made_again(platform_with, instance):
     platform, files, before = made(platform_with, "dataset")
     MISSING["everything"]()
-    platform = Platform(platform.config)
+    platform = open_platform(platform.config)
     assert BUILD in materialised(platform, "odb", instance)
     assert COLLECT in materialised(platform, "dataset", instance)
     assert [materialised(platform, asset, instance) for asset in ("raw", "observations", "dataset", "odb")] == [

@@ -11,7 +11,7 @@ import pytest
 from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
 from told import HOUR, QUARTER, START, Told, key, put_point, window
 
-from ionbeam_dagster.definitions import platform_definitions
+from ionbeam_dagster.orchestration.definitions import build_definitions
 from ionbeam_dagster.orchestration.home import ensure_home
 from ionbeam_dagster.orchestration.internals import partition_tags
 from ionbeam_dagster.orchestration.partitions import dataset_partitions, source_partitions
@@ -181,7 +181,7 @@ shared = {}
 
 def collect_job():
     """Dagster makes the job anew to run it again."""
-    return platform_definitions(WatchedPlatform(shared["platform"])).resolve_job_def("told__collect")
+    return build_definitions(WatchedPlatform(shared["platform"])).resolve_job_def("told__collect")
 
 
 def test_a_run_that_is_executed_again_from_its_failure_does_only_what_had_failed(platform_with):
@@ -220,7 +220,7 @@ def test_definitions_name_every_asset_job_and_sensor(platform_with):
         "  push: {type: told, kind: external, dataset: both}\n  pull: {type: told, dataset: both, exports: [odb]}",
         automation="{enabled: false}",
     )
-    defs = platform_definitions(WatchedPlatform(platform))
+    defs = build_definitions(WatchedPlatform(platform))
     dg.Definitions.validate_loadable(defs)
     graph = defs.resolve_asset_graph()
     assert {asset.to_user_string() for asset in graph.get_all_asset_keys()} == {

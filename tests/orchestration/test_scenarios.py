@@ -19,7 +19,6 @@ from scenarios import SCENARIOS, Scenario
 from told import Told, points_as_batch
 
 from ionbeam_client.models import parse_duration
-from ionbeam_dagster.definitions import platform_definitions
 from ionbeam_dagster.domain.windows import (
     HOUR,
     WEEK,
@@ -41,10 +40,13 @@ from ionbeam_dagster.domain.windows import (
     window_of,
     windows_between,
 )
+from ionbeam_dagster.errors import SourceError
+from ionbeam_dagster.orchestration.definitions import build_definitions
 from ionbeam_dagster.orchestration.resources import WatchedPlatform
-from ionbeam_dagster.pipeline import assess, collect, ingest
-from ionbeam_dagster.platform import Platform
-from ionbeam_dagster.sources import SourceError
+from ionbeam_dagster.pipeline.build import assess
+from ionbeam_dagster.pipeline.collect import collect
+from ionbeam_dagster.pipeline.ingest import ingest
+from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.ledger import RawPartition
 
 pytestmark = [
@@ -236,7 +238,7 @@ class Real:
     def start(self) -> None:
         """A new process: nothing is known but what the stores and Dagster's instance know, not even a cursor."""
         self.platform = self._open()
-        self._defs = platform_definitions(WatchedPlatform(self.platform))
+        self._defs = build_definitions(WatchedPlatform(self.platform))
         self._assets = {key: asset for asset in self._defs.assets or [] for key in getattr(asset, "keys", [])}
         self._cursor = None
 

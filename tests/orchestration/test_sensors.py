@@ -9,8 +9,8 @@ import pytest
 from dagster._core.definitions.partitions.context import partition_loading_context
 from told import HOUR, QUARTER, START, key, window
 
-from ionbeam_dagster.definitions import platform_definitions
 from ionbeam_dagster.domain.windows import DAY, Window, window_of
+from ionbeam_dagster.orchestration.definitions import build_definitions
 from ionbeam_dagster.orchestration.internals import partition_tags
 from ionbeam_dagster.orchestration.resources import WatchedPlatform
 from ionbeam_dagster.orchestration.sensors.files import RUNS_A_TICK
@@ -28,7 +28,7 @@ class Sensed:
 
     def __init__(self, platform, instance) -> None:
         self.source = platform.sources["told_changes"]
-        self.repository = platform_definitions(WatchedPlatform(platform)).get_repository_def()
+        self.repository = build_definitions(WatchedPlatform(platform)).get_repository_def()
         self.sensor = self.repository.get_sensor_def("told_changes__changes")
         self.instance = instance
         self.cursor = None

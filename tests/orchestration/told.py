@@ -16,7 +16,8 @@ from ionbeam_client.models import (
     MetadataVariable,
 )
 from ionbeam_dagster.domain.windows import Claim, Window
-from ionbeam_dagster.sources import Source, SourceConfig, SourceError
+from ionbeam_dagster.errors import SourceError
+from ionbeam_dagster.sources import Source, SourceConfig
 
 QUARTER, HOUR = timedelta(minutes=15), timedelta(hours=1)
 START = datetime(2026, 6, 21, tzinfo=UTC)

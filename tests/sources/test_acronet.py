@@ -13,8 +13,10 @@ from loopback import Reply, empty, html, redirected, status, truncated
 
 from ionbeam_dagster.domain.cf import check_metadata
 from ionbeam_dagster.domain.windows import Window
-from ionbeam_dagster.pipeline import build, collect, ingest
-from ionbeam_dagster.sources import SourceError
+from ionbeam_dagster.errors import SourceError
+from ionbeam_dagster.pipeline.build import build
+from ionbeam_dagster.pipeline.collect import collect
+from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.sources.acronet import Acronet, AcronetConfig
 
 NOON = datetime(2026, 6, 21, 12, tzinfo=UTC)

@@ -39,8 +39,11 @@ from sensor_community_service import Archive, LiveDocument, file, record
 
 from ionbeam_client.models import format_duration
 from ionbeam_dagster.domain.windows import Window
-from ionbeam_dagster.pipeline import build, collect, ingest
-from ionbeam_dagster.sources import Source, SourceError
+from ionbeam_dagster.errors import SourceError
+from ionbeam_dagster.pipeline.build import build
+from ionbeam_dagster.pipeline.collect import collect
+from ionbeam_dagster.pipeline.ingest import ingest
+from ionbeam_dagster.sources import Source
 from ionbeam_dagster.sources.acronet import Acronet
 from ionbeam_dagster.sources.meteotracker import MeteoTracker
 from ionbeam_dagster.sources.netatmo.edr import NetatmoEdr

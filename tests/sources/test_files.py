@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from ionbeam_dagster.domain.canonical import canonicalise
 from ionbeam_dagster.domain.cf import check_metadata
 from ionbeam_dagster.domain.windows import Window, windows_between
-from ionbeam_dagster.sources import SourceError
+from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.sources.files import Files, FilesConfig, readers
 
 ROOT = Path(__file__).parents[2]

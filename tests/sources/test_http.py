@@ -8,7 +8,7 @@ from email.utils import format_datetime
 import pytest
 from loopback import Reply, Service, empty, html, not_utf8, redirected, slow, status, truncated
 
-from ionbeam_dagster.sources import SourceError
+from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.sources.http import Basic, Bearer, HttpClient, HttpError, Token
 
 

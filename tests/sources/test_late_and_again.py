@@ -11,8 +11,8 @@ from acronet_service import LOGIN, Webdrops
 from netatmo_service import Esoh, coverage
 from sensor_community_service import Archive, file
 
-from ionbeam_dagster.definitions import platform_definitions
 from ionbeam_dagster.domain.windows import Window, window_of
+from ionbeam_dagster.orchestration.definitions import build_definitions
 from ionbeam_dagster.orchestration.internals import partition_tags
 from ionbeam_dagster.orchestration.resources import WatchedPlatform
 from ionbeam_dagster.orchestration.runs import run_range
@@ -41,7 +41,7 @@ class Working:
         [self.name] = platform.config.sources
         self.now = datetime.now(UTC)
         monkeypatch.setattr(type(platform), "now", lambda platform: self.now)
-        self._defs = platform_definitions(WatchedPlatform(platform))
+        self._defs = build_definitions(WatchedPlatform(platform))
         self._repository = self._defs.get_repository_def()
         self._sensor = self._repository.get_sensor_def(f"{self.name}__changes")
         self._seen, self._automation = None, None

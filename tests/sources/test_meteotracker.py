@@ -9,12 +9,14 @@ import pytest
 from loopback import empty, html, not_utf8, redirected, slow, status, truncated
 from meteotracker_service import CODES, MeteoTrackers, drive_of_csv, synthetic_drive
 
-from ionbeam_dagster.definitions import platform_definitions
 from ionbeam_dagster.domain.canonical import canonicalise
 from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.errors import SourceError
+from ionbeam_dagster.orchestration.definitions import build_definitions
 from ionbeam_dagster.orchestration.resources import WatchedPlatform
-from ionbeam_dagster.pipeline import build, collect, ingest, needs_collecting
-from ionbeam_dagster.sources import SourceError
+from ionbeam_dagster.pipeline.build import build
+from ionbeam_dagster.pipeline.collect import collect, needs_collecting
+from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.sources.meteotracker import MeteoTracker, MeteoTrackerConfig
 
 SEVEN = datetime(2026, 6, 21, 7, tzinfo=UTC)
@@ -194,7 +196,7 @@ def test_a_late_drive_makes_its_window_due_again(service, platform_of, monkeypat
     service.drives.append(late)
     assert needs_collecting(platform, "meteotracker", WINDOW)
     monkeypatch.setattr(type(platform), "now", lambda self: now)
-    repository = platform_definitions(WatchedPlatform(platform)).get_repository_def()
+    repository = build_definitions(WatchedPlatform(platform)).get_repository_def()
     with dg.DagsterInstance.ephemeral() as instance:
         context = dg.build_sensor_context(instance=instance, repository_def=repository)
         seen = repository.get_sensor_def("meteotracker__changes").evaluate_tick(context)

@@ -14,8 +14,10 @@ from netatmo_service import Esoh, Weather, coverage
 
 from ionbeam_dagster.domain.cf import check_metadata
 from ionbeam_dagster.domain.windows import Window
-from ionbeam_dagster.pipeline import build, collect, ingest
-from ionbeam_dagster.sources import SourceError
+from ionbeam_dagster.errors import SourceError
+from ionbeam_dagster.pipeline.build import build
+from ionbeam_dagster.pipeline.collect import collect
+from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.sources.netatmo.edr import COUNTRIES, Area, NetatmoConfig, NetatmoEdr, tiles_of
 
 HOUR = timedelta(hours=1)

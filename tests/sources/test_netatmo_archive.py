@@ -14,7 +14,7 @@ import pytest
 from esoh_messages import message
 
 from ionbeam_dagster.domain.windows import Window
-from ionbeam_dagster.sources import SourceError
+from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.sources.netatmo.archive import NetatmoArchive, NetatmoArchiveConfig
 
 START = datetime(2026, 6, 21, tzinfo=UTC)

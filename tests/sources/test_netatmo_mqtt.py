@@ -24,9 +24,12 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.windows import Window
-from ionbeam_dagster.pipeline import build, collect, ingest, needs_collecting
-from ionbeam_dagster.platform import Platform
-from ionbeam_dagster.sources import SourceError
+from ionbeam_dagster.errors import SourceError
+from ionbeam_dagster.pipeline.build import build
+from ionbeam_dagster.pipeline.collect import collect, needs_collecting
+from ionbeam_dagster.pipeline.ingest import ingest
+from ionbeam_dagster.pipeline.platform import Platform
+from ionbeam_dagster.pipeline.recovery import open_platform
 from ionbeam_dagster.sources.netatmo.journal import Journal, Writer
 from ionbeam_dagster.sources.netatmo.mqtt import NetatmoMqtt, NetatmoMqttConfig
 
@@ -60,7 +63,7 @@ def platform_of(folder: Path, port: int) -> Platform:
     }
     path = folder / "ionbeam.yaml"
     path.write_text(yaml.safe_dump(settings))
-    return Platform(IonbeamConfig.load(path))
+    return open_platform(IonbeamConfig.load(path))
 
 
 def built(platform: Platform) -> tuple[int, pl.DataFrame]:

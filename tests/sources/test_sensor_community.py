@@ -11,12 +11,15 @@ import pytest
 from loopback import Reply, empty, html, not_utf8, redirected, slow, status, truncated
 from sensor_community_service import Archive, LiveDocument, file, month_zip, record, synthetic_day
 
-from ionbeam_dagster.definitions import platform_definitions
 from ionbeam_dagster.domain.canonical import canonicalise
 from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.errors import SourceError
+from ionbeam_dagster.orchestration.definitions import build_definitions
 from ionbeam_dagster.orchestration.resources import WatchedPlatform
-from ionbeam_dagster.pipeline import build, collect, export, ingest, needs_collecting
-from ionbeam_dagster.sources import SourceError
+from ionbeam_dagster.pipeline.build import build
+from ionbeam_dagster.pipeline.collect import collect, needs_collecting
+from ionbeam_dagster.pipeline.export import export
+from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.sources.sensor_community import archive, live
 
 DAY = "2026-06-21"
@@ -284,7 +287,7 @@ def test_a_day_that_is_published_again_is_seen_by_the_automation_for_some_days(s
     platform = platform_of(f"  sensor_community: {{base_url: '{service.url}', start: 2026-06-21}}")
     clock = [datetime(2026, 6, 22, 10, tzinfo=UTC)]
     monkeypatch.setattr(type(platform), "now", lambda self: clock[0])
-    repository = platform_definitions(WatchedPlatform(platform)).get_repository_def()
+    repository = build_definitions(WatchedPlatform(platform)).get_repository_def()
     sensor = repository.get_sensor_def("sensor_community__changes")
     cursor = [None]
 

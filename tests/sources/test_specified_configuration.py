@@ -14,11 +14,11 @@ from sensor_community_service import Archive, synthetic_day
 from test_config import SPECIFICATION
 
 from ionbeam_dagster.config import IonbeamConfig
-from ionbeam_dagster.definitions import platform_definitions
 from ionbeam_dagster.domain.windows import window_of
+from ionbeam_dagster.orchestration.definitions import build_definitions
 from ionbeam_dagster.orchestration.resources import WatchedPlatform
 from ionbeam_dagster.orchestration.runs import run_range
-from ionbeam_dagster.platform import Platform
+from ionbeam_dagster.pipeline.recovery import open_platform
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::dagster.BetaWarning", "ignore::dagster.PreviewWarning"),
@@ -42,7 +42,7 @@ def platform(tmp_path, monkeypatch):
             del said[server]
         place = tmp_path / "config.yaml"
         place.write_text(yaml.safe_dump(said))
-        yield Platform(IonbeamConfig.load(place))
+        yield open_platform(IonbeamConfig.load(place))
 
 
 def test_every_source_goes_all_the_way_to_its_exports_and_nothing_else_runs(platform):
@@ -58,7 +58,7 @@ def test_every_source_goes_all_the_way_to_its_exports_and_nothing_else_runs(plat
 
     stages = ("raw", "observations", "dataset", "odb", "pygeoapi")
     assert ran == {f"{name}/{stage}" for name in begins for stage in stages}
-    known = platform_definitions(WatchedPlatform(platform)).resolve_asset_graph().get_all_asset_keys()
+    known = build_definitions(WatchedPlatform(platform)).resolve_asset_graph().get_all_asset_keys()
     assert {key.to_user_string() for key in known} == ran | {"pygeoapi_config", "retention"}
     assert {path.name for path in Path("data-raw").iterdir() if path.is_dir()} >= set(begins)
     assert {path.name for path in Path("data-projections").glob("*/*")} == set(begins)

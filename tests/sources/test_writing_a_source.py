@@ -12,8 +12,11 @@ import pytest
 from loopback import Reply, Service, status
 
 from ionbeam_dagster.domain.windows import Window
-from ionbeam_dagster.pipeline import build, collect, ingest
-from ionbeam_dagster.sources import SourceError, installed_sources
+from ionbeam_dagster.errors import SourceError
+from ionbeam_dagster.pipeline.build import build
+from ionbeam_dagster.pipeline.collect import collect
+from ionbeam_dagster.pipeline.ingest import ingest
+from ionbeam_dagster.sources import installed_sources
 
 PAGE = Path(__file__).parents[2] / "docs" / "writing-a-source.md"
 START = datetime(2026, 6, 21, 7, tzinfo=UTC)

@@ -11,8 +11,11 @@ from redis import Redis
 from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.windows import Window, windows_between
-from ionbeam_dagster.pipeline import assess, build, collect, describe, ingest
-from ionbeam_dagster.platform import Platform
+from ionbeam_dagster.pipeline.build import assess, build, describe
+from ionbeam_dagster.pipeline.collect import collect
+from ionbeam_dagster.pipeline.ingest import ingest
+from ionbeam_dagster.pipeline.platform import Platform
+from ionbeam_dagster.pipeline.recovery import open_platform, recover_platform
 from ionbeam_dagster.stores.ledger import Ledger, LedgerError, RawPartition
 from ionbeam_dagster.stores.ledger.redis import RedisLedger
 from ionbeam_dagster.stores.ledger.sqlite import SqliteLedger
@@ -54,7 +57,7 @@ def again(request, tmp_path, monkeypatch):
             f"influxdb_bucket: recovery, influxdb_token: {server.token}}}\n"
         )
     (tmp_path / "config.yaml").write_text(NETWORK.format(sections=sections))
-    return lambda: Platform(IonbeamConfig.load(tmp_path / "config.yaml"))
+    return lambda: open_platform(IonbeamConfig.load(tmp_path / "config.yaml"))
 
 
 def lose(platform: Platform) -> None:
@@ -119,7 +122,7 @@ def test_what_was_known_is_known_again(again, caplog):
     assert known(platform) == before
     assert platform.ledger.changes(feed[-1], 100)[0].number > feed[-1]
     assert build(platform, "sent", HOURS[0], LATER).revision.facts["rows"] == 2, "what waited was ingested"
-    assert not platform.recover(), "nothing is left to be recovered"
+    assert not recover_platform(platform), "nothing is left to be recovered"
 
 
 def test_files_that_cannot_be_read_are_named_and_hold_up_nothing(again):

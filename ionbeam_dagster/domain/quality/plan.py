@@ -2,7 +2,7 @@
 
 Belongs here: `Plan`, which follows from a schema and limits, how rows become `Reports`, and the quality columns that
 say what came of them. Does not belong here: the running of the tests (chain.py), and the reading, writing and order of
-rows (ionbeam_dagster.qc).
+rows (ionbeam_dagster.pipeline.quality_control).
 """
 
 from __future__ import annotations

@@ -13,7 +13,8 @@ from typing import ClassVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ionbeam_dagster.exporters import ExportError, ExportPlan, ExportReport
+from ionbeam_dagster.errors import ExportError
+from ionbeam_dagster.exporters import ExportPlan, ExportReport
 from ionbeam_dagster.exporters.bufr.mapping import forms_of, plan_of
 from ionbeam_dagster.exporters.bufr.messages import About, BufrError, write_messages
 from ionbeam_dagster.exporters.bufr.reading import read_back

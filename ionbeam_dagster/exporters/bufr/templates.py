@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ionbeam_dagster.domain.quality import Flag
-from ionbeam_dagster.exporters import ExportError
+from ionbeam_dagster.errors import ExportError
 
 MASTER_TABLES = 39  # of 2022: what readers that are a few years old still know
 

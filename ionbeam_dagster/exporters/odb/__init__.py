@@ -17,7 +17,8 @@ from typing import ClassVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ionbeam_dagster.exporters import ExportError, ExportPlan, ExportReport
+from ionbeam_dagster.errors import ExportError
+from ionbeam_dagster.exporters import ExportPlan, ExportReport
 from ionbeam_dagster.exporters.odb.mapping import VarnoMap
 from ionbeam_dagster.exporters.odb.reading import OdbError, compare, read_back
 from ionbeam_dagster.exporters.odb.settings import OdbCodes, VariableMapping

@@ -1,7 +1,7 @@
 """Assets, made from the configuration: what a source and a dataset become in Dagster.
 
 Belongs here: `window_by_window`, the body that all of them share, and one module each for sources, datasets and
-exports. Does not belong here: what is done with a window (pipeline.py) and what is told about it (metadata.py).
+exports. Does not belong here: what is done with a window (pipeline) and what is told about it (metadata.py).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import dagster as dg
 
 from ionbeam_dagster.domain.windows import Window
-from ionbeam_dagster.exporters import ExportError
+from ionbeam_dagster.errors import ExportError, PipelineError, SourceError, StoreError
 from ionbeam_dagster.orchestration.internals import (
     evaluation_of_partition,
     latest_materialisations,
@@ -24,9 +24,6 @@ from ionbeam_dagster.orchestration.internals import (
 )
 from ionbeam_dagster.orchestration.partitions import windows_a_run, windows_of
 from ionbeam_dagster.orchestration.resources import PlatformResource
-from ionbeam_dagster.platform import PipelineError
-from ionbeam_dagster.sources import SourceError
-from ionbeam_dagster.stores import StoreError
 
 TRIES = 3
 RETRY_DELAY = 3.0

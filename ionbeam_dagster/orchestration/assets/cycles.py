@@ -10,7 +10,6 @@ import dagster as dg
 
 from ionbeam_dagster import __version__
 from ionbeam_dagster.config import DatasetSettings
-from ionbeam_dagster.cycles import FORMAT, export_cycle
 from ionbeam_dagster.domain.cycles import CYCLE
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.orchestration import automation, checks, metadata
@@ -18,6 +17,7 @@ from ionbeam_dagster.orchestration.assets import Done, Events, range_runs, windo
 from ionbeam_dagster.orchestration.automation import Ionbeam
 from ionbeam_dagster.orchestration.partitions import cycle_partitions
 from ionbeam_dagster.orchestration.resources import PlatformResource
+from ionbeam_dagster.pipeline.cycles import FORMAT, export_cycle
 
 
 def cycle_key(dataset: str) -> dg.AssetKey:

@@ -9,9 +9,9 @@ import dagster as dg
 
 from ionbeam_dagster import __version__
 from ionbeam_dagster.config import DatasetSettings
-from ionbeam_dagster.cycles import outlook_of
 from ionbeam_dagster.domain.cycles import cycle_of
 from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.orchestration import automation, checks, metadata
 from ionbeam_dagster.orchestration.assets import FORCE_TAG, Done, Events, range_runs, window_by_window
 from ionbeam_dagster.orchestration.assets.cycles import cycle_asset, cycle_key
@@ -21,8 +21,9 @@ from ionbeam_dagster.orchestration.automation import Ionbeam
 from ionbeam_dagster.orchestration.internals import from_automation
 from ionbeam_dagster.orchestration.partitions import dataset_partitions
 from ionbeam_dagster.orchestration.resources import PlatformResource
-from ionbeam_dagster.pipeline import build, describe
-from ionbeam_dagster.platform import PipelineError, Platform
+from ionbeam_dagster.pipeline.build import build, describe
+from ionbeam_dagster.pipeline.cycles import outlook_of
+from ionbeam_dagster.pipeline.platform import Platform
 
 
 def dataset_key(dataset: str) -> dg.AssetKey:

@@ -14,7 +14,7 @@ from ionbeam_dagster.orchestration import automation, metadata
 from ionbeam_dagster.orchestration.assets import Done, Events, range_runs, window_by_window
 from ionbeam_dagster.orchestration.automation import Ionbeam
 from ionbeam_dagster.orchestration.resources import PlatformResource
-from ionbeam_dagster.pipeline import export
+from ionbeam_dagster.pipeline.export import export
 
 _WHAT = {
     "odb": "ODB-2, for data assimilation and verification at ECMWF and its members: one row a measured value",

@@ -1,7 +1,7 @@
 """PyGeoAPI's configuration in Dagster: one asset for all datasets.
 
-Belongs here: `pygeoapi_config`. Does not belong here: what is served (web.py), or how the YAML is kept
-(exporters/pygeoapi/configuration.py).
+Belongs here: `pygeoapi_config`. Does not belong here: what is served (edr/served.py), or how the YAML is kept
+(edr/configuration.py).
 """
 
 from collections.abc import Iterator
@@ -10,13 +10,13 @@ from typing import Any
 
 import dagster as dg
 
-from ionbeam_dagster.exporters.pygeoapi.configuration import Extent, openapi_path
-from ionbeam_dagster.exporters.pygeoapi.query import stamp
+from ionbeam_dagster.edr.configuration import Extent, openapi_path
+from ionbeam_dagster.edr.query import stamp
+from ionbeam_dagster.edr.served import FORMAT, served, update_configuration
 from ionbeam_dagster.orchestration import automation, metadata
 from ionbeam_dagster.orchestration.assets.exports import export_key
 from ionbeam_dagster.orchestration.automation import Ionbeam
 from ionbeam_dagster.orchestration.resources import PlatformResource
-from ionbeam_dagster.web import FORMAT, served, update_configuration
 
 
 def pygeoapi_definitions(ionbeam: Ionbeam) -> dg.Definitions:

@@ -9,16 +9,17 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from ionbeam_dagster.bus.inbox import Asked
 from ionbeam_dagster.config import SourceSettings
 from ionbeam_dagster.domain.windows import Window, gaps
+from ionbeam_dagster.doors.amqp.inbox import Asked
+from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.orchestration import metadata
 from ionbeam_dagster.orchestration.assets import Done, Events, range_runs, window_by_window
 from ionbeam_dagster.orchestration.automation import AC, Condition, Ionbeam
 from ionbeam_dagster.orchestration.due import ToCollect, last_trigger
 from ionbeam_dagster.orchestration.partitions import windows_of
 from ionbeam_dagster.orchestration.resources import PlatformResource
-from ionbeam_dagster.platform import PipelineError, Platform
+from ionbeam_dagster.pipeline.platform import Platform
 
 _SHOWN = 20
 
@@ -49,10 +50,12 @@ def request_asset(
         ),
     )
     def request(context: dg.AssetExecutionContext, ionbeam: PlatformResource) -> Events:
+        from ionbeam_dagster.doors.amqp.bridge import bridge_of
+
         now = datetime.now(UTC)
         begun = [window for window in windows_of(context.partition_keys, source.window_size) if window.start < now]
         parts = {window: Window(window.start, min(window.end, now)) for window in begun}
-        bridge = ionbeam.platform.bridge
+        bridge = bridge_of(ionbeam.platform)
         asked = bridge.ask(source.name, parts.values())
         missing = _missing(bridge.inbox.unanswered(_SHOWN, source.name))
 
@@ -93,11 +96,13 @@ class ToRequest(ToCollect):
         return "to_request"
 
     def token(self, platform: Platform, window: Window, now: datetime) -> str | None:
+        from ionbeam_dagster.doors.amqp.bridge import bridge_of
+
         triggered = last_trigger(self._source, window, now)
         if triggered is None or window.end <= now - self._source.window_lag - self._reach:
             return None
         if not gaps(window, (raw.window for raw in platform.ledger.sent(self._source.name, window))):
             return None
-        asked = platform.bridge.inbox.asked(self._source.name, window)
+        asked = bridge_of(platform).inbox.asked(self._source.name, window)
         answered = asked is not None and asked.last >= triggered and asked.answered is not None
         return None if answered else triggered.isoformat()

@@ -1,6 +1,6 @@
 """The sweep in Dagster: an asset without partitions, with a schedule of its own.
 
-Belongs here: `retention_definitions`. Does not belong here: what may go (ionbeam_dagster.retention).
+Belongs here: `retention_definitions`. Does not belong here: what may go (ionbeam_dagster.pipeline.retention).
 """
 
 from typing import Any
@@ -8,11 +8,11 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from ionbeam_dagster import retention
 from ionbeam_dagster.config import Automation, Retention
 from ionbeam_dagster.orchestration import metadata
 from ionbeam_dagster.orchestration.partitions import cron_of
 from ionbeam_dagster.orchestration.resources import PlatformResource
+from ionbeam_dagster.pipeline import retention
 
 RETENTION = dg.AssetKey("retention")
 SWEEP_JOB = "sweep"
@@ -41,8 +41,10 @@ class SweepConfig(dg.Config):
 def retention_asset(
     context: dg.AssetExecutionContext, config: SweepConfig, ionbeam: PlatformResource
 ) -> dg.MaterializeResult[Any]:
+    from ionbeam_dagster.doors.amqp.leftovers import bus_leftovers
+
     platform = ionbeam.platform
-    swept = retention.sweep(platform, platform.now(), config.dry_run)
+    swept = retention.sweep(platform, platform.now(), config.dry_run, [bus_leftovers])
     for failure in swept.failed:
         context.log.error(failure)
     context.add_output_metadata(of_sweep(swept, config.dry_run))

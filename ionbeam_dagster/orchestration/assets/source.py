@@ -16,7 +16,9 @@ from ionbeam_dagster.orchestration.automation import Ionbeam
 from ionbeam_dagster.orchestration.partitions import source_partitions
 from ionbeam_dagster.orchestration.resources import PlatformResource, WatchedPlatform
 from ionbeam_dagster.orchestration.sensors.files import changes_sensor, is_looked_at_again, tells_changes
-from ionbeam_dagster.pipeline import collect, ingest, outlook
+from ionbeam_dagster.pipeline.build import outlook
+from ionbeam_dagster.pipeline.collect import collect
+from ionbeam_dagster.pipeline.ingest import ingest
 
 
 def raw_key(source: str) -> dg.AssetKey:

@@ -1,7 +1,7 @@
 """The sensors of the message bus: they take in what clients send, and announce what was built.
 
 Belongs here: thin fronts of the bus's turns, each bounded well below the minute that Dagster gives a tick. Where
-`ionbeam bridge` runs, it does the work and the ticks find none. Does not belong here: what a turn does (bus/).
+`ionbeam bridge` runs, it does the work and the ticks find none. Does not belong here: what a turn does (doors/amqp).
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from collections.abc import Iterable
 
 import dagster as dg
 
-from ionbeam_dagster.bus.inbox import Wanted
 from ionbeam_dagster.domain.windows import windows_between
+from ionbeam_dagster.doors.amqp.inbox import Wanted
 from ionbeam_dagster.orchestration.assets import USE_CACHE_TAG
 from ionbeam_dagster.orchestration.assets.source import collect_job
 from ionbeam_dagster.orchestration.internals import UnresolvedAssetJobDefinition
 from ionbeam_dagster.orchestration.partitions import contiguous_runs, source_partitions, tags_of_run
 from ionbeam_dagster.orchestration.reports import report_arrivals
 from ionbeam_dagster.orchestration.resources import PlatformResource, WatchedPlatform
-from ionbeam_dagster.platform import Platform
+from ionbeam_dagster.pipeline.platform import Platform
 
 SECONDS = 15.0
 """How long one turn may go on; connecting may take ten more."""
@@ -54,10 +54,10 @@ def _bridge(
         ),
     )
     def bridge(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        from ionbeam_dagster.bus.bridge import BrokerAway, JobTaken
+        from ionbeam_dagster.doors.amqp.bridge import BrokerAway, JobTaken, bridge_of
 
         platform = ionbeam.platform
-        bus, told = platform.bridge, []
+        bus, told = bridge_of(platform), []
         try:
             turn = bus.take_in(SECONDS)
         except JobTaken:
@@ -93,10 +93,10 @@ def _outbox(ionbeam: PlatformResource | WatchedPlatform) -> dg.SensorDefinition:
         description="Announces every ingestion and dataset revision to clients, in order, and replays on request.",
     )
     def outbox(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-        from ionbeam_dagster.bus.bridge import BrokerAway, JobTaken
+        from ionbeam_dagster.doors.amqp.bridge import BrokerAway, JobTaken, bridge_of
 
         try:
-            turn = ionbeam.platform.bridge.announce(SECONDS)
+            turn = bridge_of(ionbeam.platform).announce(SECONDS)
         except JobTaken:
             return dg.SkipReason("events are published by another process (ionbeam bridge)")
         except BrokerAway as error:

@@ -16,10 +16,11 @@ import dagster as dg
 
 from ionbeam_dagster.config import SourceSettings
 from ionbeam_dagster.domain.windows import Window, gaps, merge, window_of, windows_between
+from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.orchestration.partitions import contiguous_runs, tags_of_run
 from ionbeam_dagster.orchestration.resources import PlatformResource, WatchedPlatform
-from ionbeam_dagster.platform import Platform
-from ionbeam_dagster.sources import NOT_KNOWN, CollectedAgain, LookedAtAgain, SourceError
+from ionbeam_dagster.pipeline.platform import Platform
+from ionbeam_dagster.sources import NOT_KNOWN, CollectedAgain, LookedAtAgain
 from ionbeam_dagster.stores.ledger import RawPartition
 
 RUNS_A_TICK = 10

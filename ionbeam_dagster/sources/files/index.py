@@ -20,7 +20,7 @@ import polars as pl
 
 from ionbeam_dagster.domain.canonical import STATION
 from ionbeam_dagster.domain.windows import Window, merge
-from ionbeam_dagster.sources import SourceError
+from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.sources.files.config import FORMATS, FilesConfig
 from ionbeam_dagster.sources.files.netcdf_files import NetcdfReader
 from ionbeam_dagster.sources.files.readers import (

@@ -22,7 +22,8 @@ from ionbeam_client.models import (
 )
 from ionbeam_dagster.domain.cf import UnitError, check_variable, conversion, lookup, suggest_unit
 from ionbeam_dagster.domain.windows import Window
-from ionbeam_dagster.sources import Source, SourceError
+from ionbeam_dagster.errors import SourceError
+from ionbeam_dagster.sources import Source
 from ionbeam_dagster.sources.files.config import FilesConfig, FileVariable
 from ionbeam_dagster.sources.files.index import File, FileIndex, changed_ranges, is_as_it_was, shared_times
 from ionbeam_dagster.sources.files.readers import ROWS_AT_ONCE, Described, Layout, Unreadable

@@ -23,7 +23,8 @@ from pydantic import Field
 
 from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.domain.windows import HOUR, Window, windows_between
-from ionbeam_dagster.sources import Source, SourceError
+from ionbeam_dagster.errors import SourceError
+from ionbeam_dagster.sources import Source
 from ionbeam_dagster.sources.netatmo.features import OBSERVED, batches_of, in_window, read_features, wide
 from ionbeam_dagster.sources.netatmo.parameters import EsohConfig, metadata
 from ionbeam_dagster.stores.publish import published

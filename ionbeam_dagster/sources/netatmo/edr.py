@@ -20,7 +20,8 @@ from pydantic import AfterValidator, Field, SecretStr, model_validator
 from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.domain.cf import UnitError
 from ionbeam_dagster.domain.windows import Window
-from ionbeam_dagster.sources import CollectedAgain, NoLess, Source, SourceError
+from ionbeam_dagster.errors import SourceError
+from ionbeam_dagster.sources import CollectedAgain, NoLess, Source
 from ionbeam_dagster.sources.coverage_json import CoverageError, read_coverages
 from ionbeam_dagster.sources.http import Answer, Basic, HttpClient, HttpError
 from ionbeam_dagster.sources.netatmo.features import batches_of, described, in_window

@@ -23,7 +23,8 @@ from pydantic import Field, SecretStr, model_validator
 
 from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.domain.windows import Window
-from ionbeam_dagster.sources import Source, SourceError
+from ionbeam_dagster.errors import SourceError
+from ionbeam_dagster.sources import Source
 from ionbeam_dagster.sources.netatmo.features import batches_of, wide
 from ionbeam_dagster.sources.netatmo.journal import Journal, Writer, stretches
 from ionbeam_dagster.sources.netatmo.parameters import EsohConfig, metadata

@@ -24,7 +24,8 @@ from pydantic import AfterValidator, Field
 
 from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.domain.windows import DAY, Window, windows_between
-from ionbeam_dagster.sources import NOT_KNOWN, LookedAtAgain, Source, SourceError
+from ionbeam_dagster.errors import SourceError
+from ionbeam_dagster.sources import NOT_KNOWN, LookedAtAgain, Source
 from ionbeam_dagster.sources.http import HttpClient, HttpError
 from ionbeam_dagster.sources.sensor_community.listing import Listed, NotListed, find_day, signature
 from ionbeam_dagster.sources.sensor_community.months import Months

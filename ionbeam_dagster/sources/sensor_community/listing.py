@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 
-from ionbeam_dagster.sources import SourceError
+from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.sources.http import HttpClient
 
 _DAY = re.compile(r'href="(?:[^"]*/)?(\d{4}-\d\d-\d\d)/"')

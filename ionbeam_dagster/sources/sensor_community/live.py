@@ -27,7 +27,8 @@ from pydantic import AfterValidator, Field
 
 from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.domain.windows import Window
-from ionbeam_dagster.sources import Source, SourceConfig, SourceError
+from ionbeam_dagster.errors import SourceError
+from ionbeam_dagster.sources import Source, SourceConfig
 from ionbeam_dagster.sources.http import HttpClient
 from ionbeam_dagster.sources.sensor_community.sensors import QUANTITIES, batches, metadata, shaped
 

@@ -24,7 +24,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ionbeam_dagster.sources import Progress, SourceError
+from ionbeam_dagster.errors import SourceError
+from ionbeam_dagster.sources import Progress
 from ionbeam_dagster.sources.http import HttpClient
 from ionbeam_dagster.sources.sensor_community.listing import find_month
 from ionbeam_dagster.sources.sensor_community.rows import FIRST_COLUMNS, read_rows

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.domain.windows import Claim, Lateness, Revision, Window
-from ionbeam_dagster.stores import StoreError
+from ionbeam_dagster.errors import StoreError
 
 
 class LedgerError(StoreError):

@@ -48,7 +48,7 @@ from urllib3.exceptions import HTTPError
 
 from ionbeam_dagster.domain.canonical import EARLIEST, LATEST
 from ionbeam_dagster.domain.windows import EPOCH, HOUR, Window, merge, window_of
-from ionbeam_dagster.stores import StoreError
+from ionbeam_dagster.errors import StoreError
 from ionbeam_dagster.stores.timeseries.segments import TIME, SegmentStore, merged
 
 PARTS = "ionbeam.parts"  # no dataset's name has a dot

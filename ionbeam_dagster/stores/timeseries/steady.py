@@ -13,7 +13,7 @@ from typing import TypeVar
 import polars as pl
 import pyarrow as pa
 
-from ionbeam_dagster.stores import StoreError
+from ionbeam_dagster.errors import StoreError
 
 ATTEMPTS = 50
 

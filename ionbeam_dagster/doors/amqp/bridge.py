@@ -1,0 +1,412 @@
+"""The platform's end of the broker: it takes messages in, and publishes what the outbox has.
+
+Belongs here: connections, the order of commit and acknowledgement, dead queues, and how long a turn may last. The same
+turns make a sensor's tick and the process `ionbeam bridge`; one process at a time does each job, so that both may run
+side by side. Does not belong here: what becomes of a message (intake.py), or what there is to tell (outbox.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from uuid import uuid4
+from weakref import WeakKeyDictionary
+
+from ionbeam_client import wire
+from ionbeam_client.amqp import AmqpTransport
+from ionbeam_client.config import IonbeamClientConfig
+from ionbeam_client.errors import MessageError, NotConnectedError, RefusedError
+from ionbeam_client.models import IngestDataCommand, StartSourceCommand
+from ionbeam_client.state import ProcessLock
+from ionbeam_client.transport import Delivery, Outgoing, Transport
+from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.doors.amqp.inbox import ANNOUNCED, Inbox
+from ionbeam_dagster.doors.amqp.intake import Intake
+from ionbeam_dagster.doors.amqp.outbox import Outbox
+from ionbeam_dagster.doors.amqp.settings import BusSettings, bus_settings
+from ionbeam_dagster.errors import IonbeamError
+from ionbeam_dagster.pipeline.platform import Platform
+from ionbeam_dagster.stores.ledger import Ledger
+
+log = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT = 10.0
+IDLE = 0.5
+"""Seconds without a message after which a turn calls its queues empty."""
+
+_MOST_AT_ONCE = 64
+_CHANGES_AT_ONCE = 50
+_REASON_BYTES = 2_000
+
+
+class BrokerAway(IonbeamError, ConnectionError):
+    """The broker does not answer; the message says which and what to do."""
+
+
+class JobTaken(Exception):
+    """Another process does this job."""
+
+
+@dataclass
+class Turn:
+    """What one turn did."""
+
+    taken: Counter[str] = field(default_factory=Counter)
+    refused: list[str] = field(default_factory=list)
+    announced: int = 0
+    replayed: int = 0
+
+
+def bridge_of(platform: Platform) -> Bridge:
+    """The bridge of a platform, one for each; raises PipelineError when its configuration has no message broker."""
+    if platform not in _BRIDGES:
+        _BRIDGES[platform] = Bridge(bus_settings(platform), platform.ledger)
+    return _BRIDGES[platform]
+
+
+class Bridge:
+    """Between the broker and the ledger. Making one connects to nothing; turns open a connection and close it."""
+
+    def __init__(self, settings: BusSettings, ledger: Ledger) -> None:
+        self._settings = settings
+        self._ledger = ledger
+        self.inbox = Inbox(settings.folder)
+        self.intake = Intake(settings, ledger, self.inbox)
+        self._outbox = Outbox(settings, ledger)
+        self.parts_folder = settings.folder / "parts"
+        self._held: list[ProcessLock] = []  # for as long as this process serves
+
+    def take_in(self, seconds: float) -> Turn:
+        """Take messages in until the queues are empty, or for `seconds`.
+
+        Raises BrokerAway, JobTaken, or what kept this machine from keeping them; they are delivered again.
+        """
+        return asyncio.run(self._turn("intake", self._consume_for, seconds))
+
+    def announce(self, seconds: float) -> Turn:
+        """Publish what was built and stored since the last time, and replays, for at most `seconds`."""
+        return asyncio.run(self._turn("outbox", self._announce_for, seconds))
+
+    def ask(self, source: str, windows: Iterable[Window]) -> dict[Window, int]:
+        """Ask the client of an external source for windows; says how often each was asked for without an answer."""
+        return asyncio.run(self._ask(source, list(windows)))
+
+    def run_forever(self, work: Callable[[], object] = lambda: None) -> None:
+        """`serve` until SIGTERM or SIGINT."""
+
+        async def run() -> None:
+            stop = asyncio.Event()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, stop.set)
+            await self.serve(stop, work)
+
+        asyncio.run(run())
+
+    async def serve(self, stop: asyncio.Event, work: Callable[[], object] = lambda: None) -> None:
+        """Do both jobs until `stop` is set, waiting for the broker and for other processes that do them.
+
+        `work` is what lies between them: it is called in a thread of its own, when something was taken in and once a
+        second, by one process at a time.
+        """
+        transport = self._transport()
+        await transport.open()
+        arrived = asyncio.Event()
+        jobs = [self._serve_intake(transport, arrived), self._serve_work(work, arrived), self._serve_outbox(transport)]
+        tasks = [asyncio.create_task(job) for job in jobs]
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            done, _ = await asyncio.wait([*tasks, stopped], return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {stopped}:
+                task.result()
+        finally:
+            for task in [*tasks, stopped]:
+                task.cancel()
+            await asyncio.gather(*tasks, stopped, return_exceptions=True)
+            await transport.close()
+            while self._held:
+                self._held.pop().close()
+
+    # -- what was parked -----------------------------------------------------------------------------------------
+
+    def parked(self, dataset: str) -> list[IngestDataCommand]:
+        """The ingestions of a dataset in the dead queue, which keeps them; raises BrokerAway."""
+
+        async def look() -> list[IngestDataCommand]:
+            async with self._connected() as transport:
+                return [command async for _, command in _dead_ingestions(transport) if _dataset(command) == dataset]
+
+        return asyncio.run(look())
+
+    async def _send_back(self) -> None:
+        """Put the parked ingestions of datasets that were accepted, and that this configuration knows, into their queue
+        again. A crash in between sends some of them twice, and they are known by their ids."""
+        known = {feed.dataset.name for feed in self._settings.feeds.values()}
+        accepted = known.intersection(self.inbox.accepted())
+        if not accepted:
+            return
+        count = 0
+        async with self._connected() as transport:
+            async for delivery, command in _dead_ingestions(transport):
+                if _dataset(command) in accepted:
+                    headers = {wire.REQUEUES_HEADER: 1}
+                    message = Outgoing(delivery.message_id, delivery.body, delivery.content_type, headers)
+                    await transport.publish(wire.INGESTION, message)
+                    await delivery.ack()
+                    count += 1
+        log.info("%d parked messages of %s are taken in now", count, ", ".join(sorted(accepted)))
+        for dataset in accepted:
+            self.inbox.sent_back(dataset)
+
+    # -- turns ---------------------------------------------------------------------------------------------------
+
+    def _transport(self) -> AmqpTransport:
+        return AmqpTransport(IonbeamClientConfig(amqp_url=self._settings.url), prefetch=_MOST_AT_ONCE)
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[Transport]:
+        transport = self._transport()
+        await transport.open()
+        try:
+            try:
+                await asyncio.wait_for(transport.connected(), CONNECT_TIMEOUT)
+            except TimeoutError as error:
+                place = IonbeamClientConfig(amqp_url=self._settings.url).broker
+                raise BrokerAway(f"the broker {place} does not answer; start it, or mend broker.url") from error
+            yield transport
+        finally:
+            await transport.close()
+
+    async def _turn(self, job: str, work: Callable[[Transport, float, Turn], Awaitable[None]], seconds: float) -> Turn:
+        lock = self.inbox.lock(job)
+        try:
+            if not lock.acquire():
+                raise JobTaken(f"another process does this ({job})")
+            turn, until = Turn(), time.monotonic() + seconds
+            async with self._connected() as transport:
+                await work(transport, until, turn)
+            return turn
+        finally:
+            lock.close()
+
+    async def _hold(self, job: str) -> None:
+        lock = self.inbox.lock(job)
+        if not lock.acquire():
+            log.info("another process does the %s; this one stands by", job)
+            while not lock.acquire():
+                await asyncio.sleep(1)
+        self._held.append(lock)
+
+    # -- taking in -----------------------------------------------------------------------------------------------
+
+    async def _consume_for(self, transport: Transport, until: float, turn: Turn) -> None:
+        await self._send_back()
+        arrived = await self._consuming(transport)
+        while time.monotonic() < until and await self._take_batch(transport, arrived, turn, IDLE):
+            pass
+
+    async def _serve_intake(self, transport: Transport, taken: asyncio.Event) -> None:
+        await self._hold("intake")
+        arrived = await self._consuming(transport)
+        while True:
+            try:
+                await self._send_back()
+                if await self._take_batch(transport, arrived, Turn(), 1.0):
+                    taken.set()
+            except Exception:
+                log.exception("a turn failed; what is not acknowledged is delivered again")
+                await asyncio.sleep(1)
+
+    async def _serve_work(self, work: Callable[[], object], taken: asyncio.Event) -> None:
+        await self._hold("work")
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(taken.wait(), 1)
+            taken.clear()
+            try:
+                await asyncio.to_thread(work)
+            except Exception:
+                log.exception("what was taken in could not be worked on; again in a second")
+                await asyncio.sleep(1)
+
+    async def _consuming(self, transport: Transport) -> asyncio.Queue[tuple[wire.Queue, Delivery]]:
+        """Everything that arrives on the queues that are the platform's."""
+        arrived: asyncio.Queue[tuple[wire.Queue, Delivery]] = asyncio.Queue()
+
+        def receive(queue: wire.Queue) -> Callable[[Delivery], Awaitable[None]]:
+            async def put(delivery: Delivery) -> None:
+                arrived.put_nowait((queue, delivery))
+
+            return put
+
+        sources = {wire.source_queue(source) for source in self._settings.pulled}
+        for queue in (wire.INGESTION, wire.REPLAY, *sorted(sources, key=lambda queue: queue.name)):
+            await transport.consume(queue, receive(queue))
+        return arrived
+
+    async def _take_batch(
+        self, transport: Transport, arrived: asyncio.Queue[tuple[wire.Queue, Delivery]], turn: Turn, idle: float
+    ) -> bool:
+        """Take in what has arrived; False when nothing came for `idle` seconds."""
+        batch: list[tuple[wire.Queue, Delivery]] = []
+        with suppress(TimeoutError):
+            batch.append(await asyncio.wait_for(arrived.get(), idle))
+        while batch and not arrived.empty() and len(batch) < _MOST_AT_ONCE:
+            batch.append(arrived.get_nowait())
+        try:
+            for queue in dict.fromkeys(queue for queue, _ in batch):
+                deliveries = [delivery for of, delivery in batch if of == queue]
+                verdicts = await asyncio.to_thread(self._judge, queue, [delivery.body for delivery in deliveries])
+                pairs = zip(deliveries, verdicts, strict=True)
+                await asyncio.gather(*(self._settle(transport, queue, *pair, turn) for pair in pairs))
+                self._remember_refusals(queue, deliveries, verdicts)
+        except BaseException:
+            for _, delivery in batch:
+                with suppress(Exception):
+                    await delivery.give_back()
+            raise
+        return bool(batch)
+
+    def _judge(self, queue: wire.Queue, bodies: Sequence[bytes]) -> list[str | None]:
+        if queue == wire.INGESTION:
+            return self.intake.ingestions(bodies)
+        if queue == wire.REPLAY:
+            return self.intake.replays(bodies)
+        source = next(name for name in self._settings.pulled if wire.source_queue(name) == queue)
+        return self.intake.start_commands(source, bodies)
+
+    async def _settle(
+        self, transport: Transport, queue: wire.Queue, delivery: Delivery, reason: str | None, turn: Turn
+    ) -> None:
+        """Acknowledge what is durable, here or in the dead queue. What cannot be is delivered again, and known then."""
+        try:
+            if reason is not None:
+                log.error("a message of %s is parked in %s: %s", queue.name, queue.dead.name, reason)
+                message = Outgoing(delivery.message_id, delivery.body, delivery.content_type, _why(reason, delivery))
+                await transport.publish(queue.dead, message)
+                turn.refused.append(reason)
+            else:
+                turn.taken[queue.name] += 1
+            await delivery.ack()
+        except (NotConnectedError, RefusedError) as error:
+            log.warning("message %s could not be settled (%s); it is delivered again", delivery.message_id, error)
+        except Exception as error:  # the connection went away under the acknowledgement
+            log.debug("message %s could not be acknowledged: %s", delivery.message_id, error)
+
+    def _remember_refusals(
+        self, queue: wire.Queue, deliveries: Sequence[Delivery], verdicts: Sequence[str | None]
+    ) -> None:
+        refused = [
+            (queue.name, delivery.message_id, reason[:_REASON_BYTES])
+            for delivery, reason in zip(deliveries, verdicts, strict=True)
+            if reason is not None
+        ]
+        if refused:
+            self.inbox.refuse(refused)
+        again = [
+            one.message_id for one, reason in zip(deliveries, verdicts, strict=True) if reason is None and _again(one)
+        ]
+        if again:
+            self.inbox.mended(again)
+
+    # -- announcing ----------------------------------------------------------------------------------------------
+
+    async def _announce_for(self, transport: Transport, until: float, turn: Turn) -> None:
+        while time.monotonic() < until and await self._announce_some(transport, turn, until):
+            pass
+
+    async def _serve_outbox(self, transport: Transport) -> None:
+        await self._hold("outbox")
+        while True:
+            await transport.connected()
+            try:
+                if not await self._announce_some(transport, Turn(), time.monotonic() + 60):
+                    await asyncio.sleep(IDLE)
+            except (NotConnectedError, RefusedError) as error:
+                log.warning("nothing can be announced for now: %s", error)
+                await asyncio.sleep(1)
+            except Exception:
+                log.exception("announcing failed; again in a second")
+                await asyncio.sleep(1)
+
+    async def _announce_some(self, transport: Transport, turn: Turn, until: float) -> bool:
+        """Publish the next changes in order, and a part of a replay; False when there was nothing to publish."""
+        cursor = self.inbox.cursor(ANNOUNCED)
+        changes = await asyncio.to_thread(self._outbox.changes, cursor, _CHANGES_AT_ONCE)
+        for change in changes:
+            messages = self._outbox.announcements(change)
+            while (message := await asyncio.to_thread(next, messages, None)) is not None:
+                await transport.broadcast(*message)
+            self.inbox.move(ANNOUNCED, change.number)
+            turn.announced += 1
+            if time.monotonic() > until:
+                return True
+        return await self._replay_some(transport, turn, until) or bool(changes)
+
+    async def _replay_some(self, transport: Transport, turn: Turn, until: float) -> bool:
+        replay = self.inbox.next_replay()
+        if replay is None:
+            return False
+        command, sent = replay
+        windows = await asyncio.to_thread(self._outbox.replayed, command)
+        queue = wire.exporter_queue(command.exporter_name)
+        for built in windows[sent : sent + _CHANGES_AT_ONCE]:
+            if time.monotonic() > until:
+                return True
+            messages = self._outbox.revision(built)
+            while (message := await asyncio.to_thread(next, messages, None)) is not None:
+                await transport.publish(queue, message)
+            sent += 1
+            turn.replayed += 1
+            self.inbox.replayed(str(command.id), sent, done=False)
+        self.inbox.replayed(str(command.id), sent, done=sent >= len(windows))
+        return True
+
+    # -- asking --------------------------------------------------------------------------------------------------
+
+    async def _ask(self, source: str, windows: Sequence[Window]) -> dict[Window, int]:
+        times = {}
+        async with self._connected() as transport:
+            for window in windows:
+                command = StartSourceCommand(
+                    id=uuid4(), source_name=source, start_time=window.start, end_time=window.end
+                )
+                times[window] = self.inbox.ask(source, window, datetime.now(UTC))
+                await transport.publish(wire.source_queue(source), Outgoing(str(command.id), wire.json_body(command)))
+        return times
+
+
+async def _dead_ingestions(transport: Transport) -> AsyncIterator[tuple[Delivery, IngestDataCommand]]:
+    """What is parked of the ingestions, as far as it can be read; it stays there unless it is acknowledged."""
+    while (delivery := await transport.fetch(wire.INGESTION.dead)) is not None:
+        with suppress(MessageError):
+            yield delivery, wire.decode(IngestDataCommand, delivery.body).message
+
+
+def _dataset(command: IngestDataCommand) -> str:
+    return command.metadata.dataset.name
+
+
+def _again(delivery: Delivery) -> int:
+    """How often a message was sent back from the dead queue."""
+    requeues = delivery.headers.get(wire.REQUEUES_HEADER, 0)
+    return requeues if isinstance(requeues, int) else 0
+
+
+def _why(reason: str, delivery: Delivery) -> dict[str, str | int]:
+    return {
+        wire.ERROR_HEADER: reason[:_REASON_BYTES],
+        wire.DETAILS_HEADER: "",
+        wire.ATTEMPTS_HEADER: 1,
+        wire.PARKED_HEADER: datetime.now(UTC).isoformat(timespec="seconds"),
+        wire.REQUEUES_HEADER: _again(delivery),
+    }
+
+
+_BRIDGES: WeakKeyDictionary[Platform, Bridge] = WeakKeyDictionary()

@@ -1,0 +1,314 @@
+"""Taking commands in: validate, make durable, remember; only then may the message be acknowledged.
+
+Belongs here: what happens to the bodies of messages, in this order: raw files, the ledger, the inbox. A crash between
+any two of these is mended by the message's being delivered again. Does not belong here: the broker (bridge.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache, partial
+from sqlite3 import Error as SqliteError
+
+import pyarrow as pa
+
+from ionbeam_client import arrow, wire
+from ionbeam_client.errors import DataError, MessageError, PayloadError
+from ionbeam_client.models import (
+    IngestDataCommand,
+    IngestionMetadata,
+    ReplayDatasetsCommand,
+    StartSourceCommand,
+    format_duration,
+)
+from ionbeam_client.payloads import PayloadStore
+from ionbeam_dagster.domain.canonical import schema_refusal
+from ionbeam_dagster.domain.cf import check_metadata
+from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.doors.amqp.inbox import Inbox, Part, Taken
+from ionbeam_dagster.doors.amqp.settings import BusSettings, Feed, OutOfRange
+from ionbeam_dagster.errors import StoreError
+from ionbeam_dagster.stores.ledger import Ledger, RawPartition
+from ionbeam_dagster.stores.raw import RawStore
+
+log = logging.getLogger(__name__)
+
+PAYLOAD_ROWS = 100_000_000
+PAYLOAD_BYTES = 20_000_000_000
+"""Bounds of a payload, which is read in batches and never whole."""
+
+_WRITERS = 8  # threads that wait for the disk at the same time
+_THEIRS = (MessageError, PayloadError, DataError, OutOfRange)
+_OURS = (OSError, SqliteError, StoreError)
+
+_SAID = {"metadata", "source_name", "replaces", "start_time", "end_time", "parts"}
+
+Key = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Accepted:
+    """A command that was found good, as far as can be told without reading its rows."""
+
+    command: IngestDataCommand
+    feed: Feed
+    rows: bytes | None
+    windows: list[Window]
+
+    @property
+    def id(self) -> str:
+        return str(self.command.id)
+
+    @property
+    def key(self) -> Key:
+        return self.id, self.command.part
+
+    @property
+    def swept(self) -> Window:
+        return Window(self.command.start_time, self.command.end_time)
+
+    @property
+    def payload(self) -> str | None:
+        location = self.command.payload_location
+        return None if self.rows is not None or location is None else str(location)
+
+    @property
+    def said(self) -> str:
+        """Stands for what all parts of one command must say alike."""
+        told = self.command.model_dump_json(include=_SAID)
+        return hashlib.sha256(told.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    accepted: _Accepted
+    path: str
+    rows: int
+
+
+class Intake:
+    """Takes the bodies of messages in. What it says of each is None (taken) or why it belongs into the dead queue.
+
+    Methods raise OSError, sqlite3.Error or StoreError when this machine could not do its part: nothing is known
+    of the messages then, and they have to be delivered again.
+    """
+
+    def __init__(self, settings: BusSettings, ledger: Ledger, inbox: Inbox) -> None:
+        self._settings = settings
+        self._ledger = ledger
+        self._inbox = inbox
+        self.payloads = PayloadStore(settings.payloads, settings.files.object_store(str(settings.payloads)))
+        self.parts = RawStore(settings.files, str(settings.folder / "parts"))
+        self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="ionbeam-intake")
+        self.payloads.mark()
+
+    def ingestions(self, bodies: Sequence[bytes]) -> list[str | None]:
+        """Take IngestDataCommands in, in the order in which they arrived; says of each what became of it."""
+        self._ledger.recovered()  # a ledger that is new looks for raw files before ours are among them
+        now = datetime.now(UTC)
+        reasons: dict[int, str] = {}
+        accepted: dict[Key, _Accepted] = {}
+        keys: dict[int, Key] = {}
+        for place, body in enumerate(bodies):
+            try:
+                found = self._accept(body, now)
+            except _OURS:
+                raise
+            except Exception as error:
+                reasons[place] = _reason(error)
+                continue
+            keys[place] = found.key
+            if self._inbox.knows(*found.key):
+                self._inbox.answered_again(found.id)
+            else:
+                accepted.setdefault(found.key, found)
+        outcomes = dict(zip(accepted, self._writers.map(self._write, accepted.values()), strict=True))
+        written = [one for one in outcomes.values() if isinstance(one, _Written)]
+        failed = {key: one for key, one in outcomes.items() if isinstance(one, str)}
+        failed |= self._keep(written)
+        return [reasons.get(place) or failed.get(keys[place]) for place in range(len(bodies))]
+
+    def start_commands(self, source: str, bodies: Iterable[bytes]) -> list[str | None]:
+        """Take in StartSourceCommands that came on the queue of `source`, one of the platform's own."""
+        return [self._judged(partial(self._take_start, source, body)) for body in bodies]
+
+    def replays(self, bodies: Iterable[bytes]) -> list[str | None]:
+        """Take in ReplayDatasetsCommands."""
+        return [self._judged(partial(self._take_replay, body)) for body in bodies]
+
+    # -- ingestions ----------------------------------------------------------------------------------------------
+
+    def _accept(self, body: bytes, now: datetime) -> _Accepted:
+        decoded = wire.decode(IngestDataCommand, body)
+        command = decoded.message
+        feed = self._feed_of(command)
+        if faults := _faults(command.metadata.model_dump_json()):
+            raise MessageError(faults)
+        first = self._ledger.metadata_of_version(feed.source, command.metadata.version)
+        if refusal := first and schema_refusal(first, command.metadata):
+            raise MessageError(f"{feed.source}: {refusal}")
+        windows = feed.range.windows(command.start_time, command.end_time, now)
+        if decoded.rows is not None:
+            wire.check_columns(wire.schema_of(decoded.rows), command.metadata)
+        elif command.payload_location is None:
+            raise MessageError("it has neither rows nor a payload_location; an empty sweep is a stream without batches")
+        else:
+            self.payloads.path_of(command.payload_location)
+        return _Accepted(command, feed, decoded.rows, windows)
+
+    def _feed_of(self, command: IngestDataCommand) -> Feed:
+        """The source that sent a command: the only one of its dataset, else the one that it names, else the one that
+        has the dataset's name."""
+        metadata, config = command.metadata, self._settings.config
+        name = metadata.dataset.name
+        feeds = {feed.source: feed for feed in self._settings.feeds.values() if feed.dataset.name == name}
+        feed = next(iter(feeds.values())) if len(feeds) == 1 else feeds.get(command.source_name or name)
+        if feeds and feed is None:
+            said = f"source_name {command.source_name!r}" if command.source_name else "no source_name"
+            raise MessageError(
+                f"dataset {name!r} is fed by {', '.join(sorted(feeds))}, and the message says {said}; give ingest() "
+                "the source_name of one of them"
+            )
+        span = format_duration(metadata.dataset.aggregation_span)
+        if feed is None and name in self._settings.datasets:
+            raise MessageError(
+                f"dataset {name!r} is collected by the platform itself; to send to it, add a source with "
+                f"'kind: external' and 'dataset: {name}' to {config}, or give the message another dataset"
+            )
+        if feed is None:
+            raise MessageError(
+                f"no source of {config} feeds dataset {name!r}; `ionbeam source accept {name}` adds "
+                f"'sources: {{{name}: {{kind: external, aggregation_span: {span}}}}}' to it"
+            )
+        configured = feed.dataset.aggregation_span
+        if metadata.dataset.aggregation_span != configured:
+            raise MessageError(
+                f"dataset {name!r}: the message says aggregation_span {span}, but sources.{feed.source}."
+                f"aggregation_span in {config} is {format_duration(configured)}; let both say the same, then requeue"
+            )
+        return feed
+
+    def _write(self, accepted: _Accepted) -> _Written | str:
+        """Make a message's rows durable; says what is wrong with them if that cannot be done because of them."""
+        command = accepted.command
+        store, name = accepted.feed.raws, accepted.id
+        if command.parts > 1:
+            store, name = self.parts, f"{accepted.id}_{command.part}"
+        try:
+            path, rows = store.write_sent(
+                accepted.feed.source, name, accepted.swept, command.metadata, self._batches(accepted), command.replaces
+            )
+        except _OURS:
+            raise
+        except Exception as error:
+            return _reason(error)
+        return _Written(accepted, path, rows)
+
+    def _batches(self, accepted: _Accepted) -> Iterator[pa.RecordBatch]:
+        if accepted.rows is not None:
+            return wire.batches(accepted.rows)
+        return self._payload_batches(accepted.command)
+
+    def _payload_batches(self, command: IngestDataCommand) -> Iterator[pa.RecordBatch]:
+        """The rows of a Parquet payload in the declared columns and types, which older clients leave to us."""
+        assert command.payload_location is not None
+        declared = wire.declared_schema(command.metadata)
+        found = self.payloads.schema(command.payload_location)
+        yield arrow.coerce(pa.RecordBatch.from_pylist([], schema=found), declared)
+        for batch in self.payloads.batches(command.payload_location, max_rows=PAYLOAD_ROWS, max_bytes=PAYLOAD_BYTES):
+            yield arrow.coerce(batch, declared)
+
+    def _keep(self, written: Sequence[_Written]) -> dict[Key, str]:
+        """Remember what is durable, in order; returns the parts that do not fit to the others of their command."""
+        failed: dict[Key, str] = {}
+        self._inbox.add_parts(
+            Part(one.accepted.id, one.accepted.command.part, one.accepted.command.parts, one.accepted.said,
+                 one.accepted.feed.source, one.path)
+            for one in written if one.accepted.command.parts > 1
+        )  # fmt: skip
+        whole: dict[str, _Written] = {}
+        finished: list[Part] = []
+        for one in written:
+            if one.accepted.command.parts == 1:
+                whole[one.accepted.id] = one
+                continue
+            parts = self._inbox.parts(one.accepted.id)
+            if len({part.said for part in parts}) > 1:
+                self._inbox.forget_part(one.accepted.id, one.accepted.command.part)
+                failed[one.accepted.key] = "it says other things (metadata, range or number of parts) than other parts"
+            elif len(parts) == one.accepted.command.parts and one.accepted.id not in whole:
+                joined = self._join(one.accepted, parts)
+                whole[one.accepted.id] = joined
+                finished += parts
+        self._ledger.record_sent(
+            [
+                (RawPartition(id, one.accepted.feed.source, one.accepted.swept, one.path, one.rows),
+                 one.accepted.windows)
+                for id, one in whole.items()
+            ]
+        )  # fmt: skip
+        self._inbox.take(
+            [
+                Taken(id, a.feed.source, a.swept, one.rows, a.windows, a.payload)
+                for id, one in whole.items()
+                for a in [one.accepted]
+            ]
+        )
+        for part in finished:
+            self._settings.files.delete(part.path)
+        return failed
+
+    def _join(self, accepted: _Accepted, parts: Sequence[Part]) -> _Written:
+        """One raw file of all parts, in their order; only together do they sweep the range."""
+        batches = (batch for part in parts for batch in self.parts.open(part.path).batches())
+        path, rows = accepted.feed.raws.write_sent(
+            accepted.feed.source, accepted.id, accepted.swept, accepted.command.metadata, batches,
+            accepted.command.replaces,
+        )  # fmt: skip
+        return _Written(accepted, path, rows)
+
+    # -- the other commands --------------------------------------------------------------------------------------
+
+    def _judged(self, take: Callable[[], None]) -> str | None:
+        try:
+            take()
+        except _OURS:
+            raise
+        except Exception as error:
+            return _reason(error)
+        return None
+
+    def _take_start(self, source: str, body: bytes) -> None:
+        command = wire.decode(StartSourceCommand, body).message
+        if command.source_name != source:
+            raise MessageError(
+                f"it asks for source {command.source_name!r} on the queue of {source!r}; send it to "
+                f"{wire.source_queue(command.source_name).name}"
+            )
+        self._settings.pulled[source].windows(command.start_time, command.end_time, datetime.now(UTC))
+        self._inbox.want(command)
+
+    def _take_replay(self, body: bytes) -> None:
+        command = wire.decode(ReplayDatasetsCommand, body).message
+        if not command.exporter_name.isprintable() or not 0 < len(command.exporter_name) <= 100:
+            raise MessageError("exporter_name must have 1 to 100 printable characters")
+        self._inbox.add_replay(command)
+
+
+@lru_cache(maxsize=256)
+def _faults(metadata: str) -> str:
+    """What is wrong with names and units, in one line; empty when nothing is. Cached: clients repeat it."""
+    problems = check_metadata(IngestionMetadata.model_validate_json(metadata))
+    return "; ".join(f"{problem.place}: {problem.text}" for problem in problems if problem.severity == "error")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, _THEIRS):
+        return str(error)
+    log.error("a message could not be taken in, for no reason that is known", exc_info=error)
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,284 @@
+"""Answers: what a query found, as CoverageJSON, GeoJSON or CSV.
+
+Belongs here: the layout of each, after the EUMETNET metocean profile of CoverageJSON (names with the prefix
+``metocean:``), RFC 7946 and RFC 4180. Does not belong here: HTTP.
+
+There is a Python loop over stations, none over rows: columns go from NumPy to text in one step each.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ionbeam_dagster.domain.canonical import STATION
+from ionbeam_dagster.edr.parameters import FLAG_MEANINGS, VOCABULARY, Parameter
+from ionbeam_dagster.edr.query import LOCATION, NAMES, WIGOS, Found, stamp
+
+CRS = "OGC:CRS84"
+_WIGOS_ID = re.compile(r"^0-\d{1,5}-\d{1,5}-[A-Za-z0-9]{1,16}$")
+_OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_UTC_Z | orjson.OPT_NAIVE_UTC
+REFERENCING = [
+    {"coordinates": ["x", "y"], "system": {"type": "GeographicCRS", "id": CRS}},
+    {"coordinates": ["t"], "system": {"type": "TemporalRS", "calendar": "Gregorian"}},
+]
+
+
+def as_json(document: Any) -> bytes:
+    return orjson.dumps(document, option=_OPTIONS)
+
+
+# CoverageJSON.
+
+
+def covjson(found: Found) -> dict[str, Any]:
+    """A Coverage of the one location that was found, else a CoverageCollection; empty it is a collection of none."""
+    table = found.table
+    parameters = {id: parameter_object(parameter) for id, parameter in found.parameters.items()}
+    arrays = {id: _values(table.column(id), parameter) for id, parameter in found.parameters.items()}
+    kinds = {id: _data_type(table.column(id).type) for id in found.parameters}
+    coverages = [_coverage(table, start, end, arrays, kinds) for start, end in _runs(table.column(LOCATION))]
+    coverages = [coverage for coverage in coverages if coverage["ranges"]]
+    notes = {"ionbeam:notes": found.notes} if found.notes else {}
+    if len(coverages) == 1:
+        (only,) = coverages
+        own = {id: parameters[id] for id in only["ranges"]}
+        head = {name: value for name, value in only.items() if name != "ranges"}
+        return {**head, "parameters": own, "ranges": only["ranges"], **notes}
+    used = {id for coverage in coverages for id in coverage["ranges"]}
+    fixed = all(coverage["domain"]["domainType"] == "PointSeries" for coverage in coverages)
+    return {
+        "type": "CoverageCollection",
+        **({"domainType": "PointSeries"} if fixed else {}),
+        "parameters": {id: one for id, one in parameters.items() if id in used or not coverages},
+        "referencing": REFERENCING,
+        "coverages": coverages,
+        **notes,
+    }
+
+
+def parameter_object(parameter: Parameter) -> dict[str, Any]:
+    """A parameter as CoverageJSON and the profile tell of it."""
+    measured = {"method": parameter.method, "duration": parameter.period, "period": parameter.period}
+    about: dict[str, Any] = {
+        "type": "Parameter",
+        "id": parameter.id,
+        "label": {"en": parameter.label},
+        "description": {"en": parameter.description},
+        "observedProperty": observed_property(parameter),
+        "metocean:standard_name": parameter.name,
+        "metocean:level": parameter.level,
+        "metocean:measurementType": measured,
+    }
+    if parameter.is_flag:
+        about["categoryEncoding"] = {_category(code): code for code in FLAG_MEANINGS}
+    else:
+        about["unit"] = unit_object(parameter.unit)
+    return about
+
+
+def unit_object(unit: str) -> dict[str, Any]:
+    return {"label": {"en": unit}, "symbol": {"value": unit, "type": "https://www.unidata.ucar.edu/software/udunits/"}}
+
+
+def observed_property(parameter: Parameter) -> dict[str, Any]:
+    about: dict[str, Any] = {
+        "id": f"{VOCABULARY}{'quality_flag' if parameter.is_flag else parameter.standard_name}",
+        "label": {"en": parameter.label},
+    }
+    if parameter.is_flag:
+        about["categories"] = [
+            {"id": _category(code), "label": {"en": meaning}} for code, meaning in FLAG_MEANINGS.items()
+        ]
+    return about
+
+
+def _category(code: int) -> str:
+    return f"https://ioos.noaa.gov/project/qartod/#flag-{code}"
+
+
+def _coverage(
+    table: pa.Table, start: int, end: int, arrays: dict[str, npt.NDArray[Any]], kinds: dict[str, str]
+) -> dict[str, Any]:
+    lon, lat, time = (table.column(name).to_numpy()[start:end] for name in ("lon", "lat", "datetime"))
+    moments = time.view("datetime64[us]") if time.dtype == np.int64 else time
+    fixed = (lon == lon[0]).all() and (lat == lat[0]).all()
+    if fixed:
+        axes: dict[str, Any] = {
+            "x": {"values": [float(lon[0])]},
+            "y": {"values": [float(lat[0])]},
+            "t": {"values": moments},
+        }
+        names, shape = ["t", "y", "x"], [end - start, 1, 1]
+    else:
+        points = [list(point) for point in zip(_texts(moments), lon.tolist(), lat.tolist(), strict=True)]
+        axes = {"composite": {"dataType": "tuple", "coordinates": ["t", "x", "y"], "values": points}}
+        names, shape = ["composite"], [end - start]
+    ranges = {}
+    for id, array in arrays.items():
+        values = array[start:end]
+        if values.dtype.kind != "f" or not np.isnan(values).all():
+            ranges[id] = {
+                "type": "NdArray",
+                "dataType": kinds[id],
+                "axisNames": names,
+                "shape": shape,
+                "values": values if values.dtype.kind != "O" else values.tolist(),
+            }
+            if kinds[id] == "integer" and values.dtype.kind == "f":
+                ranges[id]["values"] = [None if np.isnan(value) else int(value) for value in values.tolist()]
+    domain = {
+        "type": "Domain",
+        "domainType": "PointSeries" if fixed else "Trajectory",
+        "axes": axes,
+        "referencing": REFERENCING,
+    }
+    return {"type": "Coverage", "domain": domain, "ranges": ranges, **_who(table, start)}
+
+
+def _who(table: pa.Table, row: int) -> dict[str, Any]:
+    """Which station it is: its WIGOS identifier where it has one, and the id of its location."""
+    location = table.column(LOCATION)[row].as_py()
+    wigos = next((table.column(name)[row].as_py() for name in WIGOS if name in table.column_names), None)
+    if wigos is None and location is not None and _WIGOS_ID.match(location):
+        wigos = location
+    return ({"metocean:wigosId": wigos} if wigos else {}) | {"ionbeam:location": location}
+
+
+def _texts(moments: npt.NDArray[Any]) -> list[str]:
+    return [str(text) for text in orjson.loads(as_json(moments))]
+
+
+def _runs(column: pa.ChunkedArray) -> list[tuple[int, int]]:
+    """Where each value of an ordered column begins and ends."""
+    if not len(column):
+        return []
+    codes = column.combine_chunks().dictionary_encode().indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    starts = [0, *(np.flatnonzero(codes[1:] != codes[:-1]) + 1).tolist()]
+    return list(zip(starts, [*starts[1:], len(codes)], strict=True))
+
+
+def _values(column: pa.ChunkedArray, parameter: Parameter) -> npt.NDArray[Any]:
+    """A column as NumPy, NaN where there is no value (object where the values are no numbers)."""
+    whole = column.combine_chunks()
+    if pa.types.is_floating(whole.type):
+        return np.asarray(whole.to_numpy(zero_copy_only=False))
+    if pa.types.is_integer(whole.type) or pa.types.is_boolean(whole.type):
+        if whole.null_count == 0:
+            return np.asarray(whole.cast(pa.int64()).to_numpy(zero_copy_only=False))
+        return np.asarray(whole.cast(pa.float64()).to_numpy(zero_copy_only=False))
+    return np.array(whole.to_pylist(), object)
+
+
+def _data_type(type: pa.DataType) -> str:
+    if pa.types.is_floating(type):
+        return "float"
+    return "integer" if pa.types.is_integer(type) or pa.types.is_boolean(type) else "string"
+
+
+# GeoJSON.
+
+
+def features(found: Found, links: list[dict[str, str]] | None = None, matched: int | None = None) -> dict[str, Any]:
+    """A FeatureCollection of rows: each a point with its time, metadata and values."""
+    table = found.table
+    names = [name for name in table.column_names if name not in ("lon", "lat", "datetime", "id")]
+    columns: dict[str, list[Any]] = {"datetime": _texts(table.column("datetime").to_numpy().view("datetime64[us]"))}
+    columns |= {name: _without_nan(table.column(name)).to_pylist() for name in names}
+    keys = list(columns)
+    rows = zip(*columns.values(), strict=True)
+    ids = (
+        table.column("id").to_pylist()
+        if "id" in table.column_names
+        else [f"{location}-{moment}" for location, moment in zip(columns[LOCATION], columns["datetime"], strict=True)]
+    )
+    lon, lat = (table.column(name).to_pylist() for name in ("lon", "lat"))
+    document: dict[str, Any] = {
+        "type": "FeatureCollection",
+        "features": [
+            {
+                "type": "Feature",
+                "id": id,
+                "geometry": {"type": "Point", "coordinates": [east, north]},
+                "properties": dict(zip(keys, row, strict=True)),
+            }
+            for id, east, north, row in zip(ids, lon, lat, rows, strict=True)
+        ],
+        "parameters": [{**parameter_object(one)} for one in found.parameters.values()],
+        "numberReturned": table.num_rows,
+    }
+    if matched is not None:
+        document["numberMatched"] = matched
+    if links is not None:
+        document["links"] = links
+    if found.notes:
+        document["notes"] = found.notes
+    return document
+
+
+def locations(found: Found, base: str, limit: int) -> dict[str, Any]:
+    """A FeatureCollection of locations; `base` is the address that one's id is appended to."""
+    table = found.table.slice(0, limit)
+    notes = list(found.notes)
+    if found.table.num_rows > limit:
+        notes.append(f"{found.table.num_rows:,} locations were found, {limit:,} are given: raise limit, or give a bbox")
+    rows = table.to_pylist()
+    return {
+        "type": "FeatureCollection",
+        "features": [_location(row, base) for row in rows],
+        "numberMatched": found.table.num_rows,
+        "numberReturned": len(rows),
+        "links": [{"href": base, "rel": "self", "type": "application/geo+json", "title": "These locations"}],
+        **({"notes": notes} if notes else {}),
+    }
+
+
+def _location(row: dict[str, Any], base: str) -> dict[str, Any]:
+    from urllib.parse import quote
+
+    id = row[LOCATION] or ""
+    name = next((row[key] for key in NAMES if row.get(key)), id)
+    wigos = next((row[key] for key in WIGOS if row.get(key)), id if _WIGOS_ID.match(id) else None)
+    return {
+        "type": "Feature",
+        "id": id,
+        "geometry": {"type": "Point", "coordinates": [row["lon"], row["lat"]]},
+        "properties": {
+            "name": name,
+            "datetime": stamp(row["datetime"]),
+            "edrqueryendpoint": f"{base}/{quote(id, safe='')}",
+            **({"metocean:wigosId": wigos} if wigos else {}),
+        },
+    }
+
+
+# CSV.
+
+
+def csv(found: Found) -> bytes:
+    """A row a time and station: datetime, location, lon, lat, metadata, then the parameters by id; no units."""
+    table = found.table
+    frame = pl.DataFrame(pl.from_arrow(table)) if table.num_rows else pl.DataFrame({n: [] for n in table.column_names})
+    first = ["datetime", LOCATION, "lon", "lat"]
+    ordered = [*first, *(name for name in frame.columns if name not in (*first, STATION))]
+    if table.num_rows:
+        frame = frame.with_columns(
+            pl.col("datetime").cast(pl.Datetime("us", "UTC")).dt.strftime("%Y-%m-%dT%H:%M:%S%.fZ")
+        )
+    buffer = io.BytesIO()
+    frame.select(ordered).write_csv(buffer)
+    return buffer.getvalue()
+
+
+def _without_nan(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if pa.types.is_floating(column.type):
+        return pc.if_else(pc.is_finite(column), column, pa.scalar(None, column.type))
+    return column

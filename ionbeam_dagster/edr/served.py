@@ -1,0 +1,84 @@
+"""The windows on the web: which of the platform's datasets PyGeoAPI serves, and from where.
+
+Belongs here: what the asset `pygeoapi_config` and `ionbeam serve` have in common. Does not belong here: how PyGeoAPI's
+YAML is kept (edr/configuration.py). It needs neither Dagster nor the platform's ledger, so that the
+service starts at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from ionbeam_dagster.config import DatasetSettings, IonbeamConfig
+from ionbeam_dagster.edr.configuration import Extent, Served, update
+from ionbeam_dagster.edr.mirror import mirrored
+from ionbeam_dagster.stores.files import Files, is_address, within
+
+LOG = logging.getLogger(__name__)
+FORMAT = "pygeoapi"
+FETCHED_EVERY = 10.0  # s, from S3
+
+
+def served(config: IonbeamConfig) -> list[str]:
+    """The datasets that are exported for PyGeoAPI."""
+    return [name for name, dataset in config.datasets.items() if FORMAT in dataset.exports]
+
+
+def update_configuration(
+    config: IonbeamConfig, tell: Callable[[str], None] = LOG.info
+) -> tuple[Path, dict[str, Extent]]:
+    """Bring PyGeoAPI's configuration up to date; gives its place, and what each dataset's files hold.
+
+    Exports in S3 are fetched into a folder of the state first. `tell` is given a line every few seconds while files are
+    fetched or looked at.
+
+    Raises ServiceError, and FilesError when S3 cannot be used.
+    """
+    service = config.sections.projections.pygeoapi_service
+    state = config.sections.state_path / FORMAT
+    path = service.config_path or state / "config.yml"
+    names = served(config)
+    folder = Path(service.output_path) / FORMAT
+    if is_address(service.output_path):
+        folder = state / "mirror"
+        files = Files(config.sections.state_path / "drafts", config.sections.s3)
+        for name in names:
+            mirrored(files, within(service.output_path, FORMAT, name), folder / name, tell)
+    return path, update(path, state, [_described(config, config.datasets[name], folder) for name in names], tell)
+
+
+def follow(config: IonbeamConfig) -> threading.Event:
+    """Keep on fetching what comes to S3, until the event that is given back is set; a failure is told and tried again.
+
+    Does nothing for exports in a folder: they are served from there.
+    """
+    stop = threading.Event()
+    if not is_address(config.sections.projections.pygeoapi_service.output_path):
+        return stop
+
+    def forever() -> None:
+        while not stop.wait(FETCHED_EVERY):
+            try:
+                update_configuration(config)
+            except Exception as error:  # S3 comes back, a configuration is mended: what was fetched is served meanwhile
+                LOG.error("the windows are served as they were fetched before: %s", error)
+
+    threading.Thread(target=forever, name="ionbeam-mirror", daemon=True).start()
+    return stop
+
+
+def _described(config: IonbeamConfig, dataset: DatasetSettings, folder: Path) -> Served:
+    feeding = config.sources[dataset.sources[0]].config
+    return Served(
+        dataset.name,
+        folder / dataset.name,
+        getattr(feeding, "description", "") or "",
+        tuple(getattr(feeding, "keywords", ()) or ()),
+        tuple(
+            {"href": str(link.href), "title": link.title or str(link.href), "rel": link.rel}
+            for link in getattr(feeding, "source_links", ()) or ()
+        ),
+    )

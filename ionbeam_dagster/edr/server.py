@@ -1,0 +1,367 @@
+"""`ionbeam serve`: PyGeoAPI with our queries and the map page, as one WSGI application.
+
+Belongs here: the routes, what is taken to another form on the way out (compression, caching), and the reloading of a
+changed configuration. Does not belong here: what is answered (service.py).
+
+Queries and the documents of collections are answered before PyGeoAPI's own routes are asked: those leave out parameters
+(standard-name, level, method, period), label every form alike, and refuse times outside of the extents that they were
+started with. Landing page, conformance, the pages of collections and everything that is not ours are PyGeoAPI's.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import logging
+import os
+import re
+import threading
+import time
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ionbeam_dagster.edr import answers, documents
+from ionbeam_dagster.edr.asked import QUERIES, BadRequest, asked
+from ionbeam_dagster.edr.configuration import DEFAULT_URL, openapi_path
+from ionbeam_dagster.edr.parameters import Parameter
+from ionbeam_dagster.edr.query import LOCATION, NAMES, Bounds, Query, run, stamp
+from ionbeam_dagster.edr.service import Reply, Service, refusal
+
+LOG = logging.getLogger(__name__)
+HERE = Path(__file__).parent
+COASTLINE = HERE.parents[1] / "domain" / "tables" / "coastline.npz"
+LOOKED_EVERY = 1.0  # s
+THREADS = 4
+SMALLEST_COMPRESSED = 1000
+ABSENT = ("processes", "job-list", "tiling-schemes")
+_QUERY = re.compile(rf"^/collections/([^/]+)/({'|'.join(QUERIES)})(?:/(.*))?$", re.DOTALL)
+_BELOW = re.compile(r"^/collections/([^/]+)/([^/]+)", re.DOTALL)
+_COLLECTION = re.compile(r"^/collections/([^/]+)$")
+
+
+class _Current:
+    """The service of the configuration as it stands; looks once a second whether it changed."""
+
+    def __init__(self, config_path: Path, url: str | None, flask_app: Any) -> None:
+        self._path = config_path
+        self._url = url
+        self._flask_app = flask_app
+        self._lock = threading.Lock()
+        self._looked, self._seen = 0.0, self._stamp()
+        self.service = self._load()
+
+    def __call__(self) -> Service:
+        if time.monotonic() - self._looked > LOOKED_EVERY:
+            with self._lock:
+                self._looked = time.monotonic()
+                stamp = self._stamp()
+                if stamp != self._seen:
+                    try:
+                        self.service = self._load()
+                        LOG.info("%s changed and is in use", self._path)
+                    except Exception as error:  # whatever is wrong with it: the one before goes on serving
+                        LOG.error("%s changed, but cannot be used (%s); the one before stays in use", self._path, error)
+                    self._seen = stamp
+        return self.service
+
+    def _stamp(self) -> tuple[int, ...]:
+        return tuple(path.stat().st_mtime_ns for path in (self._path, openapi_path(self._path)) if path.exists())
+
+    def _load(self) -> Service:
+        from pygeoapi.api import API
+        from pygeoapi.util import yaml_load
+
+        with self._path.open(encoding="utf-8") as file:
+            config = yaml_load(file)
+        if self._url is not None and config["server"]["url"].rstrip("/") in (DEFAULT_URL, ""):
+            config["server"]["url"] = self._url
+        url = config["server"]["url"].rstrip("/")
+        for part in config["metadata"].values():
+            if isinstance(part, dict) and part.get("url") == DEFAULT_URL:
+                part["url"] = url
+        config["server"].setdefault("templates", {"path": str(HERE / "templates")})
+        document = json.loads(openapi_path(self._path).read_text(encoding="utf-8"))
+        document["servers"] = [{"url": url}]
+        self._flask_app.api_ = API(config, json.dumps(document))
+        return Service(config, url)
+
+
+def application(config_path: Path, url: str | None = None) -> Any:
+    """The WSGI application of the PyGeoAPI configuration at `config_path`; one in a process, as PyGeoAPI has it.
+
+    `url` is the address to write into links where the configuration still has the one that it was made with.
+    """
+    logging.getLogger("pygeoapi").setLevel(logging.ERROR)
+    os.environ |= {"PYGEOAPI_CONFIG": str(config_path), "PYGEOAPI_OPENAPI": str(openapi_path(config_path))}
+    import flask
+    from pygeoapi import flask_app
+    from pygeoapi.api import environmental_data_retrieval as edr
+
+    edr.CONFORMANCE_CLASSES = sorted({*edr.CONFORMANCE_CLASSES, *documents.CONFORMANCE})
+    app: flask.Flask = flask_app.APP
+    current = _Current(config_path, url, flask_app)
+
+    @app.before_request
+    def ours() -> Any:
+        reply = _reply(current(), flask.request)
+        return None if reply is None else _response(flask, reply)
+
+    @app.after_request
+    def finished(response: Any) -> Any:
+        if flask.request.path == "/" and response.headers.get("Content-Type", "").startswith("application/json"):
+            _without_what_is_not_here(response)
+        response.headers["Access-Control-Allow-Origin"] = "*"
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        if response.status_code == 200 and not response.direct_passthrough and flask.request.method in ("GET", "HEAD"):
+            _compressed(response, flask.request)
+            response.add_etag()
+            response.make_conditional(flask.request)
+        return response
+
+    @app.errorhandler(404)
+    @app.errorhandler(405)
+    def nowhere(error: Any) -> Any:
+        return _response(
+            flask, refusal(error.code, f"there is no such thing here; {current().base} tells what there is")
+        )
+
+    @app.errorhandler(500)
+    def failed(error: Exception) -> Any:
+        LOG.exception("a request failed: %s", flask.request.url)
+        reply = refusal(500, "this is a fault of the service; it was written to its log")
+        return _response(flask, reply)
+
+    return app
+
+
+def serve(config_path: Path, host: str, port: int, url: str | None = None) -> None:
+    """Serve until stopped."""
+    import waitress
+
+    address = f"http://{'localhost' if host in ('127.0.0.1', '0.0.0.0') else host}:{port}"
+    waitress.serve(
+        application(config_path, url or address),
+        host=host,
+        port=port,
+        threads=THREADS,
+        ident="ionbeam",
+        url_scheme="http",
+    )
+
+
+def _reply(service: Service, request: Any) -> Reply | None:
+    """Our answer to a request, None where PyGeoAPI is to answer it."""
+    path = request.path
+    if path in ("/map", "/map/"):
+        page = (HERE / "map.html").read_text(encoding="utf-8")
+        return Reply(200, "text/html; charset=utf-8", page.encode(), {"Cache-Control": "public, max-age=300"})
+    if path == "/map/coastline":
+        return Reply(200, "application/json", coastline(), {"Cache-Control": "public, max-age=86400"})
+    if path == "/map/stations":
+        return _stations(service, request.args.to_dict())
+    matched = _QUERY.match(path) or _COLLECTION.match(path) or _BELOW.match(path)
+    if path == "/collections" and not _wants_page(request):
+        return _collections(service, request)
+    if matched is None or matched[1] in service.others:
+        return None
+    if matched[1] not in service.collections:
+        return refusal(
+            404, f"there is no collection {matched[1][:60]!r}; {service.base}/collections lists what there is"
+        )
+    if request.method not in ("GET", "HEAD"):
+        return (
+            refusal(405, f"{request.method[:10]} is not offered here; observations are only read")
+            if (request.method != "OPTIONS")
+            else None
+        )
+    if matched.re is _BELOW:
+        if matched[2] in ("queryables", "schema"):
+            return None
+        offered = ", ".join(QUERIES)
+        return refusal(
+            404, f"a collection has no {matched[2][:40]!r} here; offered are {offered}, queryables and schema"
+        )
+    if matched.re is _COLLECTION:
+        return _collection(service, matched[1], request)
+    twice = [name for name, values in request.args.lists() if len(values) > 1]
+    if twice:
+        return refusal(400, f"parameter {twice[0][:40]!r} is given twice; give it once, several values with commas")
+    given = request.args.to_dict()
+    as_page = _wants_page(request)
+    if as_page:
+        given.pop("f", None)
+    id = matched[3] if matched[3] not in (None, "") else None
+    if id is not None and matched[2] not in ("locations", "items"):
+        return refusal(404, f"there is nothing below {matched[2]}")
+    return service.answer(matched[1], matched[2], id, given, as_page)
+
+
+def _wants_page(request: Any) -> bool:
+    form = request.args.get("f")
+    if form is not None:
+        return bool(form.lower() in ("html", "text/html"))
+    return bool(
+        request.accept_mimetypes.best_match(["application/json", "text/html"], "application/json") == "text/html"
+    )
+
+
+def _collection(service: Service, name: str, request: Any) -> Reply | None:
+    if _wants_page(request):
+        return None
+    if (form := request.args.get("f")) not in (None, "json", "application/json"):
+        return (
+            None
+            if form == "jsonld"
+            else refusal(400, f"f={form[:40]!r} is not offered here; offered are json and html")
+        )
+    return Reply(200, "application/json", answers.as_json(service.about(name)))
+
+
+def _collections(service: Service, request: Any) -> Reply | None:
+    """All collections: ours as we tell of them, and those that a person added as PyGeoAPI does."""
+    from pygeoapi import flask_app
+    from pygeoapi.api import APIRequest, describe_collections
+
+    if (form := request.args.get("f")) not in (None, "json", "application/json"):
+        return (
+            None
+            if form == "jsonld"
+            else refusal(400, f"f={form[:40]!r} is not offered here; offered are json and html")
+        )
+    api = flask_app.api_
+    others = [name for name, one in api.config["resources"].items() if one.get("type") == "collection"]
+    others = [name for name in others if name not in service.collections]
+    told = [service.about(name) for name in service.collections]
+    for name in others:
+        try:
+            _, status, body = describe_collections(api, APIRequest.from_flask(request, api.locales), name)
+        except Exception as error:  # of its own provider: it does not take the others with it
+            LOG.error("collection %s cannot be told of: %s", name, error)
+            continue
+        told += [json.loads(body)] if status == 200 else []
+    links = [
+        {"href": f"{service.base}/collections", "rel": "self", "type": "application/json", "title": "This document"},
+        {"href": f"{service.base}/collections?f=html", "rel": "alternate", "type": "text/html", "title": "As a page"},
+    ]
+    return Reply(200, "application/json", answers.as_json({"links": links, "collections": told}))
+
+
+def _response(flask: Any, reply: Reply) -> Any:
+    response = flask.Response(reply.body, reply.status, content_type=reply.type)
+    response.headers.update(reply.headers)
+    return response
+
+
+def _without_what_is_not_here(response: Any) -> None:
+    """PyGeoAPI's landing page leads to processes, jobs and tiles in any case; there are none."""
+    document = json.loads(response.get_data())
+    document["links"] = [link for link in document.get("links", ()) if not link["rel"].endswith(ABSENT)]
+    response.set_data(answers.as_json(document))
+
+
+def _compressed(response: Any, request: Any) -> None:
+    response.vary.add("Accept-Encoding")
+    response.vary.add("Accept")
+    body = response.get_data()
+    plain = "Content-Encoding" not in response.headers
+    if plain and len(body) > SMALLEST_COMPRESSED and "gzip" in request.headers.get("Accept-Encoding", ""):
+        response.set_data(gzip.compress(body, 5, mtime=0))
+        response.headers["Content-Encoding"] = "gzip"
+
+
+# The map page.
+
+
+def _stations(service: Service, given: dict[str, str]) -> Reply:
+    """The newest value of one parameter at every station of the newest window, and its flag."""
+    listed = {name: list(one.parameters()) for name, one in service.collections.items()}
+    name = given.get("collection") or next(iter(listed), "")
+    if name not in service.collections:
+        return (
+            refusal(404, f"there is no collection {name[:60]!r}")
+            if name
+            else Reply(200, "application/json", answers.as_json({"collections": [], "stations": []}))
+        )
+    collection = service.collections[name]
+    known = collection.parameters()
+    shown = [id for id, one in known.items() if not one.is_flag]
+    wanted = given.get("parameter") or _shown_first(known, shown)
+    document: dict[str, Any] = {
+        "collections": list(listed),
+        "collection": name,
+        "parameters": [{"id": id, "label": known[id].description, "unit": known[id].unit} for id in shown],
+        "parameter": wanted,
+        "stations": [],
+    }
+    windows = collection.files.windows()
+    if not windows or not shown:
+        return Reply(200, "application/json", answers.as_json(document))
+    try:
+        asked(collection, "cube", {"parameter-name": wanted, "bbox": "-180,-90,180,90"})
+    except BadRequest as error:
+        return refusal(400, str(error))
+    flag = next(
+        (id for id, one in known.items() if one.is_flag and id.replace(one.name, one.standard_name) == wanted), None
+    )
+    ids = (wanted, flag) if flag else (wanted,)
+    newest = windows[-1]
+    found = run(
+        collection, Query(newest.start, newest.end, parameters=ids, described=True, bounds=Bounds(rows=1_000_000))
+    )
+    document["window"] = [stamp(newest.start), stamp(newest.end)]
+    document["stations"] = _newest(found.table, wanted, flag)
+    return Reply(200, "application/json", answers.as_json(document), {"Cache-Control": "public, max-age=15"})
+
+
+def _shown_first(known: dict[str, Parameter], shown: list[str]) -> str:
+    """The air temperature at a screen's height, as it is rather than its extremes, where there is one."""
+
+    def strangeness(id: str) -> tuple[bool, bool, float]:
+        one = known[id]
+        return one.standard_name != "air_temperature", one.method not in ("point", "mean"), abs(one.level - 2)
+
+    return min(shown, key=strangeness, default="")
+
+
+def _newest(table: Any, parameter: str, flag: str | None) -> list[dict[str, Any]]:
+    import polars as pl
+
+    if parameter not in table.column_names:
+        return []
+    frame = pl.DataFrame(pl.from_arrow(table)).filter(pl.col(parameter).is_not_null())
+    last = frame.unique(LOCATION, keep="last", maintain_order=True)  # rows are in the order of location and time
+    name = next((column for column in NAMES if column in last.columns), LOCATION)
+    columns = [
+        pl.col(LOCATION).alias("id"),
+        pl.col(name).alias("name"),
+        pl.col("lon").round(5),
+        pl.col("lat").round(5),
+        pl.col("datetime").cast(pl.Datetime("us", "UTC")).dt.strftime("%Y-%m-%dT%H:%M:%SZ").alias("time"),
+        pl.col(parameter).alias("value"),
+        (pl.col(flag) if flag and flag in last.columns else pl.lit(None)).alias("flag"),
+    ]
+    return last.select(columns).to_dicts()
+
+
+@cache
+def coastline() -> bytes:
+    """Land and borders as lists of flat lines in hundredths of a degree, thinned to what a small map shows."""
+    with np.load(COASTLINE) as table:
+        drawn = {}
+        for kind in ("land", "borders"):
+            places = table["origin"][:, None] + np.cumsum(table[f"{kind}_steps"], axis=1) * table["scale"][:, None]
+            starts = [*table[f"{kind}_starts"].tolist(), places.shape[1]]
+            drawn[kind] = [line for start, end in pairwise(starts) if (line := _thinned(places[:, start:end]))]
+    return answers.as_json(drawn)
+
+
+def _thinned(line: Any) -> list[int]:
+    whole = np.rint(line * 100).astype(np.int64)
+    changed = np.ones(whole.shape[1], bool)
+    changed[1:] = (np.abs(np.diff(whole, axis=1)) > 0).any(axis=0)
+    kept = whole[:, changed]
+    return kept.T.ravel().tolist() if kept.shape[1] > 3 else []

@@ -1,0 +1,195 @@
+"""A request answered: from path and parameters to a body, whatever web framework is around it.
+
+Belongs here: `Service`, which holds the collections of one configuration. Does not belong here: Flask (server.py) or
+PyGeoAPI's plugins (provider.py).
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from ionbeam_dagster.edr import answers, documents
+from ionbeam_dagster.edr.asked import FORMATS, Asked, BadRequest, NotFound, asked
+from ionbeam_dagster.edr.files import LocalFiles
+from ionbeam_dagster.edr.parameters import Parameter, parameter_from
+from ionbeam_dagster.edr.query import Collection, Found, item, page, places, run
+
+EDR_PLUGIN = "ionbeam_dagster.edr.provider.WindowsEDR"
+FEATURES_PLUGIN = "ionbeam_dagster.edr.provider.WindowsFeatures"
+ROWS_ON_A_PAGE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    status: int
+    type: str
+    body: bytes
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+class Service:
+    """The collections of a PyGeoAPI configuration that are windows of ours, under one address."""
+
+    def __init__(self, config: dict[str, Any], base: str) -> None:
+        self.base = base.rstrip("/")
+        self.resources: dict[str, dict[str, Any]] = {}
+        self.collections: dict[str, Collection] = {}
+        for name, resource in (config.get("resources") or {}).items():
+            own = next((p for p in resource.get("providers") or () if p.get("name") == EDR_PLUGIN), None)
+            if own is not None:
+                self.resources[name] = resource
+                self.collections[name] = collection_of(name, own)
+        self.others = set(config.get("resources") or {}) - set(self.collections)
+
+    def about(self, name: str) -> dict[str, Any]:
+        """The document of one collection."""
+        collection = self.collections[name]
+        return documents.collection_document(collection, self.resources[name], self.base, self._span(name))
+
+    def _span(self, name: str) -> tuple[int, int] | None:
+        """The first and last observation as the configuration has them, and what windows came since."""
+        windows = self.collections[name].files.windows()
+        told = self.resources[name].get("extents", {}).get("temporal", {})
+        moments = [int(one.timestamp() * 1e6) for key in ("begin", "end") if isinstance(one := told.get(key), datetime)]
+        moments += [windows[0].start, windows[-1].start] if windows else []
+        return (min(moments), max(moments)) if moments else None
+
+    def answer(self, name: str, kind: str, id: str | None, given: Mapping[str, str], as_page: bool = False) -> Reply:
+        """The answer to a query of a collection; one that cannot be given says why, with its status."""
+        try:
+            request = asked(self.collections[name], kind, given, id, format="geojson" if as_page else None)
+            return self._answered(name, request, given, as_page)
+        except BadRequest as error:
+            return refusal(400, str(error))
+        except NotFound as error:
+            return refusal(404, str(error))
+
+    def _answered(self, name: str, request: Asked, given: Mapping[str, str], as_page: bool) -> Reply:
+        collection = self.collections[name]
+        own = f"{self.base}/collections/{quote(name, safe='')}/{request.kind}"
+        if request.kind == "locations" and request.location is None:
+            found = places(collection, request.query)
+            if request.format == "csv":
+                return self._reply(found, request, answers.csv(Found(found.table.slice(0, request.limit), {})))
+            return self._reply(found, request, answers.locations(found, own, request.limit), as_page)
+        if request.kind == "items" and request.item is not None:
+            one = item(collection, request.item)
+            if one is None:
+                raise NotFound(f"there is no observation {request.item[:80]!r} in collection {name!r}")
+            return self._item(one, request, own, as_page)
+        if request.kind == "items":
+            return self._page(collection, request, given, own, as_page)
+        if request.format in ("csv", "geojson"):
+            request = replace(request, query=replace(request.query, described=True))
+        found = run(collection, request.query)
+        if request.location is not None and not found.table.num_rows:
+            raise NotFound(
+                f"there is no observation of a location {request.location[:80]!r} in the time that was asked for; "
+                f"{own} lists the locations of the newest 24 hours, or those of a datetime"
+            )
+        if request.format == "csv":
+            return self._reply(found, request, answers.csv(found))
+        document = answers.covjson(found) if request.format == "covjson" else answers.features(found)
+        return self._reply(found, request, document, as_page)
+
+    def _item(self, found: Found, request: Asked, own: str, as_page: bool) -> Reply:
+        if request.format == "csv":
+            return self._reply(found, request, answers.csv(found))
+        links = [
+            {"href": f"{own}/{quote(request.item or '', safe='')}", "rel": "self", "type": FORMATS["geojson"]},
+            {"href": own.removesuffix("/items"), "rel": "collection", "type": "application/json"},
+        ]
+        collected = answers.features(found)
+        document = {**collected["features"][0], "links": links}
+        return self._reply(found, request, collected if as_page else document, as_page)
+
+    def _page(self, collection: Collection, request: Asked, given: Mapping[str, str], own: str, as_page: bool) -> Reply:
+        given = {name: value for name, value in given.items() if value is not None}
+        one = page(collection, request.query, request.limit, request.offset, request.after)
+        links = [
+            {"href": f"{own}?{urlencode(given)}", "rel": "self", "type": FORMATS["geojson"], "title": "This page"},
+            {"href": f"{own}?{urlencode({**given, 'f': 'html'})}", "rel": "alternate", "type": "text/html",
+             "title": "This page to look at"},
+        ]  # fmt: skip
+        if one.after is not None:
+            on = {name: value for name, value in given.items() if name != "offset"} | {"after": one.after}
+            links.append({"href": f"{own}?{urlencode(on)}", "rel": "next", "type": FORMATS["geojson"],
+                          "title": "The next page"})  # fmt: skip
+        if request.format == "csv":
+            return self._reply(one.found, request, answers.csv(one.found), next=links[-1] if one.after else None)
+        document = answers.features(one.found, links, one.matched)
+        return self._reply(one.found, request, document, as_page, next=links[-1] if one.after else None)
+
+    def _reply(
+        self,
+        found: Found,
+        request: Asked,
+        document: dict[str, Any] | bytes,
+        as_page: bool = False,
+        next: dict[str, str] | None = None,
+    ) -> Reply:
+        headers = {
+            "Cache-Control": "public, max-age=30",
+            "Content-Crs": "<http://www.opengis.net/def/crs/OGC/1.3/CRS84>",
+        }
+        if found.notes:
+            headers["Ionbeam-Notes"] = "; ".join(found.notes).encode("ascii", "replace").decode()[:2000]
+        if next is not None:
+            headers["Link"] = f'<{next["href"]}>; rel="next"; type="{next["type"]}"'
+        if as_page and isinstance(document, dict):
+            return Reply(200, "text/html; charset=utf-8", _page_of(request, document, found.notes).encode(), headers)
+        body = document if isinstance(document, bytes) else answers.as_json(document)
+        return Reply(200, FORMATS[request.format], body, headers)
+
+
+def collection_of(name: str, provider: dict[str, Any]) -> Collection:
+    """The collection of a provider's entry in PyGeoAPI's configuration."""
+    told = (provider.get("options") or {}).get("parameters") or {}
+    ever: dict[str, Parameter] = {}
+    for id, unit in told.items():
+        try:
+            ever[id] = parameter_from(str(id), str(unit))
+        except ValueError:
+            continue
+    return Collection(name, LocalFiles(Path(str(provider["data"]))), ever)
+
+
+def refusal(status: int, sentence: str) -> Reply:
+    code = {400: "InvalidParameterValue", 404: "NotFound", 405: "InvalidMethod"}.get(status, "NoApplicableCode")
+    return Reply(status, "application/json", answers.as_json({"code": code, "type": code, "description": sentence}))
+
+
+def _page_of(request: Asked, document: dict[str, Any], notes: list[str]) -> str:
+    """A table for a person who follows a link with a browser."""
+    shown = document["features"][:ROWS_ON_A_PAGE]
+    columns = list(dict.fromkeys(name for one in shown for name in one["properties"]))
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in ("id", "lon", "lat", *columns))
+    rows = "".join(
+        "<tr>"
+        + "".join(
+            f"<td>{'' if value is None else html.escape(str(value))}</td>"
+            for value in (one["id"], *one["geometry"]["coordinates"], *(one["properties"].get(c) for c in columns))
+        )
+        + "</tr>"
+        for one in shown
+    )
+    links = "".join(
+        f'<a rel="{link["rel"]}" href="{html.escape(link["href"])}">{html.escape(link.get("title", link["rel"]))}</a> '
+        for link in document.get("links", ())
+    )
+    told = "".join(f"<p>{html.escape(note)}</p>" for note in notes)
+    total = document.get("numberMatched", document.get("numberReturned"))
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<title>{request.kind}</title><style>body{{font:15px system-ui,sans-serif;margin:1.5em;color:#1f2937}}"
+        "table{border-collapse:collapse;display:block;overflow-x:auto}td,th{padding:.25em .6em;text-align:left;"
+        "border-bottom:1px solid #e5e7eb;white-space:nowrap}a{margin-right:1em}</style>"
+        f"<h1>{request.kind}</h1><p>{len(shown):,} of {total:,} rows</p>{told}<p>{links}</p>"
+        f"<table><tr>{head}</tr>{rows}</table></html>"
+    )

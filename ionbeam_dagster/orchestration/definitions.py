@@ -1,0 +1,44 @@
+"""The whole platform on one page: a configuration becomes assets, jobs, sensors and automation.
+
+Belongs here: `build_definitions`. Does not belong here: any one asset or sensor.
+"""
+
+from __future__ import annotations
+
+import warnings
+from importlib.util import find_spec
+
+import dagster as dg
+
+for _known in (dg.BetaWarning, dg.PreviewWarning):  # of backfill policies and partitioned checks, at every start
+    warnings.filterwarnings("ignore", category=_known)
+
+from ionbeam_dagster.orchestration.assets.dataset import dataset_definitions  # noqa: E402
+from ionbeam_dagster.orchestration.assets.retention import retention_definitions  # noqa: E402
+from ionbeam_dagster.orchestration.assets.source import source_definitions  # noqa: E402
+from ionbeam_dagster.orchestration.automation import Ionbeam, automation_sensor  # noqa: E402
+from ionbeam_dagster.orchestration.sealing import seal_job  # noqa: E402
+from ionbeam_dagster.orchestration.sensors.bridge import bus_sensors  # noqa: E402
+
+
+def build_definitions(ionbeam: Ionbeam) -> dg.Definitions:
+    """Everything that Dagster is to know of a platform: one Definitions a source and a dataset, merged."""
+    config = ionbeam.platform.config
+    sources = [
+        source_definitions(ionbeam, source, config.datasets[source.dataset]) for source in config.sources.values()
+    ]
+    datasets = [dataset_definitions(ionbeam, dataset) for dataset in config.datasets.values()]
+    collecting = [job for source in sources for job in source.jobs or []]
+    platform = dg.Definitions(
+        jobs=[seal_job()],
+        resources={"ionbeam": ionbeam},
+        sensors=[automation_sensor(config.automation), *bus_sensors(ionbeam, collecting)],
+        executor=dg.in_process_executor,  # parallelism comes from runs: a step's own process costs seconds
+    )
+    swept = retention_definitions(config.sections.retention, config.automation)
+    served = []
+    if find_spec("pygeoapi") is not None:  # an extra
+        from ionbeam_dagster.orchestration.assets.pygeoapi import pygeoapi_definitions
+
+        served = [pygeoapi_definitions(ionbeam)]
+    return dg.Definitions.merge(*sources, *datasets, *served, swept, platform)

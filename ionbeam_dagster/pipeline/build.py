@@ -1,0 +1,253 @@
+"""Build: the points of a dataset window into its next revision.
+
+Belongs here: what `decide` is told of a window, and the writing of a revision with what it was made of. Does not belong
+here: the policy (domain/windows.py), or what quality control finds (quality_control.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from ionbeam_dagster import __version__
+from ionbeam_dagster.domain.canonical import canonical_schema
+from ionbeam_dagster.domain.windows import (
+    Build,
+    Claim,
+    Decision,
+    Policy,
+    Revision,
+    Sealed,
+    Unchanged,
+    Wait,
+    Window,
+    build_regardless,
+    coverage,
+    decide,
+    merge,
+    overlaps,
+    windows_between,
+)
+from ionbeam_dagster.errors import PipelineError
+from ionbeam_dagster.pipeline import quality_control as qc
+from ionbeam_dagster.pipeline.ingest import restore
+from ionbeam_dagster.pipeline.platform import Platform, written_to
+from ionbeam_dagster.stores.ledger import BuiltRevision
+
+_MOST_ASSESSED = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """The decision on a window, and its latest revision, which was made just now if `built`."""
+
+    dataset: str
+    window: Window
+    decision: Decision
+    revision: BuiltRevision | None
+    built: bool
+
+
+def assess(platform: Platform, dataset: str, window: Window, now: datetime) -> Decision:
+    """What `decide` says of a dataset window, on what the ledger knows of it."""
+    return _looked_at(platform, dataset, window, now).decision
+
+
+def assess_due(platform: Platform, dataset: str, window: Window, now: datetime) -> Decision:
+    """The same of a window that the ledger calls due; where the answer is not to build it, the ledger is told for how
+    long it holds, so that nobody asks again before it can be another one."""
+    seen = _looked_at(platform, dataset, window, now)
+    if not isinstance(seen.decision, Build):
+        until = seen.decision.until if isinstance(seen.decision, Wait) else None
+        platform.ledger.postpone(dataset, window, seen.claims, until)
+    return seen.decision
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What the ledger knew of a dataset window, and what follows from it."""
+
+    decision: Decision
+    claims: list[Claim]
+    latest: BuiltRevision | None
+    policy: Policy
+
+
+def _looked_at(platform: Platform, dataset: str, window: Window, now: datetime) -> _Seen:
+    policy = platform.policy(dataset, now)
+    claims = platform.ledger.claims(dataset, window)
+    latest = platform.ledger.latest_revision(dataset, window)
+    return _Seen(decide(window, claims, as_found(platform, latest), now, policy), claims, latest, policy)
+
+
+def outlook(platform: Platform, claim: Claim, now: datetime) -> dict[Window, Decision]:
+    """What is to be said of the dataset windows that a claim touches: of the newest, where they are very many."""
+    span = platform.dataset(claim.dataset).span
+    touched = sorted({*windows_between(claim.swept.start, claim.swept.end, span), *claim.stray_windows})
+    return {window: assess(platform, claim.dataset, window, now) for window in touched[-_MOST_ASSESSED:]}
+
+
+def build(
+    platform: Platform, dataset: str, window: Window, now: datetime, insist: bool = False, force: bool = False
+) -> Built:
+    """Write the next revision of a dataset window, if `decide` says so.
+
+    With `insist`, as a person asks for it, a window that might wait is built from what there is; one that is sealed is
+    not. With `force` the next revision is written also of a window that is sealed or unchanged. Raises PipelineError
+    when a person asks for a window of which nothing was collected, or whose observations are gone.
+    """
+    platform.check_span(dataset)
+    with platform.ledger.holding(dataset, window):
+        return _build(platform, dataset, window, now, insist, force)
+
+
+def _build(platform: Platform, dataset: str, window: Window, now: datetime, insist: bool, force: bool) -> Built:
+    seen = _looked_at(platform, dataset, window, now)
+    decision = seen.decision
+    if force or (insist and isinstance(decision, Wait)):
+        if not seen.claims:
+            reason = "nothing has been collected for this window yet"
+            raise PipelineError(f"{dataset} {window}: {reason}; materialise {_raw_keys(seen.policy.sources)} first")
+        decision = build_regardless(window, seen.claims, as_found(platform, seen.latest), seen.policy)
+        if force and seen.latest:
+            decision = replace(decision, number=seen.latest.revision.number + 1)
+    if isinstance(decision, Build):
+        return _write_revision(platform, window, decision, seen, now, dataset)
+    return Built(dataset, window, decision, seen.latest, built=False)
+
+
+def as_found(platform: Platform, latest: BuiltRevision | None) -> Revision | None:
+    """The latest revision, with what it was made of; not intact when its file is gone."""
+    if latest is None:
+        return None
+    revision = latest.revision
+    made_of = latest.facts.get("made_of")
+    return replace(
+        revision,
+        intact=revision.intact and platform.files.exists(latest.path),
+        made_of=None if made_of is None else frozenset(made_of),
+        sealed_at=platform.ledger.sealed(revision.dataset, revision.window),
+    )
+
+
+def _write_revision(
+    platform: Platform, window: Window, decision: Build, seen: _Seen, now: datetime, dataset: str
+) -> Built:
+    claims = seen.claims
+    restore(platform, dataset, claims)
+    schema = canonical_schema(platform.ledger.metadata_of(claims))
+    controlled = qc.controlled(
+        platform.config, platform.series, platform.ledger, dataset, window, schema, platform.files.scratch
+    )
+    provenance = {
+        "dataset": dataset,
+        "window_start": window.start.isoformat(),
+        "window_end": window.end.isoformat(),
+        "revision": decision.number,
+        "inputs": decision.inputs,
+        "ingestions": [claim.id for claim in claims],
+        "claims": [_told(claim) for claim in claims],
+        "metadata": _readings(platform, claims),
+        "coverage": round(coverage(window, decision.missing), 6),
+        "gaps": [[gap.start.isoformat(), gap.end.isoformat()] for gap in decision.missing],
+        "software": f"ionbeam {__version__}",
+        "quality": controlled.provenance,
+    }
+    with written_to(platform.datasets.path(dataset, window, decision.number)):
+        written = platform.datasets.write(
+            dataset, window, decision.number, controlled.schema, controlled.batches, provenance
+        )
+    revision = Revision(dataset, window, decision.number, decision.inputs)
+    arrived = platform.ledger.rows_in(dataset, window)
+    facts = {
+        "rows": written.rows,
+        "stations": written.stations,
+        "bytes": written.bytes,
+        "coverage": provenance["coverage"],
+        "gaps": provenance["gaps"],
+        "overlaps": [[twice.start.isoformat(), twice.end.isoformat()] for twice in _swept_twice(window, claims)],
+        "complete": not decision.missing,
+        "duplicates": None if arrived is None else max(0, arrived - written.rows),
+        "ingestions": len(claims),
+        "flags": controlled.counted(),
+        "made_of": provenance["ingestions"],
+        "software": provenance["software"],
+        "why": _why_built(claims, as_found(platform, seen.latest), decision),
+    }
+    built = BuiltRevision(revision, written.path, now, facts)
+    platform.ledger.record_revision(built, claims)
+    return Built(dataset, window, decision, built, built=True)
+
+
+def _why_built(claims: Sequence[Claim], before: Revision | None, decision: Build) -> str:
+    """Why a revision was made: what arrived since the one before it, or what was lost."""
+    if before is None:
+        return f"the first revision, of {_count(claims)}"
+    if before.number == decision.number:
+        return f"revision {before.number} was lost, or something that it was made of"
+    if before.inputs == decision.inputs:
+        return "a person asked for it; nothing arrived since the revision before"
+    known = before.made_of or frozenset()
+    new = [claim for claim in claims if claim.id not in known]
+    gone = len(known - {claim.id for claim in claims})
+    shown = ", ".join(f"{claim.source} {claim.swept} with {claim.rows:,} rows" for claim in new[:3])
+    more = f" and {len(new) - 3} more" if len(new) > 3 else ""
+    arrived = f"{_count(new)} arrived after revision {before.number}: {shown}{more}" if new else ""
+    replaced = (
+        f"{gone} of revision {before.number} {'were' if gone > 1 else 'was'} replaced or withdrawn" if gone else ""
+    )
+    return "; ".join(part for part in (arrived, replaced) if part)
+
+
+def _count(claims: Sequence[Claim]) -> str:
+    return f"{len(claims)} ingestion{'s' * (len(claims) != 1)}"
+
+
+def _told(claim: Claim) -> dict[str, Any]:
+    """A claim as a dataset file tells of it, from which a lost ledger is made again: what is the same each time."""
+    return {
+        "id": claim.id,
+        "source": claim.source,
+        "start": claim.swept.start.isoformat(),
+        "end": claim.swept.end.isoformat(),
+        "arrival": claim.arrival,
+        "rows": claim.rows,
+        "quarantined": claim.quarantined,
+        "strays": [[stray.start.isoformat(), stray.end.isoformat()] for stray in claim.stray_windows],
+    }
+
+
+def _readings(platform: Platform, claims: list[Claim]) -> dict[str, Any]:
+    """Of each source the latest metadata under which its claims came."""
+    latest = {claim.source: claim for claim in claims}
+    return {source: platform.ledger.metadata_of([claim])[0].model_dump(mode="json") for source, claim in latest.items()}
+
+
+def _swept_twice(window: Window, claims: list[Claim]) -> list[Window]:
+    """The parts of a window that one source swept more than once."""
+    sources = {claim.source for claim in claims}
+    return merge(
+        twice
+        for source in sources
+        for twice in overlaps(window, (claim.swept for claim in claims if claim.source == source))
+    )
+
+
+def _raw_keys(sources: tuple[str, ...]) -> str:
+    return " and ".join(f"{source}/raw" for source in sources)
+
+
+def describe(decision: Decision) -> tuple[str, str]:
+    """A decision as a state (one word) and a reason (a sentence), for tables and pages."""
+    match decision:
+        case Build(number, _, missing):
+            gaps = f", with {len(missing)} gap(s)" if missing else ""
+            return "ready", f"revision {number} can be built{gaps}"
+        case Wait(reason):
+            return "waiting", reason
+        case Unchanged(revision):
+            return "built", f"nothing arrived after revision {revision.number}"
+        case Sealed(_, reason):
+            return "sealed", reason

@@ -1,0 +1,281 @@
+"""Ingest: raw partitions into canonical points in the time-series store, with their claims.
+
+Belongs here: what becomes of the rows of a raw partition, and of what an earlier one gave for the same range. Does not
+belong here: how a row becomes canonical (domain/canonical.py).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from itertools import takewhile
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ionbeam_client.models import IngestionMetadata
+from ionbeam_dagster.config import DatasetSettings
+from ionbeam_dagster.domain.canonical import CanonicalError, canonical_schema, canonicalise, point_key
+from ionbeam_dagster.domain.windows import WEEK, Claim, Window, window_of, windows_between
+from ionbeam_dagster.errors import PipelineError
+from ionbeam_dagster.pipeline.platform import Platform
+from ionbeam_dagster.stores.ledger import RawPartition
+from ionbeam_dagster.stores.publish import published
+from ionbeam_dagster.stores.raw import RawFile
+
+
+@dataclass(frozen=True, slots=True)
+class Ingested:
+    """What became of a raw partition's rows; `reasons` counts why rows are in the file `quarantine`."""
+
+    claim: Claim
+    metadata: IngestionMetadata
+    quarantine: Path | None
+    reasons: dict[str, int]
+
+    @property
+    def rows(self) -> int:
+        return self.claim.rows
+
+    @property
+    def quarantined(self) -> int:
+        return self.claim.quarantined
+
+
+def ingest(platform: Platform, source: str, window: Window) -> Ingested:
+    """Convert a raw partition to canonical points, store them and record the claim.
+
+    Of a source that clients send, all raw files that touch the window and have no claim yet are taken, in order of
+    arrival. Rows that cannot be used go to a quarantine file with their reasons. Raises PipelineError when a raw
+    partition is missing, damaged or lacks a declared column.
+    """
+    if platform.source(source).kind == "external":
+        return _ingest_sent(platform, source, window)
+    raw = platform.ledger.raw(source, window)
+    if raw is None:
+        raise PipelineError(f"{source} {window}: nothing was collected; materialise {source}/raw first")
+    return ingest_raw(platform, raw)
+
+
+def waiting_raws(platform: Platform, source: str, window: Window) -> list[RawPartition]:
+    """What clients sent for a window of `source` and is not ingested yet, in order of arrival."""
+    sent = platform.ledger.sent(source, window)
+    claimed = {claim.id for claim in platform.ledger.claims_of([raw.ingestion for raw in sent])}
+    return [raw for raw in sent if raw.ingestion not in claimed]
+
+
+def _ingest_sent(platform: Platform, source: str, window: Window) -> Ingested:
+    """Ingest what was sent for a window and is not in the store; what is told is the sum of all that touches it."""
+    sent = platform.ledger.sent(source, window)
+    if not sent:
+        raise PipelineError(f"{source} {window}: no client sent anything; materialise {source}/request to ask for it")
+    known = platform.ledger.claims_of([raw.ingestion for raw in sent])
+    whole = {claim.id for claim in known if claim.rows}
+    whole -= {*platform.series.lacking(platform.source(source).dataset, sorted(whole))}
+    whole |= {claim.id for claim in known if not claim.rows}
+    done, failed = [], []
+    for raw in sent:
+        if raw.ingestion in whole:
+            continue
+        try:
+            done.append(ingest_raw(platform, raw))
+        except PipelineError as error:  # those that were sent after it do not wait for it
+            failed.append(str(error))
+    if failed:
+        raise PipelineError("; ".join(failed))
+    claims = platform.ledger.claims_of([raw.ingestion for raw in sent])
+    reached = Window(min(claim.swept.start for claim in claims), max(claim.swept.end for claim in claims))
+    together = replace(
+        claims[-1],
+        swept=reached,
+        rows=sum(claim.rows for claim in claims),
+        quarantined=sum(claim.quarantined for claim in claims),
+        stray_windows=tuple(sorted({stray for claim in claims for stray in claim.stray_windows})),
+    )
+    reasons = sum((Counter(one.reasons) for one in done), Counter[str]())
+    quarantined = [one.quarantine for one in done if one.quarantine]
+    metadata = platform.ledger.metadata_of(claims)[-1]
+    return Ingested(together, metadata, quarantined[-1] if quarantined else None, dict(reasons))
+
+
+def ingest_raw(platform: Platform, raw: RawPartition, arrived_at: datetime | None = None) -> Ingested:
+    file = _open_raw(platform, raw)
+    quarantine_path = platform.quarantine_path(raw.source, raw.window)
+    if platform.source(raw.source).kind == "external":
+        quarantine_path = quarantine_path.with_stem(f"{raw.source}_{raw.window.label}_{raw.ingestion}")
+    source = raw.source
+    platform.check_span(platform.source(source).dataset)
+    platform.check_schema(source, file.metadata)
+    settings = platform.dataset(platform.source(source).dataset)
+    schema = canonical_schema([file.metadata])
+    known = platform.ledger.claims_of([raw.ingestion])
+    arrived_at = known[0].arrived_at if known else arrived_at or platform.now()
+    arrival = platform.ledger.arrival_of(raw.ingestion)
+    seen = _Rows(file, settings)
+    try:
+        with published(quarantine_path) as draft, _Quarantine(draft) as quarantine:
+            frames = seen.canonical_frames(quarantine)
+            rows = platform.series.write(settings.name, raw.ingestion, arrival, frames, point_key(schema))
+    except (CanonicalError, pa.ArrowInvalid) as error:
+        raise PipelineError(f"{raw.path}: {error}") from error
+    except OSError as error:
+        raise PipelineError(
+            f"{raw.path}: cannot be ingested ({error}); what there was before is untouched. Make room, or give "
+            "permission, and materialise the window again"
+        ) from error
+    if not quarantine.rows:
+        quarantine_path.unlink(missing_ok=True)
+    replaced = _replaced(platform, raw, file, arrival)
+    for ingestion in replaced:
+        platform.series.withdraw(settings.name, ingestion)
+    strays = tuple(sorted(seen.strays))
+    claim = Claim(raw.ingestion, source, settings.name, file.swept, arrival, rows, quarantine.rows, strays, arrived_at)
+    swept = dict.fromkeys(windows_between(file.swept.start, file.swept.end, settings.span), 0)
+    platform.ledger.record_claim(claim, file.metadata, swept | seen.rows, list(replaced))
+    if platform.source(source).kind == "external":  # else a ledger that is made again would take them up
+        for ingestion, range in replaced.items():
+            platform.files.delete(platform.raws(source).sent_path(source, ingestion, range))
+    return Ingested(claim, file.metadata, quarantine_path if quarantine.rows else None, dict(quarantine.reasons))
+
+
+def _replaced(platform: Platform, raw: RawPartition, file: RawFile, arrival: int) -> dict[str, Window]:
+    """The ingestions that one takes the place of, with their ranges: what its source gave before for parts of its own.
+
+    What the platform itself collects, it collects whole: a point that is there no more was taken back. What clients
+    send adds to what they sent before, unless they say that it replaces that; then also what still waits.
+    """
+    sent = platform.source(raw.source).kind == "external"
+    if sent and not file.replaces:
+        return {}
+    dataset = platform.dataset(platform.source(raw.source).dataset)
+    first = window_of(file.swept.start, dataset.span).start
+    claimed = {
+        claim.id: claim.swept
+        for claim in platform.ledger.claims_between(dataset.name, first, file.swept.end)
+        if claim.source == raw.source
+        and file.swept.covers(claim.swept)
+        and (claim.arrival < arrival if sent else claim.id != raw.ingestion)
+    }
+    return claimed | (_waiting_before(platform, raw) if sent else {})
+
+
+def _waiting_before(platform: Platform, raw: RawPartition) -> dict[str, Window]:
+    """What a source sent before `raw` for ranges that lie in its range, and is not ingested yet."""
+    found: dict[str, Window] = {}
+    for window in platform.ledger.waiting(raw.source):
+        if not window.overlaps(raw.window):
+            continue
+        sent = platform.ledger.sent(raw.source, window)
+        before = list(takewhile(lambda one: one.ingestion != raw.ingestion, sent))
+        covered = {one.ingestion: one.window for one in before if raw.window.covers(one.window)}
+        claimed = {claim.id for claim in platform.ledger.claims_of(list(covered))}
+        found |= {ingestion: range for ingestion, range in covered.items() if ingestion not in claimed}
+    return found
+
+
+def _open_raw(platform: Platform, raw: RawPartition) -> RawFile:
+    try:
+        return platform.raws(raw.source).open(raw.path)
+    except (OSError, pa.ArrowInvalid) as error:
+        first = "request" if platform.source(raw.source).kind == "external" else "raw"
+        if raw.swept is not None:
+            why = f"was swept by retention on {raw.swept:%Y-%m-%d %H:%M}"
+        else:
+            why = f"cannot be read ({error})"
+        raise PipelineError(
+            f"{raw.path}: the raw partition {why}; materialise {raw.source}/{first} for {raw.window.key} first"
+        ) from error
+
+
+def _raw_of(platform: Platform, claim: Claim) -> RawPartition | None:
+    """The raw partition that a claim was made of, if it is still the one of its window."""
+    source = platform.source(claim.source)
+    window = window_of(claim.swept.start, source.window_size)
+    if source.kind == "external":
+        candidates = platform.ledger.sent(source.name, window)
+    else:
+        known = platform.ledger.raw(source.name, window)
+        candidates = [known] if known else []
+    return next((raw for raw in candidates if raw.ingestion == claim.id), None)
+
+
+def restore(platform: Platform, dataset: str, claims: Sequence[Claim]) -> None:
+    """Ingest again what the time-series store lost, or retention swept, of these claims.
+
+    Raises PipelineError where the raw partition is gone, too.
+    """
+    with_rows = {claim.id: claim for claim in claims if claim.rows}
+    for ingestion in platform.series.lacking(dataset, list(with_rows)):
+        claim = with_rows[ingestion]
+        raw = _raw_of(platform, claim)
+        if raw is None:
+            raise PipelineError(
+                f"{dataset}: the {claim.rows} rows of {claim.source} {claim.swept} are not in the time-series store, "
+                f"and their raw partition is not known; materialise {claim.source}/raw and /observations first"
+            )
+        ingest_raw(platform, raw)
+
+
+class _Rows:
+    """The rows of a raw file on their way into the store.
+
+    `rows` counts them by dataset window; `strays` are the windows into which rows outside the file's range fell.
+    """
+
+    def __init__(self, file: RawFile, dataset: DatasetSettings) -> None:
+        self._file = file
+        self._span = dataset.span
+        self.strays: set[Window] = set()
+        self.rows: Counter[Window] = Counter()
+
+    def canonical_frames(self, quarantine: _Quarantine) -> Iterator[pl.DataFrame]:
+        offset = 0
+        for batch in self._file.batches():
+            canonical = canonicalise(batch, self._file.metadata)
+            if canonical.rejected.height:
+                quarantine.add(canonical.rejected.with_columns(pl.col("row") + offset))
+            offset += batch.num_rows
+            self._count(canonical.rows)
+            if canonical.rows.height:
+                yield canonical.rows
+
+    def _count(self, rows: pl.DataFrame) -> None:
+        swept, time = self._file.swept, pl.col("datetime")
+        outside = (time < swept.start) | (time >= swept.end)
+        every = "1w" if self._span == WEEK else f"{self._span // timedelta(minutes=1)}m"  # weeks begin on Monday
+        counted = rows.group_by(time.dt.truncate(every), outside.alias("outside")).len()
+        for start, is_outside, count in counted.iter_rows():
+            window = Window(start, start + self._span)
+            self.rows[window] += count
+            if is_outside:
+                self.strays.add(window)
+
+
+class _Quarantine:
+    """The rejected rows of one raw partition, written as they come."""
+
+    def __init__(self, draft: Path) -> None:
+        self._draft = draft
+        self._writer: pq.ParquetWriter | None = None
+        self.rows = 0
+        self.reasons: Counter[str] = Counter()
+
+    def __enter__(self) -> _Quarantine:
+        return self
+
+    def add(self, rejected: pl.DataFrame) -> None:
+        table = rejected.to_arrow()
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(self._draft, table.schema, compression="zstd")
+        self._writer.write_table(table)
+        self.rows += rejected.height
+        kind = pl.col("reason").str.replace_all(r": [^;]*", "")
+        self.reasons.update(dict(rejected.group_by(kind).len().iter_rows()))
+
+    def __exit__(self, *error: object) -> None:
+        if self._writer is not None:
+            self._writer.close()

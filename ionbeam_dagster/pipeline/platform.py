@@ -1,0 +1,218 @@
+"""The platform: a configuration, and the stores, sources and exporters that follow from it.
+
+Belongs here: which implementation of each is meant, and what is asked of the configuration as a whole. Does not belong
+here: what is done with a window (pipeline.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import cached_property, partial
+from pathlib import Path
+
+import polars as pl
+
+from ionbeam_client.models import IngestionMetadata, format_duration
+from ionbeam_dagster.config import DatasetSettings, IonbeamConfig, SourceSettings
+from ionbeam_dagster.domain.canonical import schema_refusal
+from ionbeam_dagster.domain.cf import check_metadata
+from ionbeam_dagster.domain.windows import HOUR, WEEK, Policy, Window, usual_lateness, window_of
+from ionbeam_dagster.errors import PipelineError
+from ionbeam_dagster.exporters import Exporter
+from ionbeam_dagster.exporters.bufr import BufrExporter
+from ionbeam_dagster.exporters.geoparquet import GeoParquetExporter
+from ionbeam_dagster.exporters.odb import OdbExporter
+from ionbeam_dagster.sources import Source
+from ionbeam_dagster.stores.datasets import DatasetStore
+from ionbeam_dagster.stores.files import Files, within
+from ionbeam_dagster.stores.ledger import Ledger
+from ionbeam_dagster.stores.ledger.sqlite import SqliteLedger
+from ionbeam_dagster.stores.publish import published
+from ionbeam_dagster.stores.raw import RawStore
+from ionbeam_dagster.stores.timeseries import TimeSeriesStore
+from ionbeam_dagster.stores.timeseries.segments import SegmentStore
+
+
+class Platform:
+    """A configuration and the stores, sources and exporters that follow from it. Making one opens nothing.
+
+    `recover` puts into a ledger that is new what the other stores hold of the past (`recovery.open_platform` gives it).
+    """
+
+    def __init__(self, config: IonbeamConfig, recover: Callable[[Platform], object]) -> None:
+        self.config = config
+        self._recover = partial(recover, self)
+        self._sound: dict[str, IngestionMetadata] = {}
+        self._versions: dict[tuple[str, int], IngestionMetadata] = {}
+        self._lateness: dict[str, tuple[datetime, timedelta]] = {}
+        self._spans_checked: set[str] = set()
+        self.ledger = self._ledger()
+        self.files = Files(config.sections.state_path / "drafts", config.sections.s3)
+        self.series = self._series()
+        self.datasets = DatasetStore(self.files, config.sections.dataset_aggregator.data_path)
+
+    def _ledger(self) -> Ledger:
+        redis = self.config.sections.redis
+        if redis is None:
+            return SqliteLedger(self.config.sections.state_path / "ledger.sqlite", self._recover)
+        from ionbeam_dagster.stores.ledger.redis import RedisLedger
+
+        return RedisLedger(redis.redis_url, self._recover)
+
+    def _series(self) -> TimeSeriesStore:
+        influx = self.config.sections.influxdb_common
+        if influx is None:
+            return SegmentStore(self.config.sections.state_path / "segments")
+        from ionbeam_dagster.stores.timeseries.influxdb import InfluxStore
+
+        return InfluxStore(
+            influx.influxdb_url,
+            influx.influxdb_org,
+            influx.influxdb_bucket,
+            influx.influxdb_token.get_secret_value(),
+            revise_for=self._longest_revising(),
+            quarantine=self._keep_refused,
+            scratch=self.files.scratch,
+        )
+
+    def _longest_revising(self) -> timedelta | None:
+        revised = [dataset.policy.revise_for for dataset in self.config.datasets.values()]
+        return None if None in revised else max((one for one in revised if one is not None), default=None)
+
+    def _keep_refused(self, dataset: str, ingestion: str, rows: pl.DataFrame) -> None:
+        """Rows that the time-series server would not take stand beside those that ingestion could not use."""
+        place = self.config.sections.state_path / "quarantine" / dataset / f"refused_{ingestion}.parquet"
+        with published(place) as draft:
+            rows.write_parquet(draft)
+
+    def now(self) -> datetime:
+        """The clock by which windows are open, settled and sealed."""
+        return datetime.now(UTC)
+
+    def policy(self, dataset: str, now: datetime) -> Policy:
+        """The policy of a dataset; where its lateness is measured, that of the week before the current hour.
+
+        It changes once an hour, and is the same whoever asks.
+        """
+        policy = self.dataset(dataset).policy
+        if not policy.lateness_measured:
+            return policy
+        return replace(policy, lateness=max(self._usual_lateness(source, now) for source in policy.sources))
+
+    def _usual_lateness(self, source: str, now: datetime) -> timedelta:
+        hour = window_of(now, HOUR).start
+        known = self._lateness.get(source)
+        if known is None or known[0] != hour:
+            known = self._lateness[source] = hour, usual_lateness(self.ledger.lateness(source, hour - WEEK, hour))
+        return known[1]
+
+    @cached_property
+    def sources(self) -> dict[str, Source]:
+        return {name: settings.type(name, settings.config) for name, settings in self.config.sources.items()}
+
+    @cached_property
+    def odb(self) -> OdbExporter:
+        service = self.config.sections.projections.odb_service
+        return OdbExporter(service.variable_map, service.codes)
+
+    @cached_property
+    def exporters(self) -> dict[str, Exporter]:
+        return {
+            "odb": self.odb,
+            "bufr": BufrExporter(self.config.sections.projections.bufr_service.settings),
+            "pygeoapi": GeoParquetExporter(),
+        }
+
+    def feed(self, source: str, use_cache: bool) -> Source:
+        """The source to fetch from, told to use its cache where it would not by its configuration."""
+        configured = self.sources[source]
+        if configured.config.use_cache or not use_cache:
+            return configured
+        return type(configured)(source, configured.config.model_copy(update={"use_cache": True}))
+
+    def raws(self, source: str) -> RawStore:
+        return RawStore(self.files, self.source(source).config.data_path)
+
+    def quarantine_path(self, source: str, window: Window) -> Path:
+        return self.config.sections.state_path / "quarantine" / source / f"{source}_{window.label}.parquet"
+
+    def export_path(self, dataset: str, format: str, window: Window) -> str:
+        projections = self.config.sections.projections
+        folder = {
+            "odb": projections.odb_service.output_path,
+            "bufr": projections.bufr_service.output_path,
+            "pygeoapi": projections.pygeoapi_service.output_path,
+        }[format]
+        name = f"{dataset}_{window.label}.{self.exporters[format].extension}"
+        return within(folder, format, dataset, name)
+
+    def metadata(self, source: str) -> IngestionMetadata:
+        """How a source's columns are to be read. Raises PipelineError where a name or unit in it is wrong."""
+        found = self.sources[source].metadata
+        if (version := self.source(source).config.version) is not None:
+            found = found.model_copy(update={"version": version})
+        if self._sound.get(source) != found:
+            errors = [str(problem) for problem in check_metadata(found) if problem.severity == "error"]
+            if errors:
+                raise PipelineError(f"{source} cannot be collected: {'; '.join(errors)}")
+            self.check_schema(source, found)
+            self._sound[source] = found
+        return found
+
+    def check_schema(self, source: str, metadata: IngestionMetadata) -> None:
+        """Refuse, with a PipelineError, other columns than those that came first under the same version."""
+        key = source, metadata.version
+        first = self._versions.get(key) or self.ledger.metadata_of_version(*key)
+        if first is None:
+            return
+        self._versions[key] = first
+        if refusal := schema_refusal(first, metadata):
+            key_of = f" (sources.{source}.version)" if self.source(source).kind == "pull" else ""
+            raise PipelineError(f"{source}: {refusal}{key_of}")
+
+    def check_span(self, dataset: str) -> None:
+        """Refuse, with a PipelineError, to work on a store that has windows of another length of a dataset.
+
+        Another platform would not find in its own windows what is claimed for those of this one.
+        """
+        if dataset in self._spans_checked:
+            return
+        ours, theirs = self.dataset(dataset).span, self.ledger.span_of(dataset)
+        if theirs is not None and theirs != ours:
+            raise PipelineError(
+                f"{dataset}: {self.config.path} says aggregation_span {format_duration(ours)}, but what is there was "
+                f"collected for windows of {format_duration(theirs)}, by another platform or an earlier configuration; "
+                "let it be as it was, or give the dataset another name (sources.<source>.dataset), or this platform "
+                "stores of its own (state_path)"
+            )
+        if theirs is not None:
+            self._spans_checked.add(dataset)
+
+    def source(self, name: str) -> SourceSettings:
+        if name not in self.config.sources:
+            raise PipelineError(
+                f"{self.config.path} has no source {name!r}; it has {', '.join(self.config.sources) or 'none'}"
+            )
+        return self.config.sources[name]
+
+    def dataset(self, name: str) -> DatasetSettings:
+        if name not in self.config.datasets:
+            raise PipelineError(
+                f"{self.config.path} has no dataset {name!r}; it has {', '.join(self.config.datasets) or 'none'}"
+            )
+        return self.config.datasets[name]
+
+
+@contextmanager
+def written_to(place: str) -> Iterator[None]:
+    """Say which file could not be written: a full disk, a folder without permission."""
+    try:
+        yield
+    except OSError as error:
+        raise PipelineError(
+            f"{place}: cannot be written ({error}); what stood there before is untouched. Make room, or give "
+            "permission, and materialise the window again"
+        ) from error

@@ -1,0 +1,260 @@
+"""A ledger that was lost, or exchanged for another, made again from what the other stores hold.
+
+Belongs here: what raw files, dataset files and the time-series store tell of the past, and its way into an empty or
+outdated ledger. What only the ledger knew stays lost: the windows that a person sealed, which exports are current (they
+are made again), and how a source that can be asked again looked (`ionbeam run` asks it again). Does not belong here:
+how a ledger notices that it was lost.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+
+from ionbeam_client.models import IngestionMetadata
+from ionbeam_dagster.config import IonbeamConfig
+from ionbeam_dagster.domain.windows import Claim, Revision, Window, windows_between
+from ionbeam_dagster.errors import PipelineError, StoreError
+from ionbeam_dagster.pipeline.ingest import ingest_raw
+from ionbeam_dagster.pipeline.platform import Platform
+from ionbeam_dagster.stores.datasets import DatasetStore, FoundRevision
+from ionbeam_dagster.stores.files import Files
+from ionbeam_dagster.stores.ledger import BuiltRevision, Ledger, RawPartition
+from ionbeam_dagster.stores.publish import locked
+from ionbeam_dagster.stores.raw import RawStore
+from ionbeam_dagster.stores.timeseries import TimeSeriesStore
+
+_LOG = logging.getLogger(__name__)
+_TOLD_EVERY = 1000
+_AFTER_ALL = 2**62
+
+
+@dataclass(frozen=True, slots=True)
+class Feeder:
+    """A source as recovery needs it; `external` when its raw files were sent by a client."""
+
+    source: str
+    dataset: str
+    window_size: timedelta
+    external: bool
+    raws: RawStore
+
+
+@dataclass(slots=True)
+class Recovered:
+    """What was put into the ledger that it did not have; `troubles` are files that could not be used, with reasons."""
+
+    raws: int = 0
+    claims: int = 0
+    ingested: int = 0
+    revisions: int = 0
+    troubles: list[str] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.raws or self.claims or self.revisions or self.troubles)
+
+    def __str__(self) -> str:
+        told = (
+            f"{self.raws} raw files, {self.claims} claims ({self.ingested} by ingesting again) and {self.revisions} "
+            "revisions were recovered from the stores; exports are made again, windows sealed by a person are open"
+        )
+        return told + "".join(f"; {trouble}" for trouble in self.troubles)
+
+
+def open_platform(config: IonbeamConfig) -> Platform:
+    """The platform of a configuration, whose ledger, when it finds itself new, is made again from the other stores."""
+    return Platform(config, recover_platform)
+
+
+def recover_platform(platform: Platform) -> Recovered:
+    """Put into the ledger what it lacks of the past and the other stores hold; says what that was.
+
+    One process of a machine does it at a time.
+    """
+    feeders = [
+        Feeder(name, source.dataset, source.window_size, source.kind == "external", platform.raws(name))
+        for name, source in platform.config.sources.items()
+    ]
+    spans = {name: dataset.span for name, dataset in platform.config.datasets.items()}
+
+    def ingest_again(raw: RawPartition) -> None:
+        ingest_raw(platform, raw, platform.files.written_at(raw.path))
+
+    with locked(platform.config.sections.state_path / "recovery.lock"):
+        return recover(
+            platform.ledger, platform.files, feeders, spans, platform.series, platform.datasets, ingest_again
+        )
+
+
+def recover(
+    ledger: Ledger,
+    files: Files,
+    feeders: Sequence[Feeder],
+    spans: Mapping[str, timedelta],
+    series: TimeSeriesStore,
+    datasets: DatasetStore,
+    ingest: Callable[[RawPartition], object],
+) -> Recovered:
+    """Record in `ledger` what it lacks of the past; what it has is left alone, so that this may be done at any time.
+
+    `spans` has each dataset with its aggregation span. `ingest` is called for a raw file of whose claim nothing can be
+    known otherwise; it records the claim.
+    """
+    done = Recovered()
+    built = [found for dataset in spans for found in datasets.latest(dataset)]
+    claims = {told.claim.id: told for found in built for told in _claims_of(found)}
+    stored = {ingestion: place for dataset in spans for ingestion, place in series.arrivals(dataset).items()}
+    in_place = {id: told for id, told in claims.items() if stored.get(id) == told.claim.arrival}
+    ledger.restore_arrivals({id: told.claim.arrival for id, told in claims.items()} | stored)
+    raws = [raw for feeder in feeders for raw in _unknown_raws(ledger, feeder, done)]
+    raws.sort(key=lambda raw: (stored.get(raw.ingestion, _AFTER_ALL), files.written_at(raw.path)))
+    by_source = {feeder.source: feeder for feeder in feeders}
+    for number, raw in enumerate(raws, 1):
+        _recover_raw(ledger, by_source[raw.source], raw, done)
+        there = in_place.get(raw.ingestion)
+        if not ledger.claims_of([raw.ingestion]) and not (
+            there and _recover_claim(ledger, there, spans, done, files.written_at(raw.path))
+        ):
+            _ingest_again(ingest, raw, done)
+        if number % _TOLD_EVERY == 0:
+            _LOG.warning("recovery: %d of %d raw files", number, len(raws))
+    for told in sorted(claims.values(), key=lambda told: told.claim.arrival):
+        if not ledger.claims_of([told.claim.id]):
+            _recover_claim(ledger, told, spans, done)
+    for found in built:
+        _recover_revision(ledger, found, done)
+    return done
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """A claim as a dataset file tells of it."""
+
+    claim: Claim
+    metadata: IngestionMetadata
+    window: Window
+
+
+def _unknown_raws(ledger: Ledger, feeder: Feeder, done: Recovered) -> list[RawPartition]:
+    """The raw files of which the ledger has no claim."""
+    unknown = _unknown_sent if feeder.external else _unknown_collected
+    found = []
+    for path in feeder.raws.files(feeder.source):
+        try:
+            raw = unknown(ledger, feeder, path)
+        except (OSError, ValueError, LookupError, TypeError, pa.ArrowException) as error:
+            done.troubles.append(f"{path} cannot be read ({error})")
+            continue
+        if raw is not None:
+            found.append(raw)
+    return found
+
+
+def _unknown_sent(ledger: Ledger, feeder: Feeder, path: str) -> RawPartition | None:
+    ingestion = feeder.raws.sent_ingestion(feeder.source, path)
+    if ledger.claims_of([ingestion]):
+        return None
+    file = feeder.raws.open(path)
+    return RawPartition(ingestion, feeder.source, file.swept, path, file.rows)
+
+
+def _unknown_collected(ledger: Ledger, feeder: Feeder, path: str) -> RawPartition | None:
+    window = feeder.raws.window_of(feeder.source, path, feeder.window_size)
+    known = ledger.raw(feeder.source, window)
+    if known is not None and ledger.claims_of([known.ingestion]):
+        return None
+    file = feeder.raws.open(path)
+    return RawPartition(feeder.raws.collected_ingestion(feeder.source, path), feeder.source, window, path, file.rows)
+
+
+def _recover_raw(ledger: Ledger, feeder: Feeder, raw: RawPartition, done: Recovered) -> None:
+    if feeder.external:
+        touched = list(windows_between(raw.window.start, raw.window.end, feeder.window_size))
+        if raw not in ledger.sent(raw.source, touched[0]):
+            ledger.record_sent([(raw, touched)])
+            done.raws += 1
+        return
+    known = ledger.raw(raw.source, raw.window)
+    if known is None or known.ingestion != raw.ingestion:
+        ledger.record_raw(raw)
+        done.raws += 1
+
+
+def _ingest_again(ingest: Callable[[RawPartition], object], raw: RawPartition, done: Recovered) -> None:
+    try:
+        ingest(raw)
+    except (PipelineError, StoreError, ValueError, OSError) as error:
+        done.troubles.append(str(error))
+    else:
+        done.claims += 1
+        done.ingested += 1
+
+
+def _claims_of(found: FoundRevision) -> Iterator[_Told]:
+    for told in found.provenance.get("claims", []):
+        metadata = IngestionMetadata.model_validate(found.provenance["metadata"][told["source"]])
+        strays = tuple(_window(*stray) for stray in told["strays"])
+        claim = Claim(
+            told["id"], told["source"], found.dataset, _window(told["start"], told["end"]), told["arrival"],
+            told["rows"], told["quarantined"], strays,
+        )  # fmt: skip
+        yield _Told(claim, metadata, found.window)
+
+
+def _window(start: str, end: str) -> Window:
+    return Window(datetime.fromisoformat(start), datetime.fromisoformat(end))
+
+
+def _recover_claim(
+    ledger: Ledger, told: _Told, spans: Mapping[str, timedelta], done: Recovered, arrived_at: datetime | None = None
+) -> bool:
+    """Record a claim; False when its place in the order of arrival belongs to another.
+
+    Also when its rows lie in several windows, and its raw file can tell how many in each.
+    """
+    claim = told.claim
+    if ledger.arrival_of(claim.id) != claim.arrival:
+        return False
+    swept = windows_between(claim.swept.start, claim.swept.end, spans[claim.dataset])
+    touched = dict.fromkeys([*swept, *claim.stray_windows], 0)
+    if arrived_at is not None:
+        if touched.keys() > {told.window}:
+            return False
+        claim = replace(claim, arrived_at=arrived_at)
+    ledger.record_claim(claim, told.metadata, touched | {told.window: claim.rows})
+    done.claims += 1
+    return True
+
+
+def _recover_revision(ledger: Ledger, found: FoundRevision, done: Recovered) -> None:
+    known = ledger.latest_revision(found.dataset, found.window)
+    if known is not None and known.revision.number >= found.number:
+        return
+    told = found.provenance
+    made_of = ledger.claims_of([claim["id"] for claim in told.get("claims", [])])
+    revision = Revision(found.dataset, found.window, found.number, told["inputs"])
+    ledger.record_revision(
+        BuiltRevision(revision, found.path, found.files.written_at(found.path), _facts(found)), made_of
+    )
+    done.revisions += 1
+
+
+def _facts(found: FoundRevision) -> dict[str, Any]:
+    told = found.provenance
+    return {
+        "rows": found.rows,
+        "stations": found.stations(),
+        "bytes": found.files.size(found.path),
+        "coverage": told["coverage"],
+        "gaps": told["gaps"],
+        "complete": not told["gaps"],
+        "duplicates": None,
+        "ingestions": len(told["ingestions"]),
+        "made_of": told["ingestions"],
+        "software": told["software"],
+    }

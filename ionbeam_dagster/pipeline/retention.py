@@ -1,0 +1,239 @@
+"""Retention: what is not needed any more, and its removal.
+
+Belongs here: the rules by which something may go, each with its reason, and `sweep`. A rule never takes what a rebuild
+of a window that is still open would need (docs/retention.md has the table). Does not belong here: when it is swept
+(orchestration), or how things are kept (stores).
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+
+from ionbeam_dagster.domain.windows import Claim, Window, windows_between
+from ionbeam_dagster.errors import StoreError
+from ionbeam_dagster.exporters import geoparquet
+from ionbeam_dagster.pipeline.build import as_found
+from ionbeam_dagster.pipeline.export import export_is_current
+from ionbeam_dagster.pipeline.platform import Platform
+from ionbeam_dagster.stores.files import is_address
+from ionbeam_dagster.stores.ledger import BuiltRevision, RawPartition
+from ionbeam_dagster.stores.timeseries.segments import SegmentStore
+
+_LOG = logging.getLogger(__name__)
+_DRAFT = re.compile(r"^\..+\.[0-9a-f]{8}$")
+DRAFT_AGE = timedelta(days=1)
+"""A draft so old belongs to no run that is still going on."""
+
+KINDS = (
+    "raw partitions",
+    "superseded revisions",
+    "observations",
+    "quarantine",
+    "drafts of killed runs",
+    "payloads",
+    "parts of ingestions that are whole",
+    "hours of small segments",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sweepable:
+    """Something that may go: its kind (one of KINDS), whose it is, what it is, its bytes, and why it may.
+
+    Of small segments, which become one file, only files go, and no bytes are counted.
+    """
+
+    kind: str
+    of: str
+    what: str
+    bytes: int
+    why: str
+    remove: Callable[[], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What went, or in a dry run would go; `failed` says of each thing that could not be removed why."""
+
+    gone: tuple[Sweepable, ...]
+    failed: tuple[str, ...]
+
+    @property
+    def bytes(self) -> int:
+        return sum(one.bytes for one in self.gone)
+
+    def of_kind(self, kind: str) -> list[Sweepable]:
+        return [one for one in self.gone if one.kind == kind]
+
+
+Rule = Callable[[Platform, datetime], Iterator[Sweepable]]
+"""Gives what may go now, in the order in which it may."""
+
+
+def sweep(platform: Platform, now: datetime, dry_run: bool = False, also: Sequence[Rule] = ()) -> Swept:
+    """Remove what the configuration allows to go; in a dry run, tell only. `also` are rules of rooms above this one.
+
+    The ledger is told of each thing after it is gone: what a sweep that is killed did not tell, the next one does.
+    """
+    gone, failed = [], []
+    for one in sweepable(platform, now, also):
+        try:
+            if not dry_run:
+                one.remove()
+        except (OSError, StoreError) as error:
+            failed.append(f"{one.what}: {error}")
+        else:
+            gone.append(one)
+    return Swept(tuple(gone), tuple(failed))
+
+
+def sweepable(platform: Platform, now: datetime, also: Sequence[Rule] = ()) -> Iterator[Sweepable]:
+    """All that may go now, kind by kind."""
+    for source in platform.config.sources:
+        yield from _raws(platform, source, now)
+    for dataset in platform.config.datasets:
+        yield from _superseded(platform, dataset, now)
+        yield from _observations(platform, dataset, now)
+        yield from _small_segments(platform, dataset)
+    yield from _quarantined(platform, now)
+    yield from _drafts(platform, now)
+    for rule in also:
+        yield from rule(platform, now)
+
+
+def _raws(platform: Platform, source: str, now: datetime) -> Iterator[Sweepable]:
+    """Raw partitions: once exported where `delete_after_export` is set; else once sealed and exported, and old enough.
+
+    One that is not ingested, or does not hold its whole window yet, stays.
+    """
+    after_export = platform.config.sections.dataset_aggregator.delete_after_export
+    age = platform.config.sections.retention.raw
+    if not after_export and age is None:
+        return
+    for raw in platform.ledger.raws(source, now):
+        claims = platform.ledger.claims_of([raw.ingestion])
+        if not claims or not claims[0].swept.covers(raw.window):
+            continue
+        closed = age is not None and _closed_for(platform, claims[0], age, now)
+        rebuildable = not platform.series.lacking(claims[0].dataset, [raw.ingestion])
+        if (closed or (after_export and rebuildable)) and _is_exported(platform, claims[0]):
+            why = "its windows are sealed and exported" if closed else "its windows are exported"
+            size = platform.files.size(raw.path)
+            yield Sweepable(KINDS[0], source, raw.path, size, why, partial(_remove_raw, platform, raw, now))
+
+
+def _remove_raw(platform: Platform, raw: RawPartition, now: datetime) -> None:
+    platform.files.delete(raw.path)
+    platform.ledger.record_swept(raw, now)
+
+
+def _superseded(platform: Platform, dataset: str, now: datetime) -> Iterator[Sweepable]:
+    """Revisions that were followed by a newer one so long ago that nobody still reads them."""
+    age = platform.config.sections.retention.superseded
+    if age is None:
+        return
+    for old in platform.ledger.superseded(dataset, now - age):
+        size = platform.files.size(old.path)
+        why = "a newer revision took its place"
+        yield Sweepable(KINDS[1], dataset, old.path, size, why, partial(_remove_revision, platform, old))
+
+
+def _remove_revision(platform: Platform, old: BuiltRevision) -> None:
+    platform.files.delete(old.path)
+    platform.ledger.forget_revision(old.revision)
+
+
+def _observations(platform: Platform, dataset: str, now: datetime) -> Iterator[Sweepable]:
+    """Segments of ingestions all of whose windows are sealed and exported, and old enough.
+
+    (InfluxDB does this by its bucket's retention.) A claim that came too late to be built is kept.
+    """
+    age, store = platform.config.sections.retention.observations, platform.series
+    if age is None or not isinstance(store, SegmentStore):
+        return
+    held = store.held(dataset)
+    for claim in platform.ledger.claims_of(list(held)):
+        if held[claim.id] and _closed_for(platform, claim, age, now) and _is_exported(platform, claim):
+            what = f"{claim.source} {claim.swept}"
+            why = "its windows are sealed and exported"
+            withdraw = partial(store.withdraw, dataset, claim.id)
+            yield Sweepable(KINDS[2], dataset, what, held[claim.id], why, withdraw)
+
+
+def _small_segments(platform: Platform, dataset: str) -> Iterator[Sweepable]:
+    """Hours of many small segments all of whose windows were built: each hour's become one file, and no row goes."""
+    store, span = platform.series, platform.dataset(dataset).span
+    if not isinstance(store, SegmentStore):
+        return
+    for hour, number in store.crowded(dataset):
+        windows = windows_between(hour.start, hour.end, span)
+        if all(platform.ledger.latest_revision(dataset, window) for window in windows):
+            what, why = f"{number} segments of {hour}", "their windows are built; those of an hour become one file"
+            yield Sweepable(KINDS[7], dataset, what, 0, why, partial(store.compact, dataset, hour))
+
+
+def _touched(platform: Platform, claim: Claim) -> Iterable[Window]:
+    span = platform.dataset(claim.dataset).span
+    return {*windows_between(claim.swept.start, claim.swept.end, span), *claim.stray_windows}
+
+
+def _is_exported(platform: Platform, claim: Claim) -> bool:
+    """Whether the latest revision of every window that a claim touches holds it, and is exported in every format."""
+    return all(_holds(platform, window, claim) for window in _touched(platform, claim))
+
+
+def _holds(platform: Platform, window: Window, claim: Claim) -> bool:
+    dataset = platform.dataset(claim.dataset)
+    latest = as_found(platform, platform.ledger.latest_revision(dataset.name, window))
+    if latest is None or not latest.intact or claim.id not in (latest.made_of or ()):
+        return False
+    return all(export_is_current(platform, dataset.name, format, window) for format in dataset.exports)
+
+
+def _closed_for(platform: Platform, claim: Claim, age: timedelta, now: datetime) -> bool:
+    """Whether every window that a claim touches was sealed, by its policy or a person, for at least `age`."""
+    revise_for = platform.dataset(claim.dataset).policy.revise_for
+    for window in _touched(platform, claim):
+        by_policy = None if revise_for is None else window.end + revise_for
+        by_person = platform.ledger.sealed(claim.dataset, window)
+        sealed_at = min((moment for moment in (by_policy, by_person) if moment is not None), default=None)
+        if sealed_at is None or now < sealed_at + age:
+            return False
+    return True
+
+
+def _quarantined(platform: Platform, now: datetime) -> Iterator[Sweepable]:
+    age, folder = platform.config.sections.retention.quarantine, platform.config.sections.state_path / "quarantine"
+    if age is None:
+        return
+    for path in sorted(folder.rglob("*.parquet")):
+        yield from old_file(KINDS[3], path.parent.name, path, now - age, "it is old")
+
+
+def _drafts(platform: Platform, now: datetime) -> Iterator[Sweepable]:
+    """What a killed process left beside the files that it was to become: it is in nobody's way, but takes room."""
+    sections = platform.config.sections
+    folders = {sections.dataset_aggregator.data_path, str(sections.state_path / "quarantine")}
+    folders |= {source.config.data_path for source in platform.config.sources.values()}
+    projections = sections.projections
+    for service in (projections.odb_service, projections.bufr_service, projections.pygeoapi_service):
+        folders.add(service.output_path)
+    for folder in sorted(Path(folder) for folder in folders if not is_address(folder)):
+        for path in sorted([*folder.rglob(".*"), *folder.rglob(f"{geoparquet.SCRATCH}*/*")]):
+            if path.is_file() and (_DRAFT.match(path.name) or path.parent.name.startswith(geoparquet.SCRATCH)):
+                yield from old_file(KINDS[4], folder.name, path, now - DRAFT_AGE, "whoever wrote it is gone")
+
+
+def old_file(kind: str, of: str, path: Path, before: datetime, why: str) -> Iterator[Sweepable]:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return
+    if datetime.fromtimestamp(found.st_mtime, UTC) <= before:
+        yield Sweepable(kind, of, str(path), found.st_size, why, partial(path.unlink, missing_ok=True))
