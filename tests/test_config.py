@@ -208,6 +208,23 @@ def test_a_source_may_feed_a_dataset_of_another_name_and_two_may_feed_one(load):
             r"dataset 'd': a, b disagree about aggregation_span",
         ),
         ("- a list", r"should hold sections"),
+        (
+            "sources:\n  a: {type: ioncannon}\n  a: {type: files}\n",
+            r"sources\.a: is given twice, in line 2 and in line 3",
+        ),
+        (
+            "ioncannon:\n  seed: 1\n  start: 2026-06-21\n  seed: 2\n",
+            r"ioncannon\.seed: is given twice, .* 2 and in line 4",
+        ),
+        (
+            "sources: {scheduler: {windows: [{source_name: a, source_name: b}]}}",
+            r"sources\.scheduler\.windows\.0\.source_name: is given twice, in line 1 and in line 1",
+        ),
+        (
+            "influxdb_common: {influxdb_org: o,\n  influxdb_token: ${TOKEN}, influxdb_bucket: b}\n",
+            r"line 2: \$\{TOKEN\} stands within .* without quotes, .*; write '\$\{TOKEN\}', in quotes",
+        ),
+        ("ioncannon: {start: 2026-02-30}", r"is not YAML: day"),
         ("a: [", r"is not YAML"),
     ],
 )
@@ -228,7 +245,7 @@ def test_every_fault_is_told_at_once(load):
     [
         ("lateness: p96", "sources.ioncannon.lateness: 'p96' is neither p95 nor a duration; right would be"),
         ("allow_incomplete: sometimes", "'sometimes' is neither never nor always nor a duration"),
-        ("debounce: -PT1M", "sources.ioncannon.debounce: -PT1M is less than nothing"),
+        ("debounce: -PT1M", "sources.ioncannon.debounce: -PT1M is negative"),
         ("revise_for: PT1H, lateness: PT2H", "revise_for PT1H is not longer than lateness PT2H"),
         ("revise_for: P0D", "a window would be sealed before a correction can be built; lengthen revise_for"),
     ],

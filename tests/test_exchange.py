@@ -8,12 +8,12 @@ import eccodes
 import pyarrow as pa
 import pytest
 from decoders import check_bufr, check_odb
-from ionbeam_dagster.pipeline.collect import collect
-from ionbeam_dagster.pipeline.export import export
-from ionbeam_dagster.pipeline.ingest import ingest
 
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.pipeline.build import build
+from ionbeam_dagster.pipeline.collect import collect
+from ionbeam_dagster.pipeline.export import export
+from ionbeam_dagster.pipeline.ingest import ingest
 
 DAY = datetime(2026, 6, 21, tzinfo=UTC)
 HOURS = [Window(DAY + timedelta(hours=h), DAY + timedelta(hours=h + 1)) for h in range(24)]

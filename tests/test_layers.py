@@ -18,7 +18,7 @@ LAYERS = [
     {"sources", "exporters", "pictures"},
     {"stores"},
     {"domain"},
-    {"errors"},
+    {"errors", "settings"},
 ]
 DAGSTER_ALLOWED = {"definitions", "cli", "orchestration"}
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -8,8 +8,6 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from ionbeam_dagster.pipeline.collect import collect
-from ionbeam_dagster.pipeline.ingest import ingest
 
 from ionbeam_dagster.domain.canonical import canonical_schema, columns_of, point_key
 from ionbeam_dagster.domain.quality import Test
@@ -18,6 +16,8 @@ from ionbeam_dagster.domain.quality.plan import Plan
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.pipeline import quality_control as qc
 from ionbeam_dagster.pipeline.build import build
+from ionbeam_dagster.pipeline.collect import collect
+from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.sources.ioncannon import IonCannon, IonCannonConfig
 
 START = datetime(2026, 6, 21, 10, tzinfo=UTC)

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ionbeam_dagster.config import IonbeamConfig
+from ionbeam_dagster.domain.times import parse_moment
 from ionbeam_dagster.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -74,10 +75,9 @@ def moment(text: str | None, option: str) -> datetime | None:
     if text is None:
         return None
     try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        fail(f"{option} {text!r} is not an ISO 8601 time; right would be, for example, 2026-06-21T06:00Z")
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        return parse_moment(text)
+    except ValueError as error:
+        fail(f"{option} {error}")
 
 
 def size(size: int) -> str:

@@ -16,6 +16,7 @@ from fnmatch import fnmatchcase
 import shapely
 
 from ionbeam_dagster.domain import cf
+from ionbeam_dagster.domain.times import parse_moment
 from ionbeam_dagster.edr.parameters import Parameter
 from ionbeam_dagster.edr.query import Bounds, Collection, Query
 from ionbeam_dagster.edr.regions import Box, Circles, Paths, Region, Shapes
@@ -184,9 +185,7 @@ def _moments(text: str) -> tuple[int, int]:
     # A '+' in a query string is a blank, so an offset of +02:00 arrives as ' 02:00'.
     text = re.sub(r" (\d\d:?\d\d)$", r"+\1", text)
     try:
-        moment = datetime.fromisoformat(text)
-        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-        first = int((moment - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(microseconds=1))
+        first = int((parse_moment(text) - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(microseconds=1))
     except (ValueError, OverflowError):
         raise wrong from None
     if re.match(r"^\d{4}-\d\d-\d\d$", text):

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import dagster as dg
 from pydantic import Field
 
+from ionbeam_dagster.domain.times import parse_moment
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.orchestration.assets.dataset import dataset_key
@@ -54,7 +55,7 @@ def seal_job() -> dg.JobDefinition:
 
 def seal_range(platform: Platform, config: SealConfig) -> list[Window]:
     """Seal, or unseal, the built windows that `config` names; returns those that it changed, in order."""
-    start, end = (_moment(text) for text in (config.start, config.end))
+    start, end = (parse_moment(text) for text in (config.start, config.end))
     dataset = platform.dataset(config.dataset)
     built = [one.revision.window for one in platform.ledger.revisions(dataset.name, start, end)]
     sealed = [window for window in built if platform.ledger.sealed(dataset.name, window)]
@@ -64,8 +65,3 @@ def seal_range(platform: Platform, config: SealConfig) -> list[Window]:
     opened = [window for window in built if window not in sealed]
     platform.ledger.seal(dataset.name, opened, datetime.now(UTC))
     return opened
-
-
-def _moment(text: str) -> datetime:
-    moment = datetime.fromisoformat(text)
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

@@ -9,29 +9,23 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import pyarrow as pa
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field
 
-from ionbeam_client.models import DatasetMetadata, IngestionMetadata, Link, Name, format_duration
+from ionbeam_client.models import DatasetMetadata, IngestionMetadata, Link, Name
 from ionbeam_dagster.domain.quality.limits import limits_with
+from ionbeam_dagster.domain.times import Moment, NonNegativeDuration, duration_or
 from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.settings import Settings
 from ionbeam_dagster.stores.files import Location, is_address
 
 ENTRY_POINTS = "ionbeam.sources"
 DEFAULT_START = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-def _midnight(given: object) -> object:
-    return datetime.combine(given, time()) if isinstance(given, date) and not isinstance(given, datetime) else given
-
-
-def _in_utc(moment: datetime) -> datetime:
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def _possible_limits(given: Literal[False] | dict[str, Any]) -> Literal[False] | dict[str, Any]:
@@ -40,39 +34,13 @@ def _possible_limits(given: Literal[False] | dict[str, Any]) -> Literal[False] |
     return given
 
 
-YamlTime = Annotated[datetime, BeforeValidator(_midnight), AfterValidator(_in_utc)]
-"""A moment in the YAML: UTC unless it says otherwise, and a date is its midnight."""
-
-
-def _no_less_than_nothing(span: timedelta) -> timedelta:
-    if span < timedelta(0):
-        raise ValueError(f"{format_duration(span)} is less than nothing; right would be, for example, PT0S or PT30M")
-    return span
-
-
-def _or_duration(*words: str) -> BeforeValidator:
-    def read(given: object) -> object:
-        if given in words or isinstance(given, timedelta):
-            return given
-        try:
-            return _DURATION.validate_python(given)
-        except ValidationError:
-            raise ValueError(
-                f"{given!r} is neither {' nor '.join(words)} nor a duration; right would be, for example, PT10M"
-            ) from None
-
-    return BeforeValidator(read)
-
-
-_DURATION = TypeAdapter(timedelta)
-NoLess = Annotated[timedelta, AfterValidator(_no_less_than_nothing)]
-Patience = Annotated[Literal["never", "always"] | NoLess, _or_duration("never", "always")]
-Usual = Annotated[Literal["p95"] | NoLess, _or_duration("p95")]
+Patience = Annotated[Literal["never", "always"] | NonNegativeDuration, duration_or("never", "always")]
+Usual = Annotated[Literal["p95"] | NonNegativeDuration, duration_or("p95")]
 Quality = Annotated[Literal[False] | dict[str, Literal[False] | dict[str, Any]], AfterValidator(_possible_limits)]
 """Off, or by standard name off or the limits that differ from the defaults."""
 
 
-class SourceConfig(BaseModel):
+class SourceConfig(Settings):
     """The keys that every source's block in the YAML may have. A source adds its own in a subclass.
 
     `start` is the first moment that has partitions. `dataset` is the source's name unless it feeds another one.
@@ -81,20 +49,18 @@ class SourceConfig(BaseModel):
     `quality`, the limits of its quality control where they differ from the defaults (docs/quality.md).
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     type: str | None = None
     kind: Literal["pull", "external"] = "pull"
     data_path: Location = "data-raw"
-    start: YamlTime = DEFAULT_START
-    end: YamlTime | None = None
+    start: Moment = DEFAULT_START
+    end: Moment | None = None
     dataset: Name | None = None
     aggregation_span: timedelta | None = None
-    subject_to_change_window: NoLess | None = None
+    subject_to_change_window: NonNegativeDuration | None = None
     lateness: Usual | None = None
     allow_incomplete: Patience = timedelta(days=1)
-    debounce: NoLess | None = None
-    revise_for: NoLess | None = None
+    debounce: NonNegativeDuration | None = None
+    revise_for: NonNegativeDuration | None = None
     version: int | None = Field(default=None, ge=1, description="of the columns; raise it when they change")
     exports: tuple[str, ...] | None = None
     quality: Quality | None = None
@@ -113,7 +79,7 @@ class LookedAtAgain(SourceConfig):
     the window again when it has changed.
     """
 
-    look_again_for: NoLess = timedelta(days=3)
+    look_again_for: NonNegativeDuration = timedelta(days=3)
 
 
 class CollectedAgain(SourceConfig):
@@ -123,7 +89,7 @@ class CollectedAgain(SourceConfig):
     comes back the same changes nothing that is made of it.
     """
 
-    collect_again_after: tuple[NoLess, ...]
+    collect_again_after: tuple[NonNegativeDuration, ...]
 
 
 NOT_KNOWN = "not known"

@@ -28,9 +28,10 @@ from ionbeam_client.models import (
     parse_duration,
 )
 from ionbeam_dagster.domain.cf import UnitError, conversion, suggest_unit
+from ionbeam_dagster.domain.times import NonNegativeDuration
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.errors import SourceError
-from ionbeam_dagster.sources import CollectedAgain, NoLess, Source
+from ionbeam_dagster.sources import CollectedAgain, Source
 from ionbeam_dagster.sources.http import Answer, Bearer, HttpClient, Token
 
 SERVICE = "https://webdrops.cimafoundation.org/app/"
@@ -92,7 +93,7 @@ class AcronetConfig(CollectedAgain):
     timeout_seconds: float = Field(default=60, gt=0)
     concurrency: int = Field(default=4, ge=1, le=32)
     max_retries: int = Field(default=4, ge=0)
-    collect_again_after: tuple[NoLess, ...] = (timedelta(hours=3), timedelta(days=1))
+    collect_again_after: tuple[NonNegativeDuration, ...] = (timedelta(hours=3), timedelta(days=1))
 
 
 class Acronet(Source):

@@ -40,6 +40,7 @@ from hishel import CacheOptions, SqliteStorage
 from hishel.httpx import CacheTransport
 
 from ionbeam_dagster import __version__
+from ionbeam_dagster.domain.times import in_utc
 from ionbeam_dagster.errors import SourceError
 
 Item = TypeVar("Item")
@@ -533,7 +534,7 @@ def _asked_to_wait(response: httpx.Response) -> float | None:
         if asked.replace(".", "", 1).isdigit():
             wait = float(asked)
         else:
-            wait = (_zoned(asked) - _told_time(response)).total_seconds()
+            wait = (in_utc(parsedate_to_datetime(asked)) - _told_time(response)).total_seconds()
     except ValueError:
         return 0.0
     return wait if wait <= LONGEST_WAIT else None
@@ -542,14 +543,9 @@ def _asked_to_wait(response: httpx.Response) -> float | None:
 def _told_time(response: httpx.Response) -> datetime:
     """What time it is by the service's clock, which need not be ours."""
     try:
-        return _zoned(response.headers["date"])
+        return in_utc(parsedate_to_datetime(response.headers["date"]))
     except (KeyError, ValueError):
         return datetime.now(UTC)
-
-
-def _zoned(text: str) -> datetime:
-    moment = parsedate_to_datetime(text)
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
 
 def _worth(error: Exception) -> float | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -30,6 +30,7 @@ from ionbeam_client.models import (
     Name,
     TimeAxis,
 )
+from ionbeam_dagster.domain.times import parse_moment
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.sources import NOT_KNOWN, LookedAtAgain, Source
@@ -273,10 +274,9 @@ def _begin(session: dict[str, Any]) -> datetime:
 
 def _moment(session: dict[str, Any], key: str) -> datetime:
     try:
-        moment = datetime.fromisoformat(session[key])
+        return parse_moment(session[key])
     except (KeyError, TypeError, ValueError) as error:
         raise SourceError(f"session {session['_id']}: its {key} is {session.get(key)!r}, which is no time") from error
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def _overlaps(session: dict[str, Any], window: Window) -> bool:

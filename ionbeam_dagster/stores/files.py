@@ -30,9 +30,10 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from ionbeam_dagster.errors import StoreError
+from ionbeam_dagster.settings import Settings
 from ionbeam_dagster.stores.publish import published, remove
 
 _SCHEME = "s3://"
@@ -102,15 +103,15 @@ def _web_address(given: str) -> str:
     return given.rstrip("/")
 
 
-class S3Settings(BaseModel):
+class S3Settings(Settings):
     """Where S3 is, and who asks. What is not given comes from the environment (AWS_ACCESS_KEY_ID, ...), as usual."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    endpoint: Annotated[str, AfterValidator(_web_address)] | None = None
-    region: str | None = None
-    access_key: SecretStr | None = None
-    secret_key: SecretStr | None = None
+    endpoint: Annotated[str, AfterValidator(_web_address)] | None = Field(
+        default=None, description="Address of the server; without it AWS.", examples=["https://s3.example:9000"]
+    )
+    region: str | None = Field(default=None, description="Region of the buckets.", examples=["eu-central-1"])
+    access_key: SecretStr | None = Field(default=None, description="Who asks.", examples=["${S3_ACCESS_KEY}"])
+    secret_key: SecretStr | None = Field(default=None, description="The key's secret.", examples=["${S3_SECRET_KEY}"])
 
     @property
     def server(self) -> str:

@@ -19,9 +19,10 @@ from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.domain.cf import UnitError
+from ionbeam_dagster.domain.times import NonNegativeDuration
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.errors import SourceError
-from ionbeam_dagster.sources import CollectedAgain, NoLess, Source
+from ionbeam_dagster.sources import CollectedAgain, Source
 from ionbeam_dagster.sources.coverage_json import CoverageError, read_coverages
 from ionbeam_dagster.sources.http import Answer, Basic, HttpClient, HttpError
 from ionbeam_dagster.sources.netatmo.features import batches_of, described, in_window
@@ -134,7 +135,7 @@ class NetatmoConfig(EsohConfig, CollectedAgain):
     areas: dict[str, tuple[float, float, float, float]] = Field(default={})
     tiles: int = Field(default=3, ge=1, le=20)
     history: timedelta = Field(default=timedelta(hours=24), gt=timedelta(0))
-    collect_again_after: tuple[NoLess, ...] = (timedelta(hours=3), timedelta(hours=18))
+    collect_again_after: tuple[NonNegativeDuration, ...] = (timedelta(hours=3), timedelta(hours=18))
     exclude_stations: Annotated[str, AfterValidator(_pattern)] = "^0-2000[0-9]-"
     timeout_seconds: float = Field(default=60, gt=0)
     concurrency: int = Field(default=4, ge=1, le=32)

@@ -1,0 +1,102 @@
+"""Reading the YAML: text to plain values, with secrets from the environment in place.
+
+Belongs here: what is wrong with the file as YAML, told by its lines. Does not belong here: what its keys mean
+(sections.py, resolving.py).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ionbeam_dagster.errors import ConfigError
+
+CONFIG_VARIABLE = "IONBEAM_CONFIG_PATH"
+_SECRET = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What the YAML at `path` says, with ``${NAME}`` replaced by the environment's NAME. Raises ConfigError."""
+    content = _parsed(path)
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: should hold sections such as 'sources:' and 'projections:'")
+    missing: list[str] = []
+    filled: dict[str, Any] = _fill_secrets(content, missing)
+    if missing:
+        raise ConfigError(
+            f"{path}: the environment has no {', '.join(sorted(set(missing)))}; set it, it is used as ${{...}} there"
+        )
+    return filled
+
+
+def _parsed(path: Path) -> Any:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); set {CONFIG_VARIABLE} to your YAML") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not UTF-8 text ({error}); save it as UTF-8") from error
+    loader = yaml.SafeLoader(text)
+    try:
+        root = loader.get_single_node()
+        faults = list(_keys_given_twice(root)) if root else []
+        content = loader.construct_document(root) if root else None
+    except yaml.MarkedYAMLError as error:
+        raise ConfigError(f"{path}: {_unquoted_secret(text, error) or f'is not YAML: {error}'}") from error
+    except (yaml.YAMLError, ValueError) as error:  # a ValueError: a date that is none
+        raise ConfigError(f"{path}: is not YAML: {error}") from error
+    finally:
+        loader.dispose()
+    if faults:
+        raise ConfigError("\n".join(f"{path}: {fault}" for fault in faults))
+    return content
+
+
+def _keys_given_twice(node: yaml.Node, place: str = "") -> Iterator[str]:
+    """A fault for each key that a mapping has twice: YAML would take the last, and lose the first without a word."""
+    if isinstance(node, yaml.SequenceNode):
+        for number, inner in enumerate(node.value):
+            yield from _keys_given_twice(inner, f"{place}.{number}")
+    if not isinstance(node, yaml.MappingNode):
+        return
+    first: dict[str, int] = {}
+    for key, value in node.value:
+        name, line = str(key.value), key.start_mark.line + 1
+        full = f"{place}.{name}".strip(".")
+        if name in first:
+            yield (
+                f"{full}: is given twice, in line {first[name]} and in line {line}, and one would be lost; keep one "
+                "of them, or give the other a name of its own"
+            )
+        first.setdefault(name, line)
+        yield from _keys_given_twice(value, full)
+
+
+def _unquoted_secret(text: str, error: yaml.MarkedYAMLError) -> str | None:
+    """What is wrong where the brace that YAML does not expect belongs to ``${NAME}``."""
+    if (mark := error.problem_mark) is None:
+        return None
+    line = text.splitlines()[mark.line] if mark.line < len(text.splitlines()) else ""
+    found = _SECRET.match(line, max(mark.column - 1, 0))
+    if found is None:
+        return None
+    return (
+        f"line {mark.line + 1}: {found[0]} stands within {{...}} or [...] without quotes, where YAML takes its brace "
+        f"for another mapping; write '{found[0]}', in quotes"
+    )
+
+
+def _fill_secrets(value: Any, missing: list[str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _fill_secrets(inner, missing) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_fill_secrets(inner, missing) for inner in value]
+    if isinstance(value, str):
+        missing += [name for name in _SECRET.findall(value) if name not in os.environ]
+        return _SECRET.sub(lambda match: os.environ.get(match[1], ""), value)
+    return value

@@ -1,0 +1,209 @@
+"""What follows from the YAML: the sources and datasets that it describes, with their windows and policies.
+
+Belongs here: which block is which source, which sources feed which dataset, and what holds where the YAML says nothing.
+Does not belong here: whether what follows can work (checks.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from ionbeam_client.models import format_duration
+from ionbeam_dagster.config.sections import Sections
+from ionbeam_dagster.config.validation import validated
+from ionbeam_dagster.domain.quality.limits import Limits, limits_with
+from ionbeam_dagster.domain.windows import Policy, window_of
+from ionbeam_dagster.sources import Source, SourceConfig, installed_sources
+
+CYCLES = "odb_cycle"
+_DEFAULT_EXPORTS = ("odb", "pygeoapi")
+_OF_THE_DATASET = (
+    "aggregation_span", "subject_to_change_window", "lateness", "allow_incomplete", "debounce", "revise_for", "exports",
+    "quality",
+)  # fmt: skip
+"""Keys that describe a dataset, and on which its sources must agree."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSettings:
+    """One source as the YAML and the scheduler's windows describe it."""
+
+    name: str
+    type: type[Source]
+    config: SourceConfig
+    window_size: timedelta
+    trigger_interval: timedelta
+    window_lag: timedelta
+
+    @property
+    def dataset(self) -> str:
+        return self.config.dataset or self.name
+
+    @property
+    def kind(self) -> Literal["pull", "external"]:
+        return self.config.kind
+
+    @property
+    def start(self) -> datetime:
+        return self.config.start
+
+    @property
+    def end(self) -> datetime | None:
+        return self.config.end
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetSettings:
+    """One dataset: the sources that feed it, its windows and where they go."""
+
+    name: str
+    sources: tuple[str, ...]
+    span: timedelta
+    start: datetime
+    end: datetime | None
+    policy: Policy
+    exports: tuple[str, ...]
+    """The formats of which there is a file a window."""
+    cycles: bool = False
+    """Whether there is also a file an analysis cycle."""
+    limits: Mapping[str, Limits] = field(default_factory=dict)
+    """Of quality control, by standard name; empty when it is off."""
+
+    @property
+    def encodings(self) -> tuple[str, ...]:
+        """The formats in which there are files, a window or a cycle each."""
+        return self.exports if "odb" in self.exports or not self.cycles else (*self.exports, "odb")
+
+
+def split(content: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
+    """The platform's own sections, the blocks of sources by the keys at which they stand, and what is wrong with them.
+
+    A source's block stands under ``sources:`` or, where it bears the name of a source type, at the top level.
+    """
+    sections = dict(content)
+    nested = dict(sections.pop("sources", None) or {})
+    if "scheduler" in nested:
+        sections["scheduler"] = nested.pop("scheduler")
+    at_top = {name: sections.pop(name) for name in list(sections) if name in installed_sources()}
+    twice = sorted(set(nested) & set(at_top))
+    faults = [f"{name}: stands under 'sources:' and at the top level; keep one of them" for name in twice]
+    return sections, {f"sources.{name}": block for name, block in nested.items()} | at_top, faults
+
+
+def source_configs(blocks: Mapping[str, Any]) -> tuple[dict[str, tuple[type[Source], SourceConfig]], list[str]]:
+    """The type and the settings of each source, by name; and what is wrong with the blocks."""
+    installed = installed_sources()
+    configs: dict[str, tuple[type[Source], SourceConfig]] = {}
+    faults: list[str] = []
+    for key, block in blocks.items():
+        name = key.removeprefix("sources.")
+        if (source_type := _type_of(name, block)) not in installed:
+            faults.append(
+                f"{key}: no source of type {source_type!r} is installed; known are {', '.join(sorted(installed))} "
+                "(give the block a 'type:', or remove it)"
+            )
+            continue
+        try:
+            loaded: type[Source] = installed[source_type].load()
+        except Exception as error:
+            faults.append(f"{key}: the source {installed[source_type].value} cannot be imported ({error})")
+            continue
+        config, block_faults = validated(loaded.Config, block or {}, key)
+        faults += block_faults
+        if config is not None:
+            configs[name] = loaded, config
+    return configs, faults
+
+
+def _type_of(name: str, block: Any) -> str:
+    """The source type of a block: what it says, else the block's own name, unless a client is to send it."""
+    if not isinstance(block, dict):
+        return name
+    return str(block.get("type", "external" if block.get("kind") == "external" else name))
+
+
+def resolve_sources(
+    sections: Sections, configs: dict[str, tuple[type[Source], SourceConfig]]
+) -> tuple[dict[str, SourceSettings], list[str]]:
+    """The sources with their windows, and what is wrong with the windows."""
+    scheduled = {window.source_name: window for window in sections.scheduler.windows}
+    faults = [
+        f"sources.scheduler.windows: {name!r} has no block; add one with its settings (an empty one will do), "
+        "or remove the window"
+        for name in scheduled
+        if name not in configs
+    ]
+    settings: dict[str, SourceSettings] = {}
+    for name, (source, config) in configs.items():
+        window = scheduled.get(name)
+        size = window.window_size if window else source.default_window
+        interval = (window.trigger_interval if window else None) or size
+        lag = window.window_lag if window and window.window_lag is not None else source.default_lag
+        settings[name] = SourceSettings(name, source, config, size, interval, lag)
+    return settings, faults
+
+
+def resolve_datasets(sources: dict[str, SourceSettings]) -> tuple[dict[str, DatasetSettings], list[str]]:
+    """The datasets that the sources feed, and on what their sources do not agree."""
+    feeding: dict[str, list[SourceSettings]] = {}
+    for source in sources.values():
+        feeding.setdefault(source.dataset, []).append(source)
+    datasets: dict[str, DatasetSettings] = {}
+    faults: list[str] = []
+    for name, feeders in feeding.items():
+        faults += _disagreements(name, feeders)
+        span = _agreed(feeders, "aggregation_span") or feeders[0].type.default_span
+        faults += [
+            f"sources.{feeder.name}: its window of {format_duration(feeder.window_size)} neither divides the "
+            f"aggregation_span {format_duration(span)} of dataset {name!r} nor is a multiple of it; choose another"
+            for feeder in feeders
+            if span % feeder.window_size and feeder.window_size % span
+        ]
+        exports = _DEFAULT_EXPORTS if (given := _agreed(feeders, "exports")) is None else given
+        datasets[name] = DatasetSettings(
+            name=name,
+            sources=tuple(sorted(feeder.name for feeder in feeders)),
+            span=span,
+            start=window_of(min(feeder.start for feeder in feeders), span).start,
+            end=_latest_end(feeders),
+            policy=_policy(feeders),
+            exports=tuple(format for format in exports if format != CYCLES),
+            cycles=CYCLES in exports,
+            limits={} if (quality := _agreed(feeders, "quality")) is False else limits_with(quality or {}),
+        )
+    return datasets, faults
+
+
+def _policy(feeders: list[SourceSettings]) -> Policy:
+    lateness = _agreed(feeders, "lateness")
+    given = [feeder.config for feeder in feeders if "allow_incomplete" in feeder.config.model_fields_set]
+    return Policy(
+        sources=tuple(sorted(feeder.name for feeder in feeders)),
+        subject_to_change=_agreed(feeders, "subject_to_change_window") or timedelta(0),
+        allow_incomplete=(given or [feeders[0].config])[0].allow_incomplete,
+        revise_for=_agreed(feeders, "revise_for"),
+        lateness=timedelta(0) if lateness in (None, "p95") else lateness,
+        lateness_measured=lateness == "p95",
+        debounce=_agreed(feeders, "debounce") or timedelta(0),
+    )
+
+
+def _agreed(feeders: list[SourceSettings], key: str) -> Any:
+    return next((value for f in feeders if (value := getattr(f.config, key)) is not None), None)
+
+
+def _disagreements(dataset: str, feeders: list[SourceSettings]) -> list[str]:
+    faults = []
+    for key in _OF_THE_DATASET:
+        given = {f.name: getattr(f.config, key) for f in feeders if key in f.config.model_fields_set}
+        if any(value != next(iter(given.values())) for value in given.values()):
+            faults.append(f"dataset {dataset!r}: {', '.join(given)} disagree about {key}; let them say the same")
+    return faults
+
+
+def _latest_end(feeders: list[SourceSettings]) -> datetime | None:
+    ends = [feeder.end for feeder in feeders]
+    return None if None in ends else max(end for end in ends if end is not None)

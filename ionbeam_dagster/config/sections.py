@@ -1,0 +1,205 @@
+"""The structure of the YAML: its sections, without what stands in the blocks of sources.
+
+Belongs here: the sections that are the platform's own, and which settings of the rooms below stand under which name.
+Does not belong here: the keys of a source, an exporter or a store (they stand with it).
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, field_validator
+
+from ionbeam_client.models import Name, format_duration
+from ionbeam_dagster.domain.times import NonNegativeDuration
+from ionbeam_dagster.domain.windows import check_span
+from ionbeam_dagster.exporters.bufr.settings import BufrSettings
+from ionbeam_dagster.exporters.odb.settings import OdbCodes, VariableMapping
+from ionbeam_dagster.settings import Settings
+from ionbeam_dagster.stores.files import Location, S3Settings
+from ionbeam_dagster.stores.settings import InfluxDBSettings, RedisSettings, WritableFolder, WritableLocation
+
+
+def _partition(span: timedelta) -> timedelta:
+    check_span(span)
+    return span
+
+
+PartitionSpan = Annotated[timedelta, AfterValidator(_partition)]
+"""A duration that windows may have."""
+
+
+class BrokerSettings(Settings):
+    """The message broker (AMQP) that clients share with the platform; without this section there is none.
+
+    It stands here because the door that uses it is above the configuration.
+    """
+
+    url: str = Field(description="Address of the broker.", examples=["amqp://user:${PASSWORD}@rabbitmq.example:5672/"])
+    payload_path: str | None = Field(
+        default=None,
+        description="Folder, or s3://bucket/prefix, where clients that share it may put rows too many for a message; "
+        "without it a folder under state_path.",
+        examples=["s3://ionbeam/payloads"],
+    )
+
+
+class DatasetAggregator(Settings):
+    """Where datasets are written."""
+
+    data_path: WritableLocation = Field(
+        default="data",
+        description="Folder, or s3://bucket/prefix, of the dataset files.",
+        examples=["s3://ionbeam/data"],
+    )
+    delete_after_export: bool = Field(
+        default=False,
+        description="Whether a raw partition goes once all that is made of it is exported (docs/retention.md).",
+    )
+
+
+class SchedulerWindow(Settings):
+    """How one source is cut into windows, and when they are collected."""
+
+    source_name: Name = Field(description="The source, by its name in the YAML.", examples=["ioncannon"])
+    window_size: PartitionSpan = Field(
+        description="Length of its windows: minutes that divide an hour, hours that divide a day, days, or a week.",
+        examples=["PT5M"],
+    )
+    trigger_interval: timedelta | None = Field(
+        default=None, description="How often it is asked; without it once a window.", examples=["PT5M"]
+    )
+    window_lag: timedelta | None = Field(
+        default=None,
+        description="How long after its end a window can be collected; without it what is usual for the source.",
+        examples=["PT1H"],
+    )
+
+
+class Scheduler(Settings):
+    """How sources are cut into windows; a source that is not named has what is usual for its type."""
+
+    windows: list[SchedulerWindow] = Field(default=[], description="One entry a source.")
+
+
+class PyGeoApiService(Settings):
+    """The GeoParquet exports (pygeoapi), and the web service that shows them."""
+
+    input_path: Location | None = Field(
+        default=None, description="Must be dataset_aggregator.data_path, where it is given.", examples=["./data"]
+    )
+    output_path: WritableLocation = Field(
+        default="data-projections", description="Folder, or s3://bucket/prefix, of the exports."
+    )
+    config_path: Path | None = Field(
+        default=None,
+        description="PyGeoAPI's configuration, which the platform keeps; without it one in state_path.",
+        examples=["./pygeoapi/local.config.yml"],
+    )
+
+
+class OdbService(Settings):
+    """The ODB-2 exports (odb, and odb_cycle for analysis cycles)."""
+
+    input_path: Location | None = Field(
+        default=None, description="Must be dataset_aggregator.data_path, where it is given.", examples=["./data"]
+    )
+    output_path: WritableLocation = Field(
+        default="data-projections", description="Folder, or s3://bucket/prefix, of the exports."
+    )
+    variable_map: list[VariableMapping] = Field(
+        default=[], description="Variables that become other varnos than by default (docs/odb.md)."
+    )
+    codes: OdbCodes = Field(default=OdbCodes(), description="The codes that stand in every row.")
+    cycle_cut_off: NonNegativeDuration = Field(
+        default=timedelta(hours=1),
+        description="For odb_cycle: how long after its end a cycle waits for windows, and takes what is built again.",
+    )
+
+
+class BufrService(Settings):
+    """The BUFR exports (bufr); they need the extra ``ionbeam-dagster[bufr]``."""
+
+    input_path: Location | None = Field(
+        default=None, description="Must be dataset_aggregator.data_path, where it is given.", examples=["./data"]
+    )
+    output_path: WritableLocation = Field(
+        default="data-projections", description="Folder, or s3://bucket/prefix, of the exports."
+    )
+    settings: BufrSettings = Field(
+        default=BufrSettings(), description="Who sends, under which names, and how large a message may be."
+    )
+
+
+class Projections(Settings):
+    """Where exports are written, and how."""
+
+    pygeoapi_service: PyGeoApiService = Field(default=PyGeoApiService(), description="GeoParquet and the web service.")
+    odb_service: OdbService = Field(default=OdbService(), description="ODB-2.")
+    bufr_service: BufrService = Field(default=BufrService(), description="BUFR.")
+
+
+class Automation(Settings):
+    """Whether and how often the platform looks for work by itself."""
+
+    enabled: bool = Field(default=True, description="Whether it does; a person can always start work.")
+    interval: int = Field(default=15, ge=5, description="Seconds between two looks; Dagster's own loop takes five.")
+    lookback: timedelta = Field(
+        default=timedelta(hours=2), description="How old a window may be that is collected without a person asking."
+    )
+
+
+class Retention(Settings):
+    """How long what is no longer needed is kept; what is left out is kept for ever (docs/retention.md)."""
+
+    raw: NonNegativeDuration | None = Field(
+        default=None, description="Raw partitions, counted from when their windows were sealed.", examples=["P90D"]
+    )
+    observations: NonNegativeDuration | None = Field(
+        default=None,
+        description="Observations in segments, counted from when their windows were sealed; with InfluxDB the bucket's "
+        "own retention does this.",
+        examples=["P90D"],
+    )
+    superseded: NonNegativeDuration | None = Field(
+        default=None,
+        description="Revisions of datasets, counted from when a newer one took their place; an hour or longer.",
+        examples=["P7D"],
+    )
+    quarantine: NonNegativeDuration | None = Field(
+        default=None, description="Rows that were set aside, counted from when they were.", examples=["P30D"]
+    )
+    payloads: NonNegativeDuration | None = Field(
+        default=None,
+        description="Payloads of clients, counted from when their rows became a raw partition.",
+        examples=["P7D"],
+    )
+    every: PartitionSpan = Field(default=timedelta(days=1), description="How often it is looked for what may go.")
+
+    @field_validator("superseded")
+    @classmethod
+    def _readers_are_given_time(cls, age: timedelta | None) -> timedelta | None:
+        if age is not None and age < timedelta(hours=1):
+            raise ValueError(f"{format_duration(age)} is too short: somebody may still read the file; PT1H or longer")
+        return age
+
+
+class Sections(Settings):
+    """The YAML without its source blocks."""
+
+    broker: BrokerSettings | None = Field(default=None, description="The message broker that clients use.")
+    redis: RedisSettings | None = Field(default=None, description="The ledger's server, where machines share it.")
+    influxdb_common: InfluxDBSettings | None = Field(default=None, description="The observations' server.")
+    s3: S3Settings = Field(default=S3Settings(), description="Where S3 is, for every location s3://bucket/prefix.")
+    dataset_aggregator: DatasetAggregator = Field(
+        default=DatasetAggregator(), description="Where datasets are written."
+    )
+    scheduler: Scheduler = Field(default=Scheduler(), description="How sources are cut into windows.")
+    projections: Projections = Field(default=Projections(), description="Where exports are written, and how.")
+    automation: Automation = Field(default=Automation(), description="Whether the platform works by itself.")
+    retention: Retention = Field(default=Retention(), description="How long what is no longer needed is kept.")
+    state_path: WritableFolder = Field(
+        default=Path("ionbeam-state"), description="Folder of the platform's own memory: ledger, segments, quarantine."
+    )

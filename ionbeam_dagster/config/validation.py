@@ -1,0 +1,40 @@
+"""Plain values to settings, and what pydantic refuses as sentences: the key, the reason, and what would be right."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def validated(model: type[Model], block: Any, key: str) -> tuple[Model | None, list[str]]:
+    """The settings that `block` is, or a sentence for each fault, which names its place below `key`."""
+    try:
+        return model.model_validate(block), []
+    except ValidationError as error:
+        return None, [_fault(found, key, model) for found in error.errors()]
+
+
+def _fault(found: Any, key: str, model: type[BaseModel]) -> str:
+    place = ".".join([key, *map(str, found["loc"])]).strip(".")
+    if found["type"] == "extra_forbidden":
+        allowed = _fields_at(model, found["loc"][:-1])
+        return f"{place}: this key is not known" + (f"; known are {', '.join(allowed)}" if allowed else "")
+    if found["type"] in ("time_delta_parsing", "time_delta_type"):
+        return f"{place}: {found['input']!r} is not a duration; right would be, for example, PT5M, PT1H or P1D"
+    message = str(found["msg"]).removeprefix("Value error, ")
+    return f"{place}: {message}"
+
+
+def _fields_at(model: Any, place: tuple[str | int, ...]) -> list[str]:
+    for step in place:
+        if isinstance(step, int):
+            continue
+        field = getattr(model, "model_fields", {}).get(step)
+        if field is None:
+            return []
+        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+    return sorted(getattr(model, "model_fields", {}))

@@ -1,0 +1,56 @@
+"""What the YAML says of the stores: where they are, and who may use them.
+
+Belongs here: the keys of the servers and folders of stores. Does not belong here: S3's (they stand with the files,
+files.py), or anything that connects.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, SecretStr
+
+from ionbeam_dagster.settings import Settings
+from ionbeam_dagster.stores.files import Location, is_address
+
+
+def check_writable(path: Path) -> Path:
+    """`path`, if it is a folder that can be written, or made; raises ValueError."""
+    nearest = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
+    if not nearest.is_dir():
+        raise ValueError(f"{path} is, or lies below, a file; a folder is needed")
+    if not os.access(nearest, os.W_OK):
+        raise ValueError(f"{path} cannot be written (no permission on {nearest}); choose a folder that can")
+    return path
+
+
+def check_writable_location(location: str) -> str:
+    """`location`, if it is an address or a folder that can be written; raises ValueError."""
+    if not is_address(location):
+        check_writable(Path(location))
+    return location
+
+
+WritableFolder = Annotated[Path, AfterValidator(check_writable)]
+WritableLocation = Annotated[Location, AfterValidator(check_writable_location)]
+
+
+class RedisSettings(Settings):
+    """The Redis server that holds the ledger; without this section the ledger is a SQLite file."""
+
+    redis_url: str = Field(
+        description="Address of the server, with its database.", examples=["redis://redis.example:6379/0"]
+    )
+
+
+class InfluxDBSettings(Settings):
+    """The InfluxDB 2 server that holds the observations; without this section they are in Parquet segments."""
+
+    influxdb_org: str = Field(description="Organisation that the bucket belongs to.", examples=["ionbeam"])
+    influxdb_url: str = Field(description="Address of the server.", examples=["http://influxdb.example:8086"])
+    influxdb_token: SecretStr = Field(
+        description="Token that may read, write and delete in the bucket.", examples=["${INFLUXDB_TOKEN}"]
+    )
+    influxdb_bucket: str = Field(description="Bucket of the observations.", examples=["observations"])
