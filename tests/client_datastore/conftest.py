@@ -1,0 +1,32 @@
+"""What the tests of the Restream client share: its service on the loopback interface, and waits that take no time."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import stamina
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "sources"))  # its loopback service
+
+from restream_service import TOKEN, RestreamService
+
+from ionbeam_client.datastore import constants
+
+
+@pytest.fixture
+def service(monkeypatch):
+    """The service, and the environment of somebody who uses it."""
+    with RestreamService() as service:
+        monkeypatch.setenv("RESTREAM_HOST", service.url)
+        monkeypatch.setenv("TALLY_AUTH_TOKEN", TOKEN)
+        monkeypatch.delenv("RESTREAM_AUTH_TOKEN", raising=False)
+        yield service
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Tries are as many as ever, the waits between them are none."""
+    monkeypatch.setattr(constants, "FIRST_PAUSE", 0.0)
+    stamina.set_testing(True, attempts=constants.ATTEMPTS)
+    yield
+    stamina.set_testing(False)
