@@ -38,8 +38,8 @@ def folder_of(package):
 
 
 def test_the_page_of_tables_is_that_of_the_code():
-    made = runpy.run_path(str(ROOT / "docs" / "make_tables.py"))
-    assert (ROOT / "docs" / "tables.md").read_text() == made["page"](), "run: python docs/make_tables.py"
+    made = runpy.run_path(str(ROOT / "tools" / "tables_page.py"))
+    assert (ROOT / "docs" / "tables.md").read_text() == made["page"](), "run: python tools/tables_page.py"
 
 
 def test_varnos_have_the_names_and_units_of_ecmwfs_governance():

@@ -1,4 +1,4 @@
-"""Tables that others publish, as small text files, each with the script that makes it from its publisher's file.
+"""Tables that others publish, as small files; tools/ has the programs that make them from their publishers' files.
 
-Belongs here: generated data and their makers. Does not belong here: what is concluded from them (domain/).
+Belongs here: generated data. Does not belong here: what is concluded from them (domain/).
 """

@@ -1,5 +1,5 @@
-"""Makes ``cf_standard_names.tsv`` from the CF standard name table:
-``python -m ionbeam_dagster.domain.tables.make_cf cf-standard-name-table.xml``.
+"""Makes ionbeam_dagster/domain/tables/cf_standard_names.tsv from the CF standard name table:
+``.venv/bin/python tools/cf_standard_names.py cf-standard-name-table.xml``.
 
 The XML is published at https://cfconventions.org/Data/cf-standard-names/current/src/cf-standard-name-table.xml; the
 wheel of the package ``compliance-checker`` holds it too, as ``compliance_checker/data/cf-standard-name-table.xml``.
@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
-TABLE = Path(__file__).with_name("cf_standard_names.tsv")
+TABLE = Path(__file__).parents[1] / "ionbeam_dagster" / "domain" / "tables" / "cf_standard_names.tsv"
 DIFFERENCE = 'units_metadata="temperature: difference"'
 
 

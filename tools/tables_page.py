@@ -1,4 +1,7 @@
-"""Makes ``tables.md`` from the tables of the exporters: ``python docs/make_tables.py``; a test tells when it is due."""
+"""Makes docs/tables.md from the tables of the exporters: ``.venv/bin/python tools/tables_page.py``.
+
+Due after every change of a number or name that is written; tests/exporters/test_tables.py tells.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,12 @@ from ionbeam_client.models import format_duration
 from ionbeam_dagster.exporters.bufr.templates import TEMPLATES, Element, expansion
 from ionbeam_dagster.exporters.odb.tables import DEFAULT_RULES, PRESETS, REPORT_TYPES, VARNOS, Rule
 
-PAGE = Path(__file__).with_name("tables.md")
+PAGE = Path(__file__).parents[1] / "docs" / "tables.md"
 ONLY_NAMED = "none: under `variable_map` only"
 
 HEAD = """# Numbers and names, and where they come from
 
-Made by `python docs/make_tables.py` from the tables of the exporters. `tests/exporters/test_tables.py` checks them
+Made by `tools/tables_page.py` from the tables of the exporters. `tests/exporters/test_tables.py` checks them
 against tables that others publish as packages: varnos against py3odb (a copy of ECMWF's ODB governance), descriptors
 against pybufrkit's and eccodes' copies of WMO's master table 39, CF names and units against CF's standard name table 93
 (`domain/tables`, made of the XML in compliance-checker), MARS `class` and `stream` against eccodes.

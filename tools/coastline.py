@@ -1,5 +1,5 @@
-"""Makes ``coastline.npz`` (land, and the borders between countries) from Natural Earth's 1:50m data:
-``python -m ionbeam_dagster.domain.tables.make_coastline countries-50m.json``.
+"""Makes ionbeam_dagster/domain/tables/coastline.npz (land, and the borders between countries) from Natural Earth's
+1:50m data: ``.venv/bin/python tools/coastline.py countries-50m.json``.
 
 Natural Earth (https://www.naturalearthdata.com) is in the public domain; the TopoJSON file is in the npm package
 ``world-atlas`` (2.0.2: Natural Earth 4.1.0).
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-TABLE = Path(__file__).with_name("coastline.npz")
+TABLE = Path(__file__).parents[1] / "ionbeam_dagster" / "domain" / "tables" / "coastline.npz"
 
 Line = npt.NDArray[np.int32]
 
