@@ -21,7 +21,7 @@ from ionbeam_dagster.errors import SourceError
 
 if TYPE_CHECKING:
     from ionbeam_dagster.orchestration.arrivals import Arrivals
-    from ionbeam_dagster.sources.netatmo.subscriber import Counts
+    from ionbeam_dagster.sources import Subscriber
 
 
 def dev(port: Annotated[int, typer.Option(help="Where the UI listens, on this machine only.")] = 3000) -> None:
@@ -71,7 +71,7 @@ def mqtt(
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     sources = open_platform(load_config()).sources
-    listening = {each: source for each, source in sources.items() if hasattr(source, "subscriber")}
+    listening = {each: source for each, source in sources.items() if source.subscribes}
     if name is None and len(listening) == 1:
         [name] = listening
     if name not in listening:
@@ -80,17 +80,17 @@ def mqtt(
         subscriber = listening[name].subscriber()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: subscriber.stop())
-        threading.Thread(target=_tell, args=(name, subscriber.counts), daemon=True).start()
+        threading.Thread(target=_tell, args=(name, subscriber), daemon=True).start()
         subscriber.run()
-    logging.info("%s: stopped with %d messages journaled", name, subscriber.counts.journaled)
+    logging.info("%s: stopped with %d messages journaled", name, subscriber.taken)
 
 
-def _tell(name: str, counts: Counts) -> None:
+def _tell(name: str, subscriber: Subscriber) -> None:
     """A line a minute."""
     told = 0
     while True:
         time.sleep(60)
-        journaled = counts.journaled
+        journaled = subscriber.taken
         logging.info("%s: %d messages journaled, %d in the last minute", name, journaled, journaled - told)
         told = journaled
 

@@ -94,7 +94,6 @@ def check(
     from ionbeam_dagster.domain.windows import window_of
     from ionbeam_dagster.errors import SourceError
     from ionbeam_dagster.pipeline.recovery import open_platform
-    from ionbeam_dagster.sources import Source
 
     platform = open_platform(load_config())
     if name not in platform.config.sources:
@@ -110,7 +109,7 @@ def check(
     with refused_as_message(SourceError), console.status("waiting for it"):
         found = _tried(platform.sources[name], window)
     took = perf_counter() - begun
-    part = " of a sample" if type(platform.sources[name]).sample is not Source.sample else ""
+    part = " of a sample" if found.sampled else ""
     console.print(f"  {found.raw:,} rows{part} in {took:.1f} s: {found.rows.height:,} would be kept", highlight=False)
     for reason, rows in found.rejected.items():
         console.print(f"  {rows:,} would go to the quarantine: {reason}", style="yellow", highlight=False)
@@ -135,6 +134,7 @@ class _Tried:
     """What a source gave for a trial: the canonical rows, how many raw ones they were, and why some were rejected."""
 
     schema: pa.Schema
+    sampled: bool
     raw: int
     rows: pl.DataFrame
     rejected: dict[str, int]
@@ -150,13 +150,14 @@ def _tried(source: Source, window: Window) -> _Tried:
     rows = [pl.DataFrame(pl.from_arrow(schema.empty_table()))]
     rejected: Counter[str] = Counter()
     raw = 0
-    for batch in source.sample(window):
+    sample = source.sample(window)
+    for batch in source.fetch(window) if sample is None else sample:
         done = canonicalise(batch, metadata)
         raw += batch.num_rows
         rows.append(done.rows)
         kind = pl.col("reason").str.replace_all(r": [^;]*", "")
         rejected.update(dict(done.rejected.group_by(kind).len().iter_rows()))
-    return _Tried(schema, raw, pl.concat(rows, how="vertical_relaxed"), dict(rejected))
+    return _Tried(schema, sample is not None, raw, pl.concat(rows, how="vertical_relaxed"), dict(rejected))
 
 
 def _tell_rows(found: _Tried, window: Window, now: datetime) -> None:

@@ -47,6 +47,10 @@ class SourceSettings:
         return self.config.kind
 
     @property
+    def tells_changes(self) -> bool:
+        return self.type.tells_changes
+
+    @property
     def start(self) -> datetime:
         return self.config.start
 

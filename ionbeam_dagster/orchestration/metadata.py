@@ -23,7 +23,6 @@ from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.canonical import canonical_schema, columns_of, provider_flag
 from ionbeam_dagster.domain.cycles import analysis_of
 from ionbeam_dagster.domain.windows import Decision, Window
-from ionbeam_dagster.orchestration.sensors.files import tells_changes
 from ionbeam_dagster.pipeline.build import Built, describe
 from ionbeam_dagster.pipeline.collect import Collected
 from ionbeam_dagster.pipeline.cycles import ExportedCycle
@@ -171,7 +170,7 @@ def of_export(made: Exported, dataset: dg.AssetKey, dataset_files: Sequence[Path
 def freshness(config: IonbeamConfig, sources: Iterable[str], span: timedelta) -> dg.FreshnessPolicy | None:
     """A window should follow every `span`; None where nothing is promised: sources that end, or come when they come."""
     feeders = [config.sources[name] for name in sources]
-    promised = all(s.kind == "pull" and s.end is None and not tells_changes(s) for s in feeders)
+    promised = all(s.kind == "pull" and s.end is None and not s.tells_changes for s in feeders)
     if not (config.automation.enabled and promised):
         return None
     return dg.FreshnessPolicy.time_window(warn_window=2 * span + _SOME_DELAY, fail_window=4 * span + _SOME_DELAY)

@@ -129,9 +129,7 @@ class Platform:
     def feed(self, source: str, use_cache: bool) -> Source:
         """The source to fetch from, told to use its cache where it would not by its configuration."""
         configured = self.sources[source]
-        if configured.config.use_cache or not use_cache:
-            return configured
-        return type(configured)(source, configured.config.model_copy(update={"use_cache": True}))
+        return configured.using_cache() if use_cache else configured
 
     def raws(self, source: str) -> RawStore:
         return RawStore(self.files, self.source(source).config.data_path)

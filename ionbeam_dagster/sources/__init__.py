@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
 
 import pyarrow as pa
 from pydantic import AfterValidator, Field
@@ -21,6 +21,7 @@ from ionbeam_client.models import DatasetMetadata, IngestionMetadata, Link, Name
 from ionbeam_dagster.domain.quality.limits import limits_with
 from ionbeam_dagster.domain.times import Moment, NonNegativeDuration, duration_or
 from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.settings import Settings
 from ionbeam_dagster.stores.files import Location, is_address
 
@@ -43,53 +44,102 @@ Quality = Annotated[Literal[False] | dict[str, Literal[False] | dict[str, Any]],
 class SourceConfig(Settings):
     """The keys that every source's block in the YAML may have. A source adds its own in a subclass.
 
-    `start` is the first moment that has partitions. `dataset` is the source's name unless it feeds another one.
-    `aggregation_span`, `exports` and the policy of its windows describe that dataset: `subject_to_change_window`,
-    `lateness`, `allow_incomplete`, `debounce` and `revise_for` (docs/windows.md says what each of them does), and
-    `quality`, the limits of its quality control where they differ from the defaults (docs/quality.md).
+    `aggregation_span`, `exports`, `quality` and the policy of its windows (docs/windows.md) describe the dataset that
+    it feeds: sources of one dataset must agree on them.
     """
 
-    type: str | None = None
-    kind: Literal["pull", "external"] = "pull"
-    data_path: Location = "data-raw"
-    start: Moment = DEFAULT_START
-    end: Moment | None = None
-    dataset: Name | None = None
-    aggregation_span: timedelta | None = None
-    subject_to_change_window: NonNegativeDuration | None = None
-    lateness: Usual | None = None
-    allow_incomplete: Patience = timedelta(days=1)
-    debounce: NonNegativeDuration | None = None
-    revise_for: NonNegativeDuration | None = None
-    version: int | None = Field(default=None, ge=1, description="of the columns; raise it when they change")
-    exports: tuple[str, ...] | None = None
-    quality: Quality | None = None
-    use_cache: bool = Field(default=False, description="use what an earlier run downloaded, where a source keeps it")
+    type: str | None = Field(
+        default=None,
+        description="Type of the source; without it the block's own name is its type.",
+        examples=["ioncannon"],
+    )
+    kind: Literal["pull", "external"] = Field(
+        default="pull", description="Whether the platform collects it (pull), or clients send it (external)."
+    )
+    data_path: Location = Field(
+        default="data-raw",
+        description="Folder, or s3://bucket/prefix, of its raw partitions.",
+        examples=["s3://ionbeam/raw"],
+    )
+    start: Moment = Field(
+        default=DEFAULT_START,
+        description="First moment that has windows; UTC unless it says otherwise.",
+        examples=["2026-06-21", "2026-06-21T06:00Z"],
+    )
+    end: Moment | None = Field(
+        default=None, description="Moment from which on there are no windows.", examples=["2026-06-22"]
+    )
+    dataset: Name | None = Field(
+        default=None, description="Dataset that it feeds; without it one of its own name.", examples=["crowd"]
+    )
+    aggregation_span: timedelta | None = Field(
+        default=None,
+        description="Length of the dataset's windows; without it what is usual for the source.",
+        examples=["PT1H"],
+    )
+    subject_to_change_window: NonNegativeDuration | None = Field(
+        default=None,
+        description="How long after its end data of a dataset window may still be corrected, so that it waits.",
+        examples=["PT1H"],
+    )
+    lateness: Usual | None = Field(
+        default=None,
+        description="How late observations usually come, for which a dataset window waits: a duration, or p95 (what "
+        "was measured in the last week).",
+        examples=["PT10M", "p95"],
+    )
+    allow_incomplete: Patience = Field(
+        default=timedelta(days=1),
+        description="When a dataset window is built although some of its time was not collected: after this time, "
+        "never, or always (at once).",
+        examples=["PT6H", "never", "always"],
+    )
+    debounce: NonNegativeDuration | None = Field(
+        default=None,
+        description="How long after the last news of a dataset window it is built; a storm of corrections makes one "
+        "revision.",
+        examples=["PT10M"],
+    )
+    revise_for: NonNegativeDuration | None = Field(
+        default=None,
+        description="How long after its end a dataset window is built again for late data; it is sealed then. Without "
+        "it: for ever.",
+        examples=["P7D"],
+    )
+    version: int | None = Field(
+        default=None, ge=1, description="Version of its columns; raise it when they change.", examples=[2]
+    )
+    exports: tuple[str, ...] | None = Field(
+        default=None,
+        description="Formats in which the dataset is exported; without it odb and pygeoapi.",
+        examples=[["odb", "bufr", "pygeoapi"]],
+    )
+    quality: Quality | None = Field(
+        default=None,
+        description="Limits of quality control where they differ from the defaults, by standard name; false turns it "
+        "off (docs/quality.md).",
+        examples=[False],
+    )
+    use_cache: bool = Field(
+        default=False, description="Whether it uses what an earlier run downloaded, where it keeps that."
+    )
+    look_again_for: NonNegativeDuration = Field(
+        default=timedelta(0),
+        description="How long after a window could first be collected it is asked, once an hour, whether the window "
+        "changed, which is then collected again. For sources whose signature costs one or two requests.",
+        examples=["P3D"],
+    )
+    collect_again_after: tuple[NonNegativeDuration, ...] = Field(
+        default=(),
+        description="How long after a window could first be collected it is collected again, each of these times. For "
+        "sources that get observations late, and cannot tell cheaply whether they did.",
+        examples=[["PT3H", "PT18H"]],
+    )
 
     @property
     def cache_path(self) -> Path:
         """The local folder for what a source itself remembers: beside its raw partitions, unless these are in S3."""
         return Path("data-raw" if is_address(self.data_path) else self.data_path)
-
-
-class LookedAtAgain(SourceConfig):
-    """The block of a source whose past windows may change, and whose `signature` is a matter of one or two requests.
-
-    For `look_again_for` after a window could first be collected, the platform looks again now and then, and collects
-    the window again when it has changed.
-    """
-
-    look_again_for: NonNegativeDuration = timedelta(days=3)
-
-
-class CollectedAgain(SourceConfig):
-    """The block of a source that gets observations late, and can tell whether it did only by giving all of them.
-
-    The platform collects each window again, so long after it could first be collected (``[PT3H, PT18H]``: twice). What
-    comes back the same changes nothing that is made of it.
-    """
-
-    collect_again_after: tuple[NonNegativeDuration, ...]
 
 
 NOT_KNOWN = "not known"
@@ -99,18 +149,41 @@ Progress = Callable[[str, int, int], None]
 """Is told what is being done, how much of it is done, and how much there is."""
 
 
+class Subscriber(Protocol):
+    """Takes in what is published to a source. Making one may take a lock; `run` connects."""
+
+    @property
+    def taken(self) -> int:
+        """How many messages are on disk so far."""
+
+    def run(self) -> None:
+        """Take messages in until `stop`. Raises SourceError when it is refused, or cannot write."""
+
+    def stop(self) -> None:
+        """End `run` in good order, from another thread or a signal."""
+
+
 def _nobody(what: str, done: int, of: int) -> None:
     pass
 
 
 class Source(ABC):
-    """One source of observations, made from its block in the YAML. Making one connects to nothing and reads nothing."""
+    """One source of observations, made from its block in the YAML. Making one connects to nothing and reads nothing.
+
+    `metadata` and `fetch` are all that a source must have. What else it can do, it says by members that say here that
+    it cannot: `tells_changes` with `changes`, `subscribes` with `subscriber`, `signature`, `sample`, `extent` and
+    `problems`.
+    """
 
     Config: ClassVar[type[SourceConfig]] = SourceConfig
     default_window: ClassVar[timedelta] = timedelta(hours=1)
     default_span: ClassVar[timedelta] = timedelta(hours=1)
     default_lag: ClassVar[timedelta] = timedelta(0)
     """How long after its end a window can be collected, unless the scheduler says otherwise."""
+    tells_changes: ClassVar[bool] = False
+    """Whether `changes` says which ranges changed; such a source is not asked by the clock."""
+    subscribes: ClassVar[bool] = False
+    """Whether observations are published to it, which `subscriber` takes in (`ionbeam mqtt`)."""
 
     def __init__(self, name: str, config: SourceConfig) -> None:
         self.name = name
@@ -143,13 +216,33 @@ class Source(ABC):
         the window really is empty. Raises SourceError when it cannot be known.
         """
 
-    def sample(self, window: Window) -> Iterator[pa.RecordBatch]:
-        """Enough of `window` to see what the source gives: all of it, unless a part is much cheaper."""
-        return self.fetch(window)
+    def sample(self, window: Window) -> Iterator[pa.RecordBatch] | None:
+        """A part of `window` that shows what the source gives; None where it is no cheaper than all of it."""
+        return None
 
     def signature(self, window: Window) -> str:
-        """What `fetch` would give, told without fetching: when it differs from last time, the window is due again."""
+        """A text that is another one when `fetch` would give something else; it is cheaper to have than that."""
         return ""
+
+    def changes(self, cursor: str | None) -> tuple[list[Window], str]:
+        """The ranges that changed since `cursor` was given out (None: all there are), and a new cursor.
+
+        Of a source that `tells_changes`. The ranges need not be aligned to anything. Raises SourceError.
+        """
+        raise SourceError(f"{self.name}: a source of type {type(self).__name__} does not tell what changed")
+
+    def subscriber(self) -> Subscriber:
+        """What takes in what is published to it, of a source that `subscribes`.
+
+        Raises SourceError, also when another process does it already.
+        """
+        raise SourceError(f"{self.name}: nothing is published to a source of type {type(self).__name__}")
+
+    def using_cache(self) -> Self:
+        """This source, but using what an earlier run downloaded, where it keeps that."""
+        if self.config.use_cache:
+            return self
+        return type(self)(self.name, self.config.model_copy(update={"use_cache": True}))
 
     def extent(self) -> Window | None:
         """The range that the source has observations for, where it is finite and known."""

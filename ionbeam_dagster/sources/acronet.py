@@ -31,7 +31,7 @@ from ionbeam_dagster.domain.cf import UnitError, conversion, suggest_unit
 from ionbeam_dagster.domain.times import NonNegativeDuration
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.errors import SourceError
-from ionbeam_dagster.sources import CollectedAgain, Source
+from ionbeam_dagster.sources import Source, SourceConfig
 from ionbeam_dagster.sources.http import Answer, Bearer, HttpClient, Token
 
 SERVICE = "https://webdrops.cimafoundation.org/app/"
@@ -75,7 +75,7 @@ _SAID_DIFFERENTLY = {
 }
 
 
-class AcronetConfig(CollectedAgain):
+class AcronetConfig(SourceConfig):
     """Where the service is, who asks, and for what.
 
     `period` is the length of the intervals that values are aggregated over. The window must be a multiple of it.

@@ -30,10 +30,10 @@ from ionbeam_client.models import (
     Name,
     TimeAxis,
 )
-from ionbeam_dagster.domain.times import parse_moment
+from ionbeam_dagster.domain.times import NonNegativeDuration, parse_moment
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.errors import SourceError
-from ionbeam_dagster.sources import NOT_KNOWN, LookedAtAgain, Source
+from ionbeam_dagster.sources import NOT_KNOWN, Source, SourceConfig
 from ionbeam_dagster.sources.http import Bearer, HttpClient, Token
 
 ADDRESS = "https://app.meteotracker.com"
@@ -84,7 +84,7 @@ def _or(address: str) -> AfterValidator:
     return AfterValidator(lambda given: given or address)
 
 
-class MeteoTrackerConfig(LookedAtAgain):
+class MeteoTrackerConfig(SourceConfig):
     """The service's address, an account, and whose drives are taken.
 
     Without `authors` and `living_labs` these are all that the account may see. `living_labs` gives a lab's authors; the
@@ -106,6 +106,7 @@ class MeteoTrackerConfig(LookedAtAgain):
     living_labs: dict[Name, tuple[str, ...]] = Field(default={})
     reach: timedelta = Field(default=timedelta(hours=6), ge=timedelta(0))
     session_time: Literal["s", "ms"] = "s"
+    look_again_for: NonNegativeDuration = timedelta(days=3)
 
     @property
     def lab_of(self) -> dict[str, str]:

@@ -15,7 +15,7 @@ def platform_with(platform_of, monkeypatch):
     """Make a platform with the sources `told` (by the clock) or `told_changes`; see conftest.platform_of."""
     types = {"told": Told, "told_changes": ToldChanges}
     points = {name: SimpleNamespace(load=lambda kind=kind: kind) for name, kind in types.items()}
-    monkeypatch.setattr("ionbeam_dagster.config.installed_sources", lambda: points)
+    monkeypatch.setattr("ionbeam_dagster.config.resolving.installed_sources", lambda: points)
     monkeypatch.setattr("ionbeam_dagster.orchestration.assets.RETRY_DELAY", 0.01)
     return platform_of
 

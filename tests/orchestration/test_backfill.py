@@ -55,7 +55,7 @@ def told(platform_of, monkeypatch, tmp_path):
             return super().fetch(window)
 
     monkeypatch.setattr(
-        "ionbeam_dagster.config.installed_sources", lambda: {"told": SimpleNamespace(load=lambda: Watched)}
+        "ionbeam_dagster.config.resolving.installed_sources", lambda: {"told": SimpleNamespace(load=lambda: Watched)}
     )
     monkeypatch.setattr("ionbeam_dagster.orchestration.assets.RETRY_DELAY", 0.01)
     monkeypatch.setattr("ionbeam_dagster.orchestration.metadata.import_module", lambda name: None)

@@ -92,6 +92,8 @@ class ToldChanges(Told):
         super().__init__(name, config)
         self.changed: list[Window] = []
 
+    tells_changes = True
+
     def changes(self, cursor: str | None) -> tuple[list[Window], str]:
         seen = int(cursor or 0)
         return self.changed[seen:], str(len(self.changed))

@@ -15,7 +15,7 @@ from ionbeam_dagster.orchestration.assets.request import request_asset, request_
 from ionbeam_dagster.orchestration.automation import Ionbeam
 from ionbeam_dagster.orchestration.partitions import source_partitions
 from ionbeam_dagster.orchestration.resources import PlatformResource, WatchedPlatform
-from ionbeam_dagster.orchestration.sensors.files import changes_sensor, is_looked_at_again, tells_changes
+from ionbeam_dagster.orchestration.sensors.files import changes_sensor, is_looked_at_again
 from ionbeam_dagster.pipeline.build import outlook
 from ionbeam_dagster.pipeline.collect import collect
 from ionbeam_dagster.pipeline.ingest import ingest
@@ -51,7 +51,7 @@ def source_definitions(ionbeam: Ionbeam, source: SourceSettings, dataset: Datase
         description=f"Collects windows of {source.name} and ingests them.",
         tags={"ionbeam/source": source.name},
     )
-    changing = tells_changes(source) or is_looked_at_again(source)
+    changing = source.tells_changes or is_looked_at_again(source)
     sensors = [changes_sensor(ionbeam, source, partitions, selection)] if changing else []
     return dg.Definitions(assets=[*requests, raw, observations], jobs=[job], sensors=sensors)
 
@@ -59,7 +59,7 @@ def source_definitions(ionbeam: Ionbeam, source: SourceSettings, dataset: Datase
 def _raw(
     ionbeam: Ionbeam, source: SourceSettings, partitions: dg.TimeWindowPartitionsDefinition
 ) -> dg.AssetsDefinition:
-    by_itself = not tells_changes(source)
+    by_itself = not source.tells_changes
     lookback = ionbeam.platform.config.automation.lookback
 
     @dg.asset(

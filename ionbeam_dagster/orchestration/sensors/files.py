@@ -20,7 +20,7 @@ from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.orchestration.partitions import contiguous_runs, tags_of_run
 from ionbeam_dagster.orchestration.resources import PlatformResource, WatchedPlatform
 from ionbeam_dagster.pipeline.platform import Platform
-from ionbeam_dagster.sources import NOT_KNOWN, CollectedAgain, LookedAtAgain
+from ionbeam_dagster.sources import NOT_KNOWN
 from ionbeam_dagster.stores.ledger import RawPartition
 
 RUNS_A_TICK = 10
@@ -30,24 +30,15 @@ COLLECTED_WITHIN = timedelta(hours=3)
 """After its time to be collected again; a window that fails for so long is given up."""
 
 
-def tells_changes(source: SourceSettings) -> bool:
-    """Whether a source has ``changes(cursor) -> (ranges, cursor)``: what changed since then, and the next cursor."""
-    return hasattr(source.type, "changes")
-
-
 def is_looked_at_again(source: SourceSettings) -> bool:
     """Whether past windows of a source, which is asked by the clock, may change."""
-    return _looked_back(source) > timedelta(0) and not tells_changes(source)
+    return _looked_back(source) > timedelta(0) and not source.tells_changes
 
 
 def _looked_back(source: SourceSettings) -> timedelta:
     """How long after a window could first be collected it may be due again."""
-    config = source.config
-    if isinstance(config, LookedAtAgain):
-        return config.look_again_for
-    if isinstance(config, CollectedAgain) and config.collect_again_after:
-        return max(config.collect_again_after) + COLLECTED_WITHIN
-    return timedelta(0)
+    again = [after + COLLECTED_WITHIN for after in source.config.collect_again_after]
+    return max([source.config.look_again_for, *again])
 
 
 def changes_sensor(
@@ -73,8 +64,8 @@ def changes_sensor(
     def changes(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         known, waiting = _read(context.cursor)
         try:
-            if tells_changes(source):
-                changed, cursor = ionbeam.platform.sources[source.name].changes(known)  # type: ignore[attr-defined]  # tells_changes looked
+            if source.tells_changes:
+                changed, cursor = ionbeam.platform.sources[source.name].changes(known)
             else:
                 changed, cursor = _looked_at_again(ionbeam.platform, source, known)
         except SourceError as error:
@@ -115,11 +106,14 @@ def _looked_at_again(platform: Platform, source: SourceSettings, cursor: str | N
 
 def _is_another(platform: Platform, source: SourceSettings, raw: RawPartition, until: datetime) -> bool:
     """Whether a window would come out differently than it was collected or, where the source cannot tell, could."""
-    if isinstance(source.config, CollectedAgain):
+    moments = [raw.window.end + after for after in source.config.collect_again_after]
+    passed = [moment + source.window_lag for moment in moments if moment <= until]
+    if passed:
         found = platform.files.found(raw.path)
-        moments = [raw.window.end + after for after in source.config.collect_again_after]
-        passed = [moment + source.window_lag for moment in moments if moment <= until]
-        return found is not None and any(found.modified < moment for moment in passed)
+        if found is not None and found.modified < max(passed):
+            return True
+    if raw.window.end + source.config.look_again_for <= until:
+        return False
     signature = platform.sources[source.name].signature(raw.window)
     return signature != raw.signature and not signature.startswith(NOT_KNOWN)
 

@@ -41,6 +41,7 @@ class Files(Source):
     """
 
     Config = FilesConfig
+    tells_changes = True
 
     def __init__(self, name: str, config: FilesConfig) -> None:
         super().__init__(name, config)

@@ -22,7 +22,7 @@ from ionbeam_dagster.domain.cf import UnitError
 from ionbeam_dagster.domain.times import NonNegativeDuration
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.errors import SourceError
-from ionbeam_dagster.sources import CollectedAgain, Source
+from ionbeam_dagster.sources import Source
 from ionbeam_dagster.sources.coverage_json import CoverageError, read_coverages
 from ionbeam_dagster.sources.http import Answer, Basic, HttpClient, HttpError
 from ionbeam_dagster.sources.netatmo.features import batches_of, described, in_window
@@ -120,7 +120,7 @@ def _pattern(text: str) -> str:
     return text
 
 
-class NetatmoConfig(EsohConfig, CollectedAgain):
+class NetatmoConfig(EsohConfig):
     """Where the service is, and what is asked of it.
 
     `areas` adds boxes of your own ([west, south, east, north], degrees) to those of `countries`; each is asked for in

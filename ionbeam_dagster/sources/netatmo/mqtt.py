@@ -73,6 +73,8 @@ class NetatmoMqtt(Source):
     Config = NetatmoMqttConfig
     default_window = timedelta(minutes=10)
     default_span = timedelta(hours=1)
+    tells_changes = True
+    subscribes = True
 
     def __init__(self, name: str, config: NetatmoMqttConfig) -> None:
         super().__init__(name, config)

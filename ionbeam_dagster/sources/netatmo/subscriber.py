@@ -66,6 +66,11 @@ class Subscriber:
         self._noted = 0.0
         self.counts = Counts()
 
+    @property
+    def taken(self) -> int:
+        """How many messages are in the journal by it."""
+        return self.counts.journaled
+
     def stop(self) -> None:
         """End `run` in good order, from another thread or a signal."""
         self._stopped.set()

@@ -23,9 +23,10 @@ import pyarrow.parquet as pq
 from pydantic import AfterValidator, Field
 
 from ionbeam_client.models import IngestionMetadata
+from ionbeam_dagster.domain.times import NonNegativeDuration
 from ionbeam_dagster.domain.windows import DAY, Window, windows_between
 from ionbeam_dagster.errors import SourceError
-from ionbeam_dagster.sources import NOT_KNOWN, LookedAtAgain, Source
+from ionbeam_dagster.sources import NOT_KNOWN, Source, SourceConfig
 from ionbeam_dagster.sources.http import HttpClient, HttpError
 from ionbeam_dagster.sources.sensor_community.listing import Listed, NotListed, find_day, signature
 from ionbeam_dagster.sources.sensor_community.months import Months
@@ -43,7 +44,7 @@ _TOLD_EVERY = 10.0  # seconds between two lines in the log
 _log = logging.getLogger(__name__)
 
 
-class ArchiveConfig(LookedAtAgain):
+class ArchiveConfig(SourceConfig):
     """The archive's block: `indoor` takes sensors inside of buildings, too; `sensor_types` only some types.
 
     `bulk` is for history: the days of months that are over come from the zips of their months, as far as the archive
@@ -57,6 +58,7 @@ class ArchiveConfig(LookedAtAgain):
     indoor: bool = False
     sensor_types: tuple[str, ...] | None = None
     bulk: bool = False
+    look_again_for: NonNegativeDuration = timedelta(days=3)
 
 
 class Archive(Source):
