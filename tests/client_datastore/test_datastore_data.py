@@ -2,6 +2,7 @@
 
 import asyncio
 import csv
+import gzip
 import json
 import threading
 from dataclasses import replace
@@ -129,6 +130,17 @@ def test_items_come_while_the_rest_is_still_on_its_way(service):
         return first
 
     assert asyncio.run(twin()) == service.data[982][0]
+
+
+@both
+@pytest.mark.parametrize("cut", [None, 300], ids=["whole", "cut"])
+def test_a_compressed_stream_is_read_and_goes_on(service, twin, cut):
+    def compressed(reply):
+        return replace(reply, body=gzip.compress(reply.body), headers={"Content-Encoding": "gzip"})
+
+    service.break_("data", lambda reply: replace(compressed(reply), cut=cut))
+    service.break_("data", compressed)
+    assert read(twin=twin) == service.data[981]
 
 
 # Files

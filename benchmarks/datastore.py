@@ -1,0 +1,109 @@
+"""Data of the Restream service, item by item and into a CSV file: our client beside `restreamsolutions` 0.1.0.
+
+``python benchmarks/datastore.py`` serves one-second items from a process of its own, and prints both sides, each in a
+process of its own; the other package in an environment of its own, which it makes with pip. `--items` is their number
+for ours (10,000,000 as in the promise of flat memory); the other reads a tenth, and saves a hundredth, for it is slower
+and holds all rows of a CSV file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from measure import peak_megabytes
+
+PEER = "restreamsolutions==0.1.0"
+
+
+def serve(items: int) -> None:
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "client_datastore"))
+    from long_service import LongService
+
+    with LongService(items) as service:
+        print(service.url, flush=True)
+        sys.stdin.read()
+
+
+def measured(side: str, what: str) -> None:
+    if side == "ours":
+        from ionbeam_client.datastore import Site
+    else:
+        from restreamsolutions import Site
+    begun = time.perf_counter()
+    data = Site(id=1).get_data()
+    if what == "items":
+        count = sum(1 for _ in data.data_fetcher)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            data.save(f"{folder}/data.csv")
+            with Path(folder, "data.csv").open("rb") as file:
+                count = sum(1 for _ in file) - 1
+    print(json.dumps({"count": count, "seconds": time.perf_counter() - begun, "peak": peak_megabytes()}))
+
+
+def peer_python(folder: str) -> str | None:
+    """The Python of an environment with the other package; None where it cannot be had."""
+    python = f"{folder}/bin/python"
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    done = subprocess.run([python, "-m", "pip", "install", "--quiet", PEER], stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        print(f"{PEER} cannot be had, so ours stands alone: {done.stderr.strip()[-200:]}")
+        return None
+    return python
+
+
+def told(python: str, side: str, what: str, items: int) -> dict[str, float]:
+    command = [__file__, "--side", side, "--what", what]
+    with subprocess.Popen(
+        [sys.executable, __file__, "--side", "serve", "--items", str(items)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as server:  # fmt: skip
+        assert server.stdout is not None
+        environment = os.environ | {
+            "RESTREAM_HOST": server.stdout.readline().strip(), "TALLY_AUTH_TOKEN": "any", "RESTREAM_AUTH_TOKEN": "any",
+        }  # fmt: skip
+        result = json.loads(subprocess.check_output([python, *command], env=environment, text=True))
+        server.terminate()
+    assert result["count"] == items, f"{side}: {result['count']} of {items}"
+    return result  # type: ignore[no-any-return]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--items", type=int, default=10_000_000)
+    parser.add_argument("--side", choices=["serve", "ours", "peer"])
+    parser.add_argument("--what", choices=["items", "csv"])
+    given = parser.parse_args()
+    if given.side == "serve":
+        serve(given.items)
+    elif given.side:
+        measured(given.side, given.what)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            _all(given.items, peer_python(folder))
+
+
+def _all(items: int, peer: str | None) -> None:
+    print(f"Restream data over HTTP, {items:,} one-second items of five fields")
+    print(f"{'':<28}{'items':>12}{'seconds':>10}{'items/s':>12}{'peak MB':>10}")
+    for what, name, fewer in (("items", "item by item", 10), ("csv", "save as CSV", 100)):
+        sides = [("ours", sys.executable, items)] + [("peer", peer, max(items // fewer, 1))] * (peer is not None)
+        speeds = {}
+        for side, python, count in sides:
+            one = told(str(python), side, what, count)
+            speeds[side] = count / one["seconds"]
+            label = f"{name}, {'ours' if side == 'ours' else 'restreamsolutions'}"
+            print(f"{label:<28}{count:>12,}{one['seconds']:>10.1f}{speeds[side]:>12,.0f}{one['peak']:>10.0f}")
+        if "peer" in speeds:
+            print(f"  ours is {speeds['ours'] / speeds['peer']:.1f} times as fast")
+
+
+if __name__ == "__main__":
+    main()
