@@ -1,0 +1,159 @@
+"""How far each target is, what it refused, and what is wrong with it: in SQLite beside the log.
+
+Belongs here: everything the sending process remembers, committed in one piece with what it wrote into files. Does not
+belong here: when something is done (sender.py).
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from ionbeam_client.influx.log import Position
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS targets (
+    name TEXT PRIMARY KEY, segment INTEGER, offset INTEGER, delivered INTEGER NOT NULL DEFAULT 0,
+    refused INTEGER NOT NULL DEFAULT 0, error TEXT, failing_since REAL, last_success REAL
+);
+CREATE TABLE IF NOT EXISTS refusals (
+    target TEXT, segment INTEGER, offset INTEGER, reason TEXT, PRIMARY KEY (target, segment, offset)
+);
+CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, inode INTEGER, length INTEGER);
+"""
+_INHERITED: list[sqlite3.Connection] = []  # of the parent: a child must neither use nor close them
+
+
+class TargetState(NamedTuple):
+    """What is known of one target; times in s since 1970."""
+
+    name: str
+    position: Position | None = None
+    delivered: int = 0
+    refused: int = 0
+    error: str | None = None
+    failing_since: float | None = None
+    last_success: float | None = None
+
+
+class Refusal(NamedTuple):
+    """A row that a target refused: the line of the log, where it ends there, and why."""
+
+    line: bytes
+    position: Position
+    reason: str
+
+
+class State:
+    """The memory of a log's targets. Every change is durable when its method returns."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.RLock()
+        self._connection = self._connect()
+        self._process = os.getpid()
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, timeout=60, isolation_level=None, check_same_thread=False)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.executescript(_SCHEMA)
+        return connection
+
+    def _own(self) -> sqlite3.Connection:
+        if self._process != os.getpid():
+            _INHERITED.append(self._connection)
+            self._lock, self._process = threading.RLock(), os.getpid()
+            self._connection = self._connect()
+        return self._connection
+
+    @contextmanager
+    def change(self) -> Iterator[sqlite3.Connection]:
+        """Everything in the block, or nothing."""
+        connection = self._own()
+        with self._lock:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+
+    def _read(self, query: str, values: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
+        connection = self._own()
+        with self._lock:
+            return connection.execute(query, values).fetchall()
+
+    def target(self, name: str) -> TargetState:
+        found = self._read(
+            "SELECT segment, offset, delivered, refused, error, failing_since, last_success FROM targets "
+            "WHERE name = ?",
+            (name,),
+        )
+        if not found:
+            return TargetState(name)
+        segment, offset, *rest = found[0]
+        position = None if segment is None else Position(segment, offset)  # type: ignore[arg-type]
+        return TargetState(name, position, *rest)  # type: ignore[arg-type]
+
+    def advance(
+        self,
+        connection: sqlite3.Connection,
+        target: str,
+        position: Position,
+        delivered: int,
+        refusals: list[Refusal],
+        now: float,
+    ) -> None:
+        """Move a target on, inside of change()."""
+        connection.execute("INSERT OR IGNORE INTO targets (name) VALUES (?)", (target,))
+        connection.execute(
+            "UPDATE targets SET segment = ?, offset = ?, delivered = delivered + ?, refused = refused + ?, "
+            "error = NULL, failing_since = NULL, last_success = ? WHERE name = ?",
+            (position.segment, position.offset, delivered, len(refusals), now, target),
+        )
+        connection.executemany(
+            "INSERT OR REPLACE INTO refusals VALUES (?, ?, ?, ?)",
+            [(target, refusal.position.segment, refusal.position.offset, refusal.reason) for refusal in refusals],
+        )
+
+    def failing(self, target: str, error: str, now: float) -> None:
+        with self.change() as connection:
+            connection.execute("INSERT OR IGNORE INTO targets (name) VALUES (?)", (target,))
+            connection.execute(
+                "UPDATE targets SET error = ?, failing_since = coalesce(failing_since, ?) WHERE name = ?",
+                (error, now, target),
+            )
+
+    def refusals(self, target: str, after: Position, until: Position) -> list[str]:
+        """The reasons for rows that end after the one position and not after the other."""
+        found = self._read(
+            "SELECT reason FROM refusals WHERE target = ? AND (segment, offset) > (?, ?) "
+            "AND (segment, offset) <= (?, ?) ORDER BY segment, offset",
+            (target, *after, *until),
+        )
+        return [str(row[0]) for row in found]
+
+    def forget_before(self, segment: int) -> None:
+        with self.change() as connection:
+            connection.execute("DELETE FROM refusals WHERE segment < ?", (segment,))
+
+    def file(self, path: Path) -> tuple[int, int] | None:
+        """The inode of a file that is written beside the cursors, and how long it was when they were last moved."""
+        found = self._read("SELECT inode, length FROM files WHERE path = ?", (str(path),))
+        return found[0] if found else None  # type: ignore[return-value]
+
+    def wrote(self, connection: sqlite3.Connection, path: Path, inode: int, length: int) -> None:
+        """Remember a file's length, inside of change()."""
+        connection.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", (str(path), inode, length))
+
+    def close(self) -> None:
+        if self._process == os.getpid():
+            with self._lock:
+                self._connection.close()
