@@ -13,6 +13,7 @@ import random
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Callable
@@ -25,12 +26,13 @@ from servers import free_port
 ROOT = Path(__file__).parents[2]
 ALIASES = ROOT / "ionbeam_client" / "aliases"
 T0 = 1617672549_000_000_000
+FOREVER = "start: 1677-10-01T00:00:00Z, stop: 2262-01-01T00:00:00Z"
 
 
 class Answer(NamedTuple):
     status: int
     body: object = ""
-    headers: dict[str, str] = {}
+    headers: tuple[tuple[str, str], ...] = ()
     delay: float = 0.0
     done: bool = False  # the lines are kept although the answer says otherwise, or never comes
     hang_up: bool = False
@@ -39,12 +41,17 @@ class Answer(NamedTuple):
 class Faulty:
     """Keeps the lines it takes, in order; `plan` is asked first what to answer, and None means 204."""
 
-    def __init__(self, plan: Callable[[list[str]], Answer | None] = lambda lines: None, forward: str | None = None) -> None:
+    def __init__(
+        self,
+        plan: Callable[[list[str]], Answer | None] = lambda lines: None,
+        forward: tuple[str, str] | None = None,
+        port: int | None = None,
+    ) -> None:
         self.plan = plan
         self.lines: list[str] = []
         self.requests: list[int] = []
         self.headers: list[dict[str, str]] = []
-        self.forward = forward  # a write URL with its token: ("http://...", "token")
+        self.forward = forward  # a write URL and its token: what passes goes there
         self.lock = threading.Lock()
         outer = self
 
@@ -57,7 +64,7 @@ class Faulty:
             def log_message(self, *arguments):
                 pass
 
-        self.port = free_port()
+        self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
         self.server.daemon_threads = True
@@ -86,7 +93,7 @@ class Faulty:
             return
         text = answer.body if isinstance(answer.body, str) else json.dumps(answer.body)
         handler.send_response(answer.status)
-        for name, value in answer.headers.items():
+        for name, value in answer.headers:
             handler.send_header(name, value)
         handler.send_header("Content-Length", str(len(text.encode())))
         handler.end_headers()
@@ -112,7 +119,7 @@ def sometimes(chance: float, seed: int) -> Callable[[list[str]], Answer | None]:
     """Faults of every kind, at random: refusals to answer before and after the work was done."""
     rng = random.Random(seed)
     faults = [
-        Answer(503), Answer(500, done=True), Answer(429, headers={"Retry-After": "0"}), Answer(503, hang_up=True),
+        Answer(503), Answer(500, done=True), Answer(429, headers=(("Retry-After", "0"),)), Answer(503, hang_up=True),
         Answer(204, hang_up=True, done=True), Answer(401, {"code": "unauthorized", "message": "unauthorized access"}),
     ]  # fmt: skip
     return lambda lines: rng.choice(faults) if rng.random() < chance else None
@@ -120,7 +127,12 @@ def sometimes(chance: float, seed: int) -> Callable[[list[str]], Answer | None]:
 
 def configuration(folder: Path, *servers: tuple[str, str, str, str], **keys: object) -> dict[str, object]:
     """Keywords of a client: servers as (url, org, bucket, token), a log in the folder, and short waits."""
-    said: dict[str, object] = {"jsonlogfile": folder / "log.jsonl", "retry_wait_max": 0.05, "timeout": 5, "close_timeout": 20}
+    said: dict[str, object] = {
+        "jsonlogfile": folder / "log.jsonl",
+        "retry_wait_max": 0.05,
+        "timeout": 5,
+        "close_timeout": 20,
+    }
     for number, server in enumerate(servers, 1):
         end = "" if number == 1 else str(number)
         said |= {f"{key}{end}": value for key, value in zip(("url", "org", "bucket", "token"), server, strict=True)}
@@ -161,16 +173,16 @@ class Bucket(NamedTuple):
     def query(self, flux: str) -> str:
         body = {"query": flux, "dialect": {"annotations": ["datatype", "group", "default"]}}
         headers = {"Authorization": f"Token {self.token}", "Content-Type": "application/json"}
-        request = urllib.request.Request(
-            f"{self.url}/api/v2/query?org={self.org}", json.dumps(body).encode(), headers
-        )
+        request = urllib.request.Request(f"{self.url}/api/v2/query?org={self.org}", json.dumps(body).encode(), headers)
         with urllib.request.urlopen(request, timeout=120) as answer:
             return answer.read().decode()
 
     def points(self) -> dict[tuple, tuple[str, str]]:
         """Every value: (measurement, tags, field, time) -> (type, text)."""
         found, types, names = {}, [], []
-        for row in csv.reader(io.StringIO(self.query(f'from(bucket: "{self.bucket}") |> range(start: 1677-10-01T00:00:00Z)'))):
+        for row in csv.reader(
+            io.StringIO(self.query(f'from(bucket: "{self.bucket}") |> range(start: 1677-10-01T00:00:00Z)'))
+        ):
             if not row:
                 names = []
             elif row[0] == "#datatype":
@@ -193,7 +205,8 @@ class Bucket(NamedTuple):
 
 def program(text: str, *arguments: object) -> list[str]:
     """A command that runs a program, which may import the alias distributions."""
-    return [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ALIASES / 'eht_influx_client' / 'src')!r})\n{text}",
+    alias = str(ALIASES / "eht_influx_client" / "src")
+    return [sys.executable, "-c", f"import sys; sys.path.insert(0, {alias!r})\n{text}",
             *map(str, arguments)]  # fmt: skip
 
 

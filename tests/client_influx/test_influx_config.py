@@ -79,7 +79,7 @@ def test_more_servers(ini):
         (lambda text: text + "timeout:\n", r"timeout has no value"),
         (lambda text: text + "url2: http://other\n", r"org2 is missing"),
         (lambda text: text.replace("http://localhost:8086/", "localhost:8086"), r"has to look like http"),
-        (lambda text: text.replace("$EHT_FOLDER", "$EHT_NOTHING"), r"jsonlogfile names \$EHT_NOTHING, which is not set"),
+        (lambda text: text.replace("$EHT_FOLDER", "$EHT_NOTHING"), r"jsonlogfile names \$EHT_NOTHING, which is not"),
         (lambda text: re.sub("jsonlogfile.*\n", "", text), r"jsonlogfile is missing"),
         (lambda text: text + "url2: http://localhost:8086\norg2: eht\nbucket2: vlbimon_test\ntoken2: y\n", "the same"),
         (lambda text: text + "url: http://x\n", r"influx.ini: .*already exists"),

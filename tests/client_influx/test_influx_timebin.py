@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -39,7 +40,9 @@ def test_labels_of_tenths_are_exact(begin):
     bins = TimeBin(0.1)
     for tenth in range(25):
         bins.point(float(f"{begin + tenth / 10:.1f}"), 1.0)
-    assert [repr(time) for time, _ in bins.gettuples()] == [repr(float(f"{begin + tenth / 10:.1f}")) for tenth in range(24)]
+    assert [repr(time) for time, _ in bins.gettuples()] == [
+        repr(float(f"{begin + tenth / 10:.1f}")) for tenth in range(24)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -71,10 +74,10 @@ def test_no_value_is_lost_between_bins(start, steps, interval):
         bins.point(time, value)
         points.append((time, value))
     found = bins.gettuples()
-    assert all(b[0] > a[0] for a, b in zip(found, found[1:], strict=False))
+    assert all(b[0] > a[0] for a, b in pairwise(found))
     assert [round(label / interval) * interval for label, _ in found] == pytest.approx([label for label, _ in found])
     integral = sum(value * interval for _, value in found) + bins.value * interval
     begin = math.floor(points[0][0] / interval) * interval
     expected = (points[0][0] - begin) * points[0][1]
-    expected += sum((b[0] - a[0]) * b[1] for a, b in zip(points, points[1:], strict=False))
+    expected += sum((b[0] - a[0]) * b[1] for a, b in pairwise(points))
     assert integral == pytest.approx(expected, rel=1e-6, abs=max(1.0, interval) * 1e-3)

@@ -75,7 +75,8 @@ def test_what_programs_have_as_times(given, precision, time):
 
 
 @pytest.mark.parametrize(
-    "given", [None, True, "soon", float("nan"), pd.NaT, np.datetime64("NaT"), 2**63, object(), 1617672549204824064 * 1000]
+    "given",
+    [None, True, "soon", float("nan"), pd.NaT, np.datetime64("NaT"), 2**63, object(), 1617672549204824064 * 1000],
 )
 def test_what_is_no_time_is_said(given):
     with pytest.raises(ValueError, match=r"not a|stores|ISO"):

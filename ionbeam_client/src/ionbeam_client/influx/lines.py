@@ -60,8 +60,9 @@ def line_of(row: Mapping[str, Any], schema: Schema) -> str:
         ValueError: the row lacks something, or a value has a type that InfluxDB does not know.
     """
     try:
-        measurement, timestamp, fields = row["measurement"], row["timestamp"], row["fields"]
-        types = schema.get(measurement, {})
+        timestamp, fields = row["timestamp"], row["fields"]
+        types = schema.get(row["measurement"], {})
+        measurement = escape_measurement(row["measurement"])
         parts = [
             f"{escape_key(name)}={_field(name, value, types)}" for name, value in fields.items() if value is not None
         ]
@@ -78,7 +79,7 @@ def line_of(row: Mapping[str, Any], schema: Schema) -> str:
         raise ValueError("it has no field with a value")
     if type(timestamp) is not int:
         raise ValueError(f"its timestamp is {timestamp!r}, not a whole number of nanoseconds")
-    return f"{escape_measurement(measurement)}{''.join(tags)} {','.join(parts)} {timestamp}"
+    return f"{measurement}{''.join(tags)} {','.join(parts)} {timestamp}"
 
 
 def _field(name: str, value: Any, types: Mapping[str, str]) -> str:

@@ -233,8 +233,12 @@ class _Target:
             self.told.error(
                 self.name, NotDeliveredError(f"{answer.reason}; the rows stay in the log and are tried again")
             )
-        self.hurry.wait(pause_before(attempt, answer, self.config.retry_wait_max, random.random))
-        self.hurry.clear()
+        pause = pause_before(attempt, answer, self.config.retry_wait_max, random.random)
+        if answer.seconds is None:
+            self.hurry.wait(pause)  # somebody waits for the rows: try at once
+            self.hurry.clear()
+        else:
+            self.sender._stop.wait(pause)  # the server asked for it
         return not self.sender._stop.is_set()
 
     def _prune(self) -> None:
