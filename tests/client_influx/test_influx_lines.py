@@ -111,7 +111,7 @@ def test_lines_are_read(line, row):
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("m", "no measurement"), ("m,a= f=1 5", "tags cannot be read"), ("m f=1", "no time"), ("m f=1 x", "not a whole"),
+        ("m", "no measurement"), ("m,a= f=1 5", "tags cannot"), ("m f=1", "no time"), ("m f=1 x", "not a whole"),
         ("m f= 5", "fields cannot"), ("m f=1, 5", "fields cannot"), ("m f=1ii 5", "no value of line"),
         ('m f="x 5', "fields cannot"), ("m f=nan 5", "no value"), ("m,a f=1 5", "tags cannot"), ("", "no measurement"),
     ],

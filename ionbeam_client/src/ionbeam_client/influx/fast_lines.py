@@ -79,7 +79,7 @@ class Converter:
 
     def _parse(self, text: bytes) -> bytes:
         row = orjson.loads(text)
-        if isinstance(row, dict) and "line" in row and "measurement" not in row:  # a row that was refused, and was never JSON
+        if isinstance(row, dict) and "line" in row and "measurement" not in row:  # refused, and never was JSON
             return str(row["line"]).encode()
         line = lines.line_of(row, self.schema).encode()
         shape = _shape_of(row, self.schema.get(row["measurement"], {}))
