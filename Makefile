@@ -54,5 +54,5 @@ $(VENV)/.run: $(VENV)/bin/pip pyproject.toml ionbeam_client/pyproject.toml const
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e './ionbeam_client[pandas,polars]' -e '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e './ionbeam_client[pandas,polars,archfx]' -e '.[dev]'
 	touch $@

@@ -1,0 +1,1 @@
+"""Names of modules of `ionbeam_client.archfx.reports`."""

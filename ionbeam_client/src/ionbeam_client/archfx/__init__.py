@@ -1,0 +1,12 @@
+"""A client of ArchFX Cloud's web interface, and of every service that speaks it, such as an Ionbeam platform's door.
+
+Belongs here: what a device or a script needs: `api` (requests and log-in), `reports` (readings, encoded once and safe
+to send again), `utils` (ids, and the frame of a script). Does not belong here: anything of the platform, or of the AMQP
+client; neither is loaded. The names are those of ArchFX's own package, whose programs run with this one.
+"""
+
+from importlib.util import find_spec
+
+_missing = [name for name in ("dateutil", "msgpack", "requests") if find_spec(name) is None]
+if _missing:
+    raise ImportError(f"ionbeam_client.archfx needs {', '.join(_missing)}: pip install 'ionbeam-client[archfx]'")

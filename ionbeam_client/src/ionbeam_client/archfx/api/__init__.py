@@ -1,0 +1,1 @@
+"""Requests to the service. Belongs here: the connection and its errors. Does not belong here: what is sent."""
