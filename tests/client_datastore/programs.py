@@ -1,11 +1,12 @@
 """The programs of the Datastore SDK's specification, as its Markdown has them.
 
-Belongs here: finding and running them. Does not belong here: what they should do.
+Belongs here: finding them, and the name that they import. Does not belong here: what they should do.
 """
 
 import re
 from pathlib import Path
 
+ALIAS = Path(__file__).parents[2] / "ionbeam_client" / "aliases" / "datastore_sdk"
 SPECIFICATION = Path(__file__).parents[2] / ".." / "shared" / "spec" / "datastore-sdk.md"
 
 

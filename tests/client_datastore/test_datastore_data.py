@@ -492,6 +492,22 @@ def test_a_token_that_ends_in_the_middle_of_a_stream_is_told_after_what_came(ser
     assert len(came) > 10
 
 
+def test_a_task_that_is_cancelled_leaves_no_file_and_gives_its_place_back(service, tmp_path):
+    async def run():
+        service.break_("data", slow(60), 3)
+        data = await Site(id=981).aget_data()
+        tasks = [asyncio.create_task(data.asave(tmp_path / f"{i}.json")) for i in range(3)]
+        while len(list(tmp_path.iterdir())) < 3 or len(service.asked) < 3:
+            await asyncio.sleep(0.01)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return [item async for item in data.data_fetcher]
+
+    assert asyncio.run(run()) == service.data[981]
+    assert list(tmp_path.iterdir()) == []
+
+
 # Requests at once
 
 

@@ -5,11 +5,12 @@ import copy
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from loopback import Reply, status
-from restream_service import API, TOKEN
+from loopback import Reply, redirected, status
+from restream_service import API, TOKEN, RestreamService
 
 from ionbeam_client.datastore import (
     APICompatibilityError,
@@ -271,6 +272,16 @@ def test_a_host_is_an_address(monkeypatch):
             Pad.get_models()
 
 
+def test_a_token_does_not_go_to_another_host(service):
+    with RestreamService() as other:
+        service.break_("pads", redirected(f"{other.url}{API}/pads/"))
+        with pytest.raises(AuthError):
+            Pad.get_models()
+        assert "authorization" not in other.seen[0].headers
+    service.break_("pads", redirected("/external/thirdparty/v1/sites/"))
+    assert len(Pad.get_models()) == 3  # on the same host it is followed
+
+
 # Changes
 
 
@@ -338,14 +349,18 @@ def test_an_event_is_looked_up_again(service):
 @pytest.mark.parametrize("lost", ["the request", "the answer"])
 @pytest.mark.parametrize("twin", [False, True])
 def test_a_confirmation_that_was_lost_is_sent_again(service, lost, twin):
-    from dataclasses import replace
-
     event = Site(id=981).get_data_changes()[0][0]
     fault = status(503) if lost == "the request" else (lambda reply: replace(reply, cut=0))
     service.break_("data_changes", fault, 2)
     assert asyncio.run(event.aconfirm_data_received()) if twin else event.confirm_data_received()
     assert service.confirmed == [1]
     assert [event.id for event in Site(id=981).get_data_changes()[0]] == [2]
+
+
+def test_an_event_made_by_hand_is_confirmed_by_its_number(service):
+    service.break_("data_changes", lambda reply: Reply.of_json({"change_log": [{"id": 1, "site": 981}]}))
+    event = DataChange(id="1", site=981)
+    assert event.confirm_data_received() is False
 
 
 @pytest.mark.parametrize("answer", [[], {}, {"change_log": None}, {"detail": "no"}, None])

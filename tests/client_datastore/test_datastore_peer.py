@@ -8,12 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from programs import SPECIFICATION, programs
+from programs import ALIAS, SPECIFICATION, programs
 from restream_service import TOKEN, RestreamService
 
-import ionbeam_client.datastore
-
-ALIAS = Path(ionbeam_client.datastore.__file__).parents[3] / "aliases" / "datastore_sdk"
 RUNNER = Path(__file__).with_name("run_program.py")
 PEER = "restreamsolutions==0.1.0"
 PROGRAMS = programs()

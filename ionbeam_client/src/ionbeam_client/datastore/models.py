@@ -258,7 +258,7 @@ class DataChange(Model):
     get_data, aget_data = _data_twins(_get_data)
 
     def _take_from(self, unconfirmed: list[Fields]) -> None:
-        own = next((fields for fields in unconfirmed if fields.get("id") == self.id), None)
+        own = next((fields for fields in unconfirmed if str(fields.get("id")) == str(self.id)), None)
         if own is not None:
             self._take(own)
         self.update_received = own is None
