@@ -105,10 +105,12 @@ def dataset_tables(times: int) -> Iterator[pa.Table]:
 
 def ours(dataset: Path, target: Path) -> None:
     from ionbeam_dagster.exporters.odb import OdbExporter
-    from ionbeam_dagster.exporters.odb.settings import VariableMapping
+    from ionbeam_dagster.exporters.odb.settings import OdbSettings, VariableMapping
 
     # Both sides write the same rows: what we add by ourselves (107 beside 110, components of the wind) is left out.
-    OdbExporter([VariableMapping(varno=number, mapped_from=[]) for number in (41, 42, 107)]).export(dataset, target)
+    OdbExporter(
+        OdbSettings(variable_map=[VariableMapping(varno=number, mapped_from=[]) for number in (41, 42, 107)])
+    ).export(dataset, target)
 
 
 def by_station(dataset: Path, target: Path) -> None:

@@ -31,7 +31,7 @@ from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.pipeline.recovery import open_platform
 from ionbeam_dagster.pipeline.retention import sweep
-from ionbeam_dagster.show import contents
+from ionbeam_dagster.pipeline.show import contents
 
 MORNING = datetime(2026, 6, 21, 6, tzinfo=UTC)
 HALF, HOUR = timedelta(minutes=30), timedelta(hours=1)

@@ -45,7 +45,9 @@ def datasets(folder, root: str, sections: str) -> list[tuple[int, pl.DataFrame, 
     for hour in HOURS:
         built = build(platform, "ioncannon", hour, LATER).revision
         exports = [export(platform, "ioncannon", format, hour) for format in ("odb", "pygeoapi")]
-        assert all(one.path.startswith(root) and platform.files.size(one.path) == one.report.bytes for one in exports)
+        assert all(
+            one.path.startswith(root) and platform.files.size(one.path) == one.published.bytes for one in exports
+        )
         assert not needs_collecting(platform, "ioncannon", Window(hour.start, hour.start + timedelta(minutes=10)))
         assert isinstance(assess(platform, "ioncannon", hour, LATER), Unchanged)
         with platform.files.parquet(built.path) as file:

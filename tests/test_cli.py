@@ -144,7 +144,7 @@ def test_config_check_tells_what_is_wrong_with_a_variable(ionbeam, variable, tol
         (["reingest", "nobody", *RANGE], "has no source 'nobody'; it has ioncannon"),
         (["seal", "nothing", *RANGE], "has no dataset 'nothing'; it has ioncannon"),
         (["gaps", "nobody"], "has no dataset 'nobody'"),
-        (["export", "show", "network.yaml"], "neither Parquet nor ODB-2"),
+        (["export", "show", "network.yaml"], "no file of the platform; known are Parquet"),
         (["export", "show", "absent.odb"], "No such file"),
     ],
 )

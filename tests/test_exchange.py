@@ -43,7 +43,7 @@ def test_every_file_of_a_crowd_day_says_the_same_to_decoders_that_are_not_ours(p
     for hour in hours:
         revision, odb, bufr = exported(platform, hour)
         assert check_odb(revision.path, odb.path) > 500 and check_bufr(revision.path, bufr.path) > 400
-        flagged += sum(odb.report.seen["quality"].get(flag, 0) for flag in ("suspect", "fail"))
+        flagged += sum(odb.report.read_back["quality"].get(flag, 0) for flag in ("suspect", "fail"))
     assert flagged > 10
 
 
@@ -67,9 +67,8 @@ def test_a_late_correction_travels(platform_of, monkeypatch):
     first, odb, bufr = exported(platform, noon)
     before, (number, in_bufr) = temperatures(odb.path), about_bufr(bufr.path)
     assert (first.revision.number, number) == (1, 0)
-    assert bufr.report.gts_name == "A_ISAX30EDZW211200_C_EDZW_20260621120000.bin"
-    assert Path(bufr.gts_path).name == bufr.report.gts_name
-    as_sent = Path(bufr.gts_path), Path(bufr.path).read_bytes()
+    assert Path(bufr.published.copies["for the GTS"]).name == "A_ISAX30EDZW211200_C_EDZW_20260621120000.bin"
+    as_sent = Path(bufr.published.copies["for the GTS"]), Path(bufr.path).read_bytes()
     whole = source.fetch
 
     def warmer(window):
@@ -86,7 +85,10 @@ def test_a_late_correction_travels(platform_of, monkeypatch):
     changed = (after != before).nonzero()[0]
     assert len(changed) >= 1 and after[changed] - before[changed] == pytest.approx([1.5] * len(changed), abs=1e-4)
     assert number == 1 and sorted(corrected) != sorted(in_bufr)
-    assert Path(bufr.gts_path).name == "A_ISAX30EDZW211200CCA_C_EDZW_20260621120000.bin"
-    assert about_bufr(bufr.gts_path)[0] == 1 and Path(bufr.gts_path).read_bytes() == Path(bufr.path).read_bytes()
+    assert Path(bufr.published.copies["for the GTS"]).name == "A_ISAX30EDZW211200CCA_C_EDZW_20260621120000.bin"
+    assert (
+        about_bufr(bufr.published.copies["for the GTS"])[0] == 1
+        and Path(bufr.published.copies["for the GTS"]).read_bytes() == Path(bufr.path).read_bytes()
+    )
     assert as_sent[0].read_bytes() == as_sent[1], "what was sent stays as it was"
     assert codc.Reader(str(odb.path)).frames[0].properties["revision"] == "2"

@@ -167,7 +167,7 @@ def test_the_dagster_asset_tells_what_it_swept_and_in_a_dry_run_what_it_would(pl
     built = Path(first.path)
     draft = built.with_name(f".{built.name}.0123abcd")
     draft.write_bytes(b"cut short")
-    dealt_out = built.with_name(".geoparquet-abc") / "3.arrow"
+    dealt_out = draft.with_name(f"{draft.name}.room") / "3.arrow"
     dealt_out.parent.mkdir()
     dealt_out.write_bytes(b"cut short")
     job = build_definitions(WatchedPlatform(platform)).resolve_job_def("sweep")

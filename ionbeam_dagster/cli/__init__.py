@@ -16,7 +16,7 @@ from ionbeam_dagster.cli import config, conformance, export, ledger, processes, 
 from ionbeam_dagster.config import CONFIG_VARIABLE
 
 app = typer.Typer(
-    help="Crowd-sourced and IoT weather observations as canonical datasets, ODB-2 and GeoParquet, window by window.\n\n"
+    help="Crowd-sourced and IoT weather observations as canonical datasets and their exports, window by window.\n\n"
     "Begin with `ionbeam config check`, then `ionbeam run SOURCE --from ... --to ...`, then `ionbeam dev` for the UI.",
     no_args_is_help=True,
     rich_markup_mode="markdown",

@@ -56,8 +56,8 @@ def _describe_source(platform: Platform, name: str) -> bool:
         console.print(f"  [red]{error}[/red]", highlight=False)
         return False
     schema = canonical_schema([metadata])
-    plans = {format: platform.exporters[format].plan(schema) for format in dataset.encodings}
-    table = Table("column", "canonical variable", *dataset.encodings)
+    plans = platform.plans(dataset.name, schema)
+    table = Table("column", "canonical variable", *plans)
     for variable in metadata.ingestion_map.canonical_variables:
         canonical = variable.to_canonical_name()
         fates = [plan.mapped.get(canonical) or f"no: {plan.left_out[canonical]}" for plan in plans.values()]

@@ -31,9 +31,9 @@ def _fetched(file: str) -> Iterator[Path]:
 def export_show(
     file: Annotated[str, typer.Argument(help="Any file that the platform wrote, also s3://bucket/...")],
 ) -> None:
-    """Show what is inside a file: raw partition, quarantine, dataset window, ODB-2, BUFR or GeoParquet."""
+    """Show what is inside a file: raw partition, quarantine, dataset window, or an export in any format."""
     from ionbeam_dagster.errors import StoreError, UnknownFile
-    from ionbeam_dagster.show import contents
+    from ionbeam_dagster.pipeline.show import contents
 
     with refused_as_message(UnknownFile, StoreError, FileNotFoundError), _fetched(file) as local:
         found = contents(local)

@@ -103,16 +103,15 @@ def serve(
         typer.Option(help="The address that people use, e.g. https://example.org/edr, where a proxy stands in front."),
     ] = None,
 ) -> None:
-    """Serve the exported windows: OGC API - EDR and Features by PyGeoAPI, and a map at /map. Ctrl-C stops it.
+    """Serve the exported windows: OGC API - EDR and Features, and a map at /map. Ctrl-C stops it.
 
-    The configuration is projections.pygeoapi_service.config_path (made when it is missing); a change of it is taken up
-    within seconds. Exports in S3 are kept in <state_path>/pygeoapi/mirror too, and served from there.
-    Needs `pip install 'ionbeam-dagster[edr]'`.
+    Its configuration is made when it is missing; a change of it is taken up within seconds. docs/edr.md tells where it
+    is, and how exports in S3 are served. Needs `pip install 'ionbeam-dagster[edr]'`.
     """
-    from importlib.util import find_spec
+    from ionbeam_dagster import edr
 
-    if any(find_spec(name) is None for name in ("pygeoapi", "waitress", "orjson")):
-        fail("serve needs PyGeoAPI; pip install 'ionbeam-dagster[edr]'")
+    if lacking := edr.lacking():
+        fail(f"serve needs {lacking}")
     from ionbeam_dagster.edr.served import follow, update_configuration
     from ionbeam_dagster.edr.server import serve as serve_forever
     from ionbeam_dagster.errors import ServiceError

@@ -28,7 +28,6 @@ from ionbeam_dagster.cli.terminal import (
     size,
 )
 from ionbeam_dagster.config import CONFIG_VARIABLE, DatasetSettings
-from ionbeam_dagster.domain.cycles import cycle_of
 from ionbeam_dagster.domain.windows import Window, window_of
 from ionbeam_dagster.stores.files import folder_of
 
@@ -215,11 +214,7 @@ def _folders(platform: Platform, dataset: DatasetSettings, built: list[BuiltRevi
     if not built:
         return []
     window = built[0].revision.window
-    exports = [folder_of(platform.export_path(dataset.name, format, window)) for format in dataset.exports]
-    if dataset.cycles:
-        from ionbeam_dagster.pipeline.cycles import cycle_path
-
-        exports.append(folder_of(cycle_path(platform, dataset.name, cycle_of(window.start))))
+    exports = [folder_of(platform.export_path(dataset.name, format, window)) for format in dataset.formats]
     return [folder_of(built[0].path), *exports]
 
 

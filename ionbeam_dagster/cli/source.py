@@ -178,10 +178,9 @@ def _tell_rows(found: _Tried, window: Window, now: datetime) -> None:
 def _tell_variables(platform: Platform, dataset: str, found: _Tried) -> None:
     from ionbeam_dagster.domain.canonical import columns_of
 
-    exports = platform.dataset(dataset).encodings
-    plans = [platform.exporters[format].plan(found.schema) for format in exports]
+    plans = platform.plans(dataset, found.schema)
     table = Table()
-    for column in ("canonical variable", "values", "least", "most", *exports):
+    for column in ("canonical variable", "values", "least", "most", *plans):
         table.add_column(column, overflow="fold", no_wrap=column in ("values", "least", "most"))
     without = []
     for name in columns_of(found.schema, "variable"):
@@ -189,7 +188,7 @@ def _tell_variables(platform: Platform, dataset: str, found: _Tried) -> None:
         if values.is_empty():
             without.append(name.partition("__")[0])
             continue
-        fates = [plan.mapped.get(name) or f"no: {plan.left_out[name]}" for plan in plans]
+        fates = [plan.mapped.get(name) or f"no: {plan.left_out[name]}" for plan in plans.values()]
         edges = (_told(values.min()), _told(values.max()))
         table.add_row(name, f"{len(values):,}", *edges, *("as it is" if fate == name else fate for fate in fates))
     console.print(table)

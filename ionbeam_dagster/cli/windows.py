@@ -72,8 +72,8 @@ def status(
                 continue
             shown = known if start or end else known[-last:]
             console.print(_status_table(platform, dataset, shown))
-            if dataset.cycles:
-                console.print(_cycles_table(platform, dataset, shown))
+            for format in dataset.cycle_exports:
+                console.print(_cycles_table(platform, dataset, format, shown))
             if late := _late_before(platform, dataset, shown[0].start):
                 many = f"{len(late)} sealed windows have" if len(late) > 1 else "1 sealed window has"
                 oldest = f"{late[0].start:%Y-%m-%d %H:%M}"
@@ -326,17 +326,17 @@ def _status_table(platform: Platform, dataset: DatasetSettings, windows: Sequenc
     return table
 
 
-def _cycles_table(platform: Platform, dataset: DatasetSettings, windows: Sequence[Window]) -> Table:
+def _cycles_table(platform: Platform, dataset: DatasetSettings, format: str, windows: Sequence[Window]) -> Table:
     """The analysis cycles in which `windows` lie."""
-    from ionbeam_dagster.pipeline.cycles import FORMAT, outlook_of
+    from ionbeam_dagster.pipeline.cycles import outlook_of
 
-    table = Table(title=f"{dataset.name}, analysis cycles (odb_cycle)", title_justify="left")
+    table = Table(title=f"{dataset.name}, analysis cycles ({format})", title_justify="left")
     for column in ("analysis", "state", "windows", "late", "rows", "revision", "why"):
         right = column in ("windows", "late", "rows", "revision")
         table.add_column(column, justify="right" if right else "left", no_wrap=column != "why")
     for cycle in sorted({cycle_of(window.start) for window in windows if window.span == dataset.span}):
-        outlook = outlook_of(platform, dataset.name, cycle, platform.now())
-        made = platform.ledger.export(dataset.name, cycle, FORMAT)
+        outlook = outlook_of(platform, dataset.name, format, cycle, platform.now())
+        made = platform.ledger.export(dataset.name, cycle, format)
         state = "ready" if outlook.due else "made" if made else "waiting"
         table.add_row(
             f"{analysis_of(cycle):%Y-%m-%d %H}", state,

@@ -3,6 +3,7 @@
     reading.py      text to plain values, with secrets in place
     sections.py     the sections of the platform itself
     validation.py   plain values to settings, faults to sentences
+    exporting.py    exporters, and their sections
     resolving.py    sources, datasets and their policies
     checks.py       what of it cannot work together
     schema.py       all of it as JSON Schema, for editors and docs/configuration.md
@@ -14,13 +15,13 @@ of one source, exporter or store (they stand with it).
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Self
 
 from ionbeam_dagster.config.checks import faults as faults_together
+from ionbeam_dagster.config.exporting import find_exporters
 from ionbeam_dagster.config.reading import CONFIG_VARIABLE, read
 from ionbeam_dagster.config.resolving import (
     DatasetSettings,
@@ -33,6 +34,7 @@ from ionbeam_dagster.config.resolving import (
 from ionbeam_dagster.config.sections import Automation, Retention, Sections
 from ionbeam_dagster.config.validation import validated
 from ionbeam_dagster.errors import ConfigError
+from ionbeam_dagster.exporters import CycleExporter, Exporter, WindowExporter
 
 __all__ = ["CONFIG_VARIABLE", "Automation", "DatasetSettings", "IonbeamConfig", "Retention", "SourceSettings"]
 
@@ -45,6 +47,13 @@ class IonbeamConfig:
     sections: Sections
     sources: dict[str, SourceSettings]
     datasets: dict[str, DatasetSettings]
+    window_exporters: dict[str, WindowExporter] = field(compare=False)  # what they are made of is compared: sections
+    cycle_exporters: dict[str, CycleExporter] = field(compare=False)
+
+    @property
+    def exporters(self) -> dict[str, Exporter]:
+        """All that are installed, by format, whether a dataset is written by them or not."""
+        return {**self.window_exporters, **self.cycle_exporters}
 
     @property
     def automation(self) -> Automation:
@@ -58,28 +67,25 @@ class IonbeamConfig:
         """
         path = path or _configured_path()
         own, blocks, faults = split(read(path))
-        sections, section_faults = validated(Sections, own, "")
+        installed = find_exporters()
+        sections, section_faults = validated(installed.sections_model(), own, "")
         configs, block_faults = source_configs(blocks)
-        faults += section_faults + block_faults
+        faults += section_faults + block_faults + installed.faults()
         if sections is None or faults:
             raise _refused(path, faults)
         sources, faults = resolve_sources(sections, configs)
-        datasets, dataset_faults = resolve_datasets(sources)
-        faults += dataset_faults + faults_together(sections, sources, datasets)
+        of_windows, of_cycles = installed.made(sections)
+        datasets, dataset_faults = resolve_datasets(sources, of_cycles)
+        faults += dataset_faults
+        faults += faults_together(sections, sources, datasets, installed, {**of_windows, **of_cycles})
         if faults:
             raise _refused(path, faults)
-        return cls(path, sections, sources, datasets)
+        return cls(path, sections, sources, datasets, of_windows, of_cycles)
 
     def notes(self) -> list[str]:
         """What a person should know about this configuration although it is valid."""
-        notes = self._notes_of_retention()
-        service = self.sections.projections.pygeoapi_service
-        if service.config_path is not None and find_spec("pygeoapi") is None:
-            notes.append(
-                "projections.pygeoapi_service.config_path is set, but PyGeoAPI is not installed: its "
-                "configuration is not written; pip install 'ionbeam-dagster[edr]'"
-            )
-        return notes
+        of_exporters = dict.fromkeys(note for exporter in self.exporters.values() for note in exporter.notes())
+        return [*self._notes_of_retention(), *of_exporters]
 
     def _notes_of_retention(self) -> list[str]:
         kept = self.sections.retention

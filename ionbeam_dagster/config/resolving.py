@@ -6,7 +6,7 @@ Does not belong here: whether what follows can work (checks.py).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -16,10 +16,9 @@ from ionbeam_dagster.config.sections import Sections
 from ionbeam_dagster.config.validation import validated
 from ionbeam_dagster.domain.quality.limits import Limits, limits_with
 from ionbeam_dagster.domain.windows import Policy, window_of
+from ionbeam_dagster.exporters import BY_DEFAULT
 from ionbeam_dagster.sources import Source, SourceConfig, installed_sources
 
-CYCLES = "odb_cycle"
-_DEFAULT_EXPORTS = ("odb", "pygeoapi")
 _OF_THE_DATASET = (
     "aggregation_span", "subject_to_change_window", "lateness", "allow_incomplete", "debounce", "revise_for", "exports",
     "quality",
@@ -71,15 +70,15 @@ class DatasetSettings:
     policy: Policy
     exports: tuple[str, ...]
     """The formats of which there is a file a window."""
-    cycles: bool = False
-    """Whether there is also a file an analysis cycle."""
+    cycle_exports: tuple[str, ...] = ()
+    """The formats of which there is a file an analysis cycle."""
     limits: Mapping[str, Limits] = field(default_factory=dict)
     """Of quality control, by standard name; empty when it is off."""
 
     @property
-    def encodings(self) -> tuple[str, ...]:
-        """The formats in which there are files, a window or a cycle each."""
-        return self.exports if "odb" in self.exports or not self.cycles else (*self.exports, "odb")
+    def formats(self) -> tuple[str, ...]:
+        """All formats, of files a window and a cycle."""
+        return (*self.exports, *self.cycle_exports)
 
 
 def split(content: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
@@ -150,8 +149,13 @@ def resolve_sources(
     return settings, faults
 
 
-def resolve_datasets(sources: dict[str, SourceSettings]) -> tuple[dict[str, DatasetSettings], list[str]]:
-    """The datasets that the sources feed, and on what their sources do not agree."""
+def resolve_datasets(
+    sources: dict[str, SourceSettings], of_cycles: Container[str]
+) -> tuple[dict[str, DatasetSettings], list[str]]:
+    """The datasets that the sources feed, and on what their sources do not agree.
+
+    The formats `of_cycles` have a file an analysis cycle, all others one a window.
+    """
     feeding: dict[str, list[SourceSettings]] = {}
     for source in sources.values():
         feeding.setdefault(source.dataset, []).append(source)
@@ -166,7 +170,7 @@ def resolve_datasets(sources: dict[str, SourceSettings]) -> tuple[dict[str, Data
             for feeder in feeders
             if span % feeder.window_size and feeder.window_size % span
         ]
-        exports = _DEFAULT_EXPORTS if (given := _agreed(feeders, "exports")) is None else given
+        exports = BY_DEFAULT if (given := _agreed(feeders, "exports")) is None else given
         datasets[name] = DatasetSettings(
             name=name,
             sources=tuple(sorted(feeder.name for feeder in feeders)),
@@ -174,8 +178,8 @@ def resolve_datasets(sources: dict[str, SourceSettings]) -> tuple[dict[str, Data
             start=window_of(min(feeder.start for feeder in feeders), span).start,
             end=_latest_end(feeders),
             policy=_policy(feeders),
-            exports=tuple(format for format in exports if format != CYCLES),
-            cycles=CYCLES in exports,
+            exports=tuple(format for format in exports if format not in of_cycles),
+            cycle_exports=tuple(format for format in exports if format in of_cycles),
             limits={} if (quality := _agreed(feeders, "quality")) is False else limits_with(quality or {}),
         )
     return datasets, faults

@@ -15,10 +15,8 @@ from pydantic import AfterValidator, Field, field_validator
 from ionbeam_client.models import Name, format_duration
 from ionbeam_dagster.domain.times import NonNegativeDuration
 from ionbeam_dagster.domain.windows import check_span
-from ionbeam_dagster.exporters.bufr.settings import BufrSettings
-from ionbeam_dagster.exporters.odb.settings import OdbCodes, VariableMapping
 from ionbeam_dagster.settings import Settings
-from ionbeam_dagster.stores.files import Location, S3Settings
+from ionbeam_dagster.stores.files import S3Settings
 from ionbeam_dagster.stores.settings import InfluxDBSettings, RedisSettings, WritableFolder, WritableLocation
 
 
@@ -84,63 +82,6 @@ class Scheduler(Settings):
     windows: list[SchedulerWindow] = Field(default=[], description="One entry a source.")
 
 
-class PyGeoApiService(Settings):
-    """The GeoParquet exports (pygeoapi), and the web service that shows them."""
-
-    input_path: Location | None = Field(
-        default=None, description="Must be dataset_aggregator.data_path, where it is given.", examples=["./data"]
-    )
-    output_path: WritableLocation = Field(
-        default="data-projections", description="Folder, or s3://bucket/prefix, of the exports."
-    )
-    config_path: Path | None = Field(
-        default=None,
-        description="PyGeoAPI's configuration, which the platform keeps; without it one in state_path.",
-        examples=["./pygeoapi/local.config.yml"],
-    )
-
-
-class OdbService(Settings):
-    """The ODB-2 exports (odb, and odb_cycle for analysis cycles)."""
-
-    input_path: Location | None = Field(
-        default=None, description="Must be dataset_aggregator.data_path, where it is given.", examples=["./data"]
-    )
-    output_path: WritableLocation = Field(
-        default="data-projections", description="Folder, or s3://bucket/prefix, of the exports."
-    )
-    variable_map: list[VariableMapping] = Field(
-        default=[], description="Variables that become other varnos than by default (docs/odb.md)."
-    )
-    codes: OdbCodes = Field(default=OdbCodes(), description="The codes that stand in every row.")
-    cycle_cut_off: NonNegativeDuration = Field(
-        default=timedelta(hours=1),
-        description="For odb_cycle: how long after its end a cycle waits for windows, and takes what is built again.",
-    )
-
-
-class BufrService(Settings):
-    """The BUFR exports (bufr); they need the extra ``ionbeam-dagster[bufr]``."""
-
-    input_path: Location | None = Field(
-        default=None, description="Must be dataset_aggregator.data_path, where it is given.", examples=["./data"]
-    )
-    output_path: WritableLocation = Field(
-        default="data-projections", description="Folder, or s3://bucket/prefix, of the exports."
-    )
-    settings: BufrSettings = Field(
-        default=BufrSettings(), description="Who sends, under which names, and how large a message may be."
-    )
-
-
-class Projections(Settings):
-    """Where exports are written, and how."""
-
-    pygeoapi_service: PyGeoApiService = Field(default=PyGeoApiService(), description="GeoParquet and the web service.")
-    odb_service: OdbService = Field(default=OdbService(), description="ODB-2.")
-    bufr_service: BufrService = Field(default=BufrService(), description="BUFR.")
-
-
 class Automation(Settings):
     """Whether and how often the platform looks for work by itself."""
 
@@ -197,7 +138,9 @@ class Sections(Settings):
         default=DatasetAggregator(), description="Where datasets are written."
     )
     scheduler: Scheduler = Field(default=Scheduler(), description="How sources are cut into windows.")
-    projections: Projections = Field(default=Projections(), description="Where exports are written, and how.")
+    projections: Settings = Field(
+        default=Settings(), description="Where exports are written, and how; exporting.py fills in who is installed."
+    )
     automation: Automation = Field(default=Automation(), description="Whether the platform works by itself.")
     retention: Retention = Field(default=Retention(), description="How long what is no longer needed is kept.")
     state_path: WritableFolder = Field(

@@ -108,7 +108,8 @@ class Lookup:
     """What CF says of a name.
 
     A ``standard`` name stands in the table; an ``alias`` did once, and `current` tells what it is called now (rarely
-    more than one name). A ``local`` name starts with ``x_``: the platform keeps it, but neither ODB nor BUFR gets it.
+    more than one name). A ``local`` name starts with ``x_``: the platform keeps it, but no
+    format with a list of variables of its own gets it.
     `units` are CF's canonical ones, empty for texts, None for local and unknown names.
     """
 
@@ -158,7 +159,7 @@ def lookup(name: str) -> Lookup:
 
 
 def is_local(name: str) -> bool:
-    """Whether `name` is the platform's own (``x_...``), which neither ODB nor BUFR gets. CF's own ``x_wind`` is not."""
+    """Whether `name` is the platform's own (``x_...``); CF's own ``x_wind`` is not."""
     return lookup(name).kind == "local"
 
 
@@ -257,7 +258,7 @@ def _check_name(variable: CanonicalVariable, found: Lookup) -> Iterator[Problem]
             place,
             f"{name} is not in the CF standard name table (version {standard_names().version}); "
             + (f"near to it is {near}; " if near else "")
-            + f"a quantity that CF has no name for is called {LOCAL_PREFIX}{name} and reaches neither ODB nor BUFR",
+            + f"a quantity that CF has no name for is called {LOCAL_PREFIX}{name}, and not every format takes it",
         )
 
 

@@ -1,7 +1,7 @@
 """Analysis cycles of six hours, and which revisions of a dataset's windows belong to the file of one.
 
 Belongs here: the cycles' bounds and `look_at`, the one place that says what a cycle's file is to hold and whether it is
-to be made. All of it is pure. Does not belong here: how the file is made (ionbeam_dagster/cycles.py).
+to be made. All of it is pure. Does not belong here: how the file is made (pipeline/cycles.py).
 """
 
 from __future__ import annotations

@@ -15,10 +15,12 @@ from pathlib import Path
 from ionbeam_dagster.config import DatasetSettings, IonbeamConfig
 from ionbeam_dagster.edr.configuration import Extent, Served, update
 from ionbeam_dagster.edr.mirror import mirrored
+from ionbeam_dagster.exporters.geoparquet import GeoParquetExporter, PyGeoApiService
 from ionbeam_dagster.stores.files import Files, is_address, within
 
 LOG = logging.getLogger(__name__)
-FORMAT = "pygeoapi"
+FORMAT = GeoParquetExporter.format
+ASSET = "pygeoapi_config"
 FETCHED_EVERY = 10.0  # s, from S3
 
 
@@ -37,7 +39,7 @@ def update_configuration(
 
     Raises ServiceError, and FilesError when S3 cannot be used.
     """
-    service = config.sections.projections.pygeoapi_service
+    service = _settings(config)
     state = config.sections.state_path / FORMAT
     path = service.config_path or state / "config.yml"
     names = served(config)
@@ -56,7 +58,7 @@ def follow(config: IonbeamConfig) -> threading.Event:
     Does nothing for exports in a folder: they are served from there.
     """
     stop = threading.Event()
-    if not is_address(config.sections.projections.pygeoapi_service.output_path):
+    if not is_address(_settings(config).output_path):
         return stop
 
     def forever() -> None:
@@ -68,6 +70,12 @@ def follow(config: IonbeamConfig) -> threading.Event:
 
     threading.Thread(target=forever, name="ionbeam-mirror", daemon=True).start()
     return stop
+
+
+def _settings(config: IonbeamConfig) -> PyGeoApiService:
+    settings = config.exporters[FORMAT].settings
+    assert isinstance(settings, PyGeoApiService)
+    return settings
 
 
 def _described(config: IonbeamConfig, dataset: DatasetSettings, folder: Path) -> Served:

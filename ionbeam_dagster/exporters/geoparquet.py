@@ -21,8 +21,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from glob import escape
 from hashlib import blake2b
+from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import ClassVar
 
 import numpy as np
@@ -31,11 +31,14 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pydantic import Field
 
 from ionbeam_dagster.domain.canonical import point_key
 from ionbeam_dagster.errors import ExportError
-from ionbeam_dagster.exporters import ExportPlan, ExportReport
-from ionbeam_dagster.stores.publish import published
+from ionbeam_dagster.exporters import ExportPlan, ExportReport, WindowExporter
+from ionbeam_dagster.exporters.settings import ExporterSettings
+from ionbeam_dagster.stores.contents import Contents, parquet_contents, parquet_schema
+from ionbeam_dagster.stores.publish import room_beside
 
 ROWS_PER_GROUP = 5_000, 50_000  # a query of one place reads one group; a long window has no more groups than it needs
 GROUPS = 100
@@ -43,8 +46,6 @@ ROWS_IN_MEMORY = 500_000
 ROWS_PER_BATCH = 65_536
 PAGE_SIZE = 1 << 16
 SAMPLED_ROWS = 1_000_000
-SCRATCH = ".geoparquet-"
-"""What the folder is called, beside the file, in which the rows of a large window are dealt out."""
 
 BBOX = pa.struct([pa.field(name, pa.float32(), nullable=False) for name in ("xmin", "ymin", "xmax", "ymax")])
 ADDED = (
@@ -56,7 +57,19 @@ _WKB_POINT = np.dtype([("byte_order", "u1"), ("type", "<u4"), ("x", "<f8"), ("y"
 _HEX = np.frombuffer("".join(f"{byte:02x}" for byte in range(256)).encode(), "S2")
 
 
-class GeoParquetExporter:
+class PyGeoApiService(ExporterSettings):
+    """The GeoParquet exports (pygeoapi), and the web service that shows them."""
+
+    apart_from_content: ClassVar[frozenset[str]] = ExporterSettings.apart_from_content | {"config_path"}
+
+    config_path: Path | None = Field(
+        default=None,
+        description="PyGeoAPI's configuration, which the platform keeps; without it one in state_path.",
+        examples=["./pygeoapi/local.config.yml"],
+    )
+
+
+class GeoParquetExporter(WindowExporter):
     """Writes dataset windows as GeoParquet 1.1 (zstd, CRS OGC:CRS84, points, bbox covering).
 
     The columns are ``id``, ``geometry``, ``bbox``, then those of the dataset with their field metadata; the dataset's
@@ -64,8 +77,23 @@ class GeoParquetExporter:
     window and unique in the file.
     """
 
-    format: ClassVar[str] = "pygeoapi"
-    extension: ClassVar[str] = "parquet"
+    Settings: ClassVar[type[PyGeoApiService]] = PyGeoApiService
+    format = "pygeoapi"
+    title = "GeoParquet, which PyGeoAPI serves as OGC API - EDR: one row a point, with its geometry"
+    extension = "parquet"
+    kinds = ("parquet",)
+    version = "1"
+
+    def __init__(self, settings: PyGeoApiService | None = None) -> None:
+        self.settings: PyGeoApiService = settings or PyGeoApiService()
+
+    def notes(self) -> list[str]:
+        if self.settings.config_path is None or find_spec("pygeoapi") is not None:
+            return []
+        return [
+            f"projections.{self.section()}.config_path is set, but PyGeoAPI is not installed: its "
+            "configuration is not written; pip install 'ionbeam-dagster[edr]'"
+        ]
 
     def plan(self, schema: pa.Schema) -> ExportPlan:
         """Every column keeps its name, except that one named as an added column is (in any case) gets a ``_``."""
@@ -79,21 +107,26 @@ class GeoParquetExporter:
                 taken.add(mapped[name].lower())
         return ExportPlan(mapped)
 
-    def export(self, dataset_file: Path, target: Path) -> ExportReport:
-        """Write `target` from a dataset file; see `exporters.Exporter`. `seen` is what DuckDB read in the new file."""
+    def export(self, dataset_file: Path, draft: Path) -> ExportReport:
+        """Write `draft` from a dataset file; see `exporters.WindowExporter`. It is read back by DuckDB."""
         try:
             with pq.ParquetFile(dataset_file, pre_buffer=False, buffer_size=1 << 18) as source:
                 plan = self.plan(source.schema_arrow)
                 if source.metadata.num_rows == 0:
-                    target.unlink(missing_ok=True)
-                    return ExportReport(rows=0, bytes=0, stations=0, plan=plan)
-                with published(target) as draft:
-                    written = _write(source, plan, draft)
-                    seen = _read_back(draft, written)
-                    size = draft.stat().st_size
+                    return ExportReport(rows=0, stations=0, plan=plan)
+                written = _write(source, plan, draft)
+                read = _read_back(draft, written)
         except (OSError, pa.ArrowException, _Refused) as error:
-            raise ExportError(f"{target} was not written from {dataset_file}: {error}") from error
-        return ExportReport(rows=written.rows, bytes=size, stations=written.stations, plan=plan, seen=seen)
+            raise ExportError(f"was not written from {dataset_file}: {error}") from error
+        return ExportReport(rows=written.rows, stations=written.stations, plan=plan, read_back=read)
+
+    @classmethod
+    def describe(cls, path: Path) -> Contents | None:
+        """Its columns and first rows."""
+        schema = parquet_schema(path)
+        if schema is None or b"geo" not in (schema.metadata or {}):
+            return None
+        return parquet_contents(path, "GeoParquet export")
 
 
 class _Refused(Exception):
@@ -143,7 +176,7 @@ def _write(source: pq.ParquetFile, plan: ExportPlan, draft: Path) -> _Written:
         ThreadPoolExecutor(1) as encoder,
     ):
         encoded: Future[None] | None = None  # one row group is encoded while the next is prepared
-        for table in _regrouped(_in_spatial_order(source, batches, draft.parent), group):
+        for table in _regrouped(_in_spatial_order(source, batches, draft), group):
             features = pa.Table.from_arrays([_ids(table), _points(table), _boxes(table), *table.columns], schema=layout)
             written.add(table)
             if encoded:
@@ -173,15 +206,15 @@ def _geo_metadata(extent: tuple[float, float, float, float]) -> dict[str, object
 # Order: a file that fits into memory is sorted there, a larger one is first dealt out to buckets along the curve.
 
 
-def _in_spatial_order(source: pq.ParquetFile, batches: Iterator[pa.RecordBatch], folder: Path) -> Iterator[pa.Table]:
+def _in_spatial_order(source: pq.ParquetFile, batches: Iterator[pa.RecordBatch], draft: Path) -> Iterator[pa.Table]:
     """The rows of `batches` along the Hilbert curve; those of one place stay in their order (station, then time)."""
     schema = source.schema_arrow
     if source.metadata.num_rows <= ROWS_IN_MEMORY:
         yield from _sorted(pa.Table.from_batches(batches, schema))
         return
     edges = _bucket_edges(source)
-    with TemporaryDirectory(prefix=SCRATCH, dir=folder) as scratch:
-        buckets = [Path(scratch) / f"{number}.arrow" for number in range(len(edges) + 1)]
+    with room_beside(draft) as room:
+        buckets = [room / f"{number}.arrow" for number in range(len(edges) + 1)]
         _deal_out(batches, schema, edges, buckets)
         for number, bucket in enumerate(buckets):
             one_place = 0 < number < len(edges) and edges[number] - edges[number - 1] == 1

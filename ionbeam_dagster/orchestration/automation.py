@@ -64,7 +64,7 @@ def exports(ionbeam: Ionbeam, dataset: str, format: str, span: timedelta) -> Con
     return (sound & ~AC.in_progress() & following).with_label("export")
 
 
-def cycles(ionbeam: Ionbeam, dataset: str) -> Condition:
+def cycles(ionbeam: Ionbeam, dataset: str, format: str) -> Condition:
     """The files of analysis cycles, once their windows are built or their cut-off has passed.
 
     A cycle is left alone while windows of it are being built, and as long as one of them fails a blocking check.
@@ -72,11 +72,13 @@ def cycles(ionbeam: Ionbeam, dataset: str) -> Condition:
     begun = AC.missing() & AC.any_deps_match(~AC.missing()).with_label("any_deps_not_missing")
     quiet = ~AC.in_progress() & ~AC.any_deps_in_progress()
     sound = AC.all_deps_blocking_checks_passed()
-    return (quiet & sound & (begun | _failed_or_updated()) & ToExportCycle(ionbeam, dataset)).with_label("export_cycle")
+    return (quiet & sound & (begun | _failed_or_updated()) & ToExportCycle(ionbeam, dataset, format)).with_label(
+        "export_cycle"
+    )
 
 
 def configures() -> dg.AutomationCondition[dg.AssetOrCheckKey]:
-    """PyGeoAPI's configuration follows every export, once; one that failed waits for the next export, or a person."""
+    """The service's configuration follows every export, once; one that failed waits for the next, or a person."""
     updated = AC.any_deps_match(AC.newly_updated()).with_label("any_deps_newly_updated")
     due = (AC.newly_missing() | updated).since(AC.newly_requested())
     return (~AC.in_progress() & due).with_label("configure")

@@ -6,13 +6,13 @@ Belongs here: `build_definitions`. Does not belong here: any one asset or sensor
 from __future__ import annotations
 
 import warnings
-from importlib.util import find_spec
 
 import dagster as dg
 
 for _known in (dg.BetaWarning, dg.PreviewWarning):  # of backfill policies and partitioned checks, at every start
     warnings.filterwarnings("ignore", category=_known)
 
+from ionbeam_dagster import edr  # noqa: E402
 from ionbeam_dagster.orchestration.assets.dataset import dataset_definitions  # noqa: E402
 from ionbeam_dagster.orchestration.assets.retention import retention_definitions  # noqa: E402
 from ionbeam_dagster.orchestration.assets.source import source_definitions  # noqa: E402
@@ -37,8 +37,8 @@ def build_definitions(ionbeam: Ionbeam) -> dg.Definitions:
     )
     swept = retention_definitions(config.sections.retention, config.automation)
     served = []
-    if find_spec("pygeoapi") is not None:  # an extra
-        from ionbeam_dagster.orchestration.assets.pygeoapi import pygeoapi_definitions
+    if not edr.lacking():  # an extra
+        from ionbeam_dagster.orchestration.assets.service import service_definitions
 
-        served = [pygeoapi_definitions(ionbeam)]
+        served = [service_definitions(ionbeam)]
     return dg.Definitions.merge(*sources, *datasets, *served, swept, platform)

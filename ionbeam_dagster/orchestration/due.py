@@ -205,9 +205,10 @@ class ToExport(Due):
 class ToExportCycle(Due):
     """The analysis cycle's file is to be made, or made again."""
 
-    def __init__(self, ionbeam: PlatformResource | WatchedPlatform, dataset: str) -> None:
+    def __init__(self, ionbeam: PlatformResource | WatchedPlatform, dataset: str, format: str) -> None:
         super().__init__(ionbeam, CYCLE)
         self._dataset = dataset
+        self._format = format
 
     @property
     def name(self) -> str:
@@ -220,7 +221,7 @@ class ToExportCycle(Due):
         )
 
     def token(self, platform: Platform, window: Window, now: datetime) -> str | None:
-        outlook = outlook_of(platform, self._dataset, window, now)
+        outlook = outlook_of(platform, self._dataset, self._format, window, now)
         if not outlook.due:
             return None
         return " ".join(f"{held.key}r{number}" for held, number in sorted(outlook.holds.items()))

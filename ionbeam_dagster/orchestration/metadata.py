@@ -148,20 +148,19 @@ def of_export(made: Exported, dataset: dg.AssetKey, dataset_files: Sequence[Path
         **_of_window(made.window, seconds),
         "revision": made.number,
         "stations": report.stations,
-        "bytes": report.bytes,
+        "bytes": made.published.bytes,
         "empty": made.path is None,
         "dagster/column_schema": dg.TableSchema(
             [dg.TableColumn(name, description=f"from {columns[0]}") for name, columns in targets.items()]
         ),
         "dagster/column_lineage": _lineage(targets, [dataset]),
-        "read back": dg.MetadataValue.json({key: str(value) for key, value in report.seen.items()}),
+        "read back": dg.MetadataValue.json({key: str(value) for key, value in report.read_back.items()}),
+        **{purpose: uri_of(place) for purpose, place in made.published.copies.items()},
     }
     if made.path is not None:
         told["dagster/uri"] = uri_of(made.path)
         shows = "places, values and flags of the export"
         told["picture"] = _drawn("export_picture", "export", dataset_files, shows, list(plan.mapped))
-    if made.gts_path is not None:
-        told["for the GTS"] = uri_of(made.gts_path)
     if plan.left_out:
         told["left out"] = dg.MetadataValue.md(table(["column", "why"], sorted(plan.left_out.items())))
     return told

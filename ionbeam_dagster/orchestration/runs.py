@@ -19,7 +19,6 @@ from ionbeam_dagster.domain.cycles import cycle_of
 from ionbeam_dagster.domain.windows import Build, Wait, Window, merge, window_of, windows_between
 from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.orchestration.assets import FORCE_TAG, USE_CACHE_TAG
-from ionbeam_dagster.orchestration.assets.cycles import cycle_key
 from ionbeam_dagster.orchestration.assets.dataset import build_job, dataset_key
 from ionbeam_dagster.orchestration.assets.exports import export_key
 from ionbeam_dagster.orchestration.assets.request import request_key
@@ -221,12 +220,11 @@ class _Range:
             self._run(build_job(self._dataset.name), [key], stale)
 
     def _export_cycles(self, windows: list[Window]) -> None:
-        if not self._dataset.cycles:
-            return
         now, name = self._platform.now(), self._dataset.name
         touched = sorted({cycle_of(window.start) for window in windows})
-        due = [cycle for cycle in touched if outlook_of(self._platform, name, cycle, now).due]
-        self._run(None, [cycle_key(name)], due)
+        for format in self._dataset.cycle_exports:
+            due = [cycle for cycle in touched if outlook_of(self._platform, name, format, cycle, now).due]
+            self._run(None, [export_key(name, format)], due)
 
     def _source_windows(self, source: SourceSettings, start: datetime, end: datetime) -> list[Window]:
         partitions = source_partitions(source, self._dataset)

@@ -1,7 +1,7 @@
-"""ODB files of whole analysis cycles, made of the dataset windows in them.
+"""Files of whole analysis cycles, made of the dataset windows in them.
 
 Belongs here: what the ledger knows of a cycle, and the making of its file. Does not belong here: what a cycle's file is
-to hold (domain/cycles.py), how ODB is written (exporters/odb/), or when it is made (orchestration).
+to hold (domain/cycles.py), any format (exporters), or when it is made (orchestration).
 """
 
 from __future__ import annotations
@@ -15,14 +15,10 @@ from datetime import datetime
 from ionbeam_dagster import __version__
 from ionbeam_dagster.domain.cycles import CycleOutlook, Made, Numbered, analysis_of, look_at, windows_in
 from ionbeam_dagster.domain.windows import Window, window_from_key
-from ionbeam_dagster.errors import ExportError, PipelineError
-from ionbeam_dagster.exporters.odb import OdbExporter
-from ionbeam_dagster.pipeline.export import Exported
-from ionbeam_dagster.pipeline.platform import Platform, written_to
-from ionbeam_dagster.stores.files import within
+from ionbeam_dagster.errors import PipelineError
+from ionbeam_dagster.pipeline.export import Exported, publish
+from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.ledger import BuiltRevision, ExportRecord
-
-FORMAT = "odb_cycle"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,25 +30,20 @@ class ExportedCycle:
     files: list[str]
 
 
-def cycle_path(platform: Platform, dataset: str, cycle: Window) -> str:
-    service = platform.config.sections.projections.odb_service
-    return within(service.output_path, FORMAT, dataset, f"{dataset}_{cycle.label}.{OdbExporter.extension}")
-
-
-def outlook_of(platform: Platform, dataset: str, cycle: Window, now: datetime) -> CycleOutlook:
-    """What is to be said of a cycle of a dataset, on what the ledger knows of it."""
+def outlook_of(platform: Platform, dataset: str, format: str, cycle: Window, now: datetime) -> CycleOutlook:
+    """What is to be said of a cycle of a dataset and its file in `format`, on what the ledger knows of it."""
     settings = platform.dataset(dataset)
     windows = windows_in(cycle, settings.span, settings.start, settings.end)
     known = {
         window: [Numbered(one.revision.number, one.built_at) for one in platform.ledger.revisions_of(dataset, window)]
         for window in windows
     }
-    cut_off = platform.config.sections.projections.odb_service.cycle_cut_off
-    return look_at(cycle, windows, known, _made(platform, dataset, cycle), now, cut_off)
+    cut_off = platform.config.cycle_exporters[format].settings.cycle_cut_off
+    return look_at(cycle, windows, known, _made(platform, dataset, format, cycle), now, cut_off)
 
 
-def _made(platform: Platform, dataset: str, cycle: Window) -> Made | None:
-    record = platform.ledger.export(dataset, cycle, FORMAT)
+def _made(platform: Platform, dataset: str, format: str, cycle: Window) -> Made | None:
+    record = platform.ledger.export(dataset, cycle, format)
     if record is None:
         return None
     span = platform.dataset(dataset).span
@@ -61,44 +52,38 @@ def _made(platform: Platform, dataset: str, cycle: Window) -> Made | None:
     return Made(holds, record.facts["afterwards"], intact)
 
 
-def export_cycle(platform: Platform, dataset: str, cycle: Window, now: datetime) -> ExportedCycle:
-    """Write the file of a cycle from what it is to hold, also where it lacks windows, and remember it.
+def export_cycle(platform: Platform, dataset: str, format: str, cycle: Window, now: datetime) -> ExportedCycle:
+    """Write the file of a cycle in `format` from what it is to hold, also where it lacks windows, and remember it.
 
     Of the same revisions comes the same file. Raises PipelineError where there is nothing to make it of, ExportError
     when it could not be made or read back.
     """
     with platform.ledger.holding(dataset, cycle):
-        return _export_cycle(platform, dataset, cycle, now)
+        return _export_cycle(platform, dataset, format, cycle, now)
 
 
-def _export_cycle(platform: Platform, dataset: str, cycle: Window, now: datetime) -> ExportedCycle:
-    outlook = outlook_of(platform, dataset, cycle, now)
+def _export_cycle(platform: Platform, dataset: str, format: str, cycle: Window, now: datetime) -> ExportedCycle:
+    outlook = outlook_of(platform, dataset, format, cycle, now)
     if not outlook.holds:
         raise PipelineError(f"{dataset} {cycle}: {outlook.reason}; materialise {dataset}/dataset first")
     held = list(_held(platform, dataset, outlook))
-    before = platform.ledger.export(dataset, cycle, FORMAT)
+    before = platform.ledger.export(dataset, cycle, format)
     holds = {one.revision.window.key: one.revision.number for one in held}
     number = 1 if before is None else before.number + (before.facts["holds"] != holds)
-    target = cycle_path(platform, dataset, cycle)
+    exporter, target = platform.config.cycle_exporters[format], platform.export_path(dataset, format, cycle)
     about = _provenance(dataset, cycle, number, held, outlook)
-    with written_to(target), ExitStack() as opened, platform.files.published(target) as draft:
+    with ExitStack() as opened:
         files = [opened.enter_context(platform.files.fetched(one.path)) for one in held]
-        try:
-            report = platform.odb.export_all(files, draft, about)
-        except ExportError as error:
-            raise ExportError(f"{target}: {error}") from error
-    if not report.rows:
-        platform.files.delete(target)
-    path = target if report.rows else None
+        made = publish(platform.files, exporter, target, lambda draft: exporter.export(files, draft, about))
     facts = {
-        "rows": report.rows,
-        "bytes": report.bytes,
-        "stations": report.stations,
+        "rows": made.report.rows,
+        "bytes": made.bytes,
+        "stations": made.report.stations,
         "holds": holds,
         "afterwards": outlook.afterwards,
     }
-    platform.ledger.record_export(ExportRecord(dataset, cycle, FORMAT, number, path, facts))
-    return ExportedCycle(Exported(dataset, cycle, FORMAT, number, path, report), outlook, [one.path for one in held])
+    platform.ledger.record_export(ExportRecord(dataset, cycle, format, number, made.path, facts))
+    return ExportedCycle(Exported(dataset, cycle, format, number, made), outlook, [one.path for one in held])
 
 
 def _held(platform: Platform, dataset: str, outlook: CycleOutlook) -> Iterator[BuiltRevision]:

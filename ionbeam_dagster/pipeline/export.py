@@ -1,35 +1,54 @@
 """Export: the latest revision of a dataset window into one file of a format.
 
-Belongs here: publishing what an exporter wrote, once, and remembering it. Does not belong here: any format (exporters).
+Belongs here: publishing what an exporter wrote, once, and remembering it; that there is no file where there is no row.
+Does not belong here: any format (exporters), or the windows of a cycle (cycles.py).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from shutil import copyfile
 
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.errors import ExportError, PipelineError
 from ionbeam_dagster.exporters import Exporter, ExportReport
 from ionbeam_dagster.pipeline.platform import Platform, written_to
-from ionbeam_dagster.stores.files import within
+from ionbeam_dagster.stores.files import Files, within
 from ionbeam_dagster.stores.ledger import ExportRecord
 
 
 @dataclass(frozen=True, slots=True)
-class Exported:
-    """The current export of a window; `path` is None when the window has no row to export.
+class Published:
+    """What became of a file: `path` is None, and `bytes` 0, where there was no row to write.
 
-    `gts_path` is where a copy lies for the GTS, if one is made.
+    `copies` are other places where it lies, each by what it is for.
     """
+
+    report: ExportReport
+    path: str | None
+    bytes: int
+    copies: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """The current export of a window or cycle; `number` is that of its revision."""
 
     dataset: str
     window: Window
     format: str
     number: int
-    path: str | None
-    report: ExportReport
-    gts_path: str | None = None
+    published: Published
+
+    @property
+    def path(self) -> str | None:
+        return self.published.path
+
+    @property
+    def report(self) -> ExportReport:
+        return self.published.report
 
 
 def export(platform: Platform, dataset: str, format: str, window: Window) -> Exported:
@@ -45,34 +64,39 @@ def _export(platform: Platform, dataset: str, format: str, window: Window) -> Ex
     latest = platform.ledger.latest_revision(dataset, window)
     if latest is None or not platform.files.exists(latest.path):
         raise PipelineError(f"{dataset} {window}: there is no dataset file; materialise {dataset}/dataset first")
-    target = platform.export_path(dataset, format, window)
+    exporter, target = platform.config.window_exporters[format], platform.export_path(dataset, format, window)
+    with platform.files.fetched(latest.path) as dataset_file:
+        made = publish(platform.files, exporter, target, lambda draft: exporter.export(dataset_file, draft))
+    number = latest.revision.number
+    facts = {"rows": made.report.rows, "bytes": made.bytes, "stations": made.report.stations}
+    platform.ledger.record_export(ExportRecord(dataset, window, format, number, made.path, facts))
+    return Exported(dataset, window, format, number, made)
+
+
+def publish(files: Files, exporter: Exporter, target: str, write: Callable[[Path], ExportReport]) -> Published:
+    """Let `write` write a file, and put it, and the copies that its report names, in the place of its predecessor.
+
+    Without a row there is no file, neither a new one nor the predecessor. Raises ExportError, and PipelineError where
+    the place cannot be written.
+    """
     with written_to(target):
-        report = _exported(platform, platform.exporters[format], latest.path, target)
-        gts_path = _laid_out_for_the_gts(platform, dataset, target, report) if report.gts_name else None
-    path = target if report.rows else None
-    facts = {"rows": report.rows, "bytes": report.bytes, "stations": report.stations}
-    platform.ledger.record_export(ExportRecord(dataset, window, format, latest.revision.number, path, facts))
-    return Exported(dataset, window, format, latest.revision.number, path, report, gts_path)
-
-
-def _laid_out_for_the_gts(platform: Platform, dataset: str, file: str, report: ExportReport) -> str:
-    """Copy an export to where bulletins are taken from, under its own name there."""
-    assert report.gts_name is not None
-    place = within(platform.config.sections.projections.bufr_service.output_path, "gts", dataset, report.gts_name)
-    with platform.files.fetched(file) as made, platform.files.published(place) as draft:
-        copyfile(made, draft)
-    return place
-
-
-def _exported(platform: Platform, exporter: Exporter, dataset_file: str, target: str) -> ExportReport:
-    with platform.files.fetched(dataset_file) as rows, platform.files.published(target) as draft:
-        try:
-            report = exporter.export(rows, draft)
-        except ExportError as error:
-            raise ExportError(f"{target}: {error}") from error
-    if not report.rows:
-        platform.files.delete(target)
-    return report
+        with files.published(target) as draft:
+            try:
+                report = write(draft)
+            except ExportError as error:
+                raise ExportError(f"{target}: {error}") from error
+            if not report.rows:
+                draft.unlink(missing_ok=True)
+            size = draft.stat().st_size if report.rows else 0
+        if not report.rows:
+            files.delete(target)
+            return Published(report, None, 0)
+        root = exporter.settings.output_path
+        copies = {purpose: within(root, *place.split("/")) for purpose, place in report.copies.items()}
+        for place in copies.values():
+            with files.fetched(target) as made, files.published(place) as draft:
+                copyfile(made, draft)
+    return Published(report, target, size, copies)
 
 
 def export_is_current(platform: Platform, dataset: str, format: str, window: Window) -> bool:

@@ -14,6 +14,7 @@ from functools import cached_property, partial
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 
 from ionbeam_client.models import IngestionMetadata, format_duration
 from ionbeam_dagster.config import DatasetSettings, IonbeamConfig, SourceSettings
@@ -21,10 +22,7 @@ from ionbeam_dagster.domain.canonical import schema_refusal
 from ionbeam_dagster.domain.cf import check_metadata
 from ionbeam_dagster.domain.windows import HOUR, WEEK, Policy, Window, usual_lateness, window_of
 from ionbeam_dagster.errors import PipelineError
-from ionbeam_dagster.exporters import Exporter
-from ionbeam_dagster.exporters.bufr import BufrExporter
-from ionbeam_dagster.exporters.geoparquet import GeoParquetExporter
-from ionbeam_dagster.exporters.odb import OdbExporter
+from ionbeam_dagster.exporters import ExportPlan
 from ionbeam_dagster.sources import Source
 from ionbeam_dagster.stores.datasets import DatasetStore
 from ionbeam_dagster.stores.files import Files, within
@@ -113,19 +111,6 @@ class Platform:
     def sources(self) -> dict[str, Source]:
         return {name: settings.type(name, settings.config) for name, settings in self.config.sources.items()}
 
-    @cached_property
-    def odb(self) -> OdbExporter:
-        service = self.config.sections.projections.odb_service
-        return OdbExporter(service.variable_map, service.codes)
-
-    @cached_property
-    def exporters(self) -> dict[str, Exporter]:
-        return {
-            "odb": self.odb,
-            "bufr": BufrExporter(self.config.sections.projections.bufr_service.settings),
-            "pygeoapi": GeoParquetExporter(),
-        }
-
     def feed(self, source: str, use_cache: bool) -> Source:
         """The source to fetch from, told to use its cache where it would not by its configuration."""
         configured = self.sources[source]
@@ -138,14 +123,22 @@ class Platform:
         return self.config.sections.state_path / "quarantine" / source / f"{source}_{window.label}.parquet"
 
     def export_path(self, dataset: str, format: str, window: Window) -> str:
-        projections = self.config.sections.projections
-        folder = {
-            "odb": projections.odb_service.output_path,
-            "bufr": projections.bufr_service.output_path,
-            "pygeoapi": projections.pygeoapi_service.output_path,
-        }[format]
-        name = f"{dataset}_{window.label}.{self.exporters[format].extension}"
-        return within(folder, format, dataset, name)
+        """Where the file of a window, or of a cycle, stands."""
+        exporter = self.config.exporters[format]
+        name = f"{dataset}_{window.label}.{exporter.extension}"
+        return within(exporter.settings.output_path, format, dataset, name)
+
+    def plans(self, dataset: str, schema: pa.Schema) -> dict[str, ExportPlan]:
+        """What each format in which a dataset is exported makes of `schema`; formats of one section make the same."""
+        settings = self.dataset(dataset)
+        plans: dict[str, ExportPlan] = {}
+        sections = set()
+        for format in settings.formats:
+            exporter = self.config.exporters[format]
+            if exporter.section() not in sections:
+                sections.add(exporter.section())
+                plans[format] = exporter.plan(schema)
+        return plans
 
     def metadata(self, source: str) -> IngestionMetadata:
         """How a source's columns are to be read. Raises PipelineError where a name or unit in it is wrong."""

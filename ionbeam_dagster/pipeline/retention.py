@@ -8,7 +8,6 @@ of a window that is still open would need (docs/retention.md has the table). Doe
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,16 +16,15 @@ from pathlib import Path
 
 from ionbeam_dagster.domain.windows import Claim, Window, windows_between
 from ionbeam_dagster.errors import StoreError
-from ionbeam_dagster.exporters import geoparquet
 from ionbeam_dagster.pipeline.build import as_found
 from ionbeam_dagster.pipeline.export import export_is_current
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.files import is_address
 from ionbeam_dagster.stores.ledger import BuiltRevision, RawPartition
+from ionbeam_dagster.stores.publish import left_by_killed
 from ionbeam_dagster.stores.timeseries.segments import SegmentStore
 
 _LOG = logging.getLogger(__name__)
-_DRAFT = re.compile(r"^\..+\.[0-9a-f]{8}$")
 DRAFT_AGE = timedelta(days=1)
 """A draft so old belongs to no run that is still going on."""
 
@@ -221,12 +219,10 @@ def _drafts(platform: Platform, now: datetime) -> Iterator[Sweepable]:
     sections = platform.config.sections
     folders = {sections.dataset_aggregator.data_path, str(sections.state_path / "quarantine")}
     folders |= {source.config.data_path for source in platform.config.sources.values()}
-    projections = sections.projections
-    for service in (projections.odb_service, projections.bufr_service, projections.pygeoapi_service):
-        folders.add(service.output_path)
+    folders |= {exporter.settings.output_path for exporter in platform.config.exporters.values()}
     for folder in sorted(Path(folder) for folder in folders if not is_address(folder)):
-        for path in sorted([*folder.rglob(".*"), *folder.rglob(f"{geoparquet.SCRATCH}*/*")]):
-            if path.is_file() and (_DRAFT.match(path.name) or path.parent.name.startswith(geoparquet.SCRATCH)):
+        for path in sorted([*folder.rglob(".*"), *folder.rglob(".*/*")]):
+            if path.is_file() and left_by_killed(path):
                 yield from old_file(KINDS[4], folder.name, path, now - DRAFT_AGE, "whoever wrote it is gone")
 
 

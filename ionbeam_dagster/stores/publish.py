@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
+from shutil import rmtree
 from uuid import uuid4
+
+_DRAFT = re.compile(r"^\..+\.[0-9a-f]{8}$")
+_ROOM = ".room"
 
 
 @contextmanager
@@ -28,6 +33,23 @@ def published(path: Path) -> Iterator[Path]:
             sync(path.parent)
     finally:
         draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def room_beside(draft: Path) -> Iterator[Path]:
+    """A folder on the disk of a draft, for what its making has to put aside; it is gone when the block ends."""
+    room = draft.with_name(f"{draft.name}{_ROOM}")
+    room.mkdir()
+    try:
+        yield room
+    finally:
+        rmtree(room)
+
+
+def left_by_killed(path: Path) -> bool:
+    """Whether a file is a draft, or in the room beside one: of a process that was killed, if it is old."""
+    room = path.parent.name
+    return bool(_DRAFT.match(path.name) or (room.endswith(_ROOM) and _DRAFT.match(room.removesuffix(_ROOM))))
 
 
 def remove(path: Path) -> None:

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from publishing import published_export
 from pydantic import ValidationError
 
 from ionbeam_client.models import (
@@ -31,7 +32,7 @@ from ionbeam_dagster.errors import ExportError
 from ionbeam_dagster.exporters.bufr import BufrExporter
 from ionbeam_dagster.exporters.bufr.packing import packed_integers
 from ionbeam_dagster.exporters.bufr.reading import describe_bufr
-from ionbeam_dagster.exporters.bufr.settings import BufrSettings, bulletin_heading, gts_file_name
+from ionbeam_dagster.exporters.bufr.settings import BufrService, BufrSettings, bulletin_heading, gts_file_name
 from ionbeam_dagster.exporters.bufr.templates import AIR, FIXED, MOBILE, TEMPLATES, expansion
 from ionbeam_dagster.exporters.stations import fitting
 
@@ -83,8 +84,12 @@ def dataset(folder, columns, about=ABOUT):
 
 def exported(folder, columns, about=ABOUT, **options):
     target = folder / "out" / "window.bufr"
-    report = BufrExporter(BufrSettings(**options)).export(dataset(folder, columns, about), target)
-    return target, report
+    exporter = BufrExporter(BufrService(settings=BufrSettings(**options), output_path=str(folder / "out")))
+    return target, published_export(exporter, dataset(folder, columns, about), target)
+
+
+def gts_name(report):
+    return report.copies["for the GTS"].rpartition("/")[2]
 
 
 def messages(path):
@@ -183,10 +188,10 @@ def test_a_fixed_station_arrives_in_3_07_092(tmp_path):
     about = headers(target, "edition", "dataCategory", "internationalDataSubCategory", "typicalDate", "typicalTime")
     assert about == [(4, 0, 7, "20260621", "120000")]
     assert headers(target, "observedData", "compressedData", "masterTablesVersionNumber") == [(1, 1, 39)]
-    assert (report.rows, report.stations, report.bytes) == (2, 1, target.stat().st_size)
-    assert report.seen["subsets"] == {"3 07 092": 2} and report.seen["read by"].startswith("eccodes")
-    assert report.seen["elements"]["airTemperature"] == {"values": 2, "minimum": 272.85, "maximum": 293.25}
-    assert report.plan.left_out == {} and "values left out" not in report.seen
+    assert (report.rows, report.stations) == (2, 1)
+    assert report.read_back["subsets"] == {"3 07 092": 2} and report.read_back["read by"].startswith("eccodes")
+    assert report.read_back["elements"]["airTemperature"] == {"values": 2, "minimum": 272.85, "maximum": 293.25}
+    assert report.plan.left_out == {} and "values left out" not in report.read_back
     assert report.plan.mapped[T2M] == "bufr 012101 airTemperature (K)"
     assert report.plan.mapped[RH2M] == "bufr 013003, 013009 relativeHumidity (%)"
 
@@ -220,12 +225,12 @@ def test_flags_become_associated_fields(tmp_path):
     name = "massConcentrationOfPollutant"
     rows = read(target, AIR, *(f"{name}{what}" for what in told))
     assert [tuple(row.values()) for row in rows] == [(3, 2), (1, 2), (0, 2), (unsaid, 2), (unsaid, 2)]
-    assert report.seen["quality"] == {"pass": 2, "suspect": 7, "fail": 2}
+    assert report.read_back["quality"] == {"pass": 2, "suspect": 7, "fail": 2}
     facts, elements = describe_bufr(target)
     assert facts["subsets"] == "5 of 3 07 092, 5 of list of air constituents"
     assert ("012101 airTemperature", "K", 4, "274.15", "277.15") in elements.rows()
     assert ("999999 airTemperature->associatedField", 4, "0", "3") in elements.drop("unit").rows()
-    assert report.seen["elements"]["airTemperature->associatedField"] == {"values": 4, "minimum": 0, "maximum": 3}
+    assert report.read_back["elements"]["airTemperature->associatedField"] == {"values": 4, "minimum": 0, "maximum": 3}
 
 
 def test_a_bad_value_of_a_mobile_station_is_not_sent(tmp_path):
@@ -233,7 +238,7 @@ def test_a_bad_value_of_a_mobile_station_is_not_sent(tmp_path):
     target = tmp_path / "window.bufr"
     report = BufrExporter().export(flagged(tmp_path, moving | {FF: [9.0] * 3}, {T2M: [1, 4, 3]}), target)
     assert values(target, MOBILE, "airTemperature") == pytest.approx([274.15, None, 276.15])
-    assert report.seen["values left out"] == {f"{T2M}: bad, which 3 07 090 cannot tell": 1}
+    assert report.read_back["values left out"] == {f"{T2M}: bad, which 3 07 090 cannot tell": 1}
 
 
 def test_a_station_that_moves_arrives_in_3_07_090(tmp_path):
@@ -252,9 +257,9 @@ def test_a_station_that_moves_arrives_in_3_07_090(tmp_path):
     # The template tells the period of rain in hours: five minutes cannot be said.
     assert {row["#1#totalPrecipitationOrTotalWaterEquivalent"] for row in rows} == {0.1}
     (short,) = {row["shipOrMobileLandStationIdentifier"] for row in rows}
-    assert re.fullmatch("[0-9a-z]{9}", short) and report.seen["mobile ids changed"] == 1
+    assert re.fullmatch("[0-9a-z]{9}", short) and report.read_back["mobile ids changed"] == 1
     assert headers(target, "dataCategory", "internationalDataSubCategory") == [(0, 3)]
-    assert report.seen["subsets"] == {"3 07 090": 3}
+    assert report.read_back["subsets"] == {"3 07 090": 3}
     assert (
         report.plan.mapped[RAIN]
         == "bufr 013011 totalPrecipitationOrTotalWaterEquivalent (kg m-2), mobile stations only"
@@ -276,7 +281,7 @@ def test_a_station_that_moves_arrives_in_3_07_090(tmp_path):
 )
 def test_what_is_mobile_is_decided_by_distance_also_at_poles_and_date_line(tmp_path, lat, lon, template):
     target, report = exported(tmp_path, {"lat": lat, "lon": lon, T2M: [1.0, 2.0], "station_id": ["s", "s"]})
-    assert report.seen["subsets"] == {template.name: 2}
+    assert report.read_back["subsets"] == {template.name: 2}
     rows = read(target, template, "latitude", "longitude")
     assert [row["latitude"] for row in rows] == pytest.approx(lat)
     assert [row["longitude"] for row in rows] == pytest.approx(lon)
@@ -284,11 +289,11 @@ def test_what_is_mobile_is_decided_by_distance_also_at_poles_and_date_line(tmp_p
 
 def test_a_column_may_say_that_a_station_is_mobile_and_places_without_an_id_never_are(tmp_path):
     parked = {"station_id": ["car", "home"], "mobile": ["True", None], T2M: [1.0, 2.0]}
-    assert exported(tmp_path, parked)[1].seen["subsets"] == {"3 07 092": 1, "3 07 090": 1}
+    assert exported(tmp_path, parked)[1].read_back["subsets"] == {"3 07 092": 1, "3 07 090": 1}
     unnamed = {"station_id": [None, None], "lat": [-50.0, 50.94], "lon": [6.0, 6.96], T2M: [1.0, 2.0]}
     target, report = exported(tmp_path, unnamed)
     assert values(target, FIXED, "longStationName") == ["0400000018600000", "1409400018696000"]
-    assert report.seen["stations without an id"] == "called by their position" and report.stations == 2
+    assert report.read_back["stations without an id"] == "called by their position" and report.stations == 2
 
 
 def test_particulate_matter_goes_into_a_list_of_its_own(tmp_path):
@@ -304,9 +309,9 @@ def test_particulate_matter_goes_into_a_list_of_its_own(tmp_path):
     )
     assert by_constituent == [(26, 0.0), (26, 9.76), (27, 20.0), (27, 10_485.73)]
     assert {row["timePeriod"] for row in rows} == {-5} and {row["longStationName"] for row in rows} == {"p"}
-    assert report.seen["values left out"] == {f"{PM10}: not in 0 to 1.04857e-05 kg m-3": 1}
+    assert report.read_back["values left out"] == {f"{PM10}: not in 0 to 1.04857e-05 kg m-3": 1}
     assert headers(target, "dataCategory", "internationalDataSubCategory").count((8, 0)) == 3
-    assert report.seen["subsets"] == {"3 07 092": 1, "list of air constituents": 3}
+    assert report.read_back["subsets"] == {"3 07 092": 1, "list of air constituents": 3}
 
 
 def test_what_a_descriptor_cannot_carry_is_missing_and_counted(tmp_path):
@@ -333,7 +338,7 @@ def test_what_a_descriptor_cannot_carry_is_missing_and_counted(tmp_path):
         assert got == [None if value is None else pytest.approx(value) for value in wanted], key
     # The first two rows have nothing left to tell.
     assert report.rows == 3 and sorted(subsets) == [10, 15, 20]
-    assert report.seen["values left out"] == {
+    assert report.read_back["values left out"] == {
         "007030 heightOfStationGroundAboveMeanSeaLevel: not in -400 to 12707 m": 2,
         f"{T2M}: not in 0 to 655.34 K": 3,
         f"{RH2M}: not in 0 to 110 %": 2,
@@ -354,7 +359,7 @@ def test_messages_have_one_shape_each(tmp_path):
     target, report = exported(tmp_path, columns)
     sensors = "#1#heightOfSensorAboveLocalGroundOrDeckOfMarinePlatform"
     rows = read(target, FIXED, "minute", "#1#airTemperature", "#2#airTemperature", sensors, "#1#timePeriod")
-    assert report.seen["messages"] == 3 and report.rows == 3
+    assert report.read_back["messages"] == 3 and report.rows == 3
     by_minute = {row["minute"]: row for row in rows}
     assert by_minute[0]["#1#airTemperature"] == pytest.approx(274.15) and by_minute[0]["#2#airTemperature"] is None
     assert (by_minute[0][sensors], by_minute[0]["#1#timePeriod"]) == (2.0, -60)
@@ -409,7 +414,7 @@ def test_wigos_ids_are_kept_where_there_are_any_and_minted_only_under_the_own_is
         5: (fitting(names[5], 40), None, None, None, None),
         6: ("plain7", None, None, None, None),
     }
-    assert report.seen["station names changed"] == 2
+    assert report.read_back["station names changed"] == 2
     minted, report = exported(tmp_path, columns, wigos_issuer=56, wigos_issue_number=3)
     found = told(minted)
     assert {place: row[1:3] for place, row in found.items()} == {0: (20000, 0), 1: (276, 7)} | dict.fromkeys(
@@ -420,7 +425,7 @@ def test_wigos_ids_are_kept_where_there_are_any_and_minted_only_under_the_own_is
     ]  # fmt: skip
     # a name that is no more than the WIGOS id is not sent twice
     assert [place for place in range(7) if found[place][0] is None] == [0, 1, 6]
-    assert report.seen["WIGOS local ids changed"] == 4
+    assert report.read_back["WIGOS local ids changed"] == 4
 
 
 @given(st.text(max_size=60), st.sampled_from([9, 16, 40]), st.booleans())
@@ -457,14 +462,14 @@ def test_a_correction_raises_the_number_and_the_name(tmp_path):
         )
         assert (update, centre, sub_centre) == (min(revision - 1, 254), 78, 255)
         assert values(target, FIXED, "airTemperature") == pytest.approx([revision + 273.15])
-        names.append(report.gts_name)
+        names.append(gts_name(report))
         headings.append(bulletin_heading(BufrSettings(cccc="EDZW"), "crowd", NOON, revision))
     assert names == [
         f"A_ISAX30EDZW211200{bbb}_C_EDZW_20260621120000.bin" for bbb in ("", "CCA", "CCB", "CCX", "CCX", "CCX")
     ]
     assert headings[:2] == ["ISAX30 EDZW 211200", "ISAX30 EDZW 211200 CCA"]
-    assert exported(tmp_path, {T2M: [1.0]})[1].gts_name is None
-    of_its_own = exported(tmp_path, {T2M: [1.0]}, cccc="EDZW", headings={"crowd": "ISNX31"})[1].gts_name
+    assert not exported(tmp_path, {T2M: [1.0]})[1].copies
+    of_its_own = gts_name(exported(tmp_path, {T2M: [1.0]}, cccc="EDZW", headings={"crowd": "ISNX31"})[1])
     assert of_its_own == "A_ISNX31EDZW211200_C_EDZW_20260621120000.bin"
     with pytest.raises(ValueError, match="set cccc"):
         gts_file_name(BufrSettings(), "crowd", NOON, 1)
@@ -496,14 +501,18 @@ def test_batches_leave_nothing_out_and_bytes_are_the_same_again(tmp_path, monkey
     target, report = exported(tmp_path, columns)
     before = target.read_bytes()
     assert exported(tmp_path, columns)[0].read_bytes() == before
-    assert report.stations == 10 and report.seen["subsets"]["3 07 090"] == 9  # the fifth station moves
+    assert report.stations == 10 and report.read_back["subsets"]["3 07 090"] == 9  # the fifth station moves
     keys = "longStationName", "minute", "airTemperature", "totalPrecipitationOrTotalWaterEquivalent"
     whole = sorted(map(str, read(target, FIXED, *keys)))
     for module in ("messages", "reports"):
         monkeypatch.setattr(f"ionbeam_dagster.exporters.bufr.{module}.ROWS_PER_BATCH", 7)
     target, again = exported(tmp_path, columns)
     assert sorted(map(str, read(target, FIXED, *keys))) == whole
-    assert (again.rows, again.stations, again.seen["subsets"]) == (report.rows, report.stations, report.seen["subsets"])
+    assert (again.rows, again.stations, again.read_back["subsets"]) == (
+        report.rows,
+        report.stations,
+        report.read_back["subsets"],
+    )
 
 
 @pytest.mark.parametrize("columns", [{T2M: []}, {T2M: [None, None]}, {"x_lux__1__0.0__point__PT0S": [1.0]}])
@@ -511,7 +520,7 @@ def test_without_a_value_there_is_no_file(tmp_path, columns):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "window.bufr").write_bytes(b"of an earlier revision")
     _, report = exported(tmp_path, columns)
-    assert (report.rows, report.bytes, list((tmp_path / "out").iterdir())) == (0, 0, [])
+    assert (report.rows, list((tmp_path / "out").iterdir())) == (0, [])
 
 
 def test_a_message_that_reads_back_wrong_is_not_published(tmp_path, monkeypatch):
@@ -519,7 +528,7 @@ def test_a_message_that_reads_back_wrong_is_not_published(tmp_path, monkeypatch)
         "ionbeam_dagster.exporters.bufr.messages.packed_integers",
         lambda column, width: packed_integers(column + (width == 16), width),
     )
-    with pytest.raises(ExportError, match=r"window.bufr was not written .* eccodes reads airTemperature with sum"):
+    with pytest.raises(ExportError, match=r"window.bufr: was not written .* eccodes reads airTemperature with sum"):
         exported(tmp_path, {T2M: [1.0, 2.0]})
     assert list((tmp_path / "out").iterdir()) == []
 

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from publishing import published_export
 
 from ionbeam_client.models import (
     CanonicalVariable,
@@ -82,7 +83,7 @@ def write(path: Path, table: pa.Table) -> Path:
 
 
 def export(dataset_file: Path, target: Path):
-    return GeoParquetExporter().export(dataset_file, target), pq.read_table(target)
+    return published_export(GeoParquetExporter(), dataset_file, target), pq.read_table(target)
 
 
 @pytest.fixture
@@ -116,11 +117,7 @@ def test_the_validator_finds_no_fault_and_duckdb_the_same_values(tmp_path, netwo
     source = dataset(tmp_path, **network)
     report, _ = export(source, tmp_path / "window.parquet")
     rows = network["stations"] * network["times"]
-    assert (report.rows, report.stations, report.bytes) == (
-        rows,
-        network["stations"],
-        (tmp_path / "window.parquet").stat().st_size,
-    )
+    assert (report.rows, report.stations) == (rows, network["stations"])
     validate(tmp_path / "window.parquet")
     columns = ", ".join(f'"{name}"' for name in pq.read_schema(source).names)
     differing = f"""
@@ -141,9 +138,11 @@ def test_geometry_bbox_and_metadata_say_what_the_rows_say(tmp_path):
     np.testing.assert_array_equal(decoded["y"], table["lat"])
     geo = json.loads(table.schema.metadata[b"geo"])
     lon, lat = table["lon"].to_numpy(), table["lat"].to_numpy()
-    assert geo["columns"]["geometry"]["bbox"] == [lon.min(), lat.min(), lon.max(), lat.max()] == report.seen["extent"]
-    assert report.seen["values"][TEMPERATURE] == len(table) - table[TEMPERATURE].null_count
-    assert report.seen["values"][RAIN] == 0
+    assert (
+        geo["columns"]["geometry"]["bbox"] == [lon.min(), lat.min(), lon.max(), lat.max()] == report.read_back["extent"]
+    )
+    assert report.read_back["values"][TEMPERATURE] == len(table) - table[TEMPERATURE].null_count
+    assert report.read_back["values"][RAIN] == 0
     assert json.loads(table.schema.metadata[b"ionbeam"]) == {"dataset": "network", "revision": 3}
     assert table.schema.field(TEMPERATURE).metadata == schema_with().field(TEMPERATURE).metadata
     assert ds.dataset(tmp_path / "window.parquet").schema.metadata[b"geo"], "PyGeoAPI looks for it here"
@@ -224,8 +223,8 @@ def test_a_window_without_rows_leaves_no_file(tmp_path):
     export(dataset(tmp_path, 3, 3), target)
     empty = write(tmp_path / "empty.parquet", schema_with("station_id").empty_table())
     for _ in range(2):
-        report = GeoParquetExporter().export(empty, target)
-        assert (report.rows, report.bytes, report.stations) == (0, 0, 0)
+        report = published_export(GeoParquetExporter(), empty, target)
+        assert (report.rows, report.stations) == (0, 0)
         assert not target.exists()
 
 
@@ -244,7 +243,7 @@ def test_two_rows_of_one_station_and_time_are_refused(tmp_path, bucketed):
     table = pq.read_table(dataset(tmp_path, 20, 100))
     twice = pa.concat_tables([table.slice(0, 1500), table.slice(1499)])
     with pytest.raises(ExportError, match=r"1 rows repeat the station_id and time.*2025-01-01T08:15"):
-        GeoParquetExporter().export(write(tmp_path / "twice.parquet", twice), tmp_path / "window.parquet")
+        published_export(GeoParquetExporter(), write(tmp_path / "twice.parquet", twice), tmp_path / "window.parquet")
     assert not list(tmp_path.glob("*window*")) + list(tmp_path.glob(".*"))
 
 
@@ -262,8 +261,8 @@ def test_what_does_not_read_back_is_not_published(tmp_path, monkeypatch):
 def test_a_damaged_dataset_file_is_named(tmp_path):
     damaged = dataset(tmp_path, 3, 3)
     damaged.write_bytes(damaged.read_bytes()[:-20])
-    with pytest.raises(ExportError, match=r"window\.parquet was not written from .*dataset\.parquet: "):
-        GeoParquetExporter().export(damaged, tmp_path / "window.parquet")
+    with pytest.raises(ExportError, match=r"window\.parquet: was not written from .*dataset\.parquet: "):
+        published_export(GeoParquetExporter(), damaged, tmp_path / "window.parquet")
 
 
 @given(st.lists(st.floats(-180, 180), min_size=1))

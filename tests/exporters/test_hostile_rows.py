@@ -10,6 +10,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from publishing import published_export
 
 from ionbeam_client.models import (
     CanonicalVariable,
@@ -21,7 +22,7 @@ from ionbeam_client.models import (
 from ionbeam_dagster.domain.canonical import canonical_schema
 from ionbeam_dagster.domain.quality.plan import quality_fields
 from ionbeam_dagster.exporters.bufr import BufrExporter
-from ionbeam_dagster.exporters.bufr.settings import BufrSettings
+from ionbeam_dagster.exporters.bufr.settings import BufrService, BufrSettings
 from ionbeam_dagster.exporters.odb import OdbExporter
 
 NOON = datetime(2026, 6, 21, 12, tzinfo=UTC)
@@ -52,7 +53,8 @@ def both(folder, rows, flags=None):
     """The rows of the ODB file, the subsets of the BUFR file, and the two reports."""
     source = dataset(folder, rows, flags)
     odb, bufr = folder / "window.odb", folder / "window.bufr"
-    reports = OdbExporter().export(source, odb), BufrExporter(BufrSettings(wigos_issuer=276)).export(source, bufr)
+    sender = BufrService(settings=BufrSettings(wigos_issuer=276))
+    reports = [published_export(*one) for one in ((OdbExporter(), source, odb), (BufrExporter(sender), source, bufr))]
     of_odb = pl.from_pandas(codc.read_odb(str(odb), single=True)) if odb.exists() else None
     keys = ("latitude", "longitude", "longStationName", "airTemperature", "heightOfStationGroundAboveMeanSeaLevel")
     of_bufr = None
@@ -76,7 +78,7 @@ def both(folder, rows, flags=None):
 def test_a_value_that_cannot_be_carried_is_missing_and_counted(tmp_path, row, in_bufr):
     of_odb, of_bufr, _, report = both(tmp_path, [{}, row, {}])
     assert np.isfinite(of_odb["obsvalue@body"].to_numpy()).all() and len(of_bufr) == 3
-    ((why, count),) = report.seen["values left out"].items()
+    ((why, count),) = report.read_back["values left out"].items()
     assert in_bufr in why and count == 1
     assert of_bufr["airTemperature"].drop_nulls().is_between(293, 294).all()
 
@@ -95,7 +97,7 @@ def test_without_heights_there_are_values_without_a_vertical_coordinate(tmp_path
     heights = [None, "", "unknown", "nan", "12 m", "-1e400", "99999999"]
     of_odb, of_bufr, report, _ = both(tmp_path, [{"altitude": height} for height in heights])
     assert of_odb["stalt@hdr"].is_null().all() or of_odb["stalt@hdr"].is_nan().all()
-    assert report.seen["heights that no station has, left out"] == 1
+    assert report.read_back["heights that no station has, left out"] == 1
     assert of_bufr["heightOfStationGroundAboveMeanSeaLevel"].null_count() == len(heights)
     assert of_bufr["airTemperature"].null_count() == 0
 
@@ -115,7 +117,7 @@ def test_a_window_that_is_flagged_throughout_is_exported_and_says_so(tmp_path, f
     of_odb, of_bufr, report, _ = both(tmp_path, [{}, {}], flag)
     status = {3: 2, 4: 4}.get(flag, 1)
     assert of_odb["datum_status@body"].unique().to_list() == of_odb["report_status@hdr"].unique().to_list() == [status]
-    assert len(of_bufr) == 2 and sum(report.seen["quality"].values()) == report.rows
+    assert len(of_bufr) == 2 and sum(report.read_back["quality"].values()) == report.rows
 
 
 def test_poles_and_the_date_line_are_where_they_are(tmp_path):
@@ -125,4 +127,4 @@ def test_poles_and_the_date_line_are_where_they_are(tmp_path):
     temperatures = of_odb.filter(pl.col("varno@body") == 39)
     assert temperatures.select("lat@hdr", "lon@hdr").to_numpy() == pytest.approx(np.array(places), abs=1e-5)
     assert of_bufr.select("latitude", "longitude").to_numpy() == pytest.approx(np.array(places), abs=1e-5)
-    assert report.seen["subsets"] == {"3 07 092": 5}
+    assert report.read_back["subsets"] == {"3 07 092": 5}

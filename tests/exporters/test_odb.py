@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from publishing import published_export
 from pydantic import ValidationError
 
 from ionbeam_client.models import (
@@ -29,10 +30,10 @@ from ionbeam_dagster.domain import cf
 from ionbeam_dagster.domain.canonical import canonical_schema
 from ionbeam_dagster.domain.quality.plan import quality_fields
 from ionbeam_dagster.errors import ExportError
-from ionbeam_dagster.exporters.odb import OdbExporter, reading, writing
+from ionbeam_dagster.exporters.odb import OdbCycleExporter, OdbExporter, reading, writing
 from ionbeam_dagster.exporters.odb.encoder import Encoder
 from ionbeam_dagster.exporters.odb.reading import OdbError, describe_odb, odc_command
-from ionbeam_dagster.exporters.odb.settings import OdbCodes, VariableMapping
+from ionbeam_dagster.exporters.odb.settings import OdbCodes, OdbSettings, VariableMapping
 from ionbeam_dagster.exporters.odb.tables import (
     COLUMNS,
     DEFAULT_RULES,
@@ -99,7 +100,7 @@ def by_odc(path, select):
 
 def exported(folder, columns, exporter=None, **options):
     target = folder / "out" / "window.odb"
-    report = (exporter or OdbExporter()).export(dataset(folder, columns, **options), target)
+    report = published_export(exporter or OdbExporter(), dataset(folder, columns, **options), target)
     return target, report
 
 
@@ -134,9 +135,9 @@ def test_values_arrive_in_the_units_and_places_of_the_tables(tmp_path):
     )
     assert codes == ["1,2,1025,'    xxxx',264,16090,179,1,17,20260621,120000,50.939999,6.960000"]
     assert by_odc(target, "select varno, count(*) where varno = 58") == ["58,2.000000"]
-    assert (report.rows, report.stations, report.bytes) == (12, 1, target.stat().st_size)
-    assert report.seen["read by"] == "odc sql" and report.seen["varnos"]["58 rh2m"]["rows"] == 2
-    assert report.seen["varnos"]["58 rh2m"]["mean"] == pytest.approx(0.575)
+    assert (report.rows, report.stations) == (12, 1)
+    assert report.read_back["read by"] == "odc sql" and report.read_back["varnos"]["58 rh2m"]["rows"] == 2
+    assert report.read_back["varnos"]["58 rh2m"]["mean"] == pytest.approx(0.575)
     assert report.plan.mapped[RH2M] == "odb varno 58 (rh2m, 1)" and report.plan.left_out == {}
 
 
@@ -157,7 +158,7 @@ def test_a_missing_value_has_no_row_and_a_missing_height_no_vertical_coordinate(
     nulls = by_odc(target, "select stalt, vertco_type, vertco_reference_1 where stalt is null")
     assert nulls == ["NULL,NULL,NULL"] * 2
     assert by_odc(target, "select vertco_reference_1 where stalt is not null") == ["9806.650391"]
-    assert report.seen["values beyond REAL"] == 1 and report.seen["reports"] == 3
+    assert report.read_back["values beyond REAL"] == 1 and report.read_back["reports"] == 3
 
 
 @pytest.mark.parametrize(
@@ -242,7 +243,7 @@ def test_flags_decide_the_status_of_a_value_and_of_its_report(tmp_path):
         "122000,79,3,0,1,0,1,0,0",
         "122000,80,3,0,1,0,1,0,0",
     ]
-    assert report.seen["quality"] == {"pass": 2, "not_evaluated": 2, "suspect": 4, "fail": 3}
+    assert report.read_back["quality"] == {"pass": 2, "not_evaluated": 2, "suspect": 4, "fail": 3}
 
 
 def test_components_follow_from_speed_and_direction_at_ten_metres(tmp_path):
@@ -265,7 +266,7 @@ def test_components_follow_from_speed_and_direction_at_ten_metres(tmp_path):
         mapping(112, ("wind_speed", 2, "mean", "PT5M")),
     ]
     names = ["wind_from_direction__degree__2.0__mean__PT5M", "wind_speed__m s-1__2.0__mean__PT5M"]
-    assert list(OdbExporter(lower).plan(schema_of(names)).mapped.values()) == [
+    assert list(OdbExporter(OdbSettings(variable_map=lower)).plan(schema_of(names)).mapped.values()) == [
         "odb varno 111 (dd, degree)",
         "odb varno 112 (ff, m s-1)",
     ]
@@ -280,7 +281,7 @@ def test_the_variable_map_overrides_the_defaults_of_its_varnos_only():
         mapping(107, ("surface_air_pressure", 0, "point", "PT0S")),
         mapping(58),
     ]
-    plan = OdbExporter(named).plan(schema_of([at_two, FF, hourly, T2M, PS, RH2M, PMSL]))
+    plan = OdbExporter(OdbSettings(variable_map=named)).plan(schema_of([at_two, FF, hourly, T2M, PS, RH2M, PMSL]))
     assert plan.mapped == {
         hourly: "odb varno 39 (t2m, K)",
         PS: "odb varno 107 (pstation, Pa)",
@@ -297,7 +298,7 @@ def test_the_variable_map_overrides_the_defaults_of_its_varnos_only():
 
 def test_one_variable_may_become_two_varnos(tmp_path):
     both = [mapping(number, ("surface_air_pressure", 0.0, "point", "PT0S")) for number in (107, 110)]
-    target, report = exported(tmp_path, {PS: [990.0]}, OdbExporter(both))
+    target, report = exported(tmp_path, {PS: [990.0]}, OdbExporter(OdbSettings(variable_map=both)))
     assert rows_of(target).select("varno@body", "obsvalue@body").rows() == [(107, 99000.0), (110, 99000.0)]
     assert report.plan.mapped == {PS: "odb varno 107 (pstation, Pa); odb varno 110 (ps, Pa)"}
 
@@ -406,8 +407,8 @@ def test_files_of_several_windows_become_one_with_the_variables_of_all(tmp_path)
     }
     later = dataset(tmp_path, later, name="later.parquet")
     target = tmp_path / "both.odb"
-    report = OdbExporter().export_all([earlier, later], target, {"revision": "7"})
-    assert (report.rows, report.stations, report.seen["reports"]) == (5, 3, 4)
+    report = OdbCycleExporter().export([earlier, later], target, {"revision": "7"})
+    assert (report.rows, report.stations, report.read_back["reports"]) == (5, 3, 4)
     assert by_odc(target, "select varno, obsvalue, seqno, time") == [
         "39,274.149994,1,120000", "39,275.149994,2,120500", "39,276.149994,3,130000", "58,0.500000,3,130000",
         "58,0.600000,4,130000",
@@ -426,7 +427,7 @@ def test_without_a_value_there_is_no_file(tmp_path, columns):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "window.odb").write_bytes(b"of an earlier revision")
     _, report = exported(tmp_path, columns)
-    assert (report.rows, report.bytes, list((tmp_path / "out").iterdir())) == (0, 0, [])
+    assert (report.rows, list((tmp_path / "out").iterdir())) == (0, [])
 
 
 def test_batches_and_frames_leave_no_trace(tmp_path, monkeypatch):
@@ -438,14 +439,14 @@ def test_batches_and_frames_leave_no_trace(tmp_path, monkeypatch):
     }
     whole, report = exported(tmp_path, columns)
     rows = rows_of(whole)
-    assert report.stations == 9 and report.seen["reports"] == 54
+    assert report.stations == 9 and report.read_back["reports"] == 54
     assert rows["seqno@hdr"].unique(maintain_order=True).to_list() == list(range(1, 55))
     monkeypatch.setattr(writing, "ROWS_PER_FRAME", 8)
     monkeypatch.setattr(writing, "VALUES_PER_BATCH", 18)
     pieces, again = exported(tmp_path, columns)
     reader = codc.Reader(str(pieces), aggregated=False)
     assert len(reader.frames) > 8
-    assert rows_of(pieces).equals(rows) and (again.stations, again.seen) == (report.stations, report.seen)
+    assert rows_of(pieces).equals(rows) and (again.stations, again.read_back) == (report.stations, report.read_back)
 
 
 @pytest.mark.parametrize(
@@ -467,14 +468,14 @@ def test_station_ids_fit_and_stay_the_same(tmp_path, name, statid):
     target, report = exported(tmp_path, {T2M: [1.0], "station_id": [name]})
     (row,) = rows_of(target).select("statid@hdr", "wigosid@hdr").rows()
     assert row == (statid.rjust(8), name if name == "0-20000-0-06260" else "")
-    assert report.seen["station ids changed"] == int(bool(name) and name != statid)
-    assert ("stations without an id" in report.seen) == (not name)
+    assert report.read_back["station ids changed"] == int(bool(name) and name != statid)
+    assert ("stations without an id" in report.read_back) == (not name)
 
 
 def test_stations_that_come_to_share_an_id_are_counted(tmp_path):
     names = ["ab:cd:ef:01", "ab-cd-ef-01"]
     _, report = exported(tmp_path, {T2M: [1.0, 2.0], "station_id": names})
-    assert report.seen["station ids shared by several stations"] == 1
+    assert report.read_back["station ids shared by several stations"] == 1
 
 
 def test_a_place_stands_for_a_station_that_has_no_id(tmp_path):
@@ -493,7 +494,7 @@ def test_a_file_that_does_not_read_back_is_not_published(tmp_path, monkeypatch):
         write(self, frame, file)
 
     monkeypatch.setattr(Encoder, "write", twice)
-    with pytest.raises(ExportError, match=r"window.odb was not written .* odc sql reads 8 rows, but 4 were written"):
+    with pytest.raises(ExportError, match=r"window.odb: was not written .* odc sql reads 8 rows, but 4 were written"):
         exported(tmp_path, {T2M: [1.0, 2.0], RH2M: [3.0, 4.0]})
 
     def warmer(self, frame, file):
@@ -517,7 +518,7 @@ def test_without_the_command_the_library_reads_back(tmp_path, monkeypatch):
     _, report = exported(tmp_path, columns)
     monkeypatch.setattr(reading, "odc_command", lambda: None)
     _, by_library = exported(tmp_path, columns)
-    assert by_library.seen == report.seen | {"read by": "codc"}
+    assert by_library.read_back == report.read_back | {"read by": "codc"}
 
 
 def test_a_damaged_dataset_and_a_full_disk_are_told_with_their_place(tmp_path):
@@ -526,13 +527,13 @@ def test_a_damaged_dataset_and_a_full_disk_are_told_with_their_place(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
-        with pytest.raises(ExportError, match=r"window.odb was not written from .*window.parquet: .*File too large"):
-            OdbExporter().export(source, target)
+        with pytest.raises(ExportError, match=r"window.odb: was not written from .*window.parquet: .*File too large"):
+            published_export(OdbExporter(), source, target)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     source.write_bytes(source.read_bytes()[:-100])
-    with pytest.raises(ExportError, match=r"window.odb was not written from .*window.parquet"):
-        OdbExporter().export(source, target)
+    with pytest.raises(ExportError, match=r"window.odb: was not written from .*window.parquet"):
+        published_export(OdbExporter(), source, target)
     assert list(target.parent.iterdir()) == []
 
 

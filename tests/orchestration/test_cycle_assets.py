@@ -21,11 +21,12 @@ from ionbeam_dagster.domain.cycles import cycle_of, windows_in
 from ionbeam_dagster.exporters.odb.reading import odc_command
 from ionbeam_dagster.orchestration.partitions import cycle_partitions
 from ionbeam_dagster.orchestration.runs import rebuild_range, run_range
-from ionbeam_dagster.pipeline.cycles import FORMAT, cycle_path, export_cycle
+from ionbeam_dagster.pipeline.cycles import export_cycle
 
 pytestmark = [pytest.mark.filterwarnings("ignore::dagster.BetaWarning", "ignore::dagster.PreviewWarning")]
 
 CYCLES = "  told: {start: 2026-06-21T00:00:00Z, exports: [odb_cycle]}"
+FORMAT = "odb_cycle"
 MORNING = cycle_of(window("06:00").start)
 ASKED = {"told/odb_cycle": [key("03:00")]}
 
@@ -74,7 +75,7 @@ def test_a_cycle_is_made_when_its_windows_are_and_again_when_one_is_built_anew_i
     assert automated.on("09:04") == ASKED
     assert automated.on("09:05") == {}
     path = automated.cycle.path
-    assert path == cycle_path(automated.platform, "told", MORNING)
+    assert path == automated.platform.export_path("told", FORMAT, MORNING)
     assert told_by_odc(path) == [48, 30000, 84500, 60000, 60000, 20260621, 20260621]
     first = properties(path)
     assert (first["revision"], first["lacking"], first["analysis"]) == ("1", "none", "2026-06-21T06:00:00+00:00")
@@ -113,7 +114,7 @@ def test_after_the_cut_off_a_cycle_goes_without_a_window_which_is_told_when_it_c
     assert "told/odb_cycle" not in automated.tick("10:17")
     assert "told/odb_cycle" not in automated.tick("12:00")
     # a person who makes it again gets the same file
-    again = export_cycle(automated.platform, "told", MORNING, automated.platform.now())
+    again = export_cycle(automated.platform, "told", FORMAT, MORNING, automated.platform.now())
     assert Path(again.made.path).read_bytes() == before and again.made.number == 1
     assert list(again.outlook.late) == [window("08:00", HOUR)]
 

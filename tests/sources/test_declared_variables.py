@@ -14,7 +14,6 @@ import pytest
 from ionbeam_dagster.domain.canonical import canonical_schema, columns_of, variable_of
 from ionbeam_dagster.domain.cf import UnitError, check_metadata, conversion, lookup
 from ionbeam_dagster.exporters.bufr import BufrExporter
-from ionbeam_dagster.exporters.bufr.settings import BufrSettings
 from ionbeam_dagster.exporters.geoparquet import GeoParquetExporter
 from ionbeam_dagster.exporters.odb import OdbExporter
 from ionbeam_dagster.sources import installed_sources
@@ -34,7 +33,7 @@ def test_every_variable_is_in_cf_or_local_and_every_export_says_what_becomes_of_
     for variable in metadata.ingestion_map.canonical_variables:
         assert lookup(variable.standard_name).kind in ("standard", "local"), variable
     schema = canonical_schema([metadata])
-    for exporter in (OdbExporter(), BufrExporter(BufrSettings()), GeoParquetExporter()):
+    for exporter in (OdbExporter(), BufrExporter(), GeoParquetExporter()):
         plan = exporter.plan(schema)
         for column in columns_of(schema, "variable"):
             assert column in plan.mapped or plan.left_out.get(column), f"{column} is dropped without a word"
@@ -45,7 +44,7 @@ def test_every_variable_reaches_the_files_that_it_is_said_to_reach_in_their_unit
     source = installed_sources()[name].load()
     schema = canonical_schema([source(name, source.Config(**NEEDED.get(name, {}))).metadata])
     window = _window(tmp_path, schema)
-    reached = [(OdbExporter(), _odb), (BufrExporter(BufrSettings()), _bufr), (GeoParquetExporter(), _parquet)]
+    reached = [(OdbExporter(), _odb), (BufrExporter(), _bufr), (GeoParquetExporter(), _parquet)]
     for exporter, read in reached:
         target = tmp_path / f"window.{exporter.extension}"
         assert exporter.export(window, target).stations == 1

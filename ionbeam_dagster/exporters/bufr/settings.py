@@ -12,6 +12,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
+from ionbeam_dagster.exporters.settings import ExporterSettings
+
 WMO_STATIONS = 20000  # the WIGOS issuer whose ids are WMO's station numbers
 
 
@@ -48,6 +50,14 @@ class BufrSettings(BaseModel):
     def heading_of(self, dataset: str) -> str:
         """TTAAii of a dataset's bulletins."""
         return self.headings.get(dataset, self.ttaaii)
+
+
+class BufrService(ExporterSettings):
+    """The BUFR exports (bufr); they need the extra ``ionbeam-dagster[bufr]``."""
+
+    settings: BufrSettings = Field(
+        default=BufrSettings(), description="Who sends, under which names, and how large a message may be."
+    )
 
 
 def correction(revision: int) -> str:

@@ -1,8 +1,8 @@
-"""ODB-2: one file a window, one row an observed value, as ECMWF and its members read it.
+"""ODB-2: one file a window or an analysis cycle, one row an observed value, as ECMWF and its members read it.
 
-Belongs here: the exporter, from a schema to a plan and from dataset files to one that is published. Each of its steps
-has a module: mapping.py, writing.py with rows.py and encoder.py, and reading.py. Does not belong here: quality control,
-or when an export is made.
+Belongs here: the exporters, from a schema to a plan and from dataset files to one file that was read back. Each of the
+steps has a module: mapping.py, writing.py with rows.py and encoder.py, and reading.py. Does not belong here: quality
+control, or when an export is made.
 
 The file is encoded by ECMWF's own library, odc, through its C interface, from whole NumPy columns, a frame at a time.
 It is read back by the `odc` command.
@@ -17,28 +17,34 @@ from typing import ClassVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ionbeam_dagster.errors import ExportError
-from ionbeam_dagster.exporters import ExportPlan, ExportReport
+from ionbeam_dagster.errors import ExportError, UnknownFile
+from ionbeam_dagster.exporters import CycleExporter, Exporter, ExportPlan, ExportReport, WindowExporter
 from ionbeam_dagster.exporters.odb.mapping import VarnoMap
-from ionbeam_dagster.exporters.odb.reading import OdbError, compare, read_back
-from ionbeam_dagster.exporters.odb.settings import OdbCodes, VariableMapping
-from ionbeam_dagster.exporters.odb.writing import told_by, united, write
-from ionbeam_dagster.stores.publish import published
+from ionbeam_dagster.exporters.odb.reading import OdbError, compare, describe_odb, read_back
+from ionbeam_dagster.exporters.odb.settings import OdbSettings
+from ionbeam_dagster.exporters.odb.writing import properties_of, united, write
+from ionbeam_dagster.stores.contents import Contents, begins_with
 
 
-class OdbExporter:
-    """Writes dataset windows as ODB-2.
+class _Odb(Exporter):
+    """What both forms have in common.
 
     `variable_map` replaces the default mapping of the varnos that it names; a variable that it maps goes where it says
     and nowhere else. Heights come from the first of `HEIGHT_COLUMNS` that the dataset has.
     """
 
-    format: ClassVar[str] = "odb"
-    extension: ClassVar[str] = "odb"
+    Settings: ClassVar[type[OdbSettings]] = OdbSettings
+    extension = "odb"
+    kinds = ("odb",)
+    version = "1"
 
-    def __init__(self, variable_map: Sequence[VariableMapping] = (), codes: OdbCodes | None = None) -> None:
-        self._map = VarnoMap(variable_map)
-        self._codes = codes or OdbCodes()
+    def __init__(self, settings: OdbSettings | None = None) -> None:
+        self.settings: OdbSettings = settings or OdbSettings()
+        self._map = VarnoMap(self.settings.variable_map)
+
+    @classmethod
+    def section(cls) -> str:
+        return "odb_service"
 
     def plan(self, schema: pa.Schema) -> ExportPlan:
         """The varno of each variable column of `schema`, or why it has none."""
@@ -48,20 +54,22 @@ class OdbExporter:
             mapped[target.column] = "; ".join(filter(None, (mapped.get(target.column), str(target))))
         return ExportPlan(mapped, left_out)
 
-    def export(self, dataset_file: Path, target: Path) -> ExportReport:
-        """Write `target` from a dataset file; see `exporters.Exporter`.
+    @classmethod
+    def describe(cls, path: Path) -> Contents | None:
+        """Its varnos, and what it says of itself."""
+        if not begins_with(path, b"ODA", at=2):
+            return None
+        try:
+            facts, columns = describe_odb(path)
+        except OdbError as error:
+            raise UnknownFile(str(error)) from error
+        return Contents("ODB-2 export", {"bytes": f"{path.stat().st_size:,}"} | facts, columns)
 
-        `seen` tells the rows and the mean of each varno as they were read in the new file, and the bounds of what was
-        written; what had to be changed or left out; and who read it.
-        """
-        return self.export_all([dataset_file], target)
+    def _written(self, dataset_files: Sequence[Path], draft: Path, about: Mapping[str, str] | None) -> ExportReport:
+        """`about` stands in the file's properties; without it, what the first dataset file says of itself.
 
-    def export_all(
-        self, dataset_files: Sequence[Path], target: Path, about: Mapping[str, str] | None = None
-    ) -> ExportReport:
-        """The same from several files, in their order, in one `target`; a variable may be missing in some of them.
-
-        `about` stands in the file's properties; without it, what the first of them says of itself.
+        `read_back` tells the rows and the mean of each varno as they were read in the new file, and the bounds of what
+        was written; what had to be changed or left out; and who read it.
         """
         from codc import ODCException
 
@@ -69,22 +77,42 @@ class OdbExporter:
             schema = united([pq.read_schema(file) for file in dataset_files])
             plan = self.plan(schema)
             targets, _ = self._map.targets(schema)
-            with published(target) as draft:
-                written = write(dataset_files, schema, targets, self._codes, about or told_by(schema), draft)
-                if written.rows == 0:
-                    draft.unlink(missing_ok=True)
-                    target.unlink(missing_ok=True)
-                    return ExportReport(rows=0, bytes=0, stations=0, plan=plan)
-                seen = read_back(draft, written)
-                compare(written, seen)
-                size = draft.stat().st_size
+            properties = about or properties_of(schema)
+            written = write(dataset_files, schema, targets, self.settings.codes, properties, draft)
+            if written.rows == 0:
+                return ExportReport(rows=0, stations=0, plan=plan)
+            read = read_back(draft, written)
+            compare(written, read)
         except (OSError, pa.ArrowException, ODCException, OdbError) as error:
             of = ", ".join(map(str, dataset_files))
-            raise ExportError(f"{target} was not written from {of}: {error}") from error
+            raise ExportError(f"was not written from {of}: {error}") from error
         return ExportReport(
             rows=written.rows,
-            bytes=size,
             stations=written.station_ids.count,
             plan=plan,
-            seen=seen.facts() | written.facts(),
+            read_back=read.facts() | written.facts(),
         )
+
+
+class OdbExporter(_Odb, WindowExporter):
+    """Writes dataset windows as ODB-2."""
+
+    format = "odb"
+    title = "ODB-2, for data assimilation and verification at ECMWF and its members: one row a measured value"
+
+    def export(self, dataset_file: Path, draft: Path) -> ExportReport:
+        """Write `draft` from a dataset file; see `exporters.WindowExporter`."""
+        return self._written([dataset_file], draft, None)
+
+
+class OdbCycleExporter(_Odb, CycleExporter):
+    """Writes analysis cycles as ODB-2."""
+
+    Settings: ClassVar[type[OdbSettings]] = OdbSettings
+    settings: OdbSettings
+    format = "odb_cycle"
+    title = "ODB-2, for data assimilation: one row a measured value"
+
+    def export(self, dataset_files: Sequence[Path], draft: Path, about: Mapping[str, str]) -> ExportReport:
+        """Write `draft` from several dataset files; see `exporters.CycleExporter`."""
+        return self._written(dataset_files, draft, about)

@@ -1,6 +1,6 @@
 """What the configuration says of ODB files: which variables become which varnos, and the codes in every row.
 
-Belongs here: the keys under `variable_map` and `codes`, and what of them is refused. Does not belong here: what is
+Belongs here: the keys of ``projections.odb_service``, and what of them is refused. Does not belong here: what is
 written where the configuration says nothing (tables.py).
 """
 
@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from ionbeam_client.models import NamePart, Period
 from ionbeam_dagster.exporters.odb.tables import PERIOD_OF_RAIN, PRESETS, RAIN, REPORT_TYPES, VARNOS
+from ionbeam_dagster.exporters.settings import CycleSettings
 
 
 def _writable_varno(number: int) -> int:
@@ -82,3 +83,13 @@ class OdbCodes(_Strict):
                     f"not {getattr(self, code)}"
                 )
         return self
+
+
+class OdbSettings(CycleSettings):
+    """The ODB-2 exports: odb, and odb_cycle for analysis cycles."""
+
+    variable_map: list[VariableMapping] = Field(
+        default=[],
+        description="Variables that become other varnos than by default (docs/odb.md).",
+    )
+    codes: OdbCodes = Field(default=OdbCodes(), description="The codes that stand in every row.")

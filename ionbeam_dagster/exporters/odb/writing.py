@@ -1,7 +1,7 @@
 """Dataset files become one ODB file, a batch of reports and a frame of rows at a time.
 
 Belongs here: the reading of dataset files, and the way of their columns to the encoder. Does not belong here: what
-becomes of a batch (rows.py), or the publishing of the file (`OdbExporter`).
+becomes of a batch (rows.py), or whether the file is good (`OdbExporter`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def united(schemas: Sequence[pa.Schema]) -> pa.Schema:
     return pa.schema(fields.values(), schemas[0].metadata)
 
 
-def told_by(schema: pa.Schema) -> dict[str, str]:
+def properties_of(schema: pa.Schema) -> dict[str, str]:
     """What a dataset file says of itself, as properties."""
     about = json.loads((schema.metadata or {}).get(b"ionbeam", b"{}"))
     return {key: str(about[key]) for key in PROPERTIES if key in about}

@@ -14,7 +14,7 @@ from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.orchestration import automation, checks, metadata
 from ionbeam_dagster.orchestration.assets import FORCE_TAG, Done, Events, range_runs, window_by_window
-from ionbeam_dagster.orchestration.assets.cycles import cycle_asset, cycle_key
+from ionbeam_dagster.orchestration.assets.cycles import cycle_asset
 from ionbeam_dagster.orchestration.assets.exports import export_asset, export_key
 from ionbeam_dagster.orchestration.assets.source import observations_key
 from ionbeam_dagster.orchestration.automation import Ionbeam
@@ -39,7 +39,7 @@ def dataset_definitions(ionbeam: Ionbeam, dataset: DatasetSettings) -> dg.Defini
     partitions = dataset_partitions(dataset)
     key = dataset_key(dataset.name)
     exports = [export_asset(ionbeam, dataset, format, partitions, key) for format in dataset.exports]
-    exports += [cycle_asset(ionbeam, dataset, key)] if dataset.cycles else []
+    exports += [cycle_asset(ionbeam, dataset, format, key) for format in dataset.cycle_exports]
     job = dg.define_asset_job(
         build_job(dataset.name),
         selection=dg.AssetSelection.assets(key, *(export_key(dataset.name, format) for format in dataset.exports)),
@@ -85,7 +85,7 @@ def _dataset(
             built = build(ionbeam.platform, dataset.name, window, ionbeam.platform.now(), insist, force)
             if built.revision is None:
                 raise PipelineError(f"{dataset.name} {window}: {describe(built.decision)[1]}")
-            _tell_cycle(context, ionbeam.platform, dataset, window)
+            _tell_cycles(context, ionbeam.platform, dataset, window)
             claims = ionbeam.platform.ledger.claims(dataset.name, window)
             keys = [observations_key(source) for source in dataset.sources]
             with ionbeam.platform.files.fetched(built.revision.path) as path:
@@ -97,13 +97,12 @@ def _dataset(
     return windows
 
 
-def _tell_cycle(
+def _tell_cycles(
     context: dg.AssetExecutionContext, platform: Platform, dataset: DatasetSettings, window: Window
 ) -> None:
-    """Let the page of the window's cycle say so when the window comes too late for it."""
-    if not dataset.cycles:
-        return
+    """Let the pages of the window's cycle say so when the window comes too late for it."""
     cycle = cycle_of(window.start)
-    outlook = outlook_of(platform, dataset.name, cycle, platform.now())
-    for evaluation in checks.of_late_window(cycle_key(dataset.name), cycle, outlook):
-        context.instance.report_runless_asset_event(evaluation)
+    for format in dataset.cycle_exports:
+        outlook = outlook_of(platform, dataset.name, format, cycle, platform.now())
+        for evaluation in checks.of_late_window(export_key(dataset.name, format), cycle, outlook):
+            context.instance.report_runless_asset_event(evaluation)

@@ -7,7 +7,6 @@ from time import perf_counter
 
 import dagster as dg
 
-from ionbeam_dagster import __version__
 from ionbeam_dagster.config import DatasetSettings
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.orchestration import automation, metadata
@@ -15,12 +14,6 @@ from ionbeam_dagster.orchestration.assets import Done, Events, range_runs, windo
 from ionbeam_dagster.orchestration.automation import Ionbeam
 from ionbeam_dagster.orchestration.resources import PlatformResource
 from ionbeam_dagster.pipeline.export import export
-
-_WHAT = {
-    "odb": "ODB-2, for data assimilation and verification at ECMWF and its members: one row a measured value",
-    "bufr": "BUFR edition 4, for the GTS and WIS2: compressed messages of many reports",
-    "pygeoapi": "GeoParquet, which PyGeoAPI serves as OGC API - EDR: one row a point, with its geometry",
-}
 
 
 def export_key(dataset: str, format: str) -> dg.AssetKey:
@@ -35,6 +28,7 @@ def export_asset(
     exported_from: dg.AssetKey,
 ) -> dg.AssetsDefinition:
     """``<dataset>/<format>``: the current export of every window, at a stable path."""
+    exporter = ionbeam.platform.config.window_exporters[format]
 
     @dg.asset(
         key=export_key(dataset.name, format),
@@ -42,13 +36,13 @@ def export_asset(
         partitions_def=partitions,
         backfill_policy=range_runs(dataset.span),
         automation_condition=automation.exports(ionbeam, dataset.name, format, dataset.span),
-        code_version=__version__,
+        code_version=exporter.fingerprint,
         group_name=dataset.name,
         owners=metadata.OWNERS,
-        kinds={"python", "parquet" if format == "pygeoapi" else format},
+        kinds={"python", *exporter.kinds},
         tags={"ionbeam/dataset": dataset.name, "ionbeam/stage": "export", "ionbeam/format": format},
         description=(
-            f"Windows of {dataset.name} as {_WHAT[format]}.\n\n"
+            f"Windows of {dataset.name} as {exporter.title}.\n\n"
             "Each file is read back by a decoder that is not ours before it takes its predecessor's place."
         ),
     )

@@ -1,6 +1,6 @@
-"""PyGeoAPI's configuration in Dagster: one asset for all datasets.
+"""The web service's configuration in Dagster: one asset for all datasets.
 
-Belongs here: `pygeoapi_config`. Does not belong here: what is served (edr/served.py), or how the YAML is kept
+Belongs here: `service_definitions`. Does not belong here: what is served (edr/served.py), or how the YAML is kept
 (edr/configuration.py).
 """
 
@@ -12,30 +12,30 @@ import dagster as dg
 
 from ionbeam_dagster.edr.configuration import Extent, openapi_path
 from ionbeam_dagster.edr.query import stamp
-from ionbeam_dagster.edr.served import FORMAT, served, update_configuration
+from ionbeam_dagster.edr.served import ASSET, FORMAT, served, update_configuration
 from ionbeam_dagster.orchestration import automation, metadata
 from ionbeam_dagster.orchestration.assets.exports import export_key
 from ionbeam_dagster.orchestration.automation import Ionbeam
 from ionbeam_dagster.orchestration.resources import PlatformResource
 
 
-def pygeoapi_definitions(ionbeam: Ionbeam) -> dg.Definitions:
-    """``pygeoapi_config``, where a dataset is exported for it."""
+def service_definitions(ionbeam: Ionbeam) -> dg.Definitions:
+    """The asset of the configuration, where a dataset is exported for the service."""
     datasets = served(ionbeam.platform.config)
     return dg.Definitions(assets=[_configuration(datasets)] if datasets else [])
 
 
 def _configuration(datasets: list[str]) -> dg.AssetsDefinition:
     @dg.asset(
-        key="pygeoapi_config",
+        key=ASSET,
         deps=[dg.AssetDep(export_key(name, FORMAT)) for name in datasets],
         automation_condition=automation.configures(),
         owners=metadata.OWNERS,
         kinds={"python", "yaml"},
         tags={"ionbeam/stage": "service", "ionbeam/format": FORMAT},
         description=(
-            "PyGeoAPI's configuration: a collection a dataset with its true extents and parameters, and the OpenAPI "
-            "document. What a person wrote into the YAML stays. `ionbeam serve` takes a change up within seconds."
+            "The web service's configuration: a collection a dataset with its true extents and parameters, and the "
+            "OpenAPI document. What a person wrote into the YAML stays; `ionbeam serve` takes a change up in seconds."
         ),
     )
     def configured(context: dg.AssetExecutionContext, ionbeam: PlatformResource) -> dg.MaterializeResult[Any]:

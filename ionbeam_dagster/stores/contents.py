@@ -1,6 +1,7 @@
-"""What is inside a file that the platform wrote: raw partition, quarantine, dataset window, ODB-2, BUFR or GeoParquet.
+"""What is inside a file, in words for a person: of any Parquet file, and of the kinds that the stores write.
 
-Belongs here: reading such a file for a person. Does not belong here: how it looks in a terminal (cli).
+Belongs here: `Contents`, and reading raw partitions, quarantine and dataset windows for it. Does not belong here: files
+of other formats (each exporter describes its own), or how it looks in a terminal (cli).
 """
 
 from __future__ import annotations
@@ -27,40 +28,45 @@ class Contents:
     head: pl.DataFrame = field(default_factory=pl.DataFrame)
 
 
-def contents(path: Path) -> Contents:
-    """Read what `path` holds; raises UnknownFile with the reason."""
+def begins_with(path: Path, mark: bytes, at: int = 0) -> bool:
+    """Whether the bytes `mark` stand in a file, `at` bytes from its begin; raises UnknownFile."""
     try:
         with path.open("rb") as file:
-            start = file.read(16)
+            return file.read(at + len(mark))[at:] == mark
     except OSError as error:
         raise UnknownFile(f"{path}: {error.strerror}") from error
-    if start.startswith(b"PAR1"):
-        return _parquet(path)
-    if start[2:5] == b"ODA":
-        return _odb(path)
-    if start.startswith(b"BUFR"):
-        return _bufr(path)
-    raise UnknownFile(f"{path}: neither Parquet nor ODB-2 nor BUFR")
 
 
-def _parquet(path: Path) -> Contents:
+def parquet_schema(path: Path) -> pa.Schema | None:
+    """The schema of a Parquet file, None for any other file; raises UnknownFile where it is damaged."""
+    if not begins_with(path, b"PAR1"):
+        return None
     try:
-        with pq.ParquetFile(path) as file:
-            schema, rows, groups = file.schema_arrow, file.metadata.num_rows, file.metadata.num_row_groups
+        return pq.read_schema(path)
     except pa.ArrowInvalid as error:
         raise UnknownFile(f"{path}: a damaged Parquet file ({error})") from error
-    written = {key: json.loads(value) for key, value in (schema.metadata or {}).items() if key == b"ionbeam"}
+
+
+def parquet_contents(path: Path, kind: str) -> Contents:
+    """What a Parquet file holds, with what it says of itself where the platform wrote it."""
+    with pq.ParquetFile(path) as file:
+        schema, rows, groups = file.schema_arrow, file.metadata.num_rows, file.metadata.num_row_groups
+    about = json.loads((schema.metadata or {}).get(b"ionbeam", b"{}"))
     facts = {"rows": f"{rows:,}", "row groups": str(groups), "bytes": f"{path.stat().st_size:,}"}
-    facts |= {key: _short(value) for key, value in written.get(b"ionbeam", {}).items()}
+    facts |= {key: _short(value) for key, value in about.items()}
     plain = [f.name for f in schema if not pa.types.is_nested(f.type) and not pa.types.is_binary(f.type)]
     frame = pl.scan_parquet(path, glob=False).select(plain)
-    return Contents(_kind_of(schema), facts, _summary(frame, schema.field), frame.head(5).collect())
+    return Contents(kind, facts, _summary(frame, schema.field), frame.head(5).collect())
+
+
+def describe(path: Path) -> Contents | None:
+    """What a raw partition, a quarantine, a dataset window or another Parquet file holds; None: it is not Parquet."""
+    schema = parquet_schema(path)
+    return None if schema is None else parquet_contents(path, _kind_of(schema))
 
 
 def _kind_of(schema: pa.Schema) -> str:
     metadata = schema.metadata or {}
-    if b"geo" in metadata:
-        return "GeoParquet export"
     if "reason" in schema.names:
         return "quarantine: rows that could not be used, with the reason"
     if b"ionbeam" not in metadata:
@@ -75,28 +81,6 @@ def _summary(frame: pl.LazyFrame, field_of: Callable[[str], pa.Field]) -> pl.Dat
     high = frame.select(pl.all().max().cast(pl.String)).collect(engine="streaming").row(0)
     units = [(field_of(name).metadata or {}).get(b"units", b"").decode() for name in names]
     return pl.DataFrame({"column": names, "unit": units, "values": counts, "minimum": low, "maximum": high})
-
-
-def _odb(path: Path) -> Contents:
-    from ionbeam_dagster.exporters.odb.reading import OdbError, describe_odb
-
-    try:
-        facts, columns = describe_odb(path)
-    except OdbError as error:
-        raise UnknownFile(str(error)) from error
-    return Contents("ODB-2 export", {"bytes": f"{path.stat().st_size:,}"} | facts, columns)
-
-
-def _bufr(path: Path) -> Contents:
-    from ionbeam_dagster.errors import ExportError
-    from ionbeam_dagster.exporters.bufr.messages import BufrError
-    from ionbeam_dagster.exporters.bufr.reading import describe_bufr
-
-    try:
-        facts, columns = describe_bufr(path)
-    except (BufrError, ExportError) as error:
-        raise UnknownFile(str(error)) from error
-    return Contents("BUFR export", {"bytes": f"{path.stat().st_size:,}"} | facts, columns)
 
 
 def _short(value: object) -> str:
