@@ -94,6 +94,11 @@ class RabbitMQ:
         """Kill it, as a power cut would."""
         self._end(signal.SIGKILL)
 
+    def ctl(self, *arguments: str) -> None:
+        """Run `rabbitmqctl` on it."""
+        command = [_RABBITMQ.with_name("rabbitmqctl"), "-n", self._environment["RABBITMQ_NODENAME"], *arguments]
+        subprocess.run(command, env=self._environment, check=True, capture_output=True, timeout=60)
+
     @property
     def down(self) -> bool:
         return self._process is None or self._process.poll() is not None

@@ -378,7 +378,7 @@ def test_two_clients_with_one_state_folder_do_not_do_things_twice(platform, tmp_
 
 def test_the_synchronous_twins(platform):
     calls = []
-    with platform.client() as client:
+    with platform.sync_client() as client:
 
         @client.register_trigger_handler("my_source")
         def fetch(start_time, end_time):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ionbeam_client.config import IonbeamClientConfig
     from ionbeam_client.errors import DataError, IonbeamError, OutboxFullError
     from ionbeam_client.handlers import BatchStream
-    from ionbeam_client.sync import ingest
+    from ionbeam_client.sync import SyncIonbeamClient, ingest
 
 __all__ = [
     "BatchStream",
@@ -24,6 +24,7 @@ __all__ = [
     "IonbeamError",
     "OutboxFullError",
     "Receipt",
+    "SyncIonbeamClient",
     "ingest",
 ]
 
@@ -35,6 +36,7 @@ _HOMES = {
     "IonbeamError": "errors",
     "OutboxFullError": "errors",
     "Receipt": "client",
+    "SyncIonbeamClient": "sync",
     "ingest": "sync",
 }
 

@@ -4,7 +4,8 @@ Belongs here: everything that knows AMQP. Does not belong here: what the message
 
 The connection is rebuilt as a whole after any trouble (lost, closed channel, consumer cancelled by the broker): one
 path, the one that is taken at start. Each consumer has a channel of its own, and so have publishing and fetching: an
-error on one stops none of the others.
+error on one stops none of the others. Whatever the library raises while it publishes, declares or acknowledges means
+that the broker is away; that includes a CancelledError that nobody here asked for.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import asyncio
 import logging
 import ssl
 import threading
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -27,7 +28,8 @@ from aio_pika.abc import (
     AbstractQueue,
     DeliveryMode,
 )
-from aio_pika.exceptions import AMQPError, AuthenticationError, ChannelInvalidStateError, DeliveryError
+from aio_pika.exceptions import AuthenticationError, ChannelPreconditionFailed, DeliveryError
+from aiormq.exceptions import ChannelAccessRefused
 from yarl import URL
 
 from ionbeam_client.config import IonbeamClientConfig
@@ -41,8 +43,8 @@ PREFETCH = 16
 CONNECT_TIMEOUT = 10.0
 LONGEST_PAUSE = 10.0
 
-_TROUBLE = (AMQPError, OSError, asyncio.TimeoutError, ChannelInvalidStateError, RuntimeError)
-# aio-pika raises plain RuntimeError when a channel or connection closes under a call
+STANDS_BY = 5.0
+"""Seconds between two tries to serve a queue that another client serves."""
 
 _LOGGERS = [logging.getLogger(name) for name in ("aiormq.connection", "aiormq.channel", "aio_pika.channel")]
 
@@ -54,18 +56,27 @@ class _AmqpDelivery(Delivery):
     message: AbstractIncomingMessage
 
     async def ack(self) -> None:
-        await self.message.ack()
+        with _told_as_not_connected():
+            await self.message.ack()
 
     async def give_back(self) -> None:
-        await self.message.reject(requeue=True)
+        with _told_as_not_connected():
+            await self.message.reject(requeue=True)
 
 
 class AmqpTransport:
-    """Publishes with confirms, mandatory and persistent; consumes with manual acknowledgement."""
+    """Publishes with confirms, mandatory and persistent; consumes with manual acknowledgement.
 
-    def __init__(self, config: IonbeamClientConfig, prefetch: int = PREFETCH) -> None:
+    A queue is served by one client at a time: the others stand by, so that the parts of a window and the revisions of
+    a dataset come to one handler. `shared` lets several share the messages of a queue.
+    """
+
+    def __init__(self, config: IonbeamClientConfig, prefetch: int = PREFETCH, shared: bool = False) -> None:
         self._config = config
         self._prefetch = prefetch
+        self._shared = shared
+        self._standing_by: set[Queue] = set()
+        self._may_declare = True
         self._consumers: dict[Queue, Receive] = {}
         self._connection: AbstractConnection | None = None
         self._channels: dict[str, AbstractChannel] = {}
@@ -83,74 +94,68 @@ class AmqpTransport:
 
     async def close(self) -> None:
         self._supervisor.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._supervisor
+        await asyncio.wait({self._supervisor})
         await self._disconnect()
         for logger in _LOGGERS:
             logger.removeFilter(self._quiet)
+
+    @property
+    def is_connected(self) -> bool:
+        return self._up.is_set()
 
     async def connected(self) -> None:
         await self._up.wait()
 
     async def publish(self, queue: Queue, message: Outgoing) -> None:
-        try:
-            async with self._publishing:  # those who publish at the same time keep their order
-                channel = await self._channel("publish")
-                if queue not in self._declared:
-                    await self._declare(channel, queue)
-            await channel.default_exchange.publish(_encoded(message), routing_key=queue.name, mandatory=True)
-        except DeliveryError as error:
-            self._declared.discard(queue)
-            raise RefusedError(f"the broker has no room or no queue {queue.name} for the message") from error
-        except _TROUBLE as error:
-            raise _meaning_of(error) from error
+        with _told_as_not_connected():
+            try:
+                async with self._publishing:  # those who publish at the same time keep their order
+                    channel = await self._channel("publish")
+                    if queue not in self._declared:
+                        await self._declare(channel, queue)
+                await channel.default_exchange.publish(_encoded(message), routing_key=queue.name, mandatory=True)
+            except DeliveryError as error:
+                self._declared.discard(queue)
+                raise RefusedError(f"the broker has no room or no queue {queue.name} for the message") from error
 
     async def broadcast(self, exchange: str, message: Outgoing) -> None:
-        try:
+        with _told_as_not_connected():
             channel = await self._channel("publish")
             if exchange not in self._fanouts:
                 self._fanouts[exchange] = await channel.declare_exchange(exchange, "fanout", durable=True)
             await self._fanouts[exchange].publish(_encoded(message), routing_key="", mandatory=False)
-        except _TROUBLE as error:
-            raise _meaning_of(error) from error
 
     async def consume(self, queue: Queue, receive: Receive) -> None:
         self._consumers[queue] = receive
         if self._up.is_set():
             try:
-                await self._start_consumer(queue, receive)
-            except Exception:
+                with _told_as_not_connected():
+                    await self._start_consumer(queue, receive)
+            except (NotConnectedError, RefusedError):
                 self._broken.set()
 
     async def fetch(self, queue: Queue) -> Delivery | None:
-        try:
+        with _told_as_not_connected():
             channel = await self._channel("fetch")
             found = await (await self._declare(channel, queue)).get(no_ack=False, fail=False)
-        except _TROUBLE as error:
-            raise _meaning_of(error) from error
-        return None if found is None else _delivery(found)
+            return None if found is None else _delivery(found)
 
     # -- the connection ------------------------------------------------------------------------------------------
 
     async def _supervise(self) -> None:
-        supervisor = asyncio.current_task()
         pause, told = 0.25, ""
         while True:
             try:
-                await self._connect()
-                log.info("connected to %s", self._config.broker)
-                pause, told = 0.25, ""
-                reason = await self._watch()
-                log.warning("lost the connection to %s (%s); reconnecting", self._config.broker, reason)
-            except (Exception, asyncio.CancelledError) as error:
-                # Whatever it is: aiormq fails what waits for a lost connection also with a bare Exception or by
-                # cancelling it, and without this task the client would be deaf for ever
-                if supervisor is not None and supervisor.cancelling():
-                    raise
-                reason = _short(error)
-                if reason != told:
-                    log.warning("%s does not answer (%s); waiting for it", self._config.broker, reason)
-                told = reason
+                with _told_as_not_connected():
+                    await self._connect()
+                    log.info("connected to %s", self._config.broker)
+                    pause, told = 0.25, ""
+                    reason = await self._watch()
+                    log.warning("lost the connection to %s (%s); reconnecting", self._config.broker, reason)
+            except (NotConnectedError, RefusedError) as error:
+                if str(error) != told:
+                    log.warning("%s does not answer (%s); waiting for it", self._config.broker, error)
+                told = str(error)
             await self._disconnect()
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
@@ -164,7 +169,7 @@ class AmqpTransport:
         self._connection = aio_pika.Connection(url, ssl_context=tls)  # known before it connects, to be closed after all
         await self._connection.connect(timeout=CONNECT_TIMEOUT)
         self._connection.close_callbacks.add(lambda *_: self._broken.set())
-        while missing := [queue for queue in self._consumers if queue not in self._consuming]:
+        while missing := self._consumers.keys() - self._consuming.keys() - self._standing_by:
             for queue in missing:
                 await self._start_consumer(queue, self._consumers[queue])
         self._up.set()  # a consumer that was added while the others were started is among them
@@ -172,9 +177,12 @@ class AmqpTransport:
     async def _watch(self) -> str:
         """Returns why the connection is to be rebuilt."""
         while True:
+            pause = max(1.0, self._config.heartbeat / 2)
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._broken.wait(), timeout=max(1.0, self._config.heartbeat / 2))
+                await asyncio.wait_for(self._broken.wait(), min(pause, STANDS_BY) if self._standing_by else pause)
                 return "closed"
+            for queue in list(self._standing_by):
+                await self._start_consumer(queue, self._consumers[queue])
             for queue, consuming in list(self._consuming.items()):
                 if consuming.channel.is_closed:
                     return f"the channel of {queue.name} was closed"
@@ -187,7 +195,7 @@ class AmqpTransport:
         connection, self._connection = self._connection, None
         self._channels, self._declared, self._fanouts, self._consuming = {}, set(), {}, {}
         if connection is not None:
-            with suppress(Exception):
+            with suppress(NotConnectedError), _told_as_not_connected():
                 await asyncio.wait_for(connection.close(), timeout=2)
 
     async def _channel(self, purpose: str) -> AbstractChannel:
@@ -202,9 +210,17 @@ class AmqpTransport:
             return channel
 
     async def _declare(self, channel: AbstractChannel, queue: Queue) -> AbstractQueue:
-        declared = await channel.declare_queue(queue.name, durable=True)
-        if queue.bound_to:
-            await declared.bind(await channel.declare_exchange(queue.bound_to, "fanout", durable=True))
+        """Make the queue, or find it where this user may not make one."""
+        try:
+            declared = await channel.declare_queue(queue.name, durable=True, passive=not self._may_declare)
+            if queue.bound_to and self._may_declare:
+                await declared.bind(await channel.declare_exchange(queue.bound_to, "fanout", durable=True))
+        except ChannelAccessRefused as error:
+            if not self._may_declare:
+                raise
+            self._may_declare = False
+            log.info("this user may not make queues (%s); those that are there are used", _short(error))
+            raise NotConnectedError(_short(error)) from error  # the channel is closed by it; the next try finds it
         self._declared.add(queue)
         return declared
 
@@ -218,16 +234,27 @@ class AmqpTransport:
             try:
                 await receive(_delivery(message))
                 return
-            except (*_TROUBLE, NotConnectedError) as error:
+            except NotConnectedError as error:
                 log.debug("%s: %s", queue.name, error)  # it is delivered again over the next connection
             except Exception:
                 log.exception("a message of %s could not be taken in; it is given back", queue.name)
             await asyncio.sleep(1)
-            with suppress(*_TROUBLE):
-                await message.reject(requeue=True)
+            with suppress(NotConnectedError):
+                await _delivery(message).give_back()
 
-        await declared.consume(hand_over)
-        self._consuming[queue] = declared
+        try:
+            await declared.consume(hand_over, exclusive=not self._shared)
+        except ChannelAccessRefused:
+            if queue not in self._standing_by:
+                log.warning(
+                    "another client serves %s; this one stands by. Give one of them a name of its own if both should "
+                    "get every message",
+                    queue.name,
+                )
+            self._standing_by.add(queue)
+        else:
+            self._standing_by.discard(queue)
+            self._consuming[queue] = declared
 
 
 class _Quiet(logging.Filter):
@@ -257,12 +284,24 @@ def _delivery(message: AbstractIncomingMessage) -> _AmqpDelivery:
     return _AmqpDelivery(name, message.body, message.content_type or "", headers, message)
 
 
-def _meaning_of(error: BaseException) -> NotConnectedError | RefusedError:
-    if isinstance(error, NotConnectedError):
-        return error
-    if isinstance(error, aio_pika.exceptions.ChannelPreconditionFailed):
-        return RefusedError(_short(error))
-    return NotConnectedError(_short(error))
+@contextmanager
+def _told_as_not_connected() -> Iterator[None]:
+    """Raise NotConnectedError for whatever the library raises, or RefusedError where the broker would refuse again."""
+    try:
+        yield
+    except (NotConnectedError, RefusedError):
+        raise
+    except ChannelPreconditionFailed as error:
+        raise RefusedError(_short(error)) from error
+    except ChannelAccessRefused as error:
+        raise RefusedError(f"this user may not do it: {_short(error)}") from error
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise NotConnectedError("the connection was lost") from error
+    except Exception as error:
+        raise NotConnectedError(_short(error)) from error
 
 
 def _short(error: BaseException) -> str:

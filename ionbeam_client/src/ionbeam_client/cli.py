@@ -49,12 +49,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--amqp-url", help="the broker (default: IONBEAM_AMQP_URL)")
     parser.add_argument("--state-path", type=Path, help="the client's state folder (default: IONBEAM_STATE_PATH)")
-    groups = parser.add_subparsers(required=True, metavar="{outbox,dead}")
+    groups = parser.add_subparsers(required=True, metavar="{status,outbox,dead}")
 
+    status = groups.add_parser("status", help="what waits and since when, in both directions; exit status 1: trouble")
+    status.set_defaults(run=_status)
     outbox = groups.add_parser("outbox", help="ingestions that the broker has not confirmed").add_subparsers(
         required=True
     )
-    outbox.add_parser("list", help="show them").set_defaults(run=_outbox_list)
+    listed = outbox.add_parser("list", help="show them")
+    listed.add_argument("--refused", action="store_true", help="only what was refused, with the reasons")
+    listed.set_defaults(run=_outbox_list)
     flush = outbox.add_parser("flush", help="send them now")
     flush.add_argument("--timeout", type=float, default=60.0, help="seconds to try (default: 60)")
     flush.set_defaults(run=_outbox_flush)
@@ -87,14 +91,34 @@ def _parser() -> argparse.ArgumentParser:
 # -- outbox ----------------------------------------------------------------------------------------------------------
 
 
+def _status(config: IonbeamClientConfig, options: Any) -> int:
+    outbox, inbox = Outbox(config.state_folder, config.outbox_max_bytes), Inbox(config.state_folder)
+    waiting, trouble = outbox.all(), outbox.trouble()
+    refused = [one for one in waiting if one.refused]
+    print(f"outbox: {len(waiting)} messages, {outbox.size()} bytes wait for {config.broker}")
+    if waiting:
+        print(f"    the oldest since {_moment(min(one.created for one in waiting))}")
+    if trouble:
+        print(f"    nothing could be sent since {_moment(trouble.since)}: {trouble.reason}")
+    if refused:
+        print(f"    {len(refused)} were refused; see 'ionbeam-client outbox list --refused'")
+    for queue, states in sorted(inbox.counts().items()):
+        print(f"{queue}: {', '.join(f'{number} {state}' for state, number in sorted(states.items()))}")
+    return 1 if trouble or refused else 0
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
 def _outbox_list(config: IonbeamClientConfig, options: Any) -> int:
     outbox = Outbox(config.state_folder, config.outbox_max_bytes)
-    waiting = outbox.all()
+    waiting = [one for one in outbox.all() if one.refused or not options.refused]
     for one in waiting:
-        since = datetime.fromtimestamp(one.created, UTC).isoformat(timespec="seconds")
         error = f"  tried {one.attempts} times: {one.error}" if one.error else ""
-        print(f"{one.message_id}  {one.rows} rows  {one.bytes} bytes  since {since}{error}")
-    print(f"{len(waiting)} messages, {outbox.size()} bytes wait for {config.broker}")
+        print(f"{one.message_id}  {one.rows} rows  {one.bytes} bytes  since {_moment(one.created)}{error}")
+    what = "were refused by" if options.refused else "wait for"
+    print(f"{len(waiting)} messages, {sum(one.bytes for one in waiting)} bytes {what} {config.broker}")
     return 0
 
 

@@ -1,13 +1,14 @@
 """The client: what a program that sends or receives data calls.
 
 Belongs here: `IonbeamClient` and the one way in of all data, `ingest`. Does not belong here: what happens behind it
-(engine.py), or the synchronous twins (sync.py).
+(engine.py), or the synchronous twin (sync.py).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 import signal
 import time
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+from typing import Any, Self, TypeVar, overload
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 import pyarrow as pa
@@ -35,9 +36,6 @@ from ionbeam_client.models import IngestDataCommand, IngestionMetadata, ReplayDa
 from ionbeam_client.outbox import Draft, Outbox
 from ionbeam_client.payloads import PayloadStore, PayloadWriter
 from ionbeam_client.transport import Transport
-
-if TYPE_CHECKING:
-    from ionbeam_client.sync import IonbeamClient as SyncClient
 
 log = logging.getLogger("ionbeam_client")
 
@@ -59,7 +57,7 @@ class Receipt:
 class IonbeamClient:
     """Sends observations to an Ionbeam platform, and calls handlers when the platform asks or a dataset is ready.
 
-    Use it in ``async with``; in a plain ``with`` it gives its synchronous twin. What is ingested is on disk when
+    Use it in ``async with``; `SyncIonbeamClient` is its twin for a plain ``with``. What is ingested is on disk when
     `ingest` returns, and is sent in the background, by this process or by the next one with the same `state_path`.
     """
 
@@ -70,7 +68,7 @@ class IonbeamClient:
         self._handlers: dict[str, Handler] = {}
         self._replays: list[ReplayDatasetsCommand] = []
         self._engine: Engine | None = None
-        self._sync: SyncClient | None = None
+        self._opened_by = 0
 
     # -- open and close ------------------------------------------------------------------------------------------
 
@@ -88,6 +86,7 @@ class IonbeamClient:
             self.config.retry_delays,
             asyncio.get_running_loop(),
         )
+        self._opened_by = os.getpid()
         self._engine.start()
         for handler in self._handlers.values():
             self._engine.serve(handler)
@@ -102,28 +101,22 @@ class IonbeamClient:
         deadline = time.monotonic() + self.config.close_timeout
         try:
             if not await self._flushed(self.config.close_timeout):
-                log.warning(
-                    "%d messages still wait in %s; they are sent by the next client there, or by "
-                    "'ionbeam-client outbox flush'",
-                    self._outbox.count(),
-                    self.config.state_folder,
-                )
+                self._warn_of_what_is_left()
         finally:
             await engine.stop(max(0.0, deadline - time.monotonic()))
             self._outbox.close()
             self._inbox.close()
 
-    def __enter__(self) -> SyncClient:
-        from ionbeam_client.sync import IonbeamClient as SyncClient
-
-        self._sync = SyncClient(client=self)
-        return self._sync.__enter__()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._sync is not None:
-            self._sync.__exit__(kind, error, trace)
+    def _warn_of_what_is_left(self) -> None:
+        refused = [one for one in self._outbox.all() if one.refused]
+        why = f"; {len(refused)} of them were refused: {refused[0].error}" if refused else ""
+        log.warning(
+            "%d messages still wait in %s%s; they are sent by the next client there, or by "
+            "'ionbeam-client outbox flush'",
+            self._outbox.count(),
+            self.config.state_folder,
+            why,
+        )
 
     async def run_forever(self) -> None:
         """Serve the handlers until SIGTERM or SIGINT, then stop cleanly. Opens the client unless it is open."""
@@ -152,7 +145,11 @@ class IonbeamClient:
         return True
 
     async def flush(self, timeout: float | None = None) -> bool:
-        """Wait until the broker has confirmed what was ingested; False when it has not within `timeout` seconds."""
+        """Wait until the broker has confirmed what was ingested; False when it has not within `timeout` seconds.
+
+        False at once, too, when all that is left was refused by the broker: `ionbeam-client outbox list --refused`
+        says what and why.
+        """
         self._opened()
         return await self._flushed(timeout)
 
@@ -163,11 +160,11 @@ class IonbeamClient:
 
     async def _flushed(self, timeout: float | None) -> bool:
         deadline = None if timeout is None else time.monotonic() + timeout
-        while self._outbox.count(due_at=time.time() + 1):
+        while self._outbox.count(refused=False):
             if deadline is not None and time.monotonic() >= deadline:
                 return False
             await asyncio.sleep(0.02)
-        return True
+        return self._outbox.count() == 0
 
     # -- sending -------------------------------------------------------------------------------------------------
 
@@ -322,6 +319,10 @@ class IonbeamClient:
     def _opened(self) -> Engine:
         if self._engine is None:
             raise IonbeamError("the client is not open; use it in 'async with client:'")
+        if os.getpid() != self._opened_by:
+            raise IonbeamError(
+                f"this client was opened by process {self._opened_by}; a forked process opens one of its own"
+            )
         return self._engine
 
 

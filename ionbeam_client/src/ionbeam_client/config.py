@@ -50,6 +50,13 @@ class IonbeamClientConfig(BaseModel):
         named = {name: os.environ.get(f"IONBEAM_{name.upper()}") for name in cls.model_fields}
         return {name: value for name, value in named.items() if value is not None} | given
 
+    @field_validator("tls_ca_file", "tls_cert_file", "tls_key_file")
+    @classmethod
+    def _is_there(cls, file: Path | None) -> Path | None:
+        if file is not None and not file.is_file():
+            raise ValueError(f"there is no file {file}")
+        return file
+
     @field_validator("amqp_url")
     @classmethod
     def _is_amqp(cls, url: str) -> str:

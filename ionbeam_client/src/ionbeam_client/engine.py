@@ -59,7 +59,7 @@ class Engine:
         self._wake_sender = asyncio.Event()
         self._stopping = asyncio.Event()
         self._servers: set[asyncio.Task[None]] = set()
-        self._locks: list[ProcessLock] = []
+        self._locks: dict[str, ProcessLock] = {}
 
     def start(self) -> None:
         self._thread.start()
@@ -95,7 +95,7 @@ class Engine:
 
     async def _open(self) -> None:
         await self._transport.open()
-        self._sender = asyncio.create_task(self._send_for_ever())
+        self._sender = asyncio.create_task(self._watched("sending", self._send_for_ever))
 
     async def _close(self, grace: float) -> None:
         self._stopping.set()
@@ -105,27 +105,45 @@ class Engine:
             task.cancel()
         await asyncio.gather(*self._servers, self._sender, return_exceptions=True)
         await self._transport.close()
-        for lock in self._locks:
+        for lock in self._locks.values():
             lock.close()
 
     async def _hold(self, name: str, waiting: str) -> None:
         """Wait until this process alone does what `name` says."""
-        lock = ProcessLock(self._folder / f"{name}.lock")
-        self._locks.append(lock)
+        if name not in self._locks:
+            self._locks[name] = ProcessLock(self._folder / f"{name}.lock")
         told = False
-        while not lock.acquire():
+        while not self._locks[name].acquire():
             if not told:
                 log.info("another process %s; this one stands by", waiting)
             told = True
             await asyncio.sleep(POLL)
 
+    async def _watched(self, what: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Until the engine stops. What ends before is told and begun again, whatever ended it."""
+        while not self._stopping.is_set():
+            try:
+                await work()
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    raise
+                log.error("%s was cancelled from outside; again in a second", what)
+            except Exception:
+                log.exception("%s failed; again in a second", what)
+            if not self._stopping.is_set():
+                await asyncio.sleep(1)
+
     # -- sending -------------------------------------------------------------------------------------------------
 
     async def _send_for_ever(self) -> None:
         await self._hold("outbox", f"sends what is in {self._folder}")
-        await self._repeat("sending", self._send_what_is_due)
+        while not self._stopping.is_set():
+            await self._send_what_is_due()
 
     async def _send_what_is_due(self) -> None:
+        if not self._transport.is_connected:
+            self._outbox.note_trouble("the broker does not answer")
         await self._transport.connected()
         self._wake_sender.clear()
         batch = self._outbox.due(time.time(), limit=IN_FLIGHT, max_bytes=IN_FLIGHT_BYTES)
@@ -143,18 +161,21 @@ class Engine:
             await self._transport.publish(wire.Queue(waiting.queue), message)
         except NotConnectedError as error:
             # Perhaps because of this very message (too large), perhaps of another one: only patience tells
+            self._outbox.note_trouble(str(error))
             self._outbox.failed(waiting.seq, str(error), keep_place=True)
             return False
         except RefusedError as error:
             log.error("message %s was refused (%s); it stays in the outbox", waiting.message_id, error)
-            self._outbox.failed(waiting.seq, str(error), keep_place=False)
+            self._outbox.failed(waiting.seq, str(error), keep_place=False, refused=True)
             return False
+        self._outbox.note_trouble(None)
         return True
 
     # -- handlers ------------------------------------------------------------------------------------------------
 
     async def _begin_to_serve(self, handler: Handler) -> None:
-        self._servers.add(asyncio.create_task(self._serve(handler)))
+        what = f"serving {handler.queue.name}"
+        self._servers.add(asyncio.create_task(self._watched(what, lambda: self._serve(handler))))
 
     async def _serve(self, handler: Handler) -> None:
         await self._unless_stopping(self._hold(handler.queue.name, f"serves {handler.queue.name}"))
@@ -168,7 +189,8 @@ class Engine:
             arrived.set()
 
         await self._transport.consume(handler.queue, receive)
-        await self._repeat(f"serving {handler.queue.name}", lambda: self._serve_next(handler, arrived))
+        while not self._stopping.is_set():
+            await self._serve_next(handler, arrived)
 
     async def _serve_next(self, handler: Handler, arrived: asyncio.Event) -> None:
         arrived.clear()
@@ -180,15 +202,6 @@ class Engine:
         pause = POLL if due is None else min(POLL, max(0.01, due - time.time()))
         with suppress(asyncio.TimeoutError):
             await self._unless_stopping(asyncio.wait_for(arrived.wait(), pause))
-
-    async def _repeat(self, what: str, step: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Until the engine stops. What goes wrong here is ours (a full disk): it is told, and tried again."""
-        while not self._stopping.is_set():
-            try:
-                await step()
-            except Exception:
-                log.exception("%s failed; again in a second", what)
-                await asyncio.sleep(1)
 
     async def _unless_stopping(self, work: Coroutine[Any, Any, Any]) -> None:
         task, stop = asyncio.ensure_future(work), asyncio.ensure_future(self._stopping.wait())

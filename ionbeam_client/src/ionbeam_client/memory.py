@@ -110,6 +110,10 @@ class MemoryTransport:
     async def open(self) -> None:
         pass
 
+    @property
+    def is_connected(self) -> bool:
+        return self.broker.up
+
     async def connected(self) -> None:
         while not self.broker.up:
             await asyncio.sleep(0.01)

@@ -37,12 +37,25 @@ CREATE INDEX IF NOT EXISTS sizes ON messages(message_id IS NULL, bytes);
 CREATE INDEX IF NOT EXISTS things ON messages(thing);
 CREATE INDEX IF NOT EXISTS next ON messages(due) WHERE message_id IS NOT NULL;
 CREATE TABLE IF NOT EXISTS bodies(seq INTEGER PRIMARY KEY, body BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS refused(seq INTEGER PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS trouble(one INTEGER PRIMARY KEY CHECK (one = 1), since REAL NOT NULL, reason TEXT NOT NULL);
 """
 
 
 @dataclass(frozen=True, slots=True)
+class Trouble:
+    """Since when (seconds since 1970, UTC) nothing could be sent, and the last reason."""
+
+    since: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Waiting:
-    """A message of the outbox. `thing` is the id of what it belongs to, `error` why it was not sent so far."""
+    """A message of the outbox. `thing` is the id of what it belongs to, `error` why it was not sent so far.
+
+    `refused` when that was the broker's own word, which time alone will not change.
+    """
 
     seq: int
     thing: str
@@ -53,6 +66,7 @@ class Waiting:
     created: float
     attempts: int
     error: str | None
+    refused: bool = False
 
 
 class Outbox:
@@ -80,10 +94,26 @@ class Outbox:
         """Bytes that wait, drafts included."""
         return int(self._db.read("SELECT coalesce(sum(bytes), 0) AS n FROM messages")[0]["n"])
 
-    def count(self, *, due_at: float | None = None) -> int:
-        """How many messages wait; with `due_at` only those that would be tried by then."""
-        query = "SELECT count(*) AS n FROM messages WHERE message_id IS NOT NULL AND due <= ?"
-        return int(self._db.read(query, (due_at if due_at is not None else 1e18,))[0]["n"])
+    def count(self, *, refused: bool = True) -> int:
+        """How many messages wait; without `refused` only those that the broker did not refuse."""
+        query = "SELECT count(*) AS n FROM messages WHERE message_id IS NOT NULL"
+        query += "" if refused else " AND seq NOT IN (SELECT seq FROM refused)"
+        return int(self._db.read(query)[0]["n"])
+
+    def note_trouble(self, reason: str | None) -> None:
+        """Remember since when nothing can be sent, and why; None: something could."""
+        known = self.trouble()
+        if (known.reason if known else None) == reason:
+            return
+        with self._db.transaction(durable=False) as db:
+            db.execute("DELETE FROM trouble")
+            if reason is not None:
+                db.execute("INSERT INTO trouble VALUES (1, ?, ?)", (known.since if known else time.time(), reason))
+
+    def trouble(self) -> Trouble | None:
+        """What keeps messages from being sent, if something does."""
+        rows = self._db.read("SELECT since, reason FROM trouble")
+        return Trouble(rows[0]["since"], rows[0]["reason"]) if rows else None
 
     def due(self, now: float, *, limit: int, max_bytes: int) -> list[Waiting]:
         """The next messages to send: at least one if any is due, then as many as the bounds allow.
@@ -113,10 +143,10 @@ class Outbox:
     def confirmed(self, seqs: Sequence[int]) -> None:
         """Forget messages that the broker has."""
         with self._db.transaction(durable=False) as db:
-            db.executemany("DELETE FROM messages WHERE seq = ?", [(seq,) for seq in seqs])
-            db.executemany("DELETE FROM bodies WHERE seq = ?", [(seq,) for seq in seqs])
+            for table in ("messages", "bodies", "refused"):
+                db.executemany(f"DELETE FROM {table} WHERE seq = ?", [(seq,) for seq in seqs])
 
-    def failed(self, seq: int, error: str, *, keep_place: bool) -> None:
+    def failed(self, seq: int, error: str, *, keep_place: bool, refused: bool = False) -> None:
         """Try a message again: after 1, 2, 4, ... seconds, at most five minutes, while later ones go ahead.
 
         With `keep_place` its first attempts do not let others go ahead: what is ingested later must arrive later.
@@ -128,11 +158,15 @@ class Outbox:
                 "due = CASE WHEN attempts < ? THEN 0 ELSE ? + min(?, 1 << min(attempts, 20)) END WHERE seq = ?",
                 (error, patience, time.time(), LONGEST_PAUSE, seq),
             )
+            db.execute("DELETE FROM refused WHERE seq = ?", (seq,))
+            if refused:
+                db.execute("INSERT INTO refused VALUES (?)", (seq,))
 
     def retry_now(self) -> None:
         """Let no message wait for its next attempt."""
         with self._db.transaction() as db:
             db.execute("UPDATE messages SET due = 0")
+            db.execute("DELETE FROM refused")
 
     def close(self) -> None:
         self._db.close()
@@ -140,7 +174,9 @@ class Outbox:
     def _waiting(self, rest: str, values: tuple[object, ...]) -> list[Waiting]:
         columns = "seq, thing, message_id, queue, bytes, rows, created, attempts, error"
         query = f"SELECT {columns} FROM messages WHERE message_id IS NOT NULL {rest}"
-        return [Waiting(**dict(row)) for row in self._db.read(query, values)]
+        refused = {row["seq"] for row in self._db.read("SELECT seq FROM refused")}
+        rows = self._db.read(query, values)
+        return [Waiting(**dict(row), refused=row["seq"] in refused) for row in rows]
 
     def _drop_old_drafts(self) -> None:
         """Drafts of processes that died. One that still grows is not touched."""

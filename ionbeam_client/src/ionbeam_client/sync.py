@@ -1,7 +1,7 @@
-"""The synchronous twins, for scripts and notebooks.
+"""The synchronous twin, for scripts and notebooks.
 
-Belongs here: `IonbeamClient` for a plain ``with``, and `ingest` in one call. Does not belong here: anything that the
-async client does not do.
+Belongs here: `SyncIonbeamClient` for a plain ``with``, and `ingest` in one call. Does not belong here: anything that
+the async client does not do.
 """
 
 from __future__ import annotations
@@ -14,23 +14,21 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from ionbeam_client import client as asynchronous
-from ionbeam_client.client import Receipt
+from ionbeam_client.client import IonbeamClient, Receipt
 from ionbeam_client.config import IonbeamClientConfig
 from ionbeam_client.errors import IonbeamError
 from ionbeam_client.handlers import CALLED_FOR, ExportHandler, TriggerHandler
 from ionbeam_client.models import IngestionMetadata
+from ionbeam_client.transport import Transport
 
 R = TypeVar("R")
 
 
-class IonbeamClient:
-    """`ionbeam_client.IonbeamClient` without ``await``; its async client runs in a thread."""
+class SyncIonbeamClient:
+    """`IonbeamClient` without ``await``; its async client runs in a thread."""
 
-    def __init__(
-        self, config: IonbeamClientConfig | None = None, *, client: asynchronous.IonbeamClient | None = None
-    ) -> None:
-        self._client = client or asynchronous.IonbeamClient(config)
+    def __init__(self, config: IonbeamClientConfig | None = None, *, transport: Transport | None = None) -> None:
+        self._client = IonbeamClient(config, transport=transport)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = threading.Event()
 
@@ -110,6 +108,9 @@ class IonbeamClient:
         if self._loop is None:
             work.close()
             raise IonbeamError("the client is not open; use it in 'with client:'")
+        if not self._thread.is_alive():  # a forked process has the object, and no thread
+            work.close()
+            raise IonbeamError("this client was opened by another process; a forked process opens one of its own")
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
 
@@ -120,10 +121,11 @@ def ingest(
     end_time: datetime,
     config: IonbeamClientConfig | None = None,
     source_name: str | None = None,
+    replaces: bool = False,
 ) -> Receipt:
     """Open a client, ingest once and close it; see `ionbeam_client.IonbeamClient.ingest`.
 
     Waits up to `close_timeout` for the broker to confirm; what it did not confirm is sent by the next client.
     """
-    with IonbeamClient(config) as client:
-        return client.ingest(batch_stream, metadata, start_time, end_time, source_name)
+    with SyncIonbeamClient(config) as client:
+        return client.ingest(batch_stream, metadata, start_time, end_time, source_name, replaces)

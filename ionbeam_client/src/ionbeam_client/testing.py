@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -29,6 +30,7 @@ from ionbeam_client.client import IonbeamClient
 from ionbeam_client.config import IonbeamClientConfig
 from ionbeam_client.memory import MemoryBroker
 from ionbeam_client.models import DataSetAvailableEvent, DatasetMetadata, IngestDataCommand, StartSourceCommand
+from ionbeam_client.sync import SyncIonbeamClient
 from ionbeam_client.transport import Outgoing
 
 __all__ = ["Ingested", "Parked", "TestPlatform"]
@@ -60,13 +62,21 @@ class TestPlatform:
         self.broker = MemoryBroker()
         self._folder = folder
         self._clients: list[IonbeamClient] = []
+        self._numbers = count()
         self._ingested: dict[UUID, dict[int, bytes]] = {}
 
     def client(self, **settings: Any) -> IonbeamClient:
         """A client of this platform; `settings` are those of `IonbeamClientConfig`."""
-        config = IonbeamClientConfig(**{"state_path": self._folder / f"client-{len(self._clients)}", **settings})
-        self._clients.append(IonbeamClient(config, transport=self.broker.transport()))
+        self._clients.append(IonbeamClient(self._config(settings), transport=self.broker.transport()))
         return self._clients[-1]
+
+    def sync_client(self, **settings: Any) -> SyncIonbeamClient:
+        """The same for a plain ``with``."""
+        return SyncIonbeamClient(self._config(settings), transport=self.broker.transport())
+
+    def _config(self, settings: dict[str, Any]) -> IonbeamClientConfig:
+        folder = self._folder / f"client-{next(self._numbers)}"
+        return IonbeamClientConfig(**{"state_path": folder, **settings})
 
     def trigger(self, source_name: str, start_time: datetime, end_time: datetime) -> StartSourceCommand:
         """Ask a source for a range."""

@@ -50,6 +50,11 @@ class Transport(Protocol):
         """Begin to connect; returns at once. A broker that is away is waited for."""
         ...
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether the broker is there now, as far as is known."""
+        ...
+
     async def connected(self) -> None:
         """Wait until the broker is there."""
         ...
@@ -57,7 +62,8 @@ class Transport(Protocol):
     async def publish(self, queue: Queue, message: Outgoing) -> None:
         """Declare the queue and put a message into it; returns once the broker has it for good.
 
-        Raises NotConnectedError (nothing is known; send again) or RefusedError (the broker does not take it).
+        Raises NotConnectedError (nothing is known; send again) or RefusedError (the broker does not take it), and
+        nothing else: a connection that ends under the call is NotConnectedError, however the library tells it.
         """
         ...
 
@@ -68,7 +74,8 @@ class Transport(Protocol):
     async def consume(self, queue: Queue, receive: Callable[[Delivery], Awaitable[None]]) -> None:
         """Declare the queue and hand its messages to `receive`, now and after every reconnection. Returns at once.
 
-        A message for which `receive` raises is given back.
+        A message for which `receive` raises is given back. While another client has the queue for itself, this one
+        stands by and says so.
         """
         ...
 

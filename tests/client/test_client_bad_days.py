@@ -1,0 +1,228 @@
+"""The client on days when the broker is there and refuses, or the line swallows."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+
+import pytest
+from client_samples import END, METADATA, SCHEMA, START, event, rows
+from servers import RabbitMQ, why_no_rabbitmq
+
+from ionbeam_client import IonbeamClient, IonbeamClientConfig, IonbeamError, SyncIonbeamClient, cli, ingest, wire
+from ionbeam_client.amqp import AmqpTransport
+from ionbeam_client.transport import Outgoing
+
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture(scope="module")
+def own_broker(tmp_path_factory):
+    """A broker whose memory and users these tests change."""
+    if reason := why_no_rabbitmq():
+        pytest.skip(reason)
+    server = RabbitMQ(tmp_path_factory.mktemp("rabbitmq"))
+    server.start()
+    yield server
+    server.close()
+
+
+class Line:
+    """A line to a broker that swallows both ways, without an end of the connection, while `hole` is set."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self.hole = False
+
+    @asynccontextmanager
+    async def open(self):
+        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        try:
+            yield server.sockets[0].getsockname()[1]
+        finally:
+            server.close()
+
+    async def _connected(self, reader, writer):
+        lost = [self.hole]
+        if self.hole:
+            while await reader.read(65_536):
+                pass
+            return
+        there, back = await asyncio.open_connection("127.0.0.1", self._port)
+
+        async def pump(source, target):
+            with suppress(OSError):
+                while data := await source.read(65_536):
+                    lost[0] = lost[0] or self.hole
+                    if not lost[0]:
+                        target.write(data)
+                        await target.drain()
+            if not lost[0]:
+                target.close()
+
+        await asyncio.gather(pump(reader, back), pump(there, writer))
+
+
+async def ingest_hours(client, count, first=0):
+    for hour in range(first, first + count):
+        await client.ingest(rows(5, first=hour), METADATA, START + hour * HOUR, START + (hour + 1) * HOUR)
+        await asyncio.sleep(0.05)
+
+
+def test_an_alarm_of_the_broker_ends_and_everything_is_sent(own_broker, tmp_path):
+    config = IonbeamClientConfig(amqp_url=own_broker.url, state_path=tmp_path, heartbeat=1)
+
+    async def run():
+        async with IonbeamClient(config) as client:
+            client.register_export_handler("alarmed", lambda event, stream: None)
+            assert await client.wait_until_connected(30)
+            await ingest_hours(client, 3)
+            own_broker.ctl("set_vm_memory_high_watermark", "0.0001")
+            try:
+                await ingest_hours(client, 30, first=3)
+                await asyncio.sleep(6)
+            finally:
+                own_broker.ctl("set_vm_memory_high_watermark", "0.4")
+            assert await client.flush(40)
+
+    asyncio.run(run())
+
+
+def test_a_line_that_swallowed_for_a_while_is_told_and_everything_is_sent(own_broker, tmp_path, capsys):
+    line, state = Line(own_broker.port), tmp_path / "state"
+
+    async def run():
+        async with line.open() as port:
+            url = f"amqp://guest:guest@127.0.0.1:{port}/"
+            config = IonbeamClientConfig(amqp_url=url, state_path=state, heartbeat=1)
+            async with IonbeamClient(config) as client:
+                client.register_export_handler("swallowed", lambda event, stream: None)
+                assert await client.wait_until_connected(30)
+                await ingest_hours(client, 3)
+                line.hole = True
+                began = time.monotonic()
+                await ingest_hours(client, 20, first=3)
+                while time.monotonic() < began + 8:
+                    await asyncio.sleep(0.2)
+                assert await asyncio.to_thread(cli.main, ["--state-path", str(state), "status"]) == 1
+                line.hole = False
+                assert await client.flush(60)
+                assert await asyncio.to_thread(cli.main, ["--state-path", str(state), "status"]) == 0
+
+    asyncio.run(run())
+    away, well = capsys.readouterr().out.split("outbox:")[1:]
+    assert "nothing could be sent since" in away and "20 messages" in away
+    assert "0 messages" in well and "since" not in well
+
+
+def test_what_the_broker_refuses_is_told_and_flush_is_not_true(own_broker, tmp_path, caplog, capsys):
+    own_broker.ctl("add_user", "reader", "pw")
+    own_broker.ctl("set_permissions", "reader", "", "", ".*")
+    url = own_broker.url.replace("guest:guest", "reader:pw")
+    config = IonbeamClientConfig(amqp_url=url, state_path=tmp_path, close_timeout=0)
+
+    async def run():
+        async with IonbeamClient(config) as client:
+            await ingest_hours(client, 1)
+            assert await asyncio.wait_for(client.flush(), 30) is False
+            assert await client.flush(0.2) is False
+
+    asyncio.run(run())
+    assert "refused" in caplog.text and "1 messages still wait" in caplog.text
+    assert cli.main(["--state-path", str(tmp_path), "outbox", "list", "--refused"]) == 0
+    assert "ACCESS_REFUSED" in capsys.readouterr().out
+
+
+def test_who_may_write_but_not_declare_sends_into_queues_that_are_there(own_broker, tmp_path):
+    async def run():
+        transport = AmqpTransport(IonbeamClientConfig(amqp_url=own_broker.url))
+        await transport.open()
+        await asyncio.wait_for(transport.connected(), 30)
+        while (found := await transport.fetch(wire.INGESTION)) is not None:
+            await found.ack()
+        await transport.close()
+        own_broker.ctl("add_user", "writer", "pw")
+        own_broker.ctl("set_permissions", "writer", "", "amq.default", "")
+        url = own_broker.url.replace("guest:guest", "writer:pw")
+        async with IonbeamClient(IonbeamClientConfig(amqp_url=url, state_path=tmp_path)) as client:
+            await ingest_hours(client, 2)
+            assert await client.flush(30)
+
+    asyncio.run(run())
+
+
+def test_two_clients_of_one_name_one_serves_and_the_other_takes_over(own_broker, tmp_path, caplog):
+    """A window in parts would be handled by neither if both served."""
+    called = {"first": [], "second": []}
+
+    def client(name):
+        config = IonbeamClientConfig(amqp_url=own_broker.url, state_path=tmp_path / name, heartbeat=1)
+        client = IonbeamClient(config)
+        client.register_export_handler("one_name", lambda event, stream: called[name].append(event.revision))
+        return client
+
+    async def announce(*revisions):
+        for revision in revisions:
+            message = event(revision)
+            body = wire.with_rows(message, SCHEMA, rows(3).to_batches())
+            await transport.broadcast(wire.DATASET_EXCHANGE, Outgoing(str(message.id), body, wire.ARROW))
+
+    async def until_called(name, revisions):
+        for _ in range(400):
+            if called[name] == revisions:
+                return
+            await asyncio.sleep(0.05)
+        raise AssertionError(called)
+
+    transport = AmqpTransport(IonbeamClientConfig(amqp_url=own_broker.url))
+
+    async def run():
+        await transport.open()
+        await asyncio.wait_for(transport.connected(), 30)
+        async with client("first") as first:
+            await first.wait_until_connected(30)
+            async with client("second") as second:
+                await second.wait_until_connected(30)
+                await announce(1, 2, 3, 4)
+                await until_called("first", [1, 2, 3, 4])
+                assert called["second"] == []
+                await first.__aexit__(None, None, None)
+                await announce(5, 6)
+                await until_called("second", [5, 6])
+                await first.__aenter__()
+        await transport.close()
+
+    asyncio.run(run())
+    assert caplog.text.count("another client serves") == 1
+
+
+def test_a_forked_process_is_told_to_open_a_client_of_its_own(tmp_path):
+    with SyncIonbeamClient(
+        IonbeamClientConfig(amqp_url="amqp://127.0.0.1:9/", state_path=tmp_path, close_timeout=0)
+    ) as one:
+        child = os.fork()
+        if not child:
+            try:
+                one.ingest(rows(1), METADATA, START, END)
+            except IonbeamError as error:
+                os._exit(0 if "fork" in str(error) else 1)
+            os._exit(2)
+        assert os.waitpid(child, 0)[1] == 0
+        one.ingest(rows(1), METADATA, START, END)
+
+
+def test_ingest_in_one_call_can_replace(tmp_path):
+    config = IonbeamClientConfig(amqp_url="amqp://127.0.0.1:9/", state_path=tmp_path, close_timeout=0)
+    logging.getLogger("ionbeam_client").setLevel(logging.ERROR)
+    one = ingest(rows(2), METADATA, START, END, config)
+    other = ingest(rows(2), METADATA, START, END, config, replaces=True)
+    assert one.id != other.id, "what replaces is another ingestion than what adds"
+
+
+def test_a_certificate_file_that_is_not_there_is_refused_at_once(tmp_path):
+    with pytest.raises(ValueError, match="there is no file"):
+        IonbeamClientConfig(tls_ca_file=tmp_path / "none.pem")
