@@ -158,3 +158,11 @@ def test_a_faulty_configuration_is_told_with_its_key(ionbeam):
     Path("faulty.yaml").write_text("ioncannon: {num_statoins: 3}\n")
     result = ionbeam("status", config="faulty.yaml")
     assert result.exit_code == 1 and "ioncannon.num_statoins: this key is not known" in result.stderr
+
+
+@pytest.mark.parametrize("command", [["status"], ["gaps"], ["seal", "ioncannon", *RANGE], ["ledger", "rebuild"]])
+def test_an_error_of_the_platform_is_a_message_whichever_command_meets_it(ionbeam, command):
+    Path("network.yaml").write_text(NETWORK + "redis: {redis_url: redis://127.0.0.1:9/0}\n")
+    result = ionbeam(*command)
+    assert result.exit_code == 1 and "127.0.0.1:9" in result.stderr
+    assert "Traceback" not in result.output and all(line.startswith("ionbeam: ") for line in result.stderr.splitlines())

@@ -14,6 +14,7 @@ from ionbeam_dagster.domain.quality import Test
 from ionbeam_dagster.domain.quality.limits import DEFAULTS
 from ionbeam_dagster.domain.quality.plan import Plan
 from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.pipeline import quality_control as qc
 from ionbeam_dagster.pipeline.build import build
 from ionbeam_dagster.pipeline.collect import collect
@@ -173,5 +174,5 @@ def test_every_verdict_in_the_file_is_explained_with_its_numbers(platform_of):
     words = {reason.test: reason.words for reason, _ in told.reasons if reason.column == TEMPERATURE}
     assert sum(words) == good[f"{TEMPERATURE}__tests_applied"] and all(words.values())
     assert "neighbours at its height is" in words[Test.BUDDY] and "score" in words[Test.SPATIAL_CONSISTENCY]
-    with pytest.raises(LookupError, match="has no station 'NOBODY'"):
+    with pytest.raises(PipelineError, match="has no station 'NOBODY'"):
         qc.explained(Path(crowd.path), "NOBODY", good["datetime"], platform.dataset("crowd").limits)

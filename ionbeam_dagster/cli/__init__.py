@@ -8,14 +8,29 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from ionbeam_dagster.cli import config, conformance, export, ledger, processes, qc, run, source, windows
+from ionbeam_dagster.cli.terminal import fail
 from ionbeam_dagster.config import CONFIG_VARIABLE
+from ionbeam_dagster.errors import IonbeamError
+
+
+class _Commands(TyperGroup):
+    """All commands: an error of the platform, whichever of them meets it, is a message and exit code 1."""
+
+    def invoke(self, ctx: Any) -> Any:  # typer hides its own context's type
+        try:
+            return super().invoke(ctx)
+        except IonbeamError as error:
+            fail(str(error))
+
 
 app = typer.Typer(
+    cls=_Commands,
     help="Crowd-sourced and IoT weather observations as canonical datasets and their exports, window by window.\n\n"
     "Begin with `ionbeam config check`, then `ionbeam run SOURCE --from ... --to ...`, then `ionbeam dev` for the UI.",
     no_args_is_help=True,

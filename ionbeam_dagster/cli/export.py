@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from ionbeam_dagster.cli.terminal import console, frame_table, load_config, refused_as_message
+from ionbeam_dagster.cli.terminal import console, frame_table, load_config
+from ionbeam_dagster.errors import UnknownFile
 from ionbeam_dagster.stores.files import is_address, name_of
 
 app = typer.Typer(help="Files that the platform wrote.", no_args_is_help=True)
@@ -23,8 +24,11 @@ def _fetched(file: str) -> Iterator[Path]:
         return
     from ionbeam_dagster.pipeline.recovery import open_platform
 
-    with open_platform(load_config()).files.fetched(file) as local:
-        yield local
+    try:
+        with open_platform(load_config()).files.fetched(file) as local:
+            yield local
+    except FileNotFoundError as error:
+        raise UnknownFile(f"{file}: there is no such file") from error
 
 
 @app.command("show")
@@ -32,10 +36,9 @@ def export_show(
     file: Annotated[str, typer.Argument(help="Any file that the platform wrote, also s3://bucket/...")],
 ) -> None:
     """Show what is inside a file: raw partition, quarantine, dataset window, or an export in any format."""
-    from ionbeam_dagster.errors import StoreError, UnknownFile
     from ionbeam_dagster.pipeline.show import contents
 
-    with refused_as_message(UnknownFile, StoreError, FileNotFoundError), _fetched(file) as local:
+    with _fetched(file) as local:
         found = contents(local)
     console.print(f"[bold]{name_of(file)}[/bold]: {found.kind}", highlight=False)
     for fact, value in found.facts.items():

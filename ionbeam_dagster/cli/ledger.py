@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from ionbeam_dagster.cli.terminal import console, load_config, refused_as_message
+from ionbeam_dagster.cli.terminal import console, load_config
 from ionbeam_dagster.pipeline.recovery import recover_platform
 
 app = typer.Typer(help="The ledger: the platform's memory of what happened.", no_args_is_help=True)
@@ -16,16 +16,14 @@ def rebuild() -> None:
 
     A ledger that is new or was lost does this by itself when it is first used. What it has is left alone.
     """
-    from ionbeam_dagster.errors import PipelineError, StoreError
     from ionbeam_dagster.pipeline.recovery import open_platform
 
-    with refused_as_message(PipelineError, StoreError):
-        platform = open_platform(load_config())
-        before = platform.ledger.recovered()
-        found = recover_platform(platform)
-        if found:
-            platform.ledger.note_recovery(str(found))
-        after = platform.ledger.recovered()
+    platform = open_platform(load_config())
+    before = platform.ledger.recovered()
+    found = recover_platform(platform)
+    if found:
+        platform.ledger.note_recovery(str(found))
+    after = platform.ledger.recovered()
     if after is None or after == before:
         console.print("the ledger lacks nothing that the stores hold")
     else:

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ionbeam_dagster.cli.terminal import dagster_home, dagster_instance, fail, load_config, refused_as_message
+from ionbeam_dagster.cli.terminal import dagster_home, dagster_instance, fail, load_config
 from ionbeam_dagster.config import CONFIG_VARIABLE
-from ionbeam_dagster.errors import SourceError
 
 if TYPE_CHECKING:
     from ionbeam_dagster.orchestration.arrivals import Arrivals
@@ -40,14 +39,12 @@ def bridge() -> None:
     `automation: {enabled: false}` in the YAML this takes in and announces, and leaves the rest to you.
     """
     from ionbeam_dagster.doors.amqp.bridge import bridge_of
-    from ionbeam_dagster.errors import PipelineError
     from ionbeam_dagster.pipeline.recovery import open_platform
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("dagster").setLevel(logging.WARNING)
-    with refused_as_message(PipelineError):
-        platform = open_platform(load_config())
-        served = bridge_of(platform)
+    platform = open_platform(load_config())
+    served = bridge_of(platform)
     with ExitStack() as stack:
 
         @cache  # importing Dagster takes seconds, in which messages are taken in already
@@ -76,12 +73,11 @@ def mqtt(
         [name] = listening
     if name not in listening:
         fail(f"name one of the sources that listen to MQTT: {', '.join(listening) or 'none is configured'}")
-    with refused_as_message(SourceError):
-        subscriber = listening[name].subscriber()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: subscriber.stop())
-        threading.Thread(target=_tell, args=(name, subscriber), daemon=True).start()
-        subscriber.run()
+    subscriber = listening[name].subscriber()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: subscriber.stop())
+    threading.Thread(target=_tell, args=(name, subscriber), daemon=True).start()
+    subscriber.run()
     logging.info("%s: stopped with %d messages journaled", name, subscriber.taken)
 
 
@@ -114,13 +110,10 @@ def serve(
         fail(f"serve needs {lacking}")
     from ionbeam_dagster.edr.served import follow, update_configuration
     from ionbeam_dagster.edr.server import serve as serve_forever
-    from ionbeam_dagster.errors import ServiceError
-    from ionbeam_dagster.stores.files import FilesError
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     config = load_config()
-    with refused_as_message(ServiceError, FilesError):
-        path, extents = update_configuration(config)
+    path, extents = update_configuration(config)
     follow(config)
 
     address = url or f"http://{'localhost' if host in ('127.0.0.1', '0.0.0.0') else host}:{port}"

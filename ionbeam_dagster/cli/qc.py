@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from ionbeam_dagster.cli.terminal import console, fail, load_config, moment, refused_as_message
+from ionbeam_dagster.cli.terminal import console, fail, load_config, moment
 from ionbeam_dagster.domain.quality import TELLS_NOTHING_OF_THE_VALUE, Test
 from ionbeam_dagster.domain.windows import window_of
 
@@ -29,7 +29,6 @@ def explain(
 
     Example: `ionbeam qc explain SYNTH_0042 2026-06-21T06:35Z`
     """
-    from ionbeam_dagster.errors import PipelineError, StoreError
     from ionbeam_dagster.pipeline.quality_control import explained
     from ionbeam_dagster.pipeline.recovery import open_platform
 
@@ -39,14 +38,13 @@ def explain(
     names = [dataset] if dataset else list(platform.config.datasets)
     if len(names) != 1:
         fail(f"there are several datasets; say which with --dataset: {', '.join(names)}")
-    with refused_as_message(PipelineError, StoreError, LookupError):
-        settings = platform.dataset(names[0])
-        window = window_of(at, settings.span)
-        latest = platform.ledger.latest_revision(settings.name, window)
-        if latest is None:
-            fail(f"{settings.name} {window} was not built; see `ionbeam status {settings.name}`")
-        with platform.files.fetched(latest.path) as file:
-            found = explained(file, station, at, settings.limits)
+    settings = platform.dataset(names[0])
+    window = window_of(at, settings.span)
+    latest = platform.ledger.latest_revision(settings.name, window)
+    if latest is None:
+        fail(f"{settings.name} {window} was not built; see `ionbeam status {settings.name}`")
+    with platform.files.fetched(latest.path) as file:
+        found = explained(file, station, at, settings.limits)
     console.print(f"[bold]{station}[/bold] at {found.time:%Y-%m-%d %H:%M:%S} UTC, {found.place}", highlight=False)
     table = Table("variable", "value", "flag", "test", "", "why")
     for name, value, flag in found.values:

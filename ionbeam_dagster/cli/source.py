@@ -16,7 +16,7 @@ import yaml
 from rich.table import Table
 
 from ionbeam_client.models import format_duration
-from ionbeam_dagster.cli.terminal import console, fail, load_config, moment, refused_as_message
+from ionbeam_dagster.cli.terminal import console, fail, load_config, moment
 from ionbeam_dagster.config import IonbeamConfig, SourceSettings
 from ionbeam_dagster.errors import ConfigError
 
@@ -42,8 +42,7 @@ def accept(
     the YAML stay as they are. Once the platform has the new YAML (reload the code location in the UI; start `ionbeam
     bridge` again) it takes in what was parked.
     """
-    from ionbeam_dagster.doors.amqp.bridge import BrokerAway, bridge_of
-    from ionbeam_dagster.errors import PipelineError
+    from ionbeam_dagster.doors.amqp.bridge import bridge_of
     from ionbeam_dagster.pipeline.recovery import open_platform
 
     config = load_config()
@@ -53,16 +52,12 @@ def accept(
     if name in config.sources:
         fail(f"{config.path} has a source {name!r} that feeds dataset {config.sources[name].dataset!r}; rename it, or "
              "add a source with another name and 'dataset: " + name + "' yourself")  # fmt: skip
-    with refused_as_message(PipelineError, BrokerAway):
-        bridge = bridge_of(open_platform(config))
-        parked = bridge.parked(name)
+    bridge = bridge_of(open_platform(config))
+    parked = bridge.parked(name)
     if not parked:
         fail(f"nothing is parked of dataset {name!r}; `ionbeam status` shows what is")
     block = _block(name, parked)
-    try:
-        write_source(config.path, block)
-    except ConfigError as error:
-        fail(str(error))
+    write_source(config.path, block)
     bridge.inbox.accept(name)
     console.print(f"{config.path} has a new source:\n\n{block}", highlight=False, markup=False)
     console.print(
@@ -92,7 +87,6 @@ def check(
     Example: `ionbeam source check sensor_community --at 2026-06-21`
     """
     from ionbeam_dagster.domain.windows import window_of
-    from ionbeam_dagster.errors import SourceError
     from ionbeam_dagster.pipeline.recovery import open_platform
 
     platform = open_platform(load_config())
@@ -102,11 +96,10 @@ def check(
     if settings.kind == "external":
         fail(f"{name} is sent by a client, and cannot be asked")
     now = datetime.now(UTC)
-    with refused_as_message(SourceError):
-        window = window_of(moment(at, "--at") or _latest(platform.sources[name], settings, now), settings.window_size)
+    window = window_of(moment(at, "--at") or _latest(platform.sources[name], settings, now), settings.window_size)
     console.print(f"[bold]{name}[/bold] is asked for {window}", highlight=False)
     begun = perf_counter()
-    with refused_as_message(SourceError), console.status("waiting for it"):
+    with console.status("waiting for it"):
         found = _tried(platform.sources[name], window)
     took = perf_counter() - begun
     part = " of a sample" if found.sampled else ""

@@ -19,7 +19,6 @@ from rich.table import Table
 
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.times import parse_moment
-from ionbeam_dagster.errors import ConfigError
 
 if TYPE_CHECKING:
     import polars as pl
@@ -34,10 +33,7 @@ TO = typer.Option("--to", help="End of the range (not included).")
 
 
 def load_config() -> IonbeamConfig:
-    try:
-        return IonbeamConfig.load()
-    except ConfigError as error:
-        fail(str(error))
+    return IonbeamConfig.load()
 
 
 def dagster_home(config: IonbeamConfig) -> Path:

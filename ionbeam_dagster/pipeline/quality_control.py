@@ -33,6 +33,7 @@ from ionbeam_dagster.domain.quality.explain import Reason, explain
 from ionbeam_dagster.domain.quality.limits import Limits
 from ionbeam_dagster.domain.quality.plan import Plan, Reports, Verdicts, quality_columns
 from ionbeam_dagster.domain.windows import Claim, Window, hash_of_inputs, windows_between
+from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.stores.ledger import Ledger
 from ionbeam_dagster.stores.timeseries import TimeSeriesStore
 
@@ -193,7 +194,7 @@ class Explained:
 def explained(dataset_file: Path, station: str, at: datetime, limits: Mapping[str, Limits]) -> Explained:
     """Why the values of the report of `station` nearest to `at` have their flags.
 
-    Raises LookupError where the file has no such station, or no quality columns.
+    Raises PipelineError where the file has no such station, or no quality columns.
     """
     schema = pq.read_schema(dataset_file)
     plan, key = Plan.of(schema, limits), point_key(schema)
@@ -202,7 +203,7 @@ def explained(dataset_file: Path, station: str, at: datetime, limits: Mapping[st
     own = rows.filter(named).collect()
     flagged = [name for name in plan.tested if f"{name}__flag" in schema.names]
     if own.is_empty() or not flagged:
-        raise LookupError(
+        raise PipelineError(
             f"{dataset_file} has no station {station!r}; stations are named by {', '.join(key)}"
             if own.is_empty()
             else f"{dataset_file} was built without quality control"
