@@ -1,12 +1,13 @@
 """The YAML: what is taken, what follows from it, and how faults are told."""
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from ionbeam_dagster.config import CONFIG_VARIABLE, IonbeamConfig
+from ionbeam_dagster.config.editing import add_source
 from ionbeam_dagster.errors import ConfigError
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -266,3 +267,48 @@ def test_the_policy_of_a_dataset_is_what_any_of_its_sources_says(tmp_path):
     policy = IonbeamConfig.load(place).datasets["d"].policy
     assert policy.lateness_measured and policy.revise_for == timedelta(days=7)
     assert policy.allow_incomplete == "never" and policy.debounce == timedelta(minutes=10)
+
+
+@pytest.mark.parametrize(
+    ("yaml", "outcome"),
+    [
+        (
+            "broker: {url: 'amqp://b/'}\nsources:\nautomation: {}\n",
+            "sources:\n  x:\n    # new\n    kind: external\n",
+        ),
+        ("broker: {url: 'amqp://b/'}", "'amqp://b/'}\nsources:\n  x:\n    # new\n    kind: external\n"),
+        ("sources: {ioncannon: {}}  # mine\n", "sources: {x: {kind: external}, ioncannon: {}} # mine\n"),
+        ("sources:\n  ioncannon: {nonsense: 1}\n", "is left as it is"),
+        (
+            "sources:\n  # a generator\n  # of load\n  ioncannon: {}  # mine\n",
+            "sources:\n  x:\n    # new\n    kind: external\n  # a generator\n  # of load\n  ioncannon: {}  # mine\n",
+        ),
+        (
+            "sources:\n    ioncannon:\n        seed: 3\n",
+            "sources:\n    x:\n        # new\n        kind: external\n",
+        ),
+    ],
+)
+def test_a_source_is_added_to_any_yaml_or_the_reason_is_told(tmp_path, yaml, outcome):
+    place = tmp_path / "a.yaml"
+    place.write_text(yaml)
+    try:
+        add_source(place, "x", {"kind": "external"}, "new")
+    except ConfigError as error:
+        assert outcome in str(error) and place.read_text() == yaml
+    else:
+        assert outcome in place.read_text()
+    assert [p.name for p in tmp_path.iterdir()] == ["a.yaml"]
+
+
+@pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_source_is_added_and_every_other_line_stays(example, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for name in re.findall(r"\$\{(\w+)\}", example.read_text()):
+        monkeypatch.setenv(name, "something")
+    place = tmp_path / "own.yaml"
+    place.write_text(example.read_text())
+    add_source(place, "roof", {"kind": "external", "start": date(2026, 6, 21)})
+    lines, added = place.read_text().splitlines(), ["  roof:", "    kind: external", "    start: 2026-06-21"]
+    at = lines.index("  roof:")
+    assert lines[at : at + 3] == added and lines[:at] + lines[at + 3 :] == example.read_text().splitlines()

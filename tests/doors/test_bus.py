@@ -46,13 +46,12 @@ from ionbeam_client import IonbeamClient, IonbeamClientConfig, wire
 from ionbeam_client.models import DataSetAvailableEvent, IngestDataCommand, ReplayDatasetsCommand, StartSourceCommand
 from ionbeam_client.payloads import PayloadStore
 from ionbeam_dagster.cli import app
-from ionbeam_dagster.cli.source import write_source
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.doors.amqp.bridge import BrokerAway, bridge_of
 from ionbeam_dagster.doors.amqp.leftovers import bus_leftovers
 from ionbeam_dagster.doors.amqp.status import bus_status
-from ionbeam_dagster.errors import ConfigError, PipelineError, SourceError
+from ionbeam_dagster.errors import PipelineError, SourceError
 from ionbeam_dagster.pipeline.build import build
 from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.pipeline.platform import Platform
@@ -584,7 +583,13 @@ def test_a_dataset_that_the_yaml_does_not_know_is_accepted_and_what_was_parked_t
     assert "nothing is parked of dataset 'unheard_of'" in ionbeam("source", "accept", "unheard_of").output
     accepted = ionbeam("source", "accept", "roof")
     assert accepted.exit_code == 0 and "2 parked messages are taken in once" in accepted.output
-    lines = ("roof:", "  # One thermometer", "  kind: external", "  start: 2024-01-01", "  aggregation_span: PT6H")
+    lines = (
+        "roof:",
+        "    # One thermometer",
+        "    kind: external",
+        "    start: 2024-01-01",
+        "    aggregation_span: PT6H",
+    )
     added = "".join(f"    {line}\n" for line in lines)
     assert place.read_text() == yaml.replace("sources:\n", f"sources:\n{added}")
     assert bridge_of(before).take_in(20).taken == {}, "it has not read the new YAML"
@@ -594,24 +599,3 @@ def test_a_dataset_that_the_yaml_does_not_know_is_accepted_and_what_was_parked_t
     assert len(after.ledger.sent("roof", FIRST_DAY)) == 1
     assert len(bridge_of(after).inbox.refusals(10)) == 2 and len(waiting(broker, wire.INGESTION.dead)) == 2
     assert "has dataset 'roof' already" in ionbeam("source", "accept", "roof").output
-
-
-@pytest.mark.parametrize(
-    ("yaml", "outcome"),
-    [
-        ("broker: {url: 'amqp://b/'}\nsources:\nautomation: {}\n", "sources:\n  x:\n    kind: external\nautomation"),
-        ("broker: {url: 'amqp://b/'}", "'amqp://b/'}\nsources:\n  x:\n    kind: external\n"),
-        ("sources: {ioncannon: {}}\n", "put this there yourself:\nx:\n  kind: external"),
-        ("sources:\n  ioncannon: {nonsense: 1}\n", "is left as it is"),
-    ],
-)
-def test_a_source_is_written_into_any_yaml_or_the_reason_is_told(tmp_path, yaml, outcome):
-    place = tmp_path / "a.yaml"
-    place.write_text(yaml)
-    try:
-        write_source(place, "x:\n  kind: external\n")
-    except ConfigError as error:
-        assert outcome in str(error) and place.read_text() == yaml
-    else:
-        assert outcome in place.read_text()
-    assert [p.name for p in tmp_path.iterdir()] == ["a.yaml"]

@@ -1,0 +1,80 @@
+"""Changing a YAML that a person wrote: comments, order and layout of what is there stay.
+
+Belongs here: adding a source. Does not belong here: reading the YAML (reading.py), or PyGeoAPI's configuration (edr/).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import date
+from io import StringIO
+from pathlib import Path
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.util import load_yaml_guess_indent
+
+from ionbeam_dagster.config import IonbeamConfig
+from ionbeam_dagster.errors import ConfigError
+
+
+def add_source(path: Path, name: str, block: Mapping[str, str | date], comment: str = "") -> None:
+    """Put a source first under ``sources:`` of the YAML at `path`.
+
+    Raises ConfigError, and leaves the file as it is, when it would be no configuration with it.
+    """
+    draft = path.with_name(f".{path.name}.draft")
+    try:
+        draft.write_text(_with_source(path, name, block, comment), encoding="utf-8")
+        draft.chmod(path.stat().st_mode)
+        IonbeamConfig.load(draft)
+        with draft.open("rb") as written:
+            os.fsync(written.fileno())
+        draft.replace(path)
+    except (ConfigError, YAMLError) as error:
+        raise ConfigError(f"with this source {path} would not be valid, and is left as it is: {error}") from error
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _with_source(path: Path, name: str, block: Mapping[str, str | date], comment: str) -> str:
+    text = path.read_text(encoding="utf-8")
+    yaml, width = _as_written(text)
+    content = yaml.load(text) or CommentedMap()
+    if not content.get("sources"):
+        content["sources"] = CommentedMap()
+    added = CommentedMap(block)
+    if content["sources"].fa.flow_style():
+        added.fa.set_flow_style()
+    elif comment:
+        added.yaml_set_comment_before_after_key(next(iter(block)), before=comment, indent=2 * width)
+    _insert_first(content, name, added)
+    written = StringIO()
+    yaml.dump(content, written)
+    return written.getvalue()
+
+
+def _insert_first(content: CommentedMap, name: str, added: CommentedMap) -> None:
+    """Put a source before all others; a comment that stood above what was the first stays with that."""
+    sources = content["sources"]
+    above = content.ca.items.get("sources", [None] * 4)[3]
+    if above and sources:
+        content.ca.items["sources"][3] = None
+        sources.ca.comment = None
+        sources.ca.items.setdefault(next(iter(sources)), [None] * 4)[1] = above
+    sources.insert(0, name, added)
+
+
+def _as_written(text: str) -> tuple[YAML, int]:
+    """A reader and writer that indents as `text` does, and by how much it indents mappings."""
+    _, indent, dash = load_yaml_guess_indent(text)
+    lines = (line for line in text.splitlines() if line.startswith(" ") and not line.lstrip().startswith(("#", "-")))
+    first = next(lines, "  ")
+    width = len(first) - len(first.lstrip())
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 1 << 16
+    yaml.indent(mapping=width, sequence=indent or width + 2, offset=width if dash is None else dash)
+    return yaml, width
