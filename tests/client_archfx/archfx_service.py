@@ -13,7 +13,7 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -27,8 +27,9 @@ EMAIL, PASSWORD = "user@example.com", 'my.pass "wörd"'
 class Service:
     """What it knows, who may ask, and what was asked.
 
-    `faults` are used up one a request: a status; `lost` (done, but not answered), `cut` (the answer breaks off), `html`
-    (an answer that is no JSON), `away` (nothing is done or answered).
+    `faults` are used up one a request: a status; `lost` (done, but not answered), `held` (the same, after `release` is
+    set), `cut` (the answer breaks off), `html` and `deep` (answers that are no JSON, or endless), `away` (nothing is
+    done or answered).
     """
 
     def __init__(self, certificate: Path | None = None, key: Path | None = None) -> None:
@@ -39,6 +40,7 @@ class Service:
         self.refresh: set[str] = set()
         self.faults: list[int | str] = []
         self.asked: list[tuple[str, str, dict[str, str], bytes]] = []
+        self.release = Event()
         self._numbers = itertools.count(1)
         self._http = ThreadingHTTPServer(("127.0.0.1", free_port()), _Handler)
         self._http.service = self
@@ -176,12 +178,14 @@ class _Handler(BaseHTTPRequestHandler):
             status, content = fault, {"detail": "a fault"}
         else:
             status, content = service.answer(self.command, address.path, dict(parse_qsl(address.query)), request)
-        if fault == "lost":
+        if fault == "held":
+            service.release.wait(20)
+        if fault in ("lost", "held"):
             self.close_connection = True
             return
         text = b"" if content is None else json.dumps(content).encode()
-        if fault == "html":
-            status, text = 200, b"<html>please log in</html>"
+        if fault in ("html", "deep"):
+            status, text = 200, {"html": b"<html>please log in</html>", "deep": b"[" * 200_000}[fault]
         self.send_response(status)
         self.send_header("Location", "http://127.0.0.1:1/") if 300 <= status <= 399 else None
         if status != 204:

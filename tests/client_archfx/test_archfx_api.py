@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 import math
 import pickle
+import signal
 import subprocess
+import sys
+import time
 import traceback
 from datetime import UTC, datetime
 
@@ -90,7 +93,7 @@ def test_tokens_from_elsewhere(service):
 
 
 @pytest.mark.parametrize(
-    "token", ["", None, {}, "two words", "wörd", "a\r\nHost: other", {"access": None}, {"refresh": "x"}]
+    "token", ["", None, {}, "two words", "wörd", 'a"b', "a\r\nHost: other", {"access": None}, {"refresh": "x"}]
 )
 def test_what_is_no_token_is_refused(service, token):
     with pytest.raises(ImproperlyConfigured, match="Invalid token"):
@@ -190,7 +193,7 @@ def test_a_service_that_is_not_there_or_silent():
         Api(f"http://127.0.0.1:{free_port()}").org.get()
     assert isinstance(told.value, requests.exceptions.ConnectionError)
     with Service() as slow:
-        slow.answer = lambda *_: __import__("time").sleep(0.5) or (200, {})
+        slow.answer = lambda *_: time.sleep(0.5) or (200, {})
         with pytest.raises(HttpTimeoutError) as told:
             Api(slow.domain, timeout=0.1).org.get()
         assert isinstance(told.value, requests.exceptions.Timeout)
@@ -206,6 +209,8 @@ def test_a_change_is_not_sent_on_to_another_place(service, api):
 def test_answers_that_are_no_json_or_nothing(service, api):
     service.faults = ["html"]
     assert api.org.get() == b"<html>please log in</html>"
+    service.faults = ["deep"]
+    assert api.org.get() == b"[" * 200_000
     assert api.auth("logout").post({}) is None
     service.access.add(api.token)
     service.faults = ["html"]
@@ -289,6 +294,34 @@ def test_every_reading_counts_once(service, api):
     assert late.upload(api) == 10
     assert service.taken == {1: {*range(5, 20), *range(100, 110), *range(200, 210)}, 2: {*range(5, 15)}}
     assert service.asked[-1][1] == "/api/v1/streamer/report/?timestamp=2021-01-20T00%3A00%3A00%2B00%3A00"
+
+
+def test_a_report_outlives_the_program_that_sends_it(service, api, tmp_path):
+    program = """
+import sys
+from datetime import UTC, datetime
+from ionbeam_client.archfx.api.connection import Api
+from ionbeam_client.archfx.reports.flexible_dictionary import ArchFXFlexibleDictionaryReport
+from ionbeam_client.archfx.reports.report import ArchFXDataPoint
+
+readings = [ArchFXDataPoint(datetime.now(UTC), 1, number, reading_id=number) for number in range(1, 1001)]
+report = ArchFXFlexibleDictionaryReport.FromReadings(1, readings)
+report.save(sys.argv[3])
+api = Api(sys.argv[1])
+api.set_token(sys.argv[2])
+report.upload(api)
+"""
+    service.faults = ["held"]
+    saved = tmp_path / "report.mp"
+    child = subprocess.Popen([sys.executable, "-c", program, service.domain, api.token, saved])
+    while not service.taken:
+        assert child.poll() is None
+        time.sleep(0.02)
+    child.kill()
+    assert child.wait() == -signal.SIGKILL
+    service.release.set()
+    assert ArchFXFlexibleDictionaryReport(saved.read_bytes()).upload(api) == 0
+    assert service.taken == {1: set(range(1, 1001))}
 
 
 def test_a_file_is_uploaded_from_disk(service, api, tmp_path):

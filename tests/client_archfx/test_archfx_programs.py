@@ -125,7 +125,7 @@ def test_a_script(script, service, tmp_path):
     assert not service.access and PASSWORD not in done.stderr
 
     failed = script("--user", EMAIL, "argument", password="wrong")
-    assert failed.stdout == "" and "Login failed: 400" in failed.stderr and "wrong" not in failed.stderr
+    assert failed.stdout == "" and "Login failed: status 400" in failed.stderr and "wrong" not in failed.stderr
 
 
 def test_a_script_with_tokens_in_a_file(script, service, tmp_path):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, TypeAlias
@@ -35,6 +36,7 @@ from ionbeam_client.archfx.reports.exceptions import DataError
 DOMAIN_NAME = "https://arch.archfx.io"
 API_PREFIX = "api/v1"
 DEFAULT_TOKEN_TYPE = "jwt"
+_WORD = re.compile(r"[!#-\[\]-~]+")  # printable, and written in JSON and in a header as it is
 _LONGEST_REASON = 500  # characters of a refusal's text that are told
 
 OpenedFile: TypeAlias = IO[bytes] | tuple[str, IO[bytes] | bytes]
@@ -97,14 +99,12 @@ def _json(answer: requests.Response) -> Any:
         return answer.content
 
 
-def _told(answer: object, *secrets: str | None) -> str:
-    """The beginning of an answer's text without these secrets, in case that it repeats what was sent."""
-    if not isinstance(answer, requests.Response):
-        return ""
+def _reason(answer: requests.Response, token: str | None) -> str:
+    """The beginning of a refusal's text, without the token in case that it repeats what was sent."""
+    if 300 <= answer.status_code <= 399:
+        return f"it is at {answer.headers.get('Location', 'another address')}: give that as the domain"
     text = " ".join(answer.content.decode(errors="replace").split())
-    for secret in filter(None, secrets):
-        text = text.replace(secret, "***").replace(json.dumps(secret)[1:-1], "***")
-    return text[:_LONGEST_REASON]
+    return (text.replace(token, "***") if token else text)[:_LONGEST_REASON]
 
 
 def _path(name: object) -> str:
@@ -194,9 +194,7 @@ class RestResource:
         status = answer.status_code
         if 200 <= status <= 299:
             return _json(answer)
-        reason = _told(answer, self._session.token.header.rpartition(" ")[2])
-        if 300 <= status <= 399:
-            reason = f"it is at {answer.headers.get('Location')}: give that as the domain"
+        reason = _reason(answer, self._session.token.header.rpartition(" ")[2])
         whose, kind = ("Server", HttpServerError) if status >= 500 else ("Client", HttpClientError)
         raise (HttpNotFoundError if status == 404 else kind)(
             f"{whose} Error {status}: {method} {self._base_url} ({reason})", response=answer, content=answer.content
@@ -295,13 +293,12 @@ class Api:
         """
         known = {"email": email, "password": password}
         answer = self.session.attempt("POST", self.url("auth/login"), known, auth=_Token())
-        reason = _told(answer, password)
         del password, known
         if not isinstance(answer, requests.Response):
             raise answer
         content = _json(answer)
         if answer.status_code != 200 or not isinstance(content, dict):
-            _log.error("Login failed: %s %s", answer.status_code, reason)
+            _log.error("Login failed: status %s, whose text may repeat the password", answer.status_code)
             return False
         jwt = content.get("jwt")
         if jwt and not self._use(jwt, content.get("jwt_refresh_token"), DEFAULT_TOKEN_TYPE):
@@ -318,7 +315,7 @@ class Api:
         if 200 <= answer.status_code <= 299:
             self._forget()
         else:
-            _log.error("Logout failed: %s %s", answer.status_code, self._reason(answer))
+            _log.error("Logout failed: %s %s", answer.status_code, _reason(answer, self.token))
 
     def set_token(self, token: str | dict[str, str | None], token_type: str | None = None) -> None:
         """Use a token from elsewhere: text, or a dictionary with `token`, or with `access` and perhaps `refresh`.
@@ -329,7 +326,7 @@ class Api:
         used = self._use(given.get("token") or given.get("access"), given.get("refresh"), token_type)
         del token, given
         if not used:
-            raise ImproperlyConfigured("Invalid token: it has to be one word of ASCII characters")
+            raise ImproperlyConfigured("Invalid token: it has to be one word of ASCII characters without quotes")
 
     def refresh_token(self) -> bool:
         """Whether the service gave a new token for an old one (JWT). Tokens that it refuses are forgotten; where it
@@ -346,8 +343,7 @@ class Api:
             refresh = content.get("refresh") or self.refresh_token_data
             if self._use(content.get("token") or content.get("access"), refresh):
                 return True
-        reason = self._reason(answer) if answer.status_code != 200 else "what the service gave is no token"
-        _log.error("Token refresh failed: %s %s", answer.status_code, reason)
+        _log.error("Token refresh failed: status %s, whose text may repeat the token", answer.status_code)
         if 400 <= answer.status_code <= 499:
             self._forget()
         return False
@@ -355,15 +351,12 @@ class Api:
     def _use(self, token: object, refresh: str | None, token_type: str | None = None) -> bool:
         """Whether this can be a token; it then goes with all requests."""
         word = token.strip() if isinstance(token, str) else ""
-        if not word or " " in word or not (word.isascii() and word.isprintable()):
+        if not _WORD.fullmatch(word):
             return False
         self.token, self.refresh_token_data = word, refresh
         self.token_type = token_type or self.token_type
         self.session.token.header = f"{self.token_type} {word}"
         return True
-
-    def _reason(self, answer: requests.Response) -> str:
-        return _told(answer, self.token, self.refresh_token_data)
 
     def _forget(self) -> None:
         self.token = self.refresh_token_data = self.username = None

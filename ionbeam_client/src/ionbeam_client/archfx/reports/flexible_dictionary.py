@@ -161,7 +161,7 @@ def _encoded(head: dict[str, Any], readings: list[ArchFXDataPoint]) -> bytes:
     try:
         for place, reading in enumerate(readings):  # noqa: B007 (the error tells it)
             moment = reading.timestamp
-            if type(moment) is datetime and moment.tzinfo is UTC:  # half the time of isoformat(), which asks the zone
+            if type(moment) is datetime and moment.tzinfo is UTC:  # isoformat() asks the zone, which takes longer
                 moment = f"{_date_text(moment)}T{moment.time().isoformat()}+00:00"
             pack(
                 {
