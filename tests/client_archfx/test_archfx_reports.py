@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from archfx_vectors import FILE, REPORTS, SPECIFIED
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ionbeam_client.archfx.reports.exceptions import DataError
@@ -53,15 +53,17 @@ LEAVES = (
     | st.booleans()
     | st.integers(-(2**63), 2**64 - 1)
     | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(max_size=40)
-    | st.binary(max_size=40)
+    | st.text(max_size=33)
+    | st.binary(max_size=33)
     | TIMES
 )
 KEYS = st.text(max_size=20).filter(lambda key: key != "value")
 DATA = st.dictionaries(
     KEYS,
-    st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=4)),
-    max_size=5,
+    st.recursive(
+        LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3), max_leaves=6
+    ),
+    max_size=3,
 )
 VARIABLES = st.integers(0, 2**32 - 1) | st.tuples(st.integers(0, 0xFFFF), st.integers(0, 0xFFFF))
 POINTS = st.fixed_dictionaries(
@@ -77,6 +79,7 @@ POINTS = st.fixed_dictionaries(
     },
 )
 NUMBERS = st.integers(0, 2**64 - 1)
+BUSY = settings(suppress_health_check=[HealthCheck.too_slow])  # says how busy the machine is
 ARGUMENTS = st.fixed_dictionaries(
     {"device": NUMBERS | st.sampled_from(["d--1234", "m--0001", "12", "d--0000-0001-0000-0001"])},
     optional={
@@ -88,12 +91,14 @@ ARGUMENTS = st.fixed_dictionaries(
 )
 
 
-@given(st.lists(POINTS, max_size=6), ARGUMENTS)
+@BUSY
+@given(st.lists(POINTS, max_size=4), ARGUMENTS)
 def test_the_vendors_bytes_are_the_same(vendor, points, arguments):
     assert ours(points, **arguments).encode() == vendor("report", points, **arguments)
 
 
-@given(st.lists(POINTS, max_size=6), ARGUMENTS)
+@BUSY
+@given(st.lists(POINTS, max_size=4), ARGUMENTS)
 def test_what_was_encoded_is_read_as_the_vendors_package_reads_it(vendor, points, arguments):
     made = ours(points, **arguments)
     head, readings = vendor("decoded", made.encode())
