@@ -64,7 +64,7 @@ def measured(side: str, stations: int, hours: int) -> None:
     begun = time.perf_counter()
     {"plain": plain, "dagster": through_dagster}[side](platform, end)
     seconds = time.perf_counter() - begun
-    rows = sum(built.facts["rows"] for built in platform.ledger.revisions("ioncannon", START, end))
+    rows = sum(built.facts.rows for built in platform.ledger.revisions("ioncannon", START, end))
     print(json.dumps([seconds, rows, peak_megabytes()]))
 
 

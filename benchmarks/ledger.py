@@ -23,8 +23,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from measure import peak_megabytes
 
 from ionbeam_client.models import CanonicalVariable, DataIngestionMap, DatasetMetadata, IngestionMetadata
-from ionbeam_dagster.domain.windows import Claim, Window, window_of
-from ionbeam_dagster.stores.ledger import Ledger, RawPartition
+from ionbeam_dagster.domain.records import Claim, RawPartition
+from ionbeam_dagster.domain.windows import Window, window_of
+from ionbeam_dagster.stores.ledger import Ledger
 
 START = datetime(2016, 1, 1, tzinfo=UTC)
 FIVE_MINUTES, HOUR = timedelta(minutes=5), timedelta(hours=1)
@@ -38,11 +39,11 @@ METADATA = IngestionMetadata(
 
 
 def event(ledger: Ledger, number: int) -> None:
-    swept = Window(START + number * FIVE_MINUTES, START + (number + 1) * FIVE_MINUTES)
-    window, id = window_of(swept.start, HOUR), f"ingestion-{number:08d}"
+    collected = Window(START + number * FIVE_MINUTES, START + (number + 1) * FIVE_MINUTES)
+    window, id = window_of(collected.start, HOUR), f"ingestion-{number:08d}"
     arrival = ledger.arrival_of(id)
-    ledger.record_raw(RawPartition(id, "crowd", swept, f"raw/{id}.parquet", 1000))
-    ledger.record_claim(Claim(id, "crowd", "crowd", swept, arrival, 1000), METADATA, {window: 1000})
+    ledger.record_raw(RawPartition(id, "crowd", collected, f"raw/{id}.parquet", 1000))
+    ledger.record_claim(Claim(id, "crowd", "crowd", collected, arrival, 1000), METADATA, {window: 1000})
     assert ledger.claims("crowd", window)[-1].id == id
     ledger.latest_revision("crowd", window)
 
@@ -139,9 +140,9 @@ def history(claims: int) -> Iterator[tuple[int, str, int, int, int, int]]:
     """Of each earlier claim: arrival, id, start and end of its own window and of the dataset's, in microseconds."""
     start, span, hour = (int(x) for x in (START.timestamp() * 1e6, 300e6, 3600e6))
     for number in range(claims):
-        swept = start + number * span
-        window = swept - swept % hour
-        yield number + 1, f"ingestion-{number:08d}", swept, swept + span, window, window + hour
+        collected = start + number * span
+        window = collected - collected % hour
+        yield number + 1, f"ingestion-{number:08d}", collected, collected + span, window, window + hour
 
 
 def batches(items, size: int = 20_000) -> Iterator[list]:

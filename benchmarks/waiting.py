@@ -1,4 +1,4 @@
-"""A tick of automation with ever more windows that wait: half swept, and never to be built with gaps.
+"""A tick of automation with ever more windows that wait: half collected, and never to be built with gaps.
 
 Ours: the ledger is asked for the windows whose answer can be another one by now. The alternative is to look at every
 window that is due, tick by tick. Both are shown for a tick in which one of the windows did change.
@@ -16,7 +16,8 @@ from tempfile import TemporaryDirectory
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from ionbeam_dagster.config import IonbeamConfig
-from ionbeam_dagster.domain.windows import HOUR, Claim, Window
+from ionbeam_dagster.domain.records import Claim
+from ionbeam_dagster.domain.windows import HOUR, Window
 from ionbeam_dagster.pipeline.build import assess, assess_due
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.pipeline.recovery import open_platform
@@ -26,10 +27,10 @@ NAME = "ioncannon"
 TICKS, ASKED_ONE_BY_ONE = 20, 300
 
 
-def sweep_a_part(platform: Platform, number: int, time: int = 0) -> None:
+def collect_a_part(platform: Platform, number: int, time: int = 0) -> None:
     window = Window(START + number * HOUR, START + (number + 1) * HOUR)
-    id, swept = f"{number} {time}", Window(window.start, window.start + HOUR / 2)
-    claim = Claim(id, NAME, NAME, swept, platform.ledger.arrival_of(id), 10, arrived_at=NOW)
+    id, collected = f"{number} {time}", Window(window.start, window.start + HOUR / 2)
+    claim = Claim(id, NAME, NAME, collected, platform.ledger.arrival_of(id), 10, arrived_at=NOW)
     platform.ledger.record_claim(claim, platform.metadata(NAME), {window: 10})
 
 
@@ -37,7 +38,7 @@ def measure(platform: Platform, sizes: list[int], label: str) -> None:
     done = 0
     for size in sizes:
         for number in range(done, size):
-            sweep_a_part(platform, number)
+            collect_a_part(platform, number)
         done = size
         begun = time.perf_counter()
         due = platform.ledger.due(NAME)
@@ -48,7 +49,7 @@ def measure(platform: Platform, sizes: list[int], label: str) -> None:
             assess_due(platform, NAME, window, NOW)
         spent = 0.0
         for tick in range(TICKS):
-            sweep_a_part(platform, tick, time=size)
+            collect_a_part(platform, tick, time=size)
             begun = time.perf_counter()
             for window in platform.ledger.due(NAME, NOW):
                 assess_due(platform, NAME, window, NOW)

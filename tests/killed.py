@@ -23,14 +23,15 @@ from pathlib import Path
 import polars as pl
 
 from ionbeam_dagster.config import IonbeamConfig
-from ionbeam_dagster.domain.windows import Build, Window, windows_between
+from ionbeam_dagster.domain.decisions import Build
+from ionbeam_dagster.domain.windows import Window, windows_between
 from ionbeam_dagster.pipeline.build import assess, build
 from ionbeam_dagster.pipeline.collect import collect, needs_collecting
 from ionbeam_dagster.pipeline.export import export, export_is_current
 from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.pipeline.recovery import open_platform
-from ionbeam_dagster.pipeline.retention import sweep
+from ionbeam_dagster.pipeline.retention import purge
 from ionbeam_dagster.pipeline.show import contents
 
 MORNING = datetime(2026, 6, 21, 6, tzinfo=UTC)
@@ -94,7 +95,7 @@ def check_mended(platform: Platform, expected: dict[str, bytes] | None) -> None:
     assert rows[0] == 4 * 12, f"rows are lost: {rows}"
     found = results()
     assert expected is None or found == expected, f"not the same bytes: {sorted(found)}"
-    assert sweep(platform, datetime.now(UTC) + timedelta(days=2)).failed == ()
+    assert purge(platform, datetime.now(UTC) + timedelta(days=2)).failed == ()
     assert [path for path in Path().rglob(".*.*") if path.is_file() and "state" not in path.parts] == []
 
 

@@ -9,7 +9,8 @@ from backends import influxdb, redis, s3  # noqa: F401
 from polars.testing import assert_frame_equal
 
 from ionbeam_dagster.config import IonbeamConfig
-from ionbeam_dagster.domain.windows import Unchanged, Window, windows_between
+from ionbeam_dagster.domain.decisions import Unchanged
+from ionbeam_dagster.domain.windows import Window, windows_between
 from ionbeam_dagster.pipeline.build import assess, build
 from ionbeam_dagster.pipeline.collect import collect, needs_collecting
 from ionbeam_dagster.pipeline.export import export

@@ -58,15 +58,15 @@ def test_a_gap_is_shown_with_the_command_that_fills_it_and_is_filled_by_it(ionbe
     assert ionbeam("run", "ioncannon", *RANGE).exit_code == 0
     ionbeam("run", "ioncannon", "--from", "2026-06-21T08:00Z", "--to", "2026-06-21T08:30Z")
     shown = ionbeam("gaps").output
-    assert "06:00 .. 2026-06-21 08:30: 60.0% swept, 1 gap" in shown and "█" in shown and "·" in shown
+    assert "06:00 .. 2026-06-21 08:30: 60.0% collected, 1 gap" in shown and "█" in shown and "·" in shown
     assert "--from 2026-06-21T07:00Z --to 2026-06-21T08:00Z" in " ".join(shown.replace("│", " ").split())
     decade = ionbeam("gaps", "ioncannon", "--from", "2016-01-01", "--to", "2126-01-01").output
-    assert "% swept, 3 gaps" in decade
+    assert "% collected, 3 gaps" in decade
     told = ionbeam("status", "--from", "2016-01-01", "--to", "2126-01-01").output
     assert "windows, until" in told and len(told.splitlines()) < 60
     filled = ionbeam("reingest", "ioncannon", "--from", "2026-06-21T07:00Z", "--to", "2026-06-21T08:00Z")
     assert filled.exit_code == 0, filled.output
-    assert "100% swept, no gap" in ionbeam("gaps").output
+    assert "100% collected, no gap" in ionbeam("gaps").output
 
 
 def test_a_sealed_window_stays_until_it_is_forced_or_opened_again(ionbeam):
@@ -78,10 +78,10 @@ def test_a_sealed_window_stays_until_it_is_forced_or_opened_again(ionbeam):
     forced = ionbeam("rebuild", "ioncannon", *RANGE, "--force")
     assert forced.exit_code == 0, forced.output
     assert [path.name[-11:] for path in sorted(Path("data").rglob("*_r*.parquet"))] == ["_r1.parquet", "_r2.parquet"]
-    assert "small segments of ioncannon" in ionbeam("sweep").output
-    assert "Nothing may go" in ionbeam("sweep", "--dry-run").output
+    assert "small segments of ioncannon" in ionbeam("purge").output
+    assert "Nothing may go" in ionbeam("purge", "--dry-run").output
     Path("network.yaml").write_text(NETWORK + "dataset_aggregator: {delete_after_export: true}\n")
-    assert "raw partitions of ioncannon" in ionbeam("sweep", "--dry-run").output
+    assert "raw partitions of ioncannon" in ionbeam("purge", "--dry-run").output
     assert ionbeam("sweep").exit_code == 0 and not list(Path("data-raw").rglob("*.parquet"))
     assert "1 windows opened again" in ionbeam("unseal", "ioncannon", *RANGE).output
     assert "0 windows opened again" in ionbeam("unseal", "ioncannon", *RANGE).output

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from ionbeam_dagster import __version__
-from ionbeam_dagster.domain.windows import Build, Unchanged, Wait, Window, hash_of_inputs, windows_between
+from ionbeam_dagster.domain.decisions import Build, Unchanged, Wait, hash_of_inputs
+from ionbeam_dagster.domain.windows import Window, windows_between
 from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.pipeline import build as building
 from ionbeam_dagster.pipeline.build import build
@@ -53,8 +54,8 @@ def test_an_hour_becomes_a_dataset_an_odb_and_a_geoparquet_with_the_same_rows(pl
     take_in(platform, *five_minutes(FIRST))
     built = build(platform, "ioncannon", FIRST, LATER)
     assert isinstance(built.decision, Build) and built.revision.revision.number == 1
-    assert built.revision.facts["rows"] == 240 and built.revision.facts["stations"] == 20
-    assert built.revision.facts["complete"] and built.revision.facts["duplicates"] == 0
+    assert built.revision.facts.rows == 240 and built.revision.facts.stations == 20
+    assert built.revision.facts.complete and built.revision.facts.duplicates == 0
     assert name_of(built.revision.path) == "ioncannon_20260621T060000_PT1H_r1.parquet"
     exports = {format: export(platform, "ioncannon", format, FIRST) for format in ("odb", "pygeoapi")}
     assert name_of(exports["odb"].path) == "ioncannon_20260621T060000_PT1H.odb"
@@ -112,12 +113,12 @@ def test_a_gap_lets_a_window_wait_and_a_person_may_insist(platform_of):
     waiting = build(platform, "ioncannon", FIRST, soon)
     assert isinstance(waiting.decision, Wait) and "06:25-06:30" in waiting.decision.reason and not waiting.built
     insisted = build(platform, "ioncannon", FIRST, soon, insist=True)
-    assert insisted.built and not insisted.revision.facts["complete"]
-    assert insisted.revision.facts["coverage"] == pytest.approx(11 / 12, abs=1e-5)
+    assert insisted.built and not insisted.revision.facts.complete
+    assert insisted.revision.facts.coverage == pytest.approx(11 / 12, abs=1e-5)
     take_in(platform, raw[5])
     whole = build(platform, "ioncannon", FIRST, soon)
-    assert whole.revision.revision.number == 2 and whole.revision.facts["complete"]
-    assert platform.files.exists(insisted.revision.path), "a superseded revision stays until a retention sweep"
+    assert whole.revision.revision.number == 2 and whole.revision.facts.complete
+    assert platform.files.exists(insisted.revision.path), "a superseded revision stays until a retention purge"
 
 
 def test_two_that_build_a_window_at_once_leave_what_its_revisions_say(platform_of, monkeypatch):
@@ -144,7 +145,7 @@ def test_two_that_build_a_window_at_once_leave_what_its_revisions_say(platform_o
     assert numbers == [1, 2]
     latest = platform.ledger.latest_revision("ioncannon", FIRST)
     assert latest.revision.inputs == hash_of_inputs(platform.ledger.claims("ioncannon", FIRST))
-    assert pl.read_parquet(latest.path).height == latest.facts["rows"] == 240
+    assert pl.read_parquet(latest.path).height == latest.facts.rows == 240
 
 
 def test_late_rows_make_the_hour_they_belong_to_due(platform_of):
@@ -155,11 +156,11 @@ def test_late_rows_make_the_hour_they_belong_to_due(platform_of):
     assert FIRST in platform.ledger.due("ioncannon")
     second = build(platform, "ioncannon", FIRST, LATER)
     assert second.revision.revision.number == 2
-    assert first.revision.facts["why"] == "the first revision, of 12 ingestions"
-    why = second.revision.facts["why"]
+    assert first.revision.facts.why == "the first revision, of 12 ingestions"
+    why = second.revision.facts.why
     assert " arrived after revision 1: ioncannon 2026-06-21 07:00-07:05 with " in why and " and 9 more" in why
-    assert second.revision.facts["rows"] > first.revision.facts["rows"]
-    assert second.revision.facts["rows"] == 240
+    assert second.revision.facts.rows > first.revision.facts.rows
+    assert second.revision.facts.rows == 240
 
 
 def test_rows_that_cannot_be_used_are_kept_with_their_reason_and_block_nothing(platform_of):
@@ -205,12 +206,12 @@ def test_a_source_whose_names_or_units_are_wrong_is_not_collected(platform_of, m
         collect(platform, "ioncannon", five_minutes(FIRST)[0], LATER)
 
 
-def test_an_open_window_claims_only_what_was_swept(platform_of):
+def test_an_open_window_claims_only_what_was_collected(platform_of):
     platform = platform_of(CANNON % "")
     raw = five_minutes(FIRST)[0]
     now = raw.start + timedelta(minutes=2)
     collect(platform, "ioncannon", raw, now)
-    assert ingest(platform, "ioncannon", raw).claim.swept == Window(raw.start, now)
+    assert ingest(platform, "ioncannon", raw).claim.collected == Window(raw.start, now)
 
 
 @pytest.fixture
@@ -268,7 +269,7 @@ def test_a_range_that_is_collected_again_is_replaced_with_all_that_is_there_no_m
     after = rows_of(platform, FIRST)
     assert len(before) == 240 and len(after) == 235 and all(row in before for row in after)
     latest = platform.ledger.latest_revision("ioncannon", FIRST)
-    assert latest.revision.number == 2 and latest.facts["duplicates"] == 0 and latest.facts["ingestions"] == 12
+    assert latest.revision.number == 2 and latest.facts.duplicates == 0 and latest.facts.ingestions == 12
 
     monkeypatch.setattr(source, "fetch", whole)
     take_in(platform, raw[3])
@@ -301,8 +302,8 @@ def test_repeated_rows_are_counted_also_where_an_ingestion_reaches_beyond_the_wi
     take_in(platform, both)
     [claim] = platform.ledger.claims("ioncannon", FIRST)
     counted = [build(platform, "ioncannon", window, LATER).revision.facts for window in (FIRST, SECOND)]
-    assert all(facts["rows"] == 240 and facts["duplicates"] > 0 for facts in counted)
-    assert sum(facts["rows"] + facts["duplicates"] for facts in counted) == claim.rows
+    assert all(facts.rows == 240 and facts.duplicates > 0 for facts in counted)
+    assert sum(facts.rows + facts.duplicates for facts in counted) == claim.rows
 
 
 def test_other_columns_under_the_same_version_are_refused_and_a_new_version_is_a_new_schema(platform_of, monkeypatch):
@@ -350,7 +351,7 @@ def test_two_platforms_with_windows_of_other_lengths_on_one_store_are_told(platf
     ):
         with pytest.raises(PipelineError, match=refused):
             step()
-    assert build(one, "ioncannon", FIRST, LATER).revision.facts["complete"]
+    assert build(one, "ioncannon", FIRST, LATER).revision.facts.complete
 
 
 def test_two_platforms_of_one_store_each_with_its_own_source_build_both(platform_of):
@@ -363,8 +364,8 @@ def test_two_platforms_of_one_store_each_with_its_own_source_build_both(platform
     for window in five_minutes(FIRST):
         take_in(one, window)
         take_in(other, window, source="second")
-    assert build(one, "ioncannon", FIRST, LATER).revision.facts["rows"] == 240
-    assert build(other, "second", FIRST, LATER).revision.facts["rows"] == 240
+    assert build(one, "ioncannon", FIRST, LATER).revision.facts.rows == 240
+    assert build(other, "second", FIRST, LATER).revision.facts.rows == 240
     assert one.ledger.due("ioncannon") == other.ledger.due("second") == []
 
 
@@ -383,9 +384,9 @@ def test_a_clock_that_goes_back_between_two_runs_loses_nothing(platform_of):
         ingest(platform, "ioncannon", window)
     again = build(platform, "ioncannon", FIRST, earlier, insist=True)
     assert (first.revision.revision.number, again.revision.revision.number) == (1, 2)
-    assert again.revision.facts["rows"] == 241 and again.revision.facts["stations"] == 21
+    assert again.revision.facts.rows == 241 and again.revision.facts.stations == 21
     assert [claim.arrival for claim in platform.ledger.claims("ioncannon", FIRST)][-1] > 12
-    assert build(platform, "ioncannon", SECOND, earlier, insist=True).revision.facts["rows"] == 252
+    assert build(platform, "ioncannon", SECOND, earlier, insist=True).revision.facts.rows == 252
 
 
 def test_what_a_revision_is_made_of_stands_in_its_file_and_in_the_ledger(platform_of):
@@ -395,8 +396,9 @@ def test_what_a_revision_is_made_of_stands_in_its_file_and_in_the_ledger(platfor
     built = build(platform, "ioncannon", FIRST, LATER).revision
     written = json.loads(pq.read_schema(built.path).metadata[b"ionbeam"])
     claims = platform.ledger.claims("ioncannon", FIRST)
-    assert written["ingestions"] == built.facts["made_of"] == [claim.id for claim in claims]
+    assert written["ingestions"] == list(built.facts.made_of) == [claim.id for claim in claims]
     assert written["inputs"] == built.revision.inputs == hash_of_inputs(claims)
-    assert written["coverage"] == built.facts["coverage"] == pytest.approx(11 / 12, abs=1e-5)
-    assert written["gaps"] == built.facts["gaps"] == [["2026-06-21T06:25:00+00:00", "2026-06-21T06:30:00+00:00"]]
-    assert written["software"] == built.facts["software"] == f"ionbeam {__version__}"
+    assert written["coverage"] == built.facts.coverage == pytest.approx(11 / 12, abs=1e-5)
+    assert written["gaps"] == [["2026-06-21T06:25:00+00:00", "2026-06-21T06:30:00+00:00"]]
+    assert [[gap.start.isoformat(), gap.end.isoformat()] for gap in built.facts.gaps] == written["gaps"]
+    assert written["software"] == built.facts.software == f"ionbeam {__version__}"

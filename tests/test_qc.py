@@ -131,8 +131,8 @@ def test_a_dataset_file_has_the_flags_and_says_what_they_depend_on(platform_of):
     field = schema.field(f"{TEMPERATURE}__tests_failed")
     assert field.metadata[b"flag_meanings"].split()[0] == b"gross_range"
     assert field.metadata[b"of"].decode() == TEMPERATURE
-    counted = crowd.facts["flags"][TEMPERATURE]
-    assert counted["fail"] > 0 and sum(counted.values()) == crowd.facts["rows"]
+    counted = crowd.facts.flags[TEMPERATURE]
+    assert counted["fail"] > 0 and sum(counted.values()) == crowd.facts.rows
     frame = pl.read_parquet(crowd.path)
     assert frame.filter(pl.col(TEMPERATURE) < -100)[f"{TEMPERATURE}__flag"].unique().to_list() == [4]
     assert b'"neighbours": {"other"' in schema.metadata[b"ionbeam"]
@@ -144,7 +144,7 @@ def test_rows_pass_through_the_folder_of_the_state_which_may_lie_on_a_larger_dis
     platform = platform_of(SOURCES % "")
     monkeypatch.setattr("tempfile.tempdir", "/nowhere")
     (crowd,) = made(platform, "crowd")
-    assert crowd.facts["rows"] and list((platform.config.sections.state_path / "drafts").iterdir())
+    assert crowd.facts.rows and list((platform.config.sections.state_path / "drafts").iterdir())
 
 
 def test_quality_control_can_be_off_or_told_otherwise(platform_of):

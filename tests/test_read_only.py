@@ -40,7 +40,7 @@ for folder, step in steps:
         print(folder, "|", error)
     Path(folder).chmod(0o755)
     step()
-print(platform.ledger.export("ioncannon", hour, "odb").facts["stations"])
+print(platform.ledger.export("ioncannon", hour, "odb").facts.stations)
 """
 NETWORK = """
 state_path: state

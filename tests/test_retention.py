@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from backends import s3  # noqa: F401
 
-from ionbeam_dagster.domain.windows import Unchanged, Window, windows_between
+from ionbeam_dagster.domain.decisions import Unchanged
+from ionbeam_dagster.domain.windows import Window, windows_between
 from ionbeam_dagster.errors import ConfigError, PipelineError
 from ionbeam_dagster.orchestration.definitions import build_definitions
 from ionbeam_dagster.orchestration.resources import WatchedPlatform
@@ -18,7 +19,7 @@ from ionbeam_dagster.pipeline.collect import collect, needs_collecting
 from ionbeam_dagster.pipeline.export import export
 from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.pipeline.platform import Platform
-from ionbeam_dagster.pipeline.retention import sweep
+from ionbeam_dagster.pipeline.retention import purge
 
 MORNING = datetime(2026, 6, 21, 6, tzinfo=UTC)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -58,22 +59,22 @@ def test_raw_goes_after_export_and_is_not_taken_for_lost(platform_of):
     collect(platform, "ioncannon", quarters(SECOND)[2], LATER)  # not ingested
     finish(platform, FIRST)
     before = files("data-raw")
-    told = sweep(platform, LATER, dry_run=True)
+    told = purge(platform, LATER, dry_run=True)
     assert files("data-raw") == before and len(told.gone) == 4
     assert told.bytes == sum(path.stat().st_size for path in before if "T06" in path.name)
-    swept = sweep(platform, LATER)
-    assert swept.bytes == told.bytes and {path for path in before if "T07" in path.name} == files("data-raw")
-    assert sweep(platform, LATER).gone == ()
+    purged = purge(platform, LATER)
+    assert purged.bytes == told.bytes and {path for path in before if "T07" in path.name} == files("data-raw")
+    assert purge(platform, LATER).gone == ()
 
     gone = quarters(FIRST)[1]
     assert not needs_collecting(platform, "ioncannon", gone)
-    with pytest.raises(PipelineError, match=r"was swept by retention on 2026-06-24 06:00; materialise ioncannon/raw"):
+    with pytest.raises(PipelineError, match=r"was purged by retention on 2026-06-24 06:00; materialise ioncannon/raw"):
         ingest(platform, "ioncannon", gone)
-    assert build(platform, "ioncannon", FIRST, LATER, force=True).revision.facts["rows"] == 60, "segments are enough"
+    assert build(platform, "ioncannon", FIRST, LATER, force=True).revision.facts.rows == 60, "segments are enough"
     finish(platform, FIRST)
     take_in(platform, gone)
     assert isinstance(assess(platform, "ioncannon", FIRST, LATER), Unchanged)
-    assert platform.ledger.raw("ioncannon", gone).swept is None and len(sweep(platform, LATER).gone) == 1
+    assert platform.ledger.raw("ioncannon", gone).purged is None and len(purge(platform, LATER).gone) == 1
 
 
 def test_raw_that_a_rebuild_would_need_stays(platform_of):
@@ -81,16 +82,16 @@ def test_raw_that_a_rebuild_would_need_stays(platform_of):
     take_in(platform, *quarters(FIRST))
     build(platform, "ioncannon", FIRST, LATER)
     export(platform, "ioncannon", "odb", FIRST)
-    assert sweep(platform, LATER).gone == (), "one export is missing"
+    assert purge(platform, LATER).gone == (), "one export is missing"
     export(platform, "ioncannon", "pygeoapi", FIRST)
     for segment in Path("ionbeam-state/segments").rglob("*.parquet"):
         segment.unlink()
-    assert sweep(platform, LATER).gone == (), "the raw partitions are all that is left of the observations"
-    assert finish(platform, FIRST, force=True).facts["rows"] == 60, "they are ingested again"
+    assert purge(platform, LATER).gone == (), "the raw partitions are all that is left of the observations"
+    assert finish(platform, FIRST, force=True).facts.rows == 60, "they are ingested again"
     platform.files.delete(platform.export_path("ioncannon", "odb", FIRST))
-    assert sweep(platform, LATER).gone == (), "an export was lost"
+    assert purge(platform, LATER).gone == (), "an export was lost"
     finish(platform, FIRST)
-    assert len(sweep(platform, LATER).gone) == 4
+    assert len(purge(platform, LATER).gone) == 4
 
 
 def rows_of(path: str) -> bytes:
@@ -104,12 +105,12 @@ def test_small_segments_of_built_windows_become_one_file_and_no_dataset_file_cha
     take_in(platform, *windows_between(FIRST.start, SECOND.end, timedelta(minutes=5)))
     first = finish(platform, FIRST)
     hour = Path("ionbeam-state/segments/ioncannon/20260621T06")
-    (told,) = sweep(platform, LATER, dry_run=True).gone
+    (told,) = purge(platform, LATER, dry_run=True).gone
     assert told.what == f"12 segments of {FIRST}" and len(list(hour.iterdir())) == 12
-    assert len(sweep(platform, LATER).gone) == 1
+    assert len(purge(platform, LATER).gone) == 1
     assert [path.name for path in hour.iterdir()] == ["bundle.parquet"]
     assert len(list(hour.with_name("20260621T07").iterdir())) == 12, "its window is not built yet"
-    assert sweep(platform, LATER).gone == ()
+    assert purge(platform, LATER).gone == ()
     assert isinstance(assess(platform, "ioncannon", FIRST, LATER), Unchanged)
     again = finish(platform, FIRST, force=True)
     assert first.revision.number < again.revision.number and rows_of(first.path) == rows_of(again.path)
@@ -121,13 +122,13 @@ def test_superseded_revisions_go_after_their_time_and_who_reads_them_reads_on(pl
     take_in(platform, *quarters(FIRST))
     first = finish(platform, FIRST)
     second = finish(platform, FIRST, force=True)
-    assert sweep(platform, LATER + 6 * DAY).gone == ()
+    assert purge(platform, LATER + 6 * DAY).gone == ()
     with pq.ParquetFile(first.path) as reader:
-        (gone,) = sweep(platform, LATER + 7 * DAY).gone
+        (gone,) = purge(platform, LATER + 7 * DAY).gone
         assert not platform.files.exists(first.path) and reader.read().num_rows == 60
     assert gone.what == first.path and platform.files.exists(second.path)
     assert finish(platform, FIRST, force=True).revision.number == 3
-    assert sweep(platform, LATER).failed == ()
+    assert purge(platform, LATER).failed == ()
 
 
 def test_a_sealed_window_loses_what_it_was_made_of_but_not_what_came_too_late(platform_of):
@@ -141,25 +142,25 @@ def test_a_sealed_window_loses_what_it_was_made_of_but_not_what_came_too_late(pl
     take_in(platform, quarters(FIRST)[3])
     sealed = FIRST.end + 2 * DAY
 
-    assert sweep(platform, sealed + 10 * DAY - timedelta(seconds=1)).gone == ()
-    segments = sweep(platform, sealed + 10 * DAY)
+    assert purge(platform, sealed + 10 * DAY - timedelta(seconds=1)).gone == ()
+    segments = purge(platform, sealed + 10 * DAY)
     assert {one.kind for one in segments.gone} == {"observations"} and len(segments.gone) == 3
     assert sum(1 for path in files("ionbeam-state/segments") if path.suffix == ".parquet") == 1
-    assert build(platform, "ioncannon", FIRST, LATER, force=True).revision.facts["rows"] == 60, "raw is still there"
+    assert build(platform, "ioncannon", FIRST, LATER, force=True).revision.facts.rows == 60, "raw is still there"
 
     for format in ("odb", "pygeoapi"):
         export(platform, "ioncannon", format, FIRST)
-    swept = sweep(platform, sealed + 30 * DAY)
-    assert len(swept.of_kind("raw partitions")) == 4 and len(swept.of_kind("observations")) == 4
+    purged = purge(platform, sealed + 30 * DAY)
+    assert len(purged.of_kind("raw partitions")) == 4 and len(purged.of_kind("observations")) == 4
     assert files("data-raw") == set()
-    with pytest.raises(PipelineError, match=r"swept by retention on .*; materialise ioncannon/raw for 20260621T060000"):
+    with pytest.raises(PipelineError, match=r"purged by retention on .*; materialise ioncannon/raw for 20260621T06"):
         build(platform, "ioncannon", FIRST, LATER, force=True)
     assert platform.files.exists(platform.ledger.latest_revision("ioncannon", FIRST).path)
     take_in(platform, *quarters(FIRST))
-    assert build(platform, "ioncannon", FIRST, LATER, force=True).revision.facts["rows"] == 60
+    assert build(platform, "ioncannon", FIRST, LATER, force=True).revision.facts.rows == 60
 
 
-def test_the_dagster_asset_tells_what_it_swept_and_in_a_dry_run_what_it_would(platform_of):
+def test_the_dagster_asset_tells_what_it_purged_and_in_a_dry_run_what_it_would(platform_of):
     platform = platform_of(NETWORK % "", retention="{superseded: PT1H}")
     take_in(platform, *quarters(FIRST))
     first = finish(platform, FIRST)
@@ -170,7 +171,7 @@ def test_the_dagster_asset_tells_what_it_swept_and_in_a_dry_run_what_it_would(pl
     dealt_out = draft.with_name(f"{draft.name}.room") / "3.arrow"
     dealt_out.parent.mkdir()
     dealt_out.write_bytes(b"cut short")
-    job = build_definitions(WatchedPlatform(platform)).resolve_job_def("sweep")
+    job = build_definitions(WatchedPlatform(platform)).resolve_job_def("purge")
     with dg.DagsterInstance.ephemeral() as instance:
         for dry_run in (True, False):
             config = {"ops": {"retention": {"config": {"dry_run": dry_run}}}}
@@ -184,8 +185,8 @@ def test_the_dagster_asset_tells_what_it_swept_and_in_a_dry_run_what_it_would(pl
     assert "superseded revisions" in told[0]["by kind"].value and str(first.path) in told[0]["the first of them"].value
 
 
-def test_what_lies_in_s3_is_swept_as_in_a_folder(platform_of, s3):  # noqa: F811
-    bucket = s3.bucket("swept")
+def test_what_lies_in_s3_is_purged_as_in_a_folder(platform_of, s3):  # noqa: F811
+    bucket = s3.bucket("purged")
     platform = platform_of(
         NETWORK % f", data_path: '{bucket}/raw'",
         dataset_aggregator=f"{{data_path: '{bucket}/data', delete_after_export: true}}",
@@ -201,17 +202,17 @@ def test_what_lies_in_s3_is_swept_as_in_a_folder(platform_of, s3):  # noqa: F811
     pq.write_table(pq.read_table(Path("data-projections").rglob("*.parquet").__next__()), quarantined)
     later = datetime.now(UTC) + 8 * DAY
     before = platform.files.under(bucket)
-    told = sweep(platform, later, dry_run=True)
+    told = purge(platform, later, dry_run=True)
     assert platform.files.under(bucket) == before and quarantined.exists()
     gone = {path for path in before if "/raw/" in path and "T06" in path} | {first.path}
     assert {one.what for one in told.gone} == gone | {str(quarantined)} and len(gone) == 5
     assert all(one.bytes > 0 for one in told.gone)
 
-    swept = sweep(platform, later)
-    assert swept.failed == () and swept.bytes == told.bytes and not quarantined.exists()
+    purged = purge(platform, later)
+    assert purged.failed == () and purged.bytes == told.bytes and not quarantined.exists()
     assert set(platform.files.under(bucket)) == set(before) - gone
     assert platform.files.exists(second.path) and not needs_collecting(platform, "ioncannon", quarters(FIRST)[0])
-    assert sweep(platform, later).gone == ()
+    assert purge(platform, later).gone == ()
 
 
 @pytest.mark.parametrize(

@@ -39,9 +39,10 @@ app = typer.Typer(
 )
 for command in (
     run.run, windows.status, windows.gaps, windows.rebuild, windows.reingest, windows.seal, windows.unseal,
-    windows.sweep, processes.dev, processes.bridge, processes.mqtt, processes.serve, conformance.conformance,
+    windows.purge, processes.dev, processes.bridge, processes.mqtt, processes.serve, conformance.conformance,
 ):  # fmt: skip
     app.command()(command)
+app.command("sweep", hidden=True)(windows.purge)  # what it was called
 app.add_typer(config.app, name="config")
 app.add_typer(export.app, name="export")
 app.add_typer(ledger.app, name="ledger")

@@ -32,9 +32,9 @@ from ionbeam_dagster.domain.windows import Window, window_of
 from ionbeam_dagster.stores.files import folder_of
 
 if TYPE_CHECKING:  # the platform takes a second to import, and --help should not wait for it
+    from ionbeam_dagster.domain.records import BuiltRevision
     from ionbeam_dagster.orchestration.runs import WindowResult
     from ionbeam_dagster.pipeline.platform import Platform
-    from ionbeam_dagster.stores.ledger import BuiltRevision
 
 
 def run(
@@ -203,9 +203,9 @@ def _cells(
     window, facts = one.revision.window, one.facts
     exports = [platform.ledger.export(dataset.name, window, format) for format in formats]
     return [
-        str(window), number(facts["rows"]), number(facts["stations"]), f"{facts['coverage']:.0%}",
-        str(one.revision.number), size(facts["bytes"]),
-        *[size(e.facts["bytes"]) if e and e.path else "none" for e in exports],
+        str(window), number(facts.rows), number(facts.stations), f"{facts.coverage:.0%}",
+        str(one.revision.number), size(facts.bytes),
+        *[size(e.facts.bytes) if e and e.path else "none" for e in exports],
         f"{took:.2f}" if took else "",
     ]  # fmt: skip
 

@@ -33,7 +33,8 @@ from ionbeam_dagster.cli.terminal import (
 )
 from ionbeam_dagster.config import DatasetSettings
 from ionbeam_dagster.domain.cycles import analysis_of, cycle_of
-from ionbeam_dagster.domain.windows import Sealed, Window, coverage, merge, window_of, windows_between
+from ionbeam_dagster.domain.decisions import Sealed, coverage
+from ionbeam_dagster.domain.windows import Window, merge, window_of, windows_between
 from ionbeam_dagster.domain.windows import gaps as gaps_of
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def gaps(
     start: Annotated[str | None, FROM] = None,
     end: Annotated[str | None, TO] = None,
 ) -> None:
-    """Show what of a range was swept and what is missing: a strip of time, and each gap with how to fill it.
+    """Show what of a range was collected and what is missing: a strip of time, and each gap with how to fill it.
 
     Without --from and --to: from the first to the last moment of which anything was collected.
 
@@ -193,7 +194,7 @@ def unseal(dataset: Annotated[str, ONE_DATASET], start: Annotated[str, FROM], en
     _seal(dataset, _asked(start, end), unseal=True)
 
 
-def sweep(
+def purge(
     dry_run: Annotated[bool, typer.Option(help="Tell what would go, and how many bytes; remove nothing.")] = False,
 ) -> None:
     """Remove what the configuration allows to go: raw partitions, old revisions, observations, quarantine.
@@ -202,27 +203,27 @@ def sweep(
     open window needs never does. Many small segments of an hour whose windows are built become one file; no row of
     them goes. The Dagster asset `retention` does the same on its schedule.
 
-    Example: `ionbeam sweep --dry-run`
+    Example: `ionbeam purge --dry-run`
     """
     from ionbeam_dagster.doors.amqp.leftovers import bus_leftovers
     from ionbeam_dagster.errors import PipelineError, StoreError
-    from ionbeam_dagster.orchestration.runs import sweep_now
+    from ionbeam_dagster.orchestration.runs import purge_now
     from ionbeam_dagster.pipeline.recovery import open_platform
     from ionbeam_dagster.pipeline.retention import KINDS
-    from ionbeam_dagster.pipeline.retention import sweep as sweep_platform
+    from ionbeam_dagster.pipeline.retention import purge as purge_platform
 
     platform = open_platform(load_config())
     with refused_as_message(PipelineError, StoreError):
-        swept = sweep_platform(platform, platform.now(), dry_run=True, also=[bus_leftovers])
-        if not dry_run and swept.gone:
+        purged = purge_platform(platform, platform.now(), dry_run=True, also=[bus_leftovers])
+        if not dry_run and purged.gone:
             with dagster_instance(platform.config) as instance:
-                sweep_now(platform, instance)
-    table = Table("kind", "number", "size", "why", title="would go" if dry_run else "swept", title_justify="left")
+                purge_now(platform, instance)
+    table = Table("kind", "number", "size", "why", title="would go" if dry_run else "purged", title_justify="left")
     for kind in KINDS:
-        if found := swept.of_kind(kind):
+        if found := purged.of_kind(kind):
             whose = ", ".join(sorted({one.of for one in found}))
             table.add_row(f"{kind} of {whose}", number(len(found)), size(sum(o.bytes for o in found)), found[0].why)
-    if swept.gone:
+    if purged.gone:
         console.print(table)
     else:
         console.print("Nothing may go: all of it is needed, or the YAML has no `retention:` for it.")
@@ -317,10 +318,10 @@ def _status_table(platform: Platform, dataset: DatasetSettings, windows: Sequenc
             state, reason = "sealed", f"{reason}; sealed by a person on {sealed:%Y-%m-%d %H:%M}"
         latest = platform.ledger.latest_revision(dataset.name, window)
         exports = [f for f in dataset.exports if export_is_current(platform, dataset.name, f, window)]
-        facts = latest.facts if latest else {}
+        facts = latest.facts if latest else None
         table.add_row(
-            str(window), state, number(facts.get("rows")), number(facts.get("stations")),
-            f"{facts['coverage']:.0%}" if facts else "", str(latest.revision.number) if latest else "",
+            str(window), state, number(facts and facts.rows), number(facts and facts.stations),
+            f"{facts.coverage:.0%}" if facts else "", str(latest.revision.number) if latest else "",
             ", ".join(exports), reason,
         )  # fmt: skip
     return table
@@ -341,7 +342,7 @@ def _cycles_table(platform: Platform, dataset: DatasetSettings, format: str, win
         table.add_row(
             f"{analysis_of(cycle):%Y-%m-%d %H}", state,
             f"{len(outlook.holds)} of {len(outlook.holds) + len(outlook.lacking)}", str(len(outlook.late) or ""),
-            number(made.facts["rows"]) if made else "", str(made.number) if made else "", outlook.reason,
+            number(made.facts.rows) if made else "", str(made.number) if made else "", outlook.reason,
         )  # fmt: skip
     return table
 
@@ -367,18 +368,19 @@ def _show_gaps(platform: Platform, source: str, start: datetime | None, end: dat
     now = datetime.now(UTC)  # what has not happened yet is no gap
     last = min(end or now, settings.end or now, now)
     claims = platform.ledger.claims_between(dataset.name, first, last)
-    swept = merge(claim.swept for claim in claims if claim.source == source)
-    begun = max(start, settings.start) if start else (swept[0].start if swept else None)
-    until = last if end else (swept[-1].end if swept else None)
+    collected = merge(claim.collected for claim in claims if claim.source == source)
+    begun = max(start, settings.start) if start else (collected[0].start if collected else None)
+    until = last if end else (collected[-1].end if collected else None)
     if begun is None or until is None or until <= begun:
         console.print(f"{source}: nothing was collected in this range; its start is {settings.start:%Y-%m-%d %H:%M}")
         return
     asked = Window(begun, until)
-    missing = gaps_of(asked, swept)
+    missing = gaps_of(asked, collected)
     share = coverage(asked, missing)
     told = "no gap" if not missing else f"{len(missing)} gap{'s' * (len(missing) > 1)}"
     console.print(
-        f"\n[bold]{source}[/bold] {begun:%Y-%m-%d %H:%M} .. {until:%Y-%m-%d %H:%M}: {_percent(share)} swept, {told}",
+        f"\n[bold]{source}[/bold] {begun:%Y-%m-%d %H:%M} .. {until:%Y-%m-%d %H:%M}: "
+        f"{_percent(share)} collected, {told}",
         highlight=False,
     )
     console.print(_strip(asked, missing, max(10, min(console.width, 120) - 2)))
@@ -395,7 +397,7 @@ def _percent(share: float) -> str:
 
 
 def _strip(asked: Window, missing: Sequence[Window], width: int) -> Text:
-    """The range as a bar: solid where it was swept, lighter where partly, red dots where not at all."""
+    """The range as a bar: solid where it was collected, lighter where partly, red dots where not at all."""
     strip = Text(" ")
     step = asked.span / width
     ends = [gap.end for gap in missing]

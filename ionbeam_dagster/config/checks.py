@@ -11,7 +11,8 @@ from ionbeam_client.models import format_duration
 from ionbeam_dagster.config.exporting import InstalledExporters, exporter_faults
 from ionbeam_dagster.config.resolving import DatasetSettings, SourceSettings
 from ionbeam_dagster.config.sections import Sections
-from ionbeam_dagster.domain.windows import Policy, check_span
+from ionbeam_dagster.domain.decisions import Policy
+from ionbeam_dagster.domain.windows import check_span
 from ionbeam_dagster.exporters import Exporter
 from ionbeam_dagster.stores.settings import check_writable_location
 

@@ -14,8 +14,9 @@ from typing import Any, Literal
 from ionbeam_client.models import format_duration
 from ionbeam_dagster.config.sections import Sections
 from ionbeam_dagster.config.validation import validated
+from ionbeam_dagster.domain.decisions import Policy
 from ionbeam_dagster.domain.quality.limits import Limits, limits_with
-from ionbeam_dagster.domain.windows import Policy, window_of
+from ionbeam_dagster.domain.windows import window_of
 from ionbeam_dagster.exporters import BY_DEFAULT
 from ionbeam_dagster.sources import Source, SourceConfig, installed_sources
 

@@ -19,6 +19,9 @@ import pyarrow as pa
 
 from ionbeam_client.models import CanonicalVariable, DataIngestionMap, IngestionMetadata
 
+VERSION = "1"
+"""Raised when the same raw rows would become other canonical rows than before."""
+
 TIME = pa.timestamp("us", tz="UTC")
 STATION = "station_id"
 

@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from ionbeam_client.models import format_duration
 from ionbeam_dagster.domain.cycles import check_nesting
-from ionbeam_dagster.domain.windows import Policy
+from ionbeam_dagster.domain.decisions import Policy
 from ionbeam_dagster.exporters.settings import CycleSettings, ExporterSettings
 from ionbeam_dagster.stores.contents import Contents
 from ionbeam_dagster.stores.files import uri_of

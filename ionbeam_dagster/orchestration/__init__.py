@@ -1,5 +1,5 @@
 """Dagster's side of the platform: assets, partitions, automation, checks, metadata, sensors and runs.
 
 Belongs here: everything that knows Dagster. Does not belong here: what a step does with a window (pipeline), or when
-a window is ready (domain/windows.py). Modules here ask those two and tell Dagster the answer.
+a window is ready (domain/decisions.py). Modules here ask those two and tell Dagster the answer.
 """

@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from ionbeam_dagster.config import DatasetSettings
-from ionbeam_dagster.domain.windows import Build, Window
+from ionbeam_dagster.domain.decisions import Build
+from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.doors.amqp.bridge import bridge_of
 from ionbeam_dagster.orchestration.assets.dataset import build_job, dataset_key
 from ionbeam_dagster.orchestration.assets.exports import export_key

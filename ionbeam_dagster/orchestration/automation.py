@@ -1,7 +1,7 @@
 """When the platform works by itself: one named condition a stage, and the sensor that evaluates them.
 
 Belongs here: how the ledger's answers (due.py) are combined with what Dagster knows of runs, failures and checks. Does
-not belong here: whether a window is ready (domain/windows.py).
+not belong here: whether a window is ready (domain/decisions.py).
 
 All conditions are levels rather than edges: true as long as there is work, so that nothing depends on having been
 evaluated at the right moment. Runs in progress hold them back; `Due` bounds how often the same work is asked for.

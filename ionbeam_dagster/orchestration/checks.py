@@ -19,10 +19,11 @@ import pyarrow.parquet as pq
 from ionbeam_dagster.domain.canonical import TIME, columns_of, point_key, variables_of
 from ionbeam_dagster.domain.cf import UnitError, conversion
 from ionbeam_dagster.domain.cycles import CycleOutlook
-from ionbeam_dagster.domain.windows import Claim, Decision, Sealed, Window
+from ionbeam_dagster.domain.decisions import Decision, Sealed
+from ionbeam_dagster.domain.records import BuiltRevision, Claim
+from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.orchestration.internals import late_evaluation
 from ionbeam_dagster.orchestration.metadata import table
-from ionbeam_dagster.stores.ledger import BuiltRevision
 
 WARN, ERROR = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR
 
@@ -48,7 +49,7 @@ _DATASET_CHECKS = {
     "schema": (True, "The file has the canonical columns: time, place, and variables with names that can be read"),
     "coordinates": (True, "Every row lies on the globe: latitude -90..90, longitude -180..180"),
     "not_empty": (False, "There is at least one row"),
-    "coverage": (False, "Every source has swept the whole window"),
+    "coverage": (False, "Every source has collected the whole window"),
     "plausible": (False, "Values lie within what has ever been measured"),
     "quality": (False, "Quality control finds fault with less than a fifth of the values of every variable"),
     "duplicates": (False, "No station has two rows at the same time"),
@@ -110,15 +111,19 @@ def of_dataset(built: BuiltRevision, path: Path, claims: Sequence[Claim]) -> lis
     odd = [] if faults else list(_implausible(schema, ranges))
     unusable = sum(claim.quarantined for claim in claims)
     twice = 0 if faults else _repeated(path, schema)
-    flagged = list(_much_flagged(facts.get("flags", {})))
-    made_of = facts.get("made_of", [claim.id for claim in claims])
-    late = [claim for claim in claims if claim.id not in made_of]
+    flagged = list(_much_flagged(facts.flags))
+    made_of = facts.made_of
+    late = [] if made_of is None else [claim for claim in claims if claim.id not in made_of]
     return [
         _result("schema", not faults, ERROR, "; ".join(faults)),
         _result("coordinates", not missed, ERROR, "; ".join(missed)),
-        _result("not_empty", facts["rows"] > 0, WARN, "the window has no row"),
+        _result("not_empty", facts.rows > 0, WARN, "the window has no row"),
         _result(
-            "coverage", facts["complete"], WARN, f"{facts['coverage']:.1%} of the window was swept", gaps=facts["gaps"]
+            "coverage",
+            facts.complete,
+            WARN,
+            f"{facts.coverage:.1%} of the window was collected",
+            gaps=[[gap.start.isoformat(), gap.end.isoformat()] for gap in facts.gaps],
         ),
         _result("plausible", not odd, WARN, f"{len(odd)} variables have values that cannot be", table=odd),
         _result("quality", not flagged, WARN, "; ".join(flagged)),

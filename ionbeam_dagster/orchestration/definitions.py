@@ -35,10 +35,10 @@ def build_definitions(ionbeam: Ionbeam) -> dg.Definitions:
         sensors=[automation_sensor(config.automation), *bus_sensors(ionbeam, collecting)],
         executor=dg.in_process_executor,  # parallelism comes from runs: a step's own process costs seconds
     )
-    swept = retention_definitions(config.sections.retention, config.automation)
+    purged = retention_definitions(config.sections.retention, config.automation)
     served = []
     if not edr.lacking():  # an extra
         from ionbeam_dagster.orchestration.assets.service import service_definitions
 
         served = [service_definitions(ionbeam)]
-    return dg.Definitions.merge(*sources, *datasets, *served, swept, platform)
+    return dg.Definitions.merge(*sources, *datasets, *served, purged, platform)

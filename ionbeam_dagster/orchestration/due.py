@@ -17,21 +17,15 @@ import dagster as dg
 
 from ionbeam_dagster.config import SourceSettings
 from ionbeam_dagster.domain.cycles import CYCLE
-from ionbeam_dagster.domain.windows import (
-    EPOCH,
-    Build,
-    Window,
-    window_from_key,
-    window_of,
-    windows_between,
-)
+from ionbeam_dagster.domain.decisions import Build
+from ionbeam_dagster.domain.records import RawPartition
+from ionbeam_dagster.domain.windows import EPOCH, Window, window_from_key, window_of, windows_between
 from ionbeam_dagster.orchestration.internals import keys_of, subset_of
 from ionbeam_dagster.orchestration.resources import PlatformResource, WatchedPlatform
 from ionbeam_dagster.pipeline.build import assess_due
 from ionbeam_dagster.pipeline.cycles import outlook_of
 from ionbeam_dagster.pipeline.ingest import waiting_raws
 from ionbeam_dagster.pipeline.platform import Platform
-from ionbeam_dagster.stores.ledger import RawPartition
 
 TRIES = 2
 TRIED_AGAIN_AFTER = timedelta(minutes=10)
@@ -117,7 +111,7 @@ class ToCollect(Due):
         if triggered is None or window.end <= now - self._source.window_lag - self._reach:
             return None
         known = platform.ledger.raw(self._source.name, window)
-        if known is not None and known.swept is not None:
+        if known is not None and known.purged is not None:
             return None
         found = platform.files.found(known.path) if known is not None else None
         return triggered.isoformat() if found is None or found.modified < triggered else None

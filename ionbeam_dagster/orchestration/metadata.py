@@ -22,7 +22,8 @@ from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.canonical import canonical_schema, columns_of, provider_flag
 from ionbeam_dagster.domain.cycles import analysis_of
-from ionbeam_dagster.domain.windows import Decision, Window
+from ionbeam_dagster.domain.decisions import Decision
+from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.pipeline.build import Built, describe
 from ionbeam_dagster.pipeline.collect import Collected
 from ionbeam_dagster.pipeline.cycles import ExportedCycle
@@ -58,7 +59,7 @@ def of_observations(
     claim = ingested.claim
     told: dict[str, Any] = {
         "dagster/partition_row_count": ingested.rows,
-        **_of_window(claim.swept, seconds),
+        **_of_window(claim.collected, seconds),
         "rows quarantined": ingested.quarantined,
         "ingestion": claim.id,
         "dataset windows": dg.MetadataValue.md(_outlook(windows)),
@@ -86,28 +87,30 @@ def of_dataset(built: Built, path: Path, observations: Sequence[dg.AssetKey], se
     schema = pq.read_schema(path)
     decision, reason = describe(built.decision)
     return {
-        **_of_file(latest.path, facts["rows"], facts["bytes"]),
+        **_of_file(latest.path, facts.rows, facts.bytes),
         **_of_window(built.window, seconds),
         "decision": decision,
         "reason": reason,
-        "why this revision": facts.get("why", "not known: the ledger was made again from the files"),
+        "why this revision": facts.why or "not known: the ledger was made again from the files",
         "built now": built.built,
         "revision": latest.revision.number,
-        "stations": facts["stations"],
-        "coverage": facts["coverage"],
-        "complete": facts["complete"],
-        "gaps": dg.MetadataValue.md("\n".join(f"- {begin} .. {end}" for begin, end in facts["gaps"]) or "none"),
-        "swept more than once": dg.MetadataValue.md(
-            "\n".join(f"- {begin} .. {end}" for begin, end in facts.get("overlaps", [])) or "nothing"
-        ),
-        "ingestions": facts["ingestions"],
-        "points that arrived again": facts["duplicates"],
+        "stations": facts.stations,
+        "coverage": facts.coverage,
+        "complete": facts.complete,
+        "gaps": dg.MetadataValue.md(_listed(facts.gaps) or "none"),
+        "collected more than once": dg.MetadataValue.md(_listed(facts.overlaps) or "nothing"),
+        "ingestions": facts.ingestions,
+        "points that arrived again": facts.duplicates,
         "dagster/column_schema": _columns(schema),
         "dagster/column_lineage": _lineage({name: [name] for name in schema.names}, observations),
         "preview": dg.MetadataValue.md(_preview(path)),
         "picture": _picture(path),
-        **_of_flags(facts.get("flags", {}), path),
+        **_of_flags(facts.flags, path),
     }
+
+
+def _listed(ranges: Iterable[Window]) -> str:
+    return "\n".join(f"- {range.start.isoformat()} .. {range.end.isoformat()}" for range in ranges)
 
 
 def _of_flags(flags: Mapping[str, Mapping[str, int]], path: Path) -> Metadata:

@@ -16,13 +16,14 @@ import dagster as dg
 
 from ionbeam_dagster.config import DatasetSettings, SourceSettings
 from ionbeam_dagster.domain.cycles import cycle_of
-from ionbeam_dagster.domain.windows import Build, Wait, Window, merge, window_of, windows_between
+from ionbeam_dagster.domain.decisions import Build, Wait
+from ionbeam_dagster.domain.windows import Window, merge, window_of, windows_between
 from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.orchestration.assets import FORCE_TAG, USE_CACHE_TAG
 from ionbeam_dagster.orchestration.assets.dataset import build_job, dataset_key
 from ionbeam_dagster.orchestration.assets.exports import export_key
 from ionbeam_dagster.orchestration.assets.request import request_key
-from ionbeam_dagster.orchestration.assets.retention import SWEEP_JOB
+from ionbeam_dagster.orchestration.assets.retention import PURGE_JOB
 from ionbeam_dagster.orchestration.assets.source import collect_job, observations_key, raw_key
 from ionbeam_dagster.orchestration.checks import may_go_on
 from ionbeam_dagster.orchestration.definitions import build_definitions
@@ -145,9 +146,9 @@ def seal_windows(
     return changed
 
 
-def sweep_now(platform: Platform, instance: dg.DagsterInstance) -> None:
+def purge_now(platform: Platform, instance: dg.DagsterInstance) -> None:
     """Materialise ``retention``. Raises PipelineError when something could not be removed."""
-    job = build_definitions(WatchedPlatform(platform)).resolve_job_def(SWEEP_JOB)
+    job = build_definitions(WatchedPlatform(platform)).resolve_job_def(PURGE_JOB)
     tags = {PROCESS_TAG: this_process()}
     result = job.execute_in_process(run_config=QUIET, tags=tags, instance=instance, raise_on_error=False)
     if not result.success:
@@ -309,7 +310,7 @@ def touched_windows(platform: Platform, dataset: DatasetSettings, start: datetim
     """The windows of a dataset that overlap [start, end) and of which anything was collected, in order."""
     first = window_of(start, dataset.span).start
     claims = platform.ledger.claims_between(dataset.name, first, end)
-    reach = merge(place for claim in claims for place in (claim.swept, *claim.stray_windows))
+    reach = merge(place for claim in claims for place in (claim.collected, *claim.stray_windows))
     found = {
         window
         for stretch in reach

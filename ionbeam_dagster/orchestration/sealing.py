@@ -1,6 +1,6 @@
 """Sealing windows by hand: a job that closes them for good, or opens them again.
 
-Belongs here: the job, and what Dagster is told of it. Does not belong here: what follows from it (domain/windows.py).
+Belongs here: the job, and what Dagster is told of it. Does not belong here: what follows from it (domain/decisions.py).
 """
 
 from datetime import UTC, datetime

@@ -1,7 +1,7 @@
 """Build: the points of a dataset window into its next revision.
 
 Belongs here: what `decide` is told of a window, and the writing of a revision with what it was made of. Does not belong
-here: the policy (domain/windows.py), or what quality control finds (quality_control.py).
+here: the policy (domain/decisions.py), or what quality control finds (quality_control.py).
 """
 
 from __future__ import annotations
@@ -9,32 +9,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from hashlib import sha256
 
+from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster import __version__
+from ionbeam_dagster.domain import canonical, quality
 from ionbeam_dagster.domain.canonical import canonical_schema
-from ionbeam_dagster.domain.windows import (
+from ionbeam_dagster.domain.decisions import (
     Build,
-    Claim,
     Decision,
     Policy,
-    Revision,
     Sealed,
     Unchanged,
     Wait,
-    Window,
     build_regardless,
     coverage,
     decide,
-    merge,
-    overlaps,
-    windows_between,
 )
+from ionbeam_dagster.domain.records import BuiltRevision, Claim, Provenance, Revision, RevisionFacts
+from ionbeam_dagster.domain.windows import Window, merge, overlaps, windows_between
 from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.pipeline import quality_control as qc
 from ionbeam_dagster.pipeline.ingest import restore
 from ionbeam_dagster.pipeline.platform import Platform, written_to
-from ionbeam_dagster.stores.ledger import BuiltRevision
 
 _MOST_ASSESSED = 300
 
@@ -85,7 +82,7 @@ def _looked_at(platform: Platform, dataset: str, window: Window, now: datetime) 
 def outlook(platform: Platform, claim: Claim, now: datetime) -> dict[Window, Decision]:
     """What is to be said of the dataset windows that a claim touches: of the newest, where they are very many."""
     span = platform.dataset(claim.dataset).span
-    touched = sorted({*windows_between(claim.swept.start, claim.swept.end, span), *claim.stray_windows})
+    touched = sorted({*windows_between(claim.collected.start, claim.collected.end, span), *claim.stray_windows})
     return {window: assess(platform, claim.dataset, window, now) for window in touched[-_MOST_ASSESSED:]}
 
 
@@ -123,7 +120,7 @@ def as_found(platform: Platform, latest: BuiltRevision | None) -> Revision | Non
     if latest is None:
         return None
     revision = latest.revision
-    made_of = latest.facts.get("made_of")
+    made_of = latest.facts.made_of
     return replace(
         revision,
         intact=revision.intact and platform.files.exists(latest.path),
@@ -141,44 +138,47 @@ def _write_revision(
     controlled = qc.controlled(
         platform.config, platform.series, platform.ledger, dataset, window, schema, platform.files.scratch
     )
-    provenance = {
-        "dataset": dataset,
-        "window_start": window.start.isoformat(),
-        "window_end": window.end.isoformat(),
-        "revision": decision.number,
-        "inputs": decision.inputs,
-        "ingestions": [claim.id for claim in claims],
-        "claims": [_told(claim) for claim in claims],
-        "metadata": _readings(platform, claims),
-        "coverage": round(coverage(window, decision.missing), 6),
-        "gaps": [[gap.start.isoformat(), gap.end.isoformat()] for gap in decision.missing],
-        "software": f"ionbeam {__version__}",
-        "quality": controlled.provenance,
-    }
+    provenance = Provenance(
+        dataset=dataset,
+        window=window,
+        number=decision.number,
+        inputs=decision.inputs,
+        ingestions=tuple(claim.id for claim in claims),
+        claims=tuple(claims),
+        metadata=_readings(platform, claims),
+        coverage=round(coverage(window, decision.missing), 6),
+        gaps=decision.missing,
+        software=f"ionbeam {__version__}",
+        quality=controlled.compared,
+    )
     with written_to(platform.datasets.path(dataset, window, decision.number)):
-        written = platform.datasets.write(
-            dataset, window, decision.number, controlled.schema, controlled.batches, provenance
-        )
+        written = platform.datasets.write(controlled.schema, controlled.batches, provenance)
     revision = Revision(dataset, window, decision.number, decision.inputs)
     arrived = platform.ledger.rows_in(dataset, window)
-    facts = {
-        "rows": written.rows,
-        "stations": written.stations,
-        "bytes": written.bytes,
-        "coverage": provenance["coverage"],
-        "gaps": provenance["gaps"],
-        "overlaps": [[twice.start.isoformat(), twice.end.isoformat()] for twice in _swept_twice(window, claims)],
-        "complete": not decision.missing,
-        "duplicates": None if arrived is None else max(0, arrived - written.rows),
-        "ingestions": len(claims),
-        "flags": controlled.counted(),
-        "made_of": provenance["ingestions"],
-        "software": provenance["software"],
-        "why": _why_built(claims, as_found(platform, seen.latest), decision),
-    }
+    facts = RevisionFacts(
+        rows=written.rows,
+        stations=written.stations,
+        bytes=written.bytes,
+        coverage=provenance.coverage,
+        gaps=provenance.gaps,
+        overlaps=tuple(_collected_twice(window, claims)),
+        duplicates=None if arrived is None else max(0, arrived - written.rows),
+        ingestions=len(claims),
+        flags=controlled.counted(),
+        made_of=provenance.ingestions,
+        software=provenance.software,
+        why=_why_built(claims, as_found(platform, seen.latest), decision),
+        made_by=made_by(platform, dataset),
+    )
     built = BuiltRevision(revision, written.path, now, facts)
     platform.ledger.record_revision(built, claims)
     return Built(dataset, window, decision, built, built=True)
+
+
+def made_by(platform: Platform, dataset: str) -> str:
+    """A short hash of what makes a dataset's rows of its raw partitions: the canonical mapping and the quality plan."""
+    limits = sorted(platform.dataset(dataset).limits.items())
+    return sha256(repr((canonical.VERSION, quality.VERSION, limits)).encode()).hexdigest()[:12]
 
 
 def _why_built(claims: Sequence[Claim], before: Revision | None, decision: Build) -> str:
@@ -192,7 +192,7 @@ def _why_built(claims: Sequence[Claim], before: Revision | None, decision: Build
     known = before.made_of or frozenset()
     new = [claim for claim in claims if claim.id not in known]
     gone = len(known - {claim.id for claim in claims})
-    shown = ", ".join(f"{claim.source} {claim.swept} with {claim.rows:,} rows" for claim in new[:3])
+    shown = ", ".join(f"{claim.source} {claim.collected} with {claim.rows:,} rows" for claim in new[:3])
     more = f" and {len(new) - 3} more" if len(new) > 3 else ""
     arrived = f"{_count(new)} arrived after revision {before.number}: {shown}{more}" if new else ""
     replaced = (
@@ -205,33 +205,19 @@ def _count(claims: Sequence[Claim]) -> str:
     return f"{len(claims)} ingestion{'s' * (len(claims) != 1)}"
 
 
-def _told(claim: Claim) -> dict[str, Any]:
-    """A claim as a dataset file tells of it, from which a lost ledger is made again: what is the same each time."""
-    return {
-        "id": claim.id,
-        "source": claim.source,
-        "start": claim.swept.start.isoformat(),
-        "end": claim.swept.end.isoformat(),
-        "arrival": claim.arrival,
-        "rows": claim.rows,
-        "quarantined": claim.quarantined,
-        "strays": [[stray.start.isoformat(), stray.end.isoformat()] for stray in claim.stray_windows],
-    }
-
-
-def _readings(platform: Platform, claims: list[Claim]) -> dict[str, Any]:
+def _readings(platform: Platform, claims: list[Claim]) -> dict[str, IngestionMetadata]:
     """Of each source the latest metadata under which its claims came."""
     latest = {claim.source: claim for claim in claims}
-    return {source: platform.ledger.metadata_of([claim])[0].model_dump(mode="json") for source, claim in latest.items()}
+    return {source: platform.ledger.metadata_of([claim])[0] for source, claim in latest.items()}
 
 
-def _swept_twice(window: Window, claims: list[Claim]) -> list[Window]:
-    """The parts of a window that one source swept more than once."""
+def _collected_twice(window: Window, claims: list[Claim]) -> list[Window]:
+    """The parts of a window that one source collected more than once."""
     sources = {claim.source for claim in claims}
     return merge(
         twice
         for source in sources
-        for twice in overlaps(window, (claim.swept for claim in claims if claim.source == source))
+        for twice in overlaps(window, (claim.collected for claim in claims if claim.source == source))
     )
 
 

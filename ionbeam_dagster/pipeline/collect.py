@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from ionbeam_dagster.domain.records import RawPartition
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.pipeline.platform import Platform, written_to
-from ionbeam_dagster.stores.ledger import RawPartition
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,19 +34,19 @@ def collect(platform: Platform, source: str, window: Window, now: datetime, use_
 
     `use_cache` lets the source use what it downloaded before, where it keeps that. Raises SourceError when the source
     failed, PipelineError for a window that has not begun. A raw partition that was lost and comes back as it was makes
-    its dataset windows due again: what they were made of is proved anew. One that retention swept was not lost.
+    its dataset windows due again: what they were made of is proved anew. One that retention purged was not lost.
     """
     if window.start >= now:
         raise PipelineError(f"{source} {window}: has not begun yet")
     platform.check_span(platform.source(source).dataset)
     feed, raws, ledger = platform.feed(source, use_cache), platform.raws(source), platform.ledger
     before = ledger.raw(source, window)
-    lost = before is not None and before.swept is None and not platform.files.exists(before.path)
+    lost = before is not None and before.purged is None and not platform.files.exists(before.path)
     signature = feed.signature(window)
-    swept = Window(window.start, min(window.end, now))
+    collected = Window(window.start, min(window.end, now))
     path = raws.path(source, window)
     with written_to(path):
-        ingestion, rows = raws.write(source, window, swept, platform.metadata(source), feed.fetch(window))
+        ingestion, rows = raws.write(source, window, collected, platform.metadata(source), feed.fetch(window))
     same = before is not None and before.ingestion == ingestion
     if lost and same:
         ledger.withdraw_claim(ingestion)
@@ -59,9 +59,9 @@ def collect(platform: Platform, source: str, window: Window, now: datetime, use_
 def needs_collecting(platform: Platform, source: str, window: Window) -> bool:
     """Whether a window was never collected, lost its raw partition, or would come out differently now.
 
-    A raw partition that retention swept is not lost: all that is made of it is there.
+    A raw partition that retention purged is not lost: all that is made of it is there.
     """
     known = platform.ledger.raw(source, window)
-    if known is None or (known.swept is None and not platform.files.exists(known.path)):
+    if known is None or (known.purged is None and not platform.files.exists(known.path)):
         return True
     return known.signature != platform.sources[source].signature(window)

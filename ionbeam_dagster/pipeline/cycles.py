@@ -14,11 +14,11 @@ from datetime import datetime
 
 from ionbeam_dagster import __version__
 from ionbeam_dagster.domain.cycles import CycleOutlook, Made, Numbered, analysis_of, look_at, windows_in
+from ionbeam_dagster.domain.records import BuiltRevision, ExportFacts, ExportRecord
 from ionbeam_dagster.domain.windows import Window, window_from_key
 from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.pipeline.export import Exported, publish
 from ionbeam_dagster.pipeline.platform import Platform
-from ionbeam_dagster.stores.ledger import BuiltRevision, ExportRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +47,9 @@ def _made(platform: Platform, dataset: str, format: str, cycle: Window) -> Made 
     if record is None:
         return None
     span = platform.dataset(dataset).span
-    holds = {window_from_key(key, span): number for key, number in record.facts["holds"].items()}
+    holds = {window_from_key(key, span): number for key, number in (record.facts.holds or {}).items()}
     intact = record.path is None or platform.files.exists(record.path)
-    return Made(holds, record.facts["afterwards"], intact)
+    return Made(holds, record.facts.afterwards, intact)
 
 
 def export_cycle(platform: Platform, dataset: str, format: str, cycle: Window, now: datetime) -> ExportedCycle:
@@ -69,19 +69,13 @@ def _export_cycle(platform: Platform, dataset: str, format: str, cycle: Window, 
     held = list(_held(platform, dataset, outlook))
     before = platform.ledger.export(dataset, cycle, format)
     holds = {one.revision.window.key: one.revision.number for one in held}
-    number = 1 if before is None else before.number + (before.facts["holds"] != holds)
+    number = 1 if before is None else before.number + (before.facts.holds != holds)
     exporter, target = platform.config.cycle_exporters[format], platform.export_path(dataset, format, cycle)
     about = _provenance(dataset, cycle, number, held, outlook)
     with ExitStack() as opened:
         files = [opened.enter_context(platform.files.fetched(one.path)) for one in held]
         made = publish(platform.files, exporter, target, lambda draft: exporter.export(files, draft, about))
-    facts = {
-        "rows": made.report.rows,
-        "bytes": made.bytes,
-        "stations": made.report.stations,
-        "holds": holds,
-        "afterwards": outlook.afterwards,
-    }
+    facts = ExportFacts(made.report.rows, made.report.stations, made.bytes, holds, outlook.afterwards)
     platform.ledger.record_export(ExportRecord(dataset, cycle, format, number, made.path, facts))
     return ExportedCycle(Exported(dataset, cycle, format, number, made), outlook, [one.path for one in held])
 

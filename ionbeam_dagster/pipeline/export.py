@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import copyfile
 
+from ionbeam_dagster.domain.records import ExportFacts, ExportRecord
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.errors import ExportError, PipelineError
 from ionbeam_dagster.exporters import Exporter, ExportReport
 from ionbeam_dagster.pipeline.platform import Platform, written_to
 from ionbeam_dagster.stores.files import Files, within
-from ionbeam_dagster.stores.ledger import ExportRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def _export(platform: Platform, dataset: str, format: str, window: Window) -> Ex
     with platform.files.fetched(latest.path) as dataset_file:
         made = publish(platform.files, exporter, target, lambda draft: exporter.export(dataset_file, draft))
     number = latest.revision.number
-    facts = {"rows": made.report.rows, "bytes": made.bytes, "stations": made.report.stations}
+    facts = ExportFacts(made.report.rows, made.report.stations, made.bytes)
     platform.ledger.record_export(ExportRecord(dataset, window, format, number, made.path, facts))
     return Exported(dataset, window, format, number, made)
 

@@ -20,10 +20,10 @@ import pyarrow.parquet as pq
 from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.config import DatasetSettings
 from ionbeam_dagster.domain.canonical import CanonicalError, canonical_schema, canonicalise, point_key
-from ionbeam_dagster.domain.windows import WEEK, Claim, Window, window_of, windows_between
+from ionbeam_dagster.domain.records import Claim, RawPartition
+from ionbeam_dagster.domain.windows import WEEK, Window, window_of, windows_between
 from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.pipeline.platform import Platform
-from ionbeam_dagster.stores.ledger import RawPartition
 from ionbeam_dagster.stores.publish import published
 from ionbeam_dagster.stores.raw import RawFile
 
@@ -88,10 +88,10 @@ def _ingest_sent(platform: Platform, source: str, window: Window) -> Ingested:
     if failed:
         raise PipelineError("; ".join(failed))
     claims = platform.ledger.claims_of([raw.ingestion for raw in sent])
-    reached = Window(min(claim.swept.start for claim in claims), max(claim.swept.end for claim in claims))
+    reached = Window(min(claim.collected.start for claim in claims), max(claim.collected.end for claim in claims))
     together = replace(
         claims[-1],
-        swept=reached,
+        collected=reached,
         rows=sum(claim.rows for claim in claims),
         quarantined=sum(claim.quarantined for claim in claims),
         stray_windows=tuple(sorted({stray for claim in claims for stray in claim.stray_windows})),
@@ -133,9 +133,11 @@ def ingest_raw(platform: Platform, raw: RawPartition, arrived_at: datetime | Non
     for ingestion in replaced:
         platform.series.withdraw(settings.name, ingestion)
     strays = tuple(sorted(seen.strays))
-    claim = Claim(raw.ingestion, source, settings.name, file.swept, arrival, rows, quarantine.rows, strays, arrived_at)
-    swept = dict.fromkeys(windows_between(file.swept.start, file.swept.end, settings.span), 0)
-    platform.ledger.record_claim(claim, file.metadata, swept | seen.rows, list(replaced))
+    claim = Claim(
+        raw.ingestion, source, settings.name, file.collected, arrival, rows, quarantine.rows, strays, arrived_at
+    )
+    touched = dict.fromkeys(windows_between(file.collected.start, file.collected.end, settings.span), 0)
+    platform.ledger.record_claim(claim, file.metadata, touched | seen.rows, list(replaced))
     if platform.source(source).kind == "external":  # else a ledger that is made again would take them up
         for ingestion, range in replaced.items():
             platform.files.delete(platform.raws(source).sent_path(source, ingestion, range))
@@ -152,12 +154,12 @@ def _replaced(platform: Platform, raw: RawPartition, file: RawFile, arrival: int
     if sent and not file.replaces:
         return {}
     dataset = platform.dataset(platform.source(raw.source).dataset)
-    first = window_of(file.swept.start, dataset.span).start
+    first = window_of(file.collected.start, dataset.span).start
     claimed = {
-        claim.id: claim.swept
-        for claim in platform.ledger.claims_between(dataset.name, first, file.swept.end)
+        claim.id: claim.collected
+        for claim in platform.ledger.claims_between(dataset.name, first, file.collected.end)
         if claim.source == raw.source
-        and file.swept.covers(claim.swept)
+        and file.collected.covers(claim.collected)
         and (claim.arrival < arrival if sent else claim.id != raw.ingestion)
     }
     return claimed | (_waiting_before(platform, raw) if sent else {})
@@ -182,8 +184,8 @@ def _open_raw(platform: Platform, raw: RawPartition) -> RawFile:
         return platform.raws(raw.source).open(raw.path)
     except (OSError, pa.ArrowInvalid) as error:
         first = "request" if platform.source(raw.source).kind == "external" else "raw"
-        if raw.swept is not None:
-            why = f"was swept by retention on {raw.swept:%Y-%m-%d %H:%M}"
+        if raw.purged is not None:
+            why = f"was purged by retention on {raw.purged:%Y-%m-%d %H:%M}"
         else:
             why = f"cannot be read ({error})"
         raise PipelineError(
@@ -194,7 +196,7 @@ def _open_raw(platform: Platform, raw: RawPartition) -> RawFile:
 def _raw_of(platform: Platform, claim: Claim) -> RawPartition | None:
     """The raw partition that a claim was made of, if it is still the one of its window."""
     source = platform.source(claim.source)
-    window = window_of(claim.swept.start, source.window_size)
+    window = window_of(claim.collected.start, source.window_size)
     if source.kind == "external":
         candidates = platform.ledger.sent(source.name, window)
     else:
@@ -204,7 +206,7 @@ def _raw_of(platform: Platform, claim: Claim) -> RawPartition | None:
 
 
 def restore(platform: Platform, dataset: str, claims: Sequence[Claim]) -> None:
-    """Ingest again what the time-series store lost, or retention swept, of these claims.
+    """Ingest again what the time-series store lost, or retention purged, of these claims.
 
     Raises PipelineError where the raw partition is gone, too.
     """
@@ -214,8 +216,8 @@ def restore(platform: Platform, dataset: str, claims: Sequence[Claim]) -> None:
         raw = _raw_of(platform, claim)
         if raw is None:
             raise PipelineError(
-                f"{dataset}: the {claim.rows} rows of {claim.source} {claim.swept} are not in the time-series store, "
-                f"and their raw partition is not known; materialise {claim.source}/raw and /observations first"
+                f"{dataset}: the {claim.rows} rows of {claim.source} {claim.collected} are not in the time-series "
+                f"store, and their raw partition is not known; materialise {claim.source}/raw and /observations first"
             )
         ingest_raw(platform, raw)
 
@@ -244,8 +246,8 @@ class _Rows:
                 yield canonical.rows
 
     def _count(self, rows: pl.DataFrame) -> None:
-        swept, time = self._file.swept, pl.col("datetime")
-        outside = (time < swept.start) | (time >= swept.end)
+        collected, time = self._file.collected, pl.col("datetime")
+        outside = (time < collected.start) | (time >= collected.end)
         every = "1w" if self._span == WEEK else f"{self._span // timedelta(minutes=1)}m"  # weeks begin on Monday
         counted = rows.group_by(time.dt.truncate(every), outside.alias("outside")).len()
         for start, is_outside, count in counted.iter_rows():

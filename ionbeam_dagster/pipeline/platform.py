@@ -20,7 +20,9 @@ from ionbeam_client.models import IngestionMetadata, format_duration
 from ionbeam_dagster.config import DatasetSettings, IonbeamConfig, SourceSettings
 from ionbeam_dagster.domain.canonical import schema_refusal
 from ionbeam_dagster.domain.cf import check_metadata
-from ionbeam_dagster.domain.windows import HOUR, WEEK, Policy, Window, usual_lateness, window_of
+from ionbeam_dagster.domain.decisions import Policy
+from ionbeam_dagster.domain.lateness import usual_lateness
+from ionbeam_dagster.domain.windows import HOUR, WEEK, Window, window_of
 from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.exporters import ExportPlan
 from ionbeam_dagster.sources import Source

@@ -17,7 +17,6 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,12 +26,14 @@ import pyarrow.parquet as pq
 
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.canonical import canonical_schema, point_key
+from ionbeam_dagster.domain.decisions import hash_of_inputs
 from ionbeam_dagster.domain.quality import Flag
 from ionbeam_dagster.domain.quality.chain import LOOK_BACK, SLICE, Listened, among_neighbours, in_series
 from ionbeam_dagster.domain.quality.explain import Reason, explain
 from ionbeam_dagster.domain.quality.limits import Limits
 from ionbeam_dagster.domain.quality.plan import Plan, Reports, Verdicts, quality_columns
-from ionbeam_dagster.domain.windows import Claim, Window, hash_of_inputs, windows_between
+from ionbeam_dagster.domain.records import Claim, Compared
+from ionbeam_dagster.domain.windows import Window, windows_between
 from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.stores.ledger import Ledger
 from ionbeam_dagster.stores.timeseries import TimeSeriesStore
@@ -65,7 +66,7 @@ class Controlled:
 
     schema: pa.Schema
     batches: Iterable[pa.RecordBatch]
-    provenance: dict[str, Any]
+    compared: Compared
     counted: Callable[[], dict[str, dict[str, int]]]
 
 
@@ -81,13 +82,13 @@ def controlled(
     """A window's rows on their way from the store through quality control.
 
     Values are compared with the rows of the hours before, and with those of all other datasets that measure the same,
-    as they are there now: what arrives later changes no flags of what is built. What they were stands in `provenance`.
+    as they are there now: what arrives later changes no flags of what is built. What they were stands in `compared`.
     A folder of `scratch` is used while the rows pass.
     """
     settings, key = config.datasets[dataset], point_key(schema)
     plan = Plan.of(schema, settings.limits)
     if not plan.tested:
-        return Controlled(schema, series.read(dataset, window, schema, key), {}, dict)
+        return Controlled(schema, series.read(dataset, window, schema, key), Compared(), dict)
     before = Window(window.start - LOOK_BACK, window.end)
     own = Network(plan, key, series.read(dataset, before, schema, key))
     near = {
@@ -97,12 +98,12 @@ def controlled(
     }
     counts = FlagCounts(plan)
     batches = counts.of(checked(own, [network for network, _ in near.values()], window, schema, scratch))
-    provenance = {
-        "limits": sha256(repr(sorted(settings.limits.items())).encode()).hexdigest(),
-        "before": hash_of_inputs(_claims(ledger, dataset, Window(before.start, window.start), settings.span)),
-        "neighbours": {name: inputs for name, (_, inputs) in near.items()},
-    }
-    return Controlled(plan.schema(schema), batches, provenance, counts.told)
+    compared = Compared(
+        limits=sha256(repr(sorted(settings.limits.items())).encode()).hexdigest(),
+        before=hash_of_inputs(_claims(ledger, dataset, Window(before.start, window.start), settings.span)),
+        neighbours={name: inputs for name, (_, inputs) in near.items()},
+    )
+    return Controlled(plan.schema(schema), batches, compared, counts.told)
 
 
 def _neighbouring(

@@ -12,19 +12,19 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
 
 import pyarrow as pa
 
 from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.config import IonbeamConfig
-from ionbeam_dagster.domain.windows import Claim, Revision, Window, windows_between
+from ionbeam_dagster.domain.records import BuiltRevision, Claim, RawPartition, Revision, RevisionFacts
+from ionbeam_dagster.domain.windows import Window, windows_between
 from ionbeam_dagster.errors import PipelineError, StoreError
 from ionbeam_dagster.pipeline.ingest import ingest_raw
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.datasets import DatasetStore, FoundRevision
 from ionbeam_dagster.stores.files import Files
-from ionbeam_dagster.stores.ledger import BuiltRevision, Ledger, RawPartition
+from ionbeam_dagster.stores.ledger import Ledger
 from ionbeam_dagster.stores.publish import locked
 from ionbeam_dagster.stores.raw import RawStore
 from ionbeam_dagster.stores.timeseries import TimeSeriesStore
@@ -160,7 +160,7 @@ def _unknown_sent(ledger: Ledger, feeder: Feeder, path: str) -> RawPartition | N
     if ledger.claims_of([ingestion]):
         return None
     file = feeder.raws.open(path)
-    return RawPartition(ingestion, feeder.source, file.swept, path, file.rows)
+    return RawPartition(ingestion, feeder.source, file.collected, path, file.rows)
 
 
 def _unknown_collected(ledger: Ledger, feeder: Feeder, path: str) -> RawPartition | None:
@@ -196,18 +196,8 @@ def _ingest_again(ingest: Callable[[RawPartition], object], raw: RawPartition, d
 
 
 def _claims_of(found: FoundRevision) -> Iterator[_Told]:
-    for told in found.provenance.get("claims", []):
-        metadata = IngestionMetadata.model_validate(found.provenance["metadata"][told["source"]])
-        strays = tuple(_window(*stray) for stray in told["strays"])
-        claim = Claim(
-            told["id"], told["source"], found.dataset, _window(told["start"], told["end"]), told["arrival"],
-            told["rows"], told["quarantined"], strays,
-        )  # fmt: skip
-        yield _Told(claim, metadata, found.window)
-
-
-def _window(start: str, end: str) -> Window:
-    return Window(datetime.fromisoformat(start), datetime.fromisoformat(end))
+    for claim in found.provenance.claims:
+        yield _Told(claim, found.provenance.metadata[claim.source], found.provenance.window)
 
 
 def _recover_claim(
@@ -220,8 +210,8 @@ def _recover_claim(
     claim = told.claim
     if ledger.arrival_of(claim.id) != claim.arrival:
         return False
-    swept = windows_between(claim.swept.start, claim.swept.end, spans[claim.dataset])
-    touched = dict.fromkeys([*swept, *claim.stray_windows], 0)
+    windows = windows_between(claim.collected.start, claim.collected.end, spans[claim.dataset])
+    touched = dict.fromkeys([*windows, *claim.stray_windows], 0)
     if arrived_at is not None:
         if touched.keys() > {told.window}:
             return False
@@ -232,29 +222,26 @@ def _recover_claim(
 
 
 def _recover_revision(ledger: Ledger, found: FoundRevision, done: Recovered) -> None:
-    known = ledger.latest_revision(found.dataset, found.window)
-    if known is not None and known.revision.number >= found.number:
+    written = found.provenance
+    known = ledger.latest_revision(written.dataset, written.window)
+    if known is not None and known.revision.number >= written.number:
         return
-    told = found.provenance
-    made_of = ledger.claims_of([claim["id"] for claim in told.get("claims", [])])
-    revision = Revision(found.dataset, found.window, found.number, told["inputs"])
-    ledger.record_revision(
-        BuiltRevision(revision, found.path, found.files.written_at(found.path), _facts(found)), made_of
-    )
+    made_of = ledger.claims_of([claim.id for claim in written.claims])
+    revision = Revision(written.dataset, written.window, written.number, written.inputs)
+    built_at = found.files.written_at(found.path)
+    ledger.record_revision(BuiltRevision(revision, found.path, built_at, _facts(found)), made_of)
     done.revisions += 1
 
 
-def _facts(found: FoundRevision) -> dict[str, Any]:
-    told = found.provenance
-    return {
-        "rows": found.rows,
-        "stations": found.stations(),
-        "bytes": found.files.size(found.path),
-        "coverage": told["coverage"],
-        "gaps": told["gaps"],
-        "complete": not told["gaps"],
-        "duplicates": None,
-        "ingestions": len(told["ingestions"]),
-        "made_of": told["ingestions"],
-        "software": told["software"],
-    }
+def _facts(found: FoundRevision) -> RevisionFacts:
+    written = found.provenance
+    return RevisionFacts(
+        rows=found.rows,
+        stations=found.stations(),
+        bytes=found.files.size(found.path),
+        coverage=written.coverage,
+        gaps=written.gaps,
+        ingestions=len(written.ingestions),
+        made_of=written.ingestions,
+        software=written.software,
+    )

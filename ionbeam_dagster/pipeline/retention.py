@@ -1,7 +1,7 @@
 """Retention: what is not needed any more, and its removal.
 
-Belongs here: the rules by which something may go, each with its reason, and `sweep`. A rule never takes what a rebuild
-of a window that is still open would need (docs/retention.md has the table). Does not belong here: when it is swept
+Belongs here: the rules by which something may go, each with its reason, and `purge`. A rule never takes what a rebuild
+of a window that is still open would need (docs/retention.md has the table). Does not belong here: when it is purged
 (orchestration), or how things are kept (stores).
 """
 
@@ -14,13 +14,13 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
-from ionbeam_dagster.domain.windows import Claim, Window, windows_between
+from ionbeam_dagster.domain.records import BuiltRevision, Claim, RawPartition
+from ionbeam_dagster.domain.windows import Window, windows_between
 from ionbeam_dagster.errors import StoreError
 from ionbeam_dagster.pipeline.build import as_found
 from ionbeam_dagster.pipeline.export import export_is_current
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.files import is_address
-from ionbeam_dagster.stores.ledger import BuiltRevision, RawPartition
 from ionbeam_dagster.stores.publish import left_by_killed
 from ionbeam_dagster.stores.timeseries.segments import SegmentStore
 
@@ -41,7 +41,7 @@ KINDS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Sweepable:
+class Purgeable:
     """Something that may go: its kind (one of KINDS), whose it is, what it is, its bytes, and why it may.
 
     Of small segments, which become one file, only files go, and no bytes are counted.
@@ -56,31 +56,31 @@ class Sweepable:
 
 
 @dataclass(frozen=True, slots=True)
-class Swept:
+class Purged:
     """What went, or in a dry run would go; `failed` says of each thing that could not be removed why."""
 
-    gone: tuple[Sweepable, ...]
+    gone: tuple[Purgeable, ...]
     failed: tuple[str, ...]
 
     @property
     def bytes(self) -> int:
         return sum(one.bytes for one in self.gone)
 
-    def of_kind(self, kind: str) -> list[Sweepable]:
+    def of_kind(self, kind: str) -> list[Purgeable]:
         return [one for one in self.gone if one.kind == kind]
 
 
-Rule = Callable[[Platform, datetime], Iterator[Sweepable]]
+Rule = Callable[[Platform, datetime], Iterator[Purgeable]]
 """Gives what may go now, in the order in which it may."""
 
 
-def sweep(platform: Platform, now: datetime, dry_run: bool = False, also: Sequence[Rule] = ()) -> Swept:
+def purge(platform: Platform, now: datetime, dry_run: bool = False, also: Sequence[Rule] = ()) -> Purged:
     """Remove what the configuration allows to go; in a dry run, tell only. `also` are rules of rooms above this one.
 
-    The ledger is told of each thing after it is gone: what a sweep that is killed did not tell, the next one does.
+    The ledger is told of each thing after it is gone: what a purge that is killed did not tell, the next one does.
     """
     gone, failed = [], []
-    for one in sweepable(platform, now, also):
+    for one in purgeable(platform, now, also):
         try:
             if not dry_run:
                 one.remove()
@@ -88,10 +88,10 @@ def sweep(platform: Platform, now: datetime, dry_run: bool = False, also: Sequen
             failed.append(f"{one.what}: {error}")
         else:
             gone.append(one)
-    return Swept(tuple(gone), tuple(failed))
+    return Purged(tuple(gone), tuple(failed))
 
 
-def sweepable(platform: Platform, now: datetime, also: Sequence[Rule] = ()) -> Iterator[Sweepable]:
+def purgeable(platform: Platform, now: datetime, also: Sequence[Rule] = ()) -> Iterator[Purgeable]:
     """All that may go now, kind by kind."""
     for source in platform.config.sources:
         yield from _raws(platform, source, now)
@@ -105,7 +105,7 @@ def sweepable(platform: Platform, now: datetime, also: Sequence[Rule] = ()) -> I
         yield from rule(platform, now)
 
 
-def _raws(platform: Platform, source: str, now: datetime) -> Iterator[Sweepable]:
+def _raws(platform: Platform, source: str, now: datetime) -> Iterator[Purgeable]:
     """Raw partitions: once exported where `delete_after_export` is set; else once sealed and exported, and old enough.
 
     One that is not ingested, or does not hold its whole window yet, stays.
@@ -116,22 +116,22 @@ def _raws(platform: Platform, source: str, now: datetime) -> Iterator[Sweepable]
         return
     for raw in platform.ledger.raws(source, now):
         claims = platform.ledger.claims_of([raw.ingestion])
-        if not claims or not claims[0].swept.covers(raw.window):
+        if not claims or not claims[0].collected.covers(raw.window):
             continue
         closed = age is not None and _closed_for(platform, claims[0], age, now)
         rebuildable = not platform.series.lacking(claims[0].dataset, [raw.ingestion])
         if (closed or (after_export and rebuildable)) and _is_exported(platform, claims[0]):
             why = "its windows are sealed and exported" if closed else "its windows are exported"
             size = platform.files.size(raw.path)
-            yield Sweepable(KINDS[0], source, raw.path, size, why, partial(_remove_raw, platform, raw, now))
+            yield Purgeable(KINDS[0], source, raw.path, size, why, partial(_remove_raw, platform, raw, now))
 
 
 def _remove_raw(platform: Platform, raw: RawPartition, now: datetime) -> None:
     platform.files.delete(raw.path)
-    platform.ledger.record_swept(raw, now)
+    platform.ledger.record_purged(raw, now)
 
 
-def _superseded(platform: Platform, dataset: str, now: datetime) -> Iterator[Sweepable]:
+def _superseded(platform: Platform, dataset: str, now: datetime) -> Iterator[Purgeable]:
     """Revisions that were followed by a newer one so long ago that nobody still reads them."""
     age = platform.config.sections.retention.superseded
     if age is None:
@@ -139,7 +139,7 @@ def _superseded(platform: Platform, dataset: str, now: datetime) -> Iterator[Swe
     for old in platform.ledger.superseded(dataset, now - age):
         size = platform.files.size(old.path)
         why = "a newer revision took its place"
-        yield Sweepable(KINDS[1], dataset, old.path, size, why, partial(_remove_revision, platform, old))
+        yield Purgeable(KINDS[1], dataset, old.path, size, why, partial(_remove_revision, platform, old))
 
 
 def _remove_revision(platform: Platform, old: BuiltRevision) -> None:
@@ -147,7 +147,7 @@ def _remove_revision(platform: Platform, old: BuiltRevision) -> None:
     platform.ledger.forget_revision(old.revision)
 
 
-def _observations(platform: Platform, dataset: str, now: datetime) -> Iterator[Sweepable]:
+def _observations(platform: Platform, dataset: str, now: datetime) -> Iterator[Purgeable]:
     """Segments of ingestions all of whose windows are sealed and exported, and old enough.
 
     (InfluxDB does this by its bucket's retention.) A claim that came too late to be built is kept.
@@ -158,13 +158,13 @@ def _observations(platform: Platform, dataset: str, now: datetime) -> Iterator[S
     held = store.held(dataset)
     for claim in platform.ledger.claims_of(list(held)):
         if held[claim.id] and _closed_for(platform, claim, age, now) and _is_exported(platform, claim):
-            what = f"{claim.source} {claim.swept}"
+            what = f"{claim.source} {claim.collected}"
             why = "its windows are sealed and exported"
             withdraw = partial(store.withdraw, dataset, claim.id)
-            yield Sweepable(KINDS[2], dataset, what, held[claim.id], why, withdraw)
+            yield Purgeable(KINDS[2], dataset, what, held[claim.id], why, withdraw)
 
 
-def _small_segments(platform: Platform, dataset: str) -> Iterator[Sweepable]:
+def _small_segments(platform: Platform, dataset: str) -> Iterator[Purgeable]:
     """Hours of many small segments all of whose windows were built: each hour's become one file, and no row goes."""
     store, span = platform.series, platform.dataset(dataset).span
     if not isinstance(store, SegmentStore):
@@ -173,12 +173,12 @@ def _small_segments(platform: Platform, dataset: str) -> Iterator[Sweepable]:
         windows = windows_between(hour.start, hour.end, span)
         if all(platform.ledger.latest_revision(dataset, window) for window in windows):
             what, why = f"{number} segments of {hour}", "their windows are built; those of an hour become one file"
-            yield Sweepable(KINDS[7], dataset, what, 0, why, partial(store.compact, dataset, hour))
+            yield Purgeable(KINDS[7], dataset, what, 0, why, partial(store.compact, dataset, hour))
 
 
 def _touched(platform: Platform, claim: Claim) -> Iterable[Window]:
     span = platform.dataset(claim.dataset).span
-    return {*windows_between(claim.swept.start, claim.swept.end, span), *claim.stray_windows}
+    return {*windows_between(claim.collected.start, claim.collected.end, span), *claim.stray_windows}
 
 
 def _is_exported(platform: Platform, claim: Claim) -> bool:
@@ -206,7 +206,7 @@ def _closed_for(platform: Platform, claim: Claim, age: timedelta, now: datetime)
     return True
 
 
-def _quarantined(platform: Platform, now: datetime) -> Iterator[Sweepable]:
+def _quarantined(platform: Platform, now: datetime) -> Iterator[Purgeable]:
     age, folder = platform.config.sections.retention.quarantine, platform.config.sections.state_path / "quarantine"
     if age is None:
         return
@@ -214,7 +214,7 @@ def _quarantined(platform: Platform, now: datetime) -> Iterator[Sweepable]:
         yield from old_file(KINDS[3], path.parent.name, path, now - age, "it is old")
 
 
-def _drafts(platform: Platform, now: datetime) -> Iterator[Sweepable]:
+def _drafts(platform: Platform, now: datetime) -> Iterator[Purgeable]:
     """What a killed process left beside the files that it was to become: it is in nobody's way, but takes room."""
     sections = platform.config.sections
     folders = {sections.dataset_aggregator.data_path, str(sections.state_path / "quarantine")}
@@ -226,10 +226,10 @@ def _drafts(platform: Platform, now: datetime) -> Iterator[Sweepable]:
                 yield from old_file(KINDS[4], folder.name, path, now - DRAFT_AGE, "whoever wrote it is gone")
 
 
-def old_file(kind: str, of: str, path: Path, before: datetime, why: str) -> Iterator[Sweepable]:
+def old_file(kind: str, of: str, path: Path, before: datetime, why: str) -> Iterator[Purgeable]:
     try:
         found = path.stat()
     except FileNotFoundError:
         return
     if datetime.fromtimestamp(found.st_mtime, UTC) <= before:
-        yield Sweepable(kind, of, str(path), found.st_size, why, partial(path.unlink, missing_ok=True))
+        yield Purgeable(kind, of, str(path), found.st_size, why, partial(path.unlink, missing_ok=True))

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from dataclasses import dataclass, replace
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ionbeam_dagster.domain.canonical import point_key
+from ionbeam_dagster.domain.records import Provenance
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.stores.files import Files, name_of, within
 
@@ -33,14 +32,11 @@ class DatasetFile:
 class FoundRevision:
     """A revision as its file tells of it."""
 
-    dataset: str
-    window: Window
-    number: int
+    provenance: Provenance
     files: Files
     path: str
     schema: pa.Schema
     rows: int
-    provenance: dict[str, Any]
 
     def stations(self) -> int:
         key = pl.struct(point_key(self.schema))
@@ -61,18 +57,10 @@ class DatasetStore:
     def path(self, dataset: str, window: Window, number: int) -> str:
         return within(self._root, dataset, f"{dataset}_{window.label}_r{number}.parquet")
 
-    def write(
-        self,
-        dataset: str,
-        window: Window,
-        number: int,
-        schema: pa.Schema,
-        batches: Iterable[pa.RecordBatch],
-        provenance: dict[str, Any],
-    ) -> DatasetFile:
+    def write(self, schema: pa.Schema, batches: Iterable[pa.RecordBatch], provenance: Provenance) -> DatasetFile:
         """Write one revision from rows ordered by station and time; same rows, same provenance: same bytes."""
-        path = self.path(dataset, window, number)
-        described = schema.with_metadata({PROVENANCE: json.dumps(provenance, sort_keys=True).encode()})
+        path = self.path(provenance.dataset, provenance.window, provenance.number)
+        described = schema.with_metadata({PROVENANCE: json.dumps(provenance.to_json(), sort_keys=True).encode()})
         counted = _Stations(point_key(schema))
         rows = 0
         with self._files.published(path) as draft:
@@ -94,9 +82,8 @@ class DatasetStore:
         for number, path in newest.values():
             with self._files.parquet(path) as file:
                 schema, rows = file.schema_arrow, file.metadata.num_rows
-            told = json.loads(schema.metadata[PROVENANCE])
-            window = Window(datetime.fromisoformat(told["window_start"]), datetime.fromisoformat(told["window_end"]))
-            yield FoundRevision(dataset, window, number, self._files, path, schema, rows, told)
+            written = Provenance.from_json(json.loads(schema.metadata[PROVENANCE]))
+            yield FoundRevision(replace(written, dataset=dataset, number=number), self._files, path, schema, rows)
 
 
 def _in_groups(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:

@@ -25,7 +25,7 @@ _BATCH = 128 * 1024
 
 @dataclass(frozen=True, slots=True)
 class RawFile:
-    """An open raw partition: `swept` is the range that the source answered for, which an open window cuts short.
+    """An open raw partition: `collected` is the range that the source answered for, which an open window cuts short.
 
     `replaces` says of what a client sent that it takes the place of what was sent before for ranges in this one.
     """
@@ -33,7 +33,7 @@ class RawFile:
     files: Files
     path: str
     metadata: IngestionMetadata
-    swept: Window
+    collected: Window
     rows: int
     replaces: bool = False
 
@@ -57,11 +57,16 @@ class RawStore:
         return within(self._root, source, f"{source}_{window.label}.parquet")
 
     def write(
-        self, source: str, window: Window, swept: Window, metadata: IngestionMetadata, batches: Iterable[pa.RecordBatch]
+        self,
+        source: str,
+        window: Window,
+        collected: Window,
+        metadata: IngestionMetadata,
+        batches: Iterable[pa.RecordBatch],
     ) -> tuple[str, int]:
         """Write a raw partition; returns its ingestion id, which follows from content and range, and its rows."""
         with self._files.published(self.path(source, window)) as draft:
-            rows = _write(draft, swept, metadata, batches)
+            rows = _write(draft, collected, metadata, batches)
             ingestion = _ingestion(source, window.label, draft)
         return ingestion, rows
 
@@ -69,19 +74,19 @@ class RawStore:
         self,
         source: str,
         name: str,
-        swept: Window,
+        collected: Window,
         metadata: IngestionMetadata,
         batches: Iterable[pa.RecordBatch],
         replaces: bool = False,
     ) -> tuple[str, int]:
         """Write what a client sent under the ingestion's `name`; returns the file and its rows."""
-        path = self.sent_path(source, name, swept)
+        path = self.sent_path(source, name, collected)
         with self._files.published(path) as draft:
-            rows = _write(draft, swept, metadata, batches, replaces)
+            rows = _write(draft, collected, metadata, batches, replaces)
         return path, rows
 
-    def sent_path(self, source: str, name: str, swept: Window) -> str:
-        return within(self._root, source, f"{source}_{swept.label}_{name}.parquet")
+    def sent_path(self, source: str, name: str, collected: Window) -> str:
+        return within(self._root, source, f"{source}_{collected.label}_{name}.parquet")
 
     def files(self, source: str) -> list[str]:
         """Every raw file of a source that is there, in order of name."""
@@ -106,9 +111,9 @@ class RawStore:
         with self._files.parquet(path) as file:
             written = json.loads(file.schema_arrow.metadata[_KEY])
             rows = file.metadata.num_rows
-        swept = Window(datetime.fromisoformat(written["start"]), datetime.fromisoformat(written["end"]))
+        collected = Window(datetime.fromisoformat(written["start"]), datetime.fromisoformat(written["end"]))
         metadata = IngestionMetadata.model_validate(written["metadata"])
-        return RawFile(self._files, path, metadata, swept, rows, written.get("replaces", False))
+        return RawFile(self._files, path, metadata, collected, rows, written.get("replaces", False))
 
 
 def _label(source: str, path: str) -> str:
@@ -122,7 +127,7 @@ def _ingestion(source: str, label: str, file: Path) -> str:
 
 def _write(
     draft: Path,
-    swept: Window,
+    collected: Window,
     metadata: IngestionMetadata,
     batches: Iterable[pa.RecordBatch],
     replaces: bool = False,
@@ -131,18 +136,18 @@ def _write(
     first = next(stream, None)
     schema = _empty_schema(metadata) if first is None else first.schema
     rows = 0
-    with pq.ParquetWriter(draft, _described(schema, metadata, swept, replaces), compression="zstd") as writer:
+    with pq.ParquetWriter(draft, _described(schema, metadata, collected, replaces), compression="zstd") as writer:
         for batch in chain([] if first is None else [first], stream):
             writer.write_batch(batch)
             rows += batch.num_rows
     return rows
 
 
-def _described(schema: pa.Schema, metadata: IngestionMetadata, swept: Window, replaces: bool) -> pa.Schema:
+def _described(schema: pa.Schema, metadata: IngestionMetadata, collected: Window, replaces: bool) -> pa.Schema:
     written = {
         "metadata": metadata.model_dump(mode="json"),
-        "start": swept.start.isoformat(),
-        "end": swept.end.isoformat(),
+        "start": collected.start.isoformat(),
+        "end": collected.end.isoformat(),
     } | ({"replaces": True} if replaces else {})
     return schema.with_metadata({**(schema.metadata or {}), _KEY: json.dumps(written, sort_keys=True).encode()})
 

@@ -8,25 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ionbeam_dagster.domain.decisions import Build, Policy, Sealed, Unchanged, Wait, coverage, decide, hash_of_inputs
+from ionbeam_dagster.domain.lateness import lateness_of, usual_lateness
+from ionbeam_dagster.domain.records import Claim, Lateness, Revision
 from ionbeam_dagster.domain.windows import (
-    Build,
-    Claim,
-    Lateness,
-    Policy,
-    Revision,
-    Sealed,
-    Unchanged,
-    Wait,
     Window,
     check_span,
-    coverage,
-    decide,
     gaps,
-    hash_of_inputs,
-    lateness_of,
     merge,
     overlaps,
-    usual_lateness,
     window_from_key,
     window_of,
     windows_between,
@@ -64,7 +54,7 @@ def test_merging_keeps_exactly_the_minutes_that_were_there(found):
 
 
 @given(intervals)
-def test_gaps_and_what_was_swept_make_up_the_window(found):
+def test_gaps_and_what_was_collected_make_up_the_window(found):
     missing = gaps(WINDOW, found)
     assert covered_minutes(missing) == set(range(60)) - covered_minutes(found)
     assert coverage(WINDOW, missing) == pytest.approx(len(set(range(60)) & covered_minutes(found)) / 60)
@@ -77,9 +67,9 @@ def test_what_is_told_bit_by_bit_is_what_is_told_at_once(first, then):
 
 
 @given(intervals)
-def test_overlaps_are_the_minutes_that_were_swept_more_than_once(found):
-    swept = [minute for interval in found for minute in covered_minutes([interval])]
-    twice = {minute for minute in range(60) if swept.count(minute) > 1}
+def test_overlaps_are_the_minutes_that_were_collected_more_than_once(found):
+    collected = [minute for interval in found for minute in covered_minutes([interval])]
+    twice = {minute for minute in range(60) if collected.count(minute) > 1}
     assert covered_minutes(overlaps(WINDOW, found)) == twice
 
 
@@ -182,7 +172,7 @@ policies = st.builds(
 )
 moments = st.integers(-120, 3 * 24 * 60).map(lambda minute: NOON + minute * MINUTE)
 arrived = st.builds(
-    lambda number, swept, source, at: Claim(f"c{number}", source, "crowd", swept, number, 10, arrived_at=at),
+    lambda number, collected, source, at: Claim(f"c{number}", source, "crowd", collected, number, 10, arrived_at=at),
     st.integers(0, 30),
     st.tuples(st.integers(-30, 59), st.integers(1, 90)).map(lambda pair: minutes(pair[0], pair[0] + pair[1])),
     st.sampled_from(["crowd", "other"]),

@@ -37,8 +37,8 @@ async def main(url: str, folder: Path, batches: int, pause: float) -> None:
     async with client:
         for number in range(known, batches):
             start = START + number % HOURS * HOUR
-            sweep = rows(ROWS, first=float(number), start=start, step=HOUR / ROWS, station=f"s{number}")
-            note(receipts, str((await client.ingest(sweep, STORM_METADATA, start, start + HOUR)).id))
+            given = rows(ROWS, first=float(number), start=start, step=HOUR / ROWS, station=f"s{number}")
+            note(receipts, str((await client.ingest(given, STORM_METADATA, start, start + HOUR)).id))
             await asyncio.sleep(pause)
         await client.run_forever()
 

@@ -56,7 +56,7 @@ from ionbeam_dagster.pipeline.build import build
 from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.pipeline.recovery import open_platform
-from ionbeam_dagster.pipeline.retention import sweep
+from ionbeam_dagster.pipeline.retention import purge
 
 # -- in ----------------------------------------------------------------------------------------------------------------
 
@@ -126,7 +126,7 @@ def test_a_crash_between_any_two_steps_is_mended_by_the_next_delivery(platform, 
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations((1, 2, 3)))[::2])
-def test_a_range_is_swept_once_all_parts_are_there(platform, order):
+def test_a_range_is_collected_once_all_parts_are_there(platform, order):
     id, table = uuid4(), rows(24)
     bodies = {part: body(command(id=id, part=part, parts=3), table.slice(8 * (part - 1), 8)) for part in (1, 2, 3)}
     window = Window(START, START + 6 * HOUR)
@@ -152,7 +152,7 @@ def test_parts_that_say_different_things_are_refused_and_the_right_one_completes
     assert len(platform.ledger.sent("my_source", Window(START, START + 6 * HOUR))) == 1
 
 
-def test_a_later_sweep_corrects_an_earlier_one_in_the_order_of_arrival(platform):
+def test_a_later_ingestion_corrects_an_earlier_one_in_the_order_of_arrival(platform):
     bodies = [body(command(), rows(first=first)) for first in (10.0, 30.0, 20.0)]
     assert bridge_of(platform).intake.ingestions(bodies) == [None] * 3
     ingested = ingest(platform, "my_source", Window(START + 6 * HOUR, START + 12 * HOUR))
@@ -161,7 +161,7 @@ def test_a_later_sweep_corrects_an_earlier_one_in_the_order_of_arrival(platform)
 
 
 def test_what_replaces_takes_the_place_of_what_its_client_sent_before(platform, broker, tmp_path):
-    """Two sweeps and then one that replaces both, in their order on the queue; what another day brought stays."""
+    """Two ingestions and then one that replaces both, in their order on the queue; what another day brought stays."""
     config = IonbeamClientConfig(amqp_url=broker, state_path=tmp_path / "client", retry_delays=(0.1,))
     middle, tomorrow = START + 6 * HOUR, START + DAY
 
@@ -211,7 +211,7 @@ def test_other_columns_under_the_same_version_are_parked_with_the_difference_and
     assert built_day(platform, Window(START + DAY, START + 2 * DAY))[changed].len() == 24
 
 
-def test_late_rows_and_empty_sweeps_are_told_to_their_windows(platform):
+def test_late_rows_and_empty_ones_are_told_to_their_windows(platform):
     late = rows(1, start=START + 3 * DAY + HOUR)
     assert day(platform, pa.concat_tables([rows(), late])) == [None]
     assert day(platform, rows(0), start_time=START + DAY, end_time=START + 2 * DAY) == [None]
@@ -257,16 +257,16 @@ def test_payloads_and_parts_go_when_nobody_needs_them(platform_of):
     joined = part.with_name("my_source_joined.parquet")
     joined.write_bytes(b"what a crash left")
     for young in (store / ".draft-0123", part, joined):
-        assert young.exists() and sweep(platform, now, also=[bus_leftovers]).gone == ()
+        assert young.exists() and purge(platform, now, also=[bus_leftovers]).gone == ()
         os.utime(young, (0, 0))
         if young != part:
-            assert len(sweep(platform, now, also=[bus_leftovers]).gone) == 1 and not young.exists()
-    assert [one.what for one in sweep(platform, now + 8 * DAY, dry_run=True, also=[bus_leftovers]).gone] == [
+            assert len(purge(platform, now, also=[bus_leftovers]).gone) == 1 and not young.exists()
+    assert [one.what for one in purge(platform, now + 8 * DAY, dry_run=True, also=[bus_leftovers]).gone] == [
         "taken.parquet"
     ]
     assert (
-        sweep(platform, now + 8 * DAY, also=[bus_leftovers]).bytes > 0
-        and sweep(platform, now + 8 * DAY, also=[bus_leftovers]).gone == ()
+        purge(platform, now + 8 * DAY, also=[bus_leftovers]).bytes > 0
+        and purge(platform, now + 8 * DAY, also=[bus_leftovers]).gone == ()
     )
     assert sorted(path.stem for path in store.glob("*.parquet")) == ["parked", "unsent"]
     assert bridge.intake.ingestions([body(command(id=UUID(int=1), part=2, parts=2)), bodies[0]]) == [None, None]
@@ -533,9 +533,9 @@ def test_several_external_sources_feed_one_dataset_and_a_message_says_which(plat
         broker="{url: 'amqp://127.0.0.1:9/'}",
     )
     said = _said(name="one")
-    sweeps = [command(metadata=said, source_name=name) for name in ("a", "b", "c", None, "d")]
+    ranges = [command(metadata=said, source_name=name) for name in ("a", "b", "c", None, "d")]
     verdicts = bridge_of(platform).intake.ingestions(
-        [body(one, rows(first=i, station=f"s{i}")) for i, one in enumerate(sweeps)]
+        [body(one, rows(first=i, station=f"s{i}")) for i, one in enumerate(ranges)]
     )
     assert verdicts[:3] == [None] * 3
     assert "fed by a, b, c, and the message says no source_name" in verdicts[3] and "'d'" in verdicts[4]
@@ -573,8 +573,8 @@ def test_a_dataset_that_the_yaml_does_not_know_is_accepted_and_what_was_parked_t
     place.write_text(yaml)
     before = open_platform(IonbeamConfig.load(place))
     said, again = _said(name="roof", aggregation_span=6 * HOUR), command(metadata=_said(name="other"))
-    sweeps = [command(metadata=said, start_time=START + i * DAY, end_time=START + (i + 1) * DAY) for i in (1, 0)]
-    send(broker, *map(body, sweeps), body(again), b"garbage")
+    ranges = [command(metadata=said, start_time=START + i * DAY, end_time=START + (i + 1) * DAY) for i in (1, 0)]
+    send(broker, *map(body, ranges), body(again), b"garbage")
     assert len(bridge_of(before).take_in(20).refused) == 4
 
     def ionbeam(*arguments):

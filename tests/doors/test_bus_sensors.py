@@ -112,8 +112,8 @@ def test_a_window_is_asked_for_at_its_trigger_once_more_and_not_when_it_came(pla
     for minutes in (0, 1, 11, 30, 60):
         asked += evaluate(timedelta(minutes=minutes))
     assert asked == [last.key, last.key]
-    sweep = command(start_time=last.start, end_time=last.end)
-    assert bridge_of(platform).intake.ingestions([body(sweep, rows(0))]) == [None]
+    given = command(start_time=last.start, end_time=last.end)
+    assert bridge_of(platform).intake.ingestions([body(given, rows(0))]) == [None]
     cursor = None
     assert evaluate(timedelta(0)) == set()
 
@@ -157,9 +157,9 @@ def test_a_broker_that_is_away_fails_no_tick(platform_of, instance, monkeypatch)
 def test_the_open_window_is_ingested_as_it_comes(platform, instance):
     now = datetime.now(UTC)
     window = window_of(now, 6 * HOUR)
-    sweep = Window(window.start, now)
-    message = command(start_time=sweep.start, end_time=sweep.end)
-    assert bridge_of(platform).intake.ingestions([body(message, rows(1, start=sweep.start))]) == [None]
+    given = Window(window.start, now)
+    message = command(start_time=given.start, end_time=given.end)
+    assert bridge_of(platform).intake.ingestions([body(message, rows(1, start=given.start))]) == [None]
     asked = dg.evaluate_automation_conditions(defs=Sensed(platform, instance).definitions, instance=instance)
     assert asked.get_requested_partitions(observations_key("my_source")) == {window.key}
 

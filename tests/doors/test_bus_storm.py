@@ -114,7 +114,7 @@ def is_whole(storm: Storm, platform: Platform) -> None:
         told = handled[one.revision.window.start.isoformat()]
         revisions = [revision for revision, _ in groupby(revision for revision, _ in told)]
         assert revisions == list(range(1, one.revision.number + 1)), one.revision.window
-        assert told[-1][1] == one.facts["rows"]
+        assert told[-1][1] == one.facts.rows
     assert bridge_of(platform).inbox.refusals(10) == []
     for queue in (wire.INGESTION, wire.exporter_queue("storm")):
         assert waiting(storm.server.url, queue.dead) == [] and waiting(storm.server.url, queue) == []

@@ -121,8 +121,8 @@ SCENARIOS = [
         ("01:00", "give 00:00 01:00", "00:00 build 1"),
         ("02:00", "empty 00:00 01:00", "00:00 build 2"),
     ]),
-    Scenario("an empty sweep counts", [("01:00", "give 00:00 00:30; empty 00:30 01:00", "00:00 build 1")]),
-    Scenario("only empty sweeps", [("01:00", "empty 00:00 01:00", "00:00 build 1")]),
+    Scenario("an empty one counts", [("01:00", "give 00:00 00:30; empty 00:30 01:00", "00:00 build 1")]),
+    Scenario("only empty ones", [("01:00", "empty 00:00 01:00", "00:00 build 1")]),
     Scenario("an empty message counts", [
         ("01:00", "send 00:00 00:50; hush 00:50 01:00", "00:00 build 1"),
     ], sources=SENT),

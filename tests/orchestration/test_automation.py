@@ -13,7 +13,8 @@ import dagster as dg
 import pytest
 from told import HOUR, QUARTER, START, key, put_point, window
 
-from ionbeam_dagster.domain.windows import Claim, Window, window_from_key
+from ionbeam_dagster.domain.records import Claim
+from ionbeam_dagster.domain.windows import Window, window_from_key
 from ionbeam_dagster.orchestration.definitions import build_definitions
 from ionbeam_dagster.orchestration.due import MOST_A_TICK, last_trigger
 from ionbeam_dagster.orchestration.internals import partition_tags
@@ -118,7 +119,7 @@ def test_what_ended_within_lookback_is_collected_then_built_then_left_alone(auto
     # the next window of the source is asked for when it has ended; its hour when that has
     assert automated.on("03:15") == fine([key("03:00")])
     assert automated.on("03:16") == {}
-    assert automated.platform.ledger.latest_revision("told", window("02:00", HOUR)).facts["complete"]
+    assert automated.platform.ledger.latest_revision("told", window("02:00", HOUR)).facts.complete
     assert automated.platform.ledger.export("told", window("02:00", HOUR), "odb").number == 1
 
 
@@ -278,7 +279,7 @@ def test_a_person_may_build_a_window_that_automation_lets_wait(platform_with, in
     assert not automated.run(["told/dataset"], key("01:00"), key("01:00")).success
     assert automated.run(["told/dataset"], key("01:00"), key("01:00"), by_hand=True).success
     latest = automated.platform.ledger.latest_revision("told", window("01:00", HOUR))
-    assert latest.facts["gaps"] == [["2026-06-21T01:30:00+00:00", "2026-06-21T02:00:00+00:00"]]
+    assert [(gap.key, gap.end.hour) for gap in latest.facts.gaps] == [("20260621T013000", 2)]
 
 
 def test_a_window_is_left_alone_while_observations_of_it_are_being_collected(automated):

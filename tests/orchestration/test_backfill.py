@@ -127,6 +127,6 @@ def test_a_window_that_fails_in_the_middle_of_a_backfill_neither_loses_nor_repea
     once = [key for key in told.fetched if key != broken.key]
     assert sorted(once) == [window.key for window in windows if window != broken], "fetched once each"
     latest = {span: platform.ledger.latest_revision("told", span) for span in spans}
-    assert {built.revision.number for built in latest.values()} == {1} and latest[around].facts["complete"]
-    assert sum(built.facts["rows"] for built in latest.values()) == 2 * len(windows)
+    assert {built.revision.number for built in latest.values()} == {1} and latest[around].facts.complete
+    assert sum(built.facts.rows for built in latest.values()) == 2 * len(windows)
     assert all(platform.ledger.export("told", span, format).number == 1 for span in spans for format in STAGES[3:])

@@ -80,7 +80,7 @@ def test_a_cycle_is_made_when_its_windows_are_and_again_when_one_is_built_anew_i
     first = properties(path)
     assert (first["revision"], first["lacking"], first["analysis"]) == ("1", "none", "2026-06-21T06:00:00+00:00")
     assert first["windows"].startswith("20260621T030000_PT1H r1, 20260621T040000_PT1H r1")
-    assert (automated.cycle.facts["rows"], automated.cycle.facts["stations"]) == (48, 2)
+    assert (automated.cycle.facts.rows, automated.cycle.facts.stations) == (48, 2)
     assert automated.in_time()
 
     automated.platform.sources["told"].warmer = {key("05:15"): 3.0}
@@ -147,7 +147,7 @@ def test_a_cycle_without_a_value_has_no_file_and_status_tells_of_each(platform_w
     done = run_range(platform, "told", window("00:00").start, window("05:00").start, instance)
     assert not any(result.failure for result in done)
     night = platform.ledger.export("told", cycle_of(window("00:00").start), FORMAT)
-    assert (night.path, night.facts["rows"], len(night.facts["holds"])) == (None, 0, 3)
+    assert (night.path, night.facts.rows, len(night.facts.holds)) == (None, 0, 3)
     assert not run_range(platform, "told", window("00:00").start, window("05:00").start, instance), "nothing is left"
     monkeypatch.setenv("IONBEAM_CONFIG_PATH", str(tmp_path / "config.yaml"))
     monkeypatch.setenv("COLUMNS", "200")

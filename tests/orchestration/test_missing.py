@@ -11,6 +11,7 @@ import dagster as dg
 import pytest
 from told import HOUR, START, key, window
 
+from ionbeam_dagster.domain.records import RawPartition
 from ionbeam_dagster.domain.windows import windows_between
 from ionbeam_dagster.orchestration.definitions import build_definitions
 from ionbeam_dagster.orchestration.internals import partition_tags
@@ -21,7 +22,6 @@ from ionbeam_dagster.pipeline.export import export
 from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.pipeline.recovery import open_platform
-from ionbeam_dagster.stores.ledger import RawPartition
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::dagster.BetaWarning", "ignore::dagster.PreviewWarning"),

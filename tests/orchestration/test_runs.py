@@ -85,7 +85,7 @@ def test_a_window_that_fails_in_the_middle_takes_no_other_with_it(platform_with,
     assert fetched.pop(key("00:15")) == 3
     assert set(fetched.values()) == {1}
     latest = platform.ledger.latest_revision("told", window("00:00", HOUR))
-    assert latest.facts["gaps"] == [["2026-06-21T00:15:00+00:00", "2026-06-21T00:30:00+00:00"]]
+    assert [(gap.key, gap.end.minute) for gap in latest.facts.gaps] == [("20260621T001500", 30)]
 
     platform.sources["told"].failing = set()
     mended = run_range(platform, "told", START, START + HOUR, instance)
@@ -96,7 +96,7 @@ def test_a_window_that_fails_in_the_middle_takes_no_other_with_it(platform_with,
     ]  # fmt: skip
     latest = platform.ledger.latest_revision("told", window("00:00", HOUR))
     assert latest.revision.number == 2
-    assert latest.facts["complete"]
+    assert latest.facts.complete
 
 
 def test_a_lost_raw_partition_is_collected_again_and_only_its_hour_is_rebuilt_to_the_same_bytes(

@@ -19,27 +19,20 @@ from scenarios import SCENARIOS, Scenario
 from told import Told, points_as_batch
 
 from ionbeam_client.models import parse_duration
-from ionbeam_dagster.domain.windows import (
-    HOUR,
-    WEEK,
+from ionbeam_dagster.domain.decisions import (
     Build,
-    Claim,
     Decision,
-    Lateness,
     Policy,
-    Revision,
     Sealed,
     Unchanged,
     Wait,
-    Window,
     build_regardless,
     decide,
     hash_of_inputs,
-    lateness_of,
-    usual_lateness,
-    window_of,
-    windows_between,
 )
+from ionbeam_dagster.domain.lateness import lateness_of, usual_lateness
+from ionbeam_dagster.domain.records import Claim, Lateness, RawPartition, Revision
+from ionbeam_dagster.domain.windows import HOUR, WEEK, Window, window_of, windows_between
 from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.orchestration.definitions import build_definitions
 from ionbeam_dagster.orchestration.resources import WatchedPlatform
@@ -47,7 +40,6 @@ from ionbeam_dagster.pipeline.build import assess
 from ionbeam_dagster.pipeline.collect import collect
 from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.pipeline.platform import Platform
-from ionbeam_dagster.stores.ledger import RawPartition
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::dagster.BetaWarning", "ignore::dagster.PreviewWarning"),
@@ -110,7 +102,7 @@ TIMES = sorted({moment(at) for scenario in SCENARIOS for at, _, _ in scenario.st
 
 @dataclass
 class Told_:
-    """A scenario in plain Python: what was swept, what is built, without a store."""
+    """A scenario in plain Python: what was collected, what is built, without a store."""
 
     scenario: Scenario
     claims: list[Claim] = field(default_factory=list)
@@ -145,11 +137,11 @@ class Told_:
         return replace(policy, lateness=max(late), lateness_measured=True)
 
     def touching(self, window: Window) -> list[Claim]:
-        return [c for c in self.claims if c.swept.overlaps(window) or window in c.stray_windows]
+        return [c for c in self.claims if c.collected.overlaps(window) or window in c.stray_windows]
 
     def windows(self) -> set[Window]:
-        swept = (windows_between(claim.swept.start, claim.swept.end, self.span) for claim in self.claims)
-        return {w for some in swept for w in some} | {w for claim in self.claims for w in claim.stray_windows}
+        collected = (windows_between(claim.collected.start, claim.collected.end, self.span) for claim in self.claims)
+        return {w for some in collected for w in some} | {w for claim in self.claims for w in claim.stray_windows}
 
     def decide(self, window: Window, now: datetime) -> Decision:
         return decide(window, self.touching(window), self.revisions.get(window), now, self.policy(now))
@@ -169,9 +161,9 @@ class Told_:
                 raw = window_of(event.start, parse_duration(size))
                 self._collected(event, raw, f"stray {event.end}", now, window_of(event.end, self.span))
             case "resend":
-                swept = Window(event.start, event.end)
-                self._taken_back(event, swept)
-                self._claimed(f"sent {next(self.numbers)}", event, swept, 2, now)
+                collected = Window(event.start, event.end)
+                self._taken_back(event, collected)
+                self._claimed(f"sent {next(self.numbers)}", event, collected, 2, now)
             case "send" | "hush":
                 rows = 2 if event.kind == "send" else 0
                 self._claimed(f"sent {next(self.numbers)}", event, Window(event.start, event.end), rows, now)
@@ -193,19 +185,19 @@ class Told_:
             if isinstance(decision, Build):
                 self.built(window, decision)
 
-    def _collected(self, event: Event, swept: Window, content: str, now: datetime, *strays: Window) -> None:
-        id = f"{event.source} {swept} {swept.end} {content}"
+    def _collected(self, event: Event, collected: Window, content: str, now: datetime, *strays: Window) -> None:
+        id = f"{event.source} {collected} {collected.end} {content}"
         if any(claim.id == id for claim in self.claims):
             return
-        self._taken_back(event, swept)
+        self._taken_back(event, collected)
         rows = {"empty": 0, "fewer": 1, "give": 2, "warmer": 2}.get(content, 3)
-        self._claimed(id, event, swept, rows, now, *strays)
+        self._claimed(id, event, collected, rows, now, *strays)
 
-    def _taken_back(self, event: Event, swept: Window) -> None:
-        self.claims = [c for c in self.claims if not (c.source == event.source and swept.covers(c.swept))]
+    def _taken_back(self, event: Event, collected: Window) -> None:
+        self.claims = [c for c in self.claims if not (c.source == event.source and collected.covers(c.collected))]
 
-    def _claimed(self, id: str, event: Event, swept: Window, rows: int, now: datetime, *strays: Window) -> None:
-        claim = Claim(id, event.source, "d", swept, next(self.numbers), rows, 0, strays, arrived_at=now)
+    def _claimed(self, id: str, event: Event, collected: Window, rows: int, now: datetime, *strays: Window) -> None:
+        claim = Claim(id, event.source, "d", collected, next(self.numbers), rows, 0, strays, arrived_at=now)
         self.claims.append(claim)
         late = Lateness(window_of(now, HOUR).start, lateness_of(claim), 1)
         self.measured.append((event.source, late))
@@ -282,17 +274,17 @@ class Real:
             ingest(self.platform, name, raw)
 
     def _send(self, dataset: str, source: str, event: Event) -> None:
-        swept, ingestion = Window(event.start, event.end), f"{dataset} {next(self._sent)}"
+        collected, ingestion = Window(event.start, event.end), f"{dataset} {next(self._sent)}"
         points = [(event.start, "a", 10.0, 52.0), (event.start, "b", 11.0, 53.0)]
         batches = [points_as_batch(points)] if event.kind != "hush" else []
         metadata = Told.metadata.fget(self.platform.sources[source])
         path, rows = self.platform.raws(source).write_sent(
-            source, ingestion, swept, metadata, batches, replaces=event.kind == "resend"
+            source, ingestion, collected, metadata, batches, replaces=event.kind == "resend"
         )
         size = self.platform.source(source).window_size
-        raw, into = RawPartition(ingestion, source, swept, path, rows), windows_between(swept.start, swept.end, size)
-        self.platform.ledger.record_sent([(raw, list(into))])
-        ingest(self.platform, source, window_of(swept.start, size))
+        raw = RawPartition(ingestion, source, collected, path, rows)
+        self.platform.ledger.record_sent([(raw, list(windows_between(collected.start, collected.end, size)))])
+        ingest(self.platform, source, window_of(collected.start, size))
 
     def tick(self, datasets: list[str]) -> dict[str, set[str]]:
         """The partitions of the datasets that automation asks for now."""

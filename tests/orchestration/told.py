@@ -15,7 +15,8 @@ from ionbeam_client.models import (
     IngestionMetadata,
     MetadataVariable,
 )
-from ionbeam_dagster.domain.windows import Claim, Window
+from ionbeam_dagster.domain.records import Claim
+from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.sources import Source, SourceConfig
 
@@ -111,12 +112,12 @@ def window(text: str, span: timedelta = QUARTER) -> Window:
 
 def put_point(platform, time: str, ingestion: str, latitude: float) -> None:
     """Bring a point into the store past every check of ingestion, as a fault of ours would."""
-    swept, arrival = window(time), platform.ledger.arrival_of(ingestion)
+    collected, arrival = window(time), platform.ledger.arrival_of(ingestion)
     name = TEMPERATURE.to_canonical_name()
     point = pl.DataFrame(
-        {"datetime": [swept.start], "lat": [latitude], "lon": [4.0], name: [10.0], "station_id": ["z"]},
+        {"datetime": [collected.start], "lat": [latitude], "lon": [4.0], name: [10.0], "station_id": ["z"]},
         schema_overrides={"datetime": pl.Datetime("us", "UTC")},
     )
     platform.series.write("told", ingestion, arrival, [point], ["station_id"])
-    claim = Claim(ingestion, "nobody", "told", swept, arrival, 1)
+    claim = Claim(ingestion, "nobody", "told", collected, arrival, 1)
     platform.ledger.record_claim(claim, platform.sources["told"].metadata, {window(time, HOUR): 1})

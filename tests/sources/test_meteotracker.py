@@ -191,8 +191,8 @@ def test_a_late_drive_makes_its_window_due_again(service, platform_of, monkeypat
         collect(platform, "meteotracker", window, now)
         ingest(platform, "meteotracker", window)
         assert not needs_collecting(platform, "meteotracker", window)
-    assert build(platform, "meteotracker", WINDOW, now).revision.facts["rows"] == 1200
-    assert build(platform, "meteotracker", NEXT, now).revision.facts["rows"] == 600
+    assert build(platform, "meteotracker", WINDOW, now).revision.facts.rows == 1200
+    assert build(platform, "meteotracker", NEXT, now).revision.facts.rows == 600
     service.drives.append(late)
     assert needs_collecting(platform, "meteotracker", WINDOW)
     monkeypatch.setattr(type(platform), "now", lambda self: now)
@@ -204,7 +204,7 @@ def test_a_late_drive_makes_its_window_due_again(service, platform_of, monkeypat
     collect(platform, "meteotracker", WINDOW, now)
     ingest(platform, "meteotracker", WINDOW)
     again = build(platform, "meteotracker", WINDOW, now).revision
-    assert (again.revision.number, again.facts["rows"], again.facts["stations"]) == (2, 1400, 3)
+    assert (again.revision.number, again.facts.rows, again.facts.stations) == (2, 1400, 3)
 
 
 def test_the_real_drive_comes_out_point_for_point(tmp_path, real_data):

@@ -266,7 +266,7 @@ def test_a_day_through_the_platform_and_again_when_it_is_published_again(served,
     assert collect(platform, "sensor_community", WINDOW, now).rows == 4
     assert not needs_collecting(platform, "sensor_community", WINDOW)
     ingest(platform, "sensor_community", WINDOW)
-    assert build(platform, "sensor_community", WINDOW, now).revision.facts["rows"] == 4
+    assert build(platform, "sensor_community", WINDOW, now).revision.facts.rows == 4
     for format in ("odb", "pygeoapi"):
         assert export(platform, "sensor_community", format, WINDOW).report.stations >= 2
 

@@ -65,7 +65,7 @@ def test_a_package_of_a_third_party_is_found_configured_and_collected(package, p
         assert collect(platform, "weather_of_mine", WINDOW, now).rows == 2
         ingest(platform, "weather_of_mine", WINDOW)
         built = build(platform, "weather_of_mine", Window(START, START + timedelta(hours=1)), now, insist=True)
-        assert built.revision.facts["stations"] == 2
+        assert built.revision.facts.stations == 2
         town.break_("/data/1", status(404), times=9)
         with pytest.raises(SourceError, match=r"/data/1.*404"):
             collect(platform, "weather_of_mine", WINDOW, now)

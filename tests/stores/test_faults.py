@@ -15,8 +15,9 @@ import pytest
 from network import loopback
 from redis import Redis
 
+from ionbeam_dagster.domain.records import RawPartition
 from ionbeam_dagster.domain.windows import HOUR, Window
-from ionbeam_dagster.stores.ledger import LedgerError, RawPartition
+from ionbeam_dagster.stores.ledger import LedgerError
 from ionbeam_dagster.stores.ledger.redis import RedisLedger
 from ionbeam_dagster.stores.timeseries.influxdb import InfluxError, InfluxStore
 from ionbeam_dagster.stores.timeseries.segments import SegmentError, SegmentStore

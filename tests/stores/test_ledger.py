@@ -16,8 +16,19 @@ from backends import Missing, start_redis
 from redis import Redis
 
 from ionbeam_client.models import CanonicalVariable, DataIngestionMap, DatasetMetadata, IngestionMetadata
-from ionbeam_dagster.domain.windows import Claim, Lateness, Revision, Window, hash_of_inputs
-from ionbeam_dagster.stores.ledger import BuiltRevision, ExportRecord, Ledger, LedgerError, RawPartition
+from ionbeam_dagster.domain.decisions import hash_of_inputs
+from ionbeam_dagster.domain.records import (
+    BuiltRevision,
+    Claim,
+    ExportFacts,
+    ExportRecord,
+    Lateness,
+    RawPartition,
+    Revision,
+    RevisionFacts,
+)
+from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.stores.ledger import Ledger, LedgerError
 from ionbeam_dagster.stores.ledger.redis import RedisLedger
 from ionbeam_dagster.stores.ledger.sqlite import SqliteLedger
 
@@ -50,15 +61,15 @@ def metadata(unit: str = "degC") -> IngestionMetadata:
     )
 
 
-def claimed(ledger: Ledger, id: str, swept: Window, *touched: Window, unit: str = "degC") -> Claim:
-    claim = Claim(id, "crowd", "crowd", swept, ledger.arrival_of(id), rows=7, stray_windows=touched)
-    ledger.record_claim(claim, metadata(unit), dict.fromkeys([swept, *touched], 7))
+def claimed(ledger: Ledger, id: str, collected: Window, *touched: Window, unit: str = "degC") -> Claim:
+    claim = Claim(id, "crowd", "crowd", collected, ledger.arrival_of(id), rows=7, stray_windows=touched)
+    ledger.record_claim(claim, metadata(unit), dict.fromkeys([collected, *touched], 7))
     return claim
 
 
 def built(window: Window, number: int, claims: list[Claim]) -> BuiltRevision:
     revision = Revision("crowd", window, number, hash_of_inputs(claims))
-    return BuiltRevision(revision, f"r{number}.parquet", NOON + HOUR, {"rows": 7, "gaps": [], "coverage": 1.0})
+    return BuiltRevision(revision, f"r{number}.parquet", NOON + HOUR, RevisionFacts(rows=7, made_by="x"))
 
 
 def test_an_ingestion_keeps_its_place_in_the_order_of_arrival(ledger):
@@ -123,7 +134,9 @@ def test_the_latest_revision_of_each_window_is_remembered_with_its_facts(ledger)
 
 
 def test_an_export_is_remembered_also_when_it_has_no_file(ledger):
-    full = ExportRecord("crowd", WINDOW, "odb", 2, "x.odb", {"rows": 12})
+    full = ExportRecord(
+        "crowd", WINDOW, "odb", 2, "x.odb", ExportFacts(rows=12, holds={"a": 3}, afterwards=True), made_by="odb 1"
+    )
     empty = ExportRecord("crowd", WINDOW, "pygeoapi", 2, None)
     for record in (full, empty):
         ledger.record_export(record)
@@ -182,7 +195,10 @@ def test_records_hold_whatever_text_and_times_there_are(ledger):
     window = Window(datetime(1931, 5, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
     claim = Claim("a:b '\"{}\n\u00e9\u4e2d", "crowd", "crowd", window, ledger.arrival_of("odd"), 0, 3, (WINDOW, NEXT))
     ledger.record_claim(claim, metadata(), {window: 0, WINDOW: 0})
-    facts = {"share": 0.1 + 0.2, "none": None, "empty": [], "nested": {"deep": [1, 1.5, "\u00e9"]}, "big": 2**60}
+    facts = RevisionFacts(
+        rows=2**60, coverage=0.1 + 0.2, gaps=(WINDOW, NEXT), overlaps=(window,), flags={"\u00e9": {"pass": 1}},
+        made_of=("a:b '\"{}\n",), software="1 'x'", why="\u4e2d",
+    )  # fmt: skip
     moment = datetime(2026, 6, 21, 12, 0, 0, 123457, tzinfo=UTC)
     revision = BuiltRevision(Revision("crowd", window, 12, "i:1"), "a b/c:d.parquet", moment, facts)
     ledger.record_revision(revision, [claim])
@@ -319,7 +335,7 @@ def test_the_feed_tells_new_claims_and_every_revision_in_order(ledger):
     assert ledger.changes(numbers[-1], 10) == []
 
 
-def test_a_raw_file_that_was_swept_is_told_from_one_that_is_kept_until_it_is_recorded_again(ledger):
+def test_a_raw_file_that_was_purged_is_told_from_one_that_is_kept_until_it_is_recorded_again(ledger):
     collected = RawPartition("one", "crowd", WINDOW, "one.parquet", 5, "s")
     later = RawPartition("two", "crowd", NEXT, "two.parquet", 6)
     sent = RawPartition("sent: x", "crowd", Window(NOON, NOON + HOUR / 2), "sent.parquet", 7)
@@ -329,10 +345,10 @@ def test_a_raw_file_that_was_swept_is_told_from_one_that_is_kept_until_it_is_rec
     assert ledger.raws("crowd", NEXT.end) == [sent, collected, later]
     assert ledger.raws("crowd", WINDOW.end) == [sent, collected] and ledger.raws("other", NEXT.end) == []
     for raw in (collected, sent):
-        ledger.record_swept(raw, NOON)
+        ledger.record_purged(raw, NOON)
     assert ledger.raws("crowd", NEXT.end) == [later]
-    assert ledger.raw("crowd", WINDOW).swept == NOON and ledger.raw("crowd", NEXT).swept is None
-    assert [raw.swept for raw in ledger.sent("crowd", WINDOW)] == [NOON]
+    assert ledger.raw("crowd", WINDOW).purged == NOON and ledger.raw("crowd", NEXT).purged is None
+    assert [raw.purged for raw in ledger.sent("crowd", WINDOW)] == [NOON]
     ledger.record_raw(collected)
     ledger.record_sent([(sent, [WINDOW])])
     assert ledger.raw("crowd", WINDOW) == collected and ledger.sent("crowd", WINDOW) == [sent]
@@ -388,9 +404,9 @@ def test_a_sealed_window_is_sealed_until_it_is_opened_again_and_then_due(ledger)
     assert ledger.due("crowd") == [WINDOW]
 
 
-def arrived(ledger: Ledger, id: str, at: datetime, swept: Window = WINDOW, **touched: int) -> Claim:
-    claim = Claim(id, "crowd", "crowd", swept, ledger.arrival_of(id), 7, arrived_at=at)
-    ledger.record_claim(claim, metadata(), {swept: touched.get("rows", 7)}, touched.get("replaces", ()))
+def arrived(ledger: Ledger, id: str, at: datetime, collected: Window = WINDOW, **touched: int) -> Claim:
+    claim = Claim(id, "crowd", "crowd", collected, ledger.arrival_of(id), 7, arrived_at=at)
+    ledger.record_claim(claim, metadata(), {collected: touched.get("rows", 7)}, touched.get("replaces", ()))
     return claim
 
 

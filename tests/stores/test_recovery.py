@@ -10,13 +10,14 @@ from redis import Redis
 
 from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.config import IonbeamConfig
+from ionbeam_dagster.domain.records import RawPartition
 from ionbeam_dagster.domain.windows import Window, windows_between
 from ionbeam_dagster.pipeline.build import assess, build, describe
 from ionbeam_dagster.pipeline.collect import collect
 from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.pipeline.recovery import open_platform, recover_platform
-from ionbeam_dagster.stores.ledger import Ledger, LedgerError, RawPartition
+from ionbeam_dagster.stores.ledger import Ledger, LedgerError
 from ionbeam_dagster.stores.ledger.redis import RedisLedger
 from ionbeam_dagster.stores.ledger.sqlite import SqliteLedger
 
@@ -86,7 +87,7 @@ def known(platform: Platform) -> dict:
         latest = ledger.latest_revision("ioncannon", hour)
         found[hour] = (
             [(claim.id, claim.arrival, claim.rows, claim.stray_windows) for claim in ledger.claims("ioncannon", hour)],
-            latest and (latest.revision, latest.path, latest.facts["rows"], latest.facts["stations"]),
+            latest and (latest.revision, latest.path, latest.facts.rows, latest.facts.stations),
             describe(assess(platform, "ioncannon", hour, LATER)),
         )
     return found | {"due": ledger.due("ioncannon")}
@@ -104,7 +105,7 @@ def test_what_was_known_is_known_again(again, caplog):
     send(platform, "two", 6)
     build(platform, "ioncannon", HOURS[0], LATER, insist=True)
     assert build(platform, "ioncannon", HOURS[1], LATER, insist=True).built
-    swept = platform.raws("ioncannon").files("ioncannon")[2]
+    purged = platform.raws("ioncannon").files("ioncannon")[2]
     raw = platform.ledger.raw("ioncannon", FIRST)
     before, feed = known(platform), [change.number for change in platform.ledger.changes(0, 100)]
     assert platform.ledger.recovered() is None
@@ -118,10 +119,10 @@ def test_what_was_known_is_known_again(again, caplog):
     assert [raw.ingestion for raw in again().ledger.sent("sent", HOURS[0])] == ["one", "two"]
 
     lose(platform)  # while it is used, and this time a raw file is gone, too
-    platform.files.delete(swept)
+    platform.files.delete(purged)
     assert known(platform) == before
     assert platform.ledger.changes(feed[-1], 100)[0].number > feed[-1]
-    assert build(platform, "sent", HOURS[0], LATER).revision.facts["rows"] == 2, "what waited was ingested"
+    assert build(platform, "sent", HOURS[0], LATER).revision.facts.rows == 2, "what waited was ingested"
     assert not recover_platform(platform), "nothing is left to be recovered"
 
 
@@ -135,7 +136,7 @@ def test_files_that_cannot_be_read_are_named_and_hold_up_nothing(again):
     damaged.with_name("ioncannon_by_hand.parquet").write_bytes(b"neither")
     lose(platform)
     claims = platform.ledger.claims("ioncannon", HOURS[0])
-    assert [claim.swept for claim in claims] == [windows[0], windows[2]]
+    assert [claim.collected for claim in claims] == [windows[0], windows[2]]
     assert damaged.name in platform.ledger.recovered()[1] and "by_hand" in platform.ledger.recovered()[1]
 
 

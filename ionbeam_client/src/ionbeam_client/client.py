@@ -177,7 +177,7 @@ class IonbeamClient:
         source_name: str | None = None,
         replaces: bool = False,
     ) -> Receipt:
-        """Hand over what a sweep of [start_time, end_time) found; no row at all is a finding, too.
+        """Hand over what was collected of [start_time, end_time); no row at all is a finding, too.
 
         `batch_stream` is an async or plain iterator of Arrow record batches, an Arrow table, a polars or pandas frame.
         The rows have the columns that `metadata` declares, by name; types are converted where no value changes. Rows

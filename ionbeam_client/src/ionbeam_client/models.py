@@ -267,10 +267,10 @@ class _Divisible(_Ranged):
 
 
 class IngestDataCommand(_Divisible):
-    """Asks the platform to take in rows that sweep [start_time, end_time).
+    """Asks the platform to take in rows that were collected of [start_time, end_time).
 
     `payload_location` names a raw Parquet file in the payload store, relative to it; None when the rows are in the
-    message itself. `source_name` says which of several sources of the dataset swept the range; a dataset with one
+    message itself. `source_name` says which of several sources of the dataset collected the range; a dataset with one
     source needs none. With `replaces`, the rows take the place of whatever the source sent before for ranges that lie
     in this one; otherwise they add to it.
     """

@@ -15,6 +15,9 @@ from enum import IntEnum, IntFlag, auto
 import numpy as np
 import numpy.typing as npt
 
+VERSION = "1"
+"""Raised when the same rows and limits would get other flags than before."""
+
 Masks = npt.NDArray[np.uint32]
 Flags = npt.NDArray[np.uint8]
 

@@ -55,7 +55,7 @@ class Taken:
 
     id: str
     source: str
-    swept: Window
+    collected: Window
     rows: int
     windows: Sequence[Window]
     payload: str | None = None
@@ -159,7 +159,7 @@ class Inbox:
         now = datetime.now(UTC).isoformat()
         with self._database.transaction() as db:
             for one in commands:
-                ends = (one.source, *_ends(one.swept))
+                ends = (one.source, *_ends(one.collected))
                 new = db.execute(
                     "INSERT OR IGNORE INTO taken VALUES (?, ?, ?, ?, ?, ?)", (one.id, *ends, one.rows, time.time())
                 ).rowcount

@@ -29,11 +29,12 @@ from ionbeam_client.models import (
 from ionbeam_client.payloads import PayloadStore
 from ionbeam_dagster.domain.canonical import schema_refusal
 from ionbeam_dagster.domain.cf import check_metadata
+from ionbeam_dagster.domain.records import RawPartition
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.doors.amqp.inbox import Inbox, Part, Taken
 from ionbeam_dagster.doors.amqp.settings import BusSettings, Feed, OutOfRange
 from ionbeam_dagster.errors import StoreError
-from ionbeam_dagster.stores.ledger import Ledger, RawPartition
+from ionbeam_dagster.stores.ledger import Ledger
 from ionbeam_dagster.stores.raw import RawStore
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ class _Accepted:
         return self.id, self.command.part
 
     @property
-    def swept(self) -> Window:
+    def collected(self) -> Window:
         return Window(self.command.start_time, self.command.end_time)
 
     @property
@@ -156,7 +157,9 @@ class Intake:
         if decoded.rows is not None:
             wire.check_columns(wire.schema_of(decoded.rows), command.metadata)
         elif command.payload_location is None:
-            raise MessageError("it has neither rows nor a payload_location; an empty sweep is a stream without batches")
+            raise MessageError(
+                "it has neither rows nor a payload_location; what was empty is told by a stream without batches"
+            )
         else:
             self.payloads.path_of(command.payload_location)
         return _Accepted(command, feed, decoded.rows, windows)
@@ -201,7 +204,12 @@ class Intake:
             store, name = self.parts, f"{accepted.id}_{command.part}"
         try:
             path, rows = store.write_sent(
-                accepted.feed.source, name, accepted.swept, command.metadata, self._batches(accepted), command.replaces
+                accepted.feed.source,
+                name,
+                accepted.collected,
+                command.metadata,
+                self._batches(accepted),
+                command.replaces,
             )
         except _OURS:
             raise
@@ -247,14 +255,14 @@ class Intake:
                 finished += parts
         self._ledger.record_sent(
             [
-                (RawPartition(id, one.accepted.feed.source, one.accepted.swept, one.path, one.rows),
+                (RawPartition(id, one.accepted.feed.source, one.accepted.collected, one.path, one.rows),
                  one.accepted.windows)
                 for id, one in whole.items()
             ]
         )  # fmt: skip
         self._inbox.take(
             [
-                Taken(id, a.feed.source, a.swept, one.rows, a.windows, a.payload)
+                Taken(id, a.feed.source, a.collected, one.rows, a.windows, a.payload)
                 for id, one in whole.items()
                 for a in [one.accepted]
             ]
@@ -264,10 +272,10 @@ class Intake:
         return failed
 
     def _join(self, accepted: _Accepted, parts: Sequence[Part]) -> _Written:
-        """One raw file of all parts, in their order; only together do they sweep the range."""
+        """One raw file of all parts, in their order; only together do they collect the range."""
         batches = (batch for part in parts for batch in self.parts.open(part.path).batches())
         path, rows = accepted.feed.raws.write_sent(
-            accepted.feed.source, accepted.id, accepted.swept, accepted.command.metadata, batches,
+            accepted.feed.source, accepted.id, accepted.collected, accepted.command.metadata, batches,
             accepted.command.replaces,
         )  # fmt: skip
         return _Written(accepted, path, rows)

@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 from ionbeam_client import wire
 from ionbeam_client.models import DataAvailableEvent, DataSetAvailableEvent, DatasetMetadata, ReplayDatasetsCommand
 from ionbeam_client.transport import Outgoing
-from ionbeam_dagster.domain.windows import Claim
+from ionbeam_dagster.domain.records import BuiltRevision, Claim
 from ionbeam_dagster.doors.amqp.settings import BusSettings
 from ionbeam_dagster.stores.files import name_of
-from ionbeam_dagster.stores.ledger import BuiltRevision, Change, Ledger
+from ionbeam_dagster.stores.ledger import Change, Ledger
 
 log = logging.getLogger(__name__)
 
@@ -87,8 +87,8 @@ class Outbox:
         event = DataAvailableEvent(
             id=UUID(claim.id),
             metadata=self._ledger.metadata_of([claim])[0],
-            start_time=claim.swept.start,
-            end_time=claim.swept.end,
+            start_time=claim.collected.start,
+            end_time=claim.collected.end,
         )
         return Outgoing(str(event.id), event.model_dump_json().encode())
 

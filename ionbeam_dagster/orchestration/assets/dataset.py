@@ -1,6 +1,6 @@
 """A dataset in Dagster: its windows, and the job that builds and exports them.
 
-Belongs here: `dataset_definitions`. Does not belong here: whether a window is to be built (domain/windows.py).
+Belongs here: `dataset_definitions`. Does not belong here: whether a window is to be built (domain/decisions.py).
 """
 
 from time import perf_counter

@@ -1,4 +1,4 @@
-"""The sweep in Dagster: an asset without partitions, with a schedule of its own.
+"""The purge in Dagster: an asset without partitions, with a schedule of its own.
 
 Belongs here: `retention_definitions`. Does not belong here: what may go (ionbeam_dagster.pipeline.retention).
 """
@@ -15,12 +15,12 @@ from ionbeam_dagster.orchestration.resources import PlatformResource
 from ionbeam_dagster.pipeline import retention
 
 RETENTION = dg.AssetKey("retention")
-SWEEP_JOB = "sweep"
+PURGE_JOB = "purge"
 _SHOWN = 50
 
 
-class SweepConfig(dg.Config):
-    """How to sweep."""
+class PurgeConfig(dg.Config):
+    """How to purge."""
 
     dry_run: bool = Field(default=False, description="tell what would go, and remove nothing")
 
@@ -39,49 +39,49 @@ class SweepConfig(dg.Config):
     ),
 )
 def retention_asset(
-    context: dg.AssetExecutionContext, config: SweepConfig, ionbeam: PlatformResource
+    context: dg.AssetExecutionContext, config: PurgeConfig, ionbeam: PlatformResource
 ) -> dg.MaterializeResult[Any]:
     from ionbeam_dagster.doors.amqp.leftovers import bus_leftovers
 
     platform = ionbeam.platform
-    swept = retention.sweep(platform, platform.now(), config.dry_run, [bus_leftovers])
-    for failure in swept.failed:
+    purged = retention.purge(platform, platform.now(), config.dry_run, [bus_leftovers])
+    for failure in purged.failed:
         context.log.error(failure)
-    context.add_output_metadata(of_sweep(swept, config.dry_run))
-    if swept.failed:
-        shown = "\n".join(swept.failed[:_SHOWN])
-        raise dg.Failure(f"{len(swept.failed)} things could not be removed; the others are gone\n{shown}")
+    context.add_output_metadata(of_purge(purged, config.dry_run))
+    if purged.failed:
+        shown = "\n".join(purged.failed[:_SHOWN])
+        raise dg.Failure(f"{len(purged.failed)} things could not be removed; the others are gone\n{shown}")
     return dg.MaterializeResult()
 
 
-def of_sweep(swept: retention.Swept, dry_run: bool) -> metadata.Metadata:
+def of_purge(purged: retention.Purged, dry_run: bool) -> metadata.Metadata:
     """How much of each kind went, or would go, and the first of it by name."""
     counts = [
         (kind, len(found), sum(one.bytes for one in found))
         for kind in retention.KINDS
-        if (found := swept.of_kind(kind))
+        if (found := purged.of_kind(kind))
     ]
     told: dict[str, Any] = {
         "dry run": dry_run,
-        "files": len(swept.gone),
-        "bytes": swept.bytes,
+        "files": len(purged.gone),
+        "bytes": purged.bytes,
         "by kind": dg.MetadataValue.md(metadata.table(["kind", "number", "bytes"], counts) if counts else "nothing"),
     }
-    if swept.gone:
-        listed = [(one.kind, one.of, one.what, one.bytes, one.why) for one in swept.gone[:_SHOWN]]
+    if purged.gone:
+        listed = [(one.kind, one.of, one.what, one.bytes, one.why) for one in purged.gone[:_SHOWN]]
         told["the first of them"] = dg.MetadataValue.md(metadata.table(["kind", "of", "what", "bytes", "why"], listed))
     return told
 
 
 def retention_definitions(settings: Retention, automation: Automation) -> dg.Definitions:
-    """``retention``, the job that materialises it, and its schedule, which runs only where something may be swept."""
-    job = dg.define_asset_job(SWEEP_JOB, selection=dg.AssetSelection.assets(RETENTION), description="Sweeps.")
+    """``retention``, the job that materialises it, and its schedule, which runs only where something may be purged."""
+    job = dg.define_asset_job(PURGE_JOB, selection=dg.AssetSelection.assets(RETENTION), description="Purges.")
     schedule = dg.ScheduleDefinition(
         name="retention",
         job=job,
         cron_schedule=cron_of(settings.every),
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING if automation.enabled else dg.DefaultScheduleStatus.STOPPED,
-        description="Sweeps what the configuration allows to go.",
+        description="Purges what the configuration allows to go.",
     )
     return dg.Definitions(assets=[retention_asset], jobs=[job], schedules=[schedule])

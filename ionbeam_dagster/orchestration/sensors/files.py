@@ -15,13 +15,13 @@ from itertools import islice
 import dagster as dg
 
 from ionbeam_dagster.config import SourceSettings
+from ionbeam_dagster.domain.records import RawPartition
 from ionbeam_dagster.domain.windows import Window, gaps, merge, window_of, windows_between
 from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.orchestration.partitions import contiguous_runs, tags_of_run
 from ionbeam_dagster.orchestration.resources import PlatformResource, WatchedPlatform
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.sources import NOT_KNOWN
-from ionbeam_dagster.stores.ledger import RawPartition
 
 RUNS_A_TICK = 10
 LOOKS_A_TICK = 5
@@ -94,7 +94,7 @@ def _looked_at_again(platform: Platform, source: SourceSettings, cursor: str | N
     collected = {
         window.key: raw
         for window in past
-        if window.end <= until and (raw := platform.ledger.raw(source.name, window)) and raw.swept is None
+        if window.end <= until and (raw := platform.ledger.raw(source.name, window)) and raw.purged is None
     }
     never = datetime.min.replace(tzinfo=UTC)
     waiting = sorted(collected, key=lambda key: looked.get(key, never))

@@ -1,7 +1,7 @@
 """The ledger: the platform's memory of what was collected, claimed, built and exported.
 
-Belongs here: the interface, its records and its implementations. Does not belong here: the data themselves, or what
-follows from the records (domain/windows.py decides).
+Belongs here: the interface and its implementations. Does not belong here: the records (domain/records.py), the data
+themselves, or what follows from the records (domain/decisions.py).
 """
 
 from __future__ import annotations
@@ -9,56 +9,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Protocol
 
 from ionbeam_client.models import IngestionMetadata
-from ionbeam_dagster.domain.windows import Claim, Lateness, Revision, Window
+from ionbeam_dagster.domain.records import BuiltRevision, Claim, ExportRecord, Lateness, RawPartition, Revision
+from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.errors import StoreError
 
 
 class LedgerError(StoreError):
     """The ledger cannot be used; the message names its place, the reason and what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class RawPartition:
-    """One raw file: what `source` gave for `window`. `ingestion` is derived from its content and range.
-
-    `path`, as in the other records, is the file's location (stores/files.py).
-    `swept` is when retention removed the file: it is missed by nobody, unlike one that was lost.
-    """
-
-    ingestion: str
-    source: str
-    window: Window
-    path: str
-    rows: int
-    signature: str = ""
-    swept: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class BuiltRevision:
-    """A revision with its file and what is worth telling about it (`facts`: rows, stations, coverage, ...)."""
-
-    revision: Revision
-    path: str
-    built_at: datetime
-    facts: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class ExportRecord:
-    """The current export of a dataset window in one format. `path` is None when the window had no row to export."""
-
-    dataset: str
-    window: Window
-    format: str
-    number: int
-    path: str | None
-    facts: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +79,8 @@ class Ledger(Protocol):
     def record_sent(self, raws: Sequence[tuple[RawPartition, Sequence[Window]]]) -> None:
         """Remember raw files that were sent from outside, each with the windows of its source that it touches.
 
-        Their own windows are the ranges that they sweep; each stands beside the others. They take their places in the
-        order of arrival as they are given; one that is known keeps its own.
+        Their own windows are the ranges that they collected; each stands beside the others. They take their places in
+        the order of arrival as they are given; one that is known keeps its own.
         """
         ...
 
@@ -131,10 +93,10 @@ class Ledger(Protocol):
         ...
 
     def raws(self, source: str, before: datetime) -> list[RawPartition]:
-        """The raw files of a source, collected or sent, of windows that end by `before`, but for those swept."""
+        """The raw files of a source, collected or sent, of windows that end by `before`, but for those purged."""
         ...
 
-    def record_swept(self, raw: RawPartition, at: datetime) -> None:
+    def record_purged(self, raw: RawPartition, at: datetime) -> None:
         """Remember that a raw file was removed on purpose, until it is recorded again."""
         ...
 
@@ -143,7 +105,7 @@ class Ledger(Protocol):
     ) -> None:
         """Remember a claim, and how many of its rows lie in each dataset window that it touches.
 
-        It touches those that it swept in part, and those that it gave late rows.
+        It touches those that it collected in part, and those that it gave late rows.
 
         The ingestions `replaces` are forgotten along with it, for good, also those that have no claim yet: what was
         sent is waiting no more, and one that should come back gets a new place in the order of arrival. A claim that is

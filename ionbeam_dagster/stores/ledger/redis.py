@@ -52,26 +52,19 @@ from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
 from ionbeam_client.models import IngestionMetadata
-from ionbeam_dagster.domain.windows import (
-    EPOCH,
-    HOUR,
-    Claim,
-    Lateness,
-    Revision,
-    Window,
-    lateness_of,
-    window_of,
-    windows_between,
-)
-from ionbeam_dagster.stores.ledger import (
+from ionbeam_dagster.domain.lateness import lateness_of
+from ionbeam_dagster.domain.records import (
     BuiltRevision,
-    Change,
+    Claim,
+    ExportFacts,
     ExportRecord,
-    LedgerError,
+    Lateness,
     RawPartition,
-    Recover,
-    feed_begins,
+    Revision,
+    RevisionFacts,
 )
+from ionbeam_dagster.domain.windows import EPOCH, HOUR, Window, window_of, windows_between
+from ionbeam_dagster.stores.ledger import Change, LedgerError, Recover, feed_begins
 
 _LOG = logging.getLogger(__name__)
 
@@ -189,7 +182,7 @@ end
 return found
 """
 
-_RECORD_SWEPT = """
+_RECORD_PURGED = """
 local source, window, ingestion, at = unpack(ARGV, 1, 4)
 redis.call('HSET', 'ionbeam:swept', ingestion, at)
 redis.call('ZREM', 'ionbeam:raws:' .. source, 'sent ' .. ingestion)
@@ -496,8 +489,8 @@ class RedisLedger:
         raws = (_raw(source, *kept) if kept[0] else _sent(kept[1]) for kept in found)
         return sorted(raws, key=lambda raw: raw.window)
 
-    def record_swept(self, raw: RawPartition, at: datetime) -> None:
-        self._run(_RECORD_SWEPT, raw.source, _range(raw.window), raw.ingestion, _micros(at))
+    def record_purged(self, raw: RawPartition, at: datetime) -> None:
+        self._run(_RECORD_PURGED, raw.source, _range(raw.window), raw.ingestion, _micros(at))
 
     def record_claim(
         self, claim: Claim, metadata: IngestionMetadata, touched: Mapping[Window, int], replaces: Sequence[str] = ()
@@ -507,8 +500,8 @@ class RedisLedger:
         arrived_at = None if claim.arrived_at is None else _micros(claim.arrived_at)
         hour = "" if claim.arrived_at is None else _hour(claim.arrived_at)
         record = json.dumps(
-            [claim.id, claim.source, claim.dataset, _range(claim.swept), claim.arrival, claim.rows, claim.quarantined,
-             [_range(window) for window in claim.stray_windows], arrived_at]
+            [claim.id, claim.source, claim.dataset, _range(claim.collected), claim.arrival, claim.rows,
+             claim.quarantined, [_range(window) for window in claim.stray_windows], arrived_at]
         )  # fmt: skip
         rows = (part for window, rows in touched.items() for part in (_range(window), rows))
         self._run(
@@ -581,7 +574,7 @@ class RedisLedger:
 
     def record_revision(self, built: BuiltRevision, made_of: Sequence[Claim]) -> None:
         revision = built.revision
-        record = json.dumps([revision.inputs, built.path, _micros(built.built_at), built.facts])
+        record = json.dumps([revision.inputs, built.path, _micros(built.built_at), built.facts.to_json()])
         place = (revision.dataset, _range(revision.window), revision.number)
         self._run(_RECORD_REVISION, *place, record, int(revision.intact), *{claim.id for claim in made_of})
 
@@ -627,15 +620,18 @@ class RedisLedger:
 
     def record_export(self, export: ExportRecord) -> None:
         path = export.path or ""
-        record = ("number", export.number, "path", path, "facts", json.dumps(export.facts))
+        facts = json.dumps(export.facts.to_json())
+        record = ("number", export.number, "path", path, "facts", facts, "made_by", export.made_by)
         self._run(_CALL, "HSET", _export_key(export.dataset, export.window, export.format), *record)
 
     def export(self, dataset: str, window: Window, format: str) -> ExportRecord | None:
         key = _export_key(dataset, window, format)
-        number, path, facts = self._run(_CALL, "HMGET", key, "number", "path", "facts")
+        number, path, facts, made_by = self._run(_CALL, "HMGET", key, "number", "path", "facts", "made_by")
         if not number:
             return None
-        return ExportRecord(dataset, window, format, int(number), path or None, json.loads(facts))
+        return ExportRecord(
+            dataset, window, format, int(number), path or None, ExportFacts.from_json(json.loads(facts)), made_by or ""
+        )
 
     def changes(self, after: int, limit: int) -> list[Change]:
         return [_change(*entry) for entry in self._run(_CHANGES, after, limit)]
@@ -741,22 +737,22 @@ def _window(text: str) -> Window:
 
 
 def _claim(record: str) -> Claim:
-    id, source, dataset, swept, arrival, rows, quarantined, strays, *noted = json.loads(record)
+    id, source, dataset, collected, arrival, rows, quarantined, strays, *noted = json.loads(record)
     stray_windows = tuple(_window(stray) for stray in strays)
     arrived_at = _moment(noted[0]) if noted and noted[0] is not None else None
-    return Claim(id, source, dataset, _window(swept), arrival, rows, quarantined, stray_windows, arrived_at)
+    return Claim(id, source, dataset, _window(collected), arrival, rows, quarantined, stray_windows, arrived_at)
 
 
 def _raw(
-    source: str, window: str, ingestion: str, path: str, rows: str, signature: str, swept: str = ""
+    source: str, window: str, ingestion: str, path: str, rows: str, signature: str, purged: str = ""
 ) -> RawPartition:
-    removed = _moment(int(swept)) if swept else None
+    removed = _moment(int(purged)) if purged else None
     return RawPartition(ingestion, source, _window(window), path, int(rows), signature, removed)
 
 
-def _sent(record: str, swept: str = "") -> RawPartition:
+def _sent(record: str, purged: str = "") -> RawPartition:
     ingestion, source, reach, path, rows, signature = json.loads(record)
-    return _raw(source, reach, ingestion, path, rows, signature, swept)
+    return _raw(source, reach, ingestion, path, rows, signature, purged)
 
 
 def _change(told: str, kind: str, place: str, record: str, intact: str) -> Change:
@@ -772,4 +768,4 @@ def _change(told: str, kind: str, place: str, record: str, intact: str) -> Chang
 def _built(dataset: str, window: str, number: str, record: str, intact: str) -> BuiltRevision:
     inputs, path, built_at, facts = json.loads(record)
     revision = Revision(dataset, _window(window), int(number), inputs, intact == "1")
-    return BuiltRevision(revision, path, _moment(built_at), facts)
+    return BuiltRevision(revision, path, _moment(built_at), RevisionFacts.from_json(facts))

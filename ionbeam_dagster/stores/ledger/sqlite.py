@@ -16,16 +16,19 @@ from typing import Any
 from zlib import crc32
 
 from ionbeam_client.models import IngestionMetadata
-from ionbeam_dagster.domain.windows import EPOCH, HOUR, Claim, Lateness, Revision, Window, lateness_of, window_of
-from ionbeam_dagster.stores.ledger import (
+from ionbeam_dagster.domain.lateness import lateness_of
+from ionbeam_dagster.domain.records import (
     BuiltRevision,
-    Change,
+    Claim,
+    ExportFacts,
     ExportRecord,
-    LedgerError,
+    Lateness,
     RawPartition,
-    Recover,
-    feed_begins,
+    Revision,
+    RevisionFacts,
 )
+from ionbeam_dagster.domain.windows import EPOCH, HOUR, Window, window_of
+from ionbeam_dagster.stores.ledger import Change, LedgerError, Recover, feed_begins
 from ionbeam_dagster.stores.publish import locked
 
 _LOG = logging.getLogger(__name__)
@@ -72,7 +75,7 @@ CREATE TABLE IF NOT EXISTS sealed (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS exports (
     dataset TEXT, start INTEGER, end INTEGER, format TEXT, number INTEGER, path TEXT, facts TEXT,
-    PRIMARY KEY (dataset, start, end, format)
+    made_by TEXT NOT NULL DEFAULT '', PRIMARY KEY (dataset, start, end, format)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS recoveries (at INTEGER, told TEXT);
 CREATE TABLE IF NOT EXISTS feed (
@@ -90,6 +93,7 @@ _COLLECTED = (
 )
 _ADDED = [
     ("claims", "arrived_at", "INTEGER"), ("touched", "rows", "INTEGER"), ("due", "until", "INTEGER NOT NULL DEFAULT 0"),
+    ("exports", "made_by", "TEXT NOT NULL DEFAULT ''"),
 ]  # fmt: skip
 """Columns that ledgers of earlier versions lack."""
 _NEVER = 2**62
@@ -205,7 +209,7 @@ class SqliteLedger:
             ).fetchall()
         return [_raw(row) for row in rows]
 
-    def record_swept(self, raw: RawPartition, at: datetime) -> None:
+    def record_purged(self, raw: RawPartition, at: datetime) -> None:
         with self._writing() as db:
             db.execute("INSERT OR REPLACE INTO swept VALUES (?, ?)", (raw.ingestion, _micros(at)))
 
@@ -222,7 +226,7 @@ class SqliteLedger:
             known = db.execute("SELECT 1 FROM claims WHERE id = ?", (claim.id,)).fetchone()
             db.execute(
                 "INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (claim.id, claim.source, claim.dataset, *_range(claim.swept), claim.arrival, claim.rows,
+                (claim.id, claim.source, claim.dataset, *_range(claim.collected), claim.arrival, claim.rows,
                  claim.quarantined, strays, reading, arrived_at),
             )  # fmt: skip
             db.execute("DELETE FROM unclaimed WHERE ingestion = ?", (claim.id,))
@@ -333,7 +337,7 @@ class SqliteLedger:
             db.execute(
                 "INSERT OR REPLACE INTO revisions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (*place, revision.number, revision.inputs, revision.intact, built.path, _micros(built.built_at),
-                 json.dumps(built.facts)),
+                 json.dumps(built.facts.to_json())),
             )  # fmt: skip
             db.execute(
                 "INSERT INTO feed (dataset, start, end, revision) VALUES (?, ?, ?, ?)", (*place, revision.number)
@@ -424,20 +428,21 @@ class SqliteLedger:
     def record_export(self, export: ExportRecord) -> None:
         with self._writing() as db:
             db.execute(
-                "INSERT OR REPLACE INTO exports VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO exports VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (export.dataset, *_range(export.window), export.format, export.number,
-                 export.path, json.dumps(export.facts)),
+                 export.path, json.dumps(export.facts.to_json()), export.made_by),
             )  # fmt: skip
 
     def export(self, dataset: str, window: Window, format: str) -> ExportRecord | None:
         with self._reading() as db:
             row = db.execute(
-                "SELECT number, path, facts FROM exports WHERE dataset = ? AND start = ? AND end = ? AND format = ?",
+                "SELECT number, path, facts, made_by FROM exports "
+                "WHERE dataset = ? AND start = ? AND end = ? AND format = ?",
                 (dataset, *_range(window), format),
             ).fetchone()
         if not row:
             return None
-        return ExportRecord(dataset, window, format, row[0], row[1], json.loads(row[2]))
+        return ExportRecord(dataset, window, format, row[0], row[1], ExportFacts.from_json(json.loads(row[2])), row[3])
 
     def changes(self, after: int, limit: int) -> list[Change]:
         changed = []
@@ -591,8 +596,8 @@ def _window(start: int, end: int) -> Window:
 
 
 def _raw(row: tuple[Any, ...]) -> RawPartition:
-    swept = _moment(row[7]) if row[7] is not None else None
-    return RawPartition(row[0], row[1], _window(row[2], row[3]), row[4], row[5], row[6], swept)
+    purged = _moment(row[7]) if row[7] is not None else None
+    return RawPartition(row[0], row[1], _window(row[2], row[3]), row[4], row[5], row[6], purged)
 
 
 def _claim(row: tuple[Any, ...]) -> Claim:
@@ -603,4 +608,4 @@ def _claim(row: tuple[Any, ...]) -> Claim:
 
 def _built(row: tuple[Any, ...]) -> BuiltRevision:
     revision = Revision(row[0], _window(row[1], row[2]), row[3], row[4], bool(row[5]))
-    return BuiltRevision(revision, row[6], _moment(row[7]), json.loads(row[8]))
+    return BuiltRevision(revision, row[6], _moment(row[7]), RevisionFacts.from_json(json.loads(row[8])))
