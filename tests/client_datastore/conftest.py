@@ -19,7 +19,8 @@ def service(monkeypatch):
     with RestreamService() as service:
         monkeypatch.setenv("RESTREAM_HOST", service.url)
         monkeypatch.setenv("TALLY_AUTH_TOKEN", TOKEN)
-        monkeypatch.delenv("RESTREAM_AUTH_TOKEN", raising=False)
+        for other in ("RESTREAM_AUTH_TOKEN", "RESTREAM_CLIENT_ID", "RESTREAM_CLIENT_SECRET"):
+            monkeypatch.delenv(other, raising=False)
         yield service
 
 

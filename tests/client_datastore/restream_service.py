@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, urlsplit
 from loopback import Reply, Request, Service
 
 TOKEN = "your token"  # as the specification's first program has it
+CLIENT_SECRET = "not to be shown"
 API = "/external/thirdparty/v1"
 PADS = {668: [981], 681: [982, 983]}
 STATES = {981: "frac_frac", 982: "wl_run", 983: "standby"}
@@ -43,16 +44,25 @@ class RestreamService(Service):
             _event(3, 982, "2025-09-09T00:01:00Z", "2025-09-09T00:01:05Z"),
         ]
         self.confirmed: list[int] = []
+        self.grants: list[dict[str, str]] = []
+        self.token_seconds = 3600
         self.asked: list[tuple[str, str, list[tuple[str, str]], object]] = []
         """Method, path, query in order of names, and body."""
 
     def reply(self, request, address):
         query = sorted(parse_qsl(urlsplit(address).query, keep_blank_values=True))
-        self.asked.append((request.method, request.path, query, json.loads(request.body) if request.body else None))
+        is_json = request.headers.get("content-type") == "application/json"
+        body = json.loads(request.body) if is_json else request.form
+        self.asked.append((request.method, request.path, query, body or None))
         self._repeated = query
         return super().reply(request, address)
 
     def answer(self, request: Request) -> Reply:
+        if request.path == "/o/token/":
+            self.grants.append(request.form)
+            if request.form["client_secret"] != CLIENT_SECRET:
+                return Reply.of_json({"error": "invalid_client"}, 401)
+            return Reply.of_json({"access_token": TOKEN, "expires_in": self.token_seconds, "token_type": "Bearer"})
         if request.headers.get("authorization") != f"Bearer {TOKEN}":
             return Reply.of_json({"detail": "Invalid token."}, 401)
         match request.path.removeprefix(API).strip("/").split("/"):

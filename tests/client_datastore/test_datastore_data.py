@@ -511,13 +511,24 @@ def test_a_task_that_is_cancelled_leaves_no_file_and_gives_its_place_back(servic
 # Requests at once
 
 
-def test_a_fourth_stream_in_one_place_is_refused_not_waited_for(service):
+@pytest.fixture
+def retries():
+    """What is tried again."""
+    noted = []
+    stamina.instrumentation.set_on_retry_hooks([noted.append])
+    yield noted
+    stamina.instrumentation.set_on_retry_hooks(None)
+
+
+def test_a_fourth_stream_in_one_place_is_refused_not_waited_for(service, retries):
     service.break_("data", slow(60), 3)
     open_ones = [Site(id=site).get_data().data_fetcher for site in (981, 982, 983)]
     for items in open_ones:
         next(items)
-    with pytest.raises(APIConcurrencyLimitError, match="read one of its streams to the end, or close it"):
+    with pytest.raises(APIConcurrencyLimitError, match="read one of its streams to the end, or close it") as told:
         read()
+    assert not told.value.may_pass
+    assert retries == []
     assert Pad.get_models()  # another endpoint
     open_ones[0].close()
     assert read() == service.data[981]
@@ -553,7 +564,7 @@ def test_never_more_than_three_requests_at_once_for_an_endpoint(service):
     assert most[0] == 3
 
 
-def test_who_waits_for_a_place_too_long_is_told(service, monkeypatch):
+def test_who_waits_for_a_place_too_long_is_told(service, monkeypatch, retries):
     monkeypatch.setattr(constants, "SECONDS_FOR_A_PLACE", 0.1)
     service.break_("data", slow(60), 3)
     open_ones = [Site(id=981).get_data().data_fetcher for _ in range(3)]
@@ -574,3 +585,4 @@ def test_who_waits_for_a_place_too_long_is_told(service, monkeypatch):
     for items in open_ones:
         items.close()
     assert [text.endswith("none became free within 0.1 s") for text in told] == [True, True]
+    assert retries == []

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from loopback import Reply, redirected, status
-from restream_service import API, TOKEN, RestreamService
+from restream_service import API, CLIENT_SECRET, TOKEN, RestreamService
 
 from ionbeam_client.datastore import (
     APICompatibilityError,
@@ -241,7 +241,7 @@ def test_a_token_is_taken_from_the_argument_then_from_either_variable(service, m
 
 def test_without_a_usable_token_nothing_is_asked(service, monkeypatch):
     monkeypatch.delenv("TALLY_AUTH_TOKEN")
-    with pytest.raises(AuthError, match="set TALLY_AUTH_TOKEN or RESTREAM_AUTH_TOKEN, or give auth_token="):
+    with pytest.raises(AuthError, match=r"set TALLY_AUTH_TOKEN or RESTREAM_AUTH_TOKEN, or .*, or give auth_token="):
         Pad.get_models()
     for token in ("a\nb", "café"):
         with pytest.raises(AuthError, match="copied whole") as told:
@@ -269,6 +269,57 @@ def test_a_host_is_an_address(monkeypatch):
     for host in ("app.example", "ftp://app.example", "http://[1"):
         monkeypatch.setenv("RESTREAM_HOST", host)
         with pytest.raises(ValueError, match="RESTREAM_HOST"):
+            Pad.get_models()
+
+
+@pytest.fixture
+def client(service, monkeypatch):
+    """The environment of somebody who has no token, but an id and a secret."""
+    monkeypatch.delenv("TALLY_AUTH_TOKEN")
+    monkeypatch.setenv("RESTREAM_CLIENT_ID", "me")
+    monkeypatch.setenv("RESTREAM_CLIENT_SECRET", CLIENT_SECRET)
+
+
+def test_a_client_is_granted_a_token_and_uses_it_again(service, client):
+    service.break_("token", status(503))
+    for _ in range(2):
+        called(Pad, "get_models")
+    assert list(Site(id=981).get_data().data_fetcher)
+    assert (
+        service.grants == [{"client_id": "me", "client_secret": CLIENT_SECRET, "grant_type": "client_credentials"}] * 2
+    )  # the first answer was lost
+    assert Pad.get_models(auth_token=TOKEN)
+
+
+@pytest.mark.parametrize("twin", [False, True])
+def test_another_token_is_asked_for_at_the_end_of_its_time_or_when_it_is_refused(service, client, twin):
+    def get_models():
+        return asyncio.run(Pad.aget_models()) if twin else Pad.get_models()
+
+    service.token_seconds = 20  # less than a token should have before it is used
+    assert get_models() and get_models()
+    assert len(service.grants) == 2
+    service.token_seconds = 3600
+    assert get_models() and get_models()
+    assert len(service.grants) == 3
+    service.break_("pads", status(401))
+    with pytest.raises(AuthError, match="no longer"):
+        get_models()
+    assert get_models()
+    assert len(service.grants) == 4
+
+
+@pytest.mark.parametrize("twin", [False, True])
+def test_a_client_that_is_not_known_is_told_without_its_secret(service, client, monkeypatch, twin):
+    monkeypatch.setenv("RESTREAM_CLIENT_SECRET", "misspelt")
+    with pytest.raises(AuthError, match="no token for RESTREAM_CLIENT_ID and RESTREAM_CLIENT_SECRET") as told:
+        asyncio.run(Pad.aget_models()) if twin else Pad.get_models()
+    assert "misspelt" not in str(told.value)
+    assert len(service.asked) == 1
+    monkeypatch.setenv("RESTREAM_CLIENT_SECRET", CLIENT_SECRET)
+    for answer in ({"access_token": "x"}, [], {"access_token": "x", "expires_in": "soon"}):
+        service.break_("token", lambda reply, answer=answer: Reply.of_json(answer))
+        with pytest.raises(APICompatibilityError, match="grants no token"):
             Pad.get_models()
 
 

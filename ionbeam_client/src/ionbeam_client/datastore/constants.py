@@ -10,7 +10,11 @@ from enum import Enum
 DEFAULT_HOST = "https://app.restreamsolutions.com"
 HOST_VARIABLE = "RESTREAM_HOST"
 TOKEN_VARIABLES = ("TALLY_AUTH_TOKEN", "RESTREAM_AUTH_TOKEN")
+CLIENT_VARIABLES = ("RESTREAM_CLIENT_ID", "RESTREAM_CLIENT_SECRET")
 
+TOKEN_PATH = "/o/token/"
+TOKEN_MARGIN_SECONDS = 30.0
+"""A token is not used in the last seconds of its time."""
 API = "/external/thirdparty/v1/"
 
 REQUESTS_AT_ONCE = 3

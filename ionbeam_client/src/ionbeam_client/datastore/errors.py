@@ -9,11 +9,23 @@ from ionbeam_client.errors import IonbeamError
 
 
 class DatastoreError(IonbeamError):
-    """The root: the service did not do what was asked of it."""
+    """The root: the service did not do what was asked of it.
+
+    `status` is the HTTP status, None where no answer was the reason. `may_pass` says whether asking again may help, and
+    `retry_after` after how many seconds, where the service said so.
+    """
+
+    def __init__(
+        self, message: str, *, status: int | None = None, may_pass: bool = False, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.may_pass = may_pass
+        self.retry_after = retry_after
 
 
 class AuthError(DatastoreError):
-    """The token is missing, unknown (401) or not allowed to do this (403)."""
+    """The token is missing, unknown (401) or not allowed to do this (403); or the service gives none for the client."""
 
 
 class APICompatibilityError(DatastoreError):
@@ -21,26 +33,8 @@ class APICompatibilityError(DatastoreError):
 
 
 class APIConcurrencyLimitError(DatastoreError):
-    """Too many requests at once (429), or four streams of one endpoint open in one place.
-
-    `retry_after` is the number of seconds after which the service wants to be asked again; None where it did not say.
-    """
-
-    def __init__(self, message: str, retry_after: float | None = None) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
+    """Too many requests at once: the service says so (429), or as many as it allows are open here already."""
 
 
 class ServiceError(DatastoreError):
-    """No good answer: the network, a timeout, a status that is none of the above, or a stream that breaks again and
-    again.
-
-    `status` is the HTTP status, None where there was no answer at all; `may_pass` says whether asking again may help.
-    """
-
-    def __init__(self, message: str, *, status: int | None = None, may_pass: bool = False,
-                 retry_after: float | None = None) -> None:  # fmt: skip
-        super().__init__(message)
-        self.status = status
-        self.may_pass = may_pass
-        self.retry_after = retry_after
+    """No good answer: the network, a timeout, any other status, or a stream that breaks again and again."""

@@ -1,7 +1,7 @@
 """Requests over HTTP, and the two drivers that run a call: one that blocks, one that awaits.
 
-Belongs here: all that differs between the two, and what both do with a status, a token and a place among the requests
-at once. Does not belong here: what is asked, or what an answer means.
+Belongs here: all that differs between the two, and what both do with a status. Does not belong here: what is asked, or
+what an answer means.
 
 A call is a generator. It yields a `Request` and gets the JSON of the answer; what it returns is the call's result. A
 stream is one, too: it yields `Open`, then `READ` for bytes (none at the end), `Pause`, and the lists of items that it
@@ -13,9 +13,8 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-import threading
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -29,13 +28,15 @@ import httpx
 import orjson
 import stamina
 
-from ionbeam_client.datastore import constants
+from ionbeam_client.datastore import constants, tokens
 from ionbeam_client.datastore.errors import (
     APICompatibilityError,
     APIConcurrencyLimitError,
     AuthError,
+    DatastoreError,
     ServiceError,
 )
+from ionbeam_client.datastore.places import places_of
 from ionbeam_client.datastore.stream import Item
 
 T = TypeVar("T")
@@ -201,13 +202,18 @@ def _told_as_broken() -> Iterator[None]:
 @contextmanager
 def _opened(client: httpx.Client, request: Request) -> Iterator[httpx.Response]:
     """A good response, whose body has not been read; it has its place among the requests at once until it is closed."""
-    prepared = _prepared(client, request)
-    with _places(request).taken(), _told_as_service_error(prepared):
+    host = _host()
+    if (token := tokens.known(host, request.token)) is None:
+        asked = client.build_request("POST", host + constants.TOKEN_PATH, data=tokens.form())
+        with _told_as_service_error(asked):
+            token = _granted(host, client.send(asked))
+    prepared = _prepared(client, request, host, token)
+    with places_of(host, request.endpoint).taken(), _told_as_service_error(prepared):
         response = client.send(prepared, stream=True, follow_redirects=prepared.method == "GET")
         try:
             if response.is_error or response.is_redirect:
                 response.read()
-            _check(response)
+            _check(response, token)
             yield response
         finally:
             response.close()
@@ -215,14 +221,19 @@ def _opened(client: httpx.Client, request: Request) -> Iterator[httpx.Response]:
 
 @asynccontextmanager
 async def _aopened(client: httpx.AsyncClient, request: Request) -> AsyncIterator[httpx.Response]:
-    prepared = _prepared(client, request)
-    async with _places(request).ataken():
+    host = _host()
+    if (token := tokens.known(host, request.token)) is None:
+        asked = client.build_request("POST", host + constants.TOKEN_PATH, data=tokens.form())
+        with _told_as_service_error(asked):
+            token = _granted(host, await client.send(asked))
+    prepared = _prepared(client, request, host, token)
+    async with places_of(host, request.endpoint).ataken():
         with _told_as_service_error(prepared):
             response = await client.send(prepared, stream=True, follow_redirects=prepared.method == "GET")
             try:
                 if response.is_error or response.is_redirect:
                     await response.aread()
-                _check(response)
+                _check(response, token)
                 yield response
             finally:
                 await response.aclose()
@@ -236,22 +247,23 @@ def _told_as_service_error(request: httpx.Request) -> Iterator[None]:
         raise ServiceError(f"{request.method} {request.url}: {_said(error)}", may_pass=True) from error
 
 
-def _prepared(client: httpx.Client | httpx.AsyncClient, request: Request) -> httpx.Request:
-    headers = {"Authorization": f"Bearer {_token(request.token)}"}
+def _prepared(client: httpx.Client | httpx.AsyncClient, request: Request, host: str, token: str) -> httpx.Request:
+    headers = {"Authorization": f"Bearer {token}"}
     if request.is_streamed:
         headers["Prefer"] = "streaming"
     method = "GET" if request.json is None else "POST"
-    url = _host() + request.path
-    return client.build_request(method, url, params=request.query, json=request.json, headers=headers)
+    return client.build_request(method, host + request.path, params=request.query, json=request.json, headers=headers)
 
 
-def _token(given: str | None) -> str:
-    token = (given or next(filter(None, map(os.environ.get, constants.TOKEN_VARIABLES)), "")).strip()
-    if not token:
-        raise AuthError(f"no token: set {' or '.join(constants.TOKEN_VARIABLES)}, or give auth_token=")
-    if not (token.isascii() and token.isprintable()):
-        raise AuthError("the token has characters that no HTTP header can have: was it copied whole, and nothing else?")
-    return token
+def _granted(host: str, response: httpx.Response) -> str:
+    """The token that was asked for."""
+    if response.status_code in (400, 401, 403):
+        raise AuthError(
+            f"{response.request.url}: {response.status_code}. The service grants no token for "
+            f"{' and '.join(constants.CLIENT_VARIABLES)}: are they right?", status=response.status_code,
+        )  # fmt: skip
+    _check(response, "")
+    return tokens.take(host, _json(response))
 
 
 def _host() -> str:
@@ -286,22 +298,24 @@ def _timeout() -> httpx.Timeout:
 # What a response says
 
 
-def _check(response: httpx.Response) -> None:
+def _check(response: httpx.Response, token: str) -> None:
     """Raise what the status means."""
     status = response.status_code
     if status < 300:
         return
     said = f"{response.request.method} {response.url}: {status} {response.reason_phrase}{_shown(response)}"
-    retry_after = _retry_after(response)
     if status == 401:
-        raise AuthError(f"{said}. The service does not know the token")
+        tokens.forget(token)
+        raise AuthError(f"{said}. The service does not know the token, or no longer", status=status)
     if status == 403:
-        raise AuthError(f"{said}. The token is not allowed to do this")
+        raise AuthError(f"{said}. The token is not allowed to do this", status=status)
     if status == 404:
-        raise APICompatibilityError(f"{said}. There is no such resource: is the id right, and is it yours to see?")
-    if status == 429:
-        raise APIConcurrencyLimitError(f"{said}. Too many requests at once", retry_after)
-    raise ServiceError(said, status=status, may_pass=status >= 500 or status == 408, retry_after=retry_after)
+        raise APICompatibilityError(
+            f"{said}. There is no such resource: is the id right, and is it yours to see?", status=status
+        )
+    kind = APIConcurrencyLimitError if status == 429 else ServiceError
+    may_pass = status >= 500 or status in (408, 429)
+    raise kind(said, status=status, may_pass=may_pass, retry_after=_retry_after(response))
 
 
 def _json(response: httpx.Response) -> Any:
@@ -344,81 +358,8 @@ def _attempts() -> Any:
 
 def _worth_a_retry(error: Exception) -> bool | float:
     """Whether, and after how many seconds if the service said so."""
-    if not (isinstance(error, APIConcurrencyLimitError) or (isinstance(error, ServiceError) and error.may_pass)):
+    if not isinstance(error, DatastoreError) or not error.may_pass:
         return False
     if error.retry_after is None:
         return True
     return error.retry_after if error.retry_after <= constants.LONGEST_RETRY_AFTER else False
-
-
-# Requests at once
-
-
-class _Places:
-    """So many requests at once, over all threads and tasks."""
-
-    def __init__(self, endpoint: str) -> None:
-        self._endpoint = endpoint
-        self._lock = threading.Lock()
-        self._takers: list[object] = []
-        self._wake: list[Callable[[], None]] = []
-
-    @contextmanager
-    def taken(self) -> Iterator[None]:
-        taker = threading.current_thread()
-        free = threading.Event()
-        deadline = time.monotonic() + constants.SECONDS_FOR_A_PLACE
-        while not self._take(taker, free.set):
-            if not free.wait(deadline - time.monotonic()):
-                raise self._full(f"none became free within {constants.SECONDS_FOR_A_PLACE:g} s")
-            free.clear()
-        try:
-            yield
-        finally:
-            self._give_back(taker)
-
-    @asynccontextmanager
-    async def ataken(self) -> AsyncIterator[None]:
-        taker = asyncio.current_task()
-        loop = asyncio.get_running_loop()
-        free = asyncio.Event()
-        try:
-            async with asyncio.timeout(constants.SECONDS_FOR_A_PLACE):
-                while not self._take(taker, lambda: loop.call_soon_threadsafe(free.set)):
-                    await free.wait()
-                    free.clear()
-        except TimeoutError:
-            raise self._full(f"none became free within {constants.SECONDS_FOR_A_PLACE:g} s") from None
-        try:
-            yield
-        finally:
-            self._give_back(taker)
-
-    def _take(self, taker: object, wake: Callable[[], Any]) -> bool:
-        with self._lock:
-            if len(self._takers) < constants.REQUESTS_AT_ONCE:
-                self._takers.append(taker)
-                return True
-            if all(other is taker for other in self._takers):
-                raise self._full("this thread or task has them all: read one of its streams to the end, or close it")
-            self._wake.append(wake)
-            return False
-
-    def _give_back(self, taker: object) -> None:
-        with self._lock:
-            self._takers.remove(taker)
-            waiting, self._wake = self._wake, []
-        for wake in waiting:
-            with suppress(RuntimeError):  # its event loop has been closed meanwhile
-                wake()
-
-    def _full(self, why: str) -> APIConcurrencyLimitError:
-        return APIConcurrencyLimitError(f"{constants.REQUESTS_AT_ONCE} requests of {self._endpoint} are open; {why}")
-
-
-_PLACES: dict[tuple[str, str], _Places] = {}
-os.register_at_fork(after_in_child=_PLACES.clear)  # the requests that are open are the parent's
-
-
-def _places(request: Request) -> _Places:
-    return _PLACES.setdefault((_host(), request.endpoint), _Places(request.endpoint))
