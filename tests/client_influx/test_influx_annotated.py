@@ -58,7 +58,7 @@ pps,KP,0,1617672549204824064
 ,result,table,_start,_stop,_time,_value,_field,_measurement,cpu,host
 ,,1,2020-02-25T22:17:54Z,2020-02-25T22:22:54Z,2020-02-25T22:18:01Z,true,up,cpu,cpu-total,
 """,
-    "types in the header": """m|measurement,cpu|tag,host|tag,steal|double,usage|double|5,nothing|ignored,time|dateTime:number
+    "types in the header": """m|measurement,cpu|tag,host|tag,steal|double,usage|double|5,no|ignored,t|dateTime:number
 cpu,cpu1,rsavage prod,0,2.7,a,1482669077000000000
 cpu,cpu1,"a,b=c",0,,a,1482669087000000000
 """,

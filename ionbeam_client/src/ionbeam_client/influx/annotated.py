@@ -34,7 +34,9 @@ def read_lines(text: Iterable[str]) -> Iterator[tuple[int, str | None, str]]:
 
     `text` gives the file's lines with their ends, as a file that was opened with newline="" does.
     """
-    source = iter(text)
+    source: Iterator[str] = (
+        f"{line[:-2]}\n" if line.endswith("\r\n") else line for line in text
+    )  # inside of texts, too
     first = next(source, "")
     separator, skipped = ",", 0
     if first.startswith("sep=") and len(first.rstrip("\r\n")) > 4 and first[4] not in ',"':

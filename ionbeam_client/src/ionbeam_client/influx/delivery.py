@@ -25,6 +25,8 @@ class Chunk:
     lines: list[bytes | None]
     reasons: Mapping[int, str]
     """Why there is no line, by place."""
+    end: Position | None = None
+    """Where the chunk ends, when that is behind its last row."""
 
 
 class Writes(Protocol):
@@ -48,7 +50,7 @@ class Delivery:
 
     def run(self, chunk: Chunk) -> bool:
         """Bring all rows; True when each is either on the server or refused."""
-        parts: list[tuple[int, int, dict[int, str]]] = [(0, len(chunk.raw), dict(chunk.reasons))]
+        parts: list[tuple[int, int, dict[int, str]]] = [(0, len(chunk.raw), dict(chunk.reasons))] if chunk.raw else []
         attempt, failing_since = 0, None
         while parts:
             begin, end, refused = parts.pop()

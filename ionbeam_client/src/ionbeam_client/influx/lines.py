@@ -148,12 +148,17 @@ def split_lines(text: str) -> list[str]:
     lines, begun = [], ""
     for part in text.split("\n"):
         begun = f"{begun}\n{part}" if begun else part
-        if not begun.startswith("#") and _quotes_open(begun):
+        if not is_whole(begun):
             continue
         if begun.strip() and not begun.startswith("#"):
             lines.append(begun.rstrip("\r"))
         begun = ""
     return [*lines, begun] if begun else lines
+
+
+def is_whole(text: str) -> bool:
+    """Whether a line ends here, and not a line break inside one of its texts."""
+    return text.startswith("#") or not _quotes_open(text)
 
 
 def _quotes_open(line: str) -> bool:

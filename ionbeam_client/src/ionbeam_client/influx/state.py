@@ -140,6 +140,11 @@ class State:
         )
         return [str(row[0]) for row in found]
 
+    def forget(self, target: str) -> None:
+        """A target that is finished with."""
+        with self.change() as connection:
+            connection.execute("DELETE FROM targets WHERE name = ?", (target,))
+
     def forget_before(self, segment: int) -> None:
         with self.change() as connection:
             connection.execute("DELETE FROM refusals WHERE segment < ?", (segment,))

@@ -1,0 +1,184 @@
+"""The command `eht-influx-client`: the configuration, how it stands with the log, and files to and from servers.
+
+Belongs here: the command line and what it prints. Does not belong here: anything that a program should call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from signal import SIGINT, SIGTERM, signal
+from threading import Event
+
+from ionbeam_client.errors import IonbeamError
+from ionbeam_client.influx import times
+from ionbeam_client.influx.config import EXAMPLE, Config, Server, make_config, read_config_file
+from ionbeam_client.influx.export import export
+from ionbeam_client.influx.log import Log
+from ionbeam_client.influx.replay import File, replay
+from ionbeam_client.influx.sender import status_of
+from ionbeam_client.influx.state import State
+from ionbeam_client.influx.targets import Done, InfluxServer, Refused
+from ionbeam_client.influx.verify import verify
+
+CONFIG = "influx_config.ini"
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run a command line; gives the exit status (0: done, 1: it could not be done, 2: not understood)."""
+    options = _parser().parse_args(args)
+    if options.command == "print-config":
+        print(EXAMPLE, end="")
+        return 0
+    try:
+        config = make_config(read_config_file(options.config), options.config)
+        return int(options.run(config, options))
+    except (IonbeamError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("eht-influx-client", description="A station's log, and the servers it goes to.")
+    parser.add_argument("--config", default=CONFIG, help=f"the INI file (default: {CONFIG} in this folder)")
+    commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
+    commands.add_parser("print-config", help="an INI file with every key explained, to begin with")
+    check = commands.add_parser(
+        "check", help="whether the INI file is right, the log can be kept, and servers take rows"
+    )
+    check.set_defaults(run=_check)
+    commands.add_parser("status", help="what each server has, refused, and waits for").set_defaults(run=_status)
+
+    again = commands.add_parser(
+        "replay", help="bring a file (JSON lines, annotated CSV, *.lp; *.gz of these) into servers; resumable"
+    )
+    again.add_argument("file", type=Path)
+    again.set_defaults(run=_replay)
+    out = commands.add_parser("export", help="write what a server has into a file of JSON lines; resumable")
+    out.add_argument("file", type=Path, metavar="OUT.jsonl")
+    out.set_defaults(run=_export)
+    for command in (again, out):
+        command.add_argument(
+            "--from", dest="start", type=_time, help="only from this time on (RFC 3339, or ns since 1970)"
+        )
+        command.add_argument("--to", dest="stop", type=_time, help="only before this time")
+    look = commands.add_parser(
+        "verify", help="look up every row of the log, or of a file of JSON lines, on the servers"
+    )
+    look.add_argument("file", type=Path, nargs="*", help="default: the log with its rotated files")
+    look.set_defaults(run=_verify)
+    for command in (again, out, look):
+        command.add_argument(
+            "--target",
+            type=int,
+            metavar="N",
+            help="only the Nth server of the INI file (default: all; export: the first)",
+        )
+    return parser
+
+
+def _time(text: str) -> int:
+    try:
+        return int(text) if text.lstrip("-").isdecimal() else times.from_iso8601(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _servers(config: Config, number: int | None) -> list[Server]:
+    if number is None:
+        return list(config.servers)
+    if not 1 <= number <= len(config.servers):
+        raise IonbeamError(f"--target {number}: the INI file has {len(config.servers)} servers, from 1 on")
+    return [config.servers[number - 1]]
+
+
+def _check(config: Config, options: argparse.Namespace) -> int:
+    Log(config.jsonlogfile).close()
+    print(f"good: the log can be kept at {config.jsonlogfile}")
+    failed = 0
+    for server in config.servers:
+        target = InfluxServer(server, config.timeout)
+        answer = target.send([b"# eht-influx-client check"])
+        target.close()
+        takes = isinstance(answer, Done | Refused)  # it came to the rows, of which there are none
+        failed += not takes
+        print(f"good: {server.name} takes rows" if takes else f"BAD:  {server.name}: {getattr(answer, 'reason', '')}")
+    return 1 if failed else 0
+
+
+def _status(config: Config, options: argparse.Namespace) -> int:
+    log = Log(config.jsonlogfile)
+    state = State(log.folder / "cursors.sqlite")
+    for one in status_of(log, state, config):
+        print(f"{one.target}\n  delivered {one.delivered} rows, refused {one.refused}, {one.waiting_bytes} bytes wait")
+        if one.last_success is not None:
+            print(f"  took rows last at {times.to_rfc3339(int(one.last_success) * times.SECOND)}")
+        if one.error is not None and one.failing_since is not None:
+            print(f"  FAILS since {times.to_rfc3339(int(one.failing_since) * times.SECOND)}: {one.error}")
+        if one.refused:
+            print(f"  refused rows, with their reasons: {config.refused_path}")
+    state.close()
+    log.close()
+    return 0
+
+
+def _replay(config: Config, options: argparse.Namespace) -> int:
+    stop, log = Event(), Log(config.jsonlogfile)
+    state = State(log.folder / "cursors.sqlite")
+    before = [signal(number, lambda *_: stop.set()) for number in (SIGINT, SIGTERM)]
+    try:
+        file = File(options.file, options.start, options.stop)
+        results = replay(file, _servers(config, options.target), config, state, _tell, stop)
+    finally:
+        for number, handler in zip((SIGINT, SIGTERM), before, strict=True):
+            signal(number, handler)
+        state.close()
+        log.close()
+    for one in results:
+        resumed = f" (and {one.resumed_at} rows of the file before)" if one.resumed_at else ""
+        print(f"{one.target}: {one.delivered} rows delivered, {one.refused} refused{resumed}")
+        if one.refused:
+            print(f"  refused rows, with their reasons: {file.refused_path}")
+        if not one.complete:
+            print("  interrupted; the same command goes on from here")
+    return 0 if all(one.complete and not one.refused for one in results) else 1
+
+
+def _export(config: Config, options: argparse.Namespace) -> int:
+    (server,) = _servers(config, options.target or 1)
+    target = InfluxServer(server, max(config.timeout, 60.0))
+    start = times.EARLIEST if options.start is None else options.start
+    stop = times.LATEST if options.stop is None else options.stop
+    rows = export(target, start, stop, options.file, _tell)
+    target.close()
+    print(f"{rows} rows of {server.name} are in {options.file}")
+    return 0
+
+
+def _verify(config: Config, options: argparse.Namespace) -> int:
+    log = config.jsonlogfile
+    rotated = (path for path in log.parent.glob(f"{log.name}.*") if path.name.removeprefix(f"{log.name}.").isdecimal())
+    files = options.file or [*sorted(rotated), log]
+    missing = 0
+    for server in _servers(config, options.target):
+        target = InfluxServer(server, max(config.timeout, 60.0))
+        for file in files:
+            found = verify(file, target)
+            missing += found.missing
+            print(
+                f"{server.name}, {file}: {found.values} values, {found.missing} missing, {found.other} other, "
+                f"{found.unreadable} unreadable rows"
+            )
+            for example in found.examples:
+                print(f"  {example}")
+        target.close()
+    return 1 if missing else 0
+
+
+def _tell(message: str) -> None:
+    print(" ".join(message.split()), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

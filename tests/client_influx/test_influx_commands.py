@@ -1,0 +1,347 @@
+"""The commands of a station: configuration, status, replay, export and verify, on a real influxd."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from types import SimpleNamespace
+
+import pytest
+from backends import Missing, _installed
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from influx_faults import T0, Answer, Bucket, of
+
+from ionbeam_client.influx import EHTInfluxDBClient
+from ionbeam_client.influx.cli import main
+from ionbeam_client.influx.config import make_config, read_config_file
+
+LOG = {"csvlogfile": "log.csv", "jsonlogfile": "log.jsonl", "close_timeout": 30, "retry_wait_max": 0.05}
+
+
+@pytest.fixture
+def station(tmp_path, monkeypatch):
+    """Writes an INI file for servers; the test runs in its folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(*servers, **keys) -> None:
+        lines = ["[eht_influx]", *(f"{key}: {value}" for key, value in (LOG | keys).items())]
+        for number, server in enumerate(servers, 1):
+            end = "" if number == 1 else number
+            lines += [
+                f"{key}{end}: {value}" for key, value in zip(("url", "org", "bucket", "token"), server, strict=True)
+            ]
+        (tmp_path / "influx_config.ini").write_text("\n".join(lines) + "\n")
+
+    return write
+
+
+@pytest.fixture
+def influx(tmp_path):
+    """Runs InfluxDB's own command against a bucket."""
+    try:
+        binary = _installed("influx")
+    except Missing as missing:
+        pytest.skip(missing.reason)
+
+    def run(bucket: Bucket, command: str, *arguments: object) -> str:
+        where = ["--host", bucket.url, "-o", bucket.org, "-t", bucket.token, "--configs-path", tmp_path / "configs"]
+        done = subprocess.run([binary, command, *where, *arguments], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+def many(count: int) -> list[dict]:
+    """Rows of several measurements, with every type and with names and texts that need care."""
+    rows = []
+    for n in range(count):
+        fields = {"id": n, "f": n / 4, "whole": float(n), "b": n % 2 == 0, "s": f'te"xt\\ {n},= ä', "empty": ""}
+        if n % 3 == 0:
+            fields |= {"u": 2**63 + n, "line\tbreak": "a\nb"}
+        rows.append(
+            {"measurement": f"m {n % 2}", "tags": {"sta=tion": f"K,p {n % 5}", "q": '"x"'} if n % 7 else {},
+             "fields": fields, "time": T0 + n * 1_000_003, "field_types": {"u": "uint"}}
+        )  # fmt: skip
+    return rows
+
+
+def write(rows) -> None:
+    with EHTInfluxDBClient.from_config_file("influx_config.ini") as client:
+        client.write_api().write(record=rows).get(60)
+
+
+def values(bucket: Bucket) -> dict:
+    return bucket.points()
+
+
+def test_print_config_prints_what_can_be_read(capsys, tmp_path):
+    assert main(["print-config"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    (tmp_path / "influx_config.ini").write_text(out)
+    assert len(make_config(read_config_file(tmp_path / "influx_config.ini")).servers) == 2
+    command = [sys.executable, "-m", "ionbeam_client.influx.cli", "print-config"]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == out
+
+
+def test_check_says_what_is_good_and_what_is_bad(bucket, faulty, station, capsys):
+    server: Bucket = bucket()
+    station(server)
+    assert main(["check"]) == 0
+    assert "takes rows" in capsys.readouterr().out
+    station(server._replace(token="wrong"), server._replace(bucket="other_test"), of(faulty(lambda lines: Answer(503))))
+    assert main(["check"]) == 1
+    out = capsys.readouterr().out
+    assert "401 the token is not valid" in out
+    assert "404 there is no such bucket" in out
+    assert "503" in out
+    assert main(["--config", "nothing.ini", "check"]) == 1
+    assert "there is no such file" in capsys.readouterr().err
+
+
+def test_status_tells_how_it_stands(faulty, station, capsys):
+    server = faulty(lambda lines: Answer(503) if len(lines) > 1 else Answer(400, {"code": "invalid", "message": "bad"}))
+    station(of(server), close_timeout=0.5)
+    with EHTInfluxDBClient.from_config_file("influx_config.ini") as client:
+        client.write_api().write(record="m f=1 1")
+        client.flush(20)
+        client.write_api().write(record="m f=1 1\nm f=2 2")
+    assert main(["status"]) == 0
+    out = capsys.readouterr().out
+    assert "delivered 0 rows, refused 1" in out
+    assert "FAILS since" in out
+    assert "503" in out
+    assert "delivered 3 rows, refused 0, 0 bytes wait" in out  # the CSV log
+
+
+def test_influx_write_takes_the_csv_log_and_query_gives_it_back(bucket, station, influx):
+    """And what `influx query --raw` prints, `influx write` takes, and so does ours."""
+    one, two, three, four = (bucket() for _ in range(4))
+    station(one)
+    rows = many(200)
+    for row in rows:
+        del row["fields"]["empty"]  # in the answer to a query it cannot be told from no value
+    write(rows)
+    influx(two, "write", "-b", two.bucket, "-f", "log.csv")
+    assert values(two) == values(one)
+    with open("raw.csv", "w") as file:  # noqa: PTH123
+        file.write(influx(one, "query", "--raw", f'from(bucket: "{one.bucket}") |> range(start: 0)'))
+    influx(three, "write", "-b", three.bucket, "-f", "raw.csv")
+    station(four)
+    assert main(["replay", "raw.csv"]) == 0
+    assert values(three) == values(four) == values(one)
+
+
+def test_every_log_can_be_replayed(bucket, station, capsys):
+    one, two, three, four = (bucket() for _ in range(4))
+    station(one)
+    write(many(300))
+    expected = values(one)
+    station(two)
+    assert main(["replay", "log.jsonl"]) == 0
+    assert "300 rows delivered, 0 refused" in capsys.readouterr().out
+    assert values(two) == expected
+    station(three)
+    assert main(["replay", "log.csv"]) == 0
+    assert values(three) == expected
+    station(four)
+    with open("log.jsonl", "rb") as file, gzip.open("log.jsonl.000001.gz", "wb") as packed:  # noqa: PTH123
+        packed.write(file.read())
+    assert (
+        main(["replay", "log.jsonl.000001.gz", "--from", str(T0 + 100 * 1_000_003), "--to", str(T0 + 200 * 1_000_003)])
+        == 0
+    )
+    assert "100 rows delivered" in capsys.readouterr().out
+    assert len({key[3] for key in values(four)}) == 100
+
+
+def test_the_file_of_the_specification_and_line_protocol(bucket, station, capsys, tmp_path):
+    server: Bucket = bucket()
+    station(server)
+    (tmp_path / "foo.csv").write_text(
+        "#datatype measurement,tag,long,dateTime:number\nmeasurement,station,pps_offset,timestamp\n"
+        "pps,KP,0,1617672549204824064\npps,KP,x,1617672549204824064\npps,KP,1,\n"
+    )
+    assert main(["replay", "foo.csv"]) == 1
+    assert "1 rows delivered, 2 refused" in capsys.readouterr().out
+    reasons = [
+        json.loads(line)["refused"]["reason"] for line in (tmp_path / "foo.csv.refused.jsonl").read_text().splitlines()
+    ]
+    assert "foo.csv, line 4: column 'pps_offset': 'x'" in reasons[0]
+    assert reasons[1] == "it has no time"
+    (tmp_path / "some.lp").write_text('# comment\nm s="a\nb",u=5u 1617672549204824065\n\nm f=1 1617672549204824066\n')
+    assert main(["replay", "some.lp"]) == 0
+    assert values(server) == {
+        ("pps", (("station", "KP"),), "pps_offset", "2021-04-06T01:29:09.204824064Z"): ("long", "0"),
+        ("m", (), "s", "2021-04-06T01:29:09.204824065Z"): ("string", "a\nb"),
+        ("m", (), "u", "2021-04-06T01:29:09.204824065Z"): ("unsignedLong", "5"),
+        ("m", (), "f", "2021-04-06T01:29:09.204824066Z"): ("double", "1"),
+    }
+
+
+def test_refused_rows_can_be_corrected_and_sent(bucket, station, tmp_path, capsys):
+    server: Bucket = bucket()
+    station(server)
+    server.write(f"m x=0.5 {T0}")
+    with EHTInfluxDBClient.from_config_file("influx_config.ini") as client:
+        client.write_api().write(record=[f"m x={n}i {T0 + n}" for n in range(1, 20)])
+    (tmp_path / "log.jsonl.schema.json").write_text('{"m": {"x": "float"}}')
+    assert main(["replay", "log.jsonl.refused.jsonl"]) == 0
+    assert len(values(server)) == 20
+    assert main(["verify"]) == 0
+
+
+def test_a_replay_that_is_interrupted_goes_on(faulty, station, capsys, tmp_path):
+    server = faulty()
+    server.plan = lambda lines: Answer(503) if len(server.lines) >= 1000 else None
+    station(of(server), batch_rows=100)
+    (tmp_path / "many.jsonl").write_text(
+        "".join(f'{{"timestamp":{n},"measurement":"m","tags":{{}},"fields":{{"f":{n}}}}}\n' for n in range(2500))
+    )
+    timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    assert main(["replay", "many.jsonl"]) == 1
+    out, err = capsys.readouterr()
+    assert "1000 rows delivered, 0 refused" in out
+    assert "interrupted; the same command goes on" in out
+    assert "503; trying again" in err
+    server.plan = lambda lines: None
+    assert main(["replay", "many.jsonl"]) == 0
+    assert "1500 rows delivered, 0 refused (and 1000 rows of the file before)" in capsys.readouterr().out
+    assert Counter(server.lines) == {f"m f={n}i {n}": 1 for n in range(2500)}
+    assert main(["replay", "many.jsonl", "--target", "2"]) == 1
+    assert "from 1 on" in capsys.readouterr().err
+
+
+def test_what_a_server_has_comes_out_and_goes_in_with_its_types(bucket, station, capsys, tmp_path):
+    one, two = bucket(), bucket()
+    station(one)
+    write(many(500))
+    assert main(["export", "out.jsonl"]) == 0
+    lines = (tmp_path / "out.jsonl").read_bytes().splitlines()
+    assert lines == sorted(lines)
+    assert len(lines) == 500
+    assert json.loads((tmp_path / "out.jsonl.schema.json").read_text()) == {
+        "m 0": {"u": "unsigned"},
+        "m 1": {"u": "unsigned"},
+    }
+    station(two)
+    assert main(["replay", "out.jsonl"]) == 0
+    assert values(two) == values(one)
+    assert main(["verify", "out.jsonl"]) == 0
+    begin, end = "2021-04-06T01:29:09.1Z", "2021-04-06T01:29:09.2Z"
+    assert main(["export", "part.jsonl", "--from", begin, "--to", end, "--target", "1"]) == 0
+    assert len((tmp_path / "part.jsonl").read_bytes().splitlines()) == 100
+    capsys.readouterr()
+    station(two._replace(token="wrong"))
+    assert main(["export", "out.jsonl"]) == 1
+    assert "401" in capsys.readouterr().err
+
+
+def test_an_export_that_is_interrupted_goes_on(bucket, station, capsys, tmp_path, monkeypatch):
+    from ionbeam_client.influx import export
+
+    monkeypatch.setattr(export, "VALUES", 100)
+    server: Bucket = bucket()
+    station(server)
+    server.write("\n".join(f"m id={n}i {T0 + n * 10**9}" for n in range(1000)))
+    real, calls = export.read, []
+
+    def read(*arguments):
+        calls.append(arguments)
+        if len(calls) == 5:
+            raise OSError("power cut")
+        return real(*arguments)
+
+    monkeypatch.setattr(export, "read", read)
+    assert main(["export", "out.jsonl"]) == 1
+    with (tmp_path / "out.jsonl.part").open("ab") as file:
+        file.write(b'{"timest')
+    assert main(["export", "other.jsonl", "--from", "0"]) == 0
+    assert main(["export", "out.jsonl", "--from", "0"]) == 1
+    assert "is of another export" in capsys.readouterr().err
+    assert main(["export", "out.jsonl"]) == 0
+    assert "going on at" in capsys.readouterr().err
+    found = [json.loads(line)["fields"]["id"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert found == list(range(1000))
+    assert not list(tmp_path.glob("out.jsonl.*"))
+
+
+def test_verify_finds_what_is_missing_and_what_is_other(bucket, station, capsys):
+    server: Bucket = bucket()
+    station(server)
+    write([f"m f={n}.5 {T0 + n}" for n in range(100)])
+    assert main(["verify"]) == 0
+    server.write(f"m f=0 {T0 + 5}")
+    assert main(["verify"]) == 0
+    assert "100 values, 0 missing, 1 other" in capsys.readouterr().out
+    body = {"start": "2021-04-06T01:29:09.00000001Z", "stop": "2021-04-06T01:29:09.00000003Z"}
+    server._ask(f"/api/v2/delete?org={server.org}&bucket={server.bucket}", body)
+    until = time.monotonic() + 10
+    while main(["verify"]) == 0 and time.monotonic() < until:
+        time.sleep(0.1)
+    out = capsys.readouterr().out
+    assert "m f at 2021-04-06T01:29:09.00000001Z is not on the server" in out.replace("000000010Z", "00000001Z")
+
+
+names = st.text(st.characters(blacklist_categories=("Cs", "Cc"), blacklist_characters="\\"), min_size=1, max_size=6)
+fields = st.one_of(
+    st.booleans(), st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False, allow_infinity=False),
+    st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\r\x00"), max_size=8),
+)  # fmt: skip
+some_rows = st.lists(
+    st.fixed_dictionaries(
+        {
+            "measurement": names.filter(lambda name: not name.startswith("#") and name.strip()),
+            "tags": st.dictionaries(names.filter(str.strip), names, max_size=2),
+            "fields": st.dictionaries(names.filter(str.strip), fields, min_size=1, max_size=3),
+            "time": st.integers(-(10**18), 10**18),
+        }
+    ),
+    max_size=8,
+)
+
+
+@given(some_rows)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+def test_the_csv_log_is_the_json_log(influx_dryrun, rows):
+    """In lines: what `influx write` would send of the one is what we send of the other."""
+    from ionbeam_client.influx import fast_lines, lines, records, targets
+
+    encoded = records.encode(rows, records.How())
+    raw = b"".join(encoded.data).splitlines()
+    appended = []
+    file = SimpleNamespace(path="log.csv", is_new=lambda: True, append=lambda connection, data: appended.append(data))
+    csv_log = targets.CsvLog(file)
+    if not raw:
+        return
+    csv_log.append(None, [json.loads(line) for line in raw], {})
+    ours, _ = fast_lines.Converter({}).convert(raw)
+    theirs = lines.split_lines(influx_dryrun(b"".join(appended)))
+    assert sorted(map(repr, map(lines.row_of, theirs))) == sorted(repr(lines.row_of(line.decode())) for line in ours)
+
+
+@pytest.fixture(scope="session")
+def influx_dryrun(tmp_path_factory):
+    try:
+        binary = _installed("influx")
+    except Missing as missing:
+        pytest.skip(missing.reason)
+    place = tmp_path_factory.mktemp("dryrun") / "log.csv"
+
+    def convert(data: bytes) -> str:
+        place.write_bytes(data)
+        done = subprocess.run([binary, "write", "dryrun", "-f", place], capture_output=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.decode()
+
+    return convert
