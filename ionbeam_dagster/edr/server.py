@@ -33,7 +33,7 @@ from ionbeam_dagster.edr.service import Reply, Service, refusal
 
 LOG = logging.getLogger(__name__)
 HERE = Path(__file__).parent
-COASTLINE = HERE.parents[1] / "domain" / "tables" / "coastline.npz"
+COASTLINE = HERE.parent / "domain" / "tables" / "coastline.npz"
 LOOKED_EVERY = 1.0  # s
 THREADS = 4
 SMALLEST_COMPRESSED = 1000
