@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from ionbeam_dagster.edr import documents
-from ionbeam_dagster.edr.files import LocalFiles
+from ionbeam_dagster.edr.files import LocalFiles, window_of_name
 from ionbeam_dagster.edr.parameters import Layout, layout_of
 from ionbeam_dagster.edr.service import EDR_PLUGIN, FEATURES_PLUGIN
 from ionbeam_dagster.errors import ServiceError
@@ -40,20 +40,43 @@ TOLD_EVERY = 5.0  # s
 BEGIN = "# ionbeam: begin (written by the platform; texts and links that you change in here are kept, comments are not)"
 END = "# ionbeam: end"
 DEFAULT_URL = "http://localhost:5000"
+_EARLIER_PACKAGE = "ionbeam_dagster.exporters.pygeoapi.provider."
 _OWN = ("type", "extents", "providers")
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 @dataclass(frozen=True, slots=True)
+class About:
+    """What people are told of a collection; what is empty, nobody said. `links` have href, title and rel."""
+
+    title: str = ""
+    description: str = ""
+    keywords: tuple[str, ...] = ()
+    licence: str = ""
+    attribution: str = ""
+    links: tuple[dict[str, str], ...] = ()
+
+    def joined(self, other: About) -> About:
+        """With what `other` says beside it; where both say one thing, this holds."""
+        told = {link["href"] for link in self.links}
+        return About(
+            self.title or other.title,
+            self.description or other.description,
+            tuple(dict.fromkeys((*self.keywords, *other.keywords))),
+            self.licence or other.licence,
+            self.attribution or other.attribution,
+            (*self.links, *(link for link in other.links if link["href"] not in told)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Served:
-    """A dataset to be served, and what is told of it where the configuration says nothing else."""
+    """A dataset to be served, and what the configuration says of it."""
 
     name: str
     folder: Path
-    description: str = ""
-    keywords: Sequence[str] = ()
-    links: Sequence[dict[str, str]] = ()
+    about: About = About()
 
 
 @dataclass(slots=True)
@@ -66,6 +89,8 @@ class Extent:
     times: tuple[int, int] | None = None
     parameters: dict[str, str] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
+    about: About = About()
+    """What its sources say of themselves, by the newest window."""
 
 
 def update(
@@ -79,8 +104,9 @@ def update(
     extents = _extents(served, state / "extents.arrow", tell)
     text = config_path.read_text(encoding="utf-8") if config_path.exists() else _new()
     entries = {one.name: _entry(one, extents[one.name]) for one in served if extents[one.name].files}
-    renewed = with_entries(text, entries, config_path)
+    renewed = with_entries(text, entries, config_path, _texts_before(state / "texts.json"))
     _write(config_path, renewed)
+    _write(state / "texts.json", json.dumps({name: _texts(entry) for name, entry in entries.items()}, indent=1))
     config = yaml.load(renewed, _LOADER)
     told = config["metadata"]["identification"]
     names = [name for name, one in config["resources"].items() if _is_ours(one)]
@@ -95,8 +121,12 @@ def openapi_path(config_path: Path) -> Path:
     return config_path.with_name(f"{config_path.stem}.openapi.json")
 
 
-def with_entries(text: str, entries: dict[str, Any], place: Path) -> str:
-    """`text` (YAML) with `entries` between the marks; a resource of the same name outside of them is a person's own."""
+def with_entries(text: str, entries: dict[str, Any], place: Path, written: dict[str, dict[str, Any]]) -> str:
+    """`text` (YAML) with `entries` between the marks; a resource of the same name outside of them is a person's own.
+
+    `written` are the texts of each entry as they were written last: others are a person's, and stay.
+    """
+    text = text.replace(_EARLIER_PACKAGE, f"{__package__}.provider.")
     try:
         config = yaml.load(text, _LOADER)
     except yaml.YAMLError as error:
@@ -108,18 +138,35 @@ def with_entries(text: str, entries: dict[str, Any], place: Path) -> str:
     theirs = set((yaml.load(outside, _LOADER) or {}).get("resources") or {})
     before = config.get("resources") or {}
     block = {
-        name: {**(before.get(name) or {}), **_merged(before.get(name), entry)}
+        name: _merged(before.get(name) or {}, entry, written.get(name) or _texts_of_earlier_versions(name))
         for name, entry in entries.items()
         if name not in theirs
     }
     return _with_block(outside, block)
 
 
-def _merged(before: dict[str, Any] | None, entry: dict[str, Any]) -> dict[str, Any]:
-    before = before or {}
-    merged = {key: value for key, value in entry.items() if key in _OWN or key not in before}
+def _merged(before: dict[str, Any], entry: dict[str, Any], written: dict[str, Any]) -> dict[str, Any]:
+    texts = _texts(before)
+    theirs = {key: value for key, value in texts.items() if key not in written or written[key] != value}
     others = [one for one in before.get("providers") or () if not str(one.get("name")).startswith(__package__)]
-    return {**merged, "providers": [*entry["providers"], *others]}
+    return {**entry, **theirs, "providers": [*entry["providers"], *others]}
+
+
+def _texts(entry: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in entry.items() if key not in _OWN}
+
+
+def _texts_of_earlier_versions(name: str) -> dict[str, Any]:
+    """What was written of a collection, when nobody said anything of it, by versions that did not remember it."""
+    told = {"title": name, "description": f"Observations of {name}", "keywords": ["observations"]}
+    return {**told, "links": []}
+
+
+def _texts_before(place: Path) -> dict[str, dict[str, Any]]:
+    try:
+        return dict(json.loads(place.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}
 
 
 def _without_block(text: str) -> str:
@@ -149,14 +196,17 @@ def _with_block(text: str, block: dict[str, Any]) -> str:
 def _entry(one: Served, extent: Extent) -> dict[str, Any]:
     folder = str(one.folder.absolute())
     begin, end = extent.times or (0, 0)
+    about = one.about.joined(extent.about)
+    licence = [{"href": about.licence, "title": "Licence", "rel": "license"}] if about.licence else []
     return {
         "type": "collection",
-        "title": one.name,
-        "description": one.description or f"Observations of {one.name}",
-        "keywords": list(one.keywords) or ["observations"],
+        "title": about.title or one.name,
+        "description": about.description or f"Observations of {one.name}",
+        "keywords": list(about.keywords) or ["observations"],
+        **({"attribution": about.attribution} if about.attribution else {}),
         "links": [
-            {"type": "text/html", "rel": link.get("rel", "about"), "title": link["title"], "href": link["href"]}
-            for link in one.links
+            {"type": "text/html", "rel": link.get("rel") or "about", "title": link["title"], "href": link["href"]}
+            for link in (*licence, *about.links)
         ],
         "extents": {
             "spatial": {"bbox": extent.bbox, "crs": "http://www.opengis.net/def/crs/OGC/1.3/CRS84"},
@@ -245,6 +295,7 @@ class _Known:
     listed_at: int | None = None
     parameters: dict[str, str] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
+    about: dict[str, Any] | None = None  # as the newest window has it
 
 
 def _extents(served: Sequence[Served], memory: Path, tell: Callable[[str], None]) -> dict[str, Extent]:
@@ -254,7 +305,7 @@ def _extents(served: Sequence[Served], memory: Path, tell: Callable[[str], None]
     for one in served:
         known, files = before.get(one.name, _Known()), LocalFiles(one.folder)
         listed_at = files.listed_at()
-        same = listed_at is not None and listed_at == known.listed_at
+        same = listed_at is not None and listed_at == known.listed_at and known.about is not None
         now[one.name] = known if same else _renewed(files, known, listed_at, one.name, tell)
     if now != before:
         _remember(memory, now)
@@ -265,7 +316,11 @@ def _extent(known: _Known) -> Extent:
     columns = {name: known.windows.column(name).to_numpy() for name in ("rows", *_SIDES)}
     some = columns["rows"] > 0
     extent = Extent(
-        int(some.sum()), int(columns["rows"].sum()), parameters=known.parameters, unreadable=known.unreadable
+        int(some.sum()),
+        int(columns["rows"].sum()),
+        parameters=known.parameters,
+        unreadable=known.unreadable,
+        about=about_of(known.about or {}),
     )
     if extent.rows:
         west, south, east, north, first, last = (columns[side][some] for side in _SIDES)
@@ -286,7 +341,7 @@ def _remembered(memory: Path) -> dict[str, _Known]:
 
 
 def _remember(memory: Path, known: dict[str, _Known]) -> None:
-    told = {name: (one.listed_at, one.parameters, one.unreadable) for name, one in known.items()}
+    told = {name: (one.listed_at, one.parameters, one.unreadable, one.about) for name, one in known.items()}
     described = _KEPT.with_metadata({b"datasets": json.dumps(told).encode()})
     with published(memory) as draft, pa.OSFile(str(draft), "wb") as file, pa.ipc.new_file(file, described) as writer:
         for one in known.values():
@@ -330,7 +385,36 @@ def _renewed(
         added = [pa.array(values, one.type) for values, one in zip(zip(*looked, strict=True), _KEPT, strict=True)]
         both = zip(kept.columns, added, strict=True)
         kept = pa.RecordBatch.from_arrays([pa.concat_arrays(pair) for pair in both], schema=_KEPT)
-    return _Known(kept, listed_at, parameters, unreadable)
+    about = _newest_about(files, [name for name in now if name not in unreadable])
+    return _Known(kept, listed_at, parameters, unreadable, about)
+
+
+def _newest_about(files: LocalFiles, names: Sequence[str]) -> dict[str, Any]:
+    """What the sources of the newest window say of themselves, by source."""
+    newest = max(names, key=lambda name: window_of_name(name) or (0, 0, ""), default=None)
+    if newest is None:
+        return {}
+    try:
+        with files.open(newest) as handle:
+            footer = json.loads((pq.read_metadata(handle).metadata or {}).get(b"ionbeam", b"{}"))
+    except (OSError, pa.ArrowException, ValueError):
+        return {}
+    return {source: one.get("dataset", {}) for source, one in (footer.get("metadata") or {}).items()}
+
+
+def about_of(sources: dict[str, Any]) -> About:
+    """What sources say of themselves (`DatasetMetadata` as JSON, by source), as one."""
+    about = About()
+    for told in sources.values():
+        links = tuple(
+            {"href": link["href"], "title": link.get("title") or link["href"], "rel": link.get("rel") or "about"}
+            for link in told.get("source_links") or ()
+            if str(link.get("href", "")).startswith(("https://", "http://"))  # a script is no page
+        )
+        about = about.joined(
+            About(description=told.get("description") or "", keywords=tuple(told.get("keywords") or ()), links=links)
+        )
+    return about
 
 
 def _told(metadata: pq.FileMetaData) -> tuple[Any, ...]:

@@ -62,6 +62,7 @@ def collection_document(
         "title": _plain(resource.get("title")) or collection.name,
         "description": _plain(resource.get("description")) or collection.name,
         "keywords": [str(word) for word in _plain(resource.get("keywords")) or ()],
+        **({"attribution": _plain(resource["attribution"])} if resource.get("attribution") else {}),
         "links": links,
         "extent": extent,
         "data_queries": {kind: _query(kind, own) for kind in asked.QUERIES},

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ionbeam_dagster.config import DatasetSettings, IonbeamConfig
-from ionbeam_dagster.edr.configuration import Extent, Served, update
+from ionbeam_dagster.edr.configuration import About, Extent, Served, about_of, update
 from ionbeam_dagster.edr.mirror import mirrored
 from ionbeam_dagster.exporters.geoparquet import GeoParquetExporter, PyGeoApiService
 from ionbeam_dagster.stores.files import Files, is_address, within
@@ -79,14 +79,11 @@ def _settings(config: IonbeamConfig) -> PyGeoApiService:
 
 
 def _described(config: IonbeamConfig, dataset: DatasetSettings, folder: Path) -> Served:
-    feeding = config.sources[dataset.sources[0]].config
-    return Served(
-        dataset.name,
-        folder / dataset.name,
-        getattr(feeding, "description", "") or "",
-        tuple(getattr(feeding, "keywords", ()) or ()),
-        tuple(
-            {"href": str(link.href), "title": link.title or str(link.href), "rel": link.rel}
-            for link in getattr(feeding, "source_links", ()) or ()
-        ),
-    )
+    about = About()
+    for name in dataset.sources:
+        block = config.sources[name].config
+        said = {"description": block.description, "keywords": block.keywords}
+        links = [link.model_dump() for link in block.source_links]
+        own = About(block.title, licence=block.licence or "", attribution=block.attribution)
+        about = about.joined(own).joined(about_of({name: {**said, "source_links": links}}))
+    return Served(dataset.name, folder / dataset.name, about)

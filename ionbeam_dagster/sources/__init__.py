@@ -35,6 +35,13 @@ def _possible_limits(given: Literal[False] | dict[str, Any]) -> Literal[False] |
     return given
 
 
+def _web_address(given: str) -> str:
+    if not given.startswith(("https://", "http://")):
+        raise ValueError(f"{given!r} is not the address of a page; right would be https://...")
+    return given
+
+
+WebAddress = Annotated[str, AfterValidator(_web_address)]
 Patience = Annotated[Literal["never", "always"] | NonNegativeDuration, duration_or("never", "always")]
 Usual = Annotated[Literal["p95"] | NonNegativeDuration, duration_or("p95")]
 Quality = Annotated[Literal[False] | dict[str, Literal[False] | dict[str, Any]], AfterValidator(_possible_limits)]
@@ -108,6 +115,28 @@ class SourceConfig(Settings):
     )
     version: int | None = Field(
         default=None, ge=1, description="Version of its columns; raise it when they change.", examples=[2]
+    )
+    title: str = Field(
+        default="", max_length=50, description="Its dataset in a few words.", examples=["Weather stations of Oslo"]
+    )
+    description: str = Field(
+        default="", description="Its dataset in some sentences; without it what the source says of itself."
+    )
+    keywords: tuple[str, ...] = Field(
+        default=(), description="Words by which its dataset is found, beside the source's own.", examples=[["crowd"]]
+    )
+    licence: WebAddress | None = Field(
+        default=None,
+        description="Address of the licence of its observations.",
+        examples=["https://creativecommons.org/licenses/by/4.0/"],
+    )
+    attribution: str = Field(
+        default="", description="Whom users of the observations are to name.", examples=["Observations: Oslo kommune"]
+    )
+    source_links: tuple[Link, ...] = Field(
+        default=(),
+        description="Pages about its dataset, beside the source's own.",
+        examples=[[{"href": "https://weather.example", "title": "The network"}]],
     )
     exports: tuple[str, ...] | None = Field(
         default=None,
@@ -197,13 +226,17 @@ class Source(ABC):
         """How this source's columns are to be read; may look at the source's own files, and raise SourceError."""
 
     def described(self, description: str, links: Iterable[Link] = (), keywords: Iterable[str] = ()) -> DatasetMetadata:
-        """The dataset that this source feeds, as the YAML's block has it, in words for people: a part of `metadata`."""
+        """The dataset that this source feeds, in words for people: what the YAML's block says, then what is given here.
+
+        A part of `metadata`.
+        """
         config = self.config
+        told = {link.href for link in config.source_links}
         return DatasetMetadata(
             name=config.dataset or self.name,
-            description=description,
-            source_links=list(links),
-            keywords=list(keywords),
+            description=config.description or description,
+            source_links=[*config.source_links, *(link for link in links if link.href not in told)],
+            keywords=list(dict.fromkeys([*config.keywords, *keywords])),
             aggregation_span=config.aggregation_span or self.default_span,
             subject_to_change_window=config.subject_to_change_window or timedelta(0),
         )

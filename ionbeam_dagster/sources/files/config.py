@@ -14,7 +14,7 @@ from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from ionbeam_client.models import Dtype, Link, Name, NamePart, Period
+from ionbeam_client.models import Dtype, Name, NamePart, Period
 from ionbeam_dagster.sources import SourceConfig
 
 FORMATS = {
@@ -105,9 +105,6 @@ class FilesConfig(SourceConfig):
 
     path: str = Field(min_length=1)
     format: Format | None = None
-    description: str = ""
-    keywords: tuple[str, ...] = ()
-    source_links: tuple[Link, ...] = ()
     time: Annotated[TimeColumn, BeforeValidator(_column_alone)] = TimeColumn()
     latitude: str | Annotated[float, Field(ge=-90, le=90)] | None = None
     longitude: str | Annotated[float, Field(ge=-180, le=360)] | None = None
@@ -139,5 +136,5 @@ class FilesConfig(SourceConfig):
     @property
     def reading(self) -> str:
         """A hash of all that decides what is read from a given file."""
-        apart = {*SourceConfig.model_fields, "path", "description", "keywords", "source_links", "settle"}
+        apart = {*SourceConfig.model_fields, "path", "settle"}
         return hashlib.sha256(self.model_dump_json(exclude=apart).encode()).hexdigest()[:16]

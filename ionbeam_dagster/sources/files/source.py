@@ -58,11 +58,7 @@ class Files(Source):
         variables, layout = self._variables()
         described = [*layout.metadata, *_flags(layout), *self._config.constants]
         return IngestionMetadata(
-            dataset=self.described(
-                self._config.description,
-                self._config.source_links,
-                self._config.keywords,
-            ),
+            dataset=self.described(""),
             ingestion_map=DataIngestionMap(
                 canonical_variables=list(variables.values()),
                 metadata_variables=[MetadataVariable(column=column) for column in described],
