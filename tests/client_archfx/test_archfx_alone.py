@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from archfx_oracle import vendors_python
+from archfx_oracle import VENDOR, vendors_python
 
 ROOT = Path(__file__).parents[2]
 ALIAS = ROOT / "ionbeam_client" / "aliases" / "archfx_cloud"
@@ -57,6 +58,24 @@ def test_the_alias_refuses_to_stand_beside_the_vendors_package(tmp_path):
 def test_the_alias_refuses_to_stand_beside_the_real_package():
     done = run("import archfx_cloud.api.connection", ALIAS, python=vendors_python())
     assert "ImportError: archfx-cloud 0.17.0" in done.stderr
+
+
+@pytest.mark.soak
+def test_the_alias_installed(tmp_path):
+    python = tmp_path / "venv" / "bin" / "python"
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    source = shutil.copytree(ROOT / "ionbeam_client", tmp_path / "source")
+    install = [python, "-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt"]
+    subprocess.run([*install, f"{source}[archfx]", source / "aliases" / "archfx_cloud"], check=True)
+    done = run("from archfx_cloud.utils.gid import ArchFxDeviceSlug as found\nprint(found.__module__)", python=python)
+    assert done.stdout == "ionbeam_client.archfx.utils.slugs\n"
+    try:
+        subprocess.run([python, "-m", "pip", "install", "--quiet", VENDOR], check=True)
+    except subprocess.SubprocessError:
+        pytest.skip(f"{VENDOR} cannot be had here")
+    alias = source / "aliases" / "archfx_cloud"
+    subprocess.run([*install, "--force-reinstall", "--no-deps", alias], check=True)
+    assert "ImportError: archfx-cloud 0.17.0" in run("import archfx_cloud.api.connection", python=python).stderr
 
 
 def test_a_domain_that_is_easily_mistyped_is_nowhere():

@@ -203,7 +203,7 @@ def test_bytes_that_look_like_nan_are_none():
     [
         {"device": "d--xyz"}, {"device": -1}, {"device": 2**64}, {"device": None}, {"report_id": -1},
         {"report_id": "1"}, {"streamer": 1.5}, {"selector": 2**64}, {"sent_timestamp": 5},
-        {"sent_timestamp": "1000000-01-01"},
+        {"sent_timestamp": "1000000-01-01"}, {"sent_timestamp": datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=1)))},
     ],
 )  # fmt: skip
 def test_a_report_of_nobody_is_refused(wrong):

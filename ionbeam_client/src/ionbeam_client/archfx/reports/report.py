@@ -38,12 +38,15 @@ def checked_id(given: object, what: str) -> int:
 
 def check_time(given: object, what: str) -> None:
     """DataError unless it is a time, or text of a time by ISO 8601."""
-    if isinstance(given, datetime) and given == given:  # pandas has a time that is none, and not equal to itself
-        return
-    if not isinstance(given, str):
+    if not isinstance(given, str | datetime) or given != given:  # as pandas' time that is none
         raise DataError(f"{what} has to be a datetime or text of ISO 8601, not {given!r}")
-    try:  # the other end reads it with dateutil, which knows less of ISO 8601 and more of everything else
-        certain = datetime.fromisoformat(given) == dateutil.parser.parse(given)
+    try:
+        if isinstance(
+            given, str
+        ):  # the other end reads it with dateutil, which knows less of ISO 8601, and more besides
+            certain = datetime.fromisoformat(given) == dateutil.parser.parse(given)
+        else:
+            certain = given.tzinfo is None or bool(given.astimezone(UTC))
     except (ValueError, OverflowError):
         certain = False
     if not certain:
