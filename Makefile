@@ -8,7 +8,11 @@ RANGE ?= $(if $(filter examples/demo.yaml examples/crowd.yaml,$(CONFIG)),--from 
 # The outside services of that example are stand-ins, which run as long as the demo does.
 AMONG_SERVICES := $(if $(filter examples/crowd.yaml,$(CONFIG)),$(BIN)/python tests/sources/services.py)
 
-.PHONY: help demo dev services test soak bench servers clean
+# As many tests at a time as there are processors; each worker has its own servers, and a file's tests share theirs.
+SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+PURE := tests/domain tests/exporters/test_tables.py tests/test_layers.py tests/test_models.py tests/test_config.py
+
+.PHONY: help demo dev services check test soak bench servers clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -27,12 +31,18 @@ dev: $(VENV)/.run  ## dagster dev on the demo's data: the UI, with sensors and a
 services: $(VENV)/.run  ## stand-ins for the outside services of examples/crowd.yaml, until Ctrl-C
 	$(BIN)/python tests/sources/services.py
 
-test: $(VENV)/.dev  ## the whole suite, after lint and types
+check: $(VENV)/.dev  ## lint, types and the tests that need no server, in under a minute
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest $(PURE)
+
+test: $(VENV)/.dev  ## the whole suite, side by side, after lint and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/dagster definitions validate -w workspace.yaml
-	$(BIN)/pytest
+	$(BIN)/pytest $(SIDE_BY_SIDE)
 
 soak: $(VENV)/.dev  ## the tests that are long and sensitive to load
 	$(BIN)/pytest -m soak --timeout 0
@@ -54,5 +64,5 @@ $(VENV)/.run: $(VENV)/bin/pip pyproject.toml ionbeam_client/pyproject.toml const
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e './ionbeam_client[pandas,polars,archfx]' -e '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e './ionbeam_client[pandas,polars,archfx,datastore]' -e '.[dev]'
 	touch $@

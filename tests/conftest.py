@@ -21,6 +21,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 settings.register_profile("ionbeam", deadline=None)  # how long an example takes says how busy the machine is
 settings.load_profile("ionbeam")
 
+_LONG = {
+    "test_dev.py", "test_earlier_states.py", "test_timeseries.py", "test_cli.py", "test_bus_together.py",
+    "test_client_rabbitmq.py", "test_deployments.py", "test_influxdb.py", "test_service.py", "test_bus_storm.py",
+}  # fmt: skip
 _STATUS = pytest.StashKey[int]()
 REAL_DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
 
@@ -49,6 +53,11 @@ def real_data() -> Path:
 def no_pictures(monkeypatch):
     """Pages without pictures, which take most of the time where many windows are made; test_assets looks at them."""
     monkeypatch.setattr("ionbeam_dagster.orchestration.metadata.import_module", lambda name: None)
+
+
+def pytest_collection_modifyitems(items):
+    """Files that take long come first: side by side, one of them at the end would leave the other workers idle."""
+    items.sort(key=lambda item: item.path.name not in _LONG)
 
 
 def pytest_sessionfinish(session, exitstatus):

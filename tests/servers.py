@@ -6,6 +6,7 @@ Belongs here: starting, stopping and killing servers that the tests need. Does n
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import itertools
 import os
 import re
@@ -16,15 +17,24 @@ import subprocess
 import time
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from tempfile import gettempdir
 
 import pytest
 
 _RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 
 
+def _ports() -> list[int]:
+    """Those of this process, in the order in which it hands them out; processes that test side by side share none."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    mine = range(20_000, 32_000)[worker::workers]
+    first = os.getpid() % len(mine)
+    return [*mine[first:], *mine[:first]]
+
+
 # Each port is handed out once: a server that is starting, or starts again, holds none that can be seen.
-_FIRST = 20_000 + os.getpid() % 5_000
-_PORTS = itertools.cycle([*range(_FIRST, 32_000), *range(20_000, _FIRST)])
+_PORTS = itertools.cycle(_ports())
 
 
 def free_port() -> int:
@@ -139,7 +149,15 @@ def rabbitmq(tmp_path_factory: pytest.TempPathFactory):
 
 @asynccontextmanager
 async def at_port_5672(url):
-    """The broker's own port, at which the programs of the specification expect it."""
+    """The broker's own port, at which the programs of the specification expect it; one test of a machine has it."""
+    with (Path(gettempdir()) / "ionbeam-tests-5672.lock").open("a") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        async with _forwarded_from_port_5672(url):
+            yield
+
+
+@asynccontextmanager
+async def _forwarded_from_port_5672(url):
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", 5672)) == 0:
             pytest.skip("something else listens on port 5672")

@@ -256,6 +256,9 @@ async def heard(channel, queue: str, count: int) -> list[DataSetAvailableEvent]:
     return found
 
 
+@pytest.mark.parametrize(
+    "earlier", ["sqlite", pytest.param("on_redis", marks=pytest.mark.soak)], indirect=True
+)  # fmt: skip
 def test_its_bus_goes_on(earlier, rabbitmq, monkeypatch):  # noqa: F811
     """What waited is built and announced, and what was announced is not announced again; parts complete one that was
     begun; a message that comes a second time changes nothing; a client sends what an earlier one could not."""
