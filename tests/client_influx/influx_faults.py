@@ -10,6 +10,7 @@ import gzip
 import io
 import json
 import random
+import socket
 import sys
 import threading
 import time
@@ -91,7 +92,8 @@ class Faulty:
                 answer = answer or Answer(204)
         time.sleep(answer.delay)
         if answer.hang_up:
-            handler.connection.close()
+            handler.close_connection = True
+            handler.connection.shutdown(socket.SHUT_RDWR)
             return
         text = answer.body if isinstance(answer.body, str) else json.dumps(answer.body)
         handler.send_response(answer.status)

@@ -22,6 +22,7 @@ from influx_faults import T0, Answer, Bucket, of
 from ionbeam_client.influx import EHTInfluxDBClient
 from ionbeam_client.influx.cli import main
 from ionbeam_client.influx.config import make_config, read_config_file
+from ionbeam_client.influx.records import RESERVED
 
 LOG = {"csvlogfile": "log.csv", "jsonlogfile": "log.jsonl", "close_timeout": 30, "retry_wait_max": 0.05}
 
@@ -298,12 +299,13 @@ fields = st.one_of(
     st.booleans(), st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False, allow_infinity=False),
     st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\r\x00"), max_size=8),
 )  # fmt: skip
+keys = names.filter(lambda name: name.strip() and name not in RESERVED)
 some_rows = st.lists(
     st.fixed_dictionaries(
         {
             "measurement": names.filter(lambda name: not name.startswith("#") and name.strip()),
-            "tags": st.dictionaries(names.filter(str.strip), names, max_size=2),
-            "fields": st.dictionaries(names.filter(str.strip), fields, min_size=1, max_size=3),
+            "tags": st.dictionaries(keys, names, max_size=2),
+            "fields": st.dictionaries(keys, fields, min_size=1, max_size=3),
             "time": st.integers(-(10**18), 10**18),
         }
     ),

@@ -122,8 +122,8 @@ def test_what_is_no_line_is_said(line, says):
 
 
 def test_texts_are_split_into_lines():
-    text = '# comment "\nm s="a\nb" 1\r\n\n  \nm,a"b=c f=1 2\nm f="open 3'
-    assert lines.split_lines(text) == ['m s="a\nb" 1', 'm,a"b=c f=1 2', 'm f="open 3']
+    text = '# comment "\nm s="a\nb" 1\r\n\n  \nm,a"b=c f"=1,g="\\"\n" 2\nm f="open 3'
+    assert lines.split_lines(text) == ['m s="a\nb" 1', 'm,a"b=c f"=1,g="\\"\n" 2', 'm f="open 3']
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,7 @@ _NAME = r"(?:[^,= \\\n]|\\.)+"  # of a tag or field, or a tag's value
 _HEAD = re.compile(r"((?:[^, \\\n]|\\.)+)((?:,(?:[^ \\\n]|\\.)+)?) +", re.ASCII)
 _TAG = re.compile(rf",({_NAME})=({_NAME})")
 _FIELD = re.compile(rf'({_NAME})=("(?:[^"\\]|\\.)*"|[^,\s"]+)', re.DOTALL)
+_OPEN_TEXT = re.compile(rf'{_NAME}="')  # where a whole one did not match
 _INTEGER = re.compile(r"([+-]?\d+)i", re.ASCII)
 _UNSIGNED = re.compile(r"\+?(\d+)u", re.ASCII)
 _FLOAT = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
@@ -162,9 +163,13 @@ def is_whole(text: str) -> bool:
 
 
 def _quotes_open(line: str) -> bool:
-    head = _HEAD.match(line)  # quotes in tags are characters as any other
-    fields = line[head.end() :] if head else ""
-    return '"' in fields and re.sub(r"\\.", "", fields, flags=re.DOTALL).count('"') % 2 == 1
+    head = _HEAD.match(line)
+    place = head.end() if head else len(line)
+    while found := _FIELD.match(line, place):
+        place = found.end() + 1
+        if line[place - 1 : place] != ",":
+            return False
+    return _OPEN_TEXT.match(line, place) is not None
 
 
 def _value(name: str, text: str) -> Any:
