@@ -187,7 +187,8 @@ class _Handler(BaseHTTPRequestHandler):
         if fault in ("html", "deep"):
             status, text = 200, {"html": b"<html>please log in</html>", "deep": b"[" * 200_000}[fault]
         self.send_response(status)
-        self.send_header("Location", "http://127.0.0.1:1/") if 300 <= status <= 399 else None
+        if 300 <= status <= 399:
+            self.send_header("Location", "http://127.0.0.1:1/")
         if status != 204:
             self.send_header("Content-Length", str(len(text)))
         with suppress(BrokenPipeError):  # whoever asked did not wait

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from argparse import Namespace
 from pathlib import Path
 
+import archfx_service
 import msgpack
 import pytest
+from archfx_oracle import vendors_python
 from archfx_programs import CORRECTIONS, PRELUDES, PROGRAMS
-from archfx_service import EMAIL, PASSWORD
+from archfx_service import EMAIL, PASSWORD, Service
 
 ROOT = Path(__file__).parents[2]
 ALIAS = ROOT / "ionbeam_client" / "aliases" / "archfx_cloud"
@@ -69,7 +72,7 @@ def test_the_token_of_a_log_in(run, service):
 
 
 def test_the_generic_interface(run, service, monkeypatch):
-    monkeypatch.setattr("archfx_service.PASSWORD", "my.pass")
+    monkeypatch.setattr(archfx_service, "PASSWORD", "my.pass")
     done = run(129)
     slug = done["new"]["slug"]
     assert [(method, path) for method, path, _, _ in service.asked[1:]] == [
@@ -97,6 +100,36 @@ def test_arguments_and_nested_actions(run, service):
 
 def test_ids(run):
     assert str(run(181)["id"]) == "sl--0000-0005--0000-0000-0000-000a--0000-5501"
+
+
+def on_the_wire(python: object, first: int, *path: Path) -> list[tuple]:
+    """What a program asks of a new service: all but moments and the marks between the parts of a form."""
+    [lines] = [lines for lines in PROGRAMS if lines[0] == first]
+    prelude = "import sys\nfrom argparse import Namespace\n_, domain, email, password = sys.argv\n"
+    program = f"{prelude}args = Namespace(email=email)\n{PROGRAMS[lines]}"
+    with Service() as service:
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path)), "PYTHONUTF8": "1"}
+        command = [python, "-c", program, service.domain, EMAIL, archfx_service.PASSWORD]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        return [
+            (
+                method,
+                re.sub("timestamp=[^&]*", "timestamp", address),
+                headers.get("Authorization"),
+                headers.get("Content-Type", "").partition(";")[0],
+                re.sub(rb"--[0-9a-f]{32}|sent_timestamp.*?(?=\xa6events)", b"", body),
+            )
+            for method, address, headers, body in service.asked
+        ]
+
+
+@pytest.mark.parametrize(("first", "password"), [(88, PASSWORD), (112, PASSWORD), (129, "my.pass"), (282, PASSWORD)])
+def test_the_vendors_package_asks_the_same(first, password, monkeypatch):
+    monkeypatch.setattr(archfx_service, "PASSWORD", password)
+    vendors = on_the_wire(vendors_python(), first)
+    assert vendors == on_the_wire(sys.executable, first, ALIAS)
+    assert vendors[0][1] == "/api/v1/auth/login/"
 
 
 @pytest.fixture

@@ -41,9 +41,8 @@ def check_time(given: object, what: str) -> None:
     if not isinstance(given, str | datetime) or given != given:  # as pandas' time that is none
         raise DataError(f"{what} has to be a datetime or text of ISO 8601, not {given!r}")
     try:
-        if isinstance(
-            given, str
-        ):  # the other end reads it with dateutil, which knows less of ISO 8601, and more besides
+        if isinstance(given, str):
+            # The other end reads it with dateutil, which knows less of ISO 8601, and more besides.
             certain = datetime.fromisoformat(given) == dateutil.parser.parse(given)
         else:
             certain = given.tzinfo is None or bool(given.astimezone(UTC))
