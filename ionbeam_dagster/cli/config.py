@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import typer
@@ -31,6 +32,18 @@ def config_check() -> None:
     faults = [name for name in platform.config.sources if not _describe_source(platform, name)]
     if faults:
         raise typer.Exit(1)
+
+
+@app.command("schema")
+def config_schema() -> None:
+    """Print the JSON Schema of the YAML, with the sources and exporters that are installed.
+
+    Editors complete and check by it: `ionbeam config schema > ionbeam.schema.json`, and
+    `# yaml-language-server: $schema=ionbeam.schema.json` in the first line of the YAML.
+    """
+    from ionbeam_dagster.config.schema import schema
+
+    print(json.dumps(schema(), indent=2, ensure_ascii=False))
 
 
 def _describe_source(platform: Platform, name: str) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, TypeAdapter, ValidationError, WithJsonSchema
 
 from ionbeam_client.models import format_duration
 
@@ -56,7 +56,14 @@ def _not_negative(duration: timedelta) -> timedelta:
     return duration
 
 
-Moment = Annotated[datetime, BeforeValidator(_at_midnight), AfterValidator(in_utc)]
+_WRITTEN = r"^\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d(:?\d\d)?)?)?$"
+
+Moment = Annotated[
+    datetime,
+    BeforeValidator(_at_midnight),
+    AfterValidator(in_utc),
+    WithJsonSchema({"type": "string", "pattern": _WRITTEN}),
+]
 """A moment in the YAML: in UTC unless it says otherwise; a date is its midnight."""
 
 NonNegativeDuration = Annotated[timedelta, AfterValidator(_not_negative)]

@@ -76,24 +76,36 @@ _SAID_DIFFERENTLY = {
 
 
 class AcronetConfig(SourceConfig):
-    """Where the service is, who asks, and for what.
+    """Acronet (CIMA): who asks, and for which stations."""
 
-    `period` is the length of the intervals that values are aggregated over. The window must be a multiple of it.
-    """
-
-    base_url: Annotated[str, AfterValidator(lambda given: given or SERVICE)] = SERVICE
-    token_endpoint: Annotated[str, AfterValidator(lambda given: given or LOGIN)] = LOGIN
-    username: str = ""
-    password: SecretStr = SecretStr("")
-    client_id: str = "webdrops"
-    client_secret: SecretStr = SecretStr("")
-    station_group: str = "ComuneLive%IChange"
-    area: tuple[float, float, float, float] = Field(default=_ITALY, description="west, south, east, north in degrees")
-    period: Period = "PT10M"
-    timeout_seconds: float = Field(default=60, gt=0)
-    concurrency: int = Field(default=4, ge=1, le=32)
-    max_retries: int = Field(default=4, ge=0)
-    collect_again_after: tuple[NonNegativeDuration, ...] = (timedelta(hours=3), timedelta(days=1))
+    base_url: Annotated[str, AfterValidator(lambda given: given or SERVICE)] = Field(
+        default=SERVICE, description="Address of the service."
+    )
+    token_endpoint: Annotated[str, AfterValidator(lambda given: given or LOGIN)] = Field(
+        default=LOGIN, description="Address of the login."
+    )
+    username: str = Field(default="", description="Name of the account.", examples=["somebody"])
+    password: SecretStr = Field(default=SecretStr(""), description="The account's password.", examples=["${PASSWORD}"])
+    client_id: str = Field(default="webdrops", description="Name of the client program at the login.")
+    client_secret: SecretStr = Field(
+        default=SecretStr(""), description="The client program's secret.", examples=["${ACRONET_SECRET}"]
+    )
+    station_group: str = Field(default="ComuneLive%IChange", description="Group of stations that is taken.")
+    area: tuple[float, float, float, float] = Field(
+        default=_ITALY, description="Box of the stations: west, south, east, north in degrees."
+    )
+    period: Period = Field(
+        default="PT10M", description="Intervals that values are aggregated over; the window is a multiple of it."
+    )
+    timeout_seconds: float = Field(
+        default=60, gt=0, description="Seconds that a connection, or a wait for data, may take."
+    )
+    concurrency: int = Field(default=4, ge=1, le=32, description="Requests at once.")
+    max_retries: int = Field(default=4, ge=0, description="How often a request that fails in passing is tried again.")
+    collect_again_after: tuple[NonNegativeDuration, ...] = Field(
+        default=(timedelta(hours=3), timedelta(days=1)),
+        description="How long after a window could first be collected it is collected again for late values.",
+    )
 
 
 class Acronet(Source):

@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import ClassVar, Literal
 
 import pyarrow as pa
+from pydantic import Field
 
 from ionbeam_client.models import DatasetMetadata, IngestionMetadata
 from ionbeam_dagster.domain.windows import Window
@@ -21,7 +22,7 @@ from ionbeam_dagster.sources import Source, SourceConfig
 class ExternalConfig(SourceConfig):
     """The block of an external source: nothing beyond what every source has."""
 
-    kind: Literal["external"] = "external"
+    kind: Literal["external"] = Field(default="external", description="Clients send it.")
 
 
 class External(Source):

@@ -38,26 +38,31 @@ Bits = npt.NDArray[np.uint64]
 
 
 class IonCannonConfig(SourceConfig):
-    """The network, and the share of its rows (0..1) that have each kind of fault; by default none has.
+    """A network of made-up stations, for trials and load; the fractions are shares of its rows (0..1)."""
 
-    A late row is missing in its own window and comes with the window that holds its time plus `late_by`. A corrected
-    row is sent with a wrong temperature in its own window, and again with the right one `late_by` later.
-    """
-
-    num_stations: int = Field(default=1000, ge=1)
-    measurement_frequency_minutes: int = Field(default=5, ge=1)
-    min_lat: float = Field(default=47, ge=-90, le=90)
-    max_lat: float = Field(default=55, ge=-90, le=90)
-    min_lon: float = Field(default=5, ge=-180, le=180)
-    max_lon: float = Field(default=15, ge=-180, le=180)
-    metadata_cardinality: int = Field(default=10, ge=1, description="how many kinds of sensors and of places there are")
-    seed: int = Field(default=0, ge=0, lt=2**63)
-    gap_fraction: Fraction = 0.0
-    duplicate_fraction: Fraction = 0.0
-    late_fraction: Fraction = 0.0
-    correction_fraction: Fraction = 0.0
-    late_by: timedelta = Field(default=timedelta(hours=1), gt=timedelta(0))
-    bad_value_fraction: Fraction = 0.0
+    num_stations: int = Field(default=1000, ge=1, description="How many stations there are.")
+    measurement_frequency_minutes: int = Field(default=5, ge=1, description="Minutes between two reports of a station.")
+    min_lat: float = Field(default=47, ge=-90, le=90, description="Southern edge of the network in degrees.")
+    max_lat: float = Field(default=55, ge=-90, le=90, description="Northern edge.")
+    min_lon: float = Field(default=5, ge=-180, le=180, description="Western edge.")
+    max_lon: float = Field(default=15, ge=-180, le=180, description="Eastern edge.")
+    metadata_cardinality: int = Field(
+        default=10, ge=1, description="How many kinds of sensors and of places there are."
+    )
+    seed: int = Field(default=0, ge=0, lt=2**63, description="The same seed gives the same observations.")
+    gap_fraction: Fraction = Field(default=0.0, description="Rows that are missing.")
+    duplicate_fraction: Fraction = Field(default=0.0, description="Rows that come twice.")
+    late_fraction: Fraction = Field(
+        default=0.0,
+        description="Rows that are missing in their own window, and come late_by later.",
+    )
+    correction_fraction: Fraction = Field(
+        default=0.0, description="Rows with a wrong temperature, which come again with the right one late_by later."
+    )
+    late_by: timedelta = Field(
+        default=timedelta(hours=1), gt=timedelta(0), description="How late late and corrected rows come."
+    )
+    bad_value_fraction: Fraction = Field(default=0.0, description="Rows with a value that cannot be.")
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -85,28 +85,43 @@ def _or(address: str) -> AfterValidator:
 
 
 class MeteoTrackerConfig(SourceConfig):
-    """The service's address, an account, and whose drives are taken.
+    """MeteoTracker: an account, and whose drives are taken."""
 
-    Without `authors` and `living_labs` these are all that the account may see. `living_labs` gives a lab's authors; the
-    lab's name becomes a column. `max_queries` bounds the pages of sessions that a window may take. `reach` is how long
-    before a window a drive may have begun that still goes on in it. `session_time` is the unit in which the service is
-    told times of sessions: ``s`` or ``ms``.
-    """
-
-    base_url: Annotated[str, _or(ADDRESS)] = ADDRESS
-    token_endpoint: Annotated[str, _or("/auth/login/api")] = "/auth/login/api"
-    refresh_endpoint: Annotated[str, _or("/auth/refreshtoken")] = "/auth/refreshtoken"
-    timeout: float = Field(default=30, gt=0)
-    max_retries: int = Field(default=5, ge=0)
-    max_queries: int = Field(default=100, ge=1)
-    concurrency: int = Field(default=4, ge=1, le=32)
-    username: str = ""
-    password: SecretStr = SecretStr("")
-    authors: tuple[str, ...] = ()
-    living_labs: dict[Name, tuple[str, ...]] = Field(default={})
-    reach: timedelta = Field(default=timedelta(hours=6), ge=timedelta(0))
-    session_time: Literal["s", "ms"] = "s"
-    look_again_for: NonNegativeDuration = timedelta(days=3)
+    base_url: Annotated[str, _or(ADDRESS)] = Field(default=ADDRESS, description="Address of the service.")
+    token_endpoint: Annotated[str, _or("/auth/login/api")] = Field(
+        default="/auth/login/api", description="Path of the login."
+    )
+    refresh_endpoint: Annotated[str, _or("/auth/refreshtoken")] = Field(
+        default="/auth/refreshtoken", description="Path at which a token is renewed."
+    )
+    timeout: float = Field(default=30, gt=0, description="Seconds that a connection, or a wait for data, may take.")
+    max_retries: int = Field(default=5, ge=0, description="How often a request that fails in passing is tried again.")
+    max_queries: int = Field(default=100, ge=1, description="Pages of 1,000 sessions that a window may take.")
+    concurrency: int = Field(default=4, ge=1, le=32, description="Requests at once.")
+    username: str = Field(default="", description="Name of the account.", examples=["somebody"])
+    password: SecretStr = Field(default=SecretStr(""), description="The account's password.", examples=["${PASSWORD}"])
+    authors: tuple[str, ...] = Field(
+        default=(),
+        description="Whose drives are taken; without it and living_labs all that the account may see.",
+        examples=[["Genova LL1"]],
+    )
+    living_labs: dict[Name, tuple[str, ...]] = Field(
+        default={},
+        description="Names of labs and their authors; the name becomes the column living_lab.",
+        examples=[{"genova": ["Genova LL1"]}],
+    )
+    reach: timedelta = Field(
+        default=timedelta(hours=6),
+        ge=timedelta(0),
+        description="How long before a window a drive may have begun that still goes on in it.",
+    )
+    session_time: Literal["s", "ms"] = Field(
+        default="s", description="Unit in which the service is given times of sessions."
+    )
+    look_again_for: NonNegativeDuration = Field(
+        default=timedelta(days=3),
+        description="How long a window is looked at for drives that come late; PT0S: not at all.",
+    )
 
     @property
     def lab_of(self) -> dict[str, str]:

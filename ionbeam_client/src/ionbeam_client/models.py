@@ -92,10 +92,10 @@ class _Strict(BaseModel):
 class Link(_Strict):
     """A web link that belongs to a dataset: its source's page, its licence."""
 
-    href: str
-    title: str = ""
-    rel: str = "about"
-    mime_type: str | None = None
+    href: str = Field(description="Address of the page.", examples=["https://example.org"])
+    title: str = Field(default="", description="What it is, in words for people.", examples=["The network"])
+    rel: str = Field(default="about", description="Relation to the dataset, as IANA names it.", examples=["license"])
+    mime_type: str | None = Field(default=None, description="Type of the page.", examples=["text/html"])
 
 
 class TimeAxis(_Strict):

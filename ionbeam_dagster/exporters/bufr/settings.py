@@ -10,9 +10,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 from ionbeam_dagster.exporters.settings import ExporterSettings
+from ionbeam_dagster.settings import Settings
 
 WMO_STATIONS = 20000  # the WIGOS issuer whose ids are WMO's station numbers
 
@@ -26,26 +27,37 @@ def _not_of_wmo(issuer: int) -> int:
 Heading = Annotated[str, StringConstraints(pattern=r"^[A-Z]{4}[0-9]{2}$")]
 
 
-class BufrSettings(BaseModel):
-    """Who sends, under which names, and how large a message may be.
+class BufrSettings(Settings):
+    """Who sends, under which names, and how large a message may be."""
 
-    `centre` is the operator's number in table C-11 (65535: none). Without a `wigos_issuer`, stations that have no WIGOS
-    id get none; with one they are ``0-<issuer>-<issue number>-<local id>``. `cccc` is the operator's location
-    indicator, `ttaaii` the heading of the bulletins (ISA 30-59: observations of n minutes; X: the whole globe), and
-    `headings` are those of datasets, by name, that have one of their own.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    centre: int = Field(default=65535, ge=0, le=65535)
-    sub_centre: int = Field(default=0, ge=0, le=65535)
-    wigos_issuer: Annotated[int, AfterValidator(_not_of_wmo)] | None = Field(default=None, ge=0, le=65534)
-    wigos_issue_number: int = Field(default=0, ge=0, le=65534)
-    cccc: str | None = Field(default=None, pattern=r"^[A-Z]{4}$")
-    ttaaii: Heading = "ISAX30"
-    headings: dict[str, Heading] = {}
-    subsets_per_message: int = Field(default=1000, ge=1, le=65534)
-    bytes_per_message: int = Field(default=499_999, ge=2_000, le=499_999)
+    centre: int = Field(default=65535, ge=0, le=65535, description="The operator's number in table C-11; 65535: none.")
+    sub_centre: int = Field(default=0, ge=0, le=65535, description="The operator's sub-centre in table C-12.")
+    wigos_issuer: Annotated[int, AfterValidator(_not_of_wmo)] | None = Field(
+        default=None,
+        ge=0,
+        le=65534,
+        description="Issuer of WIGOS ids for stations that have none: 0-<issuer>-<issue number>-<local id>; without it "
+        "they get none.",
+        examples=[276],
+    )
+    wigos_issue_number: int = Field(default=0, ge=0, le=65534, description="Issue number of these WIGOS ids.")
+    cccc: str | None = Field(
+        default=None,
+        pattern=r"^[A-Z]{4}$",
+        description="The operator's location indicator; with it files get names for the GTS, too.",
+        examples=["EDZW"],
+    )
+    ttaaii: Heading = Field(
+        default="ISAX30",
+        description="Heading of the bulletins (ISA 30-59: observations of n minutes; X: the whole globe).",
+    )
+    headings: dict[str, Heading] = Field(
+        default={},
+        description="Headings of datasets, by name, that have one of their own.",
+        examples=[{"netatmo": "ISAX31"}],
+    )
+    subsets_per_message: int = Field(default=1000, ge=1, le=65534, description="Most reports of a message.")
+    bytes_per_message: int = Field(default=499_999, ge=2_000, le=499_999, description="Most bytes of a message.")
 
     def heading_of(self, dataset: str) -> str:
         """TTAAii of a dataset's bulletins."""

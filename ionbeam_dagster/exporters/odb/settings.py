@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from ionbeam_client.models import NamePart, Period
 from ionbeam_dagster.exporters.odb.tables import PERIOD_OF_RAIN, PRESETS, RAIN, REPORT_TYPES, VARNOS
 from ionbeam_dagster.exporters.settings import CycleSettings
+from ionbeam_dagster.settings import Settings
 
 
 def _writable_varno(number: int) -> int:
@@ -24,24 +25,29 @@ def _writable_varno(number: int) -> int:
     return number
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_by_name=True, validate_by_alias=True)
+class _Strict(Settings):
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
 
 
 class MappedFrom(_Strict):
     """A canonical variable by everything but its unit: any unit that can be converted to the varno's will do."""
 
-    standard_name: NamePart
-    level: float = Field(allow_inf_nan=False)
-    method: NamePart
-    period: Period
+    standard_name: NamePart = Field(description="CF's name of the quantity.", examples=["air_temperature"])
+    level: float = Field(allow_inf_nan=False, description="Height above the ground in m.", examples=[2.0])
+    method: NamePart = Field(description="CF's cell method.", examples=["point"])
+    period: Period = Field(description="Time that the method is over.", examples=["PT0S"])
 
 
 class VariableMapping(_Strict):
     """The variables that become `varno`; of several in one dataset, the first in the list. None: it is not written."""
 
-    varno: Annotated[int, AfterValidator(_writable_varno)]
-    mapped_from: list[MappedFrom]
+    varno: Annotated[int, AfterValidator(_writable_varno)] = Field(
+        description="ECMWF's number of the variable (docs/tables.md).", examples=[39]
+    )
+    mapped_from: list[MappedFrom] = Field(
+        description="Variables of a dataset, of which the first that it has is written; none: it is not written.",
+        examples=[[{"standard_name": "air_temperature", "level": 2.0, "method": "point", "period": "PT0S"}]],
+    )
 
 
 class OdbCodes(_Strict):
@@ -53,15 +59,17 @@ class OdbCodes(_Strict):
     whose analyses are six hours apart, as `andate` and `antime` are. `type` is an observation without feedback.
     """
 
-    preset: Literal["ecmwf_crowd", "synop", "dwd"] = "ecmwf_crowd"
-    class_: int = Field(default=2, alias="class")
-    stream: int = 1025
-    type: int = 264
-    expver: str = Field(default="xxxx", pattern=r"^[0-9A-Za-z]{4}$")
-    reportype: int = 16090
-    groupid: int = 17
-    obstype: int = 1
-    codetype: int = 179
+    preset: Literal["ecmwf_crowd", "synop", "dwd"] = Field(
+        default="ecmwf_crowd", description="Codes of the kind of report, of which each may be changed below."
+    )
+    class_: int = Field(default=2, alias="class", description="MARS class.")
+    stream: int = Field(default=1025, description="MARS stream; its analyses are six hours apart.")
+    type: int = Field(default=264, description="MARS type: an observation without feedback.")
+    expver: str = Field(default="xxxx", pattern=r"^[0-9A-Za-z]{4}$", description="MARS experiment version.")
+    reportype: int = Field(default=16090, description="Kind of report.")
+    groupid: int = Field(default=17, description="Group of the kind of report.")
+    obstype: int = Field(default=1, description="Type of observation.")
+    codetype: int = Field(default=179, description="Code of the type of observation.")
 
     @model_validator(mode="before")
     @classmethod

@@ -12,9 +12,10 @@ from datetime import timedelta
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import available_timezones
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from ionbeam_client.models import Dtype, Name, NamePart, Period
+from ionbeam_dagster.settings import Settings
 from ionbeam_dagster.sources import SourceConfig
 
 FORMATS = {
@@ -43,29 +44,35 @@ def _known_zone(zone: str) -> str:
     return zone
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class TimeColumn(Settings):
+    """Where the time stands and how it is written."""
+
+    column: str | None = Field(
+        default=None, description="Column of the time; netCDF files say it themselves.", examples=["time"]
+    )
+    format: str | None = Field(
+        default=None,
+        description="How text is to be read (strptime); without it as ISO 8601.",
+        examples=["%d/%m/%Y %H:%M"],
+    )
+    zone: Annotated[str, AfterValidator(_known_zone)] = Field(
+        default="UTC", description="Zone of times that carry none of their own.", examples=["Europe/Rome"]
+    )
 
 
-class TimeColumn(_Section):
-    """Where the time stands and how it is written.
+class CsvDialect(Settings):
+    """How CSV files are written."""
 
-    Without `format` text is read as ISO 8601. A time that carries no zone of its own is in `zone`.
-    """
-
-    column: str | None = None
-    format: str | None = None
-    zone: Annotated[str, AfterValidator(_known_zone)] = "UTC"
-
-
-class CsvDialect(_Section):
-    """How CSV files are written. `missing` are texts that stand for no value, besides the usual ones (empty, ``-``,
-    ``NaN``, ``null``, ...)."""
-
-    separator: str = Field(default=",", min_length=1, max_length=1)
-    encoding: Annotated[str, AfterValidator(_one_byte_newline)] = "utf-8"
-    decimal: Literal[".", ","] = "."
-    missing: tuple[str, ...] = ()
+    separator: str = Field(default=",", min_length=1, max_length=1, description="Character between two columns.")
+    encoding: Annotated[str, AfterValidator(_one_byte_newline)] = Field(
+        default="utf-8", description="How text is encoded.", examples=["latin-1"]
+    )
+    decimal: Literal[".", ","] = Field(default=".", description="Character of the decimal point.")
+    missing: tuple[str, ...] = Field(
+        default=(),
+        description="Texts that stand for no value, besides the usual ones (empty, -, NaN, null, ...).",
+        examples=[["-999"]],
+    )
 
     @model_validator(mode="after")
     def _separator_is_not_decimal(self) -> Self:
@@ -74,21 +81,47 @@ class CsvDialect(_Section):
         return self
 
 
-class FileVariable(_Section):
+class FileVariable(Settings):
     """One measured quantity. netCDF files describe theirs themselves: what is stated here completes or overrides them.
 
-    `unit` is the unit in the files (default: what the file declares, else `cf_unit`), `cf_unit` the unit in the dataset
-    (default: `unit`); values are converted from the one to the other.
+    Values are converted from `unit` to `cf_unit`.
     """
 
-    column: str
-    standard_name: NamePart | None = None
-    unit: str | None = None
-    cf_unit: NamePart | None = None
-    level: float | None = Field(default=None, allow_inf_nan=False)
-    method: NamePart | None = None
-    period: Period | None = None
-    dtype: Dtype = "float64"
+    column: str = Field(description="Column, or netCDF variable.", examples=["T"])
+    standard_name: NamePart | None = Field(
+        default=None,
+        description="CF's name of the quantity; x_... for what CF has no name for.",
+        examples=["air_temperature"],
+    )
+    unit: str | None = Field(
+        default=None,
+        description="Unit in the files; without it what the file declares, else cf_unit.",
+        examples=["degF"],
+    )
+    cf_unit: NamePart | None = Field(
+        default=None, description="Unit in the dataset; without it that in the files.", examples=["degC"]
+    )
+    level: float | None = Field(
+        default=None,
+        allow_inf_nan=False,
+        description="Height above the ground in m; without it what the file declares, else 0.",
+        examples=[2.0],
+    )
+    method: NamePart | None = Field(
+        default=None, description="CF's cell method; without it what the file declares, else point.", examples=["mean"]
+    )
+    period: Period | None = Field(
+        default=None, description="Time that the method is over, which ends at the row's time.", examples=["PT10M"]
+    )
+    dtype: Dtype = Field(default="float64", description="Type of its values.", examples=["string"])
+
+
+def _number_as_text(given: Any) -> Any:
+    return str(given) if isinstance(given, int | float) else given
+
+
+Constant = Annotated[str, BeforeValidator(_number_as_text, json_schema_input_type=str | float)]
+"""A text; a station number in the YAML is a name, too."""
 
 
 def _column_alone(value: Any) -> Any:
@@ -96,31 +129,48 @@ def _column_alone(value: Any) -> Any:
 
 
 class FilesConfig(SourceConfig):
-    """A folder, a file or a glob of files of one format, and how to read them.
+    """A folder, a file or a glob of files of one format, and how to read them."""
 
-    `latitude` and `longitude` are columns, or numbers where all files are of one place. `metadata` gives the dataset's
-    descriptive columns and where they stand in the files; `constants` those that stand nowhere, in which ``{stem}`` is
-    the file's name without its ending. A file is left alone for `settle` after its last change.
-    """
-
-    path: str = Field(min_length=1)
-    format: Format | None = None
-    time: Annotated[TimeColumn, BeforeValidator(_column_alone)] = TimeColumn()
-    latitude: str | Annotated[float, Field(ge=-90, le=90)] | None = None
-    longitude: str | Annotated[float, Field(ge=-180, le=360)] | None = None
-    metadata: dict[Name, str] = Field(default={})
-    constants: dict[Name, str] = Field(default={})
-    variables: tuple[Annotated[FileVariable, BeforeValidator(_column_alone)], ...] = Field(min_length=1)
-    csv: CsvDialect = CsvDialect()
-    settle: timedelta = Field(default=timedelta(seconds=2), ge=timedelta(0))
-
-    @field_validator("constants", mode="before")
-    @classmethod
-    def _numbers_are_text(cls, value: Any) -> Any:
-        """A station number in the YAML is a name, too."""
-        if not isinstance(value, dict):
-            return value
-        return {key: str(inner) if isinstance(inner, int | float) else inner for key, inner in value.items()}
+    path: str = Field(min_length=1, description="Folder, file or glob of the files.", examples=["loggers/*.csv"])
+    format: Format | None = Field(
+        default=None, description="Format of the files; without it their endings say it.", examples=["csv"]
+    )
+    time: Annotated[TimeColumn, BeforeValidator(_column_alone, json_schema_input_type=TimeColumn | str)] = Field(
+        default=TimeColumn(), description="Where the time stands; a text is the column.", examples=["time"]
+    )
+    latitude: str | Annotated[float, Field(ge=-90, le=90)] | None = Field(
+        default=None,
+        description="Column of the latitude, or degrees north where all files are of one place.",
+        examples=["lat", 44.3],
+    )
+    longitude: str | Annotated[float, Field(ge=-180, le=360)] | None = Field(
+        default=None,
+        description="Column of the longitude, or degrees east where all files are of one place.",
+        examples=["lon", 9.3],
+    )
+    metadata: dict[Name, str] = Field(
+        default={},
+        description="Descriptive columns of the dataset, and the columns of the files that hold them.",
+        examples=[{"station_id": "id"}],
+    )
+    constants: dict[Name, Constant] = Field(
+        default={},
+        description="Descriptive columns that no file has; {stem} is the file's name without its ending.",
+        examples=[{"station_id": "{stem}"}],
+    )
+    variables: tuple[
+        Annotated[FileVariable, BeforeValidator(_column_alone, json_schema_input_type=FileVariable | str)], ...
+    ] = Field(
+        min_length=1,
+        description="Quantities that are read; a text is the column, where the files describe it.",
+        examples=[[{"column": "T", "standard_name": "air_temperature", "unit": "degC", "level": 2.0}]],
+    )
+    csv: CsvDialect = Field(default=CsvDialect(), description="How CSV files are written.")
+    settle: timedelta = Field(
+        default=timedelta(seconds=2),
+        ge=timedelta(0),
+        description="How long a file is left alone after its last change.",
+    )
 
     @model_validator(mode="after")
     def _columns_are_told_apart(self) -> Self:

@@ -35,10 +35,14 @@ _PORTION = 16 << 20
 
 
 class NetatmoArchiveConfig(EsohConfig):
-    """`path` is the folder of the archives, or a glob. `countries` None takes all that an archive has."""
+    """Archives of E-SOH's messages: tar files of JSON lines."""
 
-    path: str = Field(min_length=1)
-    countries: tuple[str, ...] | None = None
+    path: str = Field(min_length=1, description="Folder of the archives, or a glob.", examples=["archives/*.tar"])
+    countries: tuple[str, ...] | None = Field(
+        default=None,
+        description="Countries that are taken; without it all that an archive has.",
+        examples=[["no", "fi"]],
+    )
 
 
 class NetatmoArchive(Source):

@@ -121,25 +121,39 @@ def _pattern(text: str) -> str:
 
 
 class NetatmoConfig(EsohConfig):
-    """Where the service is, and what is asked of it.
+    """Netatmo's stations from E-SOH's EDR service, area by area."""
 
-    `areas` adds boxes of your own ([west, south, east, north], degrees) to those of `countries`; each is asked for in
-    `tiles` by `tiles` pieces. `history` is how far back the service answers. The service mixes networks: stations whose
-    id matches `exclude_stations` are left out, by default those of the national services (WIGOS ids from 0-20000 on).
-    """
-
-    base_url: Annotated[str, AfterValidator(lambda given: given or SERVICE)] = SERVICE
-    username: str = ""
-    password: SecretStr = SecretStr("")
-    countries: tuple[str, ...] = tuple(COUNTRIES)
-    areas: dict[str, tuple[float, float, float, float]] = Field(default={})
-    tiles: int = Field(default=3, ge=1, le=20)
-    history: timedelta = Field(default=timedelta(hours=24), gt=timedelta(0))
-    collect_again_after: tuple[NonNegativeDuration, ...] = (timedelta(hours=3), timedelta(hours=18))
-    exclude_stations: Annotated[str, AfterValidator(_pattern)] = "^0-2000[0-9]-"
-    timeout_seconds: float = Field(default=60, gt=0)
-    concurrency: int = Field(default=4, ge=1, le=32)
-    max_retries: int = Field(default=4, ge=0)
+    base_url: Annotated[str, AfterValidator(lambda given: given or SERVICE)] = Field(
+        default=SERVICE, description="Address of the service."
+    )
+    username: str = Field(default="", description="Name of the account.", examples=["somebody"])
+    password: SecretStr = Field(default=SecretStr(""), description="The account's password.", examples=["${PASSWORD}"])
+    countries: tuple[str, ...] = Field(
+        default=tuple(COUNTRIES), description="Countries whose boxes are asked for.", examples=[["norway"]]
+    )
+    areas: dict[str, tuple[float, float, float, float]] = Field(
+        default={},
+        description="Boxes of your own, by a name: west, south, east, north in degrees.",
+        examples=[{"alps": [5.9, 45.8, 10.5, 47.8]}],
+    )
+    tiles: int = Field(default=3, ge=1, le=20, description="A box is asked for in so many by so many pieces.")
+    history: timedelta = Field(
+        default=timedelta(hours=24), gt=timedelta(0), description="How far back the service answers."
+    )
+    collect_again_after: tuple[NonNegativeDuration, ...] = Field(
+        default=(timedelta(hours=3), timedelta(hours=18)),
+        description="How long after a window could first be collected it is collected again for late values.",
+    )
+    exclude_stations: Annotated[str, AfterValidator(_pattern)] = Field(
+        default="^0-2000[0-9]-",
+        description="Stations whose id matches this regular expression are left out, as those of other networks; by "
+        "default the national services' (WIGOS ids from 0-20000 on).",
+    )
+    timeout_seconds: float = Field(
+        default=60, gt=0, description="Seconds that a connection, or a wait for data, may take."
+    )
+    concurrency: int = Field(default=4, ge=1, le=32, description="Requests at once.")
+    max_retries: int = Field(default=4, ge=0, description="How often a request that fails in passing is tried again.")
 
     @model_validator(mode="after")
     def _areas_are_known(self) -> Self:

@@ -37,18 +37,30 @@ NOTED_LATE = timedelta(minutes=1)  # how old the last note may be that the proce
 
 
 class NetatmoMqttConfig(EsohConfig):
-    """Where the broker is, and how long the journal is kept. `client_id` names the session that the broker keeps for
-    us: two processes must not share one, and a new one begins without what was published before."""
+    """Netatmo's observations as they are published over MQTT, by the journal of `ionbeam mqtt`."""
 
-    host: str = "observations.meteogate.eu"
-    port: int = Field(default=8883, gt=0, lt=65536)
-    tls: bool = True
-    ca_file: Path | None = None
-    username: str = ""
-    password: SecretStr = SecretStr("")
-    client_id: str = Field(default="ionbeam", min_length=1)
-    topics: tuple[str, ...] = ("raw-obs/+/netatmo/#", "qc-obs/+/netatmo/#")
-    retention: timedelta = Field(default=timedelta(days=7), gt=timedelta(hours=1))
+    host: str = Field(default="observations.meteogate.eu", description="Name of the broker.")
+    port: int = Field(default=8883, gt=0, lt=65536, description="Port of the broker.")
+    tls: bool = Field(default=True, description="Whether the connection is encrypted.")
+    ca_file: Path | None = Field(
+        default=None,
+        description="Certificates that the broker's is checked against; without it the usual ones.",
+        examples=["/etc/ssl/broker.pem"],
+    )
+    username: str = Field(default="", description="Name of the account.", examples=["somebody"])
+    password: SecretStr = Field(default=SecretStr(""), description="The account's password.", examples=["${PASSWORD}"])
+    client_id: str = Field(
+        default="ionbeam",
+        min_length=1,
+        description="Name of the session that the broker keeps for us: two processes must not share one, and a new one "
+        "begins without what was published before.",
+    )
+    topics: tuple[str, ...] = Field(
+        default=("raw-obs/+/netatmo/#", "qc-obs/+/netatmo/#"), description="Topics that are subscribed to."
+    )
+    retention: timedelta = Field(
+        default=timedelta(days=7), gt=timedelta(hours=1), description="How long the journal keeps messages."
+    )
 
     @model_validator(mode="after")
     def _password_is_not_sent_in_the_clear(self) -> Self:

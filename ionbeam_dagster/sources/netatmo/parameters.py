@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from ionbeam_client.models import (
     CanonicalVariable,
@@ -90,9 +90,11 @@ Parameter = Annotated[str, AfterValidator(_parameter)]
 
 
 class EsohConfig(SourceConfig):
-    """The keys that all three ways share: `parameters` are what is kept, ``standard_name:level:method:period``."""
+    """The keys that all three ways to Netatmo share."""
 
-    parameters: tuple[Parameter, ...] = NETATMO
+    parameters: tuple[Parameter, ...] = Field(
+        default=NETATMO, description="Quantities that are kept, each as standard_name:level:method:period."
+    )
 
 
 def metadata(source: Source, config: EsohConfig, flagged: bool) -> IngestionMetadata:

@@ -45,20 +45,31 @@ _log = logging.getLogger(__name__)
 
 
 class ArchiveConfig(SourceConfig):
-    """The archive's block: `indoor` takes sensors inside of buildings, too; `sensor_types` only some types.
+    """The archive of sensor.community: a CSV file a sensor and day."""
 
-    `bulk` is for history: the days of months that are over come from the zips of their months, as far as the archive
-    has them. A zip has up to 4 GB, so this pays for more than a few days of a month.
-    """
-
-    base_url: Annotated[str, AfterValidator(lambda given: given or ADDRESS)] = ADDRESS
-    timeout_seconds: float = Field(default=60, gt=0)
-    concurrency: int = Field(default=5, ge=1, le=32)
-    max_retries: int = Field(default=5, ge=0)
-    indoor: bool = False
-    sensor_types: tuple[str, ...] | None = None
-    bulk: bool = False
-    look_again_for: NonNegativeDuration = timedelta(days=3)
+    base_url: Annotated[str, AfterValidator(lambda given: given or ADDRESS)] = Field(
+        default=ADDRESS, description="Address of the archive."
+    )
+    timeout_seconds: float = Field(
+        default=60, gt=0, description="Seconds that a connection, or a wait for data, may take."
+    )
+    concurrency: int = Field(default=5, ge=1, le=32, description="Requests at once.")
+    max_retries: int = Field(default=5, ge=0, description="How often a request that fails in passing is tried again.")
+    indoor: bool = Field(default=False, description="Whether sensors inside of buildings are taken, too.")
+    sensor_types: tuple[str, ...] | None = Field(
+        default=None,
+        description="Types of sensors that are taken; without it all whose columns are known.",
+        examples=[["bme280", "sds011"]],
+    )
+    bulk: bool = Field(
+        default=False,
+        description="For history: days of months that are over come from the zips of their months (up to 4 GB each), "
+        "as far as the archive has them.",
+    )
+    look_again_for: NonNegativeDuration = Field(
+        default=timedelta(days=3),
+        description="How long a day that may have been published again is looked at; PT0S: not at all.",
+    )
 
 
 class Archive(Source):

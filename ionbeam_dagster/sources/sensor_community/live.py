@@ -53,12 +53,16 @@ _RECORD = pl.Schema(
 
 
 class LiveConfig(SourceConfig):
-    """The live feed's block: `base_url` is the address of the whole document."""
+    """The live feed of sensor.community: one document of the last five minutes."""
 
-    base_url: Annotated[str, AfterValidator(lambda given: given or ADDRESS)] = ADDRESS
-    timeout_seconds: float = Field(default=60, gt=0)
-    max_retries: int = Field(default=3, ge=0)
-    indoor: bool = False
+    base_url: Annotated[str, AfterValidator(lambda given: given or ADDRESS)] = Field(
+        default=ADDRESS, description="Address of the document."
+    )
+    timeout_seconds: float = Field(
+        default=60, gt=0, description="Seconds that a connection, or a wait for data, may take."
+    )
+    max_retries: int = Field(default=3, ge=0, description="How often a request that fails in passing is tried again.")
+    indoor: bool = Field(default=False, description="Whether sensors inside of buildings are taken, too.")
 
 
 class Live(Source):

@@ -1,0 +1,90 @@
+"""The whole YAML as JSON Schema, with the settings of all sources and exporters that are installed.
+
+Belongs here: how blocks of sources are told apart by their type. Does not belong here: any key (they stand with what
+they are for). `ionbeam config schema` prints it, editors complete by it, tools/configuration_page.py makes
+docs/configuration.md of it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic.json_schema import models_json_schema
+
+from ionbeam_dagster.config.exporting import find_exporters
+from ionbeam_dagster.errors import ConfigError
+from ionbeam_dagster.sources import Source, SourceConfig, installed_sources
+
+Schema = dict[str, Any]
+
+
+def schema() -> Schema:
+    """JSON Schema (2020-12) of the YAML. Raises ConfigError when an installed source cannot be imported."""
+    sections = find_exporters().sections_model()
+    sources = {name: _loaded(name).Config for name in installed_sources()}
+    models: list[type[Any]] = [sections, SourceConfig, *sources.values()]
+    references, defined = models_json_schema([(model, "validation") for model in models])
+    of = {model: reference for (model, _), reference in references.items()}
+    definitions: dict[str, Schema] = defined["$defs"]
+    own = definitions.pop(of[sections]["$ref"].rpartition("/")[2])
+    blocks = {name: _block(of[config]) for name, config in sources.items()}
+    definitions["SourceOfItsType"] = _by_type({name: of[config] for name, config in sources.items()})
+    nested = {
+        "type": ["object", "null"],
+        "description": "The sources, each by its name; a block whose name is no type says its type.",
+        "properties": {"scheduler": own["properties"]["scheduler"], **blocks},
+        "additionalProperties": {"$ref": "#/$defs/SourceOfItsType"},
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Ionbeam",
+        "description": "The configuration of an Ionbeam platform.",
+        "type": "object",
+        "properties": {"sources": nested, **own["properties"], **blocks},
+        "additionalProperties": False,
+        "$defs": definitions,
+    }
+
+
+def _loaded(name: str) -> type[Source]:
+    point = installed_sources()[name]
+    try:
+        found: type[Source] = point.load()
+    except Exception as error:  # whatever a third party's module does
+        raise ConfigError(
+            f"the source {point.value} cannot be imported ({error}); remove or repair its package"
+        ) from error
+    return found
+
+
+_NAMES_ITS_TYPE: Schema = {"type": "object", "required": ["type"]}
+_IS_EXTERNAL: Schema = {
+    "type": "object",
+    "properties": {"kind": {"const": "external"}},
+    "required": ["kind"],
+    "not": {"required": ["type"]},
+}
+
+
+def _block(of_its_name: Schema) -> Schema:
+    """A block whose name is a type: of that type, unless it says another one."""
+    return {
+        "if": {"anyOf": [_NAMES_ITS_TYPE, _IS_EXTERNAL]},
+        "then": {"$ref": "#/$defs/SourceOfItsType"},
+        "else": {"anyOf": [of_its_name, {"type": "null"}]},
+    }
+
+
+def _by_type(sources: dict[str, Schema]) -> Schema:
+    """A block of any name: its `type` says what else it may have."""
+    chosen = [
+        {"if": {"properties": {"type": {"const": name}}, "required": ["type"]}, "then": config}
+        for name, config in sources.items()
+    ]
+    return {
+        "type": "object",
+        "description": "A source of any name, of the type that it names.",
+        "properties": {"type": {"enum": sorted(sources)}},
+        "anyOf": [_NAMES_ITS_TYPE, _IS_EXTERNAL],
+        "allOf": [*chosen, {"if": _IS_EXTERNAL, "then": sources["external"]}],
+    }
