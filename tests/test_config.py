@@ -1,6 +1,7 @@
 """The YAML: what is taken, what follows from it, and how faults are told."""
 
 import re
+import runpy
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -312,3 +313,10 @@ def test_a_source_is_added_and_every_other_line_stays(example, monkeypatch, tmp_
     lines, added = place.read_text().splitlines(), ["  roof:", "    kind: external", "    start: 2026-06-21"]
     at = lines.index("  roof:")
     assert lines[at : at + 3] == added and lines[:at] + lines[at + 3 :] == example.read_text().splitlines()
+
+
+def test_the_page_is_that_of_the_code():
+    made = runpy.run_path(str(EXAMPLES.parent / "tools" / "configuration_page.py"))
+    assert (EXAMPLES.parent / "docs" / "configuration.md").read_text() == made["page"](), (
+        "run: python tools/configuration_page.py"
+    )

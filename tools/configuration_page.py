@@ -1,6 +1,6 @@
 """Makes docs/configuration.md from the JSON Schema of the YAML: ``.venv/bin/python tools/configuration_page.py``.
 
-Due after every change of a key, a default or a description; tests/test_configuration_page.py tells.
+Due after every change of a key, a default or a description; tests/test_config.py tells.
 """
 
 from __future__ import annotations

@@ -120,7 +120,9 @@ class SourceConfig(Settings):
         default="", max_length=50, description="Its dataset in a few words.", examples=["Weather stations of Oslo"]
     )
     description: str = Field(
-        default="", description="Its dataset in some sentences; without it what the source says of itself."
+        default="",
+        description="Its dataset in some sentences; without it what the source says of itself.",
+        examples=["What loggers in my valley measure, every ten minutes."],
     )
     keywords: tuple[str, ...] = Field(
         default=(), description="Words by which its dataset is found, beside the source's own.", examples=[["crowd"]]

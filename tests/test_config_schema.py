@@ -1,8 +1,7 @@
-"""The JSON Schema of the YAML: what every example is, what it refuses, and the page that is made of it."""
+"""The JSON Schema of the YAML: what every example is, what it refuses."""
 
 import json
 import re
-import runpy
 from datetime import date, datetime
 from pathlib import Path
 
@@ -97,8 +96,3 @@ def test_every_key_has_a_description_and_what_to_write(validator):
 def test_the_command_prints_it():
     printed = CliRunner().invoke(app, ["config", "schema"])
     assert printed.exit_code == 0 and json.loads(printed.stdout) == schema()
-
-
-def test_the_page_is_that_of_the_code():
-    made = runpy.run_path(str(ROOT / "tools" / "configuration_page.py"))
-    assert (ROOT / "docs" / "configuration.md").read_text() == made["page"](), "run: python tools/configuration_page.py"
