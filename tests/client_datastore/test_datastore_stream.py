@@ -55,8 +55,12 @@ def test_another_splitter_goes_on_from_the_position(array, cuts, broken_at):
 @given(arrays, st.integers(0, 10_000))
 def test_an_array_that_has_not_ended_is_never_taken_for_a_whole_one(array, cut):
     document = json.dumps(array).encode()
+    splitter = ArraySplitter()
+    had = splitter.feed(document[: cut % len(document)])
     with pytest.raises(IncompleteArrayError):
-        split(document[: cut % len(document)], [5])
+        splitter.close()
+    rest = ArraySplitter(splitter.position, splitter.checksum)
+    assert had + split(document[splitter.position :], [5], rest) == array
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ class Request:
 
     endpoint: str
     id: int | str | None = None
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
     query: dict[str, str | list[str]] = field(default_factory=dict)
     json: Any = None
     """The body; a request that has one is a POST."""

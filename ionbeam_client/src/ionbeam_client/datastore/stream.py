@@ -69,9 +69,14 @@ class ArraySplitter:
         """
         if self.is_complete:
             return []
+        position = self.position
         items = [] if self._parser else self._hand_over()
         assert self._parser is not None
-        self._parser.close()
+        try:
+            self._parser.close()
+        except IncompleteArrayError:
+            self.position = position
+            raise
         self.is_complete = True
         return items
 
