@@ -1,5 +1,7 @@
 """The command line as a person uses it: a small network run twice, looked at, and told off."""
 
+import shutil
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,25 @@ def ionbeam(tmp_path, monkeypatch, no_pictures):
     return run
 
 
+@pytest.fixture(scope="module")
+def an_hour(tmp_path_factory) -> Path:
+    """A folder in which RANGE was run."""
+    folder = tmp_path_factory.mktemp("an_hour")
+    (folder / "network.yaml").write_text(NETWORK)
+    with pytest.MonkeyPatch.context() as patched, chdir(folder):
+        patched.setenv("DAGSTER_HOME", str(folder / "dagster"))
+        patched.setattr("ionbeam_dagster.orchestration.metadata.import_module", lambda name: None)
+        done = CliRunner().invoke(app, ["--config", "network.yaml", "run", "ioncannon", *RANGE])
+    assert done.exit_code == 0, done.output
+    return folder
+
+
+@pytest.fixture
+def ionbeam_after_an_hour(an_hour, tmp_path, ionbeam):
+    shutil.copytree(an_hour, tmp_path, dirs_exist_ok=True)
+    return ionbeam
+
+
 def test_a_range_is_run_once_shown_and_not_made_again(ionbeam):
     first = ionbeam("run", "ioncannon", *RANGE)
     assert first.exit_code == 0, first.output
@@ -54,8 +75,8 @@ def test_a_range_is_run_once_shown_and_not_made_again(ionbeam):
     assert "raw partition" in ionbeam("export", "show", str(raw)).output
 
 
-def test_a_gap_is_shown_with_the_command_that_fills_it_and_is_filled_by_it(ionbeam):
-    assert ionbeam("run", "ioncannon", *RANGE).exit_code == 0
+def test_a_gap_is_shown_with_the_command_that_fills_it_and_is_filled_by_it(ionbeam_after_an_hour):
+    ionbeam = ionbeam_after_an_hour
     ionbeam("run", "ioncannon", "--from", "2026-06-21T08:00Z", "--to", "2026-06-21T08:30Z")
     shown = ionbeam("gaps").output
     assert "06:00 .. 2026-06-21 08:30: 60.0% collected, 1 gap" in shown and "█" in shown and "·" in shown
@@ -69,8 +90,8 @@ def test_a_gap_is_shown_with_the_command_that_fills_it_and_is_filled_by_it(ionbe
     assert "100% collected, no gap" in ionbeam("gaps").output
 
 
-def test_a_sealed_window_stays_until_it_is_forced_or_opened_again(ionbeam):
-    assert ionbeam("run", "ioncannon", *RANGE).exit_code == 0
+def test_a_sealed_window_stays_until_it_is_forced_or_opened_again(ionbeam_after_an_hour):
+    ionbeam = ionbeam_after_an_hour
     assert "1 windows sealed" in ionbeam("seal", "ioncannon", *RANGE).output
     assert "sealed by a person on" in " ".join(ionbeam("status").output.replace("│", " ").split())
     assert ionbeam("rebuild", "ioncannon", *RANGE).exit_code == 0
@@ -100,8 +121,8 @@ def test_late_data_of_a_sealed_window_is_told_also_when_the_window_is_not_shown(
     assert "late data" not in ionbeam("status").output, "the table tells it"
 
 
-def test_a_ledger_that_was_deleted_is_made_again_and_that_is_said(ionbeam):
-    assert ionbeam("run", "ioncannon", *RANGE).exit_code == 0
+def test_a_ledger_that_was_deleted_is_made_again_and_that_is_said(ionbeam_after_an_hour):
+    ionbeam = ionbeam_after_an_hour
     assert "lacks nothing" in ionbeam("ledger", "rebuild").output
     for path in Path("state").glob("ledger.sqlite*"):
         path.unlink()

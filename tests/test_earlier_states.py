@@ -113,9 +113,13 @@ def earlier(request, tmp_path, monkeypatch, no_pictures) -> Earlier:
     with tarfile.open(STATE / "sqlite.tar.xz") as archive:  # the client knows nothing of ledgers
         archive.extractall(tmp_path, [one for one in archive if one.name.startswith("client")], filter="data")
     monkeypatch.chdir(tmp_path)
-    for name, value in {"IONBEAM_BROKER": NOBODY, "COLUMNS": "200", "IONBEAM_CONFIG_PATH": ""}.items():
+    for name, value in {
+        "IONBEAM_BROKER": NOBODY,
+        "COLUMNS": "200",
+        "IONBEAM_CONFIG_PATH": "",
+        "DAGSTER_HOME": str(tmp_path / "dagster"),
+    }.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.delenv("DAGSTER_HOME", raising=False)
 
     def forget() -> None:
         for path in tmp_path.glob("state/ledger*sqlite*"):
