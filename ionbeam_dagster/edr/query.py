@@ -28,10 +28,11 @@ import pyarrow.parquet as pq
 
 from ionbeam_dagster.domain import cf
 from ionbeam_dagster.domain.canonical import STATION
+from ionbeam_dagster.domain.geo import great_circle
 from ionbeam_dagster.edr import footers
 from ionbeam_dagster.edr.files import LocalFiles, WindowFile, overlapping, version_of
 from ionbeam_dagster.edr.parameters import Column, Layout, Parameter, layout_of
-from ionbeam_dagster.edr.regions import Circles, Region, distance, touches
+from ionbeam_dagster.edr.regions import Circles, Region, touches
 from ionbeam_dagster.exporters.stations import position_ids
 
 LOG = logging.getLogger(__name__)
@@ -611,7 +612,7 @@ def _nearest(table: pa.Table, circles: Circles) -> pa.Table:
     lon, lat, location = (table.column(name).to_numpy(zero_copy_only=False) for name in ("lon", "lat", LOCATION))
     chosen = set()
     for east, north in circles.centres:
-        metres = distance(lon, lat, east, north)
+        metres = great_circle(lat, lon, north, east)
         best = int(np.argmin(metres))
         if metres[best] <= circles.radius:
             chosen.add(location[best])

@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-EARTH_RADIUS = 6_371_008.8  # m, the mean radius of WGS 84
+from ionbeam_dagster.domain.geo import MEAN_RADIUS, great_circle
+
 Degrees = npt.NDArray[np.float64]
 Bounds = tuple[float, float, float, float]  # west, south, east, north, in degrees; west <= east, within [-180, 180]
 
@@ -66,7 +67,7 @@ class Circles:
     def holds(self, lon: Degrees, lat: Degrees, time: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         held = np.zeros(len(lon), bool)
         for east, north in self.centres:
-            held |= distance(lon, lat, east, north) <= self.radius
+            held |= great_circle(lat, lon, north, east) <= self.radius
         return held
 
 
@@ -134,14 +135,6 @@ def touches(bounds: tuple[Bounds, ...], box: Bounds) -> bool:
     return any(w <= east and e >= west and s <= north and n >= south for w, s, e, n in bounds)
 
 
-def distance(lon: Degrees, lat: Degrees, east: float, north: float) -> Degrees:
-    """Metres along the great circle (haversine) from each place to one."""
-    here, there = np.radians(lat), np.radians(north)
-    chord = np.sin((here - there) / 2) ** 2
-    chord += np.cos(here) * np.cos(there) * np.sin(np.radians(lon - east) / 2) ** 2
-    return np.asarray(2 * EARTH_RADIUS * np.arcsin(np.sqrt(np.clip(chord, 0, 1))))
-
-
 def _distance_to_leg(lon: Degrees, lat: Degrees, start: tuple[float, float], end: tuple[float, float]) -> Degrees:
     """Metres to the nearest place of a straight leg; the leg is cut at that place on a plane around each row."""
     step = end[0] - start[0], end[1] - start[1]
@@ -151,14 +144,12 @@ def _distance_to_leg(lon: Degrees, lat: Degrees, start: tuple[float, float], end
     length = step[0] ** 2 * narrowing**2 + step[1] ** 2
     part = np.clip(along / np.where(length > 0, length, 1), 0, 1)
     east, north = start[0] + part * step[0], start[1] + part * step[1]
-    here, there = np.radians(lat), np.radians(north)
-    chord = np.sin((here - there) / 2) ** 2 + np.cos(here) * np.cos(there) * np.sin(np.radians(lon - east) / 2) ** 2
-    return np.asarray(2 * EARTH_RADIUS * np.arcsin(np.sqrt(np.clip(chord, 0, 1))))
+    return great_circle(lat, lon, north, east)
 
 
 def _around(lon: float, lat: float, radius: float) -> tuple[Bounds, ...]:
     """Boxes that hold a circle; one that reaches a pole holds all longitudes."""
-    angle = radius / EARTH_RADIUS * 1.000001 + 1e-9
+    angle = radius / MEAN_RADIUS * 1.000001 + 1e-9
     south, north = lat - np.degrees(angle), lat + np.degrees(angle)
     if south <= -90 or north >= 90:
         return ((-180.0, max(float(south), -90.0), 180.0, min(float(north), 90.0)),)

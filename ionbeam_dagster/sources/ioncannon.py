@@ -26,6 +26,7 @@ from ionbeam_client.models import (
     MetadataVariable,
     format_duration,
 )
+from ionbeam_dagster.domain.geo import KM_PER_DEGREE
 from ionbeam_dagster.domain.windows import EPOCH, Window
 from ionbeam_dagster.sources import Source, SourceConfig
 
@@ -259,7 +260,6 @@ def _relief(lat: Floats, lon: Floats) -> Floats:
 
 # --- weather ----------------------------------------------------------------------------------------------------------
 
-KM_PER_DEGREE = 111.2
 EAST_KM_PER_DEGREE = 70.0  # of longitude, at 51 degrees
 DAY = 86_400.0
 YEAR = 365.2425 * DAY

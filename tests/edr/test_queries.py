@@ -17,10 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from windows import PLACES, RAIN, START, TEMPERATURE, WIND, service_of, write_window
 
+from ionbeam_dagster.domain.geo import great_circle
 from ionbeam_dagster.edr import query as engine
 from ionbeam_dagster.edr.asked import QUERIES, BadRequest, interval
 from ionbeam_dagster.edr.files import LocalFiles, window_of_name
-from ionbeam_dagster.edr.regions import Box, Circles, Paths, Shapes, distance
+from ionbeam_dagster.edr.regions import Box, Circles, Paths, Shapes
 from ionbeam_dagster.exporters import geoparquet
 
 HOURS = 5
@@ -431,7 +432,7 @@ def test_bounds_hold_what_their_region_holds(points, data):
             inside |= (lon >= west) & (lon <= east) & (lat >= south) & (lat <= north)
         if not isinstance(region, Paths):  # a path's bounds follow its straight legs
             assert inside[held].all()
-    np.testing.assert_allclose(distance(lon, lat, lon[0], lat[0])[0], 0, atol=1e-6)
+    np.testing.assert_allclose(great_circle(lat, lon, lat[0], lon[0])[0], 0, atol=1e-6)
 
 
 @given(st.datetimes(datetime(1970, 1, 1), datetime(2100, 1, 1)))

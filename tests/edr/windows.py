@@ -15,6 +15,7 @@ from ionbeam_dagster.domain.canonical import canonical_schema
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.edr.service import EDR_PLUGIN, Service
 from ionbeam_dagster.exporters.geoparquet import GeoParquetExporter
+from ionbeam_dagster.stores.publish import published
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -90,7 +91,8 @@ def write_window(
     folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_arrays(arrays, schema=schema), source)
     target = folder / f"net_{window.label}.parquet"
-    GeoParquetExporter().export(source, target)
+    with published(target) as draft:
+        GeoParquetExporter().export(source, draft)
     source.unlink()
     return target
 

@@ -23,14 +23,13 @@ import numpy.typing as npt
 from scipy.spatial import KDTree
 from scipy.spatial.distance import cdist
 
+from ionbeam_dagster.domain.geo import TEST_RADIUS, unit_vectors
+
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.intp]
 Told = npt.NDArray[np.float32]
 """What tests keep of the neighbours of every place: half the memory, and still a millionth of what sensors tell."""
-
-EARTH_RADIUS = 6_371_000.0
-"""Metres, as titanlib has it; distances are straight through the Earth, 2.6 m short in 20 km."""
 
 _MOST_PAIRS, _MOST_ROWS = 100_000, 64
 """Pairs, and reports that ask, that are looked at at a time, to stay in the processor's cache."""
@@ -52,10 +51,8 @@ class Places:
         return Places(self.lat[rows], self.lon[rows], self.height[rows], self.station[rows])
 
     def xyz(self) -> Floats:
-        """Metres from the centre of the Earth, (n, 3): poles and date line are places like others."""
-        lat, lon = np.radians(self.lat), np.radians(self.lon)
-        unit = np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=1)
-        return np.asarray(unit * EARTH_RADIUS)
+        """Metres from the centre of the Earth, (n, 3)."""
+        return np.asarray(unit_vectors(self.lat, self.lon) * TEST_RADIUS)
 
 
 @dataclass

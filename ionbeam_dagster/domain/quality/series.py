@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from ionbeam_dagster.domain.geo import TEST_RADIUS
+
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.intp]
@@ -98,7 +100,7 @@ def moved(lat: Floats, lon: Floats, station: Ints, most: float) -> Bools:
     north = np.radians(lat - _previous(lat, station))
     turned = (lon - _previous(lon, station) + 180.0) % 360.0 - 180.0
     east = np.radians(turned) * np.cos(np.radians(lat))
-    return np.asarray(np.hypot(north, east) * 6_371_000.0 > most)
+    return np.asarray(np.hypot(north, east) * TEST_RADIUS > most)
 
 
 def default_position(lat: Floats, lon: Floats, station: Ints, most: int) -> Bools:

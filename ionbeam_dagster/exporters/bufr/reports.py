@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ionbeam_dagster.domain.canonical import STATION
+from ionbeam_dagster.domain.geo import chord
 from ionbeam_dagster.domain.quality import Flag
 from ionbeam_dagster.exporters.bufr.mapping import Form
 from ionbeam_dagster.exporters.bufr.tally import Written
@@ -44,7 +45,6 @@ from ionbeam_dagster.exporters.stations import numbers_in
 
 ROWS_PER_BATCH = 65_536
 MOVED = 100.0  # m: a station that goes farther within a window is a mobile one
-EARTH_RADIUS = 6_371_000.0  # m
 MOBILE_COLUMN = "mobile"  # a metadata column that says ``true`` of a mobile station, even one that stands still
 
 Columns = dict[Place, npt.NDArray[Any]]
@@ -68,17 +68,10 @@ def moving_stations(source: pq.ParquetFile) -> pa.Array:
         last = names[-1].as_py(), first[-1]
         station = np.cumsum(begins) - 1
         elsewhere = np.flatnonzero((lat != first[station, 0]) | (lon != first[station, 1]))
-        far = _distance(first[station[elsewhere]], np.column_stack([lat[elsewhere], lon[elsewhere]])) > MOVED
+        begun = first[station[elsewhere]]
+        far = chord(begun[:, 0], begun[:, 1], lat[elsewhere], lon[elsewhere]) > MOVED
         found.append(pc.unique(names.take(pa.array(elsewhere[far]))))
     return pc.unique(pa.concat_arrays([pa.array([], pa.string()), *found])).drop_null()
-
-
-def _distance(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """The chord in m between places (lat, lon), which knows neither poles nor a date line."""
-    lat, lon = np.radians([one, other]).transpose(2, 0, 1)
-    points = np.array([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)])
-    chord: npt.NDArray[np.float64] = EARTH_RADIUS * np.sqrt(((points[:, 0] - points[:, 1]) ** 2).sum(axis=0))
-    return chord
 
 
 def mobile_rows(batch: pa.RecordBatch, moved: pa.Array) -> npt.NDArray[np.bool_]:
