@@ -74,7 +74,7 @@ _EXAMPLE = {
     "trajectory": "LINESTRING(4 52,6 52.5)",
 }
 _WKT = re.compile(r"^\s*(?:SRID=4326;)?\s*([A-Za-z]+)\s*(ZM|Z|M)?\s*[(]", re.IGNORECASE)
-_TOKEN = re.compile(r"^\d{1,18}\.\d{1,12}$")
+_TOKEN = re.compile(r"^\d{1,18}\.\d{1,12}(\.[0-9a-f]{8}\.\d{1,10}\.[0-9TZ.]{16,24}-[0-9a-f]{16})?$")
 _UNITS_OF_LENGTH = {"": "m", "m": "m", "km": "km", "mi": "mile", "miles": "mile", "nm": "nautical_mile"}
 
 
@@ -111,12 +111,19 @@ def asked(
     start, end = interval(parameters.get("datetime"))
     _crs(parameters.get("crs"))
     known = collection.parameters()
+    region, heights = _region(kind, parameters)
+    if heights is not None:
+        if "z" in parameters:
+            raise BadRequest(
+                f"heights stand in z and in {'bbox' if 'bbox' in parameters else 'coords'}; give them once"
+            )
+        parameters["z"] = heights
     chosen = _parameters(known, parameters)
     limit, rows = _limit(kind, parameters.get("limit"))
     query = Query(
         start,
         end,
-        _region(kind, parameters),
+        region,
         (id,) if kind == "locations" and id is not None else None,
         chosen,
         nearest=kind == "position",
@@ -196,23 +203,35 @@ def _moments(text: str) -> tuple[int, int]:
 # Place.
 
 
-def _region(kind: str, parameters: Mapping[str, str]) -> Region | None:
+def _region(kind: str, parameters: Mapping[str, str]) -> tuple[Region | None, str | None]:
+    """The region that is asked for, and the heights that stand in its coordinates, as `z` would have them."""
     if "bbox" in KNOWN[kind]:
         if parameters.get("bbox"):
             return _box(parameters["bbox"])
         if kind == "cube":
             raise BadRequest("cube needs bbox=west,south,east,north, in degrees")
-        return None
+        return None, None
     shape = _shape(kind, parameters.get("coords"))
+    height = _height(kind, shape)
     if kind == "area":
-        return Shapes(tuple(shapely.get_parts(shape)))
+        return Shapes(tuple(shapely.get_parts(shape))), height
     if kind == "trajectory":
-        return _path(shape)
+        return _path(shape), height
     centres = tuple((_turned(point.x), float(point.y)) for point in shapely.get_parts(shape))
-    return Circles(centres, NEAR if kind == "position" else _within(parameters))
+    return Circles(centres, NEAR if kind == "position" else _within(parameters)), height
 
 
-def _box(text: str) -> Box:
+def _height(kind: str, shape: shapely.Geometry) -> str | None:
+    """The one height (m above ground) that the coordinates of a shape have; a path through several is none of ours."""
+    if not shapely.has_z(shape):
+        return None
+    heights = set(shapely.get_coordinates(shape, include_z=True)[:, 2].tolist())
+    if len(heights) > 1 or not all(map(math.isfinite, heights)):
+        raise BadRequest(f"coords have several heights; a {kind} query takes one, or a range as z=0/10")
+    return f"{heights.pop():g}"
+
+
+def _box(text: str) -> tuple[Box, str | None]:
     try:
         numbers = [float(part) for part in text.split(",")]
     except ValueError:
@@ -227,7 +246,12 @@ def _box(text: str) -> Box:
             f"bbox {text[:80]!r} leaves the globe: longitudes are within -180 and 180 (west greater than east crosses "
             "the date line), latitudes within -90 and 90"
         )
-    return Box(west, south, east, north)
+    if len(numbers) == 4:
+        return Box(west, south, east, north), None
+    low, high = numbers[2], numbers[5]
+    if low > high:
+        raise BadRequest(f"bbox {text[:80]!r}: the low {low:g} is above the high {high:g}")
+    return Box(west, south, east, north), f"{low:g}/{high:g}"
 
 
 def _shape(kind: str, text: str | None) -> shapely.Geometry:
@@ -335,9 +359,12 @@ def _parameters(known: dict[str, Parameter], asked: Mapping[str, str]) -> tuple[
 
 
 def _on_level(level: float, text: str) -> bool:
-    """Whether a level (m) is ``2``, in ``0/10``, or not below or above it in ``0/..``."""
+    """Whether a level (m) is ``2``, in ``0/10``, not below it in ``0/..``, or one of the 5 in ``R5/0/2``: 0, 2, ..."""
     low, between, high = text.partition("/")
     try:
+        if repeated := re.match(r"^R(\d{1,4})/([^/]+)/([^/]+)$", text):
+            number, first, step = int(repeated[1]), float(repeated[2]), float(repeated[3])
+            return any(math.isclose(level, first + place * step, abs_tol=1e-9) for place in range(number))
         if not between:
             return math.isclose(level, float(low))
         return (low == ".." or level >= float(low)) and (high == ".." or level <= float(high))

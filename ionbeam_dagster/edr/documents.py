@@ -46,6 +46,12 @@ def collection_document(
         "spatial": {"bbox": [spatial], "crs": "OGC:CRS84"},
         "custom": _dimensions(parameters),
     }
+    if levels := sorted({parameter.level for parameter in parameters.values()}):
+        extent["vertical"] = {
+            "interval": [[f"{levels[0]:g}", f"{levels[-1]:g}"]],
+            "values": [f"{level:g}" for level in levels],
+            "vrs": "Height above ground in meters",
+        }
     if span is not None:
         begin, end = stamp(span[0]), stamp(span[1])
         extent["temporal"] = {"interval": [[begin, end]], "values": [f"{begin}/{end}"], "trs": TRS}

@@ -56,6 +56,7 @@ class Column:
 
     name: str
     parameter: Parameter
+    is_text: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +69,25 @@ class Layout:
 
 
 def layout_of(schema: pa.Schema) -> Layout:
-    """The layout of a window's file; `fit` is False where it lacks time or place."""
+    """The layout of a window's file; `fit` is False where it lacks time or place, or has them in other types."""
     fit = {"datetime", "lat", "lon"} <= set(schema.names)
-    columns = [Column(name, found) for name in columns_of(schema, "variable") if (found := _parameter(name))]
+    fit = fit and pa.types.is_timestamp(schema.field("datetime").type)
+    fit = fit and all(pa.types.is_floating(schema.field(name).type) for name in ("lat", "lon"))
+    columns = [
+        Column(name, found, _is_text(schema.field(name).type))
+        for name in columns_of(schema, "variable")
+        if (found := _parameter(name))
+    ]
     for name in columns_of(schema, "quality"):
         about = schema.field(name).metadata
         found = _parameter(about.get(b"of", b"").decode(), True) if about.get(b"kind") == b"flag" else None
         if found:
-            columns.append(Column(name, found))
+            columns.append(Column(name, found, _is_text(schema.field(name).type)))
     return Layout(tuple(columns), tuple(columns_of(schema, "metadata")), fit)
+
+
+def _is_text(type: pa.DataType) -> bool:
+    return not (pa.types.is_floating(type) or pa.types.is_integer(type) or pa.types.is_boolean(type))
 
 
 @lru_cache(maxsize=4096)

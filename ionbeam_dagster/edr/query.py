@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from hashlib import blake2b
 from itertools import chain
 from typing import Any
 
@@ -33,6 +34,7 @@ from ionbeam_dagster.edr import footers
 from ionbeam_dagster.edr.files import LocalFiles, WindowFile, overlapping, version_of
 from ionbeam_dagster.edr.parameters import Column, Layout, Parameter, layout_of
 from ionbeam_dagster.edr.regions import Circles, Region, touches
+from ionbeam_dagster.exporters.geoparquet import curve_positions
 from ionbeam_dagster.exporters.stations import position_ids
 
 LOG = logging.getLogger(__name__)
@@ -91,8 +93,8 @@ class Collection:
         self.name = name
         self.files = files
         self._ever = ever or {}
-        self._newest: tuple[object, dict[str, Parameter], tuple[str, ...]] | None = None
-        self._layouts: dict[tuple[str, ...], Layout] = {}
+        self._newest: tuple[object, dict[str, Parameter], tuple[str, ...], frozenset[str]] | None = None
+        self._layouts: dict[tuple[object, ...], Layout] = {}
         self.repeated: list[str] = []  # texts that are read as dictionaries
 
     def parameters(self) -> dict[str, Parameter]:
@@ -103,17 +105,21 @@ class Collection:
         """The metadata columns of the newest window that can be read."""
         return self._described()[1]
 
+    def texts(self) -> frozenset[str]:
+        """The ids of parameters whose values are texts: no quantity with a unit, and texts in the newest window."""
+        return self._described()[2]
+
     def layout(self, schema: pa.Schema) -> Layout:
-        """The layout of a file of this collection; files of the same columns share it."""
-        names = tuple(schema.names)
-        known = self._layouts.get(names)
+        """The layout of a file of this collection; files of the same columns and types share it."""
+        columns = (*schema.names, *schema.types)
+        known = self._layouts.get(columns)
         if known is None:
             if len(self._layouts) > 100:
                 self._layouts.clear()
-            known = self._layouts[names] = layout_of(schema)
+            known = self._layouts[columns] = layout_of(schema)
         return known
 
-    def _described(self) -> tuple[dict[str, Parameter], tuple[str, ...]]:
+    def _described(self) -> tuple[dict[str, Parameter], tuple[str, ...], frozenset[str]]:
         windows = self.files.windows()
         for window in windows[: -20 - 1 : -1]:
             with suppress(OSError, pa.ArrowException):
@@ -124,25 +130,32 @@ class Collection:
                         continue
                     found = {column.parameter.id: column.parameter for column in layout.columns}
                     self.repeated = [name for name in (STATION, *NAMES, *WIGOS) if name in layout.described]
-                    self._newest = version, dict(sorted({**self._ever, **found}.items())), layout.described
-                return self._newest[1], self._newest[2]
-        return self._ever, ()
+                    texts = (one.parameter for one in layout.columns if one.is_text)
+                    without_unit = frozenset(one.id for one in texts if one.unit in ("", "1"))
+                    known = dict(sorted({**self._ever, **found}.items()))
+                    self._newest = version, known, layout.described, without_unit
+                return self._newest[1:]
+        return self._ever, (), frozenset()
 
     def _schema(self, window: WindowFile) -> pa.Schema:
         with self.files.open(window.name) as handle:
             return pq.read_schema(handle)
 
-    def rows_in(self, window: WindowFile) -> int:
-        """How many rows a window has, 0 where it cannot be read; remembered until the file is replaced."""
+    def rows_in(self, window: WindowFile) -> int | None:
+        """How many rows a window has, None where it cannot be read; remembered until the file is replaced."""
         path = self.files.path(window.name)
         try:
             found = footers.known(path, self.files.version(window.name))
             if found is None:
                 with self.files.open(window.name) as handle:
                     metadata = pq.read_metadata(handle)
+                    if not self.layout(metadata.schema.to_arrow_schema()).fit:
+                        return None
                     found = footers.remembered(path, version_of(handle), metadata, footers.boxes_of(metadata))
+        except FileNotFoundError:
+            return 0  # taken away after it was listed
         except (OSError, pa.ArrowException):
-            return 0
+            return None
         return found.rows
 
 
@@ -169,17 +182,40 @@ def run(collection: Collection, query: Query) -> Found:
                 pieces.append(piece)
                 rows += piece.num_rows
     if rows > query.bounds.rows:
-        pieces = [_latest(pa.concat_tables(pieces, promote_options="permissive"), query.bounds.rows)]
-        first = int(pc.min(pieces[0].column("datetime")).as_py())
-        notes = [note for note in notes if not note.startswith("bounded")]
-        notes.append(
-            f"bounded at {query.bounds.rows:,} rows: older ones are left out; narrow the time or the place, "
-            f"or ask again with datetime=../{stamp(first)}"
+        newest, told_of_bound = _newest_moments(
+            pa.concat_tables(pieces, promote_options="permissive"), query.bounds.rows
         )
+        pieces = [newest]
+        notes = [note for note in notes if not note.startswith("bounded")]
+        notes.append(told_of_bound)
     table = _joined(pieces, wanted, query, collection)
     if query.nearest and isinstance(query.region, Circles) and table.num_rows:
         table = _nearest(table, query.region)
     return Found(table, {id: wanted[id] for id in wanted if id in table.column_names}, notes)
+
+
+def _newest_moments(rows: pa.Table, most: int) -> tuple[pa.Table, str]:
+    """The newest of `rows`, which are more than `most`: whole moments of them, so that it can be gone on before the
+    oldest; and a note that says how."""
+    kept = _latest(rows, most + 1)
+    moments = kept.column("datetime").to_numpy()
+    before, first, last = int(moments[0]), int(moments[1]), int(moments[-1])
+    if before < first:
+        return kept.slice(1), _bound_told(most, first - 1)
+    if first == last:
+        told = (
+            f"bounded at {most:,} rows: of the moment {stamp(first)} alone there are more; "
+            "raise limit, or narrow the place"
+        )
+        return kept.slice(1), told
+    return kept.slice(int(np.searchsorted(moments, first, side="right"))), _bound_told(most, first)
+
+
+def _bound_told(most: int, until: int) -> str:
+    return (
+        f"bounded at {most:,} rows: older ones are left out; narrow the time or the place, "
+        f"or ask again with datetime=../{stamp(until)}"
+    )
 
 
 def _bounded(bounds: Bounds, rows: int, files: int, deadline: float) -> str | None:
@@ -238,20 +274,21 @@ class Page:
 def page(collection: Collection, query: Query, limit: int, offset: int = 0, after: str | None = None) -> Page:
     """At most `limit` rows behind `offset` others, or behind where the page before ended.
 
-    `after` is ``<start of a window>.<rows of it that were given>``. Windows that `offset` passes over whole cost a look
-    at their row count, once.
+    `after` is ``<start of a window>.<rows of it that were given>.<version of its file>.<place on the curve>.<id>`` of
+    the last row that was given: the place of the next one, and a key by which it is found again when the window was
+    revised meanwhile. Windows that `offset` passes over whole cost a look at their row count, once.
     """
     windows = overlapping(collection.files.windows(), query.start, query.end)
     notes: list[str] = []
     known = collection.parameters()
     wanted = known if query.parameters is None else {id: known[id] for id in query.parameters if id in known}
     plain = query.region is None and query.locations is None
-    matched = sum(_rows_asked(collection, window, query) for window in windows) if plain else None
+    matched = sum(_rows_asked(collection, window, query) or 0 for window in windows) if plain else None
     skip = offset
     if after is not None:
-        begin, given = (int(part) for part in after.split("."))
+        begin = int(after.split(".")[0])
         windows = [window for window in windows if window.start >= begin]
-        skip = given if windows and windows[0].start == begin else 0
+        skip = _rows_before(collection, windows[0], query, after) if windows and windows[0].start == begin else 0
     deadline = time.monotonic() + query.bounds.seconds
     pieces: list[pa.Table] = []
     room, cursor = limit, None
@@ -260,7 +297,7 @@ def page(collection: Collection, query: Query, limit: int, offset: int = 0, afte
             notes.append(f"bounded at {query.bounds.seconds:g} seconds: follow the link `next` for what is left")
             cursor = f"{window.start}.0"
             break
-        if plain and after is None and skip >= (count := _rows_asked(collection, window, query)):
+        if plain and after is None and (count := _rows_asked(collection, window, query)) is not None and skip >= count:
             skip -= count
             continue
         asked = query if _partly(window, query) else replace(query, start=None, end=None)
@@ -271,11 +308,48 @@ def page(collection: Collection, query: Query, limit: int, offset: int = 0, afte
             continue
         pieces.append(piece.slice(0, room))
         if piece.num_rows > room:
-            cursor = f"{window.start}.{passed + room}"
+            cursor = _cursor(collection, window, passed + room, piece.slice(room - 1, 1) if room else None)
             break
         room -= piece.num_rows
     table = _joined(pieces, wanted, query, collection, ordered=False)
     return Page(Found(table, {id: wanted[id] for id in wanted if id in table.column_names}, notes), cursor, matched)
+
+
+def _cursor(collection: Collection, window: WindowFile, given: int, last: pa.Table | None) -> str:
+    """Where a page goes on behind `given` rows of a window, of which `last` is the last."""
+    if last is None:
+        return f"{window.start}.{given}"
+    key = f"{int(curve_positions(last)[0])}.{last.column('id')[0].as_py()}"
+    return f"{window.start}.{given}.{_mark(collection, window)}.{key}"
+
+
+def _mark(collection: Collection, window: WindowFile) -> str:
+    """A short text that tells a window's file from the one that takes its place."""
+    version = "/".join(map(str, collection.files.version(window.name)))
+    return blake2b(version.encode(), digest_size=4).hexdigest()
+
+
+def _rows_before(collection: Collection, window: WindowFile, query: Query, after: str) -> int:
+    """How many rows of a window, of those that are asked for, lie before where a page goes on.
+
+    Where the window was revised meanwhile, that is not the number that the page before counted: rows are in the order
+    of the curve, then of station and time, in every revision, so that the last row's key is looked for.
+    """
+    _, given, *key = after.split(".", 4)
+    with suppress(FileNotFoundError):
+        if not key or key[0] == _mark(collection, window):
+            return int(given)
+    _, place, id = key
+    asked = query if _partly(window, query) else replace(query, start=None, end=None)
+    keys = lambda part: part.select(["id", "lon", "lat"])  # noqa: E731
+    rows, _, _ = _read(collection, window, asked, {}, identified=True, each=keys, most=_ALL)
+    if rows is None:
+        return 0
+    curve = curve_positions(rows)
+    found = np.flatnonzero(pc.equal(rows.column("id"), id).to_numpy())
+    if len(found):
+        return int(found[0]) + 1
+    return int(np.searchsorted(curve, int(place)))  # it is gone: from the first row of its place on
 
 
 def item(collection: Collection, id: str) -> Found | None:
@@ -389,7 +463,8 @@ def _read(
         return None, notes, 0  # taken away after it was listed
     except (OSError, pa.ArrowException, _Unfit) as error:
         LOG.warning("%s cannot be read and is left out: %s", window.name, error)
-        return None, [f"the window {stamp(window.start)}/{stamp(window.end)} cannot be read and is left out"], 0
+        why = f": {error}" if isinstance(error, _Unfit) else ""
+        return None, [f"the window {stamp(window.start)}/{stamp(window.end)} cannot be read and is left out{why}"], 0
     table = pa.concat_tables(kept, promote_options="permissive") if kept else None
     return table, notes, passed
 
@@ -423,7 +498,7 @@ def _parts(
     file = _opened(handle, collection)
     layout = collection.layout(file.schema_arrow)
     if not layout.fit:
-        raise _Unfit(f"its columns are {', '.join(file.schema_arrow.names) or 'none'}")
+        raise _Unfit("it lacks time or place")
     has_station = STATION in layout.described
     groups = list(range(file.num_row_groups))
     if query.region is not None:
@@ -433,6 +508,9 @@ def _parts(
     if query.locations is not None and has_station:
         groups = _groups_of_stations(file, groups, query.locations)
     chosen = [column for column in layout.columns if column.parameter.id in wanted]
+    texts = collection.texts()
+    if odd := [one.name for one in chosen if one.is_text is not (one.parameter.id in texts)]:
+        raise _Unfit(f"the values of {odd[0]} are of another type than in other windows")
     told = (STATION, *WIGOS, *(NAMES if named else ()))
     described = [name for name in layout.described if query.described or identified or name in told]
     given = _Given(chosen, described, has_station, identified)
@@ -619,13 +697,16 @@ def _nearest(table: pa.Table, circles: Circles) -> pa.Table:
     return table.filter(pc.is_in(table.column(LOCATION), value_set=pa.array(sorted(chosen), pa.string())))
 
 
-def _rows_asked(collection: Collection, window: WindowFile, query: Query) -> int:
-    """How many rows of a window lie in the time that is asked for."""
+def _rows_asked(collection: Collection, window: WindowFile, query: Query) -> int | None:
+    """How many rows of a window lie in the time that is asked for; None where it cannot be read."""
     if not _partly(window, query):
         return collection.rows_in(window)
     timed = Query(query.start, query.end)
-    piece, _, _ = _read(collection, window, timed, {}, each=lambda part: part.select(["datetime"]), most=_ALL)
-    return 0 if piece is None else piece.num_rows
+    times = lambda part: part.select(["datetime"])  # noqa: E731
+    piece, notes, _ = _read(collection, window, timed, {}, each=times, most=_ALL)
+    if piece is None:
+        return None if notes else 0
+    return int(piece.num_rows)
 
 
 def _partly(window: WindowFile, query: Query) -> bool:

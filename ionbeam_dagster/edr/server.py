@@ -296,6 +296,7 @@ def _stations(service: Service, given: dict[str, str]) -> Reply:
         "parameters": [{"id": id, "label": known[id].description, "unit": known[id].unit} for id in shown],
         "parameter": wanted,
         "stations": [],
+        "notes": [],
     }
     windows = collection.files.windows()
     if not windows or not shown:
@@ -314,6 +315,7 @@ def _stations(service: Service, given: dict[str, str]) -> Reply:
     )
     document["window"] = [stamp(newest.start), stamp(newest.end)]
     document["stations"] = _newest(found.table, wanted, flag)
+    document["notes"] = found.notes
     return Reply(200, "application/json", answers.as_json(document), {"Cache-Control": "public, max-age=15"})
 
 

@@ -228,7 +228,7 @@ def _in_spatial_order(source: pq.ParquetFile, batches: Iterator[pa.RecordBatch],
 
 def _sorted(table: pa.Table) -> Iterator[pa.Table]:
     table = table.combine_chunks()
-    order = np.argsort(_curve_positions(table), kind="stable")
+    order = np.argsort(curve_positions(table), kind="stable")
     for start in range(0, len(order), ROWS_PER_BATCH):
         yield table.take(pa.array(order[start : start + ROWS_PER_BATCH]))
 
@@ -241,7 +241,7 @@ def _bucket_edges(source: pq.ParquetFile) -> npt.NDArray[np.int64]:
     rows = source.metadata.num_rows
     step = -(-rows // SAMPLED_ROWS)
     places = source.iter_batches(ROWS_PER_BATCH, columns=["lat", "lon"])
-    sample = np.sort(np.concatenate([_curve_positions(batch)[::step] for batch in places]))
+    sample = np.sort(np.concatenate([curve_positions(batch)[::step] for batch in places]))
     pieces = -(-rows // ROWS_IN_MEMORY)
     cuts = sample[np.arange(1, pieces) * len(sample) // pieces]
     return np.unique(np.concatenate([cuts, cuts + 1]))
@@ -255,7 +255,7 @@ def _deal_out(
         files = [stack.enter_context(pa.OSFile(str(bucket), "wb")) for bucket in buckets]
         writers = [stack.enter_context(pa.ipc.new_stream(file, schema, options=options)) for file in files]
         for batch in batches:
-            bucket_of_row = np.searchsorted(edges, _curve_positions(batch), side="right")
+            bucket_of_row = np.searchsorted(edges, curve_positions(batch), side="right")
             order = np.argsort(bucket_of_row, kind="stable")
             present, starts = np.unique(bucket_of_row[order], return_index=True)
             dealt = batch.take(pa.array(order))
@@ -287,7 +287,7 @@ def _positions(rows: pa.Table | pa.RecordBatch) -> tuple[npt.NDArray[np.float64]
     return rows.column("lon").to_numpy(), rows.column("lat").to_numpy()
 
 
-def _curve_positions(rows: pa.Table | pa.RecordBatch) -> npt.NDArray[np.int64]:
+def curve_positions(rows: pa.Table | pa.RecordBatch) -> npt.NDArray[np.int64]:
     """Where each row lies on a Hilbert curve over the globe (2^16 x 2^16 cells, about 600 m)."""
     lon, lat = _positions(rows)
     # Most rows stand where the row before them stands: compute each such run once.
