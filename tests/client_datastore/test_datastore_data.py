@@ -4,7 +4,10 @@ import asyncio
 import csv
 import gzip
 import json
+import subprocess
+import sys
 import threading
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -218,6 +221,20 @@ def test_a_download_that_fails_leaves_the_old_file_as_it_was(service, tmp_path, 
         save(place, twin, overwrite=True)
     assert place.read_text() == "old"
     assert list(tmp_path.iterdir()) == [place]
+
+
+def test_a_process_that_is_killed_leaves_the_old_file_as_it_was(service, tmp_path):
+    (tmp_path / "data.json").write_text("old")
+    service.break_("data", slow(60))
+    program = "from ionbeam_client.datastore import Site; Site(id=981).get_data().save('data.json', overwrite=True)"
+    with subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path) as process:
+        while not (service.asked and list(tmp_path.glob(".data.json.*.part"))):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+    assert (tmp_path / "data.json").read_text() == "old"
+    save(tmp_path / "data.json", overwrite=True)
+    assert json.loads((tmp_path / "data.json").read_bytes()) == service.data[981]
 
 
 def test_the_disk_is_full(service, tmp_path, monkeypatch):

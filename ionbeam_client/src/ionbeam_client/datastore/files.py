@@ -52,8 +52,17 @@ class SavedFile:
         self._format.write(items)
 
     def finish(self) -> None:
-        """Complete the file and put it in its place."""
+        """Complete the file and put it in its place; both are on the disk then."""
         self._format.close()
+        self._take_place()
+        with suppress(PermissionError):  # of Windows, where a folder cannot be opened
+            folder = os.open(self._path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
+    def _take_place(self) -> None:
         if self._overwrite:
             with suppress(FileNotFoundError):
                 shutil.copymode(self._path, self._beside)
