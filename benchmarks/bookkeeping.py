@@ -71,7 +71,8 @@ def megabytes(folder: Path) -> float:
 
 def plain(end: datetime) -> dict:
     from ionbeam_dagster.domain.windows import windows_between
-    from ionbeam_dagster.pipeline.build import assess, build
+    from ionbeam_dagster.pipeline.agenda import assess
+    from ionbeam_dagster.pipeline.build import build
     from ionbeam_dagster.pipeline.collect import collect
     from ionbeam_dagster.pipeline.ingest import ingest
 

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.records import Claim
 from ionbeam_dagster.domain.windows import HOUR, Window
-from ionbeam_dagster.pipeline.build import assess, assess_due
+from ionbeam_dagster.pipeline.agenda import assess, due_of
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.pipeline.recovery import open_platform
 
@@ -45,14 +45,12 @@ def measure(platform: Platform, sizes: list[int], label: str) -> None:
         for window in due[:ASKED_ONE_BY_ONE]:
             assess(platform, NAME, window, NOW)
         every = (time.perf_counter() - begun) * len(due) / min(len(due), ASKED_ONE_BY_ONE)
-        for window in due:
-            assess_due(platform, NAME, window, NOW)
+        due_of(platform, "build", NAME, NOW)
         spent = 0.0
         for tick in range(TICKS):
             collect_a_part(platform, tick, time=size)
             begun = time.perf_counter()
-            for window in platform.ledger.due(NAME, NOW):
-                assess_due(platform, NAME, window, NOW)
+            due_of(platform, "build", NAME, NOW)
             spent += time.perf_counter() - begun
         ours = spent / TICKS
         print(f"  {label:<8}{size:>9,}{ours * 1000:>14.2f}{every * 1000:>16.1f}{every / ours:>10,.0f} times")

@@ -25,9 +25,10 @@ import polars as pl
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.decisions import Build
 from ionbeam_dagster.domain.windows import Window, windows_between
-from ionbeam_dagster.pipeline.build import assess, build
-from ionbeam_dagster.pipeline.collect import collect, needs_collecting
-from ionbeam_dagster.pipeline.export import export, export_is_current
+from ionbeam_dagster.pipeline.agenda import assess, export_is_current, needs_collecting
+from ionbeam_dagster.pipeline.build import build
+from ionbeam_dagster.pipeline.collect import collect
+from ionbeam_dagster.pipeline.export import export
 from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.pipeline.recovery import open_platform

@@ -11,8 +11,9 @@ from polars.testing import assert_frame_equal
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.decisions import Unchanged
 from ionbeam_dagster.domain.windows import Window, windows_between
-from ionbeam_dagster.pipeline.build import assess, build
-from ionbeam_dagster.pipeline.collect import collect, needs_collecting
+from ionbeam_dagster.pipeline.agenda import assess, needs_collecting
+from ionbeam_dagster.pipeline.build import build
+from ionbeam_dagster.pipeline.collect import collect
 from ionbeam_dagster.pipeline.export import export
 from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.pipeline.recovery import open_platform

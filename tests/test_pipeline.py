@@ -20,8 +20,9 @@ from ionbeam_dagster.domain.decisions import Build, Unchanged, Wait, hash_of_inp
 from ionbeam_dagster.domain.windows import Window, windows_between
 from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.pipeline import build as building
+from ionbeam_dagster.pipeline.agenda import needs_collecting
 from ionbeam_dagster.pipeline.build import build
-from ionbeam_dagster.pipeline.collect import collect, needs_collecting
+from ionbeam_dagster.pipeline.collect import collect
 from ionbeam_dagster.pipeline.export import export
 from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.pipeline.platform import Platform

@@ -14,8 +14,9 @@ from ionbeam_dagster.domain.windows import Window, windows_between
 from ionbeam_dagster.errors import ConfigError, PipelineError
 from ionbeam_dagster.orchestration.definitions import build_definitions
 from ionbeam_dagster.orchestration.resources import WatchedPlatform
-from ionbeam_dagster.pipeline.build import assess, build
-from ionbeam_dagster.pipeline.collect import collect, needs_collecting
+from ionbeam_dagster.pipeline.agenda import assess, needs_collecting
+from ionbeam_dagster.pipeline.build import build
+from ionbeam_dagster.pipeline.collect import collect
 from ionbeam_dagster.pipeline.export import export
 from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.pipeline.platform import Platform

@@ -282,7 +282,7 @@ def _known_windows(
 
 def _late_before(platform: Platform, dataset: DatasetSettings, start: datetime) -> list[Window]:
     """The sealed windows that start before `start` and for which data arrived that they do not hold."""
-    from ionbeam_dagster.pipeline.build import assess
+    from ionbeam_dagster.pipeline.agenda import assess
 
     due = [window for window in platform.ledger.due(dataset.name) if window.start < start]
     if not due:
@@ -300,8 +300,8 @@ def _between(start: datetime, end: datetime, span: timedelta) -> Iterator[Window
 
 
 def _status_table(platform: Platform, dataset: DatasetSettings, windows: Sequence[Window]) -> Table:
-    from ionbeam_dagster.pipeline.build import assess, describe
-    from ionbeam_dagster.pipeline.export import export_is_current
+    from ionbeam_dagster.pipeline.agenda import assess, export_is_current
+    from ionbeam_dagster.pipeline.build import describe
 
     table = Table(title=f"{dataset.name}, windows of {format_duration(dataset.span)}", title_justify="left")
     numbers = ("rows", "stations", "coverage", "revision")

@@ -7,12 +7,8 @@ a run does (assets/).
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import dagster as dg
 
-from ionbeam_dagster.config import DatasetSettings
-from ionbeam_dagster.domain.decisions import Build
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.doors.amqp.bridge import bridge_of
 from ionbeam_dagster.orchestration.assets.dataset import build_job, dataset_key
@@ -23,22 +19,23 @@ from ionbeam_dagster.orchestration.partitions import contiguous_runs, dataset_pa
 from ionbeam_dagster.orchestration.reports import report_arrivals
 from ionbeam_dagster.orchestration.resources import WatchedPlatform
 from ionbeam_dagster.orchestration.runs import PROCESS_TAG, QUIET, end_dead_runs, this_process
-from ionbeam_dagster.pipeline.build import assess_due
-from ionbeam_dagster.pipeline.ingest import waiting_raws
+from ionbeam_dagster.pipeline import agenda
+from ionbeam_dagster.pipeline.agenda import Stage
 from ionbeam_dagster.pipeline.platform import Platform
+
+Partitions = dg.TimeWindowPartitionsDefinition
 
 
 class Arrivals:
     """Ingests what clients sent, and builds and exports the windows that are ready by it, each by a Dagster run.
 
-    What failed is not tried again here: automation does that, a bounded number of times.
+    What there is to do, and when what failed is tried again, the agenda says, as it does to automation.
     """
 
     def __init__(self, platform: Platform, instance: dg.DagsterInstance) -> None:
         self._platform = platform
         self._instance = instance
         self._definitions = build_definitions(WatchedPlatform(platform))
-        self._tried: dict[str, dict[Window, str]] = {}
         sources = platform.config.sources.values()
         self._sources = [source for source in sources if source.kind == "external"]
         self._datasets = [platform.dataset(name) for name in sorted({source.dataset for source in self._sources})]
@@ -50,34 +47,22 @@ class Arrivals:
         if not self._platform.config.automation.enabled:
             return
         for source in self._sources:
-            self._ingest(source.name)
+            partitions = source_partitions(source, self._platform.dataset(source.dataset))
+            name = source.name
+            self._do("ingest", name, collect_job(name), [observations_key(name)], partitions)
         for dataset in self._datasets:
-            self._build(dataset)
+            partitions, name = dataset_partitions(dataset), dataset.name
+            exports = {format: export_key(name, format) for format in dataset.exports}
+            self._do("build", name, build_job(name), [dataset_key(name), *exports.values()], partitions)
+            for format, key in exports.items():
+                self._do("export", f"{name}/{format}", build_job(name), [key], partitions)
 
-    def _ingest(self, name: str) -> None:
-        source = self._platform.source(name)
-        partitions = source_partitions(source, self._platform.dataset(source.dataset))
-        waiting = {window: waiting_raws(self._platform, name, window) for window in self._platform.ledger.waiting(name)}
-        work = {
-            window: raws[-1].ingestion
-            for window, raws in waiting.items()
-            if raws and partitions.has_partition_key(window.key)
-        }
-        self._run(collect_job(name), [observations_key(name)], self._not_tried(name, work))
-
-    def _build(self, dataset: DatasetSettings) -> None:
-        partitions, now = dataset_partitions(dataset), datetime.now(UTC)
-        assets = [dataset_key(dataset.name), *(export_key(dataset.name, format) for format in dataset.exports)]
-        due = self._platform.ledger.due(dataset.name, now)
-        due = [window for window in due if partitions.has_partition_key(window.key)]
-        decisions = {window: assess_due(self._platform, dataset.name, window, now) for window in due}
-        work = {window: decision.inputs for window, decision in decisions.items() if isinstance(decision, Build)}
-        self._run(build_job(dataset.name), assets, self._not_tried(f"{dataset.name}/dataset", work))
-
-    def _not_tried(self, of: str, work: dict[Window, str]) -> list[Window]:
-        """The windows whose work is not what was tried before, and is remembered until it is done."""
-        before, self._tried[of] = self._tried.get(of, {}), work
-        return [window for window, what in work.items() if before.get(window) != what]
+    def _do(self, stage: Stage, of: str, job: str, assets: list[dg.AssetKey], partitions: Partitions) -> None:
+        now = self._platform.now()
+        work = agenda.due_of(self._platform, stage, of, now)
+        work = [one for one in work if partitions.has_partition_key(one.window.key)]
+        agenda.begin(self._platform, work, now)
+        self._run(job, assets, sorted(one.window for one in work))
 
     def _run(self, job: str, assets: list[dg.AssetKey], windows: list[Window]) -> None:
         for run in contiguous_runs(windows, windows[0].span) if windows else []:

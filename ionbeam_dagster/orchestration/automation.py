@@ -1,20 +1,20 @@
 """When the platform works by itself: one named condition a stage, and the sensor that evaluates them.
 
-Belongs here: how the ledger's answers (due.py) are combined with what Dagster knows of runs, failures and checks. Does
-not belong here: whether a window is ready (domain/decisions.py).
+Belongs here: how the agenda's answers (due.py) are combined with what Dagster knows of runs, and which assets one
+sensor has. Does not belong here: what is due (pipeline/agenda.py).
 
 All conditions are levels rather than edges: true as long as there is work, so that nothing depends on having been
-evaluated at the right moment. Runs in progress hold them back; `Due` bounds how often the same work is asked for.
+evaluated at the right moment. Runs in progress hold them back, and the agenda says when what failed is tried again.
 """
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Sequence
 
 import dagster as dg
 
 from ionbeam_dagster.config import Automation, SourceSettings
-from ionbeam_dagster.orchestration.due import Due, ToBuild, ToCollect, ToExport, ToExportCycle, ToIngest
+from ionbeam_dagster.orchestration.due import Due
 from ionbeam_dagster.orchestration.resources import PlatformResource, WatchedPlatform
 
 AC = dg.AutomationCondition
@@ -22,59 +22,51 @@ Condition = dg.AutomationCondition[dg.AssetKey]
 Ionbeam = PlatformResource | WatchedPlatform
 
 
-def collects(ionbeam: Ionbeam, source: SourceSettings, lookback: timedelta) -> Condition:
-    """A pull source's raw partitions: each window once it ended (and its lag passed), back to `lookback`.
+def collects(ionbeam: Ionbeam, source: SourceSettings) -> Condition:
+    """A pull source's raw partitions: those that the clock, or what changed at the source, makes due.
 
-    After down-time all the windows that were missed come in one range run. Where the trigger is finer than the window,
-    the open window is collected at every trigger, and once more when it has ended.
+    After down-time all the windows that were missed, back to `lookback`, come in one range run. Where the trigger is
+    finer than the window, the open window is collected at every trigger, and once more when it has ended.
     """
-    return (~AC.in_progress() & ToCollect(ionbeam, source, lookback)).with_label("collect")
+    late = f", {source.window_lag} late" if source.window_lag else ""
+    why = f"Triggered (every {source.trigger_interval}{late}), changed or lost since it was last collected"
+    return (~AC.in_progress() & Due(ionbeam, "collect", source.name, why)).with_label("collect")
 
 
 def ingests(ionbeam: Ionbeam, source: SourceSettings) -> Condition:
-    """Observations follow raw partitions, in the same run where both are due.
-
-    Candidates are windows that Dagster calls missing or failed, or whose raw partition was updated since they were last
-    requested; the ledger says which of them really were not ingested. (A range run in which one raw window failed skips
-    the observations of the others: these are failed to Dagster, and to the ledger not ingested.) What clients send,
-    the ledger lists.
-    """
-    if source.kind == "external":
-        return (~AC.in_progress() & ToIngest(ionbeam, source)).with_label("ingest")
-    missing = AC.missing() & ~AC.any_deps_missing()
-    following = _along_or_after(missing | _failed_or_updated(), ToIngest(ionbeam, source))
+    """Observations follow raw partitions, in the same run where both are due."""
+    behind = Due(ionbeam, "ingest", source.name, "The raw partition has not been ingested as it is now")
+    following = behind if source.kind == "external" else _along() | behind
     return (~AC.in_progress() & following).with_label("ingest")
 
 
-def builds(ionbeam: Ionbeam, dataset: str, span: timedelta) -> Condition:
-    """Dataset windows that the ledger calls due and `decide` wants built, wherever they lie in time.
+def builds(ionbeam: Ionbeam, dataset: str) -> Condition:
+    """Dataset windows that can, and should, be built now, wherever they lie in time.
 
     A window is left alone while observations of it are being collected, so that a re-ingest of many raw windows makes
     one revision rather than many.
     """
     quiet = ~AC.in_progress() & ~AC.any_deps_in_progress()
-    return (quiet & ToBuild(ionbeam, dataset, span)).with_label("build")
+    ready = Due(ionbeam, "build", dataset, "What arrived for the window can, and should, be built now")
+    return (quiet & ready).with_label("build")
 
 
-def exports(ionbeam: Ionbeam, dataset: str, format: str, span: timedelta) -> Condition:
-    """Exports follow the dataset, in the same run where both are due, unless a blocking check failed."""
-    missing = AC.missing() & ~AC.any_deps_missing()
-    sound = AC.all_deps_blocking_checks_passed()
-    following = _along_or_after(missing | _failed_or_updated(), ToExport(ionbeam, dataset, format, span))
-    return (sound & ~AC.in_progress() & following).with_label("export")
+def exports(ionbeam: Ionbeam, dataset: str, format: str) -> Condition:
+    """Exports follow the dataset, in the same run where both are due, where its blocking checks end what is not sound;
+    else where the latest revision is sound, whatever became of its checks."""
+    why = f"The latest revision has not been exported as {format}, or its file is lost"
+    behind = Due(ionbeam, "export", f"{dataset}/{format}", why)
+    return (~AC.in_progress() & (_along() | behind)).with_label("export")
 
 
 def cycles(ionbeam: Ionbeam, dataset: str, format: str) -> Condition:
     """The files of analysis cycles, once their windows are built or their cut-off has passed.
 
-    A cycle is left alone while windows of it are being built, and as long as one of them fails a blocking check.
+    A cycle is left alone while windows of it are being built.
     """
-    begun = AC.missing() & AC.any_deps_match(~AC.missing()).with_label("any_deps_not_missing")
     quiet = ~AC.in_progress() & ~AC.any_deps_in_progress()
-    sound = AC.all_deps_blocking_checks_passed()
-    return (quiet & sound & (begun | _failed_or_updated()) & ToExportCycle(ionbeam, dataset, format)).with_label(
-        "export_cycle"
-    )
+    why = "The windows of the cycle, or those that were built until its cut-off, are not in its file as they are now"
+    return (quiet & Due(ionbeam, "export_cycle", f"{dataset}/{format}", why)).with_label("export_cycle")
 
 
 def configures() -> dg.AutomationCondition[dg.AssetOrCheckKey]:
@@ -84,24 +76,25 @@ def configures() -> dg.AutomationCondition[dg.AssetOrCheckKey]:
     return (~AC.in_progress() & due).with_label("configure")
 
 
-def automation_sensor(settings: Automation) -> dg.AutomationConditionSensorDefinition:
-    """Evaluates every condition in the code server, where the ledger can be asked."""
+def automation_sensor(
+    settings: Automation, name: str, assets: Sequence[dg.AssetKey], what: str
+) -> dg.AutomationConditionSensorDefinition:
+    """Evaluates the conditions of `assets` in the code server, where the agenda can be asked.
+
+    Each source and each dataset has its own: Dagster puts assets that are due with equal partitions into one run, in
+    which one source that hangs would hold up the others; an error ends a sensor's whole tick; and one sensor cannot
+    have more than 500 assets.
+    """
     return dg.AutomationConditionSensorDefinition(
-        "automation",
-        target=dg.AssetSelection.all(),
-        description="Collects, builds and exports by itself what is due.",
+        name,
+        target=dg.AssetSelection.assets(*assets),
+        description=what,
         default_status=dg.DefaultSensorStatus.RUNNING if settings.enabled else dg.DefaultSensorStatus.STOPPED,
         minimum_interval_seconds=settings.interval,
         use_user_code_server=True,
     )
 
 
-def _failed_or_updated() -> dg.AutomationCondition[dg.AssetOrCheckKey]:
-    updated = AC.any_deps_match(AC.newly_updated()).with_label("any_deps_newly_updated")
-    return AC.execution_failed() | updated.since(AC.newly_requested())
-
-
-def _along_or_after(behind: dg.AutomationCondition[dg.AssetOrCheckKey], due: Due) -> Condition:
-    """True along with what the asset depends on, in the same run, or afterwards where it was left `behind`."""
-    along = AC.any_deps_match(AC.will_be_requested()).with_label("any_deps_will_be_requested")
-    return along | (behind & due)
+def _along() -> dg.AutomationCondition[dg.AssetOrCheckKey]:
+    """True along with what the asset depends on, in the same run."""
+    return AC.any_deps_match(AC.will_be_requested()).with_label("any_deps_will_be_requested")

@@ -16,7 +16,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ionbeam_dagster.domain.canonical import TIME, columns_of, point_key, variables_of
+from ionbeam_dagster.domain.canonical import columns_of, point_key, variables_of
 from ionbeam_dagster.domain.cf import UnitError, conversion
 from ionbeam_dagster.domain.cycles import CycleOutlook
 from ionbeam_dagster.domain.decisions import Decision, Sealed
@@ -24,6 +24,7 @@ from ionbeam_dagster.domain.records import BuiltRevision, Claim
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.orchestration.internals import late_evaluation
 from ionbeam_dagster.orchestration.metadata import table
+from ionbeam_dagster.pipeline.soundness import Ranges, off_the_globe, ranges_of, schema_faults
 
 WARN, ERROR = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR
 
@@ -92,12 +93,6 @@ def of_late_window(cycles: dg.AssetKey, cycle: Window, outlook: CycleOutlook) ->
         yield late_evaluation(cycles, "in_time", cycle.key, outlook.reason)
 
 
-def may_go_on(file: pq.ParquetFile) -> bool:
-    """Whether a dataset file passes the checks that block what comes after it."""
-    schema, ranges = file.schema_arrow, _ranges(file)
-    return not _schema_faults(schema) and not _off_the_globe(schema, ranges)
-
-
 def of_dataset(built: BuiltRevision, path: Path, claims: Sequence[Claim]) -> list[dg.AssetCheckResult]:
     """Look at a dataset window, its file `path`, and the claims that it was made of.
 
@@ -105,9 +100,9 @@ def of_dataset(built: BuiltRevision, path: Path, claims: Sequence[Claim]) -> lis
     """
     facts = built.facts
     with pq.ParquetFile(path) as file:
-        schema, ranges = file.schema_arrow, _ranges(file)
-    faults = _schema_faults(schema)
-    missed = [] if faults else _off_the_globe(schema, ranges)
+        schema, ranges = file.schema_arrow, ranges_of(file)
+    faults = schema_faults(schema)
+    missed = [] if faults else off_the_globe(ranges)
     odd = [] if faults else list(_implausible(schema, ranges))
     unusable = sum(claim.quarantined for claim in claims)
     twice = 0 if faults else _repeated(path, schema)
@@ -169,43 +164,7 @@ def _result(name: str, passed: bool, severity: dg.AssetCheckSeverity, against: s
     )
 
 
-def _ranges(file: pq.ParquetFile) -> dict[str, tuple[float, float]]:
-    """The least and greatest value of every column that has any, from the footer."""
-    found: dict[str, tuple[Any, Any]] = {}
-    for group in range(file.metadata.num_row_groups):
-        row_group = file.metadata.row_group(group)
-        for index in range(row_group.num_columns):
-            column = row_group.column(index)
-            if column.statistics is None or not column.statistics.has_min_max:
-                continue
-            least, greatest = found.get(column.path_in_schema, (column.statistics.min, column.statistics.max))
-            found[column.path_in_schema] = min(least, column.statistics.min), max(greatest, column.statistics.max)
-    return found
-
-
-def _schema_faults(schema: pa.Schema) -> list[str]:
-    wanted = {"datetime": TIME, "lat": pa.float64(), "lon": pa.float64()}
-    faults = [
-        f"column {name!r} should be there as {kind}"
-        for name, kind in wanted.items()
-        if name not in schema.names or schema.field(name).type != kind
-    ]
-    try:
-        list(variables_of(schema))
-    except ValueError as error:
-        faults.append(str(error))
-    return faults
-
-
-def _off_the_globe(schema: pa.Schema, ranges: dict[str, tuple[float, float]]) -> list[str]:
-    return [
-        f"{name} reaches from {ranges[name][0]} to {ranges[name][1]}"
-        for name, limit in (("lat", 90.0), ("lon", 180.0))
-        if name in ranges and not (-limit <= ranges[name][0] and ranges[name][1] <= limit)
-    ]
-
-
-def _implausible(schema: pa.Schema, ranges: dict[str, tuple[float, float]]) -> Iterator[tuple[str, str, str, str]]:
+def _implausible(schema: pa.Schema, ranges: Ranges) -> Iterator[tuple[str, str, str, str]]:
     for name, variable in zip(columns_of(schema, "variable"), variables_of(schema), strict=True):
         if variable.standard_name not in _PLAUSIBLE or name not in ranges or variable.method in ("range", "variance"):
             continue

@@ -16,9 +16,10 @@ from ionbeam_dagster import edr  # noqa: E402
 from ionbeam_dagster.orchestration.assets.dataset import dataset_definitions  # noqa: E402
 from ionbeam_dagster.orchestration.assets.retention import retention_definitions  # noqa: E402
 from ionbeam_dagster.orchestration.assets.source import source_definitions  # noqa: E402
-from ionbeam_dagster.orchestration.automation import Ionbeam, automation_sensor  # noqa: E402
+from ionbeam_dagster.orchestration.automation import Ionbeam  # noqa: E402
 from ionbeam_dagster.orchestration.sealing import seal_job  # noqa: E402
 from ionbeam_dagster.orchestration.sensors.bridge import bus_sensors  # noqa: E402
+from ionbeam_dagster.orchestration.sensors.reconciliation import reconciliation_sensor  # noqa: E402
 
 
 def build_definitions(ionbeam: Ionbeam) -> dg.Definitions:
@@ -32,7 +33,7 @@ def build_definitions(ionbeam: Ionbeam) -> dg.Definitions:
     platform = dg.Definitions(
         jobs=[seal_job()],
         resources={"ionbeam": ionbeam},
-        sensors=[automation_sensor(config.automation), *bus_sensors(ionbeam, collecting)],
+        sensors=[reconciliation_sensor(ionbeam), *bus_sensors(ionbeam, collecting)],
         executor=dg.in_process_executor,  # parallelism comes from runs: a step's own process costs seconds
     )
     purged = retention_definitions(config.sections.retention, config.automation)

@@ -16,7 +16,6 @@ import dagster as dg
 
 from ionbeam_dagster.config import DatasetSettings, SourceSettings
 from ionbeam_dagster.domain.cycles import cycle_of
-from ionbeam_dagster.domain.decisions import Build, Wait
 from ionbeam_dagster.domain.windows import Window, merge, window_of, windows_between
 from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.orchestration.assets import FORCE_TAG, USE_CACHE_TAG
@@ -25,17 +24,12 @@ from ionbeam_dagster.orchestration.assets.exports import export_key
 from ionbeam_dagster.orchestration.assets.request import request_key
 from ionbeam_dagster.orchestration.assets.retention import PURGE_JOB
 from ionbeam_dagster.orchestration.assets.source import collect_job, observations_key, raw_key
-from ionbeam_dagster.orchestration.checks import may_go_on
 from ionbeam_dagster.orchestration.definitions import build_definitions
-from ionbeam_dagster.orchestration.due import not_ingested
 from ionbeam_dagster.orchestration.internals import was_interrupted
 from ionbeam_dagster.orchestration.partitions import contiguous_runs, dataset_partitions, source_partitions, tags_of_run
 from ionbeam_dagster.orchestration.resources import WatchedPlatform, Watcher
 from ionbeam_dagster.orchestration.sealing import SEAL_JOB
-from ionbeam_dagster.pipeline.build import assess
-from ionbeam_dagster.pipeline.collect import needs_collecting
-from ionbeam_dagster.pipeline.cycles import outlook_of
-from ionbeam_dagster.pipeline.export import export_is_current
+from ionbeam_dagster.pipeline import agenda
 from ionbeam_dagster.pipeline.platform import Platform
 
 Planner = Callable[[str, int], None]
@@ -187,15 +181,15 @@ class _Range:
         raw, observations = raw_key(name), observations_key(name)
         due_before = set(self._platform.ledger.due(dataset))
         windows = self._source_windows(source, start, end)
-        wanted = [w for w in windows if again or needs_collecting(self._platform, name, w)]
+        wanted = [w for w in windows if again or agenda.needs_collecting(self._platform, name, w)]
 
         self._run(collect_job(name), [raw, observations], wanted)
         # where one window could not be collected, the run ended before it ingested the others
         self._run(collect_job(name), [observations], [w for w in windows if self._to_ingest(name, w, observations)])
 
         touched = self._dataset_windows(start, end, set(self._platform.ledger.due(dataset)) - due_before)
-        now = datetime.now(UTC)
-        self._build([w for w in touched if self._to_build(w, now)])
+        now = self._platform.now()
+        self._build([w for w in touched if agenda.to_build(self._platform, dataset, w, now, insist=True)])
         self._export(touched)
         self._export_cycles(touched)
         return self._results
@@ -224,7 +218,8 @@ class _Range:
         now, name = self._platform.now(), self._dataset.name
         touched = sorted({cycle_of(window.start) for window in windows})
         for format in self._dataset.cycle_exports:
-            due = [cycle for cycle in touched if outlook_of(self._platform, name, format, cycle, now).due]
+            of = f"{name}/{format}"
+            due = [cycle for cycle in touched if agenda.to_export_cycle(self._platform, of, cycle, now)]
             self._run(None, [export_key(name, format)], due)
 
     def _source_windows(self, source: SourceSettings, start: datetime, end: datetime) -> list[Window]:
@@ -242,20 +237,11 @@ class _Range:
         return self._partitions.has_partition_key(window.key)
 
     def _to_ingest(self, source: str, window: Window, key: dg.AssetKey) -> bool:
-        return not self._failed(key, window) and not_ingested(self._platform, source, window) is not None
-
-    def _to_build(self, window: Window, now: datetime) -> bool:
-        """What `decide` wants built and, as a person asked for it, what would wait although something was collected."""
-        decision = assess(self._platform, self._dataset.name, window, now)
-        if isinstance(decision, Wait):
-            return bool(self._platform.ledger.claims(self._dataset.name, window))
-        return isinstance(decision, Build)
+        return not self._failed(key, window) and agenda.to_ingest(self._platform, source, window) is not None
 
     def _to_export(self, window: Window, format: str, key: dg.AssetKey) -> bool:
-        latest = self._platform.ledger.latest_revision(self._dataset.name, window)
-        if latest is None or self._failed(key, window) or self._is_broken(window):
-            return False
-        return not export_is_current(self._platform, self._dataset.name, format, window)
+        of = f"{self._dataset.name}/{format}"
+        return not self._failed(key, window) and agenda.to_export(self._platform, of, window) is not None
 
     def _failed(self, key: dg.AssetKey, window: Window) -> bool:
         asset = key.to_user_string()
@@ -290,16 +276,10 @@ class _Range:
         """A run failed although no window did: a blocking check ended it, for the windows that do not pass it."""
         reached = {asset for asset, _, _ in self._told}
         missed = [asset for key in assets if (asset := key.to_user_string()) not in reached]
-        broken = [window for window in windows if self._is_broken(window)] or windows
+        dataset = self._dataset.name
+        broken = [window for window in windows if agenda.is_broken(self._platform, dataset, window)] or windows
         reason = _why(result)
         self._results += [WindowResult(asset, window, reason, result.run_id) for window in broken for asset in missed]
-
-    def _is_broken(self, window: Window) -> bool:
-        latest = self._platform.ledger.latest_revision(self._dataset.name, window)
-        if latest is None:
-            return False
-        with self._platform.files.parquet(latest.path) as file:
-            return not may_go_on(file)
 
     def _note(self, asset: str, window: Window, failure: str | None) -> None:
         self._told.append((asset, window, failure))

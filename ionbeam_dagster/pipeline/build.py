@@ -27,13 +27,11 @@ from ionbeam_dagster.domain.decisions import (
     decide,
 )
 from ionbeam_dagster.domain.records import BuiltRevision, Claim, Provenance, Revision, RevisionFacts
-from ionbeam_dagster.domain.windows import Window, merge, overlaps, windows_between
+from ionbeam_dagster.domain.windows import Window, merge, overlaps
 from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.pipeline import quality_control as qc
 from ionbeam_dagster.pipeline.ingest import restore
 from ionbeam_dagster.pipeline.platform import Platform, written_to
-
-_MOST_ASSESSED = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,23 +45,8 @@ class Built:
     built: bool
 
 
-def assess(platform: Platform, dataset: str, window: Window, now: datetime) -> Decision:
-    """What `decide` says of a dataset window, on what the ledger knows of it."""
-    return _looked_at(platform, dataset, window, now).decision
-
-
-def assess_due(platform: Platform, dataset: str, window: Window, now: datetime) -> Decision:
-    """The same of a window that the ledger calls due; where the answer is not to build it, the ledger is told for how
-    long it holds, so that nobody asks again before it can be another one."""
-    seen = _looked_at(platform, dataset, window, now)
-    if not isinstance(seen.decision, Build):
-        until = seen.decision.until if isinstance(seen.decision, Wait) else None
-        platform.ledger.postpone(dataset, window, seen.claims, until)
-    return seen.decision
-
-
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class Seen:
     """What the ledger knew of a dataset window, and what follows from it."""
 
     decision: Decision
@@ -72,18 +55,12 @@ class _Seen:
     policy: Policy
 
 
-def _looked_at(platform: Platform, dataset: str, window: Window, now: datetime) -> _Seen:
+def look_at(platform: Platform, dataset: str, window: Window, now: datetime) -> Seen:
+    """What the ledger knows of a dataset window now, and what `decide` says of that."""
     policy = platform.policy(dataset, now)
     claims = platform.ledger.claims(dataset, window)
     latest = platform.ledger.latest_revision(dataset, window)
-    return _Seen(decide(window, claims, as_found(platform, latest), now, policy), claims, latest, policy)
-
-
-def outlook(platform: Platform, claim: Claim, now: datetime) -> dict[Window, Decision]:
-    """What is to be said of the dataset windows that a claim touches: of the newest, where they are very many."""
-    span = platform.dataset(claim.dataset).span
-    touched = sorted({*windows_between(claim.collected.start, claim.collected.end, span), *claim.stray_windows})
-    return {window: assess(platform, claim.dataset, window, now) for window in touched[-_MOST_ASSESSED:]}
+    return Seen(decide(window, claims, as_found(platform, latest), now, policy), claims, latest, policy)
 
 
 def build(
@@ -101,7 +78,7 @@ def build(
 
 
 def _build(platform: Platform, dataset: str, window: Window, now: datetime, insist: bool, force: bool) -> Built:
-    seen = _looked_at(platform, dataset, window, now)
+    seen = look_at(platform, dataset, window, now)
     decision = seen.decision
     if force or (insist and isinstance(decision, Wait)):
         if not seen.claims:
@@ -116,21 +93,26 @@ def _build(platform: Platform, dataset: str, window: Window, now: datetime, insi
 
 
 def as_found(platform: Platform, latest: BuiltRevision | None) -> Revision | None:
-    """The latest revision, with what it was made of; not intact when its file is gone."""
+    """The latest revision, with what it was made of; not intact when its file is gone, or of another size."""
     if latest is None:
         return None
     revision = latest.revision
     made_of = latest.facts.made_of
     return replace(
         revision,
-        intact=revision.intact and platform.files.exists(latest.path),
+        intact=revision.intact and _is_whole(platform, latest),
         made_of=None if made_of is None else frozenset(made_of),
         sealed_at=platform.ledger.sealed(revision.dataset, revision.window),
     )
 
 
+def _is_whole(platform: Platform, latest: BuiltRevision) -> bool:
+    found = platform.files.found(latest.path)
+    return found is not None and found.size == (latest.facts.bytes or found.size)
+
+
 def _write_revision(
-    platform: Platform, window: Window, decision: Build, seen: _Seen, now: datetime, dataset: str
+    platform: Platform, window: Window, decision: Build, seen: Seen, now: datetime, dataset: str
 ) -> Built:
     claims = seen.claims
     restore(platform, dataset, claims)

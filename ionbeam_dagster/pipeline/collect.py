@@ -1,7 +1,7 @@
 """Collect: a window of a source into its raw partition.
 
-Belongs here: asking a source, and whether it has to be asked. Does not belong here: what its rows mean (ingest.py), or
-how raw files are kept (stores/raw.py).
+Belongs here: asking a source. Does not belong here: whether it has to be asked (agenda.py), what its rows mean
+(ingest.py), or how raw files are kept (stores/raw.py).
 """
 
 from __future__ import annotations
@@ -54,14 +54,3 @@ def collect(platform: Platform, source: str, window: Window, now: datetime, use_
     changed = lost or not same
     size = platform.files.size(path)
     return Collected(source, window, ingestion, path, rows, size, changed, feed.problems())
-
-
-def needs_collecting(platform: Platform, source: str, window: Window) -> bool:
-    """Whether a window was never collected, lost its raw partition, or would come out differently now.
-
-    A raw partition that retention purged is not lost: all that is made of it is there.
-    """
-    known = platform.ledger.raw(source, window)
-    if known is None or (known.purged is None and not platform.files.exists(known.path)):
-        return True
-    return known.signature != platform.sources[source].signature(window)

@@ -97,12 +97,3 @@ def publish(files: Files, exporter: Exporter, target: str, write: Callable[[Path
             with files.fetched(target) as made, files.published(place) as draft:
                 copyfile(made, draft)
     return Published(report, target, size, copies)
-
-
-def export_is_current(platform: Platform, dataset: str, format: str, window: Window) -> bool:
-    """Whether the window's export was made from its latest revision and is still there."""
-    latest = platform.ledger.latest_revision(dataset, window)
-    made = platform.ledger.export(dataset, window, format)
-    if latest is None or made is None or made.number != latest.revision.number:
-        return False
-    return made.path is None or platform.files.exists(made.path)

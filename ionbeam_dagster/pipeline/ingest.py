@@ -61,13 +61,6 @@ def ingest(platform: Platform, source: str, window: Window) -> Ingested:
     return ingest_raw(platform, raw)
 
 
-def waiting_raws(platform: Platform, source: str, window: Window) -> list[RawPartition]:
-    """What clients sent for a window of `source` and is not ingested yet, in order of arrival."""
-    sent = platform.ledger.sent(source, window)
-    claimed = {claim.id for claim in platform.ledger.claims_of([raw.ingestion for raw in sent])}
-    return [raw for raw in sent if raw.ingestion not in claimed]
-
-
 def _ingest_sent(platform: Platform, source: str, window: Window) -> Ingested:
     """Ingest what was sent for a window and is not in the store; what is told is the sum of all that touches it."""
     sent = platform.ledger.sent(source, window)

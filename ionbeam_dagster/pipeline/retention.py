@@ -17,8 +17,8 @@ from pathlib import Path
 from ionbeam_dagster.domain.records import BuiltRevision, Claim, RawPartition
 from ionbeam_dagster.domain.windows import Window, windows_between
 from ionbeam_dagster.errors import StoreError
+from ionbeam_dagster.pipeline.agenda import export_is_current
 from ionbeam_dagster.pipeline.build import as_found
-from ionbeam_dagster.pipeline.export import export_is_current
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.files import is_address
 from ionbeam_dagster.stores.publish import left_by_killed

@@ -98,7 +98,6 @@ def test_a_window_is_asked_for_at_its_trigger_once_more_and_not_when_it_came(pla
     sensed, span = Sensed(platform, instance), 6 * HOUR
     last = window_of(datetime.now(UTC) - span, span)
     key, moment, cursor = request_key("my_source"), last.end + timedelta(minutes=1), None
-    asked = []
 
     def evaluate(after: timedelta) -> set[str]:
         nonlocal cursor
@@ -109,9 +108,11 @@ def test_a_window_is_asked_for_at_its_trigger_once_more_and_not_when_it_came(pla
         cursor = result.cursor
         return result.get_requested_partitions(key)
 
-    for minutes in (0, 1, 11, 30, 60):
-        asked += evaluate(timedelta(minutes=minutes))
-    assert asked == [last.key, last.key]
+    asked = [evaluate(timedelta(seconds=seconds)) for seconds in (0, 5, 15, 25)]
+    assert asked == [{last.key}, set(), {last.key}, set()], "what was not sent, as the runs did not come, is sent again"
+    assert sensed.materialise(key, last.key, last.key).success
+    moment = datetime.now(UTC)
+    assert [evaluate(timedelta(minutes=minutes)) for minutes in (0, 9, 11)] == [set(), set(), {last.key}]
     given = command(start_time=last.start, end_time=last.end)
     assert bridge_of(platform).intake.ingestions([body(given, rows(0))]) == [None]
     cursor = None
@@ -143,7 +144,7 @@ def test_sources_of_different_windows_may_be_asked_over_one_bus(platform_of):
 def test_without_a_broker_there_is_nothing_of_the_bus(platform_of):
     platform = platform_of("  my_source: {kind: external, start: 2024-01-01}")
     repository = build_definitions(WatchedPlatform(platform)).get_repository_def()
-    assert {sensor.name for sensor in repository.sensor_defs} == {"automation"}
+    assert not {sensor.name for sensor in repository.sensor_defs} & {"bridge", "outbox"}
     assert request_key("my_source") not in repository.asset_graph.get_all_asset_keys()
 
 
@@ -165,7 +166,7 @@ def test_the_open_window_is_ingested_as_it_comes(platform, instance):
 
 
 def test_what_arrives_is_done_at_once_and_automation_finds_nothing_left(platform, instance):
-    """Work that fails is tried once here, and left to automation."""
+    """Work that fails is due again after a while, for whoever looks first."""
     arrivals, whole = Arrivals(platform, instance), command()
     assert bridge_of(platform).intake.ingestions([body(whole)]) == [None]
     arrivals.bring_up_to_date()
@@ -187,7 +188,10 @@ def test_what_arrives_is_done_at_once_and_automation_finds_nothing_left(platform
     failed = instance.get_runs_count()
     arrivals.bring_up_to_date()
     assert instance.get_runs_count() == failed > runs
-    asked = dg.evaluate_automation_conditions(defs=Sensed(platform, instance).definitions, instance=instance)
+    later = datetime.now(UTC) + timedelta(seconds=11)
+    asked = dg.evaluate_automation_conditions(
+        defs=Sensed(platform, instance).definitions, instance=instance, evaluation_time=later
+    )
     assert asked.get_requested_partitions(observations_key("my_source"))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-from datetime import timedelta
 from pathlib import Path
 
 import codc
@@ -32,10 +31,6 @@ ASKED = {"told/odb_cycle": [key("03:00")]}
 
 
 class OnTheClock(Automated):
-    def tick(self, time: str, days_later: int = 0):
-        self.platform.now = lambda: window(time).start + timedelta(days=days_later, seconds=1)
-        return super().tick(time, days_later)
-
     @property
     def cycle(self):
         return self.platform.ledger.export("told", MORNING, FORMAT)

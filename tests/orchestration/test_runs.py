@@ -235,4 +235,8 @@ def test_definitions_name_every_asset_job_and_sensor(platform_with):
     }  # fmt: skip
     repository = defs.get_repository_def()
     assert {"told__collect", "told__build", "both__build", "push__collect"} <= set(repository.job_names)
-    assert {sensor.name for sensor in repository.sensor_defs} == {"automation", "told_changes__changes"}
+    assert {sensor.name for sensor in repository.sensor_defs} == {
+        "told_changes__changes", "configuring", "reconciliation",
+        *(f"{source}__collecting" for source in ("told", "told_changes", "push", "pull")),
+        *(f"{dataset}__building" for dataset in ("told", "told_changes", "both")),
+    }  # fmt: skip

@@ -36,7 +36,7 @@ from ionbeam_dagster.domain.windows import HOUR, WEEK, Window, window_of, window
 from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.orchestration.definitions import build_definitions
 from ionbeam_dagster.orchestration.resources import WatchedPlatform
-from ionbeam_dagster.pipeline.build import assess
+from ionbeam_dagster.pipeline.agenda import assess
 from ionbeam_dagster.pipeline.collect import collect
 from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.pipeline.platform import Platform

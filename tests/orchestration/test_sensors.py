@@ -6,14 +6,12 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
-from dagster._core.definitions.partitions.context import partition_loading_context
 from told import HOUR, QUARTER, START, key, window
 
 from ionbeam_dagster.domain.windows import DAY, Window, window_of
 from ionbeam_dagster.orchestration.definitions import build_definitions
 from ionbeam_dagster.orchestration.internals import partition_tags
 from ionbeam_dagster.orchestration.resources import WatchedPlatform
-from ionbeam_dagster.orchestration.sensors.files import RUNS_A_TICK
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::dagster.BetaWarning", "ignore::dagster.PreviewWarning"),
@@ -27,54 +25,80 @@ class Sensed:
     """A platform's sensor, ticked by hand with the cursor that it left."""
 
     def __init__(self, platform, instance) -> None:
+        self.platform = platform
         self.source = platform.sources["told_changes"]
-        self.repository = build_definitions(WatchedPlatform(platform)).get_repository_def()
+        self.defs = build_definitions(WatchedPlatform(platform))
+        self.repository = self.defs.get_repository_def()
         self.sensor = self.repository.get_sensor_def("told_changes__changes")
         self.instance = instance
         self.cursor = None
 
-    def tick(self) -> list[tuple[str, str]]:
-        """The first and last window of each run that is requested."""
+    def tick(self) -> list[str]:
+        """The windows that stand on the agenda afterwards, to be collected."""
         context = dg.build_sensor_context(
             instance=self.instance, cursor=self.cursor, repository_def=self.repository, sensor_name=self.sensor.name
         )
         result = self.sensor.evaluate_tick(context)
+        assert result.run_requests == []
         self.cursor = result.cursor
         self.skipped = result.skip_message
-        for request in result.run_requests:
-            assert {asset.to_user_string() for asset in request.asset_selection} == {
-                "told_changes/raw", "told_changes/observations"
-            }  # fmt: skip
-        return [_ends(request.tags) for request in result.run_requests]
+        return [one.window.key for one in self.platform.ledger.attempts.open("collect", "told_changes")]
+
+    def perform(self) -> list[str]:
+        """What automation asks for, and runs; the windows that failed stay on the agenda."""
+        asked = dg.evaluate_automation_conditions(
+            self.defs, self.instance, evaluation_time=self.platform.now(), cursor=None
+        )
+        keys = sorted(asked.get_requested_partitions(dg.AssetKey(["told_changes", "raw"])))
+        for each in keys:
+            self_run(self, each, each)
+        return keys
 
 
-def test_what_changed_is_requested_once_as_contiguous_runs(platform_with, instance):
+def test_what_changed_is_collected_once(platform_with, instance):
     sensed = Sensed(platform_with(SOURCE), instance)
     assert sensed.tick() == []
     assert sensed.skipped == "nothing of told_changes changed"
 
     minute = timedelta(minutes=1)
     sensed.source.changed = [
-        Window(window("03:00").start + minute, window("03:45").start + minute),
+        Window(window("03:00").start + minute, window("03:30").start + minute),
         Window(START - DAY, START + minute),
         window("05:00"),
     ]
-    assert sensed.tick() == [(key("00:00"), key("00:00")), (key("03:00"), key("03:45")), (key("05:00"), key("05:00"))]
-    assert sensed.tick() == []
+    changed = [key(time) for time in ("00:00", "03:00", "03:15", "03:30", "05:00")]
+    assert sensed.tick() == changed and sensed.skipped == "5 windows changed"
+    assert sensed.tick() == changed, "it is remembered until it is done"
+    assert sensed.perform() == changed
+    assert sensed.tick() == [] and sensed.perform() == []
 
     sensed.source.changed.append(window("03:15"))
-    assert sensed.tick() == [(key("03:15"), key("03:15"))]
+    assert sensed.tick() == [key("03:15")]
 
 
-def test_a_tick_requests_a_bounded_number_of_runs_and_the_next_ones_the_rest(platform_with, instance):
+def test_a_window_whose_run_failed_stays_due_and_is_tried_at_once_when_it_changes_again(platform_with, instance):
     sensed = Sensed(platform_with(SOURCE), instance)
-    sensed.source.changed = [Window(START, START + (RUNS_A_TICK + 2) * DAY - 3 * HOUR)]
-    first, second = sensed.tick(), sensed.tick()
-    assert len(first) == RUNS_A_TICK
-    assert first[0] == (key("00:00"), key("23:45"))
-    assert [run[0] for run in second] == ["20260701T000000", "20260702T000000"]
-    assert second[-1][1] == "20260702T204500"
-    assert sensed.tick() == []
+    sensed.source.changed = [window("03:00")]
+    sensed.source.failing = {key("03:00")}
+    for _ in range(4):
+        sensed.tick()
+        assert sensed.perform() in ([key("03:00")], [])
+    [failing] = sensed.platform.ledger.attempts.open()
+    assert (failing.window, failing.error) == (window("03:00"), f"no answer for {key('03:00')}") and failing.tries
+    sensed.source.failing = set()
+    sensed.source.changed.append(window("03:00"))
+    assert sensed.tick() == [key("03:00")]
+    assert sensed.perform() == [key("03:00")] and sensed.tick() == []
+
+
+def test_a_bounded_number_of_windows_is_open_and_the_rest_follow(platform_with, instance, monkeypatch):
+    monkeypatch.setattr("ionbeam_dagster.orchestration.sensors.files.MOST_OPEN", 3)
+    sensed = Sensed(platform_with(SOURCE), instance)
+    sensed.source.changed = [Window(START, START + HOUR), Window(START + DAY, START + DAY + QUARTER)]
+    assert sensed.tick() == [key("00:30"), key("00:45"), "20260622T000000"]
+    assert sensed.tick() == [key("00:30"), key("00:45"), "20260622T000000"]
+    sensed.perform()
+    assert sensed.tick() == [key("00:00"), key("00:15")]
 
 
 def test_a_change_in_a_window_that_has_not_ended_waits_for_its_end(platform_with, instance):
@@ -82,25 +106,9 @@ def test_a_change_in_a_window_that_has_not_ended_waits_for_its_end(platform_with
     now = datetime.now(UTC)
     begun = window_of(now, QUARTER)
     sensed.source.changed = [Window(now - QUARTER, now), Window(now, now + timedelta(days=40_000))]
-    assert sensed.tick() == [(window_of(now - QUARTER, QUARTER).key,) * 2]
-    assert sensed.tick() == []
-    with partition_loading_context(begun.end + timedelta(seconds=1)):
-        assert sensed.tick() == [(begun.key, begun.key)]
-
-
-def test_what_a_sensor_requests_runs_in_the_collect_job(platform_with, instance):
-    sensed = Sensed(platform_with(SOURCE), instance)
-    sensed.source.changed = [window("00:15")]
-    ((first, last),) = sensed.tick()
-    result = self_run(sensed, first, last)
-    assert result.success
-    assert sensed.source.fetched == [key("00:15")]
-
-
-def _ends(tags) -> tuple[str, str]:
-    single = tags.get("dagster/partition")
-    first, last = tags.get("dagster/asset_partition_range_start"), tags.get("dagster/asset_partition_range_end")
-    return (single, single) if single else (first, last)
+    assert sensed.tick() == [window_of(now - QUARTER, QUARTER).key]
+    sensed.platform.now = lambda: begun.end + timedelta(seconds=1)
+    assert sensed.tick() == [window_of(now - QUARTER, QUARTER).key, begun.key]
 
 
 def self_run(sensed: Sensed, first: str, last: str) -> dg.ExecuteInProcessResult:
@@ -108,4 +116,5 @@ def self_run(sensed: Sensed, first: str, last: str) -> dg.ExecuteInProcessResult
         tags=partition_tags(first, last),
         run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
         instance=sensed.instance,
+        raise_on_error=False,
     )

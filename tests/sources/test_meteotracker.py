@@ -14,8 +14,9 @@ from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.orchestration.definitions import build_definitions
 from ionbeam_dagster.orchestration.resources import WatchedPlatform
+from ionbeam_dagster.pipeline.agenda import needs_collecting
 from ionbeam_dagster.pipeline.build import build
-from ionbeam_dagster.pipeline.collect import collect, needs_collecting
+from ionbeam_dagster.pipeline.collect import collect
 from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.sources.meteotracker import MeteoTracker, MeteoTrackerConfig
 

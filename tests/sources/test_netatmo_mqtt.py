@@ -25,8 +25,9 @@ from paho.mqtt.enums import CallbackAPIVersion
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.errors import SourceError
+from ionbeam_dagster.pipeline.agenda import needs_collecting
 from ionbeam_dagster.pipeline.build import build
-from ionbeam_dagster.pipeline.collect import collect, needs_collecting
+from ionbeam_dagster.pipeline.collect import collect
 from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.pipeline.recovery import open_platform

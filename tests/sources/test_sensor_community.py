@@ -16,8 +16,9 @@ from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.orchestration.definitions import build_definitions
 from ionbeam_dagster.orchestration.resources import WatchedPlatform
+from ionbeam_dagster.pipeline.agenda import needs_collecting
 from ionbeam_dagster.pipeline.build import build
-from ionbeam_dagster.pipeline.collect import collect, needs_collecting
+from ionbeam_dagster.pipeline.collect import collect
 from ionbeam_dagster.pipeline.export import export
 from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.sources.sensor_community import archive, live

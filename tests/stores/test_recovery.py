@@ -12,7 +12,8 @@ from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.records import RawPartition
 from ionbeam_dagster.domain.windows import Window, windows_between
-from ionbeam_dagster.pipeline.build import assess, build, describe
+from ionbeam_dagster.pipeline.agenda import assess
+from ionbeam_dagster.pipeline.build import build, describe
 from ionbeam_dagster.pipeline.collect import collect
 from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.pipeline.platform import Platform

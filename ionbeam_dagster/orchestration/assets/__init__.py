@@ -15,6 +15,7 @@ from typing import Any
 
 import dagster as dg
 
+from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.errors import ExportError, PipelineError, SourceError, StoreError
 from ionbeam_dagster.orchestration.internals import (
@@ -24,6 +25,8 @@ from ionbeam_dagster.orchestration.internals import (
 )
 from ionbeam_dagster.orchestration.partitions import windows_a_run, windows_of
 from ionbeam_dagster.orchestration.resources import PlatformResource
+from ionbeam_dagster.pipeline import agenda
+from ionbeam_dagster.pipeline.agenda import Stage
 
 TRIES = 3
 RETRY_DELAY = 3.0
@@ -71,6 +74,9 @@ def window_by_window(
     before = {} if context.assets_def.check_specs else recorded_before(context)
     windows = [window for window in windows_of(context.partition_keys, span) if window.key not in before]
     outcome = _work_through(context, ionbeam, windows, work, tries)
+    done_now = [window for window in windows if window.key in outcome.done]
+    stage, of = stage_of(ionbeam.platform.config, context.asset_key)
+    agenda.settle(ionbeam.platform, stage, of, done_now, outcome.failed, ionbeam.platform.now())
     done = {key: Done(metadata) for key, metadata in before.items()} | outcome.done
     if outcome.failed or outcome.stopped:
         for key, told in outcome.done.items():
@@ -83,6 +89,15 @@ def window_by_window(
     if not context.has_partition_key:
         _record_checks(context, done)
     yield from _overall(context, done)
+
+
+def stage_of(config: IonbeamConfig, asset: dg.AssetKey) -> tuple[Stage, str]:
+    """The stage whose work an asset's materialisation is, and of what, as the agenda calls them."""
+    name, last = asset.path
+    stages: dict[str, Stage] = {"request": "collect", "raw": "collect", "observations": "ingest", "dataset": "build"}
+    if last in stages:
+        return stages[last], name
+    return ("export_cycle" if last in config.datasets[name].cycle_exports else "export"), f"{name}/{last}"
 
 
 @dataclass(slots=True)

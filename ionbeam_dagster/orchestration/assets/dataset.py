@@ -46,7 +46,10 @@ def dataset_definitions(ionbeam: Ionbeam, dataset: DatasetSettings) -> dg.Defini
         description=f"Builds windows of {dataset.name} from what was ingested, and exports them.",
         tags={"ionbeam/dataset": dataset.name},
     )
-    return dg.Definitions(assets=[_dataset(ionbeam, dataset, partitions), *exports], jobs=[job])
+    what = f"Builds and exports by itself what is due of {dataset.name}."
+    keys = [key, *(asset.key for asset in exports)]
+    sensor = automation.automation_sensor(ionbeam.platform.config.automation, f"{dataset.name}__building", keys, what)
+    return dg.Definitions(assets=[_dataset(ionbeam, dataset, partitions), *exports], jobs=[job], sensors=[sensor])
 
 
 def _dataset(
@@ -61,7 +64,7 @@ def _dataset(
         deps=[dg.AssetDep(observations_key(source), partition_mapping=begun) for source in dataset.sources],
         partitions_def=partitions,
         backfill_policy=range_runs(dataset.span),
-        automation_condition=automation.builds(ionbeam, dataset.name, dataset.span),
+        automation_condition=automation.builds(ionbeam, dataset.name),
         check_specs=checks.dataset_specs(key, partitions),
         freshness_policy=metadata.freshness(ionbeam.platform.config, dataset.sources, dataset.span),
         code_version=__version__,

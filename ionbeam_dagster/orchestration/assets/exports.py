@@ -35,7 +35,7 @@ def export_asset(
         deps=[exported_from],
         partitions_def=partitions,
         backfill_policy=range_runs(dataset.span),
-        automation_condition=automation.exports(ionbeam, dataset.name, format, dataset.span),
+        automation_condition=automation.exports(ionbeam, dataset.name, format),
         code_version=exporter.fingerprint,
         group_name=dataset.name,
         owners=metadata.OWNERS,

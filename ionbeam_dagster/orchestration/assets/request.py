@@ -5,7 +5,7 @@ belong here: what comes of it, which is reported as ``<source>/raw`` when it arr
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
@@ -16,12 +16,15 @@ from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.orchestration import metadata
 from ionbeam_dagster.orchestration.assets import Done, Events, range_runs, window_by_window
 from ionbeam_dagster.orchestration.automation import AC, Condition, Ionbeam
-from ionbeam_dagster.orchestration.due import ToCollect, last_trigger
+from ionbeam_dagster.orchestration.due import Due
 from ionbeam_dagster.orchestration.partitions import windows_of
 from ionbeam_dagster.orchestration.resources import PlatformResource
-from ionbeam_dagster.pipeline.platform import Platform
+from ionbeam_dagster.pipeline import agenda
+from ionbeam_dagster.pipeline.agenda import Work
 
 _SHOWN = 20
+ASKED_AGAIN_AFTER = timedelta(minutes=10)
+"""A client that was asked for a window is given so long to send it."""
 
 
 def request_key(source: str) -> dg.AssetKey:
@@ -84,25 +87,39 @@ def _missing(unanswered: Sequence[Asked]) -> dg.MarkdownMetadataValue:
 
 def asks(ionbeam: Ionbeam, source: SourceSettings) -> Condition:
     """A window is asked for at each of its triggers, and once more when nothing came."""
-    lookback = ionbeam.platform.config.automation.lookback
-    return (~AC.in_progress() & ToRequest(ionbeam, source, lookback)).with_label("request")
+    return (~AC.in_progress() & ToRequest(ionbeam, source)).with_label("request")
 
 
-class ToRequest(ToCollect):
-    """The source's client is to be asked for the window: a trigger moment has passed, and the window is not there."""
+class ToRequest(Due):
+    """The source's client is to be asked for the window: a trigger moment has passed, and the window is not there.
+
+    What was asked for, and not answered, is asked for again after a while.
+    """
+
+    def __init__(self, ionbeam: Ionbeam, source: SourceSettings) -> None:
+        super().__init__(ionbeam, "collect", source.name, "A trigger has passed, and nothing was sent since")
+        self._source = source
 
     @property
     def name(self) -> str:
         return "to_request"
 
-    def token(self, platform: Platform, window: Window, now: datetime) -> str | None:
+    def work(self, now: datetime) -> list[Work]:
+        found = agenda.looked_back(self._ionbeam.platform, self._source, now)
+        wanted = [
+            Work("collect", self._source.name, window, triggered.isoformat(), "its client has not sent it")
+            for window, triggered in found
+            if self._is_wanted(window, triggered, now)
+        ]
+        return agenda.ready(self._ionbeam.platform, "collect", self._source.name, wanted, now)
+
+    def _is_wanted(self, window: Window, triggered: datetime, now: datetime) -> bool:
         from ionbeam_dagster.doors.amqp.bridge import bridge_of
 
-        triggered = last_trigger(self._source, window, now)
-        if triggered is None or window.end <= now - self._source.window_lag - self._reach:
-            return None
+        platform = self._ionbeam.platform
         if not gaps(window, (raw.window for raw in platform.ledger.sent(self._source.name, window))):
-            return None
+            return False
         asked = bridge_of(platform).inbox.asked(self._source.name, window)
-        answered = asked is not None and asked.last >= triggered and asked.answered is not None
-        return None if answered else triggered.isoformat()
+        if asked is None or asked.last < triggered:
+            return True
+        return asked.answered is None and not timedelta(0) <= now - asked.last < ASKED_AGAIN_AFTER

@@ -22,7 +22,13 @@ from ionbeam_dagster.orchestration.resources import PlatformResource
 def service_definitions(ionbeam: Ionbeam) -> dg.Definitions:
     """The asset of the configuration, where a dataset is exported for the service."""
     datasets = served(ionbeam.platform.config)
-    return dg.Definitions(assets=[_configuration(datasets)] if datasets else [])
+    if not datasets:
+        return dg.Definitions()
+    configuration = _configuration(datasets)
+    what = "Writes PyGeoAPI's configuration by itself after every export."
+    settings = ionbeam.platform.config.automation
+    sensor = automation.automation_sensor(settings, "configuring", [configuration.key], what)
+    return dg.Definitions(assets=[configuration], sensors=[sensor])
 
 
 def _configuration(datasets: list[str]) -> dg.AssetsDefinition:

@@ -16,7 +16,7 @@ from ionbeam_dagster.orchestration.automation import Ionbeam
 from ionbeam_dagster.orchestration.partitions import source_partitions
 from ionbeam_dagster.orchestration.resources import PlatformResource, WatchedPlatform
 from ionbeam_dagster.orchestration.sensors.files import changes_sensor, is_looked_at_again
-from ionbeam_dagster.pipeline.build import outlook
+from ionbeam_dagster.pipeline.agenda import outlook
 from ionbeam_dagster.pipeline.collect import collect
 from ionbeam_dagster.pipeline.ingest import ingest
 
@@ -51,8 +51,13 @@ def source_definitions(ionbeam: Ionbeam, source: SourceSettings, dataset: Datase
         description=f"Collects windows of {source.name} and ingests them.",
         tags={"ionbeam/source": source.name},
     )
-    changing = source.tells_changes or is_looked_at_again(source)
-    sensors = [changes_sensor(ionbeam, source, partitions, selection)] if changing else []
+    what = f"Collects and ingests by itself what is due of {source.name}."
+    keys = [asset.key for asset in (*requests, raw, observations)]
+    sensors: list[dg.SensorDefinition] = [
+        automation.automation_sensor(ionbeam.platform.config.automation, f"{source.name}__collecting", keys, what)
+    ]
+    if source.tells_changes or is_looked_at_again(source):
+        sensors.append(changes_sensor(ionbeam, source))
     return dg.Definitions(assets=[*requests, raw, observations], jobs=[job], sensors=sensors)
 
 
@@ -60,13 +65,12 @@ def _raw(
     ionbeam: Ionbeam, source: SourceSettings, partitions: dg.TimeWindowPartitionsDefinition
 ) -> dg.AssetsDefinition:
     by_itself = not source.tells_changes
-    lookback = ionbeam.platform.config.automation.lookback
 
     @dg.asset(
         key=raw_key(source.name),
         partitions_def=partitions,
         backfill_policy=range_runs(source.window_size),
-        automation_condition=automation.collects(ionbeam, source, lookback) if by_itself else None,
+        automation_condition=automation.collects(ionbeam, source),
         freshness_policy=metadata.freshness(ionbeam.platform.config, [source.name], source.window_size),
         pool=None if isinstance(ionbeam, WatchedPlatform) else f"{source.name}_api",
         group_name=source.name,

@@ -1,15 +1,16 @@
-"""The sensor of sources whose windows change: files that were added, mended or removed, days published again.
+"""The sensor of sources whose windows change: files that were added, corrected or removed, days published again.
 
-Belongs here: run requests for the windows whose content changed. A source that tells what changed is not asked by the
-clock: a window is collected when there is something new to collect. One that is asked by the clock may have its past
-windows looked at, or collected, again.
+Belongs here: what changed, put on the agenda, bounded in each tick. A source that tells what changed is not asked by
+the clock: a window is collected when there is something new to collect. One that is asked by the clock may have its
+past windows looked at, or collected, again. Does not belong here: the collecting, which automation does.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from itertools import islice
 
 import dagster as dg
@@ -18,16 +19,17 @@ from ionbeam_dagster.config import SourceSettings
 from ionbeam_dagster.domain.records import RawPartition
 from ionbeam_dagster.domain.windows import Window, gaps, merge, window_of, windows_between
 from ionbeam_dagster.errors import SourceError
-from ionbeam_dagster.orchestration.partitions import contiguous_runs, tags_of_run
 from ionbeam_dagster.orchestration.resources import PlatformResource, WatchedPlatform
+from ionbeam_dagster.pipeline import agenda
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.sources import NOT_KNOWN
 
-RUNS_A_TICK = 10
+MOST_OPEN = 5000
+"""Windows of a source that stand on the agenda at once because they changed; the others wait in the cursor."""
 LOOKS_A_TICK = 5
 LOOKED_AT_EVERY = timedelta(hours=1)
 COLLECTED_WITHIN = timedelta(hours=3)
-"""After its time to be collected again; a window that fails for so long is given up."""
+"""After its time to be collected again it is noticed at the latest."""
 
 
 def is_looked_at_again(source: SourceSettings) -> bool:
@@ -41,45 +43,40 @@ def _looked_back(source: SourceSettings) -> timedelta:
     return max([source.config.look_again_for, *again])
 
 
-def changes_sensor(
-    ionbeam: PlatformResource | WatchedPlatform,
-    source: SourceSettings,
-    partitions: dg.TimeWindowPartitionsDefinition,
-    assets: Sequence[dg.AssetKey],
-) -> dg.SensorDefinition:
-    """Requests runs of `assets` for every window of `source` that overlaps what changed.
+def changes_sensor(ionbeam: PlatformResource | WatchedPlatform, source: SourceSettings) -> dg.SensorDefinition:
+    """Puts every window of `source` that overlaps what changed on the agenda.
 
-    Its cursor holds the source's own and the ranges that were not requested yet: a tick requests a bounded number of
-    runs, and Dagster keeps the cursor only when it has kept the requests.
+    Its cursor holds the source's own, and the ranges that were not put there yet. Were it lost, the source would tell
+    of everything that it has, and reconciliation finds what was missed.
     """
     settings = ionbeam.platform.config.automation
 
     @dg.sensor(
         name=f"{source.name}__changes",
-        target=dg.AssetSelection.assets(*assets),
         minimum_interval_seconds=settings.interval,
         default_status=dg.DefaultSensorStatus.RUNNING if settings.enabled else dg.DefaultSensorStatus.STOPPED,
-        description=f"Collects the windows of {source.name} whose content changed since they were collected.",
+        description=f"Has the windows of {source.name} collected whose content changed since they were collected.",
     )
-    def changes(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+    def changes(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        platform = ionbeam.platform
         known, waiting = _read(context.cursor)
         try:
             if source.tells_changes:
-                changed, cursor = ionbeam.platform.sources[source.name].changes(known)
+                changed, cursor = platform.sources[source.name].changes(known)
             else:
-                changed, cursor = _looked_at_again(ionbeam.platform, source, known)
+                changed, cursor = _looked_at_again(platform, source, known)
         except SourceError as error:
-            return dg.SkipReason(str(error))
-        ended, open_yet = _by_partition([*waiting, *changed], source, partitions)
-        runs = list(islice(contiguous_runs(ended, source.window_size), RUNS_A_TICK))
-        later = [part for stretch in ended for part in gaps(stretch, runs)]
-        return dg.SensorResult(
-            run_requests=[
-                dg.RunRequest(asset_selection=list(assets), tags=tags_of_run(run, source.window_size)) for run in runs
-            ],
-            skip_reason=None if runs else dg.SkipReason(f"nothing of {source.name} changed"),
-            cursor=_write(cursor, [*later, *open_yet]),
-        )
+            return dg.SensorResult(skip_reason=dg.SkipReason(str(error)))
+        now = platform.now()
+        ended, open_yet = _parted(platform, source, [*waiting, *changed], now)
+        room = MOST_OPEN - len(platform.ledger.attempts.open("collect", source.name))
+        noted = list(islice(_newest_first(ended, source.window_size), max(room, 0)))
+        mark = sha256(cursor.encode()).hexdigest()[:8]
+        work = (agenda.replacing(platform, source.name, window, "its content changed", mark) for window in noted)
+        agenda.note(platform, list(work), now)
+        later = [part for stretch in ended for part in gaps(stretch, noted)]
+        told = f"{len(noted)} windows changed" if noted else f"nothing of {source.name} changed"
+        return dg.SensorResult(skip_reason=dg.SkipReason(told), cursor=_write(cursor, [*later, *open_yet]))
 
     return changes
 
@@ -118,17 +115,17 @@ def _is_another(platform: Platform, source: SourceSettings, raw: RawPartition, u
     return signature != raw.signature and not signature.startswith(NOT_KNOWN)
 
 
-def _by_partition(
-    changed: Iterable[Window], source: SourceSettings, partitions: dg.TimeWindowPartitionsDefinition
+def _parted(
+    platform: Platform, source: SourceSettings, changed: Iterable[Window], now: datetime
 ) -> tuple[list[Window], list[Window]]:
-    """What changed as whole windows of the source: stretches of those that are partitions, and of those that are not
+    """What changed as whole windows of the source: stretches of those that can be collected, and of those that cannot
     yet, because they have not ended. What lies before the source's start or after its end is left out."""
-    last = partitions.get_last_partition_window()
-    reached = last.end if last else partitions.start
+    reached = window_of(now - source.window_lag, source.window_size).start
+    start, end = agenda.range_of(platform, source)
     ended, open_yet = [], []
     for stretch in merge(_whole_windows(one, source.window_size) for one in changed):
-        ended += _part(stretch, partitions.start, reached)
-        open_yet += _part(stretch, reached, partitions.end or stretch.end)
+        ended += _part(stretch, start, min(reached, end or reached))
+        open_yet += _part(stretch, max(start, reached), end or stretch.end)
     return ended, open_yet
 
 
@@ -139,6 +136,14 @@ def _whole_windows(stretch: Window, span: timedelta) -> Window:
 def _part(stretch: Window, start: datetime, end: datetime) -> list[Window]:
     begin, finish = max(stretch.start, start), min(stretch.end, end)
     return [Window(begin, finish)] if begin < finish else []
+
+
+def _newest_first(stretches: Iterable[Window], span: timedelta) -> Iterator[Window]:
+    for stretch in sorted(stretches, reverse=True):
+        end = stretch.end
+        while end > stretch.start:
+            yield Window(end - span, end)
+            end -= span
 
 
 def _read(cursor: str | None) -> tuple[str | None, list[Window]]:

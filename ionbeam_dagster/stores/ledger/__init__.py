@@ -17,6 +17,7 @@ from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.domain.records import BuiltRevision, Claim, ExportRecord, Lateness, RawPartition, Revision
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.errors import StoreError
+from ionbeam_dagster.stores.ledger.attempts import Attempts
 
 
 class LedgerError(StoreError):
@@ -50,6 +51,11 @@ class Ledger(Protocol):
 
     A ledger that finds itself new, or was lost while it was used, calls its `Recover` before it does anything else.
     """
+
+    @property
+    def attempts(self) -> Attempts:
+        """Work that is open, and how often it was tried in vain."""
+        ...
 
     def recovered(self) -> tuple[datetime, str] | None:
         """When this ledger was last made again from the other stores, and what was found; None: it never was."""

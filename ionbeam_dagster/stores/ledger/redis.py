@@ -65,6 +65,7 @@ from ionbeam_dagster.domain.records import (
 )
 from ionbeam_dagster.domain.windows import EPOCH, HOUR, Window, window_of, windows_between
 from ionbeam_dagster.stores.ledger import Change, LedgerError, Recover, feed_begins
+from ionbeam_dagster.stores.ledger.attempts import RedisAttempts
 
 _LOG = logging.getLogger(__name__)
 
@@ -451,6 +452,7 @@ class RedisLedger:
 
     def __init__(self, url: str, recover: Recover = lambda: None) -> None:
         self._recover = recover
+        self.attempts = RedisAttempts(self._run)
         self._settling = RLock()
         self._settled = self._filling = False
         self._client = redis.Redis.from_url(

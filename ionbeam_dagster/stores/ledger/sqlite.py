@@ -29,6 +29,8 @@ from ionbeam_dagster.domain.records import (
 )
 from ionbeam_dagster.domain.windows import EPOCH, HOUR, Window, window_of
 from ionbeam_dagster.stores.ledger import Change, LedgerError, Recover, feed_begins
+from ionbeam_dagster.stores.ledger.attempts import SCHEMA as ATTEMPTS_SCHEMA
+from ionbeam_dagster.stores.ledger.attempts import SqliteAttempts
 from ionbeam_dagster.stores.publish import locked
 
 _LOG = logging.getLogger(__name__)
@@ -111,6 +113,7 @@ class SqliteLedger:
     def __init__(self, path: Path, recover: Recover = lambda: None) -> None:
         self._path = path
         self._recover = recover
+        self.attempts = SqliteAttempts(self._reading, self._writing)
         self._settling = RLock()
         self._settled: int | None = None  # the file that has what is known of the past
         self._filling: int | None = None  # the file that is getting it, by the thread that settles
@@ -526,7 +529,7 @@ class SqliteLedger:
         db = sqlite3.connect(self._path, timeout=30, isolation_level=None, check_same_thread=False)
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=FULL")
-        db.executescript(_SCHEMA)
+        db.executescript(_SCHEMA + ATTEMPTS_SCHEMA)
         _add_columns(db)
         return db
 

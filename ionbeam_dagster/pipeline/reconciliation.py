@@ -1,0 +1,238 @@
+"""Reconciliation: files, sources and ledger compared, and what does not agree put on the agenda.
+
+Belongs here: what is lost, damaged or from the future, and what the ledger has no index of. Does not belong here: the
+work itself, or whether it is due now (agenda.py looks at each again before it gives it out).
+
+Folders are listed once each. What a listing lacks is asked for by its name before it is believed to be lost: it may
+have been written since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+
+import pyarrow as pa
+
+from ionbeam_dagster.config import DatasetSettings, SourceSettings
+from ionbeam_dagster.domain.cycles import cycle_of
+from ionbeam_dagster.domain.records import BuiltRevision, Claim, RawPartition
+from ionbeam_dagster.domain.windows import EPOCH, Window, merge, window_of, windows_between
+from ionbeam_dagster.errors import SourceError
+from ionbeam_dagster.pipeline import agenda
+from ionbeam_dagster.pipeline.agenda import CHANGED, LOST, Work
+from ionbeam_dagster.pipeline.platform import Platform
+from ionbeam_dagster.stores.files import Found, folder_of, within
+
+_T = TypeVar("_T")
+
+SKEW = timedelta(minutes=1)
+"""How far the clocks of hosts and stores may be apart."""
+_EVER = datetime(9999, 1, 1, tzinfo=UTC)
+_AT_ONCE = 200
+_OPENED = 200
+"""Raw files of a source that are opened in one pass, the newest of those written since the last one."""
+
+
+@dataclass(slots=True)
+class Reconciled:
+    """What was found: the work that was put on the agenda, and what a person has to know or to do."""
+
+    work: list[Work] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
+
+
+def reconcile(platform: Platform, now: datetime) -> Reconciled:
+    """Compare everything, and put on the agenda what is to be done."""
+    found = Reconciled()
+    for _ in reconciling(platform, now, found):
+        pass
+    return found
+
+
+def reconciling(platform: Platform, now: datetime, found: Reconciled) -> Iterator[None]:
+    """The same step by step, each a fraction of a second's worth of work but for the listing of a folder.
+
+    What is found is on the agenda, and in `found`, after each step; the ledger remembers when the last one was done.
+    """
+    since = platform.ledger.attempts.reconciled()
+    for source in platform.config.sources.values():
+        yield from _noting(platform, now, found, _of_raws(platform, source, now, since, found))
+        if source.kind == "pull" and source.tells_changes:
+            yield from _noting(platform, now, found, _of_changes(platform, source, now, found))
+    for dataset in platform.config.datasets.values():
+        yield from _noting(platform, now, found, _of_dataset(platform, dataset, now))
+    _forget_what_is_not_configured(platform)
+    platform.ledger.attempts.note_reconciled(now)
+
+
+Steps = Iterator["list[tuple[Work, datetime | None]]"]
+"""Work of one step, each with the moment from which it may begin (None: at once)."""
+
+
+def _noting(platform: Platform, now: datetime, found: Reconciled, steps: Steps) -> Iterator[None]:
+    for step in steps:
+        opened = {(one.stage, one.product, one.window) for one in platform.ledger.attempts.open()} if step else set()
+        for work, begin_from in step:
+            if (work.stage, work.of, work.window) not in opened:  # what is being tried keeps its tries
+                agenda.note(platform, [work], now, begin_from)
+                found.work.append(work)
+        yield
+
+
+def _forget_what_is_not_configured(platform: Platform) -> None:
+    known = set(agenda.products(platform)) | {("collect", name) for name in platform.config.sources}
+    for one in platform.ledger.attempts.open():
+        if (one.stage, one.product) not in known:
+            platform.ledger.attempts.settle(one.stage, one.product, [one.window])
+
+
+# --- raw partitions ---------------------------------------------------------------------------------------------------
+
+
+def _of_raws(
+    platform: Platform, source: SourceSettings, now: datetime, since: datetime | None, found: Reconciled
+) -> Steps:
+    listed = platform.files.listed(within(source.config.data_path, source.name))
+    raws = sorted(platform.ledger.raws(source.name, _EVER), key=lambda raw: raw.window, reverse=True)
+    opened = 0
+    for some in _portions(raws):
+        claims = {claim.id: claim for claim in platform.ledger.claims_of([raw.ingestion for raw in some])}
+        step = []
+        for raw in some:
+            file = listed.get(raw.path) or platform.files.found(raw.path)
+            new = file is not None and (since is None or file.modified >= since - SKEW)
+            fault = _fault_of(source, file, claims.get(raw.ingestion), now)
+            if fault is None and new and opened < _OPENED:
+                opened += 1
+                fault = None if _can_be_read(platform, raw) else "its raw file is damaged"
+            if fault is not None and source.kind == "external":
+                found.told.append(_not_ours(source, raw, fault))
+            elif fault is not None:
+                step.append(_collected_again(platform, source, raw, fault, file, now))
+            elif raw.ingestion not in claims and (work := agenda.to_ingest(platform, source.name, raw.window)):
+                step.append((work, None))
+        yield step
+
+
+def _fault_of(source: SourceSettings, file: Found | None, claim: Claim | None, now: datetime) -> str | None:
+    if file is None:
+        return "its raw file is gone"
+    if source.kind == "external":  # clients may say of what is to come that nothing does
+        return None
+    if file.modified > now + SKEW:
+        return "its raw file is from the future: a clock was ahead"
+    if claim is not None and claim.collected.end > file.modified + SKEW:
+        return "it was collected before it had passed: a clock was ahead"
+    return None
+
+
+def _can_be_read(platform: Platform, raw: RawPartition) -> bool:
+    try:
+        with platform.files.parquet(raw.path):
+            return True
+    except pa.ArrowInvalid:
+        return False
+
+
+def _collected_again(
+    platform: Platform, source: SourceSettings, raw: RawPartition, fault: str, file: Found | None, now: datetime
+) -> tuple[Work, datetime | None]:
+    window = raw.window
+    if file is None:
+        work = Work("collect", source.name, window, f"{LOST} {raw.ingestion}", fault)
+    else:
+        work = agenda.replacing(platform, source.name, window, fault)
+    passed = window.end + source.window_lag
+    return work, passed if passed > now else None
+
+
+def _not_ours(source: SourceSettings, raw: RawPartition, fault: str) -> str:
+    start, end = (f"{moment:%Y-%m-%dT%H:%MZ}" for moment in (raw.window.start, raw.window.end))
+    again = f"`ionbeam reingest {source.name} --from {start} --to {end}` asks its client for it again"
+    return f"{source.name} {raw.window}: {fault} ({raw.path}); {again}"
+
+
+def _of_changes(platform: Platform, source: SourceSettings, now: datetime, found: Reconciled) -> Steps:
+    """The windows of a source that tells what changed which are not collected as they are now."""
+    feed = platform.sources[source.name]
+    try:
+        ranges, _ = feed.changes(None)
+        for some in _portions(_ended(platform, source, ranges, now)):
+            needed = [window for window in some if agenda.needs_collecting(platform, source.name, window)]
+            yield [
+                (Work("collect", source.name, window, f"{CHANGED} {feed.signature(window)}", "it changed"), None)
+                for window in needed
+            ]
+    except SourceError as error:
+        found.told.append(f"{source.name}: {error}")
+
+
+def _ended(platform: Platform, source: SourceSettings, ranges: Iterable[Window], now: datetime) -> Sequence[Window]:
+    first, last = agenda.range_of(platform, source)
+    until = min(last or _EVER, window_of(now - source.window_lag, source.window_size).start)
+    parts = (
+        Window(max(one.start, first), min(one.end, until)) for one in ranges if one.start < until and one.end > first
+    )
+    stretches = merge(part for part in parts)
+    windows = {window for one in stretches for window in windows_between(one.start, one.end, source.window_size)}
+    return sorted(windows, reverse=True)
+
+
+# --- datasets and exports ---------------------------------------------------------------------------------------------
+
+
+def _of_dataset(platform: Platform, dataset: DatasetSettings, now: datetime) -> Steps:
+    name = dataset.name
+    built = list(reversed(platform.ledger.revisions(name, EPOCH, _EVER)))
+    postponed = set(platform.ledger.due(name)) - set(platform.ledger.due(name, now))
+    for due in _portions(sorted(postponed, reverse=True)):
+        works = (agenda.to_build(platform, name, window, now) for window in due)
+        yield [(work, None) for work in works if work]
+    if not built:
+        return
+    listed = {folder: platform.files.listed(folder) for folder in _folders(platform, dataset, built[0])}
+    for some in _portions(built):
+        whole = [one for one in some if _is_whole(platform, listed, one.path, one.facts.bytes)]
+        step = [agenda.to_build(platform, name, one.revision.window, now) for one in some if one not in whole]
+        step += [
+            agenda.to_export(platform, f"{name}/{format}", one.revision.window)
+            for format in dataset.exports
+            for one in whole
+            if not _is_exported(platform, listed, one, format)
+        ]
+        yield [(work, None) for work in step if work]
+    for format in dataset.cycle_exports:
+        for cycles in _portions(sorted({cycle_of(one.revision.window.start) for one in built}, reverse=True)):
+            work = (agenda.to_export_cycle(platform, f"{name}/{format}", cycle, now) for cycle in cycles)
+            yield [(one, None) for one in work if one]
+
+
+def _folders(platform: Platform, dataset: DatasetSettings, one: BuiltRevision) -> set[str]:
+    exports = (platform.export_path(dataset.name, format, one.revision.window) for format in dataset.exports)
+    return {folder_of(one.path), *map(folder_of, exports)}
+
+
+def _is_exported(
+    platform: Platform, listed: Mapping[str, Mapping[str, Found]], built: BuiltRevision, format: str
+) -> bool:
+    made = platform.ledger.export(built.revision.dataset, built.revision.window, format)
+    if made is None or made.number != built.revision.number:
+        return False
+    return made.path is None or _is_whole(platform, listed, made.path, made.facts.bytes)
+
+
+def _is_whole(platform: Platform, listed: Mapping[str, Mapping[str, Found]], path: str, size: int) -> bool:
+    """Whether a file is there, and of the size that the ledger remembers, if it does."""
+    known = listed.get(folder_of(path), {}).get(path)
+    if known is not None and size in (0, known.size):
+        return True
+    file = platform.files.found(path)
+    return file is not None and size in (0, file.size)
+
+
+def _portions(given: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    for start in range(0, len(given), _AT_ONCE):
+        yield given[start : start + _AT_ONCE]
