@@ -126,12 +126,9 @@ class EHTInfluxDBClient:
         return status_of(self._log, self._state, self.config)
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Wait until every target has everything that was written here; False when some have not after `timeout` s."""
-        if self._end is None:
-            return True
-        seconds = self.config.close_timeout if timeout is None else timeout
-        late = self._sender.wait(self._end, seconds)
-        self._waited = self._end
+        """Wait until every target has everything that is in the log now; False when some have not after `timeout` s."""
+        self._waited = end = self._log.end()
+        late = self._sender.wait(end, self.config.close_timeout if timeout is None else timeout)
         if late:
             _logger.warning(
                 "not everything is delivered to %s yet; it is in %s, and is sent later", ", ".join(late), self._log.path
@@ -143,7 +140,7 @@ class EHTInfluxDBClient:
         if self.closed:
             return
         if self._process == os.getpid():
-            if self._waited != self._end:
+            if self._waited != self._log.end():  # write_api.close() may just have waited for it in vain
                 self.flush()
             self._sender.stop()
         self.closed = True

@@ -31,6 +31,7 @@ _OF_A_NETWORK = (
     "nfs", "cifs", "smb", "9p", "afs", "ceph", "gluster", "lustre", "fuse.sshfs", "fuse.s3fs", "fuse.rclone", "gpfs",
     "beegfs", "davfs", "fuse.davfs", "ncp", "ocfs2", "virtiofs",
 )  # fmt: skip
+_TAIL = 2**20  # longer than a line
 
 
 class Position(NamedTuple):
@@ -200,6 +201,17 @@ class Log:
         if closed and ended and rest and len(lines) < rows:
             lines.append(rest)  # torn when its writer was killed; nobody will close it
         return lines
+
+    def end(self) -> Position:
+        """The position behind the last whole line that is in the log now."""
+        for segment in reversed(self.segments()):
+            with self.segment_path(segment).open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - _TAIL))
+                line_end = file.read().rfind(b"\n") + 1
+            if line_end:
+                return Position(segment, max(0, size - _TAIL) + line_end)
+        return Position(0, 0)
 
     def waiting(self, position: Position | None) -> int:
         """Bytes after `position`."""
