@@ -3,7 +3,7 @@
     IonbeamError                what went wrong, where, why, and what to do next
     ├── ConfigError             the YAML cannot be used
     ├── SourceError             a source cannot be asked, or gave what cannot be used
-    │   ├── HttpError           ... over HTTP                                     (sources/http.py)
+    │   ├── HttpError           ... over HTTP                                     (sources/http)
     │   └── NotListed           ... a listing does not name it                    (sources/sensor_community/listing.py)
     ├── StoreError              a store cannot be used, or holds something damaged
     │   ├── FilesError          ... files in folders or S3                        (stores/files.py)

@@ -41,7 +41,7 @@ def rows(feed: Acronet, window: Window = WINDOW) -> list[dict]:
 
 @pytest.fixture
 def webdrops(monkeypatch):
-    monkeypatch.setattr("ionbeam_dagster.sources.http.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("ionbeam_dagster.sources.http.client.time.sleep", lambda seconds: None)
     with Webdrops() as service:
         service.add("TERMOMETRO", "-19_2", "Bajardo", PLACE, "°C", {NOON: 20.5, NOON + HOUR / 6: MISSING})
         yield service

@@ -157,7 +157,7 @@ LASTING = {
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr("ionbeam_dagster.sources.http.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("ionbeam_dagster.sources.http.client.time.sleep", lambda seconds: None)
     monkeypatch.setattr(archive, "_now", lambda: datetime(2026, 6, 30, tzinfo=UTC))
 
 

@@ -48,7 +48,7 @@ def numbers():
 def quick(monkeypatch):
     """Waits between tries are counted rather than sat through."""
     waits = []
-    monkeypatch.setattr("ionbeam_dagster.sources.http.time.sleep", waits.append)
+    monkeypatch.setattr("ionbeam_dagster.sources.http.client.time.sleep", waits.append)
     return waits
 
 

@@ -28,7 +28,7 @@ NEXT = Window(WINDOW.end, WINDOW.end + HOUR)
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr("ionbeam_dagster.sources.http.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("ionbeam_dagster.sources.http.client.time.sleep", lambda seconds: None)
 
 
 @pytest.fixture

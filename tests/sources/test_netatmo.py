@@ -49,7 +49,7 @@ def rows(feed: NetatmoEdr, window: Window = WINDOW) -> list[dict]:
 
 @pytest.fixture
 def esoh(monkeypatch):
-    monkeypatch.setattr("ionbeam_dagster.sources.http.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("ionbeam_dagster.sources.http.client.time.sleep", lambda seconds: None)
     with Esoh() as service:
         yield service
 

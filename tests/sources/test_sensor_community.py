@@ -33,7 +33,7 @@ PLACE = "42;48.800;9.003;2026-06-21"
 def now(monkeypatch):
     """It is the last day of June 2026, and waits between tries are not sat through."""
     monkeypatch.setattr(archive, "_now", lambda: datetime(2026, 6, 30, tzinfo=UTC))
-    monkeypatch.setattr("ionbeam_dagster.sources.http.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("ionbeam_dagster.sources.http.client.time.sleep", lambda seconds: None)
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """The source `netatmo`: Netatmo's stations by E-SOH's EDR service, area by area.
 
 Belongs here: which areas are asked for, how the answers of neighbouring ones fit together, and what the service's
-refusals mean. Does not belong here: CoverageJSON (sources/coverage_json.py) and HTTP (sources/http.py).
+refusals mean. Does not belong here: CoverageJSON (sources/coverage_json.py) and HTTP (sources/http).
 """
 
 from __future__ import annotations
