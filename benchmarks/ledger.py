@@ -59,7 +59,7 @@ def timed(ledger: Ledger, first: int) -> list[float]:
 
 
 def sqlite(claims: int, folder: Path) -> list[float]:
-    from ionbeam_dagster.stores.ledger.sqlite import SqliteLedger
+    from ionbeam_dagster.stores.ledger import SqliteLedger
 
     ledger = SqliteLedger(folder / "ledger.sqlite")
     with ledger._writing() as db:  # as a million events leave it, but in one transaction
@@ -82,7 +82,7 @@ def sqlite(claims: int, folder: Path) -> list[float]:
 def redis(claims: int, folder: Path) -> list[float]:
     from backends import start_redis
 
-    from ionbeam_dagster.stores.ledger.redis import RedisLedger
+    from ionbeam_dagster.stores.ledger import RedisLedger
 
     server = start_redis(folder)
     try:

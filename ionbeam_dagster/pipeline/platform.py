@@ -28,8 +28,7 @@ from ionbeam_dagster.exporters import ExportPlan
 from ionbeam_dagster.sources import Source
 from ionbeam_dagster.stores.datasets import DatasetStore
 from ionbeam_dagster.stores.files import Files, within
-from ionbeam_dagster.stores.ledger import Ledger
-from ionbeam_dagster.stores.ledger.sqlite import SqliteLedger
+from ionbeam_dagster.stores.ledger import Ledger, RedisLedger, SqliteLedger
 from ionbeam_dagster.stores.publish import published
 from ionbeam_dagster.stores.raw import RawStore
 from ionbeam_dagster.stores.timeseries import TimeSeriesStore
@@ -58,8 +57,6 @@ class Platform:
         redis = self.config.sections.redis
         if redis is None:
             return SqliteLedger(self.config.sections.state_path / "ledger.sqlite", self._recover)
-        from ionbeam_dagster.stores.ledger.redis import RedisLedger
-
         return RedisLedger(redis.redis_url, self._recover)
 
     def _series(self) -> TimeSeriesStore:

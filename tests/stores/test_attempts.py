@@ -9,9 +9,8 @@ import pytest
 from redis import Redis
 
 from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.stores.ledger import RedisLedger, SqliteLedger
 from ionbeam_dagster.stores.ledger.attempts import FIRST_WAIT, LONGEST_WAIT, Attempt, Attempts
-from ionbeam_dagster.stores.ledger.redis import RedisLedger
-from ionbeam_dagster.stores.ledger.sqlite import SqliteLedger
 
 NOON = datetime(2026, 6, 21, 12, tzinfo=UTC)
 SECOND, HOUR = timedelta(seconds=1), timedelta(hours=1)

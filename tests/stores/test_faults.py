@@ -17,8 +17,7 @@ from redis import Redis
 
 from ionbeam_dagster.domain.records import RawPartition
 from ionbeam_dagster.domain.windows import HOUR, Window
-from ionbeam_dagster.stores.ledger import LedgerError
-from ionbeam_dagster.stores.ledger.redis import RedisLedger
+from ionbeam_dagster.stores.ledger import LedgerError, RedisLedger
 from ionbeam_dagster.stores.timeseries.influxdb import InfluxError, InfluxStore
 from ionbeam_dagster.stores.timeseries.segments import SegmentError, SegmentStore
 

@@ -28,9 +28,7 @@ from ionbeam_dagster.domain.records import (
     RevisionFacts,
 )
 from ionbeam_dagster.domain.windows import Window
-from ionbeam_dagster.stores.ledger import Ledger, LedgerError
-from ionbeam_dagster.stores.ledger.redis import RedisLedger
-from ionbeam_dagster.stores.ledger.sqlite import SqliteLedger
+from ionbeam_dagster.stores.ledger import Ledger, LedgerError, RedisLedger, SqliteLedger
 
 NOON = datetime(2026, 6, 21, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -169,7 +167,7 @@ def _hold(open_ledger, pipe):
 
 
 def test_a_window_is_held_by_one_process_at_a_time_and_by_none_that_died(open_ledger, monkeypatch):
-    monkeypatch.setattr("ionbeam_dagster.stores.ledger.redis.HELD_FOR", 2.0)
+    monkeypatch.setattr("ionbeam_dagster.stores.ledger.holding.HELD_FOR", 2.0)
     here, there = get_context("fork").Pipe()
     process = get_context("fork").Process(target=_hold, args=(open_ledger, there))
     process.start()

@@ -18,9 +18,7 @@ from ionbeam_dagster.pipeline.collect import collect
 from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.pipeline.recovery import open_platform, recover_platform
-from ionbeam_dagster.stores.ledger import Ledger, LedgerError
-from ionbeam_dagster.stores.ledger.redis import RedisLedger
-from ionbeam_dagster.stores.ledger.sqlite import SqliteLedger
+from ionbeam_dagster.stores.ledger import Ledger, LedgerError, RedisLedger, SqliteLedger
 
 MORNING = datetime(2026, 6, 21, 6, tzinfo=UTC)
 HOURS = [Window(MORNING + timedelta(hours=h), MORNING + timedelta(hours=h + 1)) for h in range(3)]

@@ -12,14 +12,16 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import groupby
 from operator import attrgetter
 from typing import Any, Protocol, TypeVar
 
-from ionbeam_dagster.domain.windows import EPOCH, Window
+from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.stores.ledger.keys import ends_of, micros, moment, place_of, window_from
+from ionbeam_dagster.stores.ledger.on_redis import OnRedis
+from ionbeam_dagster.stores.ledger.sqlite_file import OnSqlite
 
 _T = TypeVar("_T")
 
@@ -118,26 +120,18 @@ def _failed_over(known: Attempt, error: str, now: datetime) -> Attempt:
 
 # --- SQLite -----------------------------------------------------------------------------------------------------------
 
-SCHEMA = """
+_KEY = "stage = ? AND product = ? AND start = ? AND end = ?"
+_PUT = "INSERT OR REPLACE INTO attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+
+class SqliteAttempts(OnSqlite):
+    TABLES = """
 CREATE TABLE IF NOT EXISTS attempts (
     stage TEXT, product TEXT, start INTEGER, end INTEGER, token TEXT, reason TEXT, tries INTEGER, since INTEGER,
     next INTEGER, error TEXT, PRIMARY KEY (stage, product, start, end)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS reconciled (only INTEGER PRIMARY KEY CHECK (only = 1), at INTEGER);
 """
-_KEY = "stage = ? AND product = ? AND start = ? AND end = ?"
-_PUT = "INSERT OR REPLACE INTO attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-
-Transaction = Callable[[], AbstractContextManager[sqlite3.Connection]]
-"""Begins a transaction of the ledger's file, which is committed when its block ends well."""
-
-
-class SqliteAttempts:
-    """`Attempts` in the ledger's SQLite file."""
-
-    def __init__(self, reading: Transaction, writing: Transaction) -> None:
-        self._reading = reading
-        self._writing = writing
 
     def note(self, found: Sequence[Attempt]) -> None:
         self._change(found, lambda known, one: _noted_over(known, one))
@@ -146,52 +140,52 @@ class SqliteAttempts:
         self._change(begun, lambda known, one: _begun_over(known, one, now))
 
     def fail(self, stage: str, product: str, errors: Mapping[Window, str], now: datetime) -> None:
-        with self._writing() as db:
+        with self._file.writing() as db:
             for window, error in errors.items():
                 known = _known(db, stage, product, window)
                 if known is not None:
                     db.execute(_PUT, _row(_failed_over(known, error, now)))
 
     def settle(self, stage: str, product: str, windows: Iterable[Window]) -> None:
-        keys = [(stage, product, *_ends(window)) for window in windows]
+        keys = [(stage, product, *ends_of(window)) for window in windows]
         if keys:
-            with self._writing() as db:
+            with self._file.writing() as db:
                 db.executemany(f"DELETE FROM attempts WHERE {_KEY}", keys)
 
     def open(self, stage: str | None = None, product: str | None = None) -> list[Attempt]:
         wanted = [(name, given) for name, given in (("stage", stage), ("product", product)) if given is not None]
         where = " AND ".join(f"{name} = ?" for name, _ in wanted) or "1"
-        with self._reading() as db:
+        with self._file.reading() as db:
             rows = db.execute(
                 f"SELECT * FROM attempts WHERE {where} ORDER BY stage, product, start", [given for _, given in wanted]
             ).fetchall()
         return [_attempt(*row) for row in rows]
 
     def note_reconciled(self, at: datetime) -> None:
-        with self._writing() as db:
-            db.execute("INSERT OR REPLACE INTO reconciled VALUES (1, ?)", (_micros(at),))
+        with self._file.writing() as db:
+            db.execute("INSERT OR REPLACE INTO reconciled VALUES (1, ?)", (micros(at),))
 
     def reconciled(self) -> datetime | None:
-        with self._reading() as db:
+        with self._file.reading() as db:
             row = db.execute("SELECT at FROM reconciled").fetchone()
-        return _moment(row[0]) if row else None
+        return moment(row[0]) if row else None
 
     def _change(self, given: Sequence[Attempt], after: Callable[[Attempt | None, Attempt], Attempt]) -> None:
         if not given:
             return
-        with self._writing() as db:
+        with self._file.writing() as db:
             for one in given:
                 db.execute(_PUT, _row(after(_known(db, one.stage, one.product, one.window), one)))
 
 
 def _known(db: sqlite3.Connection, stage: str, product: str, window: Window) -> Attempt | None:
-    row = db.execute(f"SELECT * FROM attempts WHERE {_KEY}", (stage, product, *_ends(window))).fetchone()
+    row = db.execute(f"SELECT * FROM attempts WHERE {_KEY}", (stage, product, *ends_of(window))).fetchone()
     return _attempt(*row) if row else None
 
 
 def _row(one: Attempt) -> tuple[Any, ...]:
-    since, following = _micros(one.since), _micros(one.next)
-    ends = _ends(one.window)
+    since, following = micros(one.since), micros(one.next)
+    ends = ends_of(one.window)
     return (one.stage, one.product, *ends, one.token, one.reason, one.tries, since, following, one.error)
 
 
@@ -199,8 +193,7 @@ def _attempt(
     stage: str, product: str, start: int, end: int, token: str, reason: str, tries: int, since: int, next: int,
     error: str,
 ) -> Attempt:  # fmt: skip
-    window = Window(_moment(start), _moment(end))
-    return Attempt(stage, product, window, token, reason, tries, _moment(since), _moment(next), error)
+    return Attempt(stage, product, window_from(start, end), token, reason, tries, moment(since), moment(next), error)
 
 
 # --- Redis ------------------------------------------------------------------------------------------------------------
@@ -241,16 +234,8 @@ _NOTE_RECONCILED = "redis.call('SET', 'ionbeam:reconciled', ARGV[1])"
 _RECONCILED = "return redis.call('GET', 'ionbeam:reconciled')"
 _AT_ONCE = 1000  # entries a script takes: Lua unpacks no more than some 8,000 arguments
 
-Script = Callable[..., Any]
-"""Runs a Lua script in the ledger's Redis with its arguments."""
 
-
-class RedisAttempts:
-    """`Attempts` in the ledger's Redis."""
-
-    def __init__(self, run: Script) -> None:
-        self._run = run
-
+class RedisAttempts(OnRedis):
     def note(self, found: Sequence[Attempt]) -> None:
         for group, some in _grouped(found):
             self._change(group, some, lambda known, one: _noted_over(known, one))
@@ -268,33 +253,33 @@ class RedisAttempts:
 
     def settle(self, stage: str, product: str, windows: Iterable[Window]) -> None:
         for some in _portions(list(windows)):
-            self._run(_SETTLE, f"{stage} {product}", *map(_field, some))
+            self._server.run(_SETTLE, f"{stage} {product}", *map(place_of, some))
 
     def open(self, stage: str | None = None, product: str | None = None) -> list[Attempt]:
-        found = map(_read, self._run(_OPEN, stage or "", product or ""))
+        found = map(_read, self._server.run(_OPEN, stage or "", product or ""))
         return sorted(found, key=attrgetter("stage", "product", "window"))
 
     def note_reconciled(self, at: datetime) -> None:
-        self._run(_NOTE_RECONCILED, _micros(at))
+        self._server.run(_NOTE_RECONCILED, micros(at))
 
     def reconciled(self) -> datetime | None:
-        at = self._run(_RECONCILED)
-        return _moment(int(at)) if at else None
+        at = self._server.run(_RECONCILED)
+        return moment(int(at)) if at else None
 
     def _change(
         self, group: str, given: Mapping[Window, Any], after: Callable[[Attempt | None, Any], Attempt | None]
     ) -> None:
         """Put what follows from what is known; begun anew as long as others change it meanwhile."""
         while given:
-            fields = {window: _field(window) for window in given}
-            before = dict(zip(given, self._run(_KNOWN, group, *fields.values()), strict=True))
+            fields = {window: place_of(window) for window in given}
+            before = dict(zip(given, self._server.run(_KNOWN, group, *fields.values()), strict=True))
             entries: list[str] = []
             for window, one in given.items():
                 record = before[window]
                 put = after(_read(record) if record else None, one)
                 if put is not None:
                     entries += [fields[window], record or "", _written(put)]
-            if not entries or self._run(_PUT_UNLESS_CHANGED, group, *entries):
+            if not entries or self._server.run(_PUT_UNLESS_CHANGED, group, *entries):
                 return
 
 
@@ -311,25 +296,9 @@ def _portions(given: Sequence[_T]) -> Iterator[Sequence[_T]]:
         yield given[start : start + _AT_ONCE]
 
 
-def _field(window: Window) -> str:
-    return ":".join(map(str, _ends(window)))
-
-
 def _written(one: Attempt) -> str:
     return json.dumps(_row(one))
 
 
 def _read(record: str) -> Attempt:
     return _attempt(*json.loads(record))
-
-
-def _micros(moment: datetime) -> int:
-    return (moment - EPOCH) // timedelta(microseconds=1)
-
-
-def _moment(micros: int) -> datetime:
-    return EPOCH + timedelta(microseconds=micros)
-
-
-def _ends(window: Window) -> tuple[int, int]:
-    return _micros(window.start), _micros(window.end)

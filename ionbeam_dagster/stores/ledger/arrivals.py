@@ -1,0 +1,105 @@
+"""The order of arrival in the ledger.
+
+Belongs here: the places of ingestions. Does not belong here: what they brought (claims.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Protocol
+
+from ionbeam_dagster.stores.ledger.on_redis import OnRedis
+from ionbeam_dagster.stores.ledger.sqlite_file import OnSqlite
+
+
+class Arrivals(Protocol):
+    """Remembers the order in which ingestions arrived."""
+
+    def restore_arrivals(self, arrivals: Mapping[str, int]) -> None:
+        """Give ingestions back their places in the order of arrival, unless they have one, or it is taken."""
+        ...
+
+    def arrival_of(self, ingestion: str) -> int:
+        """The place of an ingestion in the order of arrival; a new one gets the next place, a known one keeps its."""
+        ...
+
+
+# --- SQLite -----------------------------------------------------------------------------------------------------------
+
+TAKE_PLACE = "INSERT OR IGNORE INTO arrivals (ingestion) VALUES (?)"
+
+
+class SqliteArrivals(OnSqlite):
+    TABLES = """
+CREATE TABLE IF NOT EXISTS arrivals (arrival INTEGER PRIMARY KEY AUTOINCREMENT, ingestion TEXT NOT NULL UNIQUE);
+"""
+
+    def restore_arrivals(self, arrivals: Mapping[str, int]) -> None:
+        with self._file.writing() as db:
+            db.executemany(
+                "INSERT OR IGNORE INTO arrivals (arrival, ingestion) VALUES (?, ?)",
+                [(place, ingestion) for ingestion, place in arrivals.items()],
+            )
+
+    def arrival_of(self, ingestion: str) -> int:
+        known = "SELECT arrival FROM arrivals WHERE ingestion = ?"
+        with self._file.reading() as db:
+            row = db.execute(known, (ingestion,)).fetchone()
+        if row is None:
+            with self._file.writing() as db:
+                db.execute(TAKE_PLACE, (ingestion,))
+                row = db.execute(known, (ingestion,)).fetchone()
+        return int(row[0])
+
+
+# --- Redis ------------------------------------------------------------------------------------------------------------
+
+#     ionbeam:arrival, ionbeam:arrivals             the last place in the order of arrival; the place of each ingestion
+
+_PAIRS_AT_ONCE = 1000
+
+
+PLACE_OF = """
+local function place_of(id)
+    local place = redis.call('HGET', 'ionbeam:arrivals', id)
+    if not place then
+        place = redis.call('INCR', 'ionbeam:arrival')
+        redis.call('HSET', 'ionbeam:arrivals', id, place)
+    end
+    return tonumber(place)
+end
+"""
+
+_RESTORE_ARRIVALS = """
+local last, taken = tonumber(redis.call('GET', 'ionbeam:arrival') or 0), {}
+for _, place in ipairs(redis.call('HVALS', 'ionbeam:arrivals')) do taken[place] = true end
+for i = 1, #ARGV, 2 do
+    local id, place = ARGV[i], ARGV[i + 1]
+    if not taken[place] and redis.call('HSETNX', 'ionbeam:arrivals', id, place) == 1 then
+        taken[place] = true
+        last = math.max(last, tonumber(place))
+    end
+end
+redis.call('SET', 'ionbeam:arrival', last)
+"""
+
+_ARRIVAL = f"""{PLACE_OF}
+return place_of(ARGV[1])
+"""
+
+
+class RedisArrivals(OnRedis):
+    def restore_arrivals(self, arrivals: Mapping[str, int]) -> None:
+        for some in _flat_pairs(arrivals):
+            self._server.run(_RESTORE_ARRIVALS, *some)
+
+    def arrival_of(self, ingestion: str) -> int:
+        return int(self._server.run(_ARRIVAL, ingestion))
+
+
+def _flat_pairs(arrivals: Mapping[str, int]) -> Iterator[list[str | int]]:
+    """The pairs as flat lists that are short enough for one script."""
+    items = iter(arrivals.items())
+    while some := list(islice(items, _PAIRS_AT_ONCE)):
+        yield [part for pair in some for part in pair]

@@ -1,0 +1,36 @@
+"""Times and windows as ledgers keep them: in whole microseconds since 1970.
+
+Belongs here: their way there and back, as numbers (SQLite) and as text (Redis: ``<start>:<end>``). Does not belong
+here: records.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from ionbeam_dagster.domain.windows import EPOCH, Window
+
+
+def micros(moment: datetime) -> int:
+    return (moment - EPOCH) // timedelta(microseconds=1)
+
+
+def moment(micros: int) -> datetime:
+    return (EPOCH + timedelta(microseconds=micros)).astimezone(UTC)
+
+
+def ends_of(window: Window) -> tuple[int, int]:
+    return micros(window.start), micros(window.end)
+
+
+def window_from(start: int, end: int) -> Window:
+    return Window(moment(start), moment(end))
+
+
+def place_of(window: Window) -> str:
+    return f"{micros(window.start)}:{micros(window.end)}"
+
+
+def window_at(place: str) -> Window:
+    start, end = place.split(":")
+    return window_from(int(start), int(end))

@@ -1,0 +1,56 @@
+"""A ledger that is new, or was lost while it was used, is filled with what is known of the past before anything else.
+
+Belongs here: when that is done, once, whoever comes first. Does not belong here: what is known of the past
+(pipeline/recovery.py), or how a ledger is told from another (sqlite_file.py, redis_server.py).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from threading import RLock
+
+_LOG = logging.getLogger(__name__)
+
+Recover = Callable[[], object]
+"""Puts into a new ledger what is known of the past; what it returns is false when that is nothing."""
+
+
+class Past:
+    """Has a ledger filled by `recover` when it finds itself new; `note` then remembers what was found.
+
+    The filling uses the ledger itself, and comes here again: it goes on, while other threads wait.
+    """
+
+    def __init__(self, place: str, recover: Recover, note: Callable[[str], None]) -> None:
+        self._place = place
+        self._recover = recover
+        self._note = note
+        self._lock = RLock()
+        self._settled: object = None
+        self._filling: object = None
+
+    @property
+    def is_filling(self) -> bool:
+        return self._filling is not None
+
+    def settle(self, ledger: object, begin: Callable[[], bool], finish: Callable[[], None]) -> None:
+        """Fill `ledger`, unless that was done. `begin` says whether it is new, and prepares it; `finish` marks it."""
+        if ledger == self._settled:
+            return
+        with self._lock:
+            if ledger in (self._settled, self._filling):
+                return
+            try:
+                self._filling = ledger
+                if begin():
+                    if found := self._recover():
+                        _LOG.warning("%s was new, and made again from the other stores: %s", self._place, found)
+                        self._note(str(found))
+                    finish()
+                self._settled = ledger
+            finally:
+                self._filling = None
+
+    def was_lost(self) -> None:
+        self._settled = None

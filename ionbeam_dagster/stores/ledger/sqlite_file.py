@@ -1,0 +1,137 @@
+"""The SQLite file of a ledger, shared by many processes (WAL): connections and transactions.
+
+Belongs here: how the file is opened, used and found to be another one. Does not belong here: what is in it.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ClassVar
+
+from ionbeam_dagster.stores.ledger.errors import LedgerError
+from ionbeam_dagster.stores.ledger.feed_numbers import feed_begins
+from ionbeam_dagster.stores.ledger.lost import Past
+from ionbeam_dagster.stores.ledger.migration import Column
+
+_SETTLED = 1  # of the file's user_version: what was known of the past is in it
+_FEED_BEGINS = (
+    "INSERT INTO sqlite_sequence SELECT 'feed', ?1 WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'feed')"
+)
+
+Prepare = Callable[[sqlite3.Connection], None]
+"""Makes the tables of a file that was opened."""
+
+
+class SqliteFile:
+    """The file `path`, safe across threads and processes.
+
+    Connections are kept: closing the last one makes SQLite empty its log, which takes longer than a transaction. A
+    commit waits until the disk has it. Transactions raise LedgerError when the file cannot be used.
+    """
+
+    def __init__(self, path: Path, prepare: Prepare, past: Past) -> None:
+        self.path = path
+        self._prepare = prepare
+        self._past = past
+        self._idle: dict[tuple[int, int], list[sqlite3.Connection]] = {}  # of a process and a file; forks inherit none
+
+    def __del__(self) -> None:
+        for (process, _), connections in self._idle.items():
+            for connection in connections if process == os.getpid() else []:
+                connection.close()
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        with self._transaction("BEGIN") as db:
+            yield db
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        with self._transaction("BEGIN IMMEDIATE") as db:
+            yield db
+
+    @contextmanager
+    def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
+        db: sqlite3.Connection | None = None
+        try:
+            idle = self._kept()
+            db = idle.pop() if idle else self._open()
+            db.execute(begin)
+            yield db
+            db.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise LedgerError(f"{self.path}: {error}; {_what_to_do(error)}") from error
+        else:
+            idle.append(db)
+            db = None
+        finally:
+            if db is not None:  # with whatever it had begun
+                db.close()
+
+    def _kept(self) -> list[sqlite3.Connection]:
+        """The idle connections of this process to the file that is there now, which has what is known of the past."""
+        try:
+            file = self.path.stat().st_ino
+        except FileNotFoundError:
+            self._open().close()
+            file = self.path.stat().st_ino
+        self._past.settle(file, self._begin, self._finish)
+        return self._idle.setdefault((os.getpid(), file), [])
+
+    def _begin(self) -> bool:
+        with self._opened() as db:
+            is_new = bool(db.execute("PRAGMA user_version").fetchone()[0] < _SETTLED)
+            if is_new:
+                db.execute(_FEED_BEGINS, (feed_begins(),))
+            return is_new
+
+    def _finish(self) -> None:
+        with self._opened() as db:
+            db.execute(f"PRAGMA user_version = {_SETTLED}")
+
+    @contextmanager
+    def _opened(self) -> Iterator[sqlite3.Connection]:
+        db = self._open()
+        try:
+            yield db
+        finally:
+            db.close()
+
+    def _open(self) -> sqlite3.Connection:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        db = sqlite3.connect(self.path, timeout=30, isolation_level=None, check_same_thread=False)
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=FULL")
+        self._prepare(db)
+        return db
+
+
+class OnSqlite:
+    """A subject of a ledger in a SQLite file.
+
+    `TABLES` makes its tables, `ADDED` are columns that files of earlier versions lack, `INDICES` need these.
+    """
+
+    TABLES: ClassVar[str] = ""
+    ADDED: ClassVar[tuple[Column, ...]] = ()
+    INDICES: ClassVar[str] = ""
+
+    def __init__(self, file: SqliteFile) -> None:
+        self._file = file
+
+
+def _what_to_do(error: sqlite3.Error) -> str:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_FULL:
+        return "the disk is full: make room"
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+        return "give this user permission to write it and its folder"
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return "another process holds it for too long; find and end that process"
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return "it is damaged: move it away, and it is made again from the stores"
+    return "nothing was changed; try again"
