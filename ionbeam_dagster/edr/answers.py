@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,16 +21,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ionbeam_dagster.domain.canonical import STATION
+from ionbeam_dagster.edr.crs import Crs
 from ionbeam_dagster.edr.parameters import FLAG_MEANINGS, VOCABULARY, Parameter
 from ionbeam_dagster.edr.query import LOCATION, NAMES, WIGOS, Found, stamp
 
-CRS = "OGC:CRS84"
 _WIGOS_ID = re.compile(r"^0-\d{1,5}-\d{1,5}-[A-Za-z0-9]{1,16}$")
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_UTC_Z | orjson.OPT_NAIVE_UTC
-REFERENCING = [
-    {"coordinates": ["x", "y"], "system": {"type": "GeographicCRS", "id": CRS}},
-    {"coordinates": ["t"], "system": {"type": "TemporalRS", "calendar": "Gregorian"}},
-]
 
 
 def as_json(document: Any) -> bytes:
@@ -39,13 +36,25 @@ def as_json(document: Any) -> bytes:
 # CoverageJSON.
 
 
+def _referencing(crs: Crs) -> list[dict[str, Any]]:
+    kind = "GeographicCRS" if crs.is_geographic else "ProjectedCRS"
+    return [
+        {"coordinates": ["y", "x"] if crs.north_first else ["x", "y"], "system": {"type": kind, "id": crs.id}},
+        {"coordinates": ["t"], "system": {"type": "TemporalRS", "calendar": "Gregorian"}},
+    ]
+
+
 def covjson(found: Found) -> dict[str, Any]:
     """A Coverage of the one location that was found, else a CoverageCollection; empty it is a collection of none."""
     table = found.table
     parameters = {id: parameter_object(parameter) for id, parameter in found.parameters.items()}
     arrays = {id: _values(table.column(id), parameter) for id, parameter in found.parameters.items()}
     kinds = {id: _data_type(table.column(id).type) for id in found.parameters}
-    coverages = [_coverage(table, start, end, arrays, kinds) for start, end in _runs(table.column(LOCATION))]
+    places = found.crs.xy(table.column("lon").to_numpy(), table.column("lat").to_numpy())
+    referencing = _referencing(found.crs)
+    coverages = [
+        _coverage(table, start, end, places, referencing, arrays, kinds) for start, end in _runs(table.column(LOCATION))
+    ]
     coverages = [coverage for coverage in coverages if coverage["ranges"]]
     notes = {"ionbeam:notes": found.notes} if found.notes else {}
     if len(coverages) == 1:
@@ -59,7 +68,7 @@ def covjson(found: Found) -> dict[str, Any]:
         "type": "CoverageCollection",
         **({"domainType": "PointSeries"} if fixed else {}),
         "parameters": {id: one for id, one in parameters.items() if id in used or not coverages},
-        "referencing": REFERENCING,
+        "referencing": referencing,
         "coverages": coverages,
         **notes,
     }
@@ -106,20 +115,27 @@ def _category(code: int) -> str:
 
 
 def _coverage(
-    table: pa.Table, start: int, end: int, arrays: dict[str, npt.NDArray[Any]], kinds: dict[str, str]
+    table: pa.Table,
+    start: int,
+    end: int,
+    places: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]],
+    referencing: list[dict[str, Any]],
+    arrays: dict[str, npt.NDArray[Any]],
+    kinds: dict[str, str],
 ) -> dict[str, Any]:
-    lon, lat, time = (table.column(name).to_numpy()[start:end] for name in ("lon", "lat", "datetime"))
+    x, y = places[0][start:end], places[1][start:end]
+    time = table.column("datetime").to_numpy()[start:end]
     moments = time.view("datetime64[us]") if time.dtype == np.int64 else time
-    fixed = (lon == lon[0]).all() and (lat == lat[0]).all()
+    fixed = (x == x[0]).all() and (y == y[0]).all()
     if fixed:
         axes: dict[str, Any] = {
-            "x": {"values": [float(lon[0])]},
-            "y": {"values": [float(lat[0])]},
+            "x": {"values": [float(x[0])]},
+            "y": {"values": [float(y[0])]},
             "t": {"values": moments},
         }
         names, shape = ["t", "y", "x"], [end - start, 1, 1]
     else:
-        points = [list(point) for point in zip(_texts(moments), lon.tolist(), lat.tolist(), strict=True)]
+        points = [list(point) for point in zip(_texts(moments), x.tolist(), y.tolist(), strict=True)]
         axes = {"composite": {"dataType": "tuple", "coordinates": ["t", "x", "y"], "values": points}}
         names, shape = ["composite"], [end - start]
     ranges = {}
@@ -139,7 +155,7 @@ def _coverage(
         "type": "Domain",
         "domainType": "PointSeries" if fixed else "Trajectory",
         "axes": axes,
-        "referencing": REFERENCING,
+        "referencing": referencing,
     }
     return {"type": "Coverage", "domain": domain, "ranges": ranges, **_who(table, start)}
 
@@ -200,17 +216,16 @@ def features(found: Found, links: list[dict[str, str]] | None = None, matched: i
         if "id" in table.column_names
         else [f"{location}-{moment}" for location, moment in zip(columns[LOCATION], columns["datetime"], strict=True)]
     )
-    lon, lat = (table.column(name).to_pylist() for name in ("lon", "lat"))
     document: dict[str, Any] = {
         "type": "FeatureCollection",
         "features": [
             {
                 "type": "Feature",
                 "id": id,
-                "geometry": {"type": "Point", "coordinates": [east, north]},
+                "geometry": {"type": "Point", "coordinates": place},
                 "properties": dict(zip(keys, row, strict=True)),
             }
-            for id, east, north, row in zip(ids, lon, lat, rows, strict=True)
+            for id, place, row in zip(ids, _coordinates(found), rows, strict=True)
         ],
         "parameters": [{**parameter_object(one)} for one in found.parameters.values()],
         "numberReturned": table.num_rows,
@@ -224,6 +239,13 @@ def features(found: Found, links: list[dict[str, str]] | None = None, matched: i
     return document
 
 
+def _coordinates(found: Found) -> list[list[float]]:
+    """The place of each row, in the order of the axes of the system that was asked for."""
+    x, y = found.crs.xy(found.table.column("lon").to_numpy(), found.table.column("lat").to_numpy())
+    points: list[list[float]] = np.column_stack([y, x] if found.crs.north_first else [x, y]).tolist()
+    return points
+
+
 def locations(found: Found, base: str, limit: int) -> dict[str, Any]:
     """A FeatureCollection of locations; `base` is the address that one's id is appended to."""
     table = found.table.slice(0, limit)
@@ -233,7 +255,10 @@ def locations(found: Found, base: str, limit: int) -> dict[str, Any]:
     rows = table.to_pylist()
     return {
         "type": "FeatureCollection",
-        "features": [_location(row, base) for row in rows],
+        "features": [
+            _location(row, place, base)
+            for row, place in zip(rows, _coordinates(replace(found, table=table)), strict=True)
+        ],
         "numberMatched": found.table.num_rows,
         "numberReturned": len(rows),
         "links": [{"href": base, "rel": "self", "type": "application/geo+json", "title": "These locations"}],
@@ -241,7 +266,7 @@ def locations(found: Found, base: str, limit: int) -> dict[str, Any]:
     }
 
 
-def _location(row: dict[str, Any], base: str) -> dict[str, Any]:
+def _location(row: dict[str, Any], place: list[float], base: str) -> dict[str, Any]:
     from urllib.parse import quote
 
     id = row[LOCATION] or ""
@@ -250,7 +275,7 @@ def _location(row: dict[str, Any], base: str) -> dict[str, Any]:
     return {
         "type": "Feature",
         "id": id,
-        "geometry": {"type": "Point", "coordinates": [row["lon"], row["lat"]]},
+        "geometry": {"type": "Point", "coordinates": place},
         "properties": {
             "name": name,
             "datetime": stamp(row["datetime"]),
@@ -264,8 +289,15 @@ def _location(row: dict[str, Any], base: str) -> dict[str, Any]:
 
 
 def csv(found: Found) -> bytes:
-    """A row a time and station: datetime, location, lon, lat, metadata, then the parameters by id; no units."""
+    """A row a time and station: datetime, location, lon, lat, metadata, then the parameters by id; no units.
+
+    In a projected system x and y stand where lon and lat do.
+    """
     table = found.table
+    if not found.crs.is_geographic:
+        places = found.crs.xy(table.column("lon").to_numpy(), table.column("lat").to_numpy())
+        for name, values in zip(("lon", "lat"), places, strict=True):
+            table = table.set_column(table.column_names.index(name), name, pa.array(values, pa.float64()))
     frame = pl.DataFrame(pl.from_arrow(table)) if table.num_rows else pl.DataFrame({n: [] for n in table.column_names})
     first = ["datetime", LOCATION, "lon", "lat"]
     ordered = [*first, *(name for name in frame.columns if name not in (*first, STATION))]
@@ -273,8 +305,9 @@ def csv(found: Found) -> bytes:
         frame = frame.with_columns(
             pl.col("datetime").cast(pl.Datetime("us", "UTC")).dt.strftime("%Y-%m-%dT%H:%M:%S%.fZ")
         )
+    projected = {} if found.crs.is_geographic else {"lon": "x", "lat": "y"}
     buffer = io.BytesIO()
-    frame.select(ordered).write_csv(buffer)
+    frame.select(ordered).rename(projected).write_csv(buffer)
     return buffer.getvalue()
 
 

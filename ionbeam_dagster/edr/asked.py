@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 
+import numpy as np
 import shapely
 
 from ionbeam_dagster.domain import cf
 from ionbeam_dagster.domain.times import parse_moment
+from ionbeam_dagster.edr.crs import CRS84, Crs, crs_of
 from ionbeam_dagster.edr.parameters import Parameter
 from ionbeam_dagster.edr.query import Bounds, Collection, Query
 from ionbeam_dagster.edr.regions import Box, Circles, Paths, Region, Shapes
@@ -43,10 +45,6 @@ FORMAT_NAMES = {
     "csv": "csv",
     "text/csv": "csv",
 }
-CRS84 = {
-    "ogc:crs84", "crs84", "epsg:4326", "4326", "http://www.opengis.net/def/crs/ogc/1.3/crs84",
-    "http://www.opengis.net/def/crs/ogc/0/crs84",
-}  # fmt: skip
 _SHARED = {"datetime", "f", "crs"}
 _FILTERS = {"parameter-name", "standard-name", "level", "method", "period", "z", "limit"}
 _ALSO = {"parameter_name": "parameter-name", "standard_name": "standard-name", "standard-names": "standard-name",
@@ -98,6 +96,7 @@ class Asked:
     limit: int = USUAL_ITEMS
     offset: int = 0
     after: str | None = None
+    crs: Crs = CRS84
 
 
 def asked(
@@ -109,9 +108,9 @@ def asked(
     """
     parameters = _named(kind, given)
     start, end = interval(parameters.get("datetime"))
-    _crs(parameters.get("crs"))
+    crs = _crs(parameters.get("crs"), collection.offered_crs)
     known = collection.parameters()
-    region, heights = _region(kind, parameters)
+    region, heights = _region(kind, parameters, crs)
     if heights is not None:
         if "z" in parameters:
             raise BadRequest(
@@ -142,6 +141,7 @@ def asked(
         limit,
         offset,
         after,
+        crs,
     )
 
 
@@ -203,20 +203,20 @@ def _moments(text: str) -> tuple[int, int]:
 # Place.
 
 
-def _region(kind: str, parameters: Mapping[str, str]) -> tuple[Region | None, str | None]:
+def _region(kind: str, parameters: Mapping[str, str], crs: Crs) -> tuple[Region | None, str | None]:
     """The region that is asked for, and the heights that stand in its coordinates, as `z` would have them."""
     if "bbox" in KNOWN[kind]:
         if parameters.get("bbox"):
-            return _box(parameters["bbox"])
+            return _box(parameters["bbox"], crs)
         if kind == "cube":
             raise BadRequest("cube needs bbox=west,south,east,north, in degrees")
         return None, None
-    shape = _shape(kind, parameters.get("coords"))
+    shape = _shape(kind, parameters.get("coords"), crs)
     height = _height(kind, shape)
     if kind == "area":
         return Shapes(tuple(shapely.get_parts(shape))), height
     if kind == "trajectory":
-        return _path(shape), height
+        return _path(shape, crs), height
     centres = tuple((_turned(point.x), float(point.y)) for point in shapely.get_parts(shape))
     return Circles(centres, NEAR if kind == "position" else _within(parameters)), height
 
@@ -231,30 +231,48 @@ def _height(kind: str, shape: shapely.Geometry) -> str | None:
     return f"{heights.pop():g}"
 
 
-def _box(text: str) -> tuple[Box, str | None]:
+def _box(text: str, crs: Crs) -> tuple[Region, str | None]:
     try:
         numbers = [float(part) for part in text.split(",")]
     except ValueError:
         numbers = []
     if len(numbers) not in (4, 6) or not all(math.isfinite(number) for number in numbers):
         raise BadRequest(f"bbox {text[:80]!r} is not west,south,east,north; right would be 4.5,51,6.5,53")
-    west, south, east, north = numbers if len(numbers) == 4 else (*numbers[:2], *numbers[3:5])
+    heights = None
+    if len(numbers) == 6:
+        low, high = numbers[2], numbers[5]
+        if low > high:
+            raise BadRequest(f"bbox {text[:80]!r}: the low {low:g} is above the high {high:g}")
+        numbers, heights = [*numbers[:2], *numbers[3:5]], f"{low:g}/{high:g}"
+    west, south, east, north = (numbers[place] for place in ((1, 0, 3, 2) if crs.north_first else (0, 1, 2, 3)))
     if south > north:
         raise BadRequest(f"bbox {text[:80]!r}: the south {south:g} is north of the north {north:g}")
+    if not crs.is_geographic:
+        if west > east:
+            raise BadRequest(f"bbox {text[:80]!r}: the west {west:g} is east of the east {east:g}")
+        box = shapely.box(*((south, west, north, east) if crs.north_first else (west, south, east, north)))
+        return Shapes((_placed(crs.shape_in_lon_lat(box)),)), heights
     if max(abs(west), abs(east)) > 180 or max(abs(south), abs(north)) > 90:
         raise BadRequest(
             f"bbox {text[:80]!r} leaves the globe: longitudes are within -180 and 180 (west greater than east crosses "
             "the date line), latitudes within -90 and 90"
         )
-    if len(numbers) == 4:
-        return Box(west, south, east, north), None
-    low, high = numbers[2], numbers[5]
-    if low > high:
-        raise BadRequest(f"bbox {text[:80]!r}: the low {low:g} is above the high {high:g}")
-    return Box(west, south, east, north), f"{low:g}/{high:g}"
+    return Box(west, south, east, north), heights
 
 
-def _shape(kind: str, text: str | None) -> shapely.Geometry:
+def _placed(shape: shapely.Geometry) -> shapely.Geometry:
+    """The shape, if all of its points are places."""
+    points = shapely.get_coordinates(shape)
+    if not (np.isfinite(points).all() and (abs(points[:, 0]) <= 540).all() and (abs(points[:, 1]) <= 90).all()):
+        raise BadRequest(
+            "coords leave the globe: they are longitude and latitude, in this order, in degrees, unless crs says "
+            "otherwise (EPSG:4326 has latitude first)"
+        )
+    return shape
+
+
+def _shape(kind: str, text: str | None, crs: Crs) -> shapely.Geometry:
+    """The shape in longitude and latitude; a path stays in `crs`, with its times."""
     right = f"right would be coords={_EXAMPLE[kind]}"
     if not text:
         raise BadRequest(f"{kind} needs coords, in well-known text; {right}")
@@ -272,20 +290,21 @@ def _shape(kind: str, text: str | None) -> shapely.Geometry:
     points = shapely.get_coordinates(shape)
     if len(points) > MOST_POINTS:
         raise BadRequest(f"coords have {len(points):,} points; at most {MOST_POINTS:,} are taken: simplify the shape")
-    lon, lat = points[:, 0], points[:, 1]
-    if not (abs(lon) <= 540).all() or not (abs(lat) <= 90).all():
-        raise BadRequest("coords leave the globe: they are longitude and latitude, in this order, in degrees")
     if kind in ("position", "radius") and len(points) > 100:
         raise BadRequest(f"coords have {len(points):,} points; a {kind} query takes at most 100")
+    if kind == "trajectory":
+        _placed(crs.shape_in_lon_lat(shapely.force_2d(shape)))
+        return shape
+    shape = _placed(crs.shape_in_lon_lat(shape))
     if kind == "area" and not shape.is_valid:
         raise BadRequest(f"coords are no proper polygon: {shapely.is_valid_reason(shape)}")
     return shape
 
 
-def _path(shape: shapely.Geometry) -> Paths:
+def _path(shape: shapely.Geometry, crs: Crs) -> Paths:
     lines, times = [], []
     for line in shapely.get_parts(shape):
-        points = shapely.get_coordinates(line)
+        points = crs.lon_lat(shapely.get_coordinates(line))
         if (abs(points[1:, 0] - points[:-1, 0]) > 180).any():
             raise BadRequest(
                 "coords have a leg of more than half a turn; to cross the date line go on beyond 180 degrees"
@@ -319,9 +338,11 @@ def _turned(lon: float) -> float:
     return float((lon + 180) % 360 - 180) if abs(lon) > 180 else float(lon)
 
 
-def _crs(text: str | None) -> None:
-    if text and text.strip("[]<>").lower() not in CRS84:
-        raise BadRequest(f"crs {text[:80]!r} is not offered; coordinates are OGC:CRS84 (longitude, latitude)")
+def _crs(text: str | None, offered: tuple[str, ...]) -> Crs:
+    crs = crs_of(text, offered)
+    if crs is None:
+        raise BadRequest(f"crs {str(text)[:80]!r} is not offered here; offered are {', '.join(offered)}")
+    return crs
 
 
 # Parameters.

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from ionbeam_dagster import __version__
 from ionbeam_dagster.edr import answers, asked
+from ionbeam_dagster.edr.crs import OFFERED, Crs
 from ionbeam_dagster.edr.parameters import VOCABULARY, Parameter
 from ionbeam_dagster.edr.query import Collection, stamp
 
@@ -28,10 +29,6 @@ CONFORMANCE = [
 ]
 WORLD = [-180.0, -90.0, 180.0, 90.0]
 TRS = 'TIMECRS["DateTime",TDATUM["Gregorian Calendar"],CS[TemporalDateTime,1],AXIS["Time (T)",future]]'
-CRS = (
-    'GEOGCS["WGS 84",DATUM["WGS_1984",SPHEROID["WGS 84",6378137,298.257223563]],PRIMEM["Greenwich",0],'
-    'UNIT["degree",0.0174532925199433]]'
-)
 LENGTHS = ["m", "km", "mi", "nm"]
 
 
@@ -71,8 +68,8 @@ def collection_document(
         **({"attribution": _plain(resource["attribution"])} if resource.get("attribution") else {}),
         "links": links,
         "extent": extent,
-        "data_queries": {kind: _query(kind, own) for kind in asked.QUERIES},
-        "crs": ["OGC:CRS84"],
+        "data_queries": {kind: _query(kind, own, collection.offered_crs) for kind in asked.QUERIES},
+        "crs": list(collection.offered_crs),
         "output_formats": ["CoverageJSON", "GeoJSON", "CSV"],
         "parameter_names": {id: _parameter(parameter) for id, parameter in parameters.items()},
         "distanceunits": LENGTHS,
@@ -88,14 +85,14 @@ def _link(href: str, rel: str, type: str, title: str) -> dict[str, Any]:
     return {"href": href, "rel": rel, "type": type, "title": title}
 
 
-def _query(kind: str, own: str) -> dict[str, Any]:
+def _query(kind: str, own: str, offered_crs: tuple[str, ...]) -> dict[str, Any]:
     listing = kind in ("items", "locations")
     formats = ["GeoJSON", "CSV"] if kind == "items" else ["CoverageJSON", "GeoJSON", "CSV"]
     variables: dict[str, Any] = {
         "query_type": kind,
         "output_formats": formats,
         "default_output_format": "GeoJSON" if listing else "CoverageJSON",
-        "crs_details": [{"crs": "OGC:CRS84", "wkt": CRS}],
+        "crs_details": [{"crs": id, "wkt": Crs(id).wkt} for id in offered_crs],
     }
     if kind == "radius":
         variables["within_units"] = LENGTHS
@@ -219,11 +216,13 @@ _PARAMETERS = {
     "level": _parameter_of("level", "Heights of measurement in m, or a range low/high"),
     "method": _parameter_of("method", "CF cell methods"),
     "period": _parameter_of("period", "ISO 8601 durations that a value stands for"),
+    "crs": _parameter_of("crs", "In which coordinates are given and answered; OGC:CRS84 when left out",
+                         {"type": "string", "enum": list(OFFERED)}),
     "limit": _parameter_of("limit", "The most features of a page, or rows of an answer",
                            {"type": "integer", "minimum": 1}),
     "offset": _parameter_of("offset", "How many features to pass over", {"type": "integer", "minimum": 0}),
 }  # fmt: skip
-_SHARED = ("datetime", "parameter-name", "standard-name", "level", "method", "period", "limit")
+_SHARED = ("datetime", "parameter-name", "standard-name", "level", "method", "period", "limit", "crs")
 _PER_KIND = ("coords",)
 _OF_KIND = {
     "radius": ("within", "within-units"),

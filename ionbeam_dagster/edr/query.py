@@ -31,6 +31,7 @@ from ionbeam_dagster.domain import cf
 from ionbeam_dagster.domain.canonical import STATION
 from ionbeam_dagster.domain.geo import great_circle
 from ionbeam_dagster.edr import footers
+from ionbeam_dagster.edr.crs import CRS84, OFFERED, Crs
 from ionbeam_dagster.edr.files import LocalFiles, WindowFile, overlapping, version_of
 from ionbeam_dagster.edr.parameters import Column, Layout, Parameter, layout_of
 from ionbeam_dagster.edr.regions import Circles, Region, touches
@@ -84,14 +85,23 @@ class Found:
     table: pa.Table
     parameters: dict[str, Parameter]
     notes: list[str] = field(default_factory=list)
+    crs: Crs = CRS84
+    """In which the places are to be told; those of `table` are longitude and latitude in any case."""
 
 
 class Collection:
     """One dataset's windows."""
 
-    def __init__(self, name: str, files: LocalFiles, ever: dict[str, Parameter] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        files: LocalFiles,
+        ever: dict[str, Parameter] | None = None,
+        offered_crs: tuple[str, ...] = OFFERED,
+    ) -> None:
         self.name = name
         self.files = files
+        self.offered_crs = offered_crs
         self._ever = ever or {}
         self._newest: tuple[object, dict[str, Parameter], tuple[str, ...], frozenset[str]] | None = None
         self._layouts: dict[tuple[object, ...], Layout] = {}

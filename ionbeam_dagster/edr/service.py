@@ -7,7 +7,7 @@ PyGeoAPI's plugins (provider.py).
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ from urllib.parse import quote, urlencode
 
 from ionbeam_dagster.edr import answers, documents
 from ionbeam_dagster.edr.asked import FORMATS, Asked, BadRequest, NotFound, asked
+from ionbeam_dagster.edr.crs import OFFERED
 from ionbeam_dagster.edr.files import LocalFiles
 from ionbeam_dagster.edr.parameters import Parameter, parameter_from
 from ionbeam_dagster.edr.query import Collection, Found, item, page, places, run
@@ -44,7 +45,7 @@ class Service:
             own = next((p for p in resource.get("providers") or () if p.get("name") == EDR_PLUGIN), None)
             if own is not None:
                 self.resources[name] = resource
-                self.collections[name] = collection_of(name, own)
+                self.collections[name] = collection_of(name, own, resource.get("crs") or ())
         self.others = set(config.get("resources") or {}) - set(self.collections)
 
     def about(self, name: str) -> dict[str, Any]:
@@ -74,20 +75,22 @@ class Service:
         collection = self.collections[name]
         own = f"{self.base}/collections/{quote(name, safe='')}/{request.kind}"
         if request.kind == "locations" and request.location is None:
-            found = places(collection, request.query)
+            found = replace(places(collection, request.query), crs=request.crs)
             if request.format == "csv":
-                return self._reply(found, request, answers.csv(Found(found.table.slice(0, request.limit), {})))
+                return self._reply(
+                    found, request, answers.csv(replace(found, table=found.table.slice(0, request.limit)))
+                )
             return self._reply(found, request, answers.locations(found, own, request.limit), as_page)
         if request.kind == "items" and request.item is not None:
             one = item(collection, request.item)
             if one is None:
                 raise NotFound(f"there is no observation {request.item[:80]!r} in collection {name!r}")
-            return self._item(one, request, own, as_page)
+            return self._item(replace(one, crs=request.crs), request, own, as_page)
         if request.kind == "items":
             return self._page(collection, request, given, own, as_page)
         if request.format in ("csv", "geojson"):
             request = replace(request, query=replace(request.query, described=True))
-        found = run(collection, request.query)
+        found = replace(run(collection, request.query), crs=request.crs)
         if request.location is not None and not found.table.num_rows:
             raise NotFound(
                 f"there is no observation of a location {request.location[:80]!r} in the time that was asked for; "
@@ -112,6 +115,7 @@ class Service:
     def _page(self, collection: Collection, request: Asked, given: Mapping[str, str], own: str, as_page: bool) -> Reply:
         given = {name: value for name, value in given.items() if value is not None}
         one = page(collection, request.query, request.limit, request.offset, request.after)
+        one.found.crs = request.crs
         links = [
             {"href": f"{own}?{urlencode(given)}", "rel": "self", "type": FORMATS["geojson"], "title": "This page"},
             {"href": f"{own}?{urlencode({**given, 'f': 'html'})}", "rel": "alternate", "type": "text/html",
@@ -136,7 +140,7 @@ class Service:
     ) -> Reply:
         headers = {
             "Cache-Control": "public, max-age=30",
-            "Content-Crs": "<http://www.opengis.net/def/crs/OGC/1.3/CRS84>",
+            "Content-Crs": f"<{request.crs.uri}>",
         }
         if found.notes:
             headers["Ionbeam-Notes"] = "; ".join(found.notes).encode("ascii", "replace").decode()[:2000]
@@ -148,8 +152,8 @@ class Service:
         return Reply(200, FORMATS[request.format], body, headers)
 
 
-def collection_of(name: str, provider: dict[str, Any]) -> Collection:
-    """The collection of a provider's entry in PyGeoAPI's configuration."""
+def collection_of(name: str, provider: dict[str, Any], more_crs: Iterable[str] = ()) -> Collection:
+    """The collection of a provider's entry in PyGeoAPI's configuration, which offers `more_crs` than is usual."""
     told = (provider.get("options") or {}).get("parameters") or {}
     ever: dict[str, Parameter] = {}
     for id, unit in told.items():
@@ -157,7 +161,8 @@ def collection_of(name: str, provider: dict[str, Any]) -> Collection:
             ever[id] = parameter_from(str(id), str(unit))
         except ValueError:
             continue
-    return Collection(name, LocalFiles(Path(str(provider["data"]))), ever)
+    offered = tuple(dict.fromkeys((*OFFERED, *more_crs)))
+    return Collection(name, LocalFiles(Path(str(provider["data"]))), ever, offered)
 
 
 def refusal(status: int, sentence: str) -> Reply:

@@ -97,6 +97,7 @@ def write_window(
     return target
 
 
-def service_of(folder: Path) -> Service:
+def service_of(folder: Path, **resource) -> Service:
     provider = {"type": "edr", "name": EDR_PLUGIN, "data": str(folder)}
-    return Service({"resources": {"net": {"type": "collection", "providers": [provider]}}}, "http://service.test")
+    resource |= {"type": "collection", "providers": [provider]}
+    return Service({"resources": {"net": resource}}, "http://service.test")
