@@ -26,7 +26,7 @@ from typing import NamedTuple
 from servers import free_port
 
 ROOT = Path(__file__).parents[2]
-ALIASES = ROOT / "ionbeam_client" / "aliases"
+ALIAS = ROOT / "ionbeam_client" / "aliases" / "eht_influx_client"
 T0 = 1617672549_000_000_000
 FOREVER = "start: 1677-10-01T00:00:00Z, stop: 2262-01-01T00:00:00Z"
 
@@ -210,8 +210,7 @@ class Bucket(NamedTuple):
 
 def program(text: str, *arguments: object) -> list[str]:
     """A command that runs a program, which may import the alias distributions."""
-    alias = str(ALIASES / "eht_influx_client" / "src")
-    return [sys.executable, "-c", f"import sys; sys.path.insert(0, {alias!r})\n{text}",
+    return [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ALIAS)!r})\n{text}",
             *map(str, arguments)]  # fmt: skip
 
 

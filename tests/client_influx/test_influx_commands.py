@@ -133,6 +133,9 @@ def test_influx_write_takes_the_csv_log_and_query_gives_it_back(bucket, station,
         del row["fields"]["empty"]  # in the answer to a query it cannot be told from no value
     write(rows)
     influx(two, "write", "-b", two.bucket, "-f", "log.csv")
+    sort = {"env": os.environ | {"LC_ALL": "C"}, "check": True, "capture_output": True, "text": True}
+    ordered = [line for line in subprocess.run(["sort", "log.csv"], **sort).stdout.splitlines() if line[0].isdigit()]
+    assert [int(line.split(",")[0]) for line in ordered] == [row["time"] for row in rows if row["time"]]
     assert values(two) == values(one)
     with open("raw.csv", "w") as file:  # noqa: PTH123
         file.write(influx(one, "query", "--raw", f'from(bucket: "{one.bucket}") |> range(start: 0)'))

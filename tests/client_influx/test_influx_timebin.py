@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import math
+import sys
 from itertools import pairwise
+from types import ModuleType
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from influx_faults import ALIAS
 
 from ionbeam_client.influx.timebin import TimeBin
 
@@ -81,3 +85,46 @@ def test_no_value_is_lost_between_bins(start, steps, interval):
     expected = (points[0][0] - begin) * points[0][1]
     expected += sum((b[0] - a[0]) * b[1] for a, b in pairwise(points))
     assert integral == pytest.approx(expected, rel=1e-6, abs=max(1.0, interval) * 1e-3)
+
+
+def test_the_program_of_the_specification_prints_exact_bins(capsys):
+    """With a clock and dice of its own, because it never ends."""
+    text = """
+import time
+import random
+from eht_influx_client.timebin import TimeBin
+
+tb = TimeBin(1.0)  # 1.0 second bins is the default
+
+while True:
+    datapoint = random.randint(1,10)
+    tb.point(time.time(), datapoint)
+    tuples = tb.gettuples()
+    if tuples:
+       print(tuples)  # [(t, value)] where times are exactly 1.0s apart
+    time.sleep(1.0 + datapoint*0.01)
+"""
+    now, ends = [1617672549.3], 50
+
+    class Clock(ModuleType):
+        time = staticmethod(lambda: now[0])
+
+        @staticmethod
+        def sleep(seconds):
+            nonlocal ends
+            now[0], ends = now[0] + seconds, ends - 1
+            if not ends:
+                raise KeyboardInterrupt
+
+    before = dict(sys.modules), list(sys.path)
+    sys.modules["time"] = Clock("time")
+    sys.path.insert(0, str(ALIAS))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            exec(text, {})
+    finally:
+        sys.modules["time"] = before[0]["time"]
+        sys.path[:] = before[1]
+    labels = [label for line in capsys.readouterr().out.splitlines() for label, _ in ast.literal_eval(line)]
+    assert labels == [1617672549.0 + number for number in range(len(labels))]
+    assert len(labels) > 45
