@@ -302,6 +302,7 @@ def _between(start: datetime, end: datetime, span: timedelta) -> Iterator[Window
 def _status_table(platform: Platform, dataset: DatasetSettings, windows: Sequence[Window]) -> Table:
     from ionbeam_dagster.pipeline.agenda import assess, export_is_current
     from ionbeam_dagster.pipeline.build import describe
+    from ionbeam_dagster.pipeline.export import made_otherwise
 
     table = Table(title=f"{dataset.name}, windows of {format_duration(dataset.span)}", title_justify="left")
     numbers = ("rows", "stations", "coverage", "revision")
@@ -317,7 +318,11 @@ def _status_table(platform: Platform, dataset: DatasetSettings, windows: Sequenc
         if (sealed := platform.ledger.sealed(dataset.name, window)) and state == "built":
             state, reason = "sealed", f"{reason}; sealed by a person on {sealed:%Y-%m-%d %H:%M}"
         latest = platform.ledger.latest_revision(dataset.name, window)
-        exports = [f for f in dataset.exports if export_is_current(platform, dataset.name, f, window)]
+        exports = [
+            f"{format} (other version)" if made_otherwise(platform, dataset.name, format, window) else format
+            for format in dataset.exports
+            if export_is_current(platform, dataset.name, format, window)
+        ]
         facts = latest.facts if latest else None
         table.add_row(
             str(window), state, number(facts and facts.rows), number(facts and facts.stations),

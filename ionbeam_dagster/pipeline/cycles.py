@@ -76,7 +76,8 @@ def _export_cycle(platform: Platform, dataset: str, format: str, cycle: Window, 
         files = [opened.enter_context(platform.files.fetched(one.path)) for one in held]
         made = publish(platform.files, exporter, target, lambda draft: exporter.export(files, draft, about))
     facts = ExportFacts(made.report.rows, made.report.stations, made.bytes, holds, outlook.afterwards)
-    platform.ledger.record_export(ExportRecord(dataset, cycle, format, number, made.path, facts))
+    record = ExportRecord(dataset, cycle, format, number, made.path, facts, exporter.fingerprint)
+    platform.ledger.record_export(record)
     return ExportedCycle(Exported(dataset, cycle, format, number, made), outlook, [one.path for one in held])
 
 

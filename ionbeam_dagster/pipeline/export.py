@@ -69,8 +69,16 @@ def _export(platform: Platform, dataset: str, format: str, window: Window) -> Ex
         made = publish(platform.files, exporter, target, lambda draft: exporter.export(dataset_file, draft))
     number = latest.revision.number
     facts = ExportFacts(made.report.rows, made.report.stations, made.bytes)
-    platform.ledger.record_export(ExportRecord(dataset, window, format, number, made.path, facts))
+    record = ExportRecord(dataset, window, format, number, made.path, facts, exporter.fingerprint)
+    platform.ledger.record_export(record)
     return Exported(dataset, window, format, number, made)
+
+
+def made_otherwise(platform: Platform, dataset: str, format: str, window: Window) -> bool:
+    """Whether another version of the exporter, or other settings, made the export of a window; what versions made that
+    did not note it is not known to be other."""
+    made = platform.ledger.export(dataset, window, format)
+    return made is not None and made.made_by not in ("", platform.config.exporters[format].fingerprint)
 
 
 def publish(files: Files, exporter: Exporter, target: str, write: Callable[[Path], ExportReport]) -> Published:

@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 import yaml
 
+from ionbeam_dagster.cli.windows import _status_table
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.errors import ConfigError, ExportError
@@ -23,7 +24,7 @@ from ionbeam_dagster.orchestration.resources import WatchedPlatform
 from ionbeam_dagster.pipeline.build import build
 from ionbeam_dagster.pipeline.collect import collect
 from ionbeam_dagster.pipeline.cycles import export_cycle
-from ionbeam_dagster.pipeline.export import export
+from ionbeam_dagster.pipeline.export import export, made_otherwise
 from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.pipeline.recovery import open_platform
 from ionbeam_dagster.pipeline.show import contents
@@ -169,3 +170,20 @@ def test_the_fingerprint_follows_the_version_and_the_settings_that_files_depend_
     assert exporter(separator="|").fingerprint != exporter(separator=";").fingerprint == first.fingerprint
     newer = type("Newer", (type(first),), {"version": "2"})(first.settings)
     assert newer.fingerprint != first.fingerprint
+
+
+def test_what_another_version_made_is_told_until_it_is_made_again(written):
+    platform = platform_at(written())
+    exporter = platform.config.exporters["csv_of_mine"]
+    export(platform, "ioncannon", "csv_of_mine", HOUR)
+    assert platform.ledger.export("ioncannon", HOUR, "csv_of_mine").made_by == exporter.fingerprint
+    assert "other version" not in _status(platform)
+    type(exporter).version = "2"
+    assert made_otherwise(platform, "ioncannon", "csv_of_mine", HOUR) and "other version" in _status(platform)
+    export(platform, "ioncannon", "csv_of_mine", HOUR)
+    assert "other version" not in _status(platform)
+
+
+def _status(platform):
+    table = _status_table(platform, platform.dataset("ioncannon"), [HOUR])
+    return " ".join(cell for column in table.columns for cell in column._cells)
