@@ -1,9 +1,17 @@
 """The windows on the web: queries by place and time over GeoParquet files, as OGC API EDR and Features.
 
-Belongs here: the query engine (files, regions, parameters, query), the reading of requests and the writing of answers
-(asked, answers), what the service tells of itself (documents), PyGeoAPI's plugins and server, the map page. Does not
-belong here: how a GeoParquet file is written (exporters/geoparquet.py). Nothing outside needs this room but the asset
-of the configuration and the command that serves. PyGeoAPI itself is imported by `provider` and `server` alone.
+    files, footers, parameters, collection    what there is
+    requests, coordinates, crs, filters       what is asked: from text to a Query, or a refusal
+    query, reading, search, pages, regions    the rows that answer it
+    answers, documents, service, server       what is sent, and PyGeoAPI around it
+    provider                                  plug-ins of PyGeoAPI, for one that somebody else runs
+    about, extents, configuration, served     what the service is told of the platform's datasets
+    mirror                                    exports in S3, fetched into a folder
+    conformance                               whether a service, ours or any other, keeps to the standards
+
+Belongs here: everything of the service. Does not belong here: how a GeoParquet file is written (the exporters' room).
+Nothing outside needs this room but the asset of the configuration and the commands that serve and check. PyGeoAPI
+itself is imported by `provider` and `server` alone.
 """
 
 from importlib.util import find_spec

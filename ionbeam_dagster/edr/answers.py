@@ -21,9 +21,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ionbeam_dagster.domain.canonical import STATION
+from ionbeam_dagster.edr.collection import LOCATION, NAMES, WIGOS, stamp
 from ionbeam_dagster.edr.crs import Crs
 from ionbeam_dagster.edr.parameters import FLAG_MEANINGS, VOCABULARY, Parameter
-from ionbeam_dagster.edr.query import LOCATION, NAMES, WIGOS, Found, stamp
+from ionbeam_dagster.edr.query import Rows
 
 _WIGOS_ID = re.compile(r"^0-\d{1,5}-\d{1,5}-[A-Za-z0-9]{1,16}$")
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_UTC_Z | orjson.OPT_NAIVE_UTC
@@ -44,7 +45,7 @@ def _referencing(crs: Crs) -> list[dict[str, Any]]:
     ]
 
 
-def covjson(found: Found) -> dict[str, Any]:
+def covjson(found: Rows) -> dict[str, Any]:
     """A Coverage of the one location that was found, else a CoverageCollection; empty it is a collection of none."""
     table = found.table
     parameters = {id: parameter_object(parameter) for id, parameter in found.parameters.items()}
@@ -203,7 +204,7 @@ def _data_type(type: pa.DataType) -> str:
 # GeoJSON.
 
 
-def features(found: Found, links: list[dict[str, str]] | None = None, matched: int | None = None) -> dict[str, Any]:
+def features(found: Rows, links: list[dict[str, str]] | None = None, matched: int | None = None) -> dict[str, Any]:
     """A FeatureCollection of rows: each a point with its time, metadata and values."""
     table = found.table
     names = [name for name in table.column_names if name not in ("lon", "lat", "datetime", "id")]
@@ -239,14 +240,14 @@ def features(found: Found, links: list[dict[str, str]] | None = None, matched: i
     return document
 
 
-def _coordinates(found: Found) -> list[list[float]]:
+def _coordinates(found: Rows) -> list[list[float]]:
     """The place of each row, in the order of the axes of the system that was asked for."""
     x, y = found.crs.xy(found.table.column("lon").to_numpy(), found.table.column("lat").to_numpy())
     points: list[list[float]] = np.column_stack([y, x] if found.crs.north_first else [x, y]).tolist()
     return points
 
 
-def locations(found: Found, base: str, limit: int) -> dict[str, Any]:
+def locations(found: Rows, base: str, limit: int) -> dict[str, Any]:
     """A FeatureCollection of locations; `base` is the address that one's id is appended to."""
     table = found.table.slice(0, limit)
     notes = list(found.notes)
@@ -288,7 +289,7 @@ def _location(row: dict[str, Any], place: list[float], base: str) -> dict[str, A
 # CSV.
 
 
-def csv(found: Found) -> bytes:
+def csv(found: Rows) -> bytes:
     """A row a time and station: datetime, location, lon, lat, metadata, then the parameters by id; no units.
 
     In a projected system x and y stand where lon and lat do.

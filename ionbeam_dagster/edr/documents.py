@@ -10,10 +10,10 @@ from typing import Any
 from urllib.parse import quote
 
 from ionbeam_dagster import __version__
-from ionbeam_dagster.edr import answers, asked
+from ionbeam_dagster.edr import answers, requests
+from ionbeam_dagster.edr.collection import Collection, stamp
 from ionbeam_dagster.edr.crs import OFFERED, Crs
 from ionbeam_dagster.edr.parameters import VOCABULARY, Parameter
-from ionbeam_dagster.edr.query import Collection, stamp
 
 CORE = "http://www.opengis.net/spec/ogcapi-edr-1"
 CONFORMANCE = [
@@ -24,7 +24,7 @@ CONFORMANCE = [
     "http://www.opengis.net/spec/ogcapi-features-1/1.0/conf/oas30",
     *(f"{CORE}/1.0/conf/{part}" for part in ("core", "collections", "json", "geojson", "covjson", "oas30")),
     *(f"{CORE}/1.1/conf/{part}" for part in ("core", "collections", "json", "geojson", "covjson", "oas30", "queries")),
-    *(f"{CORE}/1.1/conf/{kind}" for kind in asked.QUERIES),
+    *(f"{CORE}/1.1/conf/{kind}" for kind in requests.QUERIES),
     "http://rodeo-project.eu/spec/rodeo-edr-profile/1/req/insitu-observations",
 ]
 WORLD = [-180.0, -90.0, 180.0, 90.0]
@@ -68,7 +68,7 @@ def collection_document(
         **({"attribution": _plain(resource["attribution"])} if resource.get("attribution") else {}),
         "links": links,
         "extent": extent,
-        "data_queries": {kind: _query(kind, own, collection.offered_crs) for kind in asked.QUERIES},
+        "data_queries": {kind: _query(kind, own, collection.offered_crs) for kind in requests.QUERIES},
         "crs": list(collection.offered_crs),
         "output_formats": ["CoverageJSON", "GeoJSON", "CSV"],
         "parameter_names": {id: _parameter(parameter) for id, parameter in parameters.items()},
@@ -158,9 +158,9 @@ def openapi(title: str, description: str, base: str, collections: list[str]) -> 
         "/collections": _get("All collections", [_F_PAGE]),
         "/collections/{collectionId}": _get("One collection", [id, _F_PAGE], missing=True),
     }
-    for kind in asked.QUERIES:
+    for kind in requests.QUERIES:
         own = [_PARAMETERS[name] for name in _OF_KIND.get(kind, ()) if name not in _PER_KIND]
-        own += [_coords(kind)] if "coords" in asked.KNOWN[kind] else []
+        own += [_coords(kind)] if "coords" in requests.KNOWN[kind] else []
         shared = [_PARAMETERS[name] for name in _SHARED]
         media = "application/geo+json" if kind in ("items", "locations") else "application/vnd.cov+json"
         paths[f"/collections/{{collectionId}}/{kind}"] = _get(

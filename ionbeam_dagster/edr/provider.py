@@ -14,8 +14,10 @@ from pygeoapi.provider.base import BaseProvider, ProviderInvalidQueryError, Prov
 from pygeoapi.provider.base_edr import BaseEDRProvider
 
 from ionbeam_dagster.edr import answers
-from ionbeam_dagster.edr.asked import BadRequest, asked
-from ionbeam_dagster.edr.query import item, page, places, run
+from ionbeam_dagster.edr.pages import item, page
+from ionbeam_dagster.edr.refusals import BadRequest
+from ionbeam_dagster.edr.requests import read_request
+from ionbeam_dagster.edr.search import places, run
 from ionbeam_dagster.edr.service import collection_of
 
 
@@ -66,17 +68,17 @@ class WindowsEDR(_Windows, BaseEDRProvider):  # type: ignore[misc]  # PyGeoAPI h
     def locations(self, **given: Any) -> Any:
         if given.get("location_id") is not None:
             return self._coverages("locations", given)
-        request = self._asked("locations", given)
+        request = self._request("locations", given)
         found = places(self.collection, request.query)
         return _plain(answers.locations(found, "locations", request.limit))
 
     def _coverages(self, kind: str, given: dict[str, Any]) -> Any:
-        found = run(self.collection, self._asked(kind, given).query)
+        found = run(self.collection, self._request(kind, given).query)
         if given.get("location_id") is not None and not found.table.num_rows:
             raise ProviderItemNotFoundError(f"no observation of location {given['location_id']}")
         return _plain(answers.covjson(found))
 
-    def _asked(self, kind: str, given: dict[str, Any]) -> Any:
+    def _request(self, kind: str, given: dict[str, Any]) -> Any:
         said = {
             "coords": given["wkt"].wkt if given.get("wkt") is not None and kind not in ("cube", "locations") else None,
             "bbox": ",".join(map(str, given["bbox"])) if given.get("bbox") and kind in ("cube", "locations") else None,
@@ -89,7 +91,7 @@ class WindowsEDR(_Windows, BaseEDRProvider):  # type: ignore[misc]  # PyGeoAPI h
         }
         try:
             named = {key: str(value) for key, value in said.items() if value is not None}
-            return asked(self.collection, kind, named, given.get("location_id"))
+            return read_request(self.collection, kind, named, given.get("location_id"))
         except BadRequest as error:
             raise _refused(error) from error
 
@@ -121,7 +123,7 @@ class WindowsFeatures(_Windows, BaseProvider):  # type: ignore[misc]  # PyGeoAPI
         said |= {"bbox": ",".join(map(str, bbox))} if bbox else {}
         said |= {"datetime": datetime_} if datetime_ else {}
         try:
-            request = asked(self.collection, "items", said)
+            request = read_request(self.collection, "items", said)
         except BadRequest as error:
             raise _refused(error) from error
         one = page(self.collection, request.query, request.limit, request.offset)

@@ -1,7 +1,7 @@
 """Parts of the globe that a query may ask for, and which places lie in them.
 
 Belongs here: boxes, circles, shapes and paths, as bounds (to leave files and row groups out) and as a test of whole
-columns. Does not belong here: the reading of WKT (asked.py).
+columns. Does not belong here: the reading of WKT (coordinates.py).
 
 Longitudes of observations are in [-180, 180]. Those of a region may go beyond, up to 540: it then crosses the date
 line.

@@ -13,7 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ionbeam_dagster.config import DatasetSettings, IonbeamConfig
-from ionbeam_dagster.edr.configuration import About, Extent, Served, about_of, update
+from ionbeam_dagster.edr.about import About, about_of
+from ionbeam_dagster.edr.configuration import Served, update
+from ionbeam_dagster.edr.extents import Extent
 from ionbeam_dagster.edr.mirror import mirrored
 from ionbeam_dagster.exporters.geoparquet import GeoParquetExporter, PyGeoApiService
 from ionbeam_dagster.stores.files import Files, is_address, within

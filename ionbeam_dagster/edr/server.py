@@ -25,10 +25,13 @@ from typing import Any
 import numpy as np
 
 from ionbeam_dagster.edr import answers, documents
-from ionbeam_dagster.edr.asked import QUERIES, BadRequest, asked
+from ionbeam_dagster.edr.collection import LOCATION, NAMES, stamp
 from ionbeam_dagster.edr.configuration import DEFAULT_URL, openapi_path
 from ionbeam_dagster.edr.parameters import Parameter
-from ionbeam_dagster.edr.query import LOCATION, NAMES, Bounds, Query, run, stamp
+from ionbeam_dagster.edr.query import Bounds, Query
+from ionbeam_dagster.edr.refusals import BadRequest
+from ionbeam_dagster.edr.requests import QUERIES, read_request
+from ionbeam_dagster.edr.search import run
 from ionbeam_dagster.edr.service import Reply, Service, refusal
 
 LOG = logging.getLogger(__name__)
@@ -302,7 +305,7 @@ def _stations(service: Service, given: dict[str, str]) -> Reply:
     if not windows or not shown:
         return Reply(200, "application/json", answers.as_json(document))
     try:
-        asked(collection, "cube", {"parameter-name": wanted, "bbox": "-180,-90,180,90"})
+        read_request(collection, "cube", {"parameter-name": wanted, "bbox": "-180,-90,180,90"})
     except BadRequest as error:
         return refusal(400, str(error))
     flag = next(

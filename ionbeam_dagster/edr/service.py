@@ -15,11 +15,15 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from ionbeam_dagster.edr import answers, documents
-from ionbeam_dagster.edr.asked import FORMATS, Asked, BadRequest, NotFound, asked
+from ionbeam_dagster.edr.collection import Collection
 from ionbeam_dagster.edr.crs import OFFERED
 from ionbeam_dagster.edr.files import LocalFiles
+from ionbeam_dagster.edr.pages import item, page
 from ionbeam_dagster.edr.parameters import Parameter, parameter_from
-from ionbeam_dagster.edr.query import Collection, Found, item, page, places, run
+from ionbeam_dagster.edr.query import Rows
+from ionbeam_dagster.edr.refusals import BadRequest, NotFound
+from ionbeam_dagster.edr.requests import FORMATS, EdrRequest, read_request
+from ionbeam_dagster.edr.search import places, run
 
 EDR_PLUGIN = "ionbeam_dagster.edr.provider.WindowsEDR"
 FEATURES_PLUGIN = "ionbeam_dagster.edr.provider.WindowsFeatures"
@@ -64,14 +68,14 @@ class Service:
     def answer(self, name: str, kind: str, id: str | None, given: Mapping[str, str], as_page: bool = False) -> Reply:
         """The answer to a query of a collection; one that cannot be given says why, with its status."""
         try:
-            request = asked(self.collections[name], kind, given, id, format="geojson" if as_page else None)
+            request = read_request(self.collections[name], kind, given, id, format="geojson" if as_page else None)
             return self._answered(name, request, given, as_page)
         except BadRequest as error:
             return refusal(400, str(error))
         except NotFound as error:
             return refusal(404, str(error))
 
-    def _answered(self, name: str, request: Asked, given: Mapping[str, str], as_page: bool) -> Reply:
+    def _answered(self, name: str, request: EdrRequest, given: Mapping[str, str], as_page: bool) -> Reply:
         collection = self.collections[name]
         own = f"{self.base}/collections/{quote(name, safe='')}/{request.kind}"
         if request.kind == "locations" and request.location is None:
@@ -101,7 +105,7 @@ class Service:
         document = answers.covjson(found) if request.format == "covjson" else answers.features(found)
         return self._reply(found, request, document, as_page)
 
-    def _item(self, found: Found, request: Asked, own: str, as_page: bool) -> Reply:
+    def _item(self, found: Rows, request: EdrRequest, own: str, as_page: bool) -> Reply:
         if request.format == "csv":
             return self._reply(found, request, answers.csv(found))
         links = [
@@ -112,7 +116,9 @@ class Service:
         document = {**collected["features"][0], "links": links}
         return self._reply(found, request, collected if as_page else document, as_page)
 
-    def _page(self, collection: Collection, request: Asked, given: Mapping[str, str], own: str, as_page: bool) -> Reply:
+    def _page(
+        self, collection: Collection, request: EdrRequest, given: Mapping[str, str], own: str, as_page: bool
+    ) -> Reply:
         given = {name: value for name, value in given.items() if value is not None}
         one = page(collection, request.query, request.limit, request.offset, request.after)
         one.found.crs = request.crs
@@ -132,8 +138,8 @@ class Service:
 
     def _reply(
         self,
-        found: Found,
-        request: Asked,
+        found: Rows,
+        request: EdrRequest,
         document: dict[str, Any] | bytes,
         as_page: bool = False,
         next: dict[str, str] | None = None,
@@ -170,7 +176,7 @@ def refusal(status: int, sentence: str) -> Reply:
     return Reply(status, "application/json", answers.as_json({"code": code, "type": code, "description": sentence}))
 
 
-def _page_of(request: Asked, document: dict[str, Any], notes: list[str]) -> str:
+def _page_of(request: EdrRequest, document: dict[str, Any], notes: list[str]) -> str:
     """A table for a person who follows a link with a browser."""
     shown = document["features"][:ROWS_ON_A_PAGE]
     columns = list(dict.fromkeys(name for one in shown for name in one["properties"]))

@@ -2,13 +2,13 @@
 
 from windows import write_window
 
-from ionbeam_dagster.edr import configuration
+from ionbeam_dagster.edr import extents as footers_of_files
 from ionbeam_dagster.edr.configuration import Served, update
 
 
 def test_what_is_remembered_tells_the_same_as_a_look_at_every_file(tmp_path, monkeypatch):
     served = [Served(name, tmp_path / "windows" / name) for name in ("net", "other", "none")]
-    monkeypatch.setattr(configuration, "TOLD_EVERY", 0.0)
+    monkeypatch.setattr(footers_of_files, "TOLD_EVERY", 0.0)
     looks = 0
 
     def looked_at() -> list[str]:

@@ -20,10 +20,11 @@ from hypothesis import strategies as st
 from windows import PLACES, RAIN, START, TEMPERATURE, WIND, service_of, write_window
 
 from ionbeam_dagster.domain.geo import great_circle
-from ionbeam_dagster.edr import query as engine
-from ionbeam_dagster.edr.asked import QUERIES, BadRequest, interval
+from ionbeam_dagster.edr import reading as engine
 from ionbeam_dagster.edr.files import LocalFiles, window_of_name
+from ionbeam_dagster.edr.refusals import BadRequest
 from ionbeam_dagster.edr.regions import Box, Circles, Paths, Shapes
+from ionbeam_dagster.edr.requests import QUERIES, interval
 from ionbeam_dagster.exporters import geoparquet
 
 HOURS = 5

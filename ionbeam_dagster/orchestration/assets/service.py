@@ -10,8 +10,9 @@ from typing import Any
 
 import dagster as dg
 
-from ionbeam_dagster.edr.configuration import Extent, openapi_path
-from ionbeam_dagster.edr.query import stamp
+from ionbeam_dagster.edr.collection import stamp
+from ionbeam_dagster.edr.configuration import openapi_path
+from ionbeam_dagster.edr.extents import Extent
 from ionbeam_dagster.edr.served import ASSET, FORMAT, served, update_configuration
 from ionbeam_dagster.orchestration import automation, metadata
 from ionbeam_dagster.orchestration.assets.exports import export_key
