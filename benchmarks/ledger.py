@@ -62,7 +62,7 @@ def sqlite(claims: int, folder: Path) -> list[float]:
     from ionbeam_dagster.stores.ledger import SqliteLedger
 
     ledger = SqliteLedger(folder / "ledger.sqlite")
-    with ledger._writing() as db:  # as a million events leave it, but in one transaction
+    with ledger._file.writing() as db:  # as a million events leave it, but in one transaction
         rows = list(history(claims))
         db.executemany("INSERT INTO arrivals VALUES (?, ?)", [(arrival, id) for arrival, id, *_ in rows])
         db.executemany(

@@ -5,7 +5,6 @@ Belongs here: adding a source. Does not belong here: reading the YAML (reading.p
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from datetime import date
 from io import StringIO
@@ -18,6 +17,7 @@ from ruamel.yaml.util import load_yaml_guess_indent
 
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.errors import ConfigError
+from ionbeam_dagster.stores.publish import published
 
 
 def add_source(path: Path, name: str, block: Mapping[str, str | date], comment: str = "") -> None:
@@ -25,18 +25,13 @@ def add_source(path: Path, name: str, block: Mapping[str, str | date], comment: 
 
     Raises ConfigError, and leaves the file as it is, when it would be no configuration with it.
     """
-    draft = path.with_name(f".{path.name}.draft")
     try:
-        draft.write_text(_with_source(path, name, block, comment), encoding="utf-8")
-        draft.chmod(path.stat().st_mode)
-        IonbeamConfig.load(draft)
-        with draft.open("rb") as written:
-            os.fsync(written.fileno())
-        draft.replace(path)
+        with published(path) as draft:
+            draft.write_text(_with_source(path, name, block, comment), encoding="utf-8")
+            draft.chmod(path.stat().st_mode)
+            IonbeamConfig.load(draft)
     except (ConfigError, YAMLError) as error:
         raise ConfigError(f"with this source {path} would not be valid, and is left as it is: {error}") from error
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _with_source(path: Path, name: str, block: Mapping[str, str | date], comment: str) -> str:

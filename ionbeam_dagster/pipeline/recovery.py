@@ -25,7 +25,7 @@ from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.datasets import DatasetStore, FoundRevision
 from ionbeam_dagster.stores.files import Files
 from ionbeam_dagster.stores.ledger import Ledger
-from ionbeam_dagster.stores.publish import locked
+from ionbeam_dagster.stores.locks import locked
 from ionbeam_dagster.stores.raw import RawStore
 from ionbeam_dagster.stores.timeseries import TimeSeriesStore
 

@@ -22,7 +22,6 @@ from ionbeam_dagster.pipeline.build import as_found
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.files import is_address
 from ionbeam_dagster.stores.publish import left_by_killed
-from ionbeam_dagster.stores.timeseries.segments import SegmentStore
 
 _LOG = logging.getLogger(__name__)
 DRAFT_AGE = timedelta(days=1)
@@ -153,7 +152,7 @@ def _observations(platform: Platform, dataset: str, now: datetime) -> Iterator[P
     (InfluxDB does this by its bucket's retention.) A claim that came too late to be built is kept.
     """
     age, store = platform.config.sections.retention.observations, platform.series
-    if age is None or not isinstance(store, SegmentStore):
+    if age is None:
         return
     held = store.held(dataset)
     for claim in platform.ledger.claims_of(list(held)):
@@ -167,8 +166,6 @@ def _observations(platform: Platform, dataset: str, now: datetime) -> Iterator[P
 def _small_segments(platform: Platform, dataset: str) -> Iterator[Purgeable]:
     """Hours of many small segments all of whose windows were built: each hour's become one file, and no row goes."""
     store, span = platform.series, platform.dataset(dataset).span
-    if not isinstance(store, SegmentStore):
-        return
     for hour, number in store.crowded(dataset):
         windows = windows_between(hour.start, hour.end, span)
         if all(platform.ledger.latest_revision(dataset, window) for window in windows):

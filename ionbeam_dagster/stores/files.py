@@ -10,7 +10,6 @@ belong here: what the files hold, or what is kept local in any case (segments, t
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
 from collections.abc import Iterator
@@ -34,6 +33,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from ionbeam_dagster.errors import StoreError
 from ionbeam_dagster.settings import Settings
+from ionbeam_dagster.stores import locks
 from ionbeam_dagster.stores.publish import published, remove
 
 _SCHEME = "s3://"
@@ -315,20 +315,18 @@ class _Scratch:
         """The lock of a new folder; the system gives it back when the process ends, however it does."""
         self._root.mkdir(parents=True, exist_ok=True)
         with (self._root / ".lock").open("w") as all_of_them:
-            fcntl.flock(all_of_them, fcntl.LOCK_EX)
+            locks.lock(all_of_them)
             for left in self._root.glob("*/.lock"):
                 _remove_if_left(left)
             home = self._root / uuid4().hex
             home.mkdir()
             lock = (home / ".lock").open("w")
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            locks.lock(lock)
             return lock
 
 
 def _remove_if_left(lock: Path) -> None:
     with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not locks.lock_if_free(file):
             return
         rmtree(lock.parent)

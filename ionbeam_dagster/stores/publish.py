@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 from collections.abc import Iterator
@@ -17,14 +16,15 @@ _ROOM = ".room"
 
 
 @contextmanager
-def published(path: Path) -> Iterator[Path]:
+def published(path: Path, draft_name: str | None = None) -> Iterator[Path]:
     """Give a temporary path beside `path`; when the block ends well, its file is made durable and takes `path`'s place.
 
     The temporary name starts with a dot, so that readers of the folder pass over it. When the block raises, or nothing
-    was written, `path` is left as it was.
+    was written, `path` is left as it was. Who holds a lock may name the draft: the next one then takes the place of
+    what a process that was killed left of it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
+    draft = path.with_name(draft_name or f".{path.name}.{uuid4().hex[:8]}")
     try:
         yield draft
         if draft.exists():
@@ -75,12 +75,3 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock file `path`, waiting for other processes of this machine; it is freed when its holder dies."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

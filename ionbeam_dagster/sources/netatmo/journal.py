@@ -14,7 +14,6 @@ a window as well as the next writer. To sort one a second time gives the same fi
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -31,6 +30,7 @@ import polars as pl
 from ionbeam_dagster.domain.canonical import EARLIEST
 from ionbeam_dagster.domain.windows import EPOCH, HOUR, Window, windows_between
 from ionbeam_dagster.sources.netatmo.features import OBSERVED, in_window, read_features
+from ionbeam_dagster.stores.locks import lock, lock_if_free
 from ionbeam_dagster.stores.publish import published, sync
 
 HOUR_FORMAT = "%Y%m%dT%H"
@@ -163,7 +163,8 @@ class Writer:
         self._folder = journal.root / "arrived"
         self._folder.mkdir(parents=True, exist_ok=True)
         self._lock = (journal.root / "writer.lock").open("w")
-        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not lock_if_free(self._lock):
+            raise BlockingIOError(f"another process writes the journal {journal.root}")
         self._rotate_after, self._rotate_bytes = rotate_after, rotate_bytes
         self._file: FileIO | None = None
         self._begun = EPOCH
@@ -214,7 +215,7 @@ class Writer:
         self._begun = datetime.now(UTC)
         path = self._folder / f"{self._begun.strftime(_ARRIVAL_FORMAT)}-{os.getpid()}.lines"
         self._file = FileIO(path, "ab")
-        fcntl.flock(self._file, fcntl.LOCK_EX)
+        lock(self._file)
         sync(self._folder)
         return self._file
 
@@ -237,12 +238,7 @@ def _locked(path: Path) -> Iterator[IO[bytes] | None]:
         yield None
         return
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield None
-            return
-        yield file if path.exists() else None
+        yield file if lock_if_free(file) and path.exists() else None
 
 
 def _portions(file: IO[bytes]) -> Iterator[list[str]]:

@@ -10,7 +10,6 @@ zip is fetched twice.
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 import zipfile
 import zlib
@@ -29,6 +28,7 @@ from ionbeam_dagster.sources import Progress
 from ionbeam_dagster.sources.http import HttpClient
 from ionbeam_dagster.sources.sensor_community.listing import find_month
 from ionbeam_dagster.sources.sensor_community.rows import FIRST_COLUMNS, read_rows
+from ionbeam_dagster.stores.locks import locked
 
 _BYTES_AT_ONCE = 8 << 20
 _ROWS_AT_ONCE = 20_000  # of each of the up to 31 days that wait to be written
@@ -154,6 +154,5 @@ class _Days:
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """One process at a time fetches and cuts a month; whoever comes second finds it done."""
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(folder / "lock"):
         yield

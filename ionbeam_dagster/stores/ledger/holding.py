@@ -16,7 +16,7 @@ from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.stores.ledger.keys import place_of
 from ionbeam_dagster.stores.ledger.on_redis import OnRedis
 from ionbeam_dagster.stores.ledger.sqlite_file import OnSqlite
-from ionbeam_dagster.stores.publish import locked
+from ionbeam_dagster.stores.locks import locked
 
 
 class Holding(Protocol):

@@ -50,3 +50,18 @@ class TimeSeriesStore(Protocol):
     def arrivals(self, dataset: str) -> dict[str, int]:
         """The ingestions of which there are points, each with its place in the order of arrival."""
         ...
+
+    def held(self, dataset: str) -> dict[str, int]:
+        """The ingestions that are removed by withdrawing them, each with its bytes.
+
+        A server that removes by itself what is old (a bucket's retention) names none.
+        """
+        ...
+
+    def crowded(self, dataset: str) -> Iterator[tuple[Window, int]]:
+        """Hours whose points lie in many small files, with their number; none where they do not lie in files."""
+        ...
+
+    def compact(self, dataset: str, hour: Window) -> int:
+        """Make one file of the small ones of an hour; no point is lost. Says of how many it is made."""
+        ...

@@ -16,18 +16,15 @@ So a reader that misses a file finds its rows in the bundle.
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
 
 import polars as pl
 import pyarrow.parquet as pq
 
-from ionbeam_dagster.stores.publish import sync
+from ionbeam_dagster.stores.publish import published
 from ionbeam_dagster.stores.timeseries.steady import Replaced, identity, steadily, while_others_write
 
 BUNDLE = "bundle.parquet"
@@ -37,17 +34,6 @@ SEGMENT_REMEDY = "withdraw its ingestion and ingest it again"
 REMEDY = "remove it, and rebuild its windows: what it held is ingested again from the raw partitions"
 _DRAFT = ".bundle"
 _HELD = b"ionbeam.segments"
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep every other process that would change the bundle of `folder` waiting; freed when the holder dies."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def held(folder: Path) -> Mapping[str, int]:
@@ -72,7 +58,7 @@ def exchange(folder: Path, added: Iterable[Path] = (), without: Collection[str] 
     Gives the segments that it took, each with the identity of the file that it read. One whose columns are of other
     types than those before it is not taken. Call it only under the folder's lock. Holds one segment in memory.
     """
-    path, draft = folder / BUNDLE, folder / _DRAFT
+    path = folder / BUNDLE
     segments, schema = _fitting(path, added)
     before = held(folder)
     kept = [name for name in before if name not in without and name not in segments]
@@ -91,13 +77,8 @@ def exchange(folder: Path, added: Iterable[Path] = (), without: Collection[str] 
             rows, sizes[name], taken[name] = while_others_write(partial(_whole, segment))
             yield rows.with_columns(pl.lit(place, pl.UInt32).alias(PLACE))
 
-    try:
+    with published(path, _DRAFT) as draft:
         _write(draft, frames(), schema, sizes)
-        sync(draft)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-    sync(folder)
     return taken
 
 

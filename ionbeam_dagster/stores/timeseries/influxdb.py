@@ -157,6 +157,18 @@ class InfluxStore:
         with self._open() as bucket:
             return {part.ingestion: part.arrival for part in _visible(bucket.parts(dataset, EVER))}
 
+    def held(self, dataset: str) -> dict[str, int]:
+        """None: the bucket's retention removes what is old."""
+        return {}
+
+    def crowded(self, dataset: str) -> Iterator[tuple[Window, int]]:
+        """None: the server compacts its own files."""
+        return iter(())
+
+    def compact(self, dataset: str, hour: Window) -> int:
+        """Nothing to do: the server compacts its own files."""
+        return 0
+
     def _send(self, bucket: _Bucket, dataset: str, part: _Part, frame: pl.DataFrame, key: Sequence[str]) -> int:
         """Store the rows of `frame` in the layer of `part`, and give those that are refused to the quarantine."""
         lines = line_protocol(f"{dataset},layer={part.layer}", frame, key)

@@ -14,7 +14,6 @@ else. The names of segments sort in order of arrival, and that order decides whi
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections import defaultdict
@@ -35,6 +34,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ionbeam_dagster.domain.windows import HOUR, Window, windows_between
+from ionbeam_dagster.stores.locks import folder_locked, lock, lock_if_free
 from ionbeam_dagster.stores.publish import sync
 from ionbeam_dagster.stores.timeseries import bundles
 from ionbeam_dagster.stores.timeseries.steady import SegmentError, identity, steadily, while_others_write
@@ -155,7 +155,7 @@ class SegmentStore:
         """
         home = self.root / dataset
         folder = home / hour.start.strftime(BUCKET_FORMAT)
-        with bundles.locked(folder):
+        with folder_locked(folder):
             taken = bundles.exchange(folder, added=_small(folder))
             for name, known in taken.items():
                 with _unless_written(home, _named(name)[1]) as unwritten:
@@ -238,7 +238,7 @@ def _remove(home: Path, names: Iterable[str]) -> None:
     for folder, gone in by_folder.items():
         if not folder.exists():
             continue
-        with bundles.locked(folder):
+        with folder_locked(folder):
             bundles.exchange(folder, without=gone)
             for name in gone:
                 (folder / name).unlink(missing_ok=True)
@@ -313,7 +313,7 @@ def _journal(home: Path, ingestion: str) -> Iterator[_Journal]:
     _make_folder(path.parent)
     while True:
         with path.open("a+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            lock(file)
             if identity(path) == identity(file.fileno()):  # otherwise it was withdrawn while we waited for the lock
                 yield _Journal(path, file)
                 return
@@ -326,11 +326,10 @@ def _unless_written(home: Path, ingestion: str) -> Iterator[bool]:
     with ExitStack() as stack:
         try:
             file = stack.enter_context(path.open())
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (FileNotFoundError, BlockingIOError):
+        except FileNotFoundError:
             unwritten = False
         else:
-            unwritten = identity(path) == identity(file.fileno())
+            unwritten = lock_if_free(file) and identity(path) == identity(file.fileno())
         yield unwritten
 
 

@@ -1,0 +1,52 @@
+"""Locks between the processes of one machine; the system frees them when their holder dies, however it does.
+
+The library filelock looks every 50 ms where the system would wake us, and empties the file that it locks, which here
+may be a journal; so these few lines stand instead. Belongs here: all use of ``flock``. Does not belong here: locks that
+several machines share, which are the ledger's (ledger/holding.py).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+Open = IO[str] | IO[bytes] | int
+"""A file that is open, or its descriptor. Its lock is held until it is closed."""
+
+
+def lock(file: Open) -> None:
+    """Take the lock of an open file, waiting for whoever holds it."""
+    fcntl.flock(file, fcntl.LOCK_EX)
+
+
+def lock_if_free(file: Open) -> bool:
+    """Take the lock of an open file unless another holds it; says whether it is ours."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock file `path`, which is made; waits for other threads and processes of this machine."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        lock(file)
+        yield
+
+
+@contextmanager
+def folder_locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder that is there; waits for other threads and processes of this machine."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        lock(descriptor)
+        yield
+    finally:
+        os.close(descriptor)
