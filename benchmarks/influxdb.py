@@ -53,13 +53,14 @@ def window_of(rows: int) -> Window:
 
 
 def lines_ours(rows: int, server: list[str]) -> dict[str, float]:
-    from ionbeam_dagster.stores.timeseries.influxdb import REQUEST_LINES, _body, line_protocol
+    from ionbeam_dagster.stores.timeseries.influxdb.line_protocol import body_of, line_protocol
+    from ionbeam_dagster.stores.timeseries.influxdb.store import REQUEST_LINES
 
     frame = points(rows)
-    _body(line_protocol("crowd,layer=0", frame[:1000], TAGS))
+    body_of(line_protocol("crowd,layer=0", frame[:1000], TAGS))
     begun, size = time.perf_counter(), 0
     for some in frame.iter_slices(REQUEST_LINES):
-        size += len(_body(line_protocol("crowd,layer=0", some, TAGS)))
+        size += len(body_of(line_protocol("crowd,layer=0", some, TAGS)))
     return {"seconds": time.perf_counter() - begun, "bytes": size}
 
 
@@ -84,9 +85,10 @@ def lines_theirs(rows: int, server: list[str]) -> dict[str, float]:
 
 
 def write_ours(rows: int, server: list[str]) -> dict[str, float]:
-    from ionbeam_dagster.stores.timeseries import influxdb
+    from ionbeam_dagster.stores.timeseries.influxdb.bucket import OpenBucket
+    from ionbeam_dagster.stores.timeseries.influxdb.store import InfluxStore
 
-    waited, ask = 0.0, influxdb._Bucket._ask
+    waited, ask = 0.0, OpenBucket._ask
 
     def timed(bucket, request):
         nonlocal waited
@@ -96,15 +98,15 @@ def write_ours(rows: int, server: list[str]) -> dict[str, float]:
         finally:
             waited += time.perf_counter() - begun
 
-    influxdb._Bucket._ask = timed
+    OpenBucket._ask = timed
     frame = points(rows)
     begun = time.perf_counter()
-    influxdb.InfluxStore(*server).write("crowd", "one", 1, frame.iter_slices(100_000), TAGS)
+    InfluxStore(*server).write("crowd", "one", 1, frame.iter_slices(100_000), TAGS)
     return {"seconds": time.perf_counter() - begun, "waited": waited}
 
 
 def read_ours(rows: int, server: list[str]) -> dict[str, float]:
-    from ionbeam_dagster.stores.timeseries.influxdb import InfluxStore
+    from ionbeam_dagster.stores.timeseries.influxdb.store import InfluxStore
 
     schema = points(1).to_arrow(compat_level=pl.CompatLevel.oldest()).schema
     store = InfluxStore(*server)

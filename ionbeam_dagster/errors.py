@@ -9,7 +9,7 @@
     │   ├── FilesError          ... files in folders or S3                        (stores/files.py)
     │   ├── LedgerError         ... the ledger                                    (stores/ledger)
     │   ├── SegmentError        ... observations in Parquet segments              (stores/timeseries/segments.py)
-    │   └── InfluxError         ... observations in InfluxDB                      (stores/timeseries/influxdb.py)
+    │   └── InfluxError         ... observations in InfluxDB                      (stores/timeseries/influxdb/)
     ├── ExportError             a file could not be written, or did not read back as it should
     ├── PipelineError           a step could not be done on this window
     ├── ServiceError            the web service's configuration cannot be used

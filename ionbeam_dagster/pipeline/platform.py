@@ -63,7 +63,7 @@ class Platform:
         influx = self.config.sections.influxdb_common
         if influx is None:
             return SegmentStore(self.config.sections.state_path / "segments")
-        from ionbeam_dagster.stores.timeseries.influxdb import InfluxStore
+        from ionbeam_dagster.stores.timeseries.influxdb.store import InfluxStore
 
         return InfluxStore(
             influx.influxdb_url,

@@ -18,7 +18,8 @@ from redis import Redis
 from ionbeam_dagster.domain.records import RawPartition
 from ionbeam_dagster.domain.windows import HOUR, Window
 from ionbeam_dagster.stores.ledger import LedgerError, RedisLedger
-from ionbeam_dagster.stores.timeseries.influxdb import InfluxError, InfluxStore
+from ionbeam_dagster.stores.timeseries.influxdb.errors import InfluxError
+from ionbeam_dagster.stores.timeseries.influxdb.store import InfluxStore
 from ionbeam_dagster.stores.timeseries.segments import SegmentError, SegmentStore
 
 NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)

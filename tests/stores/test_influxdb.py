@@ -21,8 +21,11 @@ from influxdb_client import BucketRetentionRules, DBRPCreate, InfluxDBClient
 from influxdb_client.service import DBRPsService
 
 from ionbeam_dagster.domain.windows import HOUR, Window
-from ionbeam_dagster.stores.timeseries import influxdb as module
-from ionbeam_dagster.stores.timeseries.influxdb import InfluxError, InfluxStore, _parse, _whole
+from ionbeam_dagster.stores.timeseries.influxdb import bucket as bucket_module
+from ionbeam_dagster.stores.timeseries.influxdb import store as module
+from ionbeam_dagster.stores.timeseries.influxdb.errors import InfluxError
+from ionbeam_dagster.stores.timeseries.influxdb.influxql import parse, whole
+from ionbeam_dagster.stores.timeseries.influxdb.store import InfluxStore
 
 NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
 AFTERNOON = Window(NOON, NOON + 6 * HOUR)
@@ -292,11 +295,11 @@ def test_a_busy_server_is_asked_when_it_wants_to_be(busy, dataset) -> None:
 def test_an_answer_that_breaks_off_is_an_error() -> None:
     schema = pa.schema([("datetime", pa.timestamp("us", tz="UTC"))])
     rows, end = b"name,tags,time,layer,empty\ncrowd,,1782907200000001,0,\n", b"\nname,tags,name\ndatabases,,first\n"
-    assert _parse(_whole(rows + end), schema)["datetime"].to_list() == [datetime(2026, 7, 1, 12, 0, 0, 1, UTC)]
-    assert _parse(_whole(end[1:]), schema).height == 0
+    assert parse(whole(rows + end), schema)["datetime"].to_list() == [datetime(2026, 7, 1, 12, 0, 0, 1, UTC)]
+    assert parse(whole(end[1:]), schema).height == 0
     for broken in (rows, rows[:-5], b""):
         with pytest.raises(InfluxError, match="broke off its answer"):
-            _whole(broken)
+            whole(broken)
 
 
 def test_a_query_that_fails_is_no_window_without_points(influxdb, dataset) -> None:
@@ -304,7 +307,7 @@ def test_a_query_that_fails_is_no_window_without_points(influxdb, dataset) -> No
     rows = stations(3, 1.0)
     store_on(influxdb).write(dataset, "one", 1, [rows], ["station_id"])
     place = (influxdb.url, influxdb.org, "contract", influxdb.token, 10.0)
-    with module._Bucket(*place) as bucket, pytest.raises(InfluxError, match="broke off"):
+    with bucket_module.OpenBucket(*place) as bucket, pytest.raises(InfluxError, match="broke off"):
         bucket.points(dataset, AFTERNOON, rows.to_arrow().schema, "true; SELECT nosuch(lat) FROM nothing")
 
 

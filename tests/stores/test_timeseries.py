@@ -26,7 +26,7 @@ from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.domain.canonical import canonical_schema, point_key
 from ionbeam_dagster.domain.windows import DAY, HOUR, Window
 from ionbeam_dagster.stores.timeseries import TimeSeriesStore, bundles, influxdb, segments
-from ionbeam_dagster.stores.timeseries.influxdb import InfluxStore
+from ionbeam_dagster.stores.timeseries.influxdb.store import InfluxStore
 from ionbeam_dagster.stores.timeseries.segments import SegmentError, SegmentStore
 
 NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
