@@ -198,7 +198,7 @@ def test_what_lies_in_s3_is_purged_as_in_a_folder(platform_of, s3):  # noqa: F81
     take_in(platform, *quarters(FIRST), *quarters(SECOND)[:1])
     first = finish(platform, FIRST)
     second = finish(platform, FIRST, force=True)
-    quarantined = platform.quarantine_path("ioncannon", quarters(FIRST)[0])
+    quarantined = Path(platform.quarantine.path("ioncannon", quarters(FIRST)[0]))
     quarantined.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pq.read_table(Path("data-projections").rglob("*.parquet").__next__()), quarantined)
     later = datetime.now(UTC) + 8 * DAY

@@ -144,5 +144,24 @@ class Sections(Settings):
     automation: Automation = Field(default=Automation(), description="Whether the platform works by itself.")
     retention: Retention = Field(default=Retention(), description="How long what is no longer needed is kept.")
     state_path: WritableFolder = Field(
-        default=Path("ionbeam-state"), description="Folder of the platform's own memory: ledger, segments, quarantine."
+        default=Path("ionbeam-state"),
+        description="Folder of the platform's own memory, shared by its hosts: ledger, segments, quarantine.",
     )
+    scratch_path: WritableFolder | None = Field(
+        default=None,
+        description="Folder of this host alone: drafts, scratch, copies of files in S3. Without it state_path.",
+        examples=["/var/tmp/ionbeam"],
+    )
+    quarantine_path: WritableLocation | None = Field(
+        default=None,
+        description="Folder, or s3://bucket/prefix, of rows that could not be used; without it one in state_path.",
+        examples=["s3://ionbeam/quarantine"],
+    )
+
+    @property
+    def scratch_folder(self) -> Path:
+        return self.scratch_path or self.state_path
+
+    @property
+    def quarantine_root(self) -> str:
+        return self.quarantine_path or str(self.state_path / "quarantine")

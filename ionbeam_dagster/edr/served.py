@@ -36,7 +36,7 @@ def update_configuration(
 ) -> tuple[Path, dict[str, Extent]]:
     """Bring PyGeoAPI's configuration up to date; gives its place, and what each dataset's files hold.
 
-    Exports in S3 are fetched into a folder of the state first. `tell` is given a line every few seconds while files are
+    Exports in S3 are fetched into a folder of this host first. `tell` is given a line every few seconds while files are
     fetched or looked at.
 
     Raises ServiceError, and FilesError when S3 cannot be used.
@@ -47,8 +47,8 @@ def update_configuration(
     names = served(config)
     folder = Path(service.output_path) / FORMAT
     if is_address(service.output_path):
-        folder = state / "mirror"
-        files = Files(config.sections.state_path / "drafts", config.sections.s3)
+        folder = config.sections.scratch_folder / FORMAT / "mirror"
+        files = Files(config.sections.scratch_folder / "drafts", config.sections.s3)
         for name in names:
             mirrored(files, within(service.output_path, FORMAT, name), folder / name, tell)
     return path, update(path, state, [_described(config, config.datasets[name], folder) for name in names], tell)

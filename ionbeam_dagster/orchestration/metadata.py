@@ -29,7 +29,7 @@ from ionbeam_dagster.pipeline.collect import Collected
 from ionbeam_dagster.pipeline.cycles import ExportedCycle
 from ionbeam_dagster.pipeline.export import Exported
 from ionbeam_dagster.pipeline.ingest import Ingested
-from ionbeam_dagster.stores.files import uri_of
+from ionbeam_dagster.stores.files import absolute, uri_of
 
 OWNERS = ["team:observations"]
 _PREVIEW_ROWS = 5
@@ -69,7 +69,7 @@ def of_observations(
     if claim.stray_windows:
         told["late rows in"] = dg.MetadataValue.md("\n".join(f"- {window}" for window in claim.stray_windows))
     if ingested.quarantine is not None:
-        told["quarantine"] = dg.MetadataValue.path(str(ingested.quarantine.absolute()))
+        told["quarantine"] = dg.MetadataValue.path(absolute(ingested.quarantine))
         told["why quarantined"] = dg.MetadataValue.md(table(["reason", "rows"], sorted(ingested.reasons.items())))
     return told
 

@@ -11,11 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import takewhile
-from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.config import DatasetSettings
@@ -24,7 +22,7 @@ from ionbeam_dagster.domain.records import Claim, RawPartition
 from ionbeam_dagster.domain.windows import WEEK, Window, window_of, windows_between
 from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.pipeline.platform import Platform
-from ionbeam_dagster.stores.publish import published
+from ionbeam_dagster.stores.quarantine import QuarantineWriter
 from ionbeam_dagster.stores.raw import RawFile
 
 
@@ -34,7 +32,7 @@ class Ingested:
 
     claim: Claim
     metadata: IngestionMetadata
-    quarantine: Path | None
+    quarantine: str | None
     reasons: dict[str, int]
 
     @property
@@ -97,9 +95,8 @@ def _ingest_sent(platform: Platform, source: str, window: Window) -> Ingested:
 
 def ingest_raw(platform: Platform, raw: RawPartition, arrived_at: datetime | None = None) -> Ingested:
     file = _open_raw(platform, raw)
-    quarantine_path = platform.quarantine_path(raw.source, raw.window)
-    if platform.source(raw.source).kind == "external":
-        quarantine_path = quarantine_path.with_stem(f"{raw.source}_{raw.window.label}_{raw.ingestion}")
+    was_sent = platform.source(raw.source).kind == "external"
+    kept_at = platform.quarantine.path(raw.source, raw.window, raw.ingestion if was_sent else "")
     source = raw.source
     platform.check_span(platform.source(source).dataset)
     platform.check_schema(source, file.metadata)
@@ -110,7 +107,7 @@ def ingest_raw(platform: Platform, raw: RawPartition, arrived_at: datetime | Non
     arrival = platform.ledger.arrival_of(raw.ingestion)
     seen = _Rows(file, settings)
     try:
-        with published(quarantine_path) as draft, _Quarantine(draft) as quarantine:
+        with platform.quarantine.writing(kept_at) as quarantine:
             frames = seen.canonical_frames(quarantine)
             rows = platform.series.write(settings.name, raw.ingestion, arrival, frames, point_key(schema))
     except (CanonicalError, pa.ArrowInvalid) as error:
@@ -120,8 +117,6 @@ def ingest_raw(platform: Platform, raw: RawPartition, arrived_at: datetime | Non
             f"{raw.path}: cannot be ingested ({error}); what there was before is untouched. Make room, or give "
             "permission, and materialise the window again"
         ) from error
-    if not quarantine.rows:
-        quarantine_path.unlink(missing_ok=True)
     replaced = _replaced(platform, raw, file, arrival)
     for ingestion in replaced:
         platform.series.withdraw(settings.name, ingestion)
@@ -131,10 +126,10 @@ def ingest_raw(platform: Platform, raw: RawPartition, arrived_at: datetime | Non
     )
     touched = dict.fromkeys(windows_between(file.collected.start, file.collected.end, settings.span), 0)
     platform.ledger.record_claim(claim, file.metadata, touched | seen.rows, list(replaced))
-    if platform.source(source).kind == "external":  # else a ledger that is made again would take them up
+    if was_sent:  # else a ledger that is made again would take them up
         for ingestion, range in replaced.items():
             platform.files.delete(platform.raws(source).sent_path(source, ingestion, range))
-    return Ingested(claim, file.metadata, quarantine_path if quarantine.rows else None, dict(quarantine.reasons))
+    return Ingested(claim, file.metadata, kept_at if quarantine.rows else None, dict(quarantine.reasons))
 
 
 def _replaced(platform: Platform, raw: RawPartition, file: RawFile, arrival: int) -> dict[str, Window]:
@@ -227,7 +222,7 @@ class _Rows:
         self.strays: set[Window] = set()
         self.rows: Counter[Window] = Counter()
 
-    def canonical_frames(self, quarantine: _Quarantine) -> Iterator[pl.DataFrame]:
+    def canonical_frames(self, quarantine: QuarantineWriter) -> Iterator[pl.DataFrame]:
         offset = 0
         for batch in self._file.batches():
             canonical = canonicalise(batch, self._file.metadata)
@@ -248,29 +243,3 @@ class _Rows:
             self.rows[window] += count
             if is_outside:
                 self.strays.add(window)
-
-
-class _Quarantine:
-    """The rejected rows of one raw partition, written as they come."""
-
-    def __init__(self, draft: Path) -> None:
-        self._draft = draft
-        self._writer: pq.ParquetWriter | None = None
-        self.rows = 0
-        self.reasons: Counter[str] = Counter()
-
-    def __enter__(self) -> _Quarantine:
-        return self
-
-    def add(self, rejected: pl.DataFrame) -> None:
-        table = rejected.to_arrow()
-        if self._writer is None:
-            self._writer = pq.ParquetWriter(self._draft, table.schema, compression="zstd")
-        self._writer.write_table(table)
-        self.rows += rejected.height
-        kind = pl.col("reason").str.replace_all(r": [^;]*", "")
-        self.reasons.update(dict(rejected.group_by(kind).len().iter_rows()))
-
-    def __exit__(self, *error: object) -> None:
-        if self._writer is not None:
-            self._writer.close()

@@ -11,9 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
-from pathlib import Path
 
-import polars as pl
 import pyarrow as pa
 
 from ionbeam_client.models import IngestionMetadata, format_duration
@@ -29,7 +27,7 @@ from ionbeam_dagster.sources import Source
 from ionbeam_dagster.stores.datasets import DatasetStore
 from ionbeam_dagster.stores.files import Files, within
 from ionbeam_dagster.stores.ledger import Ledger, RedisLedger, SqliteLedger
-from ionbeam_dagster.stores.publish import published
+from ionbeam_dagster.stores.quarantine import QuarantineStore
 from ionbeam_dagster.stores.raw import RawStore
 from ionbeam_dagster.stores.timeseries import TimeSeriesStore
 from ionbeam_dagster.stores.timeseries.segments import SegmentStore
@@ -49,7 +47,8 @@ class Platform:
         self._lateness: dict[str, tuple[datetime, timedelta]] = {}
         self._spans_checked: set[str] = set()
         self.ledger = self._ledger()
-        self.files = Files(config.sections.state_path / "drafts", config.sections.s3)
+        self.files = Files(config.sections.scratch_folder / "drafts", config.sections.s3)
+        self.quarantine = QuarantineStore(self.files, config.sections.quarantine_root)
         self.series = self._series()
         self.datasets = DatasetStore(self.files, config.sections.dataset_aggregator.data_path)
 
@@ -71,19 +70,13 @@ class Platform:
             influx.influxdb_bucket,
             influx.influxdb_token.get_secret_value(),
             revise_for=self._longest_revising(),
-            quarantine=self._keep_refused,
+            quarantine=self.quarantine.keep_refused,
             scratch=self.files.scratch,
         )
 
     def _longest_revising(self) -> timedelta | None:
         revised = [dataset.policy.revise_for for dataset in self.config.datasets.values()]
         return None if None in revised else max((one for one in revised if one is not None), default=None)
-
-    def _keep_refused(self, dataset: str, ingestion: str, rows: pl.DataFrame) -> None:
-        """Rows that the time-series server would not take stand beside those that ingestion could not use."""
-        place = self.config.sections.state_path / "quarantine" / dataset / f"refused_{ingestion}.parquet"
-        with published(place) as draft:
-            rows.write_parquet(draft)
 
     def now(self) -> datetime:
         """The clock by which windows are open, settled and sealed."""
@@ -117,9 +110,6 @@ class Platform:
 
     def raws(self, source: str) -> RawStore:
         return RawStore(self.files, self.source(source).config.data_path)
-
-    def quarantine_path(self, source: str, window: Window) -> Path:
-        return self.config.sections.state_path / "quarantine" / source / f"{source}_{window.label}.parquet"
 
     def export_path(self, dataset: str, format: str, window: Window) -> str:
         """Where the file of a window, or of a cycle, stands."""

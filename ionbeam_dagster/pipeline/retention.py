@@ -204,17 +204,19 @@ def _closed_for(platform: Platform, claim: Claim, age: timedelta, now: datetime)
 
 
 def _quarantined(platform: Platform, now: datetime) -> Iterator[Purgeable]:
-    age, folder = platform.config.sections.retention.quarantine, platform.config.sections.state_path / "quarantine"
+    age = platform.config.sections.retention.quarantine
     if age is None:
         return
-    for path in sorted(folder.rglob("*.parquet")):
-        yield from old_file(KINDS[3], path.parent.name, path, now - age, "it is old")
+    for file in platform.quarantine.files():
+        if file.written_at <= now - age:
+            remove = partial(platform.files.delete, file.location)
+            yield Purgeable(KINDS[3], file.of, file.location, file.bytes, "it is old", remove)
 
 
 def _drafts(platform: Platform, now: datetime) -> Iterator[Purgeable]:
     """What a killed process left beside the files that it was to become: it is in nobody's way, but takes room."""
     sections = platform.config.sections
-    folders = {sections.dataset_aggregator.data_path, str(sections.state_path / "quarantine")}
+    folders = {sections.dataset_aggregator.data_path, sections.quarantine_root}
     folders |= {source.config.data_path for source in platform.config.sources.values()}
     folders |= {exporter.settings.output_path for exporter in platform.config.exporters.values()}
     for folder in sorted(Path(folder) for folder in folders if not is_address(folder)):

@@ -4,7 +4,7 @@ A location is text: a path (``data/x.parquet``) or an address (``s3://bucket/pre
 escaped). It is the same in the YAML, in the ledger and in the UI, and says by itself where the file is.
 
 Belongs here: making a file visible whole or not at all, reading, finding and removing it, in either place. Does not
-belong here: what the files hold, or what is kept local in any case (segments, the ledger, quarantine).
+belong here: what the files hold, or what is kept local in any case (segments, the ledger).
 """
 
 from __future__ import annotations
@@ -94,6 +94,11 @@ def name_of(location: str) -> str:
 def uri_of(location: str) -> str:
     """A location as a URI that is good in any working directory."""
     return location if is_address(location) else Path(location).absolute().as_uri()
+
+
+def absolute(location: str) -> str:
+    """A location that is good in any working directory."""
+    return location if is_address(location) else str(Path(location).absolute())
 
 
 def _web_address(given: str) -> str:
