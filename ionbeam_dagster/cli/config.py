@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from ionbeam_client.models import format_duration
-from ionbeam_dagster.cli.terminal import console, load_config
+from ionbeam_dagster.cli.terminal import console, load_config, refused_as_message
 
 if TYPE_CHECKING:
     from ionbeam_dagster.pipeline.platform import Platform
@@ -23,14 +23,20 @@ def config_check() -> None:
 
     What is collected, in which windows; which export each variable goes to; what is left out and why.
     """
+    from ionbeam_dagster.errors import StoreError
+    from ionbeam_dagster.pipeline.agenda import misfits
     from ionbeam_dagster.pipeline.recovery import open_platform
 
     platform = open_platform(load_config())
     console.print(f"[bold]{platform.config.path}[/bold]: every key is understood", highlight=False)
     for note in platform.config.notes():
         console.print(f"  note: {note}", style="yellow", highlight=False)
+    with refused_as_message(StoreError):
+        unfit = misfits(platform)
+    for misfit in unfit:
+        console.print(f"  {misfit}", style="red", highlight=False, markup=False)
     faults = [name for name in platform.config.sources if not _describe_source(platform, name)]
-    if faults:
+    if faults or unfit:
         raise typer.Exit(1)
 
 

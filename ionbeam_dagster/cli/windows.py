@@ -34,7 +34,7 @@ from ionbeam_dagster.cli.terminal import (
 from ionbeam_dagster.config import DatasetSettings
 from ionbeam_dagster.domain.cycles import analysis_of, cycle_of
 from ionbeam_dagster.domain.decisions import Sealed, coverage
-from ionbeam_dagster.domain.windows import Window, merge, window_of, windows_between
+from ionbeam_dagster.domain.windows import EPOCH, Window, merge, window_of, windows_between
 from ionbeam_dagster.domain.windows import gaps as gaps_of
 
 if TYPE_CHECKING:
@@ -53,16 +53,20 @@ def status(
     start: Annotated[str | None, FROM] = None,
     end: Annotated[str | None, TO] = None,
     last: Annotated[int, typer.Option(help="How many of the newest windows to show when no range is given.")] = 24,
+    check_files: Annotated[bool, typer.Option(help="First compare all files with the ledger, as `dev` does.")] = False,
 ) -> None:
     """Show a table of dataset windows: their state and why, rows, stations, coverage, revision, exports.
 
-    A stretch of many windows of which nothing is known is one line.
+    A stretch of many windows of which nothing is known is one line. Below it stands what fails for long, what an older
+    version made, and what of the configuration does not fit what is there.
     """
     from ionbeam_dagster.errors import PipelineError, StoreError
     from ionbeam_dagster.pipeline.recovery import open_platform
 
     platform = open_platform(load_config())
     with refused_as_message(PipelineError, StoreError):
+        if check_files:
+            _check_files(platform)
         for name in datasets or platform.config.datasets:
             dataset = platform.dataset(name)
             known = _known_windows(platform, dataset, moment(start, "--from"), moment(end, "--to"))
@@ -81,6 +85,8 @@ def status(
                 see = f"`ionbeam status {name} --from {late[0].start:%Y-%m-%dT%H:%MZ}`"
                 told = f"{name}: {many} late data, before those shown; the oldest is {oldest}; see {see}"
                 console.print(told, highlight=False)
+            _say_outdated(platform, name)
+        _say_what_fails(platform)
         if recovered := platform.ledger.recovered():
             console.print(
                 f"ledger: made again on {recovered[0]:%Y-%m-%d %H:%M}: {recovered[1]}", highlight=False, markup=False
@@ -119,6 +125,10 @@ def rebuild(
     start: Annotated[str, FROM],
     end: Annotated[str, TO],
     force: Annotated[bool, typer.Option(help="Also what is unchanged or sealed gets a new revision.")] = False,
+    outdated: Annotated[
+        bool,
+        typer.Option(help="Only what an older exporter, quality plan or mapping made."),
+    ] = False,
 ) -> None:
     """Build windows of a dataset from what was ingested, even with gaps, and export them.
 
@@ -127,16 +137,20 @@ def rebuild(
     Example: `ionbeam rebuild ioncannon --from 2026-06-21T06:00Z --to 2026-06-21T12:00Z --force`
     """
     from ionbeam_dagster.errors import PipelineError, StoreError
-    from ionbeam_dagster.orchestration.runs import rebuild_range
+    from ionbeam_dagster.orchestration.runs import rebuild_outdated, rebuild_range
     from ionbeam_dagster.pipeline.recovery import open_platform
 
+    if force and outdated:
+        fail("--force and --outdated are two ways: everything again, or what is outdated")
     platform, wanted, begun = open_platform(load_config()), _asked(start, end), perf_counter()
     with refused_as_message(PipelineError, StoreError):
         settings = platform.dataset(dataset)
         with dagster_instance(platform.config) as instance, Watch(platform) as watch:
-            done = rebuild_range(
-                platform, dataset, wanted.start, wanted.end, instance, watch.done, watch.planned, force
-            )  # fmt: skip
+            given = (platform, dataset, wanted.start, wanted.end, instance, watch.done, watch.planned)
+            done = rebuild_outdated(*given) if outdated else rebuild_range(*given, force)
+    if not done and outdated:
+        console.print(f"{dataset}: nothing in this range is outdated", highlight=False)
+        return
     if not done:
         fail(f"nothing of {dataset} was collected in this range; begin with `ionbeam reingest {settings.sources[0]}`")
     report(platform, {settings.sources[0]: wanted}, done, watch, perf_counter() - begun)
@@ -254,6 +268,55 @@ def _asked(start: str, end: str) -> Window:
 
 
 # --- states -----------------------------------------------------------------------------------------------------------
+
+
+def _check_files(platform: Platform) -> None:
+    """Compare all files with the ledger; what is lost is made again by automation, or by `ionbeam run`."""
+    from ionbeam_dagster.pipeline.reconciliation import reconcile
+
+    found = reconcile(platform, platform.now())
+    console.print(
+        f"files: {len(found.work)} windows are to be made again, {len(found.told)} are for a person to look at",
+        highlight=False,
+    )
+    for work in found.work[:_LISTED]:
+        console.print(f"  {work.of} {work.window}: {work.reason}; to {work.stage}", highlight=False, markup=False)
+    for told in found.told[:_LISTED]:
+        console.print(f"  {told}", highlight=False, markup=False)
+
+
+def _say_outdated(platform: Platform, dataset: str) -> None:
+    """Which windows another exporter, quality plan or mapping made than today's, and how they are made again."""
+    from ionbeam_dagster.pipeline.agenda import outdated
+
+    found = outdated(platform, dataset, EPOCH, platform.now())
+    if found:
+        first, last = found[0].start, found[-1].end
+        again = f"`ionbeam rebuild {dataset} --outdated --from {first:%Y-%m-%dT%H:%MZ} --to {last:%Y-%m-%dT%H:%MZ}`"
+        many = f"{len(found)} windows were" if len(found) > 1 else "1 window was"
+        told = f"{dataset}: {many} made by an older exporter, quality plan or mapping, or with other settings"
+        console.print(f"{told}; {again} makes what is outdated again", highlight=False)
+
+
+def _say_what_fails(platform: Platform) -> None:
+    """What fails for long, what of the configuration does not fit, and when the files were last compared."""
+    from ionbeam_dagster.pipeline.agenda import misfits, overdue
+
+    now = platform.now()
+    for misfit in misfits(platform):
+        console.print(misfit, style="red", highlight=False, markup=False)
+    failing = overdue(platform, now)
+    for one in failing[:_LISTED]:
+        why = one.error or "its runs end without a word: were they killed?"
+        told = (
+            f"{one.product} {one.window}: to {one.stage}, failing since {one.since:%Y-%m-%d %H:%M} ({one.tries} tries)"
+        )
+        console.print(f"{told}: {why}", style="yellow", highlight=False, markup=False)
+    if len(failing) > _LISTED:
+        console.print(f"... and {len(failing) - _LISTED} more that fail for an hour or longer", style="yellow")
+    if reconciled := platform.ledger.attempts.reconciled():
+        ago = max((now - reconciled) // timedelta(seconds=1), 0)
+        console.print(f"files: last compared with the ledger {ago} s ago", highlight=False)
 
 
 def _known_windows(

@@ -90,6 +90,11 @@ class Automation(Settings):
     lookback: timedelta = Field(
         default=timedelta(hours=2), description="How old a window may be that is collected without a person asking."
     )
+    remake_outdated: bool = Field(
+        default=False,
+        description="Whether what an older exporter, quality plan or mapping made, or one with other settings, is made "
+        "again by itself; otherwise `ionbeam status` tells of it, and `ionbeam rebuild --outdated` does it.",
+    )
 
 
 class Retention(Settings):

@@ -18,7 +18,7 @@ from ionbeam_dagster.config import DatasetSettings, SourceSettings
 from ionbeam_dagster.domain.cycles import cycle_of
 from ionbeam_dagster.domain.windows import Window, merge, window_of, windows_between
 from ionbeam_dagster.errors import PipelineError
-from ionbeam_dagster.orchestration.assets import FORCE_TAG, USE_CACHE_TAG
+from ionbeam_dagster.orchestration.assets import FORCE_TAG, OUTDATED_TAG, USE_CACHE_TAG
 from ionbeam_dagster.orchestration.assets.dataset import build_job, dataset_key
 from ionbeam_dagster.orchestration.assets.exports import export_key
 from ionbeam_dagster.orchestration.assets.request import request_key
@@ -116,6 +116,22 @@ def rebuild_range(
     return _Range(platform, dataset, instance, on_window, on_plan, tags).rebuild(start, end)
 
 
+def rebuild_outdated(
+    platform: Platform,
+    dataset: str,
+    start: datetime,
+    end: datetime,
+    instance: dg.DagsterInstance,
+    on_window: Watcher = lambda asset, window, failure: None,
+    on_plan: Planner = lambda asset, windows: None,
+) -> list[WindowResult]:
+    """Make again what of `dataset` in [start, end) an older exporter, quality plan or mapping made, and nothing else.
+
+    Windows that a person sealed keep their revision.
+    """
+    return _Range(platform, dataset, instance, on_window, on_plan, {OUTDATED_TAG: "true"}).renew(start, end)
+
+
 def seal_windows(
     platform: Platform,
     dataset: str,
@@ -206,6 +222,17 @@ class _Range:
         self._export_cycles(windows)
         return self._results
 
+    def renew(self, start: datetime, end: datetime) -> list[WindowResult]:
+        """Build and export what is outdated."""
+        platform, name = self._platform, self._dataset.name
+        windows = [w for w in agenda.outdated(platform, name, start, end) if self._is_partition(w)]
+        self._build([window for window in windows if agenda.is_outdated(platform, name, window)])
+        for format, key in self._exports.items():
+            stale = [w for w in windows if agenda.to_export(platform, f"{name}/{format}", w, renew=True)]
+            self._run(build_job(name), [key], [w for w in stale if not self._failed(key, w)])
+        self._export_cycles([*windows, *windows_between(start, end, self._dataset.span)], renew=True)
+        return self._results
+
     def _build(self, windows: list[Window]) -> None:
         self._run(build_job(self._dataset.name), [self._built, *self._exports.values()], windows)
 
@@ -214,12 +241,12 @@ class _Range:
             stale = [window for window in windows if self._to_export(window, format, key)]
             self._run(build_job(self._dataset.name), [key], stale)
 
-    def _export_cycles(self, windows: list[Window]) -> None:
+    def _export_cycles(self, windows: list[Window], renew: bool = False) -> None:
         now, name = self._platform.now(), self._dataset.name
         touched = sorted({cycle_of(window.start) for window in windows})
         for format in self._dataset.cycle_exports:
             of = f"{name}/{format}"
-            due = [cycle for cycle in touched if agenda.to_export_cycle(self._platform, of, cycle, now)]
+            due = [cycle for cycle in touched if agenda.to_export_cycle(self._platform, of, cycle, now, renew)]
             self._run(None, [export_key(name, format)], due)
 
     def _source_windows(self, source: SourceSettings, start: datetime, end: datetime) -> list[Window]:

@@ -22,11 +22,11 @@ import pyarrow as pa
 
 from ionbeam_dagster.config import SourceSettings
 from ionbeam_dagster.domain.cycles import CYCLE, cycle_of
-from ionbeam_dagster.domain.decisions import Build, Decision, Wait
+from ionbeam_dagster.domain.decisions import Build, Decision, Unchanged, Wait
 from ionbeam_dagster.domain.records import Claim, RawPartition
 from ionbeam_dagster.domain.windows import EPOCH, Window, window_of, windows_between
 from ionbeam_dagster.errors import PipelineError
-from ionbeam_dagster.pipeline.build import as_found, look_at
+from ionbeam_dagster.pipeline.build import as_found, look_at, made_by
 from ionbeam_dagster.pipeline.cycles import outlook_of
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.pipeline.soundness import is_sound
@@ -145,11 +145,11 @@ def _still(platform: Platform, stage: Stage, of: str, opened: Attempt, now: date
         case "ingest":
             return to_ingest(platform, of, window)
         case "build":
-            return to_build(platform, of, window, now)
+            return to_build(platform, of, window, now, renew=platform.config.automation.remake_outdated)
         case "export":
-            return to_export(platform, of, window)
+            return to_export(platform, of, window, platform.config.automation.remake_outdated)
         case "export_cycle":
-            return to_export_cycle(platform, of, window, now)
+            return to_export_cycle(platform, of, window, now, platform.config.automation.remake_outdated)
 
 
 def _span_of(platform: Platform, stage: Stage, of: str) -> timedelta:
@@ -312,17 +312,31 @@ def outlook(platform: Platform, claim: Claim, now: datetime) -> dict[Window, Dec
     return {window: assess(platform, claim.dataset, window, now) for window in touched[-_MOST_LOOKED_AT:]}
 
 
-def to_build(platform: Platform, dataset: str, window: Window, now: datetime, insist: bool = False) -> Work | None:
+def to_build(
+    platform: Platform, dataset: str, window: Window, now: datetime, insist: bool = False, renew: bool = False
+) -> Work | None:
     """The next revision of a dataset window, if one can and should be built now.
 
-    With `insist`, as a person asks for it, also of a window that would wait although something was collected.
+    With `insist`, as a person asks for it, also of a window that would wait although something was collected; with
+    `renew` also of one whose latest revision is outdated.
     """
     decision = assess(platform, dataset, window, now)
     if isinstance(decision, Build):
         return _building(dataset, window, decision)
     if insist and isinstance(decision, Wait) and platform.ledger.claims(dataset, window):
         return Work("build", dataset, window, "", decision.reason)
+    if renew and isinstance(decision, Unchanged) and is_outdated(platform, dataset, window):
+        token = f"r{decision.revision.number + 1} {made_by(platform, dataset)}"
+        return Work("build", dataset, window, token, "an older quality plan or mapping made it")
     return None
+
+
+def is_outdated(platform: Platform, dataset: str, window: Window) -> bool:
+    """Whether another quality plan or mapping than today's made the latest revision of a window that nobody sealed."""
+    latest = platform.ledger.latest_revision(dataset, window)
+    if latest is None or latest.facts.made_by in ("", made_by(platform, dataset)):
+        return False
+    return platform.ledger.sealed(dataset, window) is None
 
 
 def _building(dataset: str, window: Window, decision: Build) -> Work:
@@ -345,22 +359,34 @@ def export_is_current(platform: Platform, dataset: str, format: str, window: Win
     return found is not None and found.size == (made.facts.bytes or found.size)
 
 
-def to_export(platform: Platform, of: str, window: Window) -> Work | None:
-    """The export of a window's latest revision, if it is not there as it should be.
+def export_is_outdated(platform: Platform, dataset: str, format: str, window: Window) -> bool:
+    """Whether an older exporter, or one with other settings, made the export of a window or cycle."""
+    made, exporters = platform.ledger.export(dataset, window, format), platform.config.exporters
+    return made is not None and made.made_by not in ("", exporters[format].fingerprint)
+
+
+def to_export(platform: Platform, of: str, window: Window, renew: bool = False) -> Work | None:
+    """The export of a window's latest revision, if it is not there as it should be; with `renew`, or is outdated.
 
     Of a revision that is lost, or is not sound, there is none: another one is to be built first.
     """
     dataset, _, format = of.partition("/")
     latest = platform.ledger.latest_revision(dataset, window)
-    if latest is None or export_is_current(platform, dataset, format, window):
+    current = export_is_current(platform, dataset, format, window)
+    if latest is None or (current and not (renew and export_is_outdated(platform, dataset, format, window))):
         return None
     found = as_found(platform, latest)
     if found is None or not found.intact or not _is_sound(platform, latest.path):
         return None
     made = platform.ledger.export(dataset, window, format)
-    lost = made is not None and made.number == latest.revision.number
-    reason = "its file is lost or damaged" if lost else f"revision {latest.revision.number} is not exported"
-    return Work("export", of, window, f"r{latest.revision.number}", reason)
+    if current:
+        reason = "an older exporter made it"
+    elif made is not None and made.number == latest.revision.number:
+        reason = "its file is lost or damaged"
+    else:
+        reason = f"revision {latest.revision.number} is not exported"
+    token = f"r{latest.revision.number} {platform.config.exporters[format].fingerprint}"
+    return Work("export", of, window, token, reason)
 
 
 def is_broken(platform: Platform, dataset: str, window: Window) -> bool:
@@ -380,11 +406,12 @@ def _is_sound(platform: Platform, path: str) -> bool:
 # --- analysis cycles --------------------------------------------------------------------------------------------------
 
 
-def to_export_cycle(platform: Platform, of: str, cycle: Window, now: datetime) -> Work | None:
+def to_export_cycle(platform: Platform, of: str, cycle: Window, now: datetime, renew: bool = False) -> Work | None:
     """The file of an analysis cycle, if it is to be made, or made again; not of a window that is not sound."""
     dataset, _, format = of.partition("/")
     outlook = outlook_of(platform, dataset, format, cycle, now)
-    if not outlook.due or any(is_broken(platform, dataset, window) for window in outlook.holds):
+    outdated = renew and export_is_outdated(platform, dataset, format, cycle)
+    if not (outlook.due or outdated) or any(is_broken(platform, dataset, window) for window in outlook.holds):
         return None
     token = " ".join(f"{held.key}r{number}" for held, number in sorted(outlook.holds.items()))
     return Work("export_cycle", of, cycle, token, outlook.reason)
@@ -467,6 +494,18 @@ def overdue(platform: Platform, now: datetime) -> list[Attempt]:
     known = set(products(platform))
     found = [one for one in platform.ledger.attempts.open() if one.tries and now - one.since >= TOLD_AFTER]
     return sorted((one for one in found if (one.stage, one.product) in known), key=lambda one: one.since)
+
+
+def outdated(platform: Platform, dataset: str, start: datetime, end: datetime) -> list[Window]:
+    """The windows of [start, end) whose revision, or an export of it, an older version or other settings made."""
+    formats = platform.dataset(dataset).exports
+    windows = [one.revision.window for one in platform.ledger.revisions(dataset, start, end)]
+    return [
+        window
+        for window in windows
+        if is_outdated(platform, dataset, window)
+        or any(export_is_outdated(platform, dataset, format, window) for format in formats)
+    ]
 
 
 def misfits(platform: Platform) -> list[str]:

@@ -187,6 +187,7 @@ def _ended(platform: Platform, source: SourceSettings, ranges: Iterable[Window],
 def _of_dataset(platform: Platform, dataset: DatasetSettings, now: datetime) -> Steps:
     name = dataset.name
     built = list(reversed(platform.ledger.revisions(name, EPOCH, _EVER)))
+    renew = platform.config.automation.remake_outdated
     postponed = set(platform.ledger.due(name)) - set(platform.ledger.due(name, now))
     for due in _portions(sorted(postponed, reverse=True)):
         works = (agenda.to_build(platform, name, window, now) for window in due)
@@ -196,18 +197,23 @@ def _of_dataset(platform: Platform, dataset: DatasetSettings, now: datetime) -> 
     listed = {folder: platform.files.listed(folder) for folder in _folders(platform, dataset, built[0])}
     for some in _portions(built):
         whole = [one for one in some if _is_whole(platform, listed, one.path, one.facts.bytes)]
-        step = [agenda.to_build(platform, name, one.revision.window, now) for one in some if one not in whole]
+        again = [one for one in some if one not in whole or (renew and _is_outdated(platform, one))]
+        step = [agenda.to_build(platform, name, one.revision.window, now, renew=renew) for one in again]
         step += [
-            agenda.to_export(platform, f"{name}/{format}", one.revision.window)
+            agenda.to_export(platform, f"{name}/{format}", one.revision.window, renew)
             for format in dataset.exports
             for one in whole
-            if not _is_exported(platform, listed, one, format)
+            if not _is_exported(platform, listed, one, format) and one not in again
         ]
         yield [(work, None) for work in step if work]
     for format in dataset.cycle_exports:
         for cycles in _portions(sorted({cycle_of(one.revision.window.start) for one in built}, reverse=True)):
-            work = (agenda.to_export_cycle(platform, f"{name}/{format}", cycle, now) for cycle in cycles)
+            work = (agenda.to_export_cycle(platform, f"{name}/{format}", cycle, now, renew) for cycle in cycles)
             yield [(one, None) for one in work if one]
+
+
+def _is_outdated(platform: Platform, built: BuiltRevision) -> bool:
+    return agenda.is_outdated(platform, built.revision.dataset, built.revision.window)
 
 
 def _folders(platform: Platform, dataset: DatasetSettings, one: BuiltRevision) -> set[str]:
@@ -220,6 +226,9 @@ def _is_exported(
 ) -> bool:
     made = platform.ledger.export(built.revision.dataset, built.revision.window, format)
     if made is None or made.number != built.revision.number:
+        return False
+    renew = platform.config.automation.remake_outdated
+    if renew and agenda.export_is_outdated(platform, made.dataset, format, made.window):
         return False
     return made.path is None or _is_whole(platform, listed, made.path, made.facts.bytes)
 

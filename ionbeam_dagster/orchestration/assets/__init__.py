@@ -34,6 +34,8 @@ RETRY_DELAY = 3.0
 
 FORCE_TAG = "ionbeam/force"
 """On a run, with the value ``true``: windows that are sealed or unchanged get a new revision all the same."""
+OUTDATED_TAG = "ionbeam/outdated"
+"""On a run, with the value ``true``: windows that another quality plan or mapping made get a new revision."""
 USE_CACHE_TAG = "ionbeam/use_cache"
 """On a run, with the value ``true``: the source may use what it downloaded before."""
 

@@ -7,13 +7,12 @@ from time import perf_counter
 
 import dagster as dg
 
-from ionbeam_dagster import __version__
 from ionbeam_dagster.config import DatasetSettings
 from ionbeam_dagster.domain.cycles import cycle_of
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.orchestration import automation, checks, metadata
-from ionbeam_dagster.orchestration.assets import FORCE_TAG, Done, Events, range_runs, window_by_window
+from ionbeam_dagster.orchestration.assets import FORCE_TAG, OUTDATED_TAG, Done, Events, range_runs, window_by_window
 from ionbeam_dagster.orchestration.assets.cycles import cycle_asset
 from ionbeam_dagster.orchestration.assets.exports import export_asset, export_key
 from ionbeam_dagster.orchestration.assets.source import observations_key
@@ -21,7 +20,8 @@ from ionbeam_dagster.orchestration.automation import Ionbeam
 from ionbeam_dagster.orchestration.internals import from_automation
 from ionbeam_dagster.orchestration.partitions import dataset_partitions
 from ionbeam_dagster.orchestration.resources import PlatformResource
-from ionbeam_dagster.pipeline.build import build, describe
+from ionbeam_dagster.pipeline.agenda import is_outdated
+from ionbeam_dagster.pipeline.build import build, describe, made_by
 from ionbeam_dagster.pipeline.cycles import outlook_of
 from ionbeam_dagster.pipeline.platform import Platform
 
@@ -67,7 +67,7 @@ def _dataset(
         automation_condition=automation.builds(ionbeam, dataset.name),
         check_specs=checks.dataset_specs(key, partitions),
         freshness_policy=metadata.freshness(ionbeam.platform.config, dataset.sources, dataset.span),
-        code_version=__version__,
+        code_version=made_by(ionbeam.platform, dataset.name),
         group_name=dataset.name,
         owners=metadata.OWNERS,
         kinds={"python", "parquet"},
@@ -82,10 +82,12 @@ def _dataset(
     def windows(context: dg.AssetExecutionContext, ionbeam: PlatformResource) -> Events:
         insist = not from_automation(context.run)
         force = context.run.tags.get(FORCE_TAG) == "true"
+        renew = ionbeam.platform.config.automation.remake_outdated or context.run.tags.get(OUTDATED_TAG) == "true"
 
         def work(window: Window) -> Done:
             begun = perf_counter()
-            built = build(ionbeam.platform, dataset.name, window, ionbeam.platform.now(), insist, force)
+            anew = force or (renew and is_outdated(ionbeam.platform, dataset.name, window))
+            built = build(ionbeam.platform, dataset.name, window, ionbeam.platform.now(), insist, anew)
             if built.revision is None:
                 raise PipelineError(f"{dataset.name} {window}: {describe(built.decision)[1]}")
             _tell_cycles(context, ionbeam.platform, dataset, window)

@@ -1,0 +1,231 @@
+"""The agenda on a clock that a test sets: work is never forgotten, never done twice, and waits at most ten minutes."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from told import HOUR, QUARTER, START, Told
+
+from ionbeam_dagster.config import IonbeamConfig
+from ionbeam_dagster.domain.windows import Window, window_of
+from ionbeam_dagster.errors import IonbeamError
+from ionbeam_dagster.pipeline import agenda
+from ionbeam_dagster.pipeline.agenda import Work, due, due_of, export_is_current, misfits, outdated, to_export
+from ionbeam_dagster.pipeline.build import build
+from ionbeam_dagster.pipeline.collect import collect
+from ionbeam_dagster.pipeline.export import export
+from ionbeam_dagster.pipeline.ingest import ingest
+from ionbeam_dagster.pipeline.platform import Platform
+from ionbeam_dagster.pipeline.reconciliation import reconcile
+from ionbeam_dagster.pipeline.recovery import open_platform
+from ionbeam_dagster.stores.ledger.attempts import LONGEST_WAIT
+
+YAML = """
+automation: {{lookback: PT1H}}
+sources:
+  told: {{start: 2026-06-20, exports: [pygeoapi], allow_incomplete: always, data_path: {0}/raw}}
+state_path: {0}/state
+dataset_aggregator: {{data_path: {0}/data}}
+projections: {{pygeoapi_service: {{output_path: {0}/exports}}}}
+"""
+KINDS = ("raw", "data", "exports")
+
+
+def do(platform: Platform, work: Work, now: datetime) -> None:
+    """Do a line of the agenda, as a run does."""
+    stage, of = work.stage, work.of.partition("/")[0]
+    agenda.begin(platform, [work], now)
+    failed = {}
+    try:
+        match stage:
+            case "collect":
+                collect(platform, of, work.window, now)
+            case "ingest":
+                ingest(platform, of, work.window)
+            case "build":
+                build(platform, of, work.window, now)
+            case "export":
+                export(platform, of, work.of.partition("/")[2], work.window)
+    except IonbeamError as error:
+        failed = {work.window: str(error)}
+    done = [] if failed else [work.window]
+    agenda.settle(platform, stage, work.of, done, failed, now)
+
+
+class Operation(RuleBasedStateMachine):
+    """A platform through whatever may happen to it; at the end all is well for long enough, and all must be there."""
+
+    @initialize()
+    def start(self) -> None:
+        self.folder = TemporaryDirectory()
+        self.place = Path(self.folder.name)
+        (self.place / "config.yaml").write_text(YAML.format(self.place))
+        self.clock = START + 6 * HOUR
+        self.outage = False
+        self.given: set[Window] = set()
+        self.done: set[Work] = set()
+        self.open()
+
+    def open(self) -> None:
+        with pytest.MonkeyPatch.context() as patched:
+            kinds = {"told": SimpleNamespace(load=lambda: Told)}
+            patched.setattr("ionbeam_dagster.config.resolving.installed_sources", lambda: kinds)
+            self.platform = open_platform(IonbeamConfig.load(self.place / "config.yaml"))
+        self.platform.now = lambda: self.clock
+        self.platform.sources["told"].failing = _Everything() if self.outage else set()
+
+    @rule(seconds=st.sampled_from([1, 15, 60, 300, 900]))
+    def time_passes(self, seconds: int) -> None:
+        self.clock += timedelta(seconds=seconds)
+
+    @rule(hours=st.sampled_from([-1, 1]))
+    def the_clock_jumps(self, hours: int) -> None:
+        self.clock += timedelta(hours=hours)
+        self.done.clear()
+
+    @rule()
+    def an_outage_begins_or_ends(self) -> None:
+        self.outage = not self.outage
+        self.platform.sources["told"].failing = _Everything() if self.outage else set()
+
+    @rule(kind=st.sampled_from(KINDS), which=st.integers(0, 50))
+    def a_file_is_lost(self, kind: str, which: int) -> None:
+        if files := self.files(kind):
+            files[which % len(files)].unlink()
+            self.done.clear()
+
+    @rule(mark=st.sampled_from("abc"))
+    def a_window_changes(self, mark: str) -> None:
+        window = window_of(self.clock - HOUR, QUARTER)
+        agenda.note(self.platform, [agenda.replacing(self.platform, "told", window, "it changed", mark)], self.clock)
+        self.given.add(window)
+
+    @rule()
+    def the_ledger_is_emptied(self) -> None:
+        for path in (self.place / "state").glob("ledger.sqlite*"):
+            path.unlink()
+        self.done.clear()
+        self.open()
+        self.given = {window for window in self.given if self.platform.ledger.raw("told", window)}
+
+    @rule()
+    def files_are_compared(self) -> None:
+        reconcile(self.platform, self.clock)
+
+    @rule()
+    def work_is_done(self) -> None:
+        for work in due(self.platform, self.clock):
+            if work.stage == "collect":
+                self.given.add(work.window)
+            assert work not in self.done, "it succeeded, and nothing was lost since"
+            do(self.platform, work, self.clock)
+            opened = {(one.stage, one.product, one.window) for one in self.platform.ledger.attempts.open()}
+            if (work.stage, work.of, work.window) not in opened:
+                self.done.add(work)
+        for kind in KINDS:  # what was written just now is of this clock
+            for path in self.files(kind):
+                if path.stat().st_mtime > (START + timedelta(days=30)).timestamp():
+                    os.utime(path, (self.clock.timestamp(),) * 2)
+
+    @invariant()
+    def nothing_waits_longer_than_ten_minutes(self) -> None:
+        if not hasattr(self, "platform"):
+            return
+        for one in self.platform.ledger.attempts.open():
+            if one.tries:
+                assert one.may_begin(self.clock) or one.next - self.clock <= LONGEST_WAIT
+
+    def files(self, kind: str) -> list[Path]:
+        return sorted(path for path in (self.place / kind).rglob("*.parquet") if not path.name.startswith("."))
+
+    def teardown(self) -> None:
+        if not hasattr(self, "platform"):
+            return
+        self.outage = False
+        self.platform.sources["told"].failing = set()
+        for _ in range(14):  # beyond the hour that a clock may have been ahead
+            self.clock += LONGEST_WAIT
+            self.files_are_compared()
+            for _ in range(4):  # from raw to export
+                self.work_is_done()
+        ledger = self.platform.ledger
+        for window in self.given:
+            raw = ledger.raw("told", window)
+            assert raw is not None and Path(raw.path).exists() and raw.rows == 2, f"{window} is forgotten"
+            assert ledger.claims_of([raw.ingestion]), f"{window} is not ingested"
+            hour = window_of(window.start, HOUR)
+            if hour.end <= self.clock:
+                assert Path(ledger.latest_revision("told", hour).path).exists(), f"{hour} is not built"
+                assert export_is_current(self.platform, "told", "pygeoapi", hour), f"{hour} is not exported"
+        assert ledger.attempts.open() == []
+        self.folder.cleanup()
+
+
+class _Everything(set[str]):
+    def __contains__(self, key: object) -> bool:
+        return True
+
+
+TestOperation = Operation.TestCase
+TestOperation.settings = settings(
+    max_examples=12, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+)
+
+
+@pytest.mark.soak
+def test_operation_for_long():
+    from hypothesis.stateful import run_state_machine_as_test
+
+    run_state_machine_as_test(Operation, settings=settings(max_examples=300, stateful_step_count=40, deadline=None))
+
+
+@pytest.fixture
+def built(platform_with):
+    """A platform with an hour built and exported; its clock stands two hours later."""
+    platform = platform_with("  told: {start: 2026-06-21T00:00:00Z, exports: [odb, pygeoapi]}")
+    platform.now = lambda: START + 3 * HOUR
+    for quarter in range(4):
+        collect(platform, "told", Window(START + quarter * QUARTER, START + (quarter + 1) * QUARTER), platform.now())
+        ingest(platform, "told", Window(START + quarter * QUARTER, START + (quarter + 1) * QUARTER))
+    build(platform, "told", FIRST, platform.now())
+    for format in ("odb", "pygeoapi"):
+        export(platform, "told", format, FIRST)
+    return platform
+
+
+FIRST = Window(START, START + HOUR)
+
+
+def test_what_another_exporter_made_is_told_and_made_again_only_where_the_configuration_says_so(built, monkeypatch):
+    assert outdated(built, "told", START, START + HOUR) == []
+    monkeypatch.setattr(type(built.config.window_exporters["odb"]), "version", "another")
+    assert outdated(built, "told", START, START + HOUR) == [FIRST]
+    assert to_export(built, "told/odb", FIRST) is None
+    assert to_export(built, "told/odb", FIRST, renew=True).reason == "an older exporter made it"
+    assert to_export(built, "told/pygeoapi", FIRST, renew=True) is None
+    reconcile(built, built.now())
+    assert due_of(built, "export", "told/odb", built.now()) == []
+
+
+def test_what_an_earlier_version_wrote_without_saying_who_made_it_is_current(built, monkeypatch):
+    from dataclasses import replace
+
+    latest, made = built.ledger.latest_revision("told", FIRST), built.ledger.export("told", FIRST, "odb")
+    built.ledger.record_export(replace(made, made_by=""))
+    built.ledger.record_revision(replace(latest, facts=replace(latest.facts, made_by="")), [])
+    monkeypatch.setattr(type(built.config.window_exporters["odb"]), "version", "another")
+    assert outdated(built, "told", START, START + HOUR) == []
+
+
+def test_a_configuration_that_no_longer_fits_is_told(built, platform_with):
+    assert misfits(built) == []
+    [told] = misfits(platform_with("  told: {start: 2026-06-21T00:00:00Z, aggregation_span: PT30M}"))
+    assert "aggregation_span PT30M" in told and "windows of PT1H" in told
