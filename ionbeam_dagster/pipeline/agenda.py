@@ -28,6 +28,7 @@ from ionbeam_dagster.domain.windows import EPOCH, Window, window_of, windows_bet
 from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.pipeline.build import as_found, look_at, made_by
 from ionbeam_dagster.pipeline.cycles import outlook_of
+from ionbeam_dagster.pipeline.export import made_otherwise
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.pipeline.soundness import is_sound
 from ionbeam_dagster.stores.ledger.attempts import Attempt
@@ -359,12 +360,6 @@ def export_is_current(platform: Platform, dataset: str, format: str, window: Win
     return found is not None and found.size == (made.facts.bytes or found.size)
 
 
-def export_is_outdated(platform: Platform, dataset: str, format: str, window: Window) -> bool:
-    """Whether an older exporter, or one with other settings, made the export of a window or cycle."""
-    made, exporters = platform.ledger.export(dataset, window, format), platform.config.exporters
-    return made is not None and made.made_by not in ("", exporters[format].fingerprint)
-
-
 def to_export(platform: Platform, of: str, window: Window, renew: bool = False) -> Work | None:
     """The export of a window's latest revision, if it is not there as it should be; with `renew`, or is outdated.
 
@@ -373,7 +368,7 @@ def to_export(platform: Platform, of: str, window: Window, renew: bool = False) 
     dataset, _, format = of.partition("/")
     latest = platform.ledger.latest_revision(dataset, window)
     current = export_is_current(platform, dataset, format, window)
-    if latest is None or (current and not (renew and export_is_outdated(platform, dataset, format, window))):
+    if latest is None or (current and not (renew and made_otherwise(platform, dataset, format, window))):
         return None
     found = as_found(platform, latest)
     if found is None or not found.intact or not _is_sound(platform, latest.path):
@@ -410,7 +405,7 @@ def to_export_cycle(platform: Platform, of: str, cycle: Window, now: datetime, r
     """The file of an analysis cycle, if it is to be made, or made again; not of a window that is not sound."""
     dataset, _, format = of.partition("/")
     outlook = outlook_of(platform, dataset, format, cycle, now)
-    outdated = renew and export_is_outdated(platform, dataset, format, cycle)
+    outdated = renew and made_otherwise(platform, dataset, format, cycle)
     if not (outlook.due or outdated) or any(is_broken(platform, dataset, window) for window in outlook.holds):
         return None
     token = " ".join(f"{held.key}r{number}" for held, number in sorted(outlook.holds.items()))
@@ -504,7 +499,7 @@ def outdated(platform: Platform, dataset: str, start: datetime, end: datetime) -
         window
         for window in windows
         if is_outdated(platform, dataset, window)
-        or any(export_is_outdated(platform, dataset, format, window) for format in formats)
+        or any(made_otherwise(platform, dataset, format, window) for format in formats)
     ]
 
 

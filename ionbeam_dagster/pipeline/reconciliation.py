@@ -23,6 +23,7 @@ from ionbeam_dagster.domain.windows import EPOCH, Window, merge, window_of, wind
 from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.pipeline import agenda
 from ionbeam_dagster.pipeline.agenda import CHANGED, LOST, Work
+from ionbeam_dagster.pipeline.export import made_otherwise
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.files import Found, folder_of, within
 
@@ -228,7 +229,7 @@ def _is_exported(
     if made is None or made.number != built.revision.number:
         return False
     renew = platform.config.automation.remake_outdated
-    if renew and agenda.export_is_outdated(platform, made.dataset, format, made.window):
+    if renew and made_otherwise(platform, made.dataset, format, made.window):
         return False
     return made.path is None or _is_whole(platform, listed, made.path, made.facts.bytes)
 
