@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 from collections import Counter
@@ -249,6 +250,45 @@ def test_what_a_server_has_comes_out_and_goes_in_with_its_types(bucket, station,
     station(two._replace(token="wrong"))
     assert main(["export", "out.jsonl"]) == 1
     assert "401" in capsys.readouterr().err
+
+
+def measured(*command: str) -> int:
+    """Run a command; gives its peak memory in KiB."""
+    text = f"""
+        from pathlib import Path
+        from ionbeam_client.influx.cli import main
+        assert main({list(command)}) == 0
+        print(next(line.split()[1] for line in Path("/proc/self/status").open() if line.startswith("VmHWM")))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(text)], check=True, capture_output=True, text=True)
+    return int(done.stdout.split()[-1])
+
+
+@pytest.mark.soak
+def test_a_million_points_come_out_and_go_in_in_the_same_memory(bucket, station, tmp_path):
+    one, two = bucket(), bucket()
+    kinds = [lambda n: f"{n}i", lambda n: f"{2**63 + n}u", lambda n: repr(n / 7), lambda n: str(n % 2 == 0).lower(),
+             lambda n: f'"te\\"xt {n}"']  # fmt: skip
+    for begin in range(0, 1_000_000, 10_000):
+        one.write(
+            "\n".join(
+                f"m{n % 5},s=a{n % 50} f={kinds[n % 5](n)} {T0 + n * 10**8}" for n in range(begin, begin + 10_000)
+            )
+        )
+    station(one)
+    peaks = {"export a tenth": measured("export", "part.jsonl", "--to", str(T0 + 10**13))}
+    peaks["export"] = measured("export", "out.jsonl")
+    assert sum(1 for _ in (tmp_path / "out.jsonl").open()) == 1_000_000
+    station(two)
+    peaks["replay a tenth"] = measured("replay", "part.jsonl")
+    peaks["replay"] = measured("replay", "out.jsonl")
+    peaks["verify"] = measured("verify", "out.jsonl")
+    print(peaks)
+    for bucket_ in (one, two):
+        counts = bucket_.query(f'from(bucket: "{bucket_.bucket}") |> range(start: 0) |> count() |> group() |> sum()')
+        assert ",1000000" in counts
+    assert peaks["export"] < 1.3 * peaks["export a tenth"]
+    assert peaks["replay"] < 1.3 * peaks["replay a tenth"]
 
 
 def test_an_export_that_is_interrupted_goes_on(bucket, station, capsys, tmp_path, monkeypatch):

@@ -231,6 +231,29 @@ def test_a_csv_file_that_is_not_ours_is_put_aside(faulty, client, tmp_path):
     assert (tmp_path / "log.csv").read_text().startswith("#datatype")
 
 
+def test_an_old_log_that_is_put_back_loses_nothing(faulty, client, tmp_path):
+    server = faulty()
+    api, place = client(of(server)).write_api(), tmp_path / "log.jsonl"
+    api.write(record=row(0)).get(30)
+    place.rename(tmp_path / "old")
+    api.write(record=row(1)).get(30)
+    (tmp_path / "old").rename(place)
+    api.write(record=row(2)).get(30)
+    assert set(server.lines) == {line(n) for n in range(3)}
+
+
+def test_a_state_folder_that_is_removed_while_it_is_used_loses_nothing(faulty, client, tmp_path):
+    server = faulty()
+    one = client(of(server))
+    api = one.write_api()
+    api.write(record=row(0)).get(30)
+    subprocess.run(["rm", "-r", tmp_path / "log.jsonl.state"], check=True)
+    api.write(record=row(1))
+    one.close()
+    client(of(server)).write_api().write(record=row(2)).get(30)
+    assert set(server.lines) == {line(n) for n in range(3)}
+
+
 @pytest.mark.parametrize("rudely", ["removed", "renamed", "renamed, and a new one made", "cut", "compressed"])
 def test_a_log_that_somebody_else_handles(faulty, client, tmp_path, caplog, rudely):
     """The server is away meanwhile; what was logged before is delivered nevertheless, in order."""

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
         ASYNCHRONOUS,
         BATCHING,
         SYNCHRONOUS,
-        Delivery,
         EHTInfluxDBClient,
         PointSettings,
+        Receipt,
         WriteApi,
         WriteOptions,
     )
@@ -37,12 +37,12 @@ __all__ = [
     "SYNCHRONOUS",
     "Config",
     "ConfigurationError",
-    "Delivery",
     "EHTInfluxDBClient",
     "InfluxError",
     "LogError",
     "NotDeliveredError",
     "PointSettings",
+    "Receipt",
     "RecordError",
     "RefusedRowsError",
     "TimeBin",
@@ -53,7 +53,7 @@ __all__ = [
 
 _HOMES = {
     "client": (
-        "ASYNCHRONOUS", "BATCHING", "SYNCHRONOUS", "Delivery", "EHTInfluxDBClient", "PointSettings", "WriteApi",
+        "ASYNCHRONOUS", "BATCHING", "SYNCHRONOUS", "EHTInfluxDBClient", "PointSettings", "Receipt", "WriteApi",
         "WriteOptions",
     ),
     "config": ("Config", "read_config_file"),
@@ -68,4 +68,7 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    try:
+        return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    except ModuleNotFoundError as error:
+        raise ImportError(f"{error.name} is not installed: pip install 'ionbeam-client[influx]'") from error

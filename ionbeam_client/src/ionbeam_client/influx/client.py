@@ -57,7 +57,7 @@ class PointSettings:
         self.defaultTags = default_tags
 
 
-class Delivery:
+class Receipt:
     """What became of one write. The rows are in the log; they are sent whether anybody asks here or not."""
 
     def __init__(self, client: EHTInfluxDBClient, after: Position, until: Position, rows: int) -> None:
@@ -147,7 +147,7 @@ class EHTInfluxDBClient:
         self._log.close()
         self._state.close()
 
-    def _append(self, record: Any, how: records.How) -> Delivery:
+    def _append(self, record: Any, how: records.How) -> Receipt:
         if self.closed:
             raise RecordError("the client is closed; nothing was logged")
         encoded = records.encode(record, how)
@@ -159,11 +159,11 @@ class EHTInfluxDBClient:
             )
         if not encoded.rows:
             here = self._end or Position(0, 0)
-            return Delivery(self, here, here, 0)
+            return Receipt(self, here, here, 0)
         after, self._end = self._log.append(encoded.data, encoded.unsigned)
         if self._process == os.getpid():
             self._sender.notify()
-        return Delivery(self, after, self._end, encoded.rows)
+        return Receipt(self, after, self._end, encoded.rows)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _unpickled, (self.config, self._on_error)
@@ -204,7 +204,7 @@ class WriteApi:
         record_tag_keys: Any = None,
         record_field_keys: Any = None,
         field_types: Mapping[str, str] | None = None,
-    ) -> Delivery | None:
+    ) -> Receipt | None:
         """Log `record`: a data frame, dict, line protocol, Point, named tuple, dataclass, or any of these in a list.
 
         The keywords are those of InfluxDB's own client. Every row needs a time: of a frame the column `timestamp` (ns
@@ -227,11 +227,11 @@ class WriteApi:
             data_frame_timestamp_column, data_frame_timestamp_timezone, record_measurement_name, record_measurement_key,
             record_time_key, _names(record_tag_keys), _names(record_field_keys), field_types or {},
         )  # fmt: skip
-        delivery = self._client._append(record, how)
+        receipt = self._client._append(record, how)
         if self._write_type is WriteType.synchronous:
-            delivery.get(getattr(self._options, "timeout", 30.0))
+            receipt.get(getattr(self._options, "timeout", 30.0))
             return None
-        return delivery
+        return receipt
 
     def flush(self) -> None:
         """Wait a moment until everything is delivered; what is not is told, and sent later."""

@@ -116,13 +116,14 @@ class Log:
             visible = self.path.stat()
         except FileNotFoundError:
             visible = None
-        if self._file is not None and visible is not None and os.path.samestat(os.fstat(self._file), visible):
+        if visible is not None and self._is_newest(visible):
+            assert self._file is not None
             if visible.st_size >= self._end:
                 return self._file
             _logger.error("%s was cut by somebody else; rows that were not delivered yet may be lost", self.path)
             self._rotate()
-            assert self._file is not None
             return self._file
+        self.folder.mkdir(parents=True, exist_ok=True)
         newest = max(self.segments(), default=0)
         if newest and visible is not None and os.path.samestat(self.segment_path(newest).stat(), visible):
             return self._open(newest)
@@ -131,6 +132,15 @@ class Log:
         self._begin(newest + 1, visible is not None)
         assert self._file is not None
         return self._file
+
+    def _is_newest(self, visible: os.stat_result) -> bool:
+        """Whether what people see is what is open here, and is the newest segment, and has its second name still."""
+        return (
+            self._file is not None
+            and os.path.samestat(os.fstat(self._file), visible)
+            and visible.st_nlink > 1
+            and not self.segment_path(self._segment + 1).exists()
+        )
 
     def _begin(self, segment: int, adopt: bool) -> None:
         link = self.segment_path(segment)

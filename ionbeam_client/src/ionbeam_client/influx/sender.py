@@ -30,7 +30,7 @@ from ionbeam_client.influx.targets import CsvLog, InfluxServer, Later, RecordedF
 POLL = 1.0
 """Seconds after which rows of another process, or its end, are noticed."""
 
-READ_BYTES = 4 * 2**20
+READ_BYTES = 2**20
 _logger = logging.getLogger("ionbeam_client.influx")
 
 OnError = Callable[[str, InfluxError], None]
