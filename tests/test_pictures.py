@@ -24,7 +24,7 @@ from ionbeam_dagster.domain.canonical import canonical_schema
 from ionbeam_dagster.domain.quality.plan import quality_fields
 from ionbeam_dagster.pictures import export as export_pictures
 from ionbeam_dagster.pictures import flags as flag_pictures
-from ionbeam_dagster.pictures import found, ground
+from ionbeam_dagster.pictures import aggregates, ground
 from ionbeam_dagster.pictures import window as pictures
 from ionbeam_dagster.pictures.window import map_of_windows, window_picture
 
@@ -255,7 +255,7 @@ def test_a_picture_for_every_window(tmp_path, monkeypatch, lon, lat, values, sai
 
 
 def test_large_windows_are_sampled_without_missing_a_station(tmp_path, drawn, monkeypatch):
-    monkeypatch.setattr(found, "SAMPLED_ROWS", 2000)
+    monkeypatch.setattr(aggregates, "SAMPLED_ROWS", 2000)
     random = np.random.default_rng(1)
     temperature = random.normal(283.15, 1, (1500, 12)) + np.arange(12)
     lon, lat = random.uniform(5, 15, 1500), random.uniform(47, 55, 1500)

@@ -134,7 +134,7 @@ class _Refused(Exception):
 
 
 @dataclass(slots=True)
-class _Written:
+class _Counts:
     """What went into a file: rows, stations, the values of each dataset column, and the extent in degrees."""
 
     extent: tuple[float, float, float, float]
@@ -147,10 +147,10 @@ class _Written:
         self.values.update({name: table.num_rows - table.column(name).null_count for name in table.schema.names})
 
 
-def _write(source: pq.ParquetFile, plan: ExportPlan, draft: Path) -> _Written:
+def _write(source: pq.ParquetFile, plan: ExportPlan, draft: Path) -> _Counts:
     schema = source.schema_arrow
     rows = source.metadata.num_rows
-    written = _Written(_extent(source.metadata))
+    written = _Counts(_extent(source.metadata))
     # Readers look for `geo` in the schema that stands at the head of the writing, not only in the footer.
     about = {key: value for key, value in (source.metadata.metadata or {}).items() if key != b"ARROW:schema"}
     about |= (schema.metadata or {}) | {b"geo": json.dumps(_geo_metadata(written.extent)).encode()}
@@ -316,7 +316,7 @@ def hilbert(x: npt.NDArray[np.int64], y: npt.NDArray[np.int64]) -> npt.NDArray[n
     return position
 
 
-def _stations_counted(batches: Iterable[pa.RecordBatch], key: list[str], written: _Written) -> Iterator[pa.RecordBatch]:
+def _stations_counted(batches: Iterable[pa.RecordBatch], key: list[str], written: _Counts) -> Iterator[pa.RecordBatch]:
     """Pass `batches` (sorted by station, then time) on, counting stations; refuse two rows of one station and time."""
     last_station, last_time = np.empty(0, np.uint64), np.empty(0, "datetime64[us]")
     for batch in batches:
@@ -395,7 +395,7 @@ def not_above(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
     return np.where(nearest > values, np.nextafter(nearest, np.float32(-np.inf)), nearest)
 
 
-def _read_back(path: Path, written: _Written) -> dict[str, object]:
+def _read_back(path: Path, written: _Counts) -> dict[str, object]:
     """Read `path` with DuckDB; raises _Refused when it does not hold what was written."""
     import duckdb
 

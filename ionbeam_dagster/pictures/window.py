@@ -1,8 +1,8 @@
 """Pictures of dataset windows: where the stations are and what they saw, as PNG.
 
 Belongs here: the drawing of a map with the mean of one variable at each place, and beside it a few variables in time.
-Does not belong here: what is drawn (found.py), where the pictures are shown. Nothing global is touched (no pyplot), so
-that threads may draw at once.
+Does not belong here: what is drawn (aggregates.py), where the pictures are shown. Nothing global is touched (no
+pyplot), so that threads may draw at once.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from ionbeam_dagster.pictures.found import Found, Window, read
+from ionbeam_dagster.pictures.aggregates import Aggregates, DrawnWindow, aggregated
 from ionbeam_dagster.pictures.ground import (
     DPI,
     FAINT,
@@ -62,10 +62,10 @@ def map_of_windows(files: Sequence[Path]) -> bytes:
 
     Several datasets have a curve each: a median over all of them would jump as one begins and another pauses.
     """
-    windows = [Window.of(file) for file in files]
+    windows = [DrawnWindow.of(file) for file in files]
     figure = Figure(figsize=(WIDTH / DPI, HEIGHT / DPI), dpi=DPI, facecolor="white")
     rows = sum(window.rows for window in windows)
-    found = read([window for window in windows if window.rows]) if rows else None
+    found = aggregated([window for window in windows if window.rows]) if rows else None
     _write_title(figure, windows, rows, found)
     if found is None:
         figure.text(0.5, 0.45, "no observations", ha="center", fontsize=15, color=FAINT)
@@ -75,7 +75,7 @@ def map_of_windows(files: Sequence[Path]) -> bytes:
     return png(figure)
 
 
-def _write_title(figure: Figure, windows: list[Window], rows: int, found: Found | None) -> None:
+def _write_title(figure: Figure, windows: list[DrawnWindow], rows: int, found: Aggregates | None) -> None:
     about = windows[0].about if windows else {}
     starts = [moment for window in windows if (moment := window.moment("window_start"))]
     ends = [moment for window in windows if (moment := window.moment("window_end"))]
@@ -101,7 +101,7 @@ def _write_title(figure: Figure, windows: list[Window], rows: int, found: Found 
     figure.text(0.012, 0.895, "   ·   ".join(parts), fontsize=9, color=FAINT)
 
 
-def _draw_map(figure: Figure, found: Found) -> None:
+def _draw_map(figure: Figure, found: Aggregates) -> None:
     left, bottom, width, height = 0.055, 0.07, 0.43, 0.755
     axes = figure.add_axes((left, bottom, width, height))
     extent = framed(found.extent, width * WIDTH / (height * HEIGHT))
@@ -156,7 +156,7 @@ def _draw_locator(axes: Axes, extent: Extent, cells: pl.DataFrame) -> None:
     inset.plot([lon], [(south + north) / 2], "o", markersize=3, color=CURVES[0])
 
 
-def _draw_series(figure: Figure, found: Found, gaps: Iterable[tuple[datetime, datetime]]) -> None:
+def _draw_series(figure: Figure, found: Aggregates, gaps: Iterable[tuple[datetime, datetime]]) -> None:
     left, bottom, width, height = 0.605, 0.07, 0.37, 0.822
     if not found.quantities:
         figure.text(left + width / 2, 0.45, "no values", ha="center", fontsize=12, color=FAINT)

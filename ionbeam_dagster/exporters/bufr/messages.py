@@ -34,7 +34,7 @@ from ionbeam_dagster.exporters.bufr.reports import (
 )
 from ionbeam_dagster.exporters.bufr.settings import BufrSettings
 from ionbeam_dagster.exporters.bufr.station_ids import StationIds
-from ionbeam_dagster.exporters.bufr.tally import Written
+from ionbeam_dagster.exporters.bufr.tally import BufrCounts
 from ionbeam_dagster.exporters.bufr.templates import (
     ASSOCIATED_FIELD,
     AUTOMATIC,
@@ -73,9 +73,9 @@ class About:
 
 def write_messages(
     source: pq.ParquetFile, forms: list[Form], about: About, settings: BufrSettings, draft: Path
-) -> Written:
+) -> BufrCounts:
     """Write the rows of `source` to `draft`, by the `forms` that take any of its variables, if there are any."""
-    written = Written(StationIds(settings))
+    written = BufrCounts(StationIds(settings))
     writers = [_Writer(form, about, settings) for form in forms if form.targets]
     if not writers:
         return written
@@ -99,7 +99,7 @@ def write_messages(
     return written
 
 
-def _count_stations(names: npt.NDArray[Any], last: Any, written: Written) -> Any:
+def _count_stations(names: npt.NDArray[Any], last: Any, written: BufrCounts) -> Any:
     """Count the changes of name in rows that are ordered by station."""
     if not len(names):
         return last
@@ -123,7 +123,7 @@ class _Writer:
         batch: pa.RecordBatch,
         rows: npt.NDArray[np.int64],
         header: Mapping[int, npt.NDArray[Any]],
-        written: Written,
+        written: BufrCounts,
         file: BinaryIO,
     ) -> npt.NDArray[np.int64]:
         """Append the messages of `rows`; returns those rows that had a value to tell."""

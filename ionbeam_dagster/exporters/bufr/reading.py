@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from ionbeam_dagster.exporters.bufr.messages import BufrError
-from ionbeam_dagster.exporters.bufr.tally import Tally, Written
+from ionbeam_dagster.exporters.bufr.tally import BufrCounts, Tally
 from ionbeam_dagster.exporters.bufr.templates import (
     AIR,
     ASSOCIATED_BITS,
@@ -37,7 +37,7 @@ _TEMPLATE_NAMES = {template.descriptors: template.name for template in (FIXED, M
 
 
 @dataclass(slots=True)
-class _Seen:
+class _ReadBack:
     """What eccodes reads in a file: subsets by template, update sequence numbers, values by element."""
 
     tallies: dict[str, Tally]
@@ -46,16 +46,16 @@ class _Seen:
     updates: set[int] = field(default_factory=set)
 
 
-def read_back(path: Path, written: Written) -> dict[str, object]:
+def read_back(path: Path, written: BufrCounts) -> dict[str, object]:
     """What eccodes reads in a file; raises BufrError where that is something else than what was `written`."""
-    seen = _read(path, written.tallies)
-    _compare(written, seen)
+    read = _read(path, written.tallies)
+    _compare(written, read)
     return {
         "read by": f"eccodes {eccodes().codes_get_api_version()}",
-        "messages": seen.messages,
+        "messages": read.messages,
         "elements": {
             name: {"values": tally.count, "minimum": tally.low, "maximum": tally.high}
-            for name, tally in sorted(seen.tallies.items())
+            for name, tally in sorted(read.tallies.items())
             if tally.count
         },
     }
@@ -66,44 +66,44 @@ def describe_bufr(path: Path) -> tuple[dict[str, str], pl.DataFrame]:
 
     Raises BufrError where eccodes cannot read it.
     """
-    elements = {target: element for template in TEMPLATES for target, element in _told_elements(template).items()}
+    elements = {target: element for template in TEMPLATES for target, element in _filled_elements(template).items()}
     try:
-        seen = _read(path, elements)
+        read = _read(path, elements)
     except eccodes().CodesInternalError as error:
         raise BufrError(f"eccodes cannot read {path}: {error}") from error
     rows = [
         (f"{elements[name].descriptor} {name}", elements[name].unit, tally.count, f"{tally.low:g}", f"{tally.high:g}")
-        for name, tally in seen.tallies.items()
+        for name, tally in read.tallies.items()
         if tally.count
     ]
     facts = {
-        "messages": f"{seen.messages:,}",
-        "subsets": ", ".join(f"{count:,} of {name}" for name, count in seen.subsets.items()),
-        "update sequence number": ", ".join(map(str, sorted(seen.updates))),
+        "messages": f"{read.messages:,}",
+        "subsets": ", ".join(f"{count:,} of {name}" for name, count in read.subsets.items()),
+        "update sequence number": ", ".join(map(str, sorted(read.updates))),
     }
     return facts, pl.DataFrame(rows, ["column", "unit", "values", "minimum", "maximum"], orient="row")
 
 
-def _read(path: Path, names: Iterable[str]) -> _Seen:
-    library, seen = eccodes(), _Seen({name: Tally() for name in names})
+def _read(path: Path, names: Iterable[str]) -> _ReadBack:
+    library, read = eccodes(), _ReadBack({name: Tally() for name in names})
     with ECCODES, path.open("rb") as file:
         while (handle := library.codes_bufr_new_from_file(file)) is not None:
             try:
-                seen.messages += 1
+                read.messages += 1
                 number = library.codes_get(handle, "numberOfSubsets")
-                seen.updates.add(library.codes_get(handle, "updateSequenceNumber"))
+                read.updates.add(library.codes_get(handle, "updateSequenceNumber"))
                 descriptors = tuple(library.codes_get_array(handle, "unexpandedDescriptors").tolist())
-                seen.subsets[_TEMPLATE_NAMES.get(descriptors, str(descriptors))] += number
+                read.subsets[_TEMPLATE_NAMES.get(descriptors, str(descriptors))] += number
                 library.codes_set(handle, "skipExtraKeyAttributes", 1)  # units and widths, which would take time
                 library.codes_set(handle, "unpack", 1)
-                for name, tally in seen.tallies.items():
+                for name, tally in read.tallies.items():
                     _read_values(library, handle, name, number, tally)
             finally:
                 library.codes_release(handle)
-    return seen
+    return read
 
 
-def _told_elements(template: Template) -> dict[str, Element]:
+def _filled_elements(template: Template) -> dict[str, Element]:
     """The elements of a template that exports fill, and the associated field of each."""
     expanded = expansion(template)
     nodes = [expanded.node(code) for code in (LATITUDE, LONGITUDE, STATION_HEIGHT)]
@@ -131,17 +131,16 @@ def _read_values(library: Any, handle: int, name: str, subsets: int, tally: Tall
             tally.add(len(values) * alike, float(values.sum()) * alike, float(values.min()), float(values.max()))
 
 
-def _compare(written: Written, seen: _Seen) -> None:
-    if (seen.messages, seen.subsets) != (written.messages, +written.subsets):
+def _compare(written: BufrCounts, reading: _ReadBack) -> None:
+    if (reading.messages, reading.subsets) != (written.messages, +written.subsets):
         raise BufrError(
-            f"eccodes reads {seen.messages} messages with {dict(seen.subsets)} subsets, but {written.messages} with "
-            f"{dict(written.subsets)} were written"
+            f"eccodes reads {reading.messages} messages with {dict(reading.subsets)} subsets, but "
+            f"{written.messages} with {dict(written.subsets)} were written"
         )
     for name, tally in written.tallies.items():
-        read = seen.tallies[name]
+        read = reading.tallies[name]
         if read.count != tally.count:
             raise BufrError(f"eccodes reads {read.count} values of {name}, but {tally.count} were written")
-        if tally.count and not np.allclose(read.told, tally.told, rtol=1e-12, atol=tally.step / 100):
-            raise BufrError(
-                f"eccodes reads {name} with sum, minimum and maximum {read.told}, but {tally.told} were written"
-            )
+        sums = read.sum_and_bounds, tally.sum_and_bounds
+        if tally.count and not np.allclose(*sums, rtol=1e-12, atol=tally.step / 100):
+            raise BufrError(f"eccodes reads {name} with sum, minimum and maximum {sums[0]}, but {sums[1]} were written")

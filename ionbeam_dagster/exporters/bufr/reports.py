@@ -21,7 +21,7 @@ from ionbeam_dagster.domain.canonical import STATION
 from ionbeam_dagster.domain.geo import chord
 from ionbeam_dagster.domain.quality import Flag
 from ionbeam_dagster.exporters.bufr.mapping import Form
-from ionbeam_dagster.exporters.bufr.tally import Written
+from ionbeam_dagster.exporters.bufr.tally import BufrCounts
 from ionbeam_dagster.exporters.bufr.templates import (
     DAY,
     HOUR,
@@ -86,7 +86,7 @@ def mobile_rows(batch: pa.RecordBatch, moved: pa.Array) -> npt.NDArray[np.bool_]
 
 
 def header_of(
-    batch: pa.RecordBatch, height: str | None, is_mobile: npt.NDArray[np.bool_], written: Written
+    batch: pa.RecordBatch, height: str | None, is_mobile: npt.NDArray[np.bool_], written: BufrCounts
 ) -> dict[int, npt.NDArray[Any]]:
     """What every template says of a report, by descriptor: identifiers as bytes, all else as packed integers."""
     numbers = {LATITUDE: batch.column("lat").to_numpy(), LONGITUDE: batch.column("lon").to_numpy()}
@@ -136,7 +136,7 @@ def _packable(
     return integers, {f"not in {low:g} to {high:g} {element.unit}": outside} if outside else {}
 
 
-def values_of(form: Form, batch: pa.RecordBatch, rows: npt.NDArray[np.int64], written: Written) -> Columns:
+def values_of(form: Form, batch: pa.RecordBatch, rows: npt.NDArray[np.int64], written: BufrCounts) -> Columns:
     """The values of `rows` as integers, by where they go in `form`."""
     expanded = expansion(form.template)
     columns: Columns = {}
@@ -170,7 +170,7 @@ def quality_of(
     rows: npt.NDArray[np.int64],
     present: Mapping[Place, npt.NDArray[np.bool_]],
     shapes: Integers,
-    written: Written,
+    written: BufrCounts,
 ) -> Columns:
     """The associated fields of the values that are `present`, and in the same round those of absent ones."""
     blocks, rounds = expansion(form.template).blocks, form.rounds

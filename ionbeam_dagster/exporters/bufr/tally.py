@@ -25,7 +25,7 @@ class Tally:
     high: float = -math.inf
 
     @property
-    def told(self) -> tuple[float, float, float]:
+    def sum_and_bounds(self) -> tuple[float, float, float]:
         return self.total, self.low, self.high
 
     def add(self, count: int, total: float, low: float, high: float) -> None:
@@ -35,7 +35,7 @@ class Tally:
 
 
 @dataclass(slots=True)
-class Written:
+class BufrCounts:
     """What went into a file: by element, and what had to be changed or left out."""
 
     station_ids: StationIds

@@ -33,8 +33,8 @@ class Encoder:
         # A thread that has not been told otherwise takes integers for doubles, and writes each as 0.
         lib.odc_integer_behaviour(lib.ODC_INTEGERS_AS_LONGS)
         self._missing = {
-            "INTEGER": _told(lib.odc_missing_integer, "long"),
-            "REAL": _told(lib.odc_missing_double, "double"),
+            "INTEGER": _setting_of(lib.odc_missing_integer, "long"),
+            "REAL": _setting_of(lib.odc_missing_double, "double"),
         }
         # The library takes a stride of 0 for "contiguous", so that a constant has to be there in every row.
         self._constants = {name: np.full(rows_per_frame, value) for name, value in constants.items()}
@@ -81,7 +81,7 @@ class Encoder:
         return np.ascontiguousarray(column, np.float64 if kind == "REAL" else np.int64)
 
 
-def _told(question: Any, kind: str) -> Any:
+def _setting_of(question: Any, kind: str) -> Any:
     """What a function of the library answers through a pointer to `kind`."""
     from codc.lib import ffi
 

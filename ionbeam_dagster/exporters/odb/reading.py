@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 
 from ionbeam_dagster.exporters.odb.tables import STATUS_BITS, STATUSES, VARNOS, label_of
-from ionbeam_dagster.exporters.odb.tally import Written
+from ionbeam_dagster.exporters.odb.tally import OdbCounts
 
 
 class OdbError(Exception):
@@ -33,7 +33,7 @@ def odc_command() -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class _ReadBack:
     """What `reader` found: all rows, those of each varno and the sum of their values, and the bounds of lat and lon.
 
     `quality`: how many values are active, passive and rejected, and the sum of all flags.
@@ -52,7 +52,7 @@ class _Seen:
         return {"read by": self.reader, "varnos": varnos}
 
 
-def read_back(path: Path, written: Written) -> _Seen:
+def read_back(path: Path, written: OdbCounts) -> _ReadBack:
     """Read what can be compared with `written`, preferably in a process of its own."""
     numbers = [number for number, tally in sorted(written.tallies.items()) if tally.count]
     command = odc_command()
@@ -66,10 +66,12 @@ def read_back(path: Path, written: Written) -> _Seen:
     ((rows, active, passive, rejected, flags, *found),) = _select(command, path, select)
     pairs = zip(found[4::2], found[5::2], strict=True)
     varnos = {number: (int(count), total) for number, (count, total) in zip(numbers, pairs, strict=True)}
-    return _Seen("odc sql", int(rows), varnos, tuple(found[:4]), tuple(map(int, (active, passive, rejected, flags))))
+    return _ReadBack(
+        "odc sql", int(rows), varnos, tuple(found[:4]), tuple(map(int, (active, passive, rejected, flags)))
+    )
 
 
-def _read_by_library(path: Path, numbers: list[int]) -> _Seen:
+def _read_by_library(path: Path, numbers: list[int]) -> _ReadBack:
     import codc
     from codc.lib import lib
 
@@ -81,7 +83,7 @@ def _read_by_library(path: Path, numbers: list[int]) -> _Seen:
     varnos = {n: (int(np.count_nonzero(varno == n)), float(value[varno == n].sum())) for n in numbers}
     place = lat.min(), lat.max(), lon.min(), lon.max()
     of_status = (int(np.count_nonzero(status == code)) for code in STATUSES)
-    return _Seen("codc", len(table), varnos, place, (*of_status, int(flags.sum())))
+    return _ReadBack("codc", len(table), varnos, place, (*of_status, int(flags.sum())))
 
 
 def _select(command: str, path: Path, select: str) -> list[list[float]]:
@@ -99,26 +101,26 @@ def _select(command: str, path: Path, select: str) -> list[list[float]]:
 _LAST_DECIMAL = 1e-16  # of what odc prints: the v of a wind from due west, 1e-15 m s-1, loses all digits but three
 
 
-def compare(written: Written, seen: _Seen) -> None:
+def compare(written: OdbCounts, read: _ReadBack) -> None:
     """Raises OdbError where what was read is not what was written."""
-    if seen.rows != written.rows:
-        raise OdbError(f"{seen.reader} reads {seen.rows} rows, but {written.rows} were written")
-    for number, (rows, total) in seen.varnos.items():
+    if read.rows != written.rows:
+        raise OdbError(f"{read.reader} reads {read.rows} rows, but {written.rows} were written")
+    for number, (rows, total) in read.varnos.items():
         tally = written.tallies[number]
         rounding = 1e-8 * tally.count * max(abs(tally.low), abs(tally.high)) + _LAST_DECIMAL
         if rows != tally.count or not math.isclose(total, tally.total, rel_tol=0, abs_tol=rounding):
             raise OdbError(
-                f"{seen.reader} reads {rows} values of varno {number} with the sum {total}, "
+                f"{read.reader} reads {rows} values of varno {number} with the sum {total}, "
                 f"but {tally.count} with the sum {tally.total} were written"
             )
-    if seen.quality != written.quality:
+    if read.quality != written.quality:
         raise OdbError(
-            f"{seen.reader} reads {seen.quality} active, passive and rejected values and the sum of their flags, "
+            f"{read.reader} reads {read.quality} active, passive and rejected values and the sum of their flags, "
             f"but {written.quality} were written"
         )
     place = written.lat.low, written.lat.high, written.lon.low, written.lon.high
-    if not np.allclose(seen.place, place, rtol=0, atol=1e-5):
-        raise OdbError(f"{seen.reader} reads places between {seen.place}, but {place} were written")
+    if not np.allclose(read.place, place, rtol=0, atol=1e-5):
+        raise OdbError(f"{read.reader} reads places between {read.place}, but {place} were written")
 
 
 def describe_odb(path: Path) -> tuple[dict[str, str], pl.DataFrame]:

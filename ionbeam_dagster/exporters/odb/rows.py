@@ -32,7 +32,7 @@ from ionbeam_dagster.exporters.odb.tables import (
     Column,
     Varno,
 )
-from ionbeam_dagster.exporters.odb.tally import Written
+from ionbeam_dagster.exporters.odb.tally import OdbCounts
 from ionbeam_dagster.exporters.stations import numbers_in
 
 
@@ -73,7 +73,7 @@ class Reports:
 
 
 def reports_of(
-    batch: pa.RecordBatch, targets: list[Target], varnos: list[Varno], height: str | None, written: Written
+    batch: pa.RecordBatch, targets: list[Target], varnos: list[Varno], height: str | None, written: OdbCounts
 ) -> Reports:
     """The rows of `batch` that have at least one value, in the units of their varnos."""
     values = np.full((batch.num_rows, len(varnos)), np.nan, np.float32)
@@ -100,7 +100,7 @@ def reports_of(
 
 
 def _converted(
-    batch: pa.RecordBatch, target: Target, written: Written
+    batch: pa.RecordBatch, target: Target, written: OdbCounts
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
     """A column's values in the unit of its varno, as REAL keeps them, NaN where there is none; and their flags."""
     values, flags = _scaled(batch, target), _flags(batch, target)
@@ -140,7 +140,7 @@ def _flags(batch: pa.RecordBatch, target: Target) -> npt.NDArray[np.uint8]:
     return np.where(known, flags, Flag.NOT_EVALUATED).astype(np.uint8)
 
 
-def _header(batch: pa.RecordBatch, height: str | None, written: Written) -> Arrays:
+def _header(batch: pa.RecordBatch, height: str | None, written: OdbCounts) -> Arrays:
     seconds = batch.column("datetime").cast(pa.timestamp("s", "UTC"), safe=False).cast(pa.int64()).to_numpy()
     date, time = _calendar(seconds)
     # The analyses of 00, 06, 12 and 18 take what was observed from three hours before to three hours after.

@@ -33,7 +33,7 @@ class Tally:
 
 
 @dataclass(slots=True)
-class Written:
+class OdbCounts:
     """What went into a file: by varno, by place, and what had to be changed."""
 
     tallies: dict[int, Tally] = field(default_factory=dict)

@@ -18,7 +18,7 @@ from ionbeam_dagster.exporters.odb.encoder import Encoder
 from ionbeam_dagster.exporters.odb.mapping import Target, varnos_of
 from ionbeam_dagster.exporters.odb.rows import constants, frames, layout, reports_of
 from ionbeam_dagster.exporters.odb.settings import OdbCodes
-from ionbeam_dagster.exporters.odb.tally import Written
+from ionbeam_dagster.exporters.odb.tally import OdbCounts
 
 ROWS_PER_FRAME = 10_000
 VALUES_PER_BATCH = 500_000
@@ -47,9 +47,9 @@ def write(
     codes: OdbCodes,
     properties: Mapping[str, str],
     draft: Path,
-) -> Written:
+) -> OdbCounts:
     """Write `targets`, columns of `schema`, of all `files` to `draft`; where there is no target, there is no draft."""
-    written = Written()
+    written = OdbCounts()
     if not targets:
         return written
     height = next((name for name in HEIGHT_COLUMNS if name in columns_of(schema, "metadata")), None)

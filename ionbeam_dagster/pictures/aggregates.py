@@ -39,7 +39,7 @@ SHOWN_FIRST = (
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class DrawnWindow:
     """A dataset file's schema, row count and what it says of itself."""
 
     path: Path
@@ -48,7 +48,7 @@ class Window:
     about: dict[str, Any]
 
     @classmethod
-    def of(cls, path: Path) -> Window:
+    def of(cls, path: Path) -> DrawnWindow:
         with pq.ParquetFile(path) as file:
             about = json.loads((file.metadata.metadata or {}).get(b"ionbeam", b"{}"))
             return cls(path, file.schema_arrow, file.metadata.num_rows, about)
@@ -85,7 +85,7 @@ class Quantity:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Aggregates:
     """The aggregates that are drawn.
 
     `cells` has lon, lat and value of the cells inside `extent`, and `outside` is the number of the others; `series` has
@@ -104,7 +104,7 @@ class Found:
     tracks: pl.DataFrame
 
 
-def read(windows: list[Window]) -> Found:
+def aggregated(windows: list[DrawnWindow]) -> Aggregates:
     schema = pa.unify_schemas([window.schema for window in windows], promote_options="permissive")
     files = [
         pl.scan_parquet(window.path, glob=False).with_columns(pl.lit(window.dataset).alias("@dataset"))
@@ -155,7 +155,7 @@ def read(windows: list[Window]) -> Found:
     tracks = pl.DataFrame({"lon": [], "lat": []})
     if number and number <= MOST_TRACKS and cells.height > 3 * number:
         tracks = _tracks(sample, names, start, (end - start) / 300)
-    return Found(start, end, extent, quantities, inside, cells.height - inside.height, number, series, tracks)
+    return Aggregates(start, end, extent, quantities, inside, cells.height - inside.height, number, series, tracks)
 
 
 def _not_bad(name: str, flag: str) -> pl.Expr:
