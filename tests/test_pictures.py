@@ -22,9 +22,9 @@ from ionbeam_client.models import (
 )
 from ionbeam_dagster.domain.canonical import canonical_schema
 from ionbeam_dagster.domain.quality.plan import quality_fields
+from ionbeam_dagster.pictures import aggregates, ground
 from ionbeam_dagster.pictures import export as export_pictures
 from ionbeam_dagster.pictures import flags as flag_pictures
-from ionbeam_dagster.pictures import aggregates, ground
 from ionbeam_dagster.pictures import window as pictures
 from ionbeam_dagster.pictures.window import map_of_windows, window_picture
 

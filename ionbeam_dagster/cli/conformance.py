@@ -1,6 +1,6 @@
 """`ionbeam conformance URL`: how the checks of any EDR service are shown.
 
-Does not belong here: the checks themselves (edr/conformance.py).
+Does not belong here: the checks themselves (edr/conformance/).
 """
 
 from __future__ import annotations
