@@ -32,6 +32,31 @@ def lock_if_free(file: Open) -> bool:
     return True
 
 
+class JobLock:
+    """The lock of a job that one process of this machine at a time may do, in the file `path`, which is made."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: IO[str] | None = None
+
+    def acquire(self) -> bool:
+        """Take the lock if it is free; True when it is ours."""
+        if self._file is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            file = self._path.open("a")
+            if not lock_if_free(file):
+                file.close()
+                return False
+            self._file = file
+        return True
+
+    def close(self) -> None:
+        """Give the lock back, if it is ours."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock file `path`, which is made; waits for other threads and processes of this machine."""

@@ -24,7 +24,6 @@ from ionbeam_client.amqp import AmqpTransport
 from ionbeam_client.config import IonbeamClientConfig
 from ionbeam_client.errors import MessageError, NotConnectedError, RefusedError
 from ionbeam_client.models import IngestDataCommand, StartSourceCommand
-from ionbeam_client.state import ProcessLock
 from ionbeam_client.transport import Delivery, Outgoing, Transport
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.doors.amqp.inbox import ANNOUNCED, Inbox
@@ -34,6 +33,7 @@ from ionbeam_dagster.doors.amqp.settings import BusSettings, bus_settings
 from ionbeam_dagster.errors import IonbeamError
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.ledger import Ledger
+from ionbeam_dagster.stores.locks import JobLock
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class Bridge:
         self.intake = Intake(settings, ledger, self.inbox)
         self._outbox = Outbox(settings, ledger)
         self.parts_folder = settings.folder / "parts"
-        self._held: list[ProcessLock] = []  # for as long as this process serves
+        self._held: list[JobLock] = []  # for as long as this process serves
 
     def take_in(self, seconds: float) -> Turn:
         """Take messages in until the queues are empty, or for `seconds`.

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from ionbeam_client.models import ReplayDatasetsCommand, StartSourceCommand
-from ionbeam_client.state import Database, ProcessLock
+from ionbeam_client.state import Database
 from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.stores.locks import JobLock
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS taken (
@@ -123,9 +124,9 @@ class Inbox:
         self._folder = folder
         self._database = Database(folder / "bus.sqlite", _SCHEMA)
 
-    def lock(self, job: str) -> ProcessLock:
+    def lock(self, job: str) -> JobLock:
         """The lock of a job that one process at a time may do."""
-        return ProcessLock(self._folder / f"{job}.lock")
+        return JobLock(self._folder / f"{job}.lock")
 
     # -- commands ------------------------------------------------------------------------------------------------
 
