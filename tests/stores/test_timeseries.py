@@ -25,7 +25,9 @@ from hypothesis import strategies as st
 from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.domain.canonical import canonical_schema, point_key
 from ionbeam_dagster.domain.windows import DAY, HOUR, Window
-from ionbeam_dagster.stores.timeseries import TimeSeriesStore, bundles, influxdb, segments
+from ionbeam_dagster.stores import publish
+from ionbeam_dagster.stores.timeseries import TimeSeriesStore, bundles, segments
+from ionbeam_dagster.stores.timeseries.influxdb import store as influxdb
 from ionbeam_dagster.stores.timeseries.influxdb.store import InfluxStore
 from ionbeam_dagster.stores.timeseries.segments import SegmentError, SegmentStore
 
@@ -561,7 +563,7 @@ def test_a_reader_bears_that_segments_vanish_and_change(
 def test_a_segment_that_is_written_again_while_it_is_compacted_is_not_lost(
     tmp_path: Path, dataset: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, sync, again = SegmentStore(tmp_path), bundles.sync, hourly(1, value=2.0)
+    store, sync, again = SegmentStore(tmp_path), publish.sync, hourly(1, value=2.0)
     store.write(dataset, "one", 1, [frame(hourly(1))], ["station_id"])
 
     def write_again_and_sync(path: Path) -> None:
@@ -570,7 +572,7 @@ def test_a_segment_that_is_written_again_while_it_is_compacted_is_not_lost(
         sync(path)
 
     with monkeypatch.context() as busy:
-        busy.setattr(bundles, "sync", write_again_and_sync)
+        busy.setattr(publish, "sync", write_again_and_sync)
         compact(store, dataset)
     assert seen(store, dataset) == again
     compact(store, dataset)
