@@ -24,7 +24,7 @@ from ionbeam_dagster.config import SourceSettings
 from ionbeam_dagster.domain.cycles import CYCLE, cycle_of
 from ionbeam_dagster.domain.decisions import Build, Decision, Unchanged, Wait
 from ionbeam_dagster.domain.records import Claim, RawPartition
-from ionbeam_dagster.domain.windows import EPOCH, Window, window_of, windows_between
+from ionbeam_dagster.domain.windows import EPOCH, Window, windows_between
 from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.pipeline.build import as_found, look_at, made_by
 from ionbeam_dagster.pipeline.cycles import outlook_of
@@ -195,15 +195,8 @@ def looked_back(platform: Platform, source: SourceSettings, now: datetime) -> It
 
 def has_window(platform: Platform, source: SourceSettings, window: Window) -> bool:
     """Whether a window is one of a source: not before its start, from which on its dataset's windows are whole."""
-    first, end = range_of(platform, source)
+    first, end = platform.range_of(source.name)
     return window.start >= first and (end is None or window.start < end)
-
-
-def range_of(platform: Platform, source: SourceSettings) -> tuple[datetime, datetime | None]:
-    """From where to where a source has windows."""
-    span = platform.dataset(source.dataset).span
-    last = None if source.end is None else window_of(source.end - timedelta.resolution, source.window_size).end
-    return window_of(source.start, max(source.window_size, span)).start, last
 
 
 def _triggered(platform: Platform, source: SourceSettings, now: datetime) -> Iterator[Work]:
@@ -308,8 +301,7 @@ def _assess_due(platform: Platform, dataset: str, window: Window, now: datetime)
 
 def outlook(platform: Platform, claim: Claim, now: datetime) -> dict[Window, Decision]:
     """What is to be said of the dataset windows that a claim touches: of the newest, where they are very many."""
-    span = platform.dataset(claim.dataset).span
-    touched = sorted({*windows_between(claim.collected.start, claim.collected.end, span), *claim.stray_windows})
+    touched = platform.touched(claim)
     return {window: assess(platform, claim.dataset, window, now) for window in touched[-_MOST_LOOKED_AT:]}
 
 

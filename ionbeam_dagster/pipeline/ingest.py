@@ -19,7 +19,7 @@ from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.config import DatasetSettings
 from ionbeam_dagster.domain.canonical import CanonicalError, canonical_schema, canonicalise, point_key
 from ionbeam_dagster.domain.records import Claim, RawPartition
-from ionbeam_dagster.domain.windows import WEEK, Window, window_of, windows_between
+from ionbeam_dagster.domain.windows import WEEK, Window, window_of
 from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.quarantine import QuarantineWriter
@@ -105,7 +105,10 @@ def ingest_raw(platform: Platform, raw: RawPartition, arrived_at: datetime | Non
     known = platform.ledger.claims_of([raw.ingestion])
     arrived_at = known[0].arrived_at if known else arrived_at or platform.now()
     arrival = platform.ledger.arrival_of(raw.ingestion)
-    seen = _Rows(file, settings)
+    collected = file.collected
+    if was_sent:
+        collected = platform.reach(source, collected) or collected
+    seen = _Rows(file, settings, collected)
     try:
         with platform.quarantine.writing(kept_at) as quarantine:
             frames = seen.canonical_frames(quarantine)
@@ -121,19 +124,17 @@ def ingest_raw(platform: Platform, raw: RawPartition, arrived_at: datetime | Non
     for ingestion in replaced:
         platform.series.withdraw(settings.name, ingestion)
     strays = tuple(sorted(seen.strays))
-    claim = Claim(
-        raw.ingestion, source, settings.name, file.collected, arrival, rows, quarantine.rows, strays, arrived_at
-    )
-    touched = dict.fromkeys(windows_between(file.collected.start, file.collected.end, settings.span), 0)
+    claim = Claim(raw.ingestion, source, settings.name, collected, arrival, rows, quarantine.rows, strays, arrived_at)
+    touched = dict.fromkeys(platform.touched(claim), 0)
     platform.ledger.record_claim(claim, file.metadata, touched | seen.rows, list(replaced))
     if was_sent:  # else a ledger that is made again would take them up
-        for ingestion, range in replaced.items():
-            platform.files.delete(platform.raws(source).sent_path(source, ingestion, range))
+        for path in replaced.values():
+            platform.files.delete(path)
     return Ingested(claim, file.metadata, kept_at if quarantine.rows else None, dict(quarantine.reasons))
 
 
-def _replaced(platform: Platform, raw: RawPartition, file: RawFile, arrival: int) -> dict[str, Window]:
-    """The ingestions that one takes the place of, with their ranges: what its source gave before for parts of its own.
+def _replaced(platform: Platform, raw: RawPartition, file: RawFile, arrival: int) -> dict[str, str]:
+    """The ingestions that one takes the place of, with their files: what its source gave before for parts of its own.
 
     What the platform itself collects, it collects whole: a point that is there no more was taken back. What clients
     send adds to what they sent before, unless they say that it replaces that; then also what still waits.
@@ -142,10 +143,13 @@ def _replaced(platform: Platform, raw: RawPartition, file: RawFile, arrival: int
     if sent and not file.replaces:
         return {}
     dataset = platform.dataset(platform.source(raw.source).dataset)
-    first = window_of(file.collected.start, dataset.span).start
+    reach = platform.reach(raw.source, file.collected)
+    if reach is None:
+        return {}
+    first = window_of(reach.start, dataset.span).start
     claimed = {
-        claim.id: claim.collected
-        for claim in platform.ledger.claims_between(dataset.name, first, file.collected.end)
+        claim.id: _file_of(platform, claim)
+        for claim in platform.ledger.claims_between(dataset.name, first, reach.end)
         if claim.source == raw.source
         and file.collected.covers(claim.collected)
         and (claim.arrival < arrival if sent else claim.id != raw.ingestion)
@@ -153,17 +157,22 @@ def _replaced(platform: Platform, raw: RawPartition, file: RawFile, arrival: int
     return claimed | (_waiting_before(platform, raw) if sent else {})
 
 
-def _waiting_before(platform: Platform, raw: RawPartition) -> dict[str, Window]:
+def _file_of(platform: Platform, claim: Claim) -> str:
+    raw = _raw_of(platform, claim)
+    return platform.raws(claim.source).sent_path(claim.source, claim.id, claim.collected) if raw is None else raw.path
+
+
+def _waiting_before(platform: Platform, raw: RawPartition) -> dict[str, str]:
     """What a source sent before `raw` for ranges that lie in its range, and is not ingested yet."""
-    found: dict[str, Window] = {}
+    found: dict[str, str] = {}
     for window in platform.ledger.waiting(raw.source):
         if not window.overlaps(raw.window):
             continue
         sent = platform.ledger.sent(raw.source, window)
         before = list(takewhile(lambda one: one.ingestion != raw.ingestion, sent))
-        covered = {one.ingestion: one.window for one in before if raw.window.covers(one.window)}
+        covered = {one.ingestion: one.path for one in before if raw.window.covers(one.window)}
         claimed = {claim.id for claim in platform.ledger.claims_of(list(covered))}
-        found |= {ingestion: range for ingestion, range in covered.items() if ingestion not in claimed}
+        found |= {ingestion: path for ingestion, path in covered.items() if ingestion not in claimed}
     return found
 
 
@@ -213,11 +222,12 @@ def restore(platform: Platform, dataset: str, claims: Sequence[Claim]) -> None:
 class _Rows:
     """The rows of a raw file on their way into the store.
 
-    `rows` counts them by dataset window; `strays` are the windows into which rows outside the file's range fell.
+    `rows` counts them by dataset window; `strays` are the windows into which rows outside the range `collected` fell.
     """
 
-    def __init__(self, file: RawFile, dataset: DatasetSettings) -> None:
+    def __init__(self, file: RawFile, dataset: DatasetSettings, collected: Window) -> None:
         self._file = file
+        self._collected = collected
         self._span = dataset.span
         self.strays: set[Window] = set()
         self.rows: Counter[Window] = Counter()
@@ -234,7 +244,7 @@ class _Rows:
                 yield canonical.rows
 
     def _count(self, rows: pl.DataFrame) -> None:
-        collected, time = self._file.collected, pl.col("datetime")
+        collected, time = self._collected, pl.col("datetime")
         outside = (time < collected.start) | (time >= collected.end)
         every = "1w" if self._span == WEEK else f"{self._span // timedelta(minutes=1)}m"  # weeks begin on Monday
         counted = rows.group_by(time.dt.truncate(every), outside.alias("outside")).len()

@@ -20,7 +20,8 @@ from ionbeam_dagster.domain.canonical import schema_refusal
 from ionbeam_dagster.domain.cf import check_metadata
 from ionbeam_dagster.domain.decisions import Policy
 from ionbeam_dagster.domain.lateness import usual_lateness
-from ionbeam_dagster.domain.windows import HOUR, WEEK, Window, window_of
+from ionbeam_dagster.domain.records import Claim
+from ionbeam_dagster.domain.windows import HOUR, WEEK, Window, window_of, windows_between
 from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.exporters import ExportPlan
 from ionbeam_dagster.sources import Source
@@ -102,6 +103,29 @@ class Platform:
     @cached_property
     def sources(self) -> dict[str, Source]:
         return {name: settings.type(name, settings.config) for name, settings in self.config.sources.items()}
+
+    def range_of(self, source: str) -> tuple[datetime, datetime | None]:
+        """From where to where a source has windows: from its start on, where its dataset's windows are whole."""
+        settings = self.source(source)
+        span = self.dataset(settings.dataset).span
+        last = (
+            None if settings.end is None else window_of(settings.end - timedelta.resolution, settings.window_size).end
+        )
+        return window_of(settings.start, max(settings.window_size, span)).start, last
+
+    def reach(self, source: str, range: Window) -> Window | None:
+        """The part of a range in which a source has windows; None: it has none there. Anybody may say any range."""
+        first, last = self.range_of(source)
+        start, end = max(range.start, first), min(range.end, last or range.end)
+        return Window(start, end) if start < end else None
+
+    def touched(self, claim: Claim) -> list[Window]:
+        """The dataset windows that a claim touches, in order; of what a client says it collected, only what counts."""
+        reach: Window | None = claim.collected
+        if self.source(claim.source).kind == "external":
+            reach = self.reach(claim.source, claim.collected)
+        windows = windows_between(reach.start, reach.end, self.dataset(claim.dataset).span) if reach else ()
+        return sorted({*windows, *claim.stray_windows})
 
     def feed(self, source: str, use_cache: bool) -> Source:
         """The source to fetch from, told to use its cache where it would not by its configuration."""

@@ -172,7 +172,7 @@ def _of_changes(platform: Platform, source: SourceSettings, now: datetime, found
 
 
 def _ended(platform: Platform, source: SourceSettings, ranges: Iterable[Window], now: datetime) -> Sequence[Window]:
-    first, last = agenda.range_of(platform, source)
+    first, last = platform.range_of(source.name)
     until = min(last or _EVER, window_of(now - source.window_lag, source.window_size).start)
     parts = (
         Window(max(one.start, first), min(one.end, until)) for one in ranges if one.start < until and one.end > first

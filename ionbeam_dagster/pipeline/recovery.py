@@ -9,9 +9,11 @@ how a ledger notices that it was lost.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
+from itertools import islice
 
 import pyarrow as pa
 
@@ -32,6 +34,8 @@ from ionbeam_dagster.stores.timeseries import TimeSeriesStore
 _LOG = logging.getLogger(__name__)
 _TOLD_EVERY = 1000
 _AFTER_ALL = 2**62
+_MOST_WINDOWS = 10_000
+"""Of a raw file that lies outside its source's time, so many windows are listed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,7 @@ class Feeder:
     window_size: timedelta
     external: bool
     raws: RawStore
+    reach: Callable[[Window], Window | None]
 
 
 @dataclass(slots=True)
@@ -77,17 +82,30 @@ def recover_platform(platform: Platform) -> Recovered:
     One process of a machine does it at a time.
     """
     feeders = [
-        Feeder(name, source.dataset, source.window_size, source.kind == "external", platform.raws(name))
+        Feeder(
+            name,
+            source.dataset,
+            source.window_size,
+            source.kind == "external",
+            platform.raws(name),
+            partial(platform.reach, name),
+        )
         for name, source in platform.config.sources.items()
     ]
-    spans = {name: dataset.span for name, dataset in platform.config.datasets.items()}
 
     def ingest_again(raw: RawPartition) -> None:
         ingest_raw(platform, raw, platform.files.written_at(raw.path))
 
     with locked(platform.config.sections.state_path / "recovery.lock"):
         return recover(
-            platform.ledger, platform.files, feeders, spans, platform.series, platform.datasets, ingest_again
+            platform.ledger,
+            platform.files,
+            feeders,
+            list(platform.config.datasets),
+            platform.series,
+            platform.datasets,
+            platform.touched,
+            ingest_again,
         )
 
 
@@ -95,20 +113,21 @@ def recover(
     ledger: Ledger,
     files: Files,
     feeders: Sequence[Feeder],
-    spans: Mapping[str, timedelta],
+    names: Sequence[str],
     series: TimeSeriesStore,
     datasets: DatasetStore,
+    touched: Callable[[Claim], Sequence[Window]],
     ingest: Callable[[RawPartition], object],
 ) -> Recovered:
     """Record in `ledger` what it lacks of the past; what it has is left alone, so that this may be done at any time.
 
-    `spans` has each dataset with its aggregation span. `ingest` is called for a raw file of whose claim nothing can be
-    known otherwise; it records the claim.
+    `names` are those of the datasets, `touched` says which of its windows a claim touches. `ingest` is called for a raw
+    file of whose claim nothing can be known otherwise; it records the claim.
     """
     done = Recovered()
-    built = [found for dataset in spans for found in datasets.latest(dataset)]
+    built = [found for dataset in names for found in datasets.latest(dataset)]
     claims = {told.claim.id: told for found in built for told in _claims_of(found)}
-    stored = {ingestion: place for dataset in spans for ingestion, place in series.arrivals(dataset).items()}
+    stored = {ingestion: place for dataset in names for ingestion, place in series.arrivals(dataset).items()}
     in_place = {id: told for id, told in claims.items() if stored.get(id) == told.claim.arrival}
     ledger.restore_arrivals({id: told.claim.arrival for id, told in claims.items()} | stored)
     raws = [raw for feeder in feeders for raw in _unknown_raws(ledger, feeder, done)]
@@ -118,14 +137,14 @@ def recover(
         _recover_raw(ledger, by_source[raw.source], raw, done)
         there = in_place.get(raw.ingestion)
         if not ledger.claims_of([raw.ingestion]) and not (
-            there and _recover_claim(ledger, there, spans, done, files.written_at(raw.path))
+            there and _recover_claim(ledger, there, touched, done, files.written_at(raw.path))
         ):
             _ingest_again(ingest, raw, done)
         if number % _TOLD_EVERY == 0:
             _LOG.warning("recovery: %d of %d raw files", number, len(raws))
     for told in sorted(claims.values(), key=lambda told: told.claim.arrival):
         if not ledger.claims_of([told.claim.id]):
-            _recover_claim(ledger, told, spans, done)
+            _recover_claim(ledger, told, touched, done)
     for found in built:
         _recover_revision(ledger, found, done)
     return done
@@ -174,7 +193,8 @@ def _unknown_collected(ledger: Ledger, feeder: Feeder, path: str) -> RawPartitio
 
 def _recover_raw(ledger: Ledger, feeder: Feeder, raw: RawPartition, done: Recovered) -> None:
     if feeder.external:
-        touched = list(windows_between(raw.window.start, raw.window.end, feeder.window_size))
+        reach = feeder.reach(raw.window) or raw.window
+        touched = list(islice(windows_between(reach.start, reach.end, feeder.window_size), _MOST_WINDOWS))
         if raw not in ledger.sent(raw.source, touched[0]):
             ledger.record_sent([(raw, touched)])
             done.raws += 1
@@ -201,7 +221,11 @@ def _claims_of(found: FoundRevision) -> Iterator[_Told]:
 
 
 def _recover_claim(
-    ledger: Ledger, told: _Told, spans: Mapping[str, timedelta], done: Recovered, arrived_at: datetime | None = None
+    ledger: Ledger,
+    told: _Told,
+    touched: Callable[[Claim], Sequence[Window]],
+    done: Recovered,
+    arrived_at: datetime | None = None,
 ) -> bool:
     """Record a claim; False when its place in the order of arrival belongs to another.
 
@@ -210,13 +234,12 @@ def _recover_claim(
     claim = told.claim
     if ledger.arrival_of(claim.id) != claim.arrival:
         return False
-    windows = windows_between(claim.collected.start, claim.collected.end, spans[claim.dataset])
-    touched = dict.fromkeys([*windows, *claim.stray_windows], 0)
+    windows = dict.fromkeys(touched(claim), 0)
     if arrived_at is not None:
-        if touched.keys() > {told.window}:
+        if windows.keys() > {told.window}:
             return False
         claim = replace(claim, arrived_at=arrived_at)
-    ledger.record_claim(claim, told.metadata, touched | {told.window: claim.rows})
+    ledger.record_claim(claim, told.metadata, windows | {told.window: claim.rows})
     done.claims += 1
     return True
 

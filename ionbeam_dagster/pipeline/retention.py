@@ -8,7 +8,7 @@ of a window that is still open would need (docs/retention.md has the table). Doe
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -173,14 +173,9 @@ def _small_segments(platform: Platform, dataset: str) -> Iterator[Purgeable]:
             yield Purgeable(KINDS[7], dataset, what, 0, why, partial(store.compact, dataset, hour))
 
 
-def _touched(platform: Platform, claim: Claim) -> Iterable[Window]:
-    span = platform.dataset(claim.dataset).span
-    return {*windows_between(claim.collected.start, claim.collected.end, span), *claim.stray_windows}
-
-
 def _is_exported(platform: Platform, claim: Claim) -> bool:
     """Whether the latest revision of every window that a claim touches holds it, and is exported in every format."""
-    return all(_holds(platform, window, claim) for window in _touched(platform, claim))
+    return all(_holds(platform, window, claim) for window in platform.touched(claim))
 
 
 def _holds(platform: Platform, window: Window, claim: Claim) -> bool:
@@ -194,7 +189,7 @@ def _holds(platform: Platform, window: Window, claim: Claim) -> bool:
 def _closed_for(platform: Platform, claim: Claim, age: timedelta, now: datetime) -> bool:
     """Whether every window that a claim touches was sealed, by its policy or a person, for at least `age`."""
     revise_for = platform.dataset(claim.dataset).policy.revise_for
-    for window in _touched(platform, claim):
+    for window in platform.touched(claim):
         by_policy = None if revise_for is None else window.end + revise_for
         by_person = platform.ledger.sealed(claim.dataset, window)
         sealed_at = min((moment for moment in (by_policy, by_person) if moment is not None), default=None)

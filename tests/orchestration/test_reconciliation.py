@@ -158,7 +158,7 @@ def test_what_a_clock_that_was_ahead_collected_is_collected_again_when_it_has_pa
 
 
 def test_what_clients_sent_and_is_lost_is_told(platform_with):
-    from ionbeam_dagster.stores.ledger import RawPartition
+    from ionbeam_dagster.domain.records import RawPartition
 
     platform = platform_with("  told: {type: told, kind: external, start: 2026-06-21T00:00:00Z}")
     now = datetime.now(UTC)

@@ -223,7 +223,7 @@ class IngestionMetadata(_Strict):
 
     dataset: DatasetMetadata
     ingestion_map: DataIngestionMap
-    version: int = Field(default=1, ge=1)
+    version: int = Field(default=1, ge=1, le=2**63 - 1)
 
 
 class _Message(_Strict):

@@ -41,6 +41,7 @@ CREATE TABLE IF NOT EXISTS wanted (
 );
 CREATE TABLE IF NOT EXISTS wanted_from_cache (id TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS replays (id TEXT PRIMARY KEY, command TEXT, sent INTEGER, done INTEGER) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS too_early (source TEXT PRIMARY KEY, commands INTEGER, first TEXT, at REAL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS cursors (name TEXT PRIMARY KEY, value INTEGER) WITHOUT ROWID;
 """
 _REFUSALS_KEPT = 1_000
@@ -176,6 +177,20 @@ class Inbox:
                         [(one.source, *_ends(window), one.rows, one.id) for window in one.windows],
                     )
                 db.execute(_ANSWER, (now, *ends))
+
+    def note_too_early(self, source: str, start: datetime) -> None:
+        """Remember that a command says a range that begins before its source does."""
+        with self._database.transaction(durable=False) as db:
+            db.execute(
+                "INSERT INTO too_early VALUES (?, 1, ?, ?) ON CONFLICT DO UPDATE SET commands = commands + 1, "
+                "first = min(first, excluded.first), at = excluded.at",
+                (source, start.isoformat(), time.time()),
+            )
+
+    def too_early(self) -> list[tuple[str, int, datetime, datetime]]:
+        """(source, commands that begin before it, where the earliest does, when the last one came)."""
+        rows = self._database.read("SELECT source, commands, first, at FROM too_early ORDER BY source")
+        return [(row[0], row[1], datetime.fromisoformat(row[2]), datetime.fromtimestamp(row[3], UTC)) for row in rows]
 
     def answered_again(self, id: str) -> None:
         """A command that is known came once more: that answers whoever asked for its range."""

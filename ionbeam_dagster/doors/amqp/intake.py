@@ -267,9 +267,20 @@ class Intake:
                 for a in [one.accepted]
             ]
         )
+        for one in whole.values():
+            self._tell_of_what_is_too_early(one.accepted)
         for part in finished:
             self._settings.files.delete(part.path)
         return failed
+
+    def _tell_of_what_is_too_early(self, accepted: _Accepted) -> None:
+        feed, start = accepted.feed.range, accepted.command.start_time
+        if start < feed.start:
+            log.warning(
+                "%s: ingestion %s says a range from %s on; what is before the source's start (%s) does not count",
+                feed.source, accepted.id, f"{start:%Y-%m-%dT%H:%MZ}", f"{feed.start:%Y-%m-%dT%H:%MZ}",
+            )  # fmt: skip
+            self._inbox.note_too_early(feed.source, start)
 
     def _join(self, accepted: _Accepted, parts: Sequence[Part]) -> _Written:
         """One raw file of all parts, in their order; only together do they collect the range."""

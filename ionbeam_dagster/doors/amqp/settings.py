@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from ionbeam_client.models import DatasetMetadata
+from ionbeam_client.models import DatasetMetadata, format_duration
 from ionbeam_dagster.config import SourceSettings
 from ionbeam_dagster.domain.windows import Window, window_of, windows_between
 from ionbeam_dagster.errors import PipelineError
@@ -19,7 +19,7 @@ from ionbeam_dagster.stores.files import Files
 from ionbeam_dagster.stores.raw import RawStore
 
 MOST_WINDOWS = 10_000
-"""Windows of its source that one command may touch."""
+"""Windows of its source, and of its dataset, that one command may touch."""
 
 
 class OutOfRange(ValueError):
@@ -28,10 +28,12 @@ class OutOfRange(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class SourceRange:
-    """The windows of a source: they begin at `start`, and end before `end` if there is one."""
+    """The windows of a source: they begin at `start`, and end before `end` if there is one. `finest` is the length of
+    the shortest windows that a command touches, of the source or of its dataset."""
 
     source: str
     window_size: timedelta
+    finest: timedelta
     start: datetime
     end: datetime | None
 
@@ -53,10 +55,10 @@ class SourceRange:
                 "the clocks, or requeue it when the time has come"
             )
         first, last = max(start, self.start), min(end, self.end or end)
-        if (last - first) // self.window_size > MOST_WINDOWS:
+        if (last - first) // self.finest > MOST_WINDOWS:
             raise OutOfRange(
-                f"the range touches more than {MOST_WINDOWS} windows of source {self.source!r} "
-                f"({self.window_size} each); send shorter ranges, or give the source a larger window_size"
+                f"the range touches more than {MOST_WINDOWS} windows of source {self.source!r} or its dataset "
+                f"({format_duration(self.finest)} each); send shorter ranges, at most {MOST_WINDOWS * self.finest} each"
             )
         return list(windows_between(first, last, self.window_size))
 
@@ -119,8 +121,10 @@ def bus_settings(platform: Platform) -> BusSettings:
 
 
 def _range(platform: Platform, source: SourceSettings) -> SourceRange:
-    aligned = window_of(source.start, max(source.window_size, platform.dataset(source.dataset).span)).start
-    return SourceRange(source.name, source.window_size, aligned, source.end)
+    first, _ = platform.range_of(source.name)
+    span = platform.dataset(source.dataset).span
+    finest = min(source.window_size, span) if source.kind == "external" else source.window_size
+    return SourceRange(source.name, source.window_size, finest, first, source.end)
 
 
 def _described(platform: Platform, dataset: str) -> DatasetMetadata:

@@ -7,6 +7,7 @@ are shown (cli, the UI).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from ionbeam_dagster.doors.amqp.inbox import ANNOUNCED, Asked, Inbox, Refused
 from ionbeam_dagster.stores.ledger import Ledger
@@ -16,10 +17,12 @@ _COUNTED = 1_000
 
 @dataclass(frozen=True, slots=True)
 class BusStatus:
-    """`taken` commands in all; commands of which parts are missing; windows that were asked for and did not come;
-    the newest messages that were parked; and changes that are not announced yet (counted up to 1,000)."""
+    """`taken` commands in all; by source, how many said ranges that begin before it, from when on, and when the last of
+    them came; commands of which parts are missing; windows that were asked for and did not come; the newest messages
+    that were parked; and changes that are not announced yet (counted up to 1,000)."""
 
     taken: int
+    too_early: list[tuple[str, int, datetime, datetime]]
     unfinished: list[tuple[str, str, int, int]]
     unanswered: list[Asked]
     refused: list[Refused]
@@ -28,6 +31,11 @@ class BusStatus:
     def lines(self) -> list[str]:
         """The same in sentences, each with what to do where something is to be done."""
         told = [f"{self.taken} commands taken in, {self.unannounced} changes not announced yet"]
+        told += [
+            f"{source}: {count} commands say ranges that begin before it, from {first.date()} on (the last came at "
+            f"{at:%Y-%m-%d %H:%M}); what is before sources.{source}.start does not count"
+            for source, count, first, at in self.too_early
+        ]
         told += [
             f"{source}: ingestion {id} waits for {parts - there} of its {parts} parts; its client sends them again"
             for id, source, there, parts in self.unfinished
@@ -49,6 +57,7 @@ def bus_status(inbox: Inbox, ledger: Ledger, limit: int = 10) -> BusStatus:
     """Look at the records; of what there may be much of, the newest `limit`."""
     return BusStatus(
         taken=inbox.count(),
+        too_early=inbox.too_early(),
         unfinished=inbox.unfinished()[:limit],
         unanswered=inbox.unanswered(limit),
         refused=inbox.refusals(limit),

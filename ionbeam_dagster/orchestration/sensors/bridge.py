@@ -112,7 +112,8 @@ def _runs(platform: Platform, wanted: Wanted) -> list[dg.RunRequest]:
     if source is None:
         return []
     partitions = source_partitions(source, platform.dataset(source.dataset))
-    windows = windows_between(wanted.range.start, wanted.range.end, source.window_size)
+    reach = platform.reach(source.name, wanted.range)
+    windows = windows_between(reach.start, reach.end, source.window_size) if reach else ()
     known = [window for window in windows if partitions.has_partition_key(window.key)]
     return [
         dg.RunRequest(

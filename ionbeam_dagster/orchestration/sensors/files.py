@@ -121,7 +121,7 @@ def _parted(
     """What changed as whole windows of the source: stretches of those that can be collected, and of those that cannot
     yet, because they have not ended. What lies before the source's start or after its end is left out."""
     reached = window_of(now - source.window_lag, source.window_size).start
-    start, end = agenda.range_of(platform, source)
+    start, end = platform.range_of(source.name)
     ended, open_yet = [], []
     for stretch in merge(_whole_windows(one, source.window_size) for one in changed):
         ended += _part(stretch, start, min(reached, end or reached))

@@ -1,0 +1,65 @@
+"""The bridge on days when clients, or the broker, are not what one hopes."""
+
+from __future__ import annotations
+
+import tracemalloc
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from bus_samples import FIRST_DAY, HOUR, START, body, built_day, command, rows, send
+
+from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.doors.amqp.bridge import bridge_of
+from ionbeam_dagster.doors.amqp.status import bus_status
+from ionbeam_dagster.pipeline import agenda
+from ionbeam_dagster.pipeline.ingest import ingest
+from ionbeam_dagster.pipeline.recovery import open_platform
+
+
+@pytest.mark.parametrize("start", [datetime(1970, 1, 1, tzinfo=UTC), datetime(1, 1, 1, tzinfo=UTC)])
+def test_a_range_that_begins_long_before_its_source_touches_the_windows_of_the_source_alone(platform, broker, start):
+    """From the message to the dataset, in what is told of it, and in a ledger that is made again from the files."""
+    send(broker, body(command(start_time=start)))
+    tracemalloc.start()
+    assert bridge_of(platform).take_in(20).refused == []
+    assert platform.ledger.waiting("my_source") == [
+        Window(START + n * 6 * HOUR, START + (n + 1) * 6 * HOUR) for n in range(4)
+    ]
+    ingested = ingest(platform, "my_source", Window(START, START + 6 * HOUR))
+    assert ingested.claim.collected == FIRST_DAY and platform.ledger.due("example_weather") == [FIRST_DAY]
+    assert list(agenda.outlook(platform, ingested.claim, datetime.now(UTC))) == [FIRST_DAY]
+    for file in Path("ionbeam-state").glob("ledger.sqlite*"):
+        file.unlink()
+    again = open_platform(platform.config)
+    assert again.ledger.recovered() and again.ledger.due("example_weather") == [FIRST_DAY]
+    assert tracemalloc.get_traced_memory()[1] < 50_000_000
+    tracemalloc.stop()
+    assert built_day(again).height == 24
+    told = "\n".join(bus_status(bridge_of(platform).inbox, again.ledger).lines())
+    assert f"1 commands say ranges that begin before it, from {start.date()} on" in told
+
+
+def test_what_replaces_from_long_ago_removes_the_files_of_what_it_replaces(platform):
+    take, long_ago = bridge_of(platform).intake.ingestions, datetime(1970, 1, 1, tzinfo=UTC)
+    first = Window(START, START + 6 * HOUR)
+    assert take([body(command(start_time=long_ago))]) == [None]
+    ingest(platform, "my_source", first)
+    assert take([body(command(start_time=long_ago, replaces=True), rows(3, station="other"))]) == [None]
+    ingest(platform, "my_source", first)
+    assert built_day(platform)["station_id"].to_list() == ["other"] * 3
+    [raw] = platform.ledger.sent("my_source", first)
+    assert [Path(raw.path)] == list(Path(raw.path).parent.glob("*.parquet"))
+
+
+def test_what_would_touch_too_many_windows_is_parked(platform):
+    later = command(start_time=START, end_time=START + timedelta(days=365 * 30))
+    [reason] = bridge_of(platform).intake.ingestions([body(later)])
+    assert "more than 10000 windows" in reason and "send shorter ranges" in reason
+
+
+def test_a_version_that_no_store_can_hold_is_refused_in_a_sentence(platform):
+    text = command(id=uuid4()).model_dump_json().replace('"version":1', f'"version":{2**70}')
+    [reason] = bridge_of(platform).intake.ingestions([text.encode()])
+    assert "metadata.version" in reason and "less than or equal" in reason
