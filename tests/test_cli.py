@@ -187,3 +187,16 @@ def test_an_error_of_the_platform_is_a_message_whichever_command_meets_it(ionbea
     result = ionbeam(*command)
     assert result.exit_code == 1 and "127.0.0.1:9" in result.stderr
     assert "Traceback" not in result.output and all(line.startswith("ionbeam: ") for line in result.stderr.splitlines())
+
+
+def test_observations_outside_of_start_and_end_are_told_by_config_check(ionbeam):
+    Path("day[1].csv").write_text("time,lat,lon,T [degC]\n2024-03-01T22:30Z,52,5,20\n2026-06-22T01:00Z,52,5,20\n")
+    Path("early.yaml").write_text(
+        "sources:\n  day: {type: files, path: 'day[[]1].csv', time: time, start: 2026-06-21, end: 2026-06-22, "
+        "settle: PT0S, variables: [{column: 'T [degC]', standard_name: air_temperature, cf_unit: degC, level: 2.0}]}\n"
+    )
+    checked = ionbeam("config", "check", config="early.yaml")
+    told = " ".join(checked.output.split())
+    assert checked.exit_code == 0 and "T [degC]" in told, "a name that looks like markup is text"
+    assert "has observations from 2024-03-01 22:30 on, and those before its start 2026-06-21 00:00 are left out" in told
+    assert "those after its end 2026-06-22 00:00 are left out; a later sources.day.end takes them" in told

@@ -403,3 +403,17 @@ def test_what_a_revision_is_made_of_stands_in_its_file_and_in_the_ledger(platfor
     assert written["gaps"] == [["2026-06-21T06:25:00+00:00", "2026-06-21T06:30:00+00:00"]]
     assert [[gap.start.isoformat(), gap.end.isoformat()] for gap in built.facts.gaps] == written["gaps"]
     assert written["software"] == built.facts.software == f"ionbeam {__version__}"
+
+
+@pytest.mark.parametrize(("tolerance", "kept"), [("P1D", 0), ("P3D", 20)])
+def test_observations_from_the_future_are_counted_in_the_quarantine_or_taken_where_the_source_says_so(
+    platform_of, monkeypatch, tolerance, kept
+):
+    platform = platform_of(CANNON % f", future_tolerance: {tolerance}")
+    monkeypatch.setattr(type(platform), "now", lambda platform: MORNING - timedelta(days=2))
+    window = five_minutes(FIRST)[0]
+    collect(platform, "ioncannon", window, LATER)
+    ingested = ingest(platform, "ioncannon", window)
+    assert (ingested.rows, ingested.quarantined) == (kept, 20 - kept)
+    assert ingested.reasons == ({} if kept else {"in the future when it arrived": 20})
+    assert ingest(platform, "ioncannon", window).claim == ingested.claim, "it is the time of its arrival that counts"

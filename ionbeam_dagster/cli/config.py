@@ -6,10 +6,11 @@ import json
 from typing import TYPE_CHECKING
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from ionbeam_client.models import format_duration
-from ionbeam_dagster.cli.terminal import console, load_config, refused_as_message
+from ionbeam_dagster.cli.terminal import console, load_config
 
 if TYPE_CHECKING:
     from ionbeam_dagster.pipeline.platform import Platform
@@ -23,16 +24,14 @@ def config_check() -> None:
 
     What is collected, in which windows; which export each variable goes to; what is left out and why.
     """
-    from ionbeam_dagster.errors import StoreError
     from ionbeam_dagster.pipeline.agenda import misfits
     from ionbeam_dagster.pipeline.recovery import open_platform
 
     platform = open_platform(load_config())
     console.print(f"[bold]{platform.config.path}[/bold]: every key is understood", highlight=False)
     for note in platform.config.notes():
-        console.print(f"  note: {note}", style="yellow", highlight=False)
-    with refused_as_message(StoreError):
-        unfit = misfits(platform)
+        console.print(f"  note: {note}", style="yellow", highlight=False, markup=False)
+    unfit = misfits(platform)
     for misfit in unfit:
         console.print(f"  {misfit}", style="red", highlight=False, markup=False)
     faults = [name for name in platform.config.sources if not _describe_source(platform, name)]
@@ -72,7 +71,7 @@ def _describe_source(platform: Platform, name: str) -> bool:
     try:
         metadata = source.metadata
     except SourceError as error:
-        console.print(f"  [red]{error}[/red]", highlight=False)
+        console.print(f"  {error}", style="red", highlight=False, markup=False)
         return False
     schema = canonical_schema([metadata])
     plans = platform.plans(dataset.name, schema)
@@ -80,11 +79,11 @@ def _describe_source(platform: Platform, name: str) -> bool:
     for variable in metadata.ingestion_map.canonical_variables:
         canonical = variable.to_canonical_name()
         fates = [plan.mapped.get(canonical) or f"no: {plan.left_out[canonical]}" for plan in plans.values()]
-        table.add_row(variable.column, canonical, *fates)
+        table.add_row(*map(escape, (variable.column, canonical, *fates)))
     console.print(table)
     problems = check_metadata(metadata)
     for problem in problems:
-        console.print(f"  {problem}", style="yellow", highlight=False)
-    for trouble in source.problems():
-        console.print(f"  {trouble}", style="yellow", highlight=False)
+        console.print(f"  {problem}", style="yellow", highlight=False, markup=False)
+    for trouble in [*settings.left_out(source.extent()), *source.problems()]:
+        console.print(f"  {trouble}", style="yellow", highlight=False, markup=False)
     return not any(problem.severity == "error" for problem in problems)

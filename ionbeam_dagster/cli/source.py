@@ -9,6 +9,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from ionbeam_client.models import format_duration
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from ionbeam_client.models import IngestDataCommand
+    from ionbeam_dagster.domain.canonical import TimeBounds
     from ionbeam_dagster.domain.windows import Window
     from ionbeam_dagster.pipeline.platform import Platform
     from ionbeam_dagster.sources import Source
@@ -84,6 +86,7 @@ def check(
     Example: `ionbeam source check sensor_community --at 2026-06-21`
     """
     from ionbeam_dagster.domain.windows import window_of
+    from ionbeam_dagster.pipeline.ingest import time_bounds
     from ionbeam_dagster.pipeline.recovery import open_platform
 
     platform = open_platform(load_config())
@@ -97,14 +100,14 @@ def check(
     console.print(f"[bold]{name}[/bold] is asked for {window}", highlight=False)
     begun = perf_counter()
     with console.status("waiting for it"):
-        found = _tried(platform.sources[name], window)
+        found = _tried(platform.sources[name], window, time_bounds(platform, name, now))
     took = perf_counter() - begun
     part = " of a sample" if found.sampled else ""
     console.print(f"  {found.raw:,} rows{part} in {took:.1f} s: {found.rows.height:,} would be kept", highlight=False)
     for reason, rows in found.rejected.items():
-        console.print(f"  {rows:,} would go to the quarantine: {reason}", style="yellow", highlight=False)
+        console.print(f"  {rows:,} would go to the quarantine: {reason}", style="yellow", highlight=False, markup=False)
     for problem in platform.sources[name].problems():
-        console.print(f"  {problem}", style="yellow", highlight=False)
+        console.print(f"  {problem}", style="yellow", highlight=False, markup=False)
     if not found.rows.height:
         console.print("  there is nothing to say of variables", highlight=False)
         return
@@ -130,7 +133,7 @@ class _Tried:
     rejected: dict[str, int]
 
 
-def _tried(source: Source, window: Window) -> _Tried:
+def _tried(source: Source, window: Window, bounds: TimeBounds) -> _Tried:
     import polars as pl
 
     from ionbeam_dagster.domain.canonical import canonical_schema, canonicalise
@@ -142,7 +145,7 @@ def _tried(source: Source, window: Window) -> _Tried:
     raw = 0
     sample = source.sample(window)
     for batch in source.fetch(window) if sample is None else sample:
-        done = canonicalise(batch, metadata)
+        done = canonicalise(batch, metadata, bounds)
         raw += batch.num_rows
         rows.append(done.rows)
         kind = pl.col("reason").str.replace_all(r": [^;]*", "")
@@ -180,10 +183,11 @@ def _tell_variables(platform: Platform, dataset: str, found: _Tried) -> None:
             continue
         fates = [plan.mapped.get(name) or f"no: {plan.left_out[name]}" for plan in plans.values()]
         edges = (_told(values.min()), _told(values.max()))
-        table.add_row(name, f"{len(values):,}", *edges, *("as it is" if fate == name else fate for fate in fates))
+        shown = ("as it is" if fate == name else fate for fate in fates)
+        table.add_row(*map(escape, (name, f"{len(values):,}", *edges, *shown)))
     console.print(table)
     if without:
-        console.print(f"  no values of {', '.join(without)}", highlight=False)
+        console.print(f"  no values of {', '.join(without)}", highlight=False, markup=False)
 
 
 def _told(value: object) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ionbeam_dagster.config import IonbeamConfig
@@ -85,7 +86,7 @@ def number(value: object) -> str:
 
 
 def frame_table(frame: pl.DataFrame) -> Table:
-    table = Table(*frame.columns)
+    table = Table(*map(escape, frame.columns))
     for row in frame.iter_rows():
-        table.add_row(*["" if value is None else str(value) for value in row])
+        table.add_row(*["" if value is None else escape(str(value)) for value in row])
     return table

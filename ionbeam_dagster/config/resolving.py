@@ -16,7 +16,7 @@ from ionbeam_dagster.config.sections import Sections
 from ionbeam_dagster.config.validation import validated
 from ionbeam_dagster.domain.decisions import Policy
 from ionbeam_dagster.domain.quality.limits import Limits, limits_with
-from ionbeam_dagster.domain.windows import window_of
+from ionbeam_dagster.domain.windows import Window, window_of
 from ionbeam_dagster.exporters import BY_DEFAULT
 from ionbeam_dagster.sources import Source, SourceConfig, installed_sources
 
@@ -57,6 +57,21 @@ class SourceSettings:
     @property
     def end(self) -> datetime | None:
         return self.config.end
+
+    def left_out(self, extent: Window | None) -> list[str]:
+        """What of the source's `extent` lies before `start` or after `end`, and is therefore never collected."""
+        told = []
+        if extent is not None and extent.start < self.start:
+            told.append(
+                f"has observations from {extent.start:%Y-%m-%d %H:%M} on, and those before its start "
+                f"{self.start:%Y-%m-%d %H:%M} are left out; an earlier sources.{self.name}.start takes them"
+            )
+        if extent is not None and self.end is not None and extent.end > self.end:
+            told.append(
+                f"has observations until {extent.end:%Y-%m-%d %H:%M}, and those after its end "
+                f"{self.end:%Y-%m-%d %H:%M} are left out; a later sources.{self.name}.end takes them"
+            )
+        return told
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,18 @@ class Canonicalised:
     rejected: pl.DataFrame
 
 
+@dataclass(frozen=True, slots=True)
+class TimeBounds:
+    """The times that observations may have: from `start` on, before `end`, not after `latest`; None: any."""
+
+    start: datetime | None = None
+    end: datetime | None = None
+    latest: datetime | None = None
+
+
+ANY_TIME = TimeBounds()
+
+
 def canonical_schema(metadata: Sequence[IngestionMetadata]) -> pa.Schema:
     """The columns of a dataset that was ingested under `metadata` (several sources may feed one dataset).
 
@@ -142,7 +154,9 @@ def variables_of(schema: pa.Schema) -> Iterable[CanonicalVariable]:
     return (variable_of(schema.field(name)) for name in columns_of(schema, "variable"))
 
 
-def canonicalise(batch: pa.RecordBatch | pl.DataFrame, metadata: IngestionMetadata) -> Canonicalised:
+def canonicalise(
+    batch: pa.RecordBatch | pl.DataFrame, metadata: IngestionMetadata, bounds: TimeBounds = ANY_TIME
+) -> Canonicalised:
     """Convert raw columns to canonical ones, as `metadata` declares them; values keep the unit that they came in.
 
     Times are timestamps of any unit and zone, or ISO 8601 text with date and clock; those without a zone are taken as
@@ -151,16 +165,17 @@ def canonicalise(batch: pa.RecordBatch | pl.DataFrame, metadata: IngestionMetada
     nothing is left; a whole number is written without a fraction (42.0 is ``42``), since ids that once were beside a
     missing value come as floats.
 
-    A row is rejected when it has no time or place, or impossible ones, when a value cannot be read as its variable's
-    dtype, or when no variable has a value or a quality code. Raises CanonicalError when a declared column is missing or
-    has a type that cannot be read. Columns that are not declared are left out (`undeclared` tells them).
+    A row is rejected when it has no time or place, or impossible ones, when its time is out of `bounds`, when a value
+    cannot be read as its variable's dtype, or when no variable has a value or a quality code. Raises CanonicalError
+    when a declared column is missing or has a type that cannot be read. Columns that are not declared are left out
+    (`undeclared` tells them).
     """
     raw = batch if isinstance(batch, pl.DataFrame) else _frame(batch)
     mapping = metadata.ingestion_map
     _require(raw, mapping)
     faults = _Faults()
     columns = {
-        "datetime": _times(raw[mapping.datetime.column], faults),
+        "datetime": _within(bounds, _times(raw[mapping.datetime.column], faults), faults),
         "lat": _degrees(raw[mapping.lat.column], "latitude", (-90.0, 90.0), faults),
         "lon": _wrapped(_degrees(raw[mapping.lon.column], "longitude", (-180.0, 360.0), faults)),
     }
@@ -291,6 +306,17 @@ def _times(column: pl.Series, faults: _Faults) -> pl.Series:
         faults.note(outside, "time out of range", _printable(moments))
         moments = moments.set(outside, None)
     return moments.dt.cast_time_unit("us")
+
+
+def _within(bounds: TimeBounds, times: pl.Series, faults: _Faults) -> pl.Series:
+    """`times`, with a fault noted where they are out of `bounds`."""
+    if bounds.start is not None and (early := (times < bounds.start).fill_null(False)).any():
+        faults.note(early, "before the source's start", _printable(times))
+    if bounds.end is not None and (past := (times >= bounds.end).fill_null(False)).any():
+        faults.note(past, "after the source's end", _printable(times))
+    if bounds.latest is not None and (ahead := (times > bounds.latest).fill_null(False)).any():
+        faults.note(ahead, "in the future when it arrived", _printable(times))
+    return times
 
 
 def _moments(column: pl.Series) -> pl.Series:

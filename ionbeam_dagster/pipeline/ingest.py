@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.config import DatasetSettings
-from ionbeam_dagster.domain.canonical import CanonicalError, canonical_schema, canonicalise, point_key
+from ionbeam_dagster.domain.canonical import CanonicalError, TimeBounds, canonical_schema, canonicalise, point_key
 from ionbeam_dagster.domain.records import Claim, RawPartition
 from ionbeam_dagster.domain.windows import WEEK, Window, window_of
 from ionbeam_dagster.errors import PipelineError
@@ -108,7 +108,8 @@ def ingest_raw(platform: Platform, raw: RawPartition, arrived_at: datetime | Non
     collected = file.collected
     if was_sent:
         collected = platform.reach(source, collected) or collected
-    seen = _Rows(file, settings, collected)
+    bounds = time_bounds(platform, source, arrived_at or platform.now())
+    seen = _Rows(file, settings, collected, bounds)
     try:
         with platform.quarantine.writing(kept_at) as quarantine:
             frames = seen.canonical_frames(quarantine)
@@ -131,6 +132,17 @@ def ingest_raw(platform: Platform, raw: RawPartition, arrived_at: datetime | Non
         for path in replaced.values():
             platform.files.delete(path)
     return Ingested(claim, file.metadata, kept_at if quarantine.rows else None, dict(quarantine.reasons))
+
+
+def time_bounds(platform: Platform, source: str, arrived_at: datetime) -> TimeBounds:
+    """The times that rows of `source` may have that arrived then: those of its windows, and little in the future."""
+    settings = platform.source(source)
+    span = max(settings.window_size, platform.dataset(settings.dataset).span)
+    return TimeBounds(
+        start=window_of(settings.start, span).start,
+        end=None if settings.end is None else window_of(settings.end - timedelta(microseconds=1), span).end,
+        latest=arrived_at + settings.config.future_tolerance,
+    )
 
 
 def _replaced(platform: Platform, raw: RawPartition, file: RawFile, arrival: int) -> dict[str, str]:
@@ -225,9 +237,10 @@ class _Rows:
     `rows` counts them by dataset window; `strays` are the windows into which rows outside the range `collected` fell.
     """
 
-    def __init__(self, file: RawFile, dataset: DatasetSettings, collected: Window) -> None:
+    def __init__(self, file: RawFile, dataset: DatasetSettings, collected: Window, bounds: TimeBounds) -> None:
         self._file = file
         self._collected = collected
+        self._bounds = bounds
         self._span = dataset.span
         self.strays: set[Window] = set()
         self.rows: Counter[Window] = Counter()
@@ -235,7 +248,7 @@ class _Rows:
     def canonical_frames(self, quarantine: QuarantineWriter) -> Iterator[pl.DataFrame]:
         offset = 0
         for batch in self._file.batches():
-            canonical = canonicalise(batch, self._file.metadata)
+            canonical = canonicalise(batch, self._file.metadata, self._bounds)
             if canonical.rejected.height:
                 quarantine.add(canonical.rejected.with_columns(pl.col("row") + offset))
             offset += batch.num_rows

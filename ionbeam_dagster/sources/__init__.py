@@ -154,6 +154,12 @@ class SourceConfig(Settings):
     use_cache: bool = Field(
         default=False, description="Whether it uses what an earlier run downloaded, where it keeps that."
     )
+    future_tolerance: NonNegativeDuration = Field(
+        default=timedelta(days=1),
+        description="How far in the future an observation's time may be when it arrives; what is later goes to the "
+        "quarantine, and so does what is before `start` or after `end`.",
+        examples=["PT1H"],
+    )
     look_again_for: NonNegativeDuration = Field(
         default=timedelta(0),
         description="How long after a window could first be collected it is asked, once an hour, whether the window "

@@ -26,6 +26,7 @@ from ionbeam_dagster.domain.canonical import (
     LATEST,
     NO_VALUE,
     CanonicalError,
+    TimeBounds,
     canonical_schema,
     canonicalise,
     columns_of,
@@ -399,3 +400,18 @@ def test_a_real_drive(real_data):
     assert undeclared(raw.schema, IngestionMetadata(dataset={"name": "m"}, ingestion_map=mapping)) == [
         "Hum[%]", "Alt[m]", "DP[°C]", "HDX[°C]", "Grad[°C/100m]", "Speed[km/h]",
     ]  # fmt: skip
+
+
+def test_a_row_out_of_the_bounds_of_time_is_set_aside_with_the_reason_and_its_time():
+    hour = timedelta(hours=1)
+    times = [NOON - hour, NOON, NOON + hour, NOON + 2 * hour, None]
+    bounds = TimeBounds(start=NOON, end=NOON + 2 * hour, latest=NOON + hour / 2)
+    found = canonicalise(batch(time=times), metadata(), bounds)
+    assert found.rows["datetime"].to_list() == [NOON]
+    assert dict(found.rejected.select("row", "reason").iter_rows()) == {
+        0: "before the source's start: 2026-06-21T11:00:00Z",
+        2: "in the future when it arrived: 2026-06-21T13:00:00Z",
+        3: "after the source's end: 2026-06-21T14:00:00Z; in the future when it arrived: 2026-06-21T14:00:00Z",
+        4: "no time",
+    }
+    assert canonicalise(batch(time=times[:4]), metadata()).rejected.is_empty(), "without bounds any time will do"

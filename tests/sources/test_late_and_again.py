@@ -47,14 +47,14 @@ class Working:
         self._seen, self._automation = None, None
 
     def collected_again(self) -> list[str]:
-        """What the sensor asks for now, which is run at once: the first window of each run."""
+        """What the sensor puts on the agenda now, which is collected at once: the windows."""
         context = dg.build_sensor_context(self.instance, self._seen, repository_def=self._repository)
-        told = self._sensor.evaluate_tick(context)
-        self._seen = told.cursor
-        for request in told.run_requests:
-            tags = dict(request.tags)
-            self._run("collect", [key.to_user_string() for key in request.asset_selection], tags)
-        return [self._first(dict(request.tags)) for request in told.run_requests]
+        self._seen = self._sensor.evaluate_tick(context).cursor
+        noted = self.platform.ledger.attempts.open("collect", self.name)
+        keys = [work.window.key for work in noted if work.reason == "its content changed"]
+        for key in keys:
+            self._run("collect", [f"{self.name}/raw", f"{self.name}/observations"], partition_tags(key, key))
+        return keys
 
     def automated(self) -> dict[str, list[str]]:
         """What automation asks for now of the dataset and its exports, which is run at once."""
@@ -73,9 +73,6 @@ class Working:
     def revision(self, window: Window) -> tuple[int, pl.DataFrame]:
         latest = self.platform.ledger.latest_revision(self.name, window)
         return latest.revision.number, pl.read_parquet(latest.path)
-
-    def _first(self, tags: dict[str, str]) -> str:
-        return tags.get("dagster/partition") or tags["dagster/asset_partition_range_start"]
 
     def _run(self, job: str, assets: list[str], tags: dict[str, str]) -> None:
         done = self._defs.resolve_job_def(f"{self.name}__{job}").execute_in_process(
