@@ -76,19 +76,19 @@ def mqtt(
     subscriber = listening[name].subscriber()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: subscriber.stop())
-    threading.Thread(target=_tell, args=(name, subscriber), daemon=True).start()
+    threading.Thread(target=_log_counts, args=(name, subscriber), daemon=True).start()
     subscriber.run()
     logging.info("%s: stopped with %d messages journaled", name, subscriber.taken)
 
 
-def _tell(name: str, subscriber: Subscriber) -> None:
+def _log_counts(name: str, subscriber: Subscriber) -> None:
     """A line a minute."""
-    told = 0
+    logged = 0
     while True:
         time.sleep(60)
         journaled = subscriber.taken
-        logging.info("%s: %d messages journaled, %d in the last minute", name, journaled, journaled - told)
-        told = journaled
+        logging.info("%s: %d messages journaled, %d in the last minute", name, journaled, journaled - logged)
+        logged = journaled
 
 
 def serve(
@@ -119,6 +119,6 @@ def serve(
     address = url or f"http://{'localhost' if host in ('127.0.0.1', '0.0.0.0') else host}:{port}"
     windows = sum(extent.files for extent in extents.values())
     served = sum(1 for extent in extents.values() if extent.files)
-    told = f"{served} collections, {windows:,} windows: {address}/ (map: {address}/map); configuration: {path}"
-    print(told, flush=True)
+    line = f"{served} collections, {windows:,} windows: {address}/ (map: {address}/map); configuration: {path}"
+    print(line, flush=True)
     serve_forever(path, host, port, url)

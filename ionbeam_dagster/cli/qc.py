@@ -48,9 +48,9 @@ def explain(
     console.print(f"[bold]{station}[/bold] at {found.time:%Y-%m-%d %H:%M:%S} UTC, {found.place}", highlight=False)
     table = Table("variable", "value", "flag", "test", "", "why")
     for name, value, flag in found.values:
-        told = [(reason, failed) for reason, failed in found.reasons if reason.column == name]
+        reasons = [(reason, failed) for reason, failed in found.reasons if reason.column == name]
         first = (name, "none" if value is None else f"{value:.6g}", flag.name.lower().replace("_", " "))
-        for place, (reason, failed) in enumerate(told or [(None, False)]):
+        for place, (reason, failed) in enumerate(reasons or [(None, False)]):
             verdict = "" if reason is None else _verdict(reason.test, failed)
             words = (str(reason.test.name).lower().replace("_", " "), verdict, reason.words) if reason else ("", "", "")
             table.add_row(*(first if place == 0 else ("", "", "")), *words)

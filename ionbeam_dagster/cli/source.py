@@ -100,7 +100,7 @@ def check(
     console.print(f"[bold]{name}[/bold] is asked for {window}", highlight=False)
     begun = perf_counter()
     with console.status("waiting for it"):
-        found = _tried(platform.sources[name], window, time_bounds(platform, name, now))
+        found = _trial(platform.sources[name], window, time_bounds(platform, name, now))
     took = perf_counter() - begun
     part = " of a sample" if found.sampled else ""
     console.print(f"  {found.raw:,} rows{part} in {took:.1f} s: {found.rows.height:,} would be kept", highlight=False)
@@ -111,8 +111,8 @@ def check(
     if not found.rows.height:
         console.print("  there is nothing to say of variables", highlight=False)
         return
-    _tell_rows(found, window, now)
-    _tell_variables(platform, settings.dataset, found)
+    _show_rows(found, window, now)
+    _show_variables(platform, settings.dataset, found)
 
 
 def _latest(source: Source, settings: SourceSettings, now: datetime) -> datetime:
@@ -123,7 +123,7 @@ def _latest(source: Source, settings: SourceSettings, now: datetime) -> datetime
 
 
 @dataclass(frozen=True, slots=True)
-class _Tried:
+class _Trial:
     """What a source gave for a trial: the canonical rows, how many raw ones they were, and why some were rejected."""
 
     schema: pa.Schema
@@ -133,7 +133,7 @@ class _Tried:
     rejected: dict[str, int]
 
 
-def _tried(source: Source, window: Window, bounds: TimeBounds) -> _Tried:
+def _trial(source: Source, window: Window, bounds: TimeBounds) -> _Trial:
     import polars as pl
 
     from ionbeam_dagster.domain.canonical import canonical_schema, canonicalise
@@ -150,10 +150,10 @@ def _tried(source: Source, window: Window, bounds: TimeBounds) -> _Tried:
         rows.append(done.rows)
         kind = pl.col("reason").str.replace_all(r": [^;]*", "")
         rejected.update(dict(done.rejected.group_by(kind).len().iter_rows()))
-    return _Tried(schema, sample is not None, raw, pl.concat(rows, how="vertical_relaxed"), dict(rejected))
+    return _Trial(schema, sample is not None, raw, pl.concat(rows, how="vertical_relaxed"), dict(rejected))
 
 
-def _tell_rows(found: _Tried, window: Window, now: datetime) -> None:
+def _show_rows(found: _Trial, window: Window, now: datetime) -> None:
     bounds = found.rows.select("datetime", "lat", "lon")
     (first, south, west), (last, north, east) = bounds.min().row(0), bounds.max().row(0)
     inside = found.rows["datetime"].is_between(window.start, window.end, closed="left")
@@ -162,13 +162,13 @@ def _tell_rows(found: _Tried, window: Window, now: datetime) -> None:
     box = f"latitude {south:.2f} to {north:.2f}, longitude {west:.2f} to {east:.2f}"
     lines = [
         f"  times: {first:%Y-%m-%d %H:%M:%S} to {last:%Y-%m-%d %H:%M:%S}; {outside:,} rows belong to other windows",
-        f"  the newest is {_spoken(now - last)} old",
+        f"  the newest is {_age(now - last)} old",
         f"  places: {box}" + (f"; {_stations(stations)}" if stations else ""),
     ]
     console.print("\n".join(lines), highlight=False)
 
 
-def _tell_variables(platform: Platform, dataset: str, found: _Tried) -> None:
+def _show_variables(platform: Platform, dataset: str, found: _Trial) -> None:
     from ionbeam_dagster.domain.canonical import columns_of
 
     plans = platform.plans(dataset, found.schema)
@@ -182,7 +182,7 @@ def _tell_variables(platform: Platform, dataset: str, found: _Tried) -> None:
             without.append(name.partition("__")[0])
             continue
         fates = [plan.mapped.get(name) or f"no: {plan.left_out[name]}" for plan in plans.values()]
-        edges = (_told(values.min()), _told(values.max()))
+        edges = (_number(values.min()), _number(values.max()))
         shown = ("as it is" if fate == name else fate for fate in fates)
         table.add_row(*map(escape, (name, f"{len(values):,}", *edges, *shown)))
     console.print(table)
@@ -190,7 +190,7 @@ def _tell_variables(platform: Platform, dataset: str, found: _Tried) -> None:
         console.print(f"  no values of {', '.join(without)}", highlight=False, markup=False)
 
 
-def _told(value: object) -> str:
+def _number(value: object) -> str:
     return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -198,7 +198,7 @@ def _stations(number: int) -> str:
     return "1 station" if number == 1 else f"{number:,} stations"
 
 
-def _spoken(age: timedelta) -> str:
+def _age(age: timedelta) -> str:
     minutes = int(age.total_seconds() // 60)
     if minutes < 120:
         return f"{minutes} minutes"

@@ -60,18 +60,18 @@ class SourceSettings:
 
     def left_out(self, extent: Window | None) -> list[str]:
         """What of the source's `extent` lies before `start` or after `end`, and is therefore never collected."""
-        told = []
+        lines = []
         if extent is not None and extent.start < self.start:
-            told.append(
+            lines.append(
                 f"has observations from {extent.start:%Y-%m-%d %H:%M} on, and those before its start "
                 f"{self.start:%Y-%m-%d %H:%M} are left out; an earlier sources.{self.name}.start takes them"
             )
         if extent is not None and self.end is not None and extent.end > self.end:
-            told.append(
+            lines.append(
                 f"has observations until {extent.end:%Y-%m-%d %H:%M}, and those after its end "
                 f"{self.end:%Y-%m-%d %H:%M} are left out; a later sources.{self.name}.end takes them"
             )
-        return told
+        return lines
 
 
 @dataclass(frozen=True, slots=True)

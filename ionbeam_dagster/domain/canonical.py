@@ -287,7 +287,7 @@ def _require(raw: pl.DataFrame, mapping: DataIngestionMap) -> None:
     if missing:
         raise CanonicalError(
             f"declared column{'s' if len(missing) > 1 else ''} {', '.join(missing)} missing; there are "
-            f"{', '.join(raw.columns) or 'none'}: mend the data, or the ingestion map"
+            f"{', '.join(raw.columns) or 'none'}: correct the data, or the ingestion map"
         )
 
 

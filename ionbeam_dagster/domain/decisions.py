@@ -29,7 +29,7 @@ class Policy:
     since its end.
     `allow_incomplete` is ``"never"``, ``"always"`` or the time after a window's end from which it is built with its
     gaps. A window whose claims changed less than `debounce` ago waits, though never longer than MOST_DEBOUNCES times
-    that. What arrives `revise_for` after a window's end (None: ever) changes it no more.
+    that. What arrives `revise_for` after a window's end (None: ever) no longer changes it.
     """
 
     sources: tuple[str, ...]
@@ -114,21 +114,21 @@ def decide(
     if not claims:
         return Wait("nothing has been collected for this window yet")
     if now < window.end:
-        return Wait(f"the window is open until {_told(window.end)}", until=window.end)
+        return Wait(f"the window is open until {_as_text(window.end)}", until=window.end)
     if revision and (sealed := _sealed(window, claims, revision, now, policy)):
         return sealed
     settled, why = _settles(window, policy)
     if now < settled:
-        return Wait(f"{why} until {_told(settled)}", until=settled)
+        return Wait(f"{why} until {_as_text(settled)}", until=settled)
     build = build_regardless(window, claims, revision, policy)
     patience = _built_incomplete_from(window, policy)
     if build.missing and (patience is None or now < patience):
         reason = _describe(missing_by_source(window, claims, policy.sources), window)
-        built = "it is never built with gaps" if patience is None else f"built all the same at {_told(patience)}"
+        built = "it is never built with gaps" if patience is None else f"built all the same at {_as_text(patience)}"
         return Wait(f"{reason}; {built}", until=patience, missing=build.missing)
     quiet = _quiet_from(claims, revision, settled, policy)
     if now < quiet:
-        return Wait(f"more keeps arriving; built at {_told(quiet)}, or later if it goes on", until=quiet)
+        return Wait(f"more keeps arriving; built at {_as_text(quiet)}, or later if it goes on", until=quiet)
     return build
 
 
@@ -151,13 +151,13 @@ def _sealed(
 ) -> Sealed | None:
     news = _news(claims, revision)
     if revision.sealed_at is not None:
-        return Sealed(revision, f"sealed by a person on {_told(revision.sealed_at)}{_left_out(news)}", tuple(news))
+        return Sealed(revision, f"sealed by a person on {_as_text(revision.sealed_at)}{_left_out(news)}", tuple(news))
     if policy.revise_for is None or now < window.end + policy.revise_for:
         return None
     sealed_at = window.end + policy.revise_for
     if any(claim.arrived_at is not None and claim.arrived_at < sealed_at for claim in news):
         return None
-    return Sealed(revision, f"sealed since {_told(sealed_at)}{_left_out(news)}", tuple(news))
+    return Sealed(revision, f"sealed since {_as_text(sealed_at)}{_left_out(news)}", tuple(news))
 
 
 def _settles(window: Window, policy: Policy) -> tuple[datetime, str]:
@@ -194,7 +194,7 @@ def _built_incomplete_from(window: Window, policy: Policy) -> datetime | None:
     return window.end + policy.allow_incomplete
 
 
-def _told(moment: datetime) -> str:
+def _as_text(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M}" if not moment.second else f"{moment:%Y-%m-%d %H:%M:%S}"
 
 

@@ -179,8 +179,8 @@ class MeteoTracker(Source):
             sessions = self._sessions(window)
         except SourceError as error:
             return f"{NOT_KNOWN}: {error}"  # collecting it tells the reason
-        said = sorted(f"{s['_id']} {s.get('nPoints')} {s.get('endTime')}" for s in sessions)
-        return hashlib.sha256("\n".join(said).encode()).hexdigest()
+        marks = sorted(f"{s['_id']} {s.get('nPoints')} {s.get('endTime')}" for s in sessions)
+        return hashlib.sha256("\n".join(marks).encode()).hexdigest()
 
     @cached_property
     def _client(self) -> HttpClient:

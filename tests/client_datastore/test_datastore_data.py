@@ -315,7 +315,7 @@ def test_several_cuts_lose_nothing_and_double_nothing(service, cuts, much, way, 
         items = [{"value": i // 7} for i in range(200)]
     elif way == "numbers":
         items = [{"time": 1_757_376_000 + i} for i in range(200)]
-    service.mend()
+    service.repair()
     service.answer = lambda request: Reply.of_json(_from(items, request.query.get("start_datetime")))
     before, resume._MUCH = resume._MUCH, much
     try:
@@ -423,7 +423,7 @@ def test_an_answer_that_ends_too_early_each_time_is_told(service, fault):
     items = Site(id=981).get_data().data_fetcher
     with pytest.raises(ServiceError, match=r"broken off 5 times without one more item, after \d+: .*closing bracket"):
         list(items)
-    service.mend()
+    service.repair()
     service.break_("data", fault)
     assert read() == service.data[981]
 

@@ -133,7 +133,7 @@ class Service:
         with self._lock:
             self._faults.append(_Planned(re.compile(path), fault, times))
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         """From now on, no fault."""
         with self._lock:
             self._faults.clear()

@@ -203,7 +203,7 @@ def test_what_lasts_fails_the_window_with_its_reason_or_changes_nothing(name, tm
                     failed.add(fault)
                     assert str(error).strip(), (address, fault)
                     assert "pa55word" not in str(error) and "very-secret" not in str(error)
-                asked.service.mend()
+                asked.service.repair()
                 assert asked.rows(source).equals(right), (address, fault)  # nothing that was half done stays
     completes = {"latin-1", "mislabelled"} | ({"slow"} if name == "netatmo" else set())  # which then asks in pieces
     assert failed >= LASTING.keys() - completes
@@ -226,7 +226,7 @@ def test_no_credential_follows_a_redirect_to_another_host(name, tmp_path):
             source = asked.new(tmp_path / str(place))
             with pytest.raises(SourceError):
                 asked.rows(source)
-            asked.service.mend()
+            asked.service.repair()
             assert asked.rows(source).equals(right)
         told = " ".join(f"{request.path} {request.query} {request.headers} {request.body!r}" for request in other.seen)
         assert "pa55word" not in told and "secret" not in told and "authorization" not in told.lower()

@@ -114,7 +114,7 @@ def test_nothing_there_is_an_empty_window_and_every_failure_is_one(esoh, tmp_pat
         esoh.break_("area", fault, times=99)
         with pytest.raises(SourceError, match=told):
             rows(source(esoh, tmp_path))
-        esoh.mend()
+        esoh.repair()
     for fault in (status(500), status(429, retry_after="1"), truncated):
         esoh.break_("area", fault)
         assert len(rows(source(esoh, tmp_path))) == 1

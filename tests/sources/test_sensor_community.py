@@ -204,7 +204,7 @@ def test_a_file_with_a_fault_fails_its_day_which_then_goes_on_where_it_stopped(s
         fetched(source(service, tmp_path))
     assert f"{DAY}_bme280_sensor_94.csv: " in str(failure.value)
     assert told in str(failure.value)
-    service.mend()
+    service.repair()
     service.seen.clear()
     assert fetched(source(service, tmp_path)).height == 4
     assert len(service.paths("sensor_94")) == 1
@@ -225,7 +225,7 @@ def test_a_day_that_failed_goes_on_and_leaves_nothing_behind(served, tmp_path):
     with pytest.raises(SourceError):
         fetched(source(service, tmp_path))
     had = len(set(service.paths("_sensor_")))
-    service.mend()
+    service.repair()
     service.seen.clear()
     told = []
     feed = source(service, tmp_path)
@@ -247,7 +247,7 @@ def test_a_listing_that_is_none_fails(served, tmp_path):
         service.break_("^/$", fault, times=2)
         with pytest.raises(SourceError, match=told):
             fetched(source(service, tmp_path))
-        service.mend()
+        service.repair()
 
 
 def test_a_redirect_is_followed(served, tmp_path):
@@ -312,7 +312,7 @@ def test_a_day_that_is_published_again_is_seen_by_the_automation_for_some_days(s
     assert service.paths() == []  # it was looked at within the hour
     service.break_("^/", status(500), times=9)
     assert tick(hour) == []
-    service.mend()
+    service.repair()
     assert tick(hour) == ["20260621T000000"]
     assert tick(minute) == []
     assert tick(hour) == ["20260621T000000"]  # the run failed, or never came
@@ -443,7 +443,7 @@ def test_a_document_with_a_fault_counts_nothing_as_seen(served, tmp_path, fault)
     feed = live_source(service, tmp_path)
     with pytest.raises(SourceError, match=r"data.json"):
         fetched(feed, LIVE)
-    service.mend()
+    service.repair()
     assert fetched(feed, LIVE).height == 7000
 
 

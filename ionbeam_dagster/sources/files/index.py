@@ -227,7 +227,7 @@ class FileIndex:
                 stations |= set(frame[identifier].drop_nulls().cast(pl.String).unique())
         parts = tuple(_parts(spans, content))
         if not parts:
-            raise Unreadable(f"has no row with a time ({problem}); mend or remove the file")
+            raise Unreadable(f"has no row with a time ({problem}); correct or remove the file")
         stations |= {station for name, station in constants_of(self._config, path.name).items() if name == STATION}
         return parts, tuple(sorted(stations)) if 0 < len(stations) <= STATIONS_KEPT else None
 

@@ -82,12 +82,14 @@ class NetcdfReader(Reader):
         return _Points(dataset, [self._layout(dataset).time, *self._variables(dataset)])
 
     def _layout(self, dataset: Dataset) -> Layout:
-        time = self.config.time.column or _found(dataset, "time", "time", lambda units: " since " in units)
+        time = self.config.time.column or _coordinate(dataset, "time", "time", lambda units: " since " in units)
         place = {}
         if not isinstance(self.config.latitude, float):
-            place["lat"] = self.config.latitude or _found(dataset, "latitude", "latitude", _LATITUDE_UNITS.__contains__)
+            place["lat"] = self.config.latitude or _coordinate(
+                dataset, "latitude", "latitude", _LATITUDE_UNITS.__contains__
+            )
         if not isinstance(self.config.longitude, float):
-            place["lon"] = self.config.longitude or _found(
+            place["lon"] = self.config.longitude or _coordinate(
                 dataset, "longitude", "longitude", _LONGITUDE_UNITS.__contains__
             )
         metadata = dict(self.config.metadata)
@@ -166,7 +168,7 @@ class _Points:
                 return np.searchsorted(np.cumsum(variable[:]), np.arange(start, stop), side="right")
         raise Unreadable(
             f"variable {name!r} lies along {dimension!r}, which neither the times nor the variables do "
-            f"(they lie along {listed(self._dimensions)}); leave it out, or mend the file"
+            f"(they lie along {listed(self._dimensions)}); leave it out, or correct the file"
         )
 
 
@@ -183,14 +185,14 @@ def _dimensions(variable: Variable[Any]) -> tuple[str, ...]:
     return variable.dimensions[:-1] if variable.dtype == "S1" else variable.dimensions
 
 
-def _found(dataset: Dataset, key: str, standard_name: str, are_units: Callable[[str], bool]) -> str:
+def _coordinate(dataset: Dataset, key: str, standard_name: str, are_units: Callable[[str], bool]) -> str:
     """The one variable that is the time, latitude or longitude, which the YAML would name under `key`."""
     named = [variable.name for variable in dataset.get_variables_by_attributes(standard_name=standard_name)]
     named = named or [v.name for v in dataset.get_variables_by_attributes(units=lambda u: are_units(str(u or "")))]
     if len(named) == 1:
         return named[0]
-    told = f"has the variables {listed(named)}" if named else "has no variable"
-    raise Unreadable(f"{told} with standard_name {standard_name!r}; name the right one under `{key}`")
+    reason = f"has the variables {listed(named)}" if named else "has no variable"
+    raise Unreadable(f"{reason} with standard_name {standard_name!r}; name the right one under `{key}`")
 
 
 def _require(dataset: Dataset, names: Iterable[str]) -> None:
@@ -289,7 +291,7 @@ def _microseconds(variable: Variable[Any], number: int) -> int:
 
     units, calendar = str(getattr(variable, "units", "")), str(getattr(variable, "calendar", "standard")).lower()
     if calendar not in CALENDARS:
-        raise Unreadable(f"its times are in the calendar {calendar!r}, in which observations cannot be; mend the file")
+        raise Unreadable(f"its times are in the calendar {calendar!r}, in which observations cannot be; correct it")
     try:
         moment = cftime.num2date(number, units, calendar)
     except ValueError as error:

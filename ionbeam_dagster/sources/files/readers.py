@@ -285,7 +285,7 @@ def _blocks(file: IO[bytes], start: int) -> Iterator[tuple[int, int, bytes]]:
         block, newline, rest = (rest + data).rpartition(b"\n")
         if len(rest) > LONGEST_LINE:
             endless = line + block.count(b"\n") + 1
-            raise Unreadable(f"line {endless} does not end within 1 MiB; mend or remove the file")
+            raise Unreadable(f"line {endless} does not end within 1 MiB; correct or remove the file")
         block += newline
         if block:
             yield offset, line, block
@@ -310,7 +310,7 @@ def _decoded(data: bytes, encoding: str, line: int) -> str:
         place = line + data.count(b"\n", 0, error.start)
         raise Unreadable(
             f"line {place}: byte {data[error.start]:#04x} is not {encoding}; state the file's encoding, "
-            "for example csv.encoding: latin-1, or mend the file"
+            "for example csv.encoding: latin-1, or correct the file"
         ) from error
 
 

@@ -35,7 +35,7 @@ _DIFFERENCES = ("range", "standard_deviation")
 class Files(Source):
     """A folder, a file or a glob of CSV, Parquet or CF netCDF files.
 
-    A file that is added, changed, mended or removed changes the signature of the windows whose rows it holds; one that
+    A file that is added, changed or removed changes the signature of the windows whose rows it holds; one that
     cannot be read fails those windows, as far as its times are known, and no others. Of files with the same rows the
     last by name wins.
     """
@@ -117,8 +117,8 @@ class Files(Source):
     def changes(self, cursor: str | None) -> tuple[list[Window], str]:
         """The ranges whose content differs from what it was when `cursor` was given out, and a new cursor.
 
-        Without a cursor these are the ranges of all files. They are not aligned to anything. A file that was changed,
-        mended or damaged counts with its old and its new times.
+        Without a cursor these are the ranges of all files. They are not aligned to anything. A file that was changed
+        or damaged counts with its old and its new times.
         """
         return changed_ranges(self._index.look(), self._config.reading, cursor)
 

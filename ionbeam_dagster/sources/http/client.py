@@ -273,7 +273,7 @@ class HttpClient:
 
     def _refused(self, response: httpx.Response) -> HttpError:
         body = self._hidden(excerpt(response.read().decode("utf-8", "replace")))
-        said = f": {body}" if body else ""
+        quoted = f": {body}" if body else ""
         advice = ""
         if response.status_code == 401:
             advice = "; check the user name and the password"
@@ -281,7 +281,7 @@ class HttpClient:
             advice = f" to {self._shown(httpx.URL(response.headers.get('location', '')))}; check the address"
         shown = self._shown(response.url)
         return HttpError(
-            f"{shown}: {response.status_code} {response.reason_phrase}{advice}{said}", response.status_code, body
+            f"{shown}: {response.status_code} {response.reason_phrase}{advice}{quoted}", response.status_code, body
         )
 
     def _shown(self, url: httpx.URL) -> str:

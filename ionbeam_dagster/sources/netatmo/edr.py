@@ -218,8 +218,8 @@ class NetatmoEdr(Source):
 
     def signature(self, window: Window) -> str:
         """A hash of what is asked for; whether the service has more by now, only asking can tell."""
-        asked = self._config.model_dump_json(include={"parameters", "countries", "areas", "exclude_stations"})
-        return hashlib.sha256(asked.encode()).hexdigest()
+        query = self._config.model_dump_json(include={"parameters", "countries", "areas", "exclude_stations"})
+        return hashlib.sha256(query.encode()).hexdigest()
 
     def problems(self) -> list[str]:
         """Of the last window: values that were no numbers, and stations of other networks."""
@@ -228,7 +228,7 @@ class NetatmoEdr(Source):
     def _of_tile(self, tile: Tile, window: Window, cuts: int = 0) -> list[pl.DataFrame]:
         """The rows of a tile; one that is too much for the service is asked for in four pieces."""
         try:
-            answer = self._asked(tile.area, window)
+            answer = self._answer(tile.area, window)
         except HttpError as error:
             if cuts == _CUTS or not _is_too_much(error):
                 raise
@@ -237,7 +237,7 @@ class NetatmoEdr(Source):
         rows = self._rows(answer, window).filter(tile.own())
         return [rows] if rows.height else []
 
-    def _asked(self, area: Area, window: Window) -> Answer | None:
+    def _answer(self, area: Area, window: Window) -> Answer | None:
         """The service's answer; None when it has nothing for the area."""
         moments = "/".join(f"{moment:%Y-%m-%dT%H:%M:%SZ}" for moment in (window.start, window.end))
         params = {
@@ -252,7 +252,7 @@ class NetatmoEdr(Source):
         if answer.status == 400:
             if narrowed and "parameter-name" in answer.content.decode(errors="replace"):
                 self._narrowed = False  # the service refuses the whole list where one of it has no data today
-                return self._asked(area, window)
+                return self._answer(area, window)
             raise answer.wrong(f"is 400: {answer.content[:300].decode(errors='replace')}")
         if answer.status == 404:
             if _EMPTY in answer.content.decode(errors="replace"):

@@ -86,8 +86,8 @@ class Journal:
     def listened(self) -> Window | None:
         """The range of time in which nothing that was published can have passed us by; None when we never listened."""
         try:
-            told = json.loads((self.root / "listening.json").read_text())
-            return Window(*(datetime.fromisoformat(told[name]) for name in ("since", "until")))
+            noted = json.loads((self.root / "listening.json").read_text())
+            return Window(*(datetime.fromisoformat(noted[name]) for name in ("since", "until")))
         except FileNotFoundError:
             return None
 

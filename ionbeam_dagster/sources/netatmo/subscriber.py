@@ -122,7 +122,7 @@ class Subscriber:
     def _on_connect(self, client: mqtt.Client, _: object, flags: mqtt.ConnectFlags, code: object, __: object) -> None:
         if getattr(code, "is_failure", False):
             number = {0x86: 4, 0x87: 5}.get(getattr(code, "value", 0), 0)
-            self._refused = f"{_REFUSALS[number]}; mend username and password" if number else ""
+            self._refused = f"{_REFUSALS[number]}; correct username and password" if number else ""
             self.counts.last_error = str(code)
             return
         self.counts.connections += 1
@@ -136,7 +136,7 @@ class Subscriber:
 
     def _on_subscribe(self, _: mqtt.Client, __: object, ___: int, codes: Sequence[object], ____: object) -> None:
         if any(getattr(code, "is_failure", False) for code in codes):
-            self._refused = f"may not subscribe to {', '.join(self._broker.topics)}; mend topics, or ask for the right"
+            self._refused = f"may not subscribe to {', '.join(self._broker.topics)}; correct topics, or get permission"
 
     def _on_message(self, _: mqtt.Client, __: object, message: mqtt.MQTTMessage) -> None:
         self._writer.add(message.topic, bytes(message.payload))

@@ -39,7 +39,7 @@ PUBLISHED_AFTER = timedelta(hours=9)  # a day is complete 3.6 to 8.8 h after its
 _BYTES_AT_ONCE = 8 << 20
 _ROWS_AT_ONCE = 100_000
 _SAMPLE = 20
-_TOLD_EVERY = 10.0  # seconds between two lines in the log
+_LOGGED_EVERY = 10.0  # seconds between two lines in the log
 
 _log = logging.getLogger(__name__)
 
@@ -124,10 +124,10 @@ class Archive(Source):
     def signature(self, window: Window) -> str:
         """A hash of the listing of the window's days: names, times of change and sizes of the wanted files."""
         try:
-            said = [signature(self._day(day)[1]) for day in _days(window)]
+            marks = [signature(self._day(day)[1]) for day in _days(window)]
         except SourceError as error:
             return f"{NOT_KNOWN}: {error}"  # collecting it tells the reason
-        return hashlib.sha256("\n".join(said).encode()).hexdigest()
+        return hashlib.sha256("\n".join(marks).encode()).hexdigest()
 
     def problems(self) -> list[str]:
         return [
@@ -199,15 +199,15 @@ class Archive(Source):
         done = len(files) - len(missing)
         if done and missing:
             _log.info("%s %s: %d of %d files are here already", self.name, day, done, len(files))
-        told = time.monotonic()
+        logged = time.monotonic()
         for file, body in self._client.side_by_side(missing, lambda file: self._body(place, file, day)):
             if body is not None:
                 spool.add(file, body)
             done += 1
             self.progress(f"{self.name} {day} files", done, len(files))
-            if time.monotonic() - told > _TOLD_EVERY:
+            if time.monotonic() - logged > _LOGGED_EVERY:
                 _log.info("%s %s: %d of %d files", self.name, day, done, len(files))
-                told = time.monotonic()
+                logged = time.monotonic()
 
     def _body(self, place: str, file: Listed, day: date | None = None) -> bytes | None:
         """A file's CSV; None for one that was withdrawn after it was listed."""
