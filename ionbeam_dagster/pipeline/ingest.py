@@ -136,13 +136,8 @@ def ingest_raw(platform: Platform, raw: RawPartition, arrived_at: datetime | Non
 
 def time_bounds(platform: Platform, source: str, arrived_at: datetime) -> TimeBounds:
     """The times that rows of `source` may have that arrived then: those of its windows, and little in the future."""
-    settings = platform.source(source)
-    span = max(settings.window_size, platform.dataset(settings.dataset).span)
-    return TimeBounds(
-        start=window_of(settings.start, span).start,
-        end=None if settings.end is None else window_of(settings.end - timedelta(microseconds=1), span).end,
-        latest=arrived_at + settings.config.future_tolerance,
-    )
+    start, end = platform.range_of(source)
+    return TimeBounds(start, end, latest=arrived_at + platform.source(source).config.future_tolerance)
 
 
 def _replaced(platform: Platform, raw: RawPartition, file: RawFile, arrival: int) -> dict[str, str]:

@@ -200,8 +200,8 @@ def test_a_late_drive_makes_its_window_due_again(service, platform_of, monkeypat
     repository = build_definitions(WatchedPlatform(platform)).get_repository_def()
     with dg.DagsterInstance.ephemeral() as instance:
         context = dg.build_sensor_context(instance=instance, repository_def=repository)
-        seen = repository.get_sensor_def("meteotracker__changes").evaluate_tick(context)
-    assert [request.tags["dagster/partition"] for request in seen.run_requests] == [WINDOW.key]
+        repository.get_sensor_def("meteotracker__changes").evaluate_tick(context)
+    assert [work.window for work in platform.ledger.attempts.open("collect", "meteotracker")] == [WINDOW]
     collect(platform, "meteotracker", WINDOW, now)
     ingest(platform, "meteotracker", WINDOW)
     again = build(platform, "meteotracker", WINDOW, now).revision

@@ -298,9 +298,10 @@ def test_a_day_that_is_published_again_is_seen_by_the_automation_for_some_days(s
         platform.sources["sensor_community"]._listed.clear()
         with dg.DagsterInstance.ephemeral() as instance:
             context = dg.build_sensor_context(instance=instance, cursor=cursor[0], repository_def=repository)
-            result = sensor.evaluate_tick(context)
-        cursor[0] = result.cursor
-        return [request.tags["dagster/partition"] for request in result.run_requests]
+            cursor[0] = sensor.evaluate_tick(context).cursor
+        noted = [work.window for work in platform.ledger.attempts.open("collect", "sensor_community")]
+        platform.ledger.attempts.settle("collect", "sensor_community", noted)
+        return [window.key for window in noted]
 
     hour, minute = timedelta(hours=1), timedelta(minutes=1)
     assert tick(minute) == []
