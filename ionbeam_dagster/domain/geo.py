@@ -15,8 +15,8 @@ MEAN_RADIUS = 6_371_008.8
 """m: the mean radius (2a + b) / 3 of WGS 84's ellipsoid, for distances that people ask for."""
 
 TEST_RADIUS = 6_371_000.0
-"""m: as titanlib has it. Quality control and BUFR's moving stations keep it, so that flags and files stay the same bit
-for bit."""
+"""m: as titanlib has it. Quality control, and exports that tell moving stations apart, keep it, so that flags and files
+stay the same bit for bit."""
 
 KM_PER_DEGREE = 111.2
 """Of latitude, as the weather of the synthetic network has it, whose rows are the same for ever."""

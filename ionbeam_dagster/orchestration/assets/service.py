@@ -26,7 +26,7 @@ def service_definitions(ionbeam: Ionbeam) -> dg.Definitions:
     if not datasets:
         return dg.Definitions()
     configuration = _configuration(datasets)
-    what = "Writes PyGeoAPI's configuration by itself after every export."
+    what = "Writes the web service's configuration by itself after every export."
     settings = ionbeam.platform.config.automation
     sensor = automation.automation_sensor(settings, "configuring", [configuration.key], what)
     return dg.Definitions(assets=[configuration], sensors=[sensor])
