@@ -443,9 +443,9 @@ def settle(
         tried = [_derived_of(platform, stage, of, window, now) for window in failed.keys() - opened]
         begin(platform, [work for work in tried if work], now)
         attempts.fail(stage, of, failed, now)
+    note(platform, list(_following(platform, stage, of, [*done, *failed])), now)
     if not done:
         return
-    note(platform, list(_following(platform, stage, of, done)), now)
     if stage == "build":
         cycles = {cycle_of(window.start) for window in done}
         formats = [f"{of}/{format}" for format in platform.dataset(of).cycle_exports]
@@ -462,15 +462,18 @@ def _derived_of(platform: Platform, stage: Stage, of: str, window: Window, now: 
     return _still(platform, stage, of, Attempt(stage, of, window, "", "", 0, now, now), now)
 
 
-def _following(platform: Platform, stage: Stage, of: str, done: Iterable[Window]) -> Iterator[Work]:
-    """What is to be done of windows now that `stage` is, but for what the ledger itself tells of."""
+def _following(platform: Platform, stage: Stage, of: str, tried: Iterable[Window]) -> Iterator[Work]:
+    """What is to be done of windows now that `stage` is, but for what the ledger itself tells of.
+
+    Also of those that failed: it may have been what followed the work, and not the work.
+    """
     follow: list[Callable[[Window], Work | None]] = []
     if stage == "collect":
         follow = [lambda window: to_ingest(platform, of, window)]
     elif stage == "build":
         formats = platform.dataset(of).exports
         follow = [lambda window, format=format: to_export(platform, f"{of}/{format}", window) for format in formats]  # type: ignore[misc]
-    yield from (work for window in done for look in follow if (work := look(window)))
+    yield from (work for window in tried for look in follow if (work := look(window)))
 
 
 # --- what a person is told --------------------------------------------------------------------------------------------

@@ -257,6 +257,23 @@ def test_a_broken_window_is_not_exported_until_it_is_mended(automated):
     assert automated.platform.ledger.export("told", window("03:00", HOUR), "odb").number == 2
 
 
+def test_an_export_whose_checks_an_outage_broke_is_made(automated, monkeypatch):
+    """The revision is there, and its blocking checks were never evaluated."""
+    automated.on("02:02")
+
+    def broken(*given: object) -> None:
+        raise OSError("the disk is away for a moment")
+
+    with monkeypatch.context() as outage:
+        outage.setattr("ionbeam_dagster.orchestration.checks.of_dataset", broken)
+        automated.on("02:03")
+    both = [key("00:00"), key("01:00")]
+    assert automated.platform.ledger.latest_revision("told", window("01:00", HOUR)).revision.number == 1
+    assert automated.on("02:04") == exports(both)
+    assert automated.platform.ledger.export("told", window("01:00", HOUR), "odb").number == 1
+    assert automated.on("02:05") == {}
+
+
 @pytest.mark.parametrize("built", [False, True])
 def test_a_fresh_dagster_instance_goes_on_from_what_the_ledger_knows(automated, built):
     for each in every_quarter("01:00", "02:45"):
