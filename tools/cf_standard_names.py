@@ -1,4 +1,4 @@
-"""Makes ionbeam_dagster/domain/tables/cf_standard_names.tsv from the CF standard name table:
+"""Makes ionbeam_client/src/ionbeam_client/cf_standard_names.tsv from the CF standard name table:
 ``.venv/bin/python tools/cf_standard_names.py cf-standard-name-table.xml``.
 
 The XML is published at https://cfconventions.org/Data/cf-standard-names/current/src/cf-standard-name-table.xml; the
@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
-TABLE = Path(__file__).parents[1] / "ionbeam_dagster" / "domain" / "tables" / "cf_standard_names.tsv"
+TABLE = Path(__file__).parents[1] / "ionbeam_client" / "src" / "ionbeam_client" / "cf_standard_names.tsv"
 DIFFERENCE = 'units_metadata="temperature: difference"'
 
 

@@ -20,7 +20,7 @@ HEAD = """# Numbers and names, and where they come from
 Made by `tools/tables_page.py` from the tables of the exporters. `tests/exporters/test_tables.py` checks them
 against tables that others publish as packages: varnos against py3odb (a copy of ECMWF's ODB governance), descriptors
 against pybufrkit's and eccodes' copies of WMO's master table 39, CF names and units against CF's standard name table 93
-(`domain/tables`, made of the XML in compliance-checker), MARS `class` and `stream` against eccodes.
+(`cf_standard_names.tsv`, made of the XML in compliance-checker), MARS `class` and `stream` against eccodes.
 """
 VARNO_TEXT = """
 ## ODB-2: varnos

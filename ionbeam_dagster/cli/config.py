@@ -53,8 +53,8 @@ def config_schema() -> None:
 
 def _describe_source(platform: Platform, name: str) -> bool:
     """Print what becomes of a source's variables; False when something about them is wrong."""
+    from ionbeam_client.cf import check_metadata
     from ionbeam_dagster.domain.canonical import canonical_schema
-    from ionbeam_dagster.domain.cf import check_metadata
     from ionbeam_dagster.errors import SourceError
 
     settings, source = platform.config.sources[name], platform.sources[name]

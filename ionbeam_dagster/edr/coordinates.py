@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import numpy as np
 import shapely
 
-from ionbeam_dagster.domain import cf
+from ionbeam_client import cf
 from ionbeam_dagster.edr.crs import Crs, crs_of
 from ionbeam_dagster.edr.refusals import BadRequest
 from ionbeam_dagster.edr.regions import Box, Circles, Paths, Region, Shapes

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ionbeam_dagster.domain import cf
+from ionbeam_client import cf
 from ionbeam_dagster.domain.canonical import STATION
 from ionbeam_dagster.edr import footers
 from ionbeam_dagster.edr.collection import LOCATION, NAMES, WIGOS, Collection, stamp

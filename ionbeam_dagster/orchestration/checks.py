@@ -16,8 +16,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ionbeam_client.cf import UnitError, conversion
 from ionbeam_dagster.domain.canonical import columns_of, point_key, variables_of
-from ionbeam_dagster.domain.cf import UnitError, conversion
 from ionbeam_dagster.domain.cycles import CycleOutlook
 from ionbeam_dagster.domain.decisions import Decision, Sealed
 from ionbeam_dagster.domain.records import BuiltRevision, Claim

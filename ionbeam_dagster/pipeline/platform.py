@@ -14,10 +14,10 @@ from functools import cached_property, partial
 
 import pyarrow as pa
 
+from ionbeam_client.cf import check_metadata
 from ionbeam_client.models import IngestionMetadata, format_duration
 from ionbeam_dagster.config import DatasetSettings, IonbeamConfig, SourceSettings
 from ionbeam_dagster.domain.canonical import schema_refusal
-from ionbeam_dagster.domain.cf import check_metadata
 from ionbeam_dagster.domain.decisions import Policy
 from ionbeam_dagster.domain.lateness import usual_lateness
 from ionbeam_dagster.domain.records import Claim

@@ -18,6 +18,7 @@ import polars as pl
 import pyarrow as pa
 from pydantic import AfterValidator, Field, SecretStr
 
+from ionbeam_client.cf import UnitError, conversion, suggest_unit
 from ionbeam_client.models import (
     CanonicalVariable,
     DataIngestionMap,
@@ -27,7 +28,6 @@ from ionbeam_client.models import (
     Period,
     parse_duration,
 )
-from ionbeam_dagster.domain.cf import UnitError, conversion, suggest_unit
 from ionbeam_dagster.domain.times import NonNegativeDuration
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.errors import SourceError

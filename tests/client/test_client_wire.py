@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import subprocess
+import sys
 from datetime import datetime
 from itertools import pairwise
 
@@ -16,8 +19,8 @@ from client_samples import END, METADATA, SCHEMA, START, rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ionbeam_client import IonbeamClientConfig, wire
-from ionbeam_client.arrow import CHUNK_ROWS, Fingerprint, Rechunker, batches_of, check_metadata, coerce
+from ionbeam_client import IonbeamClientConfig, cf, wire
+from ionbeam_client.arrow import CHUNK_ROWS, Fingerprint, Rechunker, batches_of, checked_schema, coerce
 from ionbeam_client.errors import DataError, MessageError, PayloadError
 from ionbeam_client.models import DataSetAvailableEvent, IngestDataCommand, LatitudeAxis
 from ionbeam_client.payloads import PayloadStore
@@ -210,24 +213,52 @@ def test_tables_frames_and_iterators_are_taken_alike():
             asyncio.run(everything(wrong))
 
 
-def test_names_and_units_are_checked_before_anything_is_sent():
-    def with_variable(**changes):
-        first, second = METADATA.ingestion_map.canonical_variables
-        variables = [first.model_copy(update=changes), second]
-        mapping = METADATA.ingestion_map.model_copy(update={"canonical_variables": variables})
-        return METADATA.model_copy(update={"ingestion_map": mapping})
+def with_variable(**changes):
+    first, second = METADATA.ingestion_map.canonical_variables
+    variables = [first.model_copy(update=changes), second]
+    mapping = METADATA.ingestion_map.model_copy(update={"canonical_variables": variables})
+    return METADATA.model_copy(update={"ingestion_map": mapping})
 
-    assert check_metadata(METADATA) == SCHEMA
-    for changes, told in (
-        ({"standard_name": "Air Temperature"}, "column 't': 'Air Temperature' is not a CF standard name"),
-        ({"cf_unit": "deg!"}, "column 't': 'deg!' is not a unit"),
+
+@pytest.fixture(params=["with UDUNITS", "by their spelling"])
+def units(request, monkeypatch):
+    """What the client has to check units with: its extra `cf`, or nothing."""
+    if request.param == "by their spelling":
+        monkeypatch.setattr(cf, "Unit", None)
+    cf.faults.cache_clear()
+    yield request.param
+    cf.faults.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"standard_name": "Air Temperature"}, "column 't': Air Temperature is not in the CF standard name table"),
+        ({"standard_name": "temperature"}, "near to it is air_temperature"),
+        ({"cf_unit": "m"}, "column 't': air_temperature cannot be in 'm'; CF has it in 'K'"),
+        ({"cf_unit": "C"}, "write 'degC'"),
+        ({"cf_unit": "deg!"}, "column 't'"),
+        ({"method": "average"}, "write 'mean'"),
         ({"column": "station_id"}, "'station_id' is declared twice"),
-    ):
-        with pytest.raises(DataError, match=told):
-            check_metadata(with_variable(**changes))
+    ],
+)
+def test_names_and_units_are_checked_before_anything_is_sent(units, changes, told):
+    with pytest.raises(DataError, match=re.escape(told)):
+        checked_schema(with_variable(**changes))
+
+
+def test_what_is_right_is_sent_with_udunits_and_without(units):
+    assert checked_schema(METADATA) == SCHEMA
+    for name, unit in (("air_pressure", "hPa"), ("rainfall_amount", "mm"), ("x_soil", "cbar"), ("wind_speed", "km/h")):
+        assert checked_schema(with_variable(standard_name=name, cf_unit=unit)) == SCHEMA
     latitude = METADATA.ingestion_map.model_copy(update={"lat": LatitudeAxis(cf_unit="degrees_east")})
-    with pytest.raises(DataError, match="column 'lat': unit 'degrees_east'"):
-        check_metadata(METADATA.model_copy(update={"ingestion_map": latitude}))
+    with pytest.raises(DataError, match="column 'lat': a latitude in 'degrees_east' cannot be read"):
+        checked_schema(METADATA.model_copy(update={"ingestion_map": latitude}))
+
+
+def test_the_client_begins_without_cf_units():
+    program = "import sys; sys.modules['cf_units'] = None; from ionbeam_client import cf; sys.exit(cf.Unit is not None)"
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
 
 def test_payload_names_lead_nowhere_else(tmp_path):

@@ -9,14 +9,7 @@ from cf_units import Unit
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ionbeam_client.models import (
-    CanonicalVariable,
-    DataIngestionMap,
-    IngestionMetadata,
-    LatitudeAxis,
-    LongitudeAxis,
-)
-from ionbeam_dagster.domain.cf import (
+from ionbeam_client.cf import (
     UnitError,
     check_metadata,
     check_variable,
@@ -27,6 +20,13 @@ from ionbeam_dagster.domain.cf import (
     suggest_name,
     suggest_unit,
     unit,
+)
+from ionbeam_client.models import (
+    CanonicalVariable,
+    DataIngestionMap,
+    IngestionMetadata,
+    LatitudeAxis,
+    LongitudeAxis,
 )
 
 LINEAR = [

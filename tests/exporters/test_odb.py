@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from publishing import published_export
 from pydantic import ValidationError
 
+from ionbeam_client import cf
 from ionbeam_client.models import (
     CanonicalVariable,
     DataIngestionMap,
@@ -26,7 +27,6 @@ from ionbeam_client.models import (
     IngestionMetadata,
     MetadataVariable,
 )
-from ionbeam_dagster.domain import cf
 from ionbeam_dagster.domain.canonical import canonical_schema
 from ionbeam_dagster.domain.quality.plan import quality_fields
 from ionbeam_dagster.errors import ExportError

@@ -8,7 +8,7 @@ from pathlib import Path
 import eccodes
 import pytest
 
-from ionbeam_dagster.domain import cf
+from ionbeam_client import cf
 from ionbeam_dagster.exporters.bufr.templates import (
     AIR,
     ASSOCIATED_BITS,

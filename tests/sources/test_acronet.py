@@ -11,7 +11,7 @@ import pytest
 from acronet_service import LOGIN, MISSING, Webdrops
 from loopback import Reply, empty, html, redirected, status, truncated
 
-from ionbeam_dagster.domain.cf import check_metadata
+from ionbeam_client.cf import check_metadata
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.pipeline.build import build

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from ionbeam_client.cf import UnitError, check_metadata, conversion, lookup
 from ionbeam_dagster.domain.canonical import canonical_schema, columns_of, variable_of
-from ionbeam_dagster.domain.cf import UnitError, check_metadata, conversion, lookup
 from ionbeam_dagster.exporters.bufr import BufrExporter
 from ionbeam_dagster.exporters.geoparquet import GeoParquetExporter
 from ionbeam_dagster.exporters.odb import OdbExporter

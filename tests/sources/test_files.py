@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from ionbeam_client.cf import check_metadata
 from ionbeam_dagster.domain.canonical import canonicalise
-from ionbeam_dagster.domain.cf import check_metadata
 from ionbeam_dagster.domain.windows import Window, windows_between
 from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.sources.files import Files, FilesConfig, readers

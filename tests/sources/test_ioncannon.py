@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from ionbeam_client.cf import check_metadata
 from ionbeam_dagster.domain.canonical import canonicalise
-from ionbeam_dagster.domain.cf import check_metadata
 from ionbeam_dagster.domain.windows import DAY, HOUR, Window, windows_between
 from ionbeam_dagster.sources import installed_sources
 from ionbeam_dagster.sources.ioncannon import BATCH_ROWS, IonCannon, IonCannonConfig

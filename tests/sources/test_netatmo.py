@@ -12,7 +12,7 @@ import pytest
 from loopback import empty, html, redirected, slow, status, truncated
 from netatmo_service import Esoh, Weather, coverage
 
-from ionbeam_dagster.domain.cf import check_metadata
+from ionbeam_client.cf import check_metadata
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.pipeline.build import build

@@ -7,7 +7,6 @@ messages (wire.py), or sending.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from typing import Any
 from uuid import UUID, uuid5
@@ -15,7 +14,7 @@ from uuid import UUID, uuid5
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ionbeam_client import wire
+from ionbeam_client import cf, wire
 from ionbeam_client.errors import DataError, MessageError
 from ionbeam_client.models import IngestDataCommand, IngestionMetadata
 
@@ -23,56 +22,19 @@ CHUNK_ROWS = 16_384
 """Rows are hashed and sent in chunks of so many, however they come: the id does not depend on the caller's batches."""
 
 _INGESTION = UUID("b3a3c9a4-5a0e-5d2c-9c4f-6f0f0c3f7a11")
-_STANDARD_NAME = re.compile(r"[a-z][a-z0-9_]*")
-_UNIT = re.compile(r"[A-Za-z0-9%°µμ'\"@._^*/()+\- ²³⁻¹]+")
-_LATITUDE_UNITS = {"degrees_north", "degree_north", "degree_N", "degrees_N", "degreeN", "degreesN"}
-_LONGITUDE_UNITS = {"degrees_east", "degree_east", "degree_E", "degrees_E", "degreeE", "degreesE"}
 
 
 # -- names and units -------------------------------------------------------------------------------------------------
 
 
-def check_metadata(metadata: IngestionMetadata) -> pa.Schema:
-    """Check names and units of `metadata` as far as their spelling tells; with cf-units installed UDUNITS is asked.
-
-    Returns the declared columns. Raises DataError that names the column.
-    """
-    mapping = metadata.ingestion_map
-    for axis, name, units in (
-        (mapping.lat, "latitude", _LATITUDE_UNITS),
-        (mapping.lon, "longitude", _LONGITUDE_UNITS),
-    ):
-        if axis.standard_name != name:
-            raise DataError(f"column {axis.column!r}: standard_name must be {name!r}, not {axis.standard_name!r}")
-        if axis.cf_unit not in units:
-            raise DataError(
-                f"column {axis.column!r}: unit {axis.cf_unit!r} is none of {name}; use {min(units, key=len)!r}"
-            )
-    for variable in mapping.canonical_variables:
-        if not _STANDARD_NAME.fullmatch(variable.standard_name):
-            raise DataError(
-                f"column {variable.column!r}: {variable.standard_name!r} is not a CF standard name "
-                "(lower-case letters, digits and underscores, such as air_temperature)"
-            )
-        _check_unit(variable.column, variable.cf_unit)
+def checked_schema(metadata: IngestionMetadata) -> pa.Schema:
+    """The columns that `metadata` declares. Raises DataError that names the column where a name or a unit is wrong."""
+    if faults := cf.faults(metadata.model_dump_json()):
+        raise DataError(faults)
     try:
         return wire.declared_schema(metadata)
     except MessageError as error:
         raise DataError(str(error)) from error
-
-
-def _check_unit(column: str, unit: str) -> None:
-    message = f"column {column!r}: {unit!r} is not a unit (right would be, for example, degC, m s-1, % or 1)"
-    if not _UNIT.fullmatch(unit) or unit.count("(") != unit.count(")"):
-        raise DataError(message)
-    try:
-        from cf_units import Unit
-    except ImportError:
-        return
-    try:
-        Unit(unit)
-    except ValueError as error:
-        raise DataError(message) from error
 
 
 # -- what a caller may give ------------------------------------------------------------------------------------------

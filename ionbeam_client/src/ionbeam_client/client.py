@@ -26,7 +26,7 @@ from pydantic import ValidationError
 
 from ionbeam_client import wire
 from ionbeam_client.amqp import AmqpTransport
-from ionbeam_client.arrow import Fingerprint, Rechunker, batches_of, check_metadata, coerce
+from ionbeam_client.arrow import Fingerprint, Rechunker, batches_of, checked_schema, coerce
 from ionbeam_client.config import IonbeamClientConfig
 from ionbeam_client.engine import Engine
 from ionbeam_client.errors import DataError, IonbeamError, OutboxFullError
@@ -194,7 +194,7 @@ class IonbeamClient:
         ingestion larger than the outbox) and whatever `batch_stream` raises.
         """
         engine = self._opened()
-        schema = check_metadata(metadata)
+        schema = checked_schema(metadata)
         command = _command(metadata, start_time, end_time, source_name or CALLED_FOR.get(), replaces)
         await self._wait_for_room()
         spool = _Spool(self._outbox, self._store, schema, self.config.inline_limit)

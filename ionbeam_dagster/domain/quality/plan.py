@@ -15,9 +15,9 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
+from ionbeam_client.cf import UnitError, conversion
 from ionbeam_client.models import parse_duration
 from ionbeam_dagster.domain.canonical import HEIGHT_COLUMNS, columns_of, variable_of
-from ionbeam_dagster.domain.cf import UnitError, conversion
 from ionbeam_dagster.domain.quality import Masks, Test, flags_of, neighbours, series
 from ionbeam_dagster.domain.quality.limits import HOUR, Limits
 from ionbeam_dagster.domain.quality.neighbours import Bools, Floats, Ints

@@ -12,23 +12,21 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache, partial
+from functools import partial
 from sqlite3 import Error as SqliteError
 
 import pyarrow as pa
 
-from ionbeam_client import arrow, wire
+from ionbeam_client import arrow, cf, wire
 from ionbeam_client.errors import DataError, MessageError, PayloadError
 from ionbeam_client.models import (
     IngestDataCommand,
-    IngestionMetadata,
     ReplayDatasetsCommand,
     StartSourceCommand,
     format_duration,
 )
 from ionbeam_client.payloads import PayloadStore
 from ionbeam_dagster.domain.canonical import schema_refusal
-from ionbeam_dagster.domain.cf import check_metadata
 from ionbeam_dagster.domain.records import RawPartition
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.doors.amqp.inbox import Inbox, Part, Taken
@@ -148,7 +146,7 @@ class Intake:
         decoded = wire.decode(IngestDataCommand, body)
         command = decoded.message
         feed = self._feed_of(command)
-        if faults := _faults(command.metadata.model_dump_json()):
+        if faults := cf.faults(command.metadata.model_dump_json()):
             raise MessageError(faults)
         first = self._ledger.metadata_of_version(feed.source, command.metadata.version)
         if refusal := first and schema_refusal(first, command.metadata):
@@ -317,13 +315,6 @@ class Intake:
         if not command.exporter_name.isprintable() or not 0 < len(command.exporter_name) <= 100:
             raise MessageError("exporter_name must have 1 to 100 printable characters")
         self._inbox.add_replay(command)
-
-
-@lru_cache(maxsize=256)
-def _faults(metadata: str) -> str:
-    """What is wrong with names and units, in one line; empty when nothing is. Cached: clients repeat it."""
-    problems = check_metadata(IngestionMetadata.model_validate_json(metadata))
-    return "; ".join(f"{problem.place}: {problem.text}" for problem in problems if problem.severity == "error")
 
 
 def _reason(error: Exception) -> str:

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ionbeam_client import cf
 from ionbeam_client.models import CanonicalVariable, format_duration, parse_duration
-from ionbeam_dagster.domain import cf
 from ionbeam_dagster.domain.canonical import columns_of, quality_column, variable_of
 from ionbeam_dagster.exporters import ExportPlan
 from ionbeam_dagster.exporters.bufr.templates import (

@@ -13,8 +13,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from ionbeam_client import cf
 from ionbeam_client.models import CanonicalVariable, format_duration, parse_duration
-from ionbeam_dagster.domain import cf
 from ionbeam_dagster.domain.canonical import columns_of, quality_column, variable_of
 from ionbeam_dagster.exporters.odb.settings import MappedFrom, VariableMapping
 from ionbeam_dagster.exporters.odb.tables import (

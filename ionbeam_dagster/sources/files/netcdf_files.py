@@ -19,9 +19,9 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from ionbeam_client.cf import UnitError, conversion
 from ionbeam_client.models import format_duration
 from ionbeam_dagster.domain.canonical import STATION
-from ionbeam_dagster.domain.cf import UnitError, conversion
 from ionbeam_dagster.sources.files.readers import (
     PROBLEM,
     ROW,

@@ -14,13 +14,13 @@ from pathlib import Path
 import pyarrow as pa
 from pydantic import ValidationError
 
+from ionbeam_client.cf import UnitError, check_variable, conversion, lookup, suggest_unit
 from ionbeam_client.models import (
     CanonicalVariable,
     DataIngestionMap,
     IngestionMetadata,
     MetadataVariable,
 )
-from ionbeam_dagster.domain.cf import UnitError, check_variable, conversion, lookup, suggest_unit
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.sources import Source

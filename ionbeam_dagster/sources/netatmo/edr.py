@@ -17,8 +17,8 @@ import polars as pl
 import pyarrow as pa
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
+from ionbeam_client.cf import UnitError
 from ionbeam_client.models import IngestionMetadata
-from ionbeam_dagster.domain.cf import UnitError
 from ionbeam_dagster.domain.times import NonNegativeDuration
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.errors import SourceError

@@ -12,7 +12,7 @@ import duckdb
 import polars as pl
 import pyarrow as pa
 
-from ionbeam_dagster.domain.cf import UnitError
+from ionbeam_client.cf import UnitError
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.sources.netatmo.parameters import DESCRIBED, EsohConfig, declared_conversion, flag_column
 

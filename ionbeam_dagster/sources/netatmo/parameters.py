@@ -10,6 +10,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+from ionbeam_client.cf import conversion, lookup, suggest_unit
 from ionbeam_client.models import (
     CanonicalVariable,
     DataIngestionMap,
@@ -17,7 +18,6 @@ from ionbeam_client.models import (
     Link,
     MetadataVariable,
 )
-from ionbeam_dagster.domain.cf import conversion, lookup, suggest_unit
 from ionbeam_dagster.sources import Source, SourceConfig
 
 UNITS = {

@@ -1,8 +1,12 @@
 """CF's names and units: what a quantity may be called, and how one unit becomes another.
 
-Belongs here: the standard-name table, UDUNITS, and what is wrong with a variable's description, told when a source is
-loaded and not when a file is exported. Does not belong here: the conversion of rows (canonical.py), or what a format
-calls a quantity (exporters).
+Belongs here: the standard-name table, UDUNITS, and what is wrong with a variable's description, told before anything is
+sent and when a source is loaded, not when a file is exported. Does not belong here: the conversion of rows, or what a
+format calls a quantity.
+
+Units need cf-units, which the platform has and the client with its extra ``cf``. Without it names, methods and periods
+are checked as ever, and of units only what is often written wrong, and the common ones of another kind of quantity;
+the platform checks the rest when the message arrives.
 """
 
 from __future__ import annotations
@@ -14,11 +18,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.resources import files
-from typing import Literal
-
-from cf_units import Unit
+from typing import TYPE_CHECKING, Literal
 
 from ionbeam_client.models import CanonicalVariable, IngestionMetadata, LatitudeAxis, LongitudeAxis, parse_duration
+
+if TYPE_CHECKING:
+    from cf_units import Unit
+else:
+    try:
+        from cf_units import Unit
+    except ImportError:
+        Unit = None
 
 LOCAL_PREFIX = "x_"
 
@@ -86,6 +96,19 @@ _WATER = re.compile(
 )
 _WATER_DENSITY = "1000 kg m-3"
 
+_UNIT = re.compile(r"[A-Za-z0-9%°µμ'\"@._^*/()+\- ²³⁻¹]+")
+
+# Common units, by what they measure: what is known of units without UDUNITS.
+_KINDS = [
+    {"K", "degC", "degF", "°C", "Celsius", "celsius", "Kelvin", "kelvin", "degree_Celsius", "degrees_Celsius"},
+    {"Pa", "hPa", "kPa", "bar", "mbar", "millibar"},
+    {"m s-1", "m/s", "km h-1", "km/h", "knot", "knots", "kt", "mile hour-1"},
+    {"m", "mm", "cm", "km", "kg m-2"},
+    {"1", "%", "percent"},
+    {"W m-2", "W/m2"},
+    {"s", "minute", "min", "h", "hour", "day"},
+]
+
 
 class UnitError(ValueError):
     """A unit that UDUNITS does not know, or that cannot become the one that was asked for."""
@@ -133,8 +156,8 @@ class Problem:
 
 @cache
 def standard_names() -> StandardNames:
-    """The table that is shipped with the platform, read once."""
-    text = files(f"{__package__}.tables").joinpath("cf_standard_names.tsv").read_text(encoding="utf-8")
+    """The table that is shipped with this package, read once."""
+    text = files(__package__).joinpath("cf_standard_names.tsv").read_text(encoding="utf-8")
     heading, *lines = text.splitlines()
     _, version, date = heading.split("\t")
     rows = [line.split("\t") for line in lines]
@@ -207,6 +230,8 @@ def unit(text: str) -> Unit:
 
     Raises UnitError, with what to write instead, where it stands for none or for one that nobody means.
     """
+    if Unit is None:
+        raise UnitError("units need cf-units: pip install 'ionbeam-client[cf]'")
     parsed, instead = _parsed(text), suggest_unit(text)
     if instead is not None:
         meaning = "does not know it" if parsed is None else f"reads it as '{parsed.definition}'"
@@ -214,6 +239,13 @@ def unit(text: str) -> Unit:
     if parsed is None:
         raise UnitError(f"unit {text!r}: UDUNITS does not know it; for a quantity without a unit write '1'")
     return parsed
+
+
+@lru_cache(maxsize=256)
+def faults(metadata: str) -> str:
+    """The errors of `check_metadata` in one line, empty when there are none. `metadata` is the JSON: it is repeated."""
+    problems = check_metadata(IngestionMetadata.model_validate_json(metadata))
+    return "; ".join(f"{problem.place}: {problem.text}" for problem in problems if problem.severity == "error")
 
 
 def check_metadata(metadata: IngestionMetadata) -> list[Problem]:
@@ -267,6 +299,9 @@ def _check_unit(variable: CanonicalVariable, found: Lookup) -> Iterator[Problem]
     if variable.cf_unit == found.units and variable.method not in _SQUARES:
         return
     place = f"column {variable.column!r}"
+    if Unit is None:
+        yield from _check_common_unit(variable, found)
+        return
     try:
         declared = unit(variable.cf_unit)
     except UnitError as error:
@@ -292,6 +327,21 @@ def _check_unit(variable: CanonicalVariable, found: Lookup) -> Iterator[Problem]
             f"{what} is a difference of temperatures, which a conversion from {variable.cf_unit!r} to {wanted!r} would "
             f"shift by {offset:g}; write {wanted!r}",
         )
+
+
+def _check_common_unit(variable: CanonicalVariable, found: Lookup) -> Iterator[Problem]:
+    """What is wrong with a unit, as far as that can be said without UDUNITS."""
+    place, text = f"column {variable.column!r}", variable.cf_unit
+    instead = _WRITE_INSTEAD.get(text.strip())
+    if instead is not None:
+        yield Problem("error", place, f"unit {text!r} is none, or another one than is meant; write {instead!r}")
+    elif not _UNIT.fullmatch(text) or text.count("(") != text.count(")"):
+        yield Problem("error", place, f"{text!r} is not a unit (right would be, for example, degC, m s-1, % or 1)")
+    elif found.units is not None and variable.method not in _SQUARES:
+        wanted = found.units or "1"
+        kinds = [next((kind for kind in _KINDS if one in kind), None) for one in (text, wanted)]
+        if None not in kinds and kinds[0] is not kinds[1]:
+            yield Problem("error", place, f"{variable.standard_name} cannot be in {text!r}; CF has it in {wanted!r}")
 
 
 def _check_dtype(variable: CanonicalVariable, found: Lookup) -> Iterator[Problem]:
