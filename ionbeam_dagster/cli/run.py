@@ -24,7 +24,6 @@ from ionbeam_dagster.cli.terminal import (
     load_config,
     moment,
     number,
-    refused_as_message,
     size,
 )
 from ionbeam_dagster.config import CONFIG_VARIABLE, DatasetSettings
@@ -56,21 +55,19 @@ def run(
 
     Example: `ionbeam run ioncannon --from 2026-06-21T06:00Z --to 2026-06-21T12:00Z`
     """
-    from ionbeam_dagster.errors import PipelineError, SourceError, StoreError
     from ionbeam_dagster.orchestration.runs import run_range
     from ionbeam_dagster.pipeline.recovery import open_platform
 
     platform = open_platform(load_config())
     begun = perf_counter()
     pulled = [name for name, settings in platform.config.sources.items() if settings.kind == "pull"]
-    with refused_as_message(PipelineError, SourceError, StoreError):
-        ranges = {name: _range(platform, name, start, end) for name in sources or pulled}
-        with dagster_instance(platform.config) as instance, Watch(platform) as watch:
-            done = [
-                result
-                for name, wanted in ranges.items()
-                for result in run_range(platform, name, wanted.start, wanted.end, instance, watch.done, watch.planned)
-            ]
+    ranges = {name: _range(platform, name, start, end) for name in sources or pulled}
+    with dagster_instance(platform.config) as instance, Watch(platform) as watch:
+        done = [
+            result
+            for name, wanted in ranges.items()
+            for result in run_range(platform, name, wanted.start, wanted.end, instance, watch.done, watch.planned)
+        ]
     report(platform, ranges, done, watch, perf_counter() - begun, picture)
 
 

@@ -60,14 +60,6 @@ def fail(message: str) -> NoReturn:
     raise typer.Exit(1)
 
 
-@contextmanager
-def refused_as_message(*kinds: type[Exception]) -> Iterator[None]:
-    try:
-        yield
-    except kinds as error:
-        fail(str(error))
-
-
 def moment(text: str | None, option: str) -> datetime | None:
     if text is None:
         return None

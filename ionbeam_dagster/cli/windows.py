@@ -28,7 +28,6 @@ from ionbeam_dagster.cli.terminal import (
     load_config,
     moment,
     number,
-    refused_as_message,
     size,
 )
 from ionbeam_dagster.config import DatasetSettings
@@ -60,37 +59,35 @@ def status(
     A stretch of many windows of which nothing is known is one line. Below it stands what fails for long, what an older
     version made, and what of the configuration does not fit what is there.
     """
-    from ionbeam_dagster.errors import PipelineError, StoreError
     from ionbeam_dagster.pipeline.recovery import open_platform
 
     platform = open_platform(load_config())
-    with refused_as_message(PipelineError, StoreError):
-        if check_files:
-            _check_files(platform)
-        for name in datasets or platform.config.datasets:
-            dataset = platform.dataset(name)
-            known = _known_windows(platform, dataset, moment(start, "--from"), moment(end, "--to"))
-            if not known:
-                first = platform.source(dataset.sources[0])
-                begin = "its client" if first.kind == "external" else f"`ionbeam run {first.name}`"
-                console.print(f"{name}: nothing was collected yet; begin with {begin}")
-                continue
-            shown = known if start or end else known[-last:]
-            console.print(_status_table(platform, dataset, shown))
-            for format in dataset.cycle_exports:
-                console.print(_cycles_table(platform, dataset, format, shown))
-            if late := _late_before(platform, dataset, shown[0].start):
-                many = f"{len(late)} sealed windows have" if len(late) > 1 else "1 sealed window has"
-                oldest = f"{late[0].start:%Y-%m-%d %H:%M}"
-                see = f"`ionbeam status {name} --from {late[0].start:%Y-%m-%dT%H:%MZ}`"
-                told = f"{name}: {many} late data, before those shown; the oldest is {oldest}; see {see}"
-                console.print(told, highlight=False)
-            _say_outdated(platform, name)
-        _say_what_fails(platform)
-        if recovered := platform.ledger.recovered():
-            console.print(
-                f"ledger: made again on {recovered[0]:%Y-%m-%d %H:%M}: {recovered[1]}", highlight=False, markup=False
-            )
+    if check_files:
+        _check_files(platform)
+    for name in datasets or platform.config.datasets:
+        dataset = platform.dataset(name)
+        known = _known_windows(platform, dataset, moment(start, "--from"), moment(end, "--to"))
+        if not known:
+            first = platform.source(dataset.sources[0])
+            begin = "its client" if first.kind == "external" else f"`ionbeam run {first.name}`"
+            console.print(f"{name}: nothing was collected yet; begin with {begin}")
+            continue
+        shown = known if start or end else known[-last:]
+        console.print(_status_table(platform, dataset, shown))
+        for format in dataset.cycle_exports:
+            console.print(_cycles_table(platform, dataset, format, shown))
+        if late := _late_before(platform, dataset, shown[0].start):
+            many = f"{len(late)} sealed windows have" if len(late) > 1 else "1 sealed window has"
+            oldest = f"{late[0].start:%Y-%m-%d %H:%M}"
+            see = f"`ionbeam status {name} --from {late[0].start:%Y-%m-%dT%H:%MZ}`"
+            told = f"{name}: {many} late data, before those shown; the oldest is {oldest}; see {see}"
+            console.print(told, highlight=False)
+        _say_outdated(platform, name)
+    _say_what_fails(platform)
+    if recovered := platform.ledger.recovered():
+        console.print(
+            f"ledger: made again on {recovered[0]:%Y-%m-%d %H:%M}: {recovered[1]}", highlight=False, markup=False
+        )
     if platform.config.sections.broker is not None:
         from ionbeam_dagster.doors.amqp.bridge import bridge_of
         from ionbeam_dagster.doors.amqp.status import bus_status
@@ -110,14 +107,12 @@ def gaps(
 
     Example: `ionbeam gaps netatmo --from 2026-06-01 --to 2026-07-01`
     """
-    from ionbeam_dagster.errors import PipelineError, StoreError
     from ionbeam_dagster.pipeline.recovery import open_platform
 
     platform = open_platform(load_config())
     asked = moment(start, "--from"), moment(end, "--to")
-    with refused_as_message(PipelineError, StoreError):
-        for source in _sources_of(platform, names or list(platform.config.datasets)):
-            _show_gaps(platform, source, *asked)
+    for source in _sources_of(platform, names or list(platform.config.datasets)):
+        _show_gaps(platform, source, *asked)
 
 
 def rebuild(
@@ -136,18 +131,16 @@ def rebuild(
 
     Example: `ionbeam rebuild ioncannon --from 2026-06-21T06:00Z --to 2026-06-21T12:00Z --force`
     """
-    from ionbeam_dagster.errors import PipelineError, StoreError
     from ionbeam_dagster.orchestration.runs import rebuild_outdated, rebuild_range
     from ionbeam_dagster.pipeline.recovery import open_platform
 
     if force and outdated:
         fail("--force and --outdated are two ways: everything again, or what is outdated")
     platform, wanted, begun = open_platform(load_config()), _asked(start, end), perf_counter()
-    with refused_as_message(PipelineError, StoreError):
-        settings = platform.dataset(dataset)
-        with dagster_instance(platform.config) as instance, Watch(platform) as watch:
-            given = (platform, dataset, wanted.start, wanted.end, instance, watch.done, watch.planned)
-            done = rebuild_outdated(*given) if outdated else rebuild_range(*given, force)
+    settings = platform.dataset(dataset)
+    with dagster_instance(platform.config) as instance, Watch(platform) as watch:
+        given = (platform, dataset, wanted.start, wanted.end, instance, watch.done, watch.planned)
+        done = rebuild_outdated(*given) if outdated else rebuild_range(*given, force)
     if not done and outdated:
         console.print(f"{dataset}: nothing in this range is outdated", highlight=False)
         return
@@ -168,17 +161,15 @@ def reingest(
 
     Example: `ionbeam reingest netatmo --from 2026-06-21T06:00Z --to 2026-06-21T12:00Z`
     """
-    from ionbeam_dagster.errors import PipelineError, SourceError, StoreError
     from ionbeam_dagster.orchestration.runs import reingest_range
     from ionbeam_dagster.pipeline.recovery import open_platform
 
     platform, wanted, begun = open_platform(load_config()), _asked(start, end), perf_counter()
-    with refused_as_message(PipelineError, SourceError, StoreError):
-        external = platform.source(source).kind == "external"
-        with dagster_instance(platform.config) as instance, Watch(platform) as watch:
-            done = reingest_range(
-                platform, source, wanted.start, wanted.end, instance, watch.done, watch.planned, use_cache
-            )  # fmt: skip
+    external = platform.source(source).kind == "external"
+    with dagster_instance(platform.config) as instance, Watch(platform) as watch:
+        done = reingest_range(
+            platform, source, wanted.start, wanted.end, instance, watch.done, watch.planned, use_cache
+        )  # fmt: skip
     if not external:
         report(platform, {source: wanted}, done, watch, perf_counter() - begun)
         return
@@ -220,18 +211,16 @@ def purge(
     Example: `ionbeam purge --dry-run`
     """
     from ionbeam_dagster.doors.amqp.leftovers import bus_leftovers
-    from ionbeam_dagster.errors import PipelineError, StoreError
     from ionbeam_dagster.orchestration.runs import purge_now
     from ionbeam_dagster.pipeline.recovery import open_platform
     from ionbeam_dagster.pipeline.retention import KINDS
     from ionbeam_dagster.pipeline.retention import purge as purge_platform
 
     platform = open_platform(load_config())
-    with refused_as_message(PipelineError, StoreError):
-        purged = purge_platform(platform, platform.now(), dry_run=True, also=[bus_leftovers])
-        if not dry_run and purged.gone:
-            with dagster_instance(platform.config) as instance:
-                purge_now(platform, instance)
+    purged = purge_platform(platform, platform.now(), dry_run=True, also=[bus_leftovers])
+    if not dry_run and purged.gone:
+        with dagster_instance(platform.config) as instance:
+            purge_now(platform, instance)
     table = Table("kind", "number", "size", "why", title="would go" if dry_run else "purged", title_justify="left")
     for kind in KINDS:
         if found := purged.of_kind(kind):
@@ -244,12 +233,11 @@ def purge(
 
 
 def _seal(dataset: str, wanted: Window, unseal: bool) -> None:
-    from ionbeam_dagster.errors import PipelineError, StoreError
     from ionbeam_dagster.orchestration.runs import seal_windows
     from ionbeam_dagster.pipeline.recovery import open_platform
 
     platform = open_platform(load_config())
-    with refused_as_message(PipelineError, StoreError), dagster_instance(platform.config) as instance:
+    with dagster_instance(platform.config) as instance:
         changed = seal_windows(platform, dataset, wanted.start, wanted.end, instance, unseal)
     what = "opened again" if unseal else "sealed"
     others = "the others were not sealed" if unseal else "the others were so before, or were never built"
