@@ -39,7 +39,8 @@ app = typer.Typer(
 )
 for command in (
     run.run, windows.status, windows.gaps, windows.rebuild, windows.reingest, windows.seal, windows.unseal,
-    windows.purge, processes.dev, processes.bridge, processes.mqtt, processes.serve, conformance.conformance,
+    windows.purge, processes.dev, processes.bridge, processes.receive, processes.mqtt, processes.serve,
+    conformance.conformance,
 ):  # fmt: skip
     app.command()(command)
 app.command("sweep", hidden=True)(windows.purge)  # what it was called

@@ -68,6 +68,11 @@ def _describe_source(platform: Platform, name: str) -> bool:
     if settings.kind == "external":
         console.print("  sent by a client; what its columns are comes with each message", highlight=False)
         return True
+    if settings.kind == "door" and not getattr(settings.config, "variables", ()):
+        console.print(
+            f"  written to the door; nothing of it is mapped (`ionbeam source accept {name}`)", highlight=False
+        )
+        return True
     try:
         metadata = source.metadata
     except SourceError as error:

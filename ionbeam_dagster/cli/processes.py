@@ -1,4 +1,4 @@
-"""Commands that stay until stopped: the Dagster UI, the bridge, what listens to MQTT, the web service."""
+"""Commands that stay until stopped: the UI, the bridge, the HTTP door, what listens to MQTT, the web service."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import signal
 import sys
 import threading
 import time
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,6 +21,7 @@ from ionbeam_dagster.config import CONFIG_VARIABLE
 
 if TYPE_CHECKING:
     from ionbeam_dagster.orchestration.arrivals import Arrivals
+    from ionbeam_dagster.pipeline.platform import Platform
     from ionbeam_dagster.sources import Subscriber
 
 
@@ -44,16 +46,52 @@ def bridge() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("dagster").setLevel(logging.WARNING)
     platform = open_platform(load_config())
-    served = bridge_of(platform)
+    with _working(platform) as work:
+        bridge_of(platform).run_forever(work)
+
+
+@contextmanager
+def _working(platform: Platform) -> Iterator[Callable[[], object]]:
+    """What brings up to date what was taken in, whenever it is called."""
     with ExitStack() as stack:
 
-        @cache  # importing Dagster takes seconds, in which messages are taken in already
+        @cache  # importing Dagster takes seconds, in which something is taken in already
         def arrivals() -> Arrivals:
             from ionbeam_dagster.orchestration.arrivals import Arrivals
 
             return Arrivals(platform, stack.enter_context(dagster_instance(platform.config)))
 
-        served.run_forever(lambda: arrivals().bring_up_to_date())
+        yield lambda: arrivals().bring_up_to_date()
+
+
+def receive(
+    port: Annotated[int, typer.Option(help="Where the door listens.")] = 8086,
+    host: Annotated[str, typer.Option(help="0.0.0.0 to be reached from other machines.")] = "127.0.0.1",
+) -> None:
+    """Take in what stations write over HTTP, as to InfluxDB, and what devices report; ingest, build and export it.
+
+    For sources of kind door (docs/stations.md). What a client was told is taken is on disk: kill this when you like.
+    Let a proxy stand in front that has a certificate. With `automation: {enabled: false}` in the YAML this takes in,
+    and leaves the rest to you. Ctrl-C stops it.
+    """
+    from ionbeam_dagster.doors import http
+
+    if lacking := http.lacking():
+        fail(f"receive needs {lacking}")
+    from ionbeam_dagster.doors.http.serving import OpenDoor
+    from ionbeam_dagster.pipeline.recovery import open_platform
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("dagster").setLevel(logging.WARNING)
+    platform = open_platform(load_config())
+    door = OpenDoor(platform, host, port)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: door.stop())
+    print(
+        f"lines: http://{host}:{port}/api/v2/write, reports: http://{host}:{port}/api/v1/streamer/report/", flush=True
+    )
+    with _working(platform) as work:
+        door.run(work)
 
 
 def mqtt(

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from ionbeam_client.models import format_duration
 from ionbeam_dagster.cli.terminal import console, fail, load_config, moment
-from ionbeam_dagster.config import SourceSettings
+from ionbeam_dagster.config import IonbeamConfig, SourceSettings
 
 if TYPE_CHECKING:
     import polars as pl
@@ -26,24 +26,38 @@ if TYPE_CHECKING:
     from ionbeam_dagster.pipeline.platform import Platform
     from ionbeam_dagster.sources import Source
 
+_UNKNOWN = 20  # fields that are told of
+
 app = typer.Typer(help="Sources: what is collected, and what clients send.", no_args_is_help=True)
 
 
 @app.command()
 def accept(
-    name: Annotated[str, typer.Argument(metavar="DATASET", help="The dataset that the parked messages name.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATASET",
+            help="The dataset that the parked messages name; or a source that is written at the door.",
+        ),
+    ],
 ) -> None:
     """Add a dataset that a client sends, and the configuration does not know, as an external source to the YAML.
 
     Its messages were parked, which `ionbeam status` shows. The block is made of what they say; comments and the rest of
     the YAML stay as they are. Once the platform has the new YAML (reload the code location in the UI; start `ionbeam
     bridge` again) it takes in what was parked.
+
+    Of a source of kind door, which the configuration knows, the parked lines are looked at: variables that can be told
+    by their names are added to its block, and `ionbeam receive` takes them in when it is started again.
     """
     from ionbeam_dagster.config.editing import add_source
     from ionbeam_dagster.doors.amqp.bridge import bridge_of
     from ionbeam_dagster.pipeline.recovery import open_platform
 
     config = load_config()
+    if name in config.sources and config.sources[name].kind == "door":
+        _accept_at_door(config, name)
+        return
     if name in config.datasets:
         fail(f"{config.path} has dataset {name!r} already; what is parked of it is sent back by "
              "`ionbeam-client dead requeue --all --queue ionbeam.ingestion.ingestV1`")  # fmt: skip
@@ -64,6 +78,44 @@ def accept(
         "(Deployment), or start `ionbeam dev` or `ionbeam bridge` again.",
         highlight=False,
     )
+
+
+def _accept_at_door(config: IonbeamConfig, name: str) -> None:
+    from ionbeam_dagster.config.editing import add_to_source
+    from ionbeam_dagster.doors.http.flush import door_folder
+    from ionbeam_dagster.doors.http.lines import shown_text
+    from ionbeam_dagster.doors.http.memory import Memory
+    from ionbeam_dagster.doors.http.proposals import propose
+    from ionbeam_dagster.pipeline.recovery import open_platform
+    from ionbeam_dagster.sources.door import DoorConfig
+
+    folder, block = door_folder(open_platform(config)), config.sources[name].config
+    assert isinstance(block, DoorConfig)
+    memory = Memory(folder)
+    parked = memory.parked(name)
+    if not parked:
+        fail(f"nothing is parked of {name}; `ionbeam status` shows what is")
+    found = propose(block, folder / "parked" / name)
+    keys: dict[str, str | int] = dict(found.keys)
+    if found.variables and block.variables:
+        keys["version"] = (block.version or 1) + 1
+    if keys or found.variables:
+        add_to_source(config.path, name, keys, "variables", found.variables)
+    memory.accept(name)
+    told = [f"  {key}: {value}" for key, value in keys.items()]
+    told += [
+        f"  {one['measurement']}.{one['field']} is {one['standard_name']} in {one.get('unit', one['cf_unit'])} at "
+        f"{one['level']:g} m"
+        for one in found.variables
+    ]
+    if told:
+        console.print(f"{config.path}, source {name}: check these guesses, the units above all", *told, sep="\n",
+                      highlight=False, markup=False)  # fmt: skip
+    for measurement, field in found.unknown[:_UNKNOWN]:
+        console.print(f"  {shown_text(measurement)}.{shown_text(field)}: what it is cannot be told by its name; add it "
+                      f"to sources.{name}.variables, or to its ignore", highlight=False, markup=False)  # fmt: skip
+    console.print(f"{sum(one.lines for one in parked):,} parked lines are looked at again when `ionbeam receive` is "
+                  "started again.", highlight=False, markup=False)  # fmt: skip
 
 
 @app.command()
@@ -93,7 +145,7 @@ def check(
     if name not in platform.config.sources:
         fail(f"{platform.config.path} has no source {name!r}; there are {', '.join(platform.config.sources)}")
     settings = platform.config.sources[name]
-    if settings.kind == "external":
+    if settings.sent:
         fail(f"{name} is sent by a client, and cannot be asked")
     now = datetime.now(UTC)
     window = window_of(moment(at, "--at") or _latest(platform.sources[name], settings, now), settings.window_size)

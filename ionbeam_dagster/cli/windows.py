@@ -69,7 +69,7 @@ def status(
         known = _known_windows(platform, dataset, moment(start, "--from"), moment(end, "--to"))
         if not known:
             first = platform.source(dataset.sources[0])
-            begin = "its client" if first.kind == "external" else f"`ionbeam run {first.name}`"
+            begin = "its client" if first.sent else f"`ionbeam run {first.name}`"
             console.print(f"{name}: nothing was collected yet; begin with {begin}")
             continue
         shown = known if start or end else known[-last:]
@@ -94,6 +94,14 @@ def status(
 
         for line in bus_status(bridge_of(platform).inbox, platform.ledger).lines():
             console.print(f"bus: {line}", highlight=False, markup=False)
+
+    from ionbeam_dagster.doors.http import lacking
+
+    if lacking() is None:
+        from ionbeam_dagster.doors.http.status import door_status
+
+        for line in door_status(platform):
+            console.print(f"door: {line}", highlight=False, markup=False)
 
 
 def gaps(
@@ -441,7 +449,8 @@ def _show_gaps(platform: Platform, source: str, start: datetime | None, end: dat
     )
     console.print(_strip(asked, missing, max(10, min(console.width, 120) - 2)))
     if missing:
-        console.print(_gaps_table(missing, dataset, "reingest" if settings.kind == "external" else "run", source))
+        fill = {"external": "ionbeam reingest", "door": "", "pull": "ionbeam run"}[settings.kind]
+        console.print(_gaps_table(missing, dataset, fill, source))
 
 
 def _percent(share: float) -> str:
@@ -474,7 +483,8 @@ def _gaps_table(missing: Sequence[Window], dataset: DatasetSettings, command: st
     longest = sorted(sorted(missing, key=lambda gap: gap.span, reverse=True)[:_LISTED])
     for gap in longest:
         first, last = window_of(gap.start, dataset.span), window_of(gap.end - timedelta.resolution, dataset.span)
-        fill = f"ionbeam {command} {source} --from {gap.start:%Y-%m-%dT%H:%MZ} --to {gap.end:%Y-%m-%dT%H:%MZ}"
+        asked = f"{source} --from {gap.start:%Y-%m-%dT%H:%MZ} --to {gap.end:%Y-%m-%dT%H:%MZ}"
+        fill = f"{command} {asked}" if command else "what its clients still have"
         windows = (last.end - first.start) // dataset.span
         table.add_row(f"{gap.start:%Y-%m-%d %H:%M}", f"{gap.end:%Y-%m-%d %H:%M}", str(gap.span), f"{windows:,}", fill)
     if len(missing) > len(longest):

@@ -5,7 +5,7 @@ Belongs here: checks that need more than one block. Does not belong here: those 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from ionbeam_client.models import format_duration
 from ionbeam_dagster.config.exporting import InstalledExporters, exporter_faults
@@ -14,6 +14,7 @@ from ionbeam_dagster.config.sections import Sections
 from ionbeam_dagster.domain.decisions import Policy
 from ionbeam_dagster.domain.windows import check_span
 from ionbeam_dagster.exporters import Exporter
+from ionbeam_dagster.sources.door import DoorConfig
 from ionbeam_dagster.stores.settings import check_writable_location
 
 
@@ -29,6 +30,7 @@ def faults(
         *(fault for source in sources.values() for fault in _source_faults(source, installed)),
         *(fault for name, dataset in datasets.items() for fault in _policy_faults(name, dataset.policy)),
         *_retention_faults(sections),
+        *_token_faults(sources),
         *exporter_faults(
             exporters,
             {name: (dataset, dataset.formats) for name, dataset in datasets.items()},
@@ -52,6 +54,16 @@ def _source_faults(source: SourceSettings, installed: InstalledExporters) -> lis
     except ValueError as error:
         faults.append(f"{key}.data_path: {error}")
     return faults
+
+
+def _token_faults(sources: Mapping[str, SourceSettings]) -> Iterator[str]:
+    """A token tells whose a request is: two sources with the same one cannot be told apart."""
+    first: dict[str, str] = {}
+    for name, source in sources.items():
+        if isinstance(source.config, DoorConfig):
+            other = first.setdefault(source.config.token.get_secret_value(), name)
+            if other != name:
+                yield f"sources.{name}.token: is the token of {other}, too; give each source one of its own"
 
 
 def _policy_faults(dataset: str, policy: Policy) -> list[str]:

@@ -1,14 +1,16 @@
 """Changing a YAML that a person wrote: comments, order and layout of what is there stay.
 
-Belongs here: adding a source. Does not belong here: reading the YAML (reading.py), or PyGeoAPI's configuration (edr/).
+Belongs here: adding a source, and adding to one. Does not belong here: reading the YAML (reading.py), or PyGeoAPI's
+configuration (edr/).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
@@ -26,12 +28,48 @@ def add_source(path: Path, name: str, block: Mapping[str, str | date], comment: 
     Raises ConfigError, and leaves the file as it is, when it would be no configuration with it.
     """
     try:
+        text = _with_source(path, name, block, comment)
+    except YAMLError as error:
+        raise ConfigError(f"{path} cannot be read, and is left as it is: {error}") from error
+    _replace(path, text)
+
+
+def _replace(path: Path, text: str) -> None:
+    try:
         with published(path) as draft:
-            draft.write_text(_with_source(path, name, block, comment), encoding="utf-8")
+            draft.write_text(text, encoding="utf-8")
             draft.chmod(path.stat().st_mode)
             IonbeamConfig.load(draft)
     except (ConfigError, YAMLError) as error:
         raise ConfigError(f"with this source {path} would not be valid, and is left as it is: {error}") from error
+
+
+def add_to_source(
+    path: Path, name: str, keys: Mapping[str, str | int], list_key: str, items: Sequence[Mapping[str, Any]]
+) -> None:
+    """Set keys of a source's block in the YAML at `path`, and append to one of its lists.
+
+    Raises ConfigError, and leaves the file as it is, when it would be no configuration with that.
+    """
+    text = path.read_text(encoding="utf-8")
+    yaml, _ = _as_written(text)
+    content = yaml.load(text)
+    sources = content.get("sources") or {}
+    block = sources[name] if name in sources else content[name]
+    block.update(keys)
+    if items:
+        flow = []
+        for item in items:
+            one = CommentedMap(item)
+            one.fa.set_flow_style()
+            flow.append(one)
+        if list_key in block:
+            block[list_key].extend(flow)
+        else:
+            block[list_key] = flow
+    written = StringIO()
+    yaml.dump(content, written)
+    _replace(path, written.getvalue())
 
 
 def _with_source(path: Path, name: str, block: Mapping[str, str | date], comment: str) -> str:

@@ -18,7 +18,7 @@ from ionbeam_dagster.domain.decisions import Policy
 from ionbeam_dagster.domain.quality.limits import Limits, limits_with
 from ionbeam_dagster.domain.windows import Window, window_of
 from ionbeam_dagster.exporters import BY_DEFAULT
-from ionbeam_dagster.sources import Source, SourceConfig, installed_sources
+from ionbeam_dagster.sources import SENT_KINDS, Source, SourceConfig, installed_sources
 
 _OF_THE_DATASET = (
     "aggregation_span", "subject_to_change_window", "lateness", "allow_incomplete", "debounce", "revise_for", "exports",
@@ -43,8 +43,13 @@ class SourceSettings:
         return self.config.dataset or self.name
 
     @property
-    def kind(self) -> Literal["pull", "external"]:
+    def kind(self) -> Literal["pull", "external", "door"]:
         return self.config.kind
+
+    @property
+    def sent(self) -> bool:
+        """Whether its observations are brought to the platform, over the broker or at a door."""
+        return self.config.kind != "pull"
 
     @property
     def tells_changes(self) -> bool:
@@ -138,10 +143,11 @@ def source_configs(blocks: Mapping[str, Any]) -> tuple[dict[str, tuple[type[Sour
 
 
 def _type_of(name: str, block: Any) -> str:
-    """The source type of a block: what it says, else the block's own name, unless a client is to send it."""
+    """The source type of a block: what it says, else its kind where clients send it, else the block's own name."""
     if not isinstance(block, dict):
         return name
-    return str(block.get("type", "external" if block.get("kind") == "external" else name))
+    kind = block.get("kind")
+    return str(block.get("type", kind if kind in SENT_KINDS else name))
 
 
 def resolve_sources(

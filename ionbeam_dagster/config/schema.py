@@ -7,13 +7,14 @@ docs/configuration.md of it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
 from ionbeam_dagster.config.exporting import find_exporters
 from ionbeam_dagster.errors import ConfigError
-from ionbeam_dagster.sources import Source, SourceConfig, installed_sources
+from ionbeam_dagster.sources import SENT_KINDS, Source, SourceConfig, installed_sources
 
 Schema = dict[str, Any]
 
@@ -58,18 +59,21 @@ def _loaded(name: str) -> type[Source]:
 
 
 _NAMES_ITS_TYPE: Schema = {"type": "object", "required": ["type"]}
-_IS_EXTERNAL: Schema = {
-    "type": "object",
-    "properties": {"kind": {"const": "external"}},
-    "required": ["kind"],
-    "not": {"required": ["type"]},
-}
+
+
+def _is_sent(kinds: Sequence[str]) -> Schema:
+    return {
+        "type": "object",
+        "properties": {"kind": {"enum": list(kinds)}},
+        "required": ["kind"],
+        "not": {"required": ["type"]},
+    }
 
 
 def _block(of_its_name: Schema) -> Schema:
     """A block whose name is a type: of that type, unless it says another one."""
     return {
-        "if": {"anyOf": [_NAMES_ITS_TYPE, _IS_EXTERNAL]},
+        "if": {"anyOf": [_NAMES_ITS_TYPE, _is_sent(SENT_KINDS)]},
         "then": {"$ref": "#/$defs/SourceOfItsType"},
         "else": {"anyOf": [of_its_name, {"type": "null"}]},
     }
@@ -85,6 +89,6 @@ def _by_type(sources: dict[str, Schema]) -> Schema:
         "type": "object",
         "description": "A source of any name, of the type that it names.",
         "properties": {"type": {"enum": sorted(sources)}},
-        "anyOf": [_NAMES_ITS_TYPE, _IS_EXTERNAL],
-        "allOf": [*chosen, {"if": _IS_EXTERNAL, "then": sources["external"]}],
+        "anyOf": [_NAMES_ITS_TYPE, _is_sent(SENT_KINDS)],
+        "allOf": [*chosen, *({"if": _is_sent([kind]), "then": sources[kind]} for kind in SENT_KINDS)],
     }

@@ -44,6 +44,22 @@ class BrokerSettings(Settings):
     )
 
 
+class ReceiveSettings(Settings):
+    """What the HTTP door (`ionbeam receive`) takes from one request, and from one client."""
+
+    most_bytes: int = Field(default=25_000_000, ge=1_000, description="Bytes of a request, as it travels.")
+    most_unpacked_bytes: int = Field(default=100_000_000, ge=1_000, description="Bytes of a request, unpacked.")
+    longest_line: int = Field(default=65_536, ge=100, description="Bytes of a line.")
+    most_tags: int = Field(default=64, ge=1, description="Tags of a line.")
+    lines_a_second: int | None = Field(
+        default=None,
+        ge=1,
+        description="Lines, or readings, that one token may bring a second, a minute's worth at once; without it no "
+        "limit.",
+        examples=[10_000],
+    )
+
+
 class DatasetAggregator(Settings):
     """Where datasets are written."""
 
@@ -136,6 +152,9 @@ class Sections(Settings):
     """The YAML without its source blocks."""
 
     broker: BrokerSettings | None = Field(default=None, description="The message broker that clients use.")
+    receive: ReceiveSettings = Field(
+        default=ReceiveSettings(), description="Limits of the HTTP door, to which sources of kind door are written."
+    )
     redis: RedisSettings | None = Field(default=None, description="The ledger's server, where machines share it.")
     influxdb_common: InfluxDBSettings | None = Field(default=None, description="The observations' server.")
     s3: S3Settings = Field(default=S3Settings(), description="Where S3 is, for every location s3://bucket/prefix.")

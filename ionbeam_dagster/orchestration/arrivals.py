@@ -1,8 +1,8 @@
 """What clients sent, told to Dagster and brought up to date in this process, as soon as it is there.
 
-Belongs here: the work of `ionbeam bridge` between taking in and announcing. The ledger says what there is to do, as it
-does for automation, which finds nothing left where this was first. Does not belong here: messages (doors/amqp), or what
-a run does (assets/).
+Belongs here: what `ionbeam bridge` and `ionbeam receive` do once something was taken in. The ledger says what there is
+to do, as it does for automation, which finds nothing left where this was first. Does not belong here: taking in
+(doors/), or what a run does (assets/).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import dagster as dg
 
 from ionbeam_dagster.domain.windows import Window
-from ionbeam_dagster.doors.amqp.bridge import bridge_of
+from ionbeam_dagster.doors.intake import inbox_of
 from ionbeam_dagster.orchestration.assets.dataset import build_job, dataset_key
 from ionbeam_dagster.orchestration.assets.exports import export_key
 from ionbeam_dagster.orchestration.assets.source import collect_job, observations_key
@@ -35,15 +35,16 @@ class Arrivals:
     def __init__(self, platform: Platform, instance: dg.DagsterInstance) -> None:
         self._platform = platform
         self._instance = instance
+        self._inbox = inbox_of(platform)
         self._definitions = build_definitions(WatchedPlatform(platform))
         sources = platform.config.sources.values()
-        self._sources = [source for source in sources if source.kind == "external"]
+        self._sources = [source for source in sources if source.sent]
         self._datasets = [platform.dataset(name) for name in sorted({source.dataset for source in self._sources})]
         end_dead_runs(instance)
 
     def bring_up_to_date(self) -> None:
         """Do what there is to do now."""
-        report_arrivals(bridge_of(self._platform).inbox, self._instance, 5.0)
+        report_arrivals(self._inbox, self._instance, 5.0)
         if not self._platform.config.automation.enabled:
             return
         for source in self._sources:

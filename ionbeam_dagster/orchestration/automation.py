@@ -36,7 +36,7 @@ def collects(ionbeam: Ionbeam, source: SourceSettings) -> Condition:
 def ingests(ionbeam: Ionbeam, source: SourceSettings) -> Condition:
     """Observations follow raw partitions, in the same run where both are due."""
     behind = Due(ionbeam, "ingest", source.name, "The raw partition has not been ingested as it is now")
-    following = behind if source.kind == "external" else _along() | behind
+    following = behind if source.sent else _along() | behind
     return (~AC.in_progress() & following).with_label("ingest")
 
 

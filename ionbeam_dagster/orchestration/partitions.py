@@ -75,7 +75,7 @@ def cycle_partitions(dataset: DatasetSettings) -> dg.TimeWindowPartitionsDefinit
 def collects_open_window(source: SourceSettings) -> bool:
     """Whether the open window is collected again and again: the source is asked more often than its windows end, or
     clients send when they like."""
-    return source.trigger_interval < source.window_size or source.kind == "external"
+    return source.trigger_interval < source.window_size or source.sent
 
 
 def windows_a_run(span: timedelta) -> int:

@@ -10,7 +10,7 @@ import time
 
 import dagster as dg
 
-from ionbeam_dagster.doors.amqp.inbox import Inbox
+from ionbeam_dagster.doors.inbox import Inbox
 from ionbeam_dagster.orchestration.assets.source import raw_key
 
 MOST_AT_ONCE = 100

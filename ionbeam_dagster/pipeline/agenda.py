@@ -124,7 +124,7 @@ def _derived(platform: Platform, stage: Stage, of: str, now: datetime, afresh: b
     """The work that the ledger itself tells of."""
     if stage == "collect" and platform.source(of).kind == "pull" and not platform.source(of).tells_changes:
         yield from _triggered(platform, platform.source(of), now)
-    elif stage == "ingest" and platform.source(of).kind == "external":
+    elif stage == "ingest" and platform.source(of).sent:
         for window in platform.ledger.waiting(of):
             if work := to_ingest(platform, of, window):
                 yield work
@@ -264,7 +264,7 @@ def replacing(platform: Platform, source: str, window: Window, reason: str, mark
 
 def to_ingest(platform: Platform, source: str, window: Window) -> Work | None:
     """The ingestion of a window's raw partition (of several that were sent, the last), if it is still to be done."""
-    if platform.source(source).kind == "external":
+    if platform.source(source).sent:
         raw = next(reversed(_waiting_raws(platform, source, window)), None)
     else:
         known = platform.ledger.raw(source, window)

@@ -51,7 +51,7 @@ def ingest(platform: Platform, source: str, window: Window) -> Ingested:
     arrival. Rows that cannot be used go to a quarantine file with their reasons. Raises PipelineError when a raw
     partition is missing, damaged or lacks a declared column.
     """
-    if platform.source(source).kind == "external":
+    if platform.source(source).sent:
         return _ingest_sent(platform, source, window)
     raw = platform.ledger.raw(source, window)
     if raw is None:
@@ -63,7 +63,9 @@ def _ingest_sent(platform: Platform, source: str, window: Window) -> Ingested:
     """Ingest what was sent for a window and is not in the store; what is told is the sum of all that touches it."""
     sent = platform.ledger.sent(source, window)
     if not sent:
-        raise PipelineError(f"{source} {window}: no client sent anything; materialise {source}/request to ask for it")
+        asks = platform.source(source).kind == "external"
+        then = f"materialise {source}/request to ask for it" if asks else "it is there once a client has brought it"
+        raise PipelineError(f"{source} {window}: no client sent anything; {then}")
     known = platform.ledger.claims_of([raw.ingestion for raw in sent])
     whole = {claim.id for claim in known if claim.rows}
     whole -= {*platform.series.lacking(platform.source(source).dataset, sorted(whole))}
@@ -95,7 +97,7 @@ def _ingest_sent(platform: Platform, source: str, window: Window) -> Ingested:
 
 def ingest_raw(platform: Platform, raw: RawPartition, arrived_at: datetime | None = None) -> Ingested:
     file = _open_raw(platform, raw)
-    was_sent = platform.source(raw.source).kind == "external"
+    was_sent = platform.source(raw.source).sent
     kept_at = platform.quarantine.path(raw.source, raw.window, raw.ingestion if was_sent else "")
     source = raw.source
     platform.check_span(platform.source(source).dataset)
@@ -146,7 +148,7 @@ def _replaced(platform: Platform, raw: RawPartition, file: RawFile, arrival: int
     What the platform itself collects, it collects whole: a point that is there no more was taken back. What clients
     send adds to what they sent before, unless they say that it replaces that; then also what still waits.
     """
-    sent = platform.source(raw.source).kind == "external"
+    sent = platform.source(raw.source).sent
     if sent and not file.replaces:
         return {}
     dataset = platform.dataset(platform.source(raw.source).dataset)
@@ -187,21 +189,23 @@ def _open_raw(platform: Platform, raw: RawPartition) -> RawFile:
     try:
         return platform.raws(raw.source).open(raw.path)
     except (OSError, pa.ArrowInvalid) as error:
-        first = "request" if platform.source(raw.source).kind == "external" else "raw"
+        again = {
+            "pull": f"materialise {raw.source}/raw for {raw.window.key} first",
+            "external": f"materialise {raw.source}/request for {raw.window.key} first",
+            "door": "let who sent it send it again",
+        }[platform.source(raw.source).kind]
         if raw.purged is not None:
             why = f"was purged by retention on {raw.purged:%Y-%m-%d %H:%M}"
         else:
             why = f"cannot be read ({error})"
-        raise PipelineError(
-            f"{raw.path}: the raw partition {why}; materialise {raw.source}/{first} for {raw.window.key} first"
-        ) from error
+        raise PipelineError(f"{raw.path}: the raw partition {why}; {again}") from error
 
 
 def _raw_of(platform: Platform, claim: Claim) -> RawPartition | None:
     """The raw partition that a claim was made of, if it is still the one of its window."""
     source = platform.source(claim.source)
     window = window_of(claim.collected.start, source.window_size)
-    if source.kind == "external":
+    if source.sent:
         candidates = platform.ledger.sent(source.name, window)
     else:
         known = platform.ledger.raw(source.name, window)

@@ -122,7 +122,7 @@ class Platform:
     def touched(self, claim: Claim) -> list[Window]:
         """The dataset windows that a claim touches, in order; of what a client says it collected, only what counts."""
         reach: Window | None = claim.collected
-        if self.source(claim.source).kind == "external":
+        if self.source(claim.source).sent:
             reach = self.reach(claim.source, claim.collected)
         windows = windows_between(reach.start, reach.end, self.dataset(claim.dataset).span) if reach else ()
         return sorted({*windows, *claim.stray_windows})

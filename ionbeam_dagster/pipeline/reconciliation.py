@@ -109,7 +109,7 @@ def _of_raws(
             if fault is None and new and opened < _OPENED:
                 opened += 1
                 fault = None if _can_be_read(platform, raw) else "its raw file is damaged"
-            if fault is not None and source.kind == "external":
+            if fault is not None and source.sent:
                 found.told.append(_not_ours(source, raw, fault))
             elif fault is not None:
                 step.append(_collected_again(platform, source, raw, fault, file, now))
@@ -121,7 +121,7 @@ def _of_raws(
 def _fault_of(source: SourceSettings, file: Found | None, claim: Claim | None, now: datetime) -> str | None:
     if file is None:
         return "its raw file is gone"
-    if source.kind == "external":  # clients may say of what is to come that nothing does
+    if source.sent:  # clients may say of what is to come that nothing does
         return None
     if file.modified > now + SKEW:
         return "its raw file is from the future: a clock was ahead"
@@ -153,6 +153,8 @@ def _collected_again(
 def _not_ours(source: SourceSettings, raw: RawPartition, fault: str) -> str:
     start, end = (f"{moment:%Y-%m-%dT%H:%MZ}" for moment in (raw.window.start, raw.window.end))
     again = f"`ionbeam reingest {source.name} --from {start} --to {end}` asks its client for it again"
+    if source.kind == "door":
+        again = f"let its clients send what they measured from {start} to {end} again"
     return f"{source.name} {raw.window}: {fault} ({raw.path}); {again}"
 
 

@@ -86,7 +86,7 @@ def recover_platform(platform: Platform) -> Recovered:
             name,
             source.dataset,
             source.window_size,
-            source.kind == "external",
+            source.sent,
             platform.raws(name),
             partial(platform.reach, name),
         )

@@ -26,6 +26,8 @@ from ionbeam_dagster.settings import Settings
 from ionbeam_dagster.stores.files import Location, is_address
 
 ENTRY_POINTS = "ionbeam.sources"
+SENT_KINDS = ("external", "door")
+"""The kinds of sources that clients send; each is also the name of their type."""
 DEFAULT_START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -60,8 +62,10 @@ class SourceConfig(Settings):
         description="Type of the source; without it the block's own name is its type.",
         examples=["ioncannon"],
     )
-    kind: Literal["pull", "external"] = Field(
-        default="pull", description="Whether the platform collects it (pull), or clients send it (external)."
+    kind: Literal["pull", "external", "door"] = Field(
+        default="pull",
+        description="Whether the platform collects it (pull), or clients send it: over the broker (external), or over "
+        "HTTP (door).",
     )
     data_path: Location = Field(
         default="data-raw",

@@ -26,10 +26,10 @@ from ionbeam_client.errors import MessageError, NotConnectedError, RefusedError
 from ionbeam_client.models import IngestDataCommand, StartSourceCommand
 from ionbeam_client.transport import Delivery, Outgoing, Transport
 from ionbeam_dagster.domain.windows import Window
-from ionbeam_dagster.doors.amqp.inbox import ANNOUNCED, Inbox
 from ionbeam_dagster.doors.amqp.intake import Intake
 from ionbeam_dagster.doors.amqp.outbox import Outbox
 from ionbeam_dagster.doors.amqp.settings import BusSettings, bus_settings
+from ionbeam_dagster.doors.inbox import ANNOUNCED, Inbox
 from ionbeam_dagster.errors import IonbeamError
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.ledger import Ledger

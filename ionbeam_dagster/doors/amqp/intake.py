@@ -27,10 +27,10 @@ from ionbeam_client.models import (
 )
 from ionbeam_client.payloads import PayloadStore
 from ionbeam_dagster.domain.canonical import schema_refusal
-from ionbeam_dagster.domain.records import RawPartition
 from ionbeam_dagster.domain.windows import Window
-from ionbeam_dagster.doors.amqp.inbox import Inbox, Part, Taken
-from ionbeam_dagster.doors.amqp.settings import BusSettings, Feed, OutOfRange
+from ionbeam_dagster.doors.amqp.settings import BusSettings
+from ionbeam_dagster.doors.inbox import Inbox, Part
+from ionbeam_dagster.doors.intake import Durable, Feed, OutOfRange, remember
 from ionbeam_dagster.errors import StoreError
 from ionbeam_dagster.stores.ledger import Ledger
 from ionbeam_dagster.stores.raw import RawStore
@@ -251,20 +251,12 @@ class Intake:
                 joined = self._join(one.accepted, parts)
                 whole[one.accepted.id] = joined
                 finished += parts
-        self._ledger.record_sent(
-            [
-                (RawPartition(id, one.accepted.feed.source, one.accepted.collected, one.path, one.rows),
-                 one.accepted.windows)
-                for id, one in whole.items()
-            ]
-        )  # fmt: skip
-        self._inbox.take(
-            [
-                Taken(id, a.feed.source, a.collected, one.rows, a.windows, a.payload)
-                for id, one in whole.items()
-                for a in [one.accepted]
-            ]
-        )
+        durable = [
+            Durable(id, a.feed.source, a.collected, one.path, one.rows, a.windows, a.payload)
+            for id, one in whole.items()
+            for a in [one.accepted]
+        ]
+        remember(durable, self._ledger, self._inbox)
         for one in whole.values():
             self._tell_of_what_is_too_early(one.accepted)
         for part in finished:

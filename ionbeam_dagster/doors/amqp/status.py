@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from ionbeam_dagster.doors.amqp.inbox import ANNOUNCED, Asked, Inbox, Refused
+from ionbeam_dagster.doors.inbox import ANNOUNCED, Asked, Inbox, Refused
 from ionbeam_dagster.stores.ledger import Ledger
 
 _COUNTED = 1_000

@@ -11,7 +11,7 @@ import dagster as dg
 
 from ionbeam_dagster.config import SourceSettings
 from ionbeam_dagster.domain.windows import Window, gaps
-from ionbeam_dagster.doors.amqp.inbox import Asked
+from ionbeam_dagster.doors.inbox import Asked
 from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.orchestration import metadata
 from ionbeam_dagster.orchestration.assets import Done, Events, range_runs, window_by_window

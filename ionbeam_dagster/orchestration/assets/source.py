@@ -39,12 +39,11 @@ def source_definitions(ionbeam: Ionbeam, source: SourceSettings, dataset: Datase
     A source that clients send has ``<name>/request`` before them, if there is a broker to ask them by.
     """
     partitions = source_partitions(source, dataset)
-    external = source.kind == "external"
-    asking = external and ionbeam.platform.config.sections.broker is not None
+    asking = source.kind == "external" and ionbeam.platform.config.sections.broker is not None
     requests = [request_asset(ionbeam, source, partitions)] if asking else []
-    raw = _external_raw(source, partitions, asking) if external else _raw(ionbeam, source, partitions)
+    raw = _sent_raw(source, partitions, asking) if source.sent else _raw(ionbeam, source, partitions)
     observations = _observations(ionbeam, source, dataset, partitions)
-    selection = [observations.key] if external else [raw_key(source.name), observations.key]
+    selection = [observations.key] if source.sent else [raw_key(source.name), observations.key]
     job = dg.define_asset_job(
         collect_job(source.name),
         selection=dg.AssetSelection.assets(*selection),
@@ -97,7 +96,7 @@ def _raw(
     return raw
 
 
-def _external_raw(source: SourceSettings, partitions: dg.TimeWindowPartitionsDefinition, asked: bool) -> dg.AssetSpec:
+def _sent_raw(source: SourceSettings, partitions: dg.TimeWindowPartitionsDefinition, asked: bool) -> dg.AssetSpec:
     return dg.AssetSpec(
         raw_key(source.name),
         deps=[request_key(source.name)] if asked else [],

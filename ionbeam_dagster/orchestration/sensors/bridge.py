@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import dagster as dg
 
 from ionbeam_dagster.domain.windows import windows_between
-from ionbeam_dagster.doors.amqp.inbox import Wanted
+from ionbeam_dagster.doors.inbox import Wanted
 from ionbeam_dagster.orchestration.assets import USE_CACHE_TAG
 from ionbeam_dagster.orchestration.assets.source import collect_job
 from ionbeam_dagster.orchestration.internals import UnresolvedAssetJobDefinition

@@ -1,4 +1,4 @@
-"""What the bus remembers: which commands were taken in, refused, asked for and announced.
+"""What the doors remember: what was taken in, and of the bus what was refused, asked for and announced.
 
 Belongs here: these records, in one SQLite file of the platform's state folder, shared by the processes of one machine.
 Does not belong here: raw files, claims and revisions, which are the ledger's.
@@ -119,7 +119,7 @@ class Refused:
 
 
 class Inbox:
-    """The records of the bus in the file ``<folder>/bus.sqlite``. Safe across threads and processes."""
+    """The records of the doors in the file ``<folder>/bus.sqlite``. Safe across threads and processes."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -1,0 +1,243 @@
+"""The requests of the HTTP door, as a WSGI application: InfluxDB's of writing, and those of a device's report.
+
+Belongs here: paths, headers, bodies, statuses. The order is always: limits, token, read, journal, answer. Does not
+belong here: what a line or a report is (lines.py, reports.py), or what becomes of the journal (flush.py).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any
+
+from werkzeug.exceptions import HTTPException
+from werkzeug.wrappers import Request, Response
+
+from ionbeam_client.archfx.utils.slugs import ArchFxDeviceSlug, ArchFxStreamerSlug
+from ionbeam_dagster.config.sections import ReceiveSettings
+from ionbeam_dagster.doors.http.journal import Frame, Journal
+from ionbeam_dagster.doors.http.lines import SCALES, BadLines, Limits, read_lines
+from ionbeam_dagster.doors.http.reports import BadReport, Once, read_report
+from ionbeam_dagster.doors.http.tokens import Rate, Tokens, token_of
+
+log = logging.getLogger(__name__)
+
+_WRITES = ("/api/v2/write", "/write")
+_API = "/api/v1/"
+_LEAST_READING = 8  # bytes of a reading in a report, at the very least
+_TRY_AGAIN = 10  # seconds
+
+
+@dataclass
+class Refused(Exception):
+    """A request that is not taken: its status, the reason, and what else its answer has."""
+
+    status: int
+    reason: str
+    headers: dict[str, str] = field(default_factory=dict)
+    more: dict[str, Any] = field(default_factory=dict)
+
+
+class Application:
+    """The door, for any WSGI server. Safe across threads."""
+
+    def __init__(self, settings: ReceiveSettings, tokens: Tokens, journal: Journal, once: Once) -> None:
+        self._settings = settings
+        self._limits = Limits(settings.longest_line, settings.most_tags)
+        self._tokens = tokens
+        self._journal = journal
+        self._once = once
+        self._rate = Rate(settings.lines_a_second)
+        self._version = version("ionbeam-dagster")
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        request = Request(environ)
+        try:
+            response = self._answer(request)
+        except Refused as refused:
+            response = _refusal(request, refused)
+        except HTTPException as error:  # werkzeug's own: a form that is none, a body that is too long
+            response = _refusal(request, Refused(error.code or 400, error.name))
+        except OSError as error:
+            log.error("the journal cannot be written (%s); clients are told to come again", error)
+            response = _refusal(
+                request,
+                Refused(503, "nothing was taken: the disk of the door failed", {"Retry-After": str(_TRY_AGAIN)}),
+            )
+        except Exception:
+            log.exception("a request to %s failed", request.path[:100])
+            response = _refusal(request, Refused(500, "nothing was taken, for a reason that is in the door's log"))
+        return response(environ, start_response)
+
+    def _answer(self, request: Request) -> Response:
+        path, method = request.path, request.method
+        if path == "/ping" and method in ("GET", "HEAD"):
+            return Response(status=204, headers={"X-Influxdb-Version": f"ionbeam-{self._version}"})
+        if path == "/health" and method in ("GET", "HEAD"):
+            return _json({"name": "ionbeam", "status": "pass", "message": "ready", "version": self._version})
+        if path in _WRITES:
+            _only(method, "POST")
+            return self._write(request)
+        if path.startswith(_API):
+            return self._of_device(request, path.removeprefix(_API).strip("/").split("/"))
+        raise Refused(404, "there is no such page; lines are written to /api/v2/write")
+
+    def _source(self, request: Request) -> str:
+        token = token_of(request.headers.get("Authorization", ""), request.args)
+        source = self._tokens.source_of(token)
+        if source is None:
+            raise Refused(401, "no source has this token", {"WWW-Authenticate": 'Token realm="ionbeam"'})
+        return source
+
+    def _body(self, request: Request) -> bytes:
+        """The body, unpacked, and never more of it than is allowed."""
+        if (request.content_length or 0) > self._settings.most_bytes:
+            raise Refused(413, f"the request has more than {self._settings.most_bytes} bytes; send smaller batches")
+        body = request.get_data(cache=False)
+        encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+        if encoding in ("", "identity"):
+            return body
+        if encoding != "gzip":
+            raise Refused(415, f"the encoding {encoding[:20]!r} is not known; use gzip")
+        return _unpacked(body, self._settings.most_unpacked_bytes)
+
+    def _allow(self, source: str, lines: int) -> None:
+        if seconds := self._rate.wait(source, lines):
+            raise Refused(
+                429, f"more than {self._settings.lines_a_second} lines a second", {"Retry-After": str(seconds)}
+            )
+
+    # -- line protocol -------------------------------------------------------------------------------------------
+
+    def _write(self, request: Request) -> Response:
+        source = self._source(request)
+        precision = request.args.get("precision", "ns")
+        if precision not in SCALES:
+            raise Refused(400, f"the precision {precision[:20]!r} is not known; use ns, us, ms or s")
+        try:
+            lines = read_lines(self._body(request), precision, self._limits)
+        except BadLines as error:
+            more = {} if error.line is None else {"line": error.line}
+            raise Refused(400, f"unable to parse: {error}; nothing of the request was taken", more=more) from error
+        if lines.count:
+            self._allow(source, lines.count)
+            self._journal.add(Frame(source, time.time_ns(), lines.count, SCALES[precision], body=lines.text))
+        return Response(status=204, headers={"X-Influxdb-Version": f"ionbeam-{self._version}"})
+
+    # -- devices -------------------------------------------------------------------------------------------------
+
+    def _of_device(self, request: Request, parts: list[str]) -> Response:
+        match parts:
+            case ["auth", "login"]:
+                _only(request.method, "POST")
+                return self._login(request)
+            case ["auth", "api-jwt-refresh"]:
+                _only(request.method, "POST")
+                token = _said(request).get("refresh")
+                return _json({"access": self._known(token)})
+            case ["auth", "logout"]:
+                self._source(request)
+                return Response(status=204)
+            case ["auth", "user-info"]:
+                return _json({"username": self._source(request)})
+            case ["streamer", "report"]:
+                _only(request.method, "POST")
+                return self._report(request)
+            case ["streamer", slug]:
+                _only(request.method, "GET")
+                return self._streamer(self._source(request), slug)
+        raise Refused(404, "there is no such resource at this door; reports are posted to /api/v1/streamer/report/")
+
+    def _login(self, request: Request) -> Response:
+        """The password is the source's token; whoever has it gets it as both tokens of the answer."""
+        token = self._known(_said(request).get("password"))
+        return _json({"username": self._tokens.source_of(token), "jwt": token, "jwt_refresh_token": token})
+
+    def _known(self, token: object) -> str:
+        if not isinstance(token, str) or self._tokens.source_of(token) is None:
+            raise Refused(401, "no source has this password or token")
+        return token
+
+    def _report(self, request: Request) -> Response:
+        source = self._source(request)
+        if (request.content_length or 0) > self._settings.most_bytes:
+            raise Refused(413, f"the request has more than {self._settings.most_bytes} bytes; send smaller reports")
+        request.max_form_parts = 10
+        file = request.files.get("file")
+        if file is None:
+            raise Refused(400, "the request has no part called file")
+        body = file.read()
+        try:
+            report = read_report(body, len(body) // _LEAST_READING + 1)
+        except BadReport as error:
+            raise Refused(400, f"the report {error}; nothing of it was taken") from error
+        self._allow(source, len(report.numbers))
+        return _json({"count": self._once.take(source, report)}, 201)
+
+    def _streamer(self, source: str, slug: str) -> Response:
+        try:
+            device, _, index = slug.removeprefix("t--").rpartition("--")
+            found = ArchFxStreamerSlug(ArchFxDeviceSlug(f"d--{device}"), index)
+            number, streamer = ArchFxDeviceSlug(found.get_device()).get_id(), int(found.get_index(), 16)
+        except ValueError as error:
+            raise Refused(404, f"{slug[:60]!r} is no streamer") from error
+        highest = self._once.highest(source, number, streamer)
+        return _json({"slug": str(found), "device": str(found.get_device()), "index": streamer, "last_id": highest})
+
+
+def _only(method: str, allowed: str) -> None:
+    if method != allowed:
+        raise Refused(405, f"use {allowed}", {"Allow": allowed})
+
+
+def _unpacked(body: bytes, most: int) -> bytes:
+    unpacked = b""
+    try:
+        while body:
+            unpacker = zlib.decompressobj(wbits=31)
+            unpacked += unpacker.decompress(body, most + 1 - len(unpacked))
+            if len(unpacked) > most:
+                raise Refused(413, f"the request has more than {most} bytes unpacked; send smaller batches")
+            if not unpacker.eof:
+                raise Refused(400, "the gzip data end too early")
+            body = unpacker.unused_data
+    except zlib.error as error:
+        raise Refused(400, f"the body is no gzip: {error}") from error
+    return unpacked
+
+
+def _said(request: Request) -> dict[str, Any]:
+    if (request.content_length or 0) > 10_000:
+        raise Refused(413, "the request is too long")
+    try:
+        said = json.loads(request.get_data(cache=False))
+    except (ValueError, RecursionError) as error:
+        raise Refused(400, "the body is no JSON") from error
+    if not isinstance(said, dict):
+        raise Refused(400, "the body is no JSON object")
+    return said
+
+
+def _json(content: dict[str, Any], status: int = 200) -> Response:
+    return Response(json.dumps(content), status, mimetype="application/json")
+
+
+_CODES = {400: "invalid", 401: "unauthorized", 404: "not found", 413: "request too large", 429: "too many requests",
+          503: "unavailable"}  # fmt: skip
+
+
+def _refusal(request: Request, refused: Refused) -> Response:
+    """The reason, under the names by which clients of InfluxDB 2, of InfluxDB 1 and of ArchFX look for it."""
+    if request.path.startswith(_API):
+        content: dict[str, Any] = {"detail": refused.reason}
+    else:
+        code = _CODES.get(refused.status, "internal error" if refused.status >= 500 else "invalid")
+        content = {"code": code, "message": refused.reason, "error": refused.reason, **refused.more}
+    response = _json(content, refused.status)
+    response.headers.update(refused.headers)
+    return response

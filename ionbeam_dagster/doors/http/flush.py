@@ -1,0 +1,311 @@
+"""Taking the journal in: every file of it becomes at most one ingestion of each source, and parked lines.
+
+Belongs here: the order of writes, such that a crash between any two is put right by the next flush. All that is written
+of a file follows from it and from the configuration: the second time it is the same. Does not belong here: requests, or
+what a line means (mapping.py).
+
+    <state>/door/journal/...                            what is not taken in yet
+    <state>/door/parked/<source>/<journal file>.parquet lines that could not be taken in, or not wholly
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from uuid import UUID, uuid5
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ionbeam_dagster.domain.windows import EPOCH, Window, window_of
+from ionbeam_dagster.doors.http.journal import Frame, Journal, frames
+from ionbeam_dagster.doors.http.mapping import Mapped, Mapping
+from ionbeam_dagster.doors.http.memory import Listened, Memory
+from ionbeam_dagster.doors.http.sequences import Seen
+from ionbeam_dagster.doors.inbox import Inbox
+from ionbeam_dagster.doors.intake import Durable, OutOfRange, feed_of, inbox_of, remember
+from ionbeam_dagster.errors import IonbeamError
+from ionbeam_dagster.pipeline.platform import Platform
+from ionbeam_dagster.sources.door import Door
+from ionbeam_dagster.stores.publish import published, remove
+
+log = logging.getLogger(__name__)
+
+_INGESTIONS = UUID("b2b1f5f8-7c11-4a63-9d7c-2f4a3c0f8f0a")
+_BREAK = 1_000_000_000  # ns between two files of the journal in which the door was not closed
+_CHUNK_LINES = 200_000
+_SAMPLES = 100  # different reasons of one file that are told; the lines themselves are all kept
+
+
+def door_folder(platform: Platform) -> Path:
+    """The folder of the HTTP door's own state."""
+    return platform.config.sections.state_path / "door"
+
+
+def door_sources(platform: Platform) -> dict[str, Door]:
+    """The sources that are written to the HTTP door, by name."""
+    return {name: source for name, source in platform.sources.items() if isinstance(source, Door)}
+
+
+@dataclass
+class _Parking:
+    """The parked lines of one source and one file of the journal, written as they come."""
+
+    draft: Path
+    told: dict[tuple[str, str], tuple[int, int, str]] = field(default_factory=dict)
+    writer: pq.ParquetWriter | None = None
+
+    def add(self, parked: pl.DataFrame) -> None:
+        if parked.is_empty():
+            return
+        table = parked.to_arrow()
+        if self.writer is None:
+            self.writer = pq.ParquetWriter(self.draft, table.schema, compression="zstd")
+        self.writer.write_table(table)
+        summed = parked.group_by("measurement", "reason").agg(pl.len(), pl.col("received").max(), pl.col("line").last())
+        for of, why, lines, last, sample in summed.head(_SAMPLES).iter_rows():
+            before = self.told.get((of, why), (0, 0, ""))[0]
+            self.told[of, why] = (before + lines, last, sample)
+
+    def add_all(self, parked: Iterable[pl.DataFrame]) -> None:
+        for some in parked:
+            self.add(some)
+
+    def summary(self) -> list[tuple[str, str, int, int, str]]:
+        """(measurement, reason, lines, last in ns, sample), as the door's memory keeps it."""
+        return [(*key, *value) for key, value in self.told.items()]
+
+    def close(self) -> None:
+        if self.writer is not None:
+            self.writer.close()
+
+
+class Flush:
+    """Takes the journal of a platform's HTTP door in. One process at a time has one: it holds the journal."""
+
+    def __init__(self, platform: Platform, journal: Journal, memory: Memory) -> None:
+        self._platform = platform
+        self._journal = journal
+        self._memory = memory
+        self._inbox: Inbox = inbox_of(platform)
+        self._parked = door_folder(platform) / "parked"
+        self._one_at_a_time = threading.Lock()
+
+    def run(self) -> int:
+        """Close the journal's file and take in all that are closed; returns how many lines they had.
+
+        What cannot be taken in now, for one source's sake, stays in the journal, and is tried again the next time.
+        """
+        self._journal.rotate()
+        return self.catch_up()
+
+    def catch_up(self) -> int:
+        """Take in the files that are closed."""
+        with self._one_at_a_time:
+            return self._catch_up()
+
+    def _catch_up(self) -> int:
+        self._platform.ledger.recovered()  # a ledger that is new looks for raw files before ours are among them
+        lines, held = 0, set[str]()
+        for path in self._journal.closed():
+            whole = True
+            summary = _summary(path)
+            names = {*door_sources(self._platform), *summary.sources}
+            for source in sorted(names):
+                if source in held:
+                    whole = False
+                    continue
+                try:
+                    self._take(source, path, summary)
+                except (IonbeamError, OSError) as error:
+                    log.error("%s: what was written stays in the journal %s: %s", source, path, error)
+                    held.add(source)  # what came later waits: claims follow one another
+                    whole = False
+            if whole:
+                remove(path)
+                self._memory.removed(path.stem)
+                lines += summary.lines
+        return lines
+
+    def look_again(self) -> int:
+        """Put the parked lines of sources that were accepted, and that this configuration knows, into the journal
+        again; returns how many. A crash in between does so with some twice, which makes no second point."""
+        lines = 0
+        sources = door_sources(self._platform)
+        for source in self._memory.accepted():
+            if source not in sources:
+                continue
+            files = sorted((self._parked / source).glob("*.parquet"))
+            for path in files:
+                for batch in pq.ParquetFile(path).iter_batches(columns=["line"], batch_size=_CHUNK_LINES):
+                    kept = batch.column(0).to_pylist()
+                    self._journal.add(Frame(source, time.time_ns(), len(kept), body="\n".join(kept).encode()))
+                    lines += len(kept)
+            self._memory.taken_again(source)
+            for path in files:
+                remove(path)
+        return lines
+
+    # -- one file, one source ------------------------------------------------------------------------------------
+
+    def _take(self, source: str, path: Path, summary: _Summary) -> None:
+        if self._memory.is_done(source, path.stem):
+            return  # something came between this source and the next
+        seen: dict[tuple[int, int], Seen] = {}
+        chunks = _chunks(path, source, seen, self._memory)
+        block = self._platform.sources.get(source)
+        listened, ended = self._listened(source, summary)
+        durable: list[Durable] = []
+        with _parking(self._parked / source / f"{path.stem}.parquet") as parking:
+            if not isinstance(block, Door):
+                parking.add_all(_strange(chunk, source) for chunk in chunks)
+            else:
+                mapped = map(Mapping(source, block.config, *self._platform.range_of(source)).apply, chunks)
+                if not block.config.variables:
+                    parking.add_all(one.parked for one in mapped)
+                else:
+                    if ended is not None:
+                        durable += self._empty(source, f"{path.stem} ended", ended)
+                    if source in summary.sources:
+                        name = str(uuid5(_INGESTIONS, f"{source} {path.stem}"))
+                        durable += self._written(source, name, _range(listened), _batches(mapped, parking))
+                        listened = Listened(summary.until, summary.until)
+                    elif (edge := self._last_edge(source, summary.until)) > listened.since:
+                        durable += self._empty(source, path.stem, Listened(listened.since, edge))
+                        listened = Listened(edge, summary.until)
+        remember(durable, self._platform.ledger, self._inbox)
+        self._memory.taken(source, path.stem, listened, seen, parking.summary())
+
+    def _listened(self, source: str, summary: _Summary) -> tuple[Listened, Listened | None]:
+        """What no claim tells of yet: with a file of the journal, and before the door was closed, if it was."""
+        before = self._memory.listened(source)
+        if before is not None and before.until >= summary.since - _BREAK:
+            return Listened(before.since, summary.until), None
+        return Listened(summary.since, summary.until), before
+
+    def _last_edge(self, source: str, until: int) -> int:
+        """The end, in ns, of the last window of a source that ended by `until`: so long nobody waits for a claim."""
+        edge = window_of(_moment(until), self._platform.source(source).window_size).start
+        return (edge - EPOCH) // timedelta(microseconds=1) * 1_000
+
+    def _empty(self, source: str, name: str, listened: Listened) -> list[Durable]:
+        """The claim that nothing came while the door listened."""
+        if listened.until <= listened.since:
+            return []
+        name = str(uuid5(_INGESTIONS, f"{source} {name} empty"))
+        return self._written(source, name, _range(listened), iter(()))
+
+    def _written(self, source: str, name: str, collected: Window, batches: Iterator[pa.RecordBatch]) -> list[Durable]:
+        feed = feed_of(self._platform, self._platform.source(source))
+        try:
+            windows = feed.range.windows(collected.start, collected.end, self._platform.now())
+        except OutOfRange as error:
+            windows = []
+            log.warning("%s: %s", source, error)
+        metadata = self._platform.metadata(source)
+        path, rows = feed.raws.write_sent(source, name, collected, metadata, batches)
+        return [Durable(name, source, collected, path, rows, windows)]
+
+
+@contextmanager
+def _parking(place: Path) -> Iterator[_Parking]:
+    """The parked lines that are to stand in `place`, if there are any."""
+    with published(place) as draft:
+        parking = _Parking(draft)
+        try:
+            yield parking
+        finally:
+            parking.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Summary:
+    """What a file of the journal is about: [since, until) in ns, and the sources that have lines in it."""
+
+    since: int
+    until: int
+    sources: frozenset[str]
+    lines: int
+
+
+def _summary(path: Path) -> _Summary:
+    since = until = int(path.stem)
+    sources, lines = set(), 0
+    for frame in frames(path):
+        until = max(until, frame.received)
+        lines += frame.lines
+        if frame.source:
+            sources.add(frame.source)
+    return _Summary(since, until, frozenset(sources), lines)
+
+
+def _chunks(path: Path, source: str, seen: dict[tuple[int, int], Seen], memory: Memory) -> Iterator[pl.DataFrame]:
+    """The lines of a source in a file, some at a time: ``line``, ``time`` and ``received``, both in ns.
+
+    Readings whose number was seen are left out; `seen` has then the numbers of all that came.
+    """
+    waiting: list[pl.DataFrame] = []
+    lines = 0
+    for frame in frames(path):
+        if frame.source != source:
+            continue
+        some = _lines(frame, seen, memory)
+        waiting.append(some)
+        lines += some.height
+        if lines >= _CHUNK_LINES:
+            yield _timed(pl.concat(waiting))
+            waiting, lines = [], 0
+    if waiting:
+        yield _timed(pl.concat(waiting))
+
+
+def _lines(frame: Frame, seen: dict[tuple[int, int], Seen], memory: Memory) -> pl.DataFrame:
+    body = frame.body
+    if frame.device is None:
+        texts = pl.Series("line", body.decode().split("\n") if body else [], pl.String)
+    else:
+        numbers = np.frombuffer(body[: 8 * frame.lines], "<u8").astype(np.uint64)
+        key = frame.device, frame.streamer
+        known = seen.get(key) or memory.seen(frame.source, *key)
+        new = known.new(numbers)
+        seen[key] = known.with_(numbers)
+        texts = pl.Series("line", body[8 * frame.lines :].decode().split("\n"), pl.String).filter(pl.Series(new))
+    return texts.to_frame().with_columns(scale=pl.lit(frame.scale), received=pl.lit(frame.received))
+
+
+def _timed(lines: pl.DataFrame) -> pl.DataFrame:
+    time = pl.col("line").str.extract(r" (-?[0-9]+)$").cast(pl.Int64) * pl.col("scale").cast(pl.Int64)
+    return lines.select("line", time.fill_null(pl.col("received")).alias("time"), pl.col("received").cast(pl.Int64))
+
+
+def _strange(chunk: pl.DataFrame, source: str) -> pl.DataFrame:
+    """The lines of a source that the configuration no longer has, to be parked."""
+    return chunk.select(
+        pl.format("{} {}", pl.col("line").str.extract("^([^ ]* [^ ]*)"), "time").alias("line"),
+        "received",
+        pl.col("line").str.extract("^([^, ]*)").alias("measurement"),
+        pl.lit(f"the configuration has no sources.{source} of kind door any longer").alias("reason"),
+    )
+
+
+def _batches(chunks: Iterator[Mapped], parking: _Parking) -> Iterator[pa.RecordBatch]:
+    for mapped in chunks:
+        parking.add(mapped.parked)
+        yield from mapped.rows.to_arrow(compat_level=pl.CompatLevel.oldest()).to_batches()
+
+
+def _moment(nanoseconds: int) -> datetime:
+    return EPOCH + timedelta(microseconds=nanoseconds // 1_000)
+
+
+def _range(listened: Listened) -> Window:
+    start = _moment(listened.since)
+    return Window(start, max(_moment(listened.until), start + timedelta(microseconds=1)))

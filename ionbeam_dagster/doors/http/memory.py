@@ -1,0 +1,127 @@
+"""What the HTTP door remembers beside its journal: how far it was taken in, numbers that were seen, what is parked.
+
+Belongs here: these records, in one SQLite file of the platform's state folder. Does not belong here: the journal, or
+the parked lines themselves (flush.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ionbeam_client.state import Database
+from ionbeam_dagster.doors.http.sequences import Seen
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS listened (source TEXT PRIMARY KEY, since INTEGER, until INTEGER) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS seen (
+    source TEXT, device TEXT, streamer TEXT, numbers BLOB, PRIMARY KEY (source, device, streamer)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS parked (
+    source TEXT, measurement TEXT, reason TEXT, lines INTEGER, last INTEGER, sample TEXT,
+    PRIMARY KEY (source, measurement, reason)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS done (source TEXT, file TEXT, PRIMARY KEY (source, file)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS accepted (source TEXT PRIMARY KEY) WITHOUT ROWID;
+"""
+_SAMPLE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Listened:
+    """[since, until) in ns since 1970: the time that the door listened for a source and that no claim tells of."""
+
+    since: int
+    until: int
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """`lines` of a measurement that could not be taken in for one reason, the last at `last`; `sample` is one of them,
+    as plain lines are, but no longer than 200 characters."""
+
+    source: str
+    measurement: str
+    reason: str
+    lines: int
+    last: datetime
+    sample: str
+
+
+class Memory:
+    """The records in the file ``<folder>/door.sqlite``. Safe across threads and processes."""
+
+    def __init__(self, folder: Path) -> None:
+        self._database = Database(folder / "door.sqlite", _SCHEMA)
+
+    def listened(self, source: str) -> Listened | None:
+        rows = self._database.read("SELECT since, until FROM listened WHERE source = ?", (source,))
+        return Listened(*rows[0]) if rows else None
+
+    def seen(self, source: str, device: int, streamer: int) -> Seen:
+        """The sequence numbers of what was taken in of a device's streamer."""
+        query = "SELECT numbers FROM seen WHERE source = ? AND device = ? AND streamer = ?"
+        rows = self._database.read(query, (source, str(device), str(streamer)))
+        return Seen.from_bytes(rows[0][0]) if rows else Seen()
+
+    def taken(
+        self,
+        source: str,
+        file: str,
+        listened: Listened,
+        seen: dict[tuple[int, int], Seen],
+        parked: Iterable[tuple[str, str, int, int, str]],
+    ) -> None:
+        """`file` of the journal is taken in as far as it is of `source`: all of this is remembered, or nothing.
+
+        `parked` are (measurement, reason, lines, last in ns, sample).
+        """
+        with self._database.transaction() as db:
+            db.execute("INSERT INTO done VALUES (?, ?)", (source, file))
+            db.execute("INSERT OR REPLACE INTO listened VALUES (?, ?, ?)", (source, listened.since, listened.until))
+            db.executemany(
+                "INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?)",
+                [(source, str(device), str(streamer), one.to_bytes()) for (device, streamer), one in seen.items()],
+            )
+            db.executemany(
+                "INSERT INTO parked VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+                "lines = lines + excluded.lines, last = excluded.last, sample = excluded.sample",
+                [(source, of, why, lines, last, sample[:_SAMPLE]) for of, why, lines, last, sample in parked],
+            )
+
+    def is_done(self, source: str, file: str) -> bool:
+        """Whether a file of the journal is taken in as far as it is of `source`."""
+        return bool(self._database.read("SELECT 1 FROM done WHERE source = ? AND file = ?", (source, file)))
+
+    def removed(self, file: str) -> None:
+        """A file of the journal is gone."""
+        with self._database.transaction(durable=False) as db:
+            db.execute("DELETE FROM done WHERE file = ?", (file,))
+
+    def parked(self, source: str | None = None) -> list[Parked]:
+        """What is parked, of one source or all, most lines first."""
+        rows = self._database.read(
+            "SELECT source, measurement, reason, lines, last, sample FROM parked WHERE source = ifnull(?, source) "
+            "ORDER BY lines DESC",
+            (source,),
+        )
+        return [
+            Parked(source, of, why, lines, datetime.fromtimestamp(last / 1e9, UTC), sample)
+            for source, of, why, lines, last, sample in rows
+        ]
+
+    def accept(self, source: str) -> None:
+        """Remember that what is parked of a source is to be looked at again by a door that has the new YAML."""
+        with self._database.transaction() as db:
+            db.execute("INSERT OR IGNORE INTO accepted VALUES (?)", (source,))
+
+    def accepted(self) -> list[str]:
+        return [str(row[0]) for row in self._database.read("SELECT source FROM accepted ORDER BY source")]
+
+    def taken_again(self, source: str) -> None:
+        """What was parked of a source is in the journal again."""
+        with self._database.transaction() as db:
+            db.execute("DELETE FROM accepted WHERE source = ?", (source,))
+            db.execute("DELETE FROM parked WHERE source = ?", (source,))

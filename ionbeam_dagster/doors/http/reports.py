@@ -1,0 +1,182 @@
+"""Reports of devices, as ArchFX's devices and gateways upload them: readings with sequence numbers, in msgpack.
+
+Belongs here: how a report becomes plain lines, and which of its readings are new. Does not belong here: requests
+(app.py), or sets of numbers as such (sequences.py).
+
+A reading is the line ``report,device=<slug>,streamer=<index>,variable=<slug> <variable>=<value> <time>``: the mapping
+of the source's block is the same as that of other lines.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import numpy as np
+import polars as pl
+
+from ionbeam_client.archfx.utils.slugs import ArchFxDeviceSlug, ArchFxVariableID
+from ionbeam_dagster.doors.http.journal import Frame, Journal, frames
+from ionbeam_dagster.doors.http.memory import Memory
+from ionbeam_dagster.doors.http.sequences import Numbers, Seen
+
+MEASUREMENT = "report"
+FORMAT = "v200"
+
+_Key = tuple[str, int, int]
+_ID = 1 << 64
+
+
+class BadReport(ValueError):
+    """A report that cannot be taken; the message says which reading, from 0, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The readings of a device's streamer: `numbers`, and a plain line each."""
+
+    device: int
+    streamer: int
+    numbers: Numbers
+    lines: pl.Series
+
+
+def read_report(body: bytes, most_readings: int) -> Report:
+    """Read a report. Raises BadReport, and takes no more memory than a small multiple of `body`."""
+    try:
+        said = msgpack.unpackb(
+            body, raw=False, strict_map_key=True, max_array_len=most_readings, max_map_len=10_000, max_ext_len=0
+        )
+    except (msgpack.UnpackException, ValueError, TypeError, RecursionError) as error:
+        raise BadReport(f"cannot be read as msgpack: {type(error).__name__} {error}") from error
+    if not isinstance(said, dict) or not isinstance(said.get("events"), list):
+        raise BadReport("is no report: it has no list of events")
+    device, streamer = _whole(said, "device"), _whole(said, "streamer_index")
+    events = said["events"]
+    if not events:
+        return Report(device, streamer, np.empty(0, np.uint64), pl.Series("line", [], pl.String))
+    try:
+        found = pl.DataFrame(
+            {
+                "stream": [event["stream"] for event in events],
+                "number": [event["dev_seqid"] for event in events],
+                "time": [event["timestamp"] for event in events],
+                "value": [event["value"] for event in events],
+            },
+            schema={"stream": pl.UInt32, "number": pl.UInt64, "time": pl.String, "value": pl.Float64},
+            strict=True,
+        )
+    except (KeyError, TypeError, OverflowError, pl.exceptions.PolarsError) as error:
+        raise BadReport(_first_fault(events) or f"is no report: {type(error).__name__} {error}") from error
+    if found.null_count().sum_horizontal().item():
+        raise BadReport(_first_fault(events) or "has readings without a value")
+    when = _times(found["time"])
+    for bad, why in (
+        (~found["value"].is_finite(), "its value is no finite number"),
+        (when.is_null(), "its time is none"),
+    ):
+        if bad.any():
+            raise BadReport(f"reading {bad.arg_true()[0]}: {why}")
+    return Report(device, streamer, found["number"].to_numpy().astype(np.uint64), _lines(device, streamer, found, when))
+
+
+def _lines(device: int, streamer: int, found: pl.DataFrame, when: pl.Series) -> pl.Series:
+    streams = found["stream"].unique()
+    slugs = [str(ArchFxVariableID(stream)) for stream in streams]
+    slug = found["stream"].replace_strict(streams, slugs, return_dtype=pl.String)
+    head = f"{MEASUREMENT},device={ArchFxDeviceSlug(device)},streamer={streamer:#x},variable="
+    columns = pl.DataFrame({"slug": slug, "value": found["value"], "when": when})
+    line = pl.format(head + "{} {}={} {}", "slug", "slug", "value", "when")
+    return columns.select(line.alias("line")).to_series()
+
+
+def _whole(said: dict[str, Any], key: str) -> int:
+    value = said.get(key)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < _ID:
+        raise BadReport(f"{key} is {str(value)[:40]!r}, and has to be a whole number")
+    return value
+
+
+def _times(texts: pl.Series) -> pl.Series:
+    """Nanoseconds since 1970, null where a text is no time that these can tell; without a zone it is UTC."""
+    zoned = texts.str.replace("Z$", "+00:00")
+    zoned = (
+        zoned.to_frame("t")
+        .select(
+            pl.when(pl.col("t").str.contains(r"[+-][0-9]{2}:?[0-9]{2}$"))
+            .then(pl.col("t"))
+            .otherwise(pl.col("t") + "+00:00")
+        )
+        .to_series()
+    )
+    times = zoned.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%z", time_unit="us", strict=False)
+    times = times.fill_null(zoned.str.to_datetime("%Y-%m-%d %H:%M:%S%.f%z", time_unit="us", strict=False))
+    micros = times.dt.timestamp("us")
+    return micros.set(micros.abs() > (2**63 - 1) // 1_000, None) * 1_000
+
+
+def _first_fault(events: Iterable[Any]) -> str | None:
+    """What is wrong with the first reading that cannot be."""
+    for place, event in enumerate(events):
+        if not isinstance(event, dict):
+            return f"reading {place}: is no dictionary"
+        for key, kind, most in (("stream", int, 1 << 32), ("dev_seqid", int, _ID), ("timestamp", str, 0)):
+            value = event.get(key)
+            if isinstance(value, bool) or not isinstance(value, kind):
+                return f"reading {place}: {key} is {str(value)[:40]!r}"
+            if isinstance(value, int) and not 0 <= value < most:
+                return f"reading {place}: {key} is out of range"
+        if isinstance(event.get("value"), bool) or not isinstance(event.get("value"), int | float):
+            return f"reading {place}: value is {str(event.get('value'))[:40]!r}"
+    return None
+
+
+class Once:
+    """Takes readings into the journal once, however often and in whatever order they come.
+
+    What was taken in is in the door's memory, what is still in the journal is read from there: nothing is remembered
+    that a crash could separate from its readings.
+    """
+
+    def __init__(self, journal: Journal, memory: Memory) -> None:
+        self._journal = journal
+        self._memory = memory
+        self._seen: dict[_Key, Seen] = {}
+        self._locks: dict[_Key, threading.Lock] = {}
+        for path in journal.closed():
+            self._add(path)
+
+    def _add(self, path: Path) -> None:
+        for frame in frames(path):
+            if frame.device is not None:
+                key = frame.source, frame.device, frame.streamer
+                numbers = np.frombuffer(frame.body[: 8 * frame.lines], "<u8").astype(np.uint64)
+                self._seen[key] = self._known(key).with_(numbers)
+
+    def _known(self, key: _Key) -> Seen:
+        found = self._seen.get(key)
+        return found if found is not None else self._memory.seen(*key)
+
+    def take(self, source: str, report: Report) -> int:
+        """Make the new readings of a report durable; returns how many they are. Raises OSError."""
+        key = source, report.device, report.streamer
+        with self._locks.setdefault(key, threading.Lock()):
+            known = self._known(key)
+            new = known.new(report.numbers)
+            count = int(new.sum())
+            if count:
+                numbers, lines = report.numbers[new], report.lines.filter(pl.Series(new))
+                body = numbers.astype("<u8").tobytes() + "\n".join(lines.to_list()).encode()
+                frame = Frame(source, time.time_ns(), count, 1, report.device, report.streamer, body)
+                self._journal.add(frame)
+                self._seen[key] = known.with_(numbers)
+        return count
+
+    def highest(self, source: str, device: int, streamer: int) -> int:
+        """The highest number that was taken of a device's streamer, 0 where there is none."""
+        return self._known((source, device, streamer)).highest

@@ -1,0 +1,110 @@
+"""`ionbeam receive`: the HTTP door open, its journal taken in as it fills.
+
+Belongs here: the server and the two threads beside it, and how they end. Does not belong here: requests (app.py), or
+what is done once something is taken in (orchestration/arrivals.py, given here as `work`).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+import waitress
+from waitress import wasyncore
+
+from ionbeam_dagster.doors.http.app import Application
+from ionbeam_dagster.doors.http.flush import Flush, door_folder, door_sources
+from ionbeam_dagster.doors.http.journal import Journal
+from ionbeam_dagster.doors.http.memory import Memory
+from ionbeam_dagster.doors.http.reports import Once
+from ionbeam_dagster.doors.http.tokens import Tokens
+from ionbeam_dagster.errors import PipelineError
+from ionbeam_dagster.pipeline.platform import Platform
+
+log = logging.getLogger(__name__)
+
+EVERY = 30.0
+"""Seconds after which what came becomes an ingestion, ..."""
+LINES = 50_000
+"""... and the lines after which it does so at once."""
+
+_THREADS = 16
+_CONNECTIONS = 1_000
+_LOOK = 0.5
+
+
+class OpenDoor:
+    """The HTTP door of a platform, listening as soon as it is made. Raises PipelineError when it cannot open."""
+
+    def __init__(self, platform: Platform, host: str, port: int, every: float = EVERY) -> None:
+        sources, folder = door_sources(platform), door_folder(platform)
+        if not sources:
+            raise PipelineError(
+                f"{platform.config.path} has no source of kind door; add one: "
+                "'garden: {kind: door, token: \"${GARDEN_TOKEN}\"}' below sources"
+            )
+        try:
+            self.journal = Journal(folder / "journal")
+        except BlockingIOError as error:
+            raise PipelineError(f"another `ionbeam receive` has this platform's journal: {error}") from error
+        self.memory = Memory(folder)
+        self.flush = Flush(platform, self.journal, self.memory)
+        settings = platform.config.sections.receive
+        self.application = Application(settings, Tokens(sources), self.journal, Once(self.journal, self.memory))
+        self._every = every
+        self._stop = threading.Event()
+        self._sockets: dict[int, object] = {}
+        try:
+            self._server = waitress.create_server(
+                self.application, map=self._sockets, host=host, port=port, threads=_THREADS, channel_timeout=30,
+                connection_limit=_CONNECTIONS, asyncore_use_poll=True,
+                max_request_body_size=settings.most_bytes, max_request_header_size=16_384,
+                ident="ionbeam", clear_untrusted_proxy_headers=True,
+            )  # fmt: skip
+        except OSError as error:
+            self.journal.close()
+            raise PipelineError(
+                f"{host}:{port} cannot be listened at ({error.strerror}); choose another --port"
+            ) from error
+
+    def run(self, work: Callable[[], object] = lambda: None) -> None:
+        """Serve until `stop`. `work` is done in a thread of its own, once a second."""
+        threads = [threading.Thread(target=job, daemon=True) for job in (self._flush, lambda: self._work(work))]
+        for thread in threads:
+            thread.start()
+        try:
+            while not self._stop.is_set():
+                wasyncore.loop(timeout=_LOOK, use_poll=True, map=self._sockets, count=1)
+        finally:
+            self._stop.set()
+            self._server.task_dispatcher.shutdown(timeout=10)
+            wasyncore.close_all(self._sockets)
+            for thread in threads:
+                thread.join(60)
+            self.journal.close()
+            self._guarded(self.flush.catch_up)
+
+    def stop(self) -> None:
+        """End `run` in good order, within a second, from another thread or a signal."""
+        self._stop.set()
+
+    def _flush(self) -> None:
+        self._guarded(self.flush.look_again)
+        self._guarded(self.flush.catch_up)
+        waited = 0.0
+        while not self._stop.wait(_LOOK):
+            waited += _LOOK
+            if waited >= self._every or self.journal.lines >= LINES:
+                waited = 0.0
+                self._guarded(self.flush.run)
+
+    def _work(self, work: Callable[[], object]) -> None:
+        while not self._stop.wait(1):
+            self._guarded(work)
+
+    def _guarded(self, do: Callable[[], object]) -> None:
+        try:
+            do()
+        except Exception:
+            log.exception("what was taken in could not be worked on; again in a moment")

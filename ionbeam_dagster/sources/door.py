@@ -1,0 +1,193 @@
+"""Sources whose clients write to the platform's own HTTP door: line protocol, or reports of devices.
+
+Belongs here: the block of such a source (``kind: door``): whose token it is, and which field of which measurement is
+which variable. Does not belong here: requests, the journal, and how lines become rows (doors/http).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from functools import cached_property
+from typing import Annotated, ClassVar, Literal, Self
+
+import pyarrow as pa
+from pydantic import Field, SecretStr, model_validator
+
+from ionbeam_client.cf import UnitError, conversion
+from ionbeam_client.models import (
+    CanonicalVariable,
+    DataIngestionMap,
+    IngestionMetadata,
+    MetadataVariable,
+    Name,
+    NamePart,
+    Period,
+)
+from ionbeam_dagster.domain.canonical import STATION
+from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.errors import SourceError
+from ionbeam_dagster.settings import Settings
+from ionbeam_dagster.sources import Patience, Source, SourceConfig
+
+ALTITUDE = "altitude"
+RESERVED = frozenset({"datetime", "lat", "lon", STATION, ALTITUDE})
+
+Latitude = Annotated[float, Field(ge=-90, le=90)]
+Longitude = Annotated[float, Field(ge=-180, le=360)]
+
+
+class DoorVariable(Settings):
+    """One field that is measured. Values are converted from `unit` to `cf_unit`."""
+
+    field: str = Field(
+        min_length=1, description="Field of the line; of a report the variable's slug.", examples=["temperature"]
+    )
+    measurement: str | None = Field(
+        default=None,
+        description="Measurement of the line; without it any. Reports have the measurement report.",
+        examples=["weather"],
+    )
+    where: dict[str, str] = Field(
+        default={}, description="Tags that the line must have.", examples=[{"entity_id": "roof_temperature"}]
+    )
+    standard_name: NamePart = Field(
+        description="CF's name of the quantity; x_... for what CF has no name for.", examples=["air_temperature"]
+    )
+    unit: str | None = Field(default=None, description="Unit in the lines; without it cf_unit.", examples=["degF"])
+    cf_unit: NamePart = Field(description="Unit in the dataset.", examples=["degC"])
+    level: float = Field(default=0.0, allow_inf_nan=False, description="Height above the ground in m.", examples=[2.0])
+    method: NamePart = Field(default="point", description="CF's cell method.", examples=["mean"])
+    period: Period = Field(
+        default="PT0S", description="Time that the method is over, which ends at the line's time.", examples=["PT10M"]
+    )
+
+    @cached_property
+    def canonical(self) -> CanonicalVariable:
+        """The variable, whose raw column has its canonical name."""
+        one = CanonicalVariable(
+            column="x", standard_name=self.standard_name, cf_unit=self.cf_unit, level=self.level, method=self.method,
+            period=self.period,
+        )  # fmt: skip
+        return one.model_copy(update={"column": one.to_canonical_name()})
+
+    @property
+    def factors(self) -> tuple[float, float]:
+        """(scale, offset) from the unit of the lines to that of the dataset."""
+        return (1.0, 0.0) if self.unit in (None, self.cf_unit) else conversion(str(self.unit), self.cf_unit)
+
+    @model_validator(mode="after")
+    def _can_be_converted(self) -> Self:
+        try:
+            _ = self.factors
+        except UnitError as error:
+            raise ValueError(f"field {self.field!r}: {error}") from error
+        return self
+
+
+class DoorStation(Settings):
+    """Where a station is, whose lines do not say it."""
+
+    latitude: Latitude = Field(description="Degrees north.", examples=[52.1])
+    longitude: Longitude = Field(description="Degrees east.", examples=[5.2])
+    altitude: float | None = Field(
+        default=None, allow_inf_nan=False, description="Height above the sea in m.", examples=[12.0]
+    )
+
+
+class DoorConfig(SourceConfig):
+    """Who writes over HTTP with which token, and which of it is which variable."""
+
+    kind: Literal["door"] = Field(default="door", description="Clients send it over HTTP.")
+    allow_incomplete: Patience = Field(
+        default=timedelta(minutes=10),
+        description="When a dataset window is built although the door was closed for a part of it: after this time, "
+        "never, or always (at once).",
+        examples=["PT6H", "never", "always"],
+    )
+    token: SecretStr = Field(
+        min_length=8,
+        description="The word by which its clients are known; give it by the environment.",
+        examples=["${GARDEN_TOKEN}"],
+    )
+    station: str = Field(
+        default="station", min_length=1, description="Tag that tells one station from another.", examples=["host"]
+    )
+    latitude: Latitude | str | None = Field(
+        default=None,
+        description="Tag or field of the latitude, or degrees north where all stations are at one place.",
+        examples=["lat", 52.1],
+    )
+    longitude: Longitude | str | None = Field(
+        default=None,
+        description="Tag or field of the longitude, or degrees east where all stations are at one place.",
+        examples=["lon", 5.2],
+    )
+    stations: dict[str, DoorStation] = Field(
+        default={},
+        description="Places of stations whose lines do not say them, by the station's id.",
+        examples=[{"roof": {"latitude": 52.1, "longitude": 5.2, "altitude": 12.0}}],
+    )
+    metadata: dict[Name, str] = Field(
+        default={}, description="Descriptive columns of the dataset, and the tags that hold them.",
+        examples=[{"model": "model"}],
+    )  # fmt: skip
+    variables: tuple[DoorVariable, ...] = Field(
+        default=(),
+        description="Fields that are taken in; what is not among them is parked until it is.",
+        examples=[[{"field": "temperature", "standard_name": "air_temperature", "cf_unit": "degC", "level": 2.0}]],
+    )
+    ignore: tuple[str, ...] = Field(
+        default=(),
+        description="What is left out on purpose: a measurement, or measurement.field, or * for all that no variable "
+        "takes.",
+        examples=[["cpu", "weather.uptime"]],
+    )
+
+    @model_validator(mode="after")
+    def _is_told_apart(self) -> Self:
+        if reserved := sorted(RESERVED & self.metadata.keys()):
+            raise ValueError(
+                f"metadata: {', '.join(reserved)} is a name that the platform needs itself; choose another"
+            )
+        seen: set[tuple[object, ...]] = set()
+        for variable in self.variables:
+            key = (variable.measurement, variable.canonical.column, *sorted(variable.where.items()))
+            if key in seen:
+                raise ValueError(
+                    f"variables: {variable.canonical.column} is given twice for measurement {variable.measurement!r}; "
+                    "keep one, or tell them apart by level or where"
+                )
+            seen.add(key)
+        return self
+
+    @property
+    def has_altitude(self) -> bool:
+        return any(station.altitude is not None for station in self.stations.values())
+
+
+class Door(Source):
+    """A source whose clients write to `ionbeam receive`."""
+
+    Config: ClassVar[type[SourceConfig]] = DoorConfig
+    config: DoorConfig
+
+    @property
+    def metadata(self) -> IngestionMetadata:
+        if not self.config.variables:
+            raise SourceError(
+                f"{self.name}: none of its variables is mapped yet; `ionbeam source accept {self.name}` does it for "
+                "what was sent"
+            )
+        variables = {one.canonical.column: one.canonical for one in self.config.variables}
+        described = [STATION, *([ALTITUDE] if self.config.has_altitude else []), *self.config.metadata]
+        return IngestionMetadata(
+            dataset=self.described("What stations write to the door."),
+            ingestion_map=DataIngestionMap(
+                canonical_variables=list(variables.values()),
+                metadata_variables=[MetadataVariable(column=column) for column in described],
+            ),
+        )
+
+    def fetch(self, window: Window) -> Iterator[pa.RecordBatch]:
+        raise SourceError(f"{self.name} {window}: is written by its clients and cannot be fetched")

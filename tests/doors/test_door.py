@@ -1,0 +1,297 @@
+"""The HTTP door: what stations write and devices report becomes windows, once, whatever happens in between."""
+
+from __future__ import annotations
+
+import gzip
+import socket
+import time
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from threading import Thread
+
+import httpx
+import polars as pl
+import pytest
+from servers import free_port
+from typer.testing import CliRunner
+
+from ionbeam_dagster.cli import app
+from ionbeam_dagster.config import IonbeamConfig
+from ionbeam_dagster.domain.windows import window_of
+from ionbeam_dagster.doors.http.serving import OpenDoor
+from ionbeam_dagster.doors.http.status import door_status
+from ionbeam_dagster.errors import ConfigError
+from ionbeam_dagster.pipeline.build import build
+from ionbeam_dagster.pipeline.ingest import ingest
+from ionbeam_dagster.pipeline.recovery import open_platform
+
+HOUR = timedelta(hours=1)
+TOKEN, OTHER = "garden-token-1", "valley-token-2"
+TEMPERATURE = "air_temperature__degC__2.0__point__PT0S"
+GARDEN = f"""
+  garden:
+    kind: door
+    token: {TOKEN}
+    start: 2026-06-01
+    aggregation_span: PT1H
+    exports: [pygeoapi]
+    stations:
+      roof: {{latitude: 52.1, longitude: 5.2, altitude: 12.0}}
+      d--0000-0000-0000-0007: {{latitude: 52.2, longitude: 5.3}}
+    variables:
+      - {{field: temperature, measurement: weather, standard_name: air_temperature,
+         unit: degF, cf_unit: degC, level: 2.0}}
+      - {{measurement: weather, field: pressure, standard_name: air_pressure, cf_unit: hPa}}
+"""
+SOURCES = "  scheduler: {windows: [{source_name: garden, window_size: PT1H}]}\n" + GARDEN
+
+
+@contextmanager
+def opened(platform, every=3600.0):
+    """The door of a platform, open in this process; it takes in when it is told to."""
+    door = OpenDoor(platform, "127.0.0.1", free_port(), every)
+    thread = Thread(target=door.run)
+    thread.start()
+    try:
+        yield door, f"http://127.0.0.1:{door._server.effective_port}"
+    finally:
+        door.stop()
+        thread.join(20)
+    assert not thread.is_alive()
+
+
+def write(url, body, token=TOKEN, **more):
+    headers = {"Authorization": f"Token {token}", **more.pop("headers", {})}
+    return httpx.post(f"{url}/api/v2/write", content=body, headers=headers, timeout=30, **more)
+
+
+def nanoseconds(moment):
+    return int(moment.timestamp()) * 10**9
+
+
+def bring_up_to_date(platform):
+    """What automation does: ingest what waits, and build what is due."""
+    for window in platform.ledger.waiting("garden"):
+        ingest(platform, "garden", window)
+
+
+def points(platform, window):
+    made = build(platform, "garden", window, datetime.now(UTC))
+    return pl.read_parquet(made.revision.path)
+
+
+def test_what_was_written_becomes_a_window(platform_of):
+    platform = platform_of(SOURCES)
+    then = datetime.now(UTC) - 3 * HOUR
+    body = f"weather,station=roof temperature=50,pressure=1013.25 {nanoseconds(then)}\n# a comment\n\n"
+    with opened(platform) as (door, url):
+        assert write(url, body).status_code == 204
+        assert write(url, gzip.compress(body.encode()), headers={"Content-Encoding": "gzip"}).status_code == 204
+        door.flush.run()
+        assert list(door.journal.closed()) == []
+    bring_up_to_date(platform)
+    rows = points(platform, window_of(then, HOUR))
+    assert rows[TEMPERATURE].to_list() == [pytest.approx(10.0)] and rows["station_id"].to_list() == ["roof"]
+    assert rows.select("lat", "lon", "altitude").row(0) == (52.1, 5.2, "12")
+    [claim] = platform.ledger.claims("garden", window_of(datetime.now(UTC), HOUR))
+    assert (claim.rows, claim.quarantined, claim.stray_windows) == (1, 0, (window_of(then, HOUR),))
+
+
+def test_rows_of_three_weeks_ago_make_revisions_of_their_own_windows(platform_of):
+    platform = platform_of(SOURCES.replace("2026-06-01", "2020-01-01"))
+    now = datetime.now(UTC)
+    old = now - timedelta(days=21)
+    with opened(platform) as (door, url):
+        assert write(url, f"weather,station=roof temperature=32 {nanoseconds(old)}").status_code == 204
+        door.flush.run()
+        bring_up_to_date(platform)
+        first = build(platform, "garden", window_of(old, HOUR), now).revision
+        again = f"weather,station=roof temperature=33.8 {nanoseconds(old + timedelta(seconds=1))}"
+        assert write(url, again).status_code == 204
+        door.flush.run()
+        bring_up_to_date(platform)
+    second = build(platform, "garden", window_of(old, HOUR), datetime.now(UTC)).revision
+    assert (first.revision.number, second.revision.number) == (1, 2)
+    assert pl.read_parquet(second.path)[TEMPERATURE].to_list() == [pytest.approx(0.0), pytest.approx(1.0)]
+
+
+# --- what is not taken in ---------------------------------------------------------------------------------------------
+
+
+def test_what_nobody_mapped_is_parked_with_its_reason(platform_of):
+    platform = platform_of(SOURCES)
+    then = datetime.now(UTC) - 3 * HOUR
+    lines = [
+        f"weather,station=roof temperature=50,uptime=7i {nanoseconds(then)}",
+        f"cpu,host=a usage=1.5 {nanoseconds(then)}",
+        f"weather,station=shed temperature=50 {nanoseconds(then)}",
+        "weather,station=roof temperature=50 4070908800000000000",  # 2099
+        f"weather,station=roof temperature=50 {nanoseconds(datetime(2020, 1, 1, tzinfo=UTC))}",
+        f'weather,station=roof temperature="warm" {nanoseconds(then)}',
+        f"weather temperature=50 {nanoseconds(then)}",
+        f"../../../etc/passwd,station=roof x=1 {nanoseconds(then)}",
+    ]
+    with opened(platform) as (door, url):
+        assert write(url, "\n".join(lines)).status_code == 204
+        door.flush.run()
+        reasons = {one.reason for one in door.memory.parked("garden")}
+        assert sum(one.lines for one in door.memory.parked()) == 8
+    assert reasons == {
+        "no variable of sources.garden takes uptime",
+        "no variable of sources.garden takes usage",
+        "no variable of sources.garden takes x",
+        "station shed has no place; add it to sources.garden.stations",
+        "is from the future; check the station's clock, or set sources.garden.future_tolerance",
+        "is from before the source's start; set sources.garden.start (now 2026-06-01T00:00Z)",
+        "has a text where a number should be",
+        "has no tag 'station'; set sources.garden.station",
+    }
+    told = "\n".join(door_status(platform))
+    assert "garden: 1 lines of 'cpu' are parked" in told and "ionbeam source accept garden" in told
+    [kept] = (platform.config.sections.state_path / "door" / "parked").rglob("*.parquet")
+    assert pl.read_parquet(kept).height == 8 and kept.parent.name == "garden"
+    bring_up_to_date(platform)
+    assert points(platform, window_of(then, HOUR))[TEMPERATURE].to_list() == [pytest.approx(10.0)]
+
+
+BARE = f"""
+  # what my loggers write
+  garden: {{kind: door, token: {TOKEN}, start: 2026-06-01, aggregation_span: PT1H, exports: [pygeoapi]}}
+"""
+
+
+def test_what_was_parked_is_accepted_and_taken_in(platform_of, tmp_path):
+    platform = platform_of(BARE)
+    then = datetime.now(UTC) - 3 * HOUR
+    line = "weather,host=roof,lat=52.1,lon=5.2 outTemp_F=50,outHumidity=40,pressure=1013.2,uptime=7i"
+    with opened(platform) as (door, url):
+        assert write(url, f"{line} {nanoseconds(then)}").status_code == 204
+        door.flush.run()
+    assert platform.ledger.waiting("garden") == []
+    done = CliRunner().invoke(app, ["--config", str(tmp_path / "config.yaml"), "source", "accept", "garden"])
+    assert done.exit_code == 0, done.output
+    assert "weather.outTemp_F is air_temperature in degF at 2 m" in done.output
+    assert "weather.uptime: what it is cannot be told" in done.output
+    assert "# what my loggers write" in (tmp_path / "config.yaml").read_text()
+    platform = open_platform(IonbeamConfig.load(tmp_path / "config.yaml"))
+    block = platform.sources["garden"].config
+    assert (block.station, block.latitude, block.longitude) == ("host", "lat", "lon")
+    with opened(platform) as (door, _):
+        wait_for(lambda: not door.memory.accepted())
+        door.flush.run()
+        [left] = door.memory.parked()
+        assert left.reason == "no variable of sources.garden takes uptime"
+    bring_up_to_date(platform)
+    [row] = points(platform, window_of(then, HOUR)).to_dicts()
+    assert row[TEMPERATURE] == pytest.approx(10.0) and row["station_id"] == "roof" and row["lat"] == 52.1
+
+
+# --- who may, and what cannot be --------------------------------------------------------------------------------------
+
+
+def test_a_token_is_one_sources(platform_of, caplog):
+    two = SOURCES + GARDEN.replace("garden:", "valley:").replace(TOKEN, OTHER)
+    platform = platform_of(two)
+    line = f"weather,station=roof temperature=50 {nanoseconds(datetime.now(UTC))}"
+    with opened(platform) as (door, url):
+        for token in ("x", "wrong-token-3", TOKEN[:-1], TOKEN + "x"):
+            answer = write(url, line, token)
+            assert answer.status_code == 401 and "token" in answer.json()["message"]
+        assert httpx.post(f"{url}/write?db=x", content=line, auth=("anybody", TOKEN)).status_code == 204
+        assert httpx.post(f"{url}/write", params={"p": OTHER}, content=line).status_code == 204
+        assert write(url, line, OTHER).status_code == 204
+        door.flush.run()
+    assert TOKEN not in caplog.text and OTHER not in caplog.text and TOKEN not in repr(platform.config)
+    rows = {name: sum(one.rows for w in platform.ledger.waiting(name) for one in platform.ledger.sent(name, w))
+            for name in ("garden", "valley")}  # fmt: skip
+    assert rows == {"garden": 1, "valley": 1}  # two lines of one station and time are one point
+
+
+def test_two_sources_cannot_have_one_token(platform_of):
+    with pytest.raises(ConfigError, match=r"sources.valley.token: is the token of garden, too"):
+        platform_of(SOURCES + GARDEN.replace("garden:", "valley:"))
+
+
+GOOD = "weather,station=roof temperature=50"
+BAD = {
+    "no line": (b"weather", {}, 400, "line 1"),
+    "the second": (GOOD.encode() + b"\nweather x=", {}, 400, "line 2"),
+    "no text": (b"\xff\xfe x=1", {}, 400, "UTF-8"),
+    "far time": (GOOD.encode() + b" 99999999999999999999", {}, 400, "line 1"),
+    "far seconds": (GOOD.encode() + b" 99999999999", {"precision": "s"}, 400, "out of range"),
+    "precision": (GOOD.encode(), {"precision": "fortnight"}, 400, "fortnight"),
+    "long line": (b"weather,station=" + b"x" * 70_000 + b" x=1", {}, 400, "longer than 65536"),
+    "many tags": (b"weather" + b"".join(b",t%d=1" % i for i in range(65)) + b" x=1", {}, 400, "64 tags"),
+    "not a number": (b"weather x=nan", {}, 400, "line 1"),
+}
+
+
+def test_what_cannot_be_is_refused_with_its_reason_and_nothing_of_it_is_taken(platform_of):
+    platform = platform_of(SOURCES, receive="{most_bytes: 100000, most_unpacked_bytes: 200000}")
+    bomb = gzip.compress(b"weather,station=roof temperature=50\n" * 3_000_000)
+    packed = {"Content-Encoding": "gzip"}
+    with opened(platform) as (door, url):
+        before = door.journal.lines
+        for name, (body, query, status, reason) in BAD.items():
+            answer = write(url, body, params=query)
+            assert (answer.status_code, reason in answer.json()["message"]) == (status, True), (name, answer.text)
+        for body, headers, status in (
+            (b"x" * 200_000, {}, 413), (bomb[:99_000], packed, 413), (b"no gzip", packed, 400),
+            (gzip.compress(GOOD.encode())[:-5], packed, 400), (GOOD.encode(), {"Content-Encoding": "br"}, 415),
+        ):  # fmt: skip
+            assert write(url, body, headers=headers).status_code == status
+        assert httpx.get(f"{url}/api/v2/write").status_code == 405
+        assert httpx.get(f"{url}/../../etc/passwd").status_code == 404
+        assert door.journal.lines == before == 0
+        assert httpx.get(f"{url}/ping").status_code == 204 and httpx.get(f"{url}/health").json()["status"] == "pass"
+        assert write(url, b"").status_code == 204
+        assert write(url, GOOD).status_code == 204 and door.journal.lines == 1
+
+
+def test_half_a_request_takes_nothing_and_holds_up_nobody(platform_of):
+    with opened(platform_of(SOURCES)) as (door, url):
+        place = httpx.URL(url)
+        halves = []
+        for _ in range(50):
+            half = socket.create_connection((place.host, place.port))
+            half.sendall(b"POST /api/v2/write HTTP/1.1\r\nHost: x\r\nAuthorization: Token " + TOKEN.encode()
+                         + b"\r\nContent-Length: 500\r\n\r\n" + GOOD.encode())  # fmt: skip
+            halves.append(half)
+        assert write(url, GOOD).status_code == 204
+        for half in halves:
+            half.close()
+        assert write(url, GOOD).status_code == 204
+        assert door.journal.lines == 2
+
+
+def test_a_token_that_brings_too_much_is_told_when_to_come_again(platform_of):
+    platform = platform_of(SOURCES, receive="{lines_a_second: 10}")
+    with opened(platform) as (door, url):
+        assert write(url, "\n".join([GOOD] * 590)).status_code == 204
+        answer = write(url, "\n".join([GOOD] * 100))
+        assert answer.status_code == 429 and 1 <= int(answer.headers["Retry-After"]) <= 10
+        assert door.journal.lines == 590
+
+
+def test_a_full_disk_is_told_and_nothing_half_is_kept(platform_of, monkeypatch):
+    def no_room(descriptor):
+        raise OSError(28, "No space left on device")
+
+    platform = platform_of(SOURCES)
+    with opened(platform) as (door, url):
+        assert write(url, GOOD).status_code == 204
+        with monkeypatch.context() as patch:
+            patch.setattr("ionbeam_dagster.doors.http.journal.os.fdatasync", no_room)
+            answer = write(url, GOOD)
+            assert answer.status_code == 503 and answer.headers["Retry-After"]
+        assert write(url, GOOD).status_code == 204
+        door.flush.run()
+    raws = {raw.path: raw.rows for w in platform.ledger.waiting("garden") for raw in platform.ledger.sent("garden", w)}
+    assert list(raws.values()) == [1, 1]  # a file of the journal each, none with what was not taken
+
+
+def wait_for(done, seconds=20):
+    until = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < until
+        time.sleep(0.05)
