@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from ionbeam_dagster.cli import config, conformance, export, ledger, processes, qc, run, source, windows
+from ionbeam_dagster.cli import config, conformance, export, ledger, processes, qc, quarantine, run, source, windows
 from ionbeam_dagster.cli.terminal import fail
 from ionbeam_dagster.config import CONFIG_VARIABLE
 from ionbeam_dagster.errors import IonbeamError
@@ -48,6 +48,7 @@ app.add_typer(config.app, name="config")
 app.add_typer(export.app, name="export")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(qc.app, name="qc")
+app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(source.app, name="source")
 
 

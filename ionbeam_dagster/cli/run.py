@@ -10,10 +10,12 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from ionbeam_client.models import format_duration
+from ionbeam_dagster.cli.quarantine import left_out, told_of
 from ionbeam_dagster.cli.terminal import (
     FROM,
     SOURCES,
@@ -78,7 +80,8 @@ def _range(platform: Platform, source: str, start: str | None, end: str | None) 
     if first is None or last is None:
         whole = platform.sources[source].extent()
         if whole is None:
-            fail(f"{source} has no end of its own; say which range with --from and --to")
+            reasons = [f"{source}: {problem}" for problem in platform.sources[source].problems()]
+            fail("\n".join([*reasons, f"{source} has no end of its own; say which range with --from and --to"]))
         first = first or window_of(whole.start, settings.window_size).start
         last = last or whole.end
     if last <= first:
@@ -124,7 +127,7 @@ class Watch:
     def done(self, asset: str, window: Window, failure: str | None) -> None:
         self._bars.advance(self._tasks[asset])
         if failure:
-            self._bars.console.print(f"[red]{asset} {window}[/red]: {failure}", highlight=False)
+            self._bars.console.print(f"[red]{asset} {window}[/red]: {escape(failure)}", highlight=False)
         name = asset.split("/")[0]
         settings = self._platform.config.sources.get(name)
         dataset = self._platform.config.datasets.get(settings.dataset if settings else name)
@@ -150,9 +153,12 @@ def report(
     built = {name: _asked_for(platform, name, ranges) for name in names}
     console.print(_made_table(platform, built, watch))
     _draw(platform, names, [one for windows in built.values() for one in windows], picture)
-    for name in ranges:
+    for name, wanted in ranges.items():
+        collected = [one.window for one in done if one.asset == f"{name}/raw"] or [wanted]
+        for line in [*told_of(platform, name, collected), *left_out(platform, name)]:
+            console.print(line, style="yellow", highlight=False, markup=False)
         for problem in platform.sources[name].problems():
-            console.print(f"{name}: {problem}", style="yellow", highlight=False)
+            console.print(f"{name}: {problem}", style="yellow", highlight=False, markup=False)
     steps = f"{len(done)} partitions in {seconds:.1f} s" if done else ""
     console.print(f"{steps}; {len(failed)} failed" if failed else steps, highlight=False)
     _say_what_next(platform)

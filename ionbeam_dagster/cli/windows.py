@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ionbeam_client.models import format_duration
+from ionbeam_dagster.cli.quarantine import told_of
 from ionbeam_dagster.cli.run import Watch, report
 from ionbeam_dagster.cli.terminal import (
     DATASETS,
@@ -74,6 +75,9 @@ def status(
             continue
         shown = known if start or end else known[-last:]
         console.print(_status_table(platform, dataset, shown))
+        for source in dataset.sources:
+            for line in told_of(platform, source, [one for one in shown if one.span == dataset.span]):
+                console.print(line, style="yellow", highlight=False, markup=False)
         for format in dataset.cycle_exports:
             console.print(_cycles_table(platform, dataset, format, shown))
         if late := _late_before(platform, dataset, shown[0].start):
@@ -162,8 +166,13 @@ def reingest(
     start: Annotated[str, FROM],
     end: Annotated[str, TO],
     use_cache: Annotated[bool, typer.Option(help="Let the source use what it downloaded before.")] = False,
+    replace: Annotated[
+        bool, typer.Option(help="What the source gives takes the place of what it gave before, also what it lacks.")
+    ] = False,
 ) -> None:
     """Fetch windows of a source again, and build and export what came out differently.
+
+    What it gave before and no longer gives stays and is counted; with --replace it goes.
 
     The client of an external source is asked for the range: what it sends is built when it arrives.
 
@@ -176,7 +185,7 @@ def reingest(
     external = platform.source(source).kind == "external"
     with dagster_instance(platform.config) as instance, Watch(platform) as watch:
         done = reingest_range(
-            platform, source, wanted.start, wanted.end, instance, watch.done, watch.planned, use_cache
+            platform, source, wanted.start, wanted.end, instance, watch.done, watch.planned, use_cache, replace
         )  # fmt: skip
     if not external:
         report(platform, {source: wanted}, done, watch, perf_counter() - begun)
@@ -448,6 +457,8 @@ def _show_gaps(platform: Platform, source: str, start: datetime | None, end: dat
         highlight=False,
     )
     console.print(_strip(asked, missing, max(10, min(console.width, 120) - 2)))
+    for line in told_of(platform, source, [asked]):
+        console.print(line, style="yellow", highlight=False, markup=False)
     if missing:
         fill = {"external": "ionbeam reingest", "door": "", "pull": "ionbeam run"}[settings.kind]
         console.print(_gaps_table(missing, dataset, fill, source))

@@ -26,6 +26,9 @@ class RawPartition:
     `path`, as in the other records, is the file's location (stores/files.py), `rows` its number of rows, and
     `signature` how the source looked when it was asked, of one that can tell. `purged` is when retention removed the
     file: it is missed by nobody, unlike one that was lost.
+
+    `kept` counts the rows that the source gave before and no longer gives, all or a value of each. `beside` are earlier
+    ingestions of the window that could not be brought into this one, so that they stay as they are.
     """
 
     ingestion: str
@@ -35,6 +38,8 @@ class RawPartition:
     rows: int
     signature: str = ""
     purged: datetime | None = None
+    kept: int = 0
+    beside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,7 @@ def of_raw(collected: Collected, schema: pa.Schema, seconds: float) -> Metadata:
         **_of_file(collected.path, collected.rows, collected.bytes),
         **_of_window(collected.window, seconds),
         "changed": collected.changed,
+        "rows kept that the source no longer gives": collected.kept,
         "ingestion": collected.ingestion,
         "dagster/column_schema": _columns(schema),
     }

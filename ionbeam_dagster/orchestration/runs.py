@@ -18,7 +18,7 @@ from ionbeam_dagster.config import DatasetSettings, SourceSettings
 from ionbeam_dagster.domain.cycles import cycle_of
 from ionbeam_dagster.domain.windows import Window, merge, window_of, windows_between
 from ionbeam_dagster.errors import PipelineError
-from ionbeam_dagster.orchestration.assets import FORCE_TAG, OUTDATED_TAG, USE_CACHE_TAG
+from ionbeam_dagster.orchestration.assets import FORCE_TAG, OUTDATED_TAG, REPLACE_TAG, USE_CACHE_TAG
 from ionbeam_dagster.orchestration.assets.dataset import build_job, dataset_key
 from ionbeam_dagster.orchestration.assets.exports import export_key
 from ionbeam_dagster.orchestration.assets.request import request_key
@@ -81,14 +81,18 @@ def reingest_range(
     on_window: Watcher = lambda asset, window, failure: None,
     on_plan: Planner = lambda asset, windows: None,
     use_cache: bool = False,
+    replace: bool = False,
 ) -> list[WindowResult]:
     """Fetch every window of `source` in [start, end) anew, and build and export what came out differently.
+
+    What the source no longer gives stays, unless it is to `replace` what it gave before.
 
     The client of an external source is asked for the range instead; what it sends arrives by itself. Raises
     PipelineError for a source that the platform does not know, or cannot ask for want of a broker.
     """
     settings = platform.source(source)
-    tags = {USE_CACHE_TAG: "true"} if use_cache else {}
+    asked = {USE_CACHE_TAG: use_cache, REPLACE_TAG: replace}
+    tags = {tag: "true" for tag, wanted in asked.items() if wanted}
     done = _Range(platform, settings.dataset, instance, on_window, on_plan, tags)
     if settings.kind == "external":
         if platform.config.sections.broker is None:

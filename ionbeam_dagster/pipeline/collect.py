@@ -6,18 +6,29 @@ Belongs here: asking a source. Does not belong here: whether it has to be asked 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from ionbeam_dagster.domain.records import RawPartition
-from ionbeam_dagster.domain.windows import Window
+import pyarrow as pa
+
+from ionbeam_client.models import IngestionMetadata
+from ionbeam_dagster.domain.canonical import CanonicalError
+from ionbeam_dagster.domain.records import Claim, RawPartition
+from ionbeam_dagster.domain.windows import Window, window_of
 from ionbeam_dagster.errors import PipelineError
+from ionbeam_dagster.pipeline.keeping import Keeping
 from ionbeam_dagster.pipeline.platform import Platform, written_to
+from ionbeam_dagster.stores.raw import RawFile
 
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """A raw partition; `changed` is False when it holds what was there before."""
+    """A raw partition; `changed` is False when it holds what was there before.
+
+    `kept` counts the rows in it that the source gave before and no longer gives.
+    """
 
     source: str
     window: Window
@@ -26,11 +37,17 @@ class Collected:
     rows: int
     bytes: int
     changed: bool
+    kept: int = 0
     problems: list[str] = field(default_factory=list)
 
 
-def collect(platform: Platform, source: str, window: Window, now: datetime, use_cache: bool = False) -> Collected:
+def collect(
+    platform: Platform, source: str, window: Window, now: datetime, use_cache: bool = False, replace: bool = False
+) -> Collected:
     """Fetch a window from a source into its raw partition.
+
+    What the source gave for the window before and no longer gives stays, value by value, behind the rows that it gives
+    now; unless it says that its answers are whole, or `replace` says so.
 
     `use_cache` lets the source use what it downloaded before, where it keeps that. Raises SourceError when the source
     failed, PipelineError for a window that has not begun. A raw partition that was lost and comes back as it was makes
@@ -42,15 +59,78 @@ def collect(platform: Platform, source: str, window: Window, now: datetime, use_
     feed, raws, ledger = platform.feed(source, use_cache), platform.raws(source), platform.ledger
     before = ledger.raw(source, window)
     lost = before is not None and before.purged is None and not platform.files.exists(before.path)
-    signature = feed.signature(window)
+    signature, metadata = feed.signature(window), platform.metadata(source)
     collected = Window(window.start, min(window.end, now))
     path = raws.path(source, window)
-    with written_to(path):
-        ingestion, rows = raws.write(source, window, collected, platform.metadata(source), feed.fetch(window))
+    adds = not (replace or feed.answers_whole(window))
+    earlier = _earlier(platform, before, metadata) if adds else None
+    keeping = Keeping(earlier, metadata) if earlier is not None and earlier.rows else None
+    given = feed.fetch(window)
+    with written_to(path), _comparable(f"{source} {window}"):
+        ingestion, rows = raws.write(
+            source, window, collected, metadata,
+            keeping.together(given) if keeping else given,
+            lambda: keeping is not None and _is_as_before(keeping, earlier, path, collected, metadata),
+        )  # fmt: skip
     same = before is not None and before.ingestion == ingestion
     if lost and same:
         ledger.withdraw_claim(ingestion)
-    ledger.record_raw(RawPartition(ingestion, source, window, path, rows, signature))
+    beside = _beside(platform, source, window, before, earlier) if adds else ()
+    beside = tuple(other for other in beside if other != ingestion)
+    kept = keeping.rows if keeping else 0
+    ledger.record_raw(RawPartition(ingestion, source, window, path, rows, signature, kept=kept, beside=beside))
     changed = lost or not same
     size = platform.files.size(path)
-    return Collected(source, window, ingestion, path, rows, size, changed, feed.problems())
+    return Collected(source, window, ingestion, path, rows, size, changed, kept, feed.problems())
+
+
+def _earlier(platform: Platform, before: RawPartition | None, metadata: IngestionMetadata) -> RawFile | None:
+    """What was collected of the window before, where that is there and its columns mean what they mean now."""
+    if before is None or not platform.files.exists(before.path):
+        return None
+    try:
+        earlier = platform.raws(before.source).open(before.path)
+    except (OSError, pa.ArrowException):
+        return None
+    return earlier if earlier.metadata.ingestion_map == metadata.ingestion_map else None
+
+
+def _is_as_before(
+    keeping: Keeping, earlier: RawFile | None, path: str, collected: Window, metadata: IngestionMetadata
+) -> bool:
+    """Whether the raw partition as it stands says all that the source now says, and for the same range."""
+    if earlier is None or (earlier.path, earlier.collected, earlier.metadata) != (path, collected, metadata):
+        return False
+    return keeping.says_nothing_new
+
+
+def _beside(
+    platform: Platform, source: str, window: Window, before: RawPartition | None, earlier: RawFile | None
+) -> tuple[str, ...]:
+    """Earlier ingestions of the window whose rows are in the time-series store alone, so that they have to stay there:
+    their raw partition was purged, lost or written when its columns meant something else."""
+    known = () if before is None else before.beside
+    if before is None or earlier is not None:
+        return known
+    with_rows = [claim.id for claim in claims_within(platform, source, window) if claim.rows]
+    return tuple(dict.fromkeys([*known, *with_rows]))
+
+
+def claims_within(platform: Platform, source: str, window: Window) -> list[Claim]:
+    """The claims of what was collected of one window of a source."""
+    dataset = platform.dataset(platform.source(source).dataset)
+    first = window_of(window.start, dataset.span).start
+    claims = platform.ledger.claims_between(dataset.name, first, window.end)
+    return [claim for claim in claims if claim.source == source and window.covers(claim.collected)]
+
+
+@contextmanager
+def _comparable(place: str) -> Iterator[None]:
+    """Say that two answers of a source for one window cannot be brought together."""
+    try:
+        yield
+    except (CanonicalError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise PipelineError(
+            f"{place}: what the source gives now cannot be compared with what it gave before ({error}); correct the "
+            "source, or let the new answer take the place of the earlier one: `ionbeam reingest --replace`"
+        ) from error

@@ -21,6 +21,7 @@ from ionbeam_dagster.domain.canonical import CanonicalError, TimeBounds, canonic
 from ionbeam_dagster.domain.records import Claim, RawPartition
 from ionbeam_dagster.domain.windows import WEEK, Window, window_of
 from ionbeam_dagster.errors import PipelineError
+from ionbeam_dagster.pipeline.collect import claims_within
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.quarantine import QuarantineWriter
 from ionbeam_dagster.stores.raw import RawFile
@@ -145,11 +146,20 @@ def time_bounds(platform: Platform, source: str, arrived_at: datetime) -> TimeBo
 def _replaced(platform: Platform, raw: RawPartition, file: RawFile, arrival: int) -> dict[str, str]:
     """The ingestions that one takes the place of, with their files: what its source gave before for parts of its own.
 
-    What the platform itself collects, it collects whole: a point that is there no more was taken back. What clients
-    send adds to what they sent before, unless they say that it replaces that; then also what still waits.
+    Of what the platform itself collects, a raw partition holds what its window's earlier ones held (collect.py), but
+    for those that stay beside it. What clients send adds to what they sent before, unless they say that it replaces
+    that; then also what still waits.
     """
-    sent = platform.source(raw.source).sent
-    if sent and not file.replaces:
+    if not platform.source(raw.source).sent:
+        whole = platform.sources[raw.source].answers_whole(raw.window)
+        size = platform.source(raw.source).window_size
+        return {
+            claim.id: _file_of(platform, claim)
+            for claim in claims_within(platform, raw.source, file.collected)
+            if claim.id not in (raw.ingestion, *raw.beside)
+            and (whole or window_of(claim.collected.start, size) == raw.window)
+        }
+    if not file.replaces:
         return {}
     dataset = platform.dataset(platform.source(raw.source).dataset)
     reach = platform.reach(raw.source, file.collected)
@@ -159,11 +169,9 @@ def _replaced(platform: Platform, raw: RawPartition, file: RawFile, arrival: int
     claimed = {
         claim.id: _file_of(platform, claim)
         for claim in platform.ledger.claims_between(dataset.name, first, reach.end)
-        if claim.source == raw.source
-        and file.collected.covers(claim.collected)
-        and (claim.arrival < arrival if sent else claim.id != raw.ingestion)
+        if claim.source == raw.source and file.collected.covers(claim.collected) and claim.arrival < arrival
     }
-    return claimed | (_waiting_before(platform, raw) if sent else {})
+    return claimed | _waiting_before(platform, raw)
 
 
 def _file_of(platform: Platform, claim: Claim) -> str:

@@ -212,8 +212,8 @@ class Source(ABC):
     """One source of observations, made from its block in the YAML. Making one connects to nothing and reads nothing.
 
     `metadata` and `fetch` are all that a source must have. What else it can do, it says by members that say here that
-    it cannot: `tells_changes` with `changes`, `subscribes` with `subscriber`, `signature`, `sample`, `extent` and
-    `problems`.
+    it cannot: `tells_changes` with `changes`, `subscribes` with `subscriber`, `signature`, `sample`,
+    `answers_whole`, `extent` and `problems`.
     """
 
     Config: ClassVar[type[SourceConfig]] = SourceConfig
@@ -268,6 +268,13 @@ class Source(ABC):
     def signature(self, window: Window) -> str:
         """A text that is another one when `fetch` would give something else; it is cheaper to have than that."""
         return ""
+
+    def answers_whole(self, window: Window) -> bool:
+        """Whether what `fetch` gives of `window` is all that there is of it, so that what it lacks was taken back.
+
+        Otherwise what the source gave before and gives no longer stays: a service forgets, a disk is not there.
+        """
+        return False
 
     def changes(self, cursor: str | None) -> tuple[list[Window], str]:
         """The ranges that changed since `cursor` was given out (None: all there are), and a new cursor.

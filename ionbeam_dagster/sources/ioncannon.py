@@ -113,6 +113,9 @@ class IonCannon(Source):
             late_by = self._config.late_by
             yield from self._sent(Window(window.start - late_by, window.end - late_by), again=True)
 
+    def answers_whole(self, window: Window) -> bool:
+        return True
+
     def signature(self, window: Window) -> str:
         """A hash of the network's parameters and of the version of its generator."""
         own = set(IonCannonConfig.model_fields) - set(SourceConfig.model_fields)

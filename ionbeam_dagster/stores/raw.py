@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import chain
 from pathlib import Path
+from shutil import copyfile
 from uuid import UUID, uuid5
 
 import pyarrow as pa
@@ -63,10 +64,19 @@ class RawStore:
         collected: Window,
         metadata: IngestionMetadata,
         batches: Iterable[pa.RecordBatch],
+        is_as_before: Callable[[], bool] = lambda: False,
     ) -> tuple[str, int]:
-        """Write a raw partition; returns its ingestion id, which follows from content and range, and its rows."""
-        with self._files.published(self.path(source, window)) as draft:
+        """Write a raw partition; returns its ingestion id, which follows from content and range, and its rows.
+
+        Where `is_as_before` says so after the last batch, what the file held before is written again instead.
+        """
+        path = self.path(source, window)
+        with self._files.published(path) as draft:
             rows = _write(draft, collected, metadata, batches)
+            if is_as_before():
+                with self._files.fetched(path) as before:
+                    copyfile(before, draft)
+                rows = pq.read_metadata(draft).num_rows
             ingestion = _ingestion(source, window.label, draft)
         return ingestion, rows
 

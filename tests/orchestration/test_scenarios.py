@@ -109,6 +109,7 @@ class Told_:
     revisions: dict[Window, Revision] = field(default_factory=dict)
     measured: list[tuple[str, Lateness]] = field(default_factory=list)
     numbers: Iterator[int] = field(default_factory=count)
+    values: dict[tuple[str, datetime], dict[str, object]] = field(default_factory=dict)
 
     @property
     def span(self) -> timedelta:
@@ -186,12 +187,15 @@ class Told_:
                 self.built(window, decision)
 
     def _collected(self, event: Event, collected: Window, content: str, now: datetime, *strays: Window) -> None:
-        id = f"{event.source} {collected} {collected.end} {content}"
+        given = {"empty": {}, "fewer": {"a": 10}, "warmer": {"a": 13, "b": 11}}.get(content, {"a": 10, "b": 11})
+        given |= {"c": content} if content.startswith("stray") else {}
+        values = self.values.setdefault((event.source, collected.start), {})
+        values |= given  # what is not given again stays
+        id = f"{event.source} {collected} {collected.end} {values}"
         if any(claim.id == id for claim in self.claims):
             return
         self._taken_back(event, collected)
-        rows = {"empty": 0, "fewer": 1, "give": 2, "warmer": 2}.get(content, 3)
-        self._claimed(id, event, collected, rows, now, *strays)
+        self._claimed(id, event, collected, len(values), now, *strays)
 
     def _taken_back(self, event: Event, collected: Window) -> None:
         self.claims = [c for c in self.claims if not (c.source == event.source and collected.covers(c.collected))]

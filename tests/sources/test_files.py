@@ -387,7 +387,10 @@ def test_a_file_that_cannot_be_used_is_reported_with_place_reason_and_remedy(tmp
     (problem,) = source.problems()
     assert problem.startswith(f"{(tmp_path / name).as_posix()}: ")
     assert [words for words in told if words not in problem] == []
-    assert source.extent() is None and list(source.fetch(hour(0))) == []
+    assert source.extent() is None
+    with pytest.raises(SourceError, match="may hold observations") as gap:  # and no empty window is claimed
+        list(source.fetch(hour(0)))
+    assert problem in str(gap.value)
 
 
 def test_a_csv_that_is_utf8_but_read_as_another_encoding_says_so(tmp_path):
@@ -442,9 +445,15 @@ def test_a_missing_folder_and_a_mixture_of_formats_are_refused_rather_than_empty
         list(files(tmp_path / "absent").fetch(hour(0)))
     (tmp_path / "a.csv").write_text(PLAIN)
     pl.read_csv(PLAIN.encode()).write_parquet(tmp_path / "a.parquet")
-    with pytest.raises(SourceError, match=r"several formats \(csv, parquet\)"):
-        files(tmp_path, "a.*").problems()
-    assert files(tmp_path, "*.txt", format="csv").problems() == [f"{tmp_path}/*.txt: no file matches"]
+    assert files(tmp_path / "absent").problems() == [f"{tmp_path}/absent: there is no such file or folder; correct "
+                                                     "`path`, or mount the folder"]  # fmt: skip
+    with pytest.raises(SourceError, match=r"several formats \(csv, parquet\)") as refused:
+        files(tmp_path, "a.*").extent()
+    assert files(tmp_path, "a.*").problems() == [str(refused.value)]
+    nothing = files(tmp_path, "*.txt", format="csv")
+    assert nothing.problems() == [f"{tmp_path}/*.txt: no file matches; correct `path`, or put files there"]
+    with pytest.raises(SourceError, match="no file matches"):
+        list(nothing.fetch(hour(0)))
 
 
 @pytest.mark.parametrize(
@@ -504,7 +513,8 @@ def test_changes_are_told_once_with_old_and_new_times(tmp_path):
     (lost,), cursor = source.changes(cursor)
     assert lost.start == DAY + 96 * HOUR
     (tmp_path / "a.csv").unlink()
-    (removed,), cursor = source.changes(cursor)
+    assert source.changes(cursor) == ([], cursor)  # what is gone withdraws nothing
+    (removed,), cursor = files(tmp_path, when_removed="withdraw").changes(cursor)
     assert removed == first
     again = files(tmp_path, longitude=7.5).changes(cursor)[0]
     assert [window.start for window in again] == [DAY + 96 * HOUR]
@@ -526,16 +536,38 @@ def test_a_csv_that_grows_makes_only_the_windows_of_its_new_rows_due(tmp_path, m
     assert sum(batch.num_rows for n in range(10) for batch in source.fetch(hour(n))) == 60
 
 
-def test_a_file_that_is_still_being_written_is_left_out_and_reported(tmp_path):
+def test_a_csv_that_grows_is_read_as_far_as_its_lines_are_whole(tmp_path):
+    (tmp_path / "a.csv").write_text(PLAIN[:-8])  # the last line has no end yet
+    growing = files(tmp_path, settle=3600)
+    reached = "is still being written, and its rows go as far as 2024-03-01 00:10:00"
+    assert growing.problems() == [f"{tmp_path.as_posix()}/a.csv: {reached}"]
+    with pytest.raises(SourceError, match=f"{reached}; collect 2024-03-01 00:00-01:00 again later"):
+        list(growing.fetch(hour(0)))  # a gap, which says why
+    with pytest.raises(SourceError, match=reached):
+        list(growing.fetch(hour(5)))
     (tmp_path / "a.csv").write_text(PLAIN)
-    patient = files(tmp_path, settle=3600)
-    assert patient.problems() == [f"{tmp_path.as_posix()}/a.csv: is still being written"]
-    assert list(patient.fetch(hour(0))) == [] and patient.changes(None)[0] == []
-    known = files(tmp_path)
+    growing = files(tmp_path, settle=3600)
+    assert fetched(growing, hour(0))["temperature"].to_list() == ["1.5", "2.5"]  # rows behind it are there
+    assert list(growing.fetch(hour(1))) == []
+    with pytest.raises(SourceError, match="still being written"):
+        list(growing.fetch(hour(5)))
+    assert fetched(files(tmp_path), hour(5)).height == 1
+    before, (_, cursor) = growing.signature(hour(0)), growing.changes(None)
+    with (tmp_path / "a.csv").open("a") as file:
+        file.write("2024-03-01T06:00:00Z,45.0,7.0,A,4.5\n2024-03-01T06:10:00Z,4")
+    growing = files(tmp_path, settle=3600)
+    assert fetched(growing, hour(5)).height == 1 and growing.changes(cursor)[0]
+    assert growing.signature(hour(0)) != before  # the piece is small; a longer file's earlier ones stay as they are
+
+
+def test_a_file_of_another_format_that_is_still_being_written_is_a_gap(tmp_path):
+    pl.read_csv(PLAIN.encode(), try_parse_dates=True).write_parquet(tmp_path / "a.parquet")
+    known = files(tmp_path, "*.parquet")
     signature, (ranges, cursor) = known.signature(hour(0)), known.changes(None)
     assert len(ranges) == 1
-    (tmp_path / "a.csv").write_text(PLAIN[:100])
-    writing = files(tmp_path, settle=3600)
+    (tmp_path / "a.parquet").write_bytes(b"PAR1")
+    writing = files(tmp_path, "*.parquet", settle=3600)
+    assert writing.problems() == [f"{tmp_path.as_posix()}/a.parquet: is still being written"]
     assert writing.signature(hour(0)) == signature and writing.changes(cursor)[0] == []
     with pytest.raises(SourceError, match="still being written"):
         list(writing.fetch(hour(0)))

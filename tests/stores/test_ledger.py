@@ -79,6 +79,9 @@ def test_a_windows_raw_partition_is_the_last_one_recorded(ledger):
     for content in ("one", "two"):
         ledger.record_raw(RawPartition(content, "crowd", WINDOW, f"{content}.parquet", 5, signature=content))
     assert ledger.raw("crowd", WINDOW) == RawPartition("two", "crowd", WINDOW, "two.parquet", 5, "two")
+    kept = RawPartition("two", "crowd", WINDOW, "two.parquet", 5, "two", kept=3, beside=("one", "zero"))
+    ledger.record_raw(kept)
+    assert ledger.raw("crowd", WINDOW) == kept and ledger.raws("crowd", WINDOW.end) == [kept]
     assert ledger.raw("crowd", NEXT) is None
 
 

@@ -36,6 +36,9 @@ FORCE_TAG = "ionbeam/force"
 """On a run, with the value ``true``: windows that are sealed or unchanged get a new revision all the same."""
 OUTDATED_TAG = "ionbeam/outdated"
 """On a run, with the value ``true``: windows that another quality plan or mapping made get a new revision."""
+REPLACE_TAG = "ionbeam/replace"
+"""On a run, with the value ``true``: what a source gives takes the place of what it gave before, also where it lacks
+something of that."""
 USE_CACHE_TAG = "ionbeam/use_cache"
 """On a run, with the value ``true``: the source may use what it downloaded before."""
 

@@ -10,7 +10,15 @@ import dagster as dg
 from ionbeam_dagster.config import DatasetSettings, SourceSettings
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.orchestration import automation, checks, metadata
-from ionbeam_dagster.orchestration.assets import TRIES, USE_CACHE_TAG, Done, Events, range_runs, window_by_window
+from ionbeam_dagster.orchestration.assets import (
+    REPLACE_TAG,
+    TRIES,
+    USE_CACHE_TAG,
+    Done,
+    Events,
+    range_runs,
+    window_by_window,
+)
 from ionbeam_dagster.orchestration.assets.request import request_asset, request_key
 from ionbeam_dagster.orchestration.automation import Ionbeam
 from ionbeam_dagster.orchestration.partitions import source_partitions
@@ -79,15 +87,17 @@ def _raw(
         description=(
             f"What {source.name} gave for each window, as it came: one Parquet file with its ingestion metadata.\n\n"
             "Materialising a window asks the source again. What comes back the same changes nothing downstream. With "
-            f"the tag `{USE_CACHE_TAG}: true` on the run the source may use what it downloaded before."
+            f"the tag `{USE_CACHE_TAG}: true` on the run the source may use what it downloaded before. What the source "
+            f"gave before and no longer gives stays; with the tag `{REPLACE_TAG}: true` it goes."
         ),
     )
     def raw(context: dg.AssetExecutionContext, ionbeam: PlatformResource) -> Events:
         use_cache = context.run.tags.get(USE_CACHE_TAG) == "true"
+        replace = context.run.tags.get(REPLACE_TAG) == "true"
 
         def work(window: Window) -> Done:
             begun = perf_counter()
-            collected = collect(ionbeam.platform, source.name, window, ionbeam.platform.now(), use_cache)
+            collected = collect(ionbeam.platform, source.name, window, ionbeam.platform.now(), use_cache, replace)
             with ionbeam.platform.files.parquet(collected.path) as file:
                 return Done(metadata.of_raw(collected, file.schema_arrow, perf_counter() - begun))
 

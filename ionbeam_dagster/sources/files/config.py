@@ -169,7 +169,13 @@ class FilesConfig(SourceConfig):
     settle: timedelta = Field(
         default=timedelta(seconds=2),
         ge=timedelta(0),
-        description="How long a file is left alone after its last change.",
+        description="How long after its last change a file is taken for unfinished; of a CSV whole lines are read all "
+        "the same.",
+    )
+    when_removed: Literal["keep", "withdraw"] = Field(
+        default="keep",
+        description="What becomes of observations whose file or row is gone: they stay, or (for those who mirror a "
+        "folder) are withdrawn. An empty folder withdraws nothing.",
     )
 
     @model_validator(mode="after")
@@ -186,5 +192,5 @@ class FilesConfig(SourceConfig):
     @property
     def reading(self) -> str:
         """A hash of all that decides what is read from a given file."""
-        apart = {*SourceConfig.model_fields, "path", "settle"}
+        apart = {*SourceConfig.model_fields, "path", "settle", "when_removed"}
         return hashlib.sha256(self.model_dump_json(exclude=apart).encode()).hexdigest()[:16]

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
@@ -74,8 +75,10 @@ class File:
     """A file as it was when it was last looked at.
 
     When it could not be read, `error` says why, and `parts` are those of its last intact content. `stations` are the
-    stations in it, None where there are too many to keep or none is told apart. A file that is `unsettled` is still
-    being written; all else is as it was before that.
+    stations in it, None where there are too many to keep or none is told apart.
+
+    A file that is `unsettled` is still being written. If it `grows` by whole lines, `parts` are those that it has so
+    far; else all is as it was before. A file that is `gone` is as it was when it was last seen.
     """
 
     path: str
@@ -86,6 +89,8 @@ class File:
     stations: tuple[str, ...] | None = None
     error: str | None = None
     unsettled: bool = False
+    grows: bool = False
+    gone: bool = False
 
     @property
     def extent(self) -> Window | None:
@@ -100,6 +105,17 @@ class File:
         if self.error:
             return {Mark(f"unreadable {self.content}", part.first, part.last) for part in self.parts}
         return {Mark(part.content, part.first, part.last) for part in self.parts}
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether nothing is known of its times, so that it may hold observations of any window."""
+        return not self.parts and not self.gone
+
+    def reaches(self, window: Window) -> bool:
+        """Whether all rows of a window that it will have stand in it: it is finished, or goes on behind the window."""
+        if not self.unsettled:
+            return True
+        return self.grows and (extent := self.extent) is not None and extent.end > window.end
 
     def overlapping(self, window: Window) -> list[Part]:
         return [part for part in self.parts if Mark("", part.first, part.last).range.overlaps(window)]
@@ -170,6 +186,10 @@ class FileIndex:
         for name, path in sorted(paths.items()):
             with suppress(FileNotFoundError):
                 found[name] = self._looked_at(path, known.get(name))
+        if self._config.when_removed == "keep":
+            missed = {name: file for name, file in known.items() if name not in found and file.parts}
+            found |= {name: replace(file, gone=True, unsettled=False, grows=False) for name, file in missed.items()}
+            found = dict(sorted(found.items()))
         self._remember(found)
         return found
 
@@ -190,16 +210,27 @@ class FileIndex:
 
     def _looked_at(self, path: Path, known: File | None) -> File:
         now = File(path.as_posix(), *_state(path))
-        if abs(time.time_ns() - now.modified) < self._config.settle / timedelta(microseconds=1) * 1000:
-            return replace(known or now, unsettled=True)
         if known and not known.unsettled and (known.size, known.modified) == (now.size, now.modified):
-            return known
+            return replace(known, gone=False) if known.gone else known
+        if abs(time.time_ns() - now.modified) < self._config.settle / timedelta(microseconds=1) * 1000:
+            return self._growing(path, now, known)
         read = self._read(path, now, known)
-        return read if is_as_it_was(read) else replace(known or now, unsettled=True)
+        return read if is_as_it_was(read) else self._growing(path, now, known)
+
+    def _growing(self, path: Path, now: File, known: File | None) -> File:
+        """A file that is being written, with the whole lines that it has so far, where its format has lines."""
+        as_before = replace(known or now, unsettled=True, gone=False)
+        if not self.reader(path.name).grows_by_lines(path):
+            return as_before
+        try:
+            parts, stations = self._contents(path, known, whole_lines=True)
+        except (Unreadable, FileNotFoundError):
+            return as_before
+        return replace(now, parts=parts, stations=stations, unsettled=True, grows=True)
 
     def _read(self, path: Path, now: File, known: File | None) -> File:
         try:
-            parts, stations = self._contents(path)
+            parts, stations = self._contents(path, known)
         except Unreadable as error:
             content = f"{now.size} {now.modified}"
             with suppress(OSError):
@@ -208,20 +239,25 @@ class FileIndex:
             return replace(now, content=content, parts=before.parts, stations=before.stations, error=str(error))
         return replace(now, parts=parts, stations=stations)
 
-    def _contents(self, path: Path) -> tuple[tuple[Part, ...], tuple[str, ...] | None]:
+    def _contents(
+        self, path: Path, known: File | None, whole_lines: bool = False
+    ) -> tuple[tuple[Part, ...], tuple[str, ...] | None]:
+        """The parts of a file and its stations. Parts that are as they were known are not read again."""
         reader = self.reader(path.name)
         if not path.stat().st_size:
             raise Unreadable(EMPTY)
         layout = reader.layout(path)
         identifier = layout.metadata.get(STATION)
         columns = [layout.time, *([identifier] if identifier else [])]
-        content = dict(reader.parts(path))
-        spans: dict[Place, _Span] = {}
-        stations: set[str] = set()
+        content = dict(reader.parts(path, whole_lines))
+        stations_before = known.stations if known else None
+        unchanged = _unchanged(known.parts, content) if known and stations_before is not None else {}
+        spans = {place: unchanged.get(place) or _Span() for place in content}
+        stations = {*(stations_before or ())} if unchanged else set()
         problem = "holds no row"
-        for place, frame in reader.read(path, content, columns):
+        for place, frame in reader.read(path, [place for place in content if place not in unchanged], columns):
             frame = timed(frame, layout.time, self._config.time)
-            spans.setdefault(place, _Span()).add(frame[FILED])
+            spans[place].add(frame[FILED])
             problem = str(frame[PROBLEM].drop_nulls().first() or problem)
             if identifier and len(stations) <= STATIONS_KEPT:
                 stations |= set(frame[identifier].drop_nulls().cast(pl.String).unique())
@@ -242,7 +278,7 @@ class FileIndex:
             return {}
 
     def _remember(self, files: dict[str, File]) -> None:
-        settled = {name: replace(file, unsettled=False) for name, file in files.items() if file.parts or file.error}
+        settled = {name: _as_remembered(file) for name, file in files.items() if file.parts or file.error}
         if settled == self._remembered:
             return
         written = {"reading": self._config.reading, "files": {name: asdict(file) for name, file in settled.items()}}
@@ -324,6 +360,22 @@ class _Span:
         self.final = known[-1]
         self.lowest = lowest if self.lowest is None else min(self.lowest, lowest)
         self.highest = highest if self.highest is None else max(self.highest, highest)
+
+
+def _unchanged(parts: Sequence[Part], content: Mapping[Place, str]) -> dict[Place, _Span]:
+    """What is known of the parts of a file that are as they were, up to the first that is not: of each but the last
+    also the time of its last row, which is that under which the next part begins."""
+    found: dict[Place, _Span] = {}
+    for part, following in pairwise(parts):
+        if content.get(part.place) != part.content or content.get(following.place) != following.content:
+            break
+        found[part.place] = _Span(part.before, following.before, part.first, part.last)
+    return found
+
+
+def _as_remembered(file: File) -> File:
+    """What the next process is told: of what grew until now it reads the rest, which may be no whole line yet."""
+    return replace(file, unsettled=False, grows=False, size=NEVER if file.grows else file.size)
 
 
 def _parts(spans: dict[Place, _Span], content: dict[Place, str]) -> Iterator[Part]:

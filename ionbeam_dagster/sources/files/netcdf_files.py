@@ -60,7 +60,7 @@ class NetcdfReader(Reader):
         with _dataset(path) as dataset:
             return self._layout(dataset)
 
-    def parts(self, path: Path) -> Iterator[tuple[Place, str]]:
+    def parts(self, path: Path, whole_lines: bool = False) -> Iterator[tuple[Place, str]]:
         with refusals():
             content = file_hash(path)[:16]
         with _dataset(path) as dataset:

@@ -11,7 +11,7 @@ import difflib
 import gzip
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -30,6 +30,7 @@ from ionbeam_dagster.stores.publish import file_hash
 ROW, PROBLEM = "x_row", "x_problem"
 ROWS_AT_ONCE = 128 * 1024
 CSV_PART = 2 << 20
+SMALL_PIECES = 32  # that a part would have, of which only the last ones may still change
 LONGEST_LINE = 1 << 20
 EMPTY = "is empty; put an intact copy in its place, or remove it"
 MARK = b"\xef\xbb\xbf"
@@ -77,11 +78,16 @@ class Reader(ABC):
     def layout(self, path: Path) -> Layout:
         """Which columns of the file are which. Raises Unreadable."""
 
+    def grows_by_lines(self, path: Path) -> bool:
+        """Whether the file can be read while it is being written, as far as its lines are whole."""
+        return False
+
     @abstractmethod
-    def parts(self, path: Path) -> Iterator[tuple[Place, str]]:
+    def parts(self, path: Path, whole_lines: bool = False) -> Iterator[tuple[Place, str]]:
         """Where the parts of the file are, each with a hash of all that decides its rows.
 
-        Raises Unreadable, also where a column is missing.
+        With `whole_lines`, of a file that grows by lines, without a last line that does not end. Raises Unreadable,
+        also where a column is missing.
         """
 
     @abstractmethod
@@ -111,7 +117,8 @@ class _TableReader(Reader):
     def layout(self, path: Path) -> Layout:
         stated = {"lat": self.config.latitude, "lon": self.config.longitude}
         place = {name: column or name for name, column in stated.items() if not isinstance(column, float)}
-        return Layout(self.config.time.column or "datetime", place, self.config.metadata)
+        time = "datetime" if self.config.time.column is None else self.config.time.column
+        return Layout(time, place, self.config.metadata)
 
     def _wanted(self, path: Path) -> list[str]:
         layout = self.layout(path)
@@ -126,14 +133,19 @@ class CsvReader(_TableReader):
     columns are texts.
     """
 
-    def parts(self, path: Path) -> Iterator[tuple[Place, str]]:
+    def grows_by_lines(self, path: Path) -> bool:
+        return path.suffix != ".gz"
+
+    def parts(self, path: Path, whole_lines: bool = False) -> Iterator[tuple[Place, str]]:
         wanted = self._wanted(path)
         found: dict[str, None] = {}
         with refusals(), _opened(path) as file:
             start, header = _first_line(file)
             opening = _opening(header, self.config.csv)
             header_at = start
-            for offset, line, block in _blocks(file, start):
+            if whole_lines and not header.endswith(b"\n"):
+                raise Unreadable(EMPTY)
+            for offset, line, block in _blocks(file, start, whole_lines):
                 for at, table in _tables(block, opening):
                     line_of_table = line + block.count(b"\n", 0, at)
                     if table.startswith(opening):
@@ -146,6 +158,18 @@ class CsvReader(_TableReader):
         missing = [column for column in wanted if column not in found]
         if missing:
             raise Unreadable(self._lacking(missing, list(found), header))
+
+    def is_unchanged(self, path: Path, content: Mapping[Place, str]) -> bool:
+        """Whether parts of a file that grows are still what they were."""
+        with refusals(), _opened(path) as file:
+            for (header_at, header_length, offset, length, _), known in content.items():
+                digest = sha256()
+                for at, size in ((header_at, header_length), (offset, length)):
+                    file.seek(at)
+                    digest.update(file.read(size))
+                if digest.hexdigest()[:16] != known:
+                    return False
+        return True
 
     def read(self, path: Path, places: Iterable[Place], columns: Sequence[str]) -> Iterator[tuple[Place, pl.DataFrame]]:
         with refusals(), _opened(path) as file:
@@ -162,6 +186,11 @@ class CsvReader(_TableReader):
         return [name.strip() for name in rows[0]] if rows else []
 
     def _checked_names(self, header: bytes, line: int, wanted: list[str]) -> list[str]:
+        if b"\r" in header.rstrip(b"\r\n"):
+            raise Unreadable(
+                "its lines end in carriage returns alone, as those of old Macs; write them anew, for example: "
+                "tr '\\r' '\\n' < old.csv > new.csv"
+            )
         names = self._names(header, line)
         twice = [name for name in wanted if names.count(name) > 1]
         if twice:
@@ -213,7 +242,8 @@ class CsvReader(_TableReader):
         except pa.ArrowInvalid:
             _decoded(body, "utf-8", line)
             raise
-        lines = np.delete(np.arange(table.num_rows + len(crooked)), [row.number - 1 for row in crooked]) + line
+        rows = table.num_rows + len(crooked)
+        lines = np.delete(_lines_of_rows(body, rows), [row.number - 1 for row in crooked]) + line
         frame = pl.DataFrame({ROW: lines}).with_columns(
             *(pl.Series(column, table[key]) for column, key in present.items()),
             *(pl.lit(None, pl.String).alias(column) for column in columns if column not in present),
@@ -225,7 +255,7 @@ class CsvReader(_TableReader):
 class ParquetReader(_TableReader):
     """Parquet; a part is one row group, ``(its number, the number of its first row)``."""
 
-    def parts(self, path: Path) -> Iterator[tuple[Place, str]]:
+    def parts(self, path: Path, whole_lines: bool = False) -> Iterator[tuple[Place, str]]:
         with refusals():
             content = file_hash(path)[:16]
             with pq.ParquetFile(path) as file:
@@ -272,26 +302,66 @@ def _first_line(file: IO[bytes]) -> tuple[int, bytes]:
 
 
 def _opening(header: bytes, dialect: CsvDialect) -> bytes:
-    """What every header line begins with: the first column's name as it is written there, and what ends it."""
+    """What every header line begins with: the first column's name as it is written there, and what ends it; all of it
+    where the first column has no name."""
     name, separator, _ = header.partition(dialect.separator.encode(dialect.encoding))
-    return name + separator
+    return name + separator if name.strip(b'" \t') else header
 
 
-def _blocks(file: IO[bytes], start: int) -> Iterator[tuple[int, int, bytes]]:
-    """The file from `start` on in pieces of whole lines, each with its offset and the number of its first line."""
+def _blocks(file: IO[bytes], start: int, whole_lines: bool) -> Iterator[tuple[int, int, bytes]]:
+    """The file from `start` on in pieces of whole rows, each with its offset and the number of its first line.
+
+    The last piece is cut into smaller ones, always at the same places: a file that grows changes only what is behind
+    them.
+    """
     file.seek(start)
     offset, line, rest = start, 1, b""
     while data := file.read(CSV_PART):
-        block, newline, rest = (rest + data).rpartition(b"\n")
-        if len(rest) > LONGEST_LINE:
-            endless = line + block.count(b"\n") + 1
+        block, rest = _whole_rows(rest + data)
+        if len(rest) > LONGEST_LINE and b"\n" not in rest:
+            endless = line + block.count(b"\n")
             raise Unreadable(f"line {endless} does not end within 1 MiB; correct or remove the file")
-        block += newline
-        if block:
-            yield offset, line, block
-            offset, line = offset + len(block), line + block.count(b"\n")
-    if rest:
+        if len(rest) > LONGEST_LINE:  # a quote that opens and never closes
+            more, _, rest = rest.rpartition(b"\n")
+            block += more + b"\n"
+        for piece in [block] if len(data) == CSV_PART else _small_pieces(block):
+            yield offset, line, piece
+            offset, line = offset + len(piece), line + piece.count(b"\n")
+    if rest and not whole_lines:
         yield offset, line, rest
+
+
+def _whole_rows(data: bytes) -> tuple[bytes, bytes]:
+    """`data` up to its last line break that no quotes enclose, and the rest."""
+    end = data.rfind(b"\n") + 1
+    if end and data.count(b'"', 0, end) % 2:
+        outside = _line_breaks(data)
+        end = int(outside[-1]) + 1 if len(outside) else 0
+    return data[:end], data[end:]
+
+
+def _line_breaks(data: bytes) -> np.ndarray:
+    """Where the line breaks of `data` are that no quotes enclose; `data` begins outside of quotes."""
+    characters = np.frombuffer(data, np.uint8)
+    breaks = np.flatnonzero(characters == ord("\n"))
+    quotes = np.flatnonzero(characters == ord('"'))
+    outside: np.ndarray = breaks[np.searchsorted(quotes, breaks) % 2 == 0]
+    return outside
+
+
+def _small_pieces(block: bytes) -> Iterator[bytes]:
+    start = 0
+    breaks = _line_breaks(block) if block.count(b'"') else None
+    while start < len(block):
+        at = start + CSV_PART // SMALL_PIECES
+        if breaks is None:
+            end = block.find(b"\n", at) + 1
+        else:
+            place = int(np.searchsorted(breaks, at))
+            end = int(breaks[place]) + 1 if place < len(breaks) else 0
+        end = end or len(block)
+        yield block[start:end]
+        start = end
 
 
 def _tables(block: bytes, opening: bytes) -> Iterator[tuple[int, bytes]]:
@@ -301,6 +371,16 @@ def _tables(block: bytes, opening: bytes) -> Iterator[tuple[int, bytes]]:
         yield start, block[start : end + 1]
         start = end + 1
     yield start, block[start:]
+
+
+def _lines_of_rows(body: bytes, rows: int) -> np.ndarray:
+    """The line, from 0, in which each row begins, also behind line breaks in quotes."""
+    if body.count(b'"') and rows != body.count(b"\n") + (not body.endswith(b"\n")):
+        breaks = np.flatnonzero(np.frombuffer(body, np.uint8) == ord("\n"))
+        begins = np.concatenate([[0], np.searchsorted(breaks, _line_breaks(body)) + 1])[:rows]
+        if len(begins) == rows:
+            return begins
+    return np.arange(rows)
 
 
 def _decoded(data: bytes, encoding: str, line: int) -> str:

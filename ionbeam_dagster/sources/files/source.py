@@ -26,7 +26,7 @@ from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.sources import Source
 from ionbeam_dagster.sources.files.config import FilesConfig, FileVariable
 from ionbeam_dagster.sources.files.index import File, FileIndex, changed_ranges, is_as_it_was, shared_times
-from ionbeam_dagster.sources.files.readers import ROWS_AT_ONCE, Described, Layout, Unreadable
+from ionbeam_dagster.sources.files.readers import ROWS_AT_ONCE, CsvReader, Described, Layout, Unreadable
 from ionbeam_dagster.sources.files.rows import FILED, Shaping, filed, of_window, timed
 
 _DIFFERENCES = ("range", "standard_deviation")
@@ -35,9 +35,10 @@ _DIFFERENCES = ("range", "standard_deviation")
 class Files(Source):
     """A folder, a file or a glob of CSV, Parquet or CF netCDF files.
 
-    A file that is added, changed or removed changes the signature of the windows whose rows it holds; one that
-    cannot be read fails those windows, as far as its times are known, and no others. Of files with the same rows the
-    last by name wins.
+    A file that is added or changed changes the signature of the windows whose rows it holds; one that cannot be read
+    fails those windows, as far as its times are known, and no others. One that is gone withdraws nothing, unless the
+    YAML says so. A CSV that grows is read as far as its lines are whole. Of files with the same rows the last by name
+    wins.
     """
 
     Config = FilesConfig
@@ -72,13 +73,18 @@ class Files(Source):
         ``x_problem`` (what is wrong with a row that could not be split or has no time), for whoever looks into the
         quarantine. Rows without any value are left out.
         """
+        there = {name: file for name, file in self._index.look().items() if not file.gone}
+        if not there:
+            raise SourceError(self._nothing_there())
         variables, reference = self._variables()
-        files = {name: file for name, file in self._index.look().items() if file.overlapping(window)}
+        files = {name: file for name, file in there.items() if file.overlapping(window)}
+        if not files:
+            self._refuse_not_known(window)
         for file in files.values():
             if file.error:
                 raise SourceError(f"{file.path}: {file.error} (it holds observations of {window})")
-            if file.unsettled:
-                raise SourceError(f"{file.path}: is still being written; collect {window} again in a few seconds")
+            if not file.reaches(window):
+                raise SourceError(_unfinished(file, window))
         schema: pa.Schema | None = None
         waiting: list[pa.RecordBatch] = []
         for name, file in files.items():
@@ -89,6 +95,32 @@ class Files(Source):
                     yield from _joined(waiting)
                     waiting = []
         yield from _joined(waiting)
+
+    def _refuse_not_known(self, window: Window) -> None:
+        """Refuse to say that a window is empty, where no file is known to hold observations of it, but one may."""
+        for file in self._index.look().values():
+            if file.gone and file.overlapping(window):
+                raise SourceError(
+                    f"{file.path}: is gone, and held observations of {window}; what was collected of it stays. Put the "
+                    "file back to collect it again"
+                )
+            if file.is_unknown and file.error:
+                raise SourceError(f"{file.path}: {file.error} (it may hold observations of {window})")
+            if file.unsettled and (file.is_unknown or not file.reaches(window)):
+                raise SourceError(_unfinished(file, window))
+
+    def _nothing_there(self) -> str:
+        gone = sum(file.gone for file in self._index.look().values())
+        if not gone:
+            return f"{self._config.path}: no file matches; correct `path`, or put files there"
+        files = "1 file was" if gone == 1 else f"{gone:,} files were"
+        return (
+            f"{self._config.path}: no file matches any longer, where {files} before; what was collected stays. Mount "
+            "the folder, or put files there"
+        )
+
+    def answers_whole(self, window: Window) -> bool:
+        return self._config.when_removed == "withdraw"
 
     def signature(self, window: Window) -> str:
         """A hash of how files are read, and of the names and contents of all parts of files that overlap `window`."""
@@ -107,12 +139,23 @@ class Files(Source):
 
     def problems(self) -> list[str]:
         """A line for each file that cannot be read or is still being written, and for files with the same rows."""
-        files = self._index.look()
+        try:
+            files = self._index.look()
+        except SourceError as error:
+            return [str(error)]
         lines = [f"{file.path}: {file.error}" for file in files.values() if file.error]
-        lines += [f"{file.path}: is still being written" for file in files.values() if file.unsettled]
-        if not files:
-            lines.append(f"{self._config.path}: no file matches")
-        return lines + shared_times(files)
+        lines += [_unfinished(file) for file in files.values() if file.unsettled]
+        gone = [file.path for file in files.values() if file.gone]
+        there = {name: file for name, file in files.items() if not file.gone}
+        if not there:
+            lines.append(self._nothing_there())
+        elif gone:
+            many = gone[0] if len(gone) == 1 else f"{len(gone):,} files, the first of them {gone[0]},"
+            lines.append(
+                f"{many} {'is' if len(gone) == 1 else 'are'} gone; what was collected of it stays (`when_removed: "
+                "withdraw` is for those who mirror a folder)"
+            )
+        return lines + shared_times(there)
 
     def changes(self, cursor: str | None) -> tuple[list[Window], str]:
         """The ranges whose content differs from what it was when `cursor` was given out, and a new cursor.
@@ -133,7 +176,7 @@ class Files(Source):
             except ValueError as error:
                 faults.append(f"sources.{self.name}.variables: {stated.column!r}: {_reason(error)}")
         if faults:
-            raise SourceError("\n".join([*faults, *missing]))
+            raise SourceError("\n".join(missing or faults))  # what no file can tell is no fault of the YAML
         return variables, layout
 
     def _reference(self) -> tuple[Layout, list[str]]:
@@ -141,10 +184,10 @@ class Files(Source):
         if self._index.format_of(self._config.path) in ("csv", "parquet"):
             return self._index.reader(self._config.path).layout(Path(self._config.path)), []
         for file in self._index.look().values():
-            if not (file.error or file.unsettled):
+            if not (file.error or file.gone or (file.unsettled and not file.grows)):
                 with suppress(Unreadable):
                     return self._index.layout(file), []
-        return Layout("", {}, self._config.metadata), [f"no file can tell more: {line}" for line in self.problems()]
+        return Layout("", {}, self._config.metadata), self.problems()
 
     def _rows(
         self, name: str, file: File, window: Window, variables: dict[str, CanonicalVariable], reference: Layout
@@ -163,8 +206,17 @@ class Files(Source):
         except Unreadable as error:
             if is_as_it_was(file):
                 raise SourceError(f"{file.path}: {error}") from error
-        if not is_as_it_was(file):
+        if not (self._grew(file, window) if file.grows else is_as_it_was(file)):
             raise SourceError(f"{file.path}: was changed while it was read; collect {window} again")
+
+    def _grew(self, file: File, window: Window) -> bool:
+        """Whether a file that was being written has only got longer since, as far as a window is concerned."""
+        reader = self._index.reader(file.path)
+        try:
+            content = {part.place: part.content for part in file.overlapping(window)}
+            return isinstance(reader, CsvReader) and reader.is_unchanged(Path(file.path), content)
+        except Unreadable:
+            return False
 
     def _shaping(self, layout: Layout, variables: dict[str, CanonicalVariable], reference: Layout) -> Shaping:
         """How a file becomes rows of the source. Raises Unreadable where it does not fit the other files."""
@@ -188,6 +240,13 @@ class Files(Source):
                 raise Unreadable(f"variable {column!r}: {_reason(error)}") from error
         texts = frozenset(column for column, variable in variables.items() if _is_text(variable))
         return Shaping(self._config, layout, conversions, texts, _flags(reference))
+
+
+def _unfinished(file: File, window: Window | None = None) -> str:
+    again = f"; collect {window} again later" if window else ""
+    if file.grows and (extent := file.extent) is not None:
+        return f"{file.path}: is still being written, and its rows go as far as {extent.end:%Y-%m-%d %H:%M:%S}{again}"
+    return f"{file.path}: is still being written{again}"
 
 
 def _completed(stated: FileVariable, said: Described) -> tuple[CanonicalVariable, str]:

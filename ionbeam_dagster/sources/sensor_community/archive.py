@@ -121,6 +121,10 @@ class Archive(Source):
         few = [file for group in by_type for file in group[: -(-_SAMPLE // len(by_type))]]
         yield from _batches((file, body) for file in few if (body := self._body(place, file)) is not None)
 
+    def answers_whole(self, window: Window) -> bool:
+        """A day that is published again takes the place of what was published before."""
+        return True
+
     def signature(self, window: Window) -> str:
         """A hash of the listing of the window's days: names, times of change and sizes of the wanted files."""
         try:

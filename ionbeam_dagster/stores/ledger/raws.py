@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from ionbeam_dagster.domain.records import RawPartition
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.stores.ledger.arrivals import PLACE_OF, TAKE_PLACE
 from ionbeam_dagster.stores.ledger.keys import ends_of, micros, moment, place_of, window_at, window_from
+from ionbeam_dagster.stores.ledger.migration import Column
 from ionbeam_dagster.stores.ledger.on_redis import OnRedis
 from ionbeam_dagster.stores.ledger.sqlite_file import OnSqlite
 
@@ -59,8 +60,12 @@ class RawPartitions(Protocol):
 # --- SQLite -----------------------------------------------------------------------------------------------------------
 
 _COLLECTED = (
-    "SELECT r.ingestion, r.source, r.start, r.end, r.path, r.rows, r.signature, w.at "
+    "SELECT r.ingestion, r.source, r.start, r.end, r.path, r.rows, r.signature, w.at, r.kept, r.beside "
     "FROM raw r LEFT JOIN swept w USING (ingestion)"
+)
+_SENT_ROWS = (
+    "SELECT r.ingestion, r.source, r.start, r.end, r.path, r.rows, r.signature, w.at, 0, '' "
+    "FROM sent r LEFT JOIN swept w USING (ingestion)"
 )
 
 
@@ -68,7 +73,7 @@ class SqliteRawPartitions(OnSqlite):
     TABLES = """
 CREATE TABLE IF NOT EXISTS raw (
     source TEXT, start INTEGER, end INTEGER, ingestion TEXT, path TEXT, rows INTEGER, signature TEXT,
-    PRIMARY KEY (source, start, end)
+    kept INTEGER NOT NULL DEFAULT 0, beside TEXT NOT NULL DEFAULT '', PRIMARY KEY (source, start, end)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS sent (
     ingestion TEXT PRIMARY KEY, source TEXT, start INTEGER, end INTEGER, path TEXT, rows INTEGER, signature TEXT
@@ -81,12 +86,27 @@ CREATE TABLE IF NOT EXISTS swept (ingestion TEXT PRIMARY KEY, at INTEGER) WITHOU
 CREATE TABLE IF NOT EXISTS unclaimed (ingestion TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 
+    ADDED: ClassVar[tuple[Column, ...]] = (
+        ("raw", "kept", "INTEGER NOT NULL DEFAULT 0"),
+        ("raw", "beside", "TEXT NOT NULL DEFAULT ''"),
+    )
+
     def record_raw(self, raw: RawPartition) -> None:
         with self._file.writing() as db:
             db.execute(TAKE_PLACE, (raw.ingestion,))
             db.execute(
-                "INSERT OR REPLACE INTO raw VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (raw.source, *ends_of(raw.window), raw.ingestion, raw.path, raw.rows, raw.signature),
+                "INSERT OR REPLACE INTO raw (source, start, end, ingestion, path, rows, signature, kept, beside) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    raw.source,
+                    *ends_of(raw.window),
+                    raw.ingestion,
+                    raw.path,
+                    raw.rows,
+                    raw.signature,
+                    raw.kept,
+                    " ".join(raw.beside),
+                ),
             )
             db.execute("DELETE FROM swept WHERE ingestion = ?", (raw.ingestion,))
 
@@ -138,7 +158,7 @@ CREATE TABLE IF NOT EXISTS unclaimed (ingestion TEXT PRIMARY KEY) WITHOUT ROWID;
         kept = "WHERE r.source = ? AND r.end <= ? AND w.at IS NULL"
         with self._file.reading() as db:
             rows = db.execute(
-                f"{_COLLECTED} {kept} UNION ALL {_COLLECTED.replace('FROM raw', 'FROM sent')} {kept} ORDER BY 3, 4",
+                f"{_COLLECTED} {kept} UNION ALL {_SENT_ROWS} {kept} ORDER BY 3, 4",
                 (source, micros(before)) * 2,
             ).fetchall()
         return [_raw_of_row(row) for row in rows]
@@ -150,7 +170,9 @@ CREATE TABLE IF NOT EXISTS unclaimed (ingestion TEXT PRIMARY KEY) WITHOUT ROWID;
 
 def _raw_of_row(row: tuple[Any, ...]) -> RawPartition:
     purged = moment(row[7]) if row[7] is not None else None
-    return RawPartition(row[0], row[1], window_from(row[2], row[3]), row[4], row[5], row[6], purged)
+    kept, beside = row[8:] or (0, "")
+    window = window_from(row[2], row[3])
+    return RawPartition(row[0], row[1], window, row[4], row[5], row[6], purged, kept, tuple(beside.split()))
 
 
 # --- Redis ------------------------------------------------------------------------------------------------------------
@@ -167,16 +189,18 @@ _RECORD_RAW = f"""{PLACE_OF}
 local source, window, ingestion = unpack(ARGV, 1, 3)
 place_of(ingestion)
 redis.call('HSET', 'ionbeam:raw:' .. source .. ':' .. window,
-    'ingestion', ingestion, 'path', ARGV[4], 'rows', ARGV[5], 'signature', ARGV[6])
+    'ingestion', ingestion, 'path', ARGV[4], 'rows', ARGV[5], 'signature', ARGV[6], 'kept', ARGV[7],
+    'beside', ARGV[8])
 redis.call('HDEL', 'ionbeam:swept', ingestion)
 redis.call('ZADD', 'ionbeam:raws:' .. source, window:match('[^:]+$'), window)
 """
 
 _RAW = """
-local kept = redis.call('HMGET', 'ionbeam:raw:' .. ARGV[1] .. ':' .. ARGV[2], 'ingestion', 'path', 'rows', 'signature')
-if not kept[1] then return {} end
-kept[5] = redis.call('HGET', 'ionbeam:swept', kept[1]) or ''
-return kept
+local found = redis.call('HMGET', 'ionbeam:raw:' .. ARGV[1] .. ':' .. ARGV[2],
+    'ingestion', 'path', 'rows', 'signature', 'kept', 'beside')
+if not found[1] then return {} end
+return {found[1], found[2], found[3], found[4], redis.call('HGET', 'ionbeam:swept', found[1]) or '',
+    found[5] or '0', found[6] or ''}
 """
 
 _RECORD_SENT = f"""{PLACE_OF}
@@ -219,8 +243,8 @@ for i, name in ipairs(redis.call('ZRANGE', 'ionbeam:raws:' .. ARGV[1], '-inf', A
         found[i] = {'', redis.call('GET', 'ionbeam:sent:' .. name:sub(6))}
     else
         local kept = redis.call('HMGET', 'ionbeam:raw:' .. ARGV[1] .. ':' .. name,
-            'ingestion', 'path', 'rows', 'signature')
-        found[i] = {name, unpack(kept)}
+            'ingestion', 'path', 'rows', 'signature', 'kept', 'beside')
+        found[i] = {name, kept[1], kept[2], kept[3], kept[4], '', kept[5] or '0', kept[6] or ''}
     end
 end
 return found
@@ -238,7 +262,7 @@ end
 
 class RedisRawPartitions(OnRedis):
     def record_raw(self, raw: RawPartition) -> None:
-        record = (raw.ingestion, raw.path, raw.rows, raw.signature)
+        record = (raw.ingestion, raw.path, raw.rows, raw.signature, raw.kept, " ".join(raw.beside))
         self._server.run(_RECORD_RAW, raw.source, place_of(raw.window), *record)
 
     def raw(self, source: str, window: Window) -> RawPartition | None:
@@ -268,10 +292,12 @@ class RedisRawPartitions(OnRedis):
 
 
 def _raw_of_record(
-    source: str, window: str, ingestion: str, path: str, rows: str, signature: str, purged: str = ""
-) -> RawPartition:
+    source: str, window: str, ingestion: str, path: str, rows: str, signature: str, purged: str = "",
+    kept: str = "0", beside: str = "",
+) -> RawPartition:  # fmt: skip
     removed = moment(int(purged)) if purged else None
-    return RawPartition(ingestion, source, window_at(window), path, int(rows), signature, removed)
+    there = tuple(beside.split())
+    return RawPartition(ingestion, source, window_at(window), path, int(rows), signature, removed, int(kept), there)
 
 
 def _sent_of_record(record: str, purged: str = "") -> RawPartition:

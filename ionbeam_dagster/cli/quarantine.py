@@ -1,0 +1,191 @@
+"""Commands about what was set aside: rows that could not be used, with their reasons; and the lines in which others
+tell of it.
+
+Belongs here: what was left out, set aside, merged or kept of windows, told where its reader looks. Does not belong
+here: why a row cannot be used (domain/canonical.py, the sources).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
+
+import pyarrow as pa
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from ionbeam_dagster.cli.terminal import FROM, SOURCES, TO, console, fail, load_config, moment
+from ionbeam_dagster.domain.windows import Window, merge, window_of
+from ionbeam_dagster.errors import SourceError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from ionbeam_dagster.pipeline.platform import Platform
+
+app = typer.Typer(help="Rows that could not be used, with their reasons.", no_args_is_help=True)
+
+REASON = "reason"
+_OURS = ("row", REASON, "x_file", "x_row", "x_problem")
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """The rows of one ingestion that could not be used, and the file that holds them (it may have been purged)."""
+
+    source: str
+    window: Window
+    rows: int
+    location: str
+
+    def first(self, platform: Platform, most: int) -> pl.DataFrame | None:
+        """The first rows; None when the file is no longer there."""
+        import polars as pl
+
+        try:
+            batches = list(_limited(platform.quarantine.rows(self.location), most))
+        except OSError:
+            return None
+        return pl.DataFrame(pl.from_arrow(pa.Table.from_batches(batches))).head(most) if batches else pl.DataFrame()
+
+    def reason(self, platform: Platform) -> str:
+        """Why the first of them could not be used."""
+        first = self.first(platform, 1)
+        return str(first[REASON][0]) if first is not None and first.height else "why is no longer known"
+
+
+def _limited(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        yield batch
+        rows -= batch.num_rows
+        if rows <= 0:
+            return
+
+
+def set_aside(platform: Platform, source: str, start: datetime, end: datetime) -> list[SetAside]:
+    """What was set aside of what a source gave for [start, end), in order of time."""
+    settings = platform.source(source)
+    dataset = platform.dataset(settings.dataset)
+    claims = platform.ledger.claims_between(dataset.name, window_of(start, dataset.span).start, end)
+    found = []
+    for claim in claims:
+        if claim.source != source or not claim.quarantined:
+            continue
+        if settings.sent:
+            location = platform.quarantine.path(source, claim.collected, claim.id)
+        else:
+            of_source = window_of(claim.collected.start, settings.window_size)
+            location = platform.quarantine.path(source, of_source)
+        found.append(SetAside(source, claim.collected, claim.quarantined, location))
+    return sorted(found, key=lambda one: one.window)
+
+
+def told_of(platform: Platform, source: str, windows: Sequence[Window]) -> Iterator[str]:
+    """Lines about the rows of a source's windows that were set aside, and about those that it no longer gives."""
+    if not windows:
+        return
+    start, end = min(window.start for window in windows), max(window.end for window in windows)
+    stretches = merge(windows)
+    aside = set_aside(platform, source, start, end)
+    aside = [one for one in aside if any(one.window.overlaps(stretch) for stretch in stretches)]
+    if aside:
+        rows = sum(one.rows for one in aside)
+        yield (
+            f"{source}: {_counted(rows, 'row')} set aside, in {_counted(len(aside), 'window')}; the first, of "
+            f"{aside[0].window}: {aside[0].reason(platform)}; `ionbeam quarantine show {source}` shows them"
+        )
+    if platform.source(source).sent:
+        return
+    raws = [raw for raw in platform.ledger.raws(source, end) if raw.kept]
+    kept = [raw.kept for raw in raws if any(raw.window.overlaps(stretch) for stretch in stretches)]
+    if kept:
+        yield (
+            f"{source}: {_counted(sum(kept), 'row')} kept that the source no longer gives, in "
+            f"{_counted(len(kept), 'window')}; `ionbeam reingest {source} --from ... --to ... --replace` lets them go"
+        )
+
+
+def left_out(platform: Platform, source: str) -> list[str]:
+    """Lines about observations of a source that have no window: before its start, after its end."""
+    try:
+        extent = platform.sources[source].extent()
+    except SourceError:
+        return []  # its problems tell
+    return [f"{source}: {line}" for line in platform.source(source).left_out(extent)]
+
+
+@app.command("list")
+def list_(
+    sources: Annotated[list[str] | None, SOURCES] = None,
+    start: Annotated[str | None, FROM] = None,
+    end: Annotated[str | None, TO] = None,
+) -> None:
+    """List the windows of which rows were set aside, with the first reason of each and the file that has them.
+
+    Example: `ionbeam quarantine list loggers --from 2026-06-01`
+    """
+    platform, found = _found(sources, start, end)
+    if not found:
+        console.print("No row was set aside.")
+        return
+    table = Table("source", "window", "rows", "the first reason", "file")
+    for one in found:
+        place = escape(one.location) if platform.files.exists(one.location) else "removed"
+        table.add_row(escape(one.source), str(one.window), f"{one.rows:,}", escape(one.reason(platform)), place)
+    console.print(table)
+
+
+@app.command()
+def show(
+    sources: Annotated[list[str] | None, SOURCES] = None,
+    start: Annotated[str | None, FROM] = None,
+    end: Annotated[str | None, TO] = None,
+    most: Annotated[int, typer.Option(help="How many rows to show.")] = 20,
+) -> None:
+    """Show rows that were set aside, with their reason, file and line.
+
+    Example: `ionbeam quarantine show loggers --most 100`
+    """
+    platform, found = _found(sources, start, end)
+    left = most
+    for one in found:
+        rows = one.first(platform, left) if left > 0 else None
+        if rows is None:
+            continue
+        left -= rows.height
+        columns = [name for name in _OURS if name in rows.columns and rows[name].null_count() < rows.height]
+        table = Table(title=escape(f"{one.source} {one.window}: {one.rows:,} set aside"), title_justify="left")
+        others = [name for name in rows.columns if name not in _OURS and rows[name].null_count() < rows.height]
+        for name in [*columns, *others]:
+            table.add_column(escape(name), overflow="fold")
+        for row in rows.select(*columns, *others).iter_rows():
+            table.add_row(*("" if value is None else escape(str(value)) for value in row))
+        console.print(table)
+    many = sum(one.rows for one in found)
+    if not many:
+        console.print("No row was set aside.")
+    elif many > most:
+        console.print(
+            f"{most:,} of {many:,} rows; --most shows more, `ionbeam quarantine list` the files", highlight=False
+        )
+
+
+def _found(sources: Sequence[str] | None, start: str | None, end: str | None) -> tuple[Platform, list[SetAside]]:
+    from ionbeam_dagster.pipeline.recovery import open_platform
+
+    platform = open_platform(load_config())
+    first, last = moment(start, "--from"), moment(end, "--to")
+    if first and last and last <= first:
+        fail("--to must be later than --from")
+    found = []
+    for name in sources or platform.config.sources:
+        dataset = platform.dataset(platform.source(name).dataset)
+        found += set_aside(platform, name, first or dataset.start, last or platform.now())
+    return platform, found
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
