@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import pickle
+import random
 import subprocess
 import textwrap
 import time
@@ -23,6 +24,8 @@ from ionbeam_client.influx import (
     PointSettings,
     RecordError,
     RefusedRowsError,
+    records,
+    times,
 )
 
 SPECIFIED = """
@@ -189,6 +192,39 @@ def test_a_program_that_does_not_close_still_delivers(bucket, tmp_path):
     """
     subprocess.run(program(textwrap.dedent(text)), check=True)
     assert len(server.points()) == 1
+
+
+def test_odd_names_and_texts_arrive_as_they_are(bucket, client):
+    server: Bucket = bucket()
+    rng = random.Random(11)
+
+    def name(least: int = 1) -> str:
+        return "".join(rng.choices(r"""ab ,=\"'#|{}[]:é€$%/&?""", k=rng.randint(least, 6)))
+
+    given, expected = [], {}
+    api = client(server).write_api()
+    for number in range(600):
+        row = {
+            "measurement": name(), "tags": {name(): name() for _ in range(rng.randint(0, 2))},
+            "fields": {name(): rng.choice([name(0), 0.1 * number, number, True])}, "time": T0 + number,
+        }  # fmt: skip
+        try:
+            records.encode(row, records.How())
+        except RecordError:
+            continue  # a backslash, where line protocol cannot have it, or nothing but spaces
+        given.append(row)
+    assert len(given) > 300
+    api.write(record=given).get(30)
+    for row in given:
+        tags = tuple(sorted(row["tags"].items(), key=lambda item: item[0].encode()))
+        ((field, value),) = row["fields"].items()
+        expected[row["measurement"], tags, field, times.to_rfc3339(row["time"])] = value
+    kinds = {"double": float, "long": int, "boolean": lambda text: text == "true", "string": str}
+    found = {
+        (*key[:3], times.to_rfc3339(times.from_rfc3339(key[3]))): kinds[kind](text)
+        for key, (kind, text) in server.points().items()
+    }
+    assert found == expected
 
 
 # -- several processes -------------------------------------------------------------------------------------------------

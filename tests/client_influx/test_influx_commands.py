@@ -365,12 +365,15 @@ def test_the_csv_log_is_the_json_log(influx_dryrun, rows):
     encoded = records.encode(rows, records.How())
     raw = b"".join(encoded.data).splitlines()
     appended = []
-    file = SimpleNamespace(path="log.csv", is_new=lambda: True, append=lambda connection, data: appended.append(data))
+    file = SimpleNamespace(path="log.csv", append=lambda connection, data: appended.append(data))
     csv_log = targets.CsvLog(file)
     if not raw:
         return
-    csv_log.append(None, [json.loads(line) for line in raw], {})
-    ours, _ = fast_lines.Converter({}).convert(raw)
+    rows = [json.loads(line) for line in raw]
+    csv_log.append(None, rows, {})
+    for row in rows:  # an empty text under a name with | is told, and not in the CSV log
+        row["fields"] = {name: value for name, value in row["fields"].items() if value != "" or "|" not in name}
+    ours, _ = fast_lines.Converter({}).convert([json.dumps(row).encode() for row in rows if row["fields"]])
     theirs = lines.split_lines(influx_dryrun(b"".join(appended)))
     assert sorted(map(repr, map(lines.row_of, theirs))) == sorted(repr(lines.row_of(line.decode())) for line in ours)
 

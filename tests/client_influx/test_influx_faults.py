@@ -15,6 +15,7 @@ import pytest
 from influx_faults import T0, Answer, Bucket, configuration, ids_in_log, of, program
 
 from ionbeam_client.influx import EHTInfluxDBClient, LogError, NotDeliveredError, RefusedRowsError, log
+from ionbeam_client.influx.state import State
 
 
 def row(number: int, **more) -> dict:
@@ -220,6 +221,28 @@ def test_files_beside_the_log_are_cut_to_what_was_committed(faulty, client, tmp_
     assert [one["fields"]["id"] for one in refused(tmp_path)] == [1, 2]
     rows = [text for text in (tmp_path / "log.csv").read_text().splitlines() if text[0].isdigit()]
     assert rows == [f"{T0 + 1},m,1", f"{T0 + 2},m,2"]
+
+
+def test_a_crash_at_the_very_first_rows_doubles_none(faulty, client, tmp_path, monkeypatch):
+    """The files are written, but what says so is not committed: as after a kill between the two."""
+    server = faulty(lambda lines: Answer(400, {"code": "invalid", "line": 1, "message": "bad"}))
+    real, crashed = State.advance, set()
+
+    def crash_once(self, connection, target, *rest):
+        if target not in crashed:
+            crashed.add(target)
+            raise OSError("crash")
+        real(self, connection, target, *rest)
+
+    monkeypatch.setattr(State, "advance", crash_once)
+    one = client(of(server), csvlogfile=tmp_path / "log.csv")
+    one.write_api().write(record=row(1))
+    assert one.flush(20)
+    one.close()
+    assert len(crashed) == 2
+    assert [one["fields"]["id"] for one in refused(tmp_path)] == [1]
+    assert (tmp_path / "log.csv").read_text().count(f"{T0 + 1},m,1") == 1
+    assert not list(tmp_path.glob("*.000001"))
 
 
 def test_a_csv_file_that_is_not_ours_is_put_aside(faulty, client, tmp_path):

@@ -247,6 +247,10 @@ def test_points_keep_their_own_precision():
         (None, "NoneType cannot be written"),
         ([{"measurement": "m", "fields": {"f": 1}, "time": 1}, 5], "record 1: int cannot be written"),
         (b"\xff", "utf-8|decode"),
+        (r"m\"x f=1 1", "backslash before"),
+        (r"m a\"b=1 1", "backslash before"),
+        ({"measurement": 'm\\"', "time": 1, "fields": {"f": 1}}, "backslash before"),
+        ("m _time=1 1", "keeps for itself"),
     ],
 )
 def test_what_is_no_record_is_said_with_its_place(record, says):

@@ -154,6 +154,8 @@ def _replay_to(
     target, last = InfluxServer(server, config.timeout), ""
 
     def commit(position: Position, delivered: int, refusals: list[Refusal]) -> None:
+        if refusals:
+            refused.prepare()
         with state.change() as connection:
             if refusals:
                 refused.append(connection, refused_lines(server.name, refusals))

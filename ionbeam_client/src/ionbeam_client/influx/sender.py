@@ -264,6 +264,8 @@ class _Server(_Target):
         return self._delivery.run(Chunk(raw, ends, lines, reasons))
 
     def _commit(self, position: Position, delivered: int, refusals: list[Refusal]) -> None:
+        if refusals:
+            self.sender._refused.prepare()
         with self.state.change() as connection:
             if refusals:
                 self.sender._refused.append(connection, refused_lines(self.name, refusals))
@@ -283,6 +285,8 @@ class _Csv(_Target):
                 row = orjson.loads(line)
                 if isinstance(row, dict) and {"timestamp", "measurement", "fields"} <= row.keys():
                     rows.append(row)
+        if rows:
+            self._csv.prepare()
         with self.state.change() as connection:
             if rows:
                 self._csv.append(connection, rows, schema)

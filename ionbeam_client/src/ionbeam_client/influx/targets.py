@@ -220,24 +220,36 @@ class RecordedFile:
         self._state = state
         self._rotate_bytes = rotate_bytes
 
-    def append(self, connection: sqlite3.Connection, data: bytes) -> None:
-        """Add to the file, durably, and remember its length in the transaction that `connection` is in."""
+    def prepare(self) -> bool:
+        """Make the file end where it was committed, and known before anything is in it; True when it is empty.
+
+        Not inside of change(). What a crash left is cut off; a file that is not ours, or full, is put aside.
+        """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-        try:
-            about = os.fstat(file)
-            known = self._state.file(self.path)
-            if known is None or known[0] != about.st_ino:
-                if known is not None:
+        with self._state.change() as connection:
+            file = self._open()
+            try:
+                about, known = os.fstat(file), self._state.file(self.path)
+                ours = known is not None and known[0] == about.st_ino
+                if known is not None and not ours:
                     _logger.warning("%s was renamed or removed by somebody else; it begins anew", self.path)
-                if about.st_size:
+                if known is not None and ours and about.st_size > known[1]:
+                    os.ftruncate(file, known[1])
+                elif known is not None and ours and about.st_size < known[1]:
+                    _logger.warning("%s was cut by somebody else: %d bytes, not %d", self.path, about.st_size, known[1])
+                size = os.fstat(file).st_size
+                if (size and not ours) or size >= self._rotate_bytes:
                     file = self._begin_anew(file)
-            elif about.st_size > known[1]:
-                os.ftruncate(file, known[1])
-            elif about.st_size < known[1]:
-                _logger.warning("%s was cut by somebody else, from %d to %d bytes", self.path, known[1], about.st_size)
-            if os.fstat(file).st_size >= self._rotate_bytes:
-                file = self._begin_anew(file)
+                about = os.fstat(file)
+                self._state.wrote(connection, self.path, about.st_ino, about.st_size)
+                return about.st_size == 0
+            finally:
+                os.close(file)
+
+    def append(self, connection: sqlite3.Connection, data: bytes) -> None:
+        """Add to the file that was prepared, durably, and remember its length in the transaction of `connection`."""
+        file = self._open()
+        try:
             left = memoryview(data)
             while left:
                 left = left[os.write(file, left) :]
@@ -247,24 +259,13 @@ class RecordedFile:
         finally:
             os.close(file)
 
-    def is_new(self) -> bool:
-        """Whether the next append begins a file: there is none, it is not ours, or it has to be rotated."""
-        try:
-            about = self.path.stat()
-        except FileNotFoundError:
-            return True
-        known = self._state.file(self.path)
-        return (
-            known is None
-            or known[0] != about.st_ino
-            or min(known[1], about.st_size) >= self._rotate_bytes
-            or not known[1]
-        )
+    def _open(self) -> int:
+        return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
 
     def _begin_anew(self, file: int) -> int:
         os.close(file)
         self.path.rename(free_name(self.path, 1))
-        return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        return self._open()
 
 
 class CsvLog:
@@ -279,6 +280,11 @@ class CsvLog:
         self._file = file
         self._shape: tuple[Any, ...] | None = None
 
+    def prepare(self) -> None:
+        """Before append(), and not inside of change()."""
+        if self._file.prepare():
+            self._shape = None
+
     def append(
         self, connection: sqlite3.Connection, rows: Sequence[Mapping[str, Any]], schema: protocol.Schema
     ) -> None:
@@ -286,9 +292,10 @@ class CsvLog:
         shapes: dict[tuple[Any, ...], list[str]] = {}
         for row in rows:
             shape, cells = _shape_of(row, schema)
-            shapes.setdefault(shape, []).append(",".join(cells))
-        if self._file.is_new():
-            self._shape = None
+            if shape[1]:
+                shapes.setdefault(shape, []).append(",".join(cells))
+        if not shapes:
+            return
         if self._shape in shapes:  # first, so that it needs no header
             shapes = {self._shape: shapes.pop(self._shape)} | shapes
         text: list[str] = []
@@ -306,7 +313,11 @@ class CsvLog:
 def _shape_of(row: Mapping[str, Any], schema: protocol.Schema) -> tuple[tuple[Any, ...], list[str]]:
     types = schema.get(row["measurement"], {})
     tags = [(name, value) for name, value in sorted((row.get("tags") or {}).items()) if value]
-    fields = [(name, *_cell(name, value, types)) for name, value in row["fields"].items() if value is not None]
+    given = {name: value for name, value in row["fields"].items() if value is not None}
+    for name in [name for name, value in given.items() if value == "" and "|" in name]:
+        _logger.warning("the CSV log cannot say that field %r is an empty text, because of the | in its name", name)
+        del given[name]
+    fields = [(name, *_cell(name, value, types)) for name, value in given.items()]
     shape = (tuple(name for name, _ in tags), tuple((name, kind) for name, kind, _ in fields))
     cells = [str(row["timestamp"]), _quoted(row["measurement"]), *(_quoted(value) for _, value in tags)]
     return shape, cells + [cell for _, _, cell in fields]
