@@ -64,5 +64,5 @@ $(VENV)/.run: $(VENV)/bin/pip pyproject.toml ionbeam_client/pyproject.toml const
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e './ionbeam_client[pandas,polars,archfx,datastore]' -e '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e './ionbeam_client[pandas,polars,archfx,datastore,influx]' -e '.[dev]'
 	touch $@
