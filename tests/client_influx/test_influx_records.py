@@ -261,6 +261,22 @@ def test_what_is_no_record_is_said_with_its_place(record, says):
         encode(record, How())
 
 
+@pytest.mark.parametrize(
+    "moments",
+    [[T0, T0 + 1], np.array([0, 2**64 - 1], "uint64"), [datetime(2021, 1, 1), datetime(9000, 1, 1)]],
+    ids=["ns as s", "unsigned", "year 9000"],
+)
+def test_times_of_a_frame_do_not_overflow(frame, way, moments):
+    given = frame({"timestamp": moments, "station": ["a", "b"], "f": [1, 2]})
+    with pytest.raises(RecordError, match="outside of what InfluxDB stores"):
+        encode(given, dataclasses.replace(FRAME, write_precision="s"))
+
+
+def test_tags_of_a_column_that_are_equal_in_python_are_not_the_same(way):
+    given = pd.DataFrame({"timestamp": [1, 2, 3], "station": pd.Series([1, True, 1.0], dtype=object), "f": [1, 2, 3]})
+    assert [line.split()[0] for line in lines(given)] == ["m,station=1", "m,station=True", "m,station=1.0"]
+
+
 def test_the_wrong_unit_is_noticed():
     with pytest.raises(RecordError, match=r"outside of what InfluxDB stores.*is the unit right\? \(s\)"):
         encode({"measurement": "m", "fields": {"f": 1}, "time": T0}, How(write_precision="s"))

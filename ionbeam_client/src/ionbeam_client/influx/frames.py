@@ -89,23 +89,35 @@ def _nanoseconds(column: Any, precision: str, zone: tzinfo | None, place: str) -
         if isinstance(column.dtype, pl.Datetime):
             if column.dtype.time_zone is None and zone is not None:
                 column = column.dt.replace_time_zone(str(zone))
-            found = column.dt.epoch("ns")
+            found, unit = column.to_physical(), column.dtype.time_unit
         elif column.dtype.is_integer():
-            found = column.cast(pl.Int64) * times.PRECISIONS[precision]
+            found, unit = column, precision
         else:
             return _one_by_one(column.to_list(), precision, zone, place)
         if found.null_count():
             raise ValueError(f"{place} has no time in row {found.is_null().arg_true()[0]}")
-        return found.to_numpy()
+        return _scaled(found.to_numpy(), unit, place)
     if kind.startswith(("datetime64", "int", "uint")) and not column.isna().any():
         if kind.startswith("datetime64"):
             if zone is not None and column.dt.tz is None:
                 column = column.dt.tz_localize(zone)
             if column.dt.tz is not None:
                 column = column.dt.tz_convert("UTC").dt.tz_localize(None)
-            return column.to_numpy().astype("datetime64[ns]").astype("int64")
-        return column.to_numpy().astype("int64") * times.PRECISIONS[precision]
+            values = column.to_numpy()
+            return _scaled(values.astype("int64"), str(values.dtype)[11:-1], place)
+        return _scaled(column.to_numpy(), precision, place)
     return _one_by_one(column.tolist(), precision, zone, place)
+
+
+def _scaled(values: Any, unit: str, place: str) -> Any:
+    """An array of whole units as nanoseconds, which would overflow in silence where the unit is wrong."""
+    factor = times.PRECISIONS[unit]
+    for one in (values.min(), values.max()) if len(values) else ():
+        if not times.EARLIEST <= int(one) * factor <= times.LATEST:
+            raise ValueError(
+                f"{place} has {one} {unit}, outside of what InfluxDB stores, 1677 to 2262: is the unit right? ({unit})"
+            )
+    return values.astype("int64") * factor
 
 
 def _one_by_one(values: list[Any], precision: str, zone: tzinfo | None, place: str) -> list[int]:
@@ -129,7 +141,10 @@ def _encode_rows(
     how: How,
     encoded: Encoded,
 ) -> None:
-    tag_values = {name: _values(column) for name, column in tag_columns.items()}
+    tag_values = {
+        name: [None if value is None or value != value else str(value) for value in _values(column)]
+        for name, column in tag_columns.items()
+    }
     cleaned: dict[str, list[Any]] = {}
     unsigned = {name for name, column in field_columns.items() if str(column.dtype).lower() == "uint64"}
     for name, column in field_columns.items():
