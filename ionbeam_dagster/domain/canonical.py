@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from ionbeam_client.models import CanonicalVariable, DataIngestionMap, IngestionMetadata
 
-VERSION = "1"
+VERSION = "2"
 """Raised when the same raw rows would become other canonical rows than before."""
 
 TIME = pa.timestamp("us", tz="UTC")
@@ -32,8 +32,13 @@ EARLIEST = datetime(1900, 1, 1, tzinfo=UTC)
 LATEST = datetime(2101, 1, 1, tzinfo=UTC)
 """Times are in [EARLIEST, LATEST): what lies outside is a broken clock or a wrong unit."""
 
-NO_VALUE = ("", "-", "nan", "null", "none", "unknown", "unavailable", "inf", "-inf", "+inf", "infinity", "-infinity")
-"""Texts, in lower case, that say that there is no value. Any other text that is no number is a fault of its row."""
+NO_VALUE = (
+    "", "-", "--", "---", "----", "--.-", "na", "n/a", "#n/a", "#n/a n/a", "#na", "<na>", "nan", "-nan", "1.#ind",
+    "-1.#ind", "1.#qnan", "-1.#qnan", "null", "none", "nil", "unknown", "unavailable", "missing", "///", "////",
+    "/////", "inf", "-inf", "+inf", "infinity", "-infinity",
+)  # fmt: skip
+"""Texts, in lower case, that say that there is no value, as R, pandas, loggers and consoles write it. Any other text
+that is no number is a fault of its value."""
 
 _CLOCKS = ("%H:%M:%S%.f", "%H:%M")
 _LAYOUTS = [f"%Y-%m-%d{gap}{clock}{zone}" for gap in ("T", " ") for clock in _CLOCKS for zone in ("%#z", "")]
@@ -48,15 +53,17 @@ class CanonicalError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Canonicalised:
-    """The rows of a batch in canonical form, and those that could not be used.
+    """The rows of a batch in canonical form, and those that could not be used, or of which a value could not.
 
     `rows` has the columns of `canonical_schema`, in the order of the batch. `rejected` has the batch's own columns and
     ``row`` (its place in the batch, from 0) and ``reason`` (several are joined by ``"; "``); a column of the batch that
-    has one of these two names is called ``raw_row`` or ``raw_reason`` there. Every row of the batch is in one of them.
+    has one of these two names is called ``raw_row`` or ``raw_reason`` there. Every row of the batch is in one of them;
+    one that only lost a value is in both. `places` tells where the `rows` are in the batch.
     """
 
     rows: pl.DataFrame
     rejected: pl.DataFrame
+    places: pl.Series
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,10 +172,10 @@ def canonicalise(
     nothing is left; a whole number is written without a fraction (42.0 is ``42``), since ids that once were beside a
     missing value come as floats.
 
-    A row is rejected when it has no time or place, or impossible ones, when its time is out of `bounds`, when a value
-    cannot be read as its variable's dtype, or when no variable has a value or a quality code. Raises CanonicalError
-    when a declared column is missing or has a type that cannot be read. Columns that are not declared are left out
-    (`undeclared` tells them).
+    A row is rejected when it has no time or place, or impossible ones, when its time is out of `bounds`, or when no
+    variable has a value or a quality code. A value that cannot be read as its variable's dtype is null, and its row is
+    among the rejected, too. Raises CanonicalError when a declared column is missing or has a type that cannot be read.
+    Columns that are not declared are left out (`undeclared` tells them).
     """
     raw = batch if isinstance(batch, pl.DataFrame) else _frame(batch)
     mapping = metadata.ingestion_map
@@ -184,10 +191,11 @@ def canonicalise(
     rows = pl.DataFrame([columns[name].alias(name) for name in canonical_schema([metadata]).names])
     bad = faults.rows()
     if bad is None:
-        return Canonicalised(
-            rows, _rejected(raw.clear(), pl.Series([], dtype=pl.Int64), pl.Series([], dtype=pl.String))
-        )
-    return Canonicalised(rows.filter(~bad), _rejected(raw.filter(bad), bad.arg_true(), faults.reasons(bad)))
+        none = _rejected(raw.clear(), pl.Series([], dtype=pl.Int64), pl.Series([], dtype=pl.String))
+        return Canonicalised(rows, none, pl.int_range(rows.height, eager=True))
+    lost = faults.lost(rows.height)
+    rejected = _rejected(raw.filter(bad), bad.arg_true(), faults.reasons(bad))
+    return Canonicalised(rows.filter(~lost), rejected, (~lost).arg_true())
 
 
 def undeclared(schema: pa.Schema, metadata: IngestionMetadata) -> list[str]:
@@ -230,11 +238,23 @@ class _Faults:
 
     def __init__(self) -> None:
         self._found: list[tuple[pl.Series, str, pl.Series | None]] = []
+        self._lost: list[pl.Series] = []
 
-    def note(self, rows: pl.Series, reason: str, values: pl.Series | None = None) -> None:
-        """Remember the rows where `rows` is true; `values` are quoted in the reason."""
+    def note(self, rows: pl.Series, reason: str, values: pl.Series | None = None, of_value: bool = False) -> None:
+        """Remember the rows where `rows` is true; `values` are quoted in the reason. They are lost, unless the fault is
+        that of a value."""
         if rows.any():
             self._found.append((rows, reason, values))
+            if not of_value:
+                self._lost.append(rows)
+
+    def lose(self, rows: pl.Series) -> None:
+        """Remember that rows, whose faults are noted, have nothing that could be used."""
+        self._lost.append(rows)
+
+    def lost(self, height: int) -> pl.Series:
+        """The rows that cannot be used."""
+        return reduce(or_, self._lost, pl.repeat(False, height, eager=True))
 
     def rows(self) -> pl.Series | None:
         """The rows that have a fault, None when there are none."""
@@ -386,11 +406,12 @@ def _variables(raw: pl.DataFrame, mapping: DataIngestionMap, faults: _Faults) ->
         found[canonical] = values
         if values.null_count() > column.null_count():
             wrong = values.is_null() & ~_absent(column)
-            faults.note(wrong, f"{name} is no {dtype}", column)
+            faults.note(wrong, f"{name} is no {dtype}", column, of_value=True)
             unreadable.append(wrong)
     if all(values.null_count() for values in found.values()):
         empty = reduce(and_, (values.is_null() for values in found.values()), pl.repeat(True, raw.height, eager=True))
         faults.note(reduce(and_, (~wrong for wrong in unreadable), empty), "no value in any variable")
+        faults.lose(empty)
     return found
 
 

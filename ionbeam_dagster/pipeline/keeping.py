@@ -84,7 +84,7 @@ class Keeping:
     def _kept(self, batch: pa.RecordBatch, given: pl.DataFrame) -> pa.RecordBatch:
         """The rows of an earlier batch of which a value is not given again, without those values that are."""
         done = canonicalise(batch, self._metadata)
-        good = np.setdiff1d(np.arange(batch.num_rows), done.rejected["row"].to_numpy())
+        good = done.places.to_numpy()
         points = done.rows.select(self._key).hash_rows().alias(_POINT)
         self._old.append(done.rows.hash_rows().to_numpy())
         self._points_before.append(points.to_numpy())

@@ -119,7 +119,7 @@ def test_the_provider_s_quality_codes_follow_their_variable():
     raw = batch(t=[20.5, 20.5, None, None], w=[3.0, 3.0, None, None], code=["1", "bad", "3", None])
     found = canonicalise(raw, described)
     assert found.rows.columns == canonical_schema([described]).names
-    assert found.rows[flag].to_list() == [1, 3]
+    assert found.rows[flag].to_list() == [1, None, 3]
     assert found.rejected["reason"].to_list() == ["code is no int8: bad", "no value in any variable"]
     assert undeclared(raw.schema, described) == []
     with pytest.raises(CanonicalError, match="code missing"):
@@ -253,6 +253,14 @@ def test_a_value_that_its_dtype_cannot_hold_is_told(dtype, value, shown):
     assert reasons(batch(t=[value]), temperature=dtype) == [f"t is no {dtype}: {shown}"]
 
 
+def test_one_bad_value_takes_no_other_with_it():
+    result = canonicalise(batch(t=["1", "2,5", "bad", "4"], w=[1.0, 2.0, math.nan, 4.0]), metadata())
+    assert result.rows[TEMPERATURE].to_list() == [1.0, None, 4.0]
+    assert result.rows.select(pl.selectors.starts_with("wind")).to_series().to_list() == [1.0, 2.0, 4.0]
+    assert result.places.to_list() == [0, 1, 3] and result.rejected["row"].to_list() == [1, 2]
+    assert result.rejected["reason"].to_list() == ["t is no float64: 2,5", "t is no float64: bad"]
+
+
 def test_a_row_needs_one_value():
     raw = batch(t=["1", "", "bad", "bad"], w=[math.nan, math.nan, math.nan, 1.0])
     assert reasons(raw) == ["", "no value in any variable", "t is no float64: bad", "t is no float64: bad"]
@@ -275,7 +283,7 @@ def test_metadata_become_text(raw, expected):
 def test_rejected_rows_keep_their_raw_columns():
     raw = batch(rows=3, t=["1", "bad", "3"], y=[1.0, 2.0, 99.0], row=["a", "b", "c"], extra=[7, 8, 9])
     result = canonicalise(raw, metadata())
-    assert result.rows[TEMPERATURE].to_list() == [1.0]
+    assert result.rows[TEMPERATURE].to_list() == [1.0, None]
     assert result.rejected.select("t", "y", "raw_row", "extra", "row", "reason").rows() == [
         ("bad", 2.0, "b", 8, 1, "t is no float64: bad"),
         ("3", 99.0, "c", 9, 2, "latitude out of range: 99.0"),
@@ -333,13 +341,19 @@ def read(value: float | str | None) -> float | None:
     return float(value) if math.isfinite(float(value)) else None
 
 
+def is_bad(value: float | str | None) -> bool:
+    """Whether there is a value that cannot be read."""
+    try:
+        read(value)
+    except ValueError:
+        return True
+    return False
+
+
 def modelled(moment: datetime | None, y: float | None, x: float | None, t: float | None, w: str | None) -> tuple | None:
     """The canonical row, None when it is to be rejected."""
     lat, lon, temperature = read(y), read(x), read(t)
-    try:
-        wind = read(w)
-    except ValueError:
-        return None
+    wind = None if is_bad(w) else read(w)
     placed = lat is not None and lon is not None and abs(lat) <= 90 and -180 <= lon <= 360
     if moment is None or not EARLIEST <= moment < LATEST or not placed or temperature is wind is None:
         return None
@@ -362,8 +376,10 @@ def test_rows_and_rejected_share_out_the_batch(rows, as_text):
     result = canonicalise(raw, metadata())
     expected = {str(row): modelled(*values) for row, values in enumerate(zip(known, y, x, t, w, strict=True))}
     assert {row[-1]: row[:-1] for row in result.rows.rows()} == {k: v for k, v in expected.items() if v is not None}
-    assert result.rejected["row"].to_list() == [int(row) for row, values in expected.items() if values is None]
-    assert result.rejected["station_id"].to_list() == [row for row, values in expected.items() if values is None]
+    told = [row for row, values in expected.items() if values is None or is_bad(w[int(row)])]
+    assert result.rejected["row"].to_list() == [int(row) for row in told]
+    assert result.rejected["station_id"].to_list() == told
+    assert result.places.to_list() == result.rows["station_id"].cast(pl.Int64).to_list()
     assert (result.rejected["reason"].str.len_chars() > 0).all()
     assert result.rows["station_id"].cast(pl.Int64).is_sorted()
 
@@ -372,7 +388,7 @@ def test_rows_and_rejected_share_out_the_batch(rows, as_text):
 def test_a_value_comes_through_unchanged_or_not_at_all(value, dtype):
     for raw in (value, repr(value)):
         result = canonicalise(batch(t=[raw]), metadata(temperature=dtype))
-        for kept in result.rows[TEMPERATURE]:
+        for kept in result.rows[TEMPERATURE].drop_nulls():
             assert kept == value or dtype == "float32"
             assert math.isclose(kept, value, rel_tol=1e-6, abs_tol=1e-37)
         if dtype == "float64":

@@ -99,6 +99,34 @@ def test_units_that_udunits_misses_or_misreads_are_refused_with_the_right_one(te
     assert repr(instead) in str(error.value)
 
 
+@given(
+    degree=st.sampled_from(["deg", "degree", "degrees", "Degree", "Degrees", "DEGREE", "DEGREES", "°"]),
+    between=st.sampled_from(["", " ", "  ", "-", ".", "*", "_"]),
+    name=st.sampled_from(["C", "K", "F", *(f(name) for name in ("celsius", "kelvin", "fahrenheit")
+                                            for f in (str.lower, str.upper, str.capitalize))]),
+)  # fmt: skip
+def test_a_temperature_is_one_however_it_is_spelt(degree, between, name):
+    text = degree + between + name
+    scale, offset = conversion(suggest_unit(text) or text, "degC")
+    expected = {"C": 20.0, "K": 20 - 273.15, "F": -20 / 3}[name[0].upper()]
+    assert 20 * scale + offset == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("text", ["0.1 degC", "degC/10", "0.1 degF", "10 °C", "0.1 celsius"])
+def test_a_multiple_of_a_temperature_with_another_zero_is_refused(text):
+    with pytest.raises(UnitError, match="scale the values"):
+        conversion(text, "degC")
+    assert conversion("0.1 K", "K") == (0.1, 0.0) and conversion("degC m-1", "K m-1") == (1.0, 0.0)
+
+
+@pytest.mark.parametrize(("angle", "none"), [("degree K", "K"), ("degree", "1"), ("degree m s-1", "m s-1")])
+def test_an_angle_never_becomes_what_is_none(angle, none):
+    for pair in ((angle, none), (none, angle)):
+        with pytest.raises(UnitError):
+            conversion(*pair)
+    assert conversion("degree", "radian")[0] == pytest.approx(0.0174532925)
+
+
 @pytest.mark.parametrize(
     "text", ["degC", "°C", "celsius", "degF", "%", "percent", "ug m-3", "mbar", "ppm", "dBm", "degrees_north", "1"]
 )

@@ -68,6 +68,14 @@ _WRITE_INSTEAD = {
     "code": "1", "flag": "1", "bool": "1", "boolean": "1", "index": "1", "Number": "1", "number": "1",
 }  # fmt: skip
 
+_TEMPERATURE = re.compile(
+    r"(?:(?:deg|degs|degree|degrees|°|º|˚)[\s._*-]*(?:(?P<letter>[cfk])|(?P<word>celsius|centigrade|fahrenheit|kelvin)s?)"
+    r"|(?P<alone>celsius|centigrade|fahrenheit|kelvin)s?)\.?",
+    re.IGNORECASE,
+)
+_OF_LETTER = {"c": "degC", "f": "degF", "k": "K"}
+_WITH_OFFSET = re.compile(r"deg[\s._-]*[CF]\b|°\s*[CF]\b|celsius|centigrade|fahrenheit", re.IGNORECASE)
+
 # What observers call a quantity, where the spelling would not lead to CF's name for it.
 _NAME_INSTEAD = {
     "wind_from_direction_of_gust": "wind_gust_from_direction",
@@ -203,6 +211,10 @@ def suggest_unit(text: str) -> str | None:
     fine, or nothing is known to suggest."""
     if text.strip() in _WRITE_INSTEAD:
         return _WRITE_INSTEAD[text.strip()]
+    if temperature := _TEMPERATURE.fullmatch(text.strip()):
+        found = temperature["letter"] or temperature["word"] or temperature["alone"]
+        instead = _OF_LETTER[found[0].lower()]
+        return None if Unit is None or _parsed(text) == Unit(instead) else instead
     spaced = text.replace("_", " ")
     return spaced if _parsed(text) is None and _parsed(spaced) is not None else None
 
@@ -238,6 +250,11 @@ def unit(text: str) -> Unit:
         raise UnitError(f"unit {text!r}: UDUNITS {meaning}; write {instead!r}")
     if parsed is None:
         raise UnitError(f"unit {text!r}: UDUNITS does not know it; for a quantity without a unit write '1'")
+    if _WITH_OFFSET.search(text) and parsed.is_convertible("K") and not _TEMPERATURE.fullmatch(text.strip()):
+        raise UnitError(
+            f"unit {text!r}: a multiple of a temperature whose zero is not the absolute one is no unit; write 'degC' "
+            "(or 'degF'), and scale the values"
+        )
     return parsed
 
 
@@ -389,7 +406,7 @@ def _as_water(source: Unit, target: Unit) -> Unit | None:
 def _affine(source: Unit, target: Unit) -> tuple[float, float]:
     if source.is_time_reference() or target.is_time_reference():
         raise UnitError(f"'{source}' to '{target}' is about dates; times are timestamps, not numbers")
-    if not source.is_convertible(target):
+    if not source.is_convertible(target) or _is_angle(source) != _is_angle(target):
         raise UnitError(f"'{source}' and '{target}' measure different things")
     # Far from zero the offset is lost in rounding, so that the difference of two such points gives the scale alone.
     far = 2.0**40
@@ -401,6 +418,11 @@ def _affine(source: Unit, target: Unit) -> tuple[float, float]:
             # UDUNITS turns dBm into W, and s m-1 into m s-1, by a logarithm and a reciprocal.
             raise UnitError(f"'{source}' to '{target}' is no matter of a scale and an offset; convert in the source")
     return scale, offset
+
+
+def _is_angle(unit: Unit) -> bool:
+    """Whether an angle is in it, which UDUNITS takes for a number without a unit."""
+    return "rad" in str(unit.definition)
 
 
 def _tidy(number: float) -> float:

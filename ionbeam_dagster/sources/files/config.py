@@ -7,6 +7,7 @@ say about themselves (netcdf_files.py), or how the two are brought together (sou
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from datetime import timedelta
 from typing import Annotated, Any, Literal, Self
@@ -38,10 +39,38 @@ def _one_byte_newline(encoding: str) -> str:
     return encoding
 
 
+_OFFSET = re.compile(r"(?:UTC|GMT)?\s*(?P<sign>[+-])(?P<hours>\d\d?)(?::?(?P<minutes>[0-5]\d))?")
+
+
+def offset_of(zone: str) -> timedelta | None:
+    """What a zone such as +01:00 or UTC-3 is ahead of UTC all the year; None for one with a name."""
+    found = _OFFSET.fullmatch(zone)
+    if found is None:
+        return None
+    ahead = timedelta(hours=int(found["hours"]), minutes=int(found["minutes"] or 0))
+    return -ahead if found["sign"] == "-" else ahead
+
+
 def _known_zone(zone: str) -> str:
+    if (ahead := offset_of(zone)) is not None and abs(ahead) <= timedelta(hours=15):
+        return zone
     if zone not in available_timezones():
-        raise ValueError(f"{zone!r} is not a time zone; right would be, for example, UTC or Europe/Rome")
+        raise ValueError(f"{zone!r} is not a time zone; right would be, for example, UTC, Europe/Rome or +01:00")
     return zone
+
+
+def _readable_format(form: str) -> str:
+    if "%Z" in form:
+        raise ValueError(
+            f"{form!r}: %Z, the abbreviation of a zone, says no time by itself (CST is three of them); leave it out of "
+            "what is read (write the letters themselves in its place), and state time.zone"
+        )
+    if not re.search(r"%[-_0]?[HIklTRsXcr+]", form):
+        raise ValueError(
+            f"{form!r} has no clock, so that all of a day would be at midnight; where it stands in a column "
+            "of its own, name both: time.columns: [date, time], with a format of both and a blank between them"
+        )
+    return form
 
 
 class TimeColumn(Settings):
@@ -50,14 +79,33 @@ class TimeColumn(Settings):
     column: str | None = Field(
         default=None, description="Column of the time; netCDF files say it themselves.", examples=["time"]
     )
-    format: str | None = Field(
+    columns: tuple[str, ...] = Field(
+        default=(),
+        description="Columns that together hold the time, such as a date and a clock: read as one text, with a blank "
+        "between each two.",
+        examples=[["date", "time"]],
+    )
+    format: Annotated[str, AfterValidator(_readable_format)] | None = Field(
         default=None,
         description="How text is to be read (strptime); without it as ISO 8601.",
         examples=["%d/%m/%Y %H:%M"],
     )
-    zone: Annotated[str, AfterValidator(_known_zone)] = Field(
-        default="UTC", description="Zone of times that carry none of their own.", examples=["Europe/Rome"]
+    unit: Literal["s", "ms", "us", "ns"] | None = Field(
+        default=None, description="Unit of times that are numbers since 1970.", examples=["ms"]
     )
+    zone: Annotated[str, AfterValidator(_known_zone)] = Field(
+        default="UTC",
+        description="Zone of times that carry none of their own; an offset stays the same all the year.",
+        examples=["Europe/Rome", "+01:00"],
+    )
+
+    @model_validator(mode="after")
+    def _stands_once(self) -> Self:
+        if self.columns and self.column is not None:
+            raise ValueError("has both `column` and `columns`; keep one of them")
+        if self.unit and self.format:
+            raise ValueError("has both `format` (of texts) and `unit` (of numbers); keep one of them")
+        return self
 
 
 class CsvDialect(Settings):
@@ -68,10 +116,8 @@ class CsvDialect(Settings):
         default="utf-8", description="How text is encoded.", examples=["latin-1"]
     )
     decimal: Literal[".", ","] = Field(default=".", description="Character of the decimal point.")
-    missing: tuple[str, ...] = Field(
-        default=(),
-        description="Texts that stand for no value, besides the usual ones (empty, -, NaN, null, ...).",
-        examples=[["-999"]],
+    missing: tuple[str | float, ...] = Field(
+        default=(), description="The same as `missing` of the source.", examples=[["-999"]]
     )
 
     @model_validator(mode="after")
@@ -114,14 +160,41 @@ class FileVariable(Settings):
         default=None, description="Time that the method is over, which ends at the row's time.", examples=["PT10M"]
     )
     dtype: Dtype = Field(default="float64", description="Type of its values.", examples=["string"])
+    scale: float = Field(
+        default=1.0,
+        allow_inf_nan=False,
+        description="What its numbers are multiplied by to be in `unit`: 0.1 of tenths.",
+        examples=[0.1],
+    )
+    optional: bool = Field(
+        default=False, description="Whether files may lack the column; there it has no value.", examples=[True]
+    )
 
 
 def _number_as_text(given: Any) -> Any:
     return str(given) if isinstance(given, int | float) else given
 
 
+def _number(given: str | float) -> float | None:
+    try:
+        return float(given)
+    except ValueError:
+        return None
+
+
 Constant = Annotated[str, BeforeValidator(_number_as_text, json_schema_input_type=str | float)]
 """A text; a station number in the YAML is a name, too."""
+
+
+class DescribedColumn(Settings):
+    """Where a descriptive column stands in the files."""
+
+    column: str = Field(description="Column, or netCDF variable.", examples=["elev"])
+    unit: str | None = Field(
+        default=None,
+        description="Unit of a height; without it what the file declares, else m.",
+        examples=["ft"],
+    )
 
 
 def _column_alone(value: Any) -> Any:
@@ -148,14 +221,18 @@ class FilesConfig(SourceConfig):
         description="Column of the longitude, or degrees east where all files are of one place.",
         examples=["lon", 9.3],
     )
-    metadata: dict[Name, str] = Field(
+    metadata: dict[
+        Name, Annotated[DescribedColumn, BeforeValidator(_column_alone, json_schema_input_type=DescribedColumn | str)]
+    ] = Field(
         default={},
-        description="Descriptive columns of the dataset, and the columns of the files that hold them.",
-        examples=[{"station_id": "id"}],
+        description="Descriptive columns of the dataset, and the columns of the files that hold them; a text is the "
+        "column. Heights (altitude, station_height, height) are in m, whatever unit they come in.",
+        examples=[{"station_id": "id", "altitude": {"column": "elev", "unit": "ft"}}],
     )
     constants: dict[Name, Constant] = Field(
         default={},
-        description="Descriptive columns that no file has; {stem} is the file's name without its ending.",
+        description="Descriptive columns that no file has; {stem} is the file's name without its ending, {folder} the "
+        "name of the folder that it is in.",
         examples=[{"station_id": "{stem}"}],
     )
     variables: tuple[
@@ -164,6 +241,11 @@ class FilesConfig(SourceConfig):
         min_length=1,
         description="Quantities that are read; a text is the column, where the files describe it.",
         examples=[[{"column": "T", "standard_name": "air_temperature", "unit": "degC", "level": 2.0}]],
+    )
+    missing: tuple[str | float, ...] = Field(
+        default=(),
+        description="Numbers and texts that stand for no value, besides the usual texts (empty, -, --, NA, NaN, ...).",
+        examples=[[-999, "M"]],
     )
     csv: CsvDialect = Field(default=CsvDialect(), description="How CSV files are written.")
     settle: timedelta = Field(
@@ -188,6 +270,27 @@ class FilesConfig(SourceConfig):
         if reserved:
             raise ValueError(f"{', '.join(reserved)}: a name that the platform needs itself; rename the column")
         return self
+
+    @model_validator(mode="after")
+    def _braces_are_known(self) -> Self:
+        for name, text in self.constants.items():
+            unknown = set(re.findall(r"\{[^}]*\}", text)) - {"{stem}", "{folder}"}
+            if unknown:
+                raise ValueError(
+                    f"constants.{name}: {', '.join(sorted(unknown))} stands for nothing; there are {{stem}} (the "
+                    "file's name without its ending) and {folder} (the folder that it is in)"
+                )
+        return self
+
+    @property
+    def no_values(self) -> tuple[tuple[str, ...], tuple[float, ...]]:
+        """The texts and the numbers that stand for no value."""
+        given = (*self.missing, *self.csv.missing)
+        return tuple(str(one) for one in given), tuple(number for one in given if (number := _number(one)) is not None)
+
+    @property
+    def columns_of_metadata(self) -> dict[str, str]:
+        return {name: described.column for name, described in self.metadata.items()}
 
     @property
     def reading(self) -> str:

@@ -248,7 +248,7 @@ class FileIndex:
             raise Unreadable(EMPTY)
         layout = reader.layout(path)
         identifier = layout.metadata.get(STATION)
-        columns = [layout.time, *([identifier] if identifier else [])]
+        columns = [*layout.times, *([identifier] if identifier else [])]
         content = dict(reader.parts(path, whole_lines))
         stations_before = known.stations if known else None
         unchanged = _unchanged(known.parts, content) if known and stations_before is not None else {}
@@ -256,7 +256,7 @@ class FileIndex:
         stations = {*(stations_before or ())} if unchanged else set()
         problem = "holds no row"
         for place, frame in reader.read(path, [place for place in content if place not in unchanged], columns):
-            frame = timed(frame, layout.time, self._config.time)
+            frame = timed(frame, layout.times, self._config.time)
             spans[place].add(frame[FILED])
             problem = str(frame[PROBLEM].drop_nulls().first() or problem)
             if identifier and len(stations) <= STATIONS_KEPT:

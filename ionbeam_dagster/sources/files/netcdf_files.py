@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from ionbeam_client.cf import UnitError, conversion
 from ionbeam_client.models import format_duration
-from ionbeam_dagster.domain.canonical import STATION
+from ionbeam_dagster.domain.canonical import HEIGHT_COLUMNS, STATION
 from ionbeam_dagster.sources.files.readers import (
     PROBLEM,
     ROW,
@@ -79,7 +79,7 @@ class NetcdfReader(Reader):
             yield place, pl.DataFrame(found).with_columns(*absent, *nowhere)
 
     def _points(self, dataset: Dataset) -> _Points:
-        return _Points(dataset, [self._layout(dataset).time, *self._variables(dataset)])
+        return _Points(dataset, [*self._layout(dataset).times, *self._variables(dataset)])
 
     def _layout(self, dataset: Dataset) -> Layout:
         time = self.config.time.column or _coordinate(dataset, "time", "time", lambda units: " since " in units)
@@ -92,18 +92,21 @@ class NetcdfReader(Reader):
             place["lon"] = self.config.longitude or _coordinate(
                 dataset, "longitude", "longitude", _LONGITUDE_UNITS.__contains__
             )
-        metadata = dict(self.config.metadata)
+        metadata = self.config.columns_of_metadata
         identifiers = dataset.get_variables_by_attributes(cf_role=lambda role: role is not None)
         if identifiers and STATION not in {*metadata, *self.config.constants}:
             metadata[STATION] = identifiers[0].name
         _require(dataset, [time, *place.values(), *metadata.values()])
         described = {name: _described(dataset, name, time) for name in self._variables(dataset)}
-        return Layout(time, place, metadata, described)
+        _refuse_other_dimensions(dataset, self._variables(dataset), [time, *place.values(), *metadata.values()])
+        units = {name: str(getattr(dataset[column], "units", "")) for name, column in metadata.items()}
+        units |= {name: one.unit for name, one in self.config.metadata.items() if one.unit}
+        heights = {name: unit for name, unit in units.items() if unit and name in HEIGHT_COLUMNS}
+        return Layout((time,), place, metadata, described, heights)
 
     def _variables(self, dataset: Dataset) -> list[str]:
-        names = [variable.column for variable in self.config.variables]
-        _require(dataset, names)
-        return names
+        _require(dataset, [variable.column for variable in self.config.variables if not variable.optional])
+        return [variable.column for variable in self.config.variables if variable.column in dataset.variables]
 
 
 class _Points:
@@ -205,6 +208,21 @@ def _require(dataset: Dataset, names: Iterable[str]) -> None:
         )
 
 
+def _refuse_other_dimensions(dataset: Dataset, variables: list[str], known: list[str]) -> None:
+    """Refuse a dimension of a variable that is neither the times' nor that of places or stations: a profile's heights,
+    an instrument's own times. Rows would be made up, or several become one."""
+    along = {name for column in known for name in _dimensions(dataset[column])}
+    samples = {getattr(one, "sample_dimension", None) for one in dataset.variables.values()}
+    for name in variables:
+        others = [d for d in _dimensions(dataset[name]) if d not in along | samples and len(dataset.dimensions[d]) > 1]
+        if others:
+            size = len(dataset.dimensions[others[0]])
+            raise Unreadable(
+                f"variable {name!r} lies along {others[0]!r} ({size} values), which neither the times nor the places "
+                "do; leave it out, or write a variable of its own for each of them"
+            )
+
+
 def _described(dataset: Dataset, name: str, time: str) -> Described:
     variable = dataset[name]
     words = {key: str(getattr(variable, key)).strip() for key in variable.ncattrs()}
@@ -273,11 +291,26 @@ def _times(numbers: pl.Series, variable: Variable[Any]) -> pl.Series:
     present = numbers.drop_nulls().drop_nans() if numbers.dtype.is_float() else numbers.drop_nulls()
     if present.is_empty():
         return pl.Series(numbers.name, [None], pl.Datetime("us", "UTC")).new_from_index(0, len(numbers))
-    anchor = int(present[0])
-    passed = (numbers - anchor) * _step(variable)
+    anchor, step = int(present[0]), _step(variable)
+    grain = _grain(present, step, variable.name)
+    numbers = numbers.cast(pl.Float64 if numbers.dtype.is_float() else pl.Int64)  # a product of few bits overflows
+    passed = (numbers - anchor) * step
     if numbers.dtype.is_float():
-        passed = (passed.fill_nan(None) / 1000).round() * 1000
+        passed = (passed.fill_nan(None) / grain).round() * grain
     return (passed.cast(pl.Int64) + _microseconds(variable, anchor)).cast(pl.Datetime("us", "UTC"))
+
+
+def _grain(numbers: pl.Series, step: int, name: str) -> int:
+    """How finely times can be told apart, in microseconds: to the millisecond, or as numbers of 32 bits can hold."""
+    if numbers.dtype != pl.Float32:
+        return 1000
+    exact_to = float(np.spacing(np.abs(numbers.to_numpy()).max())) * step
+    if exact_to > 1_000_000:
+        raise Unreadable(
+            f"variable {name!r}: its times are floats of 32 bits, which are exact to {exact_to / 1e6:.0f} s alone; "
+            "write them as doubles"
+        )
+    return 1000 if exact_to < 500 else 1_000_000
 
 
 def _step(variable: Variable[Any]) -> int:

@@ -59,13 +59,15 @@ class Described:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Which columns of a file are which: the time's, those of ``lat`` and ``lon`` where they are not constant, those of
-    the dataset's descriptive columns, and what the file says about its columns, where its format can say it."""
+    """Which columns of a file are which: those of the time (mostly one), those of ``lat`` and ``lon`` where they are
+    not constant, those of the dataset's descriptive columns, and what the file says about its columns, where its format
+    can say it. `heights` are the units of descriptive columns that are heights, where one is stated."""
 
-    time: str
+    times: tuple[str, ...]
     place: dict[str, str]
     metadata: dict[str, str]
     described: dict[str, Described] = field(default_factory=dict)
+    heights: dict[str, str] = field(default_factory=dict)
 
 
 class Reader(ABC):
@@ -118,12 +120,13 @@ class _TableReader(Reader):
         stated = {"lat": self.config.latitude, "lon": self.config.longitude}
         place = {name: column or name for name, column in stated.items() if not isinstance(column, float)}
         time = "datetime" if self.config.time.column is None else self.config.time.column
-        return Layout(time, place, self.config.metadata)
+        heights = {name: one.unit for name, one in self.config.metadata.items() if one.unit}
+        return Layout(self.config.time.columns or (time,), place, self.config.columns_of_metadata, heights=heights)
 
     def _wanted(self, path: Path) -> list[str]:
         layout = self.layout(path)
-        variables = [variable.column for variable in self.config.variables]
-        return list(dict.fromkeys([layout.time, *layout.place.values(), *variables, *layout.metadata.values()]))
+        variables = [variable.column for variable in self.config.variables if not variable.optional]
+        return list(dict.fromkeys([*layout.times, *layout.place.values(), *variables, *layout.metadata.values()]))
 
 
 class CsvReader(_TableReader):
@@ -275,8 +278,10 @@ class ParquetReader(_TableReader):
         with refusals(), pq.ParquetFile(path) as file:
             for place in places:
                 number, row = place
-                for batch in file.iter_batches(ROWS_AT_ONCE, row_groups=[number], columns=list(columns)):
-                    frame = cast(pl.DataFrame, pl.from_arrow(batch))
+                there = [column for column in columns if column in file.schema_arrow.names]
+                absent = [pl.lit(None, pl.String).alias(column) for column in columns if column not in there]
+                for batch in file.iter_batches(ROWS_AT_ONCE, row_groups=[number], columns=there):
+                    frame = cast(pl.DataFrame, pl.from_arrow(batch)).with_columns(*absent)
                     yield (
                         place,
                         frame.with_columns(

@@ -6,20 +6,24 @@ the conversion to canonical rows, which also rejects what cannot be used (domain
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
 import polars as pl
 
-from ionbeam_dagster.domain.canonical import EARLIEST, LATEST, NO_VALUE
+from ionbeam_client.cf import UnitError, conversion
+from ionbeam_dagster.domain.canonical import EARLIEST, LATEST, NO_VALUE, STATION
 from ionbeam_dagster.domain.windows import Window
-from ionbeam_dagster.sources.files.config import FilesConfig, TimeColumn
+from ionbeam_dagster.sources.files.config import FilesConfig, TimeColumn, offset_of
 from ionbeam_dagster.sources.files.readers import PROBLEM, ROW, Layout, Unreadable
 
 FILE = "x_file"
 UTC_TIME = pl.Datetime("us", "UTC")
 FILED = "x_filed"
+NO_DESCRIPTION = ("", "-", "nan", "null", "none", "unknown", "unavailable")
+"""Texts, in lower case, that say nothing in a descriptive column; NA may be a name there."""
 
 _ISO_8601 = (
     "%+",
@@ -49,19 +53,19 @@ class Shaping:
     def columns(self) -> list[str]:
         """The columns to be read from the file."""
         layout = self.layout
-        found = [layout.time, *layout.place.values(), *self.conversions, *layout.metadata.values(), *self.described]
+        found = [*layout.times, *layout.place.values(), *self.conversions, *layout.metadata.values(), *self.described]
         return list(dict.fromkeys(found))
 
     def shape(self, frame: pl.DataFrame, file: str) -> pl.DataFrame:
         """The source's columns, and of `frame` the rows that have a value, or a problem to be shown."""
-        metadata = {name: pl.col(column) for name, column in self.layout.metadata.items()}
-        metadata |= {name: pl.col(name) for name in self.described}
+        metadata = {name: self._descriptive(frame, name, column) for name, column in self.layout.metadata.items()}
+        metadata |= {name: self._described_text(pl.col(name)) for name in self.described}
         shaped = frame.select(
             pl.col("datetime"),
             self._place(frame, "lat", self.config.latitude),
             self._place(frame, "lon", self.config.longitude),
             *(self._variable(frame, column) for column in self.conversions),
-            *(self._text(expression).alias(name) for name, expression in metadata.items()),
+            *(expression.alias(name) for name, expression in metadata.items()),
             *(pl.lit(text).alias(name) for name, text in constants_of(self.config, file).items()),
             pl.lit(file).alias(FILE),
             pl.col(ROW, PROBLEM),
@@ -83,30 +87,72 @@ class Shaping:
         return pl.coalesce(converted.cast(pl.String), number) if frame.schema[column] == pl.String else converted
 
     def _number(self, frame: pl.DataFrame, column: str) -> pl.Expr:
-        kind = frame.schema[column]
+        kind, (texts, numbers) = frame.schema[column], self.config.no_values
         if kind == pl.String:
-            text = self._text(pl.col(column).str.strip_chars())
-            return text.str.replace(",", ".", literal=True) if self.config.csv.decimal == "," else text
-        return pl.col(column).fill_nan(None) if kind.is_float() else pl.col(column)
+            text = _present(pl.col(column).str.strip_chars(), texts)
+            text = text.str.replace(",", ".", literal=True) if self.config.csv.decimal == "," else text
+            if not numbers:
+                return text
+            return pl.when(~text.cast(pl.Float64, strict=False).is_in(numbers).fill_null(False)).then(text)
+        value = pl.col(column).fill_nan(None) if kind.is_float() else pl.col(column)
+        if not numbers or not kind.is_numeric():
+            return value
+        return pl.when(~value.cast(pl.Float64).is_in(numbers)).then(value)
 
     def _text(self, expression: pl.Expr) -> pl.Expr:
-        return _present(expression.cast(pl.String), self.config.csv.missing)
+        return _present(expression.cast(pl.String), self.config.no_values[0])
+
+    def _descriptive(self, frame: pl.DataFrame, name: str, column: str) -> pl.Expr:
+        """A descriptive column as text; a whole number that is a float (an id beside a missing one) without fraction,
+        and a height in metres."""
+        kind, value = frame.schema[column], pl.col(column)
+        unit = self.layout.heights.get(name)
+        if unit is not None and unit not in ("m", "metre", "metres", "meter", "meters"):
+            try:
+                scale, offset = conversion(unit, "m")
+            except UnitError as error:
+                raise Unreadable(
+                    f"the heights in {column!r} are in a unit that is none of a length ({error}); state it: "
+                    f"metadata.{name}: {{column: {column}, unit: ft}}"
+                ) from error
+            number = self._number(frame, column).cast(pl.Float64, strict=False)
+            return (number * scale + offset).round(6).cast(pl.String)
+        if kind.is_float():
+            whole = value.is_finite() & (value == value.floor()) & (value.abs() < 2.0**53)
+            whole_text = value.cast(pl.Int64, strict=False).cast(pl.String)
+            return self._described_text(pl.when(whole).then(whole_text).otherwise(value.fill_nan(None).cast(pl.String)))
+        text = self._described_text(value)
+        return text.str.replace(r"^(\d+)\.0$", "$1") if name == STATION else text
+
+    def _described_text(self, expression: pl.Expr) -> pl.Expr:
+        text = expression.cast(pl.String)
+        absent = text.str.strip_chars().str.to_lowercase().is_in(NO_DESCRIPTION) | text.is_in(self.config.no_values[0])
+        return pl.when(~absent).then(text)
 
 
 def constants_of(config: FilesConfig, file: str) -> dict[str, str]:
     """The descriptive columns that are the same for all rows of `file`."""
-    stem = PurePath(file).name.removesuffix(".gz").rpartition(".")[0]
-    return {name: text.replace("{stem}", stem) for name, text in config.constants.items()}
+    name = PurePath(file).name.removesuffix(".gz")
+    stem = name.rpartition(".")[0] or name
+    folder = (PurePath(config.path).parent / file).parent.name
+    return {
+        column: text.replace("{stem}", stem).replace("{folder}", folder) for column, text in config.constants.items()
+    }
 
 
-def timed(frame: pl.DataFrame, column: str, time: TimeColumn) -> pl.DataFrame:
-    """`frame` with ``datetime`` in UTC, null where `column` holds no time, with an ``x_problem`` if it holds another
-    thing; and ``x_filed``, which is ``datetime`` where that can be the time of an observation.
+def timed(frame: pl.DataFrame, columns: Sequence[str], time: TimeColumn) -> pl.DataFrame:
+    """`frame` with ``datetime`` in UTC, null where `columns` hold no time (several together, as one text), with an
+    ``x_problem`` if they hold another thing; and ``x_filed``, which is ``datetime`` where that can be the time of an
+    observation.
 
     Raises Unreadable for a column of a type that cannot be a time.
     """
-    given = frame[column]
-    found = _times(given, time) if given.dtype == pl.String else _in_utc(_microseconds(given), time.zone)
+    column = " ".join(columns)
+    given = frame[columns[0]] if len(columns) == 1 else _together(frame, columns).alias(column)
+    if time.unit is not None:
+        found = _since_1970(given, time.unit)
+    else:
+        found = _times(given, time) if given.dtype == pl.String else _in_utc(_microseconds(given), time.zone)
     plausible = found.is_between(EARLIEST, LATEST, closed="left")
     frame = frame.with_columns(found.alias("datetime"), found.set(~plausible, None).alias(FILED))
     if not found.has_nulls():
@@ -130,7 +176,10 @@ def of_window(frame: pl.DataFrame, window: Window) -> pl.DataFrame:
 def _times(texts: pl.Series, time: TimeColumn) -> pl.Series:
     found = pl.Series(texts.name, [None], UTC_TIME).new_from_index(0, len(texts))
     stripped = texts.str.strip_chars()
-    for form in (time.format,) if time.format else _ISO_8601:
+    forms = _ISO_8601 if time.format is None else (time.format,)
+    if time.format is not None and not re.search(r"%[-_0]?[MTRsXcr+]", time.format):
+        stripped, forms = stripped + " 00", (f"{time.format} %M",)  # an hour and no minute is the full hour
+    for form in forms:
         parsed = stripped.str.to_datetime(form, time_unit="us", strict=False)
         found = found.fill_null(_in_utc(parsed, time.zone))
         if not found.has_nulls():
@@ -138,15 +187,41 @@ def _times(texts: pl.Series, time: TimeColumn) -> pl.Series:
     return found
 
 
+def _together(frame: pl.DataFrame, columns: Sequence[str]) -> pl.Series:
+    texts = [pl.col(column).cast(pl.String).str.strip_chars() for column in columns]
+    return frame.select(pl.concat_str(texts, separator=" ")).to_series()
+
+
+def _since_1970(given: pl.Series, unit: str) -> pl.Series:
+    """Times from numbers of a unit since 1970, null where there is none."""
+    numbers = given.str.strip_chars() if given.dtype == pl.String else given
+    whole = numbers.cast(pl.Int64, strict=False) if not numbers.dtype.is_float() else numbers.round().cast(pl.Int64)
+    if unit in ("s", "ms"):
+        fine = numbers.cast(pl.Float64, strict=False) * {"s": 1e6, "ms": 1e3}[unit]
+        whole = (whole * {"s": 1_000_000, "ms": 1000}[unit]).fill_null(
+            fine.fill_nan(None).round().cast(pl.Int64, strict=False)
+        )
+    elif unit == "ns":
+        whole = whole // 1000
+    return whole.cast(UTC_TIME)
+
+
 def _in_utc(times: pl.Series, zone: str) -> pl.Series:
     """Times in UTC; naive ones are taken to be in `zone`, and null where its clock shows them twice or never."""
+    if getattr(times.dtype, "time_zone", None) is None and (ahead := offset_of(zone)) is not None:
+        return (times - ahead).dt.replace_time_zone("UTC")
     if getattr(times.dtype, "time_zone", None) is None:
         times = times.dt.replace_time_zone(zone, ambiguous="null", non_existent="null")
     return times.dt.convert_time_zone("UTC")
 
 
 def _microseconds(times: pl.Series) -> pl.Series:
-    if times.dtype not in (pl.Datetime, pl.Date):
+    if times.dtype == pl.Date:
+        raise Unreadable(
+            f"column {times.name!r} holds dates without a clock, so that all of a day would be at midnight; name the "
+            "columns of date and clock under `time.columns`"
+        )
+    if times.dtype != pl.Datetime:
         raise Unreadable(f"column {times.name!r} is of type {times.dtype}, not a time; name the right one under `time`")
     return times.cast(pl.Datetime("us", getattr(times.dtype, "time_zone", None)))
 

@@ -175,6 +175,7 @@ class Files(Source):
                 variables[stated.column], _ = _completed(stated, layout.described.get(stated.column, Described()))
             except ValueError as error:
                 faults.append(f"sources.{self.name}.variables: {stated.column!r}: {_reason(error)}")
+        faults += _twice(variables, f"sources.{self.name}.variables")
         if faults:
             raise SourceError("\n".join(missing or faults))  # what no file can tell is no fault of the YAML
         return variables, layout
@@ -187,7 +188,7 @@ class Files(Source):
             if not (file.error or file.gone or (file.unsettled and not file.grows)):
                 with suppress(Unreadable):
                     return self._index.layout(file), []
-        return Layout("", {}, self._config.metadata), self.problems()
+        return Layout((), {}, self._config.columns_of_metadata), self.problems()
 
     def _rows(
         self, name: str, file: File, window: Window, variables: dict[str, CanonicalVariable], reference: Layout
@@ -198,7 +199,7 @@ class Files(Source):
         try:
             shaping = self._shaping(self._index.layout(file), variables, reference)
             for place, frame in reader.read(path, list(before), shaping.columns()):
-                frame = filed(timed(frame, shaping.layout.time, self._config.time), before[place])
+                frame = filed(timed(frame, shaping.layout.times, self._config.time), before[place])
                 before[place] = frame[FILED].to_physical()[-1] if frame.height else before[place]
                 shaped = shaping.shape(of_window(frame, window), name)
                 if shaped.height:
@@ -235,11 +236,27 @@ class Files(Source):
                         f"is {variable.to_canonical_name()} here and {wanted.to_canonical_name()} in other files; "
                         "state in the YAML what is right, or make a source of its own for the file"
                     )
-                conversions[column] = (1.0, 0.0) if _is_text(variable) else _factors(unit, wanted)
+                scale, offset = (1.0, 0.0) if _is_text(variable) else _factors(unit, wanted)
+                conversions[column] = scale * stated.scale, offset
             except ValueError as error:
                 raise Unreadable(f"variable {column!r}: {_reason(error)}") from error
         texts = frozenset(column for column, variable in variables.items() if _is_text(variable))
         return Shaping(self._config, layout, conversions, texts, _flags(reference))
+
+
+def _twice(variables: dict[str, CanonicalVariable], key: str) -> list[str]:
+    """A fault for each two columns that would be one quantity of a station."""
+    first: dict[str, str] = {}
+    faults = []
+    for column, variable in variables.items():
+        name = variable.to_canonical_name()
+        if name in first:
+            faults.append(
+                f"{key}: {first[name]!r} and {column!r} are both {name}, of which there is one a station; give them "
+                "different levels or methods, or make a source of each (one column a station: each with constants)"
+            )
+        first.setdefault(name, column)
+    return faults
 
 
 def _unfinished(file: File, window: Window | None = None) -> str:

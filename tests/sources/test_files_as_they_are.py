@@ -1,0 +1,314 @@
+"""Files as people have them: each fault that was found stands for its kind, with the right value or a sentence."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import netCDF4
+import numpy as np
+import polars as pl
+import pytest
+from pydantic import ValidationError
+
+from ionbeam_dagster.domain.canonical import canonicalise
+from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.errors import SourceError
+from ionbeam_dagster.sources.files import Files, FilesConfig, readers
+
+DAY = datetime(2024, 3, 1, tzinfo=UTC)
+WHOLE = Window(DAY - timedelta(days=2), DAY + timedelta(days=7))
+T = "air_temperature__degC__2.0__point__PT0S"
+TEMPERATURE = {"column": "t", "standard_name": "air_temperature", "cf_unit": "degC", "level": 2.0}
+
+
+def source(folder: Path, text: str | bytes | None = None, name: str = "a.csv", **keys) -> Files:
+    """A source of one temperature, in a file with `text`; settled at once."""
+    if text is not None:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    block = {"path": str(folder / f"**/*{Path(name).suffix}"), "data_path": folder / "raw", "time": "time", "settle": 0}
+    block |= {"latitude": 45.0, "longitude": 7.0, "constants": {"station_id": "A"}, "variables": [TEMPERATURE]}
+    given = {key: value for key, value in (block | keys).items() if value is not None}
+    return Files("s", FilesConfig.model_validate(given))
+
+
+def taken(made: Files, window: Window = WHOLE) -> tuple[pl.DataFrame, list[str]]:
+    """The canonical rows of a window, and why others, or values of theirs, could not be used."""
+    done = [canonicalise(batch, made.metadata) for batch in made.fetch(window)]
+    rows = pl.concat([one.rows for one in done]).sort("datetime", maintain_order=True)
+    return rows, [reason for one in done for reason in one.rejected["reason"]]
+
+
+def at(*hours_and_minutes: tuple[int, int]) -> list[datetime]:
+    return [DAY + timedelta(hours=hour, minutes=minute) for hour, minute in hours_and_minutes]
+
+
+def cf(path: Path, fill) -> Path:
+    with netCDF4.Dataset(path, "w") as file:
+        file.Conventions = "CF-1.8"
+        fill(file)
+    return path
+
+
+def variable(file, name: str, kind, dimensions, values, **attributes):
+    made = file.createVariable(name, kind, dimensions)
+    made.setncatts(attributes)
+    made[:] = values
+
+
+# Times
+
+
+@pytest.mark.parametrize(
+    ("kind", "unit", "numbers", "expected"),
+    [
+        ("i4", "seconds since 2024-03-01", [0, 3600, 7200], at((0, 0), (1, 0), (2, 0))),
+        ("u4", "seconds since 2024-03-01", [7200, 0, 3600], at((0, 0), (1, 0), (2, 0))),
+        ("i2", "minutes since 2024-03-01", [0, 60, 700], at((0, 0), (1, 0), (11, 40))),
+        ("i4", "seconds since 1970-01-01", [1709251200, 1709254800, 1709258400], at((0, 0), (1, 0), (2, 0))),
+        ("f4", "days since 2024-03-01", [0, 9 / 24, 11 / 24 + 40 / 1440], at((0, 0), (9, 0), (11, 40))),
+        ("f8", "days since 1950-01-01", [27088, 27088.375, 27088.5], at((0, 0), (9, 0), (12, 0))),
+    ],
+)
+def test_netcdf_times_of_every_type_are_exact(tmp_path, kind, unit, numbers, expected):
+    def fill(file):
+        file.createDimension("time", 3)
+        variable(file, "time", kind, ("time",), numbers, units=unit, standard_name="time")
+        variable(file, "t", "f4", ("time",), [1, 2, 3], units="degC", standard_name="air_temperature")
+
+    cf(tmp_path / "a.nc", fill)
+    rows, reasons = taken(source(tmp_path, name="a.nc", time=None))
+    assert rows["datetime"].to_list() == expected and reasons == []
+
+
+def test_netcdf_times_that_floats_of_32_bits_cannot_hold_are_refused(tmp_path):
+    def fill(file):
+        file.createDimension("time", 2)
+        variable(file, "time", "f4", ("time",), [1.7e9, 1.7e9], units="seconds since 1970-01-01", standard_name="time")
+        variable(file, "t", "f4", ("time",), [1, 2], units="degC")
+
+    cf(tmp_path / "a.nc", fill)
+    assert "exact to 128 s alone; write them as doubles" in source(tmp_path, name="a.nc", time=None).problems()[0]
+
+
+@pytest.mark.parametrize(
+    ("keys", "text", "expected"),
+    [
+        ({"columns": ["date", "clock"]}, "date,clock,t\n2024-03-01,00:10,1\n2024-03-01,23:00,2\n",
+         at((0, 10), (23, 0))),
+        (
+            {"columns": ["d", "h"], "format": "%d.%m.%Y %H:%M", "zone": "+01:00"},
+            "h,d,t\n01:30,01.03.2024,1\n", at((0, 30)),
+        ),
+        ({"columns": ["y", "m", "d", "h"], "format": "%Y %m %d %H"}, "y,m,d,h,t\n2024,3,1,5,1\n", at((5, 0))),
+        ({"column": "time", "format": "%Y%m%d%H"}, "time,t\n2024030105,1\n", at((5, 0))),
+        ({"column": "time", "format": "%d/%m/%Y %H"}, "time,t\n01/03/2024 05,1\n", at((5, 0))),
+        ({"column": "time", "unit": "s"}, "time,t\n1709251200,1\n1709251200.5,2\n",
+         [DAY, DAY.replace(microsecond=500000)]),
+        ({"column": "time", "unit": "ms"}, "time,t\n1709251200250,1\n", [DAY.replace(microsecond=250000)]),
+        ({"column": "time", "zone": "+01:00"}, "time,t\n2024-03-01 01:00:00,1\n", at((0, 0))),
+        ({"column": "time", "zone": "UTC-3"}, "time,t\n2024-02-29 21:00,1\n", at((0, 0))),
+        ({"column": "time", "zone": "GMT+5:30"}, "time,t\n2024-03-01 05:30,1\n", at((0, 0))),
+        ({"column": ""}, ",t\n2024-03-01 00:10,1\n", at((0, 10))),  # pandas' own to_csv
+    ],
+)  # fmt: skip
+def test_a_time_is_read_as_it_is_written(tmp_path, keys, text, expected):
+    rows, reasons = taken(source(tmp_path, text, time=keys))
+    assert rows["datetime"].to_list() == expected and reasons == []
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"column": "time", "format": "%Y-%m-%d"}, r"has no clock.*time\.columns: \[date, time\]"),
+        ({"column": "time", "format": "%Y-%m-%d %H:%M %Z"}, "%Z, the abbreviation of a zone"),
+        ({"column": "time", "zone": "CEST"}, r"right would be, for example, UTC, Europe/Rome or \+01:00"),
+        ({"column": "time", "columns": ["a", "b"]}, "both `column` and `columns`"),
+        ({"column": "time", "unit": "s", "format": "%H"}, "both `format`"),
+    ],
+)
+def test_a_time_that_would_be_read_wrongly_is_refused(tmp_path, keys, told):
+    with pytest.raises(ValidationError, match=told):
+        source(tmp_path, time=keys)
+
+
+def test_dates_without_a_clock_in_parquet_are_refused(tmp_path):
+    pl.DataFrame({"time": [DAY.date()], "t": [1.0]}).write_parquet(tmp_path / "a.parquet")
+    (told,) = source(tmp_path, name="a.parquet").problems()
+    assert "holds dates without a clock" in told and "time.columns" in told
+
+
+# Dimensions
+
+
+def test_heights_of_a_profile_and_an_instrument_with_times_of_its_own_are_refused_by_name(tmp_path):
+    def base(file):
+        file.createDimension("time", 2)
+        variable(file, "time", "i4", ("time",), [0, 60], units="minutes since 2024-03-01", standard_name="time")
+
+    def profile(file):
+        base(file)
+        file.createDimension("z", 3)
+        variable(file, "t", "f4", ("time", "z"), [[1, 2, 3], [4, 5, 6]], units="degC")
+
+    def instruments(file):
+        base(file)
+        file.createDimension("time10", 3)
+        variable(file, "t", "f4", ("time10",), [7, 8, 9], units="degC")
+
+    for name, fill, told in (("p", profile, "'t' lies along 'z' (3 values)"), ("i", instruments, "along 'time10'")):
+        cf(tmp_path / name / "a.nc" if (tmp_path / name).mkdir() is None else tmp_path, fill)
+        made = source(tmp_path / name, name="a.nc", time="time")
+        (problem,) = made.problems()
+        assert told in problem and "which neither the times nor the places do" in problem
+        with pytest.raises(SourceError, match="lies along"):
+            list(made.fetch(WHOLE))
+
+
+# Descriptions
+
+
+def test_a_name_without_an_ending_is_its_own_stem_and_a_folder_can_name_a_station(tmp_path):
+    for name in ("oslo/loggerA", "oslo/loggerB"):
+        source(tmp_path, "time,t\n2024-03-01T00:00Z,1\n", name)
+    constants = {"station_id": "{stem}", "town": "{folder}"}
+    rows, _ = taken(source(tmp_path, path=str(tmp_path / "oslo" / "logger*"), format="csv", constants=constants))
+    assert rows.select("station_id", "town").rows() == [("loggerA", "oslo"), ("loggerB", "oslo")]
+    with pytest.raises(ValidationError, match=r"\{name\} stands for nothing; there are \{stem\}"):
+        source(tmp_path, constants={"station_id": "{name}"})
+
+
+def test_heights_are_in_metres_whatever_unit_they_come_in(tmp_path):
+    def fill(file):
+        file.createDimension("time", 1)
+        variable(file, "time", "i4", ("time",), [0], units="minutes since 2024-03-01", standard_name="time")
+        variable(file, "elev", "f4", (), 1000.0, units="ft", standard_name="height")
+        variable(file, "t", "f4", ("time",), [1], units="degC")
+
+    cf(tmp_path / "a.nc", fill)
+    made = source(tmp_path, name="a.nc", time=None, metadata={"altitude": "elev"})
+    assert taken(made)[0]["altitude"].to_list() == ["304.8"]
+    text = "time,t,elev\n2024-03-01T00:00Z,1,1000\n"
+    for unit, expected in (("ft", "304.8"), ("km", "1000000.0"), (None, "1000")):
+        described = {"altitude": {"column": "elev"} | ({"unit": unit} if unit else {})}
+        assert taken(source(tmp_path, text, metadata=described))[0]["altitude"].to_list() == [expected]
+    described = {"altitude": {"column": "elev", "unit": "degC"}}
+    with pytest.raises(SourceError, match="a unit that is none of a length"):
+        list(source(tmp_path, text, metadata=described).fetch(WHOLE))
+
+
+def test_station_numbers_that_are_floats_are_written_as_numbers(tmp_path):
+    frame = pl.DataFrame({"time": [DAY, DAY], "id": [6260.0, None], "t": [1.0, 2.0]})
+    frame.write_parquet(tmp_path / "a.parquet")
+    keys = {"metadata": {"station_id": "id"}, "constants": {}}
+    assert taken(source(tmp_path, name="a.parquet", **keys))[0]["station_id"].to_list() == ["6260", None]
+    text = "time,id,t\n2024-03-01T00:00Z,6260.0,1\n2024-03-01T00:00Z,NA,2\n"
+    assert taken(source(tmp_path, text, **keys))[0]["station_id"].to_list() == ["6260", "NA"]
+
+
+# Values
+
+
+@pytest.mark.parametrize("missing", [[-999], ["-999"], [-999.0]])
+def test_a_number_that_stands_for_no_value_is_one_however_it_is_written(tmp_path, missing):
+    text = "time,t\n" + "".join(
+        f"2024-03-01T00:0{n}Z,{value}\n" for n, value in enumerate(["-999", "-999.0", "-9.99e2", "5"])
+    )
+    for keys in ({"missing": missing}, {"csv": {"missing": missing}}):
+        rows, reasons = taken(source(tmp_path, text, **keys))
+        assert rows[T].to_list() == [5.0] and reasons == []
+    pl.DataFrame({"time": [DAY, DAY + timedelta(hours=1)], "t": [-999, 5]}).write_parquet(tmp_path / "a.parquet")
+    assert taken(source(tmp_path, name="a.parquet", missing=missing))[0][T].to_list() == [5.0]
+
+
+HUMIDITY = {"column": "rh", "standard_name": "relative_humidity", "cf_unit": "%", "level": 2.0}
+
+
+def test_one_bad_cell_loses_only_its_value_and_is_told(tmp_path):
+    text = "time,t,rh\n" + "".join(
+        f"2024-03-01T00:{n:02}Z,{t},{rh}\n"
+        for n, (t, rh) in enumerate([("5.5", "NA"), ("5.6", "--"), ("5.x7", "80"), ("NAN", "81"), ("#N/A", "////")])
+    )
+    rows, reasons = taken(source(tmp_path, text, variables=[TEMPERATURE, HUMIDITY]))
+    assert rows[T].to_list() == [5.5, 5.6, None, None]
+    assert rows["relative_humidity__%__2.0__point__PT0S"].to_list() == [None, None, 80.0, 81.0]
+    assert reasons == ["t is no float64: 5.x7"]
+
+
+def test_a_scale_and_a_column_that_some_files_lack(tmp_path):
+    source(tmp_path, "time,t,rh\n2024-03-01T00:00Z,215,80\n", "a.csv")
+    variables = [TEMPERATURE | {"scale": 0.1}, HUMIDITY | {"optional": True}]
+    rows, reasons = taken(source(tmp_path, "time,t\n2024-03-01T01:00Z,-5\n", "b.csv", variables=variables))
+    assert rows[T].to_list() == pytest.approx([21.5, -0.5]) and reasons == []
+    assert rows["relative_humidity__%__2.0__point__PT0S"].to_list() == [80.0, None]
+    (problem,) = source(tmp_path, variables=[TEMPERATURE, HUMIDITY]).problems()
+    assert "b.csv: line 1 has no column 'rh'" in problem
+    tenths = TEMPERATURE | {"unit": "0.1 degC"}
+    with pytest.raises(SourceError, match=r"write 'degC' .*and scale the values"):
+        list(source(tmp_path, variables=[tenths]).fetch(WHOLE))
+
+
+def test_two_columns_of_one_quantity_are_told(tmp_path):
+    with pytest.raises(SourceError, match=r"'t' and 't2' are both air_temperature__degC__2.0"):
+        _ = source(tmp_path, "time,t,t2\n", variables=[TEMPERATURE, TEMPERATURE | {"column": "t2"}]).metadata
+
+
+@pytest.mark.parametrize(
+    "unit", ["Degrees Celsius", "° Celsius", "DEGREES CELSIUS", "degree-celsius", "degrees kelvin"]
+)
+def test_a_temperature_is_no_angle(tmp_path, unit):
+    offset = 273.15 if "kelvin" in unit else 0.0
+    text = f"time,t\n2024-03-01T00:00Z,{20 + offset}\n"
+
+    def fill(file):
+        file.createDimension("time", 1)
+        variable(file, "time", "i4", ("time",), [0], units="minutes since 2024-03-01", standard_name="time")
+        variable(file, "t", "f8", ("time",), [20 + offset], units=unit)
+
+    cf(tmp_path / "a.nc", fill)
+    assert taken(source(tmp_path, name="a.nc", time=None))[0][T].to_list() == pytest.approx([20.0])
+    with pytest.raises(SourceError, match=r"write '(degC|K)'"):
+        list(source(tmp_path, text, variables=[TEMPERATURE | {"unit": unit}]).fetch(WHOLE))
+
+
+# Lines
+
+
+def test_a_quoted_line_break_at_the_edge_of_a_piece_costs_no_row(tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "CSV_PART", 200)
+    lines = [f'2024-03-01T{n // 60:02}:{n % 60:02}Z,"a note\nof two lines",{n}\n' for n in range(120)]
+    lines[50] = '2024-03-01T00:50Z,"5"" of rain",50\n'
+    rows, reasons = taken(source(tmp_path, "time,note,t\n" + "".join(lines)))
+    assert rows[T].to_list() == list(range(120)) and reasons == []
+    found = pl.concat([pl.DataFrame(batch) for batch in source(tmp_path).fetch(WHOLE)]).sort("datetime")
+    assert found["x_row"].to_list() == [2 * n + 2 - (n > 50) for n in range(120)]
+
+
+def test_a_stray_quote_costs_its_own_neighbourhood_only(tmp_path):
+    lines = [f"2024-03-01T{n // 60 % 24:02}:{n % 60:02}Z,5 inch,{n}\n" for n in range(1200)]
+    lines[600] = '2024-03-01T10:00Z,5" pipe,600\n'
+    rows, reasons = taken(source(tmp_path, "time,note,t\n" + "".join(lines)))
+    assert rows.height == 1200 and reasons == []
+
+
+def test_lines_that_end_in_carriage_returns_alone_are_told(tmp_path):
+    (told,) = source(tmp_path, b"time,t\r2024-03-01T00:00Z,1\r").problems()
+    assert "its lines end in carriage returns alone" in told and "tr '" in told
+    windows = source(tmp_path, b"time,t\r\n2024-03-01T00:00Z,1\r\n")
+    assert taken(windows)[0][T].to_list() == [1.0]
+
+
+def test_rows_that_begin_with_the_separator_are_no_headers(tmp_path):
+    text = ",time,t\n,2024-03-01T00:00Z,1\n,2024-03-01T00:10Z,2\n"
+    assert taken(source(tmp_path, text))[0][T].to_list() == [1.0, 2.0]
+
+
+def test_a_number_of_bits_does_not_matter_to_values(tmp_path):
+    """Unsigned and small integers as values, unpacked and converted."""
+
+    def fill(file):
+        file.createDimension("time", 2)
+        variable(file, "time", "i4", ("time",), [0, 60], units="minutes since 2024-03-01", standard_name="time")
+        variable(file, "t", "u1", ("time",), np.array([250, 5], np.uint8), units="K")
+
+    cf(tmp_path / "a.nc", fill)
+    assert taken(source(tmp_path, name="a.nc", time=None))[0][T].to_list() == pytest.approx([-23.15, -268.15])
