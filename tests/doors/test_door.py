@@ -4,80 +4,34 @@ from __future__ import annotations
 
 import gzip
 import socket
-import time
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from threading import Thread
 
 import httpx
 import polars as pl
 import pytest
-from servers import free_port
+from door_samples import (
+    GARDEN,
+    HOUR,
+    OTHER,
+    SOURCES,
+    TEMPERATURE,
+    TOKEN,
+    bring_up_to_date,
+    nanoseconds,
+    opened,
+    points,
+    wait_for,
+    write,
+)
 from typer.testing import CliRunner
 
 from ionbeam_dagster.cli import app
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.windows import window_of
-from ionbeam_dagster.doors.http.serving import OpenDoor
 from ionbeam_dagster.doors.http.status import door_status
 from ionbeam_dagster.errors import ConfigError
 from ionbeam_dagster.pipeline.build import build
-from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.pipeline.recovery import open_platform
-
-HOUR = timedelta(hours=1)
-TOKEN, OTHER = "garden-token-1", "valley-token-2"
-TEMPERATURE = "air_temperature__degC__2.0__point__PT0S"
-GARDEN = f"""
-  garden:
-    kind: door
-    token: {TOKEN}
-    start: 2026-06-01
-    aggregation_span: PT1H
-    exports: [pygeoapi]
-    stations:
-      roof: {{latitude: 52.1, longitude: 5.2, altitude: 12.0}}
-      d--0000-0000-0000-0007: {{latitude: 52.2, longitude: 5.3}}
-    variables:
-      - {{field: temperature, measurement: weather, standard_name: air_temperature,
-         unit: degF, cf_unit: degC, level: 2.0}}
-      - {{measurement: weather, field: pressure, standard_name: air_pressure, cf_unit: hPa}}
-"""
-SOURCES = "  scheduler: {windows: [{source_name: garden, window_size: PT1H}]}\n" + GARDEN
-
-
-@contextmanager
-def opened(platform, every=3600.0):
-    """The door of a platform, open in this process; it takes in when it is told to."""
-    door = OpenDoor(platform, "127.0.0.1", free_port(), every)
-    thread = Thread(target=door.run)
-    thread.start()
-    try:
-        yield door, f"http://127.0.0.1:{door._server.effective_port}"
-    finally:
-        door.stop()
-        thread.join(20)
-    assert not thread.is_alive()
-
-
-def write(url, body, token=TOKEN, **more):
-    headers = {"Authorization": f"Token {token}", **more.pop("headers", {})}
-    return httpx.post(f"{url}/api/v2/write", content=body, headers=headers, timeout=30, **more)
-
-
-def nanoseconds(moment):
-    return int(moment.timestamp()) * 10**9
-
-
-def bring_up_to_date(platform):
-    """What automation does: ingest what waits, and build what is due."""
-    for window in platform.ledger.waiting("garden"):
-        ingest(platform, "garden", window)
-
-
-def points(platform, window):
-    made = build(platform, "garden", window, datetime.now(UTC))
-    return pl.read_parquet(made.revision.path)
 
 
 def test_what_was_written_becomes_a_window(platform_of):
@@ -288,10 +242,3 @@ def test_a_full_disk_is_told_and_nothing_half_is_kept(platform_of, monkeypatch):
         door.flush.run()
     raws = {raw.path: raw.rows for w in platform.ledger.waiting("garden") for raw in platform.ledger.sent("garden", w)}
     assert list(raws.values()) == [1, 1]  # a file of the journal each, none with what was not taken
-
-
-def wait_for(done, seconds=20):
-    until = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < until
-        time.sleep(0.05)

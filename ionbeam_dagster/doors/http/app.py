@@ -182,8 +182,9 @@ class Application:
     def _streamer(self, source: str, slug: str) -> Response:
         try:
             device, _, index = slug.removeprefix("t--").rpartition("--")
-            found = ArchFxStreamerSlug(ArchFxDeviceSlug(f"d--{device}"), index)
-            number, streamer = ArchFxDeviceSlug(found.get_device()).get_id(), int(found.get_index(), 16)
+            streamer = int(index, 16)
+            found = ArchFxStreamerSlug(ArchFxDeviceSlug(f"d--{device}"), streamer)
+            number = ArchFxDeviceSlug(found.get_device()).get_id()
         except ValueError as error:
             raise Refused(404, f"{slug[:60]!r} is no streamer") from error
         highest = self._once.highest(source, number, streamer)

@@ -52,6 +52,7 @@ class OpenDoor:
         self.flush = Flush(platform, self.journal, self.memory)
         settings = platform.config.sections.receive
         self.application = Application(settings, Tokens(sources), self.journal, Once(self.journal, self.memory))
+        self.port = port
         self._every = every
         self._stop = threading.Event()
         self._sockets: dict[int, object] = {}

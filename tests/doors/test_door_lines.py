@@ -1,0 +1,164 @@
+"""Line protocol, sequence numbers and the journal: the pure parts of the HTTP door."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from influxdb_client import Point
+from line_protocol_parser import parse_line
+
+from ionbeam_dagster.doors.http.journal import Frame, Journal, frames
+from ionbeam_dagster.doors.http.lines import BadLines, Limits, read_lines, shown, shown_text
+from ionbeam_dagster.doors.http.sequences import Seen
+from ionbeam_dagster.errors import StoreError
+
+TEXT = st.text(
+    st.characters(exclude_categories=("Cs", "Cc", "Cn", "Co", "Zl", "Zp")),
+    min_size=1,
+    max_size=8,
+)  # fmt: skip
+NAME = TEXT.filter(lambda text: text.strip() == text and not text.startswith(("#", '"')) and "\\" not in text)
+FIELD = st.one_of(
+    st.floats(allow_nan=False, allow_infinity=False, min_value=-1e15, max_value=1e15),
+    st.integers(-(2**63), 2**63 - 1),
+    st.booleans(),
+    TEXT,
+)
+
+
+def parts(plain: bytes) -> dict:
+    """A plain line taken apart at its signs, as the mapping does it, and shown."""
+    head, fields, *time = plain.decode().split(" ")
+    measurement, *tags = head.split(",")
+    return {
+        "measurement": shown_text(measurement),
+        "tags": {shown_text(k): shown_text(v) for k, v in (tag.split("=") for tag in tags)},
+        "fields": {shown_text(k): shown_text(v) for k, v in (one.split("=") for one in fields.split(","))},
+        "time": int(time[0]) if time else None,
+    }
+
+
+@given(
+    NAME,
+    st.dictionaries(NAME, NAME, max_size=3),
+    st.dictionaries(NAME, FIELD, min_size=1, max_size=4),
+    st.none() | st.integers(-(2**62), 2**62),
+    st.integers(1, 300),
+)
+@settings(max_examples=150)
+def test_what_the_official_client_writes_is_read_whole(measurement, tags, fields, time, copies):
+    point = Point(measurement)
+    for key, value in tags.items():
+        point.tag(key, value)
+    for key, value in fields.items():
+        point.field(key, value)
+    line = point.time(time).to_line_protocol() if time is not None else point.to_line_protocol()
+    expected = parse_line(line)
+    lines = read_lines("\n".join([line] * copies).encode(), "ns", Limits())  # few, and so many that all go at once
+    assert lines.count == copies
+    found = parts(lines.text.split(b"\n")[-1])
+    assert (found["measurement"], found["tags"], found["time"]) == (measurement, tags, time)
+    assert found["fields"].keys() == expected["fields"].keys()
+    for key, value in fields.items():
+        text = found["fields"][key]
+        if isinstance(value, bool):
+            assert text.lower() in ("true" if value else "false", "t" if value else "f")
+        elif isinstance(value, str):
+            assert text == value
+        else:
+            assert float(text.rstrip("i")) == pytest.approx(float(value))
+
+
+@given(st.lists(st.text(alphabet='ab=, "\\#1.ie-tu', max_size=24), min_size=1, max_size=4), st.booleans())
+@settings(max_examples=400)
+def test_a_body_is_read_alike_few_lines_or_many_and_never_with_another_error(texts, many):
+    body = "\n".join(texts)
+    more = ("\n" + "x a=1 1\n" * 3_000).rstrip("\n")
+    outcomes = []
+    for given_body in (body, body + more):
+        try:
+            outcomes.append(
+                read_lines(given_body.encode(), "s", Limits()).text.decode().removesuffix(more.strip()).strip()
+            )
+        except BadLines as error:
+            outcomes.append(str(error))
+    assert outcomes[0] == outcomes[1]
+
+
+def test_what_stands_for_a_sign_is_shown_as_the_sign():
+    lines = read_lines(b'my\\ weather,a=x\\,y t="so, so = \\"so\\""', "ns", Limits())
+    text = pl.DataFrame({"x": [lines.text.decode()]}).select(shown(pl.col("x"))).item()
+    assert text == 'my weather,a=x,y t=so, so = "so"'
+
+
+NUMBERS = st.lists(st.integers(0, 40) | st.integers(2**64 - 5, 2**64 - 1), max_size=30)
+
+
+@given(st.lists(NUMBERS, max_size=6))
+@settings(max_examples=300)
+def test_numbers_are_seen_once_whatever_their_order(batches):
+    seen, known = Seen(), set()
+    for batch in batches:
+        new = seen.new(np.array(batch, np.uint64))
+        expected = []
+        for number in batch:
+            expected.append(number == 0 or number not in known)
+            known.add(number)
+        assert new.tolist() == expected
+        seen = Seen.from_bytes(seen.with_(np.array(batch, np.uint64)).to_bytes())
+    assert seen.highest == max(known - {0}, default=0)
+    assert len(seen.first) == sum(1 for n in known - {0} if n - 1 not in known - {0})
+
+
+def test_a_million_numbers_with_gaps_take_a_few_kilobytes():
+    numbers = np.arange(1, 1_000_001, dtype=np.uint64)
+    kept = Seen().with_(numbers[np.arange(len(numbers)) % 1_000 != 7]).to_bytes()
+    assert len(kept) < 4_000 and int((~Seen.from_bytes(kept).new(numbers)).sum()) == 999_000
+
+
+# --- the journal ------------------------------------------------------------------------------------------------------
+
+
+def test_a_frame_that_was_cut_off_ends_its_file_and_one_damaged_within_is_told(tmp_path):
+    journal = Journal(tmp_path)
+    for number in range(3):
+        journal.add(Frame("garden", number, 1, body=b"a b=%d" % number))
+    [path] = tmp_path.glob("*.journal")
+    whole = path.read_bytes()
+    bodies = [frame.body for frame in frames(path) if frame.source]
+    assert bodies == [b"a b=0", b"a b=1", b"a b=2"]
+    for size in range(len(whole)):
+        path.write_bytes(whole[:size])
+        found = [frame.body for frame in frames(path) if frame.source]
+        assert found == bodies[: len(found)] and len(found) < 3
+    path.write_bytes(whole.replace(b"a b=1", b"a b=7"))
+    with pytest.raises(StoreError, match=r"is damaged at byte \d+"):
+        list(frames(path))
+    journal.close()
+
+
+def test_one_process_writes_a_journal(tmp_path):
+    journal = Journal(tmp_path)
+    with pytest.raises(BlockingIOError, match="another process"):
+        Journal(tmp_path)
+    journal.close()
+    Journal(tmp_path).close()
+
+
+def test_a_sync_that_failed_takes_back_what_it_should_have_kept(tmp_path, monkeypatch):
+    journal = Journal(tmp_path)
+    journal.add(Frame("garden", 1, 1, body=b"a b=1"))
+    real = os.fdatasync
+    monkeypatch.setattr("os.fdatasync", lambda descriptor: (_ for _ in ()).throw(OSError(5, "I/O error")))
+    with pytest.raises(OSError, match="I/O error"):
+        journal.add(Frame("garden", 2, 1, body=b"a b=2"))
+    monkeypatch.setattr("os.fdatasync", real)
+    journal.add(Frame("garden", 3, 1, body=b"a b=3"))
+    journal.close()
+    kept = [frame.body for path in sorted(tmp_path.glob("*.journal")) for frame in frames(path) if frame.source]
+    assert kept == [b"a b=1", b"a b=3"]

@@ -1,0 +1,163 @@
+"""Real clients write to the HTTP door: InfluxDB's own for Python, its CLI, the station's logger; and hostile ones."""
+
+from __future__ import annotations
+
+import gzip
+import random
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+import polars as pl
+import pytest
+from door_samples import (
+    HOUR,
+    SOURCES,
+    TEMPERATURE,
+    TOKEN,
+    Receiving,
+    bring_up_to_date,
+    nanoseconds,
+    opened,
+    points,
+    wait_for,
+    write,
+)
+from influxdb_client import InfluxDBClient, Point
+from influxdb_client.client.write_api import SYNCHRONOUS
+from influxdb_client.rest import ApiException
+
+from ionbeam_client.influx import EHTInfluxDBClient
+from ionbeam_dagster.domain.windows import window_of
+
+THEN = window_of(datetime.now(UTC) - 3 * HOUR, HOUR).start
+INFLUX = Path.home() / ".cache" / "ionbeam" / "servers" / "bin" / "influx"
+
+
+def test_the_official_client_and_the_cli_write_to_the_door(platform_of, tmp_path):
+    platform = platform_of(SOURCES)
+    with opened(platform) as (door, url):
+        with InfluxDBClient(url=url, token=TOKEN, org="any") as client:
+            assert client.ping() and client.health().status == "pass"
+            api = client.write_api(write_options=SYNCHRONOUS)
+            for minute in range(5):
+                point = Point("weather").tag("station", "roof").field("temperature", 32 + minute)
+                api.write(bucket="any", record=point.time(THEN + timedelta(minutes=minute)))
+            with pytest.raises(ApiException, match="line 1"):
+                api.write(bucket="any", record="weather station=roof=x")
+        with InfluxDBClient(url=url, token="stolen-token", org="any") as client, pytest.raises(ApiException) as refused:
+            client.write_api(write_options=SYNCHRONOUS).write(bucket="any", record="weather temperature=1")
+        assert refused.value.status == 401
+        written = 5
+        if INFLUX.exists():
+            lines = tmp_path / "lines.txt"
+            lines.write_text(f"weather,station=roof temperature=41 {nanoseconds(THEN + timedelta(minutes=30))}\n")
+            command = [INFLUX, "write", "--host", url, "-t", TOKEN, "-o", "any", "-b", "any", "-f", lines]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60, env={"HOME": str(tmp_path)})
+            assert done.returncode == 0, done.stderr
+            written += 1
+        door.flush.run()
+    bring_up_to_date(platform)
+    assert points(platform, window_of(THEN, HOUR)).height == written
+
+
+INI = """[eht_influx]
+url = {url}
+org = any
+bucket = weather_test
+token = {token}
+url2 = {door}
+org2 = any
+bucket2 = weather_test
+token2 = {token}
+jsonlogfile = {folder}/log.jsonl
+"""
+
+
+def test_a_stations_logger_has_the_door_as_its_second_server(platform_of, tmp_path):
+    platform = platform_of(SOURCES)
+    with opened(platform) as (door, url):
+        ini = tmp_path / "influx_config.ini"
+        # The first server is away: the door is not held up by that.
+        ini.write_text(INI.format(url="http://127.0.0.1:9", door=url, token=TOKEN, folder=tmp_path))
+        client = EHTInfluxDBClient.from_config_file(ini)
+        api = client.write_api()
+        times = [THEN + timedelta(minutes=i) for i in range(10)]
+        api.write(record=[{"measurement": "weather", "tags": {"station": "roof"}, "fields": {"temperature": 32.0 + i},
+                           "time": time} for i, time in enumerate(times)])  # fmt: skip
+        wait_for(lambda: door.journal.lines >= 10, 30)
+        api.close()
+        client.close()
+        door.flush.run()
+    bring_up_to_date(platform)
+    assert points(platform, window_of(THEN, HOUR)).height == 10
+
+
+def test_a_hundred_clients_at_once_lose_nothing(platform_of):
+    platform = platform_of(SOURCES)
+
+    def write_some(client):
+        with httpx.Client(headers={"Authorization": f"Token {TOKEN}"}, timeout=60) as http:
+            for batch in range(3):
+                first = nanoseconds(THEN) + (client * 3 + batch) * 10**9
+                lines = [f"weather,station=roof temperature={client} {first + i * 10**6}" for i in range(5)]
+                assert http.post(f"{url}/api/v2/write", content="\n".join(lines)).status_code == 204
+
+    with opened(platform) as (door, url):
+        with ThreadPoolExecutor(100) as pool:
+            list(pool.map(write_some, range(100)))
+        door.flush.run()
+    bring_up_to_date(platform)
+    assert points(platform, window_of(THEN, HOUR)).height == 1_500
+
+
+@pytest.mark.parametrize("bodies", [1_000, pytest.param(10_000, marks=pytest.mark.soak)])
+def test_hostile_bodies_are_answered_and_block_nobody(platform_of, bodies):
+    random.seed(5)
+    good = b'weather,station=roof,model=a\\ b temperature=50.5,pressure=1013i,note="x" 1780000000000000000\n'
+    signs = b' ,="\\\n\r\t\0#' + bytes([0xFF, 0xC0, 0x80]) + "é\u2028\ue000".encode() + b"0123456789eEiu+-.tTfF"
+    platform = platform_of(SOURCES, receive="{most_bytes: 100000, most_unpacked_bytes: 200000}")
+
+    def hostile():
+        body = bytearray(good * random.choice([1, 1, 2, 200]))
+        for _ in range(random.choice([1, 2, 5])):
+            at = random.randrange(len(body) + 1)
+            cut = random.choice([0, 0, 1, 3, len(body)])
+            body[at : at + cut] = bytes(random.choices(signs, k=random.choice([0, 1, 2, 20])))
+        return bytes(body)
+
+    with opened(platform) as (door, url):
+        from werkzeug.test import Client
+
+        client = Client(door.application)  # the server is not what is tried here
+        statuses = set()
+        for place in range(bodies):
+            body = hostile()
+            headers = {"Authorization": f"Token {TOKEN}"}
+            if place % 10 == 0:
+                body, headers["Content-Encoding"] = gzip.compress(body)[: random.choice([None, -1, 12])], "gzip"
+            answer = client.post("/api/v2/write", data=body, headers=headers)
+            statuses.add(answer.status_code)
+            assert answer.status_code in (204, 400), (answer.status_code, body[:300])
+            assert answer.status_code == 204 or answer.get_json()["message"]
+        assert statuses == {204, 400}
+        marker = f"weather,station=roof temperature=77 {nanoseconds(THEN)}"
+        assert write(url, marker).status_code == 204
+        door.flush.run()
+        assert door.journal.closed() == []
+    bring_up_to_date(platform)
+    assert points(platform, window_of(THEN, HOUR))[TEMPERATURE].to_list() == [pytest.approx(25.0)]
+
+
+def test_receive_takes_in_builds_and_exports_by_itself(platform_of, tmp_path, monkeypatch):
+    monkeypatch.setenv("GARDEN_TOKEN", TOKEN)
+    platform_of(SOURCES.replace(TOKEN, '"${GARDEN_TOKEN}"'), automation="{interval: 5}")
+    with Receiving(tmp_path) as door:
+        line = f"weather,station=roof temperature=50 {nanoseconds(THEN)}"
+        assert write(door.url, "\n".join([line] * 50_000)).status_code == 204  # so many are taken in at once
+        wait_for(lambda: any(tmp_path.rglob(f"pygeoapi/**/*{THEN:%Y%m%dT%H}*.parquet")), 100)
+    [file] = [path for path in tmp_path.rglob("*.parquet") if "pygeoapi" in path.parts]
+    assert pl.read_parquet(file, columns=[TEMPERATURE])[TEMPERATURE].to_list() == [pytest.approx(10.0)]
+    assert TOKEN not in door.log()

@@ -1,0 +1,223 @@
+"""Reports of devices at the HTTP door: every reading counts once, however, and however often, it comes."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+import msgpack
+import polars as pl
+import pytest
+from door_samples import FLEET, HOUR, TEMPERATURE, TOKEN, Receiving, bring_up_to_date, opened, points, wait_for
+
+from ionbeam_client.archfx.api.connection import Api
+from ionbeam_client.archfx.reports.flexible_dictionary import ArchFXFlexibleDictionaryReport
+from ionbeam_client.archfx.reports.report import ArchFXDataPoint
+from ionbeam_dagster.domain.windows import window_of
+from ionbeam_dagster.doors.http.reports import BadReport, read_report
+
+sys.path.append(str(Path(__file__).parents[1] / "client_archfx"))
+THEN = window_of(datetime.now(UTC) - 3 * HOUR, HOUR).start
+
+
+def report(numbers, device=7, streamer=0x100, first=THEN):
+    readings = [
+        ArchFXDataPoint(first + timedelta(seconds=number), 0x5001, float(number), reading_id=number)
+        for number in numbers
+    ]
+    return ArchFXFlexibleDictionaryReport.FromReadings(device, readings, streamer=streamer)
+
+
+def logged_in(url):
+    api = Api(url)
+    assert not api.login(email="fleet@example.com", password="wrong-password")
+    assert api.login(email="fleet@example.com", password=TOKEN)
+    return api
+
+
+def test_readings_count_once_twice_out_of_order_and_overlapping(platform_of):
+    platform = platform_of(FLEET)
+    with opened(platform) as (door, url):
+        api = logged_in(url)
+        assert report(range(11, 21)).upload(api) == 10
+        assert report(range(1, 6)).upload(api) == 5  # out of order
+        assert report(range(11, 21)).upload(api) == 0  # again
+        door.flush.run()
+        assert report(range(3, 14)).upload(api) == 5  # overlapping, with what is taken in, too
+        assert report([8, 8, 9, 30]).upload(api) == 1
+        assert report(range(1, 6), streamer=0x101).upload(api) == 5  # another sequence
+        assert report([0, 0]).upload(api) == report([0, 0]).upload(api) == 2  # no number at all
+        assert api.streamer("t--0000-0000-0000-0007--0100").get()["last_id"] == 30
+        assert api.refresh_token()
+        api.logout()
+        door.flush.run()
+        [rows] = [sum(raw.rows for raw in sent.values()) for sent in [sent_to(platform)]]
+    bring_up_to_date(platform)
+    values = points(platform, window_of(THEN, HOUR))[TEMPERATURE].sort().to_list()
+    assert values == [0.0, *map(float, range(1, 21)), 30.0] and rows == 21 + 5 + 1
+
+
+def sent_to(platform):
+    waits = platform.ledger.waiting("garden")
+    return {raw.path: raw for window in waits for raw in platform.ledger.sent("garden", window)}
+
+
+def test_a_crash_between_the_journal_and_the_answer_doubles_nothing(platform_of, monkeypatch):
+    platform = platform_of(FLEET)
+    with opened(platform) as (door, url):
+        api = logged_in(url)
+
+        def dies(*_):
+            raise RuntimeError("the answer never came")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("ionbeam_dagster.doors.http.app._json", dies)
+            with pytest.raises(Exception, match=r"500|answer"):
+                report(range(1, 11)).upload(api)
+        assert report(range(1, 11)).upload(api) == 0
+        # What a crash of the machine may double: the journal has it twice, and no memory knows.
+        again = read_report(report(range(5, 15)).encode(), 100)
+        door.application._once._seen.clear()
+        assert door.application._once.take("garden", again) == 10
+        door.flush.run()
+    bring_up_to_date(platform)
+    assert points(platform, window_of(THEN, HOUR))[TEMPERATURE].sort().to_list() == list(map(float, range(1, 15)))
+
+
+@pytest.mark.parametrize(("turns", "devices", "kills"), [(1, 1, 1.0), pytest.param(4, 5, 0.3, marks=pytest.mark.soak)])
+def test_a_fleet_reports_to_a_door_that_is_killed(platform_of, tmp_path, turns, devices, kills):
+    """Devices send until they are answered; the door dies at random moments; each reading is there once."""
+    platform = platform_of(FLEET, automation="{enabled: false}")
+    random.seed(7)
+    with Receiving(tmp_path) as door:
+        counted = 0
+        for turn in range(turns):
+            for device in range(1, devices + 1):
+                sent = report(range(turn * 50 + 1, turn * 50 + 61), device)
+                if turns > 1 and random.random() < kills:
+                    door.kill()
+                    door.start()
+                counted += upload(door, sent)
+                if random.random() < kills:
+                    door.kill()
+                    door.start()
+                upload(door, sent)
+    assert counted <= devices * (turns * 50 + 10)
+    with opened(platform) as (again, _):
+        again.flush.run()
+    bring_up_to_date(platform)
+    rows = points(platform, window_of(THEN, HOUR))
+    assert rows.height == devices * (turns * 50 + 10) == rows.select("station_id", "datetime").unique().height
+    total = sum(raw.rows for raw in {r.path: r for w in all_windows(platform) for r in w}.values())
+    assert total == devices * (turns * 50 + 10)  # not only the same points: no raw partition has a reading twice
+
+
+def all_windows(platform):
+    first = window_of(datetime.now(UTC) - HOUR, HOUR)
+    for offset in range(3):
+        yield platform.ledger.sent("garden", window_of(first.start + offset * HOUR, HOUR))
+
+
+def upload(door, sent):
+    for _ in range(20):
+        try:
+            api = Api(door.url)
+            api.set_token(TOKEN, token_type="token")
+            return sent.upload(api)
+        except Exception:
+            wait_for(door._answers)
+    raise AssertionError("the report was never taken")
+
+
+EVENT = {"stream": 0x5001, "dev_seqid": 1, "timestamp": "2026-11-30T05:00:00+00:00", "value": 1.0, "extra_data": {},
+         "data": None}  # fmt: skip
+HEAD = {"format": "v200", "device": 7, "streamer_index": 0x100, "streamer_selector": 1, "seqid": 1, "lowest_id": 1,
+        "highest_id": 1, "sent_timestamp": None}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"value": float("nan")}, "reading 1: its value is no finite number"),
+        ({"value": "warm"}, "reading 1: value is 'warm'"),
+        ({"timestamp": "+1000000-01-01T00:00:00Z"}, "reading 1: its time is none"),
+        ({"timestamp": "2300-01-01T00:00:00Z"}, "reading 1: its time is none"),
+        ({"timestamp": 5}, "reading 1: timestamp is '5'"),
+        ({"dev_seqid": -1}, "reading 1: dev_seqid is out of range"),
+        ({"dev_seqid": 2.5}, "reading 1: dev_seqid is '2.5'"),
+        ({"stream": 1 << 40}, "reading 1: stream is out of range"),
+    ],
+)
+def test_a_reading_that_cannot_be_is_named_and_nothing_of_its_report_taken(change, reason):
+    raw = msgpack.packb({**HEAD, "events": [EVENT, {**EVENT, **change}]})
+    with pytest.raises(BadReport, match=reason.replace("(", r"\(")):
+        read_report(raw, 100)
+
+
+def test_reports_that_are_none_are_refused(platform_of):
+    deep = b"\x91" * 100_000
+    with opened(platform_of(FLEET)) as (door, url):
+        headers = {"Authorization": f"jwt {TOKEN}"}
+        said = [5, {"events": 3}, {**HEAD, "events": [3]}, {**HEAD, "device": "x", "events": []}]
+        bodies = [b"", b"x", deep, b"\xdd\xff\xff\xff\xff", *map(msgpack.packb, said)]
+        for body in bodies:
+            answer = httpx.post(f"{url}/api/v1/streamer/report/", headers=headers, files={"file": ("report.mp", body)})
+            assert answer.status_code == 400 and "nothing of it was taken" in answer.json()["detail"]
+        assert httpx.post(f"{url}/api/v1/streamer/report/", headers=headers, content=b"x").status_code == 400
+        other = {"Authorization": "jwt other-token"}
+        raw = report([1]).encode()
+        for head in ({}, other):
+            answer = httpx.post(f"{url}/api/v1/streamer/report/", headers=head, files={"file": ("report.mp", raw)})
+            assert answer.status_code == 401
+        assert door.journal.lines == 0
+
+
+VENDORS = """
+import sys, logging
+from datetime import datetime, timezone
+from archfx_cloud.api.connection import Api
+from archfx_cloud.reports.report import ArchFXDataPoint
+from archfx_cloud.reports.flexible_dictionary import ArchFXFlexibleDictionaryReport
+from io import BytesIO
+
+api = Api(sys.argv[1])
+assert api.login(email="fleet@example.com", password=sys.argv[2])
+numbers = [int(one) for one in sys.argv[4:]]
+times = [datetime.fromtimestamp(float(sys.argv[3]) + n, timezone.utc) for n in numbers]
+readings = [ArchFXDataPoint(timestamp=t, stream="5001", value=n, reading_id=n) for t, n in zip(times, numbers)]
+report = ArchFXFlexibleDictionaryReport.FromReadings(device="d--0007", data=readings, report_id=1, streamer=0x100,
+                                                     sent_timestamp="2026-11-30T05:00:00Z")
+answer = api.streamer().report.upload_fp(fp=("report.mp", BytesIO(report.encode())), timestamp="2026-11-30T05:00:00Z")
+print(answer["count"])
+api.logout()
+"""
+
+
+@pytest.mark.soak
+def test_the_vendors_own_client_reports_to_the_door(platform_of, tmp_path):
+    from archfx_oracle import vendors_python
+
+    python = vendors_python()
+    platform = platform_of(FLEET)
+    program = tmp_path / "vendors.py"
+    program.write_text(VENDORS)
+
+    def counted(url, *numbers):
+        command = [python, program, url, TOKEN, str(THEN.timestamp()), *map(str, numbers)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        return int(done.stdout.split()[-1])
+
+    with opened(platform) as (door, url):
+        assert counted(url, *range(1, 11)) == 10
+        assert counted(url, *range(1, 11)) == 0
+        assert counted(url, 20, 21) == 2 and counted(url, *range(8, 21)) == 9
+        door.flush.run()
+    bring_up_to_date(platform)
+    rows = points(platform, window_of(THEN, HOUR))
+    assert rows[TEMPERATURE].sort().to_list() == list(map(float, range(1, 22)))
+    assert set(rows["station_id"]) == {"d--0000-0000-0000-0007"} and isinstance(rows, pl.DataFrame)
