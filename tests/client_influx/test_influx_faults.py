@@ -250,7 +250,7 @@ def test_a_csv_file_that_is_not_ours_is_put_aside(faulty, client, tmp_path):
     one = client(of(faulty()), csvlogfile=tmp_path / "log.csv")
     one.write_api().write(record=row(1))
     one.close()
-    assert (tmp_path / "log.csv.000001").read_text() == "theirs"
+    assert (tmp_path / "log.csv.aside.000001").read_text() == "theirs"
     assert (tmp_path / "log.csv").read_text().startswith("#datatype")
 
 
@@ -306,10 +306,13 @@ def test_a_log_that_somebody_else_handles(faulty, client, tmp_path, caplog, rude
     assert len(place.read_bytes().splitlines()) == 50
 
 
-def test_own_rotation_keeps_what_is_not_delivered_and_forgets_old_files(faulty, client, tmp_path, caplog):
+@pytest.mark.parametrize("keep_days", [None, 0])
+def test_own_rotation_keeps_what_is_not_delivered_and_forgets_old_files(faulty, client, tmp_path, caplog, keep_days):
     caplog.set_level(logging.INFO)
     server = faulty(lambda lines: Answer(503))
-    one = client(of(server), csvlogfile=tmp_path / "log.csv", rotate_megabytes=0.002, keep_days=0, batch_rows=20)
+    one = client(
+        of(server), csvlogfile=tmp_path / "log.csv", rotate_megabytes=0.002, keep_days=keep_days, batch_rows=20
+    )
     api = one.write_api()
     for n in range(200):
         api.write(record=row(n))
@@ -324,7 +327,12 @@ def test_own_rotation_keeps_what_is_not_delivered_and_forgets_old_files(faulty, 
     one.close()
     assert set(server.lines) == {line(n) for n in range(201)}
     assert len(list((tmp_path / "log.jsonl.state").glob("*.jsonl"))) <= 2
-    assert len(list(tmp_path.glob("log.jsonl.0*"))) <= 2
+    if keep_days == 0:
+        assert len(list(tmp_path.glob("log.jsonl.0*"))) <= 2
+        assert len(list(tmp_path.glob("log.csv.0*"))) <= 2
+        assert "older than keep_days" in caplog.text
+        return
+    assert set(tmp_path.glob("log.jsonl.0*")) >= set(kept)
     csv = [text for place in sorted(tmp_path.glob("log.csv*")) for text in place.read_text().splitlines()]
     assert {text for text in csv if text[0].isdigit()} == {f"{T0 + n},m,{n}" for n in range(201)}
     assert len([text for text in csv if text[0].isdigit()]) == len(server.lines)

@@ -242,24 +242,11 @@ class Log:
         except FileNotFoundError:
             return False
 
-    def remove_before(self, segment: int, older_than: float | None) -> None:
-        """Let go of segments that everybody has read.
-
-        The visible files stay; with `older_than` (s since 1970) those that were renamed by rotation, and were last
-        written before, go too.
-        """
+    def remove_before(self, segment: int) -> None:
+        """Let go of segments that everybody has read; the visible files stay."""
         for number in self.segments()[:-1]:
             if number < segment:
                 self.segment_path(number).unlink(missing_ok=True)
-        if older_than is None:
-            return
-        for path in self.path.parent.glob(f"{self.path.name}.*"):
-            if not path.name.removeprefix(f"{self.path.name}.").isdecimal():
-                continue
-            about = path.stat()
-            if about.st_nlink == 1 and about.st_mtime < older_than:
-                _logger.info("%s is removed: delivered, and older than keep_days", path)
-                path.unlink()
 
     def schema(self) -> dict[str, dict[str, str]]:
         """measurement -> field -> type, as the file beside the log says now."""
@@ -340,6 +327,16 @@ def free_name(path: Path, number: int) -> Path:
     while (place := path.with_name(f"{path.name}.{number:06}")).exists():
         number += 1
     return place
+
+
+def remove_rotated(path: Path, older_than: float) -> None:
+    """Remove files that rotation renamed, were last written before (s since 1970), and are no segment any more."""
+    for place in path.parent.glob(f"{path.name}.*"):
+        if place.name.removeprefix(f"{path.name}.").isdecimal():
+            about = place.stat()
+            if about.st_nlink == 1 and about.st_mtime < older_than:
+                _logger.info("%s is removed: delivered, and older than keep_days", place)
+                place.unlink(missing_ok=True)
 
 
 def refuse_network(path: Path) -> None:

@@ -23,7 +23,7 @@ from ionbeam_client.influx.delivery import Chunk, Delivery, pause_before
 from ionbeam_client.influx.errors import InfluxError, NotDeliveredError, RefusedRowsError
 from ionbeam_client.influx.fast_lines import Converter
 from ionbeam_client.influx.lines import Schema
-from ionbeam_client.influx.log import Log, OneAtATime, Position
+from ionbeam_client.influx.log import Log, OneAtATime, Position, remove_rotated
 from ionbeam_client.influx.state import Refusal, State, TargetState
 from ionbeam_client.influx.targets import CsvLog, InfluxServer, Later, RecordedFile
 
@@ -246,9 +246,11 @@ class _Target:
         if any(position is None for position in positions):
             return
         segment = min(position.segment for position in positions if position is not None)
-        days = self.config.keep_days
-        self.log.remove_before(segment, None if days is None else time.time() - days * 86_400)
+        self.log.remove_before(segment)
         self.state.forget_before(segment)
+        if self.config.keep_days is not None:
+            for path in filter(None, (self.log.path, self.config.csvlogfile)):
+                remove_rotated(path, time.time() - self.config.keep_days * 86_400)
 
 
 class _Server(_Target):

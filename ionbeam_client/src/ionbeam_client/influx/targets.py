@@ -238,8 +238,10 @@ class RecordedFile:
                 elif known is not None and ours and about.st_size < known[1]:
                     _logger.warning("%s was cut by somebody else: %d bytes, not %d", self.path, about.st_size, known[1])
                 size = os.fstat(file).st_size
-                if (size and not ours) or size >= self._rotate_bytes:
-                    file = self._begin_anew(file)
+                if size and not ours:
+                    file = self._begin_anew(file, self.path.with_name(f"{self.path.name}.aside"))
+                elif size >= self._rotate_bytes:
+                    file = self._begin_anew(file, self.path)
                 about = os.fstat(file)
                 self._state.wrote(connection, self.path, about.st_ino, about.st_size)
                 return about.st_size == 0
@@ -262,9 +264,9 @@ class RecordedFile:
     def _open(self) -> int:
         return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
 
-    def _begin_anew(self, file: int) -> int:
+    def _begin_anew(self, file: int, name: Path) -> int:
         os.close(file)
-        self.path.rename(free_name(self.path, 1))
+        self.path.rename(free_name(name, 1))
         return self._open()
 
 
