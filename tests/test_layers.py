@@ -12,6 +12,7 @@ LAYERS = [
     {"cli"},
     {"definitions"},
     {"orchestration"},
+    {"testing"},
     {"edr", "doors", "show"},
     {"pipeline"},
     {"config"},
@@ -58,6 +59,14 @@ def test_imports_run_downward(path):
             other = room(name)
             if other != own and height(other) is not None:
                 assert height(other) < height(own), f"{path} imports {name}, which is not below it"
+
+
+def test_only_the_shipped_suites_know_the_libraries_of_tests():
+    for path in MODULES:
+        if "testing" not in path.relative_to(PACKAGE).parts:
+            names = imported(path)
+            assert not {"pytest", "hypothesis"} & {name.split(".")[0] for name in names}, path
+            assert not any(name.startswith("ionbeam_dagster.testing") for name in names), path
 
 
 def test_the_client_knows_nothing_of_the_platform():
