@@ -33,7 +33,7 @@ from ionbeam_dagster.exporters.bufr.reports import (
     values_of,
 )
 from ionbeam_dagster.exporters.bufr.settings import BufrSettings
-from ionbeam_dagster.exporters.bufr.station_ids import StationIds
+from ionbeam_dagster.exporters.bufr.station_ids import CALLED_BY, StationIds
 from ionbeam_dagster.exporters.bufr.tally import BufrCounts
 from ionbeam_dagster.exporters.bufr.templates import (
     ASSOCIATED_FIELD,
@@ -41,12 +41,14 @@ from ionbeam_dagster.exporters.bufr.templates import (
     HEADER,
     MASTER_TABLES,
     MISSING,
-    STATION_NAME,
     STATION_TYPE,
     Element,
     Place,
     expansion,
 )
+
+Named = tuple[Any, ...]
+"""What one station is called, by each of `CALLED_BY`."""
 
 
 class BufrError(Exception):
@@ -85,7 +87,7 @@ def write_messages(
     about_stations = [name for name in (STATION, MOBILE_COLUMN, height) if name in described]
     values = sorted({column for writer in writers for target in writer.form.targets for column in target.columns})
     moved = moving_stations(source) if STATION in described else pa.array([], pa.string())
-    last: str | None = ""
+    last: Named = ()
     with draft.open("wb") as file:
         for batch in source.iter_batches(ROWS_PER_BATCH, columns=["datetime", "lat", "lon", *about_stations, *values]):
             is_mobile = mobile_rows(batch, moved)
@@ -95,16 +97,20 @@ def write_messages(
                 stations = {"fixed": ~is_mobile, "mobile": is_mobile}.get(writer.form.template.stations)
                 rows = np.arange(batch.num_rows) if stations is None else np.flatnonzero(stations)
                 told[writer.write(batch, rows, header, written, file)] = True
-            last = _count_stations(header[STATION_NAME][told], last, written)
+            last = _count_stations(header, told, last, written)
     return written
 
 
-def _count_stations(names: npt.NDArray[Any], last: Any, written: BufrCounts) -> Any:
-    """Count the changes of name in rows that are ordered by station."""
-    if not len(names):
+def _count_stations(
+    header: Mapping[int, npt.NDArray[Any]], told: npt.NDArray[np.bool_], last: Named, written: BufrCounts
+) -> Named:
+    """Count the changes of what stations are called in rows that are ordered by station."""
+    called = [header[code][told] for code in CALLED_BY]
+    if not len(called[0]):
         return last
-    written.stations += int(np.count_nonzero(names[1:] != names[:-1])) + int(names[0] != last)
-    return names[-1]
+    changed = np.logical_or.reduce([column[1:] != column[:-1] for column in called])
+    written.stations += int(np.count_nonzero(changed)) + int(tuple(column[0] for column in called) != last)
+    return tuple(column[-1] for column in called)
 
 
 class _Writer:

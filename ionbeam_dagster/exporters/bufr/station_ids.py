@@ -28,6 +28,8 @@ from ionbeam_dagster.exporters.bufr.templates import (
 )
 from ionbeam_dagster.exporters.stations import WIGOS_ID, fitting, position_ids
 
+CALLED_BY = (WIGOS_SERIES, WIGOS_ISSUER, WIGOS_ISSUE, LOCAL_ID, STATION_NAME)
+"""What tells stations apart; the name is blank where the WIGOS id tells it already."""
 LONGEST_NAME, LONGEST_LOCAL_ID, LONGEST_MOBILE_ID = 40, 16, 9
 
 
