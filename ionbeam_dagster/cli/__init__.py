@@ -13,7 +13,19 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from ionbeam_dagster.cli import config, conformance, export, ledger, processes, qc, quarantine, run, source, windows
+from ionbeam_dagster.cli import (
+    broker,
+    config,
+    conformance,
+    export,
+    ledger,
+    processes,
+    qc,
+    quarantine,
+    run,
+    source,
+    windows,
+)
 from ionbeam_dagster.cli.terminal import fail
 from ionbeam_dagster.config import CONFIG_VARIABLE
 from ionbeam_dagster.errors import IonbeamError
@@ -44,6 +56,7 @@ for command in (
 ):  # fmt: skip
     app.command()(command)
 app.command("sweep", hidden=True)(windows.purge)  # what it was called
+app.add_typer(broker.app, name="broker")
 app.add_typer(config.app, name="config")
 app.add_typer(export.app, name="export")
 app.add_typer(ledger.app, name="ledger")

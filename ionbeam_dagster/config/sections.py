@@ -36,6 +36,12 @@ class BrokerSettings(Settings):
     """
 
     url: str = Field(description="Address of the broker.", examples=["amqp://user:${PASSWORD}@rabbitmq.example:5672/"])
+    operators: list[str] = Field(
+        default=[],
+        description="Users of the broker who look after parked messages and put them back in the name of their senders "
+        "(docs/security.md).",
+        examples=[["keeper"]],
+    )
     payload_path: str | None = Field(
         default=None,
         description="Folder, or s3://bucket/prefix, where clients that share it may put rows too many for a message; "

@@ -42,6 +42,9 @@ CREATE TABLE IF NOT EXISTS wanted (
 CREATE TABLE IF NOT EXISTS wanted_from_cache (id TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS replays (id TEXT PRIMARY KEY, command TEXT, sent INTEGER, done INTEGER) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS too_early (source TEXT PRIMARY KEY, commands INTEGER, first TEXT, at REAL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS strangers (
+    source TEXT, sender TEXT, messages INTEGER, at REAL, PRIMARY KEY (source, sender)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS cursors (name TEXT PRIMARY KEY, value INTEGER) WITHOUT ROWID;
 """
 _REFUSALS_KEPT = 1_000
@@ -191,6 +194,20 @@ class Inbox:
         """(source, commands that begin before it, where the earliest does, when the last one came)."""
         rows = self._database.read("SELECT source, commands, first, at FROM too_early ORDER BY source")
         return [(row[0], row[1], datetime.fromisoformat(row[2]), datetime.fromtimestamp(row[3], UTC)) for row in rows]
+
+    def note_stranger(self, source: str, sender: str) -> None:
+        """Count a message for `source` from a user who may not send it."""
+        with self._database.transaction(durable=False) as db:
+            db.execute(
+                "INSERT INTO strangers VALUES (?, ?, 1, ?) ON CONFLICT DO UPDATE SET messages = messages + 1, "
+                "at = excluded.at",
+                (source, sender, time.time()),
+            )
+
+    def strangers(self, limit: int) -> list[tuple[str, str, int, datetime]]:
+        """(source, user, messages, when the last one came) of users who may not send a source, the last first."""
+        rows = self._database.read("SELECT * FROM strangers ORDER BY at DESC LIMIT ?", (limit,))
+        return [(row[0], row[1], row[2], datetime.fromtimestamp(row[3], UTC)) for row in rows]
 
     def answered_again(self, id: str) -> None:
         """A command that is known came once more: that answers whoever asked for its range."""

@@ -17,6 +17,7 @@ from ionbeam_dagster.domain.records import RawPartition
 from ionbeam_dagster.domain.windows import Window, windows_between
 from ionbeam_dagster.doors.inbox import Inbox, Taken
 from ionbeam_dagster.pipeline.platform import Platform
+from ionbeam_dagster.sources.external import ExternalConfig
 from ionbeam_dagster.stores.ledger import Ledger
 from ionbeam_dagster.stores.raw import RawStore
 
@@ -67,11 +68,12 @@ class SourceRange:
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """A source that clients send."""
+    """A source that clients send: these users of the broker, or (None) all."""
 
     range: SourceRange
     dataset: DatasetMetadata
     raws: RawStore
+    senders: frozenset[str] | None = None
 
     @property
     def source(self) -> str:
@@ -110,7 +112,13 @@ def inbox_of(platform: Platform) -> Inbox:
 
 def feed_of(platform: Platform, source: SourceSettings) -> Feed:
     """What a door has to know of a source."""
-    return Feed(range_of(platform, source), described(platform, source.dataset), platform.raws(source.name))
+    senders = source.config.senders if isinstance(source.config, ExternalConfig) else None
+    return Feed(
+        range_of(platform, source),
+        described(platform, source.dataset),
+        platform.raws(source.name),
+        None if senders is None else frozenset(senders),
+    )
 
 
 def range_of(platform: Platform, source: SourceSettings) -> SourceRange:

@@ -20,9 +20,14 @@ from ionbeam_dagster.sources import Source, SourceConfig
 
 
 class ExternalConfig(SourceConfig):
-    """The block of an external source: nothing beyond what every source has."""
+    """The block of an external source: what every source has, and who may send it."""
 
     kind: Literal["external"] = Field(default="external", description="Clients send it.")
+    senders: list[str] | None = Field(
+        default=None,
+        description="Users of the broker who may send it; without it every user of the broker (docs/security.md).",
+        examples=[["oslo_loggers"]],
+    )
 
 
 class External(Source):

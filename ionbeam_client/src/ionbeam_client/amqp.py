@@ -14,10 +14,11 @@ import asyncio
 import logging
 import ssl
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import Any
 
 import aio_pika
 from aio_pika.abc import (
@@ -29,7 +30,7 @@ from aio_pika.abc import (
     DeliveryMode,
 )
 from aio_pika.exceptions import AuthenticationError, ChannelPreconditionFailed, DeliveryError
-from aiormq.exceptions import ChannelAccessRefused
+from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity
 from yarl import URL
 
 from ionbeam_client.config import IonbeamClientConfig
@@ -68,15 +69,26 @@ class AmqpTransport:
     """Publishes with confirms, mandatory and persistent; consumes with manual acknowledgement.
 
     A queue is served by one client at a time: the others stand by, so that the parts of a window and the revisions of
-    a dataset come to one handler. `shared` lets several share the messages of a queue.
+    a dataset come to one handler. `shared` lets several share the messages of a queue. The exchanges `fanouts` are made
+    on connecting, for those who may not make them and want to listen.
     """
 
-    def __init__(self, config: IonbeamClientConfig, prefetch: int = PREFETCH, shared: bool = False) -> None:
+    def __init__(
+        self,
+        config: IonbeamClientConfig,
+        prefetch: int = PREFETCH,
+        shared: bool = False,
+        fanouts: Sequence[str] = (),
+    ) -> None:
         self._config = config
         self._prefetch = prefetch
         self._shared = shared
+        self._made_at_once = fanouts
         self._standing_by: set[Queue] = set()
-        self._may_declare = True
+        self._user = config.user
+        self._only_found: set[str] = set()
+        self._optional: set[Queue] = set()
+        self._done_without: set[Queue] = set()
         self._consumers: dict[Queue, Receive] = {}
         self._connection: AbstractConnection | None = None
         self._channels: dict[str, AbstractChannel] = {}
@@ -107,26 +119,38 @@ class AmqpTransport:
         await self._up.wait()
 
     async def publish(self, queue: Queue, message: Outgoing) -> None:
-        with _told_as_not_connected():
+        with _told_as_not_connected(), self._by_its_own_name():
             try:
                 async with self._publishing:  # those who publish at the same time keep their order
                     channel = await self._channel("publish")
                     if queue not in self._declared:
-                        await self._declare(channel, queue)
-                await channel.default_exchange.publish(_encoded(message), routing_key=queue.name, mandatory=True)
+                        channel, _ = await self._found_on(lambda: self._channel("publish"), queue)
+                await channel.default_exchange.publish(
+                    _encoded(message, self._user), routing_key=queue.name, mandatory=True
+                )
             except DeliveryError as error:
                 self._declared.discard(queue)
                 raise RefusedError(f"the broker has no room or no queue {queue.name} for the message") from error
 
+    async def reply(self, queue: str, message: Outgoing) -> None:
+        with _told_as_not_connected(), self._by_its_own_name():
+            channel = await self._channel("publish")
+            try:
+                await channel.default_exchange.publish(_encoded(message, self._user), routing_key=queue, mandatory=True)
+            except DeliveryError as error:
+                raise RefusedError(f"there is no queue {queue}") from error
+
     async def broadcast(self, exchange: str, message: Outgoing) -> None:
-        with _told_as_not_connected():
+        with _told_as_not_connected(), self._by_its_own_name():
             channel = await self._channel("publish")
             if exchange not in self._fanouts:
                 self._fanouts[exchange] = await channel.declare_exchange(exchange, "fanout", durable=True)
-            await self._fanouts[exchange].publish(_encoded(message), routing_key="", mandatory=False)
+            await self._fanouts[exchange].publish(_encoded(message, self._user), routing_key="", mandatory=False)
 
-    async def consume(self, queue: Queue, receive: Receive) -> None:
+    async def consume(self, queue: Queue, receive: Receive, *, optional: bool = False) -> None:
         self._consumers[queue] = receive
+        if optional:
+            self._optional.add(queue)
         if self._up.is_set():
             try:
                 with _told_as_not_connected():
@@ -136,8 +160,8 @@ class AmqpTransport:
 
     async def fetch(self, queue: Queue) -> Delivery | None:
         with _told_as_not_connected():
-            channel = await self._channel("fetch")
-            found = await (await self._declare(channel, queue)).get(no_ack=False, fail=False)
+            _, there = await self._found_on(lambda: self._channel("fetch"), queue)
+            found = await there.get(no_ack=False, fail=False)
             return None if found is None else _delivery(found)
 
     # -- the connection ------------------------------------------------------------------------------------------
@@ -169,7 +193,9 @@ class AmqpTransport:
         self._connection = aio_pika.Connection(url, ssl_context=tls)  # known before it connects, to be closed after all
         await self._connection.connect(timeout=CONNECT_TIMEOUT)
         self._connection.close_callbacks.add(lambda *_: self._broken.set())
-        while missing := self._consumers.keys() - self._consuming.keys() - self._standing_by:
+        for exchange in self._made_at_once:
+            await (await self._channel("publish")).declare_exchange(exchange, "fanout", durable=True)
+        while missing := self._consumers.keys() - self._consuming.keys() - self._standing_by - self._done_without:
             for queue in missing:
                 await self._start_consumer(queue, self._consumers[queue])
         self._up.set()  # a consumer that was added while the others were started is among them
@@ -198,6 +224,17 @@ class AmqpTransport:
             with suppress(NotConnectedError), _told_as_not_connected():
                 await asyncio.wait_for(connection.close(), timeout=2)
 
+    @contextmanager
+    def _by_its_own_name(self) -> Iterator[None]:
+        """Where the broker knows this user by another name than the URL does (a token), say no name at all."""
+        try:
+            yield
+        except ChannelPreconditionFailed as error:
+            if self._user is None or "user_id" not in str(error):
+                raise
+            self._user = None
+            raise NotConnectedError("the broker knows this user by another name; the message goes without") from error
+
     async def _channel(self, purpose: str) -> AbstractChannel:
         async with self._opening:
             channel = self._channels.get(purpose)
@@ -209,26 +246,50 @@ class AmqpTransport:
                 self._declared, self._fanouts = set(), {}
             return channel
 
+    async def _found_on(
+        self, open_channel: Callable[[], Awaitable[AbstractChannel]], queue: Queue
+    ) -> tuple[AbstractChannel, AbstractQueue]:
+        """A channel, and the queue on it; what may not be made closes the channel, and is looked for on the next."""
+        while True:
+            channel = await open_channel()
+            with suppress(_OnlyFound):
+                return channel, await self._declare(channel, queue)
+
     async def _declare(self, channel: AbstractChannel, queue: Queue) -> AbstractQueue:
-        """Make the queue, or find it where this user may not make one."""
+        """Make the queue, or find it where this user may not make one. Raises _OnlyFound, at most once for each of the
+        queue and its exchange, when this user may not."""
+        may_make, asked = queue.name not in self._only_found, queue.name
+        arguments: dict[str, Any] | None = {"x-expires": 1000 * queue.expires} if queue.expires else None
         try:
-            declared = await channel.declare_queue(queue.name, durable=True, passive=not self._may_declare)
-            if queue.bound_to and self._may_declare:
-                await declared.bind(await channel.declare_exchange(queue.bound_to, "fanout", durable=True))
+            declared = await channel.declare_queue(queue.name, durable=True, passive=not may_make, arguments=arguments)
+            if queue.bound_to and may_make:
+                asked, found = queue.bound_to, queue.bound_to in self._only_found
+                exchange = await channel.declare_exchange(asked, "fanout", durable=True, passive=found)
+                asked = queue.name
+                await declared.bind(exchange)
         except ChannelAccessRefused as error:
-            if not self._may_declare:
+            if asked in self._only_found:
                 raise
-            self._may_declare = False
-            log.info("this user may not make queues (%s); those that are there are used", _short(error))
-            raise NotConnectedError(_short(error)) from error  # the channel is closed by it; the next try finds it
+            self._only_found.add(asked)
+            log.info("this user may not make %s; what is there is used", asked)
+            raise _OnlyFound(_short(error)) from error
         self._declared.add(queue)
         return declared
 
     async def _start_consumer(self, queue: Queue, receive: Receive) -> None:
+        if queue not in self._optional:
+            await self._begin_to_consume(queue, receive)
+            return
+        try:
+            await self._begin_to_consume(queue, receive)
+        except (ChannelAccessRefused, ChannelNotFoundEntity, ChannelPreconditionFailed) as error:
+            log.info("this user may not have queue %s (%s); it is done without", queue.name, _short(error))
+            self._done_without.add(queue)
+
+    async def _begin_to_consume(self, queue: Queue, receive: Receive) -> None:
         assert self._connection is not None
-        channel = await self._connection.channel()
+        channel, declared = await self._found_on(self._connection.channel, queue)
         await channel.set_qos(prefetch_count=self._prefetch)
-        declared = await self._declare(channel, queue)
 
         async def hand_over(message: AbstractIncomingMessage) -> None:
             try:
@@ -257,6 +318,10 @@ class AmqpTransport:
             self._consuming[queue] = declared
 
 
+class _OnlyFound(NotConnectedError):
+    """What was to be made may only be found."""
+
+
 class _Quiet(logging.Filter):
     """Keeps the library's stack traces of every lost connection out of the user's log: ours says it in one line."""
 
@@ -268,20 +333,30 @@ class _Quiet(logging.Filter):
         return record.thread != self._thread
 
 
-def _encoded(message: Outgoing) -> aio_pika.Message:
+def _encoded(message: Outgoing, user: str | None) -> aio_pika.Message:
     return aio_pika.Message(
         message.body,
         message_id=message.message_id,
         content_type=message.content_type,
         headers=dict(message.headers),
         delivery_mode=DeliveryMode.PERSISTENT,
+        reply_to=message.reply_to,
+        user_id=user,  # the broker refuses it unless it is this connection's
     )
 
 
 def _delivery(message: AbstractIncomingMessage) -> _AmqpDelivery:
     headers = {name: value for name, value in message.headers.items() if isinstance(value, (str, int))}
     name = message.message_id or f"unnamed-{sha256(message.body).hexdigest()[:16]}"
-    return _AmqpDelivery(name, message.body, message.content_type or "", headers, message)
+    return _AmqpDelivery(
+        name,
+        message.body,
+        message.content_type or "",
+        headers,
+        message,
+        user=message.user_id,
+        reply_to=message.reply_to,
+    )
 
 
 @contextmanager

@@ -62,6 +62,11 @@ def _parser() -> argparse.ArgumentParser:
     flush = outbox.add_parser("flush", help="send them now")
     flush.add_argument("--timeout", type=float, default=60.0, help="seconds to try (default: 60)")
     flush.set_defaults(run=_outbox_flush)
+    forget = outbox.add_parser("forget", help="forget what the platform said it could not take")
+    which = forget.add_mutually_exclusive_group(required=True)
+    which.add_argument("id", nargs="?")
+    which.add_argument("--all", action="store_true")
+    forget.set_defaults(run=_outbox_forget)
     export = outbox.add_parser("export", help="copy them into a folder, one file a message, to be carried elsewhere")
     export.add_argument("folder", type=Path)
     export.set_defaults(run=_outbox_export)
@@ -102,9 +107,11 @@ def _status(config: IonbeamClientConfig, options: Any) -> int:
         print(f"    nothing could be sent since {_moment(trouble.since)}: {trouble.reason}")
     if refused:
         print(f"    {len(refused)} were refused; see 'ionbeam-client outbox list --refused'")
+    if parked := outbox.parked():
+        print(f"    {len(parked)} could not be taken by the platform; see 'ionbeam-client outbox list --refused'")
     for queue, states in sorted(inbox.counts().items()):
         print(f"{queue}: {', '.join(f'{number} {state}' for state, number in sorted(states.items()))}")
-    return 1 if trouble or refused else 0
+    return 1 if trouble or refused or parked else 0
 
 
 def _moment(seconds: float) -> str:
@@ -117,9 +124,17 @@ def _outbox_list(config: IonbeamClientConfig, options: Any) -> int:
     for one in waiting:
         error = f"  tried {one.attempts} times: {one.error}" if one.error else ""
         print(f"{one.message_id}  {one.rows} rows  {one.bytes} bytes  since {_moment(one.created)}{error}")
+    for told in outbox.parked() if options.refused else ():
+        print(f"{told.message_id}  parked by the platform in {told.queue}.dead since {_moment(told.at)}: {told.reason}")
     what = "were refused by" if options.refused else "wait for"
     print(f"{len(waiting)} messages, {sum(one.bytes for one in waiting)} bytes {what} {config.broker}")
     return 0
+
+
+def _outbox_forget(config: IonbeamClientConfig, options: Any) -> int:
+    forgotten = Outbox(config.state_folder, config.outbox_max_bytes).forget_parked(options.id)
+    print(f"{forgotten} are forgotten")
+    return 0 if forgotten or options.all else 1
 
 
 def _outbox_flush(config: IonbeamClientConfig, options: Any) -> int:
@@ -173,8 +188,10 @@ def _dead_show(config: IonbeamClientConfig, options: Any) -> int:
 def _dead_requeue(config: IonbeamClientConfig, options: Any) -> int:
     async def requeue(queue: wire.Queue, delivery: Delivery, transport: AmqpTransport) -> None:
         times = delivery.headers.get(wire.REQUEUES_HEADER, 0)
-        headers = {wire.REQUEUES_HEADER: (times if isinstance(times, int) else 0) + 1}
-        message = Outgoing(delivery.message_id, delivery.body, delivery.content_type, headers)
+        headers: dict[str, str | int] = {wire.REQUEUES_HEADER: (times if isinstance(times, int) else 0) + 1}
+        if sender := delivery.headers.get(wire.SENDER_HEADER):
+            headers[wire.SENDER_HEADER] = sender
+        message = Outgoing(delivery.message_id, delivery.body, delivery.content_type, headers, delivery.reply_to)
         await transport.publish(queue, message)
         await delivery.ack()
         print(f"{delivery.message_id} is in {queue.name} again")

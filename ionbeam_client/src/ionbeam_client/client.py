@@ -85,6 +85,7 @@ class IonbeamClient:
             folder,
             self.config.retry_delays,
             asyncio.get_running_loop(),
+            wire.returned_queue(self.config.user, self._outbox.name) if self.config.user else None,
         )
         self._opened_by = os.getpid()
         self._engine.start()

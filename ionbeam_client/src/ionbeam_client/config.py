@@ -9,7 +9,7 @@ import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeFloat, field_validator, model_validator
 
@@ -71,6 +71,14 @@ class IonbeamClientConfig(BaseModel):
         parts = urlsplit(self.amqp_url)
         port = parts.port or (5671 if parts.scheme == "amqps" else 5672)
         return f"{parts.hostname}:{port}{parts.path or '/'}"
+
+    @property
+    def user(self) -> str | None:
+        """The broker's user that this client is; None where a certificate says it."""
+        parts = urlsplit(self.amqp_url)
+        if parse_qs(parts.query).get("auth", ["plain"])[0].lower() not in ("plain", "amqplain"):
+            return None
+        return unquote(parts.username or "guest")
 
     @property
     def state_folder(self) -> Path:

@@ -23,6 +23,7 @@ from ionbeam_client import wire
 from ionbeam_client.errors import MessageError, NotConnectedError, RefusedError
 from ionbeam_client.handlers import Handler
 from ionbeam_client.inbox import Inbox, Job
+from ionbeam_client.models import Returned
 from ionbeam_client.outbox import Outbox, Waiting
 from ionbeam_client.state import ProcessLock
 from ionbeam_client.transport import Delivery, Outgoing, Transport
@@ -47,6 +48,7 @@ class Engine:
         folder: Path,
         retry_delays: tuple[float, ...],
         handler_loop: asyncio.AbstractEventLoop,
+        returned: wire.Queue | None,
     ) -> None:
         self._transport = transport
         self._outbox = outbox
@@ -54,6 +56,8 @@ class Engine:
         self._folder = folder
         self._retry_delays = retry_delays
         self._handler_loop = handler_loop
+        self._returned = returned
+        self._hears_back = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="ionbeam-client", daemon=True)
         self._wake_sender = asyncio.Event()
@@ -138,6 +142,9 @@ class Engine:
 
     async def _send_for_ever(self) -> None:
         await self._hold("outbox", f"sends what is in {self._folder}")
+        if self._returned is not None and not self._hears_back:
+            self._hears_back = True
+            await self._transport.consume(self._returned, self._hear_back, optional=True)
         while not self._stopping.is_set():
             await self._send_what_is_due()
 
@@ -147,6 +154,8 @@ class Engine:
         await self._transport.connected()
         self._wake_sender.clear()
         batch = self._outbox.due(time.time(), limit=IN_FLIGHT, max_bytes=IN_FLIGHT_BYTES)
+        if not batch and not self._outbox.count():
+            self._outbox.note_trouble(None)
         sent = await asyncio.gather(*(self._send(waiting) for waiting in batch))
         self._outbox.confirmed([waiting.seq for waiting, done in zip(batch, sent, strict=True) if done])
         if not any(sent):
@@ -156,7 +165,8 @@ class Engine:
     async def _send(self, waiting: Waiting) -> bool:
         body = self._outbox.body(waiting.seq)
         content_type = wire.JSON if body.startswith(b"{") else wire.ARROW
-        message = Outgoing(waiting.message_id, body, content_type)
+        reply_to = self._returned.name if self._returned is not None else None
+        message = Outgoing(waiting.message_id, body, content_type, reply_to=reply_to)
         try:
             await self._transport.publish(wire.Queue(waiting.queue), message)
         except NotConnectedError as error:
@@ -170,6 +180,17 @@ class Engine:
             return False
         self._outbox.note_trouble(None)
         return True
+
+    async def _hear_back(self, delivery: Delivery) -> None:
+        """The platform could not take a message, and has parked it."""
+        try:
+            told = Returned.from_wire(delivery.body)
+        except ValueError as error:
+            log.warning("what came back from the platform cannot be read: %s", error)
+        else:
+            log.error("the platform could not take message %s: %s", told.message_id, told.reason)
+            self._outbox.returned(told)
+        await delivery.ack()
 
     # -- handlers ------------------------------------------------------------------------------------------------
 

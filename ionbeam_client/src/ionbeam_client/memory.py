@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from ionbeam_client.errors import NotConnectedError
+from ionbeam_client.errors import NotConnectedError, RefusedError
 from ionbeam_client.transport import Delivery, Outgoing
 from ionbeam_client.wire import Queue
 
@@ -65,8 +65,9 @@ class MemoryBroker:
             if message is None:
                 return None
             delivery = _MemoryDelivery(
-                message.message_id, message.body, message.content_type, message.headers, transport, queue, message
-            )
+                message.message_id, message.body, message.content_type, message.headers, transport, queue, message,
+                reply_to=message.reply_to,
+            )  # fmt: skip
             self.unacknowledged[delivery] = None
             return delivery
 
@@ -123,11 +124,17 @@ class MemoryTransport:
         self.broker.declare(queue)
         self.broker.put(queue.name, message)
 
+    async def reply(self, queue: str, message: Outgoing) -> None:
+        self._check_up()
+        if queue not in self.broker.queues:
+            raise RefusedError(f"there is no queue {queue}")
+        self.broker.put(queue, message)
+
     async def broadcast(self, exchange: str, message: Outgoing) -> None:
         self._check_up()
         self.broker.broadcast(exchange, message)
 
-    async def consume(self, queue: Queue, receive: Receive) -> None:
+    async def consume(self, queue: Queue, receive: Receive, *, optional: bool = False) -> None:
         self.broker.declare(queue)
         self._tasks.append(asyncio.create_task(self._deliver(queue.name, receive)))
 

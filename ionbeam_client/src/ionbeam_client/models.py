@@ -282,6 +282,14 @@ class IngestDataCommand(_Divisible):
     payload_location: Path | None = None
 
 
+class Returned(_Message):
+    """Says to a client that a message of its own is parked, in the dead queue of `queue`, and why."""
+
+    message_id: str
+    queue: str
+    reason: str
+
+
 class DataAvailableEvent(_Ranged):
     """Says that an ingestion (same `id` as its command) is stored."""
 

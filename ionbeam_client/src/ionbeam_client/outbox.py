@@ -20,12 +20,13 @@ import pyarrow as pa
 
 from ionbeam_client import wire
 from ionbeam_client.errors import OutboxFullError
-from ionbeam_client.models import IngestDataCommand
+from ionbeam_client.models import IngestDataCommand, Returned
 from ionbeam_client.state import Database
 
 LONGEST_PAUSE = 300.0
 KEEPS_PLACE = 5
 DRAFTS_ARE_KEPT = 86_400.0
+RETURNED_KEPT = 1_000
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS messages(
@@ -38,6 +39,9 @@ CREATE INDEX IF NOT EXISTS things ON messages(thing);
 CREATE INDEX IF NOT EXISTS next ON messages(due) WHERE message_id IS NOT NULL;
 CREATE TABLE IF NOT EXISTS bodies(seq INTEGER PRIMARY KEY, body BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS refused(seq INTEGER PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS me(name TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS returned(
+  message_id TEXT PRIMARY KEY, queue TEXT NOT NULL, reason TEXT NOT NULL, at REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS trouble(one INTEGER PRIMARY KEY CHECK (one = 1), since REAL NOT NULL, reason TEXT NOT NULL);
 """
 
@@ -48,6 +52,17 @@ class Trouble:
 
     since: float
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """A message that the platform could not take: why, since when (seconds since 1970, UTC), and in which queue's dead
+    queue it is."""
+
+    message_id: str
+    queue: str
+    reason: str
+    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +91,13 @@ class Outbox:
         self.max_bytes = max_bytes
         self._db = Database(folder / "outbox.sqlite", _SCHEMA)
         self._drop_old_drafts()
+
+    @property
+    def name(self) -> str:
+        """What this outbox is called among all others; made once."""
+        with self._db.transaction() as db:
+            db.execute("INSERT INTO me SELECT ? WHERE NOT EXISTS (SELECT 1 FROM me)", (uuid4().hex,))
+            return str(db.execute("SELECT name FROM me").fetchone()["name"])
 
     def draft(self) -> Draft:
         """Begin an ingestion."""
@@ -161,6 +183,29 @@ class Outbox:
             db.execute("DELETE FROM refused WHERE seq = ?", (seq,))
             if refused:
                 db.execute("INSERT INTO refused VALUES (?)", (seq,))
+
+    def returned(self, told: Returned) -> None:
+        """Remember what became of a message; the newest thousand are kept."""
+        with self._db.transaction() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO returned VALUES (?, ?, ?, ?)",
+                (told.message_id, told.queue, told.reason, time.time()),
+            )
+            db.execute(
+                "DELETE FROM returned WHERE message_id NOT IN "
+                "(SELECT message_id FROM returned ORDER BY at DESC LIMIT ?)",
+                (RETURNED_KEPT,),
+            )
+
+    def parked(self) -> list[Parked]:
+        """The messages that the platform could not take, the oldest first."""
+        rows = self._db.read("SELECT message_id, queue, reason, at FROM returned ORDER BY at")
+        return [Parked(**dict(row)) for row in rows]
+
+    def forget_parked(self, message_id: str | None) -> int:
+        """Forget one of them, or all; returns how many."""
+        with self._db.transaction() as db:
+            return db.execute("DELETE FROM returned WHERE message_id = ifnull(?, message_id)", (message_id,)).rowcount
 
     def retry_now(self) -> None:
         """Let no message wait for its next attempt."""

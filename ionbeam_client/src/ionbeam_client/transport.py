@@ -17,22 +17,29 @@ Headers = Mapping[str, str | int]
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A message to publish: persistent, to a queue, or with `exchange` to whoever is bound to that fanout."""
+    """A message to publish: persistent, to a queue, or with `exchange` to whoever is bound to that fanout. `reply_to`
+    names the queue of its sender."""
 
     message_id: str
     body: bytes
     content_type: str = JSON
     headers: Headers = field(default_factory=dict)
+    reply_to: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Delivery(ABC):
-    """A message that the broker handed over; it is the broker's until it is acknowledged."""
+    """A message that the broker handed over; it is the broker's until it is acknowledged.
+
+    `user` is the broker's user who sent it, as the broker has checked; None when the message does not say.
+    """
 
     message_id: str
     body: bytes
     content_type: str
     headers: Headers
+    user: str | None = field(default=None, kw_only=True)
+    reply_to: str | None = field(default=None, kw_only=True)
 
     @abstractmethod
     async def ack(self) -> None:
@@ -71,11 +78,17 @@ class Transport(Protocol):
         """Publish to a fanout exchange; nobody needs to listen. Raises as `publish` does."""
         ...
 
-    async def consume(self, queue: Queue, receive: Callable[[Delivery], Awaitable[None]]) -> None:
+    async def reply(self, queue: str, message: Outgoing) -> None:
+        """Put a message into a queue that is somebody else's, if it is there. Raises as `publish` does."""
+        ...
+
+    async def consume(
+        self, queue: Queue, receive: Callable[[Delivery], Awaitable[None]], *, optional: bool = False
+    ) -> None:
         """Declare the queue and hand its messages to `receive`, now and after every reconnection. Returns at once.
 
-        A message for which `receive` raises is given back. While another client has the queue for itself, this one
-        stands by and says so.
+        An `optional` queue is done without where this user may not have it. A message for which `receive` raises is
+        given back. While another client has the queue for itself, this one stands by and says so.
         """
         ...
 

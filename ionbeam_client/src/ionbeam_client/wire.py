@@ -50,13 +50,15 @@ M = TypeVar("M", IngestDataCommand, DataSetAvailableEvent, StartSourceCommand, R
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """A durable queue without arguments, bound to the fanout exchange `bound_to` if there is one.
+    """A durable queue, bound to the fanout exchange `bound_to` if there is one. It is for ever, or until nobody has
+    used it for `expires` seconds.
 
     Every queue has a dead queue, where messages that cannot be handled are kept with the reason in their headers.
     """
 
     name: str
     bound_to: str | None = None
+    expires: int = 0
 
     @property
     def dead(self) -> Queue:
@@ -67,6 +69,7 @@ DATA_EXCHANGE = "ionbeam.data.available"
 DATASET_EXCHANGE = "ionbeam.dataset.available"
 INGESTION = Queue("ionbeam.ingestion.ingestV1")
 REPLAY = Queue("ionbeam.dataset.replay")
+RETURNED = "ionbeam.returned."
 
 
 def source_queue(source: str) -> Queue:
@@ -79,12 +82,22 @@ def exporter_queue(exporter: str) -> Queue:
     return Queue(f"{DATASET_EXCHANGE}.{exporter}", bound_to=DATASET_EXCHANGE)
 
 
-# Headers of a message in a dead queue: why it is there, how often it was tried, and how often a person sent it back.
+def returned_queue(user: str, client: str) -> Queue:
+    """Where the client `client` of a broker's user is told what became of messages that were parked.
+
+    Nobody but its user may read it, and the platform writes into it for nobody else.
+    """
+    return Queue(f"{RETURNED}{user}.{client}", expires=30 * 86_400)
+
+
+# Headers of a message in a dead queue: why it is there, how often it was tried, how often a person sent it back, and
+# the broker's user who sent it first.
 ERROR_HEADER = "x-ionbeam-error"
 DETAILS_HEADER = "x-ionbeam-traceback"
 ATTEMPTS_HEADER = "x-ionbeam-attempts"
 PARKED_HEADER = "x-ionbeam-parked-at"
 REQUEUES_HEADER = "x-ionbeam-requeues"
+SENDER_HEADER = "x-ionbeam-sender"
 
 
 # -- columns ---------------------------------------------------------------------------------------------------------

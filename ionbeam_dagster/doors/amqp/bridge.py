@@ -23,7 +23,7 @@ from ionbeam_client import wire
 from ionbeam_client.amqp import AmqpTransport
 from ionbeam_client.config import IonbeamClientConfig
 from ionbeam_client.errors import MessageError, NotConnectedError, RefusedError
-from ionbeam_client.models import IngestDataCommand, StartSourceCommand
+from ionbeam_client.models import IngestDataCommand, Returned, StartSourceCommand
 from ionbeam_client.transport import Delivery, Outgoing, Transport
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.doors.amqp.intake import Intake
@@ -77,6 +77,7 @@ class Bridge:
     def __init__(self, settings: BusSettings, ledger: Ledger) -> None:
         self._settings = settings
         self._ledger = ledger
+        self._trusted = {IonbeamClientConfig(amqp_url=settings.url).user, *settings.operators}
         self.inbox = Inbox(settings.folder)
         self.intake = Intake(settings, ledger, self.inbox)
         self._outbox = Outbox(settings, ledger)
@@ -155,8 +156,12 @@ class Bridge:
         async with self._connected() as transport:
             async for delivery, command in _dead_ingestions(transport):
                 if _dataset(command) in accepted:
-                    headers = {wire.REQUEUES_HEADER: 1}
-                    message = Outgoing(delivery.message_id, delivery.body, delivery.content_type, headers)
+                    headers: dict[str, str | int] = {wire.REQUEUES_HEADER: 1}
+                    if sender := delivery.headers.get(wire.SENDER_HEADER):
+                        headers[wire.SENDER_HEADER] = sender
+                    message = Outgoing(
+                        delivery.message_id, delivery.body, delivery.content_type, headers, delivery.reply_to
+                    )
                     await transport.publish(wire.INGESTION, message)
                     await delivery.ack()
                     count += 1
@@ -167,7 +172,8 @@ class Bridge:
     # -- turns ---------------------------------------------------------------------------------------------------
 
     def _transport(self) -> AmqpTransport:
-        return AmqpTransport(IonbeamClientConfig(amqp_url=self._settings.url), prefetch=_MOST_AT_ONCE)
+        config = IonbeamClientConfig(amqp_url=self._settings.url)
+        return AmqpTransport(config, prefetch=_MOST_AT_ONCE, fanouts=(wire.DATA_EXCHANGE, wire.DATASET_EXCHANGE))
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Transport]:
@@ -262,7 +268,7 @@ class Bridge:
         try:
             for queue in dict.fromkeys(queue for queue, _ in batch):
                 deliveries = [delivery for of, delivery in batch if of == queue]
-                verdicts = await asyncio.to_thread(self._judge, queue, [delivery.body for delivery in deliveries])
+                verdicts = await asyncio.to_thread(self._judge, queue, deliveries)
                 pairs = zip(deliveries, verdicts, strict=True)
                 await asyncio.gather(*(self._settle(transport, queue, *pair, turn) for pair in pairs))
                 self._remember_refusals(queue, deliveries, verdicts)
@@ -273,13 +279,20 @@ class Bridge:
             raise
         return bool(batch)
 
-    def _judge(self, queue: wire.Queue, bodies: Sequence[bytes]) -> list[str | None]:
+    def _judge(self, queue: wire.Queue, deliveries: Sequence[Delivery]) -> list[str | None]:
+        bodies = [delivery.body for delivery in deliveries]
         if queue == wire.INGESTION:
-            return self.intake.ingestions(bodies)
+            return self.intake.ingestions(bodies, [self._sender(delivery) for delivery in deliveries])
         if queue == wire.REPLAY:
             return self.intake.replays(bodies)
         source = next(name for name in self._settings.pulled if wire.source_queue(name) == queue)
         return self.intake.start_commands(source, bodies)
+
+    def _sender(self, delivery: Delivery) -> str:
+        """The broker's user who sent a message first: what the platform or an operator puts into a queue again says so
+        itself. Empty for a client that does not say."""
+        said = delivery.headers.get(wire.SENDER_HEADER)
+        return str(said) if said and delivery.user in self._trusted else delivery.user or ""
 
     async def _settle(
         self, transport: Transport, queue: wire.Queue, delivery: Delivery, reason: str | None, turn: Turn
@@ -288,8 +301,12 @@ class Bridge:
         try:
             if reason is not None:
                 log.error("a message of %s is parked in %s: %s", queue.name, queue.dead.name, reason)
-                message = Outgoing(delivery.message_id, delivery.body, delivery.content_type, _why(reason, delivery))
+                headers = _why(reason, delivery) | {wire.SENDER_HEADER: self._sender(delivery)}
+                message = Outgoing(
+                    delivery.message_id, delivery.body, delivery.content_type, headers, delivery.reply_to
+                )
                 await transport.publish(queue.dead, message)
+                await self._return(transport, queue, delivery, reason)
                 turn.refused.append(reason)
             else:
                 turn.taken[queue.name] += 1
@@ -298,6 +315,17 @@ class Bridge:
             log.warning("message %s could not be settled (%s); it is delivered again", delivery.message_id, error)
         except Exception as error:  # the connection went away under the acknowledgement
             log.debug("message %s could not be acknowledged: %s", delivery.message_id, error)
+
+    async def _return(self, transport: Transport, queue: wire.Queue, delivery: Delivery, reason: str) -> None:
+        """Tell the client that its message is parked, in its own queue and no other."""
+        place = delivery.reply_to
+        if not place or not place.startswith(wire.returned_queue(self._sender(delivery), "").name):
+            return
+        told = Returned(message_id=delivery.message_id, queue=queue.name, reason=reason[:_REASON_BYTES])
+        try:
+            await transport.reply(place, Outgoing(f"returned-{delivery.message_id}", told.model_dump_json().encode()))
+        except (NotConnectedError, RefusedError) as error:
+            log.info("its client is not told that %s is parked: %s", delivery.message_id, error)
 
     def _remember_refusals(
         self, queue: wire.Queue, deliveries: Sequence[Delivery], verdicts: Sequence[str | None]

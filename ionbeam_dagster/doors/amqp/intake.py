@@ -106,8 +106,11 @@ class Intake:
         self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="ionbeam-intake")
         self.payloads.mark()
 
-    def ingestions(self, bodies: Sequence[bytes]) -> list[str | None]:
-        """Take IngestDataCommands in, in the order in which they arrived; says of each what became of it."""
+    def ingestions(self, bodies: Sequence[bytes], senders: Sequence[str] = ()) -> list[str | None]:
+        """Take IngestDataCommands in, in the order in which they arrived; says of each what became of it.
+
+        `senders` are the users of the broker who sent them, where that is known.
+        """
         self._ledger.recovered()  # a ledger that is new looks for raw files before ours are among them
         now = datetime.now(UTC)
         reasons: dict[int, str] = {}
@@ -115,7 +118,7 @@ class Intake:
         keys: dict[int, Key] = {}
         for place, body in enumerate(bodies):
             try:
-                found = self._accept(body, now)
+                found = self._accept(body, senders[place] if senders else "", now)
             except _OURS:
                 raise
             except Exception as error:
@@ -142,10 +145,17 @@ class Intake:
 
     # -- ingestions ----------------------------------------------------------------------------------------------
 
-    def _accept(self, body: bytes, now: datetime) -> _Accepted:
+    def _accept(self, body: bytes, sender: str, now: datetime) -> _Accepted:
         decoded = wire.decode(IngestDataCommand, body)
         command = decoded.message
         feed = self._feed_of(command)
+        if feed.senders is not None and sender not in feed.senders:
+            self._inbox.note_stranger(feed.source, sender)
+            raise MessageError(
+                f"user {sender!r} may not send {feed.source} (sources.{feed.source}.senders in {self._settings.config})"
+                if sender
+                else f"it does not say who sent it, which {feed.source} asks for; a newer ionbeam-client does"
+            )
         if faults := cf.faults(command.metadata.model_dump_json()):
             raise MessageError(faults)
         first = self._ledger.metadata_of_version(feed.source, command.metadata.version)

@@ -20,13 +20,14 @@ from ionbeam_dagster.stores.files import Files
 
 @dataclass(frozen=True, slots=True)
 class BusSettings:
-    """The broker's address, the folder of the bus's own state, all files, the payload store, and who there is.
+    """The broker's address, its operators, the folder of the bus's own state, all files, the payload store, who there is.
 
     `feeds` are the external sources by name, `pulled` the sources that the platform collects itself by name, and
     `datasets` what events say of each dataset.
     """
 
     url: str
+    operators: frozenset[str]
     folder: Path
     files: Files
     payloads: str | Path
@@ -48,6 +49,7 @@ def bus_settings(platform: Platform) -> BusSettings:
     state, sources = config.sections.state_path, config.sources
     return BusSettings(
         url=broker.url,
+        operators=frozenset(broker.operators),
         folder=state / "bus",
         files=platform.files,
         payloads=broker.payload_path or state / "payloads",

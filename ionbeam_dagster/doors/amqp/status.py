@@ -18,11 +18,13 @@ _COUNTED = 1_000
 @dataclass(frozen=True, slots=True)
 class BusStatus:
     """`taken` commands in all; by source, how many said ranges that begin before it, from when on, and when the last of
-    them came; commands of which parts are missing; windows that were asked for and did not come; the newest messages
+    them came; by source, users who may not send it, how many of their messages were parked, and when the last came;
+    commands of which parts are missing; windows that were asked for and did not come; the newest messages
     that were parked; and changes that are not announced yet (counted up to 1,000)."""
 
     taken: int
     too_early: list[tuple[str, int, datetime, datetime]]
+    strangers: list[tuple[str, str, int, datetime]]
     unfinished: list[tuple[str, str, int, int]]
     unanswered: list[Asked]
     refused: list[Refused]
@@ -35,6 +37,11 @@ class BusStatus:
             f"{source}: {count} commands say ranges that begin before it, from {first.date()} on (the last came at "
             f"{at:%Y-%m-%d %H:%M}); what is before sources.{source}.start does not count"
             for source, count, first, at in self.too_early
+        ]
+        told += [
+            f"{source}: {count} messages of {sender or 'nobody who says who he is'} are parked, the last at "
+            f"{at:%Y-%m-%d %H:%M}; sources.{source}.senders says who may send it"
+            for source, sender, count, at in self.strangers
         ]
         told += [
             f"{source}: ingestion {id} waits for {parts - there} of its {parts} parts; its client sends them again"
@@ -58,6 +65,7 @@ def bus_status(inbox: Inbox, ledger: Ledger, limit: int = 10) -> BusStatus:
     return BusStatus(
         taken=inbox.count(),
         too_early=inbox.too_early(),
+        strangers=inbox.strangers(limit),
         unfinished=inbox.unfinished()[:limit],
         unanswered=inbox.unanswered(limit),
         refused=inbox.refusals(limit),
