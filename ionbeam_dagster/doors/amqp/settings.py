@@ -20,7 +20,7 @@ from ionbeam_dagster.stores.files import Files
 
 @dataclass(frozen=True, slots=True)
 class BusSettings:
-    """The broker's address, its operators, the folder of the bus's own state, all files, the payload store, who there is.
+    """The broker's address and operators, the folder of the bus's own state, files, the payload store, who there is.
 
     `feeds` are the external sources by name, `pulled` the sources that the platform collects itself by name, and
     `datasets` what events say of each dataset.
