@@ -1,5 +1,6 @@
 """Files as people have them: each fault that was found stands for its kind, with the right value or a sentence."""
 
+import gzip
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -312,3 +313,97 @@ def test_a_number_of_bits_does_not_matter_to_values(tmp_path):
 
     cf(tmp_path / "a.nc", fill)
     assert taken(source(tmp_path, name="a.nc", time=None))[0][T].to_list() == pytest.approx([-23.15, -268.15])
+
+
+# Layouts
+
+TOA5 = """"TOA5","CR1000","mast","1234","std"
+"TIMESTAMP","RECORD","AirTC_Avg","RH"
+"TS","RN","Deg C","%"
+"","","Avg","Smp"
+"2024-03-01 00:00:00",1,1.5,80
+"2024-03-01 00:10:00",2,"NAN",81
+"""
+BLANKS = """# buoy 41001
+#YY  MM DD hh mm  WTMP
+2024 03 01 00 50  10.5
+2024 03 01 01 50    MM
+# moved
+2024 03 01 02 50   9.25
+"""
+LONG = """station,when,parameter,value
+A,2024-03-01T00:00Z,temp,1.5
+A,2024-03-01T00:00Z,rh,80
+B,2024-03-01T00:00Z,temp,2.5
+A,2024-03-01T00:10Z,rain,0.2
+"""
+
+
+def test_a_logger_s_table_with_lines_above_and_below_its_header(tmp_path):
+    columns = [TEMPERATURE | {"column": "AirTC_Avg"}, HUMIDITY | {"column": "RH"}]
+    made = source(tmp_path, TOA5, time="TIMESTAMP", csv={"header": 2, "skip": [3, 4]}, variables=columns)
+    assert made.problems() == []
+    rows, reasons = taken(made)
+    assert rows["datetime"].to_list() == at((0, 0), (0, 10)) and rows[T].to_list() == [1.5, None] and reasons == []
+    found = pl.concat([pl.DataFrame(batch) for batch in made.fetch(WHOLE)])
+    assert found["x_row"].to_list() == [5, 6]
+    (told,) = source(tmp_path, TOA5, time="TIMESTAMP", csv={"header": 9}, variables=columns).problems()
+    assert "has no line 9" in told
+
+
+def test_columns_that_blanks_divide_with_comments_and_names_of_our_own(tmp_path):
+    keys = {
+        "csv": {"separator": "blanks", "comment": "#", "names": ["y", "m", "d", "h", "min", "t"]},
+        "time": {"columns": ["y", "m", "d", "h", "min"], "format": "%Y %m %d %H %M"},
+        "missing": ["MM"],
+    }
+    made = source(tmp_path, BLANKS, **keys)
+    rows, reasons = taken(made)
+    assert rows["datetime"].to_list() == at((0, 50), (2, 50)) and rows[T].to_list() == [10.5, 9.25] and reasons == []
+    found = pl.concat([pl.DataFrame(batch) for batch in made.fetch(WHOLE)])
+    assert found["x_row"].to_list() == [3, 6]
+    indented = "".join(f"  {line}  \n" for line in BLANKS.splitlines() if line[0] != "#")
+    assert taken(source(tmp_path, indented, **keys))[0][T].to_list() == [10.5, 9.25]
+
+
+def test_comments_above_a_header_and_a_file_without_one(tmp_path):
+    text = "# made by hand\n# twice\ntime;t\n2024-03-01T00:00Z;1\n# a note\n2024-03-01T00:10Z;2\n"
+    assert taken(source(tmp_path, text, csv={"comment": "#", "separator": ";"}))[0][T].to_list() == [1.0, 2.0]
+    bare = "2024-03-01T00:00Z,1\n2024-03-01T00:10Z,2\n"
+    assert taken(source(tmp_path, bare, csv={"names": ["time", "t"]}))[0][T].to_list() == [1.0, 2.0]
+    units = "s,degC\n" + bare
+    assert taken(source(tmp_path, units, csv={"names": ["time", "t"], "skip": [1]}))[0][T].to_list() == [1.0, 2.0]
+    with pytest.raises(ValidationError, match="has `names` and a `header`"):
+        source(tmp_path, csv={"names": ["time", "t"], "header": 2})
+
+
+def test_one_value_a_row(tmp_path):
+    columns = [TEMPERATURE | {"column": "temp"}, HUMIDITY | {"column": "rh"}]
+    keys = {"long": {"variable": "parameter", "value": "value"}, "time": "when", "constants": {}}
+    made = source(tmp_path, LONG, variables=columns, metadata={"station_id": "station"}, **keys)
+    rows, reasons = taken(made)
+    assert reasons == [] and rows.height == 3
+    assert rows[T].to_list() == [1.5, None, 2.5]
+    assert rows["relative_humidity__%__2.0__point__PT0S"].to_list() == [None, 80.0, None]
+    assert made.problems() == []
+
+
+def test_the_name_of_a_file_tells_its_station(tmp_path):
+    for name in ("north/A01_2024.csv", "south/B02_2024.csv", "south/odd.csv"):
+        source(tmp_path, "time,t\n2024-03-01T00:00Z,1\n", name)
+    made = Files("s", FilesConfig.model_validate({
+        "path": str(tmp_path / "*/*.csv"), "data_path": tmp_path / "raw", "time": "time", "settle": 0, "latitude": 45.0,
+        "longitude": 7.0, "variables": [TEMPERATURE], "name": r"(?P<region>[^/]+)/(?P<station_id>[^_/]+)_.*",
+    }))  # fmt: skip
+    rows, _ = taken(made)
+    assert rows.select("region", "station_id").rows() == [("north", "A01"), ("south", "B02"), (None, None)]
+    with pytest.raises(ValidationError, match="has no named group"):
+        FilesConfig.model_validate({"path": "x.csv", "variables": [TEMPERATURE], "name": ".*"})
+
+
+def test_a_compressed_file_of_many_pieces_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "CSV_PART", 500)
+    lines = "".join(f"2024-03-01T{n // 60:02}:{n % 60:02}Z,{n}\n" for n in range(600))
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(f"time,t\n{lines}".encode()))
+    made = source(tmp_path, name="a.gz", path=str(tmp_path / "*.csv.gz"))
+    assert taken(made)[0][T].to_list() == list(range(600))

@@ -179,7 +179,7 @@ def test_every_type_mixed_rows_and_what_is_no_value(served, tmp_path):
     assert sps30[dust.format("pm10")].to_list() == [9.6, 9.7, 9.8]
     assert sps30[dust.format("pm2p5")].to_list() == [5.4, None, 5.5]
     dht = rows.filter(pl.col("station_id") == "SC81")
-    assert dht["air_temperature__degC__2.0__point__PT0S"].to_list() == [11.2, None, -146.1, 11.3, 11.4]
+    assert dht["air_temperature__degC__2.0__point__PT0S"].to_list() == [11.2, None, None, -146.1, 11.3, 11.4]
     assert sorted(rejected["reason"]) == [
         "no latitude; no longitude", "no value in any variable", "temperature is no float64: %.1f",
     ]  # fmt: skip

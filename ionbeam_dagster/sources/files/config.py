@@ -24,6 +24,7 @@ FORMATS = {
     "parquet": (".parquet",),
     "netcdf": (".nc", ".nc4"),
 }
+BLANKS = "blanks"
 RESERVED = frozenset({"datetime", "lat", "lon", "x_file", "x_row", "x_problem"})
 
 Format = Literal["csv", "parquet", "netcdf"]
@@ -108,10 +109,34 @@ class TimeColumn(Settings):
         return self
 
 
+def _one_character_or_blanks(separator: str) -> str:
+    if len(separator) != 1 and separator != BLANKS:
+        raise ValueError(f"{separator!r} is not one character; right would be, for example, ';' or {BLANKS}")
+    return separator
+
+
 class CsvDialect(Settings):
     """How CSV files are written."""
 
-    separator: str = Field(default=",", min_length=1, max_length=1, description="Character between two columns.")
+    separator: Annotated[str, AfterValidator(_one_character_or_blanks)] = Field(
+        default=",",
+        description="Character between two columns, or blanks: any number of blanks and tabs.",
+        examples=[";", "blanks"],
+    )
+    header: int = Field(
+        default=1, ge=1, description="Line with the names of the columns; what is above it is skipped.", examples=[2]
+    )
+    skip: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        default=(),
+        description="Further lines above the first row that are none: units, for example.",
+        examples=[[3, 4]],
+    )
+    names: tuple[str, ...] = Field(
+        default=(), description="Names of the columns, of files without a header.", examples=[["time", "T"]]
+    )
+    comment: str | None = Field(
+        default=None, min_length=1, description="What lines begin with that are no rows.", examples=["#"]
+    )
     encoding: Annotated[str, AfterValidator(_one_byte_newline)] = Field(
         default="utf-8", description="How text is encoded.", examples=["latin-1"]
     )
@@ -119,6 +144,21 @@ class CsvDialect(Settings):
     missing: tuple[str | float, ...] = Field(
         default=(), description="The same as `missing` of the source.", examples=[["-999"]]
     )
+
+    @property
+    def delimiter(self) -> str:
+        return " " if self.separator == BLANKS else self.separator
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the first line is the header, and each other line a row or a further header."""
+        return self.header == 1 and not (self.skip or self.names or self.comment or self.separator == BLANKS)
+
+    @model_validator(mode="after")
+    def _header_is_said_once(self) -> Self:
+        if self.names and self.header != 1:
+            raise ValueError("has `names` and a `header`; keep one of them (lines above the first row are in `skip`)")
+        return self
 
     @model_validator(mode="after")
     def _separator_is_not_decimal(self) -> Self:
@@ -197,6 +237,21 @@ class DescribedColumn(Settings):
     )
 
 
+class LongTable(Settings):
+    """Files with one value a row. The columns of `variables` are then the names that stand in `variable`."""
+
+    variable: str = Field(description="Column that names the quantity.", examples=["parameter"])
+    value: str = Field(description="Column of the value.", examples=["value"])
+
+
+def _with_named_groups(pattern: re.Pattern[str]) -> re.Pattern[str]:
+    if not pattern.groupindex:
+        raise ValueError(
+            f"{pattern.pattern!r} has no named group; right would be, for example, (?P<station_id>[^_/]+)_.*"
+        )
+    return pattern
+
+
 def _column_alone(value: Any) -> Any:
     return {"column": value} if isinstance(value, str) else value
 
@@ -228,6 +283,15 @@ class FilesConfig(SourceConfig):
         description="Descriptive columns of the dataset, and the columns of the files that hold them; a text is the "
         "column. Heights (altitude, station_height, height) are in m, whatever unit they come in.",
         examples=[{"station_id": "id", "altitude": {"column": "elev", "unit": "ft"}}],
+    )
+    name: Annotated[re.Pattern[str], AfterValidator(_with_named_groups)] | None = Field(
+        default=None,
+        description="Regular expression of the files' names (with their folders below `path`), whose named groups are "
+        "descriptive columns.",
+        examples=["(?P<station_id>[^_/]+)_.*"],
+    )
+    long: LongTable | None = Field(
+        default=None, description="Of files with one value a row: which columns hold it, and say of what it is."
     )
     constants: dict[Name, Constant] = Field(
         default={},
@@ -262,7 +326,7 @@ class FilesConfig(SourceConfig):
 
     @model_validator(mode="after")
     def _columns_are_told_apart(self) -> Self:
-        names = Counter([*(v.column for v in self.variables), *self.metadata, *self.constants])
+        names = Counter([*(v.column for v in self.variables), *self.metadata, *self.constants, *self.named])
         twice = sorted(name for name, count in names.items() if count > 1)
         if twice:
             raise ValueError(f"{', '.join(twice)}: stands twice among variables, metadata and constants; keep one")
@@ -287,6 +351,11 @@ class FilesConfig(SourceConfig):
         """The texts and the numbers that stand for no value."""
         given = (*self.missing, *self.csv.missing)
         return tuple(str(one) for one in given), tuple(number for one in given if (number := _number(one)) is not None)
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The descriptive columns that the files' names give."""
+        return tuple(self.name.groupindex) if self.name is not None else ()
 
     @property
     def columns_of_metadata(self) -> dict[str, str]:

@@ -264,7 +264,8 @@ class FileIndex:
         parts = tuple(_parts(spans, content))
         if not parts:
             raise Unreadable(f"has no row with a time ({problem}); correct or remove the file")
-        stations |= {station for name, station in constants_of(self._config, path.name).items() if name == STATION}
+        station = constants_of(self._config, path.name, path.as_posix()).get(STATION)
+        stations |= {station} if station is not None else set()
         return parts, tuple(sorted(stations)) if 0 < len(stations) <= STATIONS_KEPT else None
 
     def _recalled(self) -> dict[str, File]:
@@ -315,24 +316,38 @@ def changed_ranges(files: dict[str, File], reading: str, cursor: str | None) -> 
 
 def shared_times(files: dict[str, File]) -> list[str]:
     """A sentence for some of the files that hold the same times of the same stations."""
-    found: list[str] = []
-    open_files: list[tuple[File, Window]] = []
+    found: dict[tuple[str, str], str] = {}
+    latest: dict[str | None, tuple[Window, File]] = {}  # of each station; of None: of all files
+    unknown: tuple[Window, File] | None = None
     extents = [(extent, name, file) for name, file in files.items() if (extent := file.extent) and not file.error]
     for extent, _, file in sorted(extents, key=lambda entry: (entry[0], entry[1])):
-        open_files = [(other, until) for other, until in open_files if until.overlaps(extent)]
-        for other, until in open_files:
-            same = None if file.stations is None or other.stations is None else {*file.stations} & {*other.stations}
-            if same is None or same:
+        of = [None] if file.stations is None else file.stations
+        before = [latest[station] for station in of if station in latest] + ([unknown] if unknown else [])
+        for until, other in before:
+            if until.overlaps(extent) and len(found) < SHARED_TIMES_SHOWN:
                 first, second = sorted((other.path, file.path))
-                start, end = max(until.start, extent.start), min(until.end, extent.end)
-                found.append(
-                    f"{first} and {second} both hold {f'{len(same)} stations' if same else 'observations'} from "
-                    f"{start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M}; where they differ, {second} wins"
-                )
-        open_files.append((file, extent))
+                found[first, second] = _both_hold(first, second, _stations_of_both(file, other), until, extent)
+        for station in {*of, None}:
+            if station not in latest or latest[station][0].end < extent.end:
+                latest[station] = extent, file
+        if file.stations is None and (unknown is None or unknown[0].end < extent.end):
+            unknown = extent, file
         if len(found) >= SHARED_TIMES_SHOWN:
             break
-    return found[:SHARED_TIMES_SHOWN]
+    return list(found.values())
+
+
+def _stations_of_both(one: File, other: File) -> int:
+    """How many stations two files share; 0 where one of them does not tell."""
+    return 0 if one.stations is None or other.stations is None else len({*one.stations} & {*other.stations})
+
+
+def _both_hold(first: str, second: str, stations: int, one: Window, other: Window) -> str:
+    start, end = max(one.start, other.start), min(one.end, other.end)
+    return (
+        f"{first} and {second} both hold {f'{stations} stations' if stations else 'observations'} from "
+        f"{start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M}; where they differ, {second} wins"
+    )
 
 
 @dataclass(slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import difflib
 import gzip
+import re
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -24,7 +25,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from ionbeam_dagster.sources.files.config import CsvDialect, FilesConfig
+from ionbeam_dagster.sources.files.config import BLANKS, CsvDialect, FilesConfig
 from ionbeam_dagster.stores.publish import file_hash
 
 ROW, PROBLEM = "x_row", "x_problem"
@@ -126,6 +127,8 @@ class _TableReader(Reader):
     def _wanted(self, path: Path) -> list[str]:
         layout = self.layout(path)
         variables = [variable.column for variable in self.config.variables if not variable.optional]
+        if self.config.long is not None:
+            variables = [self.config.long.variable, self.config.long.value]
         return list(dict.fromkeys([*layout.times, *layout.place.values(), *variables, *layout.metadata.values()]))
 
 
@@ -143,12 +146,17 @@ class CsvReader(_TableReader):
         wanted = self._wanted(path)
         found: dict[str, None] = {}
         with refusals(), _opened(path) as file:
-            start, header = _first_line(file)
-            opening = _opening(header, self.config.csv)
-            header_at = start
-            if whole_lines and not header.endswith(b"\n"):
+            if self.config.csv.is_plain:
+                start, header = _first_line(file)
+                opening, first = _opening(header, self.config.csv), 1
+                header_at = start
+            else:
+                header_at, header, start, first = self._head(file)
+                opening = b"\n"  # which no line begins with: one table alone
+                found |= dict.fromkeys(self._checked_names(header, 1, wanted))
+            if whole_lines and header and not header.endswith(b"\n"):
                 raise Unreadable(EMPTY)
-            for offset, line, block in _blocks(file, start, whole_lines):
+            for offset, line, block in _blocks(file, start, whole_lines, first):
                 for at, table in _tables(block, opening):
                     line_of_table = line + block.count(b"\n", 0, at)
                     if table.startswith(opening):
@@ -175,18 +183,46 @@ class CsvReader(_TableReader):
         return True
 
     def read(self, path: Path, places: Iterable[Place], columns: Sequence[str]) -> Iterator[tuple[Place, pl.DataFrame]]:
+        names_at: dict[int, list[str]] = {}
         with refusals(), _opened(path) as file:
             for place in places:
                 header_at, header_length, offset, length, line = place
-                file.seek(header_at)
-                names = self._names(file.read(header_length), line - 1)
+                if header_at not in names_at:  # once: gzip goes back by beginning anew
+                    file.seek(header_at)
+                    names_at[header_at] = self._names(file.read(header_length), line - 1)
+                names = names_at[header_at]
                 file.seek(offset)
                 yield place, self._frame(file.read(length), names, columns, line)
 
     def _names(self, header: bytes, line: int) -> list[str]:
         dialect = self.config.csv
-        rows = list(csv.reader([_decoded(header, dialect.encoding, line)], delimiter=dialect.separator))
+        if dialect.names:
+            return list(dialect.names)
+        if dialect.separator == BLANKS:
+            header = _by_single_blanks(header)
+        rows = list(csv.reader([_decoded(header, dialect.encoding, line)], delimiter=dialect.delimiter))
         return [name.strip() for name in rows[0]] if rows else []
+
+    def _head(self, file: IO[bytes]) -> tuple[int, bytes, int, int]:
+        """Where the header is, itself (empty where the YAML has the names), where the rows begin, and in which line."""
+        dialect = self.config.csv
+        at, line = _first_line(file)
+        lines = [(at, line)]
+        of_header = 0 if dialect.names else dialect.header
+        comment = dialect.comment.encode(dialect.encoding) if dialect.comment and of_header == 1 else None
+        while comment and lines[-1][1].startswith(comment):
+            lines.append((file.tell(), file.readline(LONGEST_LINE)))
+            of_header = len(lines)
+        last = max([of_header, *dialect.skip])
+        while len(lines) < last:
+            lines.append((file.tell(), file.readline(LONGEST_LINE)))
+        if not last:
+            return at, b"", at, 1
+        if not lines[last - 1][1]:
+            raise Unreadable(f"has no line {last}; correct csv.header and csv.skip, or the file")
+        header_at, header = lines[of_header - 1] if of_header else (at, b"")
+        begins = lines[last][0] if len(lines) > last else file.tell()
+        return header_at, header, begins, last + 1
 
     def _checked_names(self, header: bytes, line: int, wanted: list[str]) -> list[str]:
         if b"\r" in header.rstrip(b"\r\n"):
@@ -220,8 +256,14 @@ class CsvReader(_TableReader):
         return f"{told}; it has {listed(found)}{near_names(missing, found)}; correct the YAML or the file"
 
     def _frame(self, body: bytes, names: list[str], columns: Sequence[str], line: int) -> pl.DataFrame:
+        dialect = self.config.csv
         if not self.config.csv.encoding.lower().replace("_", "-").startswith("utf"):
             body = _decoded(body, self.config.csv.encoding, line).encode()
+        rows_at = None
+        if dialect.comment:
+            body, rows_at = _without_comments(body, dialect.comment.encode(dialect.encoding))
+        if dialect.separator == BLANKS:
+            body = _by_single_blanks(body)
         present = {column: str(names.index(column)) for column in columns if column in names}
         keys = [str(index) for index in range(len(names))]
         crooked: list[pa_csv.InvalidRow] = []
@@ -236,7 +278,7 @@ class CsvReader(_TableReader):
                 # A single block, and no threads: only then does pyarrow number the rows that it cannot split.
                 read_options=pa_csv.ReadOptions(column_names=keys, use_threads=False, block_size=len(body) + 1),
                 parse_options=pa_csv.ParseOptions(
-                    delimiter=self.config.csv.separator, ignore_empty_lines=False, invalid_row_handler=set_aside
+                    delimiter=dialect.delimiter, ignore_empty_lines=False, invalid_row_handler=set_aside
                 ),
                 convert_options=pa_csv.ConvertOptions(
                     include_columns=list(present.values()), column_types=dict.fromkeys(keys, pa.string())
@@ -246,7 +288,8 @@ class CsvReader(_TableReader):
             _decoded(body, "utf-8", line)
             raise
         rows = table.num_rows + len(crooked)
-        lines = np.delete(_lines_of_rows(body, rows), [row.number - 1 for row in crooked]) + line
+        lines_of_rows = _lines_of_rows(body, rows) if rows_at is None else rows_at[:rows]
+        lines = np.delete(lines_of_rows, [row.number - 1 for row in crooked]) + line
         frame = pl.DataFrame({ROW: lines}).with_columns(
             *(pl.Series(column, table[key]) for column, key in present.items()),
             *(pl.lit(None, pl.String).alias(column) for column in columns if column not in present),
@@ -309,18 +352,36 @@ def _first_line(file: IO[bytes]) -> tuple[int, bytes]:
 def _opening(header: bytes, dialect: CsvDialect) -> bytes:
     """What every header line begins with: the first column's name as it is written there, and what ends it; all of it
     where the first column has no name."""
-    name, separator, _ = header.partition(dialect.separator.encode(dialect.encoding))
+    name, separator, _ = header.partition(dialect.delimiter.encode(dialect.encoding))
     return name + separator if name.strip(b'" \t') else header
 
 
-def _blocks(file: IO[bytes], start: int, whole_lines: bool) -> Iterator[tuple[int, int, bytes]]:
+def _without_comments(body: bytes, comment: bytes) -> tuple[bytes, np.ndarray]:
+    """`body` without the lines that begin with `comment`, and which lines, from 0, are left."""
+    characters = np.frombuffer(body, np.uint8)
+    begins = np.concatenate([[0], np.flatnonzero(characters == ord("\n")) + 1])
+    begins = begins[begins < len(body)]
+    are = np.ones(len(begins), bool)
+    for place, byte in enumerate(comment):
+        within = np.minimum(begins + place, len(body) - 1)
+        are &= characters[within] == byte
+    left = re.sub(rb"(?m)^" + re.escape(comment) + rb"[^\n]*\n?", b"", body)
+    return left, np.flatnonzero(~are)
+
+
+def _by_single_blanks(data: bytes) -> bytes:
+    """Lines whose columns are divided by one blank, without blanks at their ends."""
+    return re.sub(rb"(?m)^ | (?=\r?$)", b"", re.sub(rb"[ \t]+", b" ", data))
+
+
+def _blocks(file: IO[bytes], start: int, whole_lines: bool, first_line: int) -> Iterator[tuple[int, int, bytes]]:
     """The file from `start` on in pieces of whole rows, each with its offset and the number of its first line.
 
     The last piece is cut into smaller ones, always at the same places: a file that grows changes only what is behind
     them.
     """
     file.seek(start)
-    offset, line, rest = start, 1, b""
+    offset, line, rest = start, first_line, b""
     while data := file.read(CSV_PART):
         block, rest = _whole_rows(rest + data)
         if len(rest) > LONGEST_LINE and b"\n" not in rest:

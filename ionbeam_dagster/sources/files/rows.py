@@ -16,7 +16,7 @@ import polars as pl
 from ionbeam_client.cf import UnitError, conversion
 from ionbeam_dagster.domain.canonical import EARLIEST, LATEST, NO_VALUE, STATION
 from ionbeam_dagster.domain.windows import Window
-from ionbeam_dagster.sources.files.config import FilesConfig, TimeColumn, offset_of
+from ionbeam_dagster.sources.files.config import FilesConfig, LongTable, TimeColumn, offset_of
 from ionbeam_dagster.sources.files.readers import PROBLEM, ROW, Layout, Unreadable
 
 FILE = "x_file"
@@ -53,11 +53,18 @@ class Shaping:
     def columns(self) -> list[str]:
         """The columns to be read from the file."""
         layout = self.layout
-        found = [*layout.times, *layout.place.values(), *self.conversions, *layout.metadata.values(), *self.described]
+        long = self.config.long
+        values = self.conversions if long is None else [long.variable, long.value]
+        found = [*layout.times, *layout.place.values(), *values, *layout.metadata.values(), *self.described]
         return list(dict.fromkeys(found))
 
-    def shape(self, frame: pl.DataFrame, file: str) -> pl.DataFrame:
-        """The source's columns, and of `frame` the rows that have a value, or a problem to be shown."""
+    def shape(self, frame: pl.DataFrame, file: str, path: str) -> pl.DataFrame:
+        """The source's columns, and of `frame` the rows that have a value, or a problem to be shown.
+
+        `file` is the file's name below the source's folder.
+        """
+        if self.config.long is not None:
+            frame = self._widened(frame, self.config.long)
         metadata = {name: self._descriptive(frame, name, column) for name, column in self.layout.metadata.items()}
         metadata |= {name: self._described_text(pl.col(name)) for name in self.described}
         shaped = frame.select(
@@ -66,11 +73,18 @@ class Shaping:
             self._place(frame, "lon", self.config.longitude),
             *(self._variable(frame, column) for column in self.conversions),
             *(expression.alias(name) for name, expression in metadata.items()),
-            *(pl.lit(text).alias(name) for name, text in constants_of(self.config, file).items()),
+            *(pl.lit(text, pl.String).alias(name) for name, text in constants_of(self.config, file, path).items()),
             pl.lit(file).alias(FILE),
             pl.col(ROW, PROBLEM),
         )
         return shaped.filter(pl.any_horizontal(pl.col(*self.conversions, PROBLEM).is_not_null()))
+
+    def _widened(self, frame: pl.DataFrame, long: LongTable) -> pl.DataFrame:
+        """`frame` with a column for each variable, which has the values of its rows."""
+        name = pl.col(long.variable).cast(pl.String).str.strip_chars()
+        return frame.with_columns(
+            pl.when(name == column).then(pl.col(long.value)).alias(column) for column in self.conversions
+        )
 
     def _place(self, frame: pl.DataFrame, name: str, stated: str | float | None) -> pl.Expr:
         constant = isinstance(stated, float)
@@ -130,14 +144,17 @@ class Shaping:
         return pl.when(~absent).then(text)
 
 
-def constants_of(config: FilesConfig, file: str) -> dict[str, str]:
-    """The descriptive columns that are the same for all rows of `file`."""
+def constants_of(config: FilesConfig, file: str, path: str) -> dict[str, str | None]:
+    """The descriptive columns that are the same for all rows of `file`, which is at `path`; null where its name tells
+    none."""
     name = PurePath(file).name.removesuffix(".gz")
     stem = name.rpartition(".")[0] or name
-    folder = (PurePath(config.path).parent / file).parent.name
-    return {
+    folder = PurePath(path).parent.name
+    told = config.name.search(file) if config.name is not None else None
+    constants: dict[str, str | None] = {
         column: text.replace("{stem}", stem).replace("{folder}", folder) for column, text in config.constants.items()
     }
+    return constants | {column: told[column] if told else None for column in config.named}
 
 
 def timed(frame: pl.DataFrame, columns: Sequence[str], time: TimeColumn) -> pl.DataFrame:

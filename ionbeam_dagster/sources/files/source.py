@@ -57,7 +57,7 @@ class Files(Source):
         units that do not fit.
         """
         variables, layout = self._variables()
-        described = [*layout.metadata, *_flags(layout), *self._config.constants]
+        described = [*layout.metadata, *_flags(layout), *self._config.constants, *self._config.named]
         return IngestionMetadata(
             dataset=self.described(""),
             ingestion_map=DataIngestionMap(
@@ -201,7 +201,7 @@ class Files(Source):
             for place, frame in reader.read(path, list(before), shaping.columns()):
                 frame = filed(timed(frame, shaping.layout.times, self._config.time), before[place])
                 before[place] = frame[FILED].to_physical()[-1] if frame.height else before[place]
-                shaped = shaping.shape(of_window(frame, window), name)
+                shaped = shaping.shape(of_window(frame, window), name, file.path)
                 if shaped.height:
                     yield shaped.to_arrow()
         except Unreadable as error:
