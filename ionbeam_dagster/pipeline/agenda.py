@@ -202,7 +202,8 @@ def has_window(platform: Platform, source: SourceSettings, window: Window) -> bo
 def _triggered(platform: Platform, source: SourceSettings, now: datetime) -> Iterator[Work]:
     """Windows of which a trigger moment has passed since they were last collected."""
     for window, triggered in looked_back(platform, source, now):
-        if _is_older(platform, platform.ledger.raw(source.name, window), triggered):
+        known = platform.ledger.raw(source.name, window)
+        if _is_older(platform, known, triggered) or _lacks_its_end(platform, known, now):
             yield Work("collect", source.name, window, triggered.isoformat(), f"to be collected since {triggered}")
 
 
@@ -214,18 +215,25 @@ def _is_older(platform: Platform, known: RawPartition | None, triggered: datetim
     return found is None or found.modified < triggered
 
 
+def _lacks_its_end(platform: Platform, known: RawPartition | None, now: datetime) -> bool:
+    """Whether a window has ended, and was asked for before: its file may have been written after its last trigger."""
+    if known is None or known.purged is not None or now < known.window.end:
+        return False
+    return any(claim.collected.end < known.window.end for claim in platform.ledger.claims_of([known.ingestion]))
+
+
 def is_lost(platform: Platform, known: RawPartition | None) -> bool:
     """Whether the file of a raw partition is gone, and retention did not take it."""
     return known is not None and known.purged is None and not platform.files.exists(known.path)
 
 
 def needs_collecting(platform: Platform, source: str, window: Window) -> bool:
-    """Whether a window was never collected, lost its raw partition, or would come out differently now.
+    """Whether a window was never collected to its end, lost its raw partition, or would come out differently now.
 
     A raw partition that retention purged is not lost: all that is made of it is there.
     """
     known = platform.ledger.raw(source, window)
-    if known is None or is_lost(platform, known):
+    if known is None or is_lost(platform, known) or _lacks_its_end(platform, known, platform.now()):
         return True
     return known.signature != platform.sources[source].signature(window)
 
@@ -243,7 +251,8 @@ def _still_to_collect(platform: Platform, source: str, opened: Attempt, now: dat
     elif kind == REPLACES:
         needed = written_at(platform, known) == marks[0]
     else:
-        needed = _is_older(platform, known, datetime.fromisoformat(opened.token))
+        triggered = datetime.fromisoformat(opened.token)
+        needed = _is_older(platform, known, triggered) or _lacks_its_end(platform, known, now)
     return Work("collect", source, window, opened.token, opened.reason) if needed else None
 
 

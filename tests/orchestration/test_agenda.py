@@ -213,6 +213,32 @@ def built(platform_with):
 FIRST = Window(START, START + HOUR)
 
 
+@pytest.mark.parametrize("trigger", ["PT5M", "PT15M"])
+def test_a_window_whose_collection_began_before_its_end_is_collected_once_more(platform_with, trigger):
+    platform = platform_with(
+        f"  scheduler: {{windows: [{{source_name: told, window_size: PT15M, trigger_interval: {trigger}}}]}}\n"
+        "  told: {start: 2026-06-21T00:00:00Z}",
+        automation="{lookback: PT15M}",
+    )
+    quarter = Window(START, START + QUARTER)
+    before, after = (quarter.end + timedelta(seconds=seconds) for seconds in (-10, 20))
+    collect(platform, "told", quarter, before)
+    _written(platform, quarter, quarter.end + timedelta(seconds=5))  # it took a while to be fetched
+    ingest(platform, "told", quarter)
+    platform.now = lambda: after
+    assert quarter in {work.window for work in due_of(platform, "collect", "told", after)}
+    assert agenda.needs_collecting(platform, "told", quarter)
+    collect(platform, "told", quarter, after)
+    _written(platform, quarter, after)
+    ingest(platform, "told", quarter)
+    assert quarter not in {work.window for work in due_of(platform, "collect", "told", after)}
+    assert not agenda.needs_collecting(platform, "told", quarter)
+
+
+def _written(platform: Platform, window: Window, at: datetime) -> None:
+    os.utime(platform.ledger.raw("told", window).path, (at.timestamp(),) * 2)
+
+
 def test_what_another_exporter_made_is_told_and_made_again_only_where_the_configuration_says_so(built, monkeypatch):
     assert outdated(built, "told", START, START + HOUR) == []
     monkeypatch.setattr(type(built.config.window_exporters["odb"]), "version", "another")
