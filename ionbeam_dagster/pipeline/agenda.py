@@ -22,11 +22,11 @@ import pyarrow as pa
 
 from ionbeam_dagster.config import SourceSettings
 from ionbeam_dagster.domain.cycles import CYCLE, cycle_of
-from ionbeam_dagster.domain.decisions import Build, Decision, Unchanged, Wait
-from ionbeam_dagster.domain.records import Claim, RawPartition
+from ionbeam_dagster.domain.decisions import Build, Decision, Sealed, Unchanged, Wait
+from ionbeam_dagster.domain.records import BuiltRevision, Claim, RawPartition
 from ionbeam_dagster.domain.windows import EPOCH, Window, windows_between
 from ionbeam_dagster.errors import PipelineError
-from ionbeam_dagster.pipeline.build import as_found, look_at, made_by
+from ionbeam_dagster.pipeline.build import as_found, is_whole, look_at, made_by
 from ionbeam_dagster.pipeline.cycles import outlook_of
 from ionbeam_dagster.pipeline.export import made_otherwise
 from ionbeam_dagster.pipeline.platform import Platform
@@ -372,7 +372,9 @@ def to_export(platform: Platform, of: str, window: Window, renew: bool = False) 
     if latest is None or (current and not (renew and made_otherwise(platform, dataset, format, window))):
         return None
     found = as_found(platform, latest)
-    if found is None or not found.intact or not _is_sound(platform, latest.path):
+    if found is None or not _is_sound(platform, latest.path):
+        return None
+    if not found.intact and not _stays(platform, latest):
         return None
     made = platform.ledger.export(dataset, window, format)
     if current:
@@ -383,6 +385,13 @@ def to_export(platform: Platform, of: str, window: Window, renew: bool = False) 
         reason = f"revision {latest.revision.number} is not exported"
     token = f"r{latest.revision.number} {platform.config.exporters[format].fingerprint}"
     return Work("export", of, window, token, reason)
+
+
+def _stays(platform: Platform, latest: BuiltRevision) -> bool:
+    """Whether a revision is whole, and the last of its window, although something that it was made of is gone."""
+    revision = latest.revision
+    decision = assess(platform, revision.dataset, revision.window, platform.now())
+    return isinstance(decision, Sealed) and is_whole(platform, latest)
 
 
 def is_broken(platform: Platform, dataset: str, window: Window) -> bool:
@@ -449,8 +458,7 @@ def settle(
     attempts = platform.ledger.attempts
     if failed:
         opened = {one.window for one in attempts.open(stage, of)}
-        tried = [_derived_of(platform, stage, of, window, now) for window in failed.keys() - opened]
-        begin(platform, [work for work in tried if work], now)
+        begin(platform, _derived_of(platform, stage, of, failed.keys() - opened, now), now)
         attempts.fail(stage, of, failed, now)
     note(platform, list(_following(platform, stage, of, [*done, *failed])), now)
     if not done:
@@ -465,10 +473,11 @@ def settle(
     attempts.settle(stage, of, done)
 
 
-def _derived_of(platform: Platform, stage: Stage, of: str, window: Window, now: datetime) -> Work | None:
+def _derived_of(platform: Platform, stage: Stage, of: str, windows: Collection[Window], now: datetime) -> list[Work]:
     if stage == "collect":
-        return next((work for work in _derived(platform, stage, of, now, False) if work.window == window), None)
-    return _still(platform, stage, of, Attempt(stage, of, window, "", "", 0, now, now), now)
+        return [work for work in _derived(platform, stage, of, now, False) if work.window in windows] if windows else []
+    asked = (_still(platform, stage, of, Attempt(stage, of, window, "", "", 0, now, now), now) for window in windows)
+    return [work for work in asked if work]
 
 
 def _following(platform: Platform, stage: Stage, of: str, tried: Iterable[Window]) -> Iterator[Work]:

@@ -100,13 +100,14 @@ def as_found(platform: Platform, latest: BuiltRevision | None) -> Revision | Non
     made_of = latest.facts.made_of
     return replace(
         revision,
-        intact=revision.intact and _is_whole(platform, latest),
+        intact=revision.intact and is_whole(platform, latest),
         made_of=None if made_of is None else frozenset(made_of),
         sealed_at=platform.ledger.sealed(revision.dataset, revision.window),
     )
 
 
-def _is_whole(platform: Platform, latest: BuiltRevision) -> bool:
+def is_whole(platform: Platform, latest: BuiltRevision) -> bool:
+    """Whether the file of a revision is there, and of the size that the ledger remembers, if it does."""
     found = platform.files.found(latest.path)
     return found is not None and found.size == (latest.facts.bytes or found.size)
 

@@ -201,14 +201,15 @@ def _of_dataset(platform: Platform, dataset: DatasetSettings, now: datetime) -> 
     for some in _portions(built):
         whole = [one for one in some if _is_whole(platform, listed, one.path, one.facts.bytes)]
         again = [one for one in some if one not in whole or (renew and _is_outdated(platform, one))]
-        step = [agenda.to_build(platform, name, one.revision.window, now, renew=renew) for one in again]
-        step += [
+        builds = [agenda.to_build(platform, name, one.revision.window, now, renew=renew) for one in again]
+        built_anew = {work.window for work in builds if work}
+        exports = [
             agenda.to_export(platform, f"{name}/{format}", one.revision.window, renew)
             for format in dataset.exports
             for one in whole
-            if not _is_exported(platform, listed, one, format) and one not in again
+            if not _is_exported(platform, listed, one, format) and one.revision.window not in built_anew
         ]
-        yield [(work, None) for work in step if work]
+        yield [(work, None) for work in (*builds, *exports) if work]
     for format in dataset.cycle_exports:
         for cycles in _portions(sorted({cycle_of(one.revision.window.start) for one in built}, reverse=True)):
             work = (agenda.to_export_cycle(platform, f"{name}/{format}", cycle, now, renew) for cycle in cycles)

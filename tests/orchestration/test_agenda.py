@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from told import HOUR, QUARTER, START, Told
 
 from ionbeam_dagster.config import IonbeamConfig
-from ionbeam_dagster.domain.windows import Window, window_of
+from ionbeam_dagster.domain.windows import Window, window_of, windows_between
 from ionbeam_dagster.errors import IonbeamError
 from ionbeam_dagster.pipeline import agenda
 from ionbeam_dagster.pipeline.agenda import Work, due, due_of, export_is_current, misfits, outdated, to_export
@@ -237,6 +237,48 @@ def test_a_window_whose_collection_began_before_its_end_is_collected_once_more(p
 
 def _written(platform: Platform, window: Window, at: datetime) -> None:
     os.utime(platform.ledger.raw("told", window).path, (at.timestamp(),) * 2)
+
+
+@pytest.mark.parametrize("remake_outdated", ["false", "true"])
+def test_a_lost_export_of_a_sealed_window_comes_back_although_a_correction_came_too_late(
+    platform_with, monkeypatch, remake_outdated
+):
+    platform = platform_with(
+        "  told: {start: 2026-06-21T00:00:00Z, exports: [pygeoapi], revise_for: PT2H}",
+        automation=f"{{remake_outdated: {remake_outdated}}}",
+    )
+    first, late = START + HOUR, START + 30 * HOUR
+    platform.now = lambda: first
+    for quarter in windows_between(START, START + HOUR, QUARTER):
+        collect(platform, "told", quarter, first)
+        ingest(platform, "told", quarter)
+    build(platform, "told", FIRST, first)
+    export(platform, "told", "pygeoapi", FIRST)
+    platform.now = lambda: late
+    platform.sources["told"].warmer[FIRST.key] = 3.0
+    collect(platform, "told", Window(START, START + QUARTER), late)
+    ingest(platform, "told", Window(START, START + QUARTER))
+    monkeypatch.setattr("ionbeam_dagster.domain.quality.VERSION", "another")
+    Path(platform.ledger.export("told", FIRST, "pygeoapi").path).unlink()
+    reconcile(platform, late)
+    [work] = due_of(platform, "export", "told/pygeoapi", late)
+    assert (work.window, work.reason) == (FIRST, "its file is lost or damaged")
+    do(platform, work, late)
+    assert export_is_current(platform, "told", "pygeoapi", FIRST)
+    reconcile(platform, late)
+    assert due_of(platform, "export", "told/pygeoapi", late) == []
+
+
+def test_what_failed_is_remembered_at_one_look_at_each_window(platform_with, monkeypatch):
+    platform = platform_with("  told: {start: 2026-06-21T00:00:00Z}", automation="{lookback: PT6H}")
+    now = START + 6 * HOUR
+    windows = list(windows_between(START, now, QUARTER))
+    asked = []
+    raw = platform.ledger.raw
+    monkeypatch.setattr(platform.ledger, "raw", lambda source, window: asked.append(window) or raw(source, window))
+    agenda.settle(platform, "collect", "told", [], dict.fromkeys(windows, "no answer"), now)
+    assert [one.window for one in platform.ledger.attempts.open("collect", "told")] == windows
+    assert max(asked.count(window) for window in windows) <= 2  # once to collect it, and once to ingest it
 
 
 def test_what_another_exporter_made_is_told_and_made_again_only_where_the_configuration_says_so(built, monkeypatch):

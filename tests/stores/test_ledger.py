@@ -41,6 +41,12 @@ def test_a_damaged_file_is_named_with_what_to_do(tmp_path):
         SqliteLedger(path).due("crowd")
 
 
+def test_a_folder_that_cannot_be_made_is_named_with_what_to_do(tmp_path):
+    (tmp_path / "state").write_text("a file")
+    with pytest.raises(LedgerError, match=r"state/ledger\.sqlite: .*correct state_path"):
+        SqliteLedger(tmp_path / "state" / "ledger.sqlite").due("crowd")
+
+
 def test_a_full_disk_is_said_and_the_next_try_succeeds(tmp_path):
     """The limit of a file's size stands for the disk's: SQLite is told the same."""
     ledger = SqliteLedger(tmp_path / "ledger.sqlite")

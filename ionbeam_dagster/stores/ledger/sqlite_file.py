@@ -74,13 +74,22 @@ class SqliteFile:
 
     def _kept(self) -> list[sqlite3.Connection]:
         """The idle connections of this process to the file that is there now, which has what is known of the past."""
-        try:
-            file = self.path.stat().st_ino
-        except FileNotFoundError:
-            self._open().close()
-            file = self.path.stat().st_ino
+        file = self._number()
         self._past.settle(file, self._begin, self._finish)
         return self._idle.setdefault((os.getpid(), file), [])
+
+    def _number(self) -> int:
+        """By which the file that is there now, which is made where there is none, is told from another one."""
+        try:
+            try:
+                return self.path.stat().st_ino
+            except FileNotFoundError:
+                self._open().close()
+                return self.path.stat().st_ino
+        except OSError as error:
+            raise LedgerError(
+                f"{self.path}: its folder cannot be used ({error}); correct state_path, or give this user permission"
+            ) from error
 
     def _begin(self) -> bool:
         with self._opened() as db:
