@@ -11,17 +11,32 @@ import pytest
 from backends import Missing, start_redis
 from redis import Redis
 
+from ionbeam_dagster.domain.records import RawPartition
 from ionbeam_dagster.stores.ledger import LedgerError, RedisLedger, SqliteLedger
 from ionbeam_dagster.testing.ledger import HOUR, NEXT, NOON, WINDOW, LedgerContract, arrived, built, claimed
 
 
-class TestSqliteLedger(LedgerContract):
+class Replacing(LedgerContract):
+    def test_what_a_claim_replaced_is_missed_by_nobody(self, ledger):
+        old = arrived(ledger, "old", NOON + HOUR)
+        for name in ("sent", "not ingested"):
+            ledger.record_sent([(RawPartition(name, "crowd", WINDOW, f"{name}.parquet", 5), [WINDOW])])
+        arrived(ledger, "sent", NOON + HOUR)
+        arrived(ledger, "new", NOON + 2 * HOUR, replaces=["old", "sent", "not ingested"])
+        assert ledger.raws("crowd", NOON + 2 * HOUR) == []
+        ledger.withdraw_claim("sent")
+        assert ledger.waiting("crowd") == []
+        with pytest.raises(LedgerError, match="the claim old was replaced or withdrawn meanwhile; try again"):
+            ledger.metadata_of([old])
+
+
+class TestSqliteLedger(Replacing):
     @pytest.fixture
     def open_ledger(self, tmp_path):
         return partial(SqliteLedger, tmp_path / "state" / "ledger.sqlite")
 
 
-class TestRedisLedger(LedgerContract):
+class TestRedisLedger(Replacing):
     @pytest.fixture
     def open_ledger(self, redis):
         with Redis.from_url(redis.url) as client:

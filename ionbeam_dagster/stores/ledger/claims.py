@@ -18,10 +18,13 @@ from ionbeam_dagster.domain.lateness import lateness_of
 from ionbeam_dagster.domain.records import Claim, Lateness
 from ionbeam_dagster.domain.windows import HOUR, Window, window_of, windows_between
 from ionbeam_dagster.stores.ledger.due import MAKE_DUE
+from ionbeam_dagster.stores.ledger.errors import LedgerError
 from ionbeam_dagster.stores.ledger.keys import ends_of, micros, moment, place_of, window_at, window_from
 from ionbeam_dagster.stores.ledger.migration import Column
 from ionbeam_dagster.stores.ledger.on_redis import OnRedis
 from ionbeam_dagster.stores.ledger.sqlite_file import OnSqlite
+
+_GONE = "the claim {} was replaced or withdrawn meanwhile; try again"
 
 
 class Claims(Protocol):
@@ -75,7 +78,10 @@ class Claims(Protocol):
         ...
 
     def metadata_of(self, claims: Sequence[Claim]) -> list[IngestionMetadata]:
-        """The different ingestion metadata under which `claims` came, in order of arrival."""
+        """The different ingestion metadata under which `claims` came, in order of arrival.
+
+        Raises LedgerError when one of them was replaced or withdrawn since it was read.
+        """
         ...
 
     def withdraw_claim(self, ingestion: str) -> None:
@@ -133,6 +139,7 @@ CREATE TABLE IF NOT EXISTS versions (
             for ingestion in replaces:
                 _forget_claim(db, ingestion)
                 db.execute("DELETE FROM arrivals WHERE ingestion = ?", (ingestion,))
+                db.execute("DELETE FROM sent WHERE ingestion = ?", (ingestion,))
                 db.execute("DELETE FROM sent_into WHERE ingestion = ?", (ingestion,))
                 db.execute("DELETE FROM unclaimed WHERE ingestion = ?", (ingestion,))
             if not known:
@@ -206,10 +213,13 @@ CREATE TABLE IF NOT EXISTS versions (
         found: dict[str, IngestionMetadata] = {}
         with self._file.reading() as db:
             for claim in claims:
-                reading, text = db.execute(
+                row = db.execute(
                     "SELECT r.hash, r.metadata FROM claims c JOIN readings r ON r.hash = c.reading WHERE c.id = ?",
                     (claim.id,),
                 ).fetchone()
+                if row is None:
+                    raise LedgerError(f"{self._file.path}: {_GONE.format(claim.id)}")
+                reading, text = row
                 if reading not in found:
                     found[reading] = IngestionMetadata.model_validate_json(text)
         return list(found.values())
@@ -293,6 +303,8 @@ for i = last + 1, #ARGV do
             redis.call('ZREM', 'ionbeam:sent_into:' .. source .. ':' .. window, ARGV[i])
         end
         redis.call('SREM', 'ionbeam:waiting:' .. source, ARGV[i])
+        redis.call('ZREM', 'ionbeam:raws:' .. source, 'sent ' .. ARGV[i])
+        redis.call('DEL', 'ionbeam:sent:' .. ARGV[i], 'ionbeam:sent_windows:' .. ARGV[i])
     end
     forget(ARGV[i])
     redis.call('HDEL', 'ionbeam:arrivals', ARGV[i])
@@ -368,10 +380,11 @@ end
 return found
 """
 
-_METADATA = """
-local seen, found = {}, {}
+_METADATA = f"""
+local seen, found = {{}}, {{}}
 for _, id in ipairs(ARGV) do
     local reading = redis.call('HGET', 'ionbeam:claim:' .. id, 'reading')
+    if not reading then return redis.error_reply('GONE {_GONE.format("' .. id .. '")}') end
     if not seen[reading] then
         seen[reading] = true
         found[#found + 1] = redis.call('HGET', 'ionbeam:readings', reading)
