@@ -13,7 +13,7 @@ LAYERS = [
     {"definitions"},
     {"orchestration"},
     {"testing"},
-    {"edr", "doors", "show"},
+    {"edr", "doors"},
     {"pipeline"},
     {"config"},
     {"sources", "exporters", "pictures"},

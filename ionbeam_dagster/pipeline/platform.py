@@ -1,7 +1,7 @@
 """The platform: a configuration, and the stores, sources and exporters that follow from it.
 
 Belongs here: which implementation of each is meant, and what is asked of the configuration as a whole. Does not belong
-here: what is done with a window (pipeline.py).
+here: what is done with a window (collect.py, ingest.py, build.py, export.py).
 """
 
 from __future__ import annotations

@@ -97,7 +97,9 @@ def _of_raws(
     platform: Platform, source: SourceSettings, now: datetime, since: datetime | None, found: Reconciled
 ) -> Steps:
     listed = platform.files.listed(within(source.config.data_path, source.name))
-    raws = sorted(platform.ledger.raws(source.name, _EVER), key=lambda raw: raw.window, reverse=True)
+    known = platform.ledger.raws(source.name, _EVER)
+    ours = (raw for raw in known if source.sent or raw.window.span == source.window_size)  # others nobody can collect
+    raws = sorted(ours, key=lambda raw: raw.window, reverse=True)
     opened = 0
     for some in _portions(raws):
         claims = {claim.id: claim for claim in platform.ledger.claims_of([raw.ingestion for raw in some])}

@@ -302,6 +302,22 @@ def test_what_an_earlier_version_wrote_without_saying_who_made_it_is_current(bui
     assert outdated(built, "told", START, START + HOUR) == []
 
 
+def test_raw_partitions_of_windows_of_another_length_are_no_work_for_ever(built, platform_with):
+    longer = platform_with(
+        "  scheduler: {windows: [{source_name: told, window_size: PT30M, trigger_interval: PT30M}]}\n"
+        "  told: {start: 2026-06-21T00:00:00Z, exports: [odb, pygeoapi]}"
+    )
+    for quarter in windows_between(START, START + HOUR, QUARTER):
+        _written(built, quarter, built.now())
+    half = Window(START + HOUR / 2, START + HOUR)
+    collect(longer, "told", half, built.now())
+    _written(longer, half, built.now())
+    ingest(longer, "told", half)  # in the place of two quarters
+    Path(built.ledger.raw("told", Window(START, START + QUARTER)).path).unlink()
+    found = reconcile(longer, built.now())
+    assert [work for work in found.work if work.stage in ("collect", "ingest")] == []
+
+
 def test_a_configuration_that_no_longer_fits_is_told(built, platform_with):
     assert misfits(built) == []
     [told] = misfits(platform_with("  told: {start: 2026-06-21T00:00:00Z, aggregation_span: PT30M}"))
