@@ -4,6 +4,7 @@
     ├── ConfigError             the YAML cannot be used
     ├── SourceError             a source cannot be asked, or gave what cannot be used
     │   ├── HttpError           ... over HTTP                                     (sources/http)
+    │   ├── DeadlineExceeded    ... in the time that it is given
     │   └── NotListed           ... a listing does not name it                    (sources/sensor_community/listing.py)
     ├── StoreError              a store cannot be used, or holds something damaged
     │   ├── FilesError          ... files in folders or S3                        (stores/files.py)
@@ -33,6 +34,10 @@ class ConfigError(IonbeamError):
 
 class SourceError(IonbeamError):
     """A source failed; the message names the source, the place, the reason and, where there is one, a remedy."""
+
+
+class DeadlineExceeded(SourceError):
+    """A window, or what was asked for it, took longer than it may; it is tried again later, and not at once."""
 
 
 class StoreError(IonbeamError):

@@ -26,6 +26,9 @@ _OF_THE_DATASET = (
 )  # fmt: skip
 """Keys that describe a dataset, and on which its sources must agree."""
 
+USUAL_DEADLINE = timedelta(minutes=5)
+"""A window that is longer than this has so long to be collected, unless its source says otherwise."""
+
 
 @dataclass(frozen=True, slots=True)
 class SourceSettings:
@@ -50,6 +53,11 @@ class SourceSettings:
     def sent(self) -> bool:
         """Whether its observations are brought to the platform, over the broker or at a door."""
         return self.config.kind != "pull"
+
+    @property
+    def deadline(self) -> timedelta:
+        """How long the collection of one window may take."""
+        return self.config.deadline or self.type.default_deadline or min(self.window_size, USUAL_DEADLINE)
 
     @property
     def tells_changes(self) -> bool:

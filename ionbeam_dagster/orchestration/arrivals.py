@@ -14,11 +14,12 @@ from ionbeam_dagster.doors.intake import inbox_of
 from ionbeam_dagster.orchestration.assets.dataset import build_job, dataset_key
 from ionbeam_dagster.orchestration.assets.exports import export_key
 from ionbeam_dagster.orchestration.assets.source import collect_job, observations_key
+from ionbeam_dagster.orchestration.dead_runs import PROCESS_TAG, end_dead_runs, this_process
 from ionbeam_dagster.orchestration.definitions import build_definitions
 from ionbeam_dagster.orchestration.partitions import contiguous_runs, dataset_partitions, source_partitions, tags_of_run
 from ionbeam_dagster.orchestration.reports import report_arrivals
 from ionbeam_dagster.orchestration.resources import WatchedPlatform
-from ionbeam_dagster.orchestration.runs import PROCESS_TAG, QUIET, end_dead_runs, this_process
+from ionbeam_dagster.orchestration.runs import QUIET
 from ionbeam_dagster.pipeline import agenda
 from ionbeam_dagster.pipeline.agenda import Stage
 from ionbeam_dagster.pipeline.platform import Platform

@@ -14,6 +14,7 @@ from dagster._core.asset_graph_view.entity_subset import EntitySubset
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 from dagster._core.definitions.events import AssetKeyPartitionKey
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+from dagster._core.events import JobFailureData, RunFailureReason
 from dagster._core.execution.plan.objects import ErrorSource
 from dagster._core.storage.tags import (
     ASSET_PARTITION_RANGE_END_TAG,
@@ -102,6 +103,12 @@ def latest_materialisations(context: dg.AssetExecutionContext, keys: Iterable[st
     return instance.event_log_storage.get_latest_storage_id_by_partition(
         context.asset_key, dg.DagsterEventType.ASSET_MATERIALIZATION, set(keys)
     )
+
+
+def fail_run(instance: dg.DagsterInstance, run: dg.DagsterRun, why: str, again: bool) -> None:
+    """Record, from outside of a run, that it failed: as one whose process died, or as one of which a step failed."""
+    reason = RunFailureReason.UNEXPECTED_TERMINATION if again else RunFailureReason.STEP_FAILURE
+    instance.report_run_failed(run, why, JobFailureData(error=None, failure_reason=reason))
 
 
 def was_interrupted(result: dg.ExecuteInProcessResult) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import ClassVar
 
 import dagster as dg
 
@@ -31,6 +32,8 @@ class PlatformResource(dg.ConfigurableResource["PlatformResource"]):
     """The platform of one configuration file, opened once in a process, when it is first used."""
 
     config_path: str
+    may_end_process: ClassVar[bool] = True
+    """Whether a step that hangs may take its process with it, which is that of its run."""
 
     @property
     def platform(self) -> Platform:
@@ -49,3 +52,4 @@ class WatchedPlatform:
 
     platform: Platform
     on_window: Watcher = lambda asset, window, failure: None
+    may_end_process: ClassVar[bool] = False

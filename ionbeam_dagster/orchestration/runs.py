@@ -6,8 +6,6 @@ own. Does not belong here: what a person sees of it (cli).
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,6 +22,7 @@ from ionbeam_dagster.orchestration.assets.exports import export_key
 from ionbeam_dagster.orchestration.assets.request import request_key
 from ionbeam_dagster.orchestration.assets.retention import PURGE_JOB
 from ionbeam_dagster.orchestration.assets.source import collect_job, observations_key, raw_key
+from ionbeam_dagster.orchestration.dead_runs import PROCESS_TAG, end_dead_runs, this_process
 from ionbeam_dagster.orchestration.definitions import build_definitions
 from ionbeam_dagster.orchestration.internals import was_interrupted
 from ionbeam_dagster.orchestration.partitions import contiguous_runs, dataset_partitions, source_partitions, tags_of_run
@@ -35,7 +34,6 @@ from ionbeam_dagster.pipeline.platform import Platform
 Planner = Callable[[str, int], None]
 """Is told an asset and how many windows of it are about to be done."""
 
-PROCESS_TAG = "ionbeam/process"
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -335,26 +333,3 @@ def _why(result: dg.ExecuteInProcessResult) -> str:
     steps = [event.step_failure_data for event in result.filter_events(lambda event: event.is_step_failure)]
     errors = [step.error.message.strip() for step in steps if step.error]
     return errors[0] if errors else f"run {result.run_id} failed; the UI shows why"
-
-
-def this_process() -> str:
-    return f"{socket.gethostname()} {os.getpid()}"
-
-
-def end_dead_runs(instance: dg.DagsterInstance) -> None:
-    """End the runs of earlier processes that were killed: to Dagster they go on, and hold their windows for ever."""
-    status = dg.DagsterRunStatus
-    for run in instance.get_runs(dg.RunsFilter(statuses=[status.NOT_STARTED, status.STARTING, status.STARTED])):
-        host, _, process = run.tags.get(PROCESS_TAG, "").rpartition(" ")
-        if host == socket.gethostname() and not _is_alive(int(process)):
-            instance.report_run_failed(run, f"process {process}, in which it ran, is gone")
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

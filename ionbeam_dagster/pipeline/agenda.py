@@ -39,6 +39,8 @@ MOST = 500
 TOLD_AFTER = timedelta(hours=1)
 """What failed for so long is told to people, and tried on."""
 _MOST_LOOKED_AT = 300
+NOT_TRIED = "not tried"
+"""How the reason begins of a window that failed because the run that it was in came to its end before."""
 
 # What the token of a window to be collected begins with, where it is no trigger of the clock.
 LOST, CHANGED, REPLACES = "lost", "changed", "replaces"
@@ -437,6 +439,12 @@ def note(platform: Platform, found: Collection[Work], now: datetime, begin_from:
     """Remember work that nothing in the ledger tells of by itself; it may begin from `begin_from` on (None: at once,
     also by a clock that is put back)."""
     platform.ledger.attempts.note([_opened(work, now, begin_from or EPOCH) for work in found])
+
+
+def failed_before(platform: Platform, stage: Stage, of: str) -> set[Window]:
+    """The open windows of one product that failed themselves the last time, and were not only given up with others."""
+    opened = platform.ledger.attempts.open(stage, of)
+    return {one.window for one in opened if one.error and not one.error.startswith(NOT_TRIED)}
 
 
 def begin(platform: Platform, begun: Collection[Work], now: datetime) -> None:

@@ -20,6 +20,7 @@ from ionbeam_dagster.domain.windows import Window, window_of
 from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.pipeline.keeping import Keeping
 from ionbeam_dagster.pipeline.platform import Platform, written_to
+from ionbeam_dagster.sources.deadline import within
 from ionbeam_dagster.stores.raw import RawFile
 
 
@@ -50,7 +51,8 @@ def collect(
     now; unless it says that its answers are whole, or `replace` says so.
 
     `use_cache` lets the source use what it downloaded before, where it keeps that. Raises SourceError when the source
-    failed, PipelineError for a window that has not begun. A raw partition that was lost and comes back as it was makes
+    failed, DeadlineExceeded when it did not answer in the time that it is given (its `deadline`), PipelineError for a
+    window that has not begun. A raw partition that was lost and comes back as it was makes
     its dataset windows due again: what they were made of is proved anew. One that retention purged was not lost.
     """
     if window.start >= now:
@@ -59,19 +61,21 @@ def collect(
     feed, raws, ledger = platform.feed(source, use_cache), platform.raws(source), platform.ledger
     before = ledger.raw(source, window)
     lost = before is not None and before.purged is None and not platform.files.exists(before.path)
-    signature, metadata = feed.signature(window), platform.metadata(source)
+    metadata = platform.metadata(source)
     collected = Window(window.start, min(window.end, now))
     path = raws.path(source, window)
     adds = not (replace or feed.answers_whole(window))
     earlier = _earlier(platform, before, metadata) if adds else None
     keeping = Keeping(earlier, metadata) if earlier is not None and earlier.rows else None
-    given = feed.fetch(window)
-    with written_to(path), _comparable(f"{source} {window}"):
-        ingestion, rows = raws.write(
-            source, window, collected, metadata,
-            keeping.together(given) if keeping else given,
-            lambda: keeping is not None and _is_as_before(keeping, earlier, path, collected, metadata),
-        )  # fmt: skip
+    with within(platform.source(source).deadline):
+        signature = feed.signature(window)
+        given = feed.fetch(window)
+        with written_to(path), _comparable(f"{source} {window}"):
+            ingestion, rows = raws.write(
+                source, window, collected, metadata,
+                keeping.together(given) if keeping else given,
+                lambda: keeping is not None and _is_as_before(keeping, earlier, path, collected, metadata),
+            )  # fmt: skip
     same = before is not None and before.ingestion == ingestion
     if lost and same:
         ledger.withdraw_claim(ingestion)

@@ -43,6 +43,13 @@ def _web_address(given: str) -> str:
     return given
 
 
+def _a_second_or_more(given: timedelta) -> timedelta:
+    if given < timedelta(seconds=1):
+        raise ValueError("is too short for any answer; right would be PT1M")
+    return given
+
+
+Deadline = Annotated[timedelta, AfterValidator(_a_second_or_more)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
 Patience = Annotated[Literal["never", "always"] | NonNegativeDuration, duration_or("never", "always")]
 Usual = Annotated[Literal["p95"] | NonNegativeDuration, duration_or("p95")]
@@ -158,6 +165,12 @@ class SourceConfig(Settings):
     use_cache: bool = Field(
         default=False, description="Whether it uses what an earlier run downloaded, where it keeps that."
     )
+    deadline: Deadline | None = Field(
+        default=None,
+        description="How long the collection of one window may take, before it fails and is tried again later; without "
+        "it as long as the window is, 5 minutes at most, and an hour for sources that read files or an archive.",
+        examples=["PT15M"],
+    )
     future_tolerance: NonNegativeDuration = Field(
         default=timedelta(days=1),
         description="How far in the future an observation's time may be when it arrives; what is later goes to the "
@@ -221,6 +234,8 @@ class Source(ABC):
     default_span: ClassVar[timedelta] = timedelta(hours=1)
     default_lag: ClassVar[timedelta] = timedelta(0)
     """How long after its end a window can be collected, unless the scheduler says otherwise."""
+    default_deadline: ClassVar[timedelta | None] = None
+    """How long the collection of a window may take; None: as long as the window is, 5 minutes at most."""
     tells_changes: ClassVar[bool] = False
     """Whether `changes` says which ranges changed; such a source is not asked by the clock."""
     subscribes: ClassVar[bool] = False

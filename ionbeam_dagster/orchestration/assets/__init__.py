@@ -17,7 +17,9 @@ import dagster as dg
 
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.windows import Window
-from ionbeam_dagster.errors import ExportError, PipelineError, SourceError, StoreError
+from ionbeam_dagster.errors import DeadlineExceeded, ExportError, PipelineError, SourceError, StoreError
+from ionbeam_dagster.orchestration.dead_runs import end_run
+from ionbeam_dagster.orchestration.deadlines import deadline_of, ended_in_time
 from ionbeam_dagster.orchestration.internals import (
     evaluation_of_partition,
     latest_materialisations,
@@ -31,6 +33,9 @@ from ionbeam_dagster.pipeline.agenda import Stage
 TRIES = 3
 RETRY_DELAY = 3.0
 """Seconds before what failed is tried again; doubled each time."""
+
+GIVEN_UP_AFTER = 2
+"""Windows in a row that took longer than they may: whoever is asked does not answer at all."""
 
 FORCE_TAG = "ionbeam/force"
 """On a run, with the value ``true``: windows that are sealed or unchanged get a new revision all the same."""
@@ -75,12 +80,17 @@ def window_by_window(
 
     With `tries`, windows that failed for a reason that may pass are tried again after the others. (Not by Dagster's
     retry policy, which also tries again when a person stops the run.)
+
+    A window that takes longer than it may fails. After GIVEN_UP_AFTER of them in a row the run is given up: what it did
+    not come to is tried first the next time, so that windows that always hang hold up no other.
     """
     before = {} if context.assets_def.check_specs else recorded_before(context)
     windows = [window for window in windows_of(context.partition_keys, span) if window.key not in before]
+    stage, of = stage_of(ionbeam.platform.config, context.asset_key)
+    failed_before = agenda.failed_before(ionbeam.platform, stage, of)
+    windows.sort(key=failed_before.__contains__)
     outcome = _work_through(context, ionbeam, windows, work, tries)
     done_now = [window for window in windows if window.key in outcome.done]
-    stage, of = stage_of(ionbeam.platform.config, context.asset_key)
     agenda.settle(ionbeam.platform, stage, of, done_now, outcome.failed, ionbeam.platform.now())
     done = {key: Done(metadata) for key, metadata in before.items()} | outcome.done
     if outcome.failed or outcome.stopped:
@@ -123,21 +133,43 @@ def _work_through(
 ) -> _Outcome:
     outcome = _Outcome()
     asset = context.asset_key.to_user_string()
+    stage, of = stage_of(ionbeam.platform.config, context.asset_key)
+    limit = deadline_of(ionbeam.platform, stage, of)
     errors: dict[Window, Exception] = {}
+    current: Window | None = None
+    hung = 0
+
+    def end_with(reason: str) -> None:
+        """The process is about to be ended, with all that this run did not come to."""
+        undone = [window for window in windows if window.key not in outcome.done]
+        failed = {window: reason if window == current else _not_tried(current) for window in undone}
+        now = ionbeam.platform.now()
+        agenda.settle(ionbeam.platform, stage, of, [w for w in windows if w.key in outcome.done], failed, now)
+        end_run(context.instance, context.run, f"{asset} {current}: {reason}", again=False)  # the agenda does
+
     try:
         for attempt in range(tries):
             if attempt:
                 context.log.warning(f"{len(windows)} windows are tried again; the first: {errors[windows[0]]}")
                 sleep(RETRY_DELAY * 2 ** (attempt - 1))
-            for window in windows:
+            for current in windows:
                 try:
-                    outcome.done[window.key] = work(window)
+                    with ended_in_time(limit, end_with if ionbeam.may_end_process else None):
+                        outcome.done[current.key] = work(current)
                 except Exception as error:
-                    errors[window] = error
+                    errors[current] = error
+                    hung = hung + 1 if isinstance(error, DeadlineExceeded) else 0
+                    if hung == GIVEN_UP_AFTER:
+                        break
                 else:
-                    errors.pop(window, None)
-                    ionbeam.on_window(asset, window, None)
-            windows = [window for window, failure in errors.items() if isinstance(failure, _MAY_PASS)]
+                    hung = 0
+                    errors.pop(current, None)
+                    ionbeam.on_window(asset, current, None)
+            if hung == GIVEN_UP_AFTER:
+                not_tried = (w for w in windows if w.key not in outcome.done and w not in errors)
+                errors |= dict.fromkeys(not_tried, DeadlineExceeded(_not_tried(current)))
+                break
+            windows = [window for window, failure in errors.items() if _may_pass(failure)]
             if not windows:
                 break
     except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError) as stop:
@@ -146,6 +178,15 @@ def _work_through(
         outcome.failed[window] = _reason(context, window, failure)
         ionbeam.on_window(asset, window, outcome.failed[window])
     return outcome
+
+
+def _may_pass(failure: Exception) -> bool:
+    """Whether it is worth another try within the run."""
+    return isinstance(failure, _MAY_PASS) and not isinstance(failure, DeadlineExceeded)
+
+
+def _not_tried(hung: Window | None) -> str:
+    return f"{agenda.NOT_TRIED}: {hung}, before it in its run, took longer than it may"
 
 
 def _reason(context: dg.AssetExecutionContext, window: Window, error: Exception) -> str:

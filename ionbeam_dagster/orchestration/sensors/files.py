@@ -23,10 +23,13 @@ from ionbeam_dagster.orchestration.resources import PlatformResource, WatchedPla
 from ionbeam_dagster.pipeline import agenda
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.sources import NOT_KNOWN
+from ionbeam_dagster.sources.deadline import within
 
 MOST_OPEN = 5000
 """Windows of a source that stand on the agenda at once because they changed; the others wait in the cursor."""
 LOOKS_A_TICK = 5
+ANSWERED_WITHIN = timedelta(seconds=40)
+"""A tick takes no longer; Dagster gives it up after 60 s, and what it asked would go on."""
 LOOKED_AT_EVERY = timedelta(hours=1)
 COLLECTED_WITHIN = timedelta(hours=3)
 """After its time to be collected again it is noticed at the latest."""
@@ -61,10 +64,11 @@ def changes_sensor(ionbeam: PlatformResource | WatchedPlatform, source: SourceSe
         platform = ionbeam.platform
         known, waiting = _read(context.cursor)
         try:
-            if source.tells_changes:
-                changed, cursor = platform.sources[source.name].changes(known)
-            else:
-                changed, cursor = _looked_at_again(platform, source, known)
+            with within(ANSWERED_WITHIN):
+                if source.tells_changes:
+                    changed, cursor = platform.sources[source.name].changes(known)
+                else:
+                    changed, cursor = _looked_at_again(platform, source, known)
         except SourceError as error:
             return dg.SensorResult(skip_reason=dg.SkipReason(str(error)))
         now = platform.now()

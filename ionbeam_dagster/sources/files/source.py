@@ -21,7 +21,7 @@ from ionbeam_client.models import (
     IngestionMetadata,
     MetadataVariable,
 )
-from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.domain.windows import HOUR, Window
 from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.sources import Source
 from ionbeam_dagster.sources.files.config import FilesConfig, FileVariable
@@ -43,6 +43,7 @@ class Files(Source):
 
     Config = FilesConfig
     tells_changes = True
+    default_deadline = HOUR
 
     def __init__(self, name: str, config: FilesConfig) -> None:
         super().__init__(name, config)

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -24,6 +25,8 @@ from hishel import CacheOptions, SqliteStorage
 from hishel.httpx import CacheTransport
 
 from ionbeam_dagster import __version__
+from ionbeam_dagster.errors import DeadlineExceeded
+from ionbeam_dagster.sources.deadline import at_most, remaining
 from ionbeam_dagster.sources.http.answers import Answer, HttpError, excerpt
 from ionbeam_dagster.sources.http.credentials import Credentials
 from ionbeam_dagster.sources.http.retries import Fault, reason_of, wait_asked_for, worth_another
@@ -43,11 +46,14 @@ _log = logging.getLogger(__name__)
 class HttpClient:
     """Requests to one service, relative to `base_url`.
 
-    `timeout` is for each connection and each wait for data, in seconds. A request that meets a broken connection, a
-    truncated body or a passing status (429, 500, 502, 503, 504, ...) is tried `retries` times more, after the time that
-    the service asks for (``Retry-After``) or after a doubling, jittered one. Never more than `concurrency` requests go
-    on at once, nor more than `per_second` begin in a second. Credentials go to the host of `base_url` alone, whatever
-    is redirected where. With `cache`, a folder, answers are kept there, and the service is asked whether they changed.
+    `timeout` is for each connection and each wait for data, in seconds; all of them together, with the tries, end with
+    the deadline of what is being done (sources/deadline.py), as a DeadlineExceeded.
+
+    A request that meets a broken connection, a truncated body or a passing status (429, 500, 502, 503, 504, ...) is
+    tried `retries` times more, after the time that the service asks for (``Retry-After``) or after a doubling, jittered
+    one. Never more than `concurrency` requests go on at once, nor more than `per_second` begin in a second. Credentials
+    go to the host of `base_url` alone, whatever is redirected where. With `cache`, a folder, answers are kept there,
+    and the service is asked whether they changed.
     """
 
     def __init__(
@@ -98,7 +104,7 @@ class HttpClient:
 
         What fails before the first piece is tried again; what fails later raises HttpError from the iteration.
         """
-        with self._slots, self._opened("GET", path, params=params) as response:
+        with self._slot(path), self._opened("GET", path, params=params) as response:
             yield self._pieces(response)
 
     def download(self, path: str, target: Path, progress: Callable[[int, int], None] = lambda done, of: None) -> None:
@@ -119,7 +125,7 @@ class HttpClient:
                 if error.status is not None or tries > self._retries:
                     raise
                 _log.info("%s; going on from there", error)
-                time.sleep(1.0)
+                time.sleep(at_most(1.0, str(error)))
         part.replace(target)
         same.unlink(missing_ok=True)
 
@@ -128,7 +134,7 @@ class HttpClient:
         headers = {"Accept-Encoding": "identity"}
         if here:
             headers |= {"Range": f"bytes={here}-", "If-Range": same.read_text()}
-        with self._slots, self._opened("GET", path, headers=headers, allow=frozenset({416})) as response:
+        with self._slot(path), self._opened("GET", path, headers=headers, allow=frozenset({416})) as response:
             if response.status_code == 416:  # all of it is here, or it shrank: we cannot know
                 part.unlink()
                 raise HttpError(f"{self._shown(response.url)}: has no byte {here}")
@@ -153,13 +159,17 @@ class HttpClient:
         rest = iter(items)
         waiting: deque[tuple[Item, Future[Result]]] = deque()
         pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="http")
+
+        def hand_over(item: Item) -> Future[Result]:
+            return pool.submit(copy_context().run, work, item)  # with its deadline
+
         try:
             for item in islice(rest, 4 * self.concurrency):
-                waiting.append((item, pool.submit(work, item)))
+                waiting.append((item, hand_over(item)))
             while waiting:
                 item, future = waiting.popleft()
                 yield item, future.result()
-                waiting.extend((more, pool.submit(work, more)) for more in islice(rest, 1))
+                waiting.extend((more, hand_over(more)) for more in islice(rest, 1))
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -178,12 +188,11 @@ class HttpClient:
             self._cache.mkdir(parents=True, exist_ok=True)
             storage = SqliteStorage(database_path=self._cache / "http.sqlite")
             transport = CacheTransport(transport, storage, CacheOptions(shared=False))
-        timeout = httpx.Timeout(self._timeout, pool=None)
-        return httpx.Client(transport=transport, timeout=timeout, headers={"User-Agent": USER_AGENT})
+        return httpx.Client(transport=transport, headers={"User-Agent": USER_AGENT})
 
     def _answer(self, method: str, path: str, **how: Any) -> Answer:
         def read(response: httpx.Response) -> Answer:
-            content = response.read()
+            content = self._whole(response)
             return Answer(
                 self._shown(response.url),
                 response.status_code,
@@ -193,8 +202,18 @@ class HttpClient:
 
         if not how.get("authorized", True):  # a login, which a request waits for that has the last slot
             return self._tried(method, path, read, **how)
-        with self._slots:
+        with self._slot(path):
             return self._tried(method, path, read, **how)
+
+    @contextmanager
+    def _slot(self, path: str) -> Iterator[None]:
+        """One of the `concurrency` requests that may go on at once."""
+        if not self._slots.acquire(timeout=remaining(path)):
+            raise DeadlineExceeded(f"{path}: no request of its {self.concurrency} at once came to an end in time")
+        try:
+            yield
+        finally:
+            self._slots.release()
 
     @contextmanager
     def _opened(self, method: str, path: str, **how: Any) -> Iterator[httpx.Response]:
@@ -206,9 +225,19 @@ class HttpClient:
 
     def _pieces(self, response: httpx.Response) -> Iterator[bytes]:
         try:
-            yield from response.iter_bytes()
+            yield from self._in_time(response)
         except httpx.HTTPError as error:
             raise HttpError(f"{self._shown(response.url)}: {reason_of(error)} after a part of the answer") from error
+
+    def _in_time(self, response: httpx.Response) -> Iterator[bytes]:
+        """The body in pieces, as long as there is time: a service that sends a byte now and then never times out."""
+        shown = self._shown(response.url)
+        for piece in response.iter_bytes():
+            remaining(shown)
+            yield piece
+
+    def _whole(self, response: httpx.Response) -> bytes:
+        return b"".join(self._in_time(response))
 
     def _tried(self, method: str, path: str, use: Callable[[httpx.Response], Result], **how: Any) -> Result:
         """What `use` makes of a good response, after as many tries as it takes and is allowed."""
@@ -226,6 +255,9 @@ class HttpClient:
             if tries > self._retries or result.wait is None:
                 raise result.after(tries)
             pause = max(result.wait, 0.0) or random.uniform(0.5, 1.0) * min(0.5 * 2**tries, 60.0)
+            left = remaining(str(result.error))
+            if left is not None and pause >= left:
+                raise DeadlineExceeded(f"{result.after(tries)}; another try, in {pause:.0f} s, would be too late")
             _log.info("%s; trying again in %.1f s", result.error, pause)
             time.sleep(pause)
 
@@ -248,7 +280,8 @@ class HttpClient:
         url = httpx.URL(
             path if "://" in path else self.base_url + path.lstrip("/")
         )  # parsed once: it costs as much as TCP
-        request = self._http.build_request(method, url, **content, extensions={AUTHORIZATION: value})
+        timeout = httpx.Timeout(at_most(self._timeout, self._shown(url)), pool=None)
+        request = self._http.build_request(method, url, **content, timeout=timeout, extensions={AUTHORIZATION: value})
         try:
             response = self._http.send(request, stream=True, follow_redirects=follow)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -272,7 +305,7 @@ class HttpClient:
                 response.close()
 
     def _refused(self, response: httpx.Response) -> HttpError:
-        body = self._hidden(excerpt(response.read().decode("utf-8", "replace")))
+        body = self._hidden(excerpt(self._whole(response).decode("utf-8", "replace")))
         quoted = f": {body}" if body else ""
         advice = ""
         if response.status_code == 401:

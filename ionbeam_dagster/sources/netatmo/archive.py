@@ -50,6 +50,7 @@ class NetatmoArchive(Source):
 
     Config = NetatmoArchiveConfig
     default_window = timedelta(hours=1)
+    default_deadline = timedelta(hours=1)
     default_span = timedelta(hours=1)
 
     def __init__(self, name: str, config: NetatmoArchiveConfig) -> None:

@@ -83,6 +83,7 @@ class Archive(Source):
     Config = ArchiveConfig
     default_window = DAY
     default_lag = PUBLISHED_AFTER
+    default_deadline = timedelta(hours=1)  # what was downloaded until then is kept
     default_span = timedelta(hours=1)
 
     def __init__(self, name: str, config: ArchiveConfig) -> None:
