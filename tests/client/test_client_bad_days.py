@@ -155,6 +155,38 @@ def test_who_may_write_but_not_declare_sends_into_queues_that_are_there(own_brok
     asyncio.run(run())
 
 
+def test_ten_thousand_parked_messages_are_listed_in_seconds_and_stay(own_broker, tmp_path, capsys):
+    dead, count = wire.Queue("many").dead, 10_000
+
+    async def park():
+        transport = AmqpTransport(IonbeamClientConfig(amqp_url=own_broker.url))
+        await transport.open()
+        await asyncio.wait_for(transport.connected(), 30)
+        for first in range(0, count, 500):
+            messages = [
+                Outgoing(f"m{n}", b"x", headers={wire.ERROR_HEADER: f"why {n}"}) for n in range(first, first + 500)
+            ]
+            await asyncio.gather(*(transport.publish(dead, message) for message in messages))
+        await transport.close()
+
+    asyncio.run(park())
+    for _ in range(2):
+        assert cli.main(["--amqp-url", own_broker.url, "dead", "list", "--queue", "many"]) == 0
+        listed = capsys.readouterr().out
+        assert listed.count("why ") == count and f"{count} dead messages" in listed
+
+
+def test_a_wrong_virtual_host_is_told_once(own_broker, caplog):
+    async def run():
+        transport = AmqpTransport(IonbeamClientConfig(amqp_url=f"{own_broker.url}nowhere"))
+        await transport.open()
+        await asyncio.sleep(2)
+        await transport.close()
+
+    asyncio.run(run())
+    assert caplog.text.count("it has no such virtual host, or this user may not use it") == 1
+
+
 def test_two_clients_of_one_name_one_serves_and_the_other_takes_over(own_broker, tmp_path, caplog):
     """A window in parts would be handled by neither if both served."""
     called = {"first": [], "second": []}

@@ -63,3 +63,14 @@ def test_a_version_that_no_store_can_hold_is_refused_in_a_sentence(platform):
     text = command(id=uuid4()).model_dump_json().replace('"version":1', f'"version":{2**70}')
     [reason] = bridge_of(platform).intake.ingestions([text.encode()])
     assert "metadata.version" in reason and "less than or equal" in reason
+
+
+def test_large_messages_wait_on_disk_whatever_their_number(platform, broker):
+    """Forty of eight megabytes: in memory they would be more than all that is allowed here."""
+    large = b"{" + b" " * 8_000_000
+    send(broker, *[large] * 40)
+    tracemalloc.start()
+    assert len(bridge_of(platform).take_in(60).refused) == 40
+    assert tracemalloc.get_traced_memory()[1] < 250_000_000
+    tracemalloc.stop()
+    assert [path.name for path in (Path("ionbeam-state") / "bus").iterdir() if path.name.startswith("tmp")] == []

@@ -14,11 +14,11 @@ import asyncio
 import logging
 import ssl
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
-from typing import Any
+from typing import Any, Self
 
 import aio_pika
 from aio_pika.abc import (
@@ -55,6 +55,10 @@ Receive = Callable[[Delivery], Awaitable[None]]
 @dataclass(frozen=True, slots=True, eq=False)
 class _AmqpDelivery(Delivery):
     message: AbstractIncomingMessage
+
+    def without_body(self) -> Self:
+        self.message.body = b""  # type: ignore[misc]  # the library's own class has it
+        return replace(self, body=b"")
 
     async def ack(self) -> None:
         with _told_as_not_connected():
@@ -163,6 +167,25 @@ class AmqpTransport:
             _, there = await self._found_on(lambda: self._channel("fetch"), queue)
             found = await there.get(no_ack=False, fail=False)
             return None if found is None else _delivery(found)
+
+    async def browse(self, queue: Queue) -> AsyncIterator[Delivery]:
+        """What is in a queue now, each without its body, in seconds also where it is very much; it stays there."""
+        with _told_as_not_connected():
+            channel, there = await self._found_on(lambda: self._channel("browse"), queue)
+            arrived: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
+
+            async def receive(message: AbstractIncomingMessage) -> None:
+                message.body = b""  # type: ignore[misc]  # the library's own class has it
+                arrived.put_nowait(message)
+
+            await there.consume(receive)
+            try:
+                for _ in range(there.declaration_result.message_count or 0):
+                    yield _delivery(await asyncio.wait_for(arrived.get(), CONNECT_TIMEOUT))
+            except TimeoutError:
+                log.info("somebody else takes messages out of %s, too", queue.name)
+            finally:
+                await channel.close()
 
     # -- the connection ------------------------------------------------------------------------------------------
 
@@ -382,6 +405,8 @@ def _told_as_not_connected() -> Iterator[None]:
 def _short(error: BaseException) -> str:
     if isinstance(error, AuthenticationError):
         return "it refused user and password"
+    if "Connection.Close object" in str(error):  # in place of an answer to the name of the virtual host
+        return "it has no such virtual host, or this user may not use it"
     return (str(error) or type(error).__name__).strip().splitlines()[0][:200]
 
 

@@ -167,12 +167,19 @@ def _outbox_export(config: IonbeamClientConfig, options: Any) -> int:
 
 
 def _dead_list(config: IonbeamClientConfig, options: Any) -> int:
-    async def show(queue: wire.Queue, delivery: Delivery, transport: AmqpTransport) -> None:
-        headers = delivery.headers
-        print(f"{delivery.message_id}  {queue.name}  {headers.get(wire.PARKED_HEADER, '')}")
-        print(f"    {headers.get(wire.ERROR_HEADER, 'no reason was given')}")
+    async def run() -> int:
+        found = 0
+        async with _connected(config) as transport:
+            for queue in _queues(config, options):
+                async for delivery in transport.browse(queue.dead):
+                    headers = delivery.headers
+                    print(f"{delivery.message_id}  {queue.name}  {headers.get(wire.PARKED_HEADER, '')}")
+                    print(f"    {headers.get(wire.ERROR_HEADER, 'no reason was given')}")
+                    found += 1
+        return found
 
-    return _on_dead(config, options, show)
+    print(f"{asyncio.run(run())} dead messages")
+    return 0
 
 
 def _dead_show(config: IonbeamClientConfig, options: Any) -> int:

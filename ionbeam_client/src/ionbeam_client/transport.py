@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import Protocol, Self
 
 from ionbeam_client.wire import JSON, Queue
 
@@ -40,6 +40,10 @@ class Delivery(ABC):
     headers: Headers
     user: str | None = field(default=None, kw_only=True)
     reply_to: str | None = field(default=None, kw_only=True)
+
+    def without_body(self) -> Self:
+        """The same delivery, which holds no body any longer."""
+        return replace(self, body=b"")
 
     @abstractmethod
     async def ack(self) -> None:

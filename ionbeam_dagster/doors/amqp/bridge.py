@@ -14,8 +14,11 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
 from uuid import uuid4
 from weakref import WeakKeyDictionary
 
@@ -43,6 +46,9 @@ IDLE = 0.5
 
 _MOST_AT_ONCE = 64
 _CHANGES_AT_ONCE = 50
+_HELD_BYTES = 1_000_000
+"""A message larger than this waits for its turn on disk: the broker delivers by count, whatever their size."""
+_BATCH_BYTES = 64_000_000
 _REASON_BYTES = 2_000
 
 
@@ -69,6 +75,38 @@ def bridge_of(platform: Platform) -> Bridge:
     if platform not in _BRIDGES:
         _BRIDGES[platform] = Bridge(bus_settings(platform), platform.ledger)
     return _BRIDGES[platform]
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrived:
+    """A message that waits for its turn, its body in memory or in a file that nobody else sees."""
+
+    queue: wire.Queue
+    delivery: Delivery
+    size: int
+    body: IO[bytes] | None
+
+    @classmethod
+    def of(cls, queue: wire.Queue, delivery: Delivery, folder: Path) -> _Arrived:
+        size = len(delivery.body)
+        if size <= _HELD_BYTES:
+            return cls(queue, delivery, size, None)
+        folder.mkdir(parents=True, exist_ok=True)
+        file = TemporaryFile(dir=folder)  # noqa: SIM115  # it lives until its turn
+        try:
+            file.write(delivery.body)
+        except BaseException:
+            file.close()
+            raise
+        return cls(queue, delivery.without_body(), size, file)
+
+    def whole(self) -> Delivery:
+        """The delivery with its body."""
+        if self.body is None:
+            return self.delivery
+        with self.body as file:
+            file.seek(0)
+            return replace(self.delivery, body=file.read())
 
 
 class Bridge:
@@ -241,13 +279,13 @@ class Bridge:
                 log.exception("what was taken in could not be worked on; again in a second")
                 await asyncio.sleep(1)
 
-    async def _consuming(self, transport: Transport) -> asyncio.Queue[tuple[wire.Queue, Delivery]]:
+    async def _consuming(self, transport: Transport) -> asyncio.Queue[_Arrived]:
         """Everything that arrives on the queues that are the platform's."""
-        arrived: asyncio.Queue[tuple[wire.Queue, Delivery]] = asyncio.Queue()
+        arrived: asyncio.Queue[_Arrived] = asyncio.Queue()
 
         def receive(queue: wire.Queue) -> Callable[[Delivery], Awaitable[None]]:
             async def put(delivery: Delivery) -> None:
-                arrived.put_nowait((queue, delivery))
+                arrived.put_nowait(_Arrived.of(queue, delivery, self._settings.folder))
 
             return put
 
@@ -257,14 +295,17 @@ class Bridge:
         return arrived
 
     async def _take_batch(
-        self, transport: Transport, arrived: asyncio.Queue[tuple[wire.Queue, Delivery]], turn: Turn, idle: float
+        self, transport: Transport, arrived: asyncio.Queue[_Arrived], turn: Turn, idle: float
     ) -> bool:
         """Take in what has arrived; False when nothing came for `idle` seconds."""
-        batch: list[tuple[wire.Queue, Delivery]] = []
+        taken: list[_Arrived] = []
         with suppress(TimeoutError):
-            batch.append(await asyncio.wait_for(arrived.get(), idle))
-        while batch and not arrived.empty() and len(batch) < _MOST_AT_ONCE:
-            batch.append(arrived.get_nowait())
+            taken.append(await asyncio.wait_for(arrived.get(), idle))
+        size = taken[0].size if taken else 0
+        while taken and not arrived.empty() and len(taken) < _MOST_AT_ONCE and size < _BATCH_BYTES:
+            taken.append(arrived.get_nowait())
+            size += taken[-1].size
+        batch = [(one.queue, one.whole()) for one in taken]
         try:
             for queue in dict.fromkeys(queue for queue, _ in batch):
                 deliveries = [delivery for of, delivery in batch if of == queue]
