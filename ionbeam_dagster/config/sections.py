@@ -53,8 +53,8 @@ class BrokerSettings(Settings):
 class ReceiveSettings(Settings):
     """What the HTTP door (`ionbeam receive`) takes from one request, and from one client."""
 
-    most_bytes: int = Field(default=25_000_000, ge=1_000, description="Bytes of a request, as it travels.")
-    most_unpacked_bytes: int = Field(default=100_000_000, ge=1_000, description="Bytes of a request, unpacked.")
+    most_bytes: int = Field(default=10_000_000, ge=1_000, description="Bytes of a request, as it travels.")
+    most_unpacked_bytes: int = Field(default=25_000_000, ge=1_000, description="Bytes of a request, unpacked.")
     longest_line: int = Field(default=65_536, ge=100, description="Bytes of a line.")
     most_tags: int = Field(default=64, ge=1, description="Tags of a line.")
     lines_a_second: int | None = Field(

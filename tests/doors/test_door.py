@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import re
 import socket
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import httpx
 import polars as pl
@@ -25,12 +27,15 @@ from door_samples import (
 )
 from typer.testing import CliRunner
 
+from ionbeam_client.cf import check_metadata
 from ionbeam_dagster.cli import app
 from ionbeam_dagster.config import IonbeamConfig
+from ionbeam_dagster.domain.canonical import canonical_schema, columns_of
 from ionbeam_dagster.domain.windows import window_of
 from ionbeam_dagster.doors.http.status import door_status
 from ionbeam_dagster.errors import ConfigError
 from ionbeam_dagster.pipeline.build import build
+from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.pipeline.recovery import open_platform
 
 
@@ -191,7 +196,8 @@ def test_what_cannot_be_is_refused_with_its_reason_and_nothing_of_it_is_taken(pl
             assert (answer.status_code, reason in answer.json()["message"]) == (status, True), (name, answer.text)
         for body, headers, status in (
             (b"x" * 200_000, {}, 413), (bomb[:99_000], packed, 413), (b"no gzip", packed, 400),
-            (gzip.compress(GOOD.encode())[:-5], packed, 400), (GOOD.encode(), {"Content-Encoding": "br"}, 415),
+            (gzip.compress(GOOD.encode())[:-5], packed, 400),
+            (gzip.compress(b"") * 2_000, packed, 413), (GOOD.encode(), {"Content-Encoding": "br"}, 415),
         ):  # fmt: skip
             assert write(url, body, headers=headers).status_code == status
         assert httpx.get(f"{url}/api/v2/write").status_code == 405
@@ -242,3 +248,32 @@ def test_a_full_disk_is_told_and_nothing_half_is_kept(platform_of, monkeypatch):
         door.flush.run()
     raws = {raw.path: raw.rows for w in platform.ledger.waiting("garden") for raw in platform.ledger.sent("garden", w)}
     assert list(raws.values()) == [1, 1]  # a file of the journal each, none with what was not taken
+
+
+# --- what docs/stations.md shows --------------------------------------------------------------------------------------
+
+PAGE = (Path(__file__).parents[2] / "docs" / "stations.md").read_text()
+SHOWN = re.findall(r"```yaml\n(.*?)```(?:\n\n```lines\n(.*?)```)?", PAGE, re.DOTALL)
+
+
+@pytest.mark.parametrize(("block", "lines"), SHOWN, ids=lambda text: text[:20])
+def test_each_block_of_the_page_takes_its_lines_in(tmp_path, monkeypatch, block, lines):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GARDEN_TOKEN", TOKEN)
+    (tmp_path / "config.yaml").write_text(block)
+    platform = open_platform(IonbeamConfig.load(tmp_path / "config.yaml"))
+    if not lines:
+        assert platform.sources["garden"].config.variables == ()
+        return
+    with opened(platform) as (door, url):
+        assert write(url, lines).status_code == 204
+        door.flush.run()
+        assert door.memory.parked() == []
+    [raw] = [raw for window in platform.ledger.waiting("garden") for raw in platform.ledger.sent("garden", window)]
+    assert raw.rows == 1
+    ingest(platform, "garden", platform.ledger.waiting("garden")[0])
+    [claim] = platform.ledger.claims_of([raw.ingestion])
+    assert (claim.rows, claim.quarantined) == (1, 0)
+    described = canonical_schema([platform.metadata("garden")])
+    assert not [p for p in check_metadata(platform.metadata("garden")) if p.severity == "error"]
+    assert len(columns_of(described, "variable")) == block.count("standard_name")

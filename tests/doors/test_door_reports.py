@@ -80,7 +80,7 @@ def test_a_crash_between_the_journal_and_the_answer_doubles_nothing(platform_of,
                 report(range(1, 11)).upload(api)
         assert report(range(1, 11)).upload(api) == 0
         # What a crash of the machine may double: the journal has it twice, and no memory knows.
-        again = read_report(report(range(5, 15)).encode(), 100)
+        again = read_report(report(range(5, 15)).encode())
         door.application._once._seen.clear()
         assert door.application._once.take("garden", again) == 10
         door.flush.run()
@@ -155,7 +155,7 @@ HEAD = {"format": "v200", "device": 7, "streamer_index": 0x100, "streamer_select
 def test_a_reading_that_cannot_be_is_named_and_nothing_of_its_report_taken(change, reason):
     raw = msgpack.packb({**HEAD, "events": [EVENT, {**EVENT, **change}]})
     with pytest.raises(BadReport, match=reason.replace("(", r"\(")):
-        read_report(raw, 100)
+        read_report(raw)
 
 
 def test_reports_that_are_none_are_refused(platform_of):

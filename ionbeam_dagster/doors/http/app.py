@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
@@ -29,8 +31,10 @@ log = logging.getLogger(__name__)
 
 _WRITES = ("/api/v2/write", "/write")
 _API = "/api/v1/"
-_LEAST_READING = 8  # bytes of a reading in a report, at the very least
 _TRY_AGAIN = 10  # seconds
+_SMALL_BYTES = 1_000_000
+_LARGE_AT_ONCE = 2  # larger bodies that are read at the same time: each takes a multiple of its size
+_MOST_MEMBERS = 1_000  # gzip streams, one after the other, of one body
 
 
 @dataclass
@@ -53,6 +57,7 @@ class Application:
         self._journal = journal
         self._once = once
         self._rate = Rate(settings.lines_a_second)
+        self._large = threading.BoundedSemaphore(_LARGE_AT_ONCE)
         self._version = version("ionbeam-dagster")
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -106,6 +111,11 @@ class Application:
             raise Refused(415, f"the encoding {encoding[:20]!r} is not known; use gzip")
         return _unpacked(body, self._settings.most_unpacked_bytes)
 
+    def _room(self, request: Request) -> AbstractContextManager[object]:
+        """Waits until there is room for the body."""
+        small = (request.content_length or 0) <= _SMALL_BYTES and "Content-Encoding" not in request.headers
+        return nullcontext() if small else self._large
+
     def _allow(self, source: str, lines: int) -> None:
         if seconds := self._rate.wait(source, lines):
             raise Refused(
@@ -120,7 +130,8 @@ class Application:
         if precision not in SCALES:
             raise Refused(400, f"the precision {precision[:20]!r} is not known; use ns, us, ms or s")
         try:
-            lines = read_lines(self._body(request), precision, self._limits)
+            with self._room(request):
+                lines = read_lines(self._body(request), precision, self._limits)
         except BadLines as error:
             more = {} if error.line is None else {"line": error.line}
             raise Refused(400, f"unable to parse: {error}; nothing of the request was taken", more=more) from error
@@ -171,9 +182,9 @@ class Application:
         file = request.files.get("file")
         if file is None:
             raise Refused(400, "the request has no part called file")
-        body = file.read()
         try:
-            report = read_report(body, len(body) // _LEAST_READING + 1)
+            with self._room(request):
+                report = read_report(file.read())
         except BadReport as error:
             raise Refused(400, f"the report {error}; nothing of it was taken") from error
         self._allow(source, len(report.numbers))
@@ -199,7 +210,9 @@ def _only(method: str, allowed: str) -> None:
 def _unpacked(body: bytes, most: int) -> bytes:
     unpacked = b""
     try:
-        while body:
+        for _ in range(_MOST_MEMBERS):
+            if not body:
+                return unpacked
             unpacker = zlib.decompressobj(wbits=31)
             unpacked += unpacker.decompress(body, most + 1 - len(unpacked))
             if len(unpacked) > most:
@@ -209,7 +222,7 @@ def _unpacked(body: bytes, most: int) -> bytes:
             body = unpacker.unused_data
     except zlib.error as error:
         raise Refused(400, f"the body is no gzip: {error}") from error
-    return unpacked
+    raise Refused(413, f"the body is more than {_MOST_MEMBERS} gzip streams; pack it as one")
 
 
 def _said(request: Request) -> dict[str, Any]:

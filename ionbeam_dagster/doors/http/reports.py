@@ -30,6 +30,7 @@ FORMAT = "v200"
 
 _Key = tuple[str, int, int]
 _ID = 1 << 64
+_MOST_ENTRIES = 1_000  # of what a reading has beside its value
 
 
 class BadReport(ValueError):
@@ -46,15 +47,13 @@ class Report:
     lines: pl.Series
 
 
-def read_report(body: bytes, most_readings: int) -> Report:
+def read_report(body: bytes) -> Report:
     """Read a report. Raises BadReport, and takes no more memory than a small multiple of `body`."""
     try:
-        said = msgpack.unpackb(
-            body, raw=False, strict_map_key=True, max_array_len=most_readings, max_map_len=10_000, max_ext_len=0
-        )
+        said = _unpacked(body)
     except (msgpack.UnpackException, ValueError, TypeError, RecursionError) as error:
         raise BadReport(f"cannot be read as msgpack: {type(error).__name__} {error}") from error
-    if not isinstance(said, dict) or not isinstance(said.get("events"), list):
+    if not isinstance(said.get("events"), list):
         raise BadReport("is no report: it has no list of events")
     device, streamer = _whole(said, "device"), _whole(said, "streamer_index")
     events = said["events"]
@@ -83,6 +82,24 @@ def read_report(body: bytes, most_readings: int) -> Report:
         if bad.any():
             raise BadReport(f"reading {bad.arg_true()[0]}: {why}")
     return Report(device, streamer, found["number"].to_numpy().astype(np.uint64), _lines(device, streamer, found, when))
+
+
+def _unpacked(body: bytes) -> dict[str, Any]:
+    """The entries of a report. Only the list of events may be long: room for a list is made as soon as its length is
+    read, whether its entries follow or not."""
+    unpacker = msgpack.Unpacker(
+        max_buffer_size=max(len(body), 1), strict_map_key=True, max_array_len=_MOST_ENTRIES, max_map_len=_MOST_ENTRIES,
+        max_ext_len=0,
+    )  # fmt: skip
+    unpacker.feed(body)
+    said: dict[str, Any] = {}
+    for _ in range(unpacker.read_map_header()):
+        key = unpacker.unpack()
+        if key == "events":
+            said[key] = [unpacker.unpack() for _ in range(unpacker.read_array_header())]
+        else:
+            said[key] = unpacker.unpack()
+    return said
 
 
 def _lines(device: int, streamer: int, found: pl.DataFrame, when: pl.Series) -> pl.Series:

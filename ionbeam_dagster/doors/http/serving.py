@@ -55,6 +55,7 @@ class OpenDoor:
         self.port = port
         self._every = every
         self._stop = threading.Event()
+        logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a line for each request that waits its turn
         self._sockets: dict[int, object] = {}
         try:
             self._server = waitress.create_server(

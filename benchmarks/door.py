@@ -1,0 +1,138 @@
+"""Lines a second that the HTTP door accepts and makes durable, and takes in; on one processor.
+
+``python benchmarks/door.py`` gives a door of this process 600,000 lines in bodies of 5,000, as InfluxDB's clients send
+them, and then has the journal taken in as raw partitions. The named alternative, in the same run, is what one writes
+first: line-protocol-parser on every line, a row appended to a list, json.dumps into a file and fsync for each body.
+Then a hundred clients at once over real HTTP, and reports of devices.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from http.client import HTTPConnection
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Thread
+
+from line_protocol_parser import parse_line
+from measure import peak_megabytes
+from werkzeug.test import Client
+
+from ionbeam_client.archfx.reports.flexible_dictionary import ArchFXFlexibleDictionaryReport
+from ionbeam_client.archfx.reports.report import ArchFXDataPoint
+from ionbeam_dagster.config import IonbeamConfig
+from ionbeam_dagster.doors.http.reports import read_report
+from ionbeam_dagster.doors.http.serving import OpenDoor
+from ionbeam_dagster.pipeline.recovery import open_platform
+
+BODIES, LINES = 120, 5_000
+TOKEN = "benchmark-token"
+HEADERS = {"Authorization": f"Token {TOKEN}"}
+THEN = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=2)
+BLOCK = f"""
+sources:
+  garden:
+    kind: door
+    token: {TOKEN}
+    aggregation_span: PT1H
+    latitude: 52.1
+    longitude: 5.2
+    variables:
+      - {{measurement: weather, field: temperature, standard_name: air_temperature, cf_unit: degC, level: 2.0}}
+      - {{measurement: weather, field: humidity, standard_name: relative_humidity, cf_unit: percent, level: 2.0}}
+      - {{measurement: weather, field: pressure, standard_name: air_pressure, cf_unit: hPa}}
+"""
+
+
+def body(number: int) -> bytes:
+    first = int(THEN.timestamp()) * 10**9 + number * 10**9
+    return "\n".join(
+        f"weather,station=s{i % 1000},model=x temperature={i % 30}.25,humidity={i % 100}i,pressure=1013.2 {first + i}"
+        for i in range(LINES)
+    ).encode()
+
+
+def plain_way(folder: Path) -> float:
+    begun = time.process_time()
+    with (folder / "plain.jsonl").open("wb") as file:
+        for number in range(BODIES // 6):
+            rows = [parse_line(line) for line in body(number).decode().split("\n")]
+            file.write(b"".join(json.dumps(row).encode() + b"\n" for row in rows))
+            file.flush()
+            os.fsync(file.fileno())
+    return (BODIES // 6) * LINES / (time.process_time() - begun)
+
+
+def main() -> None:
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        os.chdir(folder)
+        (folder / "config.yaml").write_text(BLOCK)
+        door = OpenDoor(open_platform(IonbeamConfig.load(folder / "config.yaml")), "127.0.0.1", 0, 3_600.0)
+        client = Client(door.application)
+        bodies = [body(number) for number in range(20)]  # made before the clock runs, and given again and again
+        plain = plain_way(folder)
+        peaks = []
+
+        begun, clock = time.process_time(), time.perf_counter()
+        for number in range(BODIES):
+            assert client.post("/api/v2/write", data=bodies[number % 20], headers=HEADERS).status_code == 204
+            if number in (20, BODIES - 1):
+                peaks.append(peak_megabytes())
+        accepted = BODIES * LINES / (time.process_time() - begun)
+        by_clock = BODIES * LINES / (time.perf_counter() - clock)
+        begun = time.process_time()
+        door.flush.run()
+        taken = BODIES * LINES / (time.process_time() - begun)
+        both = 1 / (1 / accepted + 1 / taken)
+        print(f"{'':44}lines a second of one processor")
+        print(f"{'line by line, json.dumps, fsync a body':44}{plain:>12,.0f}")
+        print(f"{'door: accepted and durable':44}{accepted:>12,.0f}   ratio {accepted / plain:.1f}"
+              f"   ({by_clock:,.0f} by the clock)")  # fmt: skip
+        print(f"{'door: taken in as raw partitions':44}{taken:>12,.0f}")
+        print(f"{'door: both':44}{both:>12,.0f}   ratio {both / plain:.1f}")
+        print(f"peak memory: {peaks[0]:.0f} MiB after 100,000 lines, {peaks[1]:.0f} after 600,000, "
+              f"{peak_megabytes():.0f} with the journal taken in")  # fmt: skip
+        at_once(door)
+        reports()
+
+
+def at_once(door: OpenDoor) -> None:
+    thread = Thread(target=door.run)
+    thread.start()
+    small = b"\n".join(body(1).split(b"\n")[:50])
+
+    def writes(_: int) -> None:
+        connection = HTTPConnection("127.0.0.1", door._server.effective_port, timeout=60)
+        for _ in range(20):
+            connection.request("POST", "/api/v2/write", small, HEADERS)
+            answer = connection.getresponse()
+            answer.read()
+            assert answer.status == 204
+        connection.close()
+
+    clock = time.perf_counter()
+    with ThreadPoolExecutor(100) as pool:
+        list(pool.map(writes, range(100)))
+    print(f"100 clients at once, 50 lines a request: {2_000 / (time.perf_counter() - clock):,.0f} requests a second, "
+          "clients included")  # fmt: skip
+    door.stop()
+    thread.join()
+
+
+def reports() -> None:
+    readings = [ArchFXDataPoint(THEN, 0x5001, float(i), reading_id=i) for i in range(1, 100_001)]
+    raw = ArchFXFlexibleDictionaryReport.FromReadings(7, readings).encode()
+    begun = time.process_time()
+    report = read_report(raw)
+    print(f"a report of 100,000 readings ({len(raw) / 1e6:.0f} MB): "
+          f"{len(report.numbers) / (time.process_time() - begun):,.0f} readings a second read")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
