@@ -24,7 +24,7 @@ TEXT = st.text(
 )  # fmt: skip
 NAME = TEXT.filter(lambda text: text.strip() == text and not text.startswith(("#", '"')) and "\\" not in text)
 FIELD = st.one_of(
-    st.floats(allow_nan=False, allow_infinity=False, min_value=-1e15, max_value=1e15),
+    st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=False, min_value=-1e15, max_value=1e15),
     st.integers(-(2**63), 2**63 - 1),
     st.booleans(),
     TEXT,
