@@ -166,6 +166,18 @@ def test_a_source_may_feed_a_dataset_of_another_name_and_two_may_feed_one(load):
         ("ioncannon: {num_statoins: 5}", r"ioncannon\.num_statoins: this key is not known; known are .*num_stations"),
         ("ionkanone: {}", r"ionkanone: this key is not known"),
         ("sources: {thermo: {}}", r"sources\.thermo: no source of type 'thermo' is installed; known are .*ioncannon"),
+        ("sources: [ioncannon]", r"sources: should hold a block for each source, by its name"),
+        ("sources: {'a:b': {type: ioncannon}}", r"sources\.a:b: 'a:b' cannot be a source's name; use letters"),
+        ("automation: {lookback: -PT1H}\nioncannon: {}", r"automation\.lookback: -PT1H is negative"),
+        (
+            "sources: {scheduler: {windows: [{source_name: ioncannon, window_size: PT1H, trigger_interval: -PT5M}]}}",
+            r"scheduler\.windows\.0\.trigger_interval: -PT5M is negative",
+        ),
+        (
+            "sources: {scheduler: {windows: [{source_name: ioncannon, window_size: PT1H}, "
+            "{source_name: ioncannon, window_size: PT5M}]}, ioncannon: {}}",
+            r"scheduler\.windows: 'ioncannon' stands there 2 times; keep one of them",
+        ),
         ("automation: {lookback: soon}\nioncannon: {}", r"automation\.lookback: 'soon' is not a duration"),
         (
             "sources: {scheduler: {windows: [{source_name: ioncannon, window_size: PT7M}]}, ioncannon: {}}",

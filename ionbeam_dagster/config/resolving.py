@@ -6,12 +6,15 @@ Does not belong here: whether what follows can work (checks.py).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from ionbeam_client.models import format_duration
+from pydantic import TypeAdapter, ValidationError
+
+from ionbeam_client.models import Name, format_duration
 from ionbeam_dagster.config.sections import Sections
 from ionbeam_dagster.config.validation import validated
 from ionbeam_dagster.domain.decisions import Policy
@@ -28,6 +31,9 @@ _OF_THE_DATASET = (
 
 USUAL_DEADLINE = timedelta(minutes=5)
 """A window that is longer than this has so long to be collected, unless its source says otherwise."""
+
+
+_NAME = TypeAdapter(Name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +122,10 @@ def split(content: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], list
     A source's block stands under ``sources:`` or, where it bears the name of a source type, at the top level.
     """
     sections = dict(content)
-    nested = dict(sections.pop("sources", None) or {})
+    given = sections.pop("sources", None) or {}
+    if not isinstance(given, dict):
+        return sections, {}, ["sources: should hold a block for each source, by its name"]
+    nested = dict(given)
     if "scheduler" in nested:
         sections["scheduler"] = nested.pop("scheduler")
     at_top = {name: sections.pop(name) for name in list(sections) if name in installed_sources()}
@@ -132,6 +141,9 @@ def source_configs(blocks: Mapping[str, Any]) -> tuple[dict[str, tuple[type[Sour
     faults: list[str] = []
     for key, block in blocks.items():
         name = key.removeprefix("sources.")
+        if not _is_name(name):
+            faults.append(f"{key}: {name!r} cannot be a source's name; use letters, digits and '_', a letter first")
+            continue
         if (source_type := _type_of(name, block)) not in installed:
             faults.append(
                 f"{key}: no source of type {source_type!r} is installed; known are {', '.join(sorted(installed))} "
@@ -148,6 +160,14 @@ def source_configs(blocks: Mapping[str, Any]) -> tuple[dict[str, tuple[type[Sour
         if config is not None:
             configs[name] = loaded, config
     return configs, faults
+
+
+def _is_name(name: str) -> bool:
+    try:
+        _NAME.validate_python(name)
+    except ValidationError:
+        return False
+    return True
 
 
 def _type_of(name: str, block: Any) -> str:
@@ -168,6 +188,12 @@ def resolve_sources(
         "or remove the window"
         for name in scheduled
         if name not in configs
+    ]
+    counted = Counter(window.source_name for window in sections.scheduler.windows)
+    faults += [
+        f"sources.scheduler.windows: {name!r} stands there {times} times; keep one of them"
+        for name, times in counted.items()
+        if times > 1
     ]
     settings: dict[str, SourceSettings] = {}
     for name, (source, config) in configs.items():

@@ -88,10 +88,10 @@ class SchedulerWindow(Settings):
         description="Length of its windows: minutes that divide an hour, hours that divide a day, days, or a week.",
         examples=["PT5M"],
     )
-    trigger_interval: timedelta | None = Field(
+    trigger_interval: NonNegativeDuration | None = Field(
         default=None, description="How often it is asked; without it once a window.", examples=["PT5M"]
     )
-    window_lag: timedelta | None = Field(
+    window_lag: NonNegativeDuration | None = Field(
         default=None,
         description="How long after its end a window can be collected; without it what is usual for the source.",
         examples=["PT1H"],
@@ -109,7 +109,7 @@ class Automation(Settings):
 
     enabled: bool = Field(default=True, description="Whether it does; a person can always start work.")
     interval: int = Field(default=15, ge=5, description="Seconds between two looks; Dagster's own loop takes five.")
-    lookback: timedelta = Field(
+    lookback: NonNegativeDuration = Field(
         default=timedelta(hours=2), description="How old a window may be that is collected without a person asking."
     )
     remake_outdated: bool = Field(
