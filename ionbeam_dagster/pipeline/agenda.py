@@ -94,6 +94,8 @@ def due_of(platform: Platform, stage: Stage, of: str, now: datetime, afresh: boo
         if len(given) >= MOST:
             break
         work = found.get(window)
+        if work is None and stage == "collect" and window.start >= now:
+            continue  # it comes again where the clock was put back
         if work is None and opened[window].may_begin(now):
             work = _still(platform, stage, of, opened[window], now)
             if work is None:
@@ -242,7 +244,7 @@ def needs_collecting(platform: Platform, source: str, window: Window) -> bool:
 
 def _still_to_collect(platform: Platform, source: str, opened: Attempt, now: datetime) -> Work | None:
     window = opened.window
-    if not has_window(platform, platform.source(source), window) or window.start >= now:
+    if not has_window(platform, platform.source(source), window):
         return None
     known = platform.ledger.raw(source, window)
     kind, *marks = opened.token.split(" ")

@@ -68,7 +68,7 @@ class Operation(RuleBasedStateMachine):
         self.folder = TemporaryDirectory()
         self.place = Path(self.folder.name)
         (self.place / "config.yaml").write_text(YAML.format(self.place))
-        self.clock = START + 6 * HOUR
+        self.clock = self.furthest = START + 6 * HOUR
         self.outage = False
         self.given: set[Window] = set()
         self.done: set[Work] = set()
@@ -88,6 +88,7 @@ class Operation(RuleBasedStateMachine):
 
     @rule(hours=st.sampled_from([-1, 1]))
     def the_clock_jumps(self, hours: int) -> None:
+        self.furthest = max(self.furthest, self.clock)
         self.clock += timedelta(hours=hours)
         self.done.clear()
 
@@ -160,7 +161,8 @@ class Operation(RuleBasedStateMachine):
             return
         self.outage = False
         self.platform.sources["told"].failing = set()
-        for _ in range(14):  # beyond the hour that a clock may have been ahead
+        ahead = max(self.furthest - self.clock, HOUR)
+        for _ in range(ahead // LONGEST_WAIT + 8):  # beyond what a clock was ahead
             self.clock += LONGEST_WAIT
             self.files_are_compared()
             for _ in range(4):  # from raw to export
@@ -267,6 +269,17 @@ def test_a_lost_export_of_a_sealed_window_comes_back_although_a_correction_came_
     assert export_is_current(platform, "told", "pygeoapi", FIRST)
     reconcile(platform, late)
     assert due_of(platform, "export", "told/pygeoapi", late) == []
+
+
+def test_a_clock_that_is_put_back_has_nothing_forgotten(platform_with):
+    platform = platform_with("  told: {start: 2026-06-21T00:00:00Z}", automation="{lookback: PT1H}")
+    quarter = Window(START + HOUR, START + HOUR + QUARTER)
+    platform.sources["told"].failing = {quarter.key}
+    for work in due_of(platform, "collect", "told", quarter.end):
+        do(platform, work, quarter.end)
+    assert due_of(platform, "collect", "told", START) == []
+    days_later = START + 72 * HOUR
+    assert quarter in {work.window for work in due_of(platform, "collect", "told", days_later)}
 
 
 def test_what_failed_is_remembered_at_one_look_at_each_window(platform_with, monkeypatch):
