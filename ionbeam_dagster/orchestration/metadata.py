@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ionbeam_client.models import IngestionMetadata
+from ionbeam_client.text import markdown
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.canonical import canonical_schema, columns_of, provider_flag
 from ionbeam_dagster.domain.cycles import analysis_of
@@ -49,7 +50,7 @@ def of_raw(collected: Collected, schema: pa.Schema, seconds: float) -> Metadata:
         "dagster/column_schema": _columns(schema),
     }
     if collected.problems:
-        told["problems"] = dg.MetadataValue.md("\n".join(f"- {problem}" for problem in collected.problems))
+        told["problems"] = dg.MetadataValue.md("\n".join(f"- {markdown(problem)}" for problem in collected.problems))
     return told
 
 
@@ -180,10 +181,10 @@ def freshness(config: IonbeamConfig, sources: Iterable[str], span: timedelta) ->
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A Markdown table; a ``|`` in a cell stays a character."""
+    """A Markdown table, in whose cells everything is text."""
 
     def line(cells: Iterable[object]) -> str:
-        return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
+        return "| " + " | ".join(markdown(str(cell)) for cell in cells) + " |"
 
     return "\n".join([line(headings), line("---" for _ in headings), *map(line, rows)])
 

@@ -23,6 +23,7 @@ from ionbeam_client.config import IonbeamClientConfig
 from ionbeam_client.errors import IonbeamError, MessageError, NotConnectedError
 from ionbeam_client.inbox import Inbox
 from ionbeam_client.outbox import Outbox
+from ionbeam_client.text import visible
 from ionbeam_client.transport import Delivery, Outgoing
 
 CONNECT_TIMEOUT = 15.0
@@ -125,7 +126,8 @@ def _outbox_list(config: IonbeamClientConfig, options: Any) -> int:
         error = f"  tried {one.attempts} times: {one.error}" if one.error else ""
         print(f"{one.message_id}  {one.rows} rows  {one.bytes} bytes  since {_moment(one.created)}{error}")
     for told in outbox.parked() if options.refused else ():
-        print(f"{told.message_id}  parked by the platform in {told.queue}.dead since {_moment(told.at)}: {told.reason}")
+        parked = f"parked by the platform in {told.queue}.dead since {_moment(told.at)}: {told.reason}"
+        print(visible(f"{told.message_id}  {parked}"))
     what = "were refused by" if options.refused else "wait for"
     print(f"{len(waiting)} messages, {sum(one.bytes for one in waiting)} bytes {what} {config.broker}")
     return 0
@@ -173,8 +175,9 @@ def _dead_list(config: IonbeamClientConfig, options: Any) -> int:
             for queue in _queues(config, options):
                 async for delivery in transport.browse(queue.dead):
                     headers = delivery.headers
-                    print(f"{delivery.message_id}  {queue.name}  {headers.get(wire.PARKED_HEADER, '')}")
-                    print(f"    {headers.get(wire.ERROR_HEADER, 'no reason was given')}")
+                    parked = headers.get(wire.PARKED_HEADER, "")
+                    print(visible(f"{delivery.message_id}  {queue.name}  {parked}"))
+                    print(visible(f"    {headers.get(wire.ERROR_HEADER, 'no reason was given')}"))
                     found += 1
         return found
 
@@ -186,7 +189,7 @@ def _dead_show(config: IonbeamClientConfig, options: Any) -> int:
     async def show(queue: wire.Queue, delivery: Delivery, transport: AmqpTransport) -> None:
         print(f"id: {delivery.message_id}\nqueue: {queue.name}\nbytes: {len(delivery.body)}")
         for name, value in sorted(delivery.headers.items()):
-            print(f"{name}: {value}")
+            print(visible(f"{name}: {value}"))
         print(_told(delivery.body))
 
     return _on_dead(config, options, show)

@@ -26,6 +26,7 @@ from ionbeam_client.inbox import Inbox, Job
 from ionbeam_client.models import Returned
 from ionbeam_client.outbox import Outbox, Waiting
 from ionbeam_client.state import ProcessLock
+from ionbeam_client.text import visible
 from ionbeam_client.transport import Delivery, Outgoing, Transport
 
 log = logging.getLogger("ionbeam_client")
@@ -188,7 +189,7 @@ class Engine:
         except ValueError as error:
             log.warning("what came back from the platform cannot be read: %s", error)
         else:
-            log.error("the platform could not take message %s: %s", told.message_id, told.reason)
+            log.error("the platform could not take message %s: %s", told.message_id, visible(told.reason))
             self._outbox.returned(told)
         await delivery.ack()
 

@@ -27,6 +27,7 @@ from ionbeam_client.amqp import AmqpTransport
 from ionbeam_client.config import IonbeamClientConfig
 from ionbeam_client.errors import MessageError, NotConnectedError, RefusedError
 from ionbeam_client.models import IngestDataCommand, Returned, StartSourceCommand
+from ionbeam_client.text import visible
 from ionbeam_client.transport import Delivery, Outgoing, Transport
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.doors.amqp.intake import Intake
@@ -341,7 +342,7 @@ class Bridge:
         """Acknowledge what is durable, here or in the dead queue. What cannot be is delivered again, and known then."""
         try:
             if reason is not None:
-                log.error("a message of %s is parked in %s: %s", queue.name, queue.dead.name, reason)
+                log.error("a message of %s is parked in %s: %s", queue.name, queue.dead.name, visible(reason))
                 headers = _why(reason, delivery) | {wire.SENDER_HEADER: self._sender(delivery)}
                 message = Outgoing(
                     delivery.message_id, delivery.body, delivery.content_type, headers, delivery.reply_to

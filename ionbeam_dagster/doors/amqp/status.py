@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from ionbeam_client.text import visible
 from ionbeam_dagster.doors.inbox import ANNOUNCED, Asked, Inbox, Refused
 from ionbeam_dagster.stores.ledger import Ledger
 
@@ -57,7 +58,7 @@ class BusStatus:
             f"{refused.message_id}; `ionbeam-client dead requeue {refused.message_id} --queue {refused.queue}`)"
             for refused in self.refused
         ]
-        return told
+        return [visible(line) for line in told]
 
 
 def bus_status(inbox: Inbox, ledger: Ledger, limit: int = 10) -> BusStatus:
