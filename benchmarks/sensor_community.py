@@ -33,8 +33,9 @@ CONNECTIONS = 5
 
 
 def serve(files: int, rows: int, latency: float) -> None:
-    from loopback import slow
     from sensor_community_service import Archive, synthetic_day
+
+    from ionbeam_dagster.testing.service import slow
 
     with Archive({f"{DAY}": synthetic_day(DAY, files, rows)}) as service:
         if latency:

@@ -9,7 +9,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qsl, urlsplit
 
-from loopback import Reply, Request, Service
+from ionbeam_dagster.testing.service import Reply, Request, Service
 
 TOKEN = "your token"  # as the specification's first program has it
 CLIENT_SECRET = "not to be shown"

@@ -16,7 +16,6 @@ import pytest
 import stamina
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from loopback import Reply, empty, html, slow, status
 from restream_service import API, TOKEN, seconds
 
 from ionbeam_client.datastore import (
@@ -33,6 +32,7 @@ from ionbeam_client.datastore import (
     constants,
     resume,
 )
+from ionbeam_dagster.testing.service import Reply, empty, html, slow, status
 
 START = datetime(2025, 9, 9, tzinfo=UTC)
 

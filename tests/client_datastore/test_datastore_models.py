@@ -9,7 +9,6 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from loopback import Reply, redirected, status
 from restream_service import API, CLIENT_SECRET, TOKEN, RestreamService
 
 from ionbeam_client.datastore import (
@@ -21,6 +20,7 @@ from ionbeam_client.datastore import (
     StageNameFilters,
     State,
 )
+from ionbeam_dagster.testing.service import Reply, redirected, status
 
 
 def paths(service):

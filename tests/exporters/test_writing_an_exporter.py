@@ -3,9 +3,7 @@
 import copy
 import csv
 import logging
-import re
 import sys
-import tomllib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import dagster as dg
 import polars as pl
 import pytest
 import yaml
+from pages import blocks, entry_points, install
 
 from ionbeam_dagster.cli.windows import _status_table
 from ionbeam_dagster.config import IonbeamConfig
@@ -29,7 +28,6 @@ from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.pipeline.recovery import open_platform
 from ionbeam_dagster.pipeline.show import contents
 
-PAGE = Path(__file__).parents[2] / "docs" / "writing-an-exporter.md"
 START = datetime(2026, 6, 21, 6, tzinfo=UTC)
 HOUR = Window(START, START + timedelta(hours=1))
 LATER = START + timedelta(days=1)
@@ -56,19 +54,13 @@ class Whole(CycleExporter):
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """The page's Python and TOML, as an installer lays them out; gives the page's YAML."""
-    blocks = dict(re.findall(r"```(\w+)\n(.*?)```", PAGE.read_text(), re.S))
-    [points] = tomllib.loads(blocks["toml"])["project"]["entry-points"].values()
-    points |= {"whole_cycles": "csv_of_mine:Whole", "broken": "absent_package:Exporter"}
-    site = tmp_path / "site"
-    about = site / "csv_of_mine-1.0.dist-info"
-    about.mkdir(parents=True)
-    (site / "csv_of_mine.py").write_text(blocks["python"] + CYCLES)
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: csv-of-mine\nVersion: 1.0\n")
-    listed = "\n".join(f"{name} = {place}" for name, place in points.items())
-    (about / "entry_points.txt").write_text(f"[ionbeam.exporters]\n{listed}\n")
+    """The page's Python and TOML, installed by pip into a folder of their own; gives the page's YAML."""
+    page = blocks("writing-an-exporter.md")
+    points = entry_points(page["toml"][0])
+    points["ionbeam.exporters"] |= {"whole_cycles": "csv_of_mine:Whole", "broken": "absent_package:Exporter"}
+    site = install(tmp_path, "csv_of_mine", {"csv_of_mine": page["python"][0] + CYCLES}, points)
     monkeypatch.syspath_prepend(site)
-    yield yaml.safe_load(blocks["yaml"])
+    yield yaml.safe_load(page["yaml"][0])
     sys.modules.pop("csv_of_mine", None)
 
 

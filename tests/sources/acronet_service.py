@@ -1,6 +1,6 @@
 """Acronet's web service "webdrops" on the loopback interface: login, sensor classes, stations, data.
 
-Belongs here: what the service answers. Does not belong here: faults that any service may have (loopback.py).
+Belongs here: what the service answers. Does not belong here: faults that any service may have (testing.service).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import math
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
-from loopback import Reply, Request, Service
+from ionbeam_dagster.testing.service import Reply, Request, Service
 
 FORM = "%Y%m%d%H%M"
 LOGIN = "/auth/token"

@@ -8,7 +8,7 @@ import math
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from loopback import Reply, Request, Service
+from ionbeam_dagster.testing.service import Reply, Request, Service
 
 CODES = {
     "Temp[°C]": "T0", "Press[mbar]": "P", "Hum[%]": "H", "Alt[m]": "a", "DP[°C]": "td", "HDX[°C]": "HDX",

@@ -1,6 +1,6 @@
 """E-SOH's EDR service on the loopback interface: areas, intervals of time, parameters, and its refusals.
 
-Belongs here: what the service answers. Does not belong here: faults that any service may have (loopback.py).
+Belongs here: what the service answers. Does not belong here: faults that any service may have (testing.service).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import zlib
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from loopback import Reply, Request, Service
+from ionbeam_dagster.testing.service import Reply, Request, Service
 
 PATH = "/collections/observations/area"
 PARAMETERS = {

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Mapping
 from datetime import date, datetime, timedelta
 
-from loopback import Reply, Request, Service
+from ionbeam_dagster.testing.service import Reply, Request, Service
 
 COLUMNS = {
     "sds011": "P1;durP1;ratioP1;P2;durP2;ratioP2",

@@ -18,11 +18,12 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 from acronet_service import Liguria
-from loopback import Service
 from meteotracker_service import MeteoTrackers, synthetic_drive
 from netatmo_feed import Feed, write_archive
 from netatmo_service import Weather
 from sensor_community_service import Archive, LiveDocument, synthetic_day, synthetic_records
+
+from ionbeam_dagster.testing.service import Service
 
 DAY = date(2026, 6, 21)
 HOURS = range(6, 13)

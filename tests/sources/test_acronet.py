@@ -9,7 +9,6 @@ import polars as pl
 import pyarrow as pa
 import pytest
 from acronet_service import LOGIN, MISSING, Webdrops
-from loopback import Reply, empty, html, redirected, status, truncated
 
 from ionbeam_client.cf import check_metadata
 from ionbeam_dagster.domain.windows import Window
@@ -18,6 +17,7 @@ from ionbeam_dagster.pipeline.build import build
 from ionbeam_dagster.pipeline.collect import collect
 from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.sources.acronet import Acronet, AcronetConfig
+from ionbeam_dagster.testing.service import Reply, empty, html, redirected, status, truncated
 
 NOON = datetime(2026, 6, 21, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)

@@ -17,22 +17,6 @@ from typing import Any
 import polars as pl
 import pytest
 from acronet_service import LOGIN, Webdrops
-from loopback import (
-    Fault,
-    Reply,
-    Request,
-    Service,
-    empty,
-    html,
-    latin1,
-    mislabelled,
-    not_utf8,
-    redirected,
-    slow,
-    status,
-    truncated,
-    utf16,
-)
 from meteotracker_service import MeteoTrackers, synthetic_drive
 from netatmo_service import Esoh, coverage
 from sensor_community_service import Archive, LiveDocument, file, record
@@ -48,6 +32,22 @@ from ionbeam_dagster.sources.acronet import Acronet
 from ionbeam_dagster.sources.meteotracker import MeteoTracker
 from ionbeam_dagster.sources.netatmo.edr import NetatmoEdr
 from ionbeam_dagster.sources.sensor_community import archive, live
+from ionbeam_dagster.testing.service import (
+    Fault,
+    Reply,
+    Request,
+    Service,
+    empty,
+    html,
+    latin1,
+    mislabelled,
+    not_utf8,
+    redirected,
+    slow,
+    status,
+    truncated,
+    utf16,
+)
 
 GZIP = b"\x1f\x8b"
 HOUR = timedelta(hours=1)

@@ -4,7 +4,6 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 from acronet_service import LOGIN, Liguria
-from loopback import status
 from meteotracker_service import MeteoTrackers, synthetic_drive
 from netatmo_feed import write_archive
 from netatmo_service import Weather
@@ -12,6 +11,7 @@ from sensor_community_service import Archive, LiveDocument, synthetic_day, synth
 
 from ionbeam_dagster.domain.windows import HOUR, Window
 from ionbeam_dagster.sources.sensor_community import archive
+from ionbeam_dagster.testing.service import status
 from ionbeam_dagster.testing.sources import SourceContract
 
 DAY = date(2026, 6, 21)

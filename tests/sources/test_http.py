@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
-from loopback import Reply, Service, empty, html, not_utf8, redirected, slow, status, truncated
 
 from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.sources.http import Basic, Bearer, HttpClient, HttpError, Token
+from ionbeam_dagster.testing.service import Reply, Service, empty, html, not_utf8, redirected, slow, status, truncated
 
 
 class Numbers(Service):

@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 import polars as pl
 import pytest
-from loopback import empty, html, not_utf8, redirected, slow, status, truncated
 from meteotracker_service import CODES, MeteoTrackers, drive_of_csv, synthetic_drive
 
 from ionbeam_dagster.domain.canonical import canonicalise
@@ -19,6 +18,7 @@ from ionbeam_dagster.pipeline.build import build
 from ionbeam_dagster.pipeline.collect import collect
 from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.sources.meteotracker import MeteoTracker, MeteoTrackerConfig
+from ionbeam_dagster.testing.service import empty, html, not_utf8, redirected, slow, status, truncated
 
 SEVEN = datetime(2026, 6, 21, 7, tzinfo=UTC)
 HOUR = timedelta(hours=1)

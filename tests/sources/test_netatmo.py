@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 import pyarrow as pa
 import pytest
-from loopback import empty, html, redirected, slow, status, truncated
 from netatmo_service import Esoh, Weather, coverage
 
 from ionbeam_client.cf import check_metadata
@@ -19,6 +18,7 @@ from ionbeam_dagster.pipeline.build import build
 from ionbeam_dagster.pipeline.collect import collect
 from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.sources.netatmo.edr import COUNTRIES, Area, NetatmoConfig, NetatmoEdr, tiles_of
+from ionbeam_dagster.testing.service import empty, html, redirected, slow, status, truncated
 
 HOUR = timedelta(hours=1)
 FULL = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)

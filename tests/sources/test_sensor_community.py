@@ -8,7 +8,6 @@ from datetime import UTC, date, datetime, timedelta
 import dagster as dg
 import polars as pl
 import pytest
-from loopback import Reply, empty, html, not_utf8, redirected, slow, status, truncated
 from sensor_community_service import Archive, LiveDocument, file, month_zip, record, synthetic_day
 
 from ionbeam_dagster.domain.canonical import canonicalise
@@ -22,6 +21,7 @@ from ionbeam_dagster.pipeline.collect import collect
 from ionbeam_dagster.pipeline.export import export
 from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.sources.sensor_community import archive, live
+from ionbeam_dagster.testing.service import Reply, empty, html, not_utf8, redirected, slow, status, truncated
 
 DAY = "2026-06-21"
 START = datetime(2026, 6, 21, tzinfo=UTC)

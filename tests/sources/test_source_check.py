@@ -4,13 +4,13 @@ import os
 from datetime import UTC, date, datetime
 
 import pytest
-from loopback import html
 from meteotracker_service import MeteoTrackers, synthetic_drive
 from netatmo_feed import write_archive
 from typer.testing import CliRunner
 
 from ionbeam_dagster.cli import app
 from ionbeam_dagster.config import CONFIG_VARIABLE
+from ionbeam_dagster.testing.service import html
 
 
 @pytest.fixture

@@ -1,15 +1,10 @@
 """The example of docs/writing-a-source.md as a third party's package: installed beside the platform, and used by it."""
 
-import re
-import subprocess
 import sys
-import tomllib
-import zipfile
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
-from loopback import Reply, Service, status
+from pages import blocks, entry_points, install
 
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.errors import SourceError
@@ -17,8 +12,8 @@ from ionbeam_dagster.pipeline.build import build
 from ionbeam_dagster.pipeline.collect import collect
 from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.sources import installed_sources
+from ionbeam_dagster.testing.service import Reply, Service, status
 
-PAGE = Path(__file__).parents[2] / "docs" / "writing-a-source.md"
 START = datetime(2026, 6, 21, 7, tzinfo=UTC)
 WINDOW = Window(START, START + timedelta(minutes=30))
 
@@ -36,21 +31,10 @@ class Town(Service):
 @pytest.fixture
 def package(tmp_path, monkeypatch):
     """The page's Python and TOML, installed by pip into a folder of their own."""
-    blocks = dict(re.findall(r"```(\w+)\n(.*?)```", PAGE.read_text(), re.S))
-    wheel = tmp_path / "weather_of_mine-1.0-py3-none-any.whl"
-    about = "weather_of_mine-1.0.dist-info"
-    [entry_points] = tomllib.loads(blocks["toml"])["project"]["entry-points"].values()
-    listed = "\n".join(f"{name} = {place}" for name, place in entry_points.items())
-    with zipfile.ZipFile(wheel, "w") as packed:
-        packed.writestr("weather_of_mine/__init__.py", blocks["python"])
-        packed.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: weather-of-mine\nVersion: 1.0\n")
-        packed.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        packed.writestr(f"{about}/entry_points.txt", f"[ionbeam.sources]\n{listed}\n")
-        packed.writestr(f"{about}/RECORD", "")
-    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", tmp_path / "site"]
-    subprocess.run([*command, wheel], check=True)
-    monkeypatch.syspath_prepend(tmp_path / "site")
-    yield blocks["yaml"]
+    page = blocks("writing-a-source.md")
+    points = entry_points(page["toml"][0])
+    monkeypatch.syspath_prepend(install(tmp_path, "weather_of_mine", {"weather_of_mine": page["python"][0]}, points))
+    yield page["yaml"][0]
     sys.modules.pop("weather_of_mine", None)
 
 
