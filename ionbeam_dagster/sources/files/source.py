@@ -29,6 +29,7 @@ from ionbeam_dagster.sources.files.index import File, FileIndex, changed_ranges,
 from ionbeam_dagster.sources.files.readers import ROWS_AT_ONCE, CsvReader, Described, Layout, Unreadable
 from ionbeam_dagster.sources.files.rows import FILED, Shaping, filed, of_window, timed
 
+FAULTS_TOLD = 5
 _DIFFERENCES = ("range", "standard_deviation")
 
 
@@ -55,9 +56,10 @@ class Files(Source):
         """The YAML's variables, completed by what the files declare of them.
 
         Raises SourceError with every fault: what neither says, names and units that CF or UDUNITS do not know, and
-        units that do not fit.
+        units that do not fit; also where there are files, and none of them can be read.
         """
         variables, layout = self._variables()
+        self._refuse_where_nothing_can_be_read()
         described = [*layout.metadata, *_flags(layout), *self._config.constants, *self._config.named]
         return IngestionMetadata(
             dataset=self.described(""),
@@ -96,6 +98,14 @@ class Files(Source):
                     yield from _joined(waiting)
                     waiting = []
         yield from _joined(waiting)
+
+    def _refuse_where_nothing_can_be_read(self) -> None:
+        try:
+            files = [file for file in self._index.look().values() if not file.gone]
+        except SourceError:
+            return  # collecting it tells
+        if files and all(file.error and not file.parts for file in files):
+            raise SourceError("\n".join(f"{file.path}: {file.error}" for file in files[:FAULTS_TOLD]))
 
     def _refuse_not_known(self, window: Window) -> None:
         """Refuse to say that a window is empty, where no file is known to hold observations of it, but one may."""
