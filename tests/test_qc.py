@@ -9,6 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from ionbeam_client.models import (
+    CanonicalVariable,
+    DataIngestionMap,
+    DatasetMetadata,
+    IngestionMetadata,
+    MetadataVariable,
+)
 from ionbeam_dagster.domain.canonical import canonical_schema, columns_of, point_key
 from ionbeam_dagster.domain.quality import Test
 from ionbeam_dagster.domain.quality.limits import DEFAULTS
@@ -58,7 +65,9 @@ def test_every_row_comes_out_once_in_order_with_its_values_and_an_error_is_found
     schema, rows = network
     found = checked(schema, rows)
     assert found.select(schema.names).equals(rows.filter(pl.col("datetime") >= START))
-    assert failed(found).rows() == [("SYNTH_0007", START + timedelta(minutes=30))]
+    bad = found.filter(pl.col(f"{TEMPERATURE}__flag") == 4).select("station_id", "datetime")
+    assert bad.rows() == [("SYNTH_0007", START + timedelta(minutes=30))]
+    assert failed(found).height < 0.01 * found.height
     (mask,) = found.filter(pl.col(f"{TEMPERATURE}__flag") == 4)[f"{TEMPERATURE}__tests_failed"]
     assert mask & Test.SPIKE and mask & Test.BUDDY and not mask & Test.STEP
 
@@ -75,7 +84,7 @@ def test_flags_do_not_depend_on_how_rows_are_cut(network, cut, monkeypatch):
 def test_the_hours_before_the_window_count(network):
     schema, rows = network
     stuck = rows.with_columns(
-        pl.when(pl.col("station_id") == "SYNTH_0003").then(21.0).otherwise(pl.col(TEMPERATURE)).alias(TEMPERATURE)
+        pl.when(pl.col("station_id") == "SYNTH_0003").then(21.3).otherwise(pl.col(TEMPERATURE)).alias(TEMPERATURE)
     )
     by_persistence = pl.col(f"{TEMPERATURE}__tests_failed") & int(Test.PERSISTENCE) > 0
     found = checked(schema, stuck).filter(by_persistence)
@@ -176,3 +185,47 @@ def test_every_verdict_in_the_file_is_explained_with_its_numbers(platform_of):
     assert "neighbours at its height is" in words[Test.BUDDY] and "score" in words[Test.SPATIAL_CONSISTENCY]
     with pytest.raises(PipelineError, match="has no station 'NOBODY'"):
         qc.explained(Path(crowd.path), "NOBODY", good["datetime"], platform.dataset("crowd").limits)
+
+
+def test_an_error_that_lasts_is_bad_and_one_box_with_many_stations_counts_once(network):
+    schema, rows = network
+    flags, tenth = pl.col(f"{TEMPERATURE}__flag"), pl.col("station_id").str.ends_with("5")
+    warm = rows.with_columns(
+        pl.when(tenth).then(pl.col(TEMPERATURE) + 8).otherwise(pl.col(TEMPERATURE)).alias(TEMPERATURE)
+    )
+    compared = (pl.col(f"{TEMPERATURE}__tests_applied") & int(Test.LASTING)) > 0
+    found = checked(schema, warm).filter(tenth & compared)
+    assert found["station_id"].n_unique() > 10 and (found[f"{TEMPERATURE}__flag"] == 4).mean() > 0.9
+    box = found["station_id"][0]
+    alone = rows.filter(pl.col("station_id") == box).with_columns(pl.col(TEMPERATURE) + 30)
+    many = [alone.with_columns(pl.lit(f"{box}_{number}").alias("station_id")) for number in range(2)]
+    together = checked(
+        schema, pl.concat([rows.filter(pl.col("station_id") != box), *many]).sort("station_id", "datetime")
+    )
+    in_box = pl.col("station_id").str.starts_with(box)
+    assert together.filter(in_box)[f"{TEMPERATURE}__flag"].min() >= 3
+    assert together.filter(~in_box & (pl.col("station_id") != "SYNTH_0007") & (flags == 4)).is_empty()
+
+
+@pytest.mark.parametrize(("method", "contradicted"), [("minimum", False), ("mean", True)])
+def test_a_dew_point_is_held_against_the_temperature_of_its_own_method_and_period(method, contradicted):
+    variables = [
+        CanonicalVariable(column=name, standard_name=name, cf_unit="degC", level=1.5, method=how, period=period)
+        for name, how, period in [
+            ("air_temperature", method, "PT10M" if method == "minimum" else "PT1M"),
+            ("dew_point_temperature", "mean", "PT1M"),
+        ]
+    ]
+    metadata = IngestionMetadata(
+        dataset=DatasetMetadata(name="crowd"),
+        ingestion_map=DataIngestionMap(
+            canonical_variables=variables, metadata_variables=[MetadataVariable(column="station_id")]
+        ),
+    )
+    schema = canonical_schema([metadata])
+    values = {"air_temperature": 12.2, "dew_point_temperature": 12.9}
+    named = {v.to_canonical_name(): values[v.standard_name] for v in variables}
+    row = {"datetime": START, "lat": 52.0, "lon": 5.0, "station_id": "A", **named}
+    found = checked(schema, pl.DataFrame([row]).select(schema.names))
+    flags = [found[f"{name}__flag"][0] for name in named]
+    assert flags == ([3, 3] if contradicted else [1, 1])

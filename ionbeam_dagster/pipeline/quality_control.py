@@ -28,7 +28,15 @@ from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.canonical import canonical_schema, point_key
 from ionbeam_dagster.domain.decisions import hash_of_inputs
 from ionbeam_dagster.domain.quality import Flag
-from ionbeam_dagster.domain.quality.chain import LOOK_BACK, SLICE, Listened, among_neighbours, in_series
+from ionbeam_dagster.domain.quality.chain import (
+    LOOK_BACK,
+    SLICE,
+    Geometry,
+    Listened,
+    among_neighbours,
+    in_series,
+    lasting,
+)
 from ionbeam_dagster.domain.quality.explain import Reason, explain
 from ionbeam_dagster.domain.quality.limits import Limits
 from ionbeam_dagster.domain.quality.plan import Plan, Reports, Verdicts, quality_columns
@@ -166,14 +174,16 @@ def _judged(block: pa.RecordBatch, own: Network, slices: _Slices, schema: pa.Sch
         return
     kept = reports.taken(inside)
     among = slices.next(kept)
+    lasts = lasting(own.plan, kept, among)
     columns: dict[str, pa.Array] = {}
     rows = block.take(pa.array(inside))
     for name in rows.schema.names:
         columns[name] = rows.column(name)
     for column in own.plan.tested:
         together = Verdicts(
-            {column: verdicts.applied[column][inside] | among.applied[column]},
-            {column: verdicts.failed[column][inside] | among.failed[column]},
+            {column: verdicts.applied[column][inside] | among.applied[column] | lasts.applied[column]},
+            {column: verdicts.failed[column][inside] | among.failed[column] | lasts.failed[column]},
+            {column: among.deviation[column]},
         )
         names = [f"{column}__{kind}" for kind in ("flag", "tests_applied", "tests_failed")]
         columns |= dict(zip(names, quality_columns(kept, together, column), strict=True))
@@ -302,9 +312,10 @@ class _Slices:
 
     def judge(self) -> None:
         """Compare the reports of each slice with each other; afterwards `next` tells what came of them."""
+        geometry = Geometry()
         for path in sorted(self._folder.glob("own_*")):
             number = int(path.name.split("_")[1])
-            listened = Listened.to(self._plan, self._parts(number, "own", "others"))
+            listened = Listened.to(self._plan, self._parts(number, "own", "others"), geometry)
             first = 0
             with self._verdicts(number).open("wb") as file:
                 for part in self._parts(number, "own"):
@@ -314,16 +325,17 @@ class _Slices:
     def next(self, reports: Reports) -> Verdicts:
         """What came of the next reports, in the order in which they were added."""
         verdicts = Verdicts.none(self._plan.tested, len(reports))
-        width = 2 * len(self._plan.tested)
+        width = 3 * len(self._plan.tested)
         for number, rows in _groups(self._of(reports)):
             begin = self._taken[number]
             self._taken[number] += rows.size
             # Read rather than mapped: what is mapped counts as ours for as long as there is room.
             masks = np.fromfile(self._verdicts(number), np.uint32, rows.size * width, offset=begin * width * 4)
-            for column, (applied, failed) in zip(
-                self._plan.tested, masks.reshape(rows.size, -1, 2).transpose(1, 2, 0), strict=True
+            for column, (applied, failed, deviation) in zip(
+                self._plan.tested, masks.reshape(rows.size, -1, 3).transpose(1, 2, 0), strict=True
             ):
                 verdicts.applied[column][rows], verdicts.failed[column][rows] = applied, failed
+                verdicts.deviation[column][rows] = np.ascontiguousarray(deviation).view(np.float32)
         return verdicts
 
     def _of(self, reports: Reports) -> npt.NDArray[np.intp]:
@@ -345,8 +357,13 @@ class _Slices:
         return Reports(time, lat, lon, height, station.astype(np.intp), indoor > 0, fixed > 0, values)
 
     def _masks(self, verdicts: Verdicts) -> npt.NDArray[np.uint32]:
-        """Row by row: of each column the tests applied and those failed."""
-        return np.stack([mask for c in self._plan.tested for mask in (verdicts.applied[c], verdicts.failed[c])], axis=1)
+        """Row by row: of each column the tests applied, those failed, and the bits of the deviation."""
+        told = [
+            of
+            for c in self._plan.tested
+            for of in (verdicts.applied[c], verdicts.failed[c], verdicts.deviation[c].view(np.uint32))
+        ]
+        return np.stack(told, axis=1)
 
     def _parts(self, number: int, *whose: str) -> Iterator[Reports]:
         """The reports of a slice, some at a time."""

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ionbeam_dagster.domain.quality import Flag, Test, consistency, flags_of, names_of, neighbours, series
+from ionbeam_dagster.domain.quality import Flag, Test, consistency, flags_of, names_of, neighbours, resistant, series
 from ionbeam_dagster.domain.quality.limits import DEFAULTS, limits_with
 
 BUDDY = {
@@ -155,6 +155,8 @@ def test_anyone_is_told_of_all_reports_of_other_stations_nearby_that_are_listene
     near = np.linalg.norm(at.xyz()[:, None] - places.xyz(), axis=2) <= 15_000
     climb = at.height[:, None] - places.height
     near &= (at.station[:, None] != places.station) & ~(np.abs(climb) > 200) & heard
+    if gradient:
+        near &= np.isfinite(places.height) | np.isnan(at.height)[:, None]
     assert np.array_equal(found.number, near.sum(axis=1)) and np.array_equal(found.applied, found.number > 0)
     for row in np.flatnonzero(found.applied):
         moved = (values + np.nan_to_num(climb[row]) * gradient)[near[row]]
@@ -163,7 +165,7 @@ def test_anyone_is_told_of_all_reports_of_other_stations_nearby_that_are_listene
         assert found.deviation[row] == pytest.approx(abs(moved.mean()) / spread, rel=1e-4, abs=1e-4)
 
 
-def test_an_unknown_height_leaves_a_neighbour_in():
+def test_where_no_height_is_known_all_are_neighbours():
     places, values, _ = network(500, 3)
     unknown = neighbours.Places(places.lat, places.lon, np.full(500, np.nan), places.station)
     flat = neighbours.Places(places.lat, places.lon, np.zeros(500), places.station)
@@ -250,3 +252,96 @@ def test_a_configuration_changes_what_it_names_and_no_more():
     for wrong in ({"range": [5, 1]}, {"rnage": [1, 5]}, {"buddy": {"radius": -1}}):
         with pytest.raises(ValueError):
             limits_with({"air_temperature": wrong})
+
+
+RESISTANT = {
+    "num_min": 5, "threshold": 3.0, "max_height_difference": 200.0, "gradient": -0.0065, "min_spread": 0.4, "rounds": 5,
+}  # fmt: skip
+
+
+def resistant_test(places, values, nearness=None, **limits):
+    test = resistant.Resistant(nearness or resistant.Nearness(15_000.0, 40), places, values, **RESISTANT | limits)
+    return test.of(places, values)
+
+
+def towns(seed, size=600, step=0.0):
+    """Stations in forty towns of 15, with biases of 0.5 K."""
+    random = np.random.default_rng(seed)
+    town = random.uniform([51.2, 4.6], [53.0, 6.4], (40, 2))[np.arange(size) % 40]
+    places = neighbours.Places(
+        *(town + random.normal(0, [0.06, 0.09], (size, 2))).T, np.full(size, step), np.arange(size)
+    )
+    return places, 10 + np.sin(3 * places.lat) + random.normal(0, 0.5, size), random
+
+
+@pytest.mark.parametrize(("share", "found"), [(0.05, 0.95), (0.1, 0.95), (0.2, 0.9), (0.3, 0.7)])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_an_error_that_many_stations_share_is_found(share, found, seed):
+    places, right, random = towns(seed)
+    wrong = random.permutation(right.size) < share * right.size
+    for error in (lambda value: value * 1.8 + 32, lambda value: np.full(value.size, 22.5), lambda value: value + 4):
+        failed = resistant_test(places, np.where(wrong, error(right), right)).failed
+        assert failed[wrong].mean() >= found and failed[~wrong].mean() < 0.03
+    assert resistant_test(places, right).failed.mean() < 0.01
+
+
+def test_who_is_near_whom_is_learnt_once_and_does_not_depend_on_what_was_asked_before():
+    places, values, random = towns(4)
+    kept = resistant.Nearness(15_000.0, 600)  # so many that none is left out for being further than the nearest
+    for share in (1.0, 0.9, 0.7, 0.2, 1.0):
+        rows = np.flatnonzero(random.random(values.size) < share)
+        some = places.taken(rows), values[rows]
+        alone, after = (resistant_test(*some, near) for near in (resistant.Nearness(15_000.0, 600), kept))
+        assert np.array_equal(alone.failed, after.failed) and np.array_equal(alone.number, after.number)
+
+
+@pytest.mark.parametrize("size", [0, 1, 2])
+def test_a_network_of_hardly_any_station_is_not_tested_by_medians(size):
+    places, values, _ = network(size, 1)
+    assert not resistant_test(places, values).applied.any()
+
+
+@given(reports=reports_anywhere)
+def test_the_expected_value_is_among_the_neighbours_that_are_used(reports):
+    places, values, _ = places_and_values(list({report[:2]: report for report in reports}.values()))
+    places = neighbours.Places(places.lat, places.lon, places.height, np.arange(len(places)))
+    found = resistant_test(places, values, num_min=1, gradient=0.0)
+    near = np.linalg.norm(places.xyz()[:, None] - places.xyz(), axis=2) <= 15_000
+    near &= ~np.eye(len(places), dtype=bool) & ~(np.abs(places.height[:, None] - places.height) > 200)
+    assert (found.number <= near.sum(axis=1)).all()
+    for row in np.flatnonzero(found.applied):
+        told = values[near[row]]
+        assert told.min() - 1e-4 <= found.expected[row] <= told.max() + 1e-4
+
+
+def test_neighbours_of_unknown_height_say_nothing_of_a_value_at_another_height():
+    random = np.random.default_rng(7)
+    lat, lon = 46.5 + random.uniform(0, 0.4, 500), 10 + random.uniform(0, 0.5, 500)
+    height = 600 + 1800 * np.abs(np.sin(25 * lat) * np.cos(20 * lon))
+    right = 15 - 0.0065 * height + random.normal(0, 0.4, 500)
+    wrong = np.arange(500) % 20 == 0
+    for unknown in (0.1, 0.3):
+        told = neighbours.Places(lat, lon, np.where(random.random(500) < unknown, np.nan, height), np.arange(500))
+        assert resistant_test(told, right).failed.mean() < 0.01
+        found = resistant_test(told, np.where(wrong, right + 6, right))
+        assert found.failed[wrong & found.applied & np.isfinite(told.height)].mean() > 0.9
+
+
+def test_a_coarse_sensor_may_tell_the_same_for_longer():
+    values, times, station = of_one_station([4.0] * 30 + [5.0] * 6 + [21.34] * 36)
+    station[36:] = 1
+    steps = series.resolution(values, station)
+    assert steps[0] == 1 and steps[-1] == 0
+    assert series.resolution(np.array([50.0, 50.0, 51.0, 52.0]) / 1.8, np.zeros(4, np.intp))[0] == pytest.approx(
+        1 / 1.8
+    )
+    over = 7200 * np.maximum(steps / 0.1, 1)
+    failed = series.persistence(values, times, station, 0.05, over, np.zeros(values.size, bool))
+    assert not failed[:36].any() and failed[36:].sum() == 12
+
+
+def test_the_mean_around_a_report_is_of_its_station_and_hour():
+    values, times, station = of_one_station([1, 2, 3, 4, 100, 5], minutes=30)
+    station[4:] = 1
+    mean, number = series.mean_around(values, times, station, 3600)
+    assert number.tolist() == [3, 4, 4, 3, 2, 2] and mean.tolist() == [2, 2.5, 2.5, 3, 52.5, 52.5]

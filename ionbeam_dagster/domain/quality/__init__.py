@@ -1,9 +1,9 @@
 """Quality control: what was tested of every value, and what came of it.
 
 Belongs here: the flags, the tests and their bits, and how verdicts make one flag. The tests themselves work on arrays:
-a value by itself and in its series (series.py), against its neighbours (neighbours.py, consistency.py). Their limits
-are in limits.py; plan.py says what is tested of a dataset's columns, chain.py runs the tests, explain.py tells of them.
-Does not belong here: where flags are stored.
+a value by itself and in its series (series.py), against its neighbours (neighbours.py, consistency.py, resistant.py).
+Their limits are in limits.py; plan.py says what is tested of a dataset's columns, chain.py runs the tests, explain.py
+tells of them. Does not belong here: where flags are stored.
 
 A value that fails a test stays where it is: forecasters decide what to do without.
 """
@@ -15,7 +15,7 @@ from enum import IntEnum, IntFlag, auto
 import numpy as np
 import numpy.typing as npt
 
-VERSION = "1"
+VERSION = "2"
 """Raised when the same rows and limits would get other flags than before."""
 
 Masks = npt.NDArray[np.uint32]
@@ -51,6 +51,8 @@ class Test(IntFlag):
     BUDDY = auto()
     BUDDY_EVENT = auto()
     SPATIAL_CONSISTENCY = auto()
+    RESISTANT_BUDDY = auto()
+    LASTING = auto()
 
 
 CONDEMNS = Test.GROSS_RANGE
@@ -64,7 +66,8 @@ KINDS = (
     Test.STEP | Test.SPIKE | Test.PERSISTENCE,
     Test.INTERNAL_CONSISTENCY,
     Test.POSITION | Test.MOVED,
-    Test.BUDDY | Test.BUDDY_EVENT | Test.SPATIAL_CONSISTENCY | Test.INDOOR | Test.RADIATION,
+    Test.BUDDY | Test.BUDDY_EVENT | Test.SPATIAL_CONSISTENCY | Test.RESISTANT_BUDDY | Test.INDOOR | Test.RADIATION,
+    Test.LASTING,
 )
 """Kinds of evidence: one against a value makes it suspect, two that are independent of each other make it bad."""
 

@@ -7,17 +7,18 @@ sees. Does not belong here: what is tested of which column (plan.py), the tests 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 import numpy as np
 import numpy.typing as npt
 
 from ionbeam_dagster.domain.quality import Test, neighbours, series
-from ionbeam_dagster.domain.quality.consistency import Consistency, spatial_consistency
-from ionbeam_dagster.domain.quality.limits import HOUR, ConsistencyLimits, Limits
+from ionbeam_dagster.domain.quality.consistency import Boxes, Consistency, spatial_consistency
+from ionbeam_dagster.domain.quality.limits import HOUR, ConsistencyLimits, Limits, ResistantLimits
 from ionbeam_dagster.domain.quality.neighbours import Bools, Floats, Ints
 from ionbeam_dagster.domain.quality.plan import Plan, Reports, Tested, Verdicts, places_of, sane
+from ionbeam_dagster.domain.quality.resistant import Nearness, Resistant
 
 LOOK_BACK = timedelta(hours=2)
 """How far before a window its series are looked at."""
@@ -28,6 +29,7 @@ SLICE = timedelta(minutes=10)
 _SUN_UP, _WARMED = 5.0, 3.0  # degrees; K: a shield that the sun heats, and by how much at least
 _ROOM, _OUTDOORS = (17.0, 27.0), 7.0  # degC; K: a room, and how far from it the neighbours must be
 MANY_AT_ONE_PLACE = 3  # stations
+_LASTS, _LEAST = HOUR, 3  # s, reports: what lasts is the mean of so many at least, within so long before and after
 _MOVED = 1000.0  # m
 _WET, _GUSTY = 0.5, 0.5  # K; m s-1: what rounding may do
 
@@ -80,20 +82,25 @@ def _changes(verdicts: Verdicts, column: str, limits: Limits, values: Floats, re
             steady |= kept >= limits.steady_from
         if limits.steady_at is not None:
             steady |= kept == limits.steady_at
-        over = LOOK_BACK.total_seconds()
+        coarse = series.resolution(kept, station) / (2 * limits.persistence)
+        over = LOOK_BACK.total_seconds() * np.maximum(coarse, 1.0)
         failed = series.persistence(kept, times, station, limits.persistence, over, steady)
         add(Test.PERSISTENCE, series.reaches_back(times, station, over) & ~steady, failed)
 
 
 def _internal(verdicts: Verdicts, plan: Plan, reports: Reports) -> None:
-    """Pairs of quantities at one level that bound each other: both values of a contradiction are suspect."""
+    """Pairs of quantities at one level that bound each other: both values of a contradiction are suspect.
+
+    A dew point is held against the temperature of the same method and period, a gust against the mean wind of the same
+    period: the dew point of a minute may well be above the lowest temperature of ten.
+    """
     pairs = [
-        ("air_temperature", "dew_point_temperature", series.dew_point_above_temperature, _WET),
-        ("wind_speed", "wind_speed_of_gust", series.gust_below_mean, _GUSTY),
+        ("air_temperature", "dew_point_temperature", _measured_alike, series.dew_point_above_temperature, _WET),
+        ("wind_speed", "wind_speed_of_gust", _measured_at_once, series.gust_below_mean, _GUSTY),
     ]
-    for first, second, contradict, tolerance in pairs:
+    for first, second, comparable, contradict, tolerance in pairs:
         for one in (t for t in plan.tested.values() if t.name == first):
-            for other in (t for t in plan.tested.values() if t.name == second and _level(t) == _level(one)):
+            for other in (t for t in plan.tested.values() if t.name == second and comparable(t, one)):
                 a, b = (sane(t, reports.values[t.column]) for t in (one, other))
                 both = np.isfinite(a) & np.isfinite(b)
                 failed = contradict(a, b, tolerance)
@@ -101,30 +108,52 @@ def _internal(verdicts: Verdicts, plan: Plan, reports: Reports) -> None:
                     verdicts.add(column, Test.INTERNAL_CONSISTENCY, both, failed)
 
 
-def _level(one: Tested) -> str:
-    return one.column.split("__")[2]
+def _measured_alike(one: Tested, other: Tested) -> bool:
+    """At one level, by one method and over one period."""
+    return one.column.split("__")[2:] == other.column.split("__")[2:]
+
+
+def _measured_at_once(one: Tested, other: Tested) -> bool:
+    """At one level and over one period, by whatever methods."""
+    return one.column.split("__")[2::2] == other.column.split("__")[2::2]
+
+
+@dataclass
+class Geometry:
+    """What follows from where stations are, kept from moment to moment and from quantity to quantity of a window: who
+    is near whom, by radius and how many of them, and the boxes of the spatial consistency test."""
+
+    near: dict[tuple[float, int], Nearness] = field(default_factory=dict)
+    boxes: Boxes = field(default_factory=Boxes)
 
 
 @dataclass(frozen=True)
 class Listened:
-    """What is listened to in one slice: of each station its last report, where it stands in the slice, and by column
-    whether it is the last one there. No other report counts in a test, so that a slice may be tested in parts.
+    """What is listened to in one slice: of each station its last report, and where it stands in the slice. No other
+    report counts in a test, so that a slice may be tested in parts.
 
-    `tests` are those against neighbours, by column, whose sums are in `surroundings`; `consistency` is what was found
-    of these reports, which alone are tested so; `crowded` are the places, as ``lat + lon j``, with too many stations.
+    Of stations at exactly one place one is listened to. `resistant` finds those whose values the other tests do not
+    listen to. `tests` are those against neighbours, by column, whose sums are in `surroundings`; `consistency` is what
+    was found of those that are `scored`, which alone are tested so; `crowded` are the places, as ``lat + lon j``, with
+    too many stations.
     """
 
     reports: Reports
     rows: Ints
-    heard: dict[str, Bools]
+    scored: dict[str, Bools]
+    resistant: dict[str, Resistant]
     tests: dict[str, dict[Test, neighbours.NeighbourTest]]
     surroundings: neighbours.Surroundings
     consistency: dict[str, Consistency]
     crowded: npt.NDArray[np.complex128]
 
     @classmethod
-    def to(cls, plan: Plan, parts: Iterable[Reports]) -> Listened:
-        """What is listened to among all `parts` of a slice, in their order."""
+    def to(cls, plan: Plan, parts: Iterable[Reports], geometry: Geometry | None = None) -> Listened:
+        """What is listened to among all `parts` of a slice, in their order.
+
+        The `geometry` is kept from slice to slice by the caller.
+        """
+        kept = geometry or Geometry()
         compared = {column: one for column, one in plan.tested.items() if one.compared}
         lasts: list[tuple[Reports, Ints, dict[str, Bools]]] = []
         spots, first = [], 0
@@ -135,16 +164,28 @@ class Listened:
             spots.append(np.stack([part.lat, part.lon, part.station], axis=1)[_moves(part)])
             first += len(part)
         reports, rows, heard = _last_of_all(lasts, compared)
+        resistant = {
+            column: _resistant(one.limits.resistant, reports, heard[column], column, kept)
+            for column, one in compared.items()
+            if one.limits.resistant
+        }
+        for column, test in resistant.items():
+            heard[column][np.flatnonzero(heard[column])[~test.trusted]] = False
         tests = {column: _tests(one, reports.values[column], heard[column]) for column, one in compared.items()}
         surroundings = neighbours.Surroundings(
             places_of(reports), [test for of_column in tests.values() for test in of_column.values()]
         )
-        consistency = {
-            column: _consistency(one.limits.consistency, reports, heard[column], column)
+        scored = {
+            column: _with_height(one.limits.consistency, reports, heard[column])
             for column, one in compared.items()
             if one.limits.consistency
         }
-        return cls(reports, rows, heard, tests, surroundings, consistency, _crowded(np.concatenate(spots)))
+        consistency = {
+            column: _consistency(one.limits.consistency, reports, scored[column], column, kept.boxes)
+            for column, one in compared.items()
+            if one.limits.consistency
+        }
+        return cls(reports, rows, scored, resistant, tests, surroundings, consistency, _crowded(np.concatenate(spots)))
 
 
 def _last_of_all(
@@ -159,11 +200,38 @@ def _last_of_all(
     chosen = _rows_of_any(heard, len(reports))
     chosen = chosen[np.argsort(reports.station[chosen], kind="stable")]
     rows = np.concatenate([rows for _, rows, _ in lasts])
-    return reports.taken(chosen), rows[chosen], {column: of[chosen] for column, of in heard.items()}
+    reports = reports.taken(chosen)
+    return reports, rows[chosen], {column: _one_of_each_place(reports, of[chosen]) for column, of in heard.items()}
+
+
+def _one_of_each_place(reports: Reports, heard: Bools) -> Bools:
+    """Those that are heard without the further stations at a place: one box says one thing, however often."""
+    rows = np.flatnonzero(heard)
+    _, first = np.unique(reports.lat[rows] + 1j * reports.lon[rows], return_index=True)
+    alone = np.zeros(len(reports), np.bool_)
+    alone[rows[first]] = True
+    return alone
 
 
 def _rows_of_any(masks: Mapping[str, Bools], size: int) -> Ints:
     return np.flatnonzero(np.any([np.zeros(size, np.bool_), *masks.values()], axis=0))
+
+
+def _with_height(limits: ConsistencyLimits, reports: Reports, heard: Bools) -> Bools:
+    """Those that are heard by a test that adjusts for height: without those of unknown height, unless all are."""
+    known = np.isfinite(reports.height)
+    return heard & known if limits.gradient is not None and (heard & known).any() else heard
+
+
+def _resistant(limits: ResistantLimits, reports: Reports, heard: Bools, column: str, kept: Geometry) -> Resistant:
+    rows = np.flatnonzero(heard)
+    which = limits.radius, limits.num_max
+    return Resistant(
+        kept.near.setdefault(which, Nearness(*which)),
+        places_of(reports).taken(rows),
+        reports.values[column][rows],
+        **limits.model_dump(exclude={"radius", "num_max", "lasting", "bad"}),
+    )
 
 
 def _tests(one: Tested, values: Floats, heard: Bools) -> dict[Test, neighbours.NeighbourTest]:
@@ -176,10 +244,10 @@ def _tests(one: Tested, values: Floats, heard: Bools) -> dict[Test, neighbours.N
     return tests
 
 
-def _consistency(limits: ConsistencyLimits, reports: Reports, heard: Bools, column: str) -> Consistency:
+def _consistency(limits: ConsistencyLimits, reports: Reports, heard: Bools, column: str, boxes: Boxes) -> Consistency:
     rows = np.flatnonzero(heard)
     places = places_of(reports).taken(rows)
-    return spatial_consistency(places, reports.values[column][rows], **limits.model_dump())
+    return spatial_consistency(places, reports.values[column][rows], boxes=boxes, **limits.model_dump())
 
 
 def _crowded(spots: Floats) -> npt.NDArray[np.complex128]:
@@ -203,6 +271,10 @@ def among_neighbours(plan: Plan, listened: Listened, part: Reports, first: int =
             continue
         usable = _usable(one, part)
         reports = part.taken(usable, [column])
+        if column in listened.resistant:
+            found_resistant = listened.resistant[column].of(places_of(reports), reports.values[column])
+            verdicts.add_at(usable, column, Test.RESISTANT_BUDDY, found_resistant.applied, found_resistant.failed)
+            verdicts.deviation[column][usable] = found_resistant.deviation
         for test, chosen in listened.tests[column].items():
             found = chosen.judged(reports.values[column], [some[usable] for some in told[chosen]])
             verdicts.add_at(usable, column, test, found.applied, found.failed)
@@ -211,10 +283,29 @@ def among_neighbours(plan: Plan, listened: Listened, part: Reports, first: int =
                     verdicts.add_at(usable, column, why, applied, failed)
         if column in listened.consistency:
             scored = listened.consistency[column]
-            rows = listened.rows[listened.heard[column]] - first
+            rows = listened.rows[listened.scored[column]] - first
             here = (rows >= 0) & (rows < len(part))
             of = rows[here], column, Test.SPATIAL_CONSISTENCY
             verdicts.add_at(*of, scored.applied[here], scored.failed[here])
+    return verdicts
+
+
+def lasting(plan: Plan, reports: Reports, among: Verdicts) -> Verdicts:
+    """Whether reports are away from their neighbours in the mean of the hour around each, by what `among` says of them.
+
+    `reports` are whole stations, ordered by time.
+    """
+    verdicts = Verdicts.none(plan.tested, len(reports))
+    for column, one in plan.tested.items():
+        if not (limits := one.limits.resistant):
+            continue
+        rows = np.flatnonzero(np.isfinite(among.deviation[column]))
+        mean, number = series.mean_around(
+            among.deviation[column][rows].astype(np.float64), reports.time[rows], reports.station[rows], _LASTS
+        )
+        applied, away = number >= _LEAST, np.abs(mean)
+        verdicts.add_at(rows, column, Test.RESISTANT_BUDDY, applied, away > limits.lasting)
+        verdicts.add_at(rows, column, Test.LASTING, applied, away > limits.bad)
     return verdicts
 
 

@@ -14,6 +14,31 @@ from scipy.spatial.distance import cdist
 
 from ionbeam_dagster.domain.quality.neighbours import Bools, Floats, Outcome, Places
 
+_MOST_KEPT = 4_000_000
+"""Numbers: 32 MB, some 800 boxes of 50 reports."""
+
+
+class Boxes:
+    """The correlations and the inverse of each box, which follow from its places alone: kept while stations report
+    again, for other moments and quantities. Beyond `_MOST_KEPT` numbers all are forgotten."""
+
+    def __init__(self) -> None:
+        self._kept: dict[bytes, tuple[Floats, Floats]] = {}
+        self._numbers = 0
+
+    def of(
+        self, xyz: Floats, level: Floats, min_scale: float, vertical_scale: float, error_ratio: float
+    ) -> tuple[Floats, Floats]:
+        """The correlations of the reports of a box, and the inverse of them with their errors; (n, n) each."""
+        key = xyz.tobytes() + level.tobytes() + np.array([min_scale, vertical_scale, error_ratio]).tobytes()
+        if (found := self._kept.get(key)) is None:
+            found = _correlated(xyz, level, min_scale, vertical_scale, error_ratio)
+            self._numbers += 2 * found[0].size
+            if self._numbers > _MOST_KEPT:
+                self._kept, self._numbers = {}, 2 * found[0].size
+            self._kept[key] = found
+        return found
+
 
 @dataclass(frozen=True)
 class Consistency(Outcome):
@@ -37,6 +62,7 @@ def spatial_consistency(
     error_ratio: float,
     gradient: float | None,
     iterations: int = 2,
+    boxes: Boxes | None = None,
 ) -> Consistency:
     """SCT: test values against an optimal interpolation of their neighbours that leaves them out.
 
@@ -46,8 +72,10 @@ def spatial_consistency(
     the distance to the nearest tenth of the box, at least `min_horizontal_scale`) and with height (`vertical_scale`);
     observation errors are `error_ratio` of the background's. Reports within `inner_radius` of the middle fail when the
     product of their residuals with and without themselves, over the box's error variance, exceeds `above` (the value
-    is too high) or `below`. Reports of one station in a box count as those of stations apart.
+    is too high) or `below`. Reports of one station in a box count as those of stations apart. `boxes` are kept by the
+    caller from one call to the next.
     """
+    boxes = boxes or Boxes()
     size = len(places)
     failed, score = np.zeros(size, np.bool_), np.full(size, np.nan)
     xyz = places.xyz()
@@ -70,8 +98,12 @@ def spatial_consistency(
             if box.size < num_min:
                 done[middle] = True
                 continue
+            level = _levels(places.height[box])
             verdict = _scores(
-                xyz[box], places.height[box], values[box], min_horizontal_scale, vertical_scale, error_ratio, gradient
+                level,
+                values[box],
+                *boxes.of(xyz[box], level, min_horizontal_scale, vertical_scale, error_ratio),
+                gradient,
             )
             inner = distance <= inner_radius
             of, scores, high = box[inner], verdict.score[inner], verdict.high[inner]
@@ -91,22 +123,22 @@ class _Scores:
     high: Bools
 
 
-def _scores(
-    xyz: Floats,
-    height: Floats,
-    values: Floats,
-    min_scale: float,
-    vertical_scale: float,
-    error_ratio: float,
-    gradient: float | None,
-) -> _Scores:
+def _levels(height: Floats) -> Floats:
+    return np.nan_to_num(height, nan=float(np.nanmean(height)) if np.isfinite(height).any() else 0.0)
+
+
+def _correlated(
+    xyz: Floats, level: Floats, min_scale: float, vertical_scale: float, error_ratio: float
+) -> tuple[Floats, Floats]:
     apart = cdist(xyz, xyz)
-    level = np.nan_to_num(height, nan=float(np.nanmean(height)) if np.isfinite(height).any() else 0.0)
     scale = max(_near_tenth(apart), min_scale)
     vertical = level[:, None] - level[None, :]
     correlation = np.exp(-0.5 * (apart / scale) ** 2 - 0.5 * (vertical / vertical_scale) ** 2)
+    return correlation, np.linalg.inv(correlation + error_ratio * np.eye(level.size))
+
+
+def _scores(level: Floats, values: Floats, correlation: Floats, inverse: Floats, gradient: float | None) -> _Scores:
     departure = values - _background(level, values, gradient)
-    inverse = np.linalg.inv(correlation + error_ratio * np.eye(values.size))
     weighted = inverse @ departure
     residual = correlation @ weighted - departure
     left_out = -weighted / np.diag(inverse)

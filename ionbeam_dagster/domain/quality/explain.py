@@ -162,6 +162,24 @@ def _buddy(case: _Case, one: Tested) -> str:
     )
 
 
+def _resistant(case: _Case, one: Tested) -> str:
+    assert one.limits.resistant is not None
+    report = _report(case, one)
+    found = case.listened.resistant[one.column].of(places_of(report), report.values[one.column])
+    if not found.applied[0]:
+        return f"too few neighbours now ({found.number[0]})"
+    return (
+        f"{_value(case, one):.6g}; {found.number[0]} neighbours of which the wrong ones are left out make expect "
+        f"{found.expected[0]:.6g} {one.limits.unit}, {abs(found.deviation[0]):.1f} spreads away; suspect beyond "
+        f"{one.limits.resistant.threshold:g}, or {one.limits.resistant.lasting:g} in the mean of the hour around it"
+    )
+
+
+def _lasting(case: _Case, one: Tested) -> str:
+    assert one.limits.resistant is not None
+    return f"bad beyond {one.limits.resistant.bad:g} spreads from its neighbours in the mean of the hour around it"
+
+
 def _event(case: _Case, one: Tested) -> str:
     assert one.limits.event is not None
     least = one.limits.event.event
@@ -171,9 +189,9 @@ def _event(case: _Case, one: Tested) -> str:
 
 def _consistency(case: _Case, one: Tested) -> str:
     assert one.limits.consistency is not None
-    (place,) = np.nonzero(case.listened.rows[case.listened.heard[one.column]] == case.near)
+    (place,) = np.nonzero(case.listened.rows[case.listened.scored[one.column]] == case.near)
     if not place.size:
-        return "its station's later report in these ten minutes was compared"
+        return "not compared so: another report of its station or place was, or it failed the resistant buddy test"
     score = case.listened.consistency[one.column].score[place[0]]
     return (
         f"score {score:.1f} against what neighbours make of its place; suspect beyond {one.limits.consistency.above:g}"
@@ -195,4 +213,6 @@ _WORDS: dict[Test, Callable[[_Case, Tested], str]] = {
     Test.BUDDY: _buddy,
     Test.BUDDY_EVENT: _event,
     Test.SPATIAL_CONSISTENCY: _consistency,
+    Test.RESISTANT_BUDDY: _resistant,
+    Test.LASTING: _lasting,
 }

@@ -34,6 +34,25 @@ class BuddyLimits(_Limits):
     min_std: float = Field(gt=0)
 
 
+class ResistantLimits(_Limits):
+    """Limits of the resistant buddy test; lengths in m, the gradient per m, the spread in the quantity's unit.
+
+    `threshold`, `lasting` and `bad` are spreads: of one report; of the mean of an hour, for which it is suspect, and
+    for which it is bad.
+    """
+
+    radius: float = Field(default=15_000.0, gt=0)  # T
+    num_min: int = Field(default=5, ge=1)  # C
+    num_max: int = Field(default=40, ge=1)  # O
+    threshold: float = Field(default=3.2, gt=0)  # O
+    lasting: float = Field(default=2.7, gt=0)  # O
+    bad: float = Field(default=5.0, gt=0)  # O
+    max_height_difference: float = Field(default=200.0, gt=0)  # T
+    gradient: float = 0.0
+    min_spread: float = Field(gt=0)
+    rounds: int = Field(default=5, ge=1)  # O
+
+
 class EventLimits(_Limits):
     """Limits of the buddy event test: what counts as happening, and the share of neighbours that must agree."""
 
@@ -78,6 +97,7 @@ class Limits(_Limits):
     steady_from: float | None = None
     steady_at: float | None = None
     buddy: BuddyLimits | None = None
+    resistant: ResistantLimits | None = None
     event: EventLimits | None = None
     consistency: ConsistencyLimits | None = None
 
@@ -97,21 +117,24 @@ _TEMPERATURE_BUDDY = BuddyLimits(gradient=LAPSE_RATE, min_std=1.0)  # C, T
 DEFAULTS: Mapping[str, Limits] = {
     "air_temperature": Limits(
         unit="degC", range=(-80, 60), step=19.4, spike=10, persistence=0.05,  # W; M (35 F); O; O
-        buddy=_TEMPERATURE_BUDDY, consistency=ConsistencyLimits(gradient=LAPSE_RATE),
+        buddy=_TEMPERATURE_BUDDY, resistant=ResistantLimits(gradient=LAPSE_RATE, min_spread=0.4),  # O
+        consistency=ConsistencyLimits(gradient=LAPSE_RATE),
     ),
     "dew_point_temperature": Limits(
         unit="degC", range=(-80, 35), step=19.4, spike=10, persistence=0.05,  # W; M
         buddy=BuddyLimits(gradient=LAPSE_RATE, min_std=1.5),
+        resistant=ResistantLimits(gradient=LAPSE_RATE, min_spread=0.6),  # O
     ),
     "relative_humidity": Limits(
         unit="%", range=(0, 105), step=50, spike=30, persistence=0.5, steady_from=95,  # W, with a sensor's error; M
-        buddy=BuddyLimits(min_std=8.0),  # O
+        buddy=BuddyLimits(min_std=8.0), resistant=ResistantLimits(min_spread=3.0),  # O
     ),
     "surface_air_pressure": Limits(unit="hPa", range=(500, 1100), step=10, spike=5),  # W; M
     "air_pressure": Limits(unit="hPa", range=(500, 1100), step=10, spike=5),
     "air_pressure_at_mean_sea_level": Limits(
         unit="hPa", range=(846, 1100), step=10, spike=5,  # M
-        buddy=BuddyLimits(min_std=1.0), consistency=ConsistencyLimits(),
+        buddy=BuddyLimits(min_std=1.0), resistant=ResistantLimits(min_spread=0.4),  # O
+        consistency=ConsistencyLimits(),
     ),
     "wind_speed": Limits(unit="m s-1", range=(0, 75), step=20, persistence=0.05, steady_at=0),  # W; W
     "wind_speed_of_gust": Limits(unit="m s-1", range=(0, 150), persistence=0.05, steady_at=0),  # W

@@ -8,8 +8,9 @@ limits (chain.py, limits.py); the test that interpolates (consistency.py).
 `Surroundings` takes the sums for the places of the reports that are listened to once, for all tests together, and keeps
 them: other reports, which are judged but not listened to, may then come in parts.
 
-Values are finite; a report without a value is left out by the caller. A height (m) may be NaN: it is then neither a
-reason to leave a neighbour out nor to adjust its value.
+Values are finite; a report without a value is left out by the caller. A height (m) may be NaN. Where values are moved
+along a gradient, neighbours of unknown height are then left out; a report whose own height is unknown is compared with
+all, as they are. Elsewhere an unknown height is no reason to leave a neighbour out.
 """
 
 from __future__ import annotations
@@ -67,14 +68,22 @@ class Block:
     near: Bools
     height: Floats
     others_height: Floats
-    _within: dict[float, Floats] = field(default_factory=dict)
+    _within: dict[tuple[float, bool], Floats] = field(default_factory=dict)
 
-    def within(self, max_height_difference: float) -> Floats:
-        """1.0 where a report is near and not further away in height, else 0.0; (rows x others)."""
-        if max_height_difference not in self._within:
+    def within(self, max_height_difference: float, adjusted: bool = False) -> Floats:
+        """1.0 where a report is near and not further away in height, else 0.0; (rows x others).
+
+        `adjusted` leaves out those of unknown height around a report of known height.
+        """
+        adjusted = adjusted and bool(np.isnan(self.others_height).any())
+        which = max_height_difference, adjusted
+        if which not in self._within:
             apart = np.abs(self.height[:, None] - self.others_height)
-            self._within[max_height_difference] = (self.near & ~(apart > max_height_difference)).astype(np.float64)
-        return self._within[max_height_difference]
+            near = self.near & ~(apart > max_height_difference)
+            if adjusted:
+                near &= ~np.isnan(apart) | np.isnan(self.height)[:, None]
+            self._within[which] = near.astype(np.float64)
+        return self._within[which]
 
 
 class Neighbourhood:
@@ -167,7 +176,7 @@ class Surroundings:
 
     def told(self, at: Places) -> dict[NeighbourTest, list[Told]]:
         """What each test hears at other places; (reports x width) for each iteration."""
-        known = self._known(at)
+        known = known_rows(self._places, at)
         there, strange = np.flatnonzero(known >= 0), np.flatnonzero(known < 0)
         told = _nothing(self._told, len(at))
         for test, iterations in told.items():
@@ -180,15 +189,16 @@ class Surroundings:
                         some[strange[block.rows]] = test.sums(block, trusted)
         return told
 
-    def _known(self, at: Places) -> Ints:
-        """Which of the network's reports is of the same station and place as each of `at`; -1: none is found."""
-        if not len(self._places):
-            return np.full(len(at), -1)
-        rows = np.minimum(np.searchsorted(self._places.station, at.station), len(self._places) - 1)
-        there = self._places.taken(rows)
-        same = (there.station == at.station) & (there.lat == at.lat) & (there.lon == at.lon)
-        same &= (there.height == at.height) | (np.isnan(there.height) & np.isnan(at.height))
-        return np.where(same, rows, -1)
+
+def known_rows(places: Places, at: Places) -> Ints:
+    """Which of `places`, whose stations ascend, is of the same station and place as each of `at`; -1: none is found."""
+    if not len(places):
+        return np.full(len(at), -1)
+    rows = np.minimum(np.searchsorted(places.station, at.station), len(places) - 1)
+    there = places.taken(rows)
+    same = (there.station == at.station) & (there.lat == at.lat) & (there.lon == at.lon)
+    same &= (there.height == at.height) | (np.isnan(there.height) & np.isnan(at.height))
+    return np.where(same, rows, -1)
 
 
 def _nothing(tests: Iterable[NeighbourTest], size: int) -> dict[NeighbourTest, list[Told]]:
@@ -263,15 +273,16 @@ class Buddy(NeighbourTest):
         if self._gradient:
             known = np.isfinite(block.others_height)
             level = values - np.where(known & listened, self._gradient * block.others_height, 0.0)
-            columns += [level, level**2, number * known, level * known]
-        sums = (block.within(self._max_height_difference) @ np.stack(columns, axis=1)).T
+            columns += [level, level**2]
+        near = block.within(self._max_height_difference, adjusted=bool(self._gradient))
+        sums = (near @ np.stack(columns, axis=1)).T
         n, first, second = sums[:3]
         if self._gradient:
-            level_1, level_2, n_known, known_1 = sums[3:]
+            level_1, level_2 = sums[3:]
             known = np.isfinite(block.height)
             rise = np.where(known, self._gradient * block.height, 0.0)
-            first = np.where(known, level_1 + n_known * rise, first)
-            second = np.where(known, level_2 + 2 * rise * known_1 + n_known * rise**2, second)
+            first = np.where(known, level_1 + n * rise, first)
+            second = np.where(known, level_2 + 2 * rise * level_1 + n * rise**2, second)
         many = np.maximum(n, 1)
         mean = first / many
         return np.stack([n, mean, np.maximum(second / many - mean**2, 0.0)], axis=1)

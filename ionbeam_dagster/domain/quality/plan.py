@@ -20,7 +20,7 @@ from ionbeam_client.models import parse_duration
 from ionbeam_dagster.domain.canonical import HEIGHT_COLUMNS, columns_of, variable_of
 from ionbeam_dagster.domain.quality import Masks, Test, flags_of, neighbours, series
 from ionbeam_dagster.domain.quality.limits import HOUR, Limits
-from ionbeam_dagster.domain.quality.neighbours import Bools, Floats, Ints
+from ionbeam_dagster.domain.quality.neighbours import Bools, Floats, Ints, Told
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,8 @@ class Tested:
     @property
     def compared(self) -> bool:
         """Whether it is compared with neighbours."""
-        return bool(self.limits.buddy or self.limits.event or self.limits.consistency)
+        limits = self.limits
+        return bool(limits.buddy or limits.resistant or limits.event or limits.consistency)
 
 
 @dataclass
@@ -74,16 +75,19 @@ class Reports:
 
 @dataclass
 class Verdicts:
-    """By column, the tests that were applied to each report and those that it failed."""
+    """By column, the tests that were applied to each report and those that it failed; and how many spreads it is above
+    its neighbours (NaN: not compared)."""
 
     applied: dict[str, Masks]
     failed: dict[str, Masks]
+    deviation: dict[str, Told]
 
     @classmethod
     def none(cls, columns: Mapping[str, object], size: int) -> Verdicts:
         return cls(
             {column: np.zeros(size, np.uint32) for column in columns},
             {column: np.zeros(size, np.uint32) for column in columns},
+            {column: np.full(size, np.nan, np.float32) for column in columns},
         )
 
     def add(self, column: str, test: Test, applied: Bools, failed: Bools) -> None:

@@ -17,6 +17,10 @@ Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.intp]
 
 
+_EXACT = 1e-4
+"""What the conversion of units may do to a value."""
+
+
 def gross_range(values: Floats, low: float, high: float) -> Bools:
     """QARTOD's gross range test: outside [low, high] is what no sensor measures."""
     return (values < low) | (values > high)
@@ -45,7 +49,9 @@ def spike(values: Floats, times: Floats, station: Ints, most: float, within: flo
     return near & away & same_side
 
 
-def persistence(values: Floats, times: Floats, station: Ints, least: float, over: float, exempt: Bools) -> Bools:
+def persistence(
+    values: Floats, times: Floats, station: Ints, least: float, over: Floats | float, exempt: Bools
+) -> Bools:
     """WMO's persistence test: the station's values vary by less than `least` over the last `over` s.
 
     A value fails when the run of values that ends with it, each within `least` of the run's first, spans `over` s or
@@ -59,12 +65,52 @@ def persistence(values: Floats, times: Floats, station: Ints, least: float, over
     if not known.size:
         return failed
     kept, when, where, free = values[known], times[known], station[known], exempt[known]
+    long = np.broadcast_to(over, size)[known]
     starts = np.ones(known.size, np.bool_)
     starts[1:] = (np.abs(np.diff(kept)) >= least) | (np.diff(where) != 0) | free[1:] | free[:-1]
     first = np.maximum.accumulate(np.where(starts, np.arange(known.size), 0))
-    stuck = (when - when[first] >= over) & (np.abs(kept - kept[first]) < least) & ~free
+    stuck = (when - when[first] >= long) & (np.abs(kept - kept[first]) < least) & ~free
     failed[known] = stuck
     return failed
+
+
+def mean_around(values: Floats, times: Floats, station: Ints, within: float) -> tuple[Floats, Ints]:
+    """The mean of the station's values at most `within` s before and after each, and how many they are.
+
+    All values are finite.
+    """
+    if not values.size:
+        return values, np.zeros(0, np.intp)
+    apart = times.max() - times.min() + 2 * within + 1  # puts every station on a time axis of its own
+    axis = times - times.min() + (station - station[0]) * apart
+    first = np.searchsorted(axis, axis - within, side="left")
+    end = np.searchsorted(axis, axis + within, side="right")
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    return (sums[end] - sums[first]) / (end - first), end - first
+
+
+_STEPS = (1.0, 0.5, 0.2, 0.1)
+
+
+def resolution(values: Floats, station: Ints) -> Floats:
+    """The step in which the station of each value tells its values, learnt from them; 0 where none is seen.
+
+    It is the largest of 1, 0.5, 0.2 and 0.1 of which all are multiples, else the smallest change from one to the next
+    (degrees Fahrenheit told in Celsius). All values are finite, those of a station together.
+    """
+    if not values.size:
+        return np.zeros(0)
+    first = np.flatnonzero(np.append(True, np.diff(station) != 0))
+    of = np.repeat(np.arange(first.size), np.diff(np.append(first, values.size)))
+    changes = np.full(values.size, np.inf)
+    changes[1:] = np.abs(np.diff(values))
+    changes[first] = np.inf
+    smallest = np.minimum.reduceat(np.where(changes > _EXACT, changes, np.inf), first)
+    found = np.where(np.isfinite(smallest), smallest, 0.0)
+    for step in reversed(_STEPS):
+        on_it = np.abs(values / step - np.round(values / step)) * step <= _EXACT
+        found[np.logical_and.reduceat(on_it, first)] = step
+    return found[of]
 
 
 def has_before(times: Floats, station: Ints, within: float) -> Bools:
@@ -77,7 +123,7 @@ def has_after(times: Floats, station: Ints, within: float) -> Bools:
     return np.asarray(_next(times, station) - times <= within)
 
 
-def reaches_back(times: Floats, station: Ints, over: float) -> Bools:
+def reaches_back(times: Floats, station: Ints, over: Floats | float) -> Bools:
     """Whether a report's station has one at least `over` s older."""
     starts = np.ones(times.size, np.bool_)
     starts[1:] = np.diff(station) != 0
