@@ -1,14 +1,15 @@
 """The command line as a person uses it: a small network run twice, looked at, and told off."""
 
 import shutil
+import time
 from contextlib import chdir
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from ionbeam_dagster.cli import app
-from ionbeam_dagster.config import CONFIG_VARIABLE
+from ionbeam_dagster.cli import app, processes
+from ionbeam_dagster.config import CONFIG_VARIABLE, IonbeamConfig
 
 NETWORK = """
 state_path: state
@@ -200,3 +201,26 @@ def test_observations_outside_of_start_and_end_are_told_by_config_check(ionbeam)
     assert checked.exit_code == 0 and "T [degC]" in told, "a name that looks like markup is text"
     assert "has observations from 2024-03-01 22:30 on, and those before its start 2026-06-21 00:00 are left out" in told
     assert "those after its end 2026-06-22 00:00 are left out; a later sources.day.end takes them" in told
+
+
+def test_a_process_that_stays_says_that_its_configuration_was_changed(ionbeam, caplog):
+    path, before = Path("network.yaml"), NETWORK
+    stop = processes.watch(IonbeamConfig.load(path), every=0.05)
+
+    def told_after(text):
+        caplog.clear()
+        path.write_text(text)
+        deadline = time.monotonic() + 10
+        while not caplog.messages and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return caplog.text
+
+    try:
+        assert "goes on with what it read before: start it again" in told_after(before.replace("12", "13"))
+        assert "cannot be used" in told_after(before + "\nnonsense: 1\n")
+        caplog.clear()
+        path.write_text(before + "# a comment\n")
+        time.sleep(0.5)
+        assert caplog.text == ""
+    finally:
+        stop.set()

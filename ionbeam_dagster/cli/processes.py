@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ionbeam_dagster.cli.terminal import dagster_home, dagster_instance, fail, load_config
-from ionbeam_dagster.config import CONFIG_VARIABLE
+from ionbeam_dagster.config import CONFIG_VARIABLE, IonbeamConfig
+from ionbeam_dagster.errors import ConfigError
 
 if TYPE_CHECKING:
     from ionbeam_dagster.orchestration.arrivals import Arrivals
@@ -34,6 +35,39 @@ def dev(port: Annotated[int, typer.Option(help="Where the UI listens, on this ma
     os.execv(dagster, [str(dagster), "dev", "-m", "ionbeam_dagster.definitions", "--port", str(port)])
 
 
+def _watched_config() -> IonbeamConfig:
+    """The configuration of a process that stays, and says when its file says something else."""
+    config = load_config()
+    watch(config)
+    return config
+
+
+def watch(config: IonbeamConfig, every: float = 10.0) -> threading.Event:
+    """Log it, once for each change, when the YAML is another one than `config`, until the event that is given back is
+    set. It is looked at every `every` seconds."""
+    stop, seen = threading.Event(), config.path.read_bytes()
+
+    def look(seen: bytes) -> None:
+        while not stop.wait(every):
+            with suppress(OSError):
+                now = config.path.read_bytes()
+                if now != seen:
+                    _tell_of_a_change(config)
+                seen = now
+
+    threading.Thread(target=look, args=(seen,), name="ionbeam-watch", daemon=True).start()
+    return stop
+
+
+def _tell_of_a_change(config: IonbeamConfig) -> None:
+    goes_on = "this process goes on with what it read before"
+    try:
+        if IonbeamConfig.load(config.path) != config:
+            logging.warning("%s was changed, and %s: start it again to have the new one", config.path, goes_on)
+    except ConfigError as error:
+        logging.warning("%s was changed and cannot be used, so that %s: %s", config.path, goes_on, error)
+
+
 def bridge() -> None:
     """Take in what clients send, ingest, build and export it, and announce it, as it happens. Ctrl-C stops it.
 
@@ -45,7 +79,7 @@ def bridge() -> None:
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("dagster").setLevel(logging.WARNING)
-    platform = open_platform(load_config())
+    platform = open_platform(_watched_config())
     with _working(platform) as work:
         bridge_of(platform).run_forever(work)
 
@@ -83,7 +117,7 @@ def receive(
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("dagster").setLevel(logging.WARNING)
-    platform = open_platform(load_config())
+    platform = open_platform(_watched_config())
     door = OpenDoor(platform, host, port)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: door.stop())
@@ -105,7 +139,7 @@ def mqtt(
     from ionbeam_dagster.pipeline.recovery import open_platform
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    sources = open_platform(load_config()).sources
+    sources = open_platform(_watched_config()).sources
     listening = {each: source for each, source in sources.items() if source.subscribes}
     if name is None and len(listening) == 1:
         [name] = listening
@@ -150,7 +184,7 @@ def serve(
     from ionbeam_dagster.edr.server import serve as serve_forever
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    config = load_config()
+    config = _watched_config()
     path, extents = update_configuration(config)
     follow(config)
 
