@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from datetime import timedelta
 
 import pytest
-from loopback import Reply, Service, status
 
 from ionbeam_dagster.errors import DeadlineExceeded
 from ionbeam_dagster.sources.deadline import remaining, within
 from ionbeam_dagster.sources.http import HttpClient
+from ionbeam_dagster.testing.service import Reply, Service, status
 
 SHORT = timedelta(seconds=0.4)
 
