@@ -82,9 +82,8 @@ def accept(
 
 def _accept_at_door(config: IonbeamConfig, name: str) -> None:
     from ionbeam_dagster.config.editing import add_to_source
-    from ionbeam_dagster.doors.http.flush import door_folder
     from ionbeam_dagster.doors.http.lines import shown_text
-    from ionbeam_dagster.doors.http.memory import Memory
+    from ionbeam_dagster.doors.http.memory import Memory, door_folder
     from ionbeam_dagster.doors.http.proposals import propose
     from ionbeam_dagster.pipeline.recovery import open_platform
     from ionbeam_dagster.sources.door import DoorConfig

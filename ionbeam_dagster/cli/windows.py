@@ -228,13 +228,14 @@ def purge(
     Example: `ionbeam purge --dry-run`
     """
     from ionbeam_dagster.doors.amqp.leftovers import bus_leftovers
+    from ionbeam_dagster.doors.http.leftovers import door_leftovers
     from ionbeam_dagster.orchestration.runs import purge_now
     from ionbeam_dagster.pipeline.recovery import open_platform
     from ionbeam_dagster.pipeline.retention import KINDS
     from ionbeam_dagster.pipeline.retention import purge as purge_platform
 
     platform = open_platform(load_config())
-    purged = purge_platform(platform, platform.now(), dry_run=True, also=[bus_leftovers])
+    purged = purge_platform(platform, platform.now(), dry_run=True, also=[bus_leftovers, door_leftovers])
     if not dry_run and purged.gone:
         with dagster_instance(platform.config) as instance:
             purge_now(platform, instance)

@@ -32,11 +32,13 @@ from ionbeam_dagster.cli import app
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.canonical import canonical_schema, columns_of
 from ionbeam_dagster.domain.windows import window_of
+from ionbeam_dagster.doors.http.leftovers import door_leftovers
 from ionbeam_dagster.doors.http.status import door_status
 from ionbeam_dagster.errors import ConfigError
 from ionbeam_dagster.pipeline.build import build
 from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.pipeline.recovery import open_platform
+from ionbeam_dagster.pipeline.retention import purge
 
 
 def test_what_was_written_becomes_a_window(platform_of):
@@ -72,6 +74,37 @@ def test_rows_of_three_weeks_ago_make_revisions_of_their_own_windows(platform_of
     second = build(platform, "garden", window_of(old, HOUR), datetime.now(UTC)).revision
     assert (first.revision.number, second.revision.number) == (1, 2)
     assert pl.read_parquet(second.path)[TEMPERATURE].to_list() == [pytest.approx(0.0), pytest.approx(1.0)]
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["flush.remember", "memory.Memory.taken", "flush.remove", "memory.Memory.removed", "flush.published"],
+)
+def test_a_flush_that_dies_anywhere_is_done_once_by_the_next(platform_of, monkeypatch, place):
+    two = SOURCES + GARDEN.replace("garden:", "valley:").replace(TOKEN, OTHER)
+    platform = platform_of(two)
+    then = datetime.now(UTC) - 3 * HOUR
+    lines = f"weather,station=roof temperature=50 {nanoseconds(then)}\ncpu,host=a usage=1 {nanoseconds(then)}"
+    failed = []
+
+    def dies(*_, **__):
+        failed.append(place)
+        raise RuntimeError("killed")
+
+    with opened(platform) as (door, url):
+        assert write(url, lines).status_code == 204 and write(url, lines, OTHER).status_code == 204
+        with monkeypatch.context() as patch:
+            patch.setattr(f"ionbeam_dagster.doors.http.{place}", dies)
+            with pytest.raises(RuntimeError, match="killed"):
+                door.flush.run()
+        assert write(url, lines.replace("=50", "=32")).status_code == 204
+        door.flush.run()
+        assert failed and door.journal.closed() == []
+        assert sum(one.lines for one in door.memory.parked("garden")) == 2
+        assert sum(one.lines for one in door.memory.parked("valley")) == 1
+    for source, expected in (("garden", [1, 1]), ("valley", [1])):
+        sent = {raw.path: raw.rows for w in platform.ledger.waiting(source) for raw in platform.ledger.sent(source, w)}
+        assert [rows for rows in sent.values() if rows] == expected
 
 
 # --- what is not taken in ---------------------------------------------------------------------------------------------
@@ -143,6 +176,18 @@ def test_what_was_parked_is_accepted_and_taken_in(platform_of, tmp_path):
     bring_up_to_date(platform)
     [row] = points(platform, window_of(then, HOUR)).to_dicts()
     assert row[TEMPERATURE] == pytest.approx(10.0) and row["station_id"] == "roof" and row["lat"] == 52.1
+
+
+def test_what_is_parked_goes_when_the_quarantine_does(platform_of):
+    platform = platform_of(SOURCES, retention="{quarantine: P1D}")
+    with opened(platform) as (door, url):
+        assert write(url, "cpu,host=a usage=1.5").status_code == 204
+        door.flush.run()
+    now = datetime.now(UTC)
+    assert not purge(platform, now, dry_run=False, also=[door_leftovers]).gone
+    gone = purge(platform, now + timedelta(days=2), dry_run=False, also=[door_leftovers]).gone
+    assert [(one.kind, one.of) for one in gone] == [("quarantine", "garden")]
+    assert door_status(platform)[0].endswith("; 0 lines parked")
 
 
 # --- who may, and what cannot be --------------------------------------------------------------------------------------

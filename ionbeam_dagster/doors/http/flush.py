@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 from ionbeam_dagster.domain.windows import EPOCH, Window, window_of
 from ionbeam_dagster.doors.http.journal import Frame, Journal, frames
 from ionbeam_dagster.doors.http.mapping import Mapped, Mapping
-from ionbeam_dagster.doors.http.memory import Listened, Memory
+from ionbeam_dagster.doors.http.memory import Listened, Memory, door_folder
 from ionbeam_dagster.doors.http.sequences import Seen
 from ionbeam_dagster.doors.inbox import Inbox
 from ionbeam_dagster.doors.intake import Durable, OutOfRange, feed_of, inbox_of, remember
@@ -43,11 +43,6 @@ _INGESTIONS = UUID("b2b1f5f8-7c11-4a63-9d7c-2f4a3c0f8f0a")
 _BREAK = 1_000_000_000  # ns between two files of the journal in which the door was not closed
 _CHUNK_LINES = 200_000
 _SAMPLES = 100  # different reasons of one file that are told; the lines themselves are all kept
-
-
-def door_folder(platform: Platform) -> Path:
-    """The folder of the HTTP door's own state."""
-    return platform.config.sections.state_path / "door"
 
 
 def door_sources(platform: Platform) -> dict[str, Door]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ionbeam_client.state import Database
 from ionbeam_dagster.doors.http.sequences import Seen
+from ionbeam_dagster.pipeline.platform import Platform
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS listened (source TEXT PRIMARY KEY, since INTEGER, until INTEGER) WITHOUT ROWID;
@@ -48,6 +49,11 @@ class Parked:
     lines: int
     last: datetime
     sample: str
+
+
+def door_folder(platform: Platform) -> Path:
+    """The folder of the HTTP door's own state."""
+    return platform.config.sections.state_path / "door"
 
 
 class Memory:
@@ -111,6 +117,11 @@ class Memory:
             Parked(source, of, why, lines, datetime.fromtimestamp(last / 1e9, UTC), sample)
             for source, of, why, lines, last, sample in rows
         ]
+
+    def forget_parked(self, source: str) -> None:
+        """Nothing is parked of a source any longer."""
+        with self._database.transaction() as db:
+            db.execute("DELETE FROM parked WHERE source = ?", (source,))
 
     def accept(self, source: str) -> None:
         """Remember that what is parked of a source is to be looked at again by a door that has the new YAML."""

@@ -14,9 +14,9 @@ import waitress
 from waitress import wasyncore
 
 from ionbeam_dagster.doors.http.app import Application
-from ionbeam_dagster.doors.http.flush import Flush, door_folder, door_sources
+from ionbeam_dagster.doors.http.flush import Flush, door_sources
 from ionbeam_dagster.doors.http.journal import Journal
-from ionbeam_dagster.doors.http.memory import Memory
+from ionbeam_dagster.doors.http.memory import Memory, door_folder
 from ionbeam_dagster.doors.http.reports import Once
 from ionbeam_dagster.doors.http.tokens import Tokens
 from ionbeam_dagster.errors import PipelineError

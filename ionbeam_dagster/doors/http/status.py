@@ -5,9 +5,9 @@ Belongs here: the facts in sentences, each with what to do. Does not belong here
 
 from __future__ import annotations
 
-from ionbeam_dagster.doors.http.flush import door_folder, door_sources
+from ionbeam_dagster.doors.http.flush import door_sources
 from ionbeam_dagster.doors.http.lines import shown_text
-from ionbeam_dagster.doors.http.memory import Memory
+from ionbeam_dagster.doors.http.memory import Memory, door_folder
 from ionbeam_dagster.pipeline.platform import Platform
 
 _SAMPLE = 60

@@ -42,9 +42,10 @@ def retention_asset(
     context: dg.AssetExecutionContext, config: PurgeConfig, ionbeam: PlatformResource
 ) -> dg.MaterializeResult[Any]:
     from ionbeam_dagster.doors.amqp.leftovers import bus_leftovers
+    from ionbeam_dagster.doors.http.leftovers import door_leftovers
 
     platform = ionbeam.platform
-    purged = retention.purge(platform, platform.now(), config.dry_run, [bus_leftovers])
+    purged = retention.purge(platform, platform.now(), config.dry_run, [bus_leftovers, door_leftovers])
     for failure in purged.failed:
         context.log.error(failure)
     context.add_output_metadata(of_purge(purged, config.dry_run))
