@@ -25,7 +25,9 @@ from door_samples import (
     wait_for,
     write,
 )
+from servers import free_port
 from typer.testing import CliRunner
+from werkzeug.test import Client
 
 from ionbeam_client.cf import check_metadata
 from ionbeam_dagster.cli import app
@@ -33,6 +35,7 @@ from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.canonical import canonical_schema, columns_of
 from ionbeam_dagster.domain.windows import window_of
 from ionbeam_dagster.doors.http.leftovers import door_leftovers
+from ionbeam_dagster.doors.http.serving import OpenDoor
 from ionbeam_dagster.doors.http.status import door_status
 from ionbeam_dagster.errors import ConfigError
 from ionbeam_dagster.pipeline.build import build
@@ -91,17 +94,24 @@ def test_a_flush_that_dies_anywhere_is_done_once_by_the_next(platform_of, monkey
         failed.append(place)
         raise RuntimeError("killed")
 
-    with opened(platform) as (door, url):
-        assert write(url, lines).status_code == 204 and write(url, lines, OTHER).status_code == 204
-        with monkeypatch.context() as patch:
-            patch.setattr(f"ionbeam_dagster.doors.http.{place}", dies)
-            with pytest.raises(RuntimeError, match="killed"):
-                door.flush.run()
-        assert write(url, lines.replace("=50", "=32")).status_code == 204
-        door.flush.run()
-        assert failed and door.journal.closed() == []
-        assert sum(one.lines for one in door.memory.parked("garden")) == 2
-        assert sum(one.lines for one in door.memory.parked("valley")) == 1
+    door = OpenDoor(platform, "127.0.0.1", free_port())  # not run: nobody else takes in
+    client = Client(door.application)
+
+    def written(text, token):
+        return client.post("/write", data=text, headers={"Authorization": f"Token {token}"}).status_code == 204
+
+    assert written(lines, TOKEN) and written(lines, OTHER)
+    with monkeypatch.context() as patch:
+        patch.setattr(f"ionbeam_dagster.doors.http.{place}", dies)
+        with pytest.raises(RuntimeError, match="killed"):
+            door.flush.run()
+    assert written(lines.replace("=50", "=32"), TOKEN)
+    door.flush.run()
+    assert failed and door.journal.closed() == []
+    assert sum(one.lines for one in door.memory.parked("garden")) == 2
+    assert sum(one.lines for one in door.memory.parked("valley")) == 1
+    door.stop()
+    door.run()
     for source, expected in (("garden", [1, 1]), ("valley", [1])):
         sent = {raw.path: raw.rows for w in platform.ledger.waiting(source) for raw in platform.ledger.sent(source, w)}
         assert [rows for rows in sent.values() if rows] == expected
