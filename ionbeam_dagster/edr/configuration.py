@@ -84,10 +84,10 @@ def with_entries(text: str, entries: dict[str, Any], place: Path, written: dict[
     try:
         config = yaml.load(text, _LOADER)
     except yaml.YAMLError as error:
-        raise ServiceError(f"{place} is not YAML ({error}); mend it, it was left as it is") from error
+        raise ServiceError(f"{place} is not YAML ({error}); correct it, it was left as it is") from error
     lacking = [key for key in ("server", "metadata") if not isinstance(config, dict) or key not in config]
     if lacking:
-        raise ServiceError(f"{place} has no {' and no '.join(lacking)}; PyGeoAPI needs them: mend or remove it")
+        raise ServiceError(f"{place} has no {' and no '.join(lacking)}; PyGeoAPI needs them: correct or remove it")
     outside = _without_block(text)
     theirs = set((yaml.load(outside, _LOADER) or {}).get("resources") or {})
     before = config.get("resources") or {}

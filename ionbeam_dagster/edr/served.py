@@ -67,7 +67,7 @@ def follow(config: IonbeamConfig) -> threading.Event:
         while not stop.wait(FETCHED_EVERY):
             try:
                 update_configuration(config)
-            except Exception as error:  # S3 comes back, a configuration is mended: what was fetched is served meanwhile
+            except Exception as error:  # S3 comes back, a YAML is corrected: what was fetched is served meanwhile
                 LOG.error("the windows are served as they were fetched before: %s", error)
 
     threading.Thread(target=forever, name="ionbeam-mirror", daemon=True).start()

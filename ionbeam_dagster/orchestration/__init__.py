@@ -1,5 +1,6 @@
 """Dagster's side of the platform: assets, partitions, automation, checks, metadata, sensors and runs.
 
-Belongs here: everything that knows Dagster. Does not belong here: what a step does with a window (pipeline), or when
-a window is ready (domain/decisions.py). Modules here ask those two and tell Dagster the answer.
+Belongs here: everything that knows Dagster. Does not belong here: what a step does with a window (pipeline), when a
+window is ready (domain/decisions.py), or what there is to do (pipeline/agenda.py). Modules here ask
+those and tell Dagster the answer.
 """

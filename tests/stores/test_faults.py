@@ -61,7 +61,7 @@ def test_a_slow_influxdb_is_waited_for_and_one_that_is_too_slow_said_to_be(influ
         patient.write(dataset, "one", 1, [rows], ["station_id"])
         assert seen(patient, dataset).equals(rows)
         proxy.delay = 1.0
-        with pytest.raises(InfluxError, match=r"does not answer .*start it, or mend influxdb_common.influxdb_url"):
+        with pytest.raises(InfluxError, match=r"does not answer .*start it, or correct influxdb_common.influxdb_url"):
             InfluxStore(url, influxdb.org, "contract", influxdb.token, timeout=0.5).write(
                 dataset, "two", 2, [points(200, 2.0)], ["station_id"]
             )

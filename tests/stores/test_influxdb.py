@@ -140,11 +140,11 @@ def test_lines_are_not_refused_one_by_one_for_ever(influxdb, dataset, monkeypatc
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"token": "wrong"}, "token is not accepted .*mend influxdb_common.influxdb_token"),
-        ({"org": "nobody"}, 'organization name "nobody" not found; mend influxdb_common.influxdb_org'),
+        ({"token": "wrong"}, "token is not accepted .*correct influxdb_common.influxdb_token"),
+        ({"org": "nobody"}, 'organization name "nobody" not found; correct influxdb_common.influxdb_org'),
         (
             {"url": "http://127.0.0.1:1", "timeout": 0.5},
-            "does not answer .*start it, or mend influxdb_common.influxdb_url",
+            "does not answer .*start it, or correct influxdb_common.influxdb_url",
         ),
     ],
 )

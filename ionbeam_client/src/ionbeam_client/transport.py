@@ -55,7 +55,7 @@ class Delivery(ABC):
 
 
 class Transport(Protocol):
-    """A connection that mends itself. All methods run in one event loop, the one in which it was opened."""
+    """A connection that is made again by itself. All methods run in one event loop, the one in which it was opened."""
 
     async def open(self) -> None:
         """Begin to connect; returns at once. A broker that is away is waited for."""

@@ -38,7 +38,7 @@ class Claims(Protocol):
         It touches those that it collected in part, and those that it gave late rows.
 
         The ingestions `replaces` are forgotten along with it, for good, also those that have no claim yet: what was
-        sent is waiting no more, and one that should come back gets a new place in the order of arrival. A claim that is
+        sent no longer waits, and one that should come back gets a new place in the order of arrival. A claim that is
         new is also measured for its lateness, if it says when it arrived.
         """
         ...
@@ -85,7 +85,7 @@ class Claims(Protocol):
         ...
 
     def withdraw_claim(self, ingestion: str) -> None:
-        """Forget a claim. Revisions of the windows that it touched are intact no more."""
+        """Forget a claim. Revisions of the windows that it touched are no longer intact."""
         ...
 
 

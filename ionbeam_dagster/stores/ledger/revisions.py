@@ -22,7 +22,7 @@ class Revisions(Protocol):
     """Remembers the revisions of dataset windows."""
 
     def record_revision(self, built: BuiltRevision, made_of: Sequence[Claim]) -> None:
-        """Remember a revision. Its window is due no more, unless a claim not in `made_of` touched it meanwhile."""
+        """Remember a revision. Its window is no longer due, unless a claim not in `made_of` touched it meanwhile."""
         ...
 
     def latest_revision(self, dataset: str, window: Window) -> BuiltRevision | None: ...

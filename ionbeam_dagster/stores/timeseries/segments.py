@@ -151,7 +151,8 @@ class SegmentStore:
         """Make the small segments of an hour one file; gives how many became a part of it.
 
         What is read stays the same, and who writes or reads meanwhile is not kept waiting. A segment that is being
-        written again keeps its file. A crash leaves segments twice, which no reader notices; the next call mends it.
+        written again keeps its file. A crash leaves segments twice, which no reader notices, until the next
+        call.
         """
         home = self.root / dataset
         folder = home / hour.start.strftime(BUCKET_FORMAT)

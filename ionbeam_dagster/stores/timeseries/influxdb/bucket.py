@@ -66,7 +66,7 @@ class OpenBucket:
                 self._ask(lambda: api.create_bucket(bucket_name=self._bucket, org=self._org, retention_rules=forever))
             found = self._found()
         if found is None:
-            raise InfluxError(f"{self}: is not there and cannot be made; make it, or mend influxdb_common")
+            raise InfluxError(f"{self}: is not there and cannot be made; make it, or correct influxdb_common")
         mappings = DBRPsService(self._client.api_client)
         known = self._ask(lambda: mappings.get_dbr_ps(org=self._org, db=self._bucket).content)
         if [one.bucket_id for one in known if one.default] != [found.id]:
@@ -183,18 +183,20 @@ class OpenBucket:
             except (HTTPError, OSError) as error:
                 reason = str(error)
             if time.monotonic() + pause > until:
-                raise InfluxError(f"{self}: does not answer ({reason}); start it, or mend influxdb_common.influxdb_url")
+                raise InfluxError(
+                    f"{self}: does not answer ({reason}); start it, or correct influxdb_common.influxdb_url"
+                )
             time.sleep(pause)
         raise AssertionError("unreachable")
 
     def _understood(self, error: ApiException) -> InfluxError:
         reason = _reason(error)
         if error.status == 401:
-            return InfluxError(f"{self}: the token is not accepted ({reason}); mend influxdb_common.influxdb_token")
+            return InfluxError(f"{self}: the token is not accepted ({reason}); correct influxdb_common.influxdb_token")
         if error.status == 403:
             return InfluxError(f"{self}: the token may not do this ({reason}); give it read and write of the bucket")
         if "organization name" in reason:
-            return InfluxError(f"{self}: {reason}; mend influxdb_common.influxdb_org")
+            return InfluxError(f"{self}: {reason}; correct influxdb_common.influxdb_org")
         return RefusedError(f"{self}: {reason}")
 
 

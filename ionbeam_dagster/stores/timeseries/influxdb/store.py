@@ -207,7 +207,7 @@ def _claim_layers(bucket: OpenBucket, dataset: str, parts: list[Part]) -> list[P
 
 
 def _retire(bucket: OpenBucket, dataset: str, parts: list[Part]) -> None:
-    """Forget `parts`: first they are seen no more, then their points are removed, at last they themselves.
+    """Forget `parts`: first they are no longer seen, then their points are removed, at last they themselves.
 
     One that never became ready keeps its layer taken: a process that is slow, not dead, may still be writing to it.
     """
