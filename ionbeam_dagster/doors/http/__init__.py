@@ -1,7 +1,8 @@
 """The HTTP door: stations write line protocol as to InfluxDB, devices upload their reports.
 
 Belongs here: requests (app, reports), who may make them (tokens), the journal that holds what they brought until it is
-taken in (journal, sequences), and how lines become rows of their source (lines, mapping, flush). Does not belong here:
+taken in (journal, sequences, memory), how lines become rows of their source (lines, mapping, flush), what people are
+told of what is parked (status, proposals) and when it goes (leftovers), and the server (serving). Does not belong here:
 the block of a source (sources/door.py), or what happens to raw partitions afterwards.
 """
 

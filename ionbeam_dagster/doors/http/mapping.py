@@ -2,7 +2,7 @@
 
 Belongs here: the mapping of a source's block, applied to all lines at once. Does not belong here: the grammar of lines
 (lines.py), the conversion to canonical rows, which also rejects what cannot be used (domain/canonical.py), or what
-becomes of what is left over (parked.py).
+becomes of what is left over (flush.py).
 """
 
 from __future__ import annotations
