@@ -7,6 +7,8 @@ to do, as it does for automation, which finds nothing left where this was first.
 
 from __future__ import annotations
 
+from uuid import uuid4
+
 import dagster as dg
 
 from ionbeam_dagster.domain.windows import Window
@@ -16,6 +18,7 @@ from ionbeam_dagster.orchestration.assets.exports import export_key
 from ionbeam_dagster.orchestration.assets.source import collect_job, observations_key
 from ionbeam_dagster.orchestration.dead_runs import PROCESS_TAG, end_dead_runs, this_process
 from ionbeam_dagster.orchestration.definitions import build_definitions
+from ionbeam_dagster.orchestration.heartbeats import beating
 from ionbeam_dagster.orchestration.partitions import contiguous_runs, dataset_partitions, source_partitions, tags_of_run
 from ionbeam_dagster.orchestration.reports import report_arrivals
 from ionbeam_dagster.orchestration.resources import WatchedPlatform
@@ -68,10 +71,13 @@ class Arrivals:
 
     def _run(self, job: str, assets: list[dg.AssetKey], windows: list[Window]) -> None:
         for run in contiguous_runs(windows, windows[0].span) if windows else []:
-            self._definitions.resolve_job_def(job).execute_in_process(
-                asset_selection=assets,
-                tags=tags_of_run(run, windows[0].span) | {PROCESS_TAG: this_process()},
-                instance=self._instance,
-                run_config=QUIET,
-                raise_on_error=False,
-            )
+            run_id = str(uuid4())
+            with beating(self._platform, run_id, f"run of {job}"):
+                self._definitions.resolve_job_def(job).execute_in_process(
+                    asset_selection=assets,
+                    tags=tags_of_run(run, windows[0].span) | {PROCESS_TAG: this_process()},
+                    instance=self._instance,
+                    run_config=QUIET,
+                    raise_on_error=False,
+                    run_id=run_id,
+                )

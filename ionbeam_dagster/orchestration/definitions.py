@@ -19,6 +19,7 @@ from ionbeam_dagster.orchestration.assets.source import source_definitions  # no
 from ionbeam_dagster.orchestration.automation import Ionbeam  # noqa: E402
 from ionbeam_dagster.orchestration.sealing import seal_job  # noqa: E402
 from ionbeam_dagster.orchestration.sensors.bridge import bus_sensors  # noqa: E402
+from ionbeam_dagster.orchestration.sensors.dead_runs import dead_runs_sensor  # noqa: E402
 from ionbeam_dagster.orchestration.sensors.reconciliation import reconciliation_sensor  # noqa: E402
 
 
@@ -33,7 +34,7 @@ def build_definitions(ionbeam: Ionbeam) -> dg.Definitions:
     platform = dg.Definitions(
         jobs=[seal_job()],
         resources={"ionbeam": ionbeam},
-        sensors=[reconciliation_sensor(ionbeam), *bus_sensors(ionbeam, collecting)],
+        sensors=[dead_runs_sensor(ionbeam), reconciliation_sensor(ionbeam), *bus_sensors(ionbeam, collecting)],
         executor=dg.in_process_executor,  # parallelism comes from runs: a step's own process costs seconds
     )
     purged = retention_definitions(config.sections.retention, config.automation)

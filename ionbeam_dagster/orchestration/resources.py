@@ -6,7 +6,8 @@ platform itself (pipeline), which knows nothing of Dagster.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,7 @@ import dagster as dg
 
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.orchestration.heartbeats import beating
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.pipeline.recovery import open_platform
 
@@ -38,6 +40,15 @@ class PlatformResource(dg.ConfigurableResource["PlatformResource"]):
     @property
     def platform(self) -> Platform:
         return _opened(self.config_path)
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[PlatformResource]:
+        """The resource of a run, whose heart beats as long as it goes on."""
+        if context.run is None:
+            yield self
+            return
+        with beating(self.platform, context.run.run_id, f"run of {context.run.job_name}"):
+            yield self
 
     def on_window(self, asset: str, window: Window, failure: str | None) -> None:
         """Nobody watches a run that Dagster launched: its events tell."""

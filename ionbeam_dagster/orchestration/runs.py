@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from uuid import uuid4
 
 import dagster as dg
 
@@ -24,6 +25,7 @@ from ionbeam_dagster.orchestration.assets.retention import PURGE_JOB
 from ionbeam_dagster.orchestration.assets.source import collect_job, observations_key, raw_key
 from ionbeam_dagster.orchestration.dead_runs import PROCESS_TAG, end_dead_runs, this_process
 from ionbeam_dagster.orchestration.definitions import build_definitions
+from ionbeam_dagster.orchestration.heartbeats import beating
 from ionbeam_dagster.orchestration.internals import was_interrupted
 from ionbeam_dagster.orchestration.partitions import contiguous_runs, dataset_partitions, source_partitions, tags_of_run
 from ionbeam_dagster.orchestration.resources import WatchedPlatform, Watcher
@@ -286,13 +288,16 @@ class _Range:
         for run in contiguous_runs(wanted, span):
             self._told.clear()
             known = self._defs.resolve_job_def(job) if job else self._defs.resolve_implicit_global_asset_job_def()
-            result = known.execute_in_process(
-                asset_selection=list(assets),
-                tags=tags_of_run(run, span) | self._tags,
-                instance=self._instance,
-                run_config=QUIET,
-                raise_on_error=False,
-            )
+            run_id = str(uuid4())
+            with beating(self._platform, run_id, f"run of {known.name}"):
+                result = known.execute_in_process(
+                    asset_selection=list(assets),
+                    tags=tags_of_run(run, span) | self._tags,
+                    instance=self._instance,
+                    run_config=QUIET,
+                    raise_on_error=False,
+                    run_id=run_id,
+                )
             if was_interrupted(result):
                 raise KeyboardInterrupt
             self._results += [WindowResult(*told, run_id=result.run_id) for told in self._told]

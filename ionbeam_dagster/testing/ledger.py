@@ -109,6 +109,22 @@ class LedgerContract:
     def attempts(self, ledger: Ledger) -> Attempts:
         return ledger.attempts
 
+    def test_a_heartbeat_raises_its_number_until_its_holder_leaves(self, ledger: Ledger) -> None:
+        workers = ledger.workers
+        assert workers.present() == []
+        workers.beat("b", "there 1", 7, "run of a job")
+        workers.beat("a", "here", 8, "")
+        workers.beat("b", "there 1", 7, "run of a job")
+        a, b = workers.present()
+        assert (a.holder, a.host, a.process, a.doing) == ("a", "here", 8, "")
+        assert (b.holder, b.host, b.process, b.doing) == ("b", "there 1", 7, "run of a job")
+        workers.beat("b", "elsewhere", 9, "another")
+        after = workers.present()[1]
+        assert after.beats > b.beats and (after.host, after.process, after.doing) == ("elsewhere", 9, "another")
+        workers.leave("b")
+        workers.leave("nobody")
+        assert [worker.holder for worker in workers.present()] == ["a"]
+
     def test_an_ingestion_keeps_its_place_in_the_order_of_arrival(self, ledger: Ledger) -> None:
         first, second = ledger.arrival_of("a"), ledger.arrival_of("b")
         assert first < second and ledger.arrival_of("a") == first

@@ -1,6 +1,6 @@
-"""A run of a source that cannot be interrupted, in a process of its own: ``python stuck.py CONFIG``.
+"""A run of a source that cannot be interrupted, in a process of its own: ``python stuck.py CONFIG SECONDS``.
 
-Belongs here: the program that test_deadlines starts.
+Belongs here: the program that test_deadlines and test_dead_runs start. It ends so many seconds after its deadline.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ class Stuck(Told):
 
 if __name__ == "__main__":
     resolving.installed_sources = lambda: {"stuck": SimpleNamespace(load=lambda: Stuck)}
-    deadlines.ALARM_AFTER, deadlines.END_AFTER = 600.0, 1.0  # as in native code, which no alarm interrupts
+    deadlines.ALARM_AFTER = 600.0  # as in native code, which no alarm interrupts
+    deadlines.END_AFTER = float(sys.argv[2])
     definitions = build_definitions(PlatformResource(config_path=sys.argv[1]))
     tags = partition_tags("20260621T000000", "20260621T003000")
     with dg.DagsterInstance.get() as instance:

@@ -144,7 +144,7 @@ def test_what_cannot_be_interrupted_ends_with_its_process(platform_of, tmp_path,
     home.mkdir()
     here = Path(__file__).parent
     process = subprocess.run(
-        [sys.executable, str(here / "stuck.py"), str(config)],
+        [sys.executable, str(here / "stuck.py"), str(config), "1"],
         cwd=tmp_path, env=os.environ | {"DAGSTER_HOME": str(home)}, timeout=120, capture_output=True, text=True,
     )  # fmt: skip
     assert process.returncode == 1, process.stderr

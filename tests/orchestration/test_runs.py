@@ -236,7 +236,7 @@ def test_definitions_name_every_asset_job_and_sensor(platform_with):
     repository = defs.get_repository_def()
     assert {"told__collect", "told__build", "both__build", "push__collect"} <= set(repository.job_names)
     assert {sensor.name for sensor in repository.sensor_defs} == {
-        "told_changes__changes", "configuring", "reconciliation",
+        "told_changes__changes", "configuring", "reconciliation", "dead_runs",
         *(f"{source}__collecting" for source in ("told", "told_changes", "push", "pull")),
         *(f"{dataset}__building" for dataset in ("told", "told_changes", "both")),
     }  # fmt: skip

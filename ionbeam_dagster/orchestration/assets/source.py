@@ -21,6 +21,7 @@ from ionbeam_dagster.orchestration.assets import (
 )
 from ionbeam_dagster.orchestration.assets.request import request_asset, request_key
 from ionbeam_dagster.orchestration.automation import Ionbeam
+from ionbeam_dagster.orchestration.dead_runs import pool_of
 from ionbeam_dagster.orchestration.partitions import source_partitions
 from ionbeam_dagster.orchestration.resources import PlatformResource, WatchedPlatform
 from ionbeam_dagster.orchestration.sensors.files import changes_sensor, is_looked_at_again
@@ -79,7 +80,7 @@ def _raw(
         backfill_policy=range_runs(source.window_size),
         automation_condition=automation.collects(ionbeam, source),
         freshness_policy=metadata.freshness(ionbeam.platform.config, [source.name], source.window_size),
-        pool=None if isinstance(ionbeam, WatchedPlatform) else f"{source.name}_api",
+        pool=None if isinstance(ionbeam, WatchedPlatform) else pool_of(source.name),
         group_name=source.name,
         owners=metadata.OWNERS,
         kinds={"python", "parquet"},

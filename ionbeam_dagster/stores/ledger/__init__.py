@@ -26,6 +26,7 @@ from ionbeam_dagster.stores.ledger.recovery_notes import RecoveryNotes, RedisRec
 from ionbeam_dagster.stores.ledger.revisions import RedisRevisions, Revisions, SqliteRevisions
 from ionbeam_dagster.stores.ledger.seals import RedisSeals, Seals, SqliteSeals
 from ionbeam_dagster.stores.ledger.sqlite_file import OnSqlite, SqliteFile
+from ionbeam_dagster.stores.ledger.workers import RedisWorkers, SqliteWorkers, Workers
 
 __all__ = ["Change", "Ledger", "LedgerError", "Recover", "RedisLedger", "SqliteLedger"]
 
@@ -43,6 +44,11 @@ class Ledger(
         """Work that is open, and how often it was tried in vain."""
         ...
 
+    @property
+    def workers(self) -> Workers:
+        """Who is doing something now."""
+        ...
+
 
 class SqliteLedger(
     SqliteRawPartitions, SqliteArrivals, SqliteClaims, SqliteDueWindows, SqliteRevisions, SqliteExports, SqliteSeals,
@@ -51,7 +57,7 @@ class SqliteLedger(
     """A `Ledger` in the SQLite file `path`: the default, which needs no server."""
 
     def __init__(self, path: Path, recover: Recover = lambda: None) -> None:
-        subjects = [one for one in (*type(self).__mro__, SqliteAttempts) if issubclass(one, OnSqlite)]
+        subjects = [one for one in (*type(self).__mro__, SqliteAttempts, SqliteWorkers) if issubclass(one, OnSqlite)]
         prepare = partial(
             migrate,
             tables=[one.TABLES for one in subjects],
@@ -61,6 +67,7 @@ class SqliteLedger(
         file = SqliteFile(path, prepare, Past(str(path), recover, self.note_recovery))
         super().__init__(file)
         self.attempts = SqliteAttempts(file)
+        self.workers = SqliteWorkers(file)
 
 
 class RedisLedger(
@@ -75,3 +82,4 @@ class RedisLedger(
         server = RedisServer(url, Past(named(url), recover, self.note_recovery))
         super().__init__(server)
         self.attempts = RedisAttempts(server)
+        self.workers = RedisWorkers(server)

@@ -1,0 +1,52 @@
+"""The heartbeat of a run: whoever executes it says every few seconds in the ledger that it still does.
+
+Belongs here: the beating. Does not belong here: what is thought of somebody who is silent (dead_runs.py).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from threading import Event, Thread
+
+from ionbeam_dagster.errors import StoreError
+from ionbeam_dagster.pipeline.platform import Platform
+
+EVERY = 5.0
+"""Seconds between two heartbeats."""
+
+
+@cache
+def this_host() -> str:
+    """Where a process number means this process: the host and, in a container, the numbers of that container."""
+    try:
+        return f"{socket.gethostname()} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return socket.gethostname()
+
+
+@contextmanager
+def beating(platform: Platform, holder: str, doing: str) -> Iterator[None]:
+    """Beat for `holder` until the end; a ledger that is away meanwhile stops nothing."""
+    done = Event()
+
+    def keep() -> None:
+        while True:
+            with suppress(StoreError, OSError):
+                platform.ledger.workers.beat(holder, this_host(), os.getpid(), doing)
+            if done.wait(EVERY):
+                break
+        with suppress(StoreError, OSError):
+            platform.ledger.workers.leave(holder)
+
+    keeper = Thread(target=keep, name="heartbeat", daemon=True)
+    keeper.start()
+    try:
+        yield
+    finally:
+        done.set()
+        keeper.join()
