@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import time
 from contextlib import asynccontextmanager, suppress
@@ -249,7 +248,6 @@ def test_a_forked_process_is_told_to_open_a_client_of_its_own(tmp_path):
 
 def test_ingest_in_one_call_can_replace(tmp_path):
     config = IonbeamClientConfig(amqp_url="amqp://127.0.0.1:9/", state_path=tmp_path, close_timeout=0)
-    logging.getLogger("ionbeam_client").setLevel(logging.ERROR)
     one = ingest(rows(2), METADATA, START, END, config)
     other = ingest(rows(2), METADATA, START, END, config, replaces=True)
     assert one.id != other.id, "what replaces is another ingestion than what adds"
