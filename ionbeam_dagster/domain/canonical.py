@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from ionbeam_client.models import CanonicalVariable, DataIngestionMap, IngestionMetadata
 
-VERSION = "2"
+VERSION = "3"
 """Raised when the same raw rows would become other canonical rows than before."""
 
 TIME = pa.timestamp("us", tz="UTC")
@@ -170,7 +170,8 @@ def canonicalise(
     UTC, and what is finer than a microsecond is cut off. Longitudes come out in [-180, 180]. NaN, infinities and the
     texts of NO_VALUE become null. Metadata columns become text without control characters and outer blanks, null where
     nothing is left; a whole number is written without a fraction (42.0 is ``42``), since ids that once were beside a
-    missing value come as floats.
+    missing value come as floats. A row without a `station_id`, where the column is declared, is its place's: the id is
+    latitude and longitude to a metre, as in ``52.1_5.1``, so that rows of two places are never one point.
 
     A row is rejected when it has no time or place, or impossible ones, when its time is out of `bounds`, or when no
     variable has a value or a quality code. A value that cannot be read as its variable's dtype is null, and its row is
@@ -188,6 +189,8 @@ def canonicalise(
     }
     columns |= _variables(raw, mapping, faults)
     columns |= {described.column: _text(raw[described.column]) for described in mapping.metadata_variables}
+    if STATION in columns:
+        columns[STATION] = _of_its_place(columns[STATION], columns["lat"], columns["lon"])
     rows = pl.DataFrame([columns[name].alias(name) for name in canonical_schema([metadata]).names])
     bad = faults.rows()
     if bad is None:
@@ -196,6 +199,13 @@ def canonicalise(
     lost = faults.lost(rows.height)
     rejected = _rejected(raw.filter(bad), bad.arg_true(), faults.reasons(bad))
     return Canonicalised(rows.filter(~lost), rejected, (~lost).arg_true())
+
+
+def _of_its_place(stations: pl.Series, lat: pl.Series, lon: pl.Series) -> pl.Series:
+    if not stations.null_count():
+        return stations
+    place = pl.concat_str([(degrees.round(5) + 0.0).cast(pl.String) for degrees in (lat, lon)], separator="_")
+    return pl.select(pl.coalesce(stations, place)).to_series()
 
 
 def undeclared(schema: pa.Schema, metadata: IngestionMetadata) -> list[str]:

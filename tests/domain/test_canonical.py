@@ -277,7 +277,8 @@ def test_a_row_needs_one_value():
     ],
 )
 def test_metadata_become_text(raw, expected):
-    assert canonicalise(batch(station_id=raw), metadata()).rows["station_id"].to_list() == expected
+    told = canonicalise(batch(station_id=raw), metadata()).rows["station_id"].to_list()
+    assert told == [text or "1.0_2.0" for text in expected]  # without an id of its own, that of its place
 
 
 def test_rejected_rows_keep_their_raw_columns():
@@ -431,3 +432,8 @@ def test_a_row_out_of_the_bounds_of_time_is_set_aside_with_the_reason_and_its_ti
         4: "no time",
     }
     assert canonicalise(batch(time=times[:4]), metadata()).rejected.is_empty(), "without bounds any time will do"
+
+
+def test_a_row_without_a_station_id_is_its_places():
+    raw = batch(station_id=["a", None, "", None], y=[52.1, 52.1, -33.9, -33.9], x=[5.1, 5.1, 18.4, 18.4])
+    assert canonicalise(raw, metadata()).rows["station_id"].to_list() == ["a", "52.1_5.1", "-33.9_18.4", "-33.9_18.4"]

@@ -201,7 +201,7 @@ def test_station_numbers_that_are_floats_are_written_as_numbers(tmp_path):
     frame = pl.DataFrame({"time": [DAY, DAY], "id": [6260.0, None], "t": [1.0, 2.0]})
     frame.write_parquet(tmp_path / "a.parquet")
     keys = {"metadata": {"station_id": "id"}, "constants": {}}
-    assert taken(source(tmp_path, name="a.parquet", **keys))[0]["station_id"].to_list() == ["6260", None]
+    assert taken(source(tmp_path, name="a.parquet", **keys))[0]["station_id"].to_list() == ["6260", "45.0_7.0"]
     text = "time,id,t\n2024-03-01T00:00Z,6260.0,1\n2024-03-01T00:00Z,NA,2\n"
     assert taken(source(tmp_path, text, **keys))[0]["station_id"].to_list() == ["6260", "NA"]
 
@@ -396,7 +396,7 @@ def test_the_name_of_a_file_tells_its_station(tmp_path):
         "longitude": 7.0, "variables": [TEMPERATURE], "name": r"(?P<region>[^/]+)/(?P<station_id>[^_/]+)_.*",
     }))  # fmt: skip
     rows, _ = taken(made)
-    assert rows.select("region", "station_id").rows() == [("north", "A01"), ("south", "B02"), (None, None)]
+    assert rows.select("region", "station_id").rows() == [("north", "A01"), ("south", "B02"), (None, "45.0_7.0")]
     with pytest.raises(ValidationError, match="has no named group"):
         FilesConfig.model_validate({"path": "x.csv", "variables": [TEMPERATURE], "name": ".*"})
 
