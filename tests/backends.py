@@ -112,7 +112,7 @@ class Missing(Exception):
 
 def start_redis(folder: Path) -> Redis:
     binary, port = _installed("redis-server"), free_port()
-    options = f"--port {port} --bind 127.0.0.1 --appendonly yes".split()
+    options = f"--port {port} --bind 127.0.0.1 --appendonly yes --appendfsync always".split()
 
     def healthy() -> bool:
         answer = subprocess.run(["redis-cli", "-p", str(port), "ping"], capture_output=True, text=True)

@@ -99,10 +99,13 @@ def test_a_redis_that_may_forget_is_said_to(tmp_path, caplog):
     server = _own_redis(tmp_path)
     try:
         with Redis.from_url(server.url) as client:
-            client.config_set("appendonly", "no")
+            client.config_set("appendfsync", "everysec")
             client.config_set("maxmemory-policy", "allkeys-lru")
-        RedisLedger(server.url).due("crowd")
-        assert "appendonly yes" in caplog.text and "maxmemory-policy noeviction" in caplog.text
+            RedisLedger(server.url).due("crowd")
+            assert "appendfsync always" in caplog.text and "maxmemory-policy noeviction" in caplog.text
+            client.config_set("appendonly", "no")
+            RedisLedger(server.url).due("crowd")
+            assert "appendonly yes" in caplog.text
     finally:
         server.process.stop()
 

@@ -111,8 +111,17 @@ class RedisServer:
         self.client.set(_GENERATION, self._run_id)
 
     def _warn(self, info: Mapping[str, Any]) -> None:
-        """Say it when this Redis may forget: without the append-only file, or when it may evict keys."""
+        """Say it when this Redis may forget: without the append-only file, or one that is written to disk later than it
+        answers (the last second is lost when it is killed, more where the disk is busy), or when it may evict keys."""
         if not info.get("aof_enabled"):
             _LOG.warning("%s loses the ledger when it ends: set appendonly yes", self._place)
+        elif self._written_later():
+            _LOG.warning("%s loses its last seconds when it is killed: set appendfsync always", self._place)
         if info.get("maxmemory_policy", "noeviction") != "noeviction":
             _LOG.warning("%s may drop parts of the ledger: set maxmemory-policy noeviction", self._place)
+
+    def _written_later(self) -> bool:
+        try:
+            return bool(self.client.config_get("appendfsync").get("appendfsync", "always") != "always")
+        except redis.ResponseError:  # hosted services do not let their users ask
+            return False
