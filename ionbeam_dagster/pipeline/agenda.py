@@ -408,7 +408,7 @@ def _is_sound(platform: Platform, path: str) -> bool:
     try:
         with platform.files.parquet(path) as file:
             return is_sound(file)
-    except pa.ArrowInvalid:
+    except (pa.ArrowInvalid, FileNotFoundError):
         return False
 
 

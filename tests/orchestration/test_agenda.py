@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from told import HOUR, QUARTER, START, Told
@@ -183,12 +183,6 @@ class Operation(RuleBasedStateMachine):
 class _Everything(set[str]):
     def __contains__(self, key: object) -> bool:
         return True
-
-
-TestOperation = Operation.TestCase
-TestOperation.settings = settings(
-    max_examples=12, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
-)
 
 
 @pytest.mark.soak

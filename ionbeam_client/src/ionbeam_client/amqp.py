@@ -109,8 +109,9 @@ class AmqpTransport:
         self._supervisor = asyncio.create_task(self._supervise())
 
     async def close(self) -> None:
-        self._supervisor.cancel()
-        await asyncio.wait({self._supervisor})
+        while not self._supervisor.done():  # Python's wait_for may swallow a cancellation that comes as it returns
+            self._supervisor.cancel()
+            await asyncio.wait({self._supervisor}, timeout=1)
         await self._disconnect()
         for logger in _LOGGERS:
             logger.removeFilter(self._quiet)
@@ -191,7 +192,8 @@ class AmqpTransport:
 
     async def _supervise(self) -> None:
         pause, told = 0.25, ""
-        while True:
+        task = asyncio.current_task()
+        while task is None or not task.cancelling():
             try:
                 with _told_as_not_connected():
                     await self._connect()

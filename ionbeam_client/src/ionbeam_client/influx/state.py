@@ -28,6 +28,13 @@ CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, inode INTEGER, length I
 """
 _INHERITED: list[sqlite3.Connection] = []  # of the parent: a child must neither use nor close them
 
+_IN_SQLITE = threading.RLock()
+"""Held by whoever is in SQLite, and by a fork: SQLite has locks of its own, which a child would find taken for ever."""
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_IN_SQLITE.acquire, after_in_parent=_IN_SQLITE.release, after_in_child=_IN_SQLITE.release
+    )
+
 
 class TargetState(NamedTuple):
     """What is known of one target; times in s since 1970."""
@@ -54,8 +61,9 @@ class State:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._lock = threading.RLock()
-        self._connection = self._connect()
+        self._lock = _IN_SQLITE
+        with self._lock:
+            self._connection = self._connect()
         self._process = os.getpid()
 
     def _connect(self) -> sqlite3.Connection:
@@ -68,8 +76,9 @@ class State:
     def _own(self) -> sqlite3.Connection:
         if self._process != os.getpid():
             _INHERITED.append(self._connection)
-            self._lock, self._process = threading.RLock(), os.getpid()
-            self._connection = self._connect()
+            self._process = os.getpid()
+            with self._lock:
+                self._connection = self._connect()
         return self._connection
 
     @contextmanager
