@@ -25,7 +25,7 @@ from ionbeam_dagster.domain.cycles import CYCLE, cycle_of
 from ionbeam_dagster.domain.decisions import Build, Decision, Sealed, Unchanged, Wait
 from ionbeam_dagster.domain.records import BuiltRevision, Claim, RawPartition
 from ionbeam_dagster.domain.windows import EPOCH, Window, windows_between
-from ionbeam_dagster.errors import PipelineError
+from ionbeam_dagster.errors import PipelineError, SourceError
 from ionbeam_dagster.pipeline.build import as_found, is_whole, look_at, made_by
 from ionbeam_dagster.pipeline.cycles import outlook_of
 from ionbeam_dagster.pipeline.export import made_otherwise
@@ -239,7 +239,10 @@ def needs_collecting(platform: Platform, source: str, window: Window) -> bool:
     known = platform.ledger.raw(source, window)
     if known is None or is_lost(platform, known) or _lacks_its_end(platform, known, platform.now()):
         return True
-    return known.signature != platform.sources[source].signature(window)
+    try:
+        return known.signature != platform.sources[source].signature(window)
+    except SourceError:
+        return True  # collecting it tells the reason
 
 
 def _still_to_collect(platform: Platform, source: str, opened: Attempt, now: datetime) -> Work | None:

@@ -196,9 +196,6 @@ class SourceConfig(Settings):
         return Path("data-raw" if is_address(self.data_path) else self.data_path)
 
 
-NOT_KNOWN = "not known"
-"""How the signature begins of a source that could not be asked for it."""
-
 Progress = Callable[[str, int, int], None]
 """Is told what is being done, how much of it is done, and how much there is."""
 
@@ -281,7 +278,10 @@ class Source(ABC):
         return None
 
     def signature(self, window: Window) -> str:
-        """A text that is another one when `fetch` would give something else; it is cheaper to have than that."""
+        """A text that is another one when `fetch` would give something else; it is cheaper to have than that.
+
+        Raises SourceError where the source cannot be asked for it now.
+        """
         return ""
 
     def answers_whole(self, window: Window) -> bool:

@@ -33,7 +33,7 @@ from ionbeam_client.models import (
 from ionbeam_dagster.domain.times import NonNegativeDuration, parse_moment
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.errors import SourceError
-from ionbeam_dagster.sources import NOT_KNOWN, Source, SourceConfig
+from ionbeam_dagster.sources import Source, SourceConfig
 from ionbeam_dagster.sources.http import Bearer, HttpClient, Token
 
 ADDRESS = "https://app.meteotracker.com"
@@ -175,11 +175,7 @@ class MeteoTracker(Source):
 
     def signature(self, window: Window) -> str:
         """A hash of the window's drives, how many points each has, and whether it ended."""
-        try:
-            sessions = self._sessions(window)
-        except SourceError as error:
-            return f"{NOT_KNOWN}: {error}"  # collecting it tells the reason
-        marks = sorted(f"{s['_id']} {s.get('nPoints')} {s.get('endTime')}" for s in sessions)
+        marks = sorted(f"{s['_id']} {s.get('nPoints')} {s.get('endTime')}" for s in self._sessions(window))
         return hashlib.sha256("\n".join(marks).encode()).hexdigest()
 
     @cached_property

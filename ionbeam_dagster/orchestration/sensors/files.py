@@ -8,6 +8,7 @@ past windows looked at, or collected, again. Does not belong here: the collectin
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -22,9 +23,9 @@ from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.orchestration.resources import PlatformResource, WatchedPlatform
 from ionbeam_dagster.pipeline import agenda
 from ionbeam_dagster.pipeline.platform import Platform
-from ionbeam_dagster.sources import NOT_KNOWN
 from ionbeam_dagster.sources.deadline import within
 
+LOG = logging.getLogger(__name__)
 MOST_OPEN = 5000
 """Windows of a source that stand on the agenda at once because they changed; the others wait in the cursor."""
 LOOKS_A_TICK = 5
@@ -115,8 +116,11 @@ def _is_another(platform: Platform, source: SourceSettings, raw: RawPartition, u
             return True
     if raw.window.end + source.config.look_again_for <= until:
         return False
-    signature = platform.sources[source.name].signature(raw.window)
-    return signature != raw.signature and not signature.startswith(NOT_KNOWN)
+    try:
+        return platform.sources[source.name].signature(raw.window) != raw.signature
+    except SourceError as error:
+        LOG.warning("%s %s: could not be asked whether it changed: %s", source.name, raw.window, error)
+        return False
 
 
 def _parted(

@@ -26,7 +26,7 @@ from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.domain.times import NonNegativeDuration
 from ionbeam_dagster.domain.windows import DAY, Window, windows_between
 from ionbeam_dagster.errors import SourceError
-from ionbeam_dagster.sources import NOT_KNOWN, Source, SourceConfig
+from ionbeam_dagster.sources import Source, SourceConfig
 from ionbeam_dagster.sources.http import HttpClient, HttpError
 from ionbeam_dagster.sources.sensor_community.listing import Listed, NotListed, find_day, signature
 from ionbeam_dagster.sources.sensor_community.months import Months
@@ -128,10 +128,7 @@ class Archive(Source):
 
     def signature(self, window: Window) -> str:
         """A hash of the listing of the window's days: names, times of change and sizes of the wanted files."""
-        try:
-            marks = [signature(self._day(day)[1]) for day in _days(window)]
-        except SourceError as error:
-            return f"{NOT_KNOWN}: {error}"  # collecting it tells the reason
+        marks = [signature(self._day(day)[1]) for day in _days(window)]
         return hashlib.sha256("\n".join(marks).encode()).hexdigest()
 
     def problems(self) -> list[str]:
