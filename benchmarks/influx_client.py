@@ -82,10 +82,11 @@ def lines_ours(rows: int, folder: Path, polars: bool = True) -> dict[str, float]
     """Both halves: frame to the lines of the log, and these, as they are read, to line protocol."""
     from ionbeam_client.influx import frames, records
     from ionbeam_client.influx.fast_lines import Converter
+    from ionbeam_client.influx.rows import How
 
     if not polars:
         frames.find_spec = lambda name: None
-    how = records.How(data_frame_measurement_name="pps", data_frame_tag_columns=("station",))
+    how = How(data_frame_measurement_name="pps", data_frame_tag_columns=("station",))
     converter, given = Converter({}), frame(rows)
     records.encode(given[:1000], how)
     begun = time.process_time()
@@ -144,11 +145,12 @@ def posted(rows: int, folder: Path) -> dict[str, float]:
     from ionbeam_client.influx import records
     from ionbeam_client.influx.config import Server
     from ionbeam_client.influx.fast_lines import Converter
+    from ionbeam_client.influx.rows import How
     from ionbeam_client.influx.targets import InfluxServer
 
     keys = _keys(folder)
     server = InfluxServer(Server(keys["url"], keys["org"], keys["bucket"], keys["token"]), 60)
-    how = records.How(data_frame_measurement_name="pps", data_frame_tag_columns=("station",))
+    how = How(data_frame_measurement_name="pps", data_frame_tag_columns=("station",))
     raw = b"".join(records.encode(frame(10_000), how).data).splitlines(keepends=True)
     lines, _ = Converter({}).convert(raw)
     begun = time.perf_counter()

@@ -27,6 +27,7 @@ from ionbeam_client.influx import (
     records,
     times,
 )
+from ionbeam_client.influx.rows import How
 
 SPECIFIED = """
 import pandas as pd
@@ -209,7 +210,7 @@ def test_odd_names_and_texts_arrive_as_they_are(bucket, client):
             "fields": {name(): rng.choice([name(0), 0.1 * number, number, True])}, "time": T0 + number,
         }  # fmt: skip
         try:
-            records.encode(row, records.How())
+            records.encode(row, How())
         except RecordError:
             continue  # a backslash, where line protocol cannot have it, or nothing but spaces
         given.append(row)

@@ -23,7 +23,7 @@ from influx_faults import T0, Answer, Bucket, of
 from ionbeam_client.influx import EHTInfluxDBClient
 from ionbeam_client.influx.cli import main
 from ionbeam_client.influx.config import make_config, read_config_file
-from ionbeam_client.influx.records import RESERVED
+from ionbeam_client.influx.rows import RESERVED
 
 LOG = {"csvlogfile": "log.csv", "jsonlogfile": "log.jsonl", "close_timeout": 30, "retry_wait_max": 0.05}
 
@@ -361,8 +361,9 @@ some_rows = st.lists(
 def test_the_csv_log_is_the_json_log(influx_dryrun, rows):
     """In lines: what `influx write` would send of the one is what we send of the other."""
     from ionbeam_client.influx import fast_lines, lines, records, targets
+    from ionbeam_client.influx.rows import How
 
-    encoded = records.encode(rows, records.How())
+    encoded = records.encode(rows, How())
     raw = b"".join(encoded.data).splitlines()
     appended = []
     file = SimpleNamespace(path="log.csv", append=lambda connection, data: appended.append(data))

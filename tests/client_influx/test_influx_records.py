@@ -19,7 +19,8 @@ from influxdb_client.client.write_api import PointSettings
 
 from ionbeam_client.influx import RecordError, frames
 from ionbeam_client.influx.fast_lines import Converter
-from ionbeam_client.influx.records import How, encode
+from ionbeam_client.influx.records import encode
+from ionbeam_client.influx.rows import How
 
 FRAME = How(data_frame_measurement_name="m", data_frame_tag_columns=("station",))
 

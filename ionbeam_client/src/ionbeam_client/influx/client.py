@@ -1,7 +1,7 @@
 """What a station's program calls: the client, its write API, and what a write gives back.
 
 Belongs here: the calls of InfluxDB's own client, with a durable meaning. Does not belong here: what rows are
-(records.py), how they are kept (log.py) and brought on (sender.py).
+(records.py, frames.py), how they are kept (log.py) and brought on (sender.py).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from ionbeam_client.influx import records
 from ionbeam_client.influx.config import Config, make_config, read_config_file
 from ionbeam_client.influx.errors import NotDeliveredError, RecordError, RefusedRowsError
 from ionbeam_client.influx.log import Log, Position
+from ionbeam_client.influx.rows import How
 from ionbeam_client.influx.sender import OnError, Sender, Status, Told, status_of
 from ionbeam_client.influx.state import State
 from ionbeam_client.influx.times import PRECISIONS
@@ -147,7 +148,7 @@ class EHTInfluxDBClient:
         self._log.close()
         self._state.close()
 
-    def _append(self, record: Any, how: records.How) -> Receipt:
+    def _append(self, record: Any, how: How) -> Receipt:
         if self.closed:
             raise RecordError("the client is closed; nothing was logged")
         encoded = records.encode(record, how)
@@ -222,7 +223,7 @@ class WriteApi:
         self._check_place("org", org)
         if str(write_precision) not in PRECISIONS:
             raise RecordError(f"write_precision is {write_precision!r}; it has to be one of {', '.join(PRECISIONS)}")
-        how = records.How(
+        how = How(
             str(write_precision), self._default_tags, data_frame_measurement_name, _names(data_frame_tag_columns) or (),
             data_frame_timestamp_column, data_frame_timestamp_timezone, record_measurement_name, record_measurement_key,
             record_time_key, _names(record_tag_keys), _names(record_field_keys), field_types or {},

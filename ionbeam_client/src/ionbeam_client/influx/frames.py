@@ -10,11 +10,12 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from ionbeam_client.influx import lines, times
-from ionbeam_client.influx.records import (
+from ionbeam_client.influx.rows import (
     Encoded,
     How,
     check_measurement,
     check_name,
+    check_tag,
     clean_tags,
     clean_value,
     is_infinite,
@@ -267,8 +268,6 @@ def _encode_columns(table: pl.DataFrame, measurement: str, tags: list[str], how:
 
 def _tag_column(column: pl.Series, name: str) -> pl.Series:
     """A tag's values as line protocol can carry them; empty ones are missing."""
-    from ionbeam_client.influx.records import check_tag
-
     for odd in column.filter(column.str.contains(r"[\\\n\t\r]")).unique().drop_nulls():
         column = column.replace(odd, check_tag(name, odd))
     return column.replace("", None).alias(check_name(name, "tag"))
