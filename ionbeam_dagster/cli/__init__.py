@@ -17,6 +17,7 @@ from ionbeam_dagster.cli import (
     broker,
     config,
     conformance,
+    dev,
     export,
     ledger,
     processes,
@@ -51,7 +52,7 @@ app = typer.Typer(
 )
 for command in (
     run.run, windows.status, windows.gaps, windows.rebuild, windows.reingest, windows.seal, windows.unseal,
-    windows.purge, processes.dev, processes.bridge, processes.receive, processes.mqtt, processes.serve,
+    windows.purge, dev.dev, processes.bridge, processes.receive, processes.mqtt, processes.serve,
     conformance.conformance,
 ):  # fmt: skip
     app.command()(command)

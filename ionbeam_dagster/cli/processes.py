@@ -1,38 +1,26 @@
-"""Commands that stay until stopped: the UI, the bridge, the HTTP door, what listens to MQTT, the web service."""
+"""Commands that stay until stopped, but for `dev`: the bridge, the HTTP door, what listens to MQTT, the web service."""
 
 from __future__ import annotations
 
 import logging
-import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ionbeam_dagster.cli.terminal import dagster_home, dagster_instance, fail, load_config
-from ionbeam_dagster.config import CONFIG_VARIABLE, IonbeamConfig
+from ionbeam_dagster.cli.terminal import dagster_instance, fail, load_config
+from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.errors import ConfigError
 
 if TYPE_CHECKING:
     from ionbeam_dagster.orchestration.arrivals import Arrivals
     from ionbeam_dagster.pipeline.platform import Platform
     from ionbeam_dagster.sources import Subscriber
-
-
-def dev(port: Annotated[int, typer.Option(help="Where the UI listens, on this machine only.")] = 3000) -> None:
-    """Start `dagster dev` with this configuration: the UI, its sensors and its automation. Ctrl-C stops it."""
-    config = load_config()
-    home = dagster_home(config)
-    os.environ |= {CONFIG_VARIABLE: str(config.path.absolute()), "DAGSTER_HOME": str(home)}
-    dagster = Path(sys.executable).with_name("dagster")
-    os.execv(dagster, [str(dagster), "dev", "-m", "ionbeam_dagster.definitions", "--port", str(port)])
 
 
 def _watched_config() -> IonbeamConfig:

@@ -1,0 +1,211 @@
+"""`ionbeam dev`: the whole platform on this machine, kept going by one process.
+
+Belongs here: which processes there are, and how each is asked whether it is well. Does not belong here: how they are
+watched (orchestration/supervision.py).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from shutil import copyfile
+from typing import Annotated
+
+import typer
+import yaml
+
+from ionbeam_dagster.cli.terminal import dagster_home, fail, load_config
+from ionbeam_dagster.config import CONFIG_VARIABLE, IonbeamConfig
+from ionbeam_dagster.errors import ConfigError
+from ionbeam_dagster.orchestration.supervision import Child, Supervisor, processor_used
+from ionbeam_dagster.stores.locks import JobLock
+from ionbeam_dagster.stores.publish import published
+
+_LOCATION = "ionbeam_dagster.definitions"
+_HOST = "127.0.0.1"
+_ANSWERED_WITHIN = 3.0
+_THREADS = 32
+"""Of the code server: a sensor that hangs holds one for a minute, and none of the others may wait for it."""
+_MOST_LOGGED = 20_000_000
+_DAEMON_HANGS_AFTER = "300"
+"""Seconds after which Dagster's daemon ends itself when one of its threads hangs."""
+
+
+def dev(port: Annotated[int, typer.Option(help="Where the UI listens, on this machine only.")] = 3000) -> None:
+    """Start the whole platform: the UI, its sensors and its automation. Ctrl-C stops it.
+
+    The web server, Dagster's daemon and the code server are watched: what ends or hangs is started again, and a line
+    says so; work goes on within a minute. All of them end with this command, however it ends. A changed YAML is taken
+    up by itself; one that cannot be used is told, and the platform goes on with the one before.
+
+    Data stay where the YAML says; Dagster's history in $DAGSTER_HOME, else in `dagster` under `state_path`.
+    """
+    config = load_config()
+    home = dagster_home(config)
+    os.environ |= {
+        CONFIG_VARIABLE: str(config.path.absolute()),
+        "DAGSTER_HOME": str(home),
+        "DAGSTER_DAEMON_HEARTBEAT_TOLERANCE": _DAEMON_HANGS_AFTER,
+    }
+    alone = JobLock(home / "ionbeam-dev.lock")
+    if not alone.acquire():
+        fail(f"another `ionbeam dev` runs with {home}; stop it, or give this one a DAGSTER_HOME of its own")
+    if not _is_free(port):
+        fail(f"port {port} is taken; choose another one with --port")
+    code_port = _code_port(home)
+    workspace = _workspace(home, code_port)
+    log = home / "ionbeam-dev.log"
+    code = Child("the code server", _code_command(code_port), log, _answers_health(code_port))
+    web = Child(
+        "the web server",
+        [*_program("dagster-webserver"), "--port", str(port), "--workspace", str(workspace),
+         "--dagster-log-level", "warning"],
+        log,
+        _answers_http(f"http://{_HOST}:{port}/server_info"),
+    )  # fmt: skip
+    daemon = Child(
+        "the daemon",
+        [*_program("dagster-daemon"), "run", "--workspace", str(workspace), "--log-level", "warning"],
+        log,
+        _works(),
+    )
+    supervisor = Supervisor(
+        [code, web, daemon],
+        _say,
+        lambda: print(f"ionbeam: http://{_HOST}:{port}   (what its processes say: {log})", flush=True),
+        [_following(config, [code, daemon]), lambda: _bounded(log)],
+    )
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: supervisor.stop())
+    supervisor.run()
+
+
+def _say(told: str) -> None:
+    print(f"ionbeam: {time.strftime('%H:%M:%S')} {told}", file=sys.stderr, flush=True)
+
+
+def _bounded(log: Path) -> None:
+    """Keep of a log no more than twice _MOST_LOGGED bytes; those who write into it go on at its end."""
+    if log.exists() and log.stat().st_size > _MOST_LOGGED:
+        copyfile(log, log.with_suffix(".log.1"))
+        os.truncate(log, 0)
+
+
+def _following(config: IonbeamConfig, children: list[Child]) -> Callable[[], None]:
+    """Has `children` started again when the YAML says something else that can be used."""
+    seen = config.path.read_bytes()
+
+    def look() -> None:
+        nonlocal seen, config
+        try:
+            now = config.path.read_bytes()
+        except OSError:  # it is being written
+            return
+        if now == seen:
+            return
+        seen = now
+        try:
+            changed = IonbeamConfig.load(config.path)
+        except ConfigError as error:
+            _say(f"{config.path} was changed and cannot be used; the platform goes on with the one before: {error}")
+            return
+        if changed != config:
+            config = changed
+            _say(f"{config.path} was changed, and is taken up")
+            for child in children:
+                child.restart()
+
+    return look
+
+
+# --- the processes ----------------------------------------------------------------------------------------------------
+
+
+def _program(name: str) -> list[str]:
+    return [str(Path(sys.executable).with_name(name))]
+
+
+def _code_command(port: int) -> list[str]:
+    place = ["--host", _HOST, "--port", str(port), "--max-workers", str(_THREADS)]
+    named = ["--module-name", _LOCATION, "--location-name", _LOCATION, "--log-level", "warning"]
+    return [*_program("dagster"), "api", "grpc", *place, *named, "--use-python-environment-entry-point"]
+
+
+def _workspace(home: Path, port: int) -> Path:
+    path = home / "ionbeam-dev.yaml"
+    server = {"host": _HOST, "port": port, "location_name": _LOCATION}
+    with published(path) as draft:
+        draft.write_text(yaml.safe_dump({"load_from": [{"grpc_server": server}]}))
+    return path
+
+
+def _code_port(home: Path) -> int:
+    """Where the code server listens: where it did the last time, for Dagster knows its sensors' past by that."""
+    path = home / "ionbeam-dev.yaml"
+    if path.exists():
+        known = int(yaml.safe_load(path.read_text())["load_from"][0]["grpc_server"]["port"])
+        if _is_free(known):
+            return known
+        _say(f"port {known}, where the code server was, is taken; another one is used, and earlier ticks are not shown")
+    with socket.socket() as probe:
+        probe.bind((_HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_HOST, port))
+        except OSError:
+            return False
+        return True
+
+
+# --- whether they are well --------------------------------------------------------------------------------------------
+
+
+def _answers_http(url: str) -> Callable[[int], bool]:
+    def answers(process: int) -> bool:
+        try:
+            with urllib.request.urlopen(url, timeout=_ANSWERED_WITHIN) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    return answers
+
+
+def _answers_health(port: int) -> Callable[[int], bool]:
+    import grpc
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    def answers(process: int) -> bool:
+        try:
+            with grpc.insecure_channel(f"{_HOST}:{port}") as channel:
+                asked = health_pb2.HealthCheckRequest(service="DagsterApi")
+                told = health_pb2_grpc.HealthStub(channel).Check(asked, timeout=_ANSWERED_WITHIN)
+        except grpc.RpcError:
+            return False
+        return bool(told.status == health_pb2.HealthCheckResponse.SERVING)
+
+    return answers
+
+
+def _works() -> Callable[[int], bool]:
+    """Whether a process that never rests for long has used the processor since it was last asked."""
+    used: dict[int, int | None] = {}
+
+    def answers(process: int) -> bool:
+        before, now = used.get(process), processor_used(process)
+        used.clear()
+        used[process] = now
+        return now is None or now != before
+
+    return answers

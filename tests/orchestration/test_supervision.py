@@ -1,0 +1,74 @@
+"""What ends or hangs is started again, and nothing outlives who started it, however that ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+
+def until(what: Callable[[], object], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def _group(leader: int) -> list[int]:
+    """The processes of a group that are not dead."""
+    listed = subprocess.run(["ps", "-eo", "pid=,pgid=,stat="], capture_output=True, text=True).stdout
+    rows = [line.split() for line in listed.splitlines()]
+    return [int(process) for process, group, state in rows if group == str(leader) and "Z" not in state]
+
+
+@pytest.fixture
+def supervisor(tmp_path) -> Iterator[subprocess.Popen[bytes]]:
+    program = Path(__file__).with_name("supervised.py")
+    with (tmp_path / "told").open("wb") as told:
+        process = subprocess.Popen([sys.executable, str(program), str(tmp_path)], stdout=told)
+    try:
+        until((tmp_path / "ready").exists)
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait(30)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_what_ends_or_hangs_is_started_again_and_told(supervisor, tmp_path, how):
+    one, other = (int((tmp_path / name).read_text()) for name in ("one", "other"))
+    os.kill(one, how)
+    until(lambda: int((tmp_path / "one").read_text()) != one)
+    assert int((tmp_path / "other").read_text()) == other
+    told = (tmp_path / "told").read_text()
+    why = "ended with signal SIGKILL" if how == signal.SIGKILL else "did not answer for"
+    assert f"one {why}" in told and "other" not in told.replace(str(tmp_path), "")
+
+
+def test_all_ends_in_good_order_with_what_was_started_by_what_had_ended(supervisor, tmp_path):
+    one = int((tmp_path / "one").read_text())
+    os.kill(one, signal.SIGKILL)
+    until(lambda: int((tmp_path / "one").read_text()) != one)
+    groups = [one, *(int((tmp_path / name).read_text()) for name in ("one", "other"))]
+    assert all(map(_group, groups)), "what a child started goes on without it"
+    os.kill(groups[1], signal.SIGSTOP)
+    supervisor.terminate()
+    assert supervisor.wait(30) == 0
+    until(lambda: not any(map(_group, groups)))
+
+
+def test_children_do_not_outlive_a_supervisor_that_is_killed(supervisor, tmp_path):
+    children = [int((tmp_path / name).read_text()) for name in ("one", "other")]
+    supervisor.kill()
+    supervisor.wait()
+    until(lambda: not any(child in _group(child) for child in children))
+    for child in children:  # what they started is theirs to end
+        for left in _group(child):
+            os.kill(left, signal.SIGKILL)
