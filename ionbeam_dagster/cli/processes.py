@@ -40,14 +40,14 @@ def watch(config: IonbeamConfig, every: float = 10.0) -> threading.Event:
             with suppress(OSError):
                 now = config.path.read_bytes()
                 if now != seen:
-                    _tell_of_a_change(config)
+                    _warn_of_a_change(config)
                 seen = now
 
     threading.Thread(target=look, args=(seen,), name="ionbeam-watch", daemon=True).start()
     return stop
 
 
-def _tell_of_a_change(config: IonbeamConfig) -> None:
+def _warn_of_a_change(config: IonbeamConfig) -> None:
     goes_on = "this process goes on with what it read before"
     try:
         if IonbeamConfig.load(config.path) != config:

@@ -83,7 +83,7 @@ def set_aside(platform: Platform, source: str, start: datetime, end: datetime) -
     return sorted(found, key=lambda one: one.window)
 
 
-def told_of(platform: Platform, source: str, windows: Sequence[Window]) -> Iterator[str]:
+def lines_about(platform: Platform, source: str, windows: Sequence[Window]) -> Iterator[str]:
     """Lines about the rows of a source's windows that were set aside, and about those that it no longer gives."""
     if not windows:
         return

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from ionbeam_client.models import format_duration
-from ionbeam_dagster.cli.quarantine import left_out, told_of
+from ionbeam_dagster.cli.quarantine import left_out, lines_about
 from ionbeam_dagster.cli.terminal import (
     FROM,
     SOURCES,
@@ -150,23 +150,23 @@ def report(
     if not done:
         console.print("Nothing to do: every window is collected, built and exported, and would come out the same.")
     names = sorted({platform.source(name).dataset for name in ranges})
-    built = {name: _asked_for(platform, name, ranges) for name in names}
+    built = {name: _revisions_of_ranges(platform, name, ranges) for name in names}
     console.print(_made_table(platform, built, watch))
     _draw(platform, names, [one for windows in built.values() for one in windows], picture)
     for name, wanted in ranges.items():
         collected = [one.window for one in done if one.asset == f"{name}/raw"] or [wanted]
-        for line in [*told_of(platform, name, collected), *left_out(platform, name)]:
+        for line in [*lines_about(platform, name, collected), *left_out(platform, name)]:
             console.print(line, style="yellow", highlight=False, markup=False)
         for problem in platform.sources[name].problems():
             console.print(f"{name}: {problem}", style="yellow", highlight=False, markup=False)
     steps = f"{len(done)} partitions in {seconds:.1f} s" if done else ""
     console.print(f"{steps}; {len(failed)} failed" if failed else steps, highlight=False)
-    _say_what_next(platform)
+    _print_what_next(platform)
     if failed:
         raise typer.Exit(1)
 
 
-def _asked_for(platform: Platform, dataset: str, ranges: dict[str, Window]) -> list[BuiltRevision]:
+def _revisions_of_ranges(platform: Platform, dataset: str, ranges: dict[str, Window]) -> list[BuiltRevision]:
     span = platform.dataset(dataset).span
     asked = [wanted for name, wanted in ranges.items() if platform.source(name).dataset == dataset]
     start = window_of(min(wanted.start for wanted in asked), span).start
@@ -235,7 +235,7 @@ def _draw(platform: Platform, datasets: list[str], built: list[BuiltRevision], p
     console.print(f"a map of them: [bold]{path}[/bold]", highlight=False)
 
 
-def _say_what_next(platform: Platform) -> None:
+def _print_what_next(platform: Platform) -> None:
     asked = f" --config {platform.config.path}" if CONFIG_VARIABLE in os.environ else ""
     console.print(
         "\nNext:\n"

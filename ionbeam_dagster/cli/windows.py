@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ionbeam_client.models import format_duration
-from ionbeam_dagster.cli.quarantine import told_of
+from ionbeam_dagster.cli.quarantine import lines_about
 from ionbeam_dagster.cli.run import Watch, report
 from ionbeam_dagster.cli.terminal import (
     DATASETS,
@@ -76,7 +76,7 @@ def status(
         shown = known if start or end else known[-last:]
         console.print(_status_table(platform, dataset, shown))
         for source in dataset.sources:
-            for line in told_of(platform, source, [one for one in shown if one.span == dataset.span]):
+            for line in lines_about(platform, source, [one for one in shown if one.span == dataset.span]):
                 console.print(line, style="yellow", highlight=False, markup=False)
         for format in dataset.cycle_exports:
             console.print(_cycles_table(platform, dataset, format, shown))
@@ -86,8 +86,8 @@ def status(
             see = f"`ionbeam status {name} --from {late[0].start:%Y-%m-%dT%H:%MZ}`"
             told = f"{name}: {many} late data, before those shown; the oldest is {oldest}; see {see}"
             console.print(told, highlight=False)
-        _say_outdated(platform, name)
-    _say_what_fails(platform)
+        _print_outdated(platform, name)
+    _print_what_fails(platform)
     if recovered := platform.ledger.recovered():
         console.print(
             f"ledger: made again on {recovered[0]:%Y-%m-%d %H:%M}: {recovered[1]}", highlight=False, markup=False
@@ -148,7 +148,7 @@ def rebuild(
 
     if force and outdated:
         fail("--force and --outdated are two ways: everything again, or what is outdated")
-    platform, wanted, begun = open_platform(load_config()), _asked(start, end), perf_counter()
+    platform, wanted, begun = open_platform(load_config()), _range_of(start, end), perf_counter()
     settings = platform.dataset(dataset)
     with dagster_instance(platform.config) as instance, Watch(platform) as watch:
         given = (platform, dataset, wanted.start, wanted.end, instance, watch.done, watch.planned)
@@ -181,7 +181,7 @@ def reingest(
     from ionbeam_dagster.orchestration.runs import reingest_range
     from ionbeam_dagster.pipeline.recovery import open_platform
 
-    platform, wanted, begun = open_platform(load_config()), _asked(start, end), perf_counter()
+    platform, wanted, begun = open_platform(load_config()), _range_of(start, end), perf_counter()
     external = platform.source(source).kind == "external"
     with dagster_instance(platform.config) as instance, Watch(platform) as watch:
         done = reingest_range(
@@ -205,7 +205,7 @@ def seal(dataset: Annotated[str, ONE_DATASET], start: Annotated[str, FROM], end:
 
     Example: `ionbeam seal ioncannon --from 2026-06-01 --to 2026-07-01`
     """
-    _seal(dataset, _asked(start, end), unseal=False)
+    _seal(dataset, _range_of(start, end), unseal=False)
 
 
 def unseal(dataset: Annotated[str, ONE_DATASET], start: Annotated[str, FROM], end: Annotated[str, TO]) -> None:
@@ -213,7 +213,7 @@ def unseal(dataset: Annotated[str, ONE_DATASET], start: Annotated[str, FROM], en
 
     Windows that the dataset's `revise_for` closed are built with `rebuild --force`.
     """
-    _seal(dataset, _asked(start, end), unseal=True)
+    _seal(dataset, _range_of(start, end), unseal=True)
 
 
 def purge(
@@ -265,7 +265,7 @@ def _seal(dataset: str, wanted: Window, unseal: bool) -> None:
         console.print(_status_table(platform, settings, changed))
 
 
-def _asked(start: str, end: str) -> Window:
+def _range_of(start: str, end: str) -> Window:
     first, last = moment(start, "--from"), moment(end, "--to")
     assert first is not None and last is not None
     if last <= first:
@@ -291,7 +291,7 @@ def _check_files(platform: Platform) -> None:
         console.print(f"  {told}", highlight=False, markup=False)
 
 
-def _say_outdated(platform: Platform, dataset: str) -> None:
+def _print_outdated(platform: Platform, dataset: str) -> None:
     """Which windows another exporter, quality plan or mapping made than today's, and how they are made again."""
     from ionbeam_dagster.pipeline.agenda import outdated
 
@@ -304,7 +304,7 @@ def _say_outdated(platform: Platform, dataset: str) -> None:
         console.print(f"{told}; {again} makes what is outdated again", highlight=False)
 
 
-def _say_what_fails(platform: Platform) -> None:
+def _print_what_fails(platform: Platform) -> None:
     """What fails for long, what of the configuration does not fit, and when the files were last compared."""
     from ionbeam_dagster.pipeline.agenda import misfits, overdue
 
@@ -458,7 +458,7 @@ def _show_gaps(platform: Platform, source: str, start: datetime | None, end: dat
         highlight=False,
     )
     console.print(_strip(asked, missing, max(10, min(console.width, 120) - 2)))
-    for line in told_of(platform, source, [asked]):
+    for line in lines_about(platform, source, [asked]):
         console.print(line, style="yellow", highlight=False, markup=False)
     if missing:
         fill = {"external": "ionbeam reingest", "door": "", "pull": "ionbeam run"}[settings.kind]

@@ -48,7 +48,7 @@ def page(collection: Collection, query: Query, limit: int, offset: int = 0, afte
     known = collection.parameters()
     wanted = known if query.parameters is None else {id: known[id] for id in query.parameters if id in known}
     plain = query.region is None and query.locations is None
-    matched = sum(_rows_asked(collection, window, query) or 0 for window in windows) if plain else None
+    matched = sum(_timed_rows(collection, window, query) or 0 for window in windows) if plain else None
     skip = offset
     if after is not None:
         begin = int(after.split(".")[0])
@@ -62,8 +62,8 @@ def page(collection: Collection, query: Query, limit: int, offset: int = 0, afte
             notes.append(f"bounded at {query.bounds.seconds:g} seconds: follow the link `next` for what is left")
             cursor = f"{window.start}.0"
             break
-        if plain and after is None and (count := _rows_asked(collection, window, query)) is not None and skip >= count:
-            skip -= count
+        if plain and after is None and (rows := _timed_rows(collection, window, query)) is not None and skip >= rows:
+            skip -= rows
             continue
         asked = query if _partly(window, query) else replace(query, start=None, end=None)
         piece, told, passed = rows_of_window(
@@ -137,7 +137,7 @@ def item(collection: Collection, id: str) -> Rows | None:
     return None
 
 
-def _rows_asked(collection: Collection, window: WindowFile, query: Query) -> int | None:
+def _timed_rows(collection: Collection, window: WindowFile, query: Query) -> int | None:
     """How many rows of a window lie in the time that is asked for; None where it cannot be read."""
     if not _partly(window, query):
         return collection.rows_in(window)

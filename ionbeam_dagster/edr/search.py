@@ -68,17 +68,17 @@ def _newest_moments(rows: pa.Table, most: int) -> tuple[pa.Table, str]:
     moments = kept.column("datetime").to_numpy()
     before, first, last = int(moments[0]), int(moments[1]), int(moments[-1])
     if before < first:
-        return kept.slice(1), _bound_told(most, first - 1)
+        return kept.slice(1), _bound_note(most, first - 1)
     if first == last:
         told = (
             f"bounded at {most:,} rows: of the moment {stamp(first)} alone there are more; "
             "raise limit, or narrow the place"
         )
         return kept.slice(1), told
-    return kept.slice(int(np.searchsorted(moments, first, side="right"))), _bound_told(most, first)
+    return kept.slice(int(np.searchsorted(moments, first, side="right"))), _bound_note(most, first)
 
 
-def _bound_told(most: int, until: int) -> str:
+def _bound_note(most: int, until: int) -> str:
     return (
         f"bounded at {most:,} rows: older ones are left out; narrow the time or the place, "
         f"or ask again with datetime=../{stamp(until)}"

@@ -145,7 +145,7 @@ class DoorConfig(SourceConfig):
     )
 
     @model_validator(mode="after")
-    def _is_told_apart(self) -> Self:
+    def _names_are_distinct(self) -> Self:
         if reserved := sorted(RESERVED & self.metadata.keys()):
             raise ValueError(
                 f"metadata: {', '.join(reserved)} is a name that the platform needs itself; choose another"

@@ -177,7 +177,7 @@ class Files:
             if draft.exists():
                 # A stream that is left early, as by a signal, would be closed, and publish half a file. Signals go to
                 # the main thread, which waits here until the whole is there.
-                with self._told(location), ThreadPoolExecutor(1) as uninterrupted:
+                with self._named_errors(location), ThreadPoolExecutor(1) as uninterrupted:
                     uninterrupted.submit(self._upload, draft, location).result()
 
     def _upload(self, draft: Path, location: str) -> None:
@@ -195,7 +195,7 @@ class Files:
     def opened(self, location: str) -> Iterator[pa.NativeFile]:
         """The file, to be read in any order; of one in S3 only what is asked for is fetched."""
         system, path = self._place(location)
-        with self._told(location), system.open_input_file(path) as file:
+        with self._named_errors(location), system.open_input_file(path) as file:
             yield file
 
     @contextmanager
@@ -220,7 +220,7 @@ class Files:
     def found(self, location: str) -> Found | None:
         """The file's size and time, or None when there is no such file."""
         system, path = self._place(location)
-        with self._told(location):
+        with self._named_errors(location):
             info = system.get_file_info(path)
         if info.type != fs.FileType.File:
             return None
@@ -248,7 +248,7 @@ class Files:
             return
         system, path = self._place(location)
         try:
-            with self._told(location):
+            with self._named_errors(location):
                 system.delete_file(path)
         except FileNotFoundError:
             return
@@ -260,7 +260,7 @@ class Files:
     def listed(self, root: str) -> dict[str, Found]:
         """All files below a folder or prefix, as `under`, and what is known of each."""
         system, path = self._place(root)
-        with self._told(root):
+        with self._named_errors(root):
             infos = system.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
         files = (info for info in infos if info.type == fs.FileType.File and not info.base_name.startswith("."))
         return {
@@ -284,7 +284,7 @@ class Files:
         return self._settings.connected()
 
     @contextmanager
-    def _told(self, location: str) -> Iterator[None]:
+    def _named_errors(self, location: str) -> Iterator[None]:
         """Say what S3's errors mean, and of which file."""
         try:
             yield

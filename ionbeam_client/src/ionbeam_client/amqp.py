@@ -61,11 +61,11 @@ class _AmqpDelivery(Delivery):
         return replace(self, body=b"")
 
     async def ack(self) -> None:
-        with _told_as_not_connected():
+        with _raised_as_not_connected():
             await self.message.ack()
 
     async def give_back(self) -> None:
-        with _told_as_not_connected():
+        with _raised_as_not_connected():
             await self.message.reject(requeue=True)
 
 
@@ -124,7 +124,7 @@ class AmqpTransport:
         await self._up.wait()
 
     async def publish(self, queue: Queue, message: Outgoing) -> None:
-        with _told_as_not_connected(), self._by_its_own_name():
+        with _raised_as_not_connected(), self._by_its_own_name():
             try:
                 async with self._publishing:  # those who publish at the same time keep their order
                     channel = await self._channel("publish")
@@ -138,7 +138,7 @@ class AmqpTransport:
                 raise RefusedError(f"the broker has no room or no queue {queue.name} for the message") from error
 
     async def reply(self, queue: str, message: Outgoing) -> None:
-        with _told_as_not_connected(), self._by_its_own_name():
+        with _raised_as_not_connected(), self._by_its_own_name():
             channel = await self._channel("publish")
             try:
                 await channel.default_exchange.publish(_encoded(message, self._user), routing_key=queue, mandatory=True)
@@ -146,7 +146,7 @@ class AmqpTransport:
                 raise RefusedError(f"there is no queue {queue}") from error
 
     async def broadcast(self, exchange: str, message: Outgoing) -> None:
-        with _told_as_not_connected(), self._by_its_own_name():
+        with _raised_as_not_connected(), self._by_its_own_name():
             channel = await self._channel("publish")
             if exchange not in self._fanouts:
                 self._fanouts[exchange] = await channel.declare_exchange(exchange, "fanout", durable=True)
@@ -158,20 +158,20 @@ class AmqpTransport:
             self._optional.add(queue)
         if self._up.is_set():
             try:
-                with _told_as_not_connected():
+                with _raised_as_not_connected():
                     await self._start_consumer(queue, receive)
             except (NotConnectedError, RefusedError):
                 self._broken.set()
 
     async def fetch(self, queue: Queue) -> Delivery | None:
-        with _told_as_not_connected():
+        with _raised_as_not_connected():
             _, there = await self._found_on(lambda: self._channel("fetch"), queue)
             found = await there.get(no_ack=False, fail=False)
             return None if found is None else _delivery(found)
 
     async def browse(self, queue: Queue) -> AsyncIterator[Delivery]:
         """What is in a queue now, each without its body, in seconds also where it is very much; it stays there."""
-        with _told_as_not_connected():
+        with _raised_as_not_connected():
             channel, there = await self._found_on(lambda: self._channel("browse"), queue)
             arrived: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
 
@@ -195,7 +195,7 @@ class AmqpTransport:
         task = asyncio.current_task()
         while task is None or not task.cancelling():
             try:
-                with _told_as_not_connected():
+                with _raised_as_not_connected():
                     await self._connect()
                     log.info("connected to %s", self._config.broker)
                     pause, told = 0.25, ""
@@ -246,7 +246,7 @@ class AmqpTransport:
         connection, self._connection = self._connection, None
         self._channels, self._declared, self._fanouts, self._consuming = {}, set(), {}, {}
         if connection is not None:
-            with suppress(NotConnectedError), _told_as_not_connected():
+            with suppress(NotConnectedError), _raised_as_not_connected():
                 await asyncio.wait_for(connection.close(), timeout=2)
 
     @contextmanager
@@ -385,7 +385,7 @@ def _delivery(message: AbstractIncomingMessage) -> _AmqpDelivery:
 
 
 @contextmanager
-def _told_as_not_connected() -> Iterator[None]:
+def _raised_as_not_connected() -> Iterator[None]:
     """Raise NotConnectedError for whatever the library raises, or RefusedError where the broker would refuse again."""
     try:
         yield

@@ -190,7 +190,7 @@ def _dead_show(config: IonbeamClientConfig, options: Any) -> int:
         print(f"id: {delivery.message_id}\nqueue: {queue.name}\nbytes: {len(delivery.body)}")
         for name, value in sorted(delivery.headers.items()):
             print(visible(f"{name}: {value}"))
-        print(_told(delivery.body))
+        print(_shown_body(delivery.body))
 
     return _on_dead(config, options, show)
 
@@ -272,7 +272,7 @@ async def _connected(config: IonbeamClientConfig) -> AsyncIterator[AmqpTransport
         await transport.close()
 
 
-def _told(body: bytes) -> str:
+def _shown_body(body: bytes) -> str:
     """The JSON of a message, as far as there is one."""
     try:
         return wire.json_of(body).decode(errors="replace")

@@ -149,9 +149,9 @@ def _place(
     if not nodes:
         raise _Unfit(f"{form.template.name} has no {slot.codes[0]:06d}")
     block = expanded.blocks[nodes[0]]
-    said = _said(form.template, nodes[0], variable, slot)
+    companions = _companions(form.template, nodes[0], variable, slot)
     for turn in range(expanded.rounds[block]):
-        about = {(node, turn if expanded.blocks[node] == block else 0): value for node, value in said.items()}
+        about = {(node, turn if expanded.blocks[node] == block else 0): value for node, value in companions.items()}
         clashes = [(node, turn) for node in nodes if (node, turn) in taken]
         clashes += [place for place, value in about.items() if form.fixed.get(place, value) != value]
         if not clashes:
@@ -179,16 +179,16 @@ def _with_quality(form: Form, target: Target, flag: str) -> Target:
     return replace(target, flag=flag, quality=(associated, turn))
 
 
-def _said(template: Template, node: int, variable: CanonicalVariable, slot: Slot) -> dict[int, int]:
+def _companions(template: Template, node: int, variable: CanonicalVariable, slot: Slot) -> dict[int, int]:
     """What stands beside a value, by node: the height of the sensor, the period, and which constituent it is."""
     expanded = expansion(template)
-    said = {}
+    values = {}
     height, significance, constituent = (
         expanded.before(node, [code]) for code in (SENSOR_HEIGHT, TIME_SIGNIFICANCE, CONSTITUENT)
     )
     if slot.has_height and height is not None:
         level = variable.level
-        said[height] = int(expanded.elements[height].coded(np.float64(level))) if level else MISSING
+        values[height] = int(expanded.elements[height].coded(np.float64(level))) if level else MISSING
     if slot.has_period:
         number = expanded.before(node, list(PERIODS))
         assert number is not None
@@ -198,12 +198,12 @@ def _said(template: Template, node: int, variable: CanonicalVariable, slot: Slot
                 f"{template.name} tells its period in {format_duration(unit)}, but it covers {variable.period}"
             )
         # A period ends when the observation is made; an instant has none.
-        said[number] = -(period // unit) - expanded.elements[number].reference if period else MISSING
+        values[number] = -(period // unit) - expanded.elements[number].reference if period else MISSING
     if slot.is_averaged and significance is not None:
-        said[significance] = AVERAGED if variable.method == "mean" else MISSING
+        values[significance] = AVERAGED if variable.method == "mean" else MISSING
     if slot.constituent is not None and constituent is not None:
-        said[constituent] = slot.constituent
-    return said
+        values[constituent] = slot.constituent
+    return values
 
 
 def _target(column: str, variable: CanonicalVariable, slot: Slot, place: Place, element: Element) -> Target:

@@ -53,7 +53,7 @@ def _configuration(datasets: list[str]) -> dg.AssetsDefinition:
                 context.log.warning("%s: %s cannot be read; queries leave it out", name, file)
         columns = ("collection", "windows", "rows", "from", "to", "west, south, east, north", "parameters")
         records = [
-            dg.TableRecord(dict(zip(columns, (name, *_told(extent)), strict=True))) for name, extent in extents.items()
+            dg.TableRecord(dict(zip(columns, (name, *_cells(extent)), strict=True))) for name, extent in extents.items()
         ]
         schema = dg.TableSchema([dg.TableColumn(column) for column in columns])
         return dg.MaterializeResult(
@@ -68,7 +68,7 @@ def _configuration(datasets: list[str]) -> dg.AssetsDefinition:
     return configured
 
 
-def _told(extent: Extent) -> Iterator[str | int]:
+def _cells(extent: Extent) -> Iterator[str | int]:
     yield from (extent.files, extent.rows)
     yield from (stamp(moment) for moment in extent.times) if extent.times else ("", "")
     yield ", ".join(f"{side:g}" for side in extent.bbox or ())
