@@ -13,7 +13,9 @@ from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.sources.files import Files, FilesConfig
 
 PAGE = (Path(__file__).parents[2] / "docs" / "files.md").read_text()
-KINDS = re.findall(r"^## ([^\n]+)\n```text\n(.*?)```\n```yaml\n(.*?)```", PAGE, re.MULTILINE | re.DOTALL)
+KINDS = re.findall(
+    r"^## ([^\n]+)\n(?:[^#`]|`[^`\n]+`)*```text\n(.*?)```\n```yaml\n(.*?)```", PAGE, re.MULTILINE | re.DOTALL
+)
 DAYS = Window(datetime(2024, 2, 29, tzinfo=UTC), datetime(2024, 3, 3, tzinfo=UTC))
 
 
@@ -28,6 +30,8 @@ EXPECTED = {
     "One value": (minutes(420, 420, 480), "air_temperature", [15.5, None, 14.5], ["2178", "2178", "2179"]),
     "What pandas": (minutes(0, 20), "air_temperature", [1.5, 2.5], ["6260", "6270"]),
     "Date and clock": (minutes(425, 430), "thickness_of_rainfall_amount", [1.2, 0.0], ["console"] * 2),
+    "The log of": (minutes(0, 10), "air_temperature", [1.5, 1.6], ["mast"] * 2),
+    "The other log": (minutes(0, 10), "air_temperature", [1.5, 1.6], ["mast"] * 2),
     "Times as numbers": (minutes(0, 10), "air_temperature", [1.5, 1.6], ["A"] * 2),
 }
 

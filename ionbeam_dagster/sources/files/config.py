@@ -23,11 +23,33 @@ FORMATS = {
     "csv": (".csv", ".csv.gz"),
     "parquet": (".parquet",),
     "netcdf": (".nc", ".nc4"),
+    "jsonl": (".jsonl", ".jsonl.gz"),
 }
+"""Formats by the endings of names. Annotated CSV has no ending of its own; `format` has to say it."""
+_TURNED = re.compile(r"\.\d{6}(?=(?:\.gz)?$)")
+_BESIDE_LOGS = (".refused.jsonl", ".schema.json")
 BLANKS = "blanks"
 RESERVED = frozenset({"datetime", "lat", "lon", "x_file", "x_row", "x_problem"})
 
-Format = Literal["csv", "parquet", "netcdf"]
+Format = Literal["csv", "parquet", "netcdf", "jsonl", "influx_csv"]
+
+
+def format_by_name(file: str) -> str | None:
+    """The format that a file's name tells; a log that was put aside with a number behind its name is one still."""
+    name = _TURNED.sub("", file.lower())
+    return next((form for form, endings in FORMATS.items() if name.endswith(endings)), None)
+
+
+def in_order(file: str) -> tuple[str, bool, str]:
+    """Sorts names such that of files with the same rows the latest comes last: by name, but a log behind those that
+    were put aside with numbers."""
+    log = _TURNED.sub("", file)
+    return log, log == file, file
+
+
+def is_beside_log(file: str) -> bool:
+    """Whether a file is one that a station's logger keeps beside its log, and holds no rows of its own."""
+    return file.endswith(_BESIDE_LOGS)
 
 
 def _one_byte_newline(encoding: str) -> str:
@@ -261,7 +283,10 @@ class FilesConfig(SourceConfig):
 
     path: str = Field(min_length=1, description="Folder, file or glob of the files.", examples=["loggers/*.csv"])
     format: Format | None = Field(
-        default=None, description="Format of the files; without it their endings say it.", examples=["csv"]
+        default=None,
+        description="Format of the files; without it their endings say it. jsonl is JSON lines and influx_csv "
+        "annotated CSV, the two logs of a station's eht-influx-client.",
+        examples=["csv"],
     )
     time: Annotated[TimeColumn, BeforeValidator(_column_alone, json_schema_input_type=TimeColumn | str)] = Field(
         default=TimeColumn(), description="Where the time stands; a text is the column.", examples=["time"]
@@ -333,6 +358,12 @@ class FilesConfig(SourceConfig):
         reserved = sorted(RESERVED & names.keys())
         if reserved:
             raise ValueError(f"{', '.join(reserved)}: a name that the platform needs itself; rename the column")
+        return self
+
+    @model_validator(mode="after")
+    def _annotated_csv_says_its_time(self) -> Self:
+        if self.format == "influx_csv" and self.time != TimeColumn():
+            raise ValueError("time: annotated CSV says itself where its time is, and how it is written; leave it out")
         return self
 
     @model_validator(mode="after")

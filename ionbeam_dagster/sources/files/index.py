@@ -22,7 +22,9 @@ import polars as pl
 from ionbeam_dagster.domain.canonical import STATION
 from ionbeam_dagster.domain.windows import Window, merge
 from ionbeam_dagster.errors import SourceError
-from ionbeam_dagster.sources.files.config import FORMATS, FilesConfig
+from ionbeam_dagster.sources.files.annotated_csv import AnnotatedCsvReader
+from ionbeam_dagster.sources.files.config import FORMATS, FilesConfig, format_by_name, in_order, is_beside_log
+from ionbeam_dagster.sources.files.json_lines import JsonLinesReader
 from ionbeam_dagster.sources.files.netcdf_files import NetcdfReader
 from ionbeam_dagster.sources.files.readers import (
     EMPTY,
@@ -43,7 +45,13 @@ STATIONS_KEPT = 1000
 NEVER = -1
 SHARED_TIMES_SHOWN = 3
 
-READERS: dict[str, type[Reader]] = {"csv": CsvReader, "parquet": ParquetReader, "netcdf": NetcdfReader}
+READERS: dict[str, type[Reader]] = {
+    "csv": CsvReader,
+    "parquet": ParquetReader,
+    "netcdf": NetcdfReader,
+    "jsonl": JsonLinesReader,
+    "influx_csv": AnnotatedCsvReader,
+}
 
 
 class Mark(NamedTuple):
@@ -168,8 +176,7 @@ class FileIndex:
         return layout
 
     def format_of(self, file: str) -> str | None:
-        by_name = next((form for form, endings in FORMATS.items() if file.lower().endswith(endings)), None)
-        return self._config.format or by_name
+        return self._config.format or format_by_name(file)
 
     def _looked_over(self) -> dict[str, File]:
         if self._files is None:
@@ -183,13 +190,13 @@ class FileIndex:
                 f"{self._config.path}: matches files of several formats ({', '.join(sorted(formats))}); "
                 "narrow `path`, and make a source of each"
             )
-        for name, path in sorted(paths.items()):
+        for name, path in sorted(paths.items(), key=lambda entry: in_order(entry[0])):
             with suppress(FileNotFoundError):
                 found[name] = self._looked_at(path, known.get(name))
         if self._config.when_removed == "keep":
             missed = {name: file for name, file in known.items() if name not in found and file.parts}
             found |= {name: replace(file, gone=True, unsettled=False, grows=False) for name, file in missed.items()}
-            found = dict(sorted(found.items()))
+            found = dict(sorted(found.items(), key=lambda entry: in_order(entry[0])))
         self._remember(found)
         return found
 
@@ -202,7 +209,7 @@ class FileIndex:
                 raise SourceError(f"{root}: there is no such file or folder; correct `path`, or mount the folder")
             paths = root.glob(pattern) if pattern else root.iterdir() if root.is_dir() else [root]
             for path in paths:
-                hidden = path.name.startswith(".")
+                hidden = path.name.startswith(".") or is_beside_log(path.name)
                 if not hidden and path.is_file() and (pattern or path == root or self.format_of(path.name)):
                     yield path.relative_to(root).as_posix() if path != root else path.name, path
         except OSError as error:
@@ -325,7 +332,7 @@ def shared_times(files: dict[str, File]) -> list[str]:
         before = [latest[station] for station in of if station in latest] + ([unknown] if unknown else [])
         for until, other in before:
             if until.overlaps(extent) and len(found) < SHARED_TIMES_SHOWN:
-                first, second = sorted((other.path, file.path))
+                first, second = sorted((other.path, file.path), key=in_order)
                 found[first, second] = _both_hold(first, second, _stations_of_both(file, other), until, extent)
         for station in {*of, None}:
             if station not in latest or latest[station][0].end < extent.end:

@@ -1,7 +1,7 @@
 """What every format's reader gives: a file's layout, its parts and their rows; and the readers of CSV and Parquet.
 
 Belongs here: how rows are got out of a file. Does not belong here: netCDF, which says more about itself
-(netcdf_files.py), and what becomes of rows (rows.py).
+(netcdf_files.py), the logs of stations (json_lines.py, annotated_csv.py), and what becomes of rows (rows.py).
 """
 
 from __future__ import annotations
@@ -85,6 +85,10 @@ class Reader(ABC):
         """Whether the file can be read while it is being written, as far as its lines are whole."""
         return False
 
+    def is_unchanged(self, path: Path, content: Mapping[Place, str]) -> bool:
+        """Whether parts of a file that grows are still what they were. Raises Unreadable."""
+        return False
+
     @abstractmethod
     def parts(self, path: Path, whole_lines: bool = False) -> Iterator[tuple[Place, str]]:
         """Where the parts of the file are, each with a hash of all that decides its rows.
@@ -114,7 +118,7 @@ def refusals(*further: type[Exception]) -> Iterator[None]:
         raise Unreadable(f"cannot be read ({reason}); {remedy}") from error
 
 
-class _TableReader(Reader):
+class TableReader(Reader):
     """A format of plain columns, which the configuration alone tells apart."""
 
     def layout(self, path: Path) -> Layout:
@@ -132,20 +136,36 @@ class _TableReader(Reader):
         return list(dict.fromkeys([*layout.times, *layout.place.values(), *variables, *layout.metadata.values()]))
 
 
-class CsvReader(_TableReader):
-    """CSV: one table, or several below each other, each under a header line that begins as the first one does.
+class LineReader(TableReader):
+    """A format whose rows are lines.
 
-    A part is ``(offset of its header, length of the header, offset, length, number of its first line)``, in bytes. Its
-    columns are texts.
+    A part is ``(offset of its header, length of the header, offset, length, number of its first line)``, in bytes; of a
+    format without headers the first two are 0.
     """
 
     def grows_by_lines(self, path: Path) -> bool:
         return path.suffix != ".gz"
 
+    def is_unchanged(self, path: Path, content: Mapping[Place, str]) -> bool:
+        with refusals(), opened(path) as file:
+            for (header_at, header_length, offset, length, _), known in content.items():
+                digest = sha256()
+                for at, size in ((header_at, header_length), (offset, length)):
+                    file.seek(at)
+                    digest.update(file.read(size))
+                if digest.hexdigest()[:16] != known:
+                    return False
+        return True
+
+
+class CsvReader(LineReader):
+    """CSV: one table, or several below each other, each under a header line that begins as the first one does. Its
+    columns are texts."""
+
     def parts(self, path: Path, whole_lines: bool = False) -> Iterator[tuple[Place, str]]:
         wanted = self._wanted(path)
         found: dict[str, None] = {}
-        with refusals(), _opened(path) as file:
+        with refusals(), opened(path) as file:
             if self.config.csv.is_plain:
                 start, header = _first_line(file)
                 opening, first = _opening(header, self.config.csv), 1
@@ -156,7 +176,7 @@ class CsvReader(_TableReader):
                 found |= dict.fromkeys(self._checked_names(header, 1, wanted))
             if whole_lines and header and not header.endswith(b"\n"):
                 raise Unreadable(EMPTY)
-            for offset, line, block in _blocks(file, start, whole_lines, first):
+            for offset, line, block in blocks(file, start, whole_lines, first):
                 for at, table in _tables(block, opening):
                     line_of_table = line + block.count(b"\n", 0, at)
                     if table.startswith(opening):
@@ -170,21 +190,9 @@ class CsvReader(_TableReader):
         if missing:
             raise Unreadable(self._lacking(missing, list(found), header))
 
-    def is_unchanged(self, path: Path, content: Mapping[Place, str]) -> bool:
-        """Whether parts of a file that grows are still what they were."""
-        with refusals(), _opened(path) as file:
-            for (header_at, header_length, offset, length, _), known in content.items():
-                digest = sha256()
-                for at, size in ((header_at, header_length), (offset, length)):
-                    file.seek(at)
-                    digest.update(file.read(size))
-                if digest.hexdigest()[:16] != known:
-                    return False
-        return True
-
     def read(self, path: Path, places: Iterable[Place], columns: Sequence[str]) -> Iterator[tuple[Place, pl.DataFrame]]:
         names_at: dict[int, list[str]] = {}
-        with refusals(), _opened(path) as file:
+        with refusals(), opened(path) as file:
             for place in places:
                 header_at, header_length, offset, length, line = place
                 if header_at not in names_at:  # once: gzip goes back by beginning anew
@@ -200,7 +208,7 @@ class CsvReader(_TableReader):
             return list(dialect.names)
         if dialect.separator == BLANKS:
             header = _by_single_blanks(header)
-        rows = list(csv.reader([_decoded(header, dialect.encoding, line)], delimiter=dialect.delimiter))
+        rows = list(csv.reader([decoded(header, dialect.encoding, line)], delimiter=dialect.delimiter))
         return [name.strip() for name in rows[0]] if rows else []
 
     def _head(self, file: IO[bytes]) -> tuple[int, bytes, int, int]:
@@ -258,7 +266,7 @@ class CsvReader(_TableReader):
     def _frame(self, body: bytes, names: list[str], columns: Sequence[str], line: int) -> pl.DataFrame:
         dialect = self.config.csv
         if not self.config.csv.encoding.lower().replace("_", "-").startswith("utf"):
-            body = _decoded(body, self.config.csv.encoding, line).encode()
+            body = decoded(body, self.config.csv.encoding, line).encode()
         rows_at = None
         if dialect.comment:
             body, rows_at = _without_comments(body, dialect.comment.encode(dialect.encoding))
@@ -285,7 +293,7 @@ class CsvReader(_TableReader):
                 ),
             )
         except pa.ArrowInvalid:
-            _decoded(body, "utf-8", line)
+            decoded(body, "utf-8", line)
             raise
         rows = table.num_rows + len(crooked)
         lines_of_rows = _lines_of_rows(body, rows) if rows_at is None else rows_at[:rows]
@@ -298,7 +306,7 @@ class CsvReader(_TableReader):
         return pl.concat([frame, _explained(crooked, line)], how="diagonal").sort(ROW) if crooked else frame
 
 
-class ParquetReader(_TableReader):
+class ParquetReader(TableReader):
     """Parquet; a part is one row group, ``(its number, the number of its first row)``."""
 
     def parts(self, path: Path, whole_lines: bool = False) -> Iterator[tuple[Place, str]]:
@@ -335,7 +343,8 @@ class ParquetReader(_TableReader):
                     row += frame.height
 
 
-def _opened(path: Path) -> IO[bytes]:
+def opened(path: Path) -> IO[bytes]:
+    """The file, unpacked."""
     return cast(IO[bytes], gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
 
 
@@ -374,8 +383,12 @@ def _by_single_blanks(data: bytes) -> bytes:
     return re.sub(rb"(?m)^ | (?=\r?$)", b"", re.sub(rb"[ \t]+", b" ", data))
 
 
-def _blocks(file: IO[bytes], start: int, whole_lines: bool, first_line: int) -> Iterator[tuple[int, int, bytes]]:
+def blocks(
+    file: IO[bytes], start: int, whole_lines: bool, first_line: int, quotes: bool = True
+) -> Iterator[tuple[int, int, bytes]]:
     """The file from `start` on in pieces of whole rows, each with its offset and the number of its first line.
+
+    With `quotes` a line break within quotes ends no row.
 
     The last piece is cut into smaller ones, always at the same places: a file that grows changes only what is behind
     them.
@@ -383,30 +396,30 @@ def _blocks(file: IO[bytes], start: int, whole_lines: bool, first_line: int) -> 
     file.seek(start)
     offset, line, rest = start, first_line, b""
     while data := file.read(CSV_PART):
-        block, rest = _whole_rows(rest + data)
+        block, rest = _whole_rows(rest + data, quotes)
         if len(rest) > LONGEST_LINE and b"\n" not in rest:
             endless = line + block.count(b"\n")
             raise Unreadable(f"line {endless} does not end within 1 MiB; correct or remove the file")
         if len(rest) > LONGEST_LINE:  # a quote that opens and never closes
             more, _, rest = rest.rpartition(b"\n")
             block += more + b"\n"
-        for piece in [block] if len(data) == CSV_PART else _small_pieces(block):
+        for piece in [block] if len(data) == CSV_PART else _small_pieces(block, quotes):
             yield offset, line, piece
             offset, line = offset + len(piece), line + piece.count(b"\n")
     if rest and not whole_lines:
         yield offset, line, rest
 
 
-def _whole_rows(data: bytes) -> tuple[bytes, bytes]:
+def _whole_rows(data: bytes, quotes: bool) -> tuple[bytes, bytes]:
     """`data` up to its last line break that no quotes enclose, and the rest."""
     end = data.rfind(b"\n") + 1
-    if end and data.count(b'"', 0, end) % 2:
-        outside = _line_breaks(data)
+    if quotes and end and data.count(b'"', 0, end) % 2:
+        outside = line_breaks(data)
         end = int(outside[-1]) + 1 if len(outside) else 0
     return data[:end], data[end:]
 
 
-def _line_breaks(data: bytes) -> np.ndarray:
+def line_breaks(data: bytes) -> np.ndarray:
     """Where the line breaks of `data` are that no quotes enclose; `data` begins outside of quotes."""
     characters = np.frombuffer(data, np.uint8)
     breaks = np.flatnonzero(characters == ord("\n"))
@@ -415,9 +428,9 @@ def _line_breaks(data: bytes) -> np.ndarray:
     return outside
 
 
-def _small_pieces(block: bytes) -> Iterator[bytes]:
+def _small_pieces(block: bytes, quotes: bool) -> Iterator[bytes]:
     start = 0
-    breaks = _line_breaks(block) if block.count(b'"') else None
+    breaks = line_breaks(block) if quotes and block.count(b'"') else None
     while start < len(block):
         at = start + CSV_PART // SMALL_PIECES
         if breaks is None:
@@ -443,13 +456,14 @@ def _lines_of_rows(body: bytes, rows: int) -> np.ndarray:
     """The line, from 0, in which each row begins, also behind line breaks in quotes."""
     if body.count(b'"') and rows != body.count(b"\n") + (not body.endswith(b"\n")):
         breaks = np.flatnonzero(np.frombuffer(body, np.uint8) == ord("\n"))
-        begins = np.concatenate([[0], np.searchsorted(breaks, _line_breaks(body)) + 1])[:rows]
+        begins = np.concatenate([[0], np.searchsorted(breaks, line_breaks(body)) + 1])[:rows]
         if len(begins) == rows:
             return begins
     return np.arange(rows)
 
 
-def _decoded(data: bytes, encoding: str, line: int) -> str:
+def decoded(data: bytes, encoding: str, line: int) -> str:
+    """The text of lines from number `line` on. Raises Unreadable with the line that is none."""
     try:
         return data.decode(encoding)
     except UnicodeDecodeError as error:

@@ -26,7 +26,7 @@ from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.sources import Source
 from ionbeam_dagster.sources.files.config import FilesConfig, FileVariable
 from ionbeam_dagster.sources.files.index import File, FileIndex, changed_ranges, is_as_it_was, shared_times
-from ionbeam_dagster.sources.files.readers import ROWS_AT_ONCE, CsvReader, Described, Layout, Unreadable
+from ionbeam_dagster.sources.files.readers import ROWS_AT_ONCE, Described, Layout, Unreadable
 from ionbeam_dagster.sources.files.rows import FILED, Shaping, filed, of_window, timed
 
 FAULTS_TOLD = 5
@@ -226,7 +226,7 @@ class Files(Source):
         reader = self._index.reader(file.path)
         try:
             content = {part.place: part.content for part in file.overlapping(window)}
-            return isinstance(reader, CsvReader) and reader.is_unchanged(Path(file.path), content)
+            return reader.is_unchanged(Path(file.path), content)
         except Unreadable:
             return False
 
