@@ -33,9 +33,12 @@ def test_nothing_of_the_other_clients_is_imported():
     assert not loaded & {"pyarrow", "aio_pika", "pandas", "numpy", "pydantic", "polars"}
 
 
-def test_what_is_missing_is_named():
-    done = run("import sys\nsys.modules['msgpack'] = None\nfrom importlib import util\nimport ionbeam_client.archfx")
-    assert "ionbeam_client.archfx needs msgpack: pip install 'ionbeam-client[archfx]'" in done.stderr
+def test_what_is_missing_is_named_and_ids_need_nothing():
+    without = "import sys\nfor name in ('dateutil', 'msgpack', 'requests'):\n    sys.modules[name] = None\n"
+    done = run(f"{without}import ionbeam_client.archfx.reports.report")
+    assert "ionbeam_client.archfx needs dateutil, msgpack: pip install 'ionbeam-client[archfx]'" in done.stderr
+    assert "ionbeam_client.archfx needs requests" in run(f"{without}import ionbeam_client.archfx.api.connection").stderr
+    assert run(f"{without}import ionbeam_client.archfx.utils.slugs").returncode == 0
 
 
 def test_the_alias_has_every_module_and_no_class_twice():

@@ -7,6 +7,9 @@ client; neither is loaded. The names are those of ArchFX's own package, whose pr
 
 from importlib.util import find_spec
 
-_missing = [name for name in ("dateutil", "msgpack", "requests") if find_spec(name) is None]
-if _missing:
-    raise ImportError(f"ionbeam_client.archfx needs {', '.join(_missing)}: pip install 'ionbeam-client[archfx]'")
+
+def needs(*libraries: str) -> None:
+    """Raises ImportError, with what to install, where a library is missing. Ids (`utils.slugs`) need none."""
+    missing = [name for name in libraries if find_spec(name) is None]
+    if missing:
+        raise ImportError(f"ionbeam_client.archfx needs {', '.join(missing)}: pip install 'ionbeam-client[archfx]'")
