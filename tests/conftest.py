@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +42,20 @@ def platform_of(tmp_path, monkeypatch) -> Callable[[str], Platform]:
         return open_platform(IonbeamConfig.load(place))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory) -> tuple[Path, Path]:
+    """A certificate of localhost that nobody trusts, and its key."""
+    folder = tmp_path_factory.mktemp("tls")
+    key, made = folder / "key.pem", folder / "certificate.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    names = ["-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    try:
+        subprocess.run([*command, *names, "-keyout", key, "-out", made], check=True, capture_output=True)
+    except OSError:
+        pytest.skip("openssl is not on this machine")
+    return made, key
 
 
 @pytest.fixture

@@ -329,19 +329,6 @@ def test_a_file_is_uploaded_from_disk(service, api, tmp_path):
     assert api.streamer.report.upload_file(str(tmp_path / "report.mp"), timestamp="now") == {"count": 2}
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tls")
-    key, made = folder / "key.pem", folder / "certificate.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    names = ["-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-    try:
-        subprocess.run([*command, *names, "-keyout", key, "-out", made], check=True, capture_output=True)
-    except OSError:
-        pytest.skip("openssl is not on this machine")
-    return made, key
-
-
 def test_a_server_that_cannot_be_verified_gets_no_secret(certificate, monkeypatch):
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", requests.certs.where())
     with Service(*certificate) as service:

@@ -17,6 +17,6 @@ Making a client opens nothing. Does not belong here: what a service's answers me
 
 from ionbeam_dagster.sources.http.answers import Answer, HttpError
 from ionbeam_dagster.sources.http.client import HttpClient
-from ionbeam_dagster.sources.http.credentials import Basic, Bearer, Token
+from ionbeam_dagster.sources.http.credentials import Basic, Bearer, Fixed, Token
 
-__all__ = ["Answer", "Basic", "Bearer", "HttpClient", "HttpError", "Token"]
+__all__ = ["Answer", "Basic", "Bearer", "Fixed", "HttpClient", "HttpError", "Token"]

@@ -28,7 +28,7 @@ from ionbeam_dagster import __version__
 from ionbeam_dagster.errors import DeadlineExceeded
 from ionbeam_dagster.sources.deadline import at_most, remaining
 from ionbeam_dagster.sources.http.answers import Answer, HttpError, excerpt
-from ionbeam_dagster.sources.http.credentials import Credentials
+from ionbeam_dagster.sources.http.credentials import Credentials, Fixed
 from ionbeam_dagster.sources.http.retries import Fault, reason_of, wait_asked_for, worth_another
 from ionbeam_dagster.sources.http.wire import AUTHORIZATION, AuthorizingTransport, Pace, trusted_authorities
 
@@ -309,7 +309,11 @@ class HttpClient:
         quoted = f": {body}" if body else ""
         advice = ""
         if response.status_code == 401:
-            advice = "; check the user name and the password"
+            advice = (
+                "; check the token"
+                if isinstance(self._credentials, Fixed)
+                else "; check the user name and the password"
+            )
         elif response.is_redirect:
             advice = f" to {self._shown(httpx.URL(response.headers.get('location', '')))}; check the address"
         shown = self._shown(response.url)

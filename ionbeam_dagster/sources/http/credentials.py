@@ -64,8 +64,25 @@ class Basic:
         return [self._password, self._value.split()[-1]]
 
 
+class Fixed:
+    """A token that was given once and for all, after the word that the service wants before it."""
+
+    def __init__(self, token: str, scheme: str = "Bearer") -> None:
+        self._value = f"{scheme} {token}"
+        self._token = token
+
+    def header(self, client: Any) -> str:
+        return self._value
+
+    def renew(self, client: Any, refused: str) -> bool:
+        return False
+
+    def secrets(self) -> list[str]:
+        return [self._token]
+
+
 class Bearer:
-    """A token that `login` gets and `refresh`, where the service has it, renews.
+    """A token that `login` gets and `refresh`, where the service has it, renews; `scheme` is the word before it.
 
     Both are given the client, and ask with ``authorized=False``. A token that the service refuses, or whose lifetime is
     over, is renewed once, by whichever thread meets it first; a refresh that fails is followed by a login.
@@ -76,8 +93,10 @@ class Bearer:
         login: Callable[[Any], Token],
         refresh: Callable[[Any, str], Token] | None = None,
         secrets: Sequence[str] = (),
+        scheme: str = "Bearer",
     ) -> None:
         self._login = login
+        self._scheme = scheme
         self._refresh = refresh
         self._secrets = list(secrets)
         self._lock = threading.RLock()
@@ -89,16 +108,19 @@ class Bearer:
             if self._token is None or time.monotonic() > self._until:
                 self._keep(self._renewed(client))
             assert self._token is not None
-            return f"Bearer {self._token.access}"
+            return self._value(self._token)
 
     def renew(self, client: Any, refused: str) -> bool:
         with self._lock:
-            if self._token is not None and f"Bearer {self._token.access}" == refused:
+            if self._token is not None and self._value(self._token) == refused:
                 self._keep(self._renewed(client))
         return True
 
     def secrets(self) -> list[str]:
         return self._secrets
+
+    def _value(self, token: Token) -> str:
+        return f"{self._scheme} {token.access}"
 
     def _renewed(self, client: Any) -> Token:
         old, self._token = self._token, None  # should this fail, the next request logs in

@@ -7,6 +7,7 @@ credentials that were renewed are another reason to try.
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -60,9 +61,20 @@ def _time_there(response: httpx.Response) -> datetime:
 
 
 def worth_another(error: Exception) -> float | None:
-    """0 where another try may do, None where it will not."""
+    """0 where another try may do, None where it will not: a certificate stays what it is."""
+    if _is_untrusted(error):
+        return None
     passing = isinstance(error, httpx.TransportError) and not isinstance(error, httpx.UnsupportedProtocol)
     return 0.0 if passing else None
+
+
+def _is_untrusted(error: BaseException | None) -> bool:
+    """Whether a certificate that could not be verified is among the causes of an error."""
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def reason_of(error: Exception) -> str:
@@ -71,6 +83,8 @@ def reason_of(error: Exception) -> str:
             return "no data within the time-out"
         case httpx.RemoteProtocolError():
             return f"the answer broke off ({error})"
+        case httpx.ConnectError() if _is_untrusted(error):
+            return f"the server's certificate is not trusted, so that nothing was sent ({error})"
         case httpx.ConnectError():
             return f"no connection ({error})"
         case httpx.TooManyRedirects():
