@@ -83,8 +83,9 @@ def canonical_schema(metadata: Sequence[IngestionMetadata]) -> pa.Schema:
 
     ``datetime`` (UTC, microseconds), ``lat``, ``lon`` (degrees), the canonical variables by name, then the metadata
     columns as strings. Each field's metadata has ``role`` (time, latitude, longitude, variable, quality, metadata), and
-    a variable's also ``standard_name``, ``units``, ``level``, ``method`` and ``period``. The quality column of a
-    variable that has the provider's codes (int8, ``<variable>__provider_flag``) follows it.
+    a variable's also ``standard_name``, ``units``, ``level``, ``method``, ``period`` and, where somebody said what it
+    is, ``definition``. The quality column of a variable that has the provider's codes (int8,
+    ``<variable>__provider_flag``) follows it.
     """
     fields = [
         pa.field("datetime", TIME, nullable=False, metadata={"role": "time", "standard_name": "time"}),
@@ -92,14 +93,17 @@ def canonical_schema(metadata: Sequence[IngestionMetadata]) -> pa.Schema:
         pa.field("lon", pa.float64(), nullable=False, metadata=_axis("longitude", "degrees_east")),
     ]
     variables: dict[str, CanonicalVariable] = {}
+    definitions: dict[str, str] = {}
     described: set[str] = set()
     flagged: set[str] = set()
     for one in metadata:
+        for v in one.ingestion_map.canonical_variables:
+            definitions[v.to_canonical_name()] = definitions.get(v.to_canonical_name()) or v.definition
         variables |= {v.to_canonical_name(): v for v in one.ingestion_map.canonical_variables}
         described |= {v.column for v in one.ingestion_map.metadata_variables}
         flagged |= {v.to_canonical_name() for v in one.ingestion_map.canonical_variables if v.flag_column}
     for name, v in sorted(variables.items()):
-        fields.append(pa.field(name, _arrow_type(v.dtype), metadata=_of_variable(v)))
+        fields.append(pa.field(name, _arrow_type(v.dtype), metadata=_of_variable(v, definitions[name])))
         if name in flagged:
             fields.append(pa.field(provider_flag(name), pa.int8(), metadata=_of_flag(name)))
     fields += [pa.field(name, pa.string(), metadata={"role": "metadata"}) for name in sorted(described)]
@@ -218,8 +222,8 @@ def _axis(standard_name: str, units: str) -> dict[str, str]:
     return {"role": standard_name, "standard_name": standard_name, "units": units}
 
 
-def _of_variable(variable: CanonicalVariable) -> dict[str, str]:
-    return {
+def _of_variable(variable: CanonicalVariable, definition: str) -> dict[str, str]:
+    told = {
         "role": "variable",
         "standard_name": variable.standard_name,
         "units": variable.cf_unit,
@@ -227,6 +231,7 @@ def _of_variable(variable: CanonicalVariable) -> dict[str, str]:
         "method": variable.method,
         "period": variable.period,
     }
+    return told | {"definition": definition} if definition else told
 
 
 def _of_flag(variable: str) -> dict[str, str]:
@@ -352,7 +357,7 @@ def _within(bounds: TimeBounds, times: pl.Series, faults: _Faults) -> pl.Series:
 def _moments(column: pl.Series) -> pl.Series:
     """The times of a raw column in UTC and in any unit, null where there is none or it cannot be read."""
     if _is_text(column):
-        return _moments_of_text(column.cast(pl.String).str.strip_chars())
+        return moments_of_text(column.cast(pl.String).str.strip_chars())
     if column.dtype in (pl.Date, pl.Null):
         column = column.cast(pl.Datetime("us"))
     if not isinstance(column.dtype, pl.Datetime):
@@ -363,7 +368,8 @@ def _moments(column: pl.Series) -> pl.Series:
     return column.dt.convert_time_zone("UTC") if column.dtype.time_zone else column.dt.replace_time_zone("UTC")
 
 
-def _moments_of_text(text: pl.Series) -> pl.Series:
+def moments_of_text(text: pl.Series) -> pl.Series:
+    """ISO 8601 times with date and clock as moments in microseconds, UTC where they have no zone; null what is none."""
     # Arrow reads a column of plain times several times faster than the layouts do, but all of it or nothing, and with a
     # zone everywhere or nowhere. The shorter forms that it takes (a mere date) are no time of an observation.
     if text.null_count() < len(text) and not (text.str.len_bytes() < _SHORTEST_TIME).any():

@@ -8,37 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
-from functools import cached_property
-from typing import Annotated, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 import pyarrow as pa
 from pydantic import Field, SecretStr, model_validator
 
-from ionbeam_client.cf import UnitError, conversion
-from ionbeam_client.models import (
-    CanonicalVariable,
-    DataIngestionMap,
-    IngestionMetadata,
-    MetadataVariable,
-    Name,
-    NamePart,
-    Period,
-)
+from ionbeam_client.models import DataIngestionMap, IngestionMetadata, MetadataVariable, Name
 from ionbeam_dagster.domain.canonical import STATION
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.errors import SourceError
-from ionbeam_dagster.settings import Settings
 from ionbeam_dagster.sources import Patience, Source, SourceConfig
+from ionbeam_dagster.sources.declared import ALTITUDE, DeclaredStation, DeclaredVariable, Latitude, Longitude
 
-ALTITUDE = "altitude"
 RESERVED = frozenset({"datetime", "lat", "lon", STATION, ALTITUDE})
 
-Latitude = Annotated[float, Field(ge=-90, le=90)]
-Longitude = Annotated[float, Field(ge=-180, le=360)]
 
-
-class DoorVariable(Settings):
-    """One field that is measured. Values are converted from `unit` to `cf_unit`."""
+class DoorVariable(DeclaredVariable):
+    """One field that is measured."""
 
     field: str = Field(
         min_length=1, description="Field of the line; of a report the variable's slug.", examples=["temperature"]
@@ -50,48 +36,6 @@ class DoorVariable(Settings):
     )
     where: dict[str, str] = Field(
         default={}, description="Tags that the line must have.", examples=[{"entity_id": "roof_temperature"}]
-    )
-    standard_name: NamePart = Field(
-        description="CF's name of the quantity; x_... for what CF has no name for.", examples=["air_temperature"]
-    )
-    unit: str | None = Field(default=None, description="Unit in the lines; without it cf_unit.", examples=["degF"])
-    cf_unit: NamePart = Field(description="Unit in the dataset.", examples=["degC"])
-    level: float = Field(default=0.0, allow_inf_nan=False, description="Height above the ground in m.", examples=[2.0])
-    method: NamePart = Field(default="point", description="CF's cell method.", examples=["mean"])
-    period: Period = Field(
-        default="PT0S", description="Time that the method is over, which ends at the line's time.", examples=["PT10M"]
-    )
-
-    @cached_property
-    def canonical(self) -> CanonicalVariable:
-        """The variable, whose raw column has its canonical name."""
-        one = CanonicalVariable(
-            column="x", standard_name=self.standard_name, cf_unit=self.cf_unit, level=self.level, method=self.method,
-            period=self.period,
-        )  # fmt: skip
-        return one.model_copy(update={"column": one.to_canonical_name()})
-
-    @property
-    def factors(self) -> tuple[float, float]:
-        """(scale, offset) from the unit of the lines to that of the dataset."""
-        return (1.0, 0.0) if self.unit in (None, self.cf_unit) else conversion(str(self.unit), self.cf_unit)
-
-    @model_validator(mode="after")
-    def _can_be_converted(self) -> Self:
-        try:
-            _ = self.factors
-        except UnitError as error:
-            raise ValueError(f"field {self.field!r}: {error}") from error
-        return self
-
-
-class DoorStation(Settings):
-    """Where a station is, whose lines do not say it."""
-
-    latitude: Latitude = Field(description="Degrees north.", examples=[52.1])
-    longitude: Longitude = Field(description="Degrees east.", examples=[5.2])
-    altitude: float | None = Field(
-        default=None, allow_inf_nan=False, description="Height above the sea in m.", examples=[12.0]
     )
 
 
@@ -123,7 +67,7 @@ class DoorConfig(SourceConfig):
         description="Tag or field of the longitude, or degrees east where all stations are at one place.",
         examples=["lon", 5.2],
     )
-    stations: dict[str, DoorStation] = Field(
+    stations: dict[str, DeclaredStation] = Field(
         default={},
         description="Places of stations whose lines do not say them, by the station's id.",
         examples=[{"roof": {"latitude": 52.1, "longitude": 5.2, "altitude": 12.0}}],

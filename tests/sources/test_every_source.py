@@ -4,6 +4,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 from acronet_service import LOGIN, Liguria
+from archfx_cloud_service import Cloud
 from meteotracker_service import MeteoTrackers, synthetic_drive
 from netatmo_feed import write_archive
 from netatmo_service import Weather
@@ -91,6 +92,22 @@ class TestAcronet(OfAService):
     def block(self, service):
         account = {"username": "someone", "password": "very-secret", "client_secret": "client-secret"}
         return account | {"base_url": f"{service.url}/app/", "token_endpoint": service.url + LOGIN, "max_retries": 1}
+
+
+class TestArchFx(OfAService):
+    type_name = "archfx"
+
+    @pytest.fixture
+    def service(self):
+        readings = [(SEVEN + n * timedelta(minutes=1), 20.0 + n / 10) for n in range(90)]
+        with Cloud({"sl--0000-0001--0000-0000-0000-0007--0000-5001": readings}, most_a_page=7) as running:
+            yield running
+
+    @pytest.fixture
+    def block(self, service):
+        heat = {"variable": "5001", "standard_name": "air_temperature", "cf_unit": "degC", "level": 2.0}
+        account = {"email": Cloud.email, "password": Cloud.password, "max_retries": 1}
+        return account | {"base_url": service.url, "variables": [heat], "latitude": 52.1, "longitude": 5.2}
 
 
 class TestNetatmo(OfAService):

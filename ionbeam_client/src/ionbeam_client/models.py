@@ -85,6 +85,10 @@ Period = Annotated[str, AfterValidator(_known_period)]
 NamePart = Annotated[str, StringConstraints(min_length=1), AfterValidator(_without_separator)]
 
 
+Definition = Annotated[str, StringConstraints(max_length=1_000, strip_whitespace=True)]
+"""What a quantity is, in words for people."""
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -138,6 +142,7 @@ class CanonicalVariable(_Strict):
     `level` is the height of the sensor above ground in metres, `method` the CF cell method (``point``, ``mean``,
     ``sum``, ...) and `period` the ISO 8601 duration that the method covers (``PT0S`` for an instant). `flag_column` is
     the raw column with the provider's own quality code of each value (a small whole number), where there is one.
+    `definition` says what is measured, where CF has no name for it (``x_...``).
     """
 
     column: str
@@ -148,6 +153,7 @@ class CanonicalVariable(_Strict):
     period: Period = "PT0S"
     dtype: Dtype = "float64"
     flag_column: str | None = None
+    definition: Definition = Field(default="", exclude_if=lambda text: not text)
 
     def to_canonical_name(self) -> str:
         """``standard_name__unit__level__method__period``, the name of the variable's column in every dataset file."""

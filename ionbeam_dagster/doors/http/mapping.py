@@ -18,7 +18,8 @@ import polars as pl
 
 from ionbeam_dagster.domain.canonical import STATION
 from ionbeam_dagster.doors.http.lines import hidden, shown
-from ionbeam_dagster.sources.door import ALTITUDE, DoorConfig, DoorVariable
+from ionbeam_dagster.sources.declared import ALTITUDE
+from ionbeam_dagster.sources.door import DoorConfig, DoorVariable
 
 TIME = pl.Datetime("us", "UTC")
 PARKED = {"line": pl.String, "received": pl.Int64, "measurement": pl.String, "reason": pl.String}

@@ -21,6 +21,7 @@ import numpy as np
 import polars as pl
 
 from ionbeam_client.archfx.utils.slugs import ArchFxDeviceSlug, ArchFxVariableID
+from ionbeam_dagster.domain.canonical import moments_of_text
 from ionbeam_dagster.doors.http.journal import Frame, Journal, frames
 from ionbeam_dagster.doors.http.memory import Memory
 from ionbeam_dagster.doors.http.sequences import Numbers, Seen
@@ -121,19 +122,7 @@ def _whole(said: dict[str, Any], key: str) -> int:
 
 def _times(texts: pl.Series) -> pl.Series:
     """Nanoseconds since 1970, null where a text is no time that these can tell; without a zone it is UTC."""
-    zoned = texts.str.replace("Z$", "+00:00")
-    zoned = (
-        zoned.to_frame("t")
-        .select(
-            pl.when(pl.col("t").str.contains(r"[+-][0-9]{2}:?[0-9]{2}$"))
-            .then(pl.col("t"))
-            .otherwise(pl.col("t") + "+00:00")
-        )
-        .to_series()
-    )
-    times = zoned.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%z", time_unit="us", strict=False)
-    times = times.fill_null(zoned.str.to_datetime("%Y-%m-%d %H:%M:%S%.f%z", time_unit="us", strict=False))
-    micros = times.dt.timestamp("us")
+    micros = moments_of_text(texts).dt.timestamp("us")
     return micros.set(micros.abs() > (2**63 - 1) // 1_000, None) * 1_000
 
 
