@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import pyarrow as pa
@@ -18,28 +18,34 @@ from rich.markup import escape
 from rich.table import Table
 
 from ionbeam_dagster.cli.terminal import FROM, SOURCES, TO, console, fail, load_config, moment
-from ionbeam_dagster.domain.windows import Window, merge, window_of
+from ionbeam_dagster.domain.windows import DAY, Window, merge, window_of
 from ionbeam_dagster.errors import SourceError
 
 if TYPE_CHECKING:
     import polars as pl
 
+    from ionbeam_dagster.domain.records import Claim
     from ionbeam_dagster.pipeline.platform import Platform
 
 app = typer.Typer(help="Rows that could not be used, with their reasons.", no_args_is_help=True)
 
 REASON = "reason"
+SKEW = timedelta(minutes=1)
+"""How far the clocks of hosts may be apart."""
+EVER = datetime(9999, 1, 1, tzinfo=UTC)
 _OURS = ("row", REASON, "x_file", "x_row", "x_problem")
 
 
 @dataclass(frozen=True, slots=True)
 class SetAside:
-    """The rows of one ingestion that could not be used, and the file that holds them (it may have been purged)."""
+    """The rows of one ingestion that could not be used, and the file that holds them (it may have been purged);
+    `refused` are those that the time-series server would not take."""
 
     source: str
     window: Window
     rows: int
     location: str
+    refused: bool = False
 
     def first(self, platform: Platform, most: int) -> pl.DataFrame | None:
         """The first rows; None when the file is no longer there."""
@@ -79,7 +85,12 @@ def set_aside(platform: Platform, source: str, start: datetime, end: datetime) -
         else:
             of_source = window_of(claim.collected.start, settings.window_size)
             location = platform.quarantine.path(source, of_source)
-        found.append(SetAside(source, claim.collected, claim.quarantined, location))
+        refused_at = platform.quarantine.refused_path(dataset.name, claim.id)
+        refused = platform.quarantine.count(refused_at)
+        if refused:
+            found.append(SetAside(source, claim.collected, refused, refused_at, refused=True))
+        if claim.quarantined > refused:
+            found.append(SetAside(source, claim.collected, claim.quarantined - refused, location))
     return sorted(found, key=lambda one: one.window)
 
 
@@ -91,12 +102,14 @@ def lines_about(platform: Platform, source: str, windows: Sequence[Window]) -> I
     stretches = merge(windows)
     aside = set_aside(platform, source, start, end)
     aside = [one for one in aside if any(one.window.overlaps(stretch) for stretch in stretches)]
-    if aside:
-        rows = sum(one.rows for one in aside)
-        yield (
-            f"{source}: {_counted(rows, 'row')} set aside, in {_counted(len(aside), 'window')}; the first, of "
-            f"{aside[0].window}: {aside[0].reason(platform)}; `ionbeam quarantine show {source}` shows them"
-        )
+    for refused, what in ((False, "set aside"), (True, "refused by the time-series server")):
+        those = [one for one in aside if one.refused == refused]
+        if those:
+            rows = sum(one.rows for one in those)
+            yield (
+                f"{source}: {_counted(rows, 'row')} {what}, in {_counted(len(those), 'window')}; the first, of "
+                f"{those[0].window}: {those[0].reason(platform)}; `ionbeam quarantine show {source}` shows them"
+            )
     if platform.source(source).sent:
         return
     raws = [raw for raw in platform.ledger.raws(source, end) if raw.kept]
@@ -105,6 +118,31 @@ def lines_about(platform: Platform, source: str, windows: Sequence[Window]) -> I
         yield (
             f"{source}: {_counted(sum(kept), 'row')} kept that the source no longer gives, in "
             f"{_counted(len(kept), 'window')}; `ionbeam reingest {source} --from ... --to ... --replace` lets them go"
+        )
+
+
+def from_the_future(platform: Platform, source: str) -> list[Claim]:
+    """The claims of a source that a clock made which was ahead: of what has not passed, or noted at a time to come."""
+    settings, now = platform.source(source), platform.now() + SKEW
+    claims = platform.ledger.claims_between(settings.dataset, now - DAY, EVER)
+    return [
+        claim
+        for claim in claims
+        if claim.source == source
+        and ((claim.arrived_at or now) > now or (not settings.sent and claim.collected.end > now))
+    ]
+
+
+def told_of_clock(platform: Platform, source: str) -> Iterator[str]:
+    """A line about what was collected of a source by a clock that was ahead."""
+    if claims := from_the_future(platform, source):
+        reached = max(claim.collected.end for claim in claims)
+        again = "the windows are collected again once they have passed"
+        if platform.source(source).sent:
+            again = "what clients sent stays"
+        yield (
+            f"{source}: {_counted(len(claims), 'range')} until {reached:%Y-%m-%d %H:%M} came in by a clock that was "
+            f"ahead (it is {platform.now():%Y-%m-%d %H:%M} UTC now); {again}"
         )
 
 

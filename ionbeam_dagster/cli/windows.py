@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ionbeam_client.models import format_duration
-from ionbeam_dagster.cli.quarantine import lines_about
+from ionbeam_dagster.cli.quarantine import from_the_future, lines_about, set_aside, told_of_clock
 from ionbeam_dagster.cli.run import Watch, report
 from ionbeam_dagster.cli.terminal import (
     DATASETS,
@@ -76,7 +76,8 @@ def status(
         shown = known if start or end else known[-last:]
         console.print(_status_table(platform, dataset, shown))
         for source in dataset.sources:
-            for line in lines_about(platform, source, [one for one in shown if one.span == dataset.span]):
+            windows = [one for one in shown if one.span == dataset.span]
+            for line in [*lines_about(platform, source, windows), *told_of_clock(platform, source)]:
                 console.print(line, style="yellow", highlight=False, markup=False)
         for format in dataset.cycle_exports:
             console.print(_cycles_table(platform, dataset, format, shown))
@@ -442,23 +443,28 @@ def _show_gaps(platform: Platform, source: str, start: datetime | None, end: dat
     now = datetime.now(UTC)  # what has not happened yet is no gap
     last = min(end or now, settings.end or now, now)
     claims = platform.ledger.claims_between(dataset.name, first, last)
-    collected = merge(claim.collected for claim in claims if claim.source == source)
+    suspect = {claim.id for claim in from_the_future(platform, source) if not settings.sent}
+    collected = merge(claim.collected for claim in claims if claim.source == source and claim.id not in suspect)
     begun = max(start, settings.start) if start else (collected[0].start if collected else None)
     until = last if end else (collected[-1].end if collected else None)
     if begun is None or until is None or until <= begun:
         console.print(f"{source}: nothing was collected in this range; its start is {settings.start:%Y-%m-%d %H:%M}")
+        for line in told_of_clock(platform, source):
+            console.print(line, style="yellow", highlight=False, markup=False)
         return
     asked = Window(begun, until)
     missing = gaps_of(asked, collected)
     share = coverage(asked, missing)
     told = "no gap" if not missing else f"{len(missing)} gap{'s' * (len(missing) > 1)}"
+    if aside := sum(one.rows for one in set_aside(platform, source, begun, until)):
+        told += f", [yellow]{aside:,} row{'s' * (aside > 1)} left out[/yellow]"
     console.print(
         f"\n[bold]{source}[/bold] {begun:%Y-%m-%d %H:%M} .. {until:%Y-%m-%d %H:%M}: "
         f"{_percent(share)} collected, {told}",
         highlight=False,
     )
     console.print(_strip(asked, missing, max(10, min(console.width, 120) - 2)))
-    for line in lines_about(platform, source, [asked]):
+    for line in [*lines_about(platform, source, [asked]), *told_of_clock(platform, source)]:
         console.print(line, style="yellow", highlight=False, markup=False)
     if missing:
         fill = {"external": "ionbeam reingest", "door": "", "pull": "ionbeam run"}[settings.kind]

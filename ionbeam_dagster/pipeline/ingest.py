@@ -6,6 +6,7 @@ belong here: how a row becomes canonical (domain/canonical.py).
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,9 @@ from ionbeam_dagster.pipeline.collect import claims_within
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.quarantine import QuarantineWriter
 from ionbeam_dagster.stores.raw import RawFile
+from ionbeam_dagster.stores.timeseries import Refused
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +117,16 @@ def ingest_raw(platform: Platform, raw: RawPartition, arrived_at: datetime | Non
         collected = platform.reach(source, collected) or collected
     bounds = time_bounds(platform, source, arrived_at or platform.now())
     seen = _Rows(file, settings, collected, bounds)
+    refused_at = platform.quarantine.refused_path(settings.name, raw.ingestion)
     try:
-        with platform.quarantine.writing(kept_at) as quarantine:
-            frames = seen.canonical_frames(quarantine)
-            rows = platform.series.write(settings.name, raw.ingestion, arrival, frames, point_key(schema))
+        with (
+            platform.quarantine.writing(kept_at) as quarantine,
+            platform.quarantine.writing(refused_at) as refused,
+        ):
+            rows = platform.series.write(
+                settings.name, raw.ingestion, arrival, seen.canonical_frames(quarantine), point_key(schema),
+                seen.refusing(refused),
+            )  # fmt: skip
     except (CanonicalError, pa.ArrowInvalid) as error:
         raise PipelineError(f"{raw.path}: {error}") from error
     except OSError as error:
@@ -127,14 +137,20 @@ def ingest_raw(platform: Platform, raw: RawPartition, arrived_at: datetime | Non
     replaced = _replaced(platform, raw, file, arrival)
     for ingestion in replaced:
         platform.series.withdraw(settings.name, ingestion)
+    for kept, why in ((quarantine, "could not be used"), (refused, "were refused by the time-series server")):
+        if kept.rows:
+            _LOG.warning("%s %s: %d rows %s; the first: %s", source, raw.window, kept.rows, why, kept.first)
+    aside = quarantine.rows + refused.rows
     strays = tuple(sorted(seen.strays))
-    claim = Claim(raw.ingestion, source, settings.name, collected, arrival, rows, quarantine.rows, strays, arrived_at)
+    claim = Claim(raw.ingestion, source, settings.name, collected, arrival, rows, aside, strays, arrived_at)
     touched = dict.fromkeys(platform.touched(claim), 0)
     platform.ledger.record_claim(claim, file.metadata, touched | seen.rows, list(replaced))
     if was_sent:  # else a ledger that is made again would take them up
         for path in replaced.values():
             platform.files.delete(path)
-    return Ingested(claim, file.metadata, kept_at if quarantine.rows else None, dict(quarantine.reasons))
+    reasons = dict(quarantine.reasons + refused.reasons)
+    place = kept_at if quarantine.rows else refused_at if refused.rows else None
+    return Ingested(claim, file.metadata, place, reasons)
 
 
 def time_bounds(platform: Platform, source: str, arrived_at: datetime) -> TimeBounds:
@@ -263,13 +279,27 @@ class _Rows:
             if canonical.rows.height:
                 yield canonical.rows
 
+    def refusing(self, refused: QuarantineWriter) -> Refused:
+        """What takes rows that the store refuses: they are in no window."""
+
+        def take(rows: pl.DataFrame) -> None:
+            refused.add(rows)
+            for window, _, count in self._counted(rows):
+                self.rows[window] -= count
+
+        return take
+
     def _count(self, rows: pl.DataFrame) -> None:
+        for window, is_outside, count in self._counted(rows):
+            self.rows[window] += count
+            if is_outside:
+                self.strays.add(window)
+
+    def _counted(self, rows: pl.DataFrame) -> Iterator[tuple[Window, bool, int]]:
+        """How many of `rows` are in which dataset window, and whether out of the range that was collected."""
         collected, time = self._collected, pl.col("datetime")
         outside = (time < collected.start) | (time >= collected.end)
         every = "1w" if self._span == WEEK else f"{self._span // timedelta(minutes=1)}m"  # weeks begin on Monday
         counted = rows.group_by(time.dt.truncate(every), outside.alias("outside")).len()
         for start, is_outside, count in counted.iter_rows():
-            window = Window(start, start + self._span)
-            self.rows[window] += count
-            if is_outside:
-                self.strays.add(window)
+            yield Window(start, start + self._span), is_outside, count

@@ -71,7 +71,6 @@ class Platform:
             influx.influxdb_bucket,
             influx.influxdb_token.get_secret_value(),
             revise_for=self._longest_revising(),
-            quarantine=self.quarantine.keep_refused,
             scratch=self.files.scratch,
         )
 

@@ -61,10 +61,18 @@ class QuarantineStore:
         if not writer.rows and self._files.exists(location):
             self._files.delete(location)
 
-    def keep_refused(self, dataset: str, ingestion: str, rows: pl.DataFrame) -> None:
-        """Keep rows that the time-series server would not take, with their ``reason``."""
-        with self._files.published(within(self.root, dataset, f"refused_{ingestion}.parquet")) as draft:
-            rows.write_parquet(draft)
+    def refused_path(self, dataset: str, ingestion: str) -> str:
+        """The location of the rows of an ingestion that the time-series server would not take."""
+        return within(self.root, dataset, f"refused_{ingestion}.parquet")
+
+    def count(self, location: str) -> int:
+        """How many rows a file has; 0 where there is none."""
+        try:
+            with self._files.parquet(location) as file:
+                rows: int = file.metadata.num_rows
+                return rows
+        except FileNotFoundError:
+            return 0
 
     def files(self) -> list[QuarantinedFile]:
         """Every file that is there, in order of location."""
@@ -81,12 +89,14 @@ class QuarantineStore:
 
 
 class QuarantineWriter:
-    """The rejected rows of one raw partition, written as they come; `reasons` counts them by kind of reason."""
+    """The rejected rows of one raw partition, written as they come; `reasons` counts them by kind of reason, and
+    `first` is that of the first row."""
 
     def __init__(self, draft: Path) -> None:
         self._draft = draft
         self._writer: pq.ParquetWriter | None = None
         self.rows = 0
+        self.first = ""
         self.reasons: Counter[str] = Counter()
 
     def __enter__(self) -> QuarantineWriter:
@@ -97,6 +107,7 @@ class QuarantineWriter:
         if self._writer is None:
             self._writer = pq.ParquetWriter(self._draft, table.schema, compression="zstd")
         self._writer.write_table(table)
+        self.first = self.first or str(rejected[REASON].first())
         self.rows += rejected.height
         kind = pl.col(REASON).str.replace_all(r": [^;]*", "")
         self.reasons.update(dict(rejected.group_by(kind).len().iter_rows()))

@@ -18,6 +18,7 @@ from backends import InfluxDB, Missing, start_influxdb
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from influxdb_client import BucketRetentionRules, DBRPCreate, InfluxDBClient
+from influxdb_client.client.write_api import SYNCHRONOUS
 from influxdb_client.service import DBRPsService
 
 from ionbeam_dagster.domain.windows import HOUR, Window
@@ -114,20 +115,51 @@ def test_names_and_values_come_back_whatever_they_contain(influxdb) -> None:
     holds()
 
 
-def test_rows_that_influxdb_refuses_are_quarantined_and_the_others_stored(influxdb, dataset) -> None:
-    quarantined = []
-    store = store_on(influxdb, quarantine=lambda *given: quarantined.append(given))
+def test_rows_that_influxdb_refuses_are_given_back_and_the_others_stored(influxdb, dataset) -> None:
+    given_back = []
+    store = store_on(influxdb)
     rows = stations(3000, 2.5)
     bad = pl.col("station_id").is_in(["S17", "S2999"])
     too_long = rows.with_columns(
         pl.concat_str("station_id", pl.when(bad).then(pl.lit("x" * 70_000)), ignore_nulls=True)
     )
-    assert store.write(dataset, "one", 1, [too_long], ["station_id"]) == 2998
+    assert store.write(dataset, "one", 1, [too_long], ["station_id"], given_back.append) == 2998
     assert seen(store, dataset, rows).height == 2998
-    [(where, ingestion, refused)] = quarantined
-    assert (where, ingestion) == (dataset, "one")
+    [refused] = given_back
     assert refused["station_id"].str.strip_chars("x").to_list() == ["S17", "S2999"]
     assert "max key length exceeded" in refused["reason"][0]
+
+
+def test_rows_of_another_type_than_the_bucket_has_are_refused_together_however_many(influxdb, dataset) -> None:
+    store = store_on(influxdb)
+    store.write(dataset, "one", 1, [stations(1, 1.0)], ["station_id"])
+    with InfluxDBClient(influxdb.url, influxdb.token, org=influxdb.org) as client:
+        later = int((NOON + HOUR).timestamp() * 1e9)
+        client.write_api(write_options=SYNCHRONOUS).write("contract", record=f'{dataset},layer=0 wind="strong" {later}')
+    rows = stations(3000, 2.5, NOON + HOUR)
+    windy = rows.with_columns(pl.when(pl.col("station_id") == "S1").then(None).otherwise(3.0).alias("wind"))
+    given_back = []
+    assert store.write(dataset, "two", 2, [windy], ["station_id"], given_back.append) == 1
+    assert sum(refused.height for refused in given_back) == 2999
+    assert "field type conflict" in given_back[0]["reason"][0]
+    assert seen(store, dataset, rows).height == 2
+
+
+def test_rows_older_than_the_bucket_keeps_are_refused_and_take_no_other_with_them(influxdb, dataset) -> None:
+    days = BucketRetentionRules(type="expire", every_seconds=3 * 86_400)
+    with InfluxDBClient(influxdb.url, influxdb.token, org=influxdb.org) as client:
+        client.buckets_api().create_bucket(bucket_name=f"days {dataset}", org=influxdb.org, retention_rules=days)
+    store = store_on(influxdb, bucket=f"days {dataset}", revise_for=timedelta(days=3))
+    now = datetime.now(UTC)
+    fresh, old = stations(10, 1.0, now - HOUR), stations(3000, 1.0, now - timedelta(days=4))
+    edge = stations(10, 1.0, now - timedelta(days=3) + timedelta(minutes=1))
+    given_back = []
+    rows = pl.concat([old, edge, fresh])
+    assert store.write(dataset, "one", 1, [rows], ["station_id"], given_back.append) == 10
+    assert sum(refused.height for refused in given_back) == 3010
+    assert "keeps data (3 days" in given_back[0]["reason"][0]
+    assert seen(store, dataset, fresh, Window(now - timedelta(days=5), now)).height == 10
+    assert store.write(dataset, "two", 2, [old], ["station_id"], given_back.append) == 0
 
 
 def test_lines_are_not_refused_one_by_one_for_ever(influxdb, dataset, monkeypatch) -> None:
@@ -174,7 +206,7 @@ def test_a_write_that_breaks_off_is_not_seen_and_mended_by_the_next(store, datas
     store.write(dataset, "one", 1, [old], ["station_id"])
     with monkeypatch.context() as breaking:
         breaking.setattr(module, "REQUEST_LINES", 2)
-        breaking.setattr(store, "_send", partial(_send_a_part, store._send))
+        breaking.setattr(module, "_send", partial(_send_a_part, module._send))
         with pytest.raises(KeyboardInterrupt):
             store.write(dataset, "one", 1, [new], ["station_id"])
     assert seen(store, dataset, old).equals(old)
@@ -186,8 +218,8 @@ def test_a_write_that_breaks_off_is_not_seen_and_mended_by_the_next(store, datas
     assert seen(store, dataset, new).equals(new)
 
 
-def _send_a_part(send, bucket, dataset, part, frame, key):
-    send(bucket, dataset, part, frame[:2], key)
+def _send_a_part(send, bucket, dataset, part, frame, key, refused):
+    send(bucket, dataset, part, frame[:2], key, refused)
     raise KeyboardInterrupt
 
 

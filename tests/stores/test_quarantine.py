@@ -65,10 +65,15 @@ def test_an_ingestion_without_a_rejected_row_leaves_no_file_and_one_that_fails_t
 
 
 def test_what_the_time_series_server_refused_stands_beside_it(store):
-    store.keep_refused("crowd", "one", REJECTED)
+    location = store.refused_path("crowd", "one")
+    assert store.count(location) == 0
+    with store.writing(location) as writer:
+        writer.add(REJECTED)
     [file] = store.files()
-    assert (file.of, file.location) == ("crowd", within(store.root, "crowd", "refused_one.parquet"))
-    assert kept(store, file.location).equals(REJECTED)
+    assert (
+        (file.of, file.location) == ("crowd", location) == ("crowd", within(store.root, "crowd", "refused_one.parquet"))
+    )
+    assert kept(store, location).equals(REJECTED) and store.count(location) == 2
 
 
 def test_a_host_has_its_scratch_for_itself_and_the_quarantine_lies_where_the_yaml_says(platform_of):

@@ -6,7 +6,7 @@ value that is not null wins, in order of arrival.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 import polars as pl
@@ -14,14 +14,24 @@ import pyarrow as pa
 
 from ionbeam_dagster.domain.windows import Window
 
+Refused = Callable[[pl.DataFrame], None]
+"""Takes canonical rows that a store would not take, with their ``reason``."""
+
 
 class TimeSeriesStore(Protocol):
     """Keeps canonical points. Every method may be called from many processes at once."""
 
     def write(
-        self, dataset: str, ingestion: str, arrival: int, frames: Iterable[pl.DataFrame], key: Sequence[str]
+        self,
+        dataset: str,
+        ingestion: str,
+        arrival: int,
+        frames: Iterable[pl.DataFrame],
+        key: Sequence[str],
+        refused: Refused | None = None,
     ) -> int:
-        """Store canonical rows durably; returns how many.
+        """Store canonical rows durably; returns how many. Those that a server will not take, and only those, go to
+        `refused`; without it they are logged.
 
         `frames` have ``datetime`` (UTC, microseconds), ``lat``, ``lon`` and the canonical and metadata columns.
         `key` names the columns that tell stations apart. Writing the same `ingestion` again replaces it. Nothing of an

@@ -36,7 +36,7 @@ import pyarrow.parquet as pq
 from ionbeam_dagster.domain.windows import HOUR, Window, windows_between
 from ionbeam_dagster.stores.locks import folder_locked, lock, lock_if_free
 from ionbeam_dagster.stores.publish import sync
-from ionbeam_dagster.stores.timeseries import bundles
+from ionbeam_dagster.stores.timeseries import Refused, bundles
 from ionbeam_dagster.stores.timeseries.steady import SegmentError, identity, steadily, while_others_write
 
 TIME = "datetime"
@@ -63,9 +63,15 @@ class SegmentStore:
         self.root = root
 
     def write(
-        self, dataset: str, ingestion: str, arrival: int, frames: Iterable[pl.DataFrame], key: Sequence[str]
+        self,
+        dataset: str,
+        ingestion: str,
+        arrival: int,
+        frames: Iterable[pl.DataFrame],
+        key: Sequence[str],
+        refused: Refused | None = None,
     ) -> int:
-        """Store canonical rows durably; returns how many. NaN counts as null.
+        """Store canonical rows durably; returns how many. NaN counts as null, and none is refused.
 
         All segments are drafts until the last frame was taken; then they are renamed into place one by one. A crash
         between two renames leaves a part of the ingestion to be seen, until it is written again: its claim is recorded

@@ -35,6 +35,8 @@ from ionbeam_dagster.stores.timeseries.influxdb.parts import PART_FRAME, PART_SC
 from ionbeam_dagster.stores.timeseries.segments import TIME
 
 BUSY = (429, 502, 503, 504)
+DROPPED = re.compile(r"partial write: .* dropped=(\d+)")
+"""How InfluxDB tells how many lines of a request it left out for one reason."""
 T = TypeVar("T")
 
 
@@ -57,8 +59,11 @@ class OpenBucket:
     def __str__(self) -> str:
         return self._place
 
-    def prepare(self, revise_for: timedelta | None) -> None:
-        """Make the bucket when it is not there; refuse one that forgets what is still needed."""
+    def prepare(self, revise_for: timedelta | None) -> timedelta | None:
+        """Make the bucket when it is not there; refuse one that forgets what is still needed.
+
+        Gives for how long it keeps what is written to it (None: for ever).
+        """
         found = self._found()
         if found is None:
             api, forever = self._client.buckets_api(), BucketRetentionRules(type="expire", every_seconds=0)
@@ -81,6 +86,7 @@ class OpenBucket:
                 f"{self}: keeps data for {kept}, but windows are built again for {revise_for or 'ever'}; "
                 "lengthen the bucket's retention, or shorten revise_for"
             )
+        return kept
 
     def _found(self) -> Bucket | None:
         """The bucket as the server describes it; None when there is no such bucket."""
@@ -136,16 +142,18 @@ class OpenBucket:
         for _, reason in self.send(lines):
             raise InfluxError(f"{self}: refuses to note what is written: {reason}")
 
-    def send(self, lines: pl.Series, first: int = 0) -> Iterator[tuple[int, str]]:
-        """Write `lines`, except those that are refused: gives their places, counted from `first`, and the reasons."""
+    def send(self, lines: pl.Series, first: int = 0) -> Iterator[tuple[range, str]]:
+        """Write `lines`, except those that are refused: gives the places, counted from `first`, of some that are
+        refused together, and why."""
         if lines.is_empty():
             return
         try:
             # The constants of WritePrecision are texts, whatever the annotation says.
             self._ask(lambda: self._writes.write(self._bucket, self._org, body_of(lines), write_precision="us"))  # type: ignore[arg-type]
         except RefusedError as error:
-            if len(lines) == 1:
-                yield first, str(error)
+            dropped = DROPPED.search(str(error))
+            if len(lines) == 1 or (dropped and int(dropped[1]) == len(lines)):
+                yield range(first, first + len(lines)), str(error)
                 return
             half = len(lines) // 2
             yield from self.send(lines[:half], first)

@@ -23,7 +23,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import count, pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,6 +34,8 @@ import polars as pl
 import pyarrow as pa
 
 from ionbeam_dagster.domain.windows import HOUR, Window, merge
+from ionbeam_dagster.stores.quarantine import REASON
+from ionbeam_dagster.stores.timeseries import Refused
 from ionbeam_dagster.stores.timeseries.influxdb.bucket import OpenBucket
 from ionbeam_dagster.stores.timeseries.influxdb.errors import InfluxError
 from ionbeam_dagster.stores.timeseries.influxdb.line_protocol import line_protocol
@@ -44,9 +47,8 @@ from ionbeam_dagster.stores.timeseries.segments import TIME, SegmentStore, merge
 REQUEST_LINES = 50_000
 SLICE_ROWS = 500_000  # what a reader fetches and merges at once
 BATCH_ROWS = 100_000
-MOST_REFUSED = 200  # lines of one part; when there are more, it is not the lines
+MOST_REFUSED = 200  # lines of one part that are refused one by one; when there are more, it is not the lines
 ATTEMPTS = 20  # at parts that others replace while we read them
-Quarantine = Callable[[str, str, pl.DataFrame], None]
 _LOG = logging.getLogger(__name__)
 
 
@@ -55,8 +57,7 @@ class InfluxStore:
 
     Making one connects to nothing; at first use the bucket is made, or checked. `revise_for` is the longest time for
     which windows are built again (None: for ever); a bucket that keeps data for less is refused. `timeout` (seconds)
-    bounds a request, and how long one is tried again while the server is away or busy. Rows that InfluxDB refuses go to
-    `quarantine(dataset, ingestion, rows)`, with a column ``reason``; the others are stored. Rows on their way lie in a
+    bounds a request, and how long one is tried again while the server is away or busy. Rows on their way lie in a
     folder that `scratch()` gives for as long as a block lasts.
     """
 
@@ -68,38 +69,44 @@ class InfluxStore:
         token: str,
         timeout: float = 60.0,
         revise_for: timedelta | None = None,
-        quarantine: Quarantine | None = None,
         scratch: Callable[[], AbstractContextManager[str | Path]] = TemporaryDirectory,
     ) -> None:
         self._address = (url, org, bucket, token)
         self._timeout = timeout
         self._revise_for = revise_for
-        self._quarantine = quarantine or _log_refused
         self._scratch = scratch
         self._checked = False
+        self._keeps: timedelta | None = None
 
     def write(
-        self, dataset: str, ingestion: str, arrival: int, frames: Iterable[pl.DataFrame], key: Sequence[str]
+        self,
+        dataset: str,
+        ingestion: str,
+        arrival: int,
+        frames: Iterable[pl.DataFrame],
+        key: Sequence[str],
+        refused: Refused | None = None,
     ) -> int:
         """Store canonical rows durably; returns how many, without those that InfluxDB refused. NaN counts as null.
 
-        Nothing is sent before the last frame was taken: until then the rows lie in a temporary folder. Raises
+        Nothing is sent before the last frame was taken: until then the rows lie in a temporary folder. Rows of hours
+        that the bucket no longer keeps are not sent: it would refuse them, and the note of their hour. Raises
         ValueError for a row without a time, InfluxError when the server cannot be used.
         """
+        aside = refused or partial(_log_refused, dataset, ingestion)
         with self._scratch() as folder, self._open() as bucket:
             points = SortedPoints(Path(folder), key)
-            rows = points.take(frames)
+            rows = points.take(self._kept(bucket, frame, aside) for frame in frames)
             earlier = bucket.parts(dataset, EVER, ingestion)
             number = 1 + max((part.number for part in earlier), default=0)
             attempt = uuid4().hex
             parts = [Part(ingestion, attempt, number, arrival, *extent, layer="") for extent in points.extents()]
-            refused = 0
             for part in _claim_layers(bucket, dataset, parts):
                 for frame in points.of(part.datetime):
-                    refused += self._send(bucket, dataset, part, frame, key)
+                    rows -= _send(bucket, dataset, part, frame, key, aside)
             bucket.mark(dataset, parts, "ready")
             _retire(bucket, dataset, earlier)
-        return rows - refused
+        return rows
 
     def read(self, dataset: str, window: Window, schema: pa.Schema, key: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """The points of `window`, one row each, with the columns of `schema`, ordered by `key` (nulls first) and time.
@@ -145,27 +152,48 @@ class InfluxStore:
         """Nothing to do: the server compacts its own files."""
         return 0
 
-    def _send(self, bucket: OpenBucket, dataset: str, part: Part, frame: pl.DataFrame, key: Sequence[str]) -> int:
-        """Store the rows of `frame` in the layer of `part`, and give those that are refused to the quarantine."""
-        lines = line_protocol(f"{dataset},layer={part.layer}", frame, key)
-        refused: dict[int, str] = {}
-        for start in range(0, len(lines), REQUEST_LINES):
-            for place, reason in bucket.send(lines[start : start + REQUEST_LINES]):
-                refused[start + place] = reason
-                if len(refused) > MOST_REFUSED:
-                    raise InfluxError(f"{bucket}: refuses more than {MOST_REFUSED} lines of {part.ingestion}: {reason}")
-        if refused:
-            reasons = pl.Series("reason", list(refused.values()))
-            self._quarantine(dataset, part.ingestion, frame[list(refused)].with_columns(reasons))
-        return len(refused)
+    def _kept(self, bucket: OpenBucket, frame: pl.DataFrame, refused: Refused) -> pl.DataFrame:
+        """The rows of hours that the bucket keeps for another hour at least; the others are refused."""
+        if self._keeps is None:
+            return frame
+        too_old = frame[TIME].dt.truncate("1h") < datetime.now(UTC) - self._keeps + HOUR
+        if not too_old.any():
+            return frame
+        reason = (
+            f"older than {bucket}, keeps data ({self._keeps}); lengthen its retention, and collect the window again"
+        )
+        refused(frame.filter(too_old).with_columns(pl.lit(reason).alias(REASON)))
+        return frame.filter(~too_old)
 
     @contextmanager
     def _open(self) -> Iterator[OpenBucket]:
         with OpenBucket(*self._address, self._timeout) as bucket:
             if not self._checked:
-                bucket.prepare(self._revise_for)
+                self._keeps = bucket.prepare(self._revise_for)
                 self._checked = True
-            yield bucket
+            try:
+                yield bucket
+            except InfluxError:
+                self._checked = False  # the bucket may be another one now
+                raise
+
+
+def _send(
+    bucket: OpenBucket, dataset: str, part: Part, frame: pl.DataFrame, key: Sequence[str], refused: Refused
+) -> int:
+    """Store the rows of `frame` in the layer of `part`, but for those that are refused; gives how many these are."""
+    lines = line_protocol(f"{dataset},layer={part.layer}", frame, key)
+    reasons: dict[int, str] = {}
+    pieces = 0
+    for start in range(0, len(lines), REQUEST_LINES):
+        for places, reason in bucket.send(lines[start : start + REQUEST_LINES]):
+            reasons |= {start + place: reason for place in places}
+            pieces += 1
+            if pieces > MOST_REFUSED:
+                raise InfluxError(f"{bucket}: refuses more than {MOST_REFUSED} lines of {part.ingestion}: {reason}")
+    if reasons:
+        refused(frame[list(reasons)].with_columns(pl.Series(REASON, list(reasons.values()))))
+    return len(reasons)
 
 
 def _log_refused(dataset: str, ingestion: str, rows: pl.DataFrame) -> None:

@@ -1,0 +1,54 @@
+"""What a clock that was ahead has collected is told, and counts as collected nowhere, until it was collected again."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from typer.testing import CliRunner
+
+from ionbeam_dagster.cli import app
+from ionbeam_dagster.domain.windows import HOUR, Window, window_of
+from ionbeam_dagster.pipeline.collect import collect
+from ionbeam_dagster.pipeline.ingest import ingest
+
+pytestmark = pytest.mark.filterwarnings("ignore::dagster.BetaWarning", "ignore::dagster.PreviewWarning")
+
+
+def test_status_and_gaps_tell_of_a_clock_that_was_ahead(platform_of, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "250")
+    this = window_of(datetime.now(UTC), HOUR)
+    platform = platform_of(f"  ioncannon: {{num_stations: 2, start: {this.start - timedelta(days=2):%Y-%m-%d}}}")
+    size = platform.source("ioncannon").window_size
+
+    def take(start: datetime, now: datetime) -> None:
+        platform.now = lambda: now
+        collect(platform, "ioncannon", Window(start, start + size), now)
+        ingest(platform, "ioncannon", Window(start, start + size))
+
+    def told(command: str) -> str:
+        until = f"{this.end + HOUR:%Y-%m-%dT%H:%MZ}"
+        done = CliRunner().invoke(
+            app,
+            [
+                "--config",
+                "config.yaml",
+                command,
+                "ioncannon",
+                "--from",
+                f"{this.start - HOUR:%Y-%m-%dT%H:%MZ}",
+                "--to",
+                until,
+            ],
+        )
+        assert done.exit_code == 0, done.output
+        return " ".join(done.output.split())
+
+    take(this.start - HOUR, this.start)
+    assert "clock" not in told("status") + told("gaps")
+    ahead = this.end + HOUR
+    coming = window_of(datetime.now(UTC) + size, size).start
+    for number in range(2):
+        take(coming + number * size, ahead + 2 * size)
+    line = f"ioncannon: 2 ranges until {coming + 2 * size:%Y-%m-%d %H:%M} came in by a clock that was ahead"
+    assert line in told("status") and line in told("gaps")
+    assert "the windows are collected again once they have passed" in told("gaps")
+    assert "100% collected" not in told("gaps")
