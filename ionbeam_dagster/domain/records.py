@@ -28,7 +28,8 @@ class RawPartition:
     file: it is missed by nobody, unlike one that was lost.
 
     `kept` counts the rows that the source gave before and no longer gives, all or a value of each. `beside` are earlier
-    ingestions of the window that could not be brought into this one, so that they stay as they are.
+    ingestions of the window that could not be brought into this one, so that they stay as they are. `knows` is the
+    number of the latest correction that was known, and open, when the source was asked.
     """
 
     ingestion: str
@@ -40,6 +41,20 @@ class RawPartition:
     purged: datetime | None = None
     kept: int = 0
     beside: tuple[str, ...] = ()
+    knows: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """A change of its past that a source tells until somebody confirms it: what it has for `range` may be another now.
+
+    `id` is the source's. `what` says what changed, and when that was told; under another `what` or `range` it is
+    another correction.
+    """
+
+    id: str
+    range: Window
+    what: str
 
 
 @dataclass(frozen=True, slots=True)

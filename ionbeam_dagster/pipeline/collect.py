@@ -48,7 +48,7 @@ def collect(
     """Fetch a window from a source into its raw partition.
 
     What the source gave for the window before and no longer gives stays, value by value, behind the rows that it gives
-    now; unless it says that its answers are whole, or `replace` says so.
+    now; unless it says that its answers are whole, or tells that it corrected something there, or `replace` says so.
 
     `use_cache` lets the source use what it downloaded before, where it keeps that. Raises SourceError when the source
     failed, DeadlineExceeded when it did not answer in the time that it is given (its `deadline`), PipelineError for a
@@ -64,7 +64,9 @@ def collect(
     metadata = platform.metadata(source)
     collected = Window(window.start, min(window.end, now))
     path = raws.path(source, window)
-    adds = not (replace or feed.answers_whole(window))
+    corrections = ledger.corrections.open(source) if feed.corrects else []
+    corrected = any(known.correction.range.overlaps(window) for known in corrections)
+    adds = not (replace or corrected or feed.answers_whole(window))
     earlier = _earlier(platform, before, metadata) if adds else None
     keeping = Keeping(earlier, metadata) if earlier is not None and earlier.rows else None
     with within(platform.source(source).deadline):
@@ -82,7 +84,8 @@ def collect(
     beside = _beside(platform, source, window, before, earlier) if adds else ()
     beside = tuple(other for other in beside if other != ingestion)
     kept = keeping.rows if keeping else 0
-    ledger.record_raw(RawPartition(ingestion, source, window, path, rows, signature, kept=kept, beside=beside))
+    knows = max((known.number for known in corrections), default=0)
+    ledger.record_raw(RawPartition(ingestion, source, window, path, rows, signature, None, kept, beside, knows))
     changed = lost or not same
     size = platform.files.size(path)
     return Collected(source, window, ingestion, path, rows, size, changed, kept, feed.problems())

@@ -19,6 +19,7 @@ from pydantic import AfterValidator, Field
 
 from ionbeam_client.models import DatasetMetadata, IngestionMetadata, Link, Name
 from ionbeam_dagster.domain.quality.limits import limits_with
+from ionbeam_dagster.domain.records import Correction
 from ionbeam_dagster.domain.times import Moment, NonNegativeDuration, duration_or
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.errors import SourceError
@@ -222,8 +223,8 @@ class Source(ABC):
     """One source of observations, made from its block in the YAML. Making one connects to nothing and reads nothing.
 
     `metadata` and `fetch` are all that a source must have. What else it can do, it says by members that say here that
-    it cannot: `tells_changes` with `changes`, `subscribes` with `subscriber`, `signature`, `sample`,
-    `answers_whole`, `extent` and `problems`.
+    it cannot: `tells_changes` with `changes`, `corrects` with `corrections` and `confirm`, `subscribes` with
+    `subscriber`, `signature`, `sample`, `answers_whole`, `extent` and `problems`.
     """
 
     Config: ClassVar[type[SourceConfig]] = SourceConfig
@@ -235,6 +236,9 @@ class Source(ABC):
     """How long the collection of a window may take; None: as long as the window is, 5 minutes at most."""
     tells_changes: ClassVar[bool] = False
     """Whether `changes` says which ranges changed; such a source is not asked by the clock."""
+    corrects: ClassVar[bool] = False
+    """Whether `corrections` says which parts of its past are another now, until `confirm` says that they were taken
+    over. What `fetch` gives of such a range is all that there is of it: what it lacks was taken back."""
     subscribes: ClassVar[bool] = False
     """Whether observations are published to it, which `subscriber` takes in (`ionbeam mqtt`)."""
 
@@ -297,6 +301,20 @@ class Source(ABC):
         Of a source that `tells_changes`. The ranges need not be aligned to anything. Raises SourceError.
         """
         raise SourceError(f"{self.name}: a source of type {type(self).__name__} does not tell what changed")
+
+    def corrections(self) -> list[Correction]:
+        """What it tells of changes of its past that were not confirmed, of a source that `corrects`.
+
+        One that cannot be read is one of `problems`, and holds up no other. Raises SourceError.
+        """
+        raise SourceError(f"{self.name}: a source of type {type(self).__name__} tells of no corrections")
+
+    def confirm(self, correction: Correction) -> None:
+        """Say that a correction was taken over, of a source that `corrects`; it does no harm to say so twice.
+
+        Raises SourceError, also when the source does not agree.
+        """
+        raise SourceError(f"{self.name}: a source of type {type(self).__name__} is told of nothing")
 
     def subscriber(self) -> Subscriber:
         """What takes in what is published to it, of a source that `subscribes`.

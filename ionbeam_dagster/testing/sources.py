@@ -134,6 +134,8 @@ class SourceContract:
         of_type = type(source)
         assert source.tells_changes == (of_type.changes is not Source.changes)
         assert source.subscribes == (of_type.subscriber is not Source.subscriber)
+        assert source.corrects == (of_type.corrections is not Source.corrections)
+        assert source.corrects == (of_type.confirm is not Source.confirm)
 
     def test_what_tells_changes_tells_the_window_and_then_nothing_new(self, source: Source) -> None:
         if not source.tells_changes:
@@ -143,6 +145,19 @@ class SourceContract:
         ranges, cursor = source.changes(None)
         assert any(one.start < self.window.end and self.window.start < one.end for one in ranges)
         assert source.changes(cursor)[0] == []
+
+    def test_what_is_confirmed_is_told_no_longer(self, source: Source) -> None:
+        if not source.corrects:
+            with pytest.raises(SourceError):
+                source.corrections()
+            return
+        told = source.corrections()
+        assert source.tells_changes and told == source.corrections(), "and they are not asked for by the clock"
+        for one in told:
+            assert one.id and one.what
+            source.confirm(one)
+            source.confirm(one)
+        assert source.corrections() == []
 
     def test_the_signature_stays_while_nothing_changes(
         self, source: Source, block: dict[str, Any], tmp_path: Path

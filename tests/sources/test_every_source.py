@@ -8,6 +8,8 @@ from archfx_cloud_service import Cloud
 from meteotracker_service import MeteoTrackers, synthetic_drive
 from netatmo_feed import write_archive
 from netatmo_service import Weather
+from restream_weather import START as RESTREAM_START
+from restream_weather import RestreamWeather, block_of
 from sensor_community_service import Archive, LiveDocument, synthetic_day, synthetic_records
 
 from ionbeam_dagster.domain.windows import HOUR, Window
@@ -169,3 +171,19 @@ class TestSensorCommunityLive(OfAService):
     @pytest.fixture
     def block(self, service):
         return {"base_url": f"{service.url}/static/v2/data.json", "max_retries": 1}
+
+
+class TestRestream(OfAService):
+    type_name = "restream"
+    window = Window(RESTREAM_START, RESTREAM_START + HOUR)
+
+    @pytest.fixture
+    def service(self):
+        with RestreamWeather() as running:
+            running.correct(1, 981, RESTREAM_START, RESTREAM_START + HOUR, 60.0)
+            running.correct(2, 983, RESTREAM_START + HOUR, RESTREAM_START + HOUR, None)
+            yield running
+
+    @pytest.fixture
+    def block(self, service):
+        return block_of(service) | {"max_retries": 1}

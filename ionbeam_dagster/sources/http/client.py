@@ -76,9 +76,16 @@ class HttpClient:
         self._slots = threading.BoundedSemaphore(concurrency)
         self._pace = Pace(per_second)
 
-    def get(self, path: str, params: Params | None = None, *, allow: Iterable[int] = ()) -> Answer:
+    def get(
+        self,
+        path: str,
+        params: Params | None = None,
+        *,
+        allow: Iterable[int] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
         """The answer to a GET; statuses in `allow` are answers too. Raises HttpError."""
-        return self._answer("GET", path, params=params, allow=frozenset(allow))
+        return self._answer("GET", path, params=params, allow=frozenset(allow), headers=headers)
 
     def get_json(self, path: str, params: Params | None = None) -> Any:
         """The JSON that a GET gives; raises HttpError, also when it is none."""

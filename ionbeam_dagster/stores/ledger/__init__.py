@@ -14,6 +14,7 @@ from typing import Protocol
 from ionbeam_dagster.stores.ledger.arrivals import Arrivals, RedisArrivals, SqliteArrivals
 from ionbeam_dagster.stores.ledger.attempts import Attempts, RedisAttempts, SqliteAttempts
 from ionbeam_dagster.stores.ledger.claims import Claims, RedisClaims, SqliteClaims
+from ionbeam_dagster.stores.ledger.corrections import Corrections, RedisCorrections, SqliteCorrections
 from ionbeam_dagster.stores.ledger.due import DueWindows, RedisDueWindows, SqliteDueWindows
 from ionbeam_dagster.stores.ledger.errors import LedgerError
 from ionbeam_dagster.stores.ledger.exports import Exports, RedisExports, SqliteExports
@@ -45,6 +46,11 @@ class Ledger(
         ...
 
     @property
+    def corrections(self) -> Corrections:
+        """Changes of their past that sources told, and how far they are published."""
+        ...
+
+    @property
     def workers(self) -> Workers:
         """Who is doing something now."""
         ...
@@ -57,7 +63,8 @@ class SqliteLedger(
     """A `Ledger` in the SQLite file `path`: the default, which needs no server."""
 
     def __init__(self, path: Path, recover: Recover = lambda: None) -> None:
-        subjects = [one for one in (*type(self).__mro__, SqliteAttempts, SqliteWorkers) if issubclass(one, OnSqlite)]
+        others = (SqliteAttempts, SqliteCorrections, SqliteWorkers)
+        subjects = [one for one in (*type(self).__mro__, *others) if issubclass(one, OnSqlite)]
         prepare = partial(
             migrate,
             tables=[one.TABLES for one in subjects],
@@ -67,6 +74,7 @@ class SqliteLedger(
         file = SqliteFile(path, prepare, Past(str(path), recover, self.note_recovery))
         super().__init__(file)
         self.attempts = SqliteAttempts(file)
+        self.corrections = SqliteCorrections(file)
         self.workers = SqliteWorkers(file)
 
 
@@ -82,4 +90,5 @@ class RedisLedger(
         server = RedisServer(url, Past(named(url), recover, self.note_recovery))
         super().__init__(server)
         self.attempts = RedisAttempts(server)
+        self.corrections = RedisCorrections(server)
         self.workers = RedisWorkers(server)

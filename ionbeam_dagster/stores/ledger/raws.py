@@ -60,11 +60,11 @@ class RawPartitions(Protocol):
 # --- SQLite -----------------------------------------------------------------------------------------------------------
 
 _COLLECTED = (
-    "SELECT r.ingestion, r.source, r.start, r.end, r.path, r.rows, r.signature, w.at, r.kept, r.beside "
+    "SELECT r.ingestion, r.source, r.start, r.end, r.path, r.rows, r.signature, w.at, r.kept, r.beside, r.knows "
     "FROM raw r LEFT JOIN swept w USING (ingestion)"
 )
 _SENT_ROWS = (
-    "SELECT r.ingestion, r.source, r.start, r.end, r.path, r.rows, r.signature, w.at, 0, '' "
+    "SELECT r.ingestion, r.source, r.start, r.end, r.path, r.rows, r.signature, w.at, 0, '', 0 "
     "FROM sent r LEFT JOIN swept w USING (ingestion)"
 )
 
@@ -73,7 +73,8 @@ class SqliteRawPartitions(OnSqlite):
     TABLES = """
 CREATE TABLE IF NOT EXISTS raw (
     source TEXT, start INTEGER, end INTEGER, ingestion TEXT, path TEXT, rows INTEGER, signature TEXT,
-    kept INTEGER NOT NULL DEFAULT 0, beside TEXT NOT NULL DEFAULT '', PRIMARY KEY (source, start, end)
+    kept INTEGER NOT NULL DEFAULT 0, beside TEXT NOT NULL DEFAULT '', knows INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (source, start, end)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS sent (
     ingestion TEXT PRIMARY KEY, source TEXT, start INTEGER, end INTEGER, path TEXT, rows INTEGER, signature TEXT
@@ -89,14 +90,15 @@ CREATE TABLE IF NOT EXISTS unclaimed (ingestion TEXT PRIMARY KEY) WITHOUT ROWID;
     ADDED: ClassVar[tuple[Column, ...]] = (
         ("raw", "kept", "INTEGER NOT NULL DEFAULT 0"),
         ("raw", "beside", "TEXT NOT NULL DEFAULT ''"),
+        ("raw", "knows", "INTEGER NOT NULL DEFAULT 0"),
     )
 
     def record_raw(self, raw: RawPartition) -> None:
         with self._file.writing() as db:
             db.execute(TAKE_PLACE, (raw.ingestion,))
             db.execute(
-                "INSERT OR REPLACE INTO raw (source, start, end, ingestion, path, rows, signature, kept, beside) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO raw (source, start, end, ingestion, path, rows, signature, kept, beside, knows) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     raw.source,
                     *ends_of(raw.window),
@@ -106,6 +108,7 @@ CREATE TABLE IF NOT EXISTS unclaimed (ingestion TEXT PRIMARY KEY) WITHOUT ROWID;
                     raw.signature,
                     raw.kept,
                     " ".join(raw.beside),
+                    raw.knows,
                 ),
             )
             db.execute("DELETE FROM swept WHERE ingestion = ?", (raw.ingestion,))
@@ -170,9 +173,9 @@ CREATE TABLE IF NOT EXISTS unclaimed (ingestion TEXT PRIMARY KEY) WITHOUT ROWID;
 
 def _raw_of_row(row: tuple[Any, ...]) -> RawPartition:
     purged = moment(row[7]) if row[7] is not None else None
-    kept, beside = row[8:] or (0, "")
+    kept, beside, knows = row[8:] or (0, "", 0)
     window = window_from(row[2], row[3])
-    return RawPartition(row[0], row[1], window, row[4], row[5], row[6], purged, kept, tuple(beside.split()))
+    return RawPartition(row[0], row[1], window, row[4], row[5], row[6], purged, kept, tuple(beside.split()), knows)
 
 
 # --- Redis ------------------------------------------------------------------------------------------------------------
@@ -190,17 +193,17 @@ local source, window, ingestion = unpack(ARGV, 1, 3)
 place_of(ingestion)
 redis.call('HSET', 'ionbeam:raw:' .. source .. ':' .. window,
     'ingestion', ingestion, 'path', ARGV[4], 'rows', ARGV[5], 'signature', ARGV[6], 'kept', ARGV[7],
-    'beside', ARGV[8])
+    'beside', ARGV[8], 'knows', ARGV[9])
 redis.call('HDEL', 'ionbeam:swept', ingestion)
 redis.call('ZADD', 'ionbeam:raws:' .. source, window:match('[^:]+$'), window)
 """
 
 _RAW = """
 local found = redis.call('HMGET', 'ionbeam:raw:' .. ARGV[1] .. ':' .. ARGV[2],
-    'ingestion', 'path', 'rows', 'signature', 'kept', 'beside')
+    'ingestion', 'path', 'rows', 'signature', 'kept', 'beside', 'knows')
 if not found[1] then return {} end
 return {found[1], found[2], found[3], found[4], redis.call('HGET', 'ionbeam:swept', found[1]) or '',
-    found[5] or '0', found[6] or ''}
+    found[5] or '0', found[6] or '', found[7] or '0'}
 """
 
 _RECORD_SENT = f"""{PLACE_OF}
@@ -243,8 +246,8 @@ for i, name in ipairs(redis.call('ZRANGE', 'ionbeam:raws:' .. ARGV[1], '-inf', A
         found[i] = {'', redis.call('GET', 'ionbeam:sent:' .. name:sub(6))}
     else
         local kept = redis.call('HMGET', 'ionbeam:raw:' .. ARGV[1] .. ':' .. name,
-            'ingestion', 'path', 'rows', 'signature', 'kept', 'beside')
-        found[i] = {name, kept[1], kept[2], kept[3], kept[4], '', kept[5] or '0', kept[6] or ''}
+            'ingestion', 'path', 'rows', 'signature', 'kept', 'beside', 'knows')
+        found[i] = {name, kept[1], kept[2], kept[3], kept[4], '', kept[5] or '0', kept[6] or '', kept[7] or '0'}
     end
 end
 return found
@@ -262,7 +265,7 @@ end
 
 class RedisRawPartitions(OnRedis):
     def record_raw(self, raw: RawPartition) -> None:
-        record = (raw.ingestion, raw.path, raw.rows, raw.signature, raw.kept, " ".join(raw.beside))
+        record = (raw.ingestion, raw.path, raw.rows, raw.signature, raw.kept, " ".join(raw.beside), raw.knows)
         self._server.run(_RECORD_RAW, raw.source, place_of(raw.window), *record)
 
     def raw(self, source: str, window: Window) -> RawPartition | None:
@@ -293,11 +296,13 @@ class RedisRawPartitions(OnRedis):
 
 def _raw_of_record(
     source: str, window: str, ingestion: str, path: str, rows: str, signature: str, purged: str = "",
-    kept: str = "0", beside: str = "",
+    kept: str = "0", beside: str = "", knows: str = "0",
 ) -> RawPartition:  # fmt: skip
     removed = moment(int(purged)) if purged else None
-    there = tuple(beside.split())
-    return RawPartition(ingestion, source, window_at(window), path, int(rows), signature, removed, int(kept), there)
+    return RawPartition(
+        ingestion, source, window_at(window), path, int(rows), signature, removed, int(kept), tuple(beside.split()),
+        int(knows),
+    )  # fmt: skip
 
 
 def _sent_of_record(record: str, purged: str = "") -> RawPartition:

@@ -1,0 +1,407 @@
+"""The source `restream`: sites of the Restream service, of which some fields are observations, and its corrections.
+
+Belongs here: which sites are asked, what their items mean, and the events by which the service tells that it changed
+its past. Does not belong here: HTTP as such (http/), or when an event is confirmed (pipeline/corrections.py).
+
+It asks by the platform's HTTP client, not by `ionbeam_client.datastore`, which is for programs of their own: a window
+is a few hundred kilobytes, read whole or not at all, within the deadline of the collection, while the client keeps a
+stream going for as long as it takes and has one host for a whole process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Self
+
+import polars as pl
+import pyarrow as pa
+from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
+
+from ionbeam_client.cf import UnitError, conversion
+from ionbeam_client.models import (
+    CanonicalVariable,
+    DataIngestionMap,
+    IngestionMetadata,
+    Link,
+    MetadataVariable,
+    NamePart,
+    Period,
+)
+from ionbeam_dagster.domain.records import Correction
+from ionbeam_dagster.domain.times import in_utc
+from ionbeam_dagster.domain.windows import Window, window_of
+from ionbeam_dagster.errors import SourceError
+from ionbeam_dagster.settings import Settings
+from ionbeam_dagster.sources import Source, SourceConfig
+from ionbeam_dagster.sources.http import Answer, Bearer, HttpClient, HttpError, Token
+
+SERVICE = "https://app.restreamsolutions.com"
+API = "external/thirdparty/v1"
+AT_ONCE = 3
+"""Requests at once; the service refuses more for one endpoint."""
+ASKED_AT_ONCE = timedelta(hours=1)
+"""Of the one-second items of a site in one request, so that memory stays small however long a window is."""
+STEP = timedelta(minutes=5)
+"""Newly ended time is told in such steps."""
+SITES_KNOWN_FOR = 600.0
+"""Seconds after which sites are looked at again."""
+_DESCRIBED = ("station_id", "platform_id", "mobility", "station_height", "indoor", "station_name")
+
+
+class RestreamVariable(Settings):
+    """One field that is an observation. Values are converted from `unit` to `cf_unit`."""
+
+    field: str = Field(min_length=1, description="Field of the service's items.", examples=["ambient_temperature"])
+    standard_name: NamePart = Field(
+        description="CF's name of the quantity; x_... for what CF has no name for.", examples=["air_temperature"]
+    )
+    unit: str | None = Field(
+        default=None, description="Unit of the service's values; without it cf_unit.", examples=["degF"]
+    )
+    cf_unit: NamePart = Field(description="Unit in the dataset.", examples=["degC"])
+    level: float = Field(default=0.0, allow_inf_nan=False, description="Height above the ground in m.", examples=[2.0])
+    method: NamePart = Field(default="point", description="CF's cell method.", examples=["mean"])
+    period: Period = Field(default="PT0S", description="Time that the method is over.", examples=["PT1S"])
+
+    @property
+    def factors(self) -> tuple[float, float]:
+        """(scale, offset) from the service's unit to that of the dataset."""
+        return (1.0, 0.0) if self.unit in (None, self.cf_unit) else conversion(str(self.unit), self.cf_unit)
+
+    @model_validator(mode="after")
+    def _can_be_converted(self) -> Self:
+        try:
+            _ = self.factors
+        except UnitError as error:
+            raise ValueError(f"field {self.field!r}: {error}") from error
+        return self
+
+
+class RestreamConfig(SourceConfig):
+    """Restream: who asks, for which sites, and which of their fields are observations."""
+
+    base_url: Annotated[str, AfterValidator(lambda given: given or SERVICE)] = Field(
+        default=SERVICE, description="Address of the service."
+    )
+    token: SecretStr = Field(
+        default=SecretStr(""), description="Token of the account.", examples=["${TALLY_AUTH_TOKEN}"]
+    )
+    client_id: str = Field(
+        default="", description="Name of the client program, where the account has one instead of a token."
+    )
+    client_secret: SecretStr = Field(
+        default=SecretStr(""), description="The client program's secret.", examples=["${RESTREAM_CLIENT_SECRET}"]
+    )
+    pads: tuple[int, ...] = Field(default=(), description="Pads whose sites are all taken.", examples=[[668]])
+    sites: tuple[int, ...] = Field(default=(), description="Sites that are taken, each a station.", examples=[[981]])
+    variables: tuple[RestreamVariable, ...] = Field(
+        min_length=1,
+        description="Fields that are observations; all others are not asked for.",
+        examples=[[{"field": "ambient_temperature", "standard_name": "air_temperature", "unit": "degF",
+                    "cf_unit": "degC", "level": 2.0}]],
+    )  # fmt: skip
+    timeout_seconds: float = Field(
+        default=60, gt=0, description="Seconds that a connection, or a wait for data, may take."
+    )
+    max_retries: int = Field(default=4, ge=0, description="How often a request that fails in passing is tried again.")
+
+    @field_validator("variables")
+    @classmethod
+    def _each_once(cls, given: tuple[RestreamVariable, ...]) -> tuple[RestreamVariable, ...]:
+        fields = [one.field for one in given]
+        if twice := sorted({one for one in fields if fields.count(one) > 1}):
+            raise ValueError(f"has a field twice: {', '.join(twice)}")
+        return given
+
+    @model_validator(mode="after")
+    def _has_sites(self) -> Self:
+        if not (self.pads or self.sites):
+            raise ValueError("has neither pads nor sites; say which are to be collected: sites: [981]")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A station: where it is, in degrees, as far as the service says."""
+
+    id: int
+    name: str | None
+    latitude: float | None
+    longitude: float | None
+
+
+class Restream(Source):
+    """Sites of Restream, second by second."""
+
+    Config = RestreamConfig
+    default_lag = timedelta(minutes=5)
+    tells_changes = True
+    corrects = True
+
+    def __init__(self, name: str, config: RestreamConfig) -> None:
+        super().__init__(name, config)
+        self._config = config
+        self._secrets = [one.get_secret_value().strip() for one in (config.token, config.client_secret)]
+        self._client = HttpClient(
+            config.base_url,
+            timeout=config.timeout_seconds,
+            retries=config.max_retries,
+            concurrency=AT_ONCE,
+            credentials=Bearer(self._login, secrets=[one for one in self._secrets if one]),
+        )
+        self._lock = threading.Lock()
+        self._sites: tuple[float, list[Site]] | None = None
+        self._notes: set[str] = set()
+        self._unread: list[str] = []
+
+    @property
+    def metadata(self) -> IngestionMetadata:
+        return IngestionMetadata(
+            dataset=self.described(
+                "Sites of the Restream service",
+                [Link(href="https://restreamsolutions.com", title="Restream")],
+                ["Restream"],
+            ),
+            ingestion_map=DataIngestionMap(
+                canonical_variables=[
+                    CanonicalVariable(
+                        column=one.field,
+                        standard_name=one.standard_name,
+                        cf_unit=one.cf_unit,
+                        level=one.level,
+                        method=one.method,
+                        period=one.period,
+                    )
+                    for one in self._config.variables
+                ],
+                metadata_variables=[MetadataVariable(column=column) for column in _DESCRIBED],
+            ),
+        )
+
+    def fetch(self, window: Window) -> Iterator[pa.RecordBatch]:
+        """The items of `window` as rows, an hour of a site in a batch.
+
+        Raises SourceError when anything is refused, broken off, or answered with nothing at all.
+        """
+        self._notes = set()
+        absent = {one.field for one in self._config.variables}
+        rows = 0
+        sites = self._all_sites()
+        asked = [(part, site) for part in _parts(window) for site in sites]
+        for (part, site), found in self._client.side_by_side(asked, lambda one: self._items(*one)):
+            absent -= {name for name in absent if found[name].null_count() < found.height}
+            rows += found.height
+            if found.height:
+                yield from self._rows(part, site, found).to_arrow(compat_level=pl.CompatLevel.oldest()).to_batches()
+        if rows and absent:
+            self._notes.add(f"no item has a number in {', '.join(sorted(absent))}; are the names of the fields right?")
+
+    def signature(self, window: Window) -> str:
+        """A hash of what is asked for; what became of it since, `corrections` tells."""
+        asked = self._config.model_dump_json(include={"base_url", "pads", "sites", "variables"})
+        return hashlib.sha256(asked.encode()).hexdigest()
+
+    def changes(self, cursor: str | None) -> tuple[list[Window], str]:
+        """The time that ended since `cursor` was given out, and the ranges of corrections that it did not know."""
+        before = json.loads(cursor) if cursor else {"until": self.config.start.isoformat(), "told": {}}
+        corrections = self.corrections()
+        told = {one.id: f"{one.what} {one.range.key} {one.range.span}" for one in corrections}
+        ranges = [one.range for one in corrections if before["told"].get(one.id) != told[one.id]]
+        since, until = datetime.fromisoformat(before["until"]), window_of(datetime.now(UTC), STEP).start
+        if since < until:
+            ranges.append(Window(since, until))
+        return ranges, json.dumps({"until": max(since, until).isoformat(), "told": told})
+
+    def corrections(self) -> list[Correction]:
+        """The events of all sites that nobody has confirmed, by their ids."""
+        kinds = [("pads", pad) for pad in self._config.pads] + [("sites", site) for site in self._config.sites]
+        found: dict[str, Correction] = {}
+        unread = []
+        asked = self._client.side_by_side(kinds, lambda one: self._get(f"{one[0]}/{one[1]}/data_changes/"))
+        for (kind, id), answer in asked:
+            for event in _events(answer):
+                try:
+                    one = _correction(event)
+                    found[one.id] = one
+                except (KeyError, TypeError, ValueError) as error:
+                    why = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+                    unread.append(f"{kind[:-1]} {id}: change event {event.get('id')} cannot be followed: {why}; ask "
+                                  "the service's support")  # fmt: skip
+        self._unread = unread
+        return sorted(found.values(), key=lambda one: (len(one.id), one.id))
+
+    def confirm(self, correction: Correction) -> None:
+        site, _, id = correction.id.partition("/")
+        path = f"{API}/sites/{site}/data_changes/"
+        with _with_advice(self.name):
+            answer = self._client.post(path, json={"change_log": [{"id": int(id), "update_received": True}]})
+        if any(str(event.get("id")) == id for event in _events(answer)):
+            raise answer.wrong(f"still has change event {id}, which was confirmed")
+
+    def problems(self) -> list[str]:
+        """Of the last window, what is strange in its items; and events that cannot be followed."""
+        return sorted(self._notes) + self._unread
+
+    # --- asking ---
+
+    def _login(self, client: HttpClient) -> Token:
+        token, secret = self._secrets
+        if token:
+            return Token(token)
+        if not (self._config.client_id and secret):
+            raise SourceError(
+                f"{self.name} has no token; set sources.{self.name}.token, or client_id and client_secret"
+            )
+        form = {"client_id": self._config.client_id, "client_secret": secret, "grant_type": "client_credentials"}
+        answer = client.post("o/token/", form=form, authorized=False)
+        given = answer.json()
+        if not isinstance(given, Mapping) or not given.get("access_token"):
+            raise answer.wrong("has no access_token")
+        return Token(given["access_token"], lifetime=given.get("expires_in"))
+
+    def _get(self, path: str, params: Mapping[str, str] | None = None, **headers: str) -> Answer:
+        with _with_advice(self.name):
+            return self._client.get(f"{API}/{path}", params, headers=headers)
+
+    def _all_sites(self) -> list[Site]:
+        """The sites that are meant, each once, as the service knew them a short while ago."""
+        with self._lock:
+            if self._sites is None or time.monotonic() - self._sites[0] > SITES_KNOWN_FOR:
+                of_pads = [self._get("sites/", {"pad__id": str(pad)}) for pad in self._config.pads]
+                found = {site.id: site for answer in of_pads for site in _listed_sites(answer)}
+                for id in self._config.sites:
+                    if id not in found:
+                        answer = self._get(f"sites/{id}/")
+                        found[id] = _site(answer, answer.json())
+                self._sites = time.monotonic(), [found[id] for id in sorted(found)]
+        sites = self._sites[1]
+        for site in sites:
+            if site.latitude is None or site.longitude is None:
+                self._notes.add(f"site {site.id} has no place, so that its rows go to the quarantine; give it one at "
+                                "the service")  # fmt: skip
+        return sites
+
+    def _items(self, part: Window, site: Site) -> pl.DataFrame:
+        """The items of a site: their times as text, and the fields that are observations."""
+        fields = [one.field for one in self._config.variables]
+        params = {
+            "si_units": "false",
+            "resolution": "raw",
+            "start_datetime": f"{part.start:%Y-%m-%d %H:%M:%S}",
+            "end_datetime": f"{part.end:%Y-%m-%d %H:%M:%S}",
+            "fields": ",".join(fields),
+        }
+        answer = self._get(f"sites/{site.id}/data/", params, Prefer="streaming")
+        found = answer.json()
+        if not isinstance(found, list):
+            raise answer.wrong(f"is no list, but {str(found)[:200]!r}")
+        schema: dict[str, Any] = {"time": pl.String} | dict.fromkeys(fields, pl.Float64)
+        try:
+            return pl.from_dicts(found, schema=schema, strict=False) if found else pl.DataFrame(schema=schema)
+        except (pl.exceptions.PolarsError, TypeError, AttributeError) as error:
+            raise answer.wrong(f"is no list of items with the fields {', '.join(schema)} ({error})") from error
+
+    def _rows(self, part: Window, site: Site, items: pl.DataFrame) -> pl.DataFrame:
+        """Rows of `part` by their times; one without a time stays, and goes to the quarantine."""
+        timed = items.with_columns(_TIME.alias("datetime"))
+        inside = timed.filter(pl.col("datetime").is_between(part.start, part.end, "left").fill_null(True))
+        once = inside.unique("datetime", keep="last", maintain_order=True)
+        outside = timed.filter(~pl.col("datetime").is_between(part.start, part.end)).height
+        for number, what in (
+            (outside, f"outside of {part}"),
+            (inside.height - once.height, "with the time of another"),
+        ):
+            if number:
+                self._notes.add(f"site {site.id}: {number} items {what} were left out")
+        return once.sort("datetime").select(
+            "datetime",
+            pl.lit(site.latitude, pl.Float64).alias("lat"),
+            pl.lit(site.longitude, pl.Float64).alias("lon"),
+            *(_value(one) for one in self._config.variables),
+            pl.lit(str(site.id)).alias("station_id"),
+            pl.lit(str(site.id)).alias("platform_id"),
+            pl.lit("fixed").alias("mobility"),
+            pl.lit(None, pl.Float64).alias("station_height"),
+            pl.lit("false").alias("indoor"),
+            pl.lit(site.name, pl.String).alias("station_name"),
+        )
+
+
+@contextmanager
+def _with_advice(name: str) -> Iterator[None]:
+    """Say what to do where the service does not let us in, or knows of no such thing."""
+    try:
+        yield
+    except HttpError as error:
+        advice = {
+            401: f"the service does not know the token; renew sources.{name}.token",
+            403: f"the token does not allow it; correct sources.{name}.pads and sites, or ask the service",
+            404: f"there is no such pad or site; correct sources.{name}.pads and sites",
+        }
+        if error.status not in advice:
+            raise
+        place = str(error).partition(": ")[0]
+        said = f": {error.body}" if error.body else ""
+        raise HttpError(f"{place}: {error.status}, {advice[error.status]}{said}", error.status, error.body) from error
+
+
+_TEXT = pl.col("time").str.replace(" ", "T", literal=True).str.replace("Z$", "+00:00")
+_WITH_ZONE = pl.when(_TEXT.str.contains(r"T.*[+-]\d\d:?\d\d$")).then(_TEXT).otherwise(_TEXT + "+00:00")
+_TIME = _WITH_ZONE.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%z", time_unit="us", time_zone="UTC", strict=False)
+"""The service's times; one without a zone is UTC."""
+
+
+def _value(variable: RestreamVariable) -> pl.Expr:
+    """The values of a field in the dataset's unit; "Infinity" and "NaN" mean that there is none."""
+    scale, offset = variable.factors
+    sent = pl.col(variable.field)
+    return (pl.when(sent.is_finite()).then(sent) * scale + offset).alias(variable.field)
+
+
+def _parts(window: Window) -> Iterator[Window]:
+    start = window.start
+    while start < window.end:
+        part = Window(start, min(start + ASKED_AT_ONCE, window.end))
+        yield part
+        start = part.end
+
+
+def _listed_sites(answer: Answer) -> list[Site]:
+    found = answer.json()
+    if not isinstance(found, list):
+        raise answer.wrong(f"is no list of sites, but {str(found)[:200]!r}")
+    return [_site(answer, one) for one in found]
+
+
+def _site(answer: Answer, given: Any) -> Site:
+    try:
+        places = [None if given.get(name) is None else float(given[name]) for name in ("latitude", "longitude")]
+        return Site(int(given["id"]), given.get("name"), *places)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise answer.wrong(f"has a site that cannot be read ({error}): {str(given)[:200]!r}") from error
+
+
+def _events(answer: Answer) -> list[dict[str, Any]]:
+    found = answer.json()
+    events = found.get("change_log") if isinstance(found, dict) else None
+    if not isinstance(events, list) or not all(isinstance(one, dict) for one in events):
+        raise answer.wrong(f"has no change_log with events, but is {str(found)[:200]!r}")
+    return events
+
+
+def _correction(event: Mapping[str, Any]) -> Correction:
+    """An event; both ends of its range belong to it. Its id has the site's before it, by which it is confirmed."""
+    start, end = (in_utc(datetime.fromisoformat(event[name])) for name in ("start_date", "end_date"))
+    if end < start:
+        raise ValueError(f"its end {event['end_date']} is before its start {event['start_date']}")
+    kinds = (event.get(name) for name in ("modification_type", "modification_subtype"))
+    kind = " ".join(str(one) for one in kinds if one) or "changed"
+    told = f"site {int(event['site'])}: {kind}, told {event.get('created_at')}"
+    return Correction(f"{int(event['site'])}/{int(event['id'])}", Window(start, end + timedelta(seconds=1)), told)
