@@ -200,7 +200,7 @@ def test_years_are_looked_at_a_bounded_part_at_a_time(service, tmp_path, monkeyp
     for _ in range(3):
         look(platform)
     [known] = platform.ledger.corrections.open(SOURCE)
-    assert corrections.windows_of(platform, SOURCE, known.remaining) == 26_000 - 60
+    assert corrections.left_of(platform, SOURCE, known) == 26_000 - 60
     assert len(known.remaining) == 1
 
 

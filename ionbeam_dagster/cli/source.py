@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ionbeam_dagster.sources import Source
 
 _UNKNOWN = 20  # fields that are told of
+_SHOWN = 50  # corrections
 
 app = typer.Typer(help="Sources: what is collected, and what clients send.", no_args_is_help=True)
 
@@ -164,6 +165,68 @@ def check(
         return
     _show_rows(found, window, now)
     _show_variables(platform, settings.dataset, found)
+
+
+@app.command()
+def changes(name: Annotated[str, typer.Argument(help="A source, by its name in the configuration.")]) -> None:
+    """List what a source corrected of its past, and what is still missing until it is published and confirmed.
+
+    The source itself is not asked: the sensor <source>__confirmations does that.
+
+    Example: `ionbeam source changes restream`
+    """
+    from ionbeam_dagster.pipeline import corrections
+
+    platform = _correcting(name)
+    now = platform.now()
+    memory = platform.ledger.corrections
+    known = [*memory.open(name), *memory.closed(name)]
+    console.print(f"{name}: {len(memory.open(name))} open corrections", style="bold", highlight=False)
+    for one in known[:_SHOWN]:
+        lacking = Counter[str]() if one.closed else corrections.standing(platform, name, one, now)
+        about = one.correction
+        console.print(
+            f"{about.id}  {about.what}",
+            f"    {corrections.range_of(about.range)}, first seen {one.seen:%Y-%m-%d %H:%M}",
+            f"    {corrections.state_of(platform, name, one, lacking)}",
+            sep="\n", highlight=False, markup=False, soft_wrap=True,
+        )  # fmt: skip
+    if len(known) > _SHOWN:
+        console.print(f"{len(known) - _SHOWN} more, which were closed before, are not shown")
+
+
+@app.command()
+def confirm(
+    name: Annotated[str, typer.Argument(help="A source, by its name in the configuration.")],
+    event: Annotated[str, typer.Argument(help="The event, as `ionbeam source changes` shows it.")],
+    by: Annotated[str, typer.Option(help="Who says so.")] = "",
+) -> None:
+    """Confirm a correction to its source although not all of it is published, such as one that a sealed window holds.
+
+    The source tells of it no longer. What it took back and is not collected yet stays.
+
+    Example: `ionbeam source confirm restream 981/12`
+    """
+    from getpass import getuser
+
+    from ionbeam_dagster.pipeline import corrections
+
+    platform = _correcting(name)
+    known = corrections.confirm(platform, name, event, by or getuser(), platform.now())
+    state = corrections.state_of(platform, name, known, Counter())
+    left = corrections.left_of(platform, name, known)
+    rest = f"; {left:,} windows of it are not published" if left else ""
+    console.print(f"{event}: {state}{rest}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _correcting(name: str) -> Platform:
+    from ionbeam_dagster.pipeline.recovery import open_platform
+
+    platform = open_platform(load_config())
+    if not platform.source(name).corrects:
+        some = [one.name for one in platform.config.sources.values() if one.corrects]
+        fail(f"{name} tells of no corrections of its past; those that do: {', '.join(some) or 'none'}")
+    return platform
 
 
 def _latest(source: Source, settings: SourceSettings, now: datetime) -> datetime:

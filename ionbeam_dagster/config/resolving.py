@@ -70,6 +70,10 @@ class SourceSettings:
         return self.type.tells_changes
 
     @property
+    def corrects(self) -> bool:
+        return self.type.corrects
+
+    @property
     def start(self) -> datetime:
         return self.config.start
 

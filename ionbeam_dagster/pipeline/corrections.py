@@ -5,8 +5,8 @@ source is asked and told (sources), or the work itself, which the agenda gives o
 
 A window of a correction is published when it was collected after the correction was first seen, that is ingested, the
 dataset windows that it touches hold it, and every export was made of their latest revision. What was published once
-stays so: of a correction the ranges that remain are remembered, and each look takes some of them off. A look is bounded:
-a correction may reach over years.
+stays so: of a correction the ranges that remain are remembered, and each look takes some of them off. A look is
+bounded: a correction may reach over years.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ SECONDS = 15.0
 """How long one look at all corrections of a source takes at most, beside what the source itself takes."""
 MOST_COLLECTED = 2000
 """Windows of a source that corrections have on the agenda at once, to be collected."""
+HELD = "held"
+_SHOWN = 4
 PUBLISHED = "published"
 """By whom a correction was confirmed that the platform itself confirmed."""
 ELSEWHERE = "the source no longer tells of it"
@@ -98,7 +100,9 @@ def look(platform: Platform, source: str, now: datetime) -> Look:
 def confirm(platform: Platform, source: str, id: str, by: str, now: datetime) -> KnownCorrection:
     """Confirm a correction because a person says so, published or not.
 
-    What remains of it and is collected later is brought in as any other window: what the source took back stays. Raises PipelineError where none of this id is open, SourceError where the source does not agree.
+    What remains of it and is collected later is brought in as any other window: what the source took back stays.
+
+    Raises PipelineError where none of this id is open, SourceError where the source does not agree.
     """
     see(platform, source, now)
     known = next((one for one in platform.ledger.corrections.open(source) if one.correction.id == id), None)
@@ -115,9 +119,30 @@ def standing(platform: Platform, source: str, known: KnownCorrection, now: datet
     return Counter(one for one in lacks if one)
 
 
-def windows_of(platform: Platform, source: str, ranges: Sequence[Window]) -> int:
-    """How many windows of the source ranges are that its windows end with."""
-    return sum(one.span // platform.source(source).window_size for one in ranges)
+def state_of(platform: Platform, source: str, known: KnownCorrection, lacking: Counter[str]) -> str:
+    """What is to be said of a correction, and of what its windows were found to lack."""
+    if known.closed is not None:
+        what = known.by if known.by == ELSEWHERE else f"confirmed, {known.by}"
+        return f"{what}: {known.closed:%Y-%m-%d %H:%M}"
+    if known.remaining is None:
+        return "open: nobody looked at it yet"
+    left = left_of(platform, source, known)
+    told = "; ".join(f"{number:,} {what}" for what, number in lacking.most_common(_SHOWN))
+    if not left:
+        return "rebuilt: to be confirmed"
+    if lacking.total() == left and all(what.startswith(SEALED) for what in lacking):
+        return f"{HELD}: {told}; `ionbeam unseal` them, or `ionbeam source confirm {source} {known.correction.id}`"
+    return f"rebuilding: of {left:,} windows that remain {told or 'none was looked at'}"
+
+
+def range_of(range: Window) -> str:
+    return f"{range.start:%Y-%m-%d %H:%M:%S} to {range.end:%Y-%m-%d %H:%M:%S}"
+
+
+def left_of(platform: Platform, source: str, known: KnownCorrection) -> int:
+    """How many windows of a correction are not known to be published."""
+    span = platform.source(source).window_size
+    return sum(one.span // span for one in _remaining(platform, source, known))
 
 
 def _advanced(

@@ -22,25 +22,18 @@ from typing import Annotated, Any, Self
 
 import polars as pl
 import pyarrow as pa
-from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from ionbeam_client.cf import UnitError, conversion
-from ionbeam_client.models import (
-    CanonicalVariable,
-    DataIngestionMap,
-    IngestionMetadata,
-    Link,
-    MetadataVariable,
-    NamePart,
-    Period,
-)
+from ionbeam_client.models import DataIngestionMap, IngestionMetadata, Link, MetadataVariable
+from ionbeam_dagster.domain.canonical import STATION, moments_of_text
 from ionbeam_dagster.domain.records import Correction
 from ionbeam_dagster.domain.times import in_utc
 from ionbeam_dagster.domain.windows import Window, window_of
 from ionbeam_dagster.errors import SourceError
-from ionbeam_dagster.settings import Settings
 from ionbeam_dagster.sources import Source, SourceConfig
-from ionbeam_dagster.sources.http import Answer, Bearer, HttpClient, HttpError, Token
+from ionbeam_dagster.sources.declared import ALTITUDE, DeclaredStation, DeclaredVariable
+from ionbeam_dagster.sources.http import Answer, Bearer, Fixed, HttpClient, HttpError, Token
+from ionbeam_dagster.sources.http.credentials import Credentials
 
 SERVICE = "https://app.restreamsolutions.com"
 API = "external/thirdparty/v1"
@@ -52,36 +45,13 @@ STEP = timedelta(minutes=5)
 """Newly ended time is told in such steps."""
 SITES_KNOWN_FOR = 600.0
 """Seconds after which sites are looked at again."""
-_DESCRIBED = ("station_id", "platform_id", "mobility", "station_height", "indoor", "station_name")
+_DESCRIBED = (STATION, "mobility", "station_name", ALTITUDE)
 
 
-class RestreamVariable(Settings):
-    """One field that is an observation. Values are converted from `unit` to `cf_unit`."""
+class RestreamVariable(DeclaredVariable):
+    """One field that is an observation."""
 
     field: str = Field(min_length=1, description="Field of the service's items.", examples=["ambient_temperature"])
-    standard_name: NamePart = Field(
-        description="CF's name of the quantity; x_... for what CF has no name for.", examples=["air_temperature"]
-    )
-    unit: str | None = Field(
-        default=None, description="Unit of the service's values; without it cf_unit.", examples=["degF"]
-    )
-    cf_unit: NamePart = Field(description="Unit in the dataset.", examples=["degC"])
-    level: float = Field(default=0.0, allow_inf_nan=False, description="Height above the ground in m.", examples=[2.0])
-    method: NamePart = Field(default="point", description="CF's cell method.", examples=["mean"])
-    period: Period = Field(default="PT0S", description="Time that the method is over.", examples=["PT1S"])
-
-    @property
-    def factors(self) -> tuple[float, float]:
-        """(scale, offset) from the service's unit to that of the dataset."""
-        return (1.0, 0.0) if self.unit in (None, self.cf_unit) else conversion(str(self.unit), self.cf_unit)
-
-    @model_validator(mode="after")
-    def _can_be_converted(self) -> Self:
-        try:
-            _ = self.factors
-        except UnitError as error:
-            raise ValueError(f"field {self.field!r}: {error}") from error
-        return self
 
 
 class RestreamConfig(SourceConfig):
@@ -107,54 +77,59 @@ class RestreamConfig(SourceConfig):
         examples=[[{"field": "ambient_temperature", "standard_name": "air_temperature", "unit": "degF",
                     "cf_unit": "degC", "level": 2.0}]],
     )  # fmt: skip
+    stations: dict[int, DeclaredStation] = Field(
+        default={},
+        description="Places of sites, by their numbers, where the service has none or a wrong one.",
+        examples=[{981: {"latitude": 31.5, "longitude": -102.25, "altitude": 850.0}}],
+    )
     timeout_seconds: float = Field(
         default=60, gt=0, description="Seconds that a connection, or a wait for data, may take."
     )
     max_retries: int = Field(default=4, ge=0, description="How often a request that fails in passing is tried again.")
 
-    @field_validator("variables")
-    @classmethod
-    def _each_once(cls, given: tuple[RestreamVariable, ...]) -> tuple[RestreamVariable, ...]:
-        fields = [one.field for one in given]
-        if twice := sorted({one for one in fields if fields.count(one) > 1}):
-            raise ValueError(f"has a field twice: {', '.join(twice)}")
-        return given
-
     @model_validator(mode="after")
-    def _has_sites(self) -> Self:
+    def _says_what(self) -> Self:
         if not (self.pads or self.sites):
             raise ValueError("has neither pads nor sites; say which are to be collected: sites: [981]")
+        for key, these in (
+            ("field", [one.field for one in self.variables]),
+            ("quantity", [one.canonical.column for one in self.variables]),
+        ):
+            if twice := sorted({one for one in these if these.count(one) > 1}):
+                raise ValueError(f"variables: the {key} {', '.join(twice)} is given twice; keep one of them")
         return self
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A station: where it is, in degrees, as far as the service says."""
+    """A station: where it is, in degrees and in m above the sea, as far as anybody says."""
 
     id: int
     name: str | None
     latitude: float | None
     longitude: float | None
+    altitude: float | None = None
 
 
 class Restream(Source):
     """Sites of Restream, second by second."""
 
     Config = RestreamConfig
+    config: RestreamConfig
     default_lag = timedelta(minutes=5)
     tells_changes = True
     corrects = True
 
     def __init__(self, name: str, config: RestreamConfig) -> None:
         super().__init__(name, config)
-        self._config = config
-        self._secrets = [one.get_secret_value().strip() for one in (config.token, config.client_secret)]
+        credentials = self._credentials()
+        self._may_ask = credentials is not None
         self._client = HttpClient(
             config.base_url,
             timeout=config.timeout_seconds,
             retries=config.max_retries,
             concurrency=AT_ONCE,
-            credentials=Bearer(self._login, secrets=[one for one in self._secrets if one]),
+            credentials=credentials,
         )
         self._lock = threading.Lock()
         self._sites: tuple[float, list[Site]] | None = None
@@ -171,15 +146,7 @@ class Restream(Source):
             ),
             ingestion_map=DataIngestionMap(
                 canonical_variables=[
-                    CanonicalVariable(
-                        column=one.field,
-                        standard_name=one.standard_name,
-                        cf_unit=one.cf_unit,
-                        level=one.level,
-                        method=one.method,
-                        period=one.period,
-                    )
-                    for one in self._config.variables
+                    one.canonical.model_copy(update={"column": one.field}) for one in self.config.variables
                 ],
                 metadata_variables=[MetadataVariable(column=column) for column in _DESCRIBED],
             ),
@@ -191,7 +158,7 @@ class Restream(Source):
         Raises SourceError when anything is refused, broken off, or answered with nothing at all.
         """
         self._notes = set()
-        absent = {one.field for one in self._config.variables}
+        absent = {one.field for one in self.config.variables}
         rows = 0
         sites = self._all_sites()
         asked = [(part, site) for part in _parts(window) for site in sites]
@@ -205,12 +172,12 @@ class Restream(Source):
 
     def signature(self, window: Window) -> str:
         """A hash of what is asked for; what became of it since, `corrections` tells."""
-        asked = self._config.model_dump_json(include={"base_url", "pads", "sites", "variables"})
+        asked = self.config.model_dump_json(include={"base_url", "pads", "sites", "variables", "stations"})
         return hashlib.sha256(asked.encode()).hexdigest()
 
     def changes(self, cursor: str | None) -> tuple[list[Window], str]:
         """The time that ended since `cursor` was given out, and the ranges of corrections that it did not know."""
-        before = json.loads(cursor) if cursor else {"until": self.config.start.isoformat(), "told": {}}
+        before: dict[str, Any] = json.loads(cursor) if cursor else {"until": self.config.start.isoformat(), "told": {}}
         corrections = self.corrections()
         told = {one.id: f"{one.what} {one.range.key} {one.range.span}" for one in corrections}
         ranges = [one.range for one in corrections if before["told"].get(one.id) != told[one.id]]
@@ -221,7 +188,7 @@ class Restream(Source):
 
     def corrections(self) -> list[Correction]:
         """The events of all sites that nobody has confirmed, by their ids."""
-        kinds = [("pads", pad) for pad in self._config.pads] + [("sites", site) for site in self._config.sites]
+        kinds = [("pads", pad) for pad in self.config.pads] + [("sites", site) for site in self.config.sites]
         found: dict[str, Correction] = {}
         unread = []
         asked = self._client.side_by_side(kinds, lambda one: self._get(f"{one[0]}/{one[1]}/data_changes/"))
@@ -251,22 +218,28 @@ class Restream(Source):
 
     # --- asking ---
 
-    def _login(self, client: HttpClient) -> Token:
-        token, secret = self._secrets
+    def _credentials(self) -> Credentials | None:
+        token, secret = (one.get_secret_value().strip() for one in (self.config.token, self.config.client_secret))
         if token:
-            return Token(token)
-        if not (self._config.client_id and secret):
+            return Fixed(token)
+        if not (self.config.client_id and secret):
+            return None
+        form = {"client_id": self.config.client_id, "client_secret": secret, "grant_type": "client_credentials"}
+
+        def granted(client: HttpClient) -> Token:
+            answer = client.post("o/token/", form=form, authorized=False)
+            given = answer.json()
+            if not isinstance(given, Mapping) or not given.get("access_token"):
+                raise answer.wrong("has no access_token")
+            return Token(given["access_token"], lifetime=given.get("expires_in"))
+
+        return Bearer(granted, secrets=[secret])
+
+    def _get(self, path: str, params: Mapping[str, str] | None = None, **headers: str) -> Answer:
+        if not self._may_ask:
             raise SourceError(
                 f"{self.name} has no token; set sources.{self.name}.token, or client_id and client_secret"
             )
-        form = {"client_id": self._config.client_id, "client_secret": secret, "grant_type": "client_credentials"}
-        answer = client.post("o/token/", form=form, authorized=False)
-        given = answer.json()
-        if not isinstance(given, Mapping) or not given.get("access_token"):
-            raise answer.wrong("has no access_token")
-        return Token(given["access_token"], lifetime=given.get("expires_in"))
-
-    def _get(self, path: str, params: Mapping[str, str] | None = None, **headers: str) -> Answer:
         with _with_advice(self.name):
             return self._client.get(f"{API}/{path}", params, headers=headers)
 
@@ -274,23 +247,28 @@ class Restream(Source):
         """The sites that are meant, each once, as the service knew them a short while ago."""
         with self._lock:
             if self._sites is None or time.monotonic() - self._sites[0] > SITES_KNOWN_FOR:
-                of_pads = [self._get("sites/", {"pad__id": str(pad)}) for pad in self._config.pads]
+                of_pads = [self._get("sites/", {"pad__id": str(pad)}) for pad in self.config.pads]
                 found = {site.id: site for answer in of_pads for site in _listed_sites(answer)}
-                for id in self._config.sites:
+                for id in self.config.sites:
                     if id not in found:
                         answer = self._get(f"sites/{id}/")
                         found[id] = _site(answer, answer.json())
                 self._sites = time.monotonic(), [found[id] for id in sorted(found)]
-        sites = self._sites[1]
-        for site in sites:
-            if site.latitude is None or site.longitude is None:
-                self._notes.add(f"site {site.id} has no place, so that its rows go to the quarantine; give it one at "
-                                "the service")  # fmt: skip
+        sites = [self._placed(site) for site in self._sites[1]]
+        self._notes |= {
+            f"site {site.id} has no place, so that its rows are set aside: add it to stations"
+            for site in sites
+            if site.latitude is None or site.longitude is None
+        }
         return sites
+
+    def _placed(self, site: Site) -> Site:
+        place = self.config.stations.get(site.id)
+        return site if place is None else Site(site.id, site.name, place.latitude, place.longitude, place.altitude)
 
     def _items(self, part: Window, site: Site) -> pl.DataFrame:
         """The items of a site: their times as text, and the fields that are observations."""
-        fields = [one.field for one in self._config.variables]
+        fields = [one.field for one in self.config.variables]
         params = {
             "si_units": "false",
             "resolution": "raw",
@@ -310,7 +288,7 @@ class Restream(Source):
 
     def _rows(self, part: Window, site: Site, items: pl.DataFrame) -> pl.DataFrame:
         """Rows of `part` by their times; one without a time stays, and goes to the quarantine."""
-        timed = items.with_columns(_TIME.alias("datetime"))
+        timed = items.with_columns(moments_of_text(items["time"]).alias("datetime"))
         inside = timed.filter(pl.col("datetime").is_between(part.start, part.end, "left").fill_null(True))
         once = inside.unique("datetime", keep="last", maintain_order=True)
         outside = timed.filter(~pl.col("datetime").is_between(part.start, part.end)).height
@@ -324,13 +302,11 @@ class Restream(Source):
             "datetime",
             pl.lit(site.latitude, pl.Float64).alias("lat"),
             pl.lit(site.longitude, pl.Float64).alias("lon"),
-            *(_value(one) for one in self._config.variables),
-            pl.lit(str(site.id)).alias("station_id"),
-            pl.lit(str(site.id)).alias("platform_id"),
+            *(_value(one) for one in self.config.variables),
+            pl.lit(str(site.id)).alias(STATION),
             pl.lit("fixed").alias("mobility"),
-            pl.lit(None, pl.Float64).alias("station_height"),
-            pl.lit("false").alias("indoor"),
             pl.lit(site.name, pl.String).alias("station_name"),
+            pl.lit(site.altitude, pl.Float64).alias(ALTITUDE),
         )
 
 
@@ -350,12 +326,6 @@ def _with_advice(name: str) -> Iterator[None]:
         place = str(error).partition(": ")[0]
         said = f": {error.body}" if error.body else ""
         raise HttpError(f"{place}: {error.status}, {advice[error.status]}{said}", error.status, error.body) from error
-
-
-_TEXT = pl.col("time").str.replace(" ", "T", literal=True).str.replace("Z$", "+00:00")
-_WITH_ZONE = pl.when(_TEXT.str.contains(r"T.*[+-]\d\d:?\d\d$")).then(_TEXT).otherwise(_TEXT + "+00:00")
-_TIME = _WITH_ZONE.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%z", time_unit="us", time_zone="UTC", strict=False)
-"""The service's times; one without a zone is UTC."""
 
 
 def _value(variable: RestreamVariable) -> pl.Expr:

@@ -1,16 +1,12 @@
 """The Restream service on the loopback interface, whose sites measure the weather: what a source is made of.
 
 Belongs here: the items of these sites, how their past is corrected, and the block of a source that collects them. Does
-not belong here: what the service answers (client_datastore/restream_service.py).
+not belong here: what the service answers (restream_service.py).
 """
 
 from __future__ import annotations
 
-import sys
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "client_datastore"))
 
 from restream_service import TOKEN, RestreamService
 

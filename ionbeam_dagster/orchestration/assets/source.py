@@ -24,6 +24,7 @@ from ionbeam_dagster.orchestration.automation import Ionbeam
 from ionbeam_dagster.orchestration.dead_runs import pool_of
 from ionbeam_dagster.orchestration.partitions import source_partitions
 from ionbeam_dagster.orchestration.resources import PlatformResource, WatchedPlatform
+from ionbeam_dagster.orchestration.sensors.corrections import confirmations_sensor, corrections_check
 from ionbeam_dagster.orchestration.sensors.files import changes_sensor, is_looked_at_again
 from ionbeam_dagster.pipeline.agenda import outlook
 from ionbeam_dagster.pipeline.collect import collect
@@ -66,7 +67,11 @@ def source_definitions(ionbeam: Ionbeam, source: SourceSettings, dataset: Datase
     ]
     if source.tells_changes or is_looked_at_again(source):
         sensors.append(changes_sensor(ionbeam, source))
-    return dg.Definitions(assets=[*requests, raw, observations], jobs=[job], sensors=sensors)
+    checks: list[dg.AssetChecksDefinition] = []
+    if source.corrects:
+        sensors.append(confirmations_sensor(ionbeam, source))
+        checks.append(corrections_check(source.name))
+    return dg.Definitions(assets=[*requests, raw, observations], asset_checks=checks, jobs=[job], sensors=sensors)
 
 
 def _raw(

@@ -21,7 +21,7 @@ from ionbeam_dagster.domain.records import RawPartition
 from ionbeam_dagster.domain.windows import Window, gaps, merge, window_of, windows_between
 from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.orchestration.resources import PlatformResource, WatchedPlatform
-from ionbeam_dagster.pipeline import agenda
+from ionbeam_dagster.pipeline import agenda, corrections
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.sources.deadline import within
 
@@ -66,6 +66,8 @@ def changes_sensor(ionbeam: PlatformResource | WatchedPlatform, source: SourceSe
         known, waiting = _read(context.cursor)
         try:
             with within(ANSWERED_WITHIN):
+                if source.corrects:  # before anything of it is collected because it changed
+                    corrections.see(platform, source.name, platform.now())
                 if source.tells_changes:
                     changed, cursor = platform.sources[source.name].changes(known)
                 else:

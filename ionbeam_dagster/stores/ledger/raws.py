@@ -97,8 +97,8 @@ CREATE TABLE IF NOT EXISTS unclaimed (ingestion TEXT PRIMARY KEY) WITHOUT ROWID;
         with self._file.writing() as db:
             db.execute(TAKE_PLACE, (raw.ingestion,))
             db.execute(
-                "INSERT OR REPLACE INTO raw (source, start, end, ingestion, path, rows, signature, kept, beside, knows) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO raw (source, start, end, ingestion, path, rows, signature, kept, beside, "
+                "knows) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     raw.source,
                     *ends_of(raw.window),
