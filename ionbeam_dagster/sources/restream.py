@@ -64,7 +64,9 @@ class RestreamConfig(SourceConfig):
         default=SecretStr(""), description="Token of the account.", examples=["${TALLY_AUTH_TOKEN}"]
     )
     client_id: str = Field(
-        default="", description="Name of the client program, where the account has one instead of a token."
+        default="",
+        description="Name of the client program, where the account has one instead of a token.",
+        examples=["ionbeam"],
     )
     client_secret: SecretStr = Field(
         default=SecretStr(""), description="The client program's secret.", examples=["${RESTREAM_CLIENT_SECRET}"]

@@ -107,7 +107,7 @@ def test_items_as_they_may_be(service):
 
 
 def test_no_items_at_all_are_an_empty_window(service):
-    service.data = dict.fromkeys(SITES, [])
+    service.data = {site: [] for site in SITES}
     assert list(made(service).fetch(WINDOW)) == []
 
 
@@ -183,7 +183,7 @@ def test_a_slow_answer_ends_with_the_deadline(service):
 def test_a_client_program_is_granted_a_token(service):
     source = made(service, token="", client_id="us", client_secret=CLIENT_SECRET)
     assert fetched(source).height == 18 and len(service.grants) == 1
-    with pytest.raises(SourceError, match="has no token; set sources.restream.token, or client_id and client_secret"):
+    with pytest.raises(SourceError, match=r"has no token; set sources.restream.token, or client_id and client_secret"):
         list(made(service, token="").fetch(WINDOW))
 
 
