@@ -24,7 +24,7 @@ from ionbeam_dagster.errors import SourceError
 if TYPE_CHECKING:
     import polars as pl
 
-    from ionbeam_dagster.domain.records import Claim
+    from ionbeam_dagster.domain.records import BuiltRevision, Claim
     from ionbeam_dagster.pipeline.platform import Platform
 
 app = typer.Typer(help="Rows that could not be used, with their reasons.", no_args_is_help=True)
@@ -60,7 +60,10 @@ class SetAside:
     def reason(self, platform: Platform) -> str:
         """Why the first of them could not be used."""
         first = self.first(platform, 1)
-        return str(first[REASON][0]) if first is not None and first.height else "why is no longer known"
+        if first is None or not first.height:
+            return "why is no longer known"
+        exact = first["x_problem"][0] if "x_problem" in first.columns else None
+        return str(exact or first[REASON][0])
 
 
 def _limited(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
@@ -143,6 +146,16 @@ def told_of_clock(platform: Platform, source: str) -> Iterator[str]:
         yield (
             f"{source}: {_counted(len(claims), 'range')} until {reached:%Y-%m-%d %H:%M} came in by a clock that was "
             f"ahead (it is {platform.now():%Y-%m-%d %H:%M} UTC now); {again}"
+        )
+
+
+def merged(dataset: str, built: Sequence[BuiltRevision]) -> Iterator[str]:
+    """A line about rows of one station and time, of which each dataset window has one."""
+    repeated = [one.facts.duplicates for one in built if one.facts.duplicates]
+    if repeated:
+        yield (
+            f"{dataset}: {_counted(sum(repeated), 'row')} had the station and time of another, in "
+            f"{_counted(len(repeated), 'window')}; they are one point, with the value that came last"
         )
 
 

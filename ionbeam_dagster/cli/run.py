@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from ionbeam_client.models import format_duration
-from ionbeam_dagster.cli.quarantine import left_out, lines_about
+from ionbeam_dagster.cli.quarantine import left_out, lines_about, merged
 from ionbeam_dagster.cli.terminal import (
     FROM,
     SOURCES,
@@ -30,6 +30,7 @@ from ionbeam_dagster.cli.terminal import (
 )
 from ionbeam_dagster.config import CONFIG_VARIABLE, DatasetSettings
 from ionbeam_dagster.domain.windows import Window, window_of
+from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.stores.files import folder_of
 
 if TYPE_CHECKING:  # the platform takes a second to import, and --help should not wait for it
@@ -63,6 +64,8 @@ def run(
     platform = open_platform(load_config())
     begun = perf_counter()
     pulled = [name for name, settings in platform.config.sources.items() if settings.kind == "pull"]
+    if any(_begins_earlier(platform, name) for name in sources or pulled):
+        platform = open_platform(load_config())
     ranges = {name: _range(platform, name, start, end) for name in sources or pulled}
     with dagster_instance(platform.config) as instance, Watch(platform) as watch:
         done = [
@@ -71,6 +74,18 @@ def run(
             for result in run_range(platform, name, wanted.start, wanted.end, instance, watch.done, watch.planned)
         ]
     report(platform, ranges, done, watch, perf_counter() - begun, picture)
+
+
+def _begins_earlier(platform: Platform, source: str) -> bool:
+    """Whether a source whose start is that of its first observation has earlier ones now."""
+    settings = platform.source(source)
+    if settings.first_time is None:
+        return False
+    try:
+        extent = platform.sources[source].extent()
+    except SourceError:
+        return False  # its problems tell
+    return extent is not None and extent.start < settings.first_time
 
 
 def _range(platform: Platform, source: str, start: str | None, end: str | None) -> Window:
@@ -153,6 +168,9 @@ def report(
     built = {name: _revisions_of_ranges(platform, name, ranges) for name in names}
     console.print(_made_table(platform, built, watch))
     _draw(platform, names, [one for windows in built.values() for one in windows], picture)
+    for name, windows in built.items():
+        for line in merged(name, windows):
+            console.print(line, style="yellow", highlight=False, markup=False)
     for name, wanted in ranges.items():
         collected = [one.window for one in done if one.asset == f"{name}/raw"] or [wanted]
         for line in [*lines_about(platform, name, collected), *left_out(platform, name)]:

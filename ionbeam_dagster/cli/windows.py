@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ionbeam_client.models import format_duration
-from ionbeam_dagster.cli.quarantine import from_the_future, lines_about, set_aside, told_of_clock
+from ionbeam_dagster.cli.quarantine import from_the_future, lines_about, merged, set_aside, told_of_clock
 from ionbeam_dagster.cli.run import Watch, report
 from ionbeam_dagster.cli.terminal import (
     DATASETS,
@@ -75,6 +75,8 @@ def status(
             continue
         shown = known if start or end else known[-last:]
         console.print(_status_table(platform, dataset, shown))
+        for line in merged(name, platform.ledger.revisions(name, shown[0].start, shown[-1].end)):
+            console.print(line, style="yellow", highlight=False, markup=False)
         for source in dataset.sources:
             windows = [one for one in shown if one.span == dataset.span]
             for line in [*lines_about(platform, source, windows), *told_of_clock(platform, source)]:

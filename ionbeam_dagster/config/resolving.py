@@ -46,6 +46,8 @@ class SourceSettings:
     window_size: timedelta
     trigger_interval: timedelta
     window_lag: timedelta
+    first_time: datetime | None = None
+    """The time of its first observation, where the YAML has no `start` and the source knows it."""
 
     @property
     def dataset(self) -> str:
@@ -75,7 +77,7 @@ class SourceSettings:
 
     @property
     def start(self) -> datetime:
-        return self.config.start
+        return self.first_time or self.config.start
 
     @property
     def end(self) -> datetime | None:
@@ -85,9 +87,12 @@ class SourceSettings:
         """What of the source's `extent` lies before `start` or after `end`, and is therefore never collected."""
         lines = []
         if extent is not None and extent.start < self.start:
+            takes = f"an earlier sources.{self.name}.start takes them"
+            if self.first_time is not None:
+                takes = "they came since the configuration was read, and are taken once it is read again"
             lines.append(
                 f"has observations from {extent.start:%Y-%m-%d %H:%M} on, and those before its start "
-                f"{self.start:%Y-%m-%d %H:%M} are left out; an earlier sources.{self.name}.start takes them"
+                f"{self.start:%Y-%m-%d %H:%M} are left out; {takes}"
             )
         if extent is not None and self.end is not None and extent.end > self.end:
             lines.append(
@@ -205,7 +210,8 @@ def resolve_sources(
         size = window.window_size if window else source.default_window
         interval = (window.trigger_interval if window else None) or size
         lag = window.window_lag if window and window.window_lag is not None else source.default_lag
-        settings[name] = SourceSettings(name, source, config, size, interval, lag)
+        first = None if "start" in config.model_fields_set else source.first_time(name, config)
+        settings[name] = SourceSettings(name, source, config, size, interval, lag, first)
     return settings, faults
 
 

@@ -82,7 +82,8 @@ class SourceConfig(Settings):
     )
     start: Moment = Field(
         default=DEFAULT_START,
-        description="First moment that has windows; UTC unless it says otherwise.",
+        description="First moment that has windows; UTC unless it says otherwise. Without it, of files the day of "
+        "their first time.",
         examples=["2026-06-21", "2026-06-21T06:00Z"],
     )
     end: Moment | None = Field(
@@ -322,6 +323,11 @@ class Source(ABC):
         Raises SourceError, also when another process does it already.
         """
         raise SourceError(f"{self.name}: nothing is published to a source of type {type(self).__name__}")
+
+    @classmethod
+    def first_time(cls, name: str, config: SourceConfig) -> datetime | None:
+        """The moment from which on a source has windows where the YAML has no `start`; None: that of all sources."""
+        return None
 
     def using_cache(self) -> Self:
         """This source, but using what an earlier run downloaded, where it keeps that."""

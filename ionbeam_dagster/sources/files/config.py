@@ -122,6 +122,12 @@ class TimeColumn(Settings):
         examples=["Europe/Rome", "+01:00"],
     )
 
+    ambiguous: Literal["refuse", "in_order"] = Field(
+        default="refuse",
+        description="Times of the hour that clocks show twice in autumn: set aside, or told apart by the order of a "
+        "station's rows (in_order).",
+    )
+
     @model_validator(mode="after")
     def _stands_once(self) -> Self:
         if self.columns and self.column is not None:

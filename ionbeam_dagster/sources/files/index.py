@@ -142,6 +142,7 @@ class FileIndex:
         self._lock = Lock()
         self._files: dict[str, File] | None = None
         self._remembered: dict[str, File] = {}
+        self._first: int | None = None
         self._layouts: dict[str, tuple[tuple[int, int], Layout]] = {}
         self._looked = -float("inf")
 
@@ -155,6 +156,13 @@ class FileIndex:
                 self._files = self._looked_over()
                 self._looked = time.monotonic()
             return self._files
+
+    def first(self) -> datetime | None:
+        """The first time that any file ever had; files are looked at where none is known. Raises SourceError."""
+        self._recalled()
+        if self._first is None:
+            self.look()
+        return None if self._first is None else EPOCH + self._first * MICROSECOND
 
     def reader(self, file: str) -> Reader:
         """What reads `file`. Raises Unreadable when its name does not tell its format."""
@@ -263,7 +271,7 @@ class FileIndex:
         stations = {*(stations_before or ())} if unchanged else set()
         problem = "holds no row"
         for place, frame in reader.read(path, [place for place in content if place not in unchanged], columns):
-            frame = timed(frame, layout.times, self._config.time)
+            frame = timed(frame, layout.times, self._config.time, identifier)
             spans[place].add(frame[FILED])
             problem = str(frame[PROBLEM].drop_nulls().first() or problem)
             if identifier and len(stations) <= STATIONS_KEPT:
@@ -281,15 +289,19 @@ class FileIndex:
             written = json.loads(self._memory.read_text(encoding="utf-8"))
             if written["reading"] != self._config.reading:
                 return {}
+            self._first = written.get("first")
             return {name: _file(entry) for name, entry in written["files"].items()}
         except (OSError, ValueError, KeyError, TypeError):
             return {}
 
     def _remember(self, files: dict[str, File]) -> None:
         settled = {name: _as_remembered(file) for name, file in files.items() if file.parts or file.error}
+        firsts = [part.first for file in files.values() for part in file.parts]
+        self._first = min([*firsts, *([] if self._first is None else [self._first])], default=None)
         if settled == self._remembered:
             return
-        written = {"reading": self._config.reading, "files": {name: asdict(file) for name, file in settled.items()}}
+        entries = {name: asdict(file) for name, file in settled.items()}
+        written = {"reading": self._config.reading, "first": self._first, "files": entries}
         try:
             with published(self._memory) as draft:
                 draft.write_text(json.dumps(written), encoding="utf-8")

@@ -77,7 +77,8 @@ class Shaping:
             pl.lit(file).alias(FILE),
             pl.col(ROW, PROBLEM),
         )
-        return shaped.filter(pl.any_horizontal(pl.col(*self.conversions, PROBLEM).is_not_null()))
+        shaped = shaped.filter(pl.any_horizontal(pl.col(*self.conversions, PROBLEM).is_not_null()))
+        return _without_wrong_stations(shaped) if STATION in self.layout.metadata else shaped
 
     def _widened(self, frame: pl.DataFrame, long: LongTable) -> pl.DataFrame:
         """`frame` with a column for each variable, which has the values of its rows."""
@@ -144,6 +145,17 @@ class Shaping:
         return pl.when(~absent).then(text)
 
 
+def _without_wrong_stations(shaped: pl.DataFrame) -> pl.DataFrame:
+    """`shaped`, where a row whose station is a text that says that there is no value has no time, and says so."""
+    named = pl.col(STATION).str.strip_chars().str.to_lowercase()
+    wrong = named.is_in([text for text in NO_VALUE if text not in NO_DESCRIPTION])
+    why = pl.format(f"{STATION}: {{}} is no station's name; correct the file", pl.col(STATION))
+    return shaped.with_columns(
+        pl.when(~wrong.fill_null(False)).then(pl.col("datetime")),
+        pl.when(wrong).then(why).otherwise(pl.col(PROBLEM)).alias(PROBLEM),
+    )
+
+
 def constants_of(config: FilesConfig, file: str, path: str) -> dict[str, str | None]:
     """The descriptive columns that are the same for all rows of `file`, which is at `path`; null where its name tells
     none."""
@@ -157,10 +169,10 @@ def constants_of(config: FilesConfig, file: str, path: str) -> dict[str, str | N
     return constants | {column: told[column] if told else None for column in config.named}
 
 
-def timed(frame: pl.DataFrame, columns: Sequence[str], time: TimeColumn) -> pl.DataFrame:
+def timed(frame: pl.DataFrame, columns: Sequence[str], time: TimeColumn, station: str | None = None) -> pl.DataFrame:
     """`frame` with ``datetime`` in UTC, null where `columns` hold no time (several together, as one text), with an
     ``x_problem`` if they hold another thing; and ``x_filed``, which is ``datetime`` where that can be the time of an
-    observation.
+    observation. `station` is the column that tells stations apart, for times that follow from the rows' order.
 
     Raises Unreadable for a column of a type that cannot be a time.
     """
@@ -169,7 +181,8 @@ def timed(frame: pl.DataFrame, columns: Sequence[str], time: TimeColumn) -> pl.D
     if time.unit is not None:
         found = _since_1970(given, time.unit)
     else:
-        found = _times(given, time) if given.dtype == pl.String else _in_utc(_microseconds(given), time.zone)
+        of = frame[station].cast(pl.String) if station else None
+        found = _times(given, time, of) if given.dtype == pl.String else _in_utc(_microseconds(given), time, of)
     plausible = found.is_between(EARLIEST, LATEST, closed="left")
     frame = frame.with_columns(found.alias("datetime"), found.set(~plausible, None).alias(FILED))
     if not found.has_nulls():
@@ -190,7 +203,7 @@ def of_window(frame: pl.DataFrame, window: Window) -> pl.DataFrame:
     return frame.filter((pl.col(FILED) >= window.start) & (pl.col(FILED) < window.end)).drop(FILED)
 
 
-def _times(texts: pl.Series, time: TimeColumn) -> pl.Series:
+def _times(texts: pl.Series, time: TimeColumn, stations: pl.Series | None) -> pl.Series:
     found = pl.Series(texts.name, [None], UTC_TIME).new_from_index(0, len(texts))
     stripped = texts.str.strip_chars()
     forms = _ISO_8601 if time.format is None else (time.format,)
@@ -198,7 +211,7 @@ def _times(texts: pl.Series, time: TimeColumn) -> pl.Series:
         stripped, forms = stripped + " 00", (f"{time.format} %M",)  # an hour and no minute is the full hour
     for form in forms:
         parsed = stripped.str.to_datetime(form, time_unit="us", strict=False)
-        found = found.fill_null(_in_utc(parsed, time.zone))
+        found = found.fill_null(_in_utc(parsed, time, stations))
         if not found.has_nulls():
             break
     return found
@@ -223,13 +236,38 @@ def _since_1970(given: pl.Series, unit: str) -> pl.Series:
     return whole.cast(UTC_TIME)
 
 
-def _in_utc(times: pl.Series, zone: str) -> pl.Series:
-    """Times in UTC; naive ones are taken to be in `zone`, and null where its clock shows them twice or never."""
-    if getattr(times.dtype, "time_zone", None) is None and (ahead := offset_of(zone)) is not None:
+def _in_utc(times: pl.Series, time: TimeColumn, stations: pl.Series | None) -> pl.Series:
+    """Times in UTC; naive ones are taken to be in the zone, and null where its clock shows them never, or twice and
+    the rows do not tell which it is."""
+    zone = time.zone
+    if getattr(times.dtype, "time_zone", None) is not None:
+        return times.dt.convert_time_zone("UTC")
+    if (ahead := offset_of(zone)) is not None:
         return (times - ahead).dt.replace_time_zone("UTC")
-    if getattr(times.dtype, "time_zone", None) is None:
-        times = times.dt.replace_time_zone(zone, ambiguous="null", non_existent="null")
-    return times.dt.convert_time_zone("UTC")
+    certain = times.dt.replace_time_zone(zone, ambiguous="null", non_existent="null")
+    if time.ambiguous == "in_order" and certain.null_count() > times.null_count():
+        certain = certain.fill_null(_in_order(times, zone, stations))
+    return certain.dt.convert_time_zone("UTC")
+
+
+def _in_order(times: pl.Series, zone: str, stations: pl.Series | None) -> pl.Series:
+    """The times of the hour that clocks show twice: its first pass until a station's times go back, then its second.
+
+    Null where neither that nor a row of the station before the hour tells which pass it is, and everywhere else.
+    """
+    shown = times.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null").alias("first")
+    second = times.dt.replace_time_zone(zone, ambiguous="latest", non_existent="null").alias("second")
+    station = (stations if stations is not None else pl.repeat("", len(times), eager=True)).alias("station")
+    twice = (shown != second).fill_null(False).alias("twice")
+    goes_back = twice & pl.col("twice").shift().over("station") & (pl.col("time").diff().over("station") < 0)
+    run = (pl.col("twice") != pl.col("twice").shift()).fill_null(True).cum_sum().over("station")
+    rows = pl.DataFrame([times.alias("time"), shown, second, station, twice]).with_columns(
+        goes_back.alias("goes_back"), run.alias("run")
+    )
+    back = pl.col("goes_back").fill_null(False).cum_sum().over("station", "run")
+    known = (pl.col("run") > 1) | (back.max().over("station", "run") > 0)
+    found = pl.when(pl.col("twice") & known & (back == 0)).then("first").when(back == 1).then("second")
+    return rows.select(found).to_series()
 
 
 def _microseconds(times: pl.Series) -> pl.Series:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -21,9 +22,10 @@ from ionbeam_client.models import (
     IngestionMetadata,
     MetadataVariable,
 )
-from ionbeam_dagster.domain.windows import HOUR, Window
+from ionbeam_dagster.domain.canonical import STATION
+from ionbeam_dagster.domain.windows import DAY, HOUR, Window, window_of
 from ionbeam_dagster.errors import SourceError
-from ionbeam_dagster.sources import Source
+from ionbeam_dagster.sources import Source, SourceConfig
 from ionbeam_dagster.sources.files.config import FilesConfig, FileVariable
 from ionbeam_dagster.sources.files.index import File, FileIndex, changed_ranges, is_as_it_was, shared_times
 from ionbeam_dagster.sources.files.readers import ROWS_AT_ONCE, Described, Layout, Unreadable
@@ -49,7 +51,17 @@ class Files(Source):
     def __init__(self, name: str, config: FilesConfig) -> None:
         super().__init__(name, config)
         self._config = config
-        self._index = FileIndex(config, config.cache_path / f"{name}.files.json")
+        self._index = FileIndex(config, _memory(name, config))
+
+    @classmethod
+    def first_time(cls, name: str, config: SourceConfig) -> datetime | None:
+        """The day of the files' first time, as far as it is known; files are only looked at where none was known."""
+        assert isinstance(config, FilesConfig)
+        try:
+            first = FileIndex(config, _memory(name, config)).first()
+        except SourceError:
+            return None  # collecting them tells
+        return None if first is None else window_of(first, DAY).start
 
     @property
     def metadata(self) -> IngestionMetadata:
@@ -210,7 +222,10 @@ class Files(Source):
         try:
             shaping = self._shaping(self._index.layout(file), variables, reference)
             for place, frame in reader.read(path, list(before), shaping.columns()):
-                frame = filed(timed(frame, shaping.layout.times, self._config.time), before[place])
+                frame = filed(
+                    timed(frame, shaping.layout.times, self._config.time, shaping.layout.metadata.get(STATION)),
+                    before[place],
+                )
                 before[place] = frame[FILED].to_physical()[-1] if frame.height else before[place]
                 shaped = shaping.shape(of_window(frame, window), name, file.path)
                 if shaped.height:
@@ -253,6 +268,10 @@ class Files(Source):
                 raise Unreadable(f"variable {column!r}: {_reason(error)}") from error
         texts = frozenset(column for column, variable in variables.items() if _is_text(variable))
         return Shaping(self._config, layout, conversions, texts, _flags(reference))
+
+
+def _memory(name: str, config: FilesConfig) -> Path:
+    return config.cache_path / f"{name}.files.json"
 
 
 def _twice(variables: dict[str, CanonicalVariable], key: str) -> list[str]:

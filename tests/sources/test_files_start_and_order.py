@@ -1,0 +1,125 @@
+"""Where a source of files begins when nobody says it, and rows whose meaning their order or their file tells."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from ionbeam_dagster.cli import app
+from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.sources.files import Files, FilesConfig
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::dagster.BetaWarning", "ignore::dagster.PreviewWarning"),
+    pytest.mark.usefixtures("no_pictures"),
+]
+
+BLOCK = """sources:
+  loggers:
+    type: files
+    path: in/*.csv
+    settle: 0
+    time: time
+    latitude: 45.0
+    longitude: 7.0
+    exports: []
+    metadata: {station_id: id}
+    variables: [{column: t, standard_name: air_temperature, cf_unit: degC, level: 2.0}]
+"""
+
+
+@pytest.fixture
+def ionbeam(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "250")
+    (tmp_path / "config.yaml").write_text(BLOCK)
+    (tmp_path / "in").mkdir()
+
+    def command(*arguments: str) -> str:
+        done = CliRunner().invoke(app, ["--config", "config.yaml", *arguments])
+        assert done.exit_code == 0, done.output
+        return " ".join(done.output.split())
+
+    return command
+
+
+def put(tmp_path: Path, name: str, *rows: str) -> None:
+    (tmp_path / "in" / name).write_text("\n".join(["time,id,t", *rows, ""]))
+
+
+def test_files_begin_with_their_first_time_and_rows_of_one_point_are_told(ionbeam, tmp_path):
+    put(tmp_path, "b.csv", "2024-03-02T00:10Z,A,1", "2024-03-02T00:20Z,A,2", "2024-03-02T00:20Z,A,3")
+    told = ionbeam("run")
+    assert "2024-03-02 00:00" in told and "are left out" not in told
+    assert "loggers: 1 row had the station and time of another, in 1 window" in told
+    assert "loggers: 1 row had the station and time of another" in ionbeam("status")
+    put(tmp_path, "a.csv", "2023-12-31T23:10Z,A,1")
+    told = ionbeam("run", "--to", "2024-01-01T00:00Z")
+    assert "2023-12-31 23:00" in told and "are left out" not in told, "earlier files came, and are taken at once"
+    (tmp_path / "in" / "a.csv").unlink()
+    assert "2023-12-31 23:00" in ionbeam("status", "--from", "2023-12-31"), "what was there once still has its windows"
+
+
+def test_what_is_kept_is_counted_again_after_the_ledger_was_lost(ionbeam, tmp_path):
+    put(tmp_path, "a.csv", *(f"2024-03-02T00:{minute}Z,A,1" for minute in (10, 20, 30)))
+    ionbeam("run")
+    put(tmp_path, "a.csv", "2024-03-02T00:30Z,A,1")
+    assert "2 rows kept that the source no longer gives" in ionbeam("run")
+    for path in tmp_path.rglob("ledger.sqlite*"):
+        path.unlink()
+    assert "2 rows kept that the source no longer gives" in ionbeam("run")
+
+
+def test_a_text_that_says_that_there_is_no_value_is_no_station(ionbeam, tmp_path):
+    put(tmp_path, "a.csv", "2024-03-02T00:10Z,NA,1", "2024-03-02T00:10Z,--,2", "2024-03-02T00:10Z,A,3")
+    told = ionbeam("run")
+    assert "2 rows set aside" in told and "station_id: NA is no station's name" in told
+    [path] = (tmp_path / "data").rglob("loggers_*.parquet")
+    assert pl.read_parquet(path)["station_id"].to_list() == ["A"]
+
+
+def times_of(tmp_path: Path, rows: list[tuple[str, str]], **time: str) -> list[tuple[str, str | None]]:
+    """The station and the time in UTC of each row."""
+    path = tmp_path / "clock.csv"
+    path.write_text("\n".join(["time,id,t", *(f"{text},{id},1" for text, id in rows), ""]))
+    keys = {
+        "type": "files", "path": str(path), "data_path": str(tmp_path / "raw"), "settle": 0, "latitude": 45.0,
+        "longitude": 7.0, "metadata": {"station_id": "id"}, "time": {"column": "time", "zone": "Europe/Rome"} | time,
+        "variables": [{"column": "t", "standard_name": "air_temperature", "cf_unit": "degC", "level": 2.0}],
+    }  # fmt: skip
+    source = Files("s", FilesConfig.model_validate(keys))
+    batches = source.fetch(Window(datetime(2024, 1, 1, tzinfo=UTC), datetime(2025, 1, 1, tzinfo=UTC)))
+    found = pl.concat([pl.DataFrame(batch) for batch in batches])
+    return [
+        (id, None if time is None else f"{time:%H:%M}")
+        for id, time in found.sort("x_row").select("station_id", "datetime").iter_rows()
+    ]
+
+
+def clock(*minutes: int, day: str = "2024-10-27") -> list[str]:
+    return [f"{day} {datetime(2024, 1, 1) + timedelta(minutes=minute):%H:%M}" for minute in minutes]
+
+
+AUTUMN = clock(90, 120, 150, 120, 150, 180)
+IN_UTC = ["23:30", "00:00", "00:30", "01:00", "01:30", "02:00"]
+
+
+def test_the_hour_that_clocks_show_twice_is_told_by_the_order_of_a_station_s_rows(tmp_path):
+    one = [(text, "A") for text in AUTUMN]
+    assert times_of(tmp_path, one) == [("A", t) for t in ["23:30", None, None, None, None, "02:00"]]
+    assert times_of(tmp_path, one, ambiguous="in_order") == [("A", t) for t in IN_UTC]
+    by_time = [(text, id) for text in AUTUMN for id in "AB"]
+    assert times_of(tmp_path, by_time, ambiguous="in_order") == [(id, t) for t in IN_UTC for id in "AB"]
+    by_station = [(text, id) for id in "AB" for text in AUTUMN]
+    assert times_of(tmp_path, by_station, ambiguous="in_order") == [(id, t) for id in "AB" for t in IN_UTC]
+    of_the_hour = [(text, id) for id in "AB" for text in AUTUMN[1:3]] + [(AUTUMN[-1], "C")]
+    unknown = [(id, None) for id in "AABB"]
+    assert times_of(tmp_path, of_the_hour, ambiguous="in_order") == [*unknown, ("C", "02:00")]
+
+
+def test_the_hour_that_clocks_leave_out_is_no_time(tmp_path):
+    rows = [(text, "A") for text in clock(90, 150, 180, day="2024-03-31")]
+    for ambiguous in ("refuse", "in_order"):
+        assert times_of(tmp_path, rows, ambiguous=ambiguous) == [("A", "00:30"), ("A", None), ("A", "01:00")]
