@@ -83,6 +83,10 @@ def accept(
 
 def _accept_at_door(config: IonbeamConfig, name: str) -> None:
     from ionbeam_dagster.config.editing import add_to_source
+    from ionbeam_dagster.doors.http import lacking
+
+    if missing := lacking():
+        fail(f"{name} is written at the door, which needs {missing}")
     from ionbeam_dagster.doors.http.lines import shown_text
     from ionbeam_dagster.doors.http.memory import Memory, door_folder
     from ionbeam_dagster.doors.http.proposals import propose

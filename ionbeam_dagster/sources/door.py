@@ -88,6 +88,13 @@ class DoorConfig(SourceConfig):
         examples=[["cpu", "weather.uptime"]],
     )
 
+    unmapped: Literal["parked", "refused"] = Field(
+        default="parked",
+        description="What becomes of fields that no variable takes: their lines are taken and parked, or the request "
+        "is answered with 400, and nothing of it taken.",
+        examples=["refused"],
+    )
+
     @model_validator(mode="after")
     def _names_are_distinct(self) -> Self:
         if reserved := sorted(RESERVED & self.metadata.keys()):

@@ -39,6 +39,7 @@ from ionbeam_dagster.doors.http.serving import OpenDoor
 from ionbeam_dagster.doors.http.status import door_status
 from ionbeam_dagster.errors import ConfigError
 from ionbeam_dagster.pipeline.build import build
+from ionbeam_dagster.pipeline.export import export
 from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.pipeline.recovery import open_platform
 from ionbeam_dagster.pipeline.retention import purge
@@ -70,6 +71,7 @@ def test_rows_of_three_weeks_ago_make_revisions_of_their_own_windows(platform_of
         door.flush.run()
         bring_up_to_date(platform)
         first = build(platform, "garden", window_of(old, HOUR), now).revision
+        assert export(platform, "garden", "pygeoapi", window_of(old, HOUR)).number == 1
         again = f"weather,station=roof temperature=33.8 {nanoseconds(old + timedelta(seconds=1))}"
         assert write(url, again).status_code == 204
         door.flush.run()
@@ -77,6 +79,8 @@ def test_rows_of_three_weeks_ago_make_revisions_of_their_own_windows(platform_of
     second = build(platform, "garden", window_of(old, HOUR), datetime.now(UTC)).revision
     assert (first.revision.number, second.revision.number) == (1, 2)
     assert pl.read_parquet(second.path)[TEMPERATURE].to_list() == [pytest.approx(0.0), pytest.approx(1.0)]
+    exported = export(platform, "garden", "pygeoapi", window_of(old, HOUR))
+    assert pl.read_parquet(exported.path)[TEMPERATURE].to_list() == [pytest.approx(0.0), pytest.approx(1.0)]
 
 
 @pytest.mark.parametrize(
@@ -160,6 +164,36 @@ BARE = f"""
   # what my loggers write
   garden: {{kind: door, token: {TOKEN}, start: 2026-06-01, aggregation_span: PT1H, exports: [pygeoapi]}}
 """
+
+
+def test_what_nobody_mapped_is_refused_where_the_block_says_so(platform_of):
+    platform = platform_of(SOURCES.replace("token:", "ignore: [weather.note]\n    unmapped: refused\n    token:"))
+    good = f"weather,station=roof temperature=50,note=7 {nanoseconds(datetime.now(UTC) - 3 * HOUR)}"
+    with opened(platform) as (door, url):
+        for line, what in (
+            (f"{good}\ncpu,host=a usage=1,b\\ c=2", "b c, usage of cpu"),
+            ("weather,station=roof temperature=50,uptime=7i", "uptime of weather"),
+            ("\n".join([good] * 2_000) + "\nweather,station=x y=1", "y of weather"),
+        ):
+            answer = write(url, line)
+            assert answer.status_code == 400
+            assert answer.json()["message"].startswith(f"no variable of sources.garden takes {what}; nothing of the")
+        assert door.journal.lines == 0
+        assert write(url, good).status_code == 204
+        assert write(url, "# nothing").status_code == 204
+        door.flush.run()
+        assert door.memory.parked() == []
+    [raw] = [raw for window in platform.ledger.waiting("garden") for raw in platform.ledger.sent("garden", window)]
+    assert raw.rows == 1
+
+
+def test_accepting_without_the_doors_packages_says_what_is_missing(platform_of, tmp_path, monkeypatch):
+    platform_of(BARE)
+    monkeypatch.setattr("ionbeam_dagster.doors.http.find_spec", lambda name: None if name == "waitress" else name)
+    done = CliRunner().invoke(app, ["--config", str(tmp_path / "config.yaml"), "source", "accept", "garden"])
+    assert done.exit_code == 1 and "needs waitress: pip install 'ionbeam-dagster[door]'" in " ".join(
+        done.output.split()
+    )
 
 
 def test_what_was_parked_is_accepted_and_taken_in(platform_of, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import random
+import re
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -33,7 +34,8 @@ from ionbeam_client.influx import EHTInfluxDBClient
 from ionbeam_dagster.domain.windows import window_of
 
 THEN = window_of(datetime.now(UTC) - 3 * HOUR, HOUR).start
-INFLUX = Path.home() / ".cache" / "ionbeam" / "servers" / "bin" / "influx"
+BUILT = Path.home() / ".cache" / "ionbeam" / "servers" / "bin"
+INFLUX, TELEGRAF = BUILT / "influx", BUILT / "telegraf"
 
 
 def test_the_official_client_and_the_cli_write_to_the_door(platform_of, tmp_path):
@@ -61,6 +63,38 @@ def test_the_official_client_and_the_cli_write_to_the_door(platform_of, tmp_path
         door.flush.run()
     bring_up_to_date(platform)
     assert points(platform, window_of(THEN, HOUR)).height == written
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "stations.md").read_text()
+
+
+def test_telegraf_writes_to_the_door_as_the_page_says(platform_of, tmp_path):
+    """The real program, with the block of the page, and the source's block below it."""
+    if not TELEGRAF.exists():
+        pytest.skip("telegraf is not on this machine; deployments/servers/install builds it")
+    output, block = re.findall(
+        r"^## Telegraf\n+```toml\n(.*?)```\n+```yaml\nsources:\n(.*?)```", PAGE, re.DOTALL | re.M
+    )[0]
+    station = "    station: host\n    start: 2026-06-01\n    aggregation_span: PT1H\n    exports: [pygeoapi]\n"
+    block = block.replace("${GARDEN_TOKEN}", TOKEN).replace("    station: host\n", station)
+    platform = platform_of(block + "  scheduler: {windows: [{source_name: garden, window_size: PT1H}]}\n")
+    (tmp_path / "measured").write_text(f"weather temperature=20.5,humidity=55i {nanoseconds(THEN)}\nload,cpu=a x=1\n")
+    with opened(platform) as (door, url):
+        config = tmp_path / "telegraf.conf"
+        config.write_text(
+            f'[agent]\n  hostname = "raspberry"\n{output.replace("https://door.example.org", url)}'
+            f'[[inputs.file]]\n  files = ["{tmp_path}/measured"]\n  data_format = "influx"\n'
+        )
+        command = [TELEGRAF, "--config", config, "--once"]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=60, env={"HOME": str(tmp_path), "GARDEN_TOKEN": TOKEN}
+        )
+        assert done.returncode == 0 and " E! " not in done.stderr, done.stderr
+        door.flush.run()
+        assert [(one.measurement, one.lines) for one in door.memory.parked()] == [("load", 1)]
+    bring_up_to_date(platform)
+    [row] = points(platform, window_of(THEN, HOUR)).to_dicts()
+    assert (row["station_id"], row[TEMPERATURE]) == ("raspberry", 20.5)
 
 
 INI = """[eht_influx]

@@ -19,6 +19,7 @@ from ionbeam_client.archfx.reports.flexible_dictionary import ArchFXFlexibleDict
 from ionbeam_client.archfx.reports.report import ArchFXDataPoint
 from ionbeam_dagster.domain.windows import window_of
 from ionbeam_dagster.doors.http.reports import BadReport, read_report
+from ionbeam_dagster.doors.http.status import door_status
 
 sys.path.append(str(Path(__file__).parents[1] / "client_archfx"))
 THEN = window_of(datetime.now(UTC) - 3 * HOUR, HOUR).start
@@ -64,6 +65,20 @@ def test_readings_count_once_twice_out_of_order_and_overlapping(platform_of):
 def sent_to(platform):
     waits = platform.ledger.waiting("garden")
     return {raw.path: raw for window in waits for raw in platform.ledger.sent("garden", window)}
+
+
+def test_what_readings_have_beside_their_value_is_counted_and_told(platform_of):
+    platform = platform_of(FLEET)
+    readings = [
+        ArchFXDataPoint(THEN, 0x5001, 1.0, {"unit": "degC"} if number % 2 else {}, {}, number)
+        for number in range(1, 12)
+    ]
+    with opened(platform) as (_, url):
+        api = logged_in(url)
+        for _ in range(2):  # what comes again is not counted again
+            ArchFXFlexibleDictionaryReport.FromReadings(7, readings, streamer=0x100).upload(api)
+        assert report(range(20, 25)).upload(api) == 5
+    assert door_status(platform)[-1] == "garden: of 6 readings the value alone was taken, not their extra_data or data"
 
 
 def test_a_crash_between_the_journal_and_the_answer_doubles_nothing(platform_of, monkeypatch):

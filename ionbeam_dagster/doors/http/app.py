@@ -11,12 +11,13 @@ import logging
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
+import polars as pl
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Request, Response
 
@@ -24,6 +25,7 @@ from ionbeam_client.archfx.utils.slugs import ArchFxDeviceSlug, ArchFxStreamerSl
 from ionbeam_dagster.config.sections import ReceiveSettings
 from ionbeam_dagster.doors.http.journal import Frame, Journal
 from ionbeam_dagster.doors.http.lines import SCALES, BadLines, Limits, read_lines
+from ionbeam_dagster.doors.http.mapping import Mapping as LineMapping
 from ionbeam_dagster.doors.http.reports import BadReport, Once, read_report
 from ionbeam_dagster.doors.http.tokens import Rate, Tokens, token_of
 
@@ -50,8 +52,16 @@ class Refused(Exception):
 class Application:
     """The door, for any WSGI server. Safe across threads."""
 
-    def __init__(self, settings: ReceiveSettings, tokens: Tokens, journal: Journal, once: Once) -> None:
+    def __init__(
+        self,
+        settings: ReceiveSettings,
+        tokens: Tokens,
+        journal: Journal,
+        once: Once,
+        strict: Mapping[str, LineMapping],
+    ) -> None:
         self._settings = settings
+        self._strict = strict
         self._limits = Limits(settings.longest_line, settings.most_tags)
         self._tokens = tokens
         self._journal = journal
@@ -122,6 +132,12 @@ class Application:
                 429, f"more than {self._settings.lines_a_second} lines a second", {"Retry-After": str(seconds)}
             )
 
+    def _refuse_unmapped(self, source: str, lines: pl.Series) -> None:
+        """Where the block of a source says so, what it does not map is refused."""
+        mapping = self._strict.get(source)
+        if mapping is not None and (reason := mapping.unmapped(lines)):
+            raise Refused(400, f"{reason}; nothing of the request was taken")
+
     # -- line protocol -------------------------------------------------------------------------------------------
 
     def _write(self, request: Request) -> Response:
@@ -136,6 +152,7 @@ class Application:
             more = {} if error.line is None else {"line": error.line}
             raise Refused(400, f"unable to parse: {error}; nothing of the request was taken", more=more) from error
         if lines.count:
+            self._refuse_unmapped(source, pl.Series(lines.text.decode().split("\n")))
             self._allow(source, lines.count)
             self._journal.add(Frame(source, time.time_ns(), lines.count, SCALES[precision], body=lines.text))
         return Response(status=204, headers={"X-Influxdb-Version": f"ionbeam-{self._version}"})
@@ -187,6 +204,7 @@ class Application:
                 report = read_report(file.read())
         except BadReport as error:
             raise Refused(400, f"the report {error}; nothing of it was taken") from error
+        self._refuse_unmapped(source, report.lines)
         self._allow(source, len(report.numbers))
         return _json({"count": self._once.take(source, report)}, 201)
 

@@ -50,6 +50,15 @@ def door_sources(platform: Platform) -> dict[str, Door]:
     return {name: source for name, source in platform.sources.items() if isinstance(source, Door)}
 
 
+def strict_mappings(platform: Platform) -> dict[str, Mapping]:
+    """The mappings of those sources that refuse what they do not map."""
+    return {
+        name: Mapping(name, source.config, *platform.range_of(name))
+        for name, source in door_sources(platform).items()
+        if source.config.unmapped == "refused"
+    }
+
+
 @dataclass
 class _Parking:
     """The parked lines of one source and one file of the journal, written as they come."""

@@ -51,6 +51,28 @@ class Mapping:
 
         A line of which some fields are mapped and others not is in both of what is returned.
         """
+        found = self._looked_at(lines)
+        values = self._values
+        found = found.with_columns(self._unusable(values).alias("why"))
+        return Mapped(self._rows(found.filter(pl.col("why").is_null() & pl.col("some")), values), self._parked(found))
+
+    def unmapped(self, lines: pl.Series) -> str | None:
+        """What no variable takes of the first of some lines that has such, and that nobody ignores; None where all is
+        taken."""
+        given = lines.alias("line").to_frame().with_columns(time=pl.lit(0, pl.Int64), received=pl.lit(0, pl.Int64))
+        left = self._looked_at(given).filter("left_over").with_columns(self._left().alias("left"))
+        found = left.filter(pl.col("left") != "").head(1).select(shown(pl.col("measurement")), shown(pl.col("left")))
+        for measurement, fields in found.iter_rows():
+            return f"no variable of sources.{self.name} takes {fields[2:]} of {measurement}"
+        return None
+
+    @property
+    def _values(self) -> list[str]:
+        return [f"v{place}" for place in range(len(self.config.variables))]
+
+    def _looked_at(self, lines: pl.DataFrame) -> pl.DataFrame:
+        """The lines with what a block says of them: place, station, the values ``v<n>`` as texts and ``nv<n>`` as
+        numbers, and whether they have further fields."""
         parts = self._parted(lines)
         found = parts.with_columns(
             pl.from_epoch("time", time_unit="ns").dt.cast_time_unit("us").dt.replace_time_zone("UTC").alias("datetime"),
@@ -62,19 +84,17 @@ class Mapping:
             self._ignored().alias("ignored"),
         )
         found = self._placed(found)
-        values = [f"v{place}" for place in range(len(self.config.variables))]
+        values = self._values
         numbers = [_number(name).alias(f"n{name}") for name in values]
         found = found.with_columns(numbers)
         count = pl.sum_horizontal(pl.col(name).is_not_null() for name in values) if values else pl.lit(0)
         some = pl.any_horizontal(pl.col(f"n{name}").is_not_null() for name in values) if values else pl.lit(False)
         fields = pl.col("fields").str.count_matches(",", literal=True)
-        found = found.with_columns(
+        return found.with_columns(
             (count < fields).fill_null(True).and_(~pl.col("ignored")).alias("left_over"),
             (count > 0).alias("mapped"),
             some.alias("some"),
         )
-        found = found.with_columns(self._unusable(values).alias("why"))
-        return Mapped(self._rows(found.filter(pl.col("why").is_null() & pl.col("some")), values), self._parked(found))
 
     # -- parts of a line -----------------------------------------------------------------------------------------
 

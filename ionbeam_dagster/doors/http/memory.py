@@ -25,6 +25,7 @@ CREATE TABLE IF NOT EXISTS parked (
     PRIMARY KEY (source, measurement, reason)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS done (source TEXT, file TEXT, PRIMARY KEY (source, file)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS left_out (source TEXT PRIMARY KEY, readings INTEGER) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS accepted (source TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 _SAMPLE = 200
@@ -122,6 +123,19 @@ class Memory:
         """Nothing is parked of a source any longer."""
         with self._database.transaction() as db:
             db.execute("DELETE FROM parked WHERE source = ?", (source,))
+
+    def left_out(self, source: str, readings: int) -> None:
+        """Count further readings of a source that had something beside their value, which was not taken."""
+        with self._database.transaction(durable=False) as db:
+            db.execute(
+                "INSERT INTO left_out VALUES (?, ?) ON CONFLICT DO UPDATE SET readings = readings + excluded.readings",
+                (source, readings),
+            )
+
+    def without_more(self) -> list[tuple[str, int]]:
+        """Sources, and how many of their readings had something beside their value."""
+        rows = self._database.read("SELECT source, readings FROM left_out ORDER BY source")
+        return [(str(source), int(readings)) for source, readings in rows]
 
     def accept(self, source: str) -> None:
         """Remember that what is parked of a source is to be looked at again by a door that has the new YAML."""

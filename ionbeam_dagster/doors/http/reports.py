@@ -40,12 +40,14 @@ class BadReport(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The readings of a device's streamer: `numbers`, and a plain line each."""
+    """The readings of a device's streamer: `numbers`, and a plain line each. `more` is true of those that have
+    something beside their value (`extra_data`, `data`), which is not taken."""
 
     device: int
     streamer: int
     numbers: Numbers
     lines: pl.Series
+    more: pl.Series
 
 
 def read_report(body: bytes) -> Report:
@@ -59,7 +61,9 @@ def read_report(body: bytes) -> Report:
     device, streamer = _whole(said, "device"), _whole(said, "streamer_index")
     events = said["events"]
     if not events:
-        return Report(device, streamer, np.empty(0, np.uint64), pl.Series("line", [], pl.String))
+        return Report(
+            device, streamer, np.empty(0, np.uint64), pl.Series("line", [], pl.String), pl.Series([], dtype=pl.Boolean)
+        )
     try:
         found = pl.DataFrame(
             {
@@ -67,8 +71,15 @@ def read_report(body: bytes) -> Report:
                 "number": [event["dev_seqid"] for event in events],
                 "time": [event["timestamp"] for event in events],
                 "value": [event["value"] for event in events],
+                "more": [bool(event.get("extra_data") or event.get("data")) for event in events],
             },
-            schema={"stream": pl.UInt32, "number": pl.UInt64, "time": pl.String, "value": pl.Float64},
+            schema={
+                "stream": pl.UInt32,
+                "number": pl.UInt64,
+                "time": pl.String,
+                "value": pl.Float64,
+                "more": pl.Boolean,
+            },
             strict=True,
         )
     except (KeyError, TypeError, OverflowError, pl.exceptions.PolarsError) as error:
@@ -82,7 +93,8 @@ def read_report(body: bytes) -> Report:
     ):
         if bad.any():
             raise BadReport(f"reading {bad.arg_true()[0]}: {why}")
-    return Report(device, streamer, found["number"].to_numpy().astype(np.uint64), _lines(device, streamer, found, when))
+    numbers = found["number"].to_numpy().astype(np.uint64)
+    return Report(device, streamer, numbers, _lines(device, streamer, found, when), found["more"])
 
 
 def _unpacked(body: bytes) -> dict[str, Any]:
@@ -181,6 +193,8 @@ class Once:
                 frame = Frame(source, time.time_ns(), count, 1, report.device, report.streamer, body)
                 self._journal.add(frame)
                 self._seen[key] = known.with_(numbers)
+                if more := int(report.more.filter(pl.Series(new)).sum()):
+                    self._memory.left_out(source, more)
         return count
 
     def highest(self, source: str, device: int, streamer: int) -> int:

@@ -14,7 +14,7 @@ import waitress
 from waitress import wasyncore
 
 from ionbeam_dagster.doors.http.app import Application
-from ionbeam_dagster.doors.http.flush import Flush, door_sources
+from ionbeam_dagster.doors.http.flush import Flush, door_sources, strict_mappings
 from ionbeam_dagster.doors.http.journal import Journal
 from ionbeam_dagster.doors.http.memory import Memory, door_folder
 from ionbeam_dagster.doors.http.reports import Once
@@ -51,7 +51,9 @@ class OpenDoor:
         self.memory = Memory(folder)
         self.flush = Flush(platform, self.journal, self.memory)
         settings = platform.config.sections.receive
-        self.application = Application(settings, Tokens(sources), self.journal, Once(self.journal, self.memory))
+        self.application = Application(
+            settings, Tokens(sources), self.journal, Once(self.journal, self.memory), strict_mappings(platform)
+        )
         self.port = port
         self._every = every
         self._stop = threading.Event()

@@ -30,4 +30,8 @@ def door_status(platform: Platform, limit: int = 10) -> list[str]:
     ]
     if len(parked) > limit:
         told.append(f"{len(parked) - limit} further reasons are not shown; all lines are in {folder / 'parked'}")
+    told += [
+        f"{source}: of {readings:,} readings the value alone was taken, not their extra_data or data"
+        for source, readings in memory.without_more()
+    ]
     return told
