@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import typer
@@ -35,7 +36,8 @@ def config_check() -> None:
     for misfit in unfit:
         console.print(f"  {misfit}", style="red", highlight=False, markup=False)
     faults = [name for name in platform.config.sources if not _describe_source(platform, name)]
-    if faults or unfit:
+    apart = [name for name in platform.config.datasets if not _agree(platform, name)]
+    if faults or unfit or apart:
         raise typer.Exit(1)
 
 
@@ -49,6 +51,21 @@ def config_schema() -> None:
     from ionbeam_dagster.config.schema import schema
 
     print(json.dumps(schema(), indent=2, ensure_ascii=False))
+
+
+def _agree(platform: Platform, dataset: str) -> bool:
+    """Print where sources of a dataset contradict each other; False when something about it is wrong."""
+    from ionbeam_client.cf import check_together
+    from ionbeam_dagster.errors import SourceError
+
+    told = {}
+    for name in platform.dataset(dataset).sources:
+        with suppress(SourceError):  # what is wrong with a source alone is told by then
+            told[name] = platform.sources[name].metadata
+    problems = check_together(told)
+    for problem in problems:
+        console.print(f"  {problem}", style="yellow", highlight=False, markup=False)
+    return not any(problem.severity == "error" for problem in problems)
 
 
 def _describe_source(platform: Platform, name: str) -> bool:

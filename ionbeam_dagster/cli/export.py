@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ionbeam_dagster.cli.terminal import console, frame_table, load_config
 from ionbeam_dagster.errors import UnknownFile
 from ionbeam_dagster.stores.files import is_address, name_of
+
+if TYPE_CHECKING:
+    from ionbeam_dagster.domain.windows import Window
+    from ionbeam_dagster.pipeline.platform import Platform
 
 app = typer.Typer(help="Files that the platform wrote.", no_args_is_help=True)
 
@@ -29,6 +33,25 @@ def _fetched(file: str) -> Iterator[Path]:
             yield local
     except FileNotFoundError as error:
         raise UnknownFile(f"{file}: there is no such file") from error
+
+
+def not_exported(platform: Platform, dataset: str, windows: Sequence[Window]) -> Iterator[str]:
+    """Lines about variables of the newest of `windows` that is built, and that a format does not take."""
+    import pyarrow.parquet as pq
+
+    for window in reversed(windows):
+        built = platform.ledger.latest_revision(dataset, window)
+        if built is None:
+            continue
+        try:
+            with platform.files.fetched(built.path) as local:
+                schema = pq.read_schema(local)
+        except FileNotFoundError:
+            return  # what is lost is told elsewhere
+        for format, plan in platform.plans(dataset, schema).items():
+            if names := sorted({name.partition("__")[0] for name in plan.left_out}):
+                yield f"{dataset}: not exported as {format}: {', '.join(names)}; `ionbeam config check` says why"
+        return
 
 
 @app.command("show")

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ionbeam_client.models import format_duration
+from ionbeam_dagster.cli.export import not_exported
 from ionbeam_dagster.cli.quarantine import from_the_future, lines_about, merged, set_aside, told_of_clock
 from ionbeam_dagster.cli.run import Watch, report
 from ionbeam_dagster.cli.terminal import (
@@ -81,6 +82,8 @@ def status(
             windows = [one for one in shown if one.span == dataset.span]
             for line in [*lines_about(platform, source, windows), *told_of_clock(platform, source)]:
                 console.print(line, style="yellow", highlight=False, markup=False)
+        for line in not_exported(platform, name, [one for one in shown if one.span == dataset.span]):
+            console.print(line, highlight=False, markup=False)
         for format in dataset.cycle_exports:
             console.print(_cycles_table(platform, dataset, format, shown))
         if late := _late_before(platform, dataset, shown[0].start):

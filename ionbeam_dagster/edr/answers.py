@@ -100,10 +100,11 @@ def unit_object(unit: str) -> dict[str, Any]:
 
 
 def observed_property(parameter: Parameter) -> dict[str, Any]:
-    about: dict[str, Any] = {
-        "id": f"{VOCABULARY}{'quality_flag' if parameter.is_flag else parameter.standard_name}",
-        "label": {"en": parameter.label},
-    }
+    about: dict[str, Any] = {"label": {"en": parameter.label}}
+    if parameter.is_flag or not parameter.is_local:
+        about["id"] = f"{VOCABULARY}{'quality_flag' if parameter.is_flag else parameter.standard_name}"
+    if parameter.definition and not parameter.is_flag:
+        about["description"] = {"en": parameter.definition}
     if parameter.is_flag:
         about["categories"] = [
             {"id": _category(code), "label": {"en": meaning}} for code, meaning in FLAG_MEANINGS.items()

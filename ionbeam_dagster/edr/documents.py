@@ -110,7 +110,10 @@ def _query(kind: str, own: str, offered_crs: tuple[str, ...]) -> dict[str, Any]:
 def _parameter(parameter: Parameter) -> dict[str, Any]:
     """A parameter as EDR tells of it: texts are plain, other than in CoverageJSON."""
     about = answers.observed_property(parameter)
-    observed: dict[str, Any] = {"id": about["id"], "label": parameter.label}
+    observed: dict[str, Any] = {"id": about["id"]} if "id" in about else {}
+    observed["label"] = parameter.label
+    if "description" in about:
+        observed["description"] = about["description"]["en"]
     document: dict[str, Any] = {
         "type": "Parameter",
         "id": parameter.id,

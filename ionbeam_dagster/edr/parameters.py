@@ -6,11 +6,12 @@ is told of them, and which columns of a file hold them. Does not belong here: va
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import pyarrow as pa
 
+from ionbeam_client.cf import LOCAL_PREFIX, is_local
 from ionbeam_client.models import CanonicalVariable
 from ionbeam_dagster.domain.canonical import columns_of
 
@@ -22,7 +23,10 @@ FLAG_SUFFIX = "_quality_flag"
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One parameter of a collection; `is_flag` says that it is the quality flag of the one named without the suffix."""
+    """One parameter of a collection; `is_flag` says that it is the quality flag of the one named without the suffix.
+
+    `definition` says what it is, where CF has no name for it.
+    """
 
     standard_name: str
     unit: str
@@ -30,6 +34,7 @@ class Parameter:
     method: str
     period: str
     is_flag: bool = False
+    definition: str = ""
 
     @property
     def id(self) -> str:
@@ -41,13 +46,19 @@ class Parameter:
 
     @property
     def label(self) -> str:
-        words = self.name.replace("_", " ")
+        words = (self.name.removeprefix(LOCAL_PREFIX) if self.is_local else self.name).replace("_", " ")
         return words[:1].upper() + words[1:]
 
     @property
     def description(self) -> str:
         spread = f"{self.method} over {self.period}" if self.period != "PT0S" else self.method
-        return f"{self.label} at {self.level:g} m, {spread}"
+        what = self.label if self.is_flag else self.definition or self.label
+        return f"{what} at {self.level:g} m, {spread}"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether its name is the dataset's own, so that no vocabulary has it."""
+        return is_local(self.standard_name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +85,7 @@ def layout_of(schema: pa.Schema) -> Layout:
     fit = fit and pa.types.is_timestamp(schema.field("datetime").type)
     fit = fit and all(pa.types.is_floating(schema.field(name).type) for name in ("lat", "lon"))
     columns = [
-        Column(name, found, _is_text(schema.field(name).type))
+        Column(name, replace(found, definition=_definition(schema, name)), _is_text(schema.field(name).type))
         for name in columns_of(schema, "variable")
         if (found := _parameter(name))
     ]
@@ -84,6 +95,10 @@ def layout_of(schema: pa.Schema) -> Layout:
         if found:
             columns.append(Column(name, found, _is_text(schema.field(name).type)))
     return Layout(tuple(columns), tuple(columns_of(schema, "metadata")), fit)
+
+
+def _definition(schema: pa.Schema, column: str) -> str:
+    return str(schema.field(column).metadata.get(b"definition", b"").decode())
 
 
 def _is_text(type: pa.DataType) -> bool:

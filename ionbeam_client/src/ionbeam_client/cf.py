@@ -14,7 +14,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.resources import files
@@ -104,6 +104,7 @@ _WATER = re.compile(
 )
 _WATER_DENSITY = "1000 kg m-3"
 
+_LOCAL = re.compile(rf"{LOCAL_PREFIX}[a-z0-9]+(_[a-z0-9]+)*")
 _UNIT = re.compile(r"[A-Za-z0-9%°µμ'\"@._^*/()+\- ²³⁻¹]+")
 
 # Common units, by what they measure: what is known of units without UDUNITS.
@@ -192,6 +193,24 @@ def lookup(name: str) -> Lookup:
 def is_local(name: str) -> bool:
     """Whether `name` is the platform's own (``x_...``); CF's own ``x_wind`` is not."""
     return lookup(name).kind == "local"
+
+
+def mistaken_for(name: str) -> str | None:
+    """The name of CF that a name of the platform's own could be mistaken for, as its words are the same; None when it
+    is plainly another one."""
+    return _by_words().get(_words(name.removeprefix(LOCAL_PREFIX)))
+
+
+@cache
+def _by_words() -> dict[str, str]:
+    table = standard_names()
+    return {_words(name): name for name in (*table.aliases, *table.units)} | {
+        _words(name): instead for name, instead in _NAME_INSTEAD.items()
+    }
+
+
+def _words(name: str) -> str:
+    return name.replace("_", "").lower().removesuffix("s")
 
 
 def suggest_name(name: str) -> str | None:
@@ -288,6 +307,33 @@ def check_variable(variable: CanonicalVariable) -> list[Problem]:
     ]
 
 
+def check_together(metadata: Mapping[str, IngestionMetadata]) -> list[Problem]:
+    """What is wrong between sources of one dataset, by their names: a name of its own has to mean one thing."""
+    problems: list[Problem] = []
+    first: dict[str, tuple[str, CanonicalVariable]] = {}
+    for source, one in metadata.items():
+        for variable in one.ingestion_map.canonical_variables:
+            name = variable.standard_name
+            if not is_local(name):
+                continue
+            other, known = first.setdefault(name, (source, variable))
+            place = f"column {variable.column!r} of {source}"
+            if not _are_convertible(known.cf_unit, variable.cf_unit):
+                units = f"{variable.cf_unit!r}, and in {other} in {known.cf_unit!r}"
+                problems.append(Problem("error", place, f"{name} is in {units}: no unit becomes the other"))
+            elif known.definition and variable.definition and known.definition != variable.definition:
+                problems.append(Problem("warning", place, f"{name} is defined otherwise than in {other}"))
+    return problems
+
+
+def _are_convertible(one: str, other: str) -> bool:
+    try:
+        conversion(one, other)
+    except UnitError:
+        return Unit is None
+    return True
+
+
 def _check_axis(axis: LatitudeAxis | LongitudeAxis, name: str, units: frozenset[str]) -> Iterator[Problem]:
     place = f"column {axis.column!r}"
     if axis.standard_name != name:
@@ -309,6 +355,16 @@ def _check_name(variable: CanonicalVariable, found: Lookup) -> Iterator[Problem]
             + (f"near to it is {near}; " if near else "")
             + f"a quantity that CF has no name for is called {LOCAL_PREFIX}{name}, and not every format takes it",
         )
+    if found.kind == "local" and not _LOCAL.fullmatch(name):
+        yield Problem("error", place, f"{name!r} is no name: x_ is followed by small letters, digits and single _")
+    elif found.kind == "local" and (meant := mistaken_for(name)):
+        yield Problem(
+            "error",
+            place,
+            f"{name} would be mistaken for CF's {meant}; write {meant}, or a name that says what is different",
+        )
+    elif found.kind != "local" and variable.definition:
+        yield Problem("warning", place, f"{name} is defined by CF; a definition is for what CF has no name for")
 
 
 def _check_unit(variable: CanonicalVariable, found: Lookup) -> Iterator[Problem]:

@@ -15,7 +15,7 @@ from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from ionbeam_client.models import Dtype, Name, NamePart, Period
+from ionbeam_client.models import Definition, Dtype, Name, NamePart, Period
 from ionbeam_dagster.settings import Settings
 from ionbeam_dagster.sources import SourceConfig
 
@@ -206,6 +206,11 @@ class FileVariable(Settings):
         default=None,
         description="CF's name of the quantity; x_... for what CF has no name for.",
         examples=["air_temperature"],
+    )
+    definition: Definition = Field(
+        default="",
+        description="What is measured, in a sentence; for what CF has no name for.",
+        examples=["Level of the battery, as a share of its capacity"],
     )
     unit: str | None = Field(
         default=None,

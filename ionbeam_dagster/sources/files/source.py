@@ -316,6 +316,7 @@ def _completed(stated: FileVariable, said: Described) -> tuple[CanonicalVariable
         method=method,
         period=stated.period or (said.period if method != "point" else None) or "PT0S",
         dtype=stated.dtype,
+        definition=stated.definition,
     )
     errors = [problem.text for problem in check_variable(variable) if problem.severity == "error"]
     if errors:
