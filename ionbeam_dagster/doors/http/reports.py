@@ -65,10 +65,13 @@ def read_report(body: bytes) -> Report:
             device, streamer, np.empty(0, np.uint64), pl.Series("line", [], pl.String), pl.Series([], dtype=pl.Boolean)
         )
     try:
+        streams, numbers = ([event[key] for event in events] for key in ("stream", "dev_seqid"))
+        if {*map(type, streams), *map(type, numbers)} != {int}:  # polars takes True for 1
+            raise TypeError("an id is no whole number")
         found = pl.DataFrame(
             {
-                "stream": [event["stream"] for event in events],
-                "number": [event["dev_seqid"] for event in events],
+                "stream": streams,
+                "number": numbers,
                 "time": [event["timestamp"] for event in events],
                 "value": [event["value"] for event in events],
                 "more": [bool(event.get("extra_data") or event.get("data")) for event in events],
@@ -149,7 +152,7 @@ def _first_fault(events: Iterable[Any]) -> str | None:
                 return f"reading {place}: {key} is {str(value)[:40]!r}"
             if isinstance(value, int) and not 0 <= value < most:
                 return f"reading {place}: {key} is out of range"
-        if isinstance(event.get("value"), bool) or not isinstance(event.get("value"), int | float):
+        if not isinstance(event.get("value"), int | float):
             return f"reading {place}: value is {str(event.get('value'))[:40]!r}"
     return None
 
