@@ -25,7 +25,7 @@ settings.load_profile("ionbeam")
 _LONG = {
     "test_dev.py", "test_earlier_states.py", "test_timeseries.py", "test_cli.py", "test_bus_together.py",
     "test_client_rabbitmq.py", "test_deployments.py", "test_influxdb.py", "test_service.py", "test_bus_storm.py",
-    "test_door_peers.py", "test_door_reports.py", "test_plug_in.py",
+    "test_door_fleet.py", "test_door_peers.py", "test_door_reports.py", "test_plug_in.py",
 }  # fmt: skip
 _STATUS = pytest.StashKey[int]()
 REAL_DATA = Path(__file__).parents[1] / ".." / "shared" / "data"

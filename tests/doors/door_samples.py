@@ -86,11 +86,13 @@ class Receiving:
 
     def start(self):
         with (self._folder / "receive.log").open("ab") as output:
-            command = [Path(sys.executable).with_name("ionbeam"), "receive", "--port", str(self.port)]
             self.process = subprocess.Popen(
-                command, cwd=self._folder, env=self._environment, stdout=output, stderr=output
+                self.command(), cwd=self._folder, env=self._environment, stdout=output, stderr=output
             )
         wait_for(self._answers, 60)
+
+    def command(self):
+        return [Path(sys.executable).with_name("ionbeam"), "receive", "--port", str(self.port)]
 
     def _answers(self):
         assert self.process.poll() is None, self.log()
