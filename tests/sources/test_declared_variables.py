@@ -22,7 +22,7 @@ NEEDED = {"netatmo_archive": {"path": "archives"}}
 PLAUSIBLE = {"degC": 15.0, "%": 60.0, "Pa": 95_000.0, "hPa": 950.0, "K": 290.0, "m s-1": 5.0, "degree": 270.0}
 NORTHWARD = "42"  # the varno of v, of which a wind from 270 degrees has none
 NOON = datetime(2026, 6, 21, 12, tzinfo=UTC)
-WITHOUT_VARIABLES = {"archfx", "files", "external", "door", "restream"}  # they declare what the YAML, a file or a client says
+WITHOUT_VARIABLES = {"archfx", "files", "external", "door", "restream"}  # the YAML, a file or a client declares theirs
 
 
 @pytest.mark.parametrize("name", sorted(set(installed_sources()) - WITHOUT_VARIABLES))
