@@ -65,13 +65,13 @@ def read_report(body: bytes) -> Report:
             device, streamer, np.empty(0, np.uint64), pl.Series("line", [], pl.String), pl.Series([], dtype=pl.Boolean)
         )
     try:
-        streams, numbers = ([event[key] for event in events] for key in ("stream", "dev_seqid"))
-        if {*map(type, streams), *map(type, numbers)} != {int}:  # polars takes True for 1
+        streams, ids = ([event[key] for event in events] for key in ("stream", "dev_seqid"))
+        if {*map(type, streams), *map(type, ids)} != {int}:  # polars takes True for 1
             raise TypeError("an id is no whole number")
         found = pl.DataFrame(
             {
                 "stream": streams,
-                "number": numbers,
+                "number": ids,
                 "time": [event["timestamp"] for event in events],
                 "value": [event["value"] for event in events],
                 "more": [bool(event.get("extra_data") or event.get("data")) for event in events],
