@@ -52,7 +52,7 @@ app = typer.Typer(
 )
 for command in (
     run.run, windows.status, windows.gaps, windows.rebuild, windows.reingest, windows.seal, windows.unseal,
-    windows.purge, dev.dev, processes.bridge, processes.receive, processes.mqtt, processes.serve,
+    windows.purge, dev.dev, processes.worker, processes.bridge, processes.receive, processes.mqtt, processes.serve,
     conformance.conformance,
 ):  # fmt: skip
     app.command()(command)

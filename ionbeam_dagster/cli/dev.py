@@ -40,9 +40,9 @@ _DAEMON_HANGS_AFTER = "300"
 def dev(port: Annotated[int, typer.Option(help="Where the UI listens, on this machine only.")] = 3000) -> None:
     """Start the whole platform: the UI, its sensors and its automation. Ctrl-C stops it.
 
-    The web server, Dagster's daemon and the code server are watched: what ends or hangs is started again, and a line
-    says so; work goes on within a minute. All of them end with this command, however it ends. A changed YAML is taken
-    up by itself; one that cannot be used is told, and the platform goes on with the one before.
+    The web server, Dagster's daemon, the code server and the worker (`ionbeam worker`) are watched: what ends or hangs
+    is started again, and a line says so; work goes on within a minute. All of them end with this command, however it
+    ends. A changed YAML is taken up by itself; one that cannot be used is told, and the one before stays.
 
     Data stay where the YAML says; Dagster's history in $DAGSTER_HOME, else in `dagster` under `state_path`.
     """
@@ -75,11 +75,13 @@ def dev(port: Annotated[int, typer.Option(help="Where the UI listens, on this ma
         log,
         _works(),
     )
+    worker = Child("the worker", [*_program("ionbeam"), "worker"], log, _works())
+    working = [worker] if config.automation.enabled else []
     supervisor = Supervisor(
-        [code, web, daemon],
+        [code, *working, web, daemon],
         _say,
         lambda: print(f"ionbeam: http://{_HOST}:{port}   (what its processes say: {log})", flush=True),
-        [_following(config, [code, daemon]), lambda: _bounded(log)],
+        [_following(config, [code, *working, daemon]), lambda: _bounded(log)],
     )
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: supervisor.stop())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 import time
@@ -59,8 +60,8 @@ def _warn_of_a_change(config: IonbeamConfig) -> None:
 def bridge() -> None:
     """Take in what clients send, ingest, build and export it, and announce it, as it happens. Ctrl-C stops it.
 
-    `ionbeam dev` does the same within half a minute, and shows what was done here; both may run side by side. With
-    `automation: {enabled: false}` in the YAML this takes in and announces, and leaves the rest to you.
+    `ionbeam worker`, and so `ionbeam dev`, does the same; this is for who wants it alone, and all may run side by side.
+    With `automation: {enabled: false}` in the YAML this takes in and announces, and leaves the rest to you.
     """
     from ionbeam_dagster.doors.amqp.bridge import bridge_of
     from ionbeam_dagster.pipeline.recovery import open_platform
@@ -70,6 +71,9 @@ def bridge() -> None:
     platform = open_platform(_watched_config())
     with _working(platform) as work:
         bridge_of(platform).run_forever(work)
+
+
+_LOOKS = 8
 
 
 @contextmanager
@@ -84,6 +88,56 @@ def _working(platform: Platform) -> Iterator[Callable[[], object]]:
             return Arrivals(platform, stack.enter_context(dagster_instance(platform.config)))
 
         yield lambda: arrivals().bring_up_to_date()
+
+
+def worker(
+    at_once: Annotated[
+        int | None,
+        typer.Option(min=1, help="Sources and datasets that are worked on at once. Default: one a processor, 2 to 4."),
+    ] = None,
+    check: Annotated[
+        bool, typer.Option(help="Only say whether a worker is alive (exit status 1: none is), for health checks.")
+    ] = False,
+) -> None:
+    """Do what is due of all sources and datasets within seconds: collect, ingest, build, export. Ctrl-C stops it.
+
+    Every piece of work is a Dagster run that `ionbeam dev` shows. While a worker is alive, Dagster's automation leaves
+    the work to it; a minute after the last one ended, automation does it again. Any number of workers may run, on any
+    host that shares the stores: no window is worked on twice at a time, and what a dead worker had begun is free within
+    a minute. A service that does not answer takes nobody else's place, and is asked for one window at a time.
+
+    With a broker in the YAML it also does what `ionbeam bridge` does. `ionbeam dev` starts one by itself.
+    """
+    from ionbeam_dagster.pipeline.recovery import open_platform
+
+    if check:
+        _check_worker(open_platform(load_config()))
+        return
+    from ionbeam_dagster.orchestration.arrivals import bridging
+    from ionbeam_dagster.orchestration.worker import Worker
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("dagster").setLevel(logging.WARNING)
+    platform = open_platform(_watched_config())
+    with dagster_instance(platform.config) as instance, bridging(platform, instance):
+        working = Worker(platform, instance, at_once or min(max(os.cpu_count() or 2, 2), 4))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: working.stop())
+        working.run()
+
+
+def _check_worker(platform: Platform) -> None:
+    """Say which worker's heart beats; it is looked at for some seconds."""
+    from ionbeam_dagster.orchestration.holders import workers_beats
+
+    before = workers_beats(platform)
+    for _ in range(_LOOKS):
+        time.sleep(1)
+        alive = [holder for holder, beats in workers_beats(platform).items() if beats != before.get(holder, beats)]
+        if alive:
+            print(f"{', '.join(alive)}: alive")
+            return
+    fail("no worker is alive; start one with `ionbeam worker`")
 
 
 def receive(

@@ -312,11 +312,15 @@ def _print_outdated(platform: Platform, dataset: str) -> None:
 
 def _print_what_fails(platform: Platform) -> None:
     """What fails for long, what of the configuration does not fit, and when the files were last compared."""
-    from ionbeam_dagster.pipeline.agenda import misfits, overdue
+    from ionbeam_dagster.pipeline.agenda import misfits, overdue, silent
 
     now = platform.now()
     for misfit in misfits(platform):
         console.print(misfit, style="red", highlight=False, markup=False)
+    for source, silence in silent(platform).items():
+        told = f"{source} does not answer since {silence.since:%Y-%m-%d %H:%M}: {silence.windows} windows in a row took"
+        again = "longer than they may; it is asked for one window at a time until it does"
+        console.print(f"{told} {again}", style="yellow", highlight=False, markup=False)
     failing = overdue(platform, now)
     for one in failing[:_LISTED]:
         why = one.error or "its runs end without a word: were they killed?"

@@ -1,37 +1,30 @@
 """What clients sent, told to Dagster and brought up to date in this process, as soon as it is there.
 
-Belongs here: what `ionbeam bridge` and `ionbeam receive` do once something was taken in. The ledger says what there is
-to do, as it does for automation, which finds nothing left where this was first. Does not belong here: taking in
-(doors/), or what a run does (assets/).
+Belongs here: what `ionbeam bridge` and `ionbeam receive` do once something was taken in, where no worker does it. Does
+not belong here: taking in (doors/), or the runs (doing.py).
 """
 
 from __future__ import annotations
 
-from uuid import uuid4
+import asyncio
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 
 import dagster as dg
 
-from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.doors.intake import inbox_of
-from ionbeam_dagster.orchestration.assets.dataset import build_job, dataset_key
-from ionbeam_dagster.orchestration.assets.exports import export_key
-from ionbeam_dagster.orchestration.assets.source import collect_job, observations_key
-from ionbeam_dagster.orchestration.dead_runs import PROCESS_TAG, end_dead_runs, this_process
-from ionbeam_dagster.orchestration.definitions import build_definitions
-from ionbeam_dagster.orchestration.heartbeats import beating
-from ionbeam_dagster.orchestration.partitions import contiguous_runs, dataset_partitions, source_partitions, tags_of_run
+from ionbeam_dagster.orchestration.dead_runs import end_dead_runs
+from ionbeam_dagster.orchestration.doing import Doing
+from ionbeam_dagster.orchestration.holders import worker_is_alive
 from ionbeam_dagster.orchestration.reports import report_arrivals
-from ionbeam_dagster.orchestration.resources import WatchedPlatform
-from ionbeam_dagster.orchestration.runs import QUIET
-from ionbeam_dagster.pipeline import agenda
-from ionbeam_dagster.pipeline.agenda import Stage
 from ionbeam_dagster.pipeline.platform import Platform
-
-Partitions = dg.TimeWindowPartitionsDefinition
 
 
 class Arrivals:
-    """Ingests what clients sent, and builds and exports the windows that are ready by it, each by a Dagster run.
+    """Ingests what clients sent, and builds and exports the windows that are ready by it.
 
     What there is to do, and when what failed is tried again, the agenda says, as it does to automation.
     """
@@ -40,44 +33,44 @@ class Arrivals:
         self._platform = platform
         self._instance = instance
         self._inbox = inbox_of(platform)
-        self._definitions = build_definitions(WatchedPlatform(platform))
-        sources = platform.config.sources.values()
-        self._sources = [source for source in sources if source.sent]
-        self._datasets = [platform.dataset(name) for name in sorted({source.dataset for source in self._sources})]
+        self._doing = Doing(platform, instance)
+        self._sources = [source for source in platform.config.sources.values() if source.sent]
         end_dead_runs(instance)
 
     def bring_up_to_date(self) -> None:
-        """Do what there is to do now."""
+        """Do what there is to do now, unless a worker does."""
         report_arrivals(self._inbox, self._instance, 5.0)
-        if not self._platform.config.automation.enabled:
+        if not self._platform.config.automation.enabled or worker_is_alive(self._platform):
             return
         for source in self._sources:
-            partitions = source_partitions(source, self._platform.dataset(source.dataset))
-            name = source.name
-            self._do("ingest", name, collect_job(name), [observations_key(name)], partitions)
-        for dataset in self._datasets:
-            partitions, name = dataset_partitions(dataset), dataset.name
-            exports = {format: export_key(name, format) for format in dataset.exports}
-            self._do("build", name, build_job(name), [dataset_key(name), *exports.values()], partitions)
-            for format, key in exports.items():
-                self._do("export", f"{name}/{format}", build_job(name), [key], partitions)
+            self._doing.source(source.name)
+        for dataset in sorted({source.dataset for source in self._sources}):
+            self._doing.dataset(dataset)
 
-    def _do(self, stage: Stage, of: str, job: str, assets: list[dg.AssetKey], partitions: Partitions) -> None:
-        now = self._platform.now()
-        work = agenda.due_of(self._platform, stage, of, now)
-        work = [one for one in work if partitions.has_partition_key(one.window.key)]
-        agenda.begin(self._platform, work, now)
-        self._run(job, assets, sorted(one.window for one in work))
 
-    def _run(self, job: str, assets: list[dg.AssetKey], windows: list[Window]) -> None:
-        for run in contiguous_runs(windows, windows[0].span) if windows else []:
-            run_id = str(uuid4())
-            with beating(self._platform, run_id, f"run of {job}"):
-                self._definitions.resolve_job_def(job).execute_in_process(
-                    asset_selection=assets,
-                    tags=tags_of_run(run, windows[0].span) | {PROCESS_TAG: this_process()},
-                    instance=self._instance,
-                    run_config=QUIET,
-                    raise_on_error=False,
-                    run_id=run_id,
-                )
+@contextmanager
+def bridging(platform: Platform, instance: dg.DagsterInstance) -> Iterator[None]:
+    """Take in what comes over the bus, and announce what is new, in a thread of its own; nothing without a broker."""
+    if platform.config.sections.broker is None:
+        yield
+        return
+    from ionbeam_dagster.doors.amqp.bridge import bridge_of
+
+    bridge, inbox = bridge_of(platform), inbox_of(platform)
+    loop, stop = asyncio.new_event_loop(), asyncio.Event()
+
+    def serve() -> None:
+        while not stop.is_set():
+            try:
+                loop.run_until_complete(bridge.serve(stop, partial(report_arrivals, inbox, instance, 5.0)))
+            except Exception:
+                logging.exception("the bridge ended; it begins again in a second")
+                loop.run_until_complete(asyncio.sleep(1))
+
+    thread = threading.Thread(target=serve, name="bridge", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(10)

@@ -9,7 +9,7 @@ evaluated at the right moment. Runs in progress hold them back, and the agenda s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
@@ -77,13 +77,13 @@ def configures() -> dg.AutomationCondition[dg.AssetOrCheckKey]:
 
 
 def automation_sensor(
-    settings: Automation, name: str, assets: Sequence[dg.AssetKey], what: str
+    settings: Automation, name: str, assets: Sequence[dg.AssetKey], what: str, tags: Mapping[str, str] | None = None
 ) -> dg.AutomationConditionSensorDefinition:
     """Evaluates the conditions of `assets` in the code server, where the agenda can be asked.
 
     Each source and each dataset has its own: Dagster puts assets that are due with equal partitions into one run, in
     which one source that hangs would hold up the others; an error ends a sensor's whole tick; and one sensor cannot
-    have more than 500 assets.
+    have more than 500 assets. Its runs have `tags`, by which Dagster limits how many of them there are at once.
     """
     return dg.AutomationConditionSensorDefinition(
         name,
@@ -91,6 +91,7 @@ def automation_sensor(
         description=what,
         default_status=dg.DefaultSensorStatus.RUNNING if settings.enabled else dg.DefaultSensorStatus.STOPPED,
         minimum_interval_seconds=settings.interval,
+        run_tags=tags,
         use_user_code_server=True,
     )
 

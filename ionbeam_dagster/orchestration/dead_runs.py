@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 import dagster as dg
 
-from ionbeam_dagster.orchestration.heartbeats import this_host
+from ionbeam_dagster.orchestration.heartbeats import is_alive, this_host
 from ionbeam_dagster.orchestration.internals import fail_run
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.ledger.workers import Worker
@@ -35,7 +35,7 @@ def end_dead_runs(instance: dg.DagsterInstance) -> None:
     """End the runs of earlier processes that were killed: to Dagster they go on, and hold their windows for ever."""
     for run in instance.get_runs(dg.RunsFilter(statuses=[_Status.NOT_STARTED, _Status.STARTING, _Status.STARTED])):
         host, _, process = run.tags.get(PROCESS_TAG, "").rpartition(" ")
-        if host == socket.gethostname() and not _is_alive(int(process)):
+        if host == socket.gethostname() and not is_alive(int(process)):
             end_run(instance, run, f"process {process}, in which it ran, is gone")
 
 
@@ -75,7 +75,22 @@ class Watch:
                 end_run(instance, run, why)
                 platform.ledger.workers.leave(run.run_id)
                 told.append(f"run {run.run_id} of {run.job_name} was ended: {why}")
-        return [*told, *_freed(instance)]
+        runs = {record.dagster_run.run_id for record in records}
+        others = [worker for holder, worker in present.items() if holder not in runs]
+        return [*told, *self._forgotten(platform, others, before, passed), *_freed(instance)]
+
+    def _forgotten(
+        self, platform: Platform, workers: Collection[Worker], before: Mapping[str, tuple[object, float]], passed: float
+    ) -> Iterator[str]:
+        """Those who are no run that goes on, and are gone: what they hold is free."""
+        for worker in workers:
+            mark = worker.beats
+            known, silent = before.get(worker.holder, (mark, 0.0))
+            silent = silent + passed if known == mark else 0.0
+            self._marks[worker.holder] = mark, silent
+            if why := _why_dead(worker, silent):
+                platform.ledger.workers.leave(worker.holder)
+                yield f"{worker.doing or worker.holder} is over: {why}"
 
     def _is_judged(self, record: dg.RunRecord, jobs: Collection[str]) -> bool:
         """Whether a run without any heartbeat is one that should have had one: not one that is only about to start."""
@@ -86,7 +101,7 @@ class Watch:
 
 
 def _why_dead(worker: Worker | None, silent: float) -> str | None:
-    if worker and worker.host == this_host() and not _is_alive(worker.process):
+    if worker and worker.host == this_host() and not is_alive(worker.process):
         return f"process {worker.process}, in which it ran, is gone"
     if silent < SILENT_FOR:
         return None
@@ -136,13 +151,3 @@ def end_run(instance: dg.DagsterInstance, run: dg.DagsterRun, why: str, again: b
             fail_run(instance, run, why, again)
     if instance.event_log_storage.supports_global_concurrency_limits:
         instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

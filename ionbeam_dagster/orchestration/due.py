@@ -11,6 +11,7 @@ from datetime import datetime
 
 import dagster as dg
 
+from ionbeam_dagster.orchestration.holders import lease_of, worker_is_alive
 from ionbeam_dagster.orchestration.internals import keys_of, subset_of
 from ionbeam_dagster.orchestration.resources import PlatformResource, WatchedPlatform
 from ionbeam_dagster.pipeline import agenda
@@ -20,8 +21,12 @@ from ionbeam_dagster.pipeline.agenda import Stage, Work
 class Due(dg.AutomationCondition[dg.AssetKey]):
     """True for the windows of which the agenda has work at `stage` that may begin.
 
-    To stand last in its chain of conditions, so that being true is being requested.
+    To stand last in its chain of conditions, so that being true is being requested. It is silent while a worker does
+    the work: this is the safety net.
     """
+
+    done_by_worker = True
+    """Whether the work is done by `ionbeam worker` where one is alive."""
 
     def __init__(self, ionbeam: PlatformResource | WatchedPlatform, stage: Stage, of: str, why: str) -> None:
         self._ionbeam = ionbeam
@@ -46,8 +51,12 @@ class Due(dg.AutomationCondition[dg.AssetKey]):
     def evaluate(self, context: dg.AutomationContext[dg.AssetKey]) -> dg.AutomationResult[dg.AssetKey]:
         if context.candidate_subset.is_empty:
             return dg.AutomationResult(context, context.candidate_subset)
-        now = context.evaluation_time
-        work = {one.window.key: one for one in self.work(now)}
+        now, platform = context.evaluation_time, self._ionbeam.platform
+        if self.done_by_worker and worker_is_alive(platform):
+            return dg.AutomationResult(context, context.get_empty_subset())
+        held = platform.ledger.leases.held()
+        free = [one for one in self.work(now) if lease_of(one.stage, one.of, one.window) not in held]
+        work = {one.window.key: one for one in agenda.probed(platform, self._stage, self._of, free)}
         wanted = subset_of(context, work).compute_intersection(context.candidate_subset)
-        agenda.begin(self._ionbeam.platform, [work[key] for key in keys_of(wanted)], now)
+        agenda.begin(platform, [work[key] for key in keys_of(wanted)], now)
         return dg.AutomationResult(context, wanted)

@@ -34,15 +34,17 @@ def beating(platform: Platform, holder: str, doing: str) -> Iterator[None]:
     """Beat for `holder` until the end; a ledger that is away meanwhile stops nothing."""
     done = Event()
 
+    def beat() -> None:
+        with suppress(StoreError, OSError):
+            platform.ledger.workers.beat(holder, this_host(), os.getpid(), doing)
+
     def keep() -> None:
-        while True:
-            with suppress(StoreError, OSError):
-                platform.ledger.workers.beat(holder, this_host(), os.getpid(), doing)
-            if done.wait(EVERY):
-                break
+        while not done.wait(EVERY):
+            beat()
         with suppress(StoreError, OSError):
             platform.ledger.workers.leave(holder)
 
+    beat()  # a lease counts from the first one on
     keeper = Thread(target=keep, name="heartbeat", daemon=True)
     keeper.start()
     try:
@@ -50,3 +52,14 @@ def beating(platform: Platform, holder: str, doing: str) -> Iterator[None]:
     finally:
         done.set()
         keeper.join()
+
+
+def is_alive(process: int) -> bool:
+    """Whether a process of this host goes on."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

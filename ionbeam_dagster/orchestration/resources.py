@@ -63,4 +63,4 @@ class WatchedPlatform:
 
     platform: Platform
     on_window: Watcher = lambda asset, window, failure: None
-    may_end_process: ClassVar[bool] = False
+    may_end_process: bool = False

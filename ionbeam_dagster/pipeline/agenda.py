@@ -32,12 +32,15 @@ from ionbeam_dagster.pipeline.export import made_otherwise
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.pipeline.soundness import is_sound
 from ionbeam_dagster.stores.ledger.attempts import Attempt
+from ionbeam_dagster.stores.ledger.silences import Silence
 
 Stage = Literal["collect", "ingest", "build", "export", "export_cycle"]
 MOST = 500
 """Windows of one product that are given out at once, newest first; the rest follow."""
 TOLD_AFTER = timedelta(hours=1)
 """What failed for so long is told to people, and tried on."""
+SILENT_AFTER = 2
+"""Windows of a source in a row that took longer than they may, after which it is asked for one window at a time."""
 _MOST_LOOKED_AT = 300
 NOT_TRIED = "not tried"
 """How the reason begins of a window that failed because the run that it was in came to its end before."""
@@ -505,6 +508,30 @@ def _following(platform: Platform, stage: Stage, of: str, tried: Iterable[Window
         formats = platform.dataset(of).exports
         follow = [lambda window, format=format: to_export(platform, f"{of}/{format}", window) for format in formats]  # type: ignore[misc]
     yield from (work for window in tried for look in follow if (work := look(window)))
+
+
+# --- sources that do not answer ---------------------------------------------------------------------------------------
+
+
+def note_silence(platform: Platform, stage: Stage, of: str, now: datetime) -> None:
+    """Remember that a window of a product took longer than it may: of a source that is asked, it does not answer."""
+    if stage == "collect":
+        platform.ledger.silences.add(of, 1, now)
+
+
+def end_silence(platform: Platform, source: str) -> None:
+    """Remember that a source answered."""
+    platform.ledger.silences.end(source)
+
+
+def silent(platform: Platform) -> dict[str, Silence]:
+    """The sources that do not answer, and so are asked for one window at a time."""
+    return {name: one for name, one in platform.ledger.silences.all().items() if one.windows >= SILENT_AFTER}
+
+
+def probed(platform: Platform, stage: Stage, of: str, work: list[Work]) -> list[Work]:
+    """Of work that may begin, what is worth beginning: of a source that does not answer, one window."""
+    return work[:1] if stage == "collect" and of in silent(platform) else work
 
 
 # --- what a person is told --------------------------------------------------------------------------------------------

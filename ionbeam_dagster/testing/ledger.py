@@ -38,6 +38,7 @@ from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.stores.ledger import Ledger
 from ionbeam_dagster.stores.ledger.attempts import FIRST_WAIT, LONGEST_WAIT, Attempt, Attempts
 from ionbeam_dagster.stores.ledger.corrections import KnownCorrection
+from ionbeam_dagster.stores.ledger.silences import Silence
 
 NOON = datetime(2026, 6, 21, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -127,6 +128,32 @@ class LedgerContract:
         workers.leave("b")
         workers.leave("nobody")
         assert [worker.holder for worker in workers.present()] == ["a"]
+
+    def test_a_lease_is_one_holders_until_he_gives_it_back_or_is_no_worker_any_longer(self, ledger: Ledger) -> None:
+        leases, workers = ledger.leases, ledger.workers
+        for holder in ("a", "b"):
+            workers.beat(holder, "here", 1, "")
+        assert leases.take(["one", "two"], "a") == ["one", "two"] == leases.take(["one", "two"], "a")
+        assert leases.take(["two", "three"], "b") == ["three"]
+        assert leases.held() == {"one": "a", "two": "a", "three": "b"}
+        leases.give_back(["one", "three"], "a")
+        assert leases.held() == {"two": "a", "three": "b"}
+        workers.leave("a")
+        assert leases.held() == {"three": "b"}
+        assert leases.take(["one", "two"], "b") == ["one", "two"]
+        workers.beat("a", "here", 1, "")
+        assert leases.take(["two"], "a") == [], "he was believed dead, and finds that it is another's"
+        assert leases.take([], "a") == []
+
+    def test_a_silence_is_counted_until_it_ends(self, ledger: Ledger) -> None:
+        first, later = WINDOW.start, WINDOW.end
+        ledger.silences.end("crowd")
+        ledger.silences.add("crowd", 1, first)
+        ledger.silences.add("crowd", 2, later)
+        ledger.silences.add("other", 1, later)
+        assert ledger.silences.all() == {"crowd": Silence(3, first), "other": Silence(1, later)}
+        ledger.silences.end("crowd")
+        assert ledger.silences.all() == {"other": Silence(1, later)}
 
     def test_an_ingestion_keeps_its_place_in_the_order_of_arrival(self, ledger: Ledger) -> None:
         first, second = ledger.arrival_of("a"), ledger.arrival_of("b")

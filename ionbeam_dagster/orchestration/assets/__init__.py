@@ -21,6 +21,7 @@ from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.errors import DeadlineExceeded, ExportError, PipelineError, SourceError, StoreError
 from ionbeam_dagster.orchestration.dead_runs import end_run
 from ionbeam_dagster.orchestration.deadlines import deadline_of, ended_in_time
+from ionbeam_dagster.orchestration.holders import working_on
 from ionbeam_dagster.orchestration.internals import (
     evaluation_of_partition,
     latest_materialisations,
@@ -98,7 +99,8 @@ def window_by_window(
         for key, told in outcome.done.items():
             yield dg.AssetMaterialization(context.asset_key, partition=key, metadata=told.metadata)
         _record_checks(context, done)
-        raise outcome.stopped or _failure(context.asset_key.to_user_string(), outcome.failed, len(done))
+        silent = stage == "collect" and of in agenda.silent(ionbeam.platform)
+        raise outcome.stopped or _failure(context.asset_key.to_user_string(), outcome.failed, len(done), silent)
     for key, told in done.items():
         context.add_asset_metadata(told.metadata, partition_key=key)
     yield dg.MaterializeResult()
@@ -123,6 +125,8 @@ class _Outcome:
     done: dict[str, Done] = field(default_factory=dict)
     failed: dict[Window, str] = field(default_factory=dict)
     stopped: BaseException | None = None
+    spoke: bool = False
+    """Whether a window was done, so that whoever was asked answers."""
 
 
 def _work_through(
@@ -145,6 +149,7 @@ def _work_through(
         undone = [window for window in windows if window.key not in outcome.done]
         failed = {window: reason if window == current else _not_tried(current) for window in undone}
         now = ionbeam.platform.now()
+        agenda.note_silence(ionbeam.platform, stage, of, now)
         agenda.settle(ionbeam.platform, stage, of, [w for w in windows if w.key in outcome.done], failed, now)
         end_run(context.instance, context.run, f"{asset} {current}: {reason}", again=False)  # the agenda does
 
@@ -155,15 +160,22 @@ def _work_through(
                 sleep(RETRY_DELAY * 2 ** (attempt - 1))
             for current in windows:
                 try:
-                    with ended_in_time(limit, end_with if ionbeam.may_end_process else None):
+                    with (
+                        working_on(ionbeam.platform, stage, of, current, context.run.run_id),
+                        ended_in_time(limit, end_with if ionbeam.may_end_process else None),
+                    ):
                         outcome.done[current.key] = work(current)
                 except Exception as error:
                     errors[current] = error
                     hung = hung + 1 if isinstance(error, DeadlineExceeded) else 0
+                    if hung:
+                        agenda.note_silence(ionbeam.platform, stage, of, ionbeam.platform.now())
                     if hung == GIVEN_UP_AFTER:
                         break
                 else:
-                    hung = 0
+                    if stage == "collect" and (hung or not outcome.spoke):
+                        agenda.end_silence(ionbeam.platform, of)
+                    hung, outcome.spoke = 0, True
                     errors.pop(current, None)
                     ionbeam.on_window(asset, current, None)
             if hung == GIVEN_UP_AFTER:
@@ -198,12 +210,13 @@ def _reason(context: dg.AssetExecutionContext, window: Window, error: Exception)
     return f"{type(error).__name__}: {error}"
 
 
-def _failure(asset: str, failed: dict[Window, str], done: int) -> dg.Failure:
+def _failure(asset: str, failed: dict[Window, str], done: int, silent: bool) -> dg.Failure:
     shown = [f"{window.key}: {reason}" for window, reason in list(failed.items())[:20]]
     if len(failed) > len(shown):
         shown.append(f"... and {len(failed) - len(shown)} more, in the log")
     title = f"{asset}: {len(failed)} of {len(failed) + done} windows failed"
     others = "; the others are done and recorded" if done else ""
+    others += "; it does not answer, and is asked for one window at a time until it does" if silent else ""
     return dg.Failure(
         description="\n".join([f"{title}{others}", *shown]),
         metadata={"windows failed": len(failed), "windows done": done},

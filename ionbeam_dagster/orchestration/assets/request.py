@@ -96,6 +96,8 @@ class ToRequest(Due):
     What was asked for, and not answered, is asked for again after a while.
     """
 
+    done_by_worker = False
+
     def __init__(self, ionbeam: Ionbeam, source: SourceSettings) -> None:
         super().__init__(ionbeam, "collect", source.name, "A trigger has passed, and nothing was sent since")
         self._source = source

@@ -30,6 +30,10 @@ from ionbeam_dagster.pipeline.agenda import outlook
 from ionbeam_dagster.pipeline.collect import collect
 from ionbeam_dagster.pipeline.ingest import ingest
 
+SOURCE_TAG = "ionbeam/source"
+"""On the runs that ask a source: how many of these there are at once is limited (dagster.yaml), so that services that
+hang leave places for datasets."""
+
 
 def raw_key(source: str) -> dg.AssetKey:
     return dg.AssetKey([source, "raw"])
@@ -58,12 +62,13 @@ def source_definitions(ionbeam: Ionbeam, source: SourceSettings, dataset: Datase
         collect_job(source.name),
         selection=dg.AssetSelection.assets(*selection),
         description=f"Collects windows of {source.name} and ingests them.",
-        tags={"ionbeam/source": source.name},
+        tags={SOURCE_TAG: source.name},
     )
     what = f"Collects and ingests by itself what is due of {source.name}."
     keys = [asset.key for asset in (*requests, raw, observations)]
+    settings, tags = ionbeam.platform.config.automation, {SOURCE_TAG: source.name}
     sensors: list[dg.SensorDefinition] = [
-        automation.automation_sensor(ionbeam.platform.config.automation, f"{source.name}__collecting", keys, what)
+        automation.automation_sensor(settings, f"{source.name}__collecting", keys, what, tags)
     ]
     if source.tells_changes or is_looked_at_again(source):
         sensors.append(changes_sensor(ionbeam, source))

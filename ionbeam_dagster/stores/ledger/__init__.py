@@ -20,12 +20,14 @@ from ionbeam_dagster.stores.ledger.errors import LedgerError
 from ionbeam_dagster.stores.ledger.exports import Exports, RedisExports, SqliteExports
 from ionbeam_dagster.stores.ledger.feed import Change, Feed, RedisFeed, SqliteFeed
 from ionbeam_dagster.stores.ledger.holding import Holding, RedisHolding, SqliteHolding
+from ionbeam_dagster.stores.ledger.leases import Leases, RedisLeases, SqliteLeases
 from ionbeam_dagster.stores.ledger.lost import Past, Recover
 from ionbeam_dagster.stores.ledger.migration import migrate
 from ionbeam_dagster.stores.ledger.raws import RawPartitions, RedisRawPartitions, SqliteRawPartitions
 from ionbeam_dagster.stores.ledger.recovery_notes import RecoveryNotes, RedisRecoveryNotes, SqliteRecoveryNotes
 from ionbeam_dagster.stores.ledger.revisions import RedisRevisions, Revisions, SqliteRevisions
 from ionbeam_dagster.stores.ledger.seals import RedisSeals, Seals, SqliteSeals
+from ionbeam_dagster.stores.ledger.silences import RedisSilences, Silences, SqliteSilences
 from ionbeam_dagster.stores.ledger.sqlite_file import OnSqlite, SqliteFile
 from ionbeam_dagster.stores.ledger.workers import RedisWorkers, SqliteWorkers, Workers
 
@@ -55,6 +57,19 @@ class Ledger(
         """Who is doing something now."""
         ...
 
+    @property
+    def leases(self) -> Leases:
+        """Who works on what."""
+        ...
+
+    @property
+    def silences(self) -> Silences:
+        """The sources that do not answer."""
+        ...
+
+
+_APART = (SqliteAttempts, SqliteCorrections, SqliteWorkers, SqliteLeases, SqliteSilences)
+
 
 class SqliteLedger(
     SqliteRawPartitions, SqliteArrivals, SqliteClaims, SqliteDueWindows, SqliteRevisions, SqliteExports, SqliteSeals,
@@ -63,8 +78,7 @@ class SqliteLedger(
     """A `Ledger` in the SQLite file `path`: the default, which needs no server."""
 
     def __init__(self, path: Path, recover: Recover = lambda: None) -> None:
-        others = (SqliteAttempts, SqliteCorrections, SqliteWorkers)
-        subjects = [one for one in (*type(self).__mro__, *others) if issubclass(one, OnSqlite)]
+        subjects = [one for one in (*type(self).__mro__, *_APART) if issubclass(one, OnSqlite)]
         prepare = partial(
             migrate,
             tables=[one.TABLES for one in subjects],
@@ -76,6 +90,8 @@ class SqliteLedger(
         self.attempts = SqliteAttempts(file)
         self.corrections = SqliteCorrections(file)
         self.workers = SqliteWorkers(file)
+        self.leases = SqliteLeases(file)
+        self.silences = SqliteSilences(file)
 
 
 class RedisLedger(
@@ -92,3 +108,5 @@ class RedisLedger(
         self.attempts = RedisAttempts(server)
         self.corrections = RedisCorrections(server)
         self.workers = RedisWorkers(server)
+        self.leases = RedisLeases(server)
+        self.silences = RedisSilences(server)

@@ -1,0 +1,82 @@
+"""Who works on a window: the lease that a run takes for it, and whether a worker is there that does what is due.
+
+Belongs here: the names of leases, and waiting for them. Does not belong here: how they are kept (stores/ledger), or who
+is believed dead (dead_runs.py).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from weakref import WeakKeyDictionary
+
+from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.errors import PipelineError
+from ionbeam_dagster.orchestration.heartbeats import is_alive, this_host
+from ionbeam_dagster.pipeline.platform import Platform
+
+WORKER = "worker"
+"""How the holder's name of `ionbeam worker` begins among the workers of the ledger."""
+ALIVE_FOR = 60.0
+"""Seconds without a heartbeat for which a worker is believed to be alive."""
+_WAITED = 300.0
+"""Seconds for which a run waits for another one that works on its window."""
+_LOOKED_EVERY = 0.5
+
+
+def lease_of(stage: str, of: str, window: Window) -> str:
+    """The name of the lease of one window of a product."""
+    return f"{stage} {of} {window.key}"
+
+
+@contextmanager
+def working_on(platform: Platform, stage: str, of: str, window: Window, run_id: str) -> Iterator[None]:
+    """Hold the lease of a window for a run, whose heart beats; waits for another run that holds it.
+
+    A run holds one lease at most while it waits: none, so that two of them never wait for each other. Raises
+    PipelineError when the other one takes too long.
+    """
+    name = [lease_of(stage, of, window)]
+    until = time.monotonic() + _WAITED
+    while not platform.ledger.leases.take(name, run_id):
+        if time.monotonic() > until:
+            other = platform.ledger.leases.held().get(name[0], "another run")
+            raise PipelineError(f"{of} {window}: run {other} works on it since {_WAITED:.0f} s; it is tried again")
+        time.sleep(_LOOKED_EVERY)
+    try:
+        yield
+    finally:
+        platform.ledger.leases.give_back(name, run_id)
+
+
+def workers_beats(platform: Platform) -> dict[str, int]:
+    """How often the heart of each worker has beaten that is not known to be gone."""
+    workers = [one for one in platform.ledger.workers.present() if one.holder.startswith(WORKER)]
+    return {one.holder: one.beats for one in workers if one.host != this_host() or is_alive(one.process)}
+
+
+class _Pulse:
+    """The heartbeats of workers as this process saw them last, and when."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[int, float]] = {}
+
+    def look(self, platform: Platform) -> bool:
+        now = time.monotonic()
+        present = workers_beats(platform)
+        before, self._seen = self._seen, {}
+        for holder, beats in present.items():
+            known = before.get(holder)
+            self._seen[holder] = known if known is not None and known[0] == beats else (beats, now)
+        return any(now - at < ALIVE_FOR for _, at in self._seen.values())
+
+
+_PULSES: WeakKeyDictionary[Platform, _Pulse] = WeakKeyDictionary()
+
+
+def worker_is_alive(platform: Platform) -> bool:
+    """Whether a worker's heart has beaten within the last minute, as far as this process can tell."""
+    if platform not in _PULSES:
+        _PULSES[platform] = _Pulse()
+    return _PULSES[platform].look(platform)

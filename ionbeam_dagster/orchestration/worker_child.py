@@ -1,0 +1,67 @@
+"""A child of the worker: does one source's or dataset's work at a time, as its parent says, with all imports done.
+
+It is forked from a server that has imported this module, so that it is there in a moment, and can be killed when its
+work hangs. Belongs here: what the child does. Does not belong here: which work is whose (worker.py).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import dagster as dg
+
+import ionbeam_dagster.exporters.geoparquet
+import ionbeam_dagster.exporters.odb
+import ionbeam_dagster.pictures.export
+import ionbeam_dagster.pictures.window  # noqa: F401  # drawing takes a second to import
+from ionbeam_dagster.config import IonbeamConfig
+from ionbeam_dagster.orchestration.doing import Doing
+from ionbeam_dagster.pipeline.recovery import open_platform
+
+SAID_EVERY = 1.0
+"""Seconds between two signs of life."""
+_PR_SET_PDEATHSIG = 1
+
+
+def work_for(parent: Connection, config_path: str, folder: str) -> None:
+    """Do what the parent sends, ``(kind, name)``, and answer with how many runs that made and what went wrong; until it
+    sends no more, or is gone."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # of the server, which ends with the parent
+    os.setpgid(0, 0)  # an interrupt at the terminal is the parent's: it lets us finish, or kills us
+    os.chdir(folder)
+    logging.getLogger("dagster").setLevel(logging.WARNING)
+    told = threading.Lock()
+
+    def say(what: object) -> None:
+        with told, suppress(OSError):
+            parent.send(what)
+
+    def live() -> None:
+        while True:
+            say("alive")
+            time.sleep(SAID_EVERY)
+
+    platform = open_platform(IonbeamConfig.load(Path(config_path)))
+    with dg.DagsterInstance.get() as instance:
+        doing = Doing(platform, instance, may_end_process=True)
+        threading.Thread(target=live, daemon=True).start()
+        say("ready")
+        with suppress(EOFError):
+            while True:
+                kind, name = parent.recv()
+                runs, trouble = 0, ""
+                try:
+                    runs = doing.source(name) if kind == "source" else doing.dataset(name)
+                except Exception as error:
+                    trouble = f"{type(error).__name__}: {error}"
+                say((runs, trouble))
