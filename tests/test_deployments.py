@@ -68,7 +68,7 @@ def test_every_variable_is_used_and_given_and_no_secret_is_written_down():
 def test_the_platforms_services_run_programs_that_there_are(monkeypatch, capsys):
     loaded = compose(COMPOSE)
     ours = {name: service for name, service in loaded["services"].items() if service["image"] == "ionbeam"}
-    assert set(ours) == {"code", "webserver", "daemon", "bridge", "edr"}
+    assert set(ours) == {"code", "webserver", "daemon", "worker", "edr"}
     commands = [service["command"] for service in ours.values()]
     commands += [service["healthcheck"]["test"][1:] for service in ours.values() if "healthcheck" in service]
     for command in commands:

@@ -19,6 +19,7 @@ from ionbeam_dagster.cli import (
     conformance,
     dev,
     export,
+    history,
     ledger,
     processes,
     qc,
@@ -52,14 +53,15 @@ app = typer.Typer(
 )
 for command in (
     run.run, windows.status, windows.gaps, windows.rebuild, windows.reingest, windows.seal, windows.unseal,
-    windows.purge, dev.dev, processes.worker, processes.bridge, processes.receive, processes.mqtt, processes.serve,
-    conformance.conformance,
+    windows.purge, history.prune, dev.dev, processes.worker, processes.bridge, processes.receive, processes.mqtt,
+    processes.serve, conformance.conformance,
 ):  # fmt: skip
     app.command()(command)
 app.command("sweep", hidden=True)(windows.purge)  # what it was called
 app.add_typer(broker.app, name="broker")
 app.add_typer(config.app, name="config")
 app.add_typer(export.app, name="export")
+app.add_typer(history.app, name="history")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(qc.app, name="qc")
 app.add_typer(quarantine.app, name="quarantine")

@@ -154,6 +154,21 @@ class Retention(Settings):
         return age
 
 
+class History(Settings):
+    """How long Dagster's history is kept; what assets' pages show of their partitions stays (docs/retention.md)."""
+
+    runs: NonNegativeDuration = Field(
+        default=timedelta(days=30), description="Runs with their logs, and ticks that did something, from their end."
+    )
+    skipped_ticks: NonNegativeDuration = Field(
+        default=timedelta(days=3), description="Ticks of sensors and schedules that found nothing to do."
+    )
+    evaluations: NonNegativeDuration = Field(
+        default=timedelta(days=2), description="What automation thought of each asset at each tick: by far the most."
+    )
+    every: PartitionSpan = Field(default=timedelta(hours=1), description="How often it is looked for what may go.")
+
+
 class Sections(Settings):
     """The YAML without its source blocks."""
 
@@ -173,6 +188,7 @@ class Sections(Settings):
     )
     automation: Automation = Field(default=Automation(), description="Whether the platform works by itself.")
     retention: Retention = Field(default=Retention(), description="How long what is no longer needed is kept.")
+    history: History = Field(default=History(), description="How long Dagster's history is kept.")
     state_path: WritableFolder = Field(
         default=Path("ionbeam-state"),
         description="Folder of the platform's own memory, shared by its hosts: ledger, segments, quarantine.",

@@ -14,6 +14,7 @@ for _known in (dg.BetaWarning, dg.PreviewWarning):  # of backfill policies and p
 
 from ionbeam_dagster import edr  # noqa: E402
 from ionbeam_dagster.orchestration.assets.dataset import dataset_definitions  # noqa: E402
+from ionbeam_dagster.orchestration.assets.history import history_definitions  # noqa: E402
 from ionbeam_dagster.orchestration.assets.retention import retention_definitions  # noqa: E402
 from ionbeam_dagster.orchestration.assets.source import source_definitions  # noqa: E402
 from ionbeam_dagster.orchestration.automation import Ionbeam  # noqa: E402
@@ -38,9 +39,10 @@ def build_definitions(ionbeam: Ionbeam) -> dg.Definitions:
         executor=dg.in_process_executor,  # parallelism comes from runs: a step's own process costs seconds
     )
     purged = retention_definitions(config.sections.retention, config.automation)
+    pruned = history_definitions(config.sections.history, config.automation)
     served = []
     if not edr.lacking():  # an extra
         from ionbeam_dagster.orchestration.assets.service import service_definitions
 
         served = [service_definitions(ionbeam)]
-    return dg.Definitions.merge(*sources, *datasets, *served, purged, platform)
+    return dg.Definitions.merge(*sources, *datasets, *served, purged, pruned, platform)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 
 import dagster as dg
 from dagster._core.asset_graph_view.entity_subset import EntitySubset
@@ -16,6 +17,12 @@ from dagster._core.definitions.events import AssetKeyPartitionKey
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from dagster._core.events import JobFailureData, RunFailureReason
 from dagster._core.execution.plan.objects import ErrorSource
+from dagster._core.scheduler.instigation import TickStatus
+from dagster._core.storage.event_log import SqlEventLogStorage, SqlEventLogStorageTable, SqliteEventLogStorage
+from dagster._core.storage.runs import SqlRunStorage
+from dagster._core.storage.runs.schema import RunTagsTable
+from dagster._core.storage.schedules.schema import AssetDaemonAssetEvaluationsTable, JobTickTable
+from dagster._core.storage.schedules.sql_schedule_storage import SqlScheduleStorage
 from dagster._core.storage.tags import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
@@ -23,6 +30,7 @@ from dagster._core.storage.tags import (
     PARTITION_NAME_TAG,
     RESUME_RETRY_TAG,
 )
+from sqlalchemy.sql.dml import Delete
 
 __all__ = ["UnresolvedAssetJobDefinition"]
 
@@ -115,3 +123,53 @@ def was_interrupted(result: dg.ExecuteInProcessResult) -> bool:
     """Whether a run in this process ended because a person stopped the process, which Dagster keeps to itself."""
     steps = [event.step_failure_data for event in result.filter_events(lambda event: event.is_step_failure)]
     return any(step.error_source == ErrorSource.INTERRUPT for step in steps)
+
+
+_KEPT = ("ASSET_MATERIALIZATION", "ASSET_OBSERVATION", "ASSET_CHECK_EVALUATION")
+"""Events of a run that assets' pages are made of."""
+
+
+def forget_run(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Delete a run that has ended, with its log, but for the events that assets' pages are made of.
+
+    Dagster's own deletion takes these, too, so that partitions that are there would be missing.
+    """
+    storage = instance.event_log_storage
+    table = SqlEventLogStorageTable
+    other = table.c.dagster_event_type.is_(None) | table.c.dagster_event_type.not_in(_KEPT)
+    if isinstance(storage, SqlEventLogStorage):
+        with storage.index_connection() as connection:
+            connection.execute(table.delete().where((table.c.run_id == run_id) & other))
+    if isinstance(storage, SqliteEventLogStorage):  # a file a run; the events of assets are also in the index
+        for ending in ("", "-wal", "-shm", "-journal"):
+            Path(f"{storage.path_for_shard(run_id)}{ending}").unlink(missing_ok=True)
+    instance.compute_log_manager.delete_logs(prefix=[run_id])
+    if isinstance(instance.run_storage, SqlRunStorage):  # SQLite does not follow them by itself
+        with instance.run_storage.connect() as connection:
+            connection.execute(RunTagsTable.delete().where(RunTagsTable.c.run_id == run_id))
+    instance.run_storage.delete_run(run_id)
+
+
+def delete_ticks(instance: dg.DagsterInstance, skipped_before: datetime, before: datetime) -> int:
+    """Delete ticks that found nothing to do and began before the one moment, and all before the other."""
+    skipped = (JobTickTable.c.status == TickStatus.SKIPPED.value) & (JobTickTable.c.timestamp < _utc(skipped_before))
+    return _deleted(instance, JobTickTable.delete().where(skipped | (JobTickTable.c.timestamp < _utc(before))))
+
+
+def delete_evaluations(instance: dg.DagsterInstance, before: datetime) -> int:
+    """Delete what automation thought of assets before a moment; Dagster's own daemon overlooks sensors of ours."""
+    table = AssetDaemonAssetEvaluationsTable
+    return _deleted(instance, table.delete().where(table.c.create_timestamp < _utc(before)))
+
+
+def _deleted(instance: dg.DagsterInstance, statement: Delete) -> int:
+    storage = instance.schedule_storage
+    if not isinstance(storage, SqlScheduleStorage):
+        return 0
+    with storage.connect() as connection:
+        return int(connection.execute(statement).rowcount)
+
+
+def _utc(moment: datetime) -> datetime:
+    """As Dagster keeps moments: in UTC, without saying so."""
+    return moment.astimezone(UTC).replace(tzinfo=None)

@@ -1,0 +1,52 @@
+"""The pruning of Dagster's history, as an asset without partitions with a schedule of its own.
+
+Belongs here: `history_definitions`. Does not belong here: what goes (orchestration/history.py).
+"""
+
+from typing import Any
+
+import dagster as dg
+
+from ionbeam_dagster.config import Automation
+from ionbeam_dagster.config.sections import History
+from ionbeam_dagster.orchestration import metadata
+from ionbeam_dagster.orchestration.history import prune
+from ionbeam_dagster.orchestration.partitions import cron_of
+from ionbeam_dagster.orchestration.resources import PlatformResource
+
+HISTORY = dg.AssetKey("history")
+PRUNE_JOB = "prune"
+
+
+@dg.asset(
+    key=HISTORY,
+    group_name="platform",
+    owners=metadata.OWNERS,
+    kinds={"python"},
+    tags={"ionbeam/stage": "retention"},
+    description=(
+        "Removes old runs with their logs, ticks, and evaluations of automation from Dagster's history, as `history:` "
+        "in the YAML says. What pages of assets show of their partitions stays."
+    ),
+)
+def history_asset(context: dg.AssetExecutionContext, ionbeam: PlatformResource) -> dg.MaterializeResult[Any]:
+    platform = ionbeam.platform
+    pruned = prune(context.instance, platform.config.sections.history, platform.now())
+    context.log.info(f"{pruned} were removed")
+    return dg.MaterializeResult(
+        metadata={"runs": pruned.runs, "ticks": pruned.ticks, "evaluations": pruned.evaluations}
+    )
+
+
+def history_definitions(settings: History, automation: Automation) -> dg.Definitions:
+    """``history``, the job that materialises it, and its schedule."""
+    job = dg.define_asset_job(PRUNE_JOB, selection=dg.AssetSelection.assets(HISTORY), description="Prunes.")
+    schedule = dg.ScheduleDefinition(
+        name="history",
+        job=job,
+        cron_schedule=cron_of(settings.every),
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING if automation.enabled else dg.DefaultScheduleStatus.STOPPED,
+        description="Removes what is old of Dagster's history.",
+    )
+    return dg.Definitions(assets=[history_asset], jobs=[job], schedules=[schedule])
