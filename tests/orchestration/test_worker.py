@@ -134,13 +134,13 @@ def test_automation_leaves_the_work_to_a_worker_that_is_alive(platform, instance
 
 NETWORK = """
 state_path: state
-automation: {{lookback: PT30M}}
+automation: {{lookback: PT45M}}
 sources:
   scheduler: {{windows: [{windows}]}}
 {sources}
 """
 LIVE = "  {name}: {{type: sensor_community_live, base_url: 'http://127.0.0.1:{port}/', start: {start}, exports: [odb]}}"
-CANNON = "  {name}: {{type: ioncannon, num_stations: 5, start: {start}, aggregation_span: PT5M, exports: [odb]}}"
+CANNON = "  {name}: {{type: ioncannon, num_stations: 5, start: {start}, aggregation_span: PT15M, exports: [odb]}}"
 HANGING, WORKING = [f"hanging{n}" for n in range(4)], [f"working{n}" for n in range(5)]
 
 
@@ -185,10 +185,10 @@ def until(what: Callable[[], object], seconds: float, log: Path) -> None:
 
 
 def test_sources_that_hang_hold_up_no_other_and_nothing_outlives_a_worker_that_is_killed(tmp_path, monkeypatch):
-    start = f"{datetime.now(UTC) - timedelta(minutes=20):%Y-%m-%dT%H:00:00Z}"
+    start = f"{datetime.now(UTC) - timedelta(minutes=40):%Y-%m-%dT%H:00:00Z}"
     silent = Silent()
     names = [*HANGING, *WORKING]
-    windows = ", ".join(f"{{source_name: {name}, window_size: PT5M}}" for name in names)
+    windows = ", ".join(f"{{source_name: {name}, window_size: PT15M}}" for name in names)
     blocks = [LIVE.format(name=name, port=silent.port, start=start) for name in HANGING]
     blocks += [CANNON.format(name=name, start=start) for name in WORKING]
     (tmp_path / "network.yaml").write_text(NETWORK.format(windows=windows, sources="\n".join(blocks)))
@@ -202,7 +202,7 @@ def test_sources_that_hang_hold_up_no_other_and_nothing_outlives_a_worker_that_i
         return bool(built) and all(platform.ledger.export(name, one.revision.window, "odb") for one in built)
 
     with working(tmp_path):
-        until(lambda: all(map(exported, WORKING)), 200, tmp_path / "log")
+        until(lambda: all(map(exported, WORKING)), 270, tmp_path / "log")
         held = {name.split()[1] for name in platform.ledger.leases.held()}
         tried = {one.product: one.tries for one in platform.ledger.attempts.open("collect")}
         assert set(tried) == set(HANGING) and set(tried.values()) == {1}, "their first window still goes on"
