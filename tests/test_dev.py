@@ -46,6 +46,13 @@ sources:
   scheduler: {{windows: [{{source_name: ioncannon, window_size: PT10M}}]}}
   ioncannon: {{num_stations: 10, start: {start}, aggregation_span: PT1H}}
 """
+MINUTES = """
+state_path: state
+automation: {{interval: 5, lookback: PT10M}}
+sources:
+  scheduler: {{windows: [{{source_name: ioncannon, window_size: PT1M}}]}}
+  ioncannon: {{num_stations: 10, start: {start}, aggregation_span: PT1M, exports: [pygeoapi]}}
+"""
 LAUNCH = """
 mutation($params: LaunchBackfillParams!) {
   launchPartitionBackfill(backfillParams: $params) {
@@ -217,3 +224,49 @@ def test_windows_appear_by_automation_and_a_day_that_is_backfilled_is_there_as_a
 
         wait_for(collected, 300, "automation did not collect the last hour")
     assert len(list((tmp_path / "data-projections" / "odb" / "ioncannon").glob(f"*_{day:%Y%m%d}T*.odb"))) == 24
+
+
+def _process(folder: Path, program: str) -> int:
+    """The process of `ionbeam dev` in `folder` that runs a program."""
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            command = (place / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            mine = f"DAGSTER_HOME={folder / 'dagster'}".encode() in (place / "environ").read_bytes()
+            if (
+                mine
+                and program in command
+                and f"{sys.executable} -B -c" not in command
+                and "dev" not in command.split()
+            ):
+                return int(place.name)
+    raise AssertionError(f"nothing runs {program}")
+
+
+def _started_again(folder: Path, program: str, before: int) -> None:
+    def other() -> bool:
+        with suppress(AssertionError):
+            return _process(folder, program) != before
+        return False
+
+    wait_for(other, 60, f"{program} was not started again")
+
+
+def _goes_on(server: Server, after: str) -> None:
+    """A window is exported that had not ended yet."""
+    now = f"{datetime.now(UTC):%Y%m%dT%H%M00}"
+    wait_for(lambda: max(server.materialised("pygeoapi")) >= now, 130, f"after {after} no window was exported")
+
+
+@pytest.mark.soak
+def test_work_goes_on_within_a_minute_whatever_process_is_killed_or_stopped(tmp_path):
+    with dev(tmp_path, MINUTES.format(start=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:00Z}")) as server:
+        wait_for(lambda: server.materialised("pygeoapi"), 200, "nothing was exported")
+        for program in ("api grpc", "ionbeam worker", "dagster-webserver", "dagster-daemon run"):
+            for how in (signal.SIGKILL, signal.SIGSTOP):
+                before = _process(tmp_path, program)
+                os.kill(before, how)
+                _started_again(tmp_path, program, before)
+                _goes_on(server, f"{program}, {how.name}")
+        made = sorted(server.materialised("pygeoapi"))
+    first, last = (datetime.strptime(key, "%Y%m%dT%H%M%S") for key in (made[0], made[-1]))
+    assert len(made) == (last - first) // timedelta(minutes=1) + 1, "every minute is there"

@@ -106,7 +106,8 @@ def worker(
     host that shares the stores: no window is worked on twice at a time, and what a dead worker had begun is free within
     a minute. A service that does not answer takes nobody else's place, and is asked for one window at a time.
 
-    With a broker in the YAML it also does what `ionbeam bridge` does. `ionbeam dev` starts one by itself.
+    With a broker in the YAML it also does what `ionbeam bridge` does; with `automation: {enabled: false}` only that.
+    `ionbeam dev` starts one by itself.
     """
     from ionbeam_dagster.pipeline.recovery import open_platform
 
@@ -117,7 +118,8 @@ def worker(
     from ionbeam_dagster.orchestration.worker import Worker
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("dagster").setLevel(logging.WARNING)
+    for noisy in ("dagster", "alembic"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
     platform = open_platform(_watched_config())
     with dagster_instance(platform.config) as instance, bridging(platform, instance):
         working = Worker(platform, instance, at_once or min(max(os.cpu_count() or 2, 2), 4))

@@ -89,7 +89,8 @@ class _Group:
 
 
 class Worker:
-    """Works until `stop`; `at_once` sources or datasets at a time, and more while some of them only wait."""
+    """Works until `stop`; `at_once` sources or datasets at a time, and more while some of them only wait. Where
+    automation is off, it has nothing to do."""
 
     def __init__(self, platform: Platform, instance: dg.DagsterInstance, at_once: int) -> None:
         self._platform = platform
@@ -98,7 +99,7 @@ class Worker:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload([work_for.__module__])
         self._children: list[_Child] = []
-        self._groups = list(_groups(platform))
+        self._groups = list(_groups(platform)) if platform.config.automation.enabled else []
         self._watch = Watch()
         self._name = f"{WORKER} {socket.gethostname()} {os.getpid()}"
         self._beaten = self._watched = 0.0
@@ -250,6 +251,8 @@ class Worker:
             log.warning("the process that worked on %s %s is gone; it is due again", child.group.kind, child.group.name)
         self._watched = 0.0  # what it held is given back at once
         if len(self._children) < self._at_once:
+            if not child.ready:
+                time.sleep(_RESTED)  # it could not even begin: nor could another one at once
             self._fork()
 
     def _end_what_hangs(self) -> None:
@@ -268,8 +271,8 @@ class Worker:
 
     def _beat(self) -> None:
         now = time.monotonic()
-        if now - self._beaten > _BEATS_EVERY:
-            self._beaten = now
+        if now - self._beaten > _BEATS_EVERY and any(child.ready for child in self._children):
+            self._beaten = now  # before, automation does the work
             self._platform.ledger.workers.beat(self._name, this_host(), os.getpid(), "worker")
         if now - self._watched > _WATCHED_EVERY:
             self._watched = now
