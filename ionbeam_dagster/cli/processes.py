@@ -57,6 +57,13 @@ def _warn_of_a_change(config: IonbeamConfig) -> None:
         logging.warning("%s was changed and cannot be used, so that %s: %s", config.path, goes_on, error)
 
 
+def _log_to_stderr() -> None:
+    """What happens, without what the libraries say of themselves."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    for library in ("dagster", "alembic"):
+        logging.getLogger(library).setLevel(logging.WARNING)
+
+
 def bridge() -> None:
     """Take in what clients send, ingest, build and export it, and announce it, as it happens. Ctrl-C stops it.
 
@@ -66,8 +73,7 @@ def bridge() -> None:
     from ionbeam_dagster.doors.amqp.bridge import bridge_of
     from ionbeam_dagster.pipeline.recovery import open_platform
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("dagster").setLevel(logging.WARNING)
+    _log_to_stderr()
     platform = open_platform(_watched_config())
     with _working(platform) as work:
         bridge_of(platform).run_forever(work)
@@ -159,8 +165,7 @@ def receive(
     from ionbeam_dagster.doors.http.serving import OpenDoor
     from ionbeam_dagster.pipeline.recovery import open_platform
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("dagster").setLevel(logging.WARNING)
+    _log_to_stderr()
     platform = open_platform(_watched_config())
     door = OpenDoor(platform, host, port)
     for number in (signal.SIGTERM, signal.SIGINT):

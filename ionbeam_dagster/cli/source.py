@@ -115,6 +115,9 @@ def _accept_at_door(config: IonbeamConfig, name: str) -> None:
     if told:
         console.print(f"{config.path}, source {name}: check these guesses, the units above all", *told, sep="\n",
                       highlight=False, markup=False)  # fmt: skip
+    if block.latitude is None and not block.stations and "latitude" not in keys:
+        console.print(f"  no line says where its station is: add latitude and longitude to sources.{name}, or stations "
+                      "with the place of each", highlight=False, markup=False)  # fmt: skip
     for measurement, field in found.unknown[:_UNKNOWN]:
         console.print(f"  {shown_text(measurement)}.{shown_text(field)}: what it is cannot be told by its name; add it "
                       f"to sources.{name}.variables, or to its ignore", highlight=False, markup=False)  # fmt: skip

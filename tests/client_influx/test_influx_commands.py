@@ -337,6 +337,20 @@ def test_verify_finds_what_is_missing_and_what_is_other(bucket, station, capsys)
     assert "m f at 2021-04-06T01:29:09.00000001Z is not on the server" in out.replace("000000010Z", "00000001Z")
 
 
+def test_verify_asks_the_servers_that_can_be_asked(bucket, faulty, station, tmp_path, capsys):
+    """A door of Ionbeam takes rows, and cannot be asked for them. The INI file may be named before or behind."""
+    server = bucket()
+    door = faulty(lambda lines: Answer(404, {"message": "no such page"}) if '"query"' in lines[0] else None)
+    station(of(door), server)
+    write([f"m f={n}.5 {T0 + n}" for n in range(10)])
+    (tmp_path / "influx_config.ini").rename(tmp_path / "other.ini")
+    assert main(["verify", "--config", "other.ini"]) == 1
+    out, err = capsys.readouterr()
+    assert "10 values, 0 missing, 0 other" in out
+    assert err == f"{door.url}/eht/it_test: cannot be asked what it has: 404 no such page\n"
+    assert main(["--config", "other.ini", "verify", "--target", "2"]) == 0
+
+
 names = st.text(st.characters(blacklist_categories=("Cs", "Cc"), blacklist_characters="\\"), min_size=1, max_size=6)
 fields = st.one_of(
     st.booleans(), st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False, allow_infinity=False),

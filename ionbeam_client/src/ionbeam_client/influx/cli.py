@@ -14,6 +14,7 @@ from threading import Event
 from ionbeam_client.errors import IonbeamError
 from ionbeam_client.influx import times
 from ionbeam_client.influx.config import EXAMPLE, Config, Server, make_config, read_config_file
+from ionbeam_client.influx.errors import InfluxError
 from ionbeam_client.influx.export import export
 from ionbeam_client.influx.log import Log
 from ionbeam_client.influx.replay import File, replay
@@ -75,6 +76,8 @@ def _parser() -> argparse.ArgumentParser:
             metavar="N",
             help="only the Nth server of the INI file (default: all; export: the first)",
         )
+    for command in commands.choices.values():  # before the command or behind it
+        command.add_argument("--config", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return parser
 
 
@@ -164,7 +167,12 @@ def _verify(config: Config, options: argparse.Namespace) -> int:
     for server in _servers(config, options.target):
         target = InfluxServer(server, max(config.timeout, 60.0))
         for file in files:
-            found = verify(file, target)
+            try:
+                found = verify(file, target)
+            except InfluxError as error:  # the other servers can be asked
+                print(error, file=sys.stderr)
+                missing += 1
+                break
             missing += found.missing
             print(
                 f"{server.name}, {file}: {found.values} values, {found.missing} missing, {found.other} other, "

@@ -17,7 +17,7 @@ import orjson
 from ionbeam_client.influx import times
 from ionbeam_client.influx.errors import InfluxError
 from ionbeam_client.influx.log import replace_file
-from ionbeam_client.influx.targets import InfluxServer
+from ionbeam_client.influx.targets import InfluxServer, message_of
 
 VALUES = 50_000
 """Values of one window: what is in memory at a time."""
@@ -141,7 +141,7 @@ def _rows(server: InfluxServer, flux: str) -> Iterator[dict[str, Any]]:
         try:
             if answer.status_code != 200:
                 raise InfluxError(
-                    f"{server.name}: {answer.status_code}: {answer.read()[:500].decode('utf-8', 'replace')}"
+                    f"{server.name}: cannot be asked what it has: {answer.status_code} {message_of(answer.read())}"
                 )
             yield from _tables(server.name, csv.reader(_text_lines(answer.iter_bytes())))
         finally:

@@ -127,7 +127,7 @@ def meaning(status: int, headers: Mapping[str, str], body: bytes, lines: list[by
     if status in (200, 204):
         return Done()
     said = _json(body)
-    message = str(said.get("message") or said.get("error") or body[:300].decode("utf-8", "replace")).strip()
+    message = message_of(body)
     reason = f"{status} {_REMEDY.get(status, '')}: {message}".replace(" :", ":") if message else str(status)
     if status == 413:
         return Refused(f"{reason} (too large for the server or a proxy before it)")
@@ -180,6 +180,12 @@ def _kind_in(line: bytes, measurement: str, name: str) -> str | None:
         return None
     kinds = {bool: "boolean", float: "float", str: "string", int: "integer"}
     return "unsigned" if name in row.unsigned else kinds[type(row.fields[name])]
+
+
+def message_of(body: bytes) -> str:
+    """What a server says of itself, in whichever form."""
+    said = _json(body)
+    return str(said.get("message") or said.get("error") or body[:300].decode("utf-8", "replace")).strip()
 
 
 def _json(body: bytes) -> dict[str, Any]:
