@@ -18,6 +18,8 @@ from ionbeam_dagster.domain.canonical import canonicalise
 from ionbeam_dagster.domain.windows import Window, windows_between
 from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.sources.files import Files, FilesConfig, readers
+from ionbeam_dagster.sources.files import index as index_module
+from ionbeam_dagster.sources.files import source as source_module
 
 ROOT = Path(__file__).parents[2]
 DAY = datetime(2024, 3, 1, tzinfo=UTC)
@@ -576,17 +578,23 @@ def test_a_file_of_another_format_that_is_still_being_written_is_a_gap(tmp_path)
 def test_a_file_that_changes_while_it_is_read_is_not_taken_for_whole(tmp_path, monkeypatch):
     (tmp_path / "a.csv").write_text(PLAIN)
     (tmp_path / "b.csv").write_text(PLAIN)
-    source = files(tmp_path)
-    assert fetched(source, hour(0)).height == 4
-    read = readers.CsvReader.read
+    together, alone = files(tmp_path), files(tmp_path, time={"column": "time", "ambiguous": "in_order"})
+    assert together.extent() == alone.extent() and fetched(alone, hour(0)).height == 4
+    read, read_together = readers.CsvReader.read, source_module.rows_of
 
     def overtaken(self, path, places, columns):
         yield from read(self, path, places, columns)
         (tmp_path / "b.csv").write_text(PLAIN * 2)
 
+    def overtaken_together(reader, tables, columns):
+        (tmp_path / "b.csv").write_text(PLAIN * 3)
+        return read_together(reader, tables, columns)
+
     monkeypatch.setattr(readers.CsvReader, "read", overtaken)
-    with pytest.raises(SourceError, match=r"b\.csv: was changed while it was read"):
-        list(source.fetch(hour(0)))
+    monkeypatch.setattr(source_module, "rows_of", overtaken_together)
+    for source in (together, alone):
+        with pytest.raises(SourceError, match=r"b\.csv: was changed while it was read"):
+            list(source.fetch(hour(0)))
 
 
 def test_two_files_for_the_same_times_are_both_read_the_later_name_last_and_reported(tmp_path):
@@ -609,6 +617,7 @@ def test_what_was_learnt_is_kept_for_the_next_process_but_not_for_another_way_of
 
     with monkeypatch.context() as patch:
         patch.setattr(readers.CsvReader, "parts", unasked)
+        patch.setattr(index_module, "small_tables", unasked)
         assert files(tmp_path).extent() == extent
         with pytest.raises(AssertionError):
             files(tmp_path, time={"column": "time", "zone": "Europe/Rome"}).extent()

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
 from threading import Lock
@@ -37,6 +38,14 @@ from ionbeam_dagster.sources.files.readers import (
     Unreadable,
 )
 from ionbeam_dagster.sources.files.rows import FILED, constants_of, timed
+from ionbeam_dagster.sources.files.small_files import (
+    NUMBER,
+    SmallTable,
+    is_small,
+    may_be_together,
+    rows_of,
+    small_tables,
+)
 from ionbeam_dagster.stores.publish import file_hash, published
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -126,7 +135,8 @@ class File:
         return self.grows and (extent := self.extent) is not None and extent.end > window.end
 
     def overlapping(self, window: Window) -> list[Part]:
-        return [part for part in self.parts if Mark("", part.first, part.last).range.overlaps(window)]
+        first, end = (window.start - EPOCH) // MICROSECOND, (window.end - EPOCH) // MICROSECOND
+        return [part for part in self.parts if part.first < end and part.last >= first]
 
 
 class FileIndex:
@@ -198,9 +208,11 @@ class FileIndex:
                 f"{self._config.path}: matches files of several formats ({', '.join(sorted(formats))}); "
                 "narrow `path`, and make a source of each"
             )
-        for name, path in sorted(paths.items(), key=lambda entry: in_order(entry[0])):
+        paths = dict(sorted(paths.items(), key=lambda entry: in_order(entry[0])))
+        together = self._read_together({name: path for name, path in paths.items() if self._is_new(name, path)})
+        for name, path in paths.items():
             with suppress(FileNotFoundError):
-                found[name] = self._looked_at(path, known.get(name))
+                found[name] = together.get(name) or self._looked_at(path, known.get(name))
         if self._config.when_removed == "keep":
             missed = {name: file for name, file in known.items() if name not in found and file.parts}
             found |= {name: replace(file, gone=True, unsettled=False, grows=False) for name, file in missed.items()}
@@ -222,6 +234,34 @@ class FileIndex:
                     yield path.relative_to(root).as_posix() if path != root else path.name, path
         except OSError as error:
             raise SourceError(f"{root}: cannot be listed ({error.strerror}); give it read permission") from error
+
+    def _is_new(self, name: str, path: Path) -> bool:
+        """Whether a small CSV file is not known as it is now, and is not being written."""
+        if not may_be_together(self._config) or self.format_of(path.name) != "csv":
+            return False
+        known = (self._files or {}).get(name)
+        try:
+            size, modified = state = _state(path)
+        except OSError:
+            return False
+        if not is_small(size) or (known and not known.unsettled and (known.size, known.modified) == state):
+            return False
+        return abs(time.time_ns() - modified) >= self._config.settle / MICROSECOND * 1000
+
+    def _read_together(self, paths: dict[str, Path]) -> dict[str, File]:
+        """Of small files that are not known as they are, those that can be read together."""
+        if not paths:
+            return {}
+        reader = CsvReader(self._config)
+        states = {name: _state(path) for name, path in paths.items()}
+        found: dict[str, File] = {}
+        for tables in small_tables(reader, paths):
+            with suppress(Unreadable):
+                for table, part, stations in _read_tables(reader, tables, self._config):
+                    file = File(table.path.as_posix(), *states[table.name], parts=(part,), stations=stations)
+                    if is_as_it_was(file):
+                        found[table.name] = file
+        return found
 
     def _looked_at(self, path: Path, known: File | None) -> File:
         now = File(path.as_posix(), *_state(path))
@@ -310,6 +350,29 @@ class FileIndex:
                 f"{self._memory}: cannot be written ({error.strerror}); free space there, or change `data_path`"
             ) from error
         self._remembered = settled
+
+
+def _read_tables(
+    reader: CsvReader, tables: Sequence[SmallTable], config: FilesConfig
+) -> Iterator[tuple[SmallTable, Part, tuple[str, ...] | None]]:
+    """Small tables with the part that each is, and its stations; those that have no time are left out."""
+    layout = reader.layout(tables[0].path)
+    identifier = layout.metadata.get(STATION)
+    frame = rows_of(reader, tables, [*layout.times, *([identifier] if identifier else [])])
+    frame = timed(frame, layout.times, config.time, identifier)
+    times = pl.col(FILED).to_physical()
+    stations = pl.col(identifier).drop_nulls().unique() if identifier else pl.lit([], pl.List(pl.String))
+    spans = frame.group_by(NUMBER).agg(
+        times.min().alias("first"), times.max().alias("last"), times.drop_nulls().first().alias("before"),
+        stations.alias("stations"),
+    )  # fmt: skip
+    for number, first, last, before, named in spans.drop_nulls("first").iter_rows():
+        table = tables[number]
+        place = (table.header_at, len(table.header), table.header_at + len(table.header), len(table.body), 2)
+        part = Part(place, sha256(table.header + table.body).hexdigest()[:16], first, last, before)
+        constant = constants_of(config, table.path.name, table.path.as_posix()).get(STATION)
+        of = {*(named or ()), *([] if constant is None else [constant])}
+        yield table, part, tuple(sorted(of)) if 0 < len(of) <= STATIONS_KEPT else None
 
 
 def is_as_it_was(file: File) -> bool:

@@ -46,7 +46,7 @@ class LogReader(LineReader):
 
     def named(self, path: Path) -> list[str]:
         """The columns that a file must have, but for those that every row of a log has."""
-        return [column for column in self._wanted(path) if column not in (TIME, MEASUREMENT)]
+        return [column for column in self.wanted(path) if column not in (TIME, MEASUREMENT)]
 
 
 def refuse_missing(missing: list[str], found: list[str]) -> None:

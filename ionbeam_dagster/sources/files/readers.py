@@ -128,7 +128,8 @@ class TableReader(Reader):
         heights = {name: one.unit for name, one in self.config.metadata.items() if one.unit}
         return Layout(self.config.time.columns or (time,), place, self.config.columns_of_metadata, heights=heights)
 
-    def _wanted(self, path: Path) -> list[str]:
+    def wanted(self, path: Path) -> list[str]:
+        """The columns that a file must have, that of the time first."""
         layout = self.layout(path)
         variables = [variable.column for variable in self.config.variables if not variable.optional]
         if self.config.long is not None:
@@ -163,17 +164,17 @@ class CsvReader(LineReader):
     columns are texts."""
 
     def parts(self, path: Path, whole_lines: bool = False) -> Iterator[tuple[Place, str]]:
-        wanted = self._wanted(path)
+        wanted = self.wanted(path)
         found: dict[str, None] = {}
         with refusals(), opened(path) as file:
             if self.config.csv.is_plain:
                 start, header = _first_line(file)
-                opening, first = _opening(header, self.config.csv), 1
+                opening, first = opening_of(header, self.config.csv), 1
                 header_at = start
             else:
                 header_at, header, start, first = self._head(file)
                 opening = b"\n"  # which no line begins with: one table alone
-                found |= dict.fromkeys(self._checked_names(header, 1, wanted))
+                found |= dict.fromkeys(self.checked_names(header, 1, wanted))
             if whole_lines and header and not header.endswith(b"\n"):
                 raise Unreadable(EMPTY)
             for offset, line, block in blocks(file, start, whole_lines, first):
@@ -181,7 +182,7 @@ class CsvReader(LineReader):
                     line_of_table = line + block.count(b"\n", 0, at)
                     if table.startswith(opening):
                         header_at, header = offset + at, table[: table.find(b"\n") + 1 or len(table)]
-                        found |= dict.fromkeys(self._checked_names(header, line_of_table, wanted))
+                        found |= dict.fromkeys(self.checked_names(header, line_of_table, wanted))
                         table, at, line_of_table = table[len(header) :], at + len(header), line_of_table + 1
                     if table:
                         place = (header_at, len(header), offset + at, len(table), line_of_table)
@@ -197,12 +198,13 @@ class CsvReader(LineReader):
                 header_at, header_length, offset, length, line = place
                 if header_at not in names_at:  # once: gzip goes back by beginning anew
                     file.seek(header_at)
-                    names_at[header_at] = self._names(file.read(header_length), line - 1)
+                    names_at[header_at] = self.names(file.read(header_length), line - 1)
                 names = names_at[header_at]
                 file.seek(offset)
-                yield place, self._frame(file.read(length), names, columns, line)
+                yield place, self.frame(file.read(length), names, columns, line)
 
-    def _names(self, header: bytes, line: int) -> list[str]:
+    def names(self, header: bytes, line: int) -> list[str]:
+        """The names of the columns, of a header that stands in `line`."""
         dialect = self.config.csv
         if dialect.names:
             return list(dialect.names)
@@ -232,13 +234,14 @@ class CsvReader(LineReader):
         begins = lines[last][0] if len(lines) > last else file.tell()
         return header_at, header, begins, last + 1
 
-    def _checked_names(self, header: bytes, line: int, wanted: list[str]) -> list[str]:
+    def checked_names(self, header: bytes, line: int, wanted: list[str]) -> list[str]:
+        """The same; raises Unreadable where they do not tell the `wanted` columns apart."""
         if b"\r" in header.rstrip(b"\r\n"):
             raise Unreadable(
                 "its lines end in carriage returns alone, as those of old Macs; write them anew, for example: "
                 "tr '\\r' '\\n' < old.csv > new.csv"
             )
-        names = self._names(header, line)
+        names = self.names(header, line)
         twice = [name for name in wanted if names.count(name) > 1]
         if twice:
             raise Unreadable(f"line {line} has two columns {listed(twice)}; give one of them another name")
@@ -263,7 +266,8 @@ class CsvReader(LineReader):
             return f"{told}: read as {dialect.encoding} it has {listed(found)}; right would be csv.encoding: utf-8"
         return f"{told}; it has {listed(found)}{near_names(missing, found)}; correct the YAML or the file"
 
-    def _frame(self, body: bytes, names: list[str], columns: Sequence[str], line: int) -> pl.DataFrame:
+    def frame(self, body: bytes, names: list[str], columns: Sequence[str], line: int) -> pl.DataFrame:
+        """The rows of `body`, which begins in `line`, as `read` gives them."""
         dialect = self.config.csv
         if not self.config.csv.encoding.lower().replace("_", "-").startswith("utf"):
             body = decoded(body, self.config.csv.encoding, line).encode()
@@ -314,7 +318,7 @@ class ParquetReader(TableReader):
             content = file_hash(path)[:16]
             with pq.ParquetFile(path) as file:
                 found = file.schema_arrow.names
-                missing = [column for column in self._wanted(path) if column not in found]
+                missing = [column for column in self.wanted(path) if column not in found]
                 if missing:
                     raise Unreadable(
                         f"has no column {listed(missing)}; it has {listed(found)}{near_names(missing, found)}; "
@@ -358,7 +362,7 @@ def _first_line(file: IO[bytes]) -> tuple[int, bytes]:
     return (len(MARK), line[len(MARK) :]) if line.startswith(MARK) else (0, line)
 
 
-def _opening(header: bytes, dialect: CsvDialect) -> bytes:
+def opening_of(header: bytes, dialect: CsvDialect) -> bytes:
     """What every header line begins with: the first column's name as it is written there, and what ends it; all of it
     where the first column has no name."""
     name, separator, _ = header.partition(dialect.delimiter.encode(dialect.encoding))

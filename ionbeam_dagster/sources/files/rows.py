@@ -7,7 +7,7 @@ the conversion to canonical rows, which also rejects what cannot be used (domain
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
@@ -58,10 +58,11 @@ class Shaping:
         found = [*layout.times, *layout.place.values(), *values, *layout.metadata.values(), *self.described]
         return list(dict.fromkeys(found))
 
-    def shape(self, frame: pl.DataFrame, file: str, path: str) -> pl.DataFrame:
+    def shape(self, frame: pl.DataFrame, of_file: Mapping[str, pl.Expr], keep: Sequence[str] = ()) -> pl.DataFrame:
         """The source's columns, and of `frame` the rows that have a value, or a problem to be shown.
 
-        `file` is the file's name below the source's folder.
+        `of_file` are the columns that follow from a row's file (`constants_of`), and ``x_file``, its name; columns of
+        `frame` to `keep` stay as they are.
         """
         if self.config.long is not None:
             frame = self._widened(frame, self.config.long)
@@ -73,9 +74,8 @@ class Shaping:
             self._place(frame, "lon", self.config.longitude),
             *(self._variable(frame, column) for column in self.conversions),
             *(expression.alias(name) for name, expression in metadata.items()),
-            *(pl.lit(text, pl.String).alias(name) for name, text in constants_of(self.config, file, path).items()),
-            pl.lit(file).alias(FILE),
-            pl.col(ROW, PROBLEM),
+            *(expression.alias(name) for name, expression in of_file.items()),
+            pl.col(ROW, PROBLEM, *keep),
         )
         shaped = shaped.filter(pl.any_horizontal(pl.col(*self.conversions, PROBLEM).is_not_null()))
         return _without_wrong_stations(shaped) if STATION in self.layout.metadata else shaped
@@ -196,6 +196,12 @@ def filed(frame: pl.DataFrame, before: int) -> pl.DataFrame:
     """`frame` with ``x_filed`` filled up, so that each row belongs to exactly one window: a row without a time is filed
     where the row before it is, and at the top under `before` (microseconds since 1970)."""
     return frame.with_columns(pl.col(FILED).forward_fill().fill_null(pl.lit(before, pl.Int64).cast(UTC_TIME)))
+
+
+def filed_by(frame: pl.DataFrame, of: str, before: pl.Series) -> pl.DataFrame:
+    """The same of rows of several files; `of` is the column with the place that a row's file has in `before`."""
+    top = pl.Series(FILED, before.gather(frame[of])).cast(UTC_TIME)
+    return frame.with_columns(pl.col(FILED).forward_fill().over(of).fill_null(top))
 
 
 def of_window(frame: pl.DataFrame, window: Window) -> pl.DataFrame:

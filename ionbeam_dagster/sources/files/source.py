@@ -7,11 +7,14 @@ observations. Does not belong here: formats (readers.py, netcdf_files.py), and w
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
+from itertools import groupby
 from pathlib import Path
 
+import polars as pl
 import pyarrow as pa
 from pydantic import ValidationError
 
@@ -28,8 +31,9 @@ from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.sources import Source, SourceConfig
 from ionbeam_dagster.sources.files.config import FilesConfig, FileVariable
 from ionbeam_dagster.sources.files.index import File, FileIndex, changed_ranges, is_as_it_was, shared_times
-from ionbeam_dagster.sources.files.readers import ROWS_AT_ONCE, Described, Layout, Unreadable
-from ionbeam_dagster.sources.files.rows import FILED, Shaping, filed, of_window, timed
+from ionbeam_dagster.sources.files.readers import ROWS_AT_ONCE, CsvReader, Described, Layout, Unreadable
+from ionbeam_dagster.sources.files.rows import FILE, FILED, Shaping, constants_of, filed, filed_by, of_window, timed
+from ionbeam_dagster.sources.files.small_files import NUMBER, SmallTable, Spool, is_small, may_be_together, rows_of
 
 FAULTS_TOLD = 5
 _DIFFERENCES = ("range", "standard_deviation")
@@ -52,6 +56,7 @@ class Files(Source):
         super().__init__(name, config)
         self._config = config
         self._index = FileIndex(config, _memory(name, config))
+        self._spool: Spool | None = None
 
     @classmethod
     def first_time(cls, name: str, config: SourceConfig) -> datetime | None:
@@ -102,10 +107,11 @@ class Files(Source):
                 raise SourceError(_unfinished(file, window))
         schema: pa.Schema | None = None
         waiting: list[pa.RecordBatch] = []
-        for name, file in files.items():
-            for table in self._rows(name, file, window, variables, reference):
+        spooled = self._spooled(files, variables, reference)
+        for together, names in groupby(files, spooled.__contains__):
+            for table, path in self._tables(together, list(names), files, window, variables, reference):
                 schema = schema or table.schema
-                waiting += _fitted(table, schema, file).to_batches()
+                waiting += _fitted(table, schema, path).to_batches()
                 if sum(batch.num_rows for batch in waiting) >= ROWS_AT_ONCE:
                     yield from _joined(waiting)
                     waiting = []
@@ -213,6 +219,52 @@ class Files(Source):
                     return self._index.layout(file), []
         return Layout((), {}, self._config.columns_of_metadata), self.problems()
 
+    def _spooled(
+        self, files: dict[str, File], variables: dict[str, CanonicalVariable], reference: Layout
+    ) -> Collection[str]:
+        """The names of small files whose rows wait on disk, so that each is read once for all windows."""
+        if not may_be_together(self._config):
+            return ()
+        small = {
+            name: (Path(file.path), (file.size, file.modified))
+            for name, file in files.items()
+            if len(file.parts) == 1 and is_small(file.size) and not file.grows and self._index.format_of(name) == "csv"
+        }
+        if not small:
+            return ()
+        if self._spool is None:
+            reader = CsvReader(self._config)
+            layout = reader.layout(Path(self._config.path))
+            try:
+                shaping = self._shaping(layout, variables, reference)
+            except Unreadable as error:
+                raise SourceError(f"{next(iter(small.values()))[0]}: {error}") from error
+            self._spool = Spool(reader, partial(_shaped_tables, reader, shaping, self._config))
+        read = self._spool.take(small)
+        changed = next((files[name] for name in self._spool.taken if not is_as_it_was(files[name])), None)
+        if changed is not None:
+            raise SourceError(f"{changed.path}: was changed while it was read; collect the window again")
+        return read
+
+    def _tables(
+        self,
+        together: bool,
+        names: list[str],
+        files: dict[str, File],
+        window: Window,
+        variables: dict[str, CanonicalVariable],
+        reference: Layout,
+    ) -> Iterator[tuple[pa.Table, str]]:
+        """The rows of files in `window`, each table with the path of a file that it is of."""
+        if together and self._spool is not None:
+            rows = self._spool.rows(names, window)
+            if rows.height:
+                yield rows.to_arrow(), files[names[0]].path
+            return
+        for name in names:
+            for table in self._rows(name, files[name], window, variables, reference):
+                yield table, files[name].path
+
     def _rows(
         self, name: str, file: File, window: Window, variables: dict[str, CanonicalVariable], reference: Layout
     ) -> Iterator[pa.Table]:
@@ -227,7 +279,7 @@ class Files(Source):
                     before[place],
                 )
                 before[place] = frame[FILED].to_physical()[-1] if frame.height else before[place]
-                shaped = shaping.shape(of_window(frame, window), name, file.path)
+                shaped = shaping.shape(of_window(frame, window), _of_file(self._config, name, file.path))
                 if shaped.height:
                     yield shaped.to_arrow()
         except Unreadable as error:
@@ -268,6 +320,27 @@ class Files(Source):
                 raise Unreadable(f"variable {column!r}: {_reason(error)}") from error
         texts = frozenset(column for column, variable in variables.items() if _is_text(variable))
         return Shaping(self._config, layout, conversions, texts, _flags(reference))
+
+
+def _of_file(config: FilesConfig, name: str, path: str) -> dict[str, pl.Expr]:
+    """The columns of a file's rows that follow from its name."""
+    constants = {column: pl.lit(text, pl.String) for column, text in constants_of(config, name, path).items()}
+    return constants | {FILE: pl.lit(name)}
+
+
+def _shaped_tables(
+    reader: CsvReader, shaping: Shaping, config: FilesConfig, tables: Sequence[SmallTable]
+) -> pl.DataFrame:
+    """The source's rows of small tables, with ``x_filed`` and ``x_number``. Raises Unreadable."""
+    times = shaping.layout.times
+    frame = timed(rows_of(reader, tables, shaping.columns()), times, config.time)
+    before = frame.group_by(NUMBER).agg(pl.col(FILED).drop_nulls().first().to_physical()).sort(NUMBER)
+    first = pl.Series([None] * len(tables), dtype=pl.Int64).scatter(before[NUMBER], before[FILED])
+    frame = filed_by(frame, NUMBER, first)
+    constants = [constants_of(config, table.name, table.path.as_posix()) | {FILE: table.name} for table in tables]
+    told = pl.DataFrame(constants, schema=dict.fromkeys(constants[0], pl.String))
+    of_row = {name: pl.lit(told[name].gather(frame[NUMBER])) for name in told.columns}
+    return shaping.shape(frame, of_row, keep=(FILED, NUMBER))
 
 
 def _memory(name: str, config: FilesConfig) -> Path:
@@ -359,12 +432,12 @@ def _reason(error: ValueError) -> str:
     return error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
 
 
-def _fitted(table: pa.Table, schema: pa.Schema | None, file: File) -> pa.Table:
+def _fitted(table: pa.Table, schema: pa.Schema | None, path: str) -> pa.Table:
     try:
         return table.cast(schema)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise SourceError(
-            f"{file.path}: its columns are of other types than those of files before it ({error}); write all files "
+            f"{path}: its columns are of other types than those of files before it ({error}); write all files "
             "with the same types"
         ) from error
 
