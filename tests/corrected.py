@@ -35,6 +35,7 @@ from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.pipeline.reconciliation import reconcile
 from ionbeam_dagster.pipeline.recovery import open_platform
+from ionbeam_dagster.stores.ledger.attempts import Failure
 
 SOURCE = "restream"
 TEMPERATURE = "air_temperature__degC__2.0__point__PT0S"
@@ -57,6 +58,7 @@ def work(platform: Platform, stages: tuple[str, ...] = ("collect", "ingest", "bu
         now = platform.now()
         for line in agenda.due_of(platform, stage, of, now) if stage in stages else []:
             agenda.begin(platform, [line], now)
+            in_hand = agenda.in_hand(platform, stage, line.of)
             failed = {}
             name, _, format = line.of.partition("/")
             try:
@@ -70,9 +72,9 @@ def work(platform: Platform, stages: tuple[str, ...] = ("collect", "ingest", "bu
                     case "export":
                         export(platform, name, format, line.window)
             except IonbeamError as error:
-                failed = {line.window: str(error)}
+                failed = {line.window: Failure(str(error))}
                 failures.append(str(error))
-            agenda.settle(platform, stage, line.of, [] if failed else [line.window], failed, now)
+            in_hand.settle([] if failed else [line.window], failed, now)
     return failures
 
 

@@ -96,3 +96,14 @@ def test_every_key_has_a_description_and_what_to_write(validator):
 def test_the_command_prints_it():
     printed = CliRunner().invoke(app, ["config", "schema"])
     assert printed.exit_code == 0 and json.loads(printed.stdout) == schema()
+
+
+def test_a_source_that_cannot_be_imported_is_left_out_with_a_warning(monkeypatch, caplog):
+    from importlib.metadata import EntryPoint
+
+    from ionbeam_dagster.sources import installed_sources
+
+    points = installed_sources() | {"absent": EntryPoint("absent", "absent_package:Source", "ionbeam.sources")}
+    monkeypatch.setattr("ionbeam_dagster.config.schema.installed_sources", lambda: points)
+    found = schema()["properties"]["sources"]["properties"]
+    assert "files" in found and "absent" not in found and "absent_package:Source cannot be imported" in caplog.text

@@ -40,6 +40,7 @@ from ionbeam_dagster.domain.windows import gaps as gaps_of
 
 if TYPE_CHECKING:
     from ionbeam_dagster.pipeline.platform import Platform
+    from ionbeam_dagster.stores.ledger.attempts import Attempt
 
 ONE_DATASET = typer.Argument(help="A dataset, by its name.", show_default=False)
 ONE_SOURCE = typer.Argument(help="A source, by its name in the configuration.", show_default=False)
@@ -288,12 +289,12 @@ def _check_files(platform: Platform) -> None:
 
     found = reconcile(platform, platform.now())
     console.print(
-        f"files: {len(found.work)} windows are to be made again, {len(found.told)} are for a person to look at",
+        f"files: {len(found.work)} windows are to be made again, {len(found.for_a_person)} are for a person to look at",
         highlight=False,
     )
     for work in found.work[:_LISTED]:
         console.print(f"  {work.of} {work.window}: {work.reason}; to {work.stage}", highlight=False, markup=False)
-    for told in found.told[:_LISTED]:
+    for told in found.for_a_person[:_LISTED]:
         console.print(f"  {told}", highlight=False, markup=False)
 
 
@@ -321,18 +322,20 @@ def _print_what_fails(platform: Platform) -> None:
         told = f"{source} does not answer since {silence.since:%Y-%m-%d %H:%M}: {silence.windows} windows in a row took"
         again = "longer than they may; it is asked for one window at a time until it does"
         console.print(f"{told} {again}", style="yellow", highlight=False, markup=False)
-    failing = overdue(platform, now)
-    for one in failing[:_LISTED]:
-        why = one.error or "its runs end without a word: were they killed?"
-        told = (
-            f"{one.product} {one.window}: to {one.stage}, failing since {one.since:%Y-%m-%d %H:%M} ({one.tries} tries)"
-        )
-        console.print(f"{told}: {why}", style="yellow", highlight=False, markup=False)
-    if len(failing) > _LISTED:
-        console.print(f"... and {len(failing) - _LISTED} more that fail for an hour or longer", style="yellow")
-    if reconciled := platform.ledger.attempts.reconciled():
+    _print_overdue(platform, overdue(platform, now))
+    if reconciled := platform.ledger.reconciliations.last():
         ago = max((now - reconciled) // timedelta(seconds=1), 0)
         console.print(f"files: last compared with the ledger {ago} s ago", highlight=False)
+
+
+def _print_overdue(platform: Platform, failing: Sequence[Attempt]) -> None:
+    """What fails for long, the longest first."""
+    from ionbeam_dagster.pipeline.agenda import in_words
+
+    for one in failing[:_LISTED]:
+        console.print(in_words(platform, one), style="yellow", highlight=False, markup=False, soft_wrap=True)
+    if len(failing) > _LISTED:
+        console.print(f"... and {len(failing) - _LISTED} more that fail for an hour or longer", style="yellow")
 
 
 def _known_windows(
@@ -381,7 +384,7 @@ def _between(start: datetime, end: datetime, span: timedelta) -> Iterator[Window
 def _status_table(platform: Platform, dataset: DatasetSettings, windows: Sequence[Window]) -> Table:
     from ionbeam_dagster.pipeline.agenda import assess, export_is_current
     from ionbeam_dagster.pipeline.build import describe
-    from ionbeam_dagster.pipeline.export import made_otherwise
+    from ionbeam_dagster.pipeline.export import is_of_another_exporter
 
     table = Table(title=f"{dataset.name}, windows of {format_duration(dataset.span)}", title_justify="left")
     numbers = ("rows", "stations", "coverage", "revision")
@@ -398,7 +401,7 @@ def _status_table(platform: Platform, dataset: DatasetSettings, windows: Sequenc
             state, reason = "sealed", f"{reason}; sealed by a person on {sealed:%Y-%m-%d %H:%M}"
         latest = platform.ledger.latest_revision(dataset.name, window)
         exports = [
-            f"{format} (other version)" if made_otherwise(platform, dataset.name, format, window) else format
+            f"{format} (other version)" if is_of_another_exporter(platform, dataset.name, format, window) else format
             for format in dataset.exports
             if export_is_current(platform, dataset.name, format, window)
         ]
@@ -460,6 +463,7 @@ def _show_gaps(platform: Platform, source: str, start: datetime | None, end: dat
         console.print(f"{source}: nothing was collected in this range; its start is {settings.start:%Y-%m-%d %H:%M}")
         for line in told_of_clock(platform, source):
             console.print(line, style="yellow", highlight=False, markup=False)
+        _print_what_fails_of(platform, source, start, last)
         return
     asked = Window(begun, until)
     missing = gaps_of(asked, collected)
@@ -475,9 +479,23 @@ def _show_gaps(platform: Platform, source: str, start: datetime | None, end: dat
     console.print(_strip(asked, missing, max(10, min(console.width, 120) - 2)))
     for line in [*lines_about(platform, source, [asked]), *told_of_clock(platform, source)]:
         console.print(line, style="yellow", highlight=False, markup=False)
+    _print_what_fails_of(platform, source, start, last)
     if missing:
         fill = {"external": "ionbeam reingest", "door": "", "pull": "ionbeam run"}[settings.kind]
         console.print(_gaps_table(missing, dataset, fill, source))
+
+
+def _print_what_fails_of(platform: Platform, source: str, start: datetime | None, end: datetime) -> None:
+    """What of a source fails for long between `start` (None: whenever) and `end`."""
+    from ionbeam_dagster.pipeline.agenda import overdue
+
+    failing = [one for one in overdue(platform, platform.now()) if (one.stage, one.product) in _stages_of(source)]
+    within = [one for one in failing if one.window.start < end and (start is None or one.window.end > start)]
+    _print_overdue(platform, within)
+
+
+def _stages_of(source: str) -> set[tuple[str, str]]:
+    return {("collect", source), ("ingest", source)}
 
 
 def _percent(share: float) -> str:

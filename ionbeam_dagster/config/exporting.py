@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from pydantic import Field, create_model
+from pydantic import ConfigDict, Field, create_model
 
 from ionbeam_dagster.config.sections import Sections
 from ionbeam_dagster.exporters import (
@@ -29,6 +29,12 @@ from ionbeam_dagster.settings import Settings
 LOG = logging.getLogger(__name__)
 
 
+class _NotKnown(ExporterSettings):
+    """The settings of an exporter that cannot be imported."""
+
+    model_config = ConfigDict(extra="allow")
+
+
 @dataclass(frozen=True, slots=True)
 class InstalledExporters:
     """The types of exporters by format, and of those that cannot be imported the reason: they harm who uses them."""
@@ -37,8 +43,12 @@ class InstalledExporters:
     broken: Mapping[str, str]
 
     def sections_model(self) -> type[Sections]:
-        """The structure of the YAML with a section for each exporter; those that give the same one share it."""
-        of_section = {exporter.section(): exporter.Settings for exporter in self.types.values()}
+        """The structure of the YAML with a section for each exporter; those that give the same one share it.
+
+        What the section of a broken one may hold, nobody knows: it harms nobody who does not use the exporter.
+        """
+        of_section: dict[str, type[ExporterSettings]] = {f"{name}_service": _NotKnown for name in self.broken}
+        of_section |= {exporter.section(): exporter.Settings for exporter in self.types.values()}
         return _sections_model(tuple(sorted(of_section.items(), key=lambda one: one[0])))
 
     def faults(self) -> list[str]:

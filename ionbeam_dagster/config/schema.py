@@ -7,22 +7,25 @@ docs/configuration.md of it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from importlib.metadata import EntryPoint
 from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
 from ionbeam_dagster.config.exporting import find_exporters
-from ionbeam_dagster.errors import ConfigError
 from ionbeam_dagster.sources import SENT_KINDS, Source, SourceConfig, installed_sources
 
+LOG = logging.getLogger(__name__)
 Schema = dict[str, Any]
 
 
 def schema() -> Schema:
-    """JSON Schema (2020-12) of the YAML. Raises ConfigError when an installed source cannot be imported."""
+    """JSON Schema (2020-12) of the YAML; without the sources that cannot be imported, which a warning names."""
     sections = find_exporters().sections_model()
-    sources = {name: _loaded(name).Config for name in installed_sources()}
+    found = {name: _loaded(point) for name, point in installed_sources().items()}
+    sources = {name: source.Config for name, source in found.items() if source is not None}
     models: list[type[Any]] = [sections, SourceConfig, *sources.values()]
     references, defined = models_json_schema([(model, "validation") for model in models])
     of = {model: reference for (model, _), reference in references.items()}
@@ -47,14 +50,12 @@ def schema() -> Schema:
     }
 
 
-def _loaded(name: str) -> type[Source]:
-    point = installed_sources()[name]
+def _loaded(point: EntryPoint) -> type[Source] | None:
     try:
         found: type[Source] = point.load()
     except Exception as error:  # whatever a third party's module does
-        raise ConfigError(
-            f"the source {point.value} cannot be imported ({error}); remove or repair its package"
-        ) from error
+        LOG.warning("the source %s cannot be imported (%s); remove or repair its package", point.value, error)
+        return None
     return found
 
 

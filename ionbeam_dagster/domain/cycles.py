@@ -94,7 +94,8 @@ def look_at(
 
     It waits for its windows until `cut_off` after its end, and takes what was built by then; what is built later is
     late. A cycle of which nothing was built by then was not waited for: a backfill, or down-time. Its file holds the
-    latest revisions, whenever they come.
+    latest revisions, whenever they come. Of a file that is gone, a revision that is no longer known is taken in its
+    next one.
     """
     closes = cycle.end + cut_off
     latest = {window: known[window][-1].number for window in windows if known.get(window)}
@@ -105,6 +106,11 @@ def look_at(
     }
     if made is not None:  # also what was written again since, because its file was lost
         in_time |= {window: max(number, in_time.get(window, 0)) for window, number in made.holds.items()}
+    instead: dict[Window, int] = {}
+    if made is not None and not made.intact:
+        instead = {window: _next_known(number, known.get(window, ())) for window, number in in_time.items()}
+        instead = {window: number for window, number in instead.items() if number != in_time[window]}
+        in_time |= instead
     afterwards = made.afterwards if made is not None else not in_time
     holds = latest if afterwards else in_time
     lacking = tuple(window for window in windows if window not in holds)
@@ -121,9 +127,16 @@ def look_at(
         reason = f"{_count(len(holds), len(windows))} are built; made without the others at {closes:%Y-%m-%d %H:%M}"
     else:
         due, reason = True, f"can be made of {_count(len(holds), len(windows))}"
+    if instead and due:
+        reason += f"; {len(instead)} of them in a later revision than its file held, as the earlier one is gone"
     if late:
         reason += f"; {len(late)} built after the cut-off ({closes:%Y-%m-%d %H:%M}): late, kept out"
     return CycleOutlook(holds, lacking, late, afterwards, due, reason)
+
+
+def _next_known(number: int, known: Sequence[Numbered]) -> int:
+    """A revision's number, or that of the next one that is known."""
+    return next((one.number for one in known if one.number >= number), number)
 
 
 def _count(number: int, of: int) -> str:

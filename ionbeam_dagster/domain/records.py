@@ -30,6 +30,9 @@ class RawPartition:
     `kept` counts the rows that the source gave before and no longer gives, all or a value of each. `beside` are earlier
     ingestions of the window that could not be brought into this one, so that they stay as they are. `knows` is the
     number of the latest correction that was known, and open, when the source was asked.
+
+    `asked_at` is when the source was asked: what it learned later is not in the file. `bytes` and `hash` (SHA-256) are
+    those of the file, by which damage is found. Where they were not noted they are None, 0 and empty.
     """
 
     ingestion: str
@@ -42,6 +45,9 @@ class RawPartition:
     kept: int = 0
     beside: tuple[str, ...] = ()
     knows: int = 0
+    asked_at: datetime | None = None
+    bytes: int = 0
+    hash: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +145,8 @@ class RevisionFacts:
     collected more than once (neither known nor built with: empty). `duplicates` counts points that arrived again (None:
     not known), `ingestions` the claims, and `made_of` has their ids (None: not noted). `flags` counts by column and by
     flag what quality control found. `software` wrote the file, `why` says why this revision was made ("" where the
-    ledger was made again from the files), and `made_by` tells the quality plan and the canonical mapping apart from
-    others ("": not known).
+    ledger was made again from the files), `made_by` tells the quality plan and the canonical mapping apart from
+    others, and `hash` is the SHA-256 of its file ("": not known).
     """
 
     rows: int = 0
@@ -156,6 +162,7 @@ class RevisionFacts:
     software: str = ""
     why: str = ""
     made_by: str = ""
+    hash: str = ""
 
     @property
     def complete(self) -> bool:
@@ -177,6 +184,7 @@ class RevisionFacts:
             "software": self.software,
             "why": self.why,
             "made_by": self.made_by,
+            "hash": self.hash,
         }
 
     @classmethod
@@ -196,6 +204,7 @@ class RevisionFacts:
             software=written.get("software", ""),
             why=written.get("why", ""),
             made_by=written.get("made_by", ""),
+            hash=written.get("hash", ""),
         )
 
 

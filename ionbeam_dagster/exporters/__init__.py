@@ -16,6 +16,7 @@ from datetime import timedelta
 from hashlib import sha256
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from types import MappingProxyType
 from typing import ClassVar, Literal, Protocol
 
 import pyarrow as pa
@@ -49,6 +50,8 @@ class ExportReport:
     `read_back` is what the foreign decoder read in the new file, and whatever else a person should see of it on the
     export's page in Dagster. `copies` are other places of the same file, below the exporter's `output_path`, each by
     what it is for: the pipeline publishes them, too. Where there are no rows, there is no file.
+
+    `not_passed` says in a sentence each which of the exporter's `checks` this file does not pass.
     """
 
     rows: int
@@ -56,6 +59,7 @@ class ExportReport:
     plan: ExportPlan
     read_back: Mapping[str, object] = field(default_factory=dict)
     copies: Mapping[str, str] = field(default_factory=dict)
+    not_passed: Mapping[str, str] = field(default_factory=dict)
 
 
 class ExportedDataset(Protocol):
@@ -77,6 +81,10 @@ class Exporter(ABC):
     `format` is the name in `exports:`, of the entry point, of the folder and of the asset; `title` says in a few words
     what it is and for whom; `kinds` are the tags of its asset. `version` is to change whenever the same dataset would
     become other bytes: `fingerprint` tells by it which exports are to be made again.
+
+    `checks` are what it looks at in every file that it writes: the name of each, which becomes an asset check in
+    Dagster, and in a sentence what a file that passes it is like. A file that does not pass is published all the same,
+    with a warning; what must not be published is an ExportError.
     """
 
     Settings: ClassVar[type[ExporterSettings]] = ExporterSettings
@@ -86,6 +94,7 @@ class Exporter(ABC):
     kinds: ClassVar[tuple[str, ...]] = ()
     version: ClassVar[str]
     span: ClassVar[Literal["window", "cycle"]]
+    checks: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     def __init__(self, settings: ExporterSettings | None = None) -> None:
         self.settings = settings or self.Settings()

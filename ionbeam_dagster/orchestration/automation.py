@@ -1,7 +1,7 @@
 """When the platform works by itself: one named condition a stage, and the sensor that evaluates them.
 
 Belongs here: how the agenda's answers (due.py) are combined with what Dagster knows of runs, and which assets one
-sensor has. Does not belong here: what is due (pipeline/agenda.py).
+sensor has. Does not belong here: what is due (pipeline/agenda).
 
 All conditions are levels rather than edges: true as long as there is work, so that nothing depends on having been
 evaluated at the right moment. Runs in progress hold them back, and the agenda says when what failed is tried again.

@@ -22,6 +22,7 @@ from ionbeam_dagster.domain.cycles import CycleOutlook
 from ionbeam_dagster.domain.decisions import Decision, Sealed
 from ionbeam_dagster.domain.records import BuiltRevision, Claim
 from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.exporters import Exporter, ExportReport
 from ionbeam_dagster.orchestration.internals import late_evaluation
 from ionbeam_dagster.orchestration.metadata import table
 from ionbeam_dagster.pipeline.soundness import Ranges, off_the_globe, ranges_of, schema_faults
@@ -72,10 +73,21 @@ _CYCLE_CHECKS = {
 }
 
 
-def cycle_specs(asset: dg.AssetKey, partitions: dg.PartitionsDefinition[str]) -> list[dg.AssetCheckSpec]:
+def export_specs(
+    asset: dg.AssetKey, partitions: dg.PartitionsDefinition[str], exporter: Exporter
+) -> list[dg.AssetCheckSpec]:
+    """The checks of every file of an exporter: its own, and of cycles those of the cycle."""
+    described = dict(exporter.checks) | (_CYCLE_CHECKS if exporter.span == "cycle" else {})
     return [
         dg.AssetCheckSpec(name, asset=asset, description=description, partitions_def=partitions)
-        for name, description in _CYCLE_CHECKS.items()
+        for name, description in described.items()
+    ]
+
+
+def of_export(exporter: Exporter, report: ExportReport) -> list[dg.AssetCheckResult]:
+    """The exporter's own checks of one file."""
+    return [
+        _result(name, name not in report.not_passed, WARN, report.not_passed.get(name, "")) for name in exporter.checks
     ]
 
 

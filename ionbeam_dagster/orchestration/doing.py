@@ -1,7 +1,7 @@
 """Does what is due of one source or one dataset, by Dagster runs in this process.
 
 Belongs here: which runs that makes, and the leases that they take before they begin, so that no window is worked on
-twice at a time. Does not belong here: what is due (pipeline/agenda.py), which source or dataset is next (worker.py), or
+twice at a time. Does not belong here: what is due (pipeline/agenda), which source or dataset is next (worker.py), or
 what a run does (assets/).
 """
 

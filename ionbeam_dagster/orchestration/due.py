@@ -2,7 +2,7 @@
 
 Belongs here: `Due`, a condition that is true for the windows that the agenda gives out, and that has their tries
 counted. It remembers nothing, so that a lost cursor, down-time or a fresh Dagster instance change nothing. Does not
-belong here: what is due (pipeline/agenda.py), or how that is combined with what Dagster knows (automation.py).
+belong here: what is due (pipeline/agenda), or how that is combined with what Dagster knows (automation.py).
 """
 
 from __future__ import annotations

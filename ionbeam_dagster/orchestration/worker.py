@@ -1,7 +1,7 @@
 """The warm worker: does what is due of all sources and datasets within seconds, several at once, each in a child.
 
 Belongs here: which source or dataset is next, how many are worked on at once, and what is done with a child that hangs.
-Does not belong here: what is due (pipeline/agenda.py), or the runs (doing.py).
+Does not belong here: what is due (pipeline/agenda), or the runs (doing.py).
 
 A child works on one source or dataset at a time. One that takes long (it waits for a service) gives its place away, so
 that services that hang hold up nobody. Any number of workers may share the work, on any host: leases in the ledger

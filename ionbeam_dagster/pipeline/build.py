@@ -152,6 +152,7 @@ def _write_revision(
         software=provenance.software,
         why=_why_built(claims, as_found(platform, seen.latest), decision),
         made_by=made_by(platform, dataset),
+        hash=written.hash,
     )
     built = BuiltRevision(revision, written.path, now, facts)
     platform.ledger.record_revision(built, claims)

@@ -1,6 +1,6 @@
 """Collect: a window of a source into its raw partition.
 
-Belongs here: asking a source. Does not belong here: whether it has to be asked (agenda.py), what its rows mean
+Belongs here: asking a source. Does not belong here: whether it has to be asked (agenda), what its rows mean
 (ingest.py), or how raw files are kept (stores/raw.py).
 """
 
@@ -73,22 +73,26 @@ def collect(
         signature = feed.signature(window)
         given = feed.fetch(window)
         with written_to(path), _comparable(f"{source} {window}"):
-            ingestion, rows = raws.write(
+            written = raws.write(
                 source, window, collected, metadata,
                 keeping.together(given) if keeping else given,
                 lambda: keeping is not None and _is_as_before(keeping, earlier, path, collected, metadata),
             )  # fmt: skip
-    same = before is not None and before.ingestion == ingestion
+    same = before is not None and before.ingestion == written.ingestion
     if lost and same:
-        ledger.withdraw_claim(ingestion)
+        ledger.withdraw_claim(written.ingestion)
     beside = _beside(platform, source, window, before, earlier) if adds else ()
-    beside = tuple(other for other in beside if other != ingestion)
+    beside = tuple(other for other in beside if other != written.ingestion)
     kept = keeping.rows if keeping else 0
     knows = max((known.number for known in corrections), default=0)
-    ledger.record_raw(RawPartition(ingestion, source, window, path, rows, signature, None, kept, beside, knows))
-    changed = lost or not same
-    size = platform.files.size(path)
-    return Collected(source, window, ingestion, path, rows, size, changed, kept, feed.problems())
+    raw = RawPartition(
+        written.ingestion, source, window, path, written.rows, signature, None, kept, beside, knows, now, written.bytes,
+        written.hash,
+    )  # fmt: skip
+    ledger.record_raw(raw)
+    return Collected(
+        source, window, raw.ingestion, path, raw.rows, raw.bytes, lost or not same, kept, feed.problems()
+    )  # fmt: skip
 
 
 def _earlier(platform: Platform, before: RawPartition | None, metadata: IngestionMetadata) -> RawFile | None:

@@ -34,12 +34,31 @@ def outlook_of(platform: Platform, dataset: str, format: str, cycle: Window, now
     """What is to be said of a cycle of a dataset and its file in `format`, on what the ledger knows of it."""
     settings = platform.dataset(dataset)
     windows = windows_in(cycle, settings.span, settings.start, settings.end)
+    made = _made(platform, dataset, format, cycle)
+    revisions = {window: platform.ledger.revisions_of(dataset, window) for window in windows}
+    if made is not None and not made.intact:
+        revisions = {window: _with_files(platform, found) for window, found in revisions.items()}
     known = {
-        window: [Numbered(one.revision.number, one.built_at) for one in platform.ledger.revisions_of(dataset, window)]
-        for window in windows
+        window: [Numbered(one.revision.number, one.built_at) for one in found] for window, found in revisions.items()
     }
     cut_off = platform.config.cycle_exporters[format].settings.cycle_cut_off
-    return look_at(cycle, windows, known, _made(platform, dataset, format, cycle), now, cut_off)
+    return look_at(cycle, windows, known, made, now, cut_off)
+
+
+def _with_files(platform: Platform, revisions: list[BuiltRevision]) -> list[BuiltRevision]:
+    """Those revisions of a window whose file is there, and the latest, whose file comes back."""
+    return [*(one for one in revisions[:-1] if platform.files.exists(one.path)), *revisions[-1:]]
+
+
+def holds_what_is_there(platform: Platform, dataset: str, outlook: CycleOutlook) -> bool:
+    """Whether the dataset files that a cycle's file is to hold are all there."""
+    known = {
+        (window, one.revision.number): one
+        for window in outlook.holds
+        for one in platform.ledger.revisions_of(dataset, window)
+    }
+    held = [known.get(each) for each in outlook.holds.items()]
+    return all(one is not None and platform.files.exists(one.path) for one in held)
 
 
 def _made(platform: Platform, dataset: str, format: str, cycle: Window) -> Made | None:

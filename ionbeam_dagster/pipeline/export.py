@@ -74,7 +74,7 @@ def _export(platform: Platform, dataset: str, format: str, window: Window) -> Ex
     return Exported(dataset, window, format, number, made)
 
 
-def made_otherwise(platform: Platform, dataset: str, format: str, window: Window) -> bool:
+def is_of_another_exporter(platform: Platform, dataset: str, format: str, window: Window) -> bool:
     """Whether another version of the exporter, or other settings, made the export of a window; what versions made that
     did not note it is not known to be other."""
     made = platform.ledger.export(dataset, window, format)

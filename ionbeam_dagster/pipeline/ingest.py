@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import takewhile
 
 import polars as pl
@@ -22,6 +23,7 @@ from ionbeam_dagster.domain.canonical import CanonicalError, TimeBounds, canonic
 from ionbeam_dagster.domain.records import Claim, RawPartition
 from ionbeam_dagster.domain.windows import WEEK, Window, window_of
 from ionbeam_dagster.errors import PipelineError
+from ionbeam_dagster.pipeline import removals
 from ionbeam_dagster.pipeline.collect import claims_within
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.quarantine import QuarantineWriter
@@ -144,10 +146,10 @@ def ingest_raw(platform: Platform, raw: RawPartition, arrived_at: datetime | Non
     strays = tuple(sorted(seen.strays))
     claim = Claim(raw.ingestion, source, settings.name, collected, arrival, rows, aside, strays, arrived_at)
     touched = dict.fromkeys(platform.touched(claim), 0)
-    platform.ledger.record_claim(claim, file.metadata, touched | seen.rows, list(replaced))
-    if was_sent:  # else a ledger that is made again would take them up
-        for path in replaced.values():
-            platform.files.delete(path)
+    record = partial(platform.ledger.record_claim, claim, file.metadata, touched | seen.rows, list(replaced))
+    # of what was sent also the files go, which a ledger that is made again would take up
+    gone = [RawPartition(id, source, raw.window, path, 0) for id, path in replaced.items()] if was_sent else []
+    removals.remove(platform, gone, record)
     reasons = dict(quarantine.reasons + refused.reasons)
     place = kept_at if quarantine.rows else refused_at if refused.rows else None
     return Ingested(claim, file.metadata, place, reasons)

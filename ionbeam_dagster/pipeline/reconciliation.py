@@ -1,7 +1,7 @@
 """Reconciliation: files, sources and ledger compared, and what does not agree put on the agenda.
 
 Belongs here: what is lost, damaged or from the future, and what the ledger has no index of. Does not belong here: the
-work itself, or whether it is due now (agenda.py looks at each again before it gives it out).
+work itself, or whether it is due now (agenda looks at each again before it gives it out).
 
 Folders are listed once each. What a listing lacks is asked for by its name before it is believed to be lost: it may
 have been written since.
@@ -14,16 +14,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
-import pyarrow as pa
-
 from ionbeam_dagster.config import DatasetSettings, SourceSettings
 from ionbeam_dagster.domain.cycles import cycle_of
 from ionbeam_dagster.domain.records import BuiltRevision, Claim, RawPartition
 from ionbeam_dagster.domain.windows import EPOCH, Window, merge, window_of, windows_between
 from ionbeam_dagster.errors import SourceError
-from ionbeam_dagster.pipeline import agenda
-from ionbeam_dagster.pipeline.agenda import CHANGED, LOST, Work
-from ionbeam_dagster.pipeline.export import made_otherwise
+from ionbeam_dagster.pipeline import agenda, contents, removals
+from ionbeam_dagster.pipeline.agenda import CHANGED, LOST, Steps, Work
+from ionbeam_dagster.pipeline.export import is_of_another_exporter
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.files import Found, folder_of, within
 
@@ -34,7 +32,8 @@ SKEW = timedelta(minutes=1)
 _EVER = datetime(9999, 1, 1, tzinfo=UTC)
 _AT_ONCE = 200
 _OPENED = 200
-"""Raw files of a source that are opened in one pass, the newest of those written since the last one."""
+"""Raw files of a source that are opened in one pass, the newest of those written since the last one. The others are
+come to in their turn (contents.py)."""
 
 
 @dataclass(slots=True)
@@ -42,7 +41,7 @@ class Reconciled:
     """What was found: the work that was put on the agenda, and what a person has to know or to do."""
 
     work: list[Work] = field(default_factory=list)
-    told: list[str] = field(default_factory=list)
+    for_a_person: list[str] = field(default_factory=list)
 
 
 def reconcile(platform: Platform, now: datetime) -> Reconciled:
@@ -58,36 +57,31 @@ def reconciling(platform: Platform, now: datetime, found: Reconciled) -> Iterato
 
     What is found is on the agenda, and in `found`, after each step; the ledger remembers when the last one was done.
     """
-    since = platform.ledger.attempts.reconciled()
+    since = platform.ledger.reconciliations.last()
     for source in platform.config.sources.values():
         yield from _noting(platform, now, found, _of_raws(platform, source, now, since, found))
         if source.kind == "pull" and source.tells_changes:
             yield from _noting(platform, now, found, _of_changes(platform, source, now, found))
     for dataset in platform.config.datasets.values():
         yield from _noting(platform, now, found, _of_dataset(platform, dataset, now))
-    _forget_what_is_not_configured(platform)
-    platform.ledger.attempts.note_reconciled(now)
-
-
-Steps = Iterator["list[tuple[Work, datetime | None]]"]
-"""Work of one step, each with the moment from which it may begin (None: at once)."""
+    yield from _noting(platform, now, found, contents.looked_at(platform, now, found.for_a_person))
+    for path in platform.ledger.removals.pending():
+        removals.remove_pending(platform, path)
+    _forget_what_is_not_configured(platform, now)
+    platform.ledger.reconciliations.note(now)
 
 
 def _noting(platform: Platform, now: datetime, found: Reconciled, steps: Steps) -> Iterator[None]:
     for step in steps:
-        opened = {(one.stage, one.product, one.window) for one in platform.ledger.attempts.open()} if step else set()
-        for work, begin_from in step:
-            if (work.stage, work.of, work.window) not in opened:  # what is being tried keeps its tries
-                agenda.note(platform, [work], now, begin_from)
-                found.work.append(work)
+        found.work += agenda.note_unless_open(platform, step, now)  # what is being tried keeps its tries
         yield
 
 
-def _forget_what_is_not_configured(platform: Platform) -> None:
+def _forget_what_is_not_configured(platform: Platform, now: datetime) -> None:
     known = set(agenda.products(platform)) | {("collect", name) for name in platform.config.sources}
     for one in platform.ledger.attempts.open():
         if (one.stage, one.product) not in known:
-            platform.ledger.attempts.settle(one.stage, one.product, [one.window])
+            platform.ledger.attempts.settle(one.stage, one.product, {one.window: one.token}, now)
 
 
 # --- raw partitions ---------------------------------------------------------------------------------------------------
@@ -107,12 +101,12 @@ def _of_raws(
         for raw in some:
             file = listed.get(raw.path) or platform.files.found(raw.path)
             new = file is not None and (since is None or file.modified >= since - SKEW)
-            fault = _fault_of(source, file, claims.get(raw.ingestion), now)
+            fault = _fault_of(source, raw, file, claims.get(raw.ingestion), now)
             if fault is None and new and opened < _OPENED:
                 opened += 1
-                fault = None if _can_be_read(platform, raw) else "its raw file is damaged"
+                fault = None if contents.can_be_read(platform, raw.path) else "its raw file is damaged"
             if fault is not None and source.sent:
-                found.told.append(_not_ours(source, raw, fault))
+                found.for_a_person.append(contents.not_ours(source, raw, fault))
             elif fault is not None:
                 step.append(_collected_again(platform, source, raw, fault, file, now))
             elif raw.ingestion not in claims and (work := agenda.to_ingest(platform, source.name, raw.window)):
@@ -120,9 +114,13 @@ def _of_raws(
         yield step
 
 
-def _fault_of(source: SourceSettings, file: Found | None, claim: Claim | None, now: datetime) -> str | None:
+def _fault_of(
+    source: SourceSettings, raw: RawPartition, file: Found | None, claim: Claim | None, now: datetime
+) -> str | None:
     if file is None:
         return "its raw file is gone"
+    if file.size != (raw.bytes or file.size):
+        return f"its raw file is damaged: it has {file.size} bytes instead of {raw.bytes}"
     if source.sent:  # clients may say of what is to come that nothing does
         return None
     if file.modified > now + SKEW:
@@ -130,14 +128,6 @@ def _fault_of(source: SourceSettings, file: Found | None, claim: Claim | None, n
     if claim is not None and claim.collected.end > file.modified + SKEW:
         return "it was collected before it had passed: a clock was ahead"
     return None
-
-
-def _can_be_read(platform: Platform, raw: RawPartition) -> bool:
-    try:
-        with platform.files.parquet(raw.path):
-            return True
-    except pa.ArrowInvalid:
-        return False
 
 
 def _collected_again(
@@ -152,14 +142,6 @@ def _collected_again(
     return work, passed if passed > now else None
 
 
-def _not_ours(source: SourceSettings, raw: RawPartition, fault: str) -> str:
-    start, end = (f"{moment:%Y-%m-%dT%H:%MZ}" for moment in (raw.window.start, raw.window.end))
-    again = f"`ionbeam reingest {source.name} --from {start} --to {end}` asks its client for it again"
-    if source.kind == "door":
-        again = f"let its clients send what they measured from {start} to {end} again"
-    return f"{source.name} {raw.window}: {fault} ({raw.path}); {again}"
-
-
 def _of_changes(platform: Platform, source: SourceSettings, now: datetime, found: Reconciled) -> Steps:
     """The windows of a source that tells what changed which are not collected as they are now."""
     feed = platform.sources[source.name]
@@ -172,7 +154,7 @@ def _of_changes(platform: Platform, source: SourceSettings, now: datetime, found
                 for window in needed
             ]
     except SourceError as error:
-        found.told.append(f"{source.name}: {error}")
+        found.for_a_person.append(f"{source.name}: {error}")
 
 
 def _ended(platform: Platform, source: SourceSettings, ranges: Iterable[Window], now: datetime) -> Sequence[Window]:
@@ -201,8 +183,9 @@ def _of_dataset(platform: Platform, dataset: DatasetSettings, now: datetime) -> 
         return
     listed = {folder: platform.files.listed(folder) for folder in _folders(platform, dataset, built[0])}
     for some in _portions(built):
-        whole = [one for one in some if _is_whole(platform, listed, one.path, one.facts.bytes)]
-        again = [one for one in some if one not in whole or (renew and _is_outdated(platform, one))]
+        is_whole = {one.path: _is_whole(platform, listed, one.path, one.facts.bytes) for one in some}
+        whole = [one for one in some if is_whole[one.path]]
+        again = [one for one in some if not is_whole[one.path] or (renew and _is_outdated(platform, one))]
         builds = [agenda.to_build(platform, name, one.revision.window, now, renew=renew) for one in again]
         built_anew = {work.window for work in builds if work}
         exports = [
@@ -234,7 +217,7 @@ def _is_exported(
     if made is None or made.number != built.revision.number:
         return False
     renew = platform.config.automation.remake_outdated
-    if renew and made_otherwise(platform, made.dataset, format, made.window):
+    if renew and is_of_another_exporter(platform, made.dataset, format, made.window):
         return False
     return made.path is None or _is_whole(platform, listed, made.path, made.facts.bytes)
 

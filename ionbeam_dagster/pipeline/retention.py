@@ -17,10 +17,11 @@ from pathlib import Path
 from ionbeam_dagster.domain.records import BuiltRevision, Claim, RawPartition
 from ionbeam_dagster.domain.windows import Window, windows_between
 from ionbeam_dagster.errors import StoreError
-from ionbeam_dagster.pipeline.agenda import export_is_current
+from ionbeam_dagster.pipeline import removals
+from ionbeam_dagster.pipeline.agenda import export_is_current, stays
 from ionbeam_dagster.pipeline.build import as_found
 from ionbeam_dagster.pipeline.platform import Platform
-from ionbeam_dagster.stores.files import is_address
+from ionbeam_dagster.stores.files import folder_of, is_address, name_of
 from ionbeam_dagster.stores.publish import left_by_killed
 
 _LOG = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ Rule = Callable[[Platform, datetime], Iterator[Purgeable]]
 def purge(platform: Platform, now: datetime, dry_run: bool = False, also: Sequence[Rule] = ()) -> Purged:
     """Remove what the configuration allows to go; in a dry run, tell only. `also` are rules of rooms above this one.
 
-    The ledger is told of each thing after it is gone: what a purge that is killed did not tell, the next one does.
+    A purge that is killed loses nothing and leaves nothing behind: the next one goes on with what it had begun.
     """
     gone, failed = [], []
     for one in purgeable(platform, now, also):
@@ -92,6 +93,7 @@ def purge(platform: Platform, now: datetime, dry_run: bool = False, also: Sequen
 
 def purgeable(platform: Platform, now: datetime, also: Sequence[Rule] = ()) -> Iterator[Purgeable]:
     """All that may go now, kind by kind."""
+    yield from _begun(platform)
     for source in platform.config.sources:
         yield from _raws(platform, source, now)
     for dataset in platform.config.datasets:
@@ -115,7 +117,8 @@ def _raws(platform: Platform, source: str, now: datetime) -> Iterator[Purgeable]
         return
     for raw in platform.ledger.raws(source, now):
         claims = platform.ledger.claims_of([raw.ingestion])
-        if not claims or not claims[0].collected.covers(raw.window):
+        wanted = platform.reach(source, raw.window) or raw.window
+        if not claims or not claims[0].collected.covers(wanted):
             continue
         closed = age is not None and _closed_for(platform, claims[0], age, now)
         rebuildable = not platform.series.lacking(claims[0].dataset, [raw.ingestion])
@@ -126,8 +129,16 @@ def _raws(platform: Platform, source: str, now: datetime) -> Iterator[Purgeable]
 
 
 def _remove_raw(platform: Platform, raw: RawPartition, now: datetime) -> None:
-    platform.files.delete(raw.path)
-    platform.ledger.record_purged(raw, now)
+    removals.remove(platform, [raw], partial(platform.ledger.record_purged, raw, now))
+
+
+def _begun(platform: Platform) -> Iterator[Purgeable]:
+    """Raw files that a process which was killed was about to remove."""
+    for path in platform.ledger.removals.pending():
+        size, why = platform.files.size(path), "its removal was begun"
+        yield Purgeable(
+            KINDS[0], name_of(folder_of(path)), path, size, why, partial(removals.remove_pending, platform, path)
+        )
 
 
 def _superseded(platform: Platform, dataset: str, now: datetime) -> Iterator[Purgeable]:
@@ -180,8 +191,11 @@ def _is_exported(platform: Platform, claim: Claim) -> bool:
 
 def _holds(platform: Platform, window: Window, claim: Claim) -> bool:
     dataset = platform.dataset(claim.dataset)
-    latest = as_found(platform, platform.ledger.latest_revision(dataset.name, window))
-    if latest is None or not latest.intact or claim.id not in (latest.made_of or ()):
+    latest = platform.ledger.latest_revision(dataset.name, window)
+    found = as_found(platform, latest)
+    if latest is None or found is None or claim.id not in (found.made_of or ()):
+        return False
+    if not found.intact and not stays(platform, latest):
         return False
     return all(export_is_current(platform, dataset.name, format, window) for format in dataset.exports)
 

@@ -15,6 +15,7 @@ from ionbeam_dagster.domain.canonical import point_key
 from ionbeam_dagster.domain.records import Provenance
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.stores.files import Files, name_of, within
+from ionbeam_dagster.stores.publish import file_hash
 
 PROVENANCE = b"ionbeam"
 _ROW_GROUP = 100_000
@@ -26,6 +27,7 @@ class DatasetFile:
     rows: int
     stations: int
     bytes: int
+    hash: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +71,8 @@ class DatasetStore:
                     writer.write_table(table.cast(described), row_group_size=_ROW_GROUP)
                     counted.add(table)
                     rows += table.num_rows
-            size = draft.stat().st_size
-        return DatasetFile(path, rows, counted.number, size)
+            size, hash = draft.stat().st_size, file_hash(draft)
+        return DatasetFile(path, rows, counted.number, size, hash)
 
     def latest(self, dataset: str) -> Iterator[FoundRevision]:
         """The latest revision of every window that has a file here, in order of time."""

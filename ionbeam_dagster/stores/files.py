@@ -253,6 +253,14 @@ class Files:
         except FileNotFoundError:
             return
 
+    def set_aside(self, location: str) -> str:
+        """Move a file that is damaged out of its place, for a person to look at; returns where it is then."""
+        kept = f"{location}.damaged"
+        system, path = self._place(location)
+        with self._named_errors(location):
+            system.move(path, self._place(kept)[1])
+        return kept
+
     def under(self, root: str) -> list[str]:
         """The locations of all files below a folder or prefix, in order, without drafts; none when it is absent."""
         return sorted(self.listed(root))

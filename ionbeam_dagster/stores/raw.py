@@ -44,6 +44,17 @@ class RawFile:
             yield from file.iter_batches(batch_size=_BATCH)
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A raw partition that was written: its ingestion id, which follows from content and range, its rows, and the size
+    (bytes) and SHA-256 of its file."""
+
+    ingestion: str
+    rows: int
+    bytes: int
+    hash: str
+
+
 class RawStore:
     """Raw partitions under one folder or prefix: ``<root>/<source>/<source>_<YYYYmmddTHHMMSS>_<span>.parquet``.
 
@@ -65,8 +76,8 @@ class RawStore:
         metadata: IngestionMetadata,
         batches: Iterable[pa.RecordBatch],
         is_as_before: Callable[[], bool] = lambda: False,
-    ) -> tuple[str, int]:
-        """Write a raw partition; returns its ingestion id, which follows from content and range, and its rows.
+    ) -> Written:
+        """Write a raw partition.
 
         Where `is_as_before` says so after the last batch, what the file held before is written again instead.
         """
@@ -77,8 +88,8 @@ class RawStore:
                 with self._files.fetched(path) as before:
                     copyfile(before, draft)
                 rows = pq.read_metadata(draft).num_rows
-            ingestion = _ingestion(source, window.label, draft)
-        return ingestion, rows
+            hash, size = file_hash(draft), draft.stat().st_size
+        return Written(_ingestion(source, window.label, hash), rows, size, hash)
 
     def write_sent(
         self,
@@ -110,7 +121,7 @@ class RawStore:
     def collected_ingestion(self, source: str, path: str) -> str:
         """The ingestion id of a file that was collected."""
         with self._files.fetched(path) as file:
-            return _ingestion(source, _label(source, path), file)
+            return _ingestion(source, _label(source, path), file_hash(file))
 
     def sent_ingestion(self, source: str, path: str) -> str:
         """The ingestion id of a file that was sent, as it stands in its name."""
@@ -131,8 +142,8 @@ def _label(source: str, path: str) -> str:
     return name_of(path).removeprefix(f"{source}_").removesuffix(".parquet")
 
 
-def _ingestion(source: str, label: str, file: Path) -> str:
-    return str(uuid5(_NAMESPACE, f"{source} {label} {file_hash(file)}"))
+def _ingestion(source: str, label: str, hash: str) -> str:
+    return str(uuid5(_NAMESPACE, f"{source} {label} {hash}"))
 
 
 def _write(

@@ -136,6 +136,7 @@ class _ExporterContract:
         report = self.written(exporter, [source], draft)
         assert report.rows > 0 and report.stations == 2
         assert report.plan == exporter.plan(pq.read_schema(source))
+        assert report.not_passed.keys() <= exporter.checks.keys(), "it tells of a check that it does not name"
         assert draft.stat().st_size and list(draft.parent.iterdir()) == [draft]
         assert source.read_bytes() == before
 

@@ -36,7 +36,7 @@ from ionbeam_dagster.domain.records import (
 )
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.stores.ledger import Ledger
-from ionbeam_dagster.stores.ledger.attempts import FIRST_WAIT, LONGEST_WAIT, Attempt, Attempts
+from ionbeam_dagster.stores.ledger.attempts import FIRST_WAIT, LONGEST_WAIT, Attempt, Attempts, Failure
 from ionbeam_dagster.stores.ledger.corrections import KnownCorrection
 from ionbeam_dagster.stores.ledger.silences import Silence
 
@@ -163,7 +163,8 @@ class LedgerContract:
         for content in ("one", "two"):
             ledger.record_raw(RawPartition(content, "crowd", WINDOW, f"{content}.parquet", 5, signature=content))
         assert ledger.raw("crowd", WINDOW) == RawPartition("two", "crowd", WINDOW, "two.parquet", 5, "two")
-        kept = RawPartition("two", "crowd", WINDOW, "two.parquet", 5, "two", kept=3, beside=("one", "zero"))
+        kept = RawPartition("two", "crowd", WINDOW, "two.parquet", 5, "two", kept=3, beside=("one", "zero"),
+                            asked_at=NOON, bytes=7, hash="ab")  # fmt: skip
         ledger.record_raw(kept)
         assert ledger.raw("crowd", WINDOW) == kept and ledger.raws("crowd", WINDOW.end) == [kept]
         assert ledger.raw("crowd", NEXT) is None
@@ -486,12 +487,12 @@ class LedgerContract:
         assert ledger.metadata_of_version("crowd", 3) is None and ledger.metadata_of_version("other", 1) is None
 
     def test_nothing_is_open_at_first(self, attempts: Attempts) -> None:
-        assert attempts.open() == [] and attempts.open("collect", "crowd") == [] and attempts.reconciled() is None
+        assert attempts.open() == [] and attempts.open("collect", "crowd") == []
         attempts.note([])
         attempts.begin([], NOON)
-        attempts.settle("collect", "crowd", [])
-        attempts.settle("collect", "crowd", [WINDOW])
-        attempts.fail("collect", "crowd", {WINDOW: "no"}, NOON)
+        attempts.settle("collect", "crowd", {}, NOON)
+        attempts.settle("collect", "crowd", {WINDOW: "a"}, NOON)
+        attempts.fail("collect", "crowd", {WINDOW: Failure("no")}, NOON)
         assert attempts.open() == []
 
     def test_what_is_noted_is_open_until_it_is_settled(self, attempts: Attempts) -> None:
@@ -499,9 +500,9 @@ class LedgerContract:
         assert attempts.open("collect", "crowd") == [work(), work(NEXT)]
         assert attempts.open() == [work(), work(NEXT), work(stage="export", product="crowd/odb")]
         assert attempts.open("export") == attempts.open(product="crowd/odb") == attempts.open()[2:]
-        attempts.settle("collect", "crowd", [WINDOW])
+        attempts.settle("collect", "crowd", {WINDOW: "a"}, NOON)
         assert attempts.open("collect", "crowd") == [work(NEXT)]
-        attempts.settle("collect", "crowd", [NEXT])
+        attempts.settle("collect", "crowd", {NEXT: "a"}, NOON)
         assert [one.product for one in attempts.open()] == ["crowd/odb"]
 
     def test_a_try_waits_ten_seconds_and_twice_as_long_each_time_up_to_ten_minutes(self, attempts: Attempts) -> None:
@@ -518,24 +519,47 @@ class LedgerContract:
 
     def test_what_failed_says_why_and_waits_from_then_on(self, attempts: Attempts) -> None:
         attempts.begin([work(), work(NEXT)], NOON)
-        attempts.fail("collect", "crowd", {WINDOW: "no answer", Window(NOON - HOUR, NOON): "not open"}, NOON + HOUR)
+        why = {WINDOW: Failure("no answer"), Window(NOON - HOUR, NOON): Failure("not open")}
+        attempts.fail("collect", "crowd", why, NOON + HOUR)
         failed, other = attempts.open()
         assert (failed.error, failed.tries, failed.next) == ("no answer", 1, NOON + HOUR + FIRST_WAIT)
         assert (other.error, other.next) == ("", NOON + FIRST_WAIT)
         attempts.begin([work()], NOON + 2 * HOUR)
         assert attempts.open()[0].error == "no answer"
 
-    def test_work_of_another_token_begins_anew(self, attempts: Attempts) -> None:
+    def test_work_of_another_token_begins_anew_and_its_window_fails_since_it_first_did(
+        self, attempts: Attempts
+    ) -> None:
         for _ in range(5):
             attempts.begin([work()], NOON)
-        attempts.fail("collect", "crowd", {WINDOW: "no answer"}, NOON)
+        attempts.fail("collect", "crowd", {WINDOW: Failure("no answer", was_tried=False)}, NOON)
         attempts.note([work()])
         assert attempts.open()[0].tries == 5, "what is known keeps its tries"
         attempts.begin([work(token="b")], NOON + HOUR)
         [one] = attempts.open()
-        assert (one.token, one.tries, one.since, one.error) == ("b", 1, NOON + HOUR, "")
-        attempts.note([work(token="c")])
-        assert attempts.open() == [work(token="c")]
+        assert (one.token, one.tries, one.next) == ("b", 1, NOON + HOUR + FIRST_WAIT)
+        assert (one.since, one.failures, one.error, one.was_tried) == (NOON, 6, "no answer", False)
+        attempts.note([replace(work(token="c"), since=NOON + 2 * HOUR)])
+        [one] = attempts.open()
+        assert (one.token, one.tries, one.since, one.failures) == ("c", 0, NOON, 6)
+        attempts.settle("collect", "crowd", {WINDOW: "c"}, NOON + 3 * HOUR)
+        attempts.begin([work(token="d")], NOON + 3 * HOUR)
+        [one] = attempts.open()
+        assert (one.since, one.failures, one.error, one.was_tried) == (NOON + 3 * HOUR, 1, "", True)
+
+    def test_what_is_noted_while_work_is_done_stays_open_as_work_that_never_failed(self, attempts: Attempts) -> None:
+        attempts.begin([work(token="a")], NOON)
+        attempts.note([work(token="b")])
+        attempts.settle("collect", "crowd", {WINDOW: "a"}, NOON + HOUR)
+        [one] = attempts.open()
+        assert (one.token, one.tries, one.failures, one.since) == ("b", 0, 0, NOON + HOUR) and one.may_begin(NOON)
+
+    def test_what_is_open_is_left_as_it_is_by_who_notes_the_rest(self, attempts: Attempts) -> None:
+        attempts.begin([work(token="a")], NOON)
+        assert attempts.note_unless_open([]) == []
+        noted = attempts.note_unless_open([work(token="b"), work(NEXT), work(stage="export", product="crowd/odb")])
+        assert noted == [work(NEXT), work(stage="export", product="crowd/odb")]
+        assert [(one.token, one.tries) for one in attempts.open()] == [("a", 1), ("a", 0), ("a", 0)]
 
     def test_what_is_noted_for_later_may_begin_as_soon_as_somebody_says_so(self, attempts: Attempts) -> None:
         later = Attempt("export", "crowd", WINDOW, "a", "", 0, NOON, NOON + 7 * HOUR)
@@ -556,9 +580,9 @@ class LedgerContract:
         many = [Window(NOON + n * HOUR, NOON + (n + 1) * HOUR) for n in range(2500)]
         attempts.note([work(window) for window in many])
         attempts.begin([work(window) for window in many], NOON)
-        attempts.fail("collect", "crowd", dict.fromkeys(many, "no"), NOON)
+        attempts.fail("collect", "crowd", dict.fromkeys(many, Failure("no")), NOON)
         assert [(one.window, one.tries, one.error) for one in attempts.open()] == [(window, 1, "no") for window in many]
-        attempts.settle("collect", "crowd", iter(many))
+        attempts.settle("collect", "crowd", dict.fromkeys(many, "a"), NOON)
         assert attempts.open() == []
 
     def test_a_correction_is_open_until_it_is_closed_and_has_a_number(self, ledger: Ledger) -> None:
@@ -608,7 +632,28 @@ class LedgerContract:
         found = ledger.raw("crowd", WINDOW)
         assert found is not None and found.knows == 12 and ledger.raws("crowd", NOON + HOUR) == [found]
 
-    def test_it_is_remembered_when_files_were_last_compared(self, attempts: Attempts) -> None:
-        attempts.note_reconciled(NOON)
-        attempts.note_reconciled(NOON + HOUR)
-        assert attempts.reconciled() == NOON + HOUR
+    def test_it_is_remembered_when_files_were_last_compared_and_how_far_their_contents(self, ledger: Ledger) -> None:
+        comparisons = ledger.reconciliations
+        assert comparisons.last() is None and comparisons.reached() == ""
+        comparisons.note(NOON)
+        comparisons.note(NOON + HOUR)
+        comparisons.reach("crowd 7")
+        assert comparisons.last() == NOON + HOUR and comparisons.reached() == "crowd 7"
+
+    def test_a_file_that_is_to_go_is_pending_once_no_raw_partition_has_it(self, ledger: Ledger) -> None:
+        removals = ledger.removals
+        collected = RawPartition("one", "crowd", WINDOW, "one.parquet", 5)
+        sent = RawPartition("sent: x", "crowd", Window(NOON, NOON + HOUR / 2), "sent.parquet", 7)
+        replaced = RawPartition("old", "crowd", WINDOW, "old.parquet", 7)
+        ledger.record_raw(collected)
+        ledger.record_sent([(sent, [WINDOW]), (replaced, [WINDOW])])
+        removals.intend([collected, sent, replaced])
+        assert removals.pending() == []
+        ledger.record_purged(collected, NOON)
+        arrived(ledger, "new", NOON, replaces=["old"])
+        assert removals.pending() == ["old.parquet", "one.parquet"]
+        ledger.record_purged(sent, NOON)
+        assert removals.pending() == ["old.parquet", "one.parquet", "sent.parquet"]
+        ledger.record_raw(collected)
+        removals.done(["old.parquet"])
+        assert removals.pending() == ["sent.parquet"]

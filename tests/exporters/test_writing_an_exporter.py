@@ -19,11 +19,12 @@ from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.errors import ConfigError, ExportError
 from ionbeam_dagster.exporters import installed_exporters
 from ionbeam_dagster.orchestration.definitions import build_definitions
+from ionbeam_dagster.orchestration.internals import partition_tags
 from ionbeam_dagster.orchestration.resources import WatchedPlatform
 from ionbeam_dagster.pipeline.build import build
 from ionbeam_dagster.pipeline.collect import collect
 from ionbeam_dagster.pipeline.cycles import export_cycle
-from ionbeam_dagster.pipeline.export import export, made_otherwise
+from ionbeam_dagster.pipeline.export import export, is_of_another_exporter
 from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.pipeline.recovery import open_platform
 from ionbeam_dagster.pipeline.show import contents
@@ -110,6 +111,21 @@ def test_a_format_of_a_third_party_is_found_configured_written_and_told(written)
     assert asset.code_version == platform.config.exporters["csv_of_mine"].fingerprint
 
 
+def test_an_exporters_own_checks_are_those_of_its_asset(written, monkeypatch):
+    platform = platform_at(written())
+    definitions = build_definitions(WatchedPlatform(platform))
+    check = dg.AssetCheckKey(dg.AssetKey(["ioncannon", "csv_of_mine"]), "fits")
+    for most, passed in ((1_048_575, True), (3, False)):
+        monkeypatch.setattr(sys.modules["csv_of_mine"], "MOST_ROWS", most)
+        with dg.DagsterInstance.ephemeral() as instance:
+            job = definitions.resolve_implicit_global_asset_job_def()
+            tags = partition_tags(HOUR.key, HOUR.key)
+            assert job.execute_in_process(asset_selection=[check.asset_key], tags=tags, instance=instance).success
+            [record] = instance.event_log_storage.get_asset_check_execution_history(check, limit=1)
+        told = record.event.dagster_event.asset_check_evaluation_data
+        assert told.passed is passed and (passed or "a spreadsheet shows 3" in told.description)
+
+
 def test_a_file_that_does_not_read_back_leaves_its_predecessor(written, monkeypatch):
     platform = platform_at(written())
     path = Path(export(platform, "ioncannon", "csv_of_mine", HOUR).path)
@@ -153,6 +169,14 @@ def test_what_does_not_fit_is_told_when_the_yaml_is_read(written, exports, secti
         IonbeamConfig.load(path)
 
 
+def test_an_exporter_that_cannot_be_imported_harms_nobody_who_does_not_use_it(written):
+    path = Path(written())
+    given = yaml.safe_load(path.read_text())
+    given["projections"]["broken_service"] = {"its_own_key": 7}
+    path.write_text(yaml.safe_dump(given))
+    assert "csv_of_mine" in IonbeamConfig.load(path).exporters
+
+
 def test_the_fingerprint_follows_the_version_and_the_settings_that_files_depend_on(written):
     def exporter(**section):
         return IonbeamConfig.load(written(**section)).exporters["csv_of_mine"]
@@ -171,7 +195,7 @@ def test_what_another_version_made_is_told_until_it_is_made_again(written):
     assert platform.ledger.export("ioncannon", HOUR, "csv_of_mine").made_by == exporter.fingerprint
     assert "other version" not in _status(platform)
     type(exporter).version = "2"
-    assert made_otherwise(platform, "ioncannon", "csv_of_mine", HOUR) and "other version" in _status(platform)
+    assert is_of_another_exporter(platform, "ioncannon", "csv_of_mine", HOUR) and "other version" in _status(platform)
     export(platform, "ioncannon", "csv_of_mine", HOUR)
     assert "other version" not in _status(platform)
 

@@ -26,7 +26,7 @@ from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.pipeline.reconciliation import reconcile
 from ionbeam_dagster.pipeline.recovery import open_platform
-from ionbeam_dagster.stores.ledger.attempts import LONGEST_WAIT
+from ionbeam_dagster.stores.ledger.attempts import LONGEST_WAIT, Failure
 
 YAML = """
 automation: {{lookback: PT1H}}
@@ -37,12 +37,14 @@ dataset_aggregator: {{data_path: {0}/data}}
 projections: {{pygeoapi_service: {{output_path: {0}/exports}}}}
 """
 KINDS = ("raw", "data", "exports")
+IN_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
 def do(platform: Platform, work: Work, now: datetime) -> None:
     """Do a line of the agenda, as a run does."""
     stage, of = work.stage, work.of.partition("/")[0]
     agenda.begin(platform, [work], now)
+    in_hand = agenda.in_hand(platform, stage, work.of)
     failed = {}
     try:
         match stage:
@@ -55,9 +57,8 @@ def do(platform: Platform, work: Work, now: datetime) -> None:
             case "export":
                 export(platform, of, work.of.partition("/")[2], work.window)
     except IonbeamError as error:
-        failed = {work.window: str(error)}
-    done = [] if failed else [work.window]
-    agenda.settle(platform, stage, work.of, done, failed, now)
+        failed = {work.window: Failure(str(error))}
+    in_hand.settle([] if failed else [work.window], failed, now)
 
 
 class Operation(RuleBasedStateMachine):
@@ -65,7 +66,7 @@ class Operation(RuleBasedStateMachine):
 
     @initialize()
     def start(self) -> None:
-        self.folder = TemporaryDirectory()
+        self.folder = TemporaryDirectory(dir=IN_MEMORY)
         self.place = Path(self.folder.name)
         (self.place / "config.yaml").write_text(YAML.format(self.place))
         self.clock = self.furthest = START + 6 * HOUR
@@ -185,6 +186,10 @@ class _Everything(set[str]):
         return True
 
 
+TestOperation = Operation.TestCase
+TestOperation.settings = settings(max_examples=4, stateful_step_count=12, deadline=None, derandomize=True)
+
+
 @pytest.mark.soak
 def test_operation_for_long():
     from hypothesis.stateful import run_state_machine_as_test
@@ -283,7 +288,7 @@ def test_what_failed_is_remembered_at_one_look_at_each_window(platform_with, mon
     asked = []
     raw = platform.ledger.raw
     monkeypatch.setattr(platform.ledger, "raw", lambda source, window: asked.append(window) or raw(source, window))
-    agenda.settle(platform, "collect", "told", [], dict.fromkeys(windows, "no answer"), now)
+    agenda.in_hand(platform, "collect", "told").settle([], dict.fromkeys(windows, Failure("no answer")), now)
     assert [one.window for one in platform.ledger.attempts.open("collect", "told")] == windows
     assert max(asked.count(window) for window in windows) <= 2  # once to collect it, and once to ingest it
 

@@ -20,6 +20,7 @@ from ionbeam_dagster.domain.cycles import cycle_of, windows_in
 from ionbeam_dagster.exporters.odb.reading import odc_command
 from ionbeam_dagster.orchestration.partitions import cycle_partitions
 from ionbeam_dagster.orchestration.runs import rebuild_range, run_range
+from ionbeam_dagster.pipeline.agenda import to_export_cycle
 from ionbeam_dagster.pipeline.cycles import export_cycle
 
 pytestmark = [pytest.mark.filterwarnings("ignore::dagster.BetaWarning", "ignore::dagster.PreviewWarning")]
@@ -158,3 +159,24 @@ def test_partitions_are_the_cycles(platform_with):
     partitions = cycle_partitions(platform_with(CYCLES).dataset("told"))
     keys = partitions.get_partition_keys(current_time=window("21:30").start)
     assert keys == ["20260620T210000", key("03:00"), key("09:00"), key("15:00")]
+
+
+def test_a_lost_cycle_file_comes_back_after_a_revision_that_it_held_was_purged(automated):
+    platform = automated.platform
+    automated.on("09:02")
+    automated.on("09:03")
+    automated.on("09:04")
+    platform.sources["told"].warmer = {key("05:15"): 3.0}
+    automated.perform(fine([key("05:15")]), by_hand=True)
+    automated.on("10:16")  # after the cut-off: revision 2 is late
+    assert [one.revision.number for one in platform.ledger.revisions_of("told", window("05:00", HOUR))] == [1, 2]
+    for old in platform.ledger.superseded("told", platform.now()):
+        platform.files.delete(old.path)
+        platform.ledger.forget_revision(old.revision)
+    assert to_export_cycle(platform, "told/odb_cycle", MORNING, platform.now()) is None
+    Path(automated.cycle.path).unlink()
+    work = to_export_cycle(platform, "told/odb_cycle", MORNING, platform.now())
+    assert "1 of them in a later revision than its file held, as the earlier one is gone" in work.reason
+    again = export_cycle(platform, "told", FORMAT, MORNING, platform.now())
+    assert again.made.number == 2 and "20260621T050000_PT1H r2" in properties(again.made.path)["windows"]
+    assert to_export_cycle(platform, "told/odb_cycle", MORNING, platform.now()) is None

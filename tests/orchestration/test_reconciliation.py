@@ -165,8 +165,8 @@ def test_what_clients_sent_and_is_lost_is_told(platform_with):
     quarter = window_of(now - HOUR, QUARTER)
     platform.ledger.record_sent([(RawPartition("sent", "told", quarter, "data-raw/told/gone.parquet", 2), [quarter])])
     found = reconcile(platform, now)
-    assert found.work == [] and len(found.told) == 1
-    assert "its raw file is gone" in found.told[0] and "ionbeam reingest told --from" in found.told[0]
+    assert found.work == [] and len(found.for_a_person) == 1
+    assert "its raw file is gone" in found.for_a_person[0] and "ionbeam reingest told --from" in found.for_a_person[0]
 
 
 def test_open_work_of_what_is_configured_no_longer_is_forgotten(ticking):

@@ -248,11 +248,11 @@ def test_of_each_value_the_latest_that_was_given_is_there_and_the_same_again_cha
     def collected(points: dict) -> Keeping | None:
         keeping = Keeping(raws.open(raws.path("s", hour(0))), METADATA) if ids else None
         batches = [batch(points)] if points else []
-        id, _ = raws.write(
+        written = raws.write(
             "s", hour(0), hour(0), METADATA, keeping.together(batches) if keeping else batches,
             lambda: keeping is not None and keeping.says_nothing_new,
         )  # fmt: skip
-        ids.append(id)
+        ids.append(written.ingestion)
         return keeping
 
     expected: dict = {}

@@ -299,8 +299,8 @@ def test_a_day_that_is_published_again_is_seen_by_the_automation_for_some_days(s
         with dg.DagsterInstance.ephemeral() as instance:
             context = dg.build_sensor_context(instance=instance, cursor=cursor[0], repository_def=repository)
             cursor[0] = sensor.evaluate_tick(context).cursor
-        noted = [work.window for work in platform.ledger.attempts.open("collect", "sensor_community")]
-        platform.ledger.attempts.settle("collect", "sensor_community", noted)
+        noted = {one.window: one.token for one in platform.ledger.attempts.open("collect", "sensor_community")}
+        platform.ledger.attempts.settle("collect", "sensor_community", noted, platform.now())
         return [window.key for window in noted]
 
     hour, minute = timedelta(hours=1), timedelta(minutes=1)

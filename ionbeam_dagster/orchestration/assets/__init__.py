@@ -30,7 +30,8 @@ from ionbeam_dagster.orchestration.internals import (
 from ionbeam_dagster.orchestration.partitions import windows_a_run, windows_of
 from ionbeam_dagster.orchestration.resources import PlatformResource
 from ionbeam_dagster.pipeline import agenda
-from ionbeam_dagster.pipeline.agenda import Stage
+from ionbeam_dagster.pipeline.agenda import InHand, Stage
+from ionbeam_dagster.stores.ledger.attempts import Failure
 
 TRIES = 3
 RETRY_DELAY = 3.0
@@ -89,11 +90,11 @@ def window_by_window(
     before = {} if context.assets_def.check_specs else recorded_before(context)
     windows = [window for window in windows_of(context.partition_keys, span) if window.key not in before]
     stage, of = stage_of(ionbeam.platform.config, context.asset_key)
-    failed_before = agenda.failed_before(ionbeam.platform, stage, of)
-    windows.sort(key=failed_before.__contains__)
-    outcome = _work_through(context, ionbeam, windows, work, tries)
+    in_hand = agenda.in_hand(ionbeam.platform, stage, of)
+    windows.sort(key=in_hand.failed_before.__contains__)
+    outcome = _work_through(context, ionbeam, in_hand, windows, work, tries)
     done_now = [window for window in windows if window.key in outcome.done]
-    agenda.settle(ionbeam.platform, stage, of, done_now, outcome.failed, ionbeam.platform.now())
+    in_hand.settle(done_now, outcome.failed, ionbeam.platform.now())
     done = {key: Done(metadata) for key, metadata in before.items()} | outcome.done
     if outcome.failed or outcome.stopped:
         for key, told in outcome.done.items():
@@ -123,7 +124,7 @@ class _Outcome:
     """What was done, by partition key; why what failed did; and what stopped the work before its end, if it was."""
 
     done: dict[str, Done] = field(default_factory=dict)
-    failed: dict[Window, str] = field(default_factory=dict)
+    failed: dict[Window, Failure] = field(default_factory=dict)
     stopped: BaseException | None = None
     spoke: bool = False
     """Whether a window was done, so that whoever was asked answers."""
@@ -132,14 +133,14 @@ class _Outcome:
 def _work_through(
     context: dg.AssetExecutionContext,
     ionbeam: PlatformResource,
+    in_hand: InHand,
     windows: Sequence[Window],
     work: Callable[[Window], Done],
     tries: int,
 ) -> _Outcome:
     outcome = _Outcome()
     asset = context.asset_key.to_user_string()
-    stage, of = stage_of(ionbeam.platform.config, context.asset_key)
-    limit = deadline_of(ionbeam.platform, stage, of)
+    limit = deadline_of(ionbeam.platform, in_hand.stage, in_hand.of)
     errors: dict[Window, Exception] = {}
     current: Window | None = None
     hung = 0
@@ -147,10 +148,10 @@ def _work_through(
     def end_with(reason: str) -> None:
         """The process is about to be ended, with all that this run did not come to."""
         undone = [window for window in windows if window.key not in outcome.done]
-        failed = {window: reason if window == current else _not_tried(current) for window in undone}
+        failed = {window: Failure(reason) if window == current else _not_tried(current) for window in undone}
         now = ionbeam.platform.now()
-        agenda.note_silence(ionbeam.platform, stage, of, now)
-        agenda.settle(ionbeam.platform, stage, of, [w for w in windows if w.key in outcome.done], failed, now)
+        agenda.note_silence(ionbeam.platform, in_hand.stage, in_hand.of, now)
+        in_hand.settle([w for w in windows if w.key in outcome.done], failed, now)
         end_run(context.instance, context.run, f"{asset} {current}: {reason}", again=False)  # the agenda does
 
     try:
@@ -161,7 +162,7 @@ def _work_through(
             for current in windows:
                 try:
                     with (
-                        working_on(ionbeam.platform, stage, of, current, context.run.run_id),
+                        working_on(ionbeam.platform, in_hand.stage, in_hand.of, current, context.run.run_id),
                         ended_in_time(limit, end_with if ionbeam.may_end_process else None),
                     ):
                         outcome.done[current.key] = work(current)
@@ -169,27 +170,27 @@ def _work_through(
                     errors[current] = error
                     hung = hung + 1 if isinstance(error, DeadlineExceeded) else 0
                     if hung:
-                        agenda.note_silence(ionbeam.platform, stage, of, ionbeam.platform.now())
+                        agenda.note_silence(ionbeam.platform, in_hand.stage, in_hand.of, ionbeam.platform.now())
                     if hung == GIVEN_UP_AFTER:
                         break
                 else:
-                    if stage == "collect" and (hung or not outcome.spoke):
-                        agenda.end_silence(ionbeam.platform, of)
+                    if in_hand.stage == "collect" and (hung or not outcome.spoke):
+                        agenda.end_silence(ionbeam.platform, in_hand.of)
                     hung, outcome.spoke = 0, True
                     errors.pop(current, None)
                     ionbeam.on_window(asset, current, None)
             if hung == GIVEN_UP_AFTER:
-                not_tried = (w for w in windows if w.key not in outcome.done and w not in errors)
-                errors |= dict.fromkeys(not_tried, DeadlineExceeded(_not_tried(current)))
+                not_tried = [w for w in windows if w.key not in outcome.done and w not in errors]
+                outcome.failed |= dict.fromkeys(not_tried, _not_tried(current))
                 break
             windows = [window for window, failure in errors.items() if _may_pass(failure)]
             if not windows:
                 break
     except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError) as stop:
         outcome.stopped = stop
-    for window, failure in errors.items():
-        outcome.failed[window] = _reason(context, window, failure)
-        ionbeam.on_window(asset, window, outcome.failed[window])
+    outcome.failed |= {window: Failure(_reason(context, window, failure)) for window, failure in errors.items()}
+    for window, failed in outcome.failed.items():
+        ionbeam.on_window(asset, window, failed.error)
     return outcome
 
 
@@ -198,8 +199,8 @@ def _may_pass(failure: Exception) -> bool:
     return isinstance(failure, _MAY_PASS) and not isinstance(failure, DeadlineExceeded)
 
 
-def _not_tried(hung: Window | None) -> str:
-    return f"{agenda.NOT_TRIED}: {hung}, before it in its run, took longer than it may"
+def _not_tried(hung: Window | None) -> Failure:
+    return Failure(f"not tried: {hung}, before it in its run, took longer than it may", was_tried=False)
 
 
 def _reason(context: dg.AssetExecutionContext, window: Window, error: Exception) -> str:
@@ -210,8 +211,8 @@ def _reason(context: dg.AssetExecutionContext, window: Window, error: Exception)
     return f"{type(error).__name__}: {error}"
 
 
-def _failure(asset: str, failed: dict[Window, str], done: int, silent: bool) -> dg.Failure:
-    shown = [f"{window.key}: {reason}" for window, reason in list(failed.items())[:20]]
+def _failure(asset: str, failed: Mapping[Window, Failure], done: int, silent: bool) -> dg.Failure:
+    shown = [f"{window.key}: {failure.error}" for window, failure in list(failed.items())[:20]]
     if len(failed) > len(shown):
         shown.append(f"... and {len(failed) - len(shown)} more, in the log")
     title = f"{asset}: {len(failed)} of {len(failed) + done} windows failed"

@@ -32,7 +32,7 @@ def cycle_asset(ionbeam: Ionbeam, dataset: DatasetSettings, format: str, made_of
         partitions_def=partitions,
         backfill_policy=range_runs(CYCLE),
         automation_condition=automation.cycles(ionbeam, dataset.name, format),
-        check_specs=checks.cycle_specs(key, partitions),
+        check_specs=checks.export_specs(key, partitions, exporter),
         code_version=exporter.fingerprint,
         group_name=dataset.name,
         owners=metadata.OWNERS,
@@ -55,7 +55,8 @@ def cycle_asset(ionbeam: Ionbeam, dataset: DatasetSettings, format: str, made_of
             with ExitStack() as opened:
                 files = [opened.enter_context(platform.files.fetched(path)) for path in exported.files]
                 told = metadata.of_cycle(exported, made_of, files, seconds)
-            return Done(told, checks.of_cycle(exported.outlook))
+            own = checks.of_export(exporter, exported.made.report)
+            return Done(told, [*checks.of_cycle(exported.outlook), *own])
 
         yield from window_by_window(context, ionbeam, CYCLE, work)
 

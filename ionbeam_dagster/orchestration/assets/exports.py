@@ -9,7 +9,7 @@ import dagster as dg
 
 from ionbeam_dagster.config import DatasetSettings
 from ionbeam_dagster.domain.windows import Window
-from ionbeam_dagster.orchestration import automation, metadata
+from ionbeam_dagster.orchestration import automation, checks, metadata
 from ionbeam_dagster.orchestration.assets import Done, Events, range_runs, window_by_window
 from ionbeam_dagster.orchestration.automation import Ionbeam
 from ionbeam_dagster.orchestration.resources import PlatformResource
@@ -29,13 +29,15 @@ def export_asset(
 ) -> dg.AssetsDefinition:
     """``<dataset>/<format>``: the current export of every window, at a stable path."""
     exporter = ionbeam.platform.config.window_exporters[format]
+    key = export_key(dataset.name, format)
 
     @dg.asset(
-        key=export_key(dataset.name, format),
+        key=key,
         deps=[exported_from],
         partitions_def=partitions,
         backfill_policy=range_runs(dataset.span),
         automation_condition=automation.exports(ionbeam, dataset.name, format),
+        check_specs=checks.export_specs(key, partitions, exporter),
         code_version=exporter.fingerprint,
         group_name=dataset.name,
         owners=metadata.OWNERS,
@@ -54,7 +56,8 @@ def export_asset(
             latest = ionbeam.platform.ledger.latest_revision(dataset.name, window)
             assert latest is not None  # export() has just read it
             with ionbeam.platform.files.fetched(latest.path) as path:
-                return Done(metadata.of_export(made, exported_from, [path], seconds))
+                told = metadata.of_export(made, exported_from, [path], seconds)
+                return Done(told, checks.of_export(exporter, made.report))
 
         yield from window_by_window(context, ionbeam, dataset.span, work)
 

@@ -107,7 +107,7 @@ class ToRequest(Due):
         return "to_request"
 
     def work(self, now: datetime) -> list[Work]:
-        found = agenda.looked_back(self._ionbeam.platform, self._source, now)
+        found = agenda.windows_in_lookback(self._ionbeam.platform, self._source, now)
         wanted = [
             Work("collect", self._source.name, window, triggered.isoformat(), "its client has not sent it")
             for window, triggered in found

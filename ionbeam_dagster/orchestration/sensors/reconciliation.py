@@ -1,17 +1,19 @@
 """The sensor that compares files, sources and ledger every few minutes, and puts on the agenda what does not agree.
 
-Belongs here: how long a tick may take, and what it says. Does not belong here: the comparison
-(pipeline/reconciliation.py), or the work, which automation does.
+Its ticks also tell the pages of assets what fails for long. Belongs here: how long a tick may take, and what it says.
+Does not belong here: the comparison (pipeline/reconciliation.py), or the work, which automation does.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from time import monotonic
 
 import dagster as dg
 
+from ionbeam_dagster.orchestration.overdue import report_overdue
 from ionbeam_dagster.orchestration.resources import PlatformResource, WatchedPlatform
 from ionbeam_dagster.pipeline.reconciliation import Reconciled, reconciling
 
@@ -62,22 +64,27 @@ def reconciliation_sensor(ionbeam: PlatformResource | WatchedPlatform) -> dg.Sen
             "and what a person has to do stands in the tick's log."
         ),
     )
-    def reconciliation(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+    def reconciliation(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        reported = json.loads(context.cursor or "[]")
+        overdue = report_overdue(ionbeam.platform, context.instance, ionbeam.platform.now(), reported)
+        return dg.SensorResult(skip_reason=compare(context), cursor=json.dumps(overdue))
+
+    def compare(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         now = ionbeam.platform.now()
-        last = ionbeam.platform.ledger.attempts.reconciled()
+        last = ionbeam.platform.ledger.reconciliations.last()
         ago = "never" if last is None else f"{(now - last) // timedelta(seconds=1)} s ago"
         if not comparison.goes_on and last is not None and timedelta(0) <= now - last < EVERY:
             return dg.SkipReason(f"files were last compared with the ledger {ago}")
         if not comparison.go_on(ionbeam, now):
             return dg.SkipReason(f"files are being compared with the ledger; that was last finished {ago}")
         found = comparison.found
-        for told in found.told[:_SHOWN]:
+        for told in found.for_a_person[:_SHOWN]:
             context.log.error(told)
         for work in found.work[:_SHOWN]:
             context.log.warning(f"{work.of} {work.window}: {work.reason}; to {work.stage}")
         return dg.SkipReason(
             f"files were compared with the ledger: {len(found.work)} windows to be made again, "
-            f"{len(found.told)} for a person to look at"
+            f"{len(found.for_a_person)} for a person to look at"
         )
 
     return reconciliation

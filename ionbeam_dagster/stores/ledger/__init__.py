@@ -24,7 +24,13 @@ from ionbeam_dagster.stores.ledger.leases import Leases, RedisLeases, SqliteLeas
 from ionbeam_dagster.stores.ledger.lost import Past, Recover
 from ionbeam_dagster.stores.ledger.migration import migrate
 from ionbeam_dagster.stores.ledger.raws import RawPartitions, RedisRawPartitions, SqliteRawPartitions
+from ionbeam_dagster.stores.ledger.reconciliations import (
+    Reconciliations,
+    RedisReconciliations,
+    SqliteReconciliations,
+)
 from ionbeam_dagster.stores.ledger.recovery_notes import RecoveryNotes, RedisRecoveryNotes, SqliteRecoveryNotes
+from ionbeam_dagster.stores.ledger.removals import RedisRemovals, Removals, SqliteRemovals
 from ionbeam_dagster.stores.ledger.revisions import RedisRevisions, Revisions, SqliteRevisions
 from ionbeam_dagster.stores.ledger.seals import RedisSeals, Seals, SqliteSeals
 from ionbeam_dagster.stores.ledger.silences import RedisSilences, Silences, SqliteSilences
@@ -53,6 +59,16 @@ class Ledger(
         ...
 
     @property
+    def reconciliations(self) -> Reconciliations:
+        """When files were compared with the ledger."""
+        ...
+
+    @property
+    def removals(self) -> Removals:
+        """Raw files that are to be removed."""
+        ...
+
+    @property
     def workers(self) -> Workers:
         """Who is doing something now."""
         ...
@@ -68,7 +84,10 @@ class Ledger(
         ...
 
 
-_APART = (SqliteAttempts, SqliteCorrections, SqliteWorkers, SqliteLeases, SqliteSilences)
+_APART = (
+    SqliteAttempts, SqliteCorrections, SqliteReconciliations, SqliteRemovals, SqliteWorkers, SqliteLeases,
+    SqliteSilences,
+)  # fmt: skip
 
 
 class SqliteLedger(
@@ -89,6 +108,8 @@ class SqliteLedger(
         super().__init__(file)
         self.attempts = SqliteAttempts(file)
         self.corrections = SqliteCorrections(file)
+        self.reconciliations = SqliteReconciliations(file)
+        self.removals = SqliteRemovals(file)
         self.workers = SqliteWorkers(file)
         self.leases = SqliteLeases(file)
         self.silences = SqliteSilences(file)
@@ -107,6 +128,8 @@ class RedisLedger(
         super().__init__(server)
         self.attempts = RedisAttempts(server)
         self.corrections = RedisCorrections(server)
+        self.reconciliations = RedisReconciliations(server)
+        self.removals = RedisRemovals(server)
         self.workers = RedisWorkers(server)
         self.leases = RedisLeases(server)
         self.silences = RedisSilences(server)

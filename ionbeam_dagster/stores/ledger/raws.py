@@ -59,14 +59,9 @@ class RawPartitions(Protocol):
 
 # --- SQLite -----------------------------------------------------------------------------------------------------------
 
-_COLLECTED = (
-    "SELECT r.ingestion, r.source, r.start, r.end, r.path, r.rows, r.signature, w.at, r.kept, r.beside, r.knows "
-    "FROM raw r LEFT JOIN swept w USING (ingestion)"
-)
-_SENT_ROWS = (
-    "SELECT r.ingestion, r.source, r.start, r.end, r.path, r.rows, r.signature, w.at, 0, '', 0 "
-    "FROM sent r LEFT JOIN swept w USING (ingestion)"
-)
+_FIELDS = "r.ingestion, r.source, r.start, r.end, r.path, r.rows, r.signature, r.bytes, r.hash, w.at"
+_COLLECTED = f"SELECT {_FIELDS}, r.kept, r.beside, r.knows, r.asked_at FROM raw r LEFT JOIN swept w USING (ingestion)"
+_SENT_ROWS = f"SELECT {_FIELDS}, 0, '', 0, NULL FROM sent r LEFT JOIN swept w USING (ingestion)"
 
 
 class SqliteRawPartitions(OnSqlite):
@@ -74,10 +69,11 @@ class SqliteRawPartitions(OnSqlite):
 CREATE TABLE IF NOT EXISTS raw (
     source TEXT, start INTEGER, end INTEGER, ingestion TEXT, path TEXT, rows INTEGER, signature TEXT,
     kept INTEGER NOT NULL DEFAULT 0, beside TEXT NOT NULL DEFAULT '', knows INTEGER NOT NULL DEFAULT 0,
-    PRIMARY KEY (source, start, end)
+    asked_at INTEGER, bytes INTEGER NOT NULL DEFAULT 0, hash TEXT NOT NULL DEFAULT '', PRIMARY KEY (source, start, end)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS sent (
-    ingestion TEXT PRIMARY KEY, source TEXT, start INTEGER, end INTEGER, path TEXT, rows INTEGER, signature TEXT
+    ingestion TEXT PRIMARY KEY, source TEXT, start INTEGER, end INTEGER, path TEXT, rows INTEGER, signature TEXT,
+    bytes INTEGER NOT NULL DEFAULT 0, hash TEXT NOT NULL DEFAULT ''
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS sent_into (
     source TEXT, start INTEGER, end INTEGER, ingestion TEXT, PRIMARY KEY (source, start, end, ingestion)
@@ -91,6 +87,11 @@ CREATE TABLE IF NOT EXISTS unclaimed (ingestion TEXT PRIMARY KEY) WITHOUT ROWID;
         ("raw", "kept", "INTEGER NOT NULL DEFAULT 0"),
         ("raw", "beside", "TEXT NOT NULL DEFAULT ''"),
         ("raw", "knows", "INTEGER NOT NULL DEFAULT 0"),
+        ("raw", "asked_at", "INTEGER"),
+        ("raw", "bytes", "INTEGER NOT NULL DEFAULT 0"),
+        ("raw", "hash", "TEXT NOT NULL DEFAULT ''"),
+        ("sent", "bytes", "INTEGER NOT NULL DEFAULT 0"),
+        ("sent", "hash", "TEXT NOT NULL DEFAULT ''"),
     )
 
     def record_raw(self, raw: RawPartition) -> None:
@@ -98,19 +99,13 @@ CREATE TABLE IF NOT EXISTS unclaimed (ingestion TEXT PRIMARY KEY) WITHOUT ROWID;
             db.execute(TAKE_PLACE, (raw.ingestion,))
             db.execute(
                 "INSERT OR REPLACE INTO raw (source, start, end, ingestion, path, rows, signature, kept, beside, "
-                "knows) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "knows, asked_at, bytes, hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
-                    raw.source,
-                    *ends_of(raw.window),
-                    raw.ingestion,
-                    raw.path,
-                    raw.rows,
-                    raw.signature,
-                    raw.kept,
-                    " ".join(raw.beside),
-                    raw.knows,
+                    raw.source, *ends_of(raw.window), raw.ingestion, raw.path, raw.rows, raw.signature, raw.kept,
+                    " ".join(raw.beside), raw.knows, None if raw.asked_at is None else micros(raw.asked_at), raw.bytes,
+                    raw.hash,
                 ),
-            )
+            )  # fmt: skip
             db.execute("DELETE FROM swept WHERE ingestion = ?", (raw.ingestion,))
 
     def raw(self, source: str, window: Window) -> RawPartition | None:
@@ -124,8 +119,12 @@ CREATE TABLE IF NOT EXISTS unclaimed (ingestion TEXT PRIMARY KEY) WITHOUT ROWID;
         with self._file.writing() as db:
             db.executemany(TAKE_PLACE, [(raw.ingestion,) for raw, _ in raws])
             db.executemany(
-                "INSERT OR REPLACE INTO sent VALUES (?, ?, ?, ?, ?, ?, ?)",
-                [(r.ingestion, r.source, *ends_of(r.window), r.path, r.rows, r.signature) for r, _ in raws],
+                "INSERT OR REPLACE INTO sent (ingestion, source, start, end, path, rows, signature, bytes, hash) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (r.ingestion, r.source, *ends_of(r.window), r.path, r.rows, r.signature, r.bytes, r.hash)
+                    for r, _ in raws
+                ],
             )
             db.executemany(
                 "INSERT OR IGNORE INTO sent_into VALUES (?, ?, ?, ?)",
@@ -140,8 +139,8 @@ CREATE TABLE IF NOT EXISTS unclaimed (ingestion TEXT PRIMARY KEY) WITHOUT ROWID;
     def sent(self, source: str, window: Window) -> list[RawPartition]:
         with self._file.reading() as db:
             rows = db.execute(
-                "SELECT r.ingestion, r.source, r.start, r.end, r.path, r.rows, r.signature, w.at "
-                "FROM sent_into i JOIN sent r USING (ingestion) JOIN arrivals a USING (ingestion) "
+                f"SELECT {_FIELDS}, 0, '', 0, NULL FROM sent_into i JOIN sent r USING (ingestion) JOIN arrivals a "
+                "USING (ingestion) "
                 "LEFT JOIN swept w USING (ingestion) "
                 "WHERE i.source = ? AND i.start = ? AND i.end = ? ORDER BY a.arrival",
                 (source, *ends_of(window)),
@@ -172,10 +171,11 @@ CREATE TABLE IF NOT EXISTS unclaimed (ingestion TEXT PRIMARY KEY) WITHOUT ROWID;
 
 
 def _raw_of_row(row: tuple[Any, ...]) -> RawPartition:
-    purged = moment(row[7]) if row[7] is not None else None
-    kept, beside, knows = row[8:] or (0, "", 0)
-    window = window_from(row[2], row[3])
-    return RawPartition(row[0], row[1], window, row[4], row[5], row[6], purged, kept, tuple(beside.split()), knows)
+    ingestion, source, start, end, path, rows, signature, size, hash, purged, kept, beside, knows, asked_at = row
+    return RawPartition(
+        ingestion, source, window_from(start, end), path, rows, signature, None if purged is None else moment(purged),
+        kept, tuple(beside.split()), knows, None if asked_at is None else moment(asked_at), size, hash,
+    )  # fmt: skip
 
 
 # --- Redis ------------------------------------------------------------------------------------------------------------
@@ -193,17 +193,17 @@ local source, window, ingestion = unpack(ARGV, 1, 3)
 place_of(ingestion)
 redis.call('HSET', 'ionbeam:raw:' .. source .. ':' .. window,
     'ingestion', ingestion, 'path', ARGV[4], 'rows', ARGV[5], 'signature', ARGV[6], 'kept', ARGV[7],
-    'beside', ARGV[8], 'knows', ARGV[9])
+    'beside', ARGV[8], 'knows', ARGV[9], 'asked_at', ARGV[10], 'bytes', ARGV[11], 'hash', ARGV[12])
 redis.call('HDEL', 'ionbeam:swept', ingestion)
 redis.call('ZADD', 'ionbeam:raws:' .. source, window:match('[^:]+$'), window)
 """
 
 _RAW = """
 local found = redis.call('HMGET', 'ionbeam:raw:' .. ARGV[1] .. ':' .. ARGV[2],
-    'ingestion', 'path', 'rows', 'signature', 'kept', 'beside', 'knows')
+    'ingestion', 'path', 'rows', 'signature', 'kept', 'beside', 'knows', 'asked_at', 'bytes', 'hash')
 if not found[1] then return {} end
 return {found[1], found[2], found[3], found[4], redis.call('HGET', 'ionbeam:swept', found[1]) or '',
-    found[5] or '0', found[6] or '', found[7] or '0'}
+    found[5] or '0', found[6] or '', found[7] or '0', found[8] or '', found[9] or '0', found[10] or ''}
 """
 
 _RECORD_SENT = f"""{PLACE_OF}
@@ -246,8 +246,9 @@ for i, name in ipairs(redis.call('ZRANGE', 'ionbeam:raws:' .. ARGV[1], '-inf', A
         found[i] = {'', redis.call('GET', 'ionbeam:sent:' .. name:sub(6))}
     else
         local kept = redis.call('HMGET', 'ionbeam:raw:' .. ARGV[1] .. ':' .. name,
-            'ingestion', 'path', 'rows', 'signature', 'kept', 'beside', 'knows')
-        found[i] = {name, kept[1], kept[2], kept[3], kept[4], '', kept[5] or '0', kept[6] or '', kept[7] or '0'}
+            'ingestion', 'path', 'rows', 'signature', 'kept', 'beside', 'knows', 'asked_at', 'bytes', 'hash')
+        found[i] = {name, kept[1], kept[2], kept[3], kept[4], '', kept[5] or '0', kept[6] or '', kept[7] or '0',
+            kept[8] or '', kept[9] or '0', kept[10] or ''}
     end
 end
 return found
@@ -265,7 +266,9 @@ end
 
 class RedisRawPartitions(OnRedis):
     def record_raw(self, raw: RawPartition) -> None:
-        record = (raw.ingestion, raw.path, raw.rows, raw.signature, raw.kept, " ".join(raw.beside), raw.knows)
+        asked_at = "" if raw.asked_at is None else micros(raw.asked_at)
+        told = (raw.kept, " ".join(raw.beside), raw.knows, asked_at, raw.bytes, raw.hash)
+        record = (raw.ingestion, raw.path, raw.rows, raw.signature, *told)
         self._server.run(_RECORD_RAW, raw.source, place_of(raw.window), *record)
 
     def raw(self, source: str, window: Window) -> RawPartition | None:
@@ -275,7 +278,10 @@ class RedisRawPartitions(OnRedis):
     def record_sent(self, raws: Sequence[tuple[RawPartition, Sequence[Window]]]) -> None:
         for raw, touched in raws:
             record = json.dumps(
-                [raw.ingestion, raw.source, place_of(raw.window), raw.path, raw.rows, raw.signature]
+                [
+                    raw.ingestion, raw.source, place_of(raw.window), raw.path, raw.rows, raw.signature, raw.bytes,
+                    raw.hash,
+                ]
             )  # fmt: skip
             self._server.run(_RECORD_SENT, raw.ingestion, record, raw.source, *(place_of(window) for window in touched))
 
@@ -296,15 +302,15 @@ class RedisRawPartitions(OnRedis):
 
 def _raw_of_record(
     source: str, window: str, ingestion: str, path: str, rows: str, signature: str, purged: str = "",
-    kept: str = "0", beside: str = "", knows: str = "0",
+    kept: str = "0", beside: str = "", knows: str = "0", asked_at: str = "", size: str = "0", hash: str = "",
 ) -> RawPartition:  # fmt: skip
-    removed = moment(int(purged)) if purged else None
     return RawPartition(
-        ingestion, source, window_at(window), path, int(rows), signature, removed, int(kept), tuple(beside.split()),
-        int(knows),
+        ingestion, source, window_at(window), path, int(rows), signature, moment(int(purged)) if purged else None,
+        int(kept), tuple(beside.split()), int(knows), moment(int(asked_at)) if asked_at else None, int(size), hash,
     )  # fmt: skip
 
 
 def _sent_of_record(record: str, purged: str = "") -> RawPartition:
-    ingestion, source, reach, path, rows, signature = json.loads(record)
-    return _raw_of_record(source, reach, ingestion, path, rows, signature, purged)
+    ingestion, source, reach, path, rows, signature, *size_and_hash = json.loads(record)
+    size, hash = size_and_hash or ("0", "")
+    return _raw_of_record(source, reach, ingestion, path, rows, signature, purged, size=size, hash=hash)

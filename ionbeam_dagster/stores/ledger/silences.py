@@ -1,7 +1,7 @@
 """Silences: the sources that do not answer in time, since when, and how often in a row.
 
 Belongs here: the counts, and how SQLite and Redis keep them. Does not belong here: what follows from them
-(pipeline/agenda.py).
+(pipeline/agenda).
 """
 
 from __future__ import annotations

@@ -1,0 +1,66 @@
+"""What a person has to know: what fails for long, what is outdated, and what does not fit.
+
+Belongs here: questions that pages and the command line ask. Does not belong here: how they show the answers.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.errors import PipelineError
+from ionbeam_dagster.pipeline.agenda.building import is_outdated
+from ionbeam_dagster.pipeline.agenda.now import products
+from ionbeam_dagster.pipeline.export import is_of_another_exporter
+from ionbeam_dagster.pipeline.platform import Platform
+from ionbeam_dagster.stores.ledger.attempts import Attempt
+
+OVERDUE_AFTER = timedelta(hours=1)
+"""What failed for so long is told to people, and tried on."""
+
+
+def overdue(platform: Platform, now: datetime) -> list[Attempt]:
+    """Open work of windows that fail since OVERDUE_AFTER or longer, the longest first; it goes on being tried."""
+    known = set(products(platform))
+    found = [one for one in platform.ledger.attempts.open() if one.failures and now - one.since >= OVERDUE_AFTER]
+    return sorted((one for one in found if (one.stage, one.product) in known), key=lambda one: one.since)
+
+
+def in_words(platform: Platform, one: Attempt) -> str:
+    """What fails, since when, how often, why, and the command that tries it now and shows more."""
+    of, _, format = one.product.partition("/")
+    what = {
+        "collect": f"{of} cannot be collected",
+        "ingest": f"what was collected of {of} cannot be ingested",
+        "build": f"{of} cannot be built",
+    }.get(one.stage, f"{of} cannot be exported as {format}")
+    since = f"since {one.since:%Y-%m-%d %H:%M}, {one.failures} tries"
+    why = one.error or "its runs end without a word: were they killed?"
+    range = f"--from {one.window.start:%Y-%m-%dT%H:%MZ} --to {one.window.end:%Y-%m-%dT%H:%MZ}"
+    command = "rebuild" if one.stage in ("build", "export", "export_cycle") else "run"
+    if command == "run" and platform.source(of).kind == "external":
+        command = "reingest"
+    return f"{what} ({one.window}; {since}): {why}; `ionbeam {command} {of} {range}` tries it now and shows more"
+
+
+def outdated(platform: Platform, dataset: str, start: datetime, end: datetime) -> list[Window]:
+    """The windows of [start, end) whose revision, or an export of it, an older version or other settings made."""
+    formats = platform.dataset(dataset).exports
+    windows = [one.revision.window for one in platform.ledger.revisions(dataset, start, end)]
+    return [
+        window
+        for window in windows
+        if is_outdated(platform, dataset, window)
+        or any(is_of_another_exporter(platform, dataset, format, window) for format in formats)
+    ]
+
+
+def misfits(platform: Platform) -> list[str]:
+    """What of the configuration does not fit what is in the stores, a sentence each."""
+    found = []
+    for dataset in platform.config.datasets:
+        try:
+            platform.check_span(dataset)
+        except PipelineError as error:
+            found.append(str(error))
+    return found

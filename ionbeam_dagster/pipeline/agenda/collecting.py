@@ -1,0 +1,140 @@
+"""Which windows of a source are to be collected, and why.
+
+Belongs here: the triggers of the clock, and whether what was collected is still what the source would give. Does not
+belong here: asking the source (pipeline/collect.py), or who notices that something changed (sensors, reconciliation).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from ionbeam_dagster.config import SourceSettings
+from ionbeam_dagster.domain.records import RawPartition
+from ionbeam_dagster.domain.windows import EPOCH, Window, windows_between
+from ionbeam_dagster.errors import SourceError
+from ionbeam_dagster.pipeline.agenda.work import CHANGED, LOST, REPLACES, Work
+from ionbeam_dagster.pipeline.platform import Platform
+from ionbeam_dagster.stores.ledger.attempts import Attempt
+
+_NEVER = "never"
+
+
+def last_trigger(source: SourceSettings, window: Window, now: datetime) -> datetime | None:
+    """The latest moment, not after `now`, at which `source` was to be asked for `window`; None: there was none yet.
+
+    Triggers follow one another every `trigger_interval` from the epoch on, `window_lag` late. Triggers finer than the
+    window ask for the open window again and again, and a last time when it ends; coarser ones ask for all the windows
+    that ended since the trigger before.
+    """
+    clock = now - source.window_lag
+    interval = source.trigger_interval
+    if interval < source.window_size:
+        moment = min(EPOCH + (clock - EPOCH) // interval * interval, window.end)
+        reached = moment > window.start
+    else:
+        moment = EPOCH - (EPOCH - window.end) // interval * interval
+        reached = moment <= clock
+    return moment + source.window_lag if reached else None
+
+
+def windows_in_lookback(platform: Platform, source: SourceSettings, now: datetime) -> Iterator[tuple[Window, datetime]]:
+    """The windows of the last while that `source` was to be asked for by the clock, each with its last trigger."""
+    until = now - source.window_lag
+    since = until - max(platform.config.automation.lookback, source.window_size)
+    for window in windows_between(since, until, source.window_size):
+        if window.end > since and has_window(platform, source, window):
+            triggered = last_trigger(source, window, now)
+            if triggered is not None:
+                yield window, triggered
+
+
+def has_window(platform: Platform, source: SourceSettings, window: Window) -> bool:
+    """Whether a window is one of a source: not before its start, from which on its dataset's windows are whole."""
+    first, end = platform.range_of(source.name)
+    return window.start >= first and (end is None or window.start < end)
+
+
+def triggered(platform: Platform, source: SourceSettings, now: datetime) -> Iterator[Work]:
+    """Windows of which a trigger moment has passed since they were last collected."""
+    for window, triggered in windows_in_lookback(platform, source, now):
+        known = platform.ledger.raw(source.name, window)
+        if _is_older(platform, known, triggered) or _lacks_its_end(platform, known, now):
+            yield Work("collect", source.name, window, triggered.isoformat(), f"to be collected since {triggered}")
+
+
+def is_to_come(opened: Attempt, now: datetime) -> bool:
+    """Whether a window, or the trigger that it was noted for, is still to come."""
+    kind = opened.token.partition(" ")[0]
+    of_the_clock = kind not in (LOST, CHANGED, REPLACES)
+    return opened.window.start >= now or (of_the_clock and datetime.fromisoformat(opened.token) > now)
+
+
+def _is_older(platform: Platform, known: RawPartition | None, triggered: datetime) -> bool:
+    """Whether a raw partition is not there, or its source was asked before `triggered`; what retention took is not
+    missed."""
+    if known is not None and known.purged is not None:
+        return False
+    found = platform.files.found(known.path) if known is not None else None
+    return known is None or found is None or (known.asked_at or found.modified) < triggered
+
+
+def _lacks_its_end(platform: Platform, known: RawPartition | None, now: datetime) -> bool:
+    """Whether a window is over, with the lag of its source, and was asked for before that."""
+    if known is None or known.purged is not None:
+        return False
+    over = known.window.end + platform.source(known.source).window_lag
+    if now < over:
+        return False
+    if known.asked_at is not None:
+        return known.asked_at < over
+    return any(claim.collected.end < known.window.end for claim in platform.ledger.claims_of([known.ingestion]))
+
+
+def is_lost(platform: Platform, known: RawPartition | None) -> bool:
+    """Whether the file of a raw partition is gone, and retention did not take it."""
+    return known is not None and known.purged is None and not platform.files.exists(known.path)
+
+
+def needs_collecting(platform: Platform, source: str, window: Window) -> bool:
+    """Whether a window was never collected to its end, lost its raw partition, or would come out differently now.
+
+    A raw partition that retention purged is not lost: all that is made of it is there.
+    """
+    known = platform.ledger.raw(source, window)
+    if known is None or is_lost(platform, known) or _lacks_its_end(platform, known, platform.now()):
+        return True
+    try:
+        return known.signature != platform.sources[source].signature(window)
+    except SourceError:
+        return True  # collecting it tells the reason
+
+
+def still_to_collect(platform: Platform, source: str, opened: Attempt, now: datetime) -> Work | None:
+    window = opened.window
+    if not has_window(platform, platform.source(source), window):
+        return None
+    known = platform.ledger.raw(source, window)
+    kind, *marks = opened.token.split(" ")
+    if kind == LOST:
+        needed = known is None or is_lost(platform, known)
+    elif kind == CHANGED:
+        needed = needs_collecting(platform, source, window)
+    elif kind == REPLACES:
+        needed = known is None or known.purged is None or marks[0] == _NEVER
+    else:
+        triggered = datetime.fromisoformat(opened.token)
+        needed = _is_older(platform, known, triggered) or _lacks_its_end(platform, known, now)
+    return Work("collect", source, window, opened.token, opened.reason) if needed else None
+
+
+def written_at(platform: Platform, known: RawPartition | None) -> str:
+    """When the file of a raw partition was written, as a part of a token."""
+    found = platform.files.found(known.path) if known is not None else None
+    return found.modified.isoformat() if found is not None else _NEVER
+
+
+def replacing(platform: Platform, source: str, window: Window, reason: str, mark: str = "") -> Work:
+    """The work of collecting a window again, whatever its raw partition holds; of another `mark` it is other work."""
+    before = written_at(platform, platform.ledger.raw(source, window))
+    return Work("collect", source, window, f"{REPLACES} {before} {mark}".strip(), reason)

@@ -1,0 +1,139 @@
+"""The contents of files, compared with what the ledger knows of them: some in each pass, and in the end all.
+
+Belongs here: damage that neither a file's size nor its footer tells. Does not belong here: files that are gone or of
+another size, which each pass finds (reconciliation.py).
+
+Where a pass ends the ledger remembers, so that the next one goes on there, whichever process does it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import pyarrow as pa
+
+from ionbeam_dagster.config import SourceSettings
+from ionbeam_dagster.domain.records import BuiltRevision, RawPartition
+from ionbeam_dagster.domain.windows import EPOCH
+from ionbeam_dagster.pipeline import agenda
+from ionbeam_dagster.pipeline.agenda import LOST, Step, Steps, Work
+from ionbeam_dagster.pipeline.platform import Platform
+from ionbeam_dagster.stores.publish import file_hash
+
+MOST_FILES = 500
+MOST_BYTES = 256 << 20
+"""What is looked at in one pass, of all sources and datasets together."""
+_SETTLED = timedelta(minutes=5)
+"""A file that was written since may just be taking the place of another one."""
+_EVER = datetime(9999, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A file that the ledger knows: its kind, its SHA-256 (empty: not noted), and what is to do where it is damaged."""
+
+    kind: str
+    path: str
+    hash: str
+    damaged: Callable[[str], Step]
+
+
+def looked_at(platform: Platform, now: datetime, told: list[str]) -> Steps:
+    """Look at the next files, and give what is to be done; `told` is what only a person can do."""
+    files, size = 0, 0
+    reached = platform.ledger.reconciliations.reached()
+    for place, file in _from(platform, now, told, reached):
+        found = platform.files.found(file.path)
+        if found is None or now - found.modified < _SETTLED:
+            continue
+        fault = _fault_of(platform, file)
+        platform.ledger.reconciliations.reach(place)
+        yield [] if fault is None else file.damaged(fault)
+        files, size = files + 1, size + found.size
+        if files >= MOST_FILES or size >= MOST_BYTES:
+            return
+    platform.ledger.reconciliations.reach("")
+
+
+def _from(platform: Platform, now: datetime, told: list[str], reached: str) -> Iterator[tuple[str, _File]]:
+    """The files behind the place `reached`, in order, each with its own place."""
+    of: dict[str, Callable[[], list[_File]]] = {}
+    for name in platform.config.datasets:
+        of[f"dataset {name}"] = lambda name=name: _of_dataset(platform, name, now)  # type: ignore[misc]
+    for name, source in platform.config.sources.items():
+        of[f"raw {name}"] = lambda source=source: _of_raws(platform, source, told)  # type: ignore[misc]
+    group_reached = reached.partition("\n")[0]
+    for group in sorted(of):
+        if group >= group_reached:
+            for file in sorted(of[group](), key=lambda file: file.path):
+                place = f"{group}\n{file.path}"
+                if place > reached:
+                    yield place, file
+
+
+def _fault_of(platform: Platform, file: _File) -> str | None:
+    try:
+        with platform.files.fetched(file.path) as local:
+            if file.hash and file_hash(local) != file.hash:
+                return f"its {file.kind} does not hold what was written: the disk, or somebody, changed it"
+    except FileNotFoundError:
+        return None
+    return None if can_be_read(platform, file.path) else f"its {file.kind} is damaged"
+
+
+def can_be_read(platform: Platform, path: str) -> bool:
+    """Whether the footer of a Parquet file can be read."""
+    try:
+        with platform.files.parquet(path):
+            return True
+    except pa.ArrowInvalid:
+        return False
+
+
+# --- raw partitions ---------------------------------------------------------------------------------------------------
+
+
+def _of_raws(platform: Platform, source: SourceSettings, told: list[str]) -> list[_File]:
+    def damaged(raw: RawPartition, fault: str) -> Step:
+        if source.sent:
+            if (sentence := not_ours(source, raw, fault)) not in told:
+                told.append(sentence)
+            return []
+        known = platform.ledger.raw(source.name, raw.window)
+        if known is None or known.hash != raw.hash or raw.window.span != source.window_size:
+            return []
+        kept = platform.files.set_aside(raw.path)
+        why = f"{fault} (kept as {kept})"
+        return [(Work("collect", source.name, raw.window, f"{LOST} {raw.ingestion}", why), None)]
+
+    raws = platform.ledger.raws(source.name, _EVER)
+    return [_File("raw file", raw.path, raw.hash, lambda fault, raw=raw: damaged(raw, fault)) for raw in raws]  # type: ignore[misc]
+
+
+def not_ours(source: SourceSettings, raw: RawPartition, fault: str) -> str:
+    """What is to be said of a damaged or lost file that a client sent: nobody else can make it again."""
+    start, end = (f"{moment:%Y-%m-%dT%H:%MZ}" for moment in (raw.window.start, raw.window.end))
+    again = f"`ionbeam reingest {source.name} --from {start} --to {end}` asks its client for it again"
+    if source.kind == "door":
+        again = f"let its clients send what they measured from {start} to {end} again"
+    return f"{source.name} {raw.window}: {fault} ({raw.path}); {again}"
+
+
+# --- datasets ---------------------------------------------------------------------------------------------------------
+
+
+def _of_dataset(platform: Platform, dataset: str, now: datetime) -> list[_File]:
+    def damaged(built: BuiltRevision, fault: str) -> Step:
+        revision = built.revision
+        known = platform.ledger.latest_revision(dataset, revision.window)
+        if known is None or (known.revision.number, known.facts.hash) != (revision.number, built.facts.hash):
+            return []
+        kept = platform.files.set_aside(built.path)
+        work = agenda.to_build(platform, dataset, revision.window, now)
+        why = f"{fault} (kept as {kept})"
+        return [(Work("build", dataset, revision.window, work.token, why), None)] if work else []
+
+    latest = platform.ledger.revisions(dataset, EPOCH, _EVER)
+    return [_File("file", one.path, one.facts.hash, lambda fault, one=one: damaged(one, fault)) for one in latest]  # type: ignore[misc]

@@ -1,0 +1,99 @@
+"""Files that are to be removed, in the ledger: the intention, so that a process that is killed leaves none behind.
+
+Belongs here: what is remembered of raw files between the decision that they go and their removal. Does not belong here:
+the decision (pipeline/retention.py, pipeline/ingest.py), or the files.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Protocol
+
+from ionbeam_dagster.domain.records import RawPartition
+from ionbeam_dagster.stores.ledger.keys import ends_of, place_of
+from ionbeam_dagster.stores.ledger.on_redis import OnRedis
+from ionbeam_dagster.stores.ledger.sqlite_file import OnSqlite
+
+
+class Removals(Protocol):
+    """Remembers raw files that are to be removed. Every method is one transaction."""
+
+    def intend(self, raws: Sequence[RawPartition]) -> None:
+        """Remember that the files of raw partitions are to be removed as soon as they are purged, or replaced."""
+        ...
+
+    def pending(self) -> list[str]:
+        """The files that are to be removed: of what was intended, whatever is the file of no raw partition now."""
+        ...
+
+    def done(self, paths: Sequence[str]) -> None:
+        """Forget files that were removed."""
+        ...
+
+
+# --- SQLite -----------------------------------------------------------------------------------------------------------
+
+_PENDING = """
+SELECT path FROM removals m WHERE
+    NOT EXISTS (SELECT 1 FROM raw r WHERE r.source = m.source AND r.start = m.start AND r.end = m.end
+        AND r.path = m.path AND NOT EXISTS (SELECT 1 FROM swept w WHERE w.ingestion = r.ingestion))
+    AND NOT EXISTS (SELECT 1 FROM sent s WHERE s.ingestion = m.ingestion
+        AND NOT EXISTS (SELECT 1 FROM swept w WHERE w.ingestion = s.ingestion))
+ORDER BY path
+"""
+
+
+class SqliteRemovals(OnSqlite):
+    TABLES = """
+CREATE TABLE IF NOT EXISTS removals (
+    path TEXT PRIMARY KEY, source TEXT, start INTEGER, end INTEGER, ingestion TEXT
+) WITHOUT ROWID;
+"""
+
+    def intend(self, raws: Sequence[RawPartition]) -> None:
+        with self._file.writing() as db:
+            db.executemany(
+                "INSERT OR REPLACE INTO removals VALUES (?, ?, ?, ?, ?)",
+                [(raw.path, raw.source, *ends_of(raw.window), raw.ingestion) for raw in raws],
+            )
+
+    def pending(self) -> list[str]:
+        with self._file.reading() as db:
+            return [row[0] for row in db.execute(_PENDING).fetchall()]
+
+    def done(self, paths: Sequence[str]) -> None:
+        with self._file.writing() as db:
+            db.executemany("DELETE FROM removals WHERE path = ?", [(path,) for path in paths])
+
+
+# --- Redis ------------------------------------------------------------------------------------------------------------
+
+# ionbeam:removals      the files that are to be removed, each with its source, window and ingestion as JSON
+
+_INTEND = "redis.call('HSET', 'ionbeam:removals', ARGV[1], ARGV[2])"
+_PENDING_ON_REDIS = """
+local found, all = {}, redis.call('HGETALL', 'ionbeam:removals')
+for i = 1, #all, 2 do
+    local source, window, ingestion = unpack(cjson.decode(all[i + 1]))
+    local kept = 'ionbeam:raws:' .. source
+    local collected = redis.call('HGET', 'ionbeam:raw:' .. source .. ':' .. window, 'path') == all[i]
+        and redis.call('ZSCORE', kept, window)
+    if not collected and not redis.call('ZSCORE', kept, 'sent ' .. ingestion) then found[#found + 1] = all[i] end
+end
+return found
+"""
+_DONE = "redis.call('HDEL', 'ionbeam:removals', ARGV[1])"
+
+
+class RedisRemovals(OnRedis):
+    def intend(self, raws: Sequence[RawPartition]) -> None:
+        for raw in raws:
+            self._server.run(_INTEND, raw.path, json.dumps([raw.source, place_of(raw.window), raw.ingestion]))
+
+    def pending(self) -> list[str]:
+        return sorted(self._server.run(_PENDING_ON_REDIS))
+
+    def done(self, paths: Sequence[str]) -> None:
+        for path in paths:
+            self._server.run(_DONE, path)

@@ -1,0 +1,96 @@
+"""Files that are damaged without a change of their size: found in the end, named, kept, and made again."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from test_half_removed import SENT, send
+from test_retention import FIRST as MORNING
+from test_retention import LATER, quarters
+from told import HOUR, QUARTER, START
+
+from ionbeam_dagster.domain.windows import Window, windows_between
+from ionbeam_dagster.pipeline import agenda
+from ionbeam_dagster.pipeline.build import build
+from ionbeam_dagster.pipeline.collect import collect
+from ionbeam_dagster.pipeline.ingest import ingest
+from ionbeam_dagster.pipeline.reconciliation import reconcile
+
+FIRST, NOW = Window(START, START + HOUR), START + 24 * HOUR
+
+
+@pytest.fixture
+def platform(platform_with):
+    platform = platform_with("  told: {start: 2026-06-21T00:00:00Z}", automation="{lookback: PT15M}")
+    platform.now = lambda: NOW
+    for quarter in windows_between(START, START + 2 * HOUR, QUARTER):
+        collect(platform, "told", quarter, NOW)
+        ingest(platform, "told", quarter)
+    build(platform, "told", FIRST, NOW)
+    for folder in ("data-raw", "data"):
+        for path in Path(folder).rglob("*.parquet"):
+            _written_long_ago(path)
+    return platform
+
+
+def _written_long_ago(path: Path) -> None:
+    os.utime(path, ((NOW - HOUR).timestamp(),) * 2)
+
+
+def _found(platform):
+    return [work for work in reconcile(platform, NOW).work if work.stage != "export"]  # nothing was exported
+
+
+def _damaged(path: Path) -> bytes:
+    before = path.read_bytes()
+    path.write_bytes(before[:100] + bytes(byte ^ 255 for byte in before[100:110]) + before[110:])
+    _written_long_ago(path)
+    return before
+
+
+def test_a_damaged_raw_file_is_found_named_kept_and_collected_again(platform):
+    raw = platform.ledger.raw("told", Window(START, START + QUARTER))
+    before = _damaged(Path(raw.path))
+    [work] = _found(platform)
+    assert (work.stage, work.window) == ("collect", raw.window)
+    assert "its raw file does not hold what was written" in work.reason and f"{raw.path}.damaged" in work.reason
+    assert Path(f"{raw.path}.damaged").exists() and not Path(raw.path).exists()
+    assert raw.window in {one.window for one in agenda.due_of(platform, "collect", "told", NOW)}
+    collect(platform, "told", raw.window, NOW)
+    assert Path(raw.path).read_bytes() == before
+
+
+def test_a_damaged_dataset_file_is_found_named_kept_and_built_again(platform):
+    latest = platform.ledger.latest_revision("told", FIRST)
+    before = _damaged(Path(latest.path))
+    [work] = _found(platform)
+    assert (work.stage, work.window) == ("build", FIRST) and f"{latest.path}.damaged" in work.reason
+    assert FIRST in {one.window for one in agenda.due_of(platform, "build", "told", NOW)}
+    build(platform, "told", FIRST, NOW)
+    assert Path(latest.path).read_bytes() == before
+
+
+def test_however_little_a_pass_looks_at_every_file_is_come_to_by_whoever_goes_on(platform, platform_with, monkeypatch):
+    monkeypatch.setattr("ionbeam_dagster.pipeline.contents.MOST_FILES", 2)
+    last = platform.ledger.raw("told", Window(START + HOUR + 3 * QUARTER, START + 2 * HOUR))
+    _damaged(Path(last.path))
+    passes = 0
+    while not (found := _found(platform)):
+        passes += 1
+        platform = platform_with("  told: {start: 2026-06-21T00:00:00Z}", automation="{lookback: PT15M}")
+        platform.now = lambda: NOW
+    assert passes == 4 and [work.window for work in found] == [last.window]  # one dataset file and eight raw files
+    assert platform.ledger.reconciliations.reached() == ""
+
+
+def test_a_damaged_file_that_a_client_sent_is_for_a_person_and_stays_where_it_is(platform_of):
+    platform = platform_of(SENT)
+    path = Path(send(platform, MORNING, "a").path)
+    ingest(platform, "sent", quarters(MORNING)[0])
+    path.write_bytes(path.read_bytes()[:-4] + b"????")
+    os.utime(path, ((LATER - timedelta(days=1)).timestamp(),) * 2)
+    [told] = reconcile(platform, LATER).for_a_person
+    assert "its raw file is damaged" in told and "ionbeam reingest sent --from" in told and path.exists()

@@ -1,0 +1,60 @@
+"""What fails for long is named where a person looks for a late window: `status`, `gaps`, and the asset's page."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import dagster as dg
+import pytest
+from told import HOUR, QUARTER, START
+from typer.testing import CliRunner
+
+from ionbeam_dagster.cli import app
+from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.orchestration.overdue import report_overdue
+from ionbeam_dagster.pipeline import agenda
+from ionbeam_dagster.stores.ledger.attempts import Failure
+
+FIRST, HOUR_OF_IT = Window(START, START + QUARTER), Window(START, START + HOUR)
+LATER = START + 4 * HOUR
+
+
+@pytest.fixture
+def failing(platform_with, tmp_path, monkeypatch):
+    """A platform on which one window cannot be collected, and one cannot be exported, for three hours."""
+    platform = platform_with("  told: {start: 2026-06-21T00:00:00Z, exports: [odb]}", automation="{lookback: PT15M}")
+    for stage, of, window in (("collect", "told", FIRST), ("export", "told/odb", HOUR_OF_IT)):
+        for hour in (1, 2):
+            agenda.begin(platform, [agenda.Work(stage, of, window, "2026-06-21", "")], START + hour * HOUR)
+            in_hand = agenda.in_hand(platform, stage, of)
+            in_hand.settle([], {window: Failure(f"{stage}: no [b]answer[/b]")}, START + hour * HOUR)
+    monkeypatch.setenv("IONBEAM_CONFIG_PATH", str(tmp_path / "config.yaml"))
+    monkeypatch.setenv("COLUMNS", "400")
+    return platform
+
+
+def test_the_command_line_names_it(failing):
+    collecting = (
+        "told cannot be collected (2026-06-21 00:00-00:15; since 2026-06-21 01:00, 2 tries): collect: no "
+        "[b]answer[/b]; `ionbeam run told --from 2026-06-21T00:00Z --to 2026-06-21T00:15Z` tries it now and shows more"
+    )
+    status = CliRunner().invoke(app, ["status"]).output
+    assert collecting in status and "told cannot be exported as odb" in status
+    gaps = CliRunner().invoke(app, ["gaps", "told"]).output
+    assert collecting in gaps and "exported" not in gaps
+    assert collecting not in CliRunner().invoke(app, ["gaps", "told", "--from", "2026-06-22"]).output
+
+
+def test_the_pages_of_assets_name_it_once_while_it_stays_the_same(failing, instance):
+    reported = report_overdue(failing, instance, LATER, [])
+    assert len(reported) == 2 and report_overdue(failing, instance, LATER, reported) == reported
+    for path, window in ((["told", "raw"], FIRST), (["told", "odb"], HOUR_OF_IT)):
+        [record] = instance.fetch_observations(dg.AssetKey(path), limit=10).records
+        told = record.event_log_entry.dagster_event.asset_observation_data.asset_observation
+        assert told.partition == window.key and told.metadata["tries"].value == 2
+        assert "tries it now and shows more" in told.description
+    in_hand = agenda.in_hand(failing, "collect", "told")
+    in_hand.settle([], {FIRST: Failure("another reason")}, LATER)
+    assert len({*report_overdue(failing, instance, LATER + timedelta(minutes=1), reported)} - {*reported}) == 1
+    agenda.in_hand(failing, "collect", "told").settle([FIRST], {}, LATER)
+    assert len(report_overdue(failing, instance, LATER, reported)) == 1

@@ -1,0 +1,109 @@
+"""Removals that are killed half-way, and what retention used to keep for ever. On real stores."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from test_retention import DAY, FIRST, HOUR, LATER, MORNING, NETWORK, files, finish, quarters, take_in
+
+from ionbeam_dagster.domain.records import RawPartition
+from ionbeam_dagster.domain.windows import Window, windows_between
+from ionbeam_dagster.pipeline.agenda import needs_collecting
+from ionbeam_dagster.pipeline.build import build
+from ionbeam_dagster.pipeline.collect import collect
+from ionbeam_dagster.pipeline.export import export
+from ionbeam_dagster.pipeline.ingest import ingest
+from ionbeam_dagster.pipeline.reconciliation import reconcile
+from ionbeam_dagster.pipeline.retention import purge
+
+SENT = """
+  scheduler: {windows: [{source_name: sent, window_size: PT15M}]}
+  sent: {type: ioncannon, kind: external, start: 2026-06-21T06:00:00Z, aggregation_span: PT1H}
+"""
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("at", ["delete", "record_purged"])
+@pytest.mark.parametrize("done", [False, True])
+def test_a_purge_that_is_killed_has_nothing_collected_again_and_leaves_no_file(platform_of, monkeypatch, at, done):
+    platform = platform_of(NETWORK % "", dataset_aggregator="{delete_after_export: true}")
+    take_in(platform, *quarters(FIRST))
+    finish(platform, FIRST)
+    owner = platform.files if at == "delete" else platform.ledger
+    real = getattr(owner, at)
+
+    def killed(*given):
+        if done:
+            real(*given)
+        raise Killed
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(owner, at, killed)
+        purge(platform, LATER)
+    lost = [quarter for quarter in quarters(FIRST) if needs_collecting(platform, "ioncannon", quarter)]
+    assert (
+        lost == [] and [work for work in reconcile(platform, datetime.now(UTC)).work if work.stage == "collect"] == []
+    )
+    assert purge(platform, LATER).failed == ()
+    assert files("data-raw") == set() and purge(platform, LATER).gone == ()
+
+
+def send(platform, collected: Window, name: str, replaces: bool = False) -> RawPartition:
+    source = platform.sources["sent"]
+    path, rows = platform.raws("sent").write_sent(
+        "sent", name, collected, source.metadata, source.fetch(collected), replaces
+    )
+    raw = RawPartition(name, "sent", collected, path, rows)
+    touched = list(windows_between(max(collected.start, MORNING), collected.end, timedelta(minutes=15)))
+    platform.ledger.record_sent([(raw, touched)])
+    return raw
+
+
+@pytest.mark.parametrize("who", ["purge", "reconcile"])
+def test_an_ingest_that_is_killed_leaves_no_replaced_file_that_nobody_knows(platform_of, monkeypatch, who):
+    platform = platform_of(SENT)
+    old = send(platform, FIRST, "a")
+    ingest(platform, "sent", quarters(FIRST)[0])
+    new = send(platform, FIRST, "b", replaces=True)
+
+    def killed(path):
+        raise Killed
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(platform.files, "delete", killed)
+        ingest(platform, "sent", quarters(FIRST)[0])
+    assert Path(old.path).exists()
+    purge(platform, LATER) if who == "purge" else reconcile(platform, LATER)
+    assert not Path(old.path).exists() and Path(new.path).exists()
+
+
+def test_what_clients_sent_across_the_start_of_their_source_is_purged_as_the_rest(platform_of):
+    platform = platform_of(SENT, dataset_aggregator="{delete_after_export: true}")
+    raw = send(platform, Window(MORNING - HOUR, MORNING + HOUR), "early")
+    ingest(platform, "sent", quarters(FIRST)[0])
+    build(platform, "sent", FIRST, LATER)
+    for format in ("odb", "pygeoapi"):
+        export(platform, "sent", format, FIRST)
+    assert [one.what for one in purge(platform, LATER).of_kind("raw partitions")] == [raw.path]
+
+
+def test_a_sealed_window_into_which_a_correction_came_too_late_loses_the_rest_of_what_it_was_made_of(platform_of):
+    platform = platform_of(NETWORK % ", revise_for: P2D", retention="{raw: P30D}")
+    platform.now = lambda: MORNING + 2 * HOUR
+    take_in(platform, *quarters(FIRST))
+    finish(platform, FIRST)
+    corrected = quarters(FIRST)[0]
+    platform = platform_of(NETWORK % ", revise_for: P2D, seed: 7", retention="{raw: P30D}")
+    platform.now = lambda: LATER
+    collect(platform, "ioncannon", corrected, LATER)
+    ingest(platform, "ioncannon", corrected)
+    assert not platform.ledger.latest_revision("ioncannon", FIRST).revision.intact
+    platform.now = lambda: LATER + 40 * DAY
+    gone = {one.what for one in purge(platform, LATER + 40 * DAY).of_kind("raw partitions")}
+    kept = platform.ledger.raw("ioncannon", corrected).path
+    assert len(gone) == 3 and kept not in gone and Path(kept).exists(), "what came too late is kept"
