@@ -150,6 +150,20 @@ with dg.DagsterInstance.from_config(sys.argv[1]) as instance:
     assert instance.get_latest_materialization_event(dg.AssetKey("kept")) is not None
 """
 
+PRUNE = """
+import sys
+from datetime import UTC, datetime, timedelta
+import dagster as dg
+from ionbeam_dagster.config.sections import History
+from ionbeam_dagster.orchestration.history import prune
+
+with dg.DagsterInstance.from_config(sys.argv[1]) as instance:
+    assert prune(instance, History(), datetime.now(UTC) + timedelta(days=31)).runs == 1
+    assert instance.get_runs_count() == 0
+    event = instance.get_latest_materialization_event(dg.AssetKey("kept"))
+    assert [one.dagster_event.event_type_value for one in instance.all_logs(event.run_id)] == ["ASSET_MATERIALIZATION"]
+"""
+
 
 @pytest.mark.skipif(not POSTGRES, reason="PostgreSQL is not installed (apt-get install postgresql)")
 def test_dagster_keeps_its_runs_in_postgresql(tmp_path):
@@ -172,7 +186,7 @@ def test_dagster_keeps_its_runs_in_postgresql(tmp_path):
         assert there != address
         # In processes of their own: psycopg2's bundled libraries crash the exit of one that has loaded much else.
         given = os.environ | {"DAGSTER_POSTGRES_URL": there}
-        for program in (KEEP, FIND):
+        for program in (KEEP, FIND, PRUNE):
             subprocess.run([sys.executable, "-c", program, home], env=given, check=True, stderr=subprocess.DEVNULL)
     finally:
         subprocess.run([programs / "pg_ctl", "-D", data, "-m", "immediate", "stop"], **as_user)

@@ -155,7 +155,7 @@ class Retention(Settings):
 
 
 class History(Settings):
-    """How long Dagster's history is kept; what assets' pages show of their partitions stays (docs/retention.md)."""
+    """How long Dagster's history is kept; what assets' pages show of their partitions stays (docs/deployment.md)."""
 
     runs: NonNegativeDuration = Field(
         default=timedelta(days=30), description="Runs with their logs, and ticks that did something, from their end."
