@@ -53,7 +53,7 @@ _SHARE = 4
 _RESTED = 5.0
 _BEATS_EVERY, _WATCHED_EVERY = 2.0, 5.0
 _COLLECTS_AGAIN = 30.0
-_SILENT_FOR = 20.0
+_SILENT_FOR, _BEGINS_WITHIN = 20.0, 120.0
 _FINISHED_WITHIN = 8.0
 
 Kind = Literal["source", "dataset"]
@@ -102,7 +102,7 @@ class Worker:
         self._groups = list(_groups(platform)) if platform.config.automation.enabled else []
         self._watch = Watch()
         self._name = f"{WORKER} {socket.gethostname()} {os.getpid()}"
-        self._beaten = self._watched = 0.0
+        self._begun, self._beaten, self._watched = time.monotonic(), 0.0, 0.0
         self._stopping = False
 
     def stop(self) -> None:
@@ -271,8 +271,9 @@ class Worker:
 
     def _beat(self) -> None:
         now = time.monotonic()
-        if now - self._beaten > _BEATS_EVERY and any(child.ready for child in self._children):
-            self._beaten = now  # before, automation does the work
+        can_work = any(child.ready for child in self._children) or now - self._begun < _BEGINS_WITHIN
+        if now - self._beaten > _BEATS_EVERY and can_work:  # else automation does the work
+            self._beaten = now
             self._platform.ledger.workers.beat(self._name, this_host(), os.getpid(), "worker")
         if now - self._watched > _WATCHED_EVERY:
             self._watched = now
