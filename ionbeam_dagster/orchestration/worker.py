@@ -3,8 +3,8 @@
 Belongs here: which source or dataset is next, how many are worked on at once, and what is done with a child that hangs.
 Does not belong here: what is due (pipeline/agenda), or the runs (doing.py).
 
-A child works on one source or dataset at a time. One that takes long (it waits for a service) gives its place away, so
-that services that hang hold up nobody. Any number of workers may share the work, on any host: leases in the ledger
+A child works on one source or dataset at a time. A source that takes long (it waits for a service) gives its place
+away, so that services that hang hold up nobody. Any number of workers may share the work, on any host: leases in the ledger
 keep two from doing one window.
 """
 
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 GATHERED_FOR = 0.5
 """Seconds between two looks: what comes meanwhile is done together."""
 SLOW_AFTER = 10.0
-"""Seconds after which a child's place is given to another one."""
+"""Seconds after which the place of a child that works on a source is given to another one."""
 MOST_SLOW = 16
 """Children beyond their number that may be slow at once."""
 MOST_PROBES = 2
@@ -71,7 +71,9 @@ class _Child:
 
     @property
     def is_slow(self) -> bool:
-        return self.group is not None and time.monotonic() - self.since > SLOW_AFTER
+        """Whether it waits for a service: what is slow of a dataset is work, of which more at once would be slower."""
+        asks = self.group is not None and self.group.kind == "source"
+        return asks and time.monotonic() - self.since > SLOW_AFTER
 
 
 @dataclass(slots=True)
