@@ -4,8 +4,8 @@ Belongs here: which source or dataset is next, how many are worked on at once, a
 Does not belong here: what is due (pipeline/agenda), or the runs (doing.py).
 
 A child works on one source or dataset at a time. A source that takes long (it waits for a service) gives its place
-away, so that services that hang hold up nobody. Any number of workers may share the work, on any host: leases in the ledger
-keep two from doing one window.
+away, so that services that hang hold up nobody. Any number of workers may share the work, on any host: leases in the
+ledger keep two from doing one window.
 """
 
 from __future__ import annotations
