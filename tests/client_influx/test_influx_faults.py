@@ -183,6 +183,46 @@ def test_a_full_disk_is_told_and_leaves_no_half_row(faulty, tmp_path):
     assert len({text.split()[1] for text in server.lines}) == written + 1
 
 
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 2 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], capture_output=True).returncode:
+        pytest.skip("a small disk can only be mounted by root")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.parametrize("csvlogfile", [None, "log.csv"])
+def test_what_is_on_a_full_disk_is_sent_all_the_same(faulty, small_disk, csvlogfile):
+    server = faulty(lambda lines: Answer(503))
+    told = []
+    keys = configuration(small_disk, of(server)) | ({"csvlogfile": small_disk / csvlogfile} if csvlogfile else {})
+    one = EHTInfluxDBClient(on_error=lambda target, error: told.append(str(error)), **keys)
+    api, written = one.write_api(), 0
+    try:
+        with pytest.raises(LogError, match=r"the disk is full but for 512 KiB, which sending needs; free space there"):
+            while True:
+                api.write(record=[row(written + n) for n in range(100)])
+                written += 100
+        assert written > 2_000
+        server.plan = lambda lines: None
+        one.flush(30) if csvlogfile is None else wait_for(lambda: len(set(server.lines)) == written)
+        assert set(server.lines) == {line(n) for n in range(written)}
+        assert not [reason for reason in told if "rollback" in reason]
+        assert one.status()[0].waiting_bytes == 0
+    finally:
+        one.close()
+
+
+def wait_for(done, seconds=30):
+    until = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
 def test_a_line_that_was_torn_is_closed_and_passed_over(faulty, client, tmp_path):
     server = faulty()
     first = client(of(server), csvlogfile=tmp_path / "log.csv")

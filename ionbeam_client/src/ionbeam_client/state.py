@@ -37,7 +37,8 @@ class Database:
                 yield self._connection
                 self._connection.execute("COMMIT")
             except BaseException:
-                self._connection.execute("ROLLBACK")
+                if self._connection.in_transaction:  # SQLite has ended it itself where the disk is full
+                    self._connection.execute("ROLLBACK")
                 raise
 
     def read(self, query: str, values: tuple[object, ...] = ()) -> list[sqlite3.Row]:

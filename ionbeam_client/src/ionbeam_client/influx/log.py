@@ -11,6 +11,7 @@ the newest segment; if not, the next one begins. So nothing is ever added to a s
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
@@ -32,6 +33,7 @@ _OF_A_NETWORK = (
     "beegfs", "davfs", "fuse.davfs", "ncp", "ocfs2", "virtiofs",
 )  # fmt: skip
 _TAIL = 2**20  # longer than a line
+_ROOM = 2**19  # bytes of the disk that are left to the cursors
 
 
 class Position(NamedTuple):
@@ -84,6 +86,7 @@ class Log:
                 file = self._file_to_append()
                 begin = os.fstat(file).st_size
                 torn = begin > 0 and os.pread(file, 1, begin - 1) != b"\n"
+                leave_room(self.path, len(data))
                 try:
                     _write(file, b"\n" + data if torn else data)
                     os.fdatasync(file)
@@ -400,6 +403,16 @@ def _in_the_child() -> None:
 
 
 os.register_at_fork(after_in_child=_in_the_child)
+
+
+def leave_room(path: Path, size: int) -> None:
+    """Raise OSError where `size` further bytes would fill the disk of a file to the last: nothing could be sent from a
+    full disk, as nobody could note how far it is."""
+    disk = os.statvfs(path)
+    if disk.f_bavail * disk.f_frsize < size + _ROOM:
+        raise OSError(
+            errno.ENOSPC, f"the disk is full but for {_ROOM // 1024} KiB, which sending needs; free space there"
+        )
 
 
 def _write(file: int, data: bytes) -> None:

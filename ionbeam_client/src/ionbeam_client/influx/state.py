@@ -91,7 +91,8 @@ class State:
                 yield connection
                 connection.execute("COMMIT")
             except BaseException:
-                connection.execute("ROLLBACK")
+                if connection.in_transaction:  # SQLite has ended it itself where the disk is full
+                    connection.execute("ROLLBACK")
                 raise
 
     def _read(self, query: str, values: tuple[object, ...] = ()) -> list[tuple[object, ...]]:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from ionbeam_client.influx import lines as protocol
 from ionbeam_client.influx.config import Server
-from ionbeam_client.influx.log import free_name
+from ionbeam_client.influx.log import free_name, leave_room
 from ionbeam_client.influx.state import State
 
 if TYPE_CHECKING:
@@ -313,8 +313,10 @@ class CsvLog:
                 text.append(_header(one))
             last = one
             text += body
+        data = ("\n".join(text) + "\n").encode()
+        leave_room(self._file.path, len(data))
         self._shape = None  # until it is on the disk, the file may end anywhere
-        self._file.append(connection, ("\n".join(text) + "\n").encode())
+        self._file.append(connection, data)
         self._shape = last
 
 
