@@ -58,7 +58,7 @@ def said(*arguments):
 
 def test_a_name_of_its_own_goes_into_files_and_the_web_and_is_told_where_it_does_not_go(plant):
     code, output = said("config", "check")
-    assert code == 0 and output.count("no: x_spindle_load is a name of this platform") == 2  # odb and bufr
+    assert code == 0 and output.count("no: x_spindle_load is no name of CF") == 2  # odb and bufr
     collect(plant, "plant", WINDOW, plant.now())
     ingest(plant, "plant", WINDOW)
     built = build(plant, "plant", WINDOW, plant.now(), insist=True).revision

@@ -131,6 +131,13 @@ def test_a_reading_that_cannot_be_is_named_and_nothing_of_its_report_taken(chang
         read_report(raw)
 
 
+def test_the_parts_of_a_readings_id_are_tags():
+    [line] = read_report(report([1], device=0x1_0000_0007, streamer=0x101).encode()).lines
+    head, _, moment = line.rpartition(" ")
+    assert head == "report,device=d--0000-0001-0000-0007,streamer=0x101,variable=0000-5001 0000-5001=1.0"
+    assert int(moment) == (int(THEN.timestamp()) + 1) * 10**9
+
+
 def test_reports_that_are_none_are_refused(platform_of):
     deep = b"\x91" * 100_000
     with opened(platform_of(FLEET)) as (door, url):

@@ -12,7 +12,8 @@ from archfx_cloud_service import Cloud
 from ionbeam_dagster.domain.canonical import canonicalise
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.errors import SourceError
-from ionbeam_dagster.sources.archfx import ArchFx, ArchFxConfig
+from ionbeam_dagster.sources.archfx.config import ArchFxConfig
+from ionbeam_dagster.sources.archfx.source import ArchFx
 from ionbeam_dagster.testing.service import empty, html, not_utf8, slow, status, truncated
 
 SEVEN = datetime(2026, 6, 21, 7, tzinfo=UTC)
@@ -78,7 +79,7 @@ def test_windows_side_by_side_have_every_reading_once(service, tmp_path):
 def test_streams_are_found_by_a_filter_and_what_is_left_out_is_told(service, tmp_path):
     feed = source(service, tmp_path, filter={"line": "pl--0000-0001"})
     assert set(fetched(feed)["station_id"]) == {"d--0000-0000-0000-0007"}
-    assert feed.problems() == ["1 streams are of variables that are not mapped: left out"]
+    assert feed.problems() == ["1 streams of variable 0000-5999 are left out: nobody mapped it"]
     feed = source(service, tmp_path)
     rows = fetched(feed)
     assert set(rows["station_id"]) == {"d--0000-0000-0000-0007", "d--0000-0000-0000-0008", "pa--0000-0003"}

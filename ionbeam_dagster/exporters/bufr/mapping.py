@@ -111,7 +111,7 @@ def _form(template: Template, schema: pa.Schema) -> Form:
 
 def _slot_of(template: Template, variable: CanonicalVariable, dtype: pa.DataType) -> tuple[int, Slot]:
     if cf.is_local(variable.standard_name):
-        raise _Unfit(f"{variable.standard_name} is a name of this platform; no descriptor stands for it")
+        raise _Unfit(f"{variable.standard_name} is no name of CF; no descriptor stands for it")
     if not (pa.types.is_floating(dtype) or pa.types.is_integer(dtype)):
         raise _Unfit(f"its values are {dtype}, not numbers")
     name = cf.lookup(variable.standard_name).current[0]

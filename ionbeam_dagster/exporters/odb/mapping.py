@@ -110,7 +110,7 @@ class VarnoMap:
     def _rules_for(self, variable: CanonicalVariable, dtype: pa.DataType) -> list[tuple[int, Rule]]:
         """The rules that `variable` meets, each with its place in the variable map; raises _NotMapped with a reason."""
         if cf.is_local(variable.standard_name):
-            raise _NotMapped(f"{variable.standard_name} is a name of this platform; no varno stands for it")
+            raise _NotMapped(f"{variable.standard_name} is no name of CF; no varno stands for it")
         if not (pa.types.is_floating(dtype) or pa.types.is_integer(dtype)):
             raise _NotMapped(f"its values are {dtype}, not numbers")
         named = [(place, rule, _mismatches(rule, variable)) for place, rule in enumerate(self._named)]

@@ -10,27 +10,25 @@ line itself.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Annotated, Any, Literal, Self
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import polars as pl
 import pyarrow as pa
-from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from ionbeam_client.archfx.utils.slugs import ArchFxDeviceSlug, ArchFxParentSlug, ArchFxStreamSlug, ArchFxVariableID
+from ionbeam_client.archfx.utils.slugs import ArchFxDeviceSlug, ArchFxParentSlug, ArchFxStreamSlug
 from ionbeam_client.models import DataIngestionMap, IngestionMetadata, Link, MetadataVariable, TimeAxis
 from ionbeam_dagster.domain.canonical import STATION, moments_of_text
-from ionbeam_dagster.domain.times import NonNegativeDuration
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.errors import SourceError
-from ionbeam_dagster.sources import Source, SourceConfig
-from ionbeam_dagster.sources.declared import ALTITUDE, DeclaredStation, DeclaredVariable, Latitude, Longitude
+from ionbeam_dagster.sources import Source
+from ionbeam_dagster.sources.archfx.config import ArchFxConfig, ArchFxVariable
+from ionbeam_dagster.sources.declared import ALTITUDE
 from ionbeam_dagster.sources.http import Answer, Bearer, Fixed, HttpClient, Token
 
-SERVICE = "https://arch.archfx.io"
 _API = "api/v1"
 _SCHEME = "jwt"
 _WRITTEN = "%Y-%m-%dT%H:%M:%SZ"
@@ -38,85 +36,6 @@ _NO_DEVICE = str(ArchFxDeviceSlug(0))
 _READ_AGAIN = 5
 _ASKED_BEFORE = timedelta(seconds=1)
 """The service is asked from a little before a window: whether its `start` is taken in, nobody says."""
-
-
-def _slug(kind: Callable[[str], object]) -> AfterValidator:
-    """Any form of an id becomes the one that the service writes."""
-    return AfterValidator(lambda given: str(kind(given)))
-
-
-def _station(given: str) -> object:
-    return (ArchFxParentSlug if given.startswith("p") else ArchFxDeviceSlug)(given)
-
-
-class ArchFxVariable(DeclaredVariable):
-    """One variable that is pulled."""
-
-    variable: Annotated[str, _slug(ArchFxVariableID)] = Field(
-        description="The variable's id, the last part of a stream's.", examples=["0000-5001"]
-    )
-
-
-class ArchFxConfig(SourceConfig):
-    """ArchFX Cloud: who asks, for which streams, and what their variables are."""
-
-    base_url: str = Field(default=SERVICE, pattern="^https?://", description="Address of the service.")
-    email: str = Field(default="", description="The account, with `password`.", examples=["somebody@example.org"])
-    password: SecretStr = Field(default=SecretStr(""), description="Its password.", examples=["${ARCHFX_PASSWORD}"])
-    token: SecretStr = Field(
-        default=SecretStr(""), description="A token, instead of an account.", examples=["${ARCHFX_TOKEN}"]
-    )
-    token_type: Literal["jwt", "token"] = Field(
-        default="token", description="Kind of that token: token does not expire, jwt soon does."
-    )
-    streams: tuple[Annotated[str, _slug(ArchFxStreamSlug)], ...] = Field(
-        default=(),
-        description="Streams that are pulled; without it those that `filter` finds.",
-        examples=[["sl--0000-0001--0000-0000-0000-0007--0000-5001"]],
-    )
-    filter: dict[str, str] = Field(
-        default={},
-        description="What the service's list of streams is asked by; without it all that the account may see.",
-        examples=[{"line": "pl--0000-0001"}],
-    )
-    variables: tuple[ArchFxVariable, ...] = Field(
-        min_length=1,
-        description="What is measured; streams of other variables are left out, and told.",
-        examples=[[{"variable": "0000-5001", "standard_name": "air_temperature", "cf_unit": "degC", "level": 2.0}]],
-    )
-    stations: dict[Annotated[str, _slug(_station)], DeclaredStation] = Field(
-        default={},
-        description="Places of devices, or of sites, areas and lines that have streams of their own, by their ids.",
-        examples=[{"d--0000-0000-0000-0007": {"latitude": 52.1, "longitude": 5.2, "altitude": 12.0}}],
-    )
-    latitude: Latitude | None = Field(
-        default=None, description="Degrees north of what is not among `stations`.", examples=[52.1]
-    )
-    longitude: Longitude | None = Field(
-        default=None, description="Degrees east of what is not among `stations`.", examples=[5.2]
-    )
-    page_size: int = Field(default=1000, ge=1, description="Readings that are asked for at once.")
-    timeout_seconds: float = Field(
-        default=60, gt=0, description="Seconds that a connection, or a wait for data, may take."
-    )
-    concurrency: int = Field(default=4, ge=1, le=32, description="Requests at once.")
-    max_retries: int = Field(default=4, ge=0, description="How often a request that fails in passing is tried again.")
-    collect_again_after: tuple[NonNegativeDuration, ...] = Field(
-        default=(timedelta(hours=3), timedelta(days=1)),
-        description="How long after a window could first be collected it is collected again for late reports.",
-    )
-
-    @model_validator(mode="after")
-    def _is_told_apart(self) -> Self:
-        for key, these in (
-            ("variable", [one.variable for one in self.variables]),
-            ("quantity", [one.canonical.column for one in self.variables]),
-        ):
-            if twice := sorted({one for one in these if these.count(one) > 1}):
-                raise ValueError(f"variables: the {key} {', '.join(twice)} is given twice; keep one of them")
-        if self.streams and self.filter:
-            raise ValueError("streams and filter both say which streams are pulled; keep one of them")
-        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,10 +122,13 @@ class ArchFx(Source):
 
     def _streams(self) -> list[_Stream]:
         slugs = list(self.config.streams) or self._listed()
-        streams = [_parted(slug, self._variables) for slug in dict.fromkeys(slugs)]
-        found = [stream for stream in streams if stream is not None]
-        if len(found) < len(streams):
-            self._notes.append(f"{len(streams) - len(found)} streams are of variables that are not mapped: left out")
+        streams = {slug: _parted(slug, self._variables) for slug in slugs}
+        found = [stream for stream in streams.values() if stream is not None]
+        strange = [_variable_of(slug) for slug, stream in streams.items() if stream is None]
+        for variable in sorted(set(strange)):
+            self._notes.append(
+                f"{strange.count(variable)} streams of variable {variable} are left out: nobody mapped it"
+            )
         if not found:
             raise SourceError(
                 f"{self.name}: none of {len(streams)} streams is of a variable in its block; check streams, filter and "
@@ -336,10 +258,14 @@ def _credentials(config: ArchFxConfig) -> Bearer | Fixed | None:
     return Bearer(login, refresh, [password], _SCHEME)
 
 
+def _variable_of(slug: str) -> str:
+    return str(ArchFxStreamSlug(slug).get_parts()["variable"])
+
+
 def _parted(slug: str, variables: dict[str, ArchFxVariable]) -> _Stream | None:
     """The stream of an id, None where its variable is not mapped."""
     parts = ArchFxStreamSlug(slug).get_parts()
-    parent, device, variable = str(parts["parent"]), str(parts["device_slug"]), variables.get(str(parts["variable"]))
+    parent, device, variable = str(parts["parent"]), str(parts["device_slug"]), variables.get(_variable_of(slug))
     if variable is None:
         return None
     if device == _NO_DEVICE:
