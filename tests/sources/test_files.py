@@ -590,11 +590,15 @@ def test_a_file_that_changes_while_it_is_read_is_not_taken_for_whole(tmp_path, m
         (tmp_path / "b.csv").write_text(PLAIN * 3)
         return read_together(reader, tables, columns)
 
-    monkeypatch.setattr(readers.CsvReader, "read", overtaken)
-    monkeypatch.setattr(source_module, "rows_of", overtaken_together)
-    for source in (together, alone):
+    with monkeypatch.context() as patch:
+        patch.setattr(readers.CsvReader, "read", overtaken)
         with pytest.raises(SourceError, match=r"b\.csv: was changed while it was read"):
-            list(source.fetch(hour(0)))
+            list(alone.fetch(hour(0)))
+    (tmp_path / "b.csv").write_text(PLAIN)
+    together.extent()
+    monkeypatch.setattr(source_module, "rows_of", overtaken_together)
+    with pytest.raises(SourceError, match=r"b\.csv: was changed while it was read"):
+        list(together.fetch(hour(0)))
 
 
 def test_two_files_for_the_same_times_are_both_read_the_later_name_last_and_reported(tmp_path):
