@@ -289,11 +289,16 @@ def _location(row: dict[str, Any], place: list[float], base: str) -> dict[str, A
 
 # CSV.
 
+_RUNS = r"^\s*[=+\-@\t\r]"
+"""How a text begins that a spreadsheet takes for a formula."""
+_NUMBER = r"^[+-]?\d+(\.\d+)?$"
+
 
 def csv(found: Rows) -> bytes:
     """A row a time and station: datetime, location, lon, lat, metadata, then the parameters by id; no units.
 
-    In a projected system x and y stand where lon and lat do.
+    In a projected system x and y stand where lon and lat do. A text that a spreadsheet would run stands behind an
+    apostrophe.
     """
     table = found.table
     if not found.crs.is_geographic:
@@ -309,8 +314,17 @@ def csv(found: Rows) -> bytes:
         )
     projected = {} if found.crs.is_geographic else {"lon": "x", "lat": "y"}
     buffer = io.BytesIO()
-    frame.select(ordered).rename(projected).write_csv(buffer)
+    harmless(frame.select(ordered)).rename(projected).write_csv(buffer)
     return buffer.getvalue()
+
+
+def harmless(frame: pl.DataFrame) -> pl.DataFrame:
+    """`frame` with texts that no spreadsheet runs: what would be a formula stands behind an apostrophe."""
+    texts = [pl.col(name) for name, kind in frame.schema.items() if kind == pl.String]
+    runs = [text.str.contains(_RUNS) & ~text.str.contains(_NUMBER) for text in texts]
+    return frame.with_columns(
+        pl.when(run).then(pl.lit("'") + text).otherwise(text).name.keep() for text, run in zip(texts, runs, strict=True)
+    )
 
 
 def _without_nan(column: pa.ChunkedArray) -> pa.ChunkedArray:

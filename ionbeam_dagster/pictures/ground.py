@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -26,6 +27,8 @@ SMALLEST_MAP = 0.02
 Extent = tuple[float, float, float, float]  # west, east, south, north in degrees; east may be beyond 180
 COASTLINE = Path(__file__).parents[1] / "domain" / "tables" / "coastline.npz"
 INK, FAINT, SEA, LAND = "#1f2937", "#6b7280", "#e8f0f6", "#fbfaf6"
+
+rcParams["text.parse_math"] = False  # names and units are text, and no formula
 
 
 def bulk(lon: npt.NDArray[np.float64], lat: npt.NDArray[np.float64]) -> Extent:

@@ -114,7 +114,7 @@ def read(server: InfluxServer, start: int, stop: int) -> Iterator[Value]:
 
 
 def _from(server: InfluxServer, start: int, stop: int) -> str:
-    bucket = orjson.dumps(server.bucket).decode()
+    bucket = orjson.dumps(server.bucket).decode().replace("${", "\\${")  # which Flux would take for an expression
     return f"from(bucket: {bucket}) |> range(start: {times.to_rfc3339(start)}, stop: {times.to_rfc3339(stop)})"
 
 
