@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import sha256
+from typing import Any
 
 import dagster as dg
 
 from ionbeam_dagster.config import SourceSettings
 from ionbeam_dagster.errors import SourceError
-from ionbeam_dagster.orchestration.metadata import table
 from ionbeam_dagster.orchestration.resources import PlatformResource, WatchedPlatform
 from ionbeam_dagster.pipeline import corrections
 from ionbeam_dagster.pipeline.platform import Platform
@@ -52,8 +52,7 @@ def confirmations_sensor(ionbeam: PlatformResource | WatchedPlatform, source: So
             context.log.warning(line)
         page = _page(platform, source.name, found.lacking)
         mark = sha256(str(page).encode()).hexdigest()
-        still = len(platform.ledger.corrections.open(source.name))
-        told = f"{len(found.confirmed)} confirmed, {still} open; {found.noted} windows to be collected"
+        told = f"{len(found.confirmed)} confirmed, {page.open} open; {found.noted} windows to be collected"
         news = [] if mark == context.cursor else [_evaluation(source.name, page)]
         return dg.SensorResult(skip_reason=dg.SkipReason(told), cursor=mark, asset_events=news)
 
@@ -84,6 +83,7 @@ def corrections_check(source: str) -> dg.AssetChecksDefinition:
 class _Page:
     """What the check shows: rows of a table, and those corrections that wait for a person."""
 
+    open: int
     rows: tuple[tuple[str, ...], ...]
     held: tuple[str, ...]
 
@@ -92,22 +92,28 @@ class _Page:
         return "; ".join(self.held) or "No correction waits for a person"
 
     @property
-    def metadata(self) -> dict[str, dg.MarkdownMetadataValue]:
-        shown = table(_COLUMNS, self.rows) if self.rows else "The source told of none."
-        return {"corrections": dg.MetadataValue.md(shown)}
+    def metadata(self) -> dict[str, dg.MetadataValue[Any]]:
+        records = [dg.TableRecord(dict(zip(_COLUMNS, row, strict=True))) for row in self.rows]
+        schema = dg.TableSchema([dg.TableColumn(column) for column in _COLUMNS])
+        return {
+            "open": dg.MetadataValue.int(self.open),
+            "held": dg.MetadataValue.int(len(self.held)),
+            "corrections": dg.MetadataValue.table(records, schema=schema),
+        }
 
 
 def _page(platform: Platform, source: str, lacking: Mapping[int, Counter[str]]) -> _Page:
     """Those that are open, and the latest that were closed."""
     rows, held = [], []
     memory = platform.ledger.corrections
-    for known in [*memory.open(source), *memory.closed(source)][:_SHOWN]:
+    still = memory.open(source)
+    for known in [*still, *memory.closed(source)][:_SHOWN]:
         state = corrections.state_of(platform, source, known, lacking.get(known.number, Counter()))
         one = known.correction
         rows.append((one.id, one.what, corrections.range_of(one.range), f"{known.seen:%Y-%m-%d %H:%M}", state))
         if state.startswith(corrections.HELD):
             held.append(f"{one.id} is {state}")
-    return _Page(tuple(rows), tuple(held))
+    return _Page(len(still), tuple(rows), tuple(held))
 
 
 def _evaluation(source: str, page: _Page) -> dg.AssetCheckEvaluation:
