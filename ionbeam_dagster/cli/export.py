@@ -69,3 +69,29 @@ def export_show(
     for frame in (found.columns, found.head):
         if frame.width:
             console.print(frame_table(frame))
+
+
+@app.command()
+def clients() -> None:
+    """List who follows the windows of which dataset (`ionbeam_client.windows`): what they have, and what they lack.
+
+    A name can be given by anybody who may ask the service. Removing its file below `.confirmed` forgets a client.
+    """
+    import pyarrow.fs as fs
+    from rich.table import Table
+
+    from ionbeam_client.windows import feed
+    from ionbeam_dagster.edr.served import folder_of, served
+
+    config = load_config()
+    table = Table()
+    for column in ("dataset", "client", "has", "lacks", "confirmed last (UTC)"):
+        table.add_column(column, justify="right" if column in ("has", "lacks") else "left")
+    files, root = fs.LocalFileSystem(), str(folder_of(config).absolute())
+    for dataset in served(config):
+        known = feed.clients_of(files, root, dataset)
+        there = feed.versions_in(files, root, dataset) if known else {}
+        for one in known:
+            lacks = sum(1 for _ in feed.changes(there, one.versions))
+            table.add_row(dataset, one.client, f"{len(one.versions):,}", f"{lacks:,}", f"{one.at:%Y-%m-%d %H:%M:%S}")
+    console.print(table if table.row_count else "Nobody has confirmed a window.")

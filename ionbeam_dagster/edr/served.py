@@ -45,13 +45,18 @@ def update_configuration(
     state = config.sections.state_path / FORMAT
     path = service.config_path or state / "config.yml"
     names = served(config)
-    folder = Path(service.output_path) / FORMAT
+    folder = folder_of(config)
     if is_address(service.output_path):
-        folder = config.sections.scratch_folder / FORMAT / "mirror"
         files = Files(config.sections.scratch_folder / "drafts", config.sections.s3)
         for name in names:
             mirrored(files, within(service.output_path, FORMAT, name), folder / name, tell)
     return path, update(path, state, [_described(config, config.datasets[name], folder) for name in names], tell)
+
+
+def folder_of(config: IonbeamConfig) -> Path:
+    """The folder, of this host, from which windows are served."""
+    output = _settings(config).output_path
+    return config.sections.scratch_folder / FORMAT / "mirror" if is_address(output) else Path(output) / FORMAT
 
 
 def follow(config: IonbeamConfig) -> threading.Event:

@@ -24,12 +24,13 @@ from typing import Any
 
 import numpy as np
 
-from ionbeam_dagster.edr import answers, documents
+from ionbeam_client.windows import WindowsError
+from ionbeam_dagster.edr import answers, changes, documents
 from ionbeam_dagster.edr.collection import LOCATION, NAMES, stamp
 from ionbeam_dagster.edr.configuration import DEFAULT_URL, openapi_path
 from ionbeam_dagster.edr.parameters import Parameter
 from ionbeam_dagster.edr.query import Bounds, Query
-from ionbeam_dagster.edr.refusals import BadRequest
+from ionbeam_dagster.edr.refusals import BadRequest, NotFound
 from ionbeam_dagster.edr.requests import QUERIES, read_request
 from ionbeam_dagster.edr.search import run
 from ionbeam_dagster.edr.service import Reply, Service, refusal
@@ -40,6 +41,7 @@ COASTLINE = HERE.parent / "domain" / "tables" / "coastline.npz"
 LOOKED_EVERY = 1.0  # s
 THREADS = 4
 SMALLEST_COMPRESSED = 1000
+PARQUET = "application/vnd.apache.parquet"
 ABSENT = ("processes", "job-list", "tiling-schemes")
 _QUERY = re.compile(rf"^/collections/([^/]+)/({'|'.join(QUERIES)})(?:/(.*))?$", re.DOTALL)
 _BELOW = re.compile(r"^/collections/([^/]+)/([^/]+)", re.DOTALL)
@@ -110,6 +112,8 @@ def application(config_path: Path, url: str | None = None) -> Any:
 
     @app.before_request
     def ours() -> Any:
+        if found := _of_changes(current(), flask):
+            return found
         reply = _reply(current(), flask.request)
         return None if reply is None else _response(flask, reply)
 
@@ -154,6 +158,33 @@ def serve(config_path: Path, host: str, port: int, url: str | None = None) -> No
         ident="ionbeam",
         url_scheme="http",
     )
+
+
+def _of_changes(service: Service, flask: Any) -> Any:
+    """The answer to a request of whoever follows windows; None where it is another one."""
+    request = flask.request
+    matched = changes.CHANGES.match(request.path) or changes.WINDOW.match(request.path)
+    if matched is None or matched[1] not in service.collections:
+        return None
+    collection = service.collections[matched[1]]
+    try:
+        if matched.re is changes.WINDOW and request.method in ("GET", "HEAD"):
+            return flask.send_file(changes.file_of(collection, matched[2]), PARQUET, conditional=False, etag=False)
+        if matched.re is changes.CHANGES and request.method in ("GET", "HEAD"):
+            body = changes.told(collection, request.args.get("client"))
+            return _response(flask, Reply(200, "application/json", body, {"Cache-Control": "no-store"}))
+        if matched.re is changes.CHANGES and request.method == "POST":
+            if (request.content_length or 0) > changes.LARGEST_BODY:
+                return _response(flask, refusal(413, f"at most {changes.LARGEST_BODY:,} bytes; confirm fewer at once"))
+            return _response(flask, Reply(200, "application/json", changes.confirmed(collection, request.get_data())))
+    except BadRequest as error:
+        return _response(flask, refusal(400, str(error)))
+    except NotFound as error:
+        return _response(flask, refusal(404, str(error)))
+    except WindowsError as error:
+        LOG.error("%s", error)
+        return _response(flask, refusal(503, "what clients have cannot be read or written now; the log tells why"))
+    return None
 
 
 def _reply(service: Service, request: Any) -> Reply | None:

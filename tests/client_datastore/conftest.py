@@ -4,13 +4,12 @@ import sys
 from pathlib import Path
 
 import pytest
-import stamina
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "sources"))  # its loopback service
 
 from restream_service import TOKEN, RestreamService
 
-from ionbeam_client.datastore import constants
+from ionbeam_client.datastore import constants, http
 
 
 @pytest.fixture
@@ -25,9 +24,14 @@ def service(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """Tries are as many as ever, the waits between them are none."""
-    monkeypatch.setattr(constants, "FIRST_PAUSE", 0.0)
-    stamina.set_testing(True, attempts=constants.ATTEMPTS)
-    yield
-    stamina.set_testing(False)
+def waits(monkeypatch):
+    """How long would be waited between tries, of which there are as many as ever; nobody waits."""
+    noted, pause = [], http._pause
+
+    def none(state):
+        noted.append(pause(state))
+        return 0.0
+
+    monkeypatch.setattr(http, "_pause", none)
+    monkeypatch.setattr(constants, "FIRST_PAUSE", 0.0)  # of streams that broke
+    return noted

@@ -13,7 +13,6 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import pytest
-import stamina
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from restream_service import API, TOKEN, seconds
@@ -240,7 +239,7 @@ def test_a_process_that_is_killed_leaves_the_old_file_as_it_was(service, tmp_pat
 def test_the_disk_is_full(service, tmp_path, monkeypatch):
     place = tmp_path / "data.csv"
     place.write_text("old")
-    monkeypatch.setattr("ionbeam_client.datastore.files.os.fsync", _full)
+    monkeypatch.setattr("ionbeam_client.saved_file.os.fsync", _full)
     with pytest.raises(OSError, match="No space"):
         save(place, overwrite=True)
     assert place.read_text() == "old"
@@ -278,7 +277,7 @@ def test_a_link_stays_a_link_and_a_mode_a_mode(service, tmp_path):
 
 
 def test_integers_of_any_size_are_written(tmp_path):
-    from ionbeam_client.datastore.files import SavedFile
+    from ionbeam_client.saved_file import SavedFile
 
     file = SavedFile(tmp_path / "data.json", False)
     file.write([{"a": 2**80}, {"a": 1}])
@@ -428,23 +427,18 @@ def test_an_answer_that_ends_too_early_each_time_is_told(service, fault):
     assert read() == service.data[981]
 
 
-def test_a_service_that_asks_to_wait_is_waited_for(service):
-    stamina.set_testing(False)
-    waits = []
-    stamina.instrumentation.set_on_retry_hooks([lambda details: waits.append(details.wait_for)])
-    try:
-        service.break_("pads", status(429, retry_after="1"))
-        assert Pad.get_model(668).id == 668
-        assert waits == [1.0]
-        service.break_("pads", status(429, retry_after="3600"))
-        with pytest.raises(APIConcurrencyLimitError) as told:
-            Pad.get_model(668)
-        assert told.value.retry_after == 3600
-        service.break_("pads", status(503, retry_after="Wed, 21 Oct 2015 07:28:00 GMT"))
-        assert Pad.get_model(668).id == 668
-        assert waits == [1.0, 0.0]
-    finally:
-        stamina.instrumentation.set_on_retry_hooks(None)
+def test_a_service_that_asks_to_wait_is_waited_for(service, waits, capsys):
+    service.break_("pads", status(429, retry_after="1"))
+    assert Pad.get_model(668).id == 668
+    assert waits == [1.0]
+    service.break_("pads", status(429, retry_after="3600"))
+    with pytest.raises(APIConcurrencyLimitError) as told:
+        Pad.get_model(668)
+    assert told.value.retry_after == 3600
+    service.break_("pads", status(503, retry_after="Wed, 21 Oct 2015 07:28:00 GMT"))
+    assert Pad.get_model(668).id == 668
+    assert waits == [1.0, 0.0]
+    assert capsys.readouterr() == ("", ""), "a library prints nothing"
 
 
 @both
@@ -534,16 +528,7 @@ def test_a_task_that_is_cancelled_leaves_no_file_and_gives_its_place_back(servic
 # Requests at once
 
 
-@pytest.fixture
-def retries():
-    """What is tried again."""
-    noted = []
-    stamina.instrumentation.set_on_retry_hooks([noted.append])
-    yield noted
-    stamina.instrumentation.set_on_retry_hooks(None)
-
-
-def test_a_fourth_stream_in_one_place_is_refused_not_waited_for(service, retries):
+def test_a_fourth_stream_in_one_place_is_refused_not_waited_for(service, waits):
     service.break_("data", slow(60), 3)
     open_ones = [Site(id=site).get_data().data_fetcher for site in (981, 982, 983)]
     for items in open_ones:
@@ -551,7 +536,7 @@ def test_a_fourth_stream_in_one_place_is_refused_not_waited_for(service, retries
     with pytest.raises(APIConcurrencyLimitError, match="read one of its streams to the end, or close it") as told:
         read()
     assert not told.value.may_pass
-    assert retries == []
+    assert waits == []
     assert Pad.get_models()  # another endpoint
     open_ones[0].close()
     assert read() == service.data[981]
@@ -587,7 +572,7 @@ def test_never_more_than_three_requests_at_once_for_an_endpoint(service):
     assert most[0] == 3
 
 
-def test_who_waits_for_a_place_too_long_is_told(service, monkeypatch, retries):
+def test_who_waits_for_a_place_too_long_is_told(service, monkeypatch, waits):
     monkeypatch.setattr(constants, "SECONDS_FOR_A_PLACE", 0.1)
     service.break_("data", slow(60), 3)
     open_ones = [Site(id=981).get_data().data_fetcher for _ in range(3)]
@@ -608,4 +593,4 @@ def test_who_waits_for_a_place_too_long_is_told(service, monkeypatch, retries):
     for items in open_ones:
         items.close()
     assert [text.endswith("none became free within 0.1 s") for text in told] == [True, True]
-    assert retries == []
+    assert waits == []

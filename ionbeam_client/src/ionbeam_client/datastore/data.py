@@ -10,9 +10,9 @@ import os
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import aclosing, closing
 
-from ionbeam_client.datastore.files import SavedFile
 from ionbeam_client.datastore.http import Stream, arun_stream, run_stream
 from ionbeam_client.datastore.stream import Item
+from ionbeam_client.saved_file import SavedFile
 
 
 class Data:

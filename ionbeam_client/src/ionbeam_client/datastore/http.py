@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import ssl
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
@@ -26,7 +27,7 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 import orjson
-import stamina
+import tenacity
 
 from ionbeam_client.datastore import constants, tokens
 from ionbeam_client.datastore.errors import (
@@ -97,7 +98,7 @@ def run(call: Call[T]) -> T:
             request = call.send(answer)
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
-        for attempt in _attempts():
+        for attempt in tenacity.Retrying(**_attempts()):
             with attempt, _client() as client, _opened(client, request) as response:
                 response.read()
                 answer = _json(response)
@@ -111,7 +112,7 @@ async def arun(call: Call[T]) -> T:
             request = call.send(answer)
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
-        async for attempt in _attempts():
+        async for attempt in tenacity.AsyncRetrying(**_attempts()):
             with attempt:
                 async with _async_client() as client, _aopened(client, request) as response:
                     await response.aread()
@@ -131,7 +132,7 @@ def run_stream(stream: Stream) -> Generator[list[Item], None, None]:
                         yield step
                     case Open():
                         held.close()
-                        for attempt in _attempts():
+                        for attempt in tenacity.Retrying(**_attempts()):
                             with attempt:
                                 chunks = held.enter_context(_opened(client, step.request)).iter_bytes()
                     case Pause():
@@ -158,7 +159,7 @@ async def arun_stream(stream: Stream) -> AsyncGenerator[list[Item], None]:
                         yield step
                     case Open():
                         await held.aclose()
-                        async for attempt in _attempts():
+                        async for attempt in tenacity.AsyncRetrying(**_attempts()):
                             with attempt:
                                 response = await held.enter_async_context(_aopened(client, step.request))
                                 chunks = response.aiter_bytes()
@@ -346,20 +347,26 @@ def _retry_after(response: httpx.Response) -> float | None:
     return None
 
 
-def _attempts() -> Any:
-    return stamina.retry_context(
-        on=_worth_a_retry,
-        attempts=constants.ATTEMPTS,
-        timeout=None,
-        wait_initial=constants.FIRST_PAUSE,
-        wait_max=constants.LONGEST_PAUSE,
-    )
+def _attempts() -> dict[str, Any]:
+    """How a request is tried, for both drivers. Nobody is told of what fails but by the error of the last try."""
+    return {
+        "retry": tenacity.retry_if_exception(_worth_a_retry),
+        "stop": tenacity.stop_after_attempt(constants.ATTEMPTS),
+        "wait": _pause,
+        "reraise": True,
+    }
 
 
-def _worth_a_retry(error: Exception) -> bool | float:
-    """Whether, and after how many seconds if the service said so."""
+def _worth_a_retry(error: BaseException) -> bool:
     if not isinstance(error, DatastoreError) or not error.may_pass:
         return False
-    if error.retry_after is None:
-        return True
-    return error.retry_after if error.retry_after <= constants.LONGEST_RETRY_AFTER else False
+    return error.retry_after is None or error.retry_after <= constants.LONGEST_RETRY_AFTER
+
+
+def _pause(state: tenacity.RetryCallState) -> float:
+    """Seconds until the next try: those that the service asks for, else a doubling, jittered time."""
+    error = state.outcome.exception() if state.outcome else None
+    if isinstance(error, DatastoreError) and error.retry_after is not None:
+        return error.retry_after
+    doubled = constants.FIRST_PAUSE * 2.0 ** (state.attempt_number - 1)
+    return min(doubled * random.uniform(0.5, 1.5), constants.LONGEST_PAUSE)

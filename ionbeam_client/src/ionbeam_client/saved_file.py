@@ -13,6 +13,7 @@ import json
 import os
 import secrets
 import shutil
+from collections.abc import Mapping
 from contextlib import suppress
 from operator import itemgetter
 from pathlib import Path
@@ -20,12 +21,14 @@ from typing import Any, Protocol, TextIO
 
 import orjson
 
-from ionbeam_client.datastore.stream import Item
+Item = dict[str, Any]
 
 
-class _Format(Protocol):
+class Format(Protocol):
+    """Writes what it is given into a file that is not there yet."""
+
     def __init__(self, place: Path) -> None: ...
-    def write(self, items: list[Item]) -> None: ...
+    def write(self, items: list[Any]) -> None: ...
     def close(self) -> None:
         """All is in the file, and on the disk."""
 
@@ -33,22 +36,26 @@ class _Format(Protocol):
 class SavedFile:
     """A file that is written beside `path`, and takes its place when it is complete.
 
-    Raises at once, before anything is written: ValueError for another ending than .json and .csv, FileExistsError.
+    `formats` are by the endings of names. Raises at once, before anything is written: ValueError for another ending,
+    FileExistsError.
     """
 
-    def __init__(self, path: str | os.PathLike[str], overwrite: bool) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], overwrite: bool, formats: Mapping[str, type[Format]] | None = None
+    ) -> None:
+        formats = formats or FORMATS
         self._path = Path(path).resolve()  # a link stays, and its file is replaced
-        if self._path.suffix not in _FORMATS:
-            raise ValueError(f"{path}: the name of the file should end in {' or '.join(_FORMATS)}")
+        if self._path.suffix not in formats:
+            raise ValueError(f"{path}: the name of the file should end in {' or '.join(formats)}")
         if self._path.is_dir():
             raise IsADirectoryError(f"{path} is a folder")
         self._overwrite = overwrite
         self._check_free()
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._beside = self._path.with_name(f".{self._path.name}.{secrets.token_hex(4)}.part")
-        self._format = _FORMATS[self._path.suffix](self._beside)
+        self._format = formats[self._path.suffix](self._beside)
 
-    def write(self, items: list[Item]) -> None:
+    def write(self, items: list[Any]) -> None:
         self._format.write(items)
 
     def finish(self) -> None:
@@ -183,4 +190,4 @@ def _writer(file: TextIO) -> Any:
     return csv.writer(file, lineterminator="\n")
 
 
-_FORMATS: dict[str, type[_Format]] = {".json": _Json, ".csv": _Csv}
+FORMATS: dict[str, type[Format]] = {".json": _Json, ".csv": _Csv}

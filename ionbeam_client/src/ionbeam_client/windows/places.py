@@ -1,0 +1,185 @@
+"""Where windows are had from: the web service of a platform (`ionbeam serve`), or the folder of its exports.
+
+Belongs here: the four things that both can do. Does not belong here: what is done with them.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+from urllib.parse import quote
+
+import httpx
+import pyarrow.fs as fs
+import tenacity
+
+from ionbeam_client.windows import feed
+from ionbeam_client.windows.errors import WindowsError
+from ionbeam_client.windows.feed import Change
+
+T = TypeVar("T")
+
+ATTEMPTS = 5
+FIRST_PAUSE = 0.5  # s
+LONGEST_PAUSE = 30.0
+TIMEOUT = 60.0
+SETTLED = timedelta(seconds=3)
+"""S3 tells times in seconds: what was written just now may be replaced without another version."""
+
+
+class Place(Protocol):
+    """All methods raise WindowsError."""
+
+    def datasets(self) -> list[str]:
+        """The datasets that there are, by name."""
+        ...
+
+    def changes(self, dataset: str, client: str | None) -> list[Change]:
+        """What a client lacks, in order of time; without one all windows."""
+        ...
+
+    def fetch(self, dataset: str, window: str, target: Path) -> bool:
+        """The file of a window as it is now; False where there is none any longer."""
+        ...
+
+    def confirm(self, dataset: str, client: str, windows: Mapping[str, str | None]) -> None:
+        """Remember what a client has."""
+        ...
+
+
+def place_of(address: str) -> Place:
+    """A service for an http address, else a folder, or s3://bucket/prefix."""
+    return Service(address) if address.startswith(("http://", "https://")) else Folder(address)
+
+
+class Folder:
+    """The exports themselves: ``<output_path>/pygeoapi`` of the platform, local or ``s3://bucket/prefix``.
+
+    S3 is reached as pyarrow does: by the variables AWS_*, or by parameters of the address (``?endpoint_override=...``).
+    """
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    @cached_property
+    def _found(self) -> tuple[fs.FileSystem, str]:
+        if "://" in self._address:
+            files, root = fs.FileSystem.from_uri(self._address)
+            return files, root.rstrip("/")
+        return fs.LocalFileSystem(), str(Path(self._address).absolute())
+
+    def datasets(self) -> list[str]:
+        files, root = self._found
+        try:
+            found = files.get_file_info(fs.FileSelector(root))
+        except OSError as error:
+            raise WindowsError(f"{self._address}: there is no such folder ({error})") from error
+        names = (one.base_name for one in found if one.type == fs.FileType.Directory)
+        return sorted(name for name in names if not name.startswith("."))
+
+    def changes(self, dataset: str, client: str | None) -> list[Change]:
+        files, root = self._found
+        there = feed.versions_in(files, root, dataset)
+        has = feed.confirmed_by(files, root, dataset, client).versions if client else {}
+        found = list(feed.changes(there, has))
+        if isinstance(files, fs.LocalFileSystem):
+            return found
+        before = (datetime.now(UTC) - SETTLED).timestamp() * 1e9
+        return [one for one in found if one.version is None or int(one.version.partition("-")[0]) < before]
+
+    def fetch(self, dataset: str, window: str, target: Path) -> bool:
+        files, root = self._found
+        path = f"{root}/{dataset}/{feed.file_of(dataset, window)}"
+        try:
+            with files.open_input_stream(path) as source, target.open("wb") as out:
+                shutil.copyfileobj(source, out, 1 << 20)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise WindowsError(f"{dataset} {window}: cannot be read ({error})", may_pass=True) from error
+        return True
+
+    def confirm(self, dataset: str, client: str, windows: Mapping[str, str | None]) -> None:
+        files, root = self._found
+        feed.confirm(files, root, dataset, client, windows, datetime.now(UTC))
+
+
+class Service:
+    """`ionbeam serve` at an address."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address.rstrip("/")
+
+    @cached_property
+    def _http(self) -> httpx.Client:
+        return httpx.Client(timeout=TIMEOUT)
+
+    def datasets(self) -> list[str]:
+        found = self._json("GET", "collections")
+        return sorted(one["id"] for one in found["collections"])
+
+    def changes(self, dataset: str, client: str | None) -> list[Change]:
+        params = {} if client is None else {"client": client}
+        found = self._json("GET", f"collections/{quote(dataset, safe='')}/changes", params=params)
+        return [Change(one["window"], one["version"], one["kind"]) for one in found["changes"]]
+
+    def fetch(self, dataset: str, window: str, target: Path) -> bool:
+        path = f"collections/{quote(dataset, safe='')}/windows/{quote(window, safe='')}"
+
+        def once() -> bool:
+            with self._http.stream("GET", f"{self._address}/{path}") as response:
+                if response.status_code == 404:
+                    return False
+                if response.is_error:
+                    response.read()
+                self._check(response)
+                with target.open("wb") as out:
+                    for piece in response.iter_bytes():
+                        out.write(piece)
+            return True
+
+        return self._tried(path, once)
+
+    def confirm(self, dataset: str, client: str, windows: Mapping[str, str | None]) -> None:
+        body = {"client": client, "windows": dict(windows)}
+        self._json("POST", f"collections/{quote(dataset, safe='')}/changes", json=body)
+
+    def _json(self, method: str, path: str, **content: Any) -> Any:
+        def once() -> Any:
+            response = self._http.request(method, f"{self._address}/{path}", **content)
+            self._check(response)
+            try:
+                return response.json()
+            except ValueError:
+                raise WindowsError(f"{response.url}: the answer is no JSON: {response.text[:200]!r}") from None
+
+        return self._tried(path, once)
+
+    def _tried(self, path: str, once: Callable[[], T]) -> T:
+        for attempt in tenacity.Retrying(
+            retry=tenacity.retry_if_exception(lambda error: isinstance(error, WindowsError) and error.may_pass),
+            stop=tenacity.stop_after_attempt(ATTEMPTS),
+            wait=tenacity.wait_random_exponential(FIRST_PAUSE, LONGEST_PAUSE),
+            reraise=True,
+        ):
+            with attempt:
+                try:
+                    return once()
+                except httpx.HTTPError as error:
+                    said = f"{type(error).__name__}: {error}"
+                    raise WindowsError(f"{self._address}/{path}: {said}", may_pass=True) from error
+        raise AssertionError("the last attempt raises")
+
+    def _check(self, response: httpx.Response) -> None:
+        if response.is_success:
+            return
+        status = response.status_code
+        said = " ".join(response.text.split())[:200]
+        raise WindowsError(
+            f"{response.request.method} {response.url}: {status}: {said}",
+            status=status, may_pass=status >= 500 or status in (408, 429),
+        )  # fmt: skip

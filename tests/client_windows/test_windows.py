@@ -1,0 +1,240 @@
+"""Windows followed over a service and over files: a copy that is kept true, whatever becomes of the windows."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import json
+import os
+import random
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+from windows import HOUR, START, write_window
+
+from ionbeam_client.windows import Dataset, WindowsError, feed
+from ionbeam_dagster.cli import app
+from ionbeam_dagster.config import CONFIG_VARIABLE
+
+NAMES = ["20250101T000000_PT1H", "20250101T010000_PT1H", "20250101T020000_PT1H"]
+
+
+def keep(dataset: Dataset, copy: Path) -> int:
+    """What a scientist writes; the number of changes."""
+    events, _ = dataset.get_data_changes()
+    for event in events:
+        place = copy / f"{event.window}.parquet"
+        if event.is_removed:
+            place.unlink(missing_ok=True)
+        else:
+            event.get_data().save(place, overwrite=True)
+        event.confirm_data_received()
+    return len(events)
+
+
+async def akeep(dataset: Dataset, copy: Path) -> int:
+    events, _ = await dataset.aget_data_changes()
+    for event in events:
+        place = copy / f"{event.window}.parquet"
+        if event.is_removed:
+            place.unlink(missing_ok=True)
+        else:
+            await (await event.aget_data()).asave(place, overwrite=True)
+        await event.aconfirm_data_received()
+    return len(events)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name.removeprefix("net_"): path.read_bytes() for path in folder.glob("*.parquet")}
+
+
+def test_what_changed_is_told_until_it_is_confirmed(address, root):
+    net = Dataset("net", address, client="anna")
+    events, data = net.get_data_changes()
+    assert [event.window for event in events] == NAMES == list(data.windows)
+    first = events[0]
+    assert (first.start, first.end, first.modification_type) == (START, START + HOUR, "new")
+    assert first.confirm_data_received() and first.update_received and first.confirm_data_received()
+    assert [event.window for event in net.get_data_changes()[0]] == NAMES[1:]
+    net.confirm(events)
+    assert net.get_data_changes()[0] == []
+    assert len(Dataset("net", address, client="berta").get_data_changes()[0]) == 3
+
+    write_window(root / "net", 1, add=2.0)
+    (root / "net" / f"net_{NAMES[2]}.parquet").unlink()
+    events, data = net.get_data_changes()
+    assert [(event.window, event.modification_type) for event in events] == [
+        (NAMES[1], "changed"),
+        (NAMES[2], "removed"),
+    ]
+    assert list(data.windows) == NAMES[1:2]
+    net.confirm(events)
+    assert net.get_data_changes()[0] == []
+    assert {**feed.confirmed_by(feed.fs.LocalFileSystem(), str(root), "net", "anna").versions}.keys() == {*NAMES[:2]}
+
+
+def test_one_that_changes_after_it_was_told_is_told_again(address, root):
+    net = Dataset("net", address, client="anna")
+    events, _ = net.get_data_changes()
+    write_window(root / "net", 0, add=5.0)
+    net.confirm(events)
+    [again] = net.get_data_changes()[0]
+    assert (again.window, again.modification_type) == (NAMES[0], "changed")
+
+
+def test_rows_one_by_one_and_in_files(address, root, tmp_path):
+    net = Dataset("net", address, client="anna")
+    _, data = net.get_data_changes()
+    expected = pl.concat([pl.read_parquet(path) for path in sorted((root / "net").glob("*.parquet"))])
+    items = list(data.data_fetcher)
+    assert len(items) == expected.height == 3 * 42 and items[0]["station_id"] == "s0"
+    assert not any(isinstance(value, bytes) for value in items[0].values())
+    for name in ("rows.json", "rows.csv", "rows.parquet"):
+        data.save(tmp_path / "new" / name)
+        with pytest.raises(FileExistsError):
+            data.save(tmp_path / "new" / name)
+        data.save(tmp_path / "new" / name, overwrite=True)
+    assert pl.read_parquet(tmp_path / "new" / "rows.parquet").equals(expected)
+    written = json.loads((tmp_path / "new" / "rows.json").read_text())
+    assert len(written) == 126 and written[0]["datetime"].startswith("2025-01-01T00:00:00")
+    with (tmp_path / "new" / "rows.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 126 and rows[0].keys() == items[0].keys()
+    with pytest.raises(ValueError, match=r"\.json or \.csv or \.parquet"):
+        data.save(tmp_path / "rows.xlsx")
+
+
+def test_windows_of_other_columns_are_put_together(address, root, tmp_path):
+    write_window(root / "net", 1, flags=True, described=("station_id",))
+    Dataset("net", address).get_data().save(tmp_path / "all.parquet")
+    found = pl.read_parquet(tmp_path / "all.parquet")
+    assert found.height == 126 and found["station_name"].null_count() == 42
+
+
+def test_a_time_is_asked_for(address):
+    net = Dataset("net", address)
+    assert list(net.get_data(START + HOUR, START + 2 * HOUR).windows) == NAMES[1:2]
+    assert list(net.get_data(end_datetime=START + HOUR / 2).windows) == NAMES[:1]
+    with pytest.raises(ValueError, match="no time zone"):
+        net.get_data(datetime(2025, 1, 1))
+    assert [one.name for one in Dataset.get_models(address)] == ["net", "other"]
+
+
+def test_its_twins_for_asyncio(address, root, tmp_path):
+    async def run():
+        [net, _] = await Dataset.aget_models(address, client="anna")
+        events, data = await net.aget_data_changes()
+        items = [item async for item in data.data_fetcher]
+        await data.asave(tmp_path / "rows.json")
+        await (await net.aget_data(START, START + HOUR)).asave(tmp_path / "hour.parquet")
+        assert await akeep(net, tmp_path / "copy") == len(events) == 3
+        await net.aconfirm(events)
+        return items
+
+    assert asyncio.run(run()) == list(Dataset("net", address).get_data().data_fetcher)
+    assert contents(tmp_path / "copy") == contents(root / "net")
+    assert (tmp_path / "hour.parquet").read_bytes() == contents(root / "net")[f"{NAMES[0]}.parquet"]
+    assert len(json.loads((tmp_path / "rows.json").read_text())) == 126
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_copy_is_kept_true_over_random_corrections(address, root, tmp_path, seed):
+    """Windows come, change and go while they are followed; somebody dies now and then before confirming."""
+    chance = random.Random(seed)
+    net = Dataset("net", address, client="anna")
+    copy = tmp_path / "copy"
+    for step in range(100):
+        hour = chance.randrange(6)
+        if chance.random() < 0.2:
+            (root / "net" / f"net_{START + hour * HOUR:%Y%m%dT%H%M%S}_PT1H.parquet").unlink(missing_ok=True)
+        else:
+            write_window(root / "net", hour, add=step / 10)
+        if chance.random() < 0.3:
+            events, _ = net.get_data_changes()
+            for event in events[: len(events) // 2]:
+                if not event.is_removed:
+                    event.get_data().save(copy / f"{event.window}.parquet", overwrite=True)
+        if chance.random() < 0.3:
+            keep(net, copy)
+            assert contents(copy) == contents(root / "net")
+    keep(net, copy)
+    assert contents(copy) == contents(root / "net") and keep(net, copy) == 0
+
+
+def test_what_cannot_be_is_refused(address, root):
+    with pytest.raises(WindowsError, match="nowhere"):
+        Dataset("nowhere", address, client="anna").get_data_changes()
+    for name in ("../anna", ".anna", "", "a" * 65, "a/b"):
+        with pytest.raises(ValueError, match="no name of a client"):
+            Dataset("net", address, client=name)
+    with pytest.raises(ValueError, match="no name of a client"):
+        Dataset("net", address).get_data_changes()
+    [event, *_] = Dataset("net", address, client="anna").get_data_changes()[0]
+    (root / "net" / f"net_{event.window}.parquet").unlink()
+    assert list(event.get_data().data_fetcher) == [], "it is gone, as the next look tells"
+
+
+def test_the_service_refuses_what_nobody_means(serving, root, monkeypatch):
+    changes, window = f"{serving.url}/collections/net/changes", f"{serving.url}/collections/net/windows"
+    for body in (b"", b"[]", b"{}", b'{"client": "../a", "windows": {}}', b'{"client": "a", "windows": {"x": "1"}}',
+                 b'{"client": "a", "windows": {"20250101T000000_PT1H": 7}}',
+                 b'{"client": "a", "windows": {"20990101T000000_PT1H": "1"}}',
+                 b'{"client": "a", "windows": 7}'):  # fmt: skip
+        answer = httpx.post(changes, content=body)
+        assert answer.status_code == 400, (body, answer.text)
+    assert httpx.get(changes, params={"client": "../a"}).status_code == 400
+    assert httpx.put(changes).status_code == 405
+    for name in ("..%2f..%2fionbeam.yaml", "20250101T000000_PT1H.parquet", "20990101T000000_PT1H", "x"):
+        assert httpx.get(f"{window}/{name}").status_code == 404
+    assert httpx.get(f"{window}/{NAMES[0]}").headers["content-type"] == "application/vnd.apache.parquet"
+    assert not list(root.glob(".confirmed/**/*.json"))
+
+
+def test_a_service_that_is_away_is_an_error(monkeypatch):
+    monkeypatch.setattr("ionbeam_client.windows.places.FIRST_PAUSE", 0)
+    with pytest.raises(WindowsError, match="ConnectError") as told:
+        Dataset("net", "http://127.0.0.1:9", client="anna").get_data_changes()
+    assert told.value.may_pass
+
+
+def test_a_failed_save_leaves_what_was_there(root, tmp_path, monkeypatch):
+    net = Dataset("net", str(root))
+    net.get_data().save(tmp_path / "rows.csv")
+    before = (tmp_path / "rows.csv").read_bytes()
+    monkeypatch.setattr("ionbeam_client.windows.places.shutil.copyfileobj", _full)
+    for name in ("rows.csv", "rows.parquet"):
+        with pytest.raises(WindowsError, match="no space"):
+            net.get_data().save(tmp_path / name, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.csv"]
+    assert (tmp_path / "rows.csv").read_bytes() == before
+
+
+def _full(*given):
+    raise OSError("no space")
+
+
+def test_the_operator_sees_who_has_what(serving, root, monkeypatch):
+    monkeypatch.setenv(CONFIG_VARIABLE, str(serving.yaml))
+    events, _ = Dataset("net", serving.url, client="anna").get_data_changes()
+    events[0].confirm_data_received()
+    berta = Dataset("net", str(root), client="berta")
+    berta.confirm(berta.get_data_changes()[0])
+    done = CliRunner().invoke(app, ["export", "clients"])
+    assert done.exit_code == 0, done.output
+    rows = [line.split() for line in done.output.splitlines() if "anna" in line or "berta" in line]
+    assert [[word for word in row if word != "│"][:4] for row in rows] == [
+        ["net", "anna", "1", "2"], ["net", "berta", "3", "0"],
+    ]  # fmt: skip
+    assert f"{datetime.now(UTC):%Y-%m-%d}" in done.output
+
+
+def test_it_imports_without_the_platform_and_the_broker(tmp_path):
+    program = "import sys, ionbeam_client.windows; print(sorted({'aio_pika', 'polars', 'dagster'} & {*sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env={**os.environ})
+    assert done.stdout.strip() == "[]", done.stderr
