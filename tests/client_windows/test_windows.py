@@ -93,7 +93,8 @@ def test_rows_one_by_one_and_in_files(address, root, tmp_path):
     _, data = net.get_data_changes()
     expected = pl.concat([pl.read_parquet(path) for path in sorted((root / "net").glob("*.parquet"))])
     items = list(data.data_fetcher)
-    assert len(items) == expected.height == 3 * 42 and items[0]["station_id"] == "s0"
+    assert len(items) == expected.height == 3 * 42
+    assert [item["station_id"] for item in items] == expected["station_id"].to_list()
     assert not any(isinstance(value, bytes) for value in items[0].values())
     for name in ("rows.json", "rows.csv", "rows.parquet"):
         data.save(tmp_path / "new" / name)
@@ -143,10 +144,9 @@ def test_its_twins_for_asyncio(address, root, tmp_path):
     assert len(json.loads((tmp_path / "rows.json").read_text())) == 126
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_a_copy_is_kept_true_over_random_corrections(address, root, tmp_path, seed):
+def test_a_copy_is_kept_true_over_random_corrections(address, root, tmp_path):
     """Windows come, change and go while they are followed; somebody dies now and then before confirming."""
-    chance = random.Random(seed)
+    chance = random.Random(7)
     net = Dataset("net", address, client="anna")
     copy = tmp_path / "copy"
     for step in range(100):
