@@ -15,7 +15,7 @@ from enum import IntEnum, IntFlag, auto
 import numpy as np
 import numpy.typing as npt
 
-VERSION = "2"
+VERSION = "3"
 """Raised when the same rows and limits would get other flags than before."""
 
 Masks = npt.NDArray[np.uint32]

@@ -45,7 +45,7 @@ class ResistantLimits(_Limits):
     num_min: int = Field(default=5, ge=1)  # C
     num_max: int = Field(default=40, ge=1)  # O
     threshold: float = Field(default=3.2, gt=0)  # O
-    lasting: float = Field(default=2.7, gt=0)  # O
+    lasting: float = Field(default=2.8, gt=0)  # O
     bad: float = Field(default=5.0, gt=0)  # O
     max_height_difference: float = Field(default=200.0, gt=0)  # T
     gradient: float = 0.0

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy.spatial import KDTree
+from scipy.special import erfc
 
 from ionbeam_dagster.domain.quality.neighbours import Bools, Floats, Ints, Outcome, Places, known_rows
 
@@ -31,6 +32,9 @@ _WIDER = 1.2
 _LIKE = 2.5
 """Neighbours within so many spreads of their median tell the value that is expected, by their mean: half as far off as
 the median, and as hard to move."""
+
+_FALSE, _PLAIN, _AT_REST, _KEENEST = 0.2, 5.0, 2.8, 1.2
+"""See `_keenness`; what is further away than `_PLAIN` spreads is found anyway, and is no reason to be keener."""
 
 _ROWS = 20_000
 """Places that are looked at at a time: some megabytes of neighbours."""
@@ -143,6 +147,7 @@ class Resistant:
         self._num_min, self._threshold, self._min_spread = num_min, threshold, min_spread
         self._gradient, self._most_apart = gradient, max_height_difference
         self.trusted: Bools = np.ones(values.size, np.bool_)
+        self._keen = 1.0
         near = nearness.among(places)
         told = np.zeros((3, values.size), np.float32)
         asking = np.arange(values.size)
@@ -156,6 +161,7 @@ class Resistant:
                 break
             asking = np.flatnonzero(changed[near].any(axis=1))
         self._known = told
+        self._keen = _keenness(self.judged(values, told).deviation)
 
     def of(self, at: Places, values: Floats) -> ResistantOutcome:
         """What comes of reports with `values`, wherever they are."""
@@ -180,7 +186,7 @@ class Resistant:
         steadied = np.sqrt((number * spread**2 + _USUAL * self._usual**2) / (number + _USUAL))
         widest = np.maximum(np.maximum(steadied, spread / _WIDER), self._min_spread)
         off = np.sqrt(1 + 1.57 / np.maximum(number, 1))  # a median of n is itself off by 1.25 over the root of n
-        deviation = np.where(enough, (values - expected) / (widest * off), np.nan)
+        deviation = np.where(enough, self._keen * (values - expected) / (widest * off), np.nan)
         failed = enough & (np.abs(deviation) > self._threshold)
         return ResistantOutcome(enough, failed, number.astype(np.intp), np.where(enough, expected, np.nan), deviation)
 
@@ -223,6 +229,19 @@ class Resistant:
         like = apart <= _LIKE * np.maximum(spread, self._min_spread)[:, None]
         expected = np.where(like, values, 0.0).sum(axis=1) / np.maximum(like.sum(axis=1), 1)
         return np.stack([number, expected, spread]).astype(np.float32)
+
+
+def _keenness(deviation: Floats) -> float:
+    """By how much deviations count for more where more of them stand out than chance lets: 1 to `_KEENEST`.
+
+    In a network without errors one report in a hundred is 2.6 spreads away, and none of them is wrong; where ten are,
+    nine are wrong. The limit is set where at most `_FALSE` of those beyond it are so by chance (Benjamini and Hochberg,
+    1995, doi:10.1111/j.2517-6161.1995.tb02031.x).
+    """
+    away = -np.sort(-np.abs(deviation[np.abs(deviation) < _PLAIN]))
+    by_chance = erfc(away / np.sqrt(2)) * away.size
+    beyond = np.flatnonzero(by_chance <= _FALSE * np.arange(1, away.size + 1))
+    return float(np.clip(_AT_REST / away[beyond[-1]], 1.0, _KEENEST)) if beyond.size else 1.0
 
 
 def _range(values: Floats) -> Floats:
