@@ -12,7 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -152,17 +152,18 @@ def checked(
         spool = Path(folder) / "rows.arrow"
         numbers = _Numbers()
         with pa.OSFile(str(spool), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
-            for batch in own.batches:
+            for batch in _whole_stations(own.batches, own.key):
                 writer.write_batch(batch)
-                slices.add(own.plan.reports(batch, numbers.of(batch, own.key)), mine=True)
+                slices.add(own.plan.with_changes(own.plan.reports(batch, numbers.of(batch, own.key))), mine=True)
         for other in others:
             numbers.next_dataset()
-            for batch in other.batches:
-                slices.add(_as_seen_by(own.plan, other.plan, other.plan.reports(batch, numbers.of(batch, other.key))))
+            for batch in _whole_stations(other.batches, other.key):
+                theirs = other.plan.with_changes(other.plan.reports(batch, numbers.of(batch, other.key)))
+                slices.add(_as_seen_by(own.plan, other.plan, theirs))
         slices.judge()
         rows = stack.enter_context(pa.ipc.open_stream(stack.enter_context(pa.OSFile(str(spool)))))
         result = own.plan.schema(schema)
-        for block in _whole_stations(rows, own.key):
+        for block in rows:
             yield from _judged(block, own, slices, result)
 
 
@@ -226,7 +227,7 @@ def explained(dataset_file: Path, station: str, at: datetime, limits: Mapping[st
     first = begin + (moment - begin) // SLICE * SLICE
     near = rows.filter((pl.col("datetime") >= first) & (pl.col("datetime") < first + SLICE)).collect()
     batches = [_batch(frame, schema) for frame in (own, near)]
-    reports = [plan.reports(batch, _Numbers().of(batch, key)) for batch in batches]
+    reports = [plan.with_changes(plan.reports(batch, _Numbers().of(batch, key))) for batch in batches]
     found = near.with_row_index("@row").filter((pl.col("datetime") == moment) & named)
     told = own.row(row, named=True)
     masks = {name: int(told[f"{name}__tests_applied"]) for name in flagged}
@@ -348,12 +349,12 @@ class _Slices:
         return self._folder / f"verdicts_{number}"
 
     def _stacked(self, reports: Reports) -> npt.NDArray[np.float64]:
-        arrays = [getattr(reports, name) for name in _ARRAYS] + [reports.values[c] for c in self._plan.tested]
+        arrays = [getattr(reports, name) for name in _ARRAYS] + [reports.values[name] for name in self._plan.kept]
         return np.stack([array.astype(np.float64) for array in arrays])
 
     def _unstacked(self, stacked: npt.NDArray[np.float64]) -> Reports:
         time, lat, lon, height, station, indoor, fixed = stacked[: len(_ARRAYS)]
-        values = dict(zip(self._plan.tested, stacked[len(_ARRAYS) :], strict=True))
+        values = dict(zip(self._plan.kept, stacked[len(_ARRAYS) :], strict=True))
         return Reports(time, lat, lon, height, station.astype(np.intp), indoor > 0, fixed > 0, values)
 
     def _masks(self, verdicts: Verdicts) -> npt.NDArray[np.uint32]:
@@ -383,20 +384,14 @@ class _Slices:
 
 
 def _as_seen_by(plan: Plan, other: Plan, reports: Reports) -> Reports:
-    """Another dataset's reports with the columns of this one: the same quantity at the same level is comparable."""
-    values = {
-        column: reports.values.get(_counterpart(one.name, column, other), np.full(len(reports), np.nan))
-        for column, one in plan.tested.items()
-    }
-    return Reports(
-        reports.time, reports.lat, reports.lon, reports.height, reports.station, reports.indoor, reports.fixed, values
-    )
-
-
-def _counterpart(name: str, column: str, other: Plan) -> str:
-    level, method, period = column.split("__")[2:]
-    alike = [c for c, one in other.tested.items() if one.name == name and c.split("__")[2:] == [level, method, period]]
-    return alike[0] if alike else ""
+    """Another dataset's reports with the columns of this one: of each, the first comparable one that has a value."""
+    values = {name: np.full(len(reports), np.nan) for name in plan.kept}
+    for column, one in plan.tested.items():
+        for theirs in (other.tested[name] for name in other.comparable(one)):
+            for mine, name in ((column, theirs.column), (one.change, theirs.change)):
+                if mine in values and name in reports.values:
+                    values[mine] = np.where(np.isfinite(values[mine]), values[mine], reports.values[name])
+    return replace(reports, values=values)
 
 
 def _groups(numbers: npt.NDArray[np.intp]) -> Iterator[tuple[int, npt.NDArray[np.intp]]]:

@@ -53,6 +53,9 @@ class Test(IntFlag):
     SPATIAL_CONSISTENCY = auto()
     RESISTANT_BUDDY = auto()
     LASTING = auto()
+    IMPOSSIBLE_HERE = auto()
+    TENDENCY = auto()
+    PROVIDER = auto()
 
 
 CONDEMNS = Test.GROSS_RANGE
@@ -62,12 +65,19 @@ TELLS_NOTHING_OF_THE_VALUE = Test.ISOLATION
 """A value without neighbours is not worse for it: it could not be compared."""
 
 KINDS = (
-    Test.CLIMATOLOGY,
+    Test.CLIMATOLOGY | Test.IMPOSSIBLE_HERE,
     Test.STEP | Test.SPIKE | Test.PERSISTENCE,
     Test.INTERNAL_CONSISTENCY,
     Test.POSITION | Test.MOVED,
-    Test.BUDDY | Test.BUDDY_EVENT | Test.SPATIAL_CONSISTENCY | Test.RESISTANT_BUDDY | Test.INDOOR | Test.RADIATION,
+    Test.BUDDY
+    | Test.BUDDY_EVENT
+    | Test.SPATIAL_CONSISTENCY
+    | Test.RESISTANT_BUDDY
+    | Test.TENDENCY
+    | Test.INDOOR
+    | Test.RADIATION,
     Test.LASTING,
+    Test.PROVIDER,
 )
 """Kinds of evidence: one against a value makes it suspect, two that are independent of each other make it bad."""
 

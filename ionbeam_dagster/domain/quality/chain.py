@@ -6,8 +6,8 @@ sees. Does not belong here: what is tested of which column (plan.py), the tests 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 import numpy as np
@@ -15,10 +15,11 @@ import numpy.typing as npt
 
 from ionbeam_dagster.domain.quality import Test, neighbours, series
 from ionbeam_dagster.domain.quality.consistency import Boxes, Consistency, spatial_consistency
+from ionbeam_dagster.domain.quality.fields import Field, field_of, impossible_here
 from ionbeam_dagster.domain.quality.limits import HOUR, ConsistencyLimits, Limits, ResistantLimits
 from ionbeam_dagster.domain.quality.neighbours import Bools, Floats, Ints
 from ionbeam_dagster.domain.quality.plan import Plan, Reports, Tested, Verdicts, places_of, sane
-from ionbeam_dagster.domain.quality.resistant import Nearness, Resistant
+from ionbeam_dagster.domain.quality.resistant import Nearness, Resistant, ResistantDirection
 
 LOOK_BACK = timedelta(hours=2)
 """How far before a window its series are looked at."""
@@ -31,7 +32,10 @@ _ROOM, _OUTDOORS = (17.0, 27.0), 7.0  # degC; K: a room, and how far from it the
 MANY_AT_ONE_PLACE = 3  # stations
 _LASTS, _LEAST = HOUR, 3  # s, reports: what lasts is the mean of so many at least, within so long before and after
 _MOVED = 1000.0  # m
-_WET, _GUSTY = 0.5, 0.5  # K; m s-1: what rounding may do
+_LISTENS = 2  # times to those where it happens: the second time without those that nobody agrees with
+_WET, _GUSTY, _DUSTY = 0.5, 0.5, 3.0  # K; m s-1; ug m-3: what rounding may do
+_PM = "mass_concentration_of_{}_ambient_aerosol_particles_in_air"
+_IN = (("pm1", "pm2p5"), ("pm2p5", "pm10"), ("pm1", "pm10"))  # those that are among others
 
 
 def in_series(plan: Plan, reports: Reports) -> Verdicts:
@@ -48,6 +52,8 @@ def in_series(plan: Plan, reports: Reports) -> Verdicts:
             low, high = np.array(limits.climatology).T
             verdicts.add(column, Test.CLIMATOLOGY, there, series.climatology(values, months.astype(np.int8), low, high))
         _changes(verdicts, column, limits, sane(one, values), reports)
+        if (here := impossible_here(plan, one, reports)) is not None:
+            verdicts.add(column, Test.IMPOSSIBLE_HERE, *here)
         verdicts.add(column, Test.INDOOR, there & reports.indoor, reports.indoor)
         verdicts.add(column, Test.MOVED, there & reports.fixed, strayed)
     _internal(verdicts, plan, reports)
@@ -92,11 +98,16 @@ def _internal(verdicts: Verdicts, plan: Plan, reports: Reports) -> None:
     """Pairs of quantities at one level that bound each other: both values of a contradiction are suspect.
 
     A dew point is held against the temperature of the same method and period, a gust against the mean wind of the same
-    period: the dew point of a minute may well be above the lowest temperature of ten.
+    period: the dew point of a minute may well be above the lowest temperature of ten. Small particles are among the
+    larger ones.
     """
-    pairs = [
+    pairs: list[tuple[str, str, Callable[[Tested, Tested], bool], Callable[[Floats, Floats, float], Bools], float]] = [
         ("air_temperature", "dew_point_temperature", _measured_alike, series.dew_point_above_temperature, _WET),
-        ("wind_speed", "wind_speed_of_gust", _measured_at_once, series.gust_below_mean, _GUSTY),
+        ("wind_speed", "wind_speed_of_gust", _measured_at_once, series.part_above_whole, _GUSTY),
+        *(
+            (_PM.format(small), _PM.format(large), _measured_alike, series.part_above_whole, _DUSTY)
+            for small, large in _IN
+        ),
     ]
     for first, second, comparable, contradict, tolerance in pairs:
         for one in (t for t in plan.tested.values() if t.name == first):
@@ -141,7 +152,8 @@ class Listened:
     reports: Reports
     rows: Ints
     scored: dict[str, Bools]
-    resistant: dict[str, Resistant]
+    resistant: dict[str, Resistant | ResistantDirection]
+    tendency: dict[str, Resistant | ResistantDirection]
     tests: dict[str, dict[Test, neighbours.NeighbourTest]]
     surroundings: neighbours.Surroundings
     consistency: dict[str, Consistency]
@@ -157,20 +169,22 @@ class Listened:
         compared = {column: one for column, one in plan.tested.items() if one.compared}
         lasts: list[tuple[Reports, Ints, dict[str, Bools]]] = []
         spots, first = [], 0
-        for part in parts:
+        for told in parts:
+            part = _with_comparable(plan, told)
             last = {column: _last_of_station(part, _usable(one, part)) for column, one in compared.items()}
             rows = _rows_of_any(last, len(part))
-            lasts.append((part.taken(rows, compared), rows + first, {column: of[rows] for column, of in last.items()}))
+            lasts.append((part.taken(rows), rows + first, {column: of[rows] for column, of in last.items()}))
             spots.append(np.stack([part.lat, part.lon, part.station], axis=1)[_moves(part)])
             first += len(part)
         reports, rows, heard = _last_of_all(lasts, compared)
-        resistant = {
-            column: _resistant(one.limits.resistant, reports, heard[column], column, kept)
-            for column, one in compared.items()
-            if one.limits.resistant
-        }
-        for column, test in resistant.items():
-            heard[column][np.flatnonzero(heard[column])[~test.trusted]] = False
+        resistant, tendency = {}, {}
+        for column, one in compared.items():
+            if (limits := one.limits.tendency) and np.isnan(reports.height).any():
+                tendency[column], _ = _resistant(limits, reports, heard[column], reports.values[one.change], kept)
+            if limits := one.limits.resistant:
+                field = field_of(plan, one, reports)
+                resistant[column], wrong = _resistant(limits, reports, heard[column], field, kept)
+                heard[column][wrong] = False
         tests = {column: _tests(one, reports.values[column], heard[column]) for column, one in compared.items()}
         surroundings = neighbours.Surroundings(
             places_of(reports), [test for of_column in tests.values() for test in of_column.values()]
@@ -185,7 +199,17 @@ class Listened:
             for column, one in compared.items()
             if one.limits.consistency
         }
-        return cls(reports, rows, scored, resistant, tests, surroundings, consistency, _crowded(np.concatenate(spots)))
+        return cls(
+            reports,
+            rows,
+            scored,
+            resistant,
+            tendency,
+            tests,
+            surroundings,
+            consistency,
+            _crowded(np.concatenate(spots)),
+        )
 
 
 def _last_of_all(
@@ -223,15 +247,31 @@ def _with_height(limits: ConsistencyLimits, reports: Reports, heard: Bools) -> B
     return heard & known if limits.gradient is not None and (heard & known).any() else heard
 
 
-def _resistant(limits: ResistantLimits, reports: Reports, heard: Bools, column: str, kept: Geometry) -> Resistant:
-    rows = np.flatnonzero(heard)
+def _with_comparable(plan: Plan, reports: Reports) -> Reports:
+    """The reports, with what a dataset has of a quantity in other comparable columns where a column has nothing."""
+    values = dict(reports.values)
+    for column, one in plan.tested.items():
+        for other in plan.comparable(one)[1:]:
+            values[column] = np.where(np.isfinite(values[column]), values[column], reports.values[other])
+            if one.change in values and plan.tested[other].change in values:
+                change = reports.values[plan.tested[other].change]
+                values[one.change] = np.where(np.isfinite(values[one.change]), values[one.change], change)
+    return replace(reports, values=values)
+
+
+def _resistant(
+    limits: ResistantLimits, reports: Reports, heard: Bools, field: Field, kept: Geometry
+) -> tuple[Resistant | ResistantDirection, Ints]:
+    """The test of those that are heard and have a value in the field, and the rows that it does not trust."""
+    rows = np.flatnonzero(heard & np.isfinite(field))
     which = limits.radius, limits.num_max
-    return Resistant(
+    test = (ResistantDirection if limits.field == "vector" else Resistant)(
         kept.near.setdefault(which, Nearness(*which)),
         places_of(reports).taken(rows),
-        reports.values[column][rows],
-        **limits.model_dump(exclude={"radius", "num_max", "lasting", "bad"}),
+        field[rows],
+        **limits.model_dump(exclude={"field", "radius", "num_max", "lasting", "bad"}),
     )
+    return test, rows[~test.trusted]
 
 
 def _tests(one: Tested, values: Floats, heard: Bools) -> dict[Test, neighbours.NeighbourTest]:
@@ -240,7 +280,9 @@ def _tests(one: Tested, values: Floats, heard: Bools) -> dict[Test, neighbours.N
         tests[Test.ISOLATION] = neighbours.Isolation(values, heard, radius=given.radius, num_min=given.num_min)
         tests[Test.BUDDY] = neighbours.Buddy(values, heard, **given.model_dump())
     if event := one.limits.event:
-        tests[Test.BUDDY_EVENT] = neighbours.BuddyEvent(values, heard, **event.model_dump())
+        tests[Test.BUDDY_EVENT] = neighbours.BuddyEvent(
+            values, heard, **event.model_dump(exclude={"lasting", "bad"}), iterations=_LISTENS
+        )
     return tests
 
 
@@ -271,13 +313,22 @@ def among_neighbours(plan: Plan, listened: Listened, part: Reports, first: int =
             continue
         usable = _usable(one, part)
         reports = part.taken(usable, [column])
-        if column in listened.resistant:
-            found_resistant = listened.resistant[column].of(places_of(reports), reports.values[column])
-            verdicts.add_at(usable, column, Test.RESISTANT_BUDDY, found_resistant.applied, found_resistant.failed)
-            verdicts.deviation[column][usable] = found_resistant.deviation
+        if one.limits.resistant:
+            field = field_of(plan, one, part)
+            compared = usable[np.isfinite(field[usable])]
+            resistant = listened.resistant[column].of(places_of(part).taken(compared), field[compared])
+            verdicts.add_at(compared, column, Test.RESISTANT_BUDDY, resistant.applied, resistant.failed)
+            verdicts.deviation[column][compared] = resistant.deviation
+        if column in listened.tendency:
+            changed = usable[np.isnan(part.height[usable]) & np.isfinite(part.values[one.change][usable])]
+            changes: Field = part.values[one.change][changed]
+            tendency = listened.tendency[column].of(places_of(part).taken(changed), changes)
+            verdicts.add_at(changed, column, Test.TENDENCY, tendency.applied, tendency.failed)
         for test, chosen in listened.tests[column].items():
             found = chosen.judged(reports.values[column], [some[usable] for some in told[chosen]])
             verdicts.add_at(usable, column, test, found.applied, found.failed)
+            if isinstance(found, neighbours.Events):
+                verdicts.deviation[column][usable] = found.deviation
             if isinstance(found, neighbours.Buddies) and one.name == "air_temperature":
                 for why, applied, failed in _why_too_warm(reports, reports.values[column], found):
                     verdicts.add_at(usable, column, why, applied, failed)
@@ -285,6 +336,7 @@ def among_neighbours(plan: Plan, listened: Listened, part: Reports, first: int =
             scored = listened.consistency[column]
             rows = listened.rows[listened.scored[column]] - first
             here = (rows >= 0) & (rows < len(part))
+            here[here] &= np.isfinite(part.values[column][rows[here]])
             of = rows[here], column, Test.SPATIAL_CONSISTENCY
             verdicts.add_at(*of, scored.applied[here], scored.failed[here])
     return verdicts
@@ -297,14 +349,15 @@ def lasting(plan: Plan, reports: Reports, among: Verdicts) -> Verdicts:
     """
     verdicts = Verdicts.none(plan.tested, len(reports))
     for column, one in plan.tested.items():
-        if not (limits := one.limits.resistant):
+        if not (limits := one.limits.resistant or one.limits.event):
             continue
+        test = Test.RESISTANT_BUDDY if one.limits.resistant else Test.BUDDY_EVENT
         rows = np.flatnonzero(np.isfinite(among.deviation[column]))
         mean, number = series.mean_around(
             among.deviation[column][rows].astype(np.float64), reports.time[rows], reports.station[rows], _LASTS
         )
         applied, away = number >= _LEAST, np.abs(mean)
-        verdicts.add_at(rows, column, Test.RESISTANT_BUDDY, applied, away > limits.lasting)
+        verdicts.add_at(rows, column, test, applied, away > limits.lasting)
         verdicts.add_at(rows, column, Test.LASTING, applied, away > limits.bad)
     return verdicts
 

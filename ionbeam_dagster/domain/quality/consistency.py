@@ -124,7 +124,10 @@ class _Scores:
 
 
 def _levels(height: Floats) -> Floats:
-    return np.nan_to_num(height, nan=float(np.nanmean(height)) if np.isfinite(height).any() else 0.0)
+    known = np.isfinite(height)
+    if known.all():
+        return height
+    return np.where(known, height, height[known].mean() if known.any() else 0.0)
 
 
 def _correlated(

@@ -13,6 +13,7 @@ import numpy as np
 
 from ionbeam_dagster.domain.quality import Test, neighbours, series
 from ionbeam_dagster.domain.quality.chain import LOOK_BACK, MANY_AT_ONE_PLACE, Listened
+from ionbeam_dagster.domain.quality.fields import at_sea_level, field_of, in_words, likely_cause
 from ionbeam_dagster.domain.quality.plan import Plan, Reports, Tested, places_of, sane
 
 
@@ -163,28 +164,64 @@ def _buddy(case: _Case, one: Tested) -> str:
 
 
 def _resistant(case: _Case, one: Tested) -> str:
-    assert one.limits.resistant is not None
-    report = _report(case, one)
-    found = case.listened.resistant[one.column].of(places_of(report), report.values[one.column])
+    limits = one.limits.resistant
+    assert limits is not None
+    report = case.slice.taken(np.array([case.near]))
+    field = field_of(case.plan, one, report)
+    if not np.isfinite(field[0]):
+        return "not worked out again: what it takes beside the value is not there now"
+    found = case.listened.resistant[one.column].of(places_of(report), field)
     if not found.applied[0]:
         return f"too few neighbours now ({found.number[0]})"
-    return (
-        f"{_value(case, one):.6g}; {found.number[0]} neighbours of which the wrong ones are left out make expect "
-        f"{found.expected[0]:.6g} {one.limits.unit}, {abs(found.deviation[0]):.1f} spreads away; suspect beyond "
-        f"{one.limits.resistant.threshold:g}, or {one.limits.resistant.lasting:g} in the mean of the hour around it"
+    told, expected, unit = in_words(one, float(report.values[one.column][0]), field[0], float(found.expected[0]))
+    words = (
+        f"{told}; {found.number[0]} neighbours of which the wrong ones are left out make expect {expected:.6g} {unit}, "
+        f"{abs(found.deviation[0]):.1f} spreads away; suspect beyond {limits.threshold:g}, or {limits.lasting:g} in "
+        f"the mean of the hour around it"
     )
+    if abs(found.deviation[0]) <= limits.lasting:
+        return words
+    likely = likely_cause(case.plan, one, report, float(found.expected[0]))
+    return f"{words}; {likely}" if likely else words
 
 
 def _lasting(case: _Case, one: Tested) -> str:
+    if one.limits.event is not None:
+        return f"bad where {one.limits.event.bad:.0%} of the neighbours say otherwise in the hour around it"
     assert one.limits.resistant is not None
     return f"bad beyond {one.limits.resistant.bad:g} spreads from its neighbours in the mean of the hour around it"
+
+
+def _tendency(case: _Case, one: Tested) -> str:
+    change = case.own.values[one.change][case.row]
+    known = (
+        f"{change:+.2f} {one.limits.unit} in two hours" if np.isfinite(change) else "no value of two hours before now"
+    )
+    return f"{known}; its height is unknown, so that its change is compared with its neighbours'"
+
+
+def _impossible(case: _Case, one: Tested) -> str:
+    row = slice(case.row, case.row + 1)
+    if one.limits.bounded_by == "sun":
+        (sun,) = series.sun_elevation(case.own.lat[row], case.own.lon[row], case.own.time[row])
+        return f"{_value(case, one):.6g} {one.limits.unit} with the sun at {sun:.0f} degrees"
+    height = case.own.height[row]
+    (reduced,) = at_sea_level(case.own.values[one.column][row], height, np.array([np.nan]))
+    return f"{_value(case, one):.6g} {one.limits.unit} at {height[0]:g} m would be {reduced:.5g} at sea level"
+
+
+def _provider(case: _Case, one: Tested) -> str:
+    return "what its provider says of it; poor makes a value suspect, good excuses nothing"
 
 
 def _event(case: _Case, one: Tested) -> str:
     assert one.limits.event is not None
     least = one.limits.event.event
     happens = "yes" if _value(case, one) >= least else "no"
-    return f"{least:g} {one.limits.unit} or more here: {happens}; nearly all neighbours say otherwise if suspect"
+    return (
+        f"{least:g} {one.limits.unit} or more here: {happens}; suspect where {1 - one.limits.event.threshold:.0%} of "
+        f"the neighbours say otherwise, or {one.limits.event.lasting:.0%} in the hour around it"
+    )
 
 
 def _consistency(case: _Case, one: Tested) -> str:
@@ -215,4 +252,7 @@ _WORDS: dict[Test, Callable[[_Case, Tested], str]] = {
     Test.SPATIAL_CONSISTENCY: _consistency,
     Test.RESISTANT_BUDDY: _resistant,
     Test.LASTING: _lasting,
+    Test.IMPOSSIBLE_HERE: _impossible,
+    Test.TENDENCY: _tendency,
+    Test.PROVIDER: _provider,
 }

@@ -38,8 +38,11 @@ class ResistantLimits(_Limits):
     """Limits of the resistant buddy test; lengths in m, the gradient per m, the spread in the quantity's unit.
 
     `threshold`, `lasting` and `bad` are spreads: of one report; of the mean of an hour, for which it is suspect, and
-    for which it is bad.
+    for which it is bad. `field` is what is compared (fields.py), which `gradient` and `min_spread` are of: the
+    logarithm of a speed or a concentration, for a vector the direction in degrees.
     """
+
+    field: Literal["as told", "at sea level", "speed", "concentration", "share of clear sky", "vector"] = "as told"
 
     radius: float = Field(default=15_000.0, gt=0)  # T
     num_min: int = Field(default=5, ge=1)  # C
@@ -54,12 +57,15 @@ class ResistantLimits(_Limits):
 
 
 class EventLimits(_Limits):
-    """Limits of the buddy event test: what counts as happening, and the share of neighbours that must agree."""
+    """Limits of the buddy event test: what counts as happening, and the share of neighbours that must agree; and those
+    that disagree in the mean of an hour, for which a report is suspect (`lasting`) or bad."""
 
     radius: float = Field(default=15_000.0, gt=0)
     num_min: int = Field(default=5, ge=1)
     event: float
     threshold: float = Field(default=0.1, ge=0, lt=1)
+    lasting: float = Field(default=0.75, gt=0)  # O
+    bad: float = Field(default=0.9, gt=0)  # O
     max_height_difference: float = Field(default=500.0, gt=0)
 
 
@@ -84,12 +90,14 @@ class Limits(_Limits):
     `step` and `spike` are the most that a value may be away from those within an hour; `persistence` the least by which
     values must vary in two hours, values at or beyond `steady_from` (saturated air) or equal to `steady_at` (calm, dry)
     excepted; `climatology` twelve pairs, January first; `per_hour` says that the range grows with the period that a
-    sum is over.
+    sum is over; `bounded_by` what a value cannot be beyond at its place and time; `tendency` the limits of the change
+    in two hours, for stations whose height is unknown.
     """
 
     unit: str
     range: tuple[float, float] | None = None
     per_hour: bool = False
+    bounded_by: Literal["height", "sun"] | None = None
     climatology: tuple[tuple[float, float], ...] | None = Field(default=None, min_length=12, max_length=12)
     step: float | None = Field(default=None, gt=0)
     spike: float | None = Field(default=None, gt=0)
@@ -98,6 +106,7 @@ class Limits(_Limits):
     steady_at: float | None = None
     buddy: BuddyLimits | None = None
     resistant: ResistantLimits | None = None
+    tendency: ResistantLimits | None = None
     event: EventLimits | None = None
     consistency: ConsistencyLimits | None = None
 
@@ -114,6 +123,43 @@ LAPSE_RATE = -0.0065
 
 _TEMPERATURE_BUDDY = BuddyLimits(gradient=LAPSE_RATE, min_std=1.0)  # C, T
 
+_STATION_PRESSURE = Limits(
+    unit="hPa", range=(500, 1100), step=10, spike=5, bounded_by="height",  # W; M
+    resistant=ResistantLimits(field="at sea level", max_height_difference=500.0, min_spread=0.6),  # O
+    tendency=ResistantLimits(min_spread=0.3),  # O
+)  # fmt: skip
+_SEA_LEVEL_PRESSURE = Limits(
+    unit="hPa", range=(846, 1100), step=10, spike=5,  # M
+    buddy=BuddyLimits(min_std=1.0), resistant=ResistantLimits(min_spread=0.4),  # O
+    consistency=ConsistencyLimits(),
+)  # fmt: skip
+_WIND = ResistantLimits(field="speed", min_spread=0.14)  # O
+_DIRECTION = ResistantLimits(field="vector", min_spread=30.0)  # O
+_PARTICLES = Limits(
+    unit="ug m-3", range=(0, 1000), resistant=ResistantLimits(field="concentration", min_spread=0.35)  # O: sensors
+)  # fmt: skip
+_AMOUNT = Limits(
+    unit="kg m-2", range=(0, 1117.6), per_hour=True, event=EventLimits(event=0.1),  # M (44 in an hour)
+)  # fmt: skip
+_RATE = Limits(unit="kg m-2 h-1", range=(0, 1117.6), event=EventLimits(event=0.6))  # O: the same in ten minutes
+
+_AMOUNTS = {
+    "precipitation_amount": "kg m-2", "rainfall_amount": "kg m-2",
+    "lwe_thickness_of_precipitation_amount": "mm", "thickness_of_rainfall_amount": "mm",
+}  # fmt: skip
+_RATES = {
+    "precipitation_flux": "kg m-2 h-1", "rainfall_flux": "kg m-2 h-1",
+    "lwe_precipitation_rate": "mm h-1", "rainfall_rate": "mm h-1",
+}  # fmt: skip
+ONE_THING: Mapping[str, str] = {
+    "air_pressure": "surface_air_pressure",
+    "air_pressure_at_sea_level": "air_pressure_at_mean_sea_level",
+    **dict.fromkeys(_AMOUNTS, "precipitation_amount"),
+    **dict.fromkeys(_RATES, "precipitation_flux"),
+}
+"""CF's further names of a quantity, and the one by which it is known here; a depth of water in mm is its mass in
+kg m-2."""
+
 DEFAULTS: Mapping[str, Limits] = {
     "air_temperature": Limits(
         unit="degC", range=(-80, 60), step=19.4, spike=10, persistence=0.05,  # W; M (35 F); O; O
@@ -129,26 +175,29 @@ DEFAULTS: Mapping[str, Limits] = {
         unit="%", range=(0, 105), step=50, spike=30, persistence=0.5, steady_from=95,  # W, with a sensor's error; M
         buddy=BuddyLimits(min_std=8.0), resistant=ResistantLimits(min_spread=3.0),  # O
     ),
-    "surface_air_pressure": Limits(unit="hPa", range=(500, 1100), step=10, spike=5),  # W; M
-    "air_pressure": Limits(unit="hPa", range=(500, 1100), step=10, spike=5),
-    "air_pressure_at_mean_sea_level": Limits(
-        unit="hPa", range=(846, 1100), step=10, spike=5,  # M
-        buddy=BuddyLimits(min_std=1.0), resistant=ResistantLimits(min_spread=0.4),  # O
-        consistency=ConsistencyLimits(),
+    "surface_air_pressure": _STATION_PRESSURE,
+    "air_pressure": _STATION_PRESSURE,
+    "air_pressure_at_mean_sea_level": _SEA_LEVEL_PRESSURE,
+    "air_pressure_at_sea_level": _SEA_LEVEL_PRESSURE,
+    "wind_speed": Limits(
+        unit="m s-1", range=(0, 75), step=20, persistence=0.05, steady_at=0, resistant=_WIND,  # W; W
     ),
-    "wind_speed": Limits(unit="m s-1", range=(0, 75), step=20, persistence=0.05, steady_at=0),  # W; W
-    "wind_speed_of_gust": Limits(unit="m s-1", range=(0, 150), persistence=0.05, steady_at=0),  # W
-    "wind_from_direction": Limits(unit="degree", range=(0, 360)),  # W
+    "wind_speed_of_gust": Limits(
+        unit="m s-1", range=(0, 150), persistence=0.05, steady_at=0, resistant=_WIND,  # W
+    ),
+    "wind_from_direction": Limits(unit="degree", range=(0, 360), resistant=_DIRECTION),  # W
     "wind_gust_from_direction": Limits(unit="degree", range=(0, 360)),
-    "precipitation_amount": Limits(
-        unit="kg m-2", range=(0, 1117.6), per_hour=True, event=EventLimits(event=0.1),  # M (44 in an hour)
+    **{name: _AMOUNT.model_copy(update={"unit": unit}) for name, unit in _AMOUNTS.items()},
+    **{name: _RATE.model_copy(update={"unit": unit}) for name, unit in _RATES.items()},
+    "surface_downwelling_shortwave_flux_in_air": Limits(
+        unit="W m-2", range=(-10, 1600), bounded_by="sun",  # W, with a sensor's offset
+        resistant=ResistantLimits(field="share of clear sky", min_spread=0.12),  # O
     ),
-    "surface_downwelling_shortwave_flux_in_air": Limits(unit="W m-2", range=(-10, 1600)),  # W, with a sensor's offset
     "visibility_in_air": Limits(unit="m", range=(0, 100_000)),
     "surface_snow_thickness": Limits(unit="m", range=(0, 25)),
-    "mass_concentration_of_pm1_ambient_aerosol_particles_in_air": Limits(unit="ug m-3", range=(0, 1000)),  # O: sensors
-    "mass_concentration_of_pm2p5_ambient_aerosol_particles_in_air": Limits(unit="ug m-3", range=(0, 1000)),
-    "mass_concentration_of_pm10_ambient_aerosol_particles_in_air": Limits(unit="ug m-3", range=(0, 2000)),
+    "mass_concentration_of_pm1_ambient_aerosol_particles_in_air": _PARTICLES,
+    "mass_concentration_of_pm2p5_ambient_aerosol_particles_in_air": _PARTICLES,
+    "mass_concentration_of_pm10_ambient_aerosol_particles_in_air": _PARTICLES.model_copy(update={"range": (0, 2000)}),
 }  # fmt: skip
 
 Given = Mapping[str, Literal[False] | Mapping[str, Any]]

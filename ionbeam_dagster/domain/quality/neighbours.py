@@ -300,6 +300,14 @@ class Buddy(NeighbourTest):
         return Buddies(np.isfinite(deviations), failed, used, means, deviations)
 
 
+@dataclass(frozen=True)
+class Events(Outcome):
+    """What the buddy event test found of each report: the share of its neighbours that disagree, above 0 where it
+    happens here and not there, below where it is the other way round (NaN where it was not tested)."""
+
+    deviation: Floats
+
+
 class BuddyEvent(NeighbourTest):
     """Something happens at a report (its value is `event` or more) as it does at its neighbours.
 
@@ -333,12 +341,12 @@ class BuddyEvent(NeighbourTest):
             block.within(self._max_height_difference) @ np.stack([listened, happens], axis=1).astype(np.float64)
         )
 
-    def judged(self, values: Floats, told: Sequence[Told]) -> Outcome:
-        failed, tested = np.zeros(values.size, np.bool_), np.zeros(values.size, np.bool_)
+    def judged(self, values: Floats, told: Sequence[Told]) -> Events:
+        failed, deviation = np.zeros(values.size, np.bool_), np.full(values.size, np.nan)
         happens = values >= self._event
         for number, happening in (some.T for some in told):
             agreeing = np.where(happens, happening, number - happening)
             enough = ~failed & (number >= self._num_min)
-            tested |= enough
             failed |= enough & (agreeing <= self._threshold * number)
-        return Outcome(tested, failed)
+            deviation[enough] = (happens - happening / np.maximum(number, 1))[enough]
+        return Events(np.isfinite(deviation), failed, deviation)

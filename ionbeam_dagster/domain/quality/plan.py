@@ -19,13 +19,27 @@ from ionbeam_client.cf import UnitError, conversion
 from ionbeam_client.models import parse_duration
 from ionbeam_dagster.domain.canonical import HEIGHT_COLUMNS, columns_of, variable_of
 from ionbeam_dagster.domain.quality import Masks, Test, flags_of, neighbours, series
-from ionbeam_dagster.domain.quality.limits import HOUR, Limits
+from ionbeam_dagster.domain.quality.limits import HOUR, ONE_THING, Limits
 from ionbeam_dagster.domain.quality.neighbours import Bools, Floats, Ints, Told
+
+_SCREEN = (1.25, 2.0)  # m
+_AT_SCREENS = frozenset({"air_temperature", "dew_point_temperature", "relative_humidity"})
+_NEAR_GROUND = 10.0  # m
+_AT_ANY_HEIGHT = frozenset({"surface_air_pressure", "air_pressure_at_mean_sea_level"})
+_SHORT = 600.0  # s
+COMPARABLE = (
+    "Neighbours are reports of one quantity, by whichever of its CF names, at one level, by one method over one "
+    "period. One level are those of screens (1.25 to 2 m) for temperature, dew point and humidity, and all up to 10 m "
+    "for pressure; one method are points and means of up to ten minutes."
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Tested:
-    """A column with limits; ``value * scale + offset`` is in the limits' unit, and the range that of its period."""
+    """A column with limits; ``value * scale + offset`` is in the limits' unit, and the range that of its period.
+
+    `name` is the quantity's, of the several that CF has for some.
+    """
 
     column: str
     name: str
@@ -38,7 +52,28 @@ class Tested:
     def compared(self) -> bool:
         """Whether it is compared with neighbours."""
         limits = self.limits
-        return bool(limits.buddy or limits.resistant or limits.event or limits.consistency)
+        return bool(limits.buddy or limits.resistant or limits.tendency or limits.event or limits.consistency)
+
+    @property
+    def change(self) -> str:
+        """Where reports have its change in two hours, if that is compared."""
+        return f"{self.column}__change"
+
+    def comparable(self, other: Tested) -> bool:
+        """Whether reports of both are neighbours: `COMPARABLE` says by what rule."""
+        return self.name == other.name and self._measured == other._measured
+
+    @property
+    def _measured(self) -> tuple[str, ...]:
+        level, method, period = self.column.split("__")[2:]
+        height = float(level)
+        if self.name in _AT_SCREENS and _SCREEN[0] <= height <= _SCREEN[1]:
+            level = "screen"
+        elif self.name in _AT_ANY_HEIGHT and height <= _NEAR_GROUND:
+            level = "near the ground"
+        if method in ("point", "mean") and parse_duration(period).total_seconds() <= _SHORT:
+            return level, "short"
+        return level, method, period
 
 
 @dataclass
@@ -123,7 +158,8 @@ class Plan:
             except UnitError:
                 continue
             hours = parse_duration(variable.period).total_seconds() / HOUR
-            found[name] = Tested(name, variable.standard_name, chosen, scale, offset, _range(chosen, hours))
+            quantity = ONE_THING.get(variable.standard_name, variable.standard_name)
+            found[name] = Tested(name, quantity, chosen, scale, offset, _range(chosen, hours))
         columns = columns_of(schema, "metadata")
         return cls(found, next((c for c in HEIGHT_COLUMNS if c in columns), None), frozenset(columns))
 
@@ -133,10 +169,27 @@ class Plan:
         described = {"indoor", "mobility"} & self.metadata
         return {"datetime", "lat", "lon", *self.tested, *described, *([self.height] if self.height else [])}
 
+    @property
+    def kept(self) -> list[str]:
+        """The names of all values of reports that are compared: those tested, and their changes."""
+        return [*self.tested, *(one.change for one in self.tested.values() if one.limits.tendency)]
+
+    def comparable(self, one: Tested) -> list[str]:
+        """The columns of this plan that are comparable to `one` of any plan: itself or its equal first."""
+        alike = [column for column, other in self.tested.items() if one.comparable(other)]
+        return sorted(alike, key=lambda column: (column != one.column, column))
+
     def listens_to(self, other: Plan) -> bool:
         """Whether `other` measures something that this plan compares with neighbours."""
-        compared = {one.name for one in self.tested.values() if one.compared}
-        return bool(compared & {one.name for one in other.tested.values()})
+        return any(other.comparable(one) for one in self.tested.values() if one.compared)
+
+    def with_changes(self, reports: Reports) -> Reports:
+        """The reports, whole stations ordered by time, with the changes in two hours that are compared."""
+        for one in self.tested.values():
+            if one.limits.tendency:
+                values = sane(one, reports.values[one.column])
+                reports.values[one.change] = series.change(values, reports.time, reports.station, 2 * HOUR)
+        return reports
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
         """`schema` with the quality columns of each tested variable behind it."""

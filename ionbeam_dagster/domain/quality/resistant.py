@@ -13,6 +13,7 @@ that passed the round before; a report that was wronged by its neighbours is lis
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +36,10 @@ the median, and as hard to move."""
 
 _FALSE, _PLAIN, _AT_REST, _KEENEST = 0.2, 5.0, 2.8, 1.2
 """See `_keenness`; what is further away than `_PLAIN` spreads is found anyway, and is no reason to be keener."""
+
+_SLACK, _UNSTEADY, _FAR = 0.5, 0.3, 4.0
+"""Of directions: the share of the usual speed below which none is expected; the least spread of a component, as a share
+of it; and the spreads beyond which one is no longer listened to."""
 
 _ROWS = 20_000
 """Places that are looked at at a time: some megabytes of neighbours."""
@@ -229,6 +234,41 @@ class Resistant:
         like = apart <= _LIKE * np.maximum(spread, self._min_spread)[:, None]
         expected = np.where(like, values, 0.0).sum(axis=1) / np.maximum(like.sum(axis=1), 1)
         return np.stack([number, expected, spread]).astype(np.float32)
+
+
+class ResistantDirection:
+    """The same test of directions: `values` are vectors (east of north, as complex numbers), whose median by component
+    makes a direction expected.
+
+    A direction is away by its angle (degrees) over `min_spread`. Where neighbours do not agree on one, or hardly
+    move (`_SLACK` of their speed, or of one where none is known), it is not tested.
+    """
+
+    def __init__(
+        self,
+        nearness: Nearness,
+        places: Places,
+        values: npt.NDArray[np.complex128],
+        *,
+        threshold: float,
+        min_spread: float,
+        **limits: Any,
+    ) -> None:
+        self._threshold, self._min_spread = threshold, min_spread
+        self._usual = float(np.median(np.abs(values))) if values.size else 0.0
+        given = {"threshold": _FAR, "min_spread": self._usual * _UNSTEADY or 1.0, **limits}
+        self._parts = [Resistant(nearness, places, part, **given) for part in (values.real, values.imag)]
+        self.trusted: Bools = self._parts[0].trusted & self._parts[1].trusted
+
+    def of(self, at: Places, values: npt.NDArray[np.complex128]) -> ResistantOutcome:
+        """What comes of reports with `values`, wherever they are; what is expected is in degrees."""
+        east, north = (part.of(at, some) for part, some in zip(self._parts, (values.real, values.imag), strict=True))
+        expected = east.expected + 1j * north.expected
+        applied = east.applied & (np.abs(expected) > _SLACK * self._usual)
+        away = np.degrees(np.abs(np.angle(values * np.conj(expected))))
+        deviation = np.where(applied, away / self._min_spread, np.nan)
+        failed = applied & (deviation > self._threshold)
+        return ResistantOutcome(applied, failed, east.number, np.degrees(np.angle(expected)) % 360, deviation)
 
 
 def _keenness(deviation: Floats) -> float:

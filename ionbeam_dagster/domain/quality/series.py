@@ -21,6 +21,10 @@ _EXACT = 1e-4
 """What the conversion of units may do to a value."""
 
 
+_LATE = 60.0
+"""How many seconds clocks and timetables may be off."""
+
+
 def gross_range(values: Floats, low: float, high: float) -> Bools:
     """QARTOD's gross range test: outside [low, high] is what no sensor measures."""
     return (values < low) | (values > high)
@@ -81,12 +85,31 @@ def mean_around(values: Floats, times: Floats, station: Ints, within: float) -> 
     """
     if not values.size:
         return values, np.zeros(0, np.intp)
-    apart = times.max() - times.min() + 2 * within + 1  # puts every station on a time axis of its own
-    axis = times - times.min() + (station - station[0]) * apart
+    axis = _apart(times, station, 2 * within)
     first = np.searchsorted(axis, axis - within, side="left")
     end = np.searchsorted(axis, axis + within, side="right")
     sums = np.concatenate([[0.0], np.cumsum(values)])
     return (sums[end] - sums[first]) / (end - first), end - first
+
+
+def change(values: Floats, times: Floats, station: Ints, over: float) -> Floats:
+    """By how much a station's value changed in `over` s, from its oldest report in about that time; NaN where no report
+    is from the first half of it."""
+    changed = np.full(values.size, np.nan)
+    known = np.flatnonzero(np.isfinite(values))
+    if not known.size:
+        return changed
+    kept, when = values[known], times[known]
+    axis = _apart(when, station[known], 2 * over)
+    first = np.searchsorted(axis, axis - over - _LATE, side="left")
+    age = when - when[first]
+    changed[known] = np.where(age >= over / 2, (kept - kept[first]) * over / np.maximum(age, 1.0), np.nan)
+    return changed
+
+
+def _apart(times: Floats, station: Ints, gap: float) -> Floats:
+    """Times (not none) that ascend over all stations, with more than `gap` s between one station and the next."""
+    return np.asarray(times - times.min() + (station - station[0]) * (times.max() - times.min() + gap + 1))
 
 
 _STEPS = (1.0, 0.5, 0.2, 0.1)
@@ -136,9 +159,10 @@ def dew_point_above_temperature(temperature: Floats, dew_point: Floats, toleranc
     return dew_point > temperature + tolerance
 
 
-def gust_below_mean(mean_wind: Floats, gust: Floats, tolerance: float) -> Bools:
-    """The highest wind of a period cannot be below its mean by more than `tolerance`."""
-    return gust < mean_wind - tolerance
+def part_above_whole(part: Floats, whole: Floats, tolerance: float) -> Bools:
+    """The mean wind of a period is not above its highest gust, nor small particles more than all up to a larger size,
+    by more than `tolerance`."""
+    return part > whole + tolerance
 
 
 def moved(lat: Floats, lon: Floats, station: Ints, most: float) -> Bools:
