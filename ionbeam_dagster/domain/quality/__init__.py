@@ -61,6 +61,9 @@ class Test(IntFlag):
 CONDEMNS = Test.GROSS_RANGE
 """A value that fails one of these is bad whatever the others say."""
 
+SAYS_GOOD, SAYS_POOR = 1, 3
+"""Codes of a provider: `SAYS_POOR` and what is above it is poor (E-SOH's 3, QARTOD's 3 and 4), but for 9, missing."""
+
 TELLS_NOTHING_OF_THE_VALUE = Test.ISOLATION
 """A value without neighbours is not worse for it: it could not be compared."""
 
@@ -85,7 +88,7 @@ KINDS = (
 def flags_of(applied: Masks, failed: Masks, missing: npt.NDArray[np.bool_]) -> Flags:
     """The aggregate flag of each value from what was applied to it and what it failed."""
     against = sum(((failed & np.uint32(kind)) != 0).astype(np.uint8) for kind in KINDS)
-    judged = (applied & ~np.uint32(TELLS_NOTHING_OF_THE_VALUE)) != 0
+    judged = (applied & ~np.uint32(TELLS_NOTHING_OF_THE_VALUE | Test.PROVIDER)) != 0  # a good word is no test
     flags = np.where(judged, Flag.PASS, Flag.NOT_EVALUATED).astype(np.uint8)
     flags[against >= 1] = Flag.SUSPECT
     flags[(against >= 2) | ((failed & np.uint32(CONDEMNS)) != 0)] = Flag.FAIL

@@ -13,7 +13,7 @@ from datetime import timedelta
 import numpy as np
 import numpy.typing as npt
 
-from ionbeam_dagster.domain.quality import Test, neighbours, series
+from ionbeam_dagster.domain.quality import SAYS_GOOD, SAYS_POOR, Flag, Test, neighbours, series
 from ionbeam_dagster.domain.quality.consistency import Boxes, Consistency, spatial_consistency
 from ionbeam_dagster.domain.quality.fields import Field, field_of, impossible_here
 from ionbeam_dagster.domain.quality.limits import HOUR, ConsistencyLimits, Limits, ResistantLimits
@@ -56,6 +56,9 @@ def in_series(plan: Plan, reports: Reports) -> Verdicts:
             verdicts.add(column, Test.IMPOSSIBLE_HERE, *here)
         verdicts.add(column, Test.INDOOR, there & reports.indoor, reports.indoor)
         verdicts.add(column, Test.MOVED, there & reports.fixed, strayed)
+    for column, said in reports.said.items():
+        poor = (said >= SAYS_POOR) & (said != Flag.MISSING)
+        verdicts.add(column, Test.PROVIDER, np.isfinite(reports.values[column]) & (poor | (said == SAYS_GOOD)), poor)
     _internal(verdicts, plan, reports)
     return verdicts
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from ionbeam_client.cf import UnitError, conversion
 from ionbeam_client.models import parse_duration
-from ionbeam_dagster.domain.canonical import HEIGHT_COLUMNS, columns_of, variable_of
+from ionbeam_dagster.domain.canonical import HEIGHT_COLUMNS, columns_of, provider_flag, variable_of
 from ionbeam_dagster.domain.quality import Masks, Test, flags_of, neighbours, series
 from ionbeam_dagster.domain.quality.limits import HOUR, ONE_THING, Limits
 from ionbeam_dagster.domain.quality.neighbours import Bools, Floats, Ints, Told
@@ -79,7 +79,8 @@ class Tested:
 @dataclass
 class Reports:
     """Reports as arrays, all of one length: seconds since 1970, degrees, metres (NaN: unknown), a number for each
-    station, and by column the values in the unit of its limits (NaN: none)."""
+    station, by column the values in the unit of its limits (NaN: none), and by column the codes of their provider (0:
+    none; only where reports are looked at by themselves)."""
 
     time: Floats
     lat: Floats
@@ -89,6 +90,7 @@ class Reports:
     indoor: Bools
     fixed: Bools
     values: dict[str, Floats]
+    said: dict[str, Told] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return self.time.size
@@ -149,6 +151,8 @@ class Plan:
         for name in columns_of(schema, "variable"):
             variable = variable_of(schema.field(name))
             chosen = limits.get(variable.standard_name)
+            if chosen is None and limits and provider_flag(name) in schema.names:
+                chosen = Limits(unit=variable.cf_unit)  # what its provider says of it is told all the same
             if chosen is None or not pa.types.is_floating(schema.field(name).type):
                 continue
             if variable.method not in ("point", "mean", "minimum", "maximum", "sum"):
@@ -222,6 +226,11 @@ class Plan:
             values={
                 name: batch.column(name).cast(pa.float64()).to_numpy(zero_copy_only=False) * one.scale + one.offset
                 for name, one in self.tested.items()
+            },
+            said={
+                name: batch.column(provider_flag(name)).cast(pa.float32()).fill_null(0).to_numpy(zero_copy_only=False)
+                for name in self.tested
+                if provider_flag(name) in batch.schema.names
             },
         )
 

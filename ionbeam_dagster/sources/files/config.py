@@ -195,6 +195,23 @@ class CsvDialect(Settings):
         return self
 
 
+class FileQuality(Settings):
+    """What the files say of each value of a quantity. Other codes say nothing; good excuses no failed test."""
+
+    column: str = Field(description="Column of the codes.", examples=["T_qc"])
+    good: tuple[str | float, ...] = Field(default=(), description="Codes of good values.", examples=[["V", 0]])
+    poor: tuple[str | float, ...] = Field(
+        min_length=1, description="Codes of values that are at least suspect.", examples=[["N", 3]]
+    )
+
+    @model_validator(mode="after")
+    def _codes_say_one_thing(self) -> Self:
+        both = sorted({str(code) for code in self.good} & {str(code) for code in self.poor})
+        if both:
+            raise ValueError(f"{', '.join(both)}: stands among good and poor codes; keep one")
+        return self
+
+
 class FileVariable(Settings):
     """One measured quantity. netCDF files describe theirs themselves: what is stated here completes or overrides them.
 
@@ -242,6 +259,14 @@ class FileVariable(Settings):
     optional: bool = Field(
         default=False, description="Whether files may lack the column; there it has no value.", examples=[True]
     )
+    quality: FileQuality | None = Field(
+        default=None, description="Where CSV and Parquet files say how good each of its values is."
+    )
+
+    @property
+    def flag_column(self) -> str | None:
+        """The source's column of what the files say of each value."""
+        return f"{self.column}:quality" if self.quality else None
 
 
 def _number_as_text(given: Any) -> Any:

@@ -134,6 +134,7 @@ class TableReader(Reader):
         variables = [variable.column for variable in self.config.variables if not variable.optional]
         if self.config.long is not None:
             variables = [self.config.long.variable, self.config.long.value]
+        variables += [one.quality.column for one in self.config.variables if one.quality and not one.optional]
         return list(dict.fromkeys([*layout.times, *layout.place.values(), *variables, *layout.metadata.values()]))
 
 

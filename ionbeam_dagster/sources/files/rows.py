@@ -15,8 +15,16 @@ import polars as pl
 
 from ionbeam_client.cf import UnitError, conversion
 from ionbeam_dagster.domain.canonical import EARLIEST, LATEST, NO_VALUE, STATION
+from ionbeam_dagster.domain.quality import SAYS_GOOD, SAYS_POOR
 from ionbeam_dagster.domain.windows import Window
-from ionbeam_dagster.sources.files.config import FilesConfig, LongTable, TimeColumn, offset_of
+from ionbeam_dagster.sources.files.config import (
+    FileQuality,
+    FilesConfig,
+    FileVariable,
+    LongTable,
+    TimeColumn,
+    offset_of,
+)
 from ionbeam_dagster.sources.files.readers import PROBLEM, ROW, Layout, Unreadable
 
 FILE = "x_file"
@@ -55,7 +63,8 @@ class Shaping:
         layout = self.layout
         long = self.config.long
         values = self.conversions if long is None else [long.variable, long.value]
-        found = [*layout.times, *layout.place.values(), *values, *layout.metadata.values(), *self.described]
+        codes = [stated.quality.column for stated in self.config.variables if stated.quality]
+        found = [*layout.times, *layout.place.values(), *values, *codes, *layout.metadata.values(), *self.described]
         return list(dict.fromkeys(found))
 
     def shape(self, frame: pl.DataFrame, of_file: Mapping[str, pl.Expr], keep: Sequence[str] = ()) -> pl.DataFrame:
@@ -73,6 +82,7 @@ class Shaping:
             self._place(frame, "lat", self.config.latitude),
             self._place(frame, "lon", self.config.longitude),
             *(self._variable(frame, column) for column in self.conversions),
+            *(_said(one, one.quality) for one in self.config.variables if one.quality),
             *(expression.alias(name) for name, expression in metadata.items()),
             *(expression.alias(name) for name, expression in of_file.items()),
             pl.col(ROW, PROBLEM, *keep),
@@ -154,6 +164,15 @@ def _without_wrong_stations(shaped: pl.DataFrame) -> pl.DataFrame:
         pl.when(~wrong.fill_null(False)).then(pl.col("datetime")),
         pl.when(wrong).then(why).otherwise(pl.col(PROBLEM)).alias(PROBLEM),
     )
+
+
+def _said(stated: FileVariable, quality: FileQuality) -> pl.Expr:
+    """What a file says of each value that there is, as a provider's code: good, poor, or neither."""
+    code = pl.col(quality.column).cast(pl.String).str.strip_chars().str.replace(r"^(-?\d+)\.0$", "$1")
+    good, poor = ([str(one).removesuffix(".0") for one in codes] for codes in (quality.good, quality.poor))
+    said = pl.when(code.is_in(poor)).then(SAYS_POOR).when(code.is_in(good)).then(SAYS_GOOD)
+    there = pl.col(stated.column).is_not_null() & code.is_not_null()
+    return pl.when(there).then(said.otherwise(0)).cast(pl.Int8).alias(f"{stated.flag_column}")
 
 
 def constants_of(config: FilesConfig, file: str, path: str) -> dict[str, str | None]:

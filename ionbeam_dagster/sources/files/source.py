@@ -390,6 +390,7 @@ def _completed(stated: FileVariable, said: Described) -> tuple[CanonicalVariable
         period=stated.period or (said.period if method != "point" else None) or "PT0S",
         dtype=stated.dtype,
         definition=stated.definition,
+        flag_column=stated.flag_column,
     )
     errors = [problem.text for problem in check_variable(variable) if problem.severity == "error"]
     if errors:
