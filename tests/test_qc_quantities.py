@@ -16,7 +16,7 @@ from ionbeam_client.models import (
     MetadataVariable,
 )
 from ionbeam_dagster.domain.canonical import canonical_schema, point_key
-from ionbeam_dagster.domain.quality import Test
+from ionbeam_dagster.domain.quality import Test, coverage
 from ionbeam_dagster.domain.quality.fields import at_sea_level
 from ionbeam_dagster.domain.quality.limits import DEFAULTS
 from ionbeam_dagster.domain.quality.plan import Plan
@@ -206,3 +206,37 @@ def test_fine_particles_are_among_coarse_ones_and_drops_of_fog_are_told(tmp_path
     assert flagged(found, coarse) == ({"s01"}, {"s01"})
     words = explained(found, fine.to_canonical_name(), "s01", tmp_path)
     assert "drops are counted as particles" in words[Test.RESISTANT_BUDDY] and Test.INTERNAL_CONSISTENCY in words
+
+
+def test_what_is_not_tested_is_told_with_its_reason():
+    speed, gust_direction = variable("wind_speed", "m s-1", 10.0), variable("wind_gust_from_direction", "degree", 10.0)
+    told = [
+        speed,
+        gust_direction,
+        PRESSURE,
+        variable("soil_temperature", "degC", -0.1),
+        variable("relative_humidity", "%", 2.0, "standard_deviation", "PT1H"),
+        RAIN.model_copy(update={"dtype": "string"}),
+        variable("snowfall_amount", "kg m-2").model_copy(update={"flag_column": "said"}),
+    ]
+    metadata = IngestionMetadata(
+        dataset=DatasetMetadata(name="crowd"),
+        ingestion_map=DataIngestionMap(canonical_variables=told, metadata_variables=[]),
+    )
+    schema = canonical_schema([metadata])
+    found = {column.split("__")[0]: why for column, why in coverage.not_tested(schema, DEFAULTS)}
+    assert set(found) == {one.standard_name for one in told} - {"wind_speed"}
+    assert "by its changes alone" in found["surface_air_pressure"]
+    assert "no limits are known for soil_temperature" in found["soil_temperature"]
+    assert "of a standard_deviation" in found["relative_humidity"]
+    assert "no decimal numbers" in found["rainfall_amount"]
+    assert "only what its provider says" in found["snowfall_amount"]
+    assert "not compared with neighbours" in found["wind_gust_from_direction"]
+    assert len(list(coverage.not_tested(schema, {}))) == len(told)
+    plan = Plan.of(schema, DEFAULTS)
+    assert coverage.tested(plan.tested[speed.to_canonical_name()]) == [
+        "range",
+        "step",
+        "persistence",
+        "neighbours (speed)",
+    ]

@@ -23,7 +23,7 @@ app = typer.Typer(help="The configuration: what it means.", no_args_is_help=True
 def config_check() -> None:
     """Check the configuration, and say what follows from it.
 
-    What is collected, in which windows; which export each variable goes to; what is left out and why.
+    What is collected, in which windows; which export each variable goes to; what is left out or not tested, and why.
     """
     from ionbeam_dagster.pipeline.agenda import misfits
     from ionbeam_dagster.pipeline.recovery import open_platform
@@ -72,6 +72,7 @@ def _describe_source(platform: Platform, name: str) -> bool:
     """Print what becomes of a source's variables; False when something about them is wrong."""
     from ionbeam_client.cf import check_metadata
     from ionbeam_dagster.domain.canonical import canonical_schema
+    from ionbeam_dagster.domain.quality.coverage import not_tested
     from ionbeam_dagster.errors import SourceError
 
     settings, source = platform.config.sources[name], platform.sources[name]
@@ -103,6 +104,8 @@ def _describe_source(platform: Platform, name: str) -> bool:
         fates = [plan.mapped.get(canonical) or f"no: {plan.left_out[canonical]}" for plan in plans.values()]
         table.add_row(*map(escape, (variable.column, canonical, *fates)))
     console.print(table)
+    for column, why in not_tested(schema, dataset.limits):
+        console.print(f"  quality: {column}: {why}", style="dim", highlight=False, markup=False, soft_wrap=True)
     problems = check_metadata(metadata)
     for problem in problems:
         console.print(f"  {problem}", style="yellow", highlight=False, markup=False)

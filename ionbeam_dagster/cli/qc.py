@@ -11,12 +11,44 @@ from ionbeam_dagster.cli.terminal import console, fail, load_config, moment
 from ionbeam_dagster.domain.quality import TELLS_NOTHING_OF_THE_VALUE, Test
 from ionbeam_dagster.domain.windows import window_of
 
-app = typer.Typer(help="Quality control: why a value has its flag.", no_args_is_help=True)
+app = typer.Typer(help="Quality control: what is tested, and why a value has its flag.", no_args_is_help=True)
 
 
 @app.callback()
 def qc() -> None:
     """Quality control."""
+
+
+@app.command()
+def tests(
+    dataset: Annotated[str | None, typer.Argument(help="The dataset; without it all.")] = None,
+) -> None:
+    """Say what is tested of each variable of a dataset's latest window, and what is not, and why.
+
+    Example: `ionbeam qc tests netatmo`
+    """
+    import pyarrow.parquet as pq
+
+    from ionbeam_dagster.domain.canonical import EARLIEST, LATEST
+    from ionbeam_dagster.domain.quality.coverage import not_tested, tested
+    from ionbeam_dagster.domain.quality.plan import COMPARABLE, Plan
+    from ionbeam_dagster.pipeline.recovery import open_platform
+
+    platform = open_platform(load_config())
+    for settings in [platform.dataset(dataset)] if dataset else map(platform.dataset, platform.config.datasets):
+        revisions = platform.ledger.revisions(settings.name, EARLIEST, LATEST)
+        if not revisions:
+            console.print(f"{settings.name}: no window was built yet; `ionbeam config check` tells what can be told")
+            continue
+        with platform.files.fetched(revisions[-1].path) as file:
+            schema = pq.read_schema(file)
+        plan, lacking = Plan.of(schema, settings.limits), dict(not_tested(schema, settings.limits))
+        table = Table("variable", "tested", "not tested, and why", title=settings.name)
+        for name in dict.fromkeys([*plan.tested, *lacking]):
+            done = ", ".join(tested(plan.tested[name])) if name in plan.tested else ""
+            table.add_row(name, done, lacking.get(name, ""))
+        console.print(table)
+    console.print(COMPARABLE, highlight=False)
 
 
 @app.command()

@@ -24,6 +24,8 @@ from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.canonical import canonical_schema, columns_of, provider_flag
 from ionbeam_dagster.domain.cycles import analysis_of
 from ionbeam_dagster.domain.decisions import Decision
+from ionbeam_dagster.domain.quality.coverage import not_tested
+from ionbeam_dagster.domain.quality.limits import Limits
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.pipeline.build import Built, describe
 from ionbeam_dagster.pipeline.collect import Collected
@@ -81,7 +83,9 @@ def _outlook(windows: Mapping[Window, Decision]) -> str:
     return table(["window", "state", "why"], rows[-_WINDOWS_SHOWN:])
 
 
-def of_dataset(built: Built, path: Path, observations: Sequence[dg.AssetKey], seconds: float) -> Metadata:
+def of_dataset(
+    built: Built, path: Path, observations: Sequence[dg.AssetKey], seconds: float, limits: Mapping[str, Limits]
+) -> Metadata:
     """The latest revision of a window, which `path` is the file of, and the decision that led to it."""
     latest = built.revision
     assert latest is not None
@@ -107,6 +111,9 @@ def of_dataset(built: Built, path: Path, observations: Sequence[dg.AssetKey], se
         "dagster/column_lineage": _lineage({name: [name] for name in schema.names}, observations),
         "preview": dg.MetadataValue.md(_preview(path)),
         "picture": _picture(path),
+        "not tested": dg.MetadataValue.md(
+            table(["why", "variable"], ((why, one) for one, why in not_tested(schema, limits)))
+        ),
         **_of_flags(facts.flags, path),
     }
 

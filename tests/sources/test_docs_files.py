@@ -32,6 +32,7 @@ EXPECTED = {
     "Date and clock": (minutes(425, 430), "thickness_of_rainfall_amount", [1.2, 0.0], ["console"] * 2),
     "The log of": (minutes(0, 10), "air_temperature", [1.5, 1.6], ["mast"] * 2),
     "The other log": (minutes(0, 10), "air_temperature", [1.5, 1.6], ["mast"] * 2),
+    "How good each": (minutes(0, 10), "air_temperature", [4.1, 19.0], ["A"] * 2),
     "Times as numbers": (minutes(0, 10), "air_temperature", [1.5, 1.6], ["A"] * 2),
 }
 
@@ -53,7 +54,8 @@ def test_a_block_reads_the_file_above_it(title, text, block, tmp_path):
     assert [one.rejected.height for one in done] == [0] * len(done)
     rows = pl.concat([one.rows for one in done])
     times, name, values, stations = next(value for key, value in EXPECTED.items() if title.startswith(key))
-    (column,) = [column for column in rows.columns if column.startswith(f"{name}__")]
+    column, *flag = [column for column in rows.columns if column.startswith(f"{name}__")]
+    assert [rows[one].to_list() for one in flag] == ([[1, 3]] if title.startswith("How good") else [])
     assert rows["datetime"].to_list() == times
     assert rows[column].to_list() == [None if value is None else pytest.approx(value) for value in values]
     assert rows["station_id"].to_list() == stations

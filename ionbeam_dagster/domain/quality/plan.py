@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,9 @@ from ionbeam_dagster.domain.canonical import HEIGHT_COLUMNS, columns_of, provide
 from ionbeam_dagster.domain.quality import Masks, Test, flags_of, neighbours, series
 from ionbeam_dagster.domain.quality.limits import HOUR, ONE_THING, Limits
 from ionbeam_dagster.domain.quality.neighbours import Bools, Floats, Ints, Told
+
+METHODS = frozenset({"point", "mean", "minimum", "maximum", "sum"})
+"""The methods whose values limits are meant for."""
 
 _SCREEN = (1.25, 2.0)  # m
 _AT_SCREENS = frozenset({"air_temperature", "dew_point_temperature", "relative_humidity"})
@@ -105,7 +109,7 @@ class Reports:
     def joined(cls, parts: Sequence[Reports]) -> Reports:
         """Reports one after the other; all have values of the same columns."""
         names = ("time", "lat", "lon", "height", "station", "indoor", "fixed")
-        arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+        arrays: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
         values = {column: np.concatenate([part.values[column] for part in parts]) for column in parts[0].values}
         return cls(**arrays, values=values)
 
@@ -155,7 +159,7 @@ class Plan:
                 chosen = Limits(unit=variable.cf_unit)  # what its provider says of it is told all the same
             if chosen is None or not pa.types.is_floating(schema.field(name).type):
                 continue
-            if variable.method not in ("point", "mean", "minimum", "maximum", "sum"):
+            if variable.method not in METHODS:
                 continue
             try:
                 scale, offset = conversion(variable.cf_unit, chosen.unit)

@@ -95,7 +95,8 @@ def _dataset(
             keys = [observations_key(source) for source in dataset.sources]
             with ionbeam.platform.files.fetched(built.revision.path) as path:
                 results = checks.of_dataset(built.revision, path, claims)
-                return Done(metadata.of_dataset(built, path, keys, perf_counter() - begun), results)
+                told = metadata.of_dataset(built, path, keys, perf_counter() - begun, dataset.limits)
+                return Done(told, results)
 
         yield from window_by_window(context, ionbeam, dataset.span, work)
 

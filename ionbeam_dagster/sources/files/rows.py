@@ -171,7 +171,7 @@ def _said(stated: FileVariable, quality: FileQuality) -> pl.Expr:
     code = pl.col(quality.column).cast(pl.String).str.strip_chars().str.replace(r"^(-?\d+)\.0$", "$1")
     good, poor = ([str(one).removesuffix(".0") for one in codes] for codes in (quality.good, quality.poor))
     said = pl.when(code.is_in(poor)).then(SAYS_POOR).when(code.is_in(good)).then(SAYS_GOOD)
-    there = pl.col(stated.column).is_not_null() & code.is_not_null()
+    there = pl.col(stated.column).is_not_null() & (code != "")
     return pl.when(there).then(said.otherwise(0)).cast(pl.Int8).alias(f"{stated.flag_column}")
 
 
