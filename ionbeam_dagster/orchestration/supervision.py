@@ -141,16 +141,22 @@ class Supervisor:
             self._end()
 
     def _end(self) -> None:
+        """Let the children end in good order, then what they started, and kill what is left."""
+        running = [child.process for child in self.children if child.process is not None]
         groups = [group for child in self.children for group in child.groups]
-        for number in (signal.SIGCONT, signal.SIGTERM):
-            _signal(groups, number)
+        _signal(groups, signal.SIGCONT)
+        for process in running:
+            process.terminate()
         until = time.monotonic() + STOPPED_WITHIN
-        while time.monotonic() < until and any(self._still(group) for group in groups):
+        while time.monotonic() < until and any(process.poll() is None for process in running):
+            time.sleep(0.1)
+        _signal(groups, signal.SIGTERM)
+        until = time.monotonic() + STOPPED_WITHIN
+        while time.monotonic() < until and any(map(self._still, groups)):
             time.sleep(0.1)
         _signal(groups, signal.SIGKILL)
-        for child in self.children:
-            if child.process is not None:
-                child.process.wait()
+        for process in running:
+            process.wait()
 
     def _still(self, group: int) -> bool:
         for child in self.children:
