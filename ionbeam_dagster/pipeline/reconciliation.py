@@ -3,8 +3,8 @@
 Belongs here: what is lost, damaged or from the future, and what the ledger has no index of. Does not belong here: the
 work itself, or whether it is due now (agenda looks at each again before it gives it out).
 
-Folders are listed once each. What a listing lacks is asked for by its name before it is believed to be lost: it may
-have been written since.
+Folders are listed once each. What a listing lacks, or has in another size, is asked for by its name before it is
+believed to be lost or damaged: it may have been written since.
 """
 
 from __future__ import annotations
@@ -99,7 +99,9 @@ def _of_raws(
         claims = {claim.id: claim for claim in platform.ledger.claims_of([raw.ingestion for raw in some])}
         step = []
         for raw in some:
-            file = listed.get(raw.path) or platform.files.found(raw.path)
+            file = listed.get(raw.path)
+            if file is None or file.size != (raw.bytes or file.size):
+                file = platform.files.found(raw.path)
             new = file is not None and (since is None or file.modified >= since - SKEW)
             fault = _fault_of(source, raw, file, claims.get(raw.ingestion), now)
             if fault is None and new and opened < _OPENED:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -94,3 +95,18 @@ def test_a_damaged_file_that_a_client_sent_is_for_a_person_and_stays_where_it_is
     os.utime(path, ((LATER - timedelta(days=1)).timestamp(),) * 2)
     [told] = reconcile(platform, LATER).for_a_person
     assert "its raw file is damaged" in told and "ionbeam reingest sent --from" in told and path.exists()
+
+
+def test_a_file_that_was_written_since_its_folder_was_listed_is_not_damaged(platform, monkeypatch):
+    listed = platform.files.listed
+    older = {path: replace(file, size=file.size - 1) for path, file in listed("data-raw/told").items()}
+    assert older
+    monkeypatch.setattr(platform.files, "listed", lambda root: older if root == "data-raw/told" else listed(root))
+    assert _found(platform) == []
+
+
+def test_a_raw_file_of_another_size_is_damaged(platform):
+    raw = platform.ledger.raw("told", Window(START, START + QUARTER))
+    Path(raw.path).write_bytes(Path(raw.path).read_bytes() + b"more")
+    [work] = _found(platform)
+    assert work.window == raw.window and f"bytes instead of {raw.bytes}" in work.reason
