@@ -14,18 +14,21 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Thread
 
 from line_protocol_parser import parse_line
 from measure import peak_megabytes
+from numpy.random import default_rng
 from werkzeug.test import Client
 
 from ionbeam_client.archfx.reports.flexible_dictionary import ArchFXFlexibleDictionaryReport
 from ionbeam_client.archfx.reports.report import ArchFXDataPoint
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.doors.http.reports import read_report
+from ionbeam_dagster.doors.http.sequences import Seen
 from ionbeam_dagster.doors.http.serving import OpenDoor
 from ionbeam_dagster.pipeline.recovery import open_platform
 
@@ -98,8 +101,8 @@ def main() -> None:
         print(f"{'door: both':44}{both:>12,.0f}   ratio {both / plain:.1f}")
         print(f"peak memory: {peaks[0]:.0f} MiB after 100,000 lines, {peaks[1]:.0f} after 600,000, "
               f"{peak_megabytes():.0f} with the journal taken in")  # fmt: skip
+        reports(client)
         at_once(door)
-        reports()
 
 
 def at_once(door: OpenDoor) -> None:
@@ -125,13 +128,23 @@ def at_once(door: OpenDoor) -> None:
     thread.join()
 
 
-def reports() -> None:
+def reports(client: Client) -> None:
     readings = [ArchFXDataPoint(THEN, 0x5001, float(i), reading_id=i) for i in range(1, 100_001)]
     raw = ArchFXFlexibleDictionaryReport.FromReadings(7, readings).encode()
     begun = time.process_time()
     report = read_report(raw)
-    print(f"a report of 100,000 readings ({len(raw) / 1e6:.0f} MB): "
-          f"{len(report.numbers) / (time.process_time() - begun):,.0f} readings a second read")  # fmt: skip
+    read = len(report.numbers) / (time.process_time() - begun)
+    begun = time.process_time()
+    for answered in (100_000, 0):  # and once more, of which nothing is new
+        data = {"file": (BytesIO(raw), "report.mp")}
+        answer = client.post("/api/v1/streamer/report/", data=data, headers=HEADERS)
+        assert answer.json == {"count": answered}
+    accepted = 2 * len(report.numbers) / (time.process_time() - begun)
+    print(f"a report of 100,000 readings ({len(raw) / 1e6:.0f} MB): {read:,.0f} readings a second read, "
+          f"{accepted:,.0f} accepted and durable")  # fmt: skip
+    random = default_rng(7)
+    seen = Seen().with_(random.permutation(1_000_000)[:999_000].astype("u8") + 1)
+    print(f"a million sequence numbers with {len(seen.first) - 1:,} gaps: {len(seen.to_bytes()):,} bytes")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from covjson_pydantic.coverage import Coverage
 from typer.testing import CliRunner
 
 from ionbeam_client.cf import check_together
+from ionbeam_client.models import IngestDataCommand
 from ionbeam_dagster.cli import app
 from ionbeam_dagster.cli.terminal import console
 from ionbeam_dagster.config import CONFIG_VARIABLE
@@ -82,6 +83,14 @@ def test_a_name_of_its_own_goes_into_files_and_the_web_and_is_told_where_it_does
     assert about["unit"]["symbol"]["value"] == "%"
     listed = web.about("plant")["parameter_names"][id]
     assert listed["observedProperty"] == {"label": "Spindle load", "description": DEFINITION}
+
+
+def test_a_clients_definition_travels_and_what_has_none_is_written_as_ever(plant):
+    metadata = plant.metadata("plant")
+    command = IngestDataCommand(metadata=metadata, start_time=WINDOW.start, end_time=WINDOW.end)
+    assert IngestDataCommand.from_wire(command.model_dump_json()).metadata == metadata
+    [heat, load] = metadata.ingestion_map.canonical_variables
+    assert load.definition == DEFINITION and "definition" not in heat.model_dump_json()
 
 
 @pytest.mark.parametrize(
