@@ -11,11 +11,13 @@ import base64
 import gzip
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import tarfile
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +37,10 @@ from ionbeam_client.models import (
     StartSourceCommand,
 )
 from ionbeam_dagster.cli import app
+from ionbeam_dagster.config import IonbeamConfig
+from ionbeam_dagster.pipeline.platform import Platform
+from ionbeam_dagster.pipeline.recovery import open_platform
+from ionbeam_dagster.stores.ledger import LedgerError
 
 STATE = Path(__file__).parent / "fixtures" / "state-1"
 MESSAGES = json.loads((STATE / "messages.json").read_text())
@@ -174,6 +180,7 @@ def test_a_lost_ledger_is_made_again_from_the_files(earlier):
     kept, files = known(earlier), earlier.files("data", "data-projections")
     earlier.forget()
     earlier.ionbeam("ledger", "rebuild")
+    assert "7 of its 8 parts" in " ".join(earlier.ionbeam("status").split()), "what waited for its other parts"
     assert "lacks nothing" in earlier.ionbeam("ledger", "rebuild")
     assert known(earlier) == kept
     assert "2026-06-22 00:00" in earlier.windows("balconies"), "what waited to be ingested was found, too"
@@ -184,6 +191,41 @@ def test_a_lost_ledger_is_made_again_from_the_files(earlier):
     assert after.keys() == files.keys()
     changed = {name for name in files if after[name][1] != files[name][1]}
     assert all("odb_cycle" in name for name in changed), "only a cycle's file says how often it was made"
+
+
+def test_its_records_of_the_bus_are_taken_over_once_also_by_one_who_is_killed_on_the_way(earlier, monkeypatch):
+    old, after = (earlier.folder / "state" / "bus" / name for name in ("bus.sqlite", "bus.sqlite.taken-over"))
+    with monkeypatch.context() as killed:
+        killed.setattr(Path, "rename", _dies)
+        with pytest.raises(KeyboardInterrupt):
+            platform_of(earlier).ledger.commands.count()
+    assert old.exists() and not after.exists()
+    ledger = platform_of(earlier).ledger
+    assert len(ledger.commands.unreported(100)) == 8 and after.exists() and not old.exists()
+    assert [one.times for one in ledger.requests.unanswered(10)] == [1] and len(ledger.refusals.newest(10)) == 1
+    assert ledger.commands.count() == 4 and ledger.announcements.announced() > 10**12
+    assert ledger.announcements.next_replay() is None
+    [waits] = ledger.parts.unfinished()
+    assert (waits.there, waits.parts) == (1, 8)
+    ledger.commands.note_reported(ledger.commands.unreported(100))
+    assert platform_of(earlier).ledger.commands.unreported(100) == []
+
+
+def test_records_of_the_bus_that_an_earlier_version_still_uses_are_left_alone(earlier):
+    old = earlier.folder / "state" / "bus" / "bus.sqlite"
+    with closing(sqlite3.connect(old)) as running:
+        running.execute("SELECT 1 FROM taken")
+        with pytest.raises(LedgerError, match="end all processes of that version"):
+            platform_of(earlier).ledger.commands.count()
+    assert platform_of(earlier).ledger.commands.count() == 4
+
+
+def platform_of(earlier: Earlier) -> Platform:
+    return open_platform(IonbeamConfig.load(earlier.folder / "config.yaml"))
+
+
+def _dies(*given: object) -> None:
+    raise KeyboardInterrupt
 
 
 def known(earlier: Earlier) -> tuple[dict, list[str]]:

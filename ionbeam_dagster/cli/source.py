@@ -65,13 +65,13 @@ def accept(
     if name in config.sources:
         fail(f"{config.path} has a source {name!r} that feeds dataset {config.sources[name].dataset!r}; rename it, or "
              "add a source with another name and 'dataset: " + name + "' yourself")  # fmt: skip
-    bridge = bridge_of(open_platform(config))
-    parked = bridge.parked(name)
+    platform = open_platform(config)
+    parked = bridge_of(platform).parked(name)
     if not parked:
         fail(f"nothing is parked of dataset {name!r}; `ionbeam status` shows what is")
     block = _block(parked)
     add_source(config.path, name, block, comment=" ".join(parked[-1].metadata.dataset.description.split()))
-    bridge.inbox.accept(name)
+    platform.ledger.refusals.accept(name)
     lines = "".join(f"  {key}: {value}\n" for key, value in block.items())
     console.print(f"{config.path} has a new source:\n\n{name}:\n{lines}", highlight=False, markup=False)
     console.print(

@@ -100,10 +100,9 @@ def status(
             f"ledger: made again on {recovered[0]:%Y-%m-%d %H:%M}: {recovered[1]}", highlight=False, markup=False
         )
     if platform.config.sections.broker is not None:
-        from ionbeam_dagster.doors.amqp.bridge import bridge_of
         from ionbeam_dagster.doors.amqp.status import bus_status
 
-        for line in bus_status(bridge_of(platform).inbox, platform.ledger).lines():
+        for line in bus_status(platform.ledger).lines():
             console.print(f"bus: {line}", highlight=False, markup=False)
 
     from ionbeam_dagster.doors.http import lacking

@@ -1,24 +1,20 @@
 """The intake behind every door: what a source takes, and how what was brought becomes the platform's.
 
 Belongs here: what holds whatever the transport. The order is always the same: durable (a raw file), then remembered
-(the ledger, then the inbox), then answered; a crash between two of these is put right by its being brought again under
-the same id. Does not belong here: a transport, or how its messages are read (amqp/, http/).
+(the ledger's record of commands), then answered; a crash between two of these is put right by its being brought again
+under the same id. Does not belong here: a transport, or how its messages are read (amqp/, http/).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from ionbeam_client.models import DatasetMetadata, format_duration
 from ionbeam_dagster.config import SourceSettings
-from ionbeam_dagster.domain.records import RawPartition
 from ionbeam_dagster.domain.windows import Window, windows_between
-from ionbeam_dagster.doors.inbox import Inbox, Taken
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.sources.external import ExternalConfig
-from ionbeam_dagster.stores.ledger import Ledger
 from ionbeam_dagster.stores.raw import RawStore
 
 MOST_WINDOWS = 10_000
@@ -78,36 +74,6 @@ class Feed:
     @property
     def source(self) -> str:
         return self.range.source
-
-
-@dataclass(frozen=True, slots=True)
-class Durable:
-    """An ingestion whose rows are in the raw file `path`, and of which nothing else is known yet.
-
-    `windows` are those of its source that the range touches which it `collected`; `payload` is the name of the file in
-    the payload store that had its rows, if one had.
-    """
-
-    id: str
-    source: str
-    collected: Window
-    path: str
-    rows: int
-    windows: Sequence[Window]
-    payload: str | None = None
-
-
-def remember(ingestions: Sequence[Durable], ledger: Ledger, inbox: Inbox) -> None:
-    """Remember what is durable, in order: from now on it is ingested, whoever dies. Doing it again changes nothing."""
-    ledger.record_sent(
-        [(RawPartition(one.id, one.source, one.collected, one.path, one.rows), one.windows) for one in ingestions]
-    )
-    inbox.take([Taken(one.id, one.source, one.collected, one.rows, one.windows, one.payload) for one in ingestions])
-
-
-def inbox_of(platform: Platform) -> Inbox:
-    """The records of what was brought to a platform, at whichever door."""
-    return Inbox(platform.config.sections.state_path / "bus")
 
 
 def feed_of(platform: Platform, source: SourceSettings) -> Feed:

@@ -15,7 +15,6 @@ from functools import partial
 
 import dagster as dg
 
-from ionbeam_dagster.doors.intake import inbox_of
 from ionbeam_dagster.orchestration.dead_runs import end_dead_runs
 from ionbeam_dagster.orchestration.doing import Doing
 from ionbeam_dagster.orchestration.holders import worker_is_alive
@@ -32,14 +31,13 @@ class Arrivals:
     def __init__(self, platform: Platform, instance: dg.DagsterInstance) -> None:
         self._platform = platform
         self._instance = instance
-        self._inbox = inbox_of(platform)
         self._doing = Doing(platform, instance)
         self._sources = [source for source in platform.config.sources.values() if source.sent]
         end_dead_runs(instance)
 
     def bring_up_to_date(self) -> None:
         """Do what there is to do now, unless a worker does."""
-        report_arrivals(self._inbox, self._instance, 5.0)
+        report_arrivals(self._platform.ledger, self._instance, 5.0)
         if not self._platform.config.automation.enabled or worker_is_alive(self._platform):
             return
         for source in self._sources:
@@ -56,13 +54,13 @@ def bridging(platform: Platform, instance: dg.DagsterInstance) -> Iterator[None]
         return
     from ionbeam_dagster.doors.amqp.bridge import bridge_of
 
-    bridge, inbox = bridge_of(platform), inbox_of(platform)
+    bridge = bridge_of(platform)
     loop, stop = asyncio.new_event_loop(), asyncio.Event()
 
     def serve() -> None:
         while not stop.is_set():
             try:
-                loop.run_until_complete(bridge.serve(stop, partial(report_arrivals, inbox, instance, 5.0)))
+                loop.run_until_complete(bridge.serve(stop, partial(report_arrivals, platform.ledger, instance, 5.0)))
             except Exception:
                 logging.exception("the bridge ended; it begins again in a second")
                 loop.run_until_complete(asyncio.sleep(1))

@@ -10,21 +10,21 @@ import time
 
 import dagster as dg
 
-from ionbeam_dagster.doors.inbox import Inbox
 from ionbeam_dagster.orchestration.assets.source import raw_key
+from ionbeam_dagster.stores.ledger import Ledger
 
 MOST_AT_ONCE = 100
 """Windows reported between two looks at the clock; each costs Dagster's database some 20 ms."""
 
 
-def report_arrivals(inbox: Inbox, instance: dg.DagsterInstance, seconds: float) -> int:
+def report_arrivals(ledger: Ledger, instance: dg.DagsterInstance, seconds: float) -> int:
     """Report the raw partitions into which something was sent, for at most `seconds`; returns how many.
 
     Commands into one window are told together. What cannot be told in time waits for the next call.
     """
     until = time.monotonic() + seconds
     reported = 0
-    while arrivals := inbox.unreported(MOST_AT_ONCE):
+    while arrivals := ledger.commands.unreported(MOST_AT_ONCE):
         for arrival in arrivals:
             if time.monotonic() > until:
                 return reported
@@ -42,6 +42,6 @@ def report_arrivals(inbox: Inbox, instance: dg.DagsterInstance, seconds: float) 
                     tags={"dagster/data_version": arrival.last},
                 )
             )
-            inbox.reported(arrival)
+            ledger.commands.note_reported([arrival])
             reported += 1
     return reported

@@ -37,12 +37,18 @@ from ionbeam_dagster.stores.timeseries.segments import SegmentStore
 class Platform:
     """A configuration and the stores, sources and exporters that follow from it. Making one opens nothing.
 
-    `recover` puts into a ledger that is new what the other stores hold of the past (`recovery.open_platform` gives it).
+    `recover` puts into a ledger that is new what the other stores hold of the past, and `take_over` what an earlier
+    version kept beside it (`recovery.open_platform` gives both).
     """
 
-    def __init__(self, config: IonbeamConfig, recover: Callable[[Platform], object]) -> None:
+    def __init__(
+        self,
+        config: IonbeamConfig,
+        recover: Callable[[Platform], object],
+        take_over: Callable[[Platform], object] = lambda platform: None,
+    ) -> None:
         self.config = config
-        self._recover = partial(recover, self)
+        self._past = partial(recover, self), partial(take_over, self)
         self._sound: dict[str, IngestionMetadata] = {}
         self._versions: dict[tuple[str, int], IngestionMetadata] = {}
         self._lateness: dict[str, tuple[datetime, timedelta]] = {}
@@ -56,8 +62,8 @@ class Platform:
     def _ledger(self) -> Ledger:
         redis = self.config.sections.redis
         if redis is None:
-            return SqliteLedger(self.config.sections.state_path / "ledger.sqlite", self._recover)
-        return RedisLedger(redis.redis_url, self._recover)
+            return SqliteLedger(self.config.sections.state_path / "ledger.sqlite", *self._past)
+        return RedisLedger(redis.redis_url, *self._past)
 
     def _series(self) -> TimeSeriesStore:
         influx = self.config.sections.influxdb_common

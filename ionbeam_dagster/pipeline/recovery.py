@@ -2,7 +2,8 @@
 
 Belongs here: what raw files, dataset files and the time-series store tell of the past, and its way into an empty or
 outdated ledger. What only the ledger knew stays lost: the windows that a person sealed, which exports are current (they
-are made again), and how a source that can be asked again looked (`ionbeam run` asks it again). Does not belong here:
+are made again), how a source that can be asked again looked (`ionbeam run` asks it again), what was refused at a door
+(the broker keeps the messages), and requests that were not answered. Does not belong here:
 how a ledger notices that it was lost.
 """
 
@@ -10,10 +11,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
+from typing import Any
 
 import pyarrow as pa
 
@@ -27,7 +29,11 @@ from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.datasets import DatasetStore, FoundRevision
 from ionbeam_dagster.stores.files import Files
 from ionbeam_dagster.stores.ledger import Ledger
+from ionbeam_dagster.stores.ledger.commands import Taken
+from ionbeam_dagster.stores.ledger.migration import earlier_bus
+from ionbeam_dagster.stores.ledger.parts import Part
 from ionbeam_dagster.stores.locks import locked
+from ionbeam_dagster.stores.parts import PartStore
 from ionbeam_dagster.stores.raw import RawStore
 from ionbeam_dagster.stores.timeseries import TimeSeriesStore
 
@@ -58,22 +64,50 @@ class Recovered:
     claims: int = 0
     ingested: int = 0
     revisions: int = 0
+    parts: int = 0
     troubles: list[str] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.raws or self.claims or self.revisions or self.troubles)
+        return bool(self.raws or self.claims or self.revisions or self.parts or self.troubles)
 
     def __str__(self) -> str:
         told = (
             f"{self.raws} raw files, {self.claims} claims ({self.ingested} by ingesting again) and {self.revisions} "
-            "revisions were recovered from the stores; exports are made again, windows sealed by a person are open"
+            "revisions were recovered from the stores; exports are made again, windows sealed by a person are open, "
+            "and requests over the bus that were not answered are to be made again"
         )
+        if self.parts:
+            told += f"; {self.parts} parts of ingestions wait for the others"
         return told + "".join(f"; {trouble}" for trouble in self.troubles)
 
 
 def open_platform(config: IonbeamConfig) -> Platform:
     """The platform of a configuration, whose ledger, when it finds itself new, is made again from the other stores."""
-    return Platform(config, recover_platform)
+    return Platform(config, recover_platform, take_over_bus)
+
+
+def take_over_bus(platform: Platform) -> None:
+    """Put into the ledger what an earlier version kept of the doors in a file of one machine, once.
+
+    A process that is killed on the way leaves the file, and the next one begins again.
+    """
+    file = platform.config.sections.state_path / "bus" / "bus.sqlite"
+    if not file.exists():
+        return
+    with locked(file.with_name("take-over.lock")):
+        if file.exists():  # no other process was quicker
+            with earlier_bus(file) as earlier:
+                earlier["parts"] = list(_adopted(PartStore(platform.files, file.parents[1]), earlier["parts"]))
+                platform.ledger.take_over(earlier)
+            _LOG.warning("%s of an earlier version was taken over by the ledger", file)
+
+
+def _adopted(store: PartStore, rows: Sequence[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+    for row in rows:
+        try:
+            yield astuple(store.adopt(Part(*row)))
+        except (OSError, pa.ArrowException) as error:
+            _LOG.warning("part %d of ingestion %s is gone (%s); its client has to send it again", row[1], row[0], error)
 
 
 def recover_platform(platform: Platform) -> Recovered:
@@ -106,6 +140,7 @@ def recover_platform(platform: Platform) -> Recovered:
             platform.datasets,
             platform.touched,
             ingest_again,
+            PartStore(platform.files, platform.config.sections.state_path),
         )
 
 
@@ -118,6 +153,7 @@ def recover(
     datasets: DatasetStore,
     touched: Callable[[Claim], Sequence[Window]],
     ingest: Callable[[RawPartition], object],
+    parts: PartStore,
 ) -> Recovered:
     """Record in `ledger` what it lacks of the past; what it has is left alone, so that this may be done at any time.
 
@@ -134,8 +170,8 @@ def recover(
     raws.sort(key=lambda raw: (stored.get(raw.ingestion, _AFTER_ALL), files.written_at(raw.path)))
     by_source = {feeder.source: feeder for feeder in feeders}
     for number, raw in enumerate(raws, 1):
-        _recover_raw(ledger, by_source[raw.source], raw, done)
         there = in_place.get(raw.ingestion)
+        _recover_raw(ledger, by_source[raw.source], raw, files.written_at(raw.path), done, is_built=there is not None)
         if not ledger.claims_of([raw.ingestion]) and not (
             there and _recover_claim(ledger, there, touched, done, files.written_at(raw.path))
         ):
@@ -147,6 +183,9 @@ def recover(
             _recover_claim(ledger, told, touched, done)
     for found in built:
         _recover_revision(ledger, found, done)
+    for feeder in feeders:
+        if feeder.external:
+            _recover_parts(ledger, feeder.source, parts, done)
     return done
 
 
@@ -191,12 +230,36 @@ def _unknown_collected(ledger: Ledger, feeder: Feeder, path: str) -> RawPartitio
     return RawPartition(feeder.raws.collected_ingestion(feeder.source, path), feeder.source, window, path, file.rows)
 
 
-def _recover_raw(ledger: Ledger, feeder: Feeder, raw: RawPartition, done: Recovered) -> None:
+def _recover_parts(ledger: Ledger, source: str, parts: PartStore, done: Recovered) -> None:
+    """Record the parts that wait for others; those of a command that is whole were joined before."""
+    found = []
+    for path in parts.files(source):
+        try:
+            part = parts.part(source, path)
+        except (OSError, ValueError, LookupError, TypeError, pa.ArrowException) as error:
+            done.troubles.append(f"{path} cannot be read ({error})")
+            continue
+        if not ledger.commands.knows(part.id, part.part):
+            found.append(part)
+    ledger.parts.add(found)
+    done.parts += len(found)
+
+
+def _recover_raw(
+    ledger: Ledger, feeder: Feeder, raw: RawPartition, written_at: datetime, done: Recovered, is_built: bool
+) -> None:
+    """Record a raw file. Of one that was sent, and that no dataset file tells of, Dagster may not have been told."""
     if feeder.external:
         reach = feeder.reach(raw.window) or raw.window
         touched = list(islice(windows_between(reach.start, reach.end, feeder.window_size), _MOST_WINDOWS))
         if raw not in ledger.sent(raw.source, touched[0]):
-            ledger.record_sent([(raw, touched)])
+            if raw.window.start < reach.start:
+                ledger.refusals.note_too_early(raw.source, raw.window.start, written_at)
+            if is_built:
+                ledger.record_sent([(raw, touched)])
+            else:
+                taken = Taken(raw.ingestion, raw.source, raw.window, raw.path, raw.rows, touched)
+                ledger.commands.take([taken], written_at)
             done.raws += 1
         return
     known = ledger.raw(raw.source, raw.window)

@@ -39,6 +39,10 @@ class JobLock:
         self._path = path
         self._file: IO[str] | None = None
 
+    @property
+    def is_ours(self) -> bool:
+        return self._file is not None
+
     def acquire(self) -> bool:
         """Take the lock if it is free; True when it is ours."""
         if self._file is None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import chain
 from pathlib import Path
 from shutil import copyfile
+from types import MappingProxyType
+from typing import Any
 from uuid import UUID, uuid5
 
 import pyarrow as pa
@@ -28,7 +30,8 @@ _BATCH = 128 * 1024
 class RawFile:
     """An open raw partition: `collected` is the range that the source answered for, which an open window cuts short.
 
-    `replaces` says of what a client sent that it takes the place of what was sent before for ranges in this one.
+    `replaces` says of what a client sent that it takes the place of what was sent before for ranges in this one, and
+    `notes` what else its writer put down.
     """
 
     files: Files
@@ -37,6 +40,7 @@ class RawFile:
     collected: Window
     rows: int
     replaces: bool = False
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The rows, in batches of bounded size."""
@@ -99,11 +103,16 @@ class RawStore:
         metadata: IngestionMetadata,
         batches: Iterable[pa.RecordBatch],
         replaces: bool = False,
+        **notes: object,
     ) -> tuple[str, int]:
-        """Write what a client sent under the ingestion's `name`; returns the file and its rows."""
+        """Write what a client sent under the ingestion's `name`; returns the file and its rows.
+
+        `notes`, of what JSON has, are kept in its footer.
+        """
         path = self.sent_path(source, name, collected)
+        footer = ({"replaces": True} if replaces else {}) | ({"notes": notes} if notes else {})
         with self._files.published(path) as draft:
-            rows = _write(draft, collected, metadata, batches, replaces)
+            rows = _write(draft, collected, metadata, batches, footer)
         return path, rows
 
     def sent_path(self, source: str, name: str, collected: Window) -> str:
@@ -134,7 +143,9 @@ class RawStore:
             rows = file.metadata.num_rows
         collected = Window(datetime.fromisoformat(written["start"]), datetime.fromisoformat(written["end"]))
         metadata = IngestionMetadata.model_validate(written["metadata"])
-        return RawFile(self._files, path, metadata, collected, rows, written.get("replaces", False))
+        return RawFile(
+            self._files, path, metadata, collected, rows, written.get("replaces", False), written.get("notes", {})
+        )
 
 
 def _label(source: str, path: str) -> str:
@@ -151,25 +162,27 @@ def _write(
     collected: Window,
     metadata: IngestionMetadata,
     batches: Iterable[pa.RecordBatch],
-    replaces: bool = False,
+    footer: Mapping[str, object] = MappingProxyType({}),
 ) -> int:
     stream = iter(batches)
     first = next(stream, None)
     schema = _empty_schema(metadata) if first is None else first.schema
     rows = 0
-    with pq.ParquetWriter(draft, _described(schema, metadata, collected, replaces), compression="zstd") as writer:
+    with pq.ParquetWriter(draft, _described(schema, metadata, collected, footer), compression="zstd") as writer:
         for batch in chain([] if first is None else [first], stream):
             writer.write_batch(batch)
             rows += batch.num_rows
     return rows
 
 
-def _described(schema: pa.Schema, metadata: IngestionMetadata, collected: Window, replaces: bool) -> pa.Schema:
+def _described(
+    schema: pa.Schema, metadata: IngestionMetadata, collected: Window, footer: Mapping[str, object]
+) -> pa.Schema:
     written = {
         "metadata": metadata.model_dump(mode="json"),
         "start": collected.start.isoformat(),
         "end": collected.end.isoformat(),
-    } | ({"replaces": True} if replaces else {})
+    } | dict(footer)
     return schema.with_metadata({**(schema.metadata or {}), _KEY: json.dumps(written, sort_keys=True).encode()})
 
 

@@ -57,6 +57,7 @@ from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.pipeline.recovery import open_platform
 from ionbeam_dagster.pipeline.retention import purge
+from ionbeam_dagster.stores.ledger.parts import Unfinished
 
 # -- in ----------------------------------------------------------------------------------------------------------------
 
@@ -103,25 +104,33 @@ def test_a_command_is_one_ingestion_however_often_it_comes(platform, broker):
     window = Window(START, START + 6 * HOUR)
     [raw] = platform.ledger.sent("my_source", window)
     assert raw.ingestion == str(message.id) and raw.window == FIRST_DAY
-    assert [arrival.commands for arrival in bridge_of(platform).inbox.unreported(10)] == [1, 1, 1, 1]
+    assert [arrival.commands for arrival in platform.ledger.commands.unreported(10)] == [1, 1, 1, 1]
     assert len(list(Path(raw.path).parent.glob("*.parquet"))) == 1
     ingest(platform, "my_source", window)
     assert built_day(platform).height == 24
 
 
-@pytest.mark.parametrize("step", ["record_sent", "take"])
+@pytest.mark.parametrize("step", ["before", "after"])
 def test_a_crash_between_any_two_steps_is_mended_by_the_next_delivery(platform, broker, monkeypatch, step):
-    """The files are there and the ledger is not, or the ledger and not the inbox."""
+    """The files are there and the ledger knows nothing, or it does, and the message was not acknowledged."""
     message, bridge = command(), bridge_of(platform)
     send(broker, body(message))
-    owner = platform.ledger if step == "record_sent" else bridge.inbox
+    commands = type(platform.ledger.commands)
+
+    def dies(*given):
+        if step == "after":
+            take(*given)
+        raise OSError("no room")
+
     with monkeypatch.context() as broken:
-        broken.setattr(type(owner), step, _no_room)
+        take = commands.take
+        broken.setattr(commands, "take", dies)
         with pytest.raises(OSError, match="no room"):
             bridge.take_in(20)
     assert bridge.take_in(20).taken == {wire.INGESTION.name: 1}
     [raw] = platform.ledger.sent("my_source", Window(START, START + 6 * HOUR))
     assert raw.ingestion == str(message.id) and Path(raw.path).exists()
+    assert [one.commands for one in platform.ledger.commands.unreported(10)] == [1, 1, 1, 1]
     assert waiting(broker, wire.INGESTION) == [] and waiting(broker, wire.INGESTION.dead) == []
 
 
@@ -133,12 +142,12 @@ def test_a_range_is_collected_once_all_parts_are_there(platform, order):
     take = bridge_of(platform).intake.ingestions
     assert take([bodies[order[0]], bodies[order[1]], bodies[order[0]]]) == [None, None, None]
     assert platform.ledger.sent("my_source", window) == []
-    assert bridge_of(platform).inbox.unfinished() == [(str(id), "my_source", 2, 3)]
+    assert platform.ledger.parts.unfinished() == [Unfinished(str(id), "my_source", 2, 3)]
     assert take([bodies[order[2]]]) == [None]
     assert take([bodies[order[1]]]) == [None], "a part that comes again after the end changes nothing"
     [raw] = platform.ledger.sent("my_source", window)
     assert pq.read_table(raw.path)["t"].to_pylist() == table["t"].to_pylist()
-    assert bridge_of(platform).inbox.unfinished() == []
+    assert platform.ledger.parts.unfinished() == []
     assert not list(Path("ionbeam-state/bus/parts").rglob("*.parquet"))
 
 
@@ -253,7 +262,7 @@ def test_payloads_and_parts_go_when_nobody_needs_them(platform_of):
     sent = [command(payload_location=Path("taken.parquet")), wrong, command(id=UUID(int=1), part=1, parts=2)]
     bodies = [*map(wire.json_body, sent[:2]), body(sent[2])]
     assert [verdict is None for verdict in bridge.intake.ingestions(bodies)] == [True, False, True]
-    [part] = bridge.parts_folder.rglob("*.parquet")
+    [part] = bridge.intake.parts.folder.rglob("*.parquet")
     joined = part.with_name("my_source_joined.parquet")
     joined.write_bytes(b"what a crash left")
     for young in (store / ".draft-0123", part, joined):
@@ -339,9 +348,9 @@ def test_what_cannot_be_taken_in_is_parked_with_its_reason_and_holds_nothing_up(
     reasons = {delivery.body: delivery.headers[wire.ERROR_HEADER] for delivery in parked}
     for reason, sent in bad.items():
         assert reason in reasons[sent]
-    assert {refused.reason for refused in bridge_of(platform).inbox.refusals(100)} == set(reasons.values())
-    told = bus_status(bridge_of(platform).inbox, platform.ledger, limit=100).lines()
-    assert told[0] == "1 commands taken in, 0 changes not announced yet"
+    assert {refused.reason for refused in platform.ledger.refusals.newest(100)} == set(reasons.values())
+    told = bus_status(platform.ledger, limit=100).lines()
+    assert told[0] == "1 commands taken in within 30 days, 0 changes not announced yet"
     assert all(any(reason in line and "dead requeue m" in line for line in told) for reason in REFUSED)
     assert not list(Path("data-raw").rglob(".*parquet*")), "drafts are left behind"
 
@@ -373,7 +382,7 @@ def test_malformed_messages_in_a_row_take_no_memory_and_hold_nothing_up(platform
     parked = waiting(broker, wire.INGESTION.dead)
     assert len(parked) == count + 50 and all(one.headers[wire.ERROR_HEADER] for one in parked)
     assert len(platform.ledger.sent("my_source", Window(START, START + 6 * HOUR))) == 2
-    assert len(bridge_of(platform).inbox.refusals(10_000)) == min(count + 50, 1_000)
+    assert len(platform.ledger.refusals.newest(10_000)) == min(count + 50, 1_000)
 
 
 def test_a_compressed_bomb_is_parked_before_it_is_unpacked(platform):
@@ -478,13 +487,13 @@ def test_a_window_that_is_asked_for_is_unanswered_until_its_range_comes(platform
     sent = [wire.decode(StartSourceCommand, d.body).message for d in waiting(broker, wire.source_queue("my_source"))]
     assert [(one.start_time, one.end_time) for one in sent] == [ends(window)] * 2
     assert sent[0].id != sent[1].id, "a client would take the second for the first"
-    assert [asked.window for asked in bridge.inbox.unanswered(10)] == [window]
+    assert [asked.window for asked in platform.ledger.requests.unanswered(10)] == [window]
     answer = body(command(end_time=START + DAY))
     assert bridge.intake.ingestions([answer]) == [None]
-    assert bridge.inbox.unanswered(10) == [] and bridge.inbox.asked("my_source", window).answered
+    assert platform.ledger.requests.unanswered(10) == [] and platform.ledger.requests.last("my_source", window).answered
     assert bridge.ask("my_source", [window]) == {window: 1}
     assert bridge.intake.ingestions([answer]) == [None], "the same rows again are an answer, too"
-    assert bridge.inbox.unanswered(10) == []
+    assert platform.ledger.requests.unanswered(10) == []
 
 
 def test_a_start_command_for_a_built_in_source_is_remembered_and_a_wrong_one_parked(platform, broker):
@@ -495,7 +504,7 @@ def test_a_start_command_for_a_built_in_source_is_remembered_and_a_wrong_one_par
     send(broker, *map(wire.json_body, (good, wrong, early, good)), queue=queue)
     turn = bridge_of(platform).take_in(20)
     assert turn.taken == {queue.name: 2} and len(turn.refused) == 2
-    [wanted] = bridge_of(platform).inbox.wanted(0, 10)
+    [wanted] = platform.ledger.requests.after(0, 10)
     assert (wanted.source, wanted.range) == ("ioncannon", Window(START, START + HOUR))
     reasons = [delivery.headers[wire.ERROR_HEADER] for delivery in waiting(broker, queue.dead)]
     assert any("send it to ionbeam.source.other.start" in reason for reason in reasons)
@@ -597,5 +606,5 @@ def test_a_dataset_that_the_yaml_does_not_know_is_accepted_and_what_was_parked_t
     after = open_platform(IonbeamConfig.load(place))
     assert bridge_of(after).take_in(20).taken == {wire.INGESTION.name: 2}
     assert len(after.ledger.sent("roof", FIRST_DAY)) == 1
-    assert len(bridge_of(after).inbox.refusals(10)) == 2 and len(waiting(broker, wire.INGESTION.dead)) == 2
+    assert len(after.ledger.refusals.newest(10)) == 2 and len(waiting(broker, wire.INGESTION.dead)) == 2
     assert "has dataset 'roof' already" in ionbeam("source", "accept", "roof").output

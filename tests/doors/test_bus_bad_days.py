@@ -37,7 +37,7 @@ def test_a_range_that_begins_long_before_its_source_touches_the_windows_of_the_s
     assert tracemalloc.get_traced_memory()[1] < 50_000_000
     tracemalloc.stop()
     assert built_day(again).height == 24
-    told = "\n".join(bus_status(bridge_of(platform).inbox, again.ledger).lines())
+    told = "\n".join(bus_status(again.ledger).lines())
     assert f"1 commands say ranges that begin before it, from {start.date()} on" in told
 
 

@@ -88,7 +88,7 @@ def test_a_backfill_of_the_request_asks_for_every_window(platform, broker, insta
     assert [(one.source_name, one.start_time) for one in sent] == [
         ("my_source", START + hours * HOUR) for hours in (0, 6, 12, 18)
     ]
-    assert len(bridge_of(platform).inbox.unanswered(10)) == 4
+    assert len(platform.ledger.requests.unanswered(10)) == 4
     filter = dg.AssetRecordsFilter(asset_key=request_key("my_source"))
     told = instance.fetch_materializations(filter, limit=1).records[0].asset_materialization.metadata
     assert told["not answered in all"].md_str.count("2024-01-01") == 4

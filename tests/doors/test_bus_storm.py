@@ -115,7 +115,7 @@ def is_whole(storm: Storm, platform: Platform) -> None:
         revisions = [revision for revision, _ in groupby(revision for revision, _ in told)]
         assert revisions == list(range(1, one.revision.number + 1)), one.revision.window
         assert told[-1][1] == one.facts.rows
-    assert bridge_of(platform).inbox.refusals(10) == []
+    assert platform.ledger.refusals.newest(10) == []
     for queue in (wire.INGESTION, wire.exporter_queue("storm")):
         assert waiting(storm.server.url, queue.dead) == [] and waiting(storm.server.url, queue) == []
 
@@ -236,7 +236,7 @@ def test_a_broker_that_was_away_for_long_and_one_that_forgot_what_was_acknowledg
         seen: list[int] = []
         with ThreadPoolExecutor(1) as pool:
             turn = pool.submit(bridge_of(platform).take_in, 20)
-            until(lambda: bridge_of(platform).inbox.count() >= storm.batches / 2, 60)
+            until(lambda: platform.ledger.commands.count() >= storm.batches / 2, 60)
             storm.server.kill()  # at once: RabbitMQ has not written the acknowledgements yet
             storm.server.start()
             taken = sum(turn.result().taken.values())
@@ -246,7 +246,7 @@ def test_a_broker_that_was_away_for_long_and_one_that_forgot_what_was_acknowledg
         assert taken > storm.batches, "nothing came again, so that nothing was tried"
         found = [raw.ingestion for hour in _hours() for raw in platform.ledger.sent("my_source", hour)]
         assert sorted(found) == sorted(storm.receipts)
-        assert bridge_of(platform).inbox.count() == storm.batches and bridge_of(platform).inbox.refusals(1) == []
+        assert platform.ledger.commands.count() == storm.batches and platform.ledger.refusals.newest(1) == []
     finally:
         storm.close()
 
@@ -254,4 +254,4 @@ def test_a_broker_that_was_away_for_long_and_one_that_forgot_what_was_acknowledg
 def _take_in(platform: Platform, seen: list[int]) -> bool:
     """Take in what is there; whether that was the last of the batches."""
     seen.append(sum(bridge_of(platform).take_in(10).taken.values()))
-    return bridge_of(platform).inbox.count() == 60 and not seen[-1]
+    return platform.ledger.commands.count() == 60 and not seen[-1]

@@ -59,7 +59,7 @@ def test_two_bridges_side_by_side_do_nothing_twice(platform_of, broker, tmp_path
         until(lambda: len(platform.ledger.sent("my_source", window)) == 41)
         ingest(platform, "my_source", window)
         built_day(platform)
-        until(lambda: not platform.ledger.changes(bridge_of(platform).inbox.cursor("announced"), 100))
+        until(lambda: not platform.ledger.changes(platform.ledger.announcements.announced(), 100))
         assert [event.revision for event in heard(broker)] == [1]
         processes[1].terminate()
         assert processes[1].wait(20) == 0
@@ -111,7 +111,7 @@ def test_the_four_programs_run_against_the_platform_and_get_back_the_numbers_tha
     with sqlite3.connect(tmp_path / "filtered_export" / "exported.sqlite") as database:
         values = database.execute(f'SELECT "{TEMPERATURE}" FROM observations ORDER BY datetime').fetchall()
     assert [value for (value,) in values] == rows()["t"].to_pylist()
-    assert bridge_of(platform).inbox.unanswered(10) == [] and bridge_of(platform).inbox.refusals(10) == []
+    assert platform.ledger.requests.unanswered(10) == [] and platform.ledger.refusals.newest(10) == []
 
 
 def _program(folder: Path, path: Path) -> subprocess.Popen:

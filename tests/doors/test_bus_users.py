@@ -76,7 +76,7 @@ def test_another_client_can_not_replace_a_sources_window_and_hears_why(users, tm
     ]
     ingest(platform, "my_source", FIRST_DAY)
     assert built_day(platform).height == 24
-    told = "\n".join(bus_status(bridge_of(platform).inbox, platform.ledger).lines())
+    told = "\n".join(bus_status(platform.ledger).lines())
     assert "my_source: 1 messages of bergen are parked" in told
 
     sent_by(urls["bergen"], tmp_path / "bergen", wait_for=lambda client: client._outbox.parked())

@@ -85,7 +85,13 @@ def test_rows_of_three_weeks_ago_make_revisions_of_their_own_windows(platform_of
 
 @pytest.mark.parametrize(
     "place",
-    ["flush.remember", "memory.Memory.taken", "flush.remove", "memory.Memory.removed", "flush.published"],
+    [
+        "stores.ledger.commands.SqliteCommands.take",
+        "doors.http.memory.Memory.taken",
+        "doors.http.flush.remove",
+        "doors.http.memory.Memory.removed",
+        "doors.http.flush.published",
+    ],
 )
 def test_a_flush_that_dies_anywhere_is_done_once_by_the_next(platform_of, monkeypatch, place):
     two = SOURCES + GARDEN.replace("garden:", "valley:").replace(TOKEN, OTHER)
@@ -106,7 +112,7 @@ def test_a_flush_that_dies_anywhere_is_done_once_by_the_next(platform_of, monkey
 
     assert written(lines, TOKEN) and written(lines, OTHER)
     with monkeypatch.context() as patch:
-        patch.setattr(f"ionbeam_dagster.doors.http.{place}", dies)
+        patch.setattr(f"ionbeam_dagster.{place}", dies)
         with pytest.raises(RuntimeError, match="killed"):
             door.flush.run()
     assert written(lines.replace("=50", "=32"), TOKEN)

@@ -13,7 +13,8 @@ from redis import Redis
 
 from ionbeam_dagster.domain.records import RawPartition
 from ionbeam_dagster.stores.ledger import LedgerError, RedisLedger, SqliteLedger
-from ionbeam_dagster.testing.ledger import HOUR, NEXT, NOON, WINDOW, LedgerContract, arrived, built, claimed
+from ionbeam_dagster.testing.ledger import LedgerContract
+from ionbeam_dagster.testing.ledger.samples import HOUR, NEXT, NOON, WINDOW, arrived, built, claimed
 
 
 class Replacing(LedgerContract):

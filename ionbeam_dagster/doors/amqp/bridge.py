@@ -1,8 +1,9 @@
 """The platform's end of the broker: it takes messages in, and publishes what the outbox has.
 
 Belongs here: connections, the order of commit and acknowledgement, dead queues, and how long a turn may last. The same
-turns make a sensor's tick and the process `ionbeam bridge`; one process at a time does each job, so that both may run
-side by side. Does not belong here: what becomes of a message (intake.py), or what there is to tell (outbox.py).
+turns make a sensor's tick and the process `ionbeam bridge`; one process of all machines does each job at a time, so
+that several may run side by side. Does not belong here: what becomes of a message (intake.py), or what there is to tell
+(outbox.py).
 """
 
 from __future__ import annotations
@@ -26,18 +27,18 @@ from ionbeam_client import wire
 from ionbeam_client.amqp import AmqpTransport
 from ionbeam_client.config import IonbeamClientConfig
 from ionbeam_client.errors import MessageError, NotConnectedError, RefusedError
-from ionbeam_client.models import IngestDataCommand, Returned, StartSourceCommand
+from ionbeam_client.models import IngestDataCommand, ReplayDatasetsCommand, Returned, StartSourceCommand
 from ionbeam_client.text import visible
 from ionbeam_client.transport import Delivery, Outgoing, Transport
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.doors.amqp.intake import Intake
 from ionbeam_dagster.doors.amqp.outbox import Outbox
 from ionbeam_dagster.doors.amqp.settings import BusSettings, bus_settings
-from ionbeam_dagster.doors.inbox import ANNOUNCED, Inbox
-from ionbeam_dagster.errors import IonbeamError
+from ionbeam_dagster.errors import IonbeamError, StoreError
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.ledger import Ledger
-from ionbeam_dagster.stores.locks import JobLock
+from ionbeam_dagster.stores.ledger.holding import Job
+from ionbeam_dagster.stores.ledger.refusals import Refusal
 
 log = logging.getLogger(__name__)
 
@@ -117,11 +118,8 @@ class Bridge:
         self._settings = settings
         self._ledger = ledger
         self._trusted = {IonbeamClientConfig(amqp_url=settings.url).user, *settings.operators}
-        self.inbox = Inbox(settings.folder)
-        self.intake = Intake(settings, ledger, self.inbox)
+        self.intake = Intake(settings, ledger)
         self._outbox = Outbox(settings, ledger)
-        self.parts_folder = settings.folder / "parts"
-        self._held: list[JobLock] = []  # for as long as this process serves
 
     def take_in(self, seconds: float) -> Turn:
         """Take messages in until the queues are empty, or for `seconds`.
@@ -155,10 +153,8 @@ class Bridge:
         `work` is what lies between them: it is called in a thread of its own, when something was taken in and once a
         second, by one process at a time.
         """
-        transport = self._transport()
-        await transport.open()
         arrived = asyncio.Event()
-        jobs = [self._serve_intake(transport, arrived), self._serve_work(work, arrived), self._serve_outbox(transport)]
+        jobs = [self._serve_intake(arrived), self._serve_work(work, arrived), self._serve_outbox()]
         tasks = [asyncio.create_task(job) for job in jobs]
         stopped = asyncio.create_task(stop.wait())
         try:
@@ -169,9 +165,6 @@ class Bridge:
             for task in [*tasks, stopped]:
                 task.cancel()
             await asyncio.gather(*tasks, stopped, return_exceptions=True)
-            await transport.close()
-            while self._held:
-                self._held.pop().close()
 
     # -- what was parked -----------------------------------------------------------------------------------------
 
@@ -188,7 +181,7 @@ class Bridge:
         """Put the parked ingestions of datasets that were accepted, and that this configuration knows, into their queue
         again. A crash in between sends some of them twice, and they are known by their ids."""
         known = {feed.dataset.name for feed in self._settings.feeds.values()}
-        accepted = known.intersection(self.inbox.accepted())
+        accepted = known.intersection(self._ledger.refusals.accepted())
         if not accepted:
             return
         count = 0
@@ -206,7 +199,7 @@ class Bridge:
                     count += 1
         log.info("%d parked messages of %s are taken in now", count, ", ".join(sorted(accepted)))
         for dataset in accepted:
-            self.inbox.sent_back(dataset)
+            self._ledger.refusals.sent_back(dataset)
 
     # -- turns ---------------------------------------------------------------------------------------------------
 
@@ -215,70 +208,93 @@ class Bridge:
         return AmqpTransport(config, prefetch=_MOST_AT_ONCE, fanouts=(wire.DATA_EXCHANGE, wire.DATASET_EXCHANGE))
 
     @asynccontextmanager
-    async def _connected(self) -> AsyncIterator[Transport]:
+    async def _open(self) -> AsyncIterator[Transport]:
+        """A transport that connects as soon as it can."""
         transport = self._transport()
         await transport.open()
         try:
+            yield transport
+        finally:
+            await transport.close()
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[Transport]:
+        async with self._open() as transport:
             try:
                 await asyncio.wait_for(transport.connected(), CONNECT_TIMEOUT)
             except TimeoutError as error:
                 place = IonbeamClientConfig(amqp_url=self._settings.url).broker
                 raise BrokerAway(f"the broker {place} does not answer; start it, or mend broker.url") from error
             yield transport
-        finally:
-            await transport.close()
 
-    async def _turn(self, job: str, work: Callable[[Transport, float, Turn], Awaitable[None]], seconds: float) -> Turn:
-        lock = self.inbox.lock(job)
+    async def _turn(
+        self, name: str, work: Callable[[Transport, Job, float, Turn], Awaitable[None]], seconds: float
+    ) -> Turn:
+        job = self._ledger.job(name)
         try:
-            if not lock.acquire():
-                raise JobTaken(f"another process does this ({job})")
+            if not job.acquire():
+                raise JobTaken(f"another process does this ({name})")
             turn, until = Turn(), time.monotonic() + seconds
             async with self._connected() as transport:
-                await work(transport, until, turn)
+                await work(transport, job, until, turn)
             return turn
         finally:
-            lock.close()
+            job.close()
 
-    async def _hold(self, job: str) -> None:
-        lock = self.inbox.lock(job)
-        if not lock.acquire():
-            log.info("another process does the %s; this one stands by", job)
-            while not lock.acquire():
+    @asynccontextmanager
+    async def _held(self, name: str) -> AsyncIterator[Job]:
+        """A job, as soon as no other process does it; it may be lost again."""
+        job, told = self._ledger.job(name), ""
+        try:
+            while True:
+                try:
+                    if await asyncio.to_thread(job.acquire):
+                        break
+                    why = "another process does it"
+                except StoreError as error:
+                    why = str(error)
+                if why != told:
+                    log.info("%s: this process stands by (%s)", name, why)
+                told = why
                 await asyncio.sleep(1)
-        self._held.append(lock)
+            yield job
+            log.warning("%s: another process may do it now, as this one was silent for too long", name)
+        finally:
+            await asyncio.to_thread(job.close)
 
     # -- taking in -----------------------------------------------------------------------------------------------
 
-    async def _consume_for(self, transport: Transport, until: float, turn: Turn) -> None:
+    async def _consume_for(self, transport: Transport, job: Job, until: float, turn: Turn) -> None:
         await self._send_back()
         arrived = await self._consuming(transport)
-        while time.monotonic() < until and await self._take_batch(transport, arrived, turn, IDLE):
+        while job.is_ours and time.monotonic() < until and await self._take_batch(transport, arrived, turn, IDLE):
             pass
 
-    async def _serve_intake(self, transport: Transport, taken: asyncio.Event) -> None:
-        await self._hold("intake")
-        arrived = await self._consuming(transport)
+    async def _serve_intake(self, taken: asyncio.Event) -> None:
         while True:
-            try:
-                await self._send_back()
-                if await self._take_batch(transport, arrived, Turn(), 1.0):
-                    taken.set()
-            except Exception:
-                log.exception("a turn failed; what is not acknowledged is delivered again")
-                await asyncio.sleep(1)
+            async with self._held("intake") as job, self._open() as transport:  # what waits goes back when it closes
+                arrived = await self._consuming(transport)
+                while job.is_ours:
+                    try:
+                        await self._send_back()
+                        if await self._take_batch(transport, arrived, Turn(), 1.0):
+                            taken.set()
+                    except Exception:
+                        log.exception("a turn failed; what is not acknowledged is delivered again")
+                        await asyncio.sleep(1)
 
     async def _serve_work(self, work: Callable[[], object], taken: asyncio.Event) -> None:
-        await self._hold("work")
         while True:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(taken.wait(), 1)
-            taken.clear()
-            try:
-                await asyncio.to_thread(work)
-            except Exception:
-                log.exception("what was taken in could not be worked on; again in a second")
-                await asyncio.sleep(1)
+            async with self._held("work") as job:
+                while job.is_ours:
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(taken.wait(), 1)
+                    taken.clear()
+                    try:
+                        await asyncio.to_thread(work)
+                    except Exception:
+                        log.exception("what was taken in could not be worked on; again in a second")
+                        await asyncio.sleep(1)
 
     async def _consuming(self, transport: Transport) -> asyncio.Queue[_Arrived]:
         """Everything that arrives on the queues that are the platform's."""
@@ -286,7 +302,7 @@ class Bridge:
 
         def receive(queue: wire.Queue) -> Callable[[Delivery], Awaitable[None]]:
             async def put(delivery: Delivery) -> None:
-                arrived.put_nowait(_Arrived.of(queue, delivery, self._settings.folder))
+                arrived.put_nowait(_Arrived.of(queue, delivery, self._settings.scratch))
 
             return put
 
@@ -372,61 +388,68 @@ class Bridge:
     def _remember_refusals(
         self, queue: wire.Queue, deliveries: Sequence[Delivery], verdicts: Sequence[str | None]
     ) -> None:
+        now = datetime.now(UTC)
         refused = [
-            (queue.name, delivery.message_id, reason[:_REASON_BYTES])
+            Refusal(queue.name, delivery.message_id, reason[:_REASON_BYTES], now)
             for delivery, reason in zip(deliveries, verdicts, strict=True)
             if reason is not None
         ]
         if refused:
-            self.inbox.refuse(refused)
+            self._ledger.refusals.add(refused)
         again = [
             one.message_id for one, reason in zip(deliveries, verdicts, strict=True) if reason is None and _again(one)
         ]
         if again:
-            self.inbox.mended(again)
+            self._ledger.refusals.forget(again)
 
     # -- announcing ----------------------------------------------------------------------------------------------
 
-    async def _announce_for(self, transport: Transport, until: float, turn: Turn) -> None:
-        while time.monotonic() < until and await self._announce_some(transport, turn, until):
+    async def _announce_for(self, transport: Transport, job: Job, until: float, turn: Turn) -> None:
+        while time.monotonic() < until and await self._announce_some(transport, job, turn, until):
             pass
 
-    async def _serve_outbox(self, transport: Transport) -> None:
-        await self._hold("outbox")
+    async def _serve_outbox(self) -> None:
         while True:
-            await transport.connected()
-            try:
-                if not await self._announce_some(transport, Turn(), time.monotonic() + 60):
-                    await asyncio.sleep(IDLE)
-            except (NotConnectedError, RefusedError) as error:
-                log.warning("nothing can be announced for now: %s", error)
-                await asyncio.sleep(1)
-            except Exception:
-                log.exception("announcing failed; again in a second")
-                await asyncio.sleep(1)
+            async with self._held("outbox") as job, self._open() as transport:
+                while job.is_ours:
+                    await transport.connected()
+                    try:
+                        if not await self._announce_some(transport, job, Turn(), time.monotonic() + 60):
+                            await asyncio.sleep(IDLE)
+                    except (NotConnectedError, RefusedError) as error:
+                        log.warning("nothing can be announced for now: %s", error)
+                        await asyncio.sleep(1)
+                    except Exception:
+                        log.exception("announcing failed; again in a second")
+                        await asyncio.sleep(1)
 
-    async def _announce_some(self, transport: Transport, turn: Turn, until: float) -> bool:
-        """Publish the next changes in order, and a part of a replay; False when there was nothing to publish."""
-        cursor = self.inbox.cursor(ANNOUNCED)
-        changes = await asyncio.to_thread(self._outbox.changes, cursor, _CHANGES_AT_ONCE)
+    async def _announce_some(self, transport: Transport, job: Job, turn: Turn, until: float) -> bool:
+        """Publish the next changes in order, and a part of a replay; False when there was nothing to publish, or the
+        job is another's now."""
+        announced = await asyncio.to_thread(self._ledger.announcements.announced)
+        changes = await asyncio.to_thread(self._outbox.changes, announced, _CHANGES_AT_ONCE)
         for change in changes:
+            if not job.is_ours:
+                return False
             messages = self._outbox.announcements(change)
             while (message := await asyncio.to_thread(next, messages, None)) is not None:
                 await transport.broadcast(*message)
-            self.inbox.move(ANNOUNCED, change.number)
+            self._ledger.announcements.note_announced(change.number)
             turn.announced += 1
             if time.monotonic() > until:
                 return True
-        return await self._replay_some(transport, turn, until) or bool(changes)
+        return await self._replay_some(transport, job, turn, until) or bool(changes)
 
-    async def _replay_some(self, transport: Transport, turn: Turn, until: float) -> bool:
-        replay = self.inbox.next_replay()
+    async def _replay_some(self, transport: Transport, job: Job, turn: Turn, until: float) -> bool:
+        replay = self._ledger.announcements.next_replay()
         if replay is None:
             return False
-        command, sent = replay
+        command, sent = ReplayDatasetsCommand.from_wire(replay.command.encode()), replay.sent
         windows = await asyncio.to_thread(self._outbox.replayed, command)
         queue = wire.exporter_queue(command.exporter_name)
         for built in windows[sent : sent + _CHANGES_AT_ONCE]:
+            if not job.is_ours:
+                return False
             if time.monotonic() > until:
                 return True
             messages = self._outbox.revision(built)
@@ -434,8 +457,8 @@ class Bridge:
                 await transport.publish(queue, message)
             sent += 1
             turn.replayed += 1
-            self.inbox.replayed(str(command.id), sent, done=False)
-        self.inbox.replayed(str(command.id), sent, done=sent >= len(windows))
+            self._ledger.announcements.note_replayed(replay.id, sent, done=False)
+        self._ledger.announcements.note_replayed(replay.id, sent, done=sent >= len(windows))
         return True
 
     # -- asking --------------------------------------------------------------------------------------------------
@@ -447,7 +470,7 @@ class Bridge:
                 command = StartSourceCommand(
                     id=uuid4(), source_name=source, start_time=window.start, end_time=window.end
                 )
-                times[window] = self.inbox.ask(source, window, datetime.now(UTC))
+                times[window] = self._ledger.requests.note(source, window, datetime.now(UTC))
                 await transport.publish(wire.source_queue(source), Outgoing(str(command.id), wire.json_body(command)))
         return times
 

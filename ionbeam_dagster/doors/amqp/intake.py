@@ -1,7 +1,7 @@
 """Taking commands in: validate, make durable, remember; only then may the message be acknowledged.
 
-Belongs here: what happens to the bodies of messages, in this order: raw files, the ledger, the inbox. A crash between
-any two of these is mended by the message's being delivered again. Does not belong here: the broker (bridge.py).
+Belongs here: what happens to the bodies of messages, in this order: raw files, then the ledger. A crash between the two
+is mended by the message's being delivered again. Does not belong here: the broker (bridge.py).
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from sqlite3 import Error as SqliteError
 
 import pyarrow as pa
 
@@ -29,11 +28,12 @@ from ionbeam_client.payloads import PayloadStore
 from ionbeam_dagster.domain.canonical import schema_refusal
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.doors.amqp.settings import BusSettings
-from ionbeam_dagster.doors.inbox import Inbox, Part
-from ionbeam_dagster.doors.intake import Durable, Feed, OutOfRange, remember
+from ionbeam_dagster.doors.intake import Feed, OutOfRange
 from ionbeam_dagster.errors import StoreError
 from ionbeam_dagster.stores.ledger import Ledger
-from ionbeam_dagster.stores.raw import RawStore
+from ionbeam_dagster.stores.ledger.commands import Taken
+from ionbeam_dagster.stores.ledger.parts import Part
+from ionbeam_dagster.stores.parts import PartStore
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +43,9 @@ PAYLOAD_BYTES = 20_000_000_000
 
 _WRITERS = 8  # threads that wait for the disk at the same time
 _THEIRS = (MessageError, PayloadError, DataError, OutOfRange)
-_OURS = (OSError, SqliteError, StoreError)
+_OURS = (OSError, StoreError)
 
-_SAID = {"metadata", "source_name", "replaces", "start_time", "end_time", "parts"}
+_COMMON = {"metadata", "source_name", "replaces", "start_time", "end_time", "parts"}
 
 Key = tuple[str, int]
 
@@ -77,10 +77,10 @@ class _Accepted:
         return None if self.rows is not None or location is None else str(location)
 
     @property
-    def said(self) -> str:
-        """Stands for what all parts of one command must say alike."""
-        told = self.command.model_dump_json(include=_SAID)
-        return hashlib.sha256(told.encode()).hexdigest()
+    def part(self) -> Part:
+        """Which part it is, before it has a file; `common` stands for what all parts of one command must say alike."""
+        common = hashlib.sha256(self.command.model_dump_json(include=_COMMON).encode()).hexdigest()
+        return Part(self.id, self.command.part, self.command.parts, common, self.feed.source, "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,16 +93,15 @@ class _Written:
 class Intake:
     """Takes the bodies of messages in. What it says of each is None (taken) or why it belongs into the dead queue.
 
-    Methods raise OSError, sqlite3.Error or StoreError when this machine could not do its part: nothing is known
-    of the messages then, and they have to be delivered again.
+    Methods raise OSError or StoreError when this machine could not do its part: nothing is known of the messages then,
+    and they have to be delivered again.
     """
 
-    def __init__(self, settings: BusSettings, ledger: Ledger, inbox: Inbox) -> None:
+    def __init__(self, settings: BusSettings, ledger: Ledger) -> None:
         self._settings = settings
         self._ledger = ledger
-        self._inbox = inbox
         self.payloads = PayloadStore(settings.payloads, settings.files.object_store(str(settings.payloads)))
-        self.parts = RawStore(settings.files, str(settings.folder / "parts"))
+        self.parts = PartStore(settings.files, settings.state)
         self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="ionbeam-intake")
         self.payloads.mark()
 
@@ -125,8 +124,8 @@ class Intake:
                 reasons[place] = _reason(error)
                 continue
             keys[place] = found.key
-            if self._inbox.knows(*found.key):
-                self._inbox.answered_again(found.id)
+            if self._ledger.commands.knows(*found.key):
+                self._ledger.commands.note_again(found.id, now)
             else:
                 accepted.setdefault(found.key, found)
         outcomes = dict(zip(accepted, self._writers.map(self._write, accepted.values()), strict=True))
@@ -150,7 +149,7 @@ class Intake:
         command = decoded.message
         feed = self._feed_of(command)
         if feed.senders is not None and sender not in feed.senders:
-            self._inbox.note_stranger(feed.source, sender)
+            self._ledger.refusals.note_stranger(feed.source, sender, now)
             raise MessageError(
                 f"user {sender!r} may not send {feed.source} (sources.{feed.source}.senders in {self._settings.config})"
                 if sender
@@ -206,24 +205,17 @@ class Intake:
 
     def _write(self, accepted: _Accepted) -> _Written | str:
         """Make a message's rows durable; says what is wrong with them if that cannot be done because of them."""
-        command = accepted.command
-        store, name = accepted.feed.raws, accepted.id
-        if command.parts > 1:
-            store, name = self.parts, f"{accepted.id}_{command.part}"
+        command, raws = accepted.command, accepted.feed.raws
+        given = accepted.collected, command.metadata, self._batches(accepted), command.replaces
         try:
-            path, rows = store.write_sent(
-                accepted.feed.source,
-                name,
-                accepted.collected,
-                command.metadata,
-                self._batches(accepted),
-                command.replaces,
-            )
+            if command.parts > 1:
+                part, rows = self.parts.write(accepted.part, *given)
+                return _Written(accepted, part.path, rows)
+            return _Written(accepted, *raws.write_sent(accepted.feed.source, accepted.id, *given))
         except _OURS:
             raise
         except Exception as error:
             return _reason(error)
-        return _Written(accepted, path, rows)
 
     def _batches(self, accepted: _Accepted) -> Iterator[pa.RecordBatch]:
         if accepted.rows is not None:
@@ -242,31 +234,29 @@ class Intake:
     def _keep(self, written: Sequence[_Written]) -> dict[Key, str]:
         """Remember what is durable, in order; returns the parts that do not fit to the others of their command."""
         failed: dict[Key, str] = {}
-        self._inbox.add_parts(
-            Part(one.accepted.id, one.accepted.command.part, one.accepted.command.parts, one.accepted.said,
-                 one.accepted.feed.source, one.path)
-            for one in written if one.accepted.command.parts > 1
-        )  # fmt: skip
+        self._ledger.parts.add(
+            [replace(one.accepted.part, path=one.path) for one in written if one.accepted.command.parts > 1]
+        )
         whole: dict[str, _Written] = {}
         finished: list[Part] = []
         for one in written:
             if one.accepted.command.parts == 1:
                 whole[one.accepted.id] = one
                 continue
-            parts = self._inbox.parts(one.accepted.id)
-            if len({part.said for part in parts}) > 1:
-                self._inbox.forget_part(one.accepted.id, one.accepted.command.part)
+            parts = self._ledger.parts.of(one.accepted.id)
+            if len({part.common for part in parts}) > 1:
+                self._ledger.parts.forget(one.accepted.id, one.accepted.command.part)
                 failed[one.accepted.key] = "it says other things (metadata, range or number of parts) than other parts"
             elif len(parts) == one.accepted.command.parts and one.accepted.id not in whole:
                 joined = self._join(one.accepted, parts)
                 whole[one.accepted.id] = joined
                 finished += parts
         durable = [
-            Durable(id, a.feed.source, a.collected, one.path, one.rows, a.windows, a.payload)
+            Taken(id, a.feed.source, a.collected, one.path, one.rows, a.windows, a.payload)
             for id, one in whole.items()
             for a in [one.accepted]
         ]
-        remember(durable, self._ledger, self._inbox)
+        self._ledger.commands.take(durable, datetime.now(UTC))
         for one in whole.values():
             self._tell_of_what_is_too_early(one.accepted)
         for part in finished:
@@ -280,7 +270,7 @@ class Intake:
                 "%s: ingestion %s says a range from %s on; what is before the source's start (%s) does not count",
                 feed.source, accepted.id, f"{start:%Y-%m-%dT%H:%MZ}", f"{feed.start:%Y-%m-%dT%H:%MZ}",
             )  # fmt: skip
-            self._inbox.note_too_early(feed.source, start)
+            self._ledger.refusals.note_too_early(feed.source, start, datetime.now(UTC))
 
     def _join(self, accepted: _Accepted, parts: Sequence[Part]) -> _Written:
         """One raw file of all parts, in their order; only together do they collect the range."""
@@ -310,13 +300,14 @@ class Intake:
                 f"{wire.source_queue(command.source_name).name}"
             )
         self._settings.pulled[source].windows(command.start_time, command.end_time, datetime.now(UTC))
-        self._inbox.want(command)
+        range = Window(command.start_time, command.end_time)
+        self._ledger.requests.add(str(command.id), source, range, command.use_cache, datetime.now(UTC))
 
     def _take_replay(self, body: bytes) -> None:
         command = wire.decode(ReplayDatasetsCommand, body).message
         if not command.exporter_name.isprintable() or not 0 < len(command.exporter_name) <= 100:
             raise MessageError("exporter_name must have 1 to 100 printable characters")
-        self._inbox.add_replay(command)
+        self._ledger.announcements.add_replay(str(command.id), command.model_dump_json(), datetime.now(UTC))
 
 
 def _reason(error: Exception) -> str:

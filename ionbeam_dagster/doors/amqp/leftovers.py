@@ -34,9 +34,9 @@ def _payloads(platform: Platform, now: datetime) -> Iterator[Purgeable]:
 
     def remove(location: str) -> None:
         store.remove(location)
-        bridge.inbox.forget_payload(location)
+        platform.ledger.commands.forget_payload(location)
 
-    for location, source in bridge.inbox.payloads(now - age):
+    for location, source in platform.ledger.commands.payloads(now - age):
         why = "its rows are a raw partition"
         yield Purgeable(KINDS[5], source, location, store.size(location), why, partial(remove, location))
 
@@ -44,7 +44,7 @@ def _payloads(platform: Platform, now: datetime) -> Iterator[Purgeable]:
 def _parts(platform: Platform, now: datetime) -> Iterator[Purgeable]:
     """Parts that a crash left behind after they were joined. Those that wait for others are known, and stay."""
     bridge = bridge_of(platform)
-    known = {Path(part).absolute() for part in bridge.inbox.part_files()}
-    for path in sorted(bridge.parts_folder.rglob("*.parquet")):
+    known = {Path(part).absolute() for part in platform.ledger.parts.files()}
+    for path in sorted(bridge.intake.parts.folder.rglob("*.parquet")):
         if path.absolute() not in known:
             yield from old_file(KINDS[6], path.parent.name, path, now - DRAFT_AGE, "it was joined with the others")

@@ -20,7 +20,8 @@ from ionbeam_dagster.stores.files import Files
 
 @dataclass(frozen=True, slots=True)
 class BusSettings:
-    """The broker's address and operators, the folder of the bus's own state, files, the payload store, who there is.
+    """The broker's address and operators, the platform's state folder, which all machines share, this machine's own
+    scratch folder, files, the payload store, who there is.
 
     `feeds` are the external sources by name, `pulled` the sources that the platform collects itself by name, and
     `datasets` what events say of each dataset.
@@ -28,7 +29,8 @@ class BusSettings:
 
     url: str
     operators: frozenset[str]
-    folder: Path
+    state: Path
+    scratch: Path
     files: Files
     payloads: str | Path
     config: Path
@@ -50,7 +52,8 @@ def bus_settings(platform: Platform) -> BusSettings:
     return BusSettings(
         url=broker.url,
         operators=frozenset(broker.operators),
-        folder=state / "bus",
+        state=state,
+        scratch=config.sections.scratch_folder / "bus",
         files=platform.files,
         payloads=broker.payload_path or state / "payloads",
         config=config.path,

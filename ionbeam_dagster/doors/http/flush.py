@@ -30,11 +30,11 @@ from ionbeam_dagster.doors.http.journal import Frame, Journal, frames
 from ionbeam_dagster.doors.http.mapping import Mapped, Mapping
 from ionbeam_dagster.doors.http.memory import Listened, Memory, door_folder
 from ionbeam_dagster.doors.http.sequences import Seen
-from ionbeam_dagster.doors.inbox import Inbox
-from ionbeam_dagster.doors.intake import Durable, OutOfRange, feed_of, inbox_of, remember
+from ionbeam_dagster.doors.intake import OutOfRange, feed_of
 from ionbeam_dagster.errors import IonbeamError
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.sources.door import Door
+from ionbeam_dagster.stores.ledger.commands import Taken
 from ionbeam_dagster.stores.publish import published, remove
 
 log = logging.getLogger(__name__)
@@ -99,7 +99,6 @@ class Flush:
         self._platform = platform
         self._journal = journal
         self._memory = memory
-        self._inbox: Inbox = inbox_of(platform)
         self._parked = door_folder(platform) / "parked"
         self._one_at_a_time = threading.Lock()
 
@@ -167,7 +166,7 @@ class Flush:
         chunks = _chunks(path, source, seen, self._memory)
         block = self._platform.sources.get(source)
         listened, ended = self._listened(source, summary)
-        durable: list[Durable] = []
+        durable: list[Taken] = []
         with _parking(self._parked / source / f"{path.stem}.parquet") as parking:
             if not isinstance(block, Door):
                 parking.add_all(_strange(chunk, source) for chunk in chunks)
@@ -185,7 +184,7 @@ class Flush:
                     elif (edge := self._last_edge(source, summary.until)) > listened.since:
                         durable += self._empty(source, path.stem, Listened(listened.since, edge))
                         listened = Listened(edge, summary.until)
-        remember(durable, self._platform.ledger, self._inbox)
+        self._platform.ledger.commands.take(durable, self._platform.now())
         self._memory.taken(source, path.stem, listened, seen, parking.summary())
 
     def _listened(self, source: str, summary: _Summary) -> tuple[Listened, Listened | None]:
@@ -200,14 +199,14 @@ class Flush:
         edge = window_of(_moment(until), self._platform.source(source).window_size).start
         return (edge - EPOCH) // timedelta(microseconds=1) * 1_000
 
-    def _empty(self, source: str, name: str, listened: Listened) -> list[Durable]:
+    def _empty(self, source: str, name: str, listened: Listened) -> list[Taken]:
         """The claim that nothing came while the door listened."""
         if listened.until <= listened.since:
             return []
         name = str(uuid5(_INGESTIONS, f"{source} {name} empty"))
         return self._written(source, name, _range(listened), iter(()))
 
-    def _written(self, source: str, name: str, collected: Window, batches: Iterator[pa.RecordBatch]) -> list[Durable]:
+    def _written(self, source: str, name: str, collected: Window, batches: Iterator[pa.RecordBatch]) -> list[Taken]:
         feed = feed_of(self._platform, self._platform.source(source))
         try:
             windows = feed.range.windows(collected.start, collected.end, self._platform.now())
@@ -216,7 +215,7 @@ class Flush:
             log.warning("%s: %s", source, error)
         metadata = self._platform.metadata(source)
         path, rows = feed.raws.write_sent(source, name, collected, metadata, batches)
-        return [Durable(name, source, collected, path, rows, windows)]
+        return [Taken(name, source, collected, path, rows, windows)]
 
 
 @contextmanager

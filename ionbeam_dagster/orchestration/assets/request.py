@@ -11,7 +11,6 @@ import dagster as dg
 
 from ionbeam_dagster.config import SourceSettings
 from ionbeam_dagster.domain.windows import Window, gaps
-from ionbeam_dagster.doors.inbox import Asked
 from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.orchestration import metadata
 from ionbeam_dagster.orchestration.assets import Done, Events, range_runs, window_by_window
@@ -21,6 +20,7 @@ from ionbeam_dagster.orchestration.partitions import windows_of
 from ionbeam_dagster.orchestration.resources import PlatformResource
 from ionbeam_dagster.pipeline import agenda
 from ionbeam_dagster.pipeline.agenda import Work
+from ionbeam_dagster.stores.ledger.requests import ClientRequest
 
 _SHOWN = 20
 ASKED_AGAIN_AFTER = timedelta(minutes=10)
@@ -58,9 +58,8 @@ def request_asset(
         now = datetime.now(UTC)
         begun = [window for window in windows_of(context.partition_keys, source.window_size) if window.start < now]
         parts = {window: Window(window.start, min(window.end, now)) for window in begun}
-        bridge = bridge_of(ionbeam.platform)
-        asked = bridge.ask(source.name, parts.values())
-        missing = _missing(bridge.inbox.unanswered(_SHOWN, source.name))
+        asked = bridge_of(ionbeam.platform).ask(source.name, parts.values())
+        missing = _missing(ionbeam.platform.ledger.requests.unanswered(_SHOWN, source.name))
 
         def work(window: Window) -> Done:
             if window not in parts:
@@ -79,7 +78,7 @@ def request_asset(
     return request
 
 
-def _missing(unanswered: Sequence[Asked]) -> dg.MarkdownMetadataValue:
+def _missing(unanswered: Sequence[ClientRequest]) -> dg.MarkdownMetadataValue:
     """The windows that a source's client was asked for and has not sent, as a table."""
     rows = [(str(one.window), one.times, f"{one.last:%Y-%m-%d %H:%M}") for one in unanswered]
     return dg.MetadataValue.md(metadata.table(["window", "times asked", "last"], rows) if rows else "none")
@@ -116,12 +115,10 @@ class ToRequest(Due):
         return agenda.ready(self._ionbeam.platform, "collect", self._source.name, wanted, now)
 
     def _is_wanted(self, window: Window, triggered: datetime, now: datetime) -> bool:
-        from ionbeam_dagster.doors.amqp.bridge import bridge_of
-
-        platform = self._ionbeam.platform
-        if not gaps(window, (raw.window for raw in platform.ledger.sent(self._source.name, window))):
+        ledger = self._ionbeam.platform.ledger
+        if not gaps(window, (raw.window for raw in ledger.sent(self._source.name, window))):
             return False
-        asked = bridge_of(platform).inbox.asked(self._source.name, window)
+        asked = ledger.requests.last(self._source.name, window)
         if asked is None or asked.last < triggered:
             return True
         return asked.answered is None and not timedelta(0) <= now - asked.last < ASKED_AGAIN_AFTER

@@ -11,7 +11,6 @@ from collections.abc import Iterable
 import dagster as dg
 
 from ionbeam_dagster.domain.windows import windows_between
-from ionbeam_dagster.doors.inbox import Wanted
 from ionbeam_dagster.orchestration.assets import USE_CACHE_TAG
 from ionbeam_dagster.orchestration.assets.source import collect_job
 from ionbeam_dagster.orchestration.internals import UnresolvedAssetJobDefinition
@@ -19,11 +18,12 @@ from ionbeam_dagster.orchestration.partitions import contiguous_runs, source_par
 from ionbeam_dagster.orchestration.reports import report_arrivals
 from ionbeam_dagster.orchestration.resources import PlatformResource, WatchedPlatform
 from ionbeam_dagster.pipeline.platform import Platform
+from ionbeam_dagster.stores.ledger.requests import SourceRequest
 
 SECONDS = 15.0
 """How long one turn may go on; connecting may take ten more."""
 
-_WANTED_A_TICK = 5
+_REQUESTS_A_TICK = 5
 _SHOWN = 5
 
 
@@ -70,14 +70,14 @@ def _bridge(
                 told.append(f"{len(turn.refused)} parked: {'; '.join(turn.refused[:_SHOWN])}")
             for reason in turn.refused:
                 context.log.error(reason)
-        if reported := report_arrivals(bus.inbox, context.instance, SECONDS):
+        if reported := report_arrivals(platform.ledger, context.instance, SECONDS):
             told.append(f"{reported} raw partitions reported")
         cursor = int(context.cursor or 0)
-        wanted = bus.inbox.wanted(cursor, _WANTED_A_TICK)
+        requests = platform.ledger.requests.after(cursor, _REQUESTS_A_TICK)
         return dg.SensorResult(
-            run_requests=[request for one in wanted for request in _runs(platform, one)],
-            skip_reason=None if wanted else dg.SkipReason("; ".join(told) or "nothing arrived"),
-            cursor=str(wanted[-1].number if wanted else cursor),
+            run_requests=[request for one in requests for request in _runs(platform, one)],
+            skip_reason=None if requests else dg.SkipReason("; ".join(told) or "nothing arrived"),
+            cursor=str(requests[-1].number if requests else cursor),
         )
 
     return bridge
@@ -106,20 +106,20 @@ def _outbox(ionbeam: PlatformResource | WatchedPlatform) -> dg.SensorDefinition:
     return outbox
 
 
-def _runs(platform: Platform, wanted: Wanted) -> list[dg.RunRequest]:
+def _runs(platform: Platform, asked: SourceRequest) -> list[dg.RunRequest]:
     """The runs that collect a range, as far as its windows are partitions; the run keys make them happen once."""
-    source = platform.config.sources.get(wanted.source)
+    source = platform.config.sources.get(asked.source)
     if source is None:
         return []
     partitions = source_partitions(source, platform.dataset(source.dataset))
-    reach = platform.reach(source.name, wanted.range)
+    reach = platform.reach(source.name, asked.range)
     windows = windows_between(reach.start, reach.end, source.window_size) if reach else ()
     known = [window for window in windows if partitions.has_partition_key(window.key)]
     return [
         dg.RunRequest(
-            run_key=f"{wanted.id} {run.key}",
+            run_key=f"{asked.id} {run.key}",
             job_name=collect_job(source.name),
-            tags=tags_of_run(run, source.window_size) | ({USE_CACHE_TAG: "true"} if wanted.use_cache else {}),
+            tags=tags_of_run(run, source.window_size) | ({USE_CACHE_TAG: "true"} if asked.use_cache else {}),
         )
         for run in contiguous_runs(known, source.window_size)
     ]

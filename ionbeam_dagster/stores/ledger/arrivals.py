@@ -5,8 +5,8 @@ Belongs here: the places of ingestions. Does not belong here: what they brought 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from itertools import islice
+import json
+from collections.abc import Mapping
 from typing import Protocol
 
 from ionbeam_dagster.stores.ledger.on_redis import OnRedis
@@ -57,9 +57,6 @@ CREATE TABLE IF NOT EXISTS arrivals (arrival INTEGER PRIMARY KEY AUTOINCREMENT, 
 
 #     ionbeam:arrival, ionbeam:arrivals             the last place in the order of arrival; the place of each ingestion
 
-_PAIRS_AT_ONCE = 1000
-
-
 PLACE_OF = """
 local function place_of(id)
     local place = redis.call('HGET', 'ionbeam:arrivals', id)
@@ -74,8 +71,8 @@ end
 _RESTORE_ARRIVALS = """
 local last, taken = tonumber(redis.call('GET', 'ionbeam:arrival') or 0), {}
 for _, place in ipairs(redis.call('HVALS', 'ionbeam:arrivals')) do taken[place] = true end
-for i = 1, #ARGV, 2 do
-    local id, place = ARGV[i], ARGV[i + 1]
+for _, pair in ipairs(cjson.decode(ARGV[1])) do
+    local id, place = unpack(pair)
     if not taken[place] and redis.call('HSETNX', 'ionbeam:arrivals', id, place) == 1 then
         taken[place] = true
         last = math.max(last, tonumber(place))
@@ -91,15 +88,7 @@ return place_of(ARGV[1])
 
 class RedisArrivals(OnRedis):
     def restore_arrivals(self, arrivals: Mapping[str, int]) -> None:
-        for some in _flat_pairs(arrivals):
-            self._server.run(_RESTORE_ARRIVALS, *some)
+        self._server.run(_RESTORE_ARRIVALS, json.dumps([(id, str(place)) for id, place in arrivals.items()]))
 
     def arrival_of(self, ingestion: str) -> int:
         return int(self._server.run(_ARRIVAL, ingestion))
-
-
-def _flat_pairs(arrivals: Mapping[str, int]) -> Iterator[list[str | int]]:
-    """The pairs as flat lists that are short enough for one script."""
-    items = iter(arrivals.items())
-    while some := list(islice(items, _PAIRS_AT_ONCE)):
-        yield [part for pair in some for part in pair]

@@ -1,7 +1,7 @@
 """Claims in the ledger.
 
-Belongs here: claims, their metadata and lateness, and the windows that they touch. Does not belong here: which windows
-are due for them (due.py).
+Belongs here: claims, and the windows that they touch. Does not belong here: their metadata (readings.py), what is
+counted of them (counts.py), or which windows are due for them (due.py).
 """
 
 from __future__ import annotations
@@ -15,20 +15,17 @@ from typing import Any, ClassVar, Protocol
 
 from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.domain.lateness import lateness_of
-from ionbeam_dagster.domain.records import Claim, Lateness
-from ionbeam_dagster.domain.windows import HOUR, Window, window_of, windows_between
+from ionbeam_dagster.domain.records import Claim
+from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.stores.ledger.counts import hour_of
 from ionbeam_dagster.stores.ledger.due import MAKE_DUE
-from ionbeam_dagster.stores.ledger.errors import LedgerError
 from ionbeam_dagster.stores.ledger.keys import ends_of, micros, moment, place_of, window_at, window_from
-from ionbeam_dagster.stores.ledger.migration import Column
 from ionbeam_dagster.stores.ledger.on_redis import OnRedis
-from ionbeam_dagster.stores.ledger.sqlite_file import OnSqlite
-
-_GONE = "the claim {} was replaced or withdrawn meanwhile; try again"
+from ionbeam_dagster.stores.ledger.sqlite_file import Column, OnSqlite
 
 
 class Claims(Protocol):
-    """Remembers claims, under which metadata they came, and which dataset windows they touch."""
+    """Remembers claims, and which dataset windows they touch."""
 
     def record_claim(
         self, claim: Claim, metadata: IngestionMetadata, touched: Mapping[Window, int], replaces: Sequence[str] = ()
@@ -41,25 +38,6 @@ class Claims(Protocol):
         sent no longer waits, and one that should come back gets a new place in the order of arrival. A claim that is
         new is also measured for its lateness, if it says when it arrived.
         """
-        ...
-
-    def lateness(self, source: str, start: datetime, end: datetime) -> list[Lateness]:
-        """How late ingestions of a source came, of those that arrived in the whole hours of [start, end)."""
-        ...
-
-    def metadata_of_version(self, source: str, version: int) -> IngestionMetadata | None:
-        """The first ingestion metadata that a claim of `source` came with under `version`."""
-        ...
-
-    def rows_in(self, dataset: str, window: Window) -> int | None:
-        """How many rows its claims brought into a dataset window, repeated ones counted each time.
-
-        None where a claim of an earlier version of the ledger touches it, which did not count them.
-        """
-        ...
-
-    def span_of(self, dataset: str) -> timedelta | None:
-        """How long the newest window is that a claim of `dataset` touched; None while none did."""
         ...
 
     def claims(self, dataset: str, window: Window) -> list[Claim]:
@@ -77,13 +55,6 @@ class Claims(Protocol):
         """The claims of these ingestions, of those that have one, in order of arrival."""
         ...
 
-    def metadata_of(self, claims: Sequence[Claim]) -> list[IngestionMetadata]:
-        """The different ingestion metadata under which `claims` came, in order of arrival.
-
-        Raises LedgerError when one of them was replaced or withdrawn since it was read.
-        """
-        ...
-
     def withdraw_claim(self, ingestion: str) -> None:
         """Forget a claim. Revisions of the windows that it touched are no longer intact."""
         ...
@@ -96,7 +67,6 @@ CLAIM = "SELECT id, source, dataset, start, end, arrival, rows, quarantined, str
 
 class SqliteClaims(OnSqlite):
     TABLES = """
-CREATE TABLE IF NOT EXISTS readings (hash TEXT PRIMARY KEY, metadata TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS claims (
     id TEXT PRIMARY KEY, source TEXT, dataset TEXT, start INTEGER, end INTEGER, arrival INTEGER, rows INTEGER,
     quarantined INTEGER, strays TEXT, reading TEXT, arrived_at INTEGER
@@ -105,12 +75,6 @@ CREATE TABLE IF NOT EXISTS touched (
     dataset TEXT, start INTEGER, end INTEGER, claim TEXT, rows INTEGER, PRIMARY KEY (dataset, start, end, claim)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS touched_by_claim ON touched (claim);
-CREATE TABLE IF NOT EXISTS lateness (
-    source TEXT, hour INTEGER, late INTEGER, count INTEGER, PRIMARY KEY (source, hour, late)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS versions (
-    source TEXT, version INTEGER, reading TEXT, PRIMARY KEY (source, version)
-) WITHOUT ROWID;
 """
     ADDED: ClassVar[tuple[Column, ...]] = (("claims", "arrived_at", "INTEGER"), ("touched", "rows", "INTEGER"))
 
@@ -148,41 +112,9 @@ CREATE TABLE IF NOT EXISTS versions (
                 if claim.arrived_at is not None:
                     db.execute(
                         "INSERT INTO lateness VALUES (?, ?, ?, 1) ON CONFLICT DO UPDATE SET count = count + 1",
-                        (claim.source, micros(window_of(claim.arrived_at, HOUR).start),
+                        (claim.source, hour_of(claim.arrived_at),
                          lateness_of(claim) // timedelta(seconds=1)),
                     )  # fmt: skip
-
-    def lateness(self, source: str, start: datetime, end: datetime) -> list[Lateness]:
-        with self._file.reading() as db:
-            rows = db.execute(
-                "SELECT hour, late, count FROM lateness WHERE source = ? AND hour >= ? AND hour < ? ORDER BY 1, 2",
-                (source, micros(start), micros(end)),
-            ).fetchall()
-        return [Lateness(moment(hour), timedelta(seconds=late), count) for hour, late, count in rows]
-
-    def metadata_of_version(self, source: str, version: int) -> IngestionMetadata | None:
-        with self._file.reading() as db:
-            row = db.execute(
-                "SELECT r.metadata FROM versions v JOIN readings r ON r.hash = v.reading "
-                "WHERE v.source = ? AND v.version = ?",
-                (source, version),
-            ).fetchone()
-        return IngestionMetadata.model_validate_json(row[0]) if row else None
-
-    def rows_in(self, dataset: str, window: Window) -> int | None:
-        with self._file.reading() as db:
-            rows, unknown = db.execute(
-                "SELECT COALESCE(SUM(rows), 0), COUNT(*) - COUNT(rows) FROM touched "
-                "WHERE dataset = ? AND start = ? AND end = ?",
-                (dataset, *ends_of(window)),
-            ).fetchone()
-        return None if unknown else int(rows)
-
-    def span_of(self, dataset: str) -> timedelta | None:
-        newest = "SELECT start, end FROM touched WHERE dataset = ? ORDER BY start DESC LIMIT 1"
-        with self._file.reading() as db:
-            row = db.execute(newest, (dataset,)).fetchone()
-        return window_from(*row).span if row else None
 
     def claims(self, dataset: str, window: Window) -> list[Claim]:
         with self._file.reading() as db:
@@ -208,21 +140,6 @@ CREATE TABLE IF NOT EXISTS versions (
         with self._file.reading() as db:
             found = [db.execute(f"{CLAIM} WHERE id = ?", (ingestion,)).fetchone() for ingestion in ingestions]
         return sorted((claim_of_row(row) for row in found if row), key=lambda claim: claim.arrival)
-
-    def metadata_of(self, claims: Sequence[Claim]) -> list[IngestionMetadata]:
-        found: dict[str, IngestionMetadata] = {}
-        with self._file.reading() as db:
-            for claim in claims:
-                row = db.execute(
-                    "SELECT r.hash, r.metadata FROM claims c JOIN readings r ON r.hash = c.reading WHERE c.id = ?",
-                    (claim.id,),
-                ).fetchone()
-                if row is None:
-                    raise LedgerError(f"{self._file.path}: {_GONE.format(claim.id)}")
-                reading, text = row
-                if reading not in found:
-                    found[reading] = IngestionMetadata.model_validate_json(text)
-        return list(found.values())
 
     def withdraw_claim(self, ingestion: str) -> None:
         with self._file.writing() as db:
@@ -253,20 +170,17 @@ def claim_of_row(row: tuple[Any, ...]) -> Claim:
 
 # --- Redis ------------------------------------------------------------------------------------------------------------
 
-#     ionbeam:readings                              ingestion metadata as JSON, by their hash
 #     ionbeam:claim:<id>                            a claim, with the hash of its metadata
 #     ionbeam:touching:<dataset>:<window>           the claims that touch a window, by arrival
 #     ionbeam:touched:<id>                          the windows that a claim touches
 #     ionbeam:rows:<dataset>:<window>               how many rows each claim brought into a window
-#     ionbeam:lateness:<source>:<hour>              how many ingestions arrived in an hour, by how many seconds too late
-#     ionbeam:versions:<source>                     the hash of the first metadata of each version
 
 _FORGET = (
     MAKE_DUE
     + """
 local function forget(id)
-    local dataset = redis.call('HGET', 'ionbeam:claim:' .. id, 'dataset')
     for _, window in ipairs(redis.call('SMEMBERS', 'ionbeam:touched:' .. id)) do
+        local dataset = needed('HGET', 'ionbeam:claim:' .. id, 'dataset')
         local place = dataset .. ':' .. window
         for _, number in ipairs(redis.call('ZRANGE', 'ionbeam:revisions:' .. place, 0, -1)) do
             redis.call('HSET', 'ionbeam:revision:' .. place .. ':' .. number, 'intact', 0)
@@ -315,43 +229,11 @@ if hour ~= '' then redis.call('HINCRBY', 'ionbeam:lateness:' .. source .. ':' ..
 """
 )
 
-_LATENESS = """
-local found = {}
-for i = 2, #ARGV do
-    found[i - 1] = redis.call('HGETALL', 'ionbeam:lateness:' .. ARGV[1] .. ':' .. ARGV[i])
-end
-return found
-"""
-
-_VERSION = """
-local reading = redis.call('HGET', 'ionbeam:versions:' .. ARGV[1], ARGV[2])
-return reading and redis.call('HGET', 'ionbeam:readings', reading)
-"""
-
-_ROWS_IN = """
-local place = ARGV[1] .. ':' .. ARGV[2]
-local rows = redis.call('HVALS', 'ionbeam:rows:' .. place)
-if #rows ~= redis.call('ZCARD', 'ionbeam:touching:' .. place) then return false end
-local sum = 0
-for _, number in ipairs(rows) do sum = sum + number end
-return sum
-"""
-
-_NEWEST = """
-local newest = ''
-for _, kind in ipairs({'due', 'built'}) do  -- a window that was touched is in one of them
-    local window = redis.call('ZRANGE', 'ionbeam:' .. kind .. ':' .. ARGV[1], -1, -1)[1]
-    if window and (newest == '' or tonumber(window:match('^[^:]+')) > tonumber(newest:match('^[^:]+'))) then
-        newest = window
-    end
-end
-return newest
-"""
 
 _CLAIMS = """
 local found = {}
 for i, id in ipairs(redis.call('ZRANGE', 'ionbeam:touching:' .. ARGV[1] .. ':' .. ARGV[2], 0, -1)) do
-    found[i] = redis.call('HGET', 'ionbeam:claim:' .. id, 'record')
+    found[i] = needed('HGET', 'ionbeam:claim:' .. id, 'record')
 end
 return found
 """
@@ -363,7 +245,7 @@ for _, kind in ipairs({'due', 'built'}) do  -- a window that was touched is in o
         for _, id in ipairs(redis.call('ZRANGE', 'ionbeam:touching:' .. ARGV[1] .. ':' .. window, 0, -1)) do
             if not seen[id] then
                 seen[id] = true
-                found[#found + 1] = redis.call('HGET', 'ionbeam:claim:' .. id, 'record')
+                found[#found + 1] = needed('HGET', 'ionbeam:claim:' .. id, 'record')
             end
         end
     end
@@ -380,18 +262,6 @@ end
 return found
 """
 
-_METADATA = f"""
-local seen, found = {{}}, {{}}
-for _, id in ipairs(ARGV) do
-    local reading = redis.call('HGET', 'ionbeam:claim:' .. id, 'reading')
-    if not reading then return redis.error_reply('GONE {_GONE.format("' .. id .. '")}') end
-    if not seen[reading] then
-        seen[reading] = true
-        found[#found + 1] = redis.call('HGET', 'ionbeam:readings', reading)
-    end
-end
-return found
-"""
 
 _WITHDRAW = (
     _FORGET
@@ -410,7 +280,7 @@ class RedisClaims(OnRedis):
         text = metadata.model_dump_json()
         reading = sha256(text.encode()).hexdigest()
         arrived_at = None if claim.arrived_at is None else micros(claim.arrived_at)
-        hour = "" if claim.arrived_at is None else _hour(claim.arrived_at)
+        hour = "" if claim.arrived_at is None else hour_of(claim.arrived_at)
         record = json.dumps(
             [claim.id, claim.source, claim.dataset, place_of(claim.collected), claim.arrival, claim.rows,
              claim.quarantined, [place_of(window) for window in claim.stray_windows], arrived_at]
@@ -420,29 +290,6 @@ class RedisClaims(OnRedis):
             _RECORD_CLAIM, claim.id, claim.source, claim.dataset, claim.arrival, metadata.version, reading, text,
             record, hour, lateness_of(claim) // timedelta(seconds=1), len(touched), *rows, *replaces,
         )  # fmt: skip
-
-    def lateness(self, source: str, start: datetime, end: datetime) -> list[Lateness]:
-        hours = [window.start for window in windows_between(start, end, HOUR) if window.start >= start]
-        found = self._server.run(_LATENESS, source, *map(_hour, hours))
-        return [
-            Lateness(hour, timedelta(seconds=late), count)
-            for hour, flat in zip(hours, found, strict=True)
-            for late, count in sorted(
-                (int(late), int(count)) for late, count in zip(flat[::2], flat[1::2], strict=True)
-            )
-        ]
-
-    def metadata_of_version(self, source: str, version: int) -> IngestionMetadata | None:
-        found = self._server.run(_VERSION, source, version)
-        return IngestionMetadata.model_validate_json(found) if found else None
-
-    def rows_in(self, dataset: str, window: Window) -> int | None:
-        rows = self._server.run(_ROWS_IN, dataset, place_of(window))
-        return None if rows is None else int(rows)
-
-    def span_of(self, dataset: str) -> timedelta | None:
-        newest = self._server.run(_NEWEST, dataset)
-        return window_at(newest).span if newest else None
 
     def claims(self, dataset: str, window: Window) -> list[Claim]:
         return [claim_of_record(record) for record in self._server.run(_CLAIMS, dataset, place_of(window))]
@@ -455,16 +302,8 @@ class RedisClaims(OnRedis):
         found = (claim_of_record(record) for record in self._server.run(_CLAIMS_OF, *ingestions))
         return sorted(found, key=lambda claim: claim.arrival)
 
-    def metadata_of(self, claims: Sequence[Claim]) -> list[IngestionMetadata]:
-        found = self._server.run(_METADATA, *(claim.id for claim in claims))
-        return [IngestionMetadata.model_validate_json(text) for text in found]
-
     def withdraw_claim(self, ingestion: str) -> None:
         self._server.run(_WITHDRAW, ingestion)
-
-
-def _hour(moment: datetime) -> int:
-    return micros(window_of(moment, HOUR).start)
 
 
 def claim_of_record(record: str) -> Claim:

@@ -14,9 +14,8 @@ from typing import ClassVar, Protocol
 from ionbeam_dagster.domain.records import Claim
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.stores.ledger.keys import ends_of, micros, place_of, window_at, window_from
-from ionbeam_dagster.stores.ledger.migration import Column
 from ionbeam_dagster.stores.ledger.on_redis import CALL, OnRedis
-from ionbeam_dagster.stores.ledger.sqlite_file import OnSqlite
+from ionbeam_dagster.stores.ledger.sqlite_file import Column, OnSqlite
 
 
 class DueWindows(Protocol):

@@ -10,6 +10,12 @@ from datetime import UTC, datetime, timedelta
 
 from ionbeam_dagster.domain.windows import EPOCH, Window
 
+KEPT_FOR = timedelta(days=30)
+"""For so long it is remembered what only spares a repetition: ids of commands, requests and replays that were answered.
+
+No message is delivered again after that. (What a raw file or a claim tells of a command is known without an end.)
+"""
+
 
 def micros(moment: datetime) -> int:
     return (moment - EPOCH) // timedelta(microseconds=1)

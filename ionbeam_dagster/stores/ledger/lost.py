@@ -16,16 +16,22 @@ Recover = Callable[[], object]
 """Puts into a new ledger what is known of the past; what it returns is false when that is nothing."""
 
 
+TakeOver = Callable[[], object]
+"""Puts into a ledger what an earlier version kept beside it, if that was not done yet."""
+
+
 class Past:
     """Has a ledger filled by `recover` when it finds itself new; `note` then remembers what was found.
 
-    The filling uses the ledger itself, and comes here again: it goes on, while other threads wait.
+    Before a process uses a ledger, `take_over` is called, too. Both use the ledger itself, and come here again: they
+    go on, while other threads wait.
     """
 
-    def __init__(self, place: str, recover: Recover, note: Callable[[str], None]) -> None:
+    def __init__(self, place: str, recover: Recover, note: Callable[[str], None], take_over: TakeOver) -> None:
         self._place = place
         self._recover = recover
         self._note = note
+        self._take_over = take_over
         self._lock = RLock()
         self._settled: object = None
         self._filling: object = None
@@ -43,7 +49,9 @@ class Past:
                 return
             try:
                 self._filling = ledger
-                if begin():
+                is_new = begin()
+                self._take_over()
+                if is_new:
                     if found := self._recover():
                         _LOG.warning("%s was new, and made again from the other stores: %s", self._place, found)
                         self._note(str(found))

@@ -7,6 +7,7 @@ themselves (stores/raw.py).
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, ClassVar, Protocol
@@ -15,9 +16,11 @@ from ionbeam_dagster.domain.records import RawPartition
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.stores.ledger.arrivals import PLACE_OF, TAKE_PLACE
 from ionbeam_dagster.stores.ledger.keys import ends_of, micros, moment, place_of, window_at, window_from
-from ionbeam_dagster.stores.ledger.migration import Column
 from ionbeam_dagster.stores.ledger.on_redis import OnRedis
-from ionbeam_dagster.stores.ledger.sqlite_file import OnSqlite
+from ionbeam_dagster.stores.ledger.sqlite_file import Column, OnSqlite
+
+Sent = tuple[RawPartition, Sequence[Window]]
+"""A raw file that was sent from outside, and the windows of its source that it touches."""
 
 
 class RawPartitions(Protocol):
@@ -32,7 +35,7 @@ class RawPartitions(Protocol):
 
     def raw(self, source: str, window: Window) -> RawPartition | None: ...
 
-    def record_sent(self, raws: Sequence[tuple[RawPartition, Sequence[Window]]]) -> None:
+    def record_sent(self, raws: Sequence[Sent]) -> None:
         """Remember raw files that were sent from outside, each with the windows of its source that it touches.
 
         Their own windows are the ranges that they collected; each stands beside the others. They take their places in
@@ -115,26 +118,9 @@ CREATE TABLE IF NOT EXISTS unclaimed (ingestion TEXT PRIMARY KEY) WITHOUT ROWID;
             ).fetchone()
         return _raw_of_row(row) if row else None
 
-    def record_sent(self, raws: Sequence[tuple[RawPartition, Sequence[Window]]]) -> None:
+    def record_sent(self, raws: Sequence[Sent]) -> None:
         with self._file.writing() as db:
-            db.executemany(TAKE_PLACE, [(raw.ingestion,) for raw, _ in raws])
-            db.executemany(
-                "INSERT OR REPLACE INTO sent (ingestion, source, start, end, path, rows, signature, bytes, hash) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                [
-                    (r.ingestion, r.source, *ends_of(r.window), r.path, r.rows, r.signature, r.bytes, r.hash)
-                    for r, _ in raws
-                ],
-            )
-            db.executemany(
-                "INSERT OR IGNORE INTO sent_into VALUES (?, ?, ?, ?)",
-                [(r.source, *ends_of(window), r.ingestion) for r, touched in raws for window in touched],
-            )
-            db.executemany("DELETE FROM swept WHERE ingestion = ?", [(r.ingestion,) for r, _ in raws])
-            db.executemany(
-                "INSERT OR IGNORE INTO unclaimed SELECT ?1 WHERE NOT EXISTS (SELECT 1 FROM claims WHERE id = ?1)",
-                [(raw.ingestion,) for raw, _ in raws],
-            )
+            put_sent(db, raws)
 
     def sent(self, source: str, window: Window) -> list[RawPartition]:
         with self._file.reading() as db:
@@ -168,6 +154,25 @@ CREATE TABLE IF NOT EXISTS unclaimed (ingestion TEXT PRIMARY KEY) WITHOUT ROWID;
     def record_purged(self, raw: RawPartition, at: datetime) -> None:
         with self._file.writing() as db:
             db.execute("INSERT OR REPLACE INTO swept VALUES (?, ?)", (raw.ingestion, micros(at)))
+
+
+def put_sent(db: sqlite3.Connection, raws: Sequence[Sent]) -> None:
+    """`RawPartitions.record_sent`, in a transaction that has more to do."""
+    db.executemany(TAKE_PLACE, [(raw.ingestion,) for raw, _ in raws])
+    db.executemany(
+        "INSERT OR REPLACE INTO sent (ingestion, source, start, end, path, rows, signature, bytes, hash) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [(r.ingestion, r.source, *ends_of(r.window), r.path, r.rows, r.signature, r.bytes, r.hash) for r, _ in raws],
+    )
+    db.executemany(
+        "INSERT OR IGNORE INTO sent_into VALUES (?, ?, ?, ?)",
+        [(r.source, *ends_of(window), r.ingestion) for r, touched in raws for window in touched],
+    )
+    db.executemany("DELETE FROM swept WHERE ingestion = ?", [(r.ingestion,) for r, _ in raws])
+    db.executemany(
+        "INSERT OR IGNORE INTO unclaimed SELECT ?1 WHERE NOT EXISTS (SELECT 1 FROM claims WHERE id = ?1)",
+        [(raw.ingestion,) for raw, _ in raws],
+    )
 
 
 def _raw_of_row(row: tuple[Any, ...]) -> RawPartition:
@@ -206,25 +211,31 @@ return {found[1], found[2], found[3], found[4], redis.call('HGET', 'ionbeam:swep
     found[5] or '0', found[6] or '', found[7] or '0', found[8] or '', found[9] or '0', found[10] or ''}
 """
 
-_RECORD_SENT = f"""{PLACE_OF}
-local id, record, source = unpack(ARGV, 1, 3)
-local place = place_of(id)
-redis.call('SET', 'ionbeam:sent:' .. id, record)
-redis.call('HDEL', 'ionbeam:swept', id)
-redis.call('ZADD', 'ionbeam:raws:' .. source, cjson.decode(record)[3]:match('[^:]+$'), 'sent ' .. id)
-for i = 4, #ARGV do
-    redis.call('ZADD', 'ionbeam:sent_into:' .. source .. ':' .. ARGV[i], place, id)
-    redis.call('SADD', 'ionbeam:sent_windows:' .. id, ARGV[i])
+RECORD_SENT = f"""{PLACE_OF}
+local function record_sent(record, windows)
+    local id, source, reach = unpack(cjson.decode(record), 1, 3)
+    local place = place_of(id)
+    redis.call('SET', 'ionbeam:sent:' .. id, record)
+    redis.call('HDEL', 'ionbeam:swept', id)
+    redis.call('ZADD', 'ionbeam:raws:' .. source, reach:match('[^:]+$'), 'sent ' .. id)
+    for _, window in ipairs(windows) do
+        redis.call('ZADD', 'ionbeam:sent_into:' .. source .. ':' .. window, place, id)
+        redis.call('SADD', 'ionbeam:sent_windows:' .. id, window)
+    end
+    if redis.call('EXISTS', 'ionbeam:claim:' .. id) == 0 then
+        redis.call('SADD', 'ionbeam:waiting:' .. source, id)
+    end
 end
-if redis.call('EXISTS', 'ionbeam:claim:' .. id) == 0 then
-    redis.call('SADD', 'ionbeam:waiting:' .. source, id)
-end
+"""
+
+_RECORD_SENT = f"""{RECORD_SENT}
+for _, sent in ipairs(cjson.decode(ARGV[1])) do record_sent(unpack(sent)) end
 """
 
 _SENT = """
 local found = {}
 for i, id in ipairs(redis.call('ZRANGE', 'ionbeam:sent_into:' .. ARGV[1] .. ':' .. ARGV[2], 0, -1)) do
-    found[i] = {redis.call('GET', 'ionbeam:sent:' .. id), redis.call('HGET', 'ionbeam:swept', id) or ''}
+    found[i] = {needed('GET', 'ionbeam:sent:' .. id), redis.call('HGET', 'ionbeam:swept', id) or ''}
 end
 return found
 """
@@ -243,9 +254,9 @@ _RAWS = """
 local found = {}
 for i, name in ipairs(redis.call('ZRANGE', 'ionbeam:raws:' .. ARGV[1], '-inf', ARGV[2], 'BYSCORE')) do
     if name:sub(1, 5) == 'sent ' then
-        found[i] = {'', redis.call('GET', 'ionbeam:sent:' .. name:sub(6))}
+        found[i] = {'', needed('GET', 'ionbeam:sent:' .. name:sub(6))}
     else
-        local kept = redis.call('HMGET', 'ionbeam:raw:' .. ARGV[1] .. ':' .. name,
+        local kept = needed('HMGET', 'ionbeam:raw:' .. ARGV[1] .. ':' .. name,
             'ingestion', 'path', 'rows', 'signature', 'kept', 'beside', 'knows', 'asked_at', 'bytes', 'hash')
         found[i] = {name, kept[1], kept[2], kept[3], kept[4], '', kept[5] or '0', kept[6] or '', kept[7] or '0',
             kept[8] or '', kept[9] or '0', kept[10] or ''}
@@ -275,15 +286,8 @@ class RedisRawPartitions(OnRedis):
         kept = self._server.run(_RAW, source, place_of(window))
         return _raw_of_record(source, place_of(window), *kept) if kept else None
 
-    def record_sent(self, raws: Sequence[tuple[RawPartition, Sequence[Window]]]) -> None:
-        for raw, touched in raws:
-            record = json.dumps(
-                [
-                    raw.ingestion, raw.source, place_of(raw.window), raw.path, raw.rows, raw.signature, raw.bytes,
-                    raw.hash,
-                ]
-            )  # fmt: skip
-            self._server.run(_RECORD_SENT, raw.ingestion, record, raw.source, *(place_of(window) for window in touched))
+    def record_sent(self, raws: Sequence[Sent]) -> None:
+        self._server.run(_RECORD_SENT, json.dumps([sent_record(*one) for one in raws]))
 
     def sent(self, source: str, window: Window) -> list[RawPartition]:
         return [_sent_of_record(*kept) for kept in self._server.run(_SENT, source, place_of(window))]
@@ -298,6 +302,14 @@ class RedisRawPartitions(OnRedis):
 
     def record_purged(self, raw: RawPartition, at: datetime) -> None:
         self._server.run(_RECORD_PURGED, raw.source, place_of(raw.window), raw.ingestion, micros(at))
+
+
+def sent_record(raw: RawPartition, touched: Sequence[Window]) -> list[str | list[str]]:
+    """What the script's function `record_sent` takes."""
+    record = [
+        raw.ingestion, raw.source, place_of(raw.window), raw.path, raw.rows, raw.signature, raw.bytes, raw.hash,
+    ]  # fmt: skip
+    return [json.dumps(record), [place_of(window) for window in touched]]
 
 
 def _raw_of_record(

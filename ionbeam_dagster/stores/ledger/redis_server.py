@@ -3,6 +3,7 @@
 Belongs here: how the server is asked, and found to be another one. Does not belong here: what is in it.
 
     ionbeam:generation                            the run of the server that has what is known of the past
+    ionbeam:evicted                               how many keys that run had evicted by then
 
 Keys begin with ``ionbeam:``; each subject says which are its own. A <window> in them is ``<start>:<end>`` in
 microseconds since 1970. Every method of a subject is one Lua script or one command, thus a transaction. Scripts name
@@ -28,15 +29,50 @@ from ionbeam_dagster.stores.ledger.lost import Past
 _LOG = logging.getLogger(__name__)
 
 _GENERATION = "ionbeam:generation"
+_EVICTED = "ionbeam:evicted"
 _LOST = "IONBEAM-LOST"
+_HURT = "IONBEAM-HURT"
 _GUARD = f"""
+local function needed(command, key, ...)
+    local found = redis.call(command, key, ...)
+    if not found or type(found) == 'table' and not found[1] then error({{err = '{_HURT} ' .. key .. ' is gone'}}) end
+    return found
+end
 if table.remove(ARGV) == '1' and redis.call('EXISTS', '{_GENERATION}') == 0 then
     return redis.error_reply('{_LOST} there is no ledger')
 end
 """
+_DROP = """
+local cursor, kept = '0', {}
+for i = 2, #ARGV do kept[ARGV[i]] = true end
+repeat
+    local found = redis.call('SCAN', cursor, 'MATCH', 'ionbeam:*', 'COUNT', 1000)
+    cursor = found[1]
+    for _, key in ipairs(found[2]) do
+        if not kept[key:match('^ionbeam:[^:]+')] then redis.call('UNLINK', key) end
+    end
+until cursor == '0'
+redis.call('SET', 'ionbeam:evicted', ARGV[1])
+"""
+_KEPT_ALWAYS = [f"ionbeam:{subject}" for subject in ("sealed", "holding", "job", "leases", "workers", "beats")]
+_KEPT = _KEPT_ALWAYS + [
+    f"ionbeam:{subject}"
+    for subject in (
+        "parts", "requests", "requested", "unanswered", "source_requests", "replays", "refused", "accepted",
+        "too_early", "strangers", "taken", "payloads", "unreported", "attempts", "silences", "removals",
+        "corrections", "corrections_open", "corrections_last",
+    )
+]  # fmt: skip
+"""What no other store tells, and what needs no other key: it stays where part of a ledger was evicted."""
+
+
 _BEGIN_FEED = """
 if redis.call('EXISTS', 'ionbeam:feed') == 0 then redis.call('SETNX', 'ionbeam:feed_begins', ARGV[1]) end
 """
+
+
+class _Dropped(Exception):
+    """The ledger turned out to lack a part while it was filled; the filling begins again."""
 
 
 def named(url: str) -> str:
@@ -54,7 +90,8 @@ class RedisServer:
 
     def __init__(self, url: str, past: Past) -> None:
         self._past = past
-        self._run_id = ""
+        self._run_id, self._evicted = "", 0
+        self._dropped = False
         self._place = named(url)
         self.client = redis.Redis.from_url(
             url, decode_responses=True, socket_timeout=30, socket_connect_timeout=5, health_check_interval=30,
@@ -69,7 +106,11 @@ class RedisServer:
             try:
                 return run(args=[*arguments, int(not self._past.is_filling)])
             except redis.ResponseError as error:
-                if _LOST not in str(error):
+                if _HURT in str(error):
+                    self._drop(str(error).partition(_HURT)[2].split()[0])
+                    if self._past.is_filling:
+                        raise _Dropped from error
+                elif _LOST not in str(error):
                     raise
             self._past.was_lost()
             self._settle()
@@ -96,19 +137,46 @@ class RedisServer:
 
     def _settle(self) -> None:
         """Have a Redis that is new, was emptied, or was started again, filled with what it lacks of the past."""
-        self._past.settle(self, self._begin, self._finish)
+        try:
+            self._past.settle(self, self._begin, self._finish)
+        except _Dropped:
+            self._past.settle(self, self._begin, self._finish)
 
     def _begin(self) -> bool:
         info: Mapping[str, Any] = self.client.info()
         self._warn(info)
-        self._run_id = info["run_id"]
-        if self.client.get(_GENERATION) == self._run_id:
+        self._run_id, self._evicted = info["run_id"], _evicted(info)
+        known = self.client.get(_GENERATION)
+        before = int(self.client.get(_EVICTED) or 0) if known == self._run_id else 0
+        if known and not _policy(info).startswith("volatile") and _evicted(info) > before:
+            self._drop()
+        if known == self._run_id and not self._dropped:
             return False
         self.client.register_script(_BEGIN_FEED)(args=[feed_begins()])
         return True
 
+    def _drop(self, missing: str = "") -> None:
+        """Forget what the other stores tell of the past, so that the ledger is made again whole and not in part.
+
+        `missing` is a key that is gone, if one is known. Raises LedgerError as long as this Redis would evict keys
+        again.
+        """
+        info: Mapping[str, Any] = self.client.info()
+        why = f"{missing} is gone" if missing else "keys were evicted"
+        if _policy(info).startswith("allkeys"):
+            raise LedgerError(
+                f"{self._place} dropped part of the ledger ({why}), and may do so again: set maxmemory-policy "
+                f"noeviction (now {_policy(info)}), and maxmemory to more than the ledger needs; it is then made again "
+                "from the files"
+            )
+        _LOG.warning("%s dropped part of the ledger (%s); all of it is made again from the files", self._place, why)
+        self._dropped = True  # and is filled, whatever another process thinks of it meanwhile
+        known = ":".join(missing.split(":")[:2]) in _KEPT
+        self.client.register_script(_DROP)(args=[_evicted(info), *(_KEPT_ALWAYS if known else _KEPT)])
+
     def _finish(self) -> None:
-        self.client.set(_GENERATION, self._run_id)
+        self.client.mset({_GENERATION: self._run_id, _EVICTED: self._evicted})
+        self._dropped = False
 
     def _warn(self, info: Mapping[str, Any]) -> None:
         """Say it when this Redis may forget: without the append-only file, or one that is written to disk later than it
@@ -117,7 +185,7 @@ class RedisServer:
             _LOG.warning("%s loses the ledger when it ends: set appendonly yes", self._place)
         elif self._written_later():
             _LOG.warning("%s loses its last seconds when it is killed: set appendfsync always", self._place)
-        if info.get("maxmemory_policy", "noeviction") != "noeviction":
+        if _policy(info) != "noeviction":
             _LOG.warning("%s may drop parts of the ledger: set maxmemory-policy noeviction", self._place)
 
     def _written_later(self) -> bool:
@@ -125,3 +193,11 @@ class RedisServer:
             return bool(self.client.config_get("appendfsync").get("appendfsync", "always") != "always")
         except redis.ResponseError:  # hosted services do not let their users ask
             return False
+
+
+def _policy(info: Mapping[str, Any]) -> str:
+    return str(info.get("maxmemory_policy", "noeviction"))
+
+
+def _evicted(info: Mapping[str, Any]) -> int:
+    return int(info.get("evicted_keys", 0))

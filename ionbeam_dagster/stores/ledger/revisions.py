@@ -36,7 +36,7 @@ class Revisions(Protocol):
         ...
 
     def superseded(self, dataset: str, before: datetime) -> list[BuiltRevision]:
-        """Revisions whose successor was built by `before`, in order of window and number."""
+        """Revisions of which a later one was built by `before`, in order of window and number."""
         ...
 
     def forget_revision(self, revision: Revision) -> None:
@@ -145,8 +145,8 @@ _LATEST = """
 local dataset, found = ARGV[1], {}
 for i, window in ipairs(redis.call('ZRANGE', 'ionbeam:built:' .. dataset, ARGV[2], ARGV[3], 'BYSCORE')) do
     local place = dataset .. ':' .. window
-    local number = redis.call('ZRANGE', 'ionbeam:revisions:' .. place, -1, -1)[1]
-    local kept = redis.call('HMGET', 'ionbeam:revision:' .. place .. ':' .. number, 'record', 'intact')
+    local number = needed('ZRANGE', 'ionbeam:revisions:' .. place, -1, -1)[1]
+    local kept = needed('HMGET', 'ionbeam:revision:' .. place .. ':' .. number, 'record', 'intact')
     found[i] = {window, number, kept[1], kept[2]}
 end
 return found
@@ -155,7 +155,7 @@ return found
 _REVISIONS_OF = """
 local place, found = ARGV[1], {}
 for i, number in ipairs(redis.call('ZRANGE', 'ionbeam:revisions:' .. place, 0, -1)) do
-    local kept = redis.call('HMGET', 'ionbeam:revision:' .. place .. ':' .. number, 'record', 'intact')
+    local kept = needed('HMGET', 'ionbeam:revision:' .. place .. ':' .. number, 'record', 'intact')
     found[i] = {number, kept[1], kept[2]}
 end
 return found
@@ -165,13 +165,11 @@ _SUPERSEDED = """
 local dataset, found = ARGV[1], {}
 for _, window in ipairs(redis.call('ZRANGE', 'ionbeam:built:' .. dataset, 0, -1)) do
     local place = dataset .. ':' .. window
-    local numbers = redis.call('ZRANGE', 'ionbeam:revisions:' .. place, 0, -1)
-    for i = 1, #numbers - 1 do
-        local kept = redis.call('HMGET', 'ionbeam:revision:' .. place .. ':' .. numbers[i], 'record', 'intact')
-        local following = redis.call('HGET', 'ionbeam:revision:' .. place .. ':' .. numbers[i + 1], 'record')
-        if cjson.decode(following)[3] <= tonumber(ARGV[2]) then
-            found[#found + 1] = {window, numbers[i], kept[1], kept[2]}
-        end
+    local first
+    for _, number in ipairs(redis.call('ZRANGE', 'ionbeam:revisions:' .. place, 0, -1, 'REV')) do
+        local kept = needed('HMGET', 'ionbeam:revision:' .. place .. ':' .. number, 'record', 'intact')
+        if first and first <= tonumber(ARGV[2]) then found[#found + 1] = {window, number, kept[1], kept[2]} end
+        first = math.min(first or math.huge, cjson.decode(kept[1])[3])  -- a clock may have gone back
     end
 end
 return found
@@ -209,7 +207,8 @@ class RedisRevisions(OnRedis):
         ]
 
     def superseded(self, dataset: str, before: datetime) -> list[BuiltRevision]:
-        return [built_of_record(dataset, *kept) for kept in self._server.run(_SUPERSEDED, dataset, micros(before))]
+        found = (built_of_record(dataset, *kept) for kept in self._server.run(_SUPERSEDED, dataset, micros(before)))
+        return sorted(found, key=lambda built: (built.revision.window, built.revision.number))
 
     def forget_revision(self, revision: Revision) -> None:
         self._server.run(_FORGET_REVISION, f"{revision.dataset}:{place_of(revision.window)}", revision.number)

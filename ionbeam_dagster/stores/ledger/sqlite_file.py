@@ -15,12 +15,14 @@ from typing import ClassVar
 from ionbeam_dagster.stores.ledger.errors import LedgerError
 from ionbeam_dagster.stores.ledger.feed_numbers import feed_begins
 from ionbeam_dagster.stores.ledger.lost import Past
-from ionbeam_dagster.stores.ledger.migration import Column
 
 _SETTLED = 1  # of the file's user_version: what was known of the past is in it
 _FEED_BEGINS = (
     "INSERT INTO sqlite_sequence SELECT 'feed', ?1 WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'feed')"
 )
+
+Column = tuple[str, str, str]
+"""A table, a column that files of earlier versions lack, and its type."""
 
 Prepare = Callable[[sqlite3.Connection], None]
 """Makes the tables of a file that was opened."""
@@ -50,19 +52,25 @@ class SqliteFile:
             yield db
 
     @contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
-        with self._transaction("BEGIN IMMEDIATE") as db:
+    def writing(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
+        """One transaction. What only spares a repetition need not be `durable`: it survives its process, and may be
+        lost in a power cut, without that anybody waits for the disk."""
+        with self._transaction("BEGIN IMMEDIATE", durable) as db:
             yield db
 
     @contextmanager
-    def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
+    def _transaction(self, begin: str, durable: bool = True) -> Iterator[sqlite3.Connection]:
         db: sqlite3.Connection | None = None
         try:
             idle = self._kept()
             db = idle.pop() if idle else self._open()
+            if not durable:
+                db.execute("PRAGMA synchronous=NORMAL")
             db.execute(begin)
             yield db
             db.execute("COMMIT")
+            if not durable:
+                db.execute("PRAGMA synchronous=FULL")
         except sqlite3.Error as error:
             raise LedgerError(f"{self.path}: {error}; {_what_to_do(error)}") from error
         else:

@@ -87,7 +87,7 @@ redis.call('HDEL', 'ionbeam:beats', ARGV[1])
 _PRESENT = """
 local found, known = {}, redis.call('HGETALL', 'ionbeam:workers')
 for i = 1, #known, 2 do
-    found[#found + 1] = {known[i], known[i + 1], redis.call('HGET', 'ionbeam:beats', known[i])}
+    found[#found + 1] = {known[i], known[i + 1], needed('HGET', 'ionbeam:beats', known[i])}
 end
 return found
 """

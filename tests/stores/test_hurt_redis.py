@@ -1,0 +1,137 @@
+"""A Redis that dropped part of the ledger is recognised: nobody works on with the rest, and it is made again whole."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from backends import Missing, start_redis
+from redis import Redis
+from test_recovery import HOURS, LATER, NETWORK, known, send
+from typer.testing import CliRunner
+
+from ionbeam_dagster.cli import app
+from ionbeam_dagster.config import IonbeamConfig
+from ionbeam_dagster.domain.records import RawPartition
+from ionbeam_dagster.domain.windows import windows_between
+from ionbeam_dagster.pipeline.build import build
+from ionbeam_dagster.pipeline.collect import collect
+from ionbeam_dagster.pipeline.ingest import ingest
+from ionbeam_dagster.pipeline.recovery import open_platform
+from ionbeam_dagster.stores.ledger import Ledger, RedisLedger
+from ionbeam_dagster.testing.ledger.samples import HOUR, NEXT, NOON, WINDOW, arrived, built, claimed
+
+RANGE = ("--from", "2026-06-21T06:00Z", "--to", "2026-06-21T09:00Z")
+
+
+@pytest.fixture
+def server(tmp_path):
+    try:
+        own = start_redis(tmp_path)
+    except Missing as missing:
+        pytest.skip(missing.reason)
+    yield own
+    own.process.stop()
+
+
+def test_a_platform_stands_still_while_keys_are_evicted_and_is_whole_again_after(server, tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.yaml").write_text(NETWORK.format(sections=f"redis: {{redis_url: '{server.url}'}}\n"))
+    monkeypatch.setenv("IONBEAM_CONFIG_PATH", str(tmp_path / "config.yaml"))
+
+    def again():
+        return open_platform(IonbeamConfig.load(tmp_path / "config.yaml"))
+
+    platform = again()
+    for window in windows_between(HOURS[0].start, HOURS[2].end, timedelta(minutes=20)):
+        collect(platform, "ioncannon", window, LATER)
+        ingest(platform, "ioncannon", window)
+    for hour in HOURS[:2]:
+        build(platform, "ioncannon", hour, LATER, insist=True)
+    send(platform, "one", 5)
+    platform.ledger.seal("ioncannon", [HOURS[1]], LATER)
+    before = known(platform)
+    with Redis.from_url(server.url) as client:
+        keys = client.dbsize()
+        client.config_set("maxmemory-policy", "allkeys-random")
+        client.config_set("maxmemory", client.info("memory")["used_memory"] - 8_000)
+        client.set("something", "else")
+        assert 0 < client.dbsize() < keys
+        client.config_set("maxmemory", 0)
+        for command in (["status"], ["run", "ioncannon", *RANGE], ["ledger", "rebuild"]):
+            refused = CliRunner().invoke(app, command)
+            told = " ".join(refused.output.split())
+            assert refused.exit_code == 1 and "set maxmemory-policy noeviction (now allkeys-random)" in told, told
+        client.config_set("maxmemory-policy", "noeviction")
+    assert known(again()) == before and "all of it is made again from the files" in caplog.text
+    assert "recovered from the stores" in again().ledger.recovered()[1]
+    assert CliRunner().invoke(app, ["status"]).exit_code == 0
+    assert known(platform) == before, "a process that ran on"
+
+
+def filled(ledger: Ledger) -> None:
+    first, second = claimed(ledger, "first", WINDOW), arrived(ledger, "second", NOON + HOUR)
+    ledger.record_raw(RawPartition("first", "crowd", WINDOW, "first.parquet", 7))
+    ledger.record_sent([(RawPartition("second", "crowd", WINDOW, "second.parquet", 7), [WINDOW])])
+    claimed(ledger, "third", NEXT)
+    for number in (1, 2):
+        ledger.record_revision(built(WINDOW, number, [first, second]), [first, second])
+
+
+def asked(ledger: Ledger) -> tuple[object, ...]:
+    far = NOON + 9 * HOUR
+    claims = ledger.claims("crowd", WINDOW)
+    return (
+        claims, ledger.metadata_of(claims), ledger.claims_between("crowd", NOON, far), ledger.claims_of(["third"]),
+        ledger.raws("crowd", far), ledger.sent("crowd", WINDOW), ledger.revisions("crowd", NOON, far),
+        ledger.revisions_of("crowd", WINDOW), ledger.superseded("crowd", far), ledger.due("crowd"),
+        ledger.metadata_of_version("crowd", 1), ledger.rows_in("crowd", WINDOW), ledger.span_of("crowd"),
+    )  # fmt: skip
+
+
+def test_a_record_that_is_gone_is_noticed_when_it_is_looked_for(redis):
+    with Redis.from_url(redis.url, decode_responses=True) as client:
+        client.flushdb()
+        ledger: Ledger
+        ledger = RedisLedger(redis.url, lambda: filled(ledger))
+        expected = asked(ledger)
+        whole = sorted(client.keys())
+        looked_for = {"claim", "revision", "revisions", "sent", "raw", "readings"}
+        assert looked_for <= {key.split(":")[1] for key in whole}
+        for key in whole:
+            client.flushdb()
+            assert asked(ledger) == expected
+            ledger.seal("crowd", [NEXT], NOON)
+            client.delete(key)
+            found = asked(RedisLedger(redis.url, lambda: filled(ledger)))
+            assert key.split(":")[1] not in looked_for or found == expected, key
+            assert ledger.sealed("crowd", NEXT) == NOON or key == "ionbeam:generation", key
+
+
+def test_what_no_store_tells_stays_when_the_rest_is_made_again_unless_it_is_hurt_itself(redis):
+    with Redis.from_url(redis.url) as client:
+        client.flushdb()
+        ledger = RedisLedger(redis.url)
+        claimed(ledger, "first", WINDOW)
+        ledger.requests.note("crowd", WINDOW, NOON)
+        ledger.refusals.accept("roofs")
+        client.delete("ionbeam:claim:first")
+        assert ledger.claims("crowd", WINDOW) == []
+        assert len(ledger.requests.unanswered(10)) == 1 and ledger.refusals.accepted() == ["roofs"]
+        client.delete("ionbeam:requests:crowd")
+        assert ledger.requests.unanswered(10) == [] and ledger.refusals.accepted() == []
+        assert ledger.requests.note("crowd", WINDOW, NOON) == 1
+
+
+def test_keys_that_others_let_expire_on_the_same_server_are_none_of_ours(server):
+    ledger = RedisLedger(server.url)
+    first = claimed(ledger, "first", WINDOW)
+    with Redis.from_url(server.url[:-1] + "1") as other:
+        other.config_set("maxmemory-policy", "volatile-lru")
+        for number in range(200):
+            other.set(f"cached {number}", "x" * 5000, ex=1000)
+        other.config_set("maxmemory", other.info("memory")["used_memory"] - 100_000)
+        other.set("one more", "x", ex=1000)
+        assert other.info("stats")["evicted_keys"] > 0
+        other.config_set("maxmemory", 0)
+    assert RedisLedger(server.url).claims("crowd", WINDOW) == [first]
