@@ -75,8 +75,8 @@ for _, pair in ipairs(cjson.decode(ARGV[1])) do
     local id, place = unpack(pair)
     if not taken[place] and redis.call('HSETNX', 'ionbeam:arrivals', id, place) == 1 then
         taken[place] = true
-        last = math.max(last, tonumber(place))
     end
+    last = math.max(last, tonumber(place))
 end
 redis.call('SET', 'ionbeam:arrival', last)
 """
