@@ -21,9 +21,8 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.stores.ledger.keys import ends_of, micros, moment, place_of, window_from
-from ionbeam_dagster.stores.ledger.migration import Column
 from ionbeam_dagster.stores.ledger.on_redis import OnRedis
-from ionbeam_dagster.stores.ledger.sqlite_file import OnSqlite
+from ionbeam_dagster.stores.ledger.sqlite_file import Column, OnSqlite
 
 _T = TypeVar("_T")
 

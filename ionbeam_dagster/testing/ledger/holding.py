@@ -13,7 +13,9 @@ import pytest
 from ionbeam_dagster.stores.ledger import Ledger
 from ionbeam_dagster.stores.ledger.silences import Silence
 from ionbeam_dagster.testing.ledger.samples import (
+    HOUR,
     NEXT,
+    NOON,
     WINDOW,
     Suite,
 )

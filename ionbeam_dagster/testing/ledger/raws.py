@@ -13,6 +13,7 @@ from ionbeam_dagster.testing.ledger.samples import (
     NOON,
     WINDOW,
     Suite,
+    arrived,
     claimed,
 )
 
