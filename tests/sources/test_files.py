@@ -579,7 +579,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_taken_for_whole(tmp_path, m
     (tmp_path / "a.csv").write_text(PLAIN)
     (tmp_path / "b.csv").write_text(PLAIN)
     together, alone = files(tmp_path), files(tmp_path, time={"column": "time", "ambiguous": "in_order"})
-    assert together.extent() == alone.extent() and fetched(alone, hour(0)).height == 4
+    assert together.extent() == alone.extent() and fetched(files(tmp_path), hour(0)).height == 4
     read, read_together = readers.CsvReader.read, source_module.rows_of
 
     def overtaken(self, path, places, columns):

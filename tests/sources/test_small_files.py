@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.errors import SourceError
-from ionbeam_dagster.sources.files import Files, FilesConfig, small_files
+from ionbeam_dagster.sources.files import Files, FilesConfig, readers, small_files, wide_parts
 from ionbeam_dagster.sources.files import index as index_module
 from ionbeam_dagster.sources.files import source as source_module
 
@@ -111,3 +111,38 @@ def test_each_small_file_is_read_once_for_all_windows_and_again_when_it_changed(
     assert batch.num_rows == 38
     monkeypatch.setattr(small_files, "MOST_KEPT", 100)
     assert sum(batch.num_rows for batch in read.fetch(HOURS[1])) == 38, "what has no room is read by itself"
+
+
+def test_a_file_sorted_by_station_is_read_once_for_all_windows(tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "CSV_PART", 3200)
+    (tmp_path / "in").mkdir()
+    lines = [
+        f"{DAY + n * timedelta(minutes=10):%Y-%m-%dT%H:%M:%SZ},{'' if n % 5 else n},{station}"
+        for station in "ABCDEFGHIJ"
+        for n in range(140)
+    ]
+    path = tmp_path / "in" / "all.csv"
+    path.write_text("\n".join(["time,t,id", *lines, ""]))
+    keys = {"constants": {}, "metadata": {"station_id": "id"}}
+    hours = [Window(DAY + n * timedelta(hours=1), DAY + (n + 1) * timedelta(hours=1)) for n in range(24)]
+    monkeypatch.setattr(wide_parts, "MOST_KEPT", 0)
+    each_time = [[pl.DataFrame(batch) for batch in source(tmp_path, **keys).fetch(hour)] for hour in hours]
+    monkeypatch.setattr(wide_parts, "MOST_KEPT", 1 << 30)
+    monkeypatch.setattr(wide_parts, "ROWS_A_PIECE", 100)
+    read = source(tmp_path, **keys)
+    read.extent()
+    parts: list[tuple[int, ...]] = []
+    reading = readers.CsvReader.read
+
+    def counted(self, path, places, columns):
+        parts.extend(places := list(places))
+        return reading(self, path, places, columns)
+
+    monkeypatch.setattr(readers.CsvReader, "read", counted)
+    for hour, before in zip(hours, each_time, strict=True):
+        now = [pl.DataFrame(batch) for batch in read.fetch(hour)]
+        assert pl.concat(now).equals(pl.concat(before)) if before else not now
+    assert len(parts) == len({*parts}) > 10 and sum(frame.height for frames in each_time for frame in frames) == 280
+    path.write_text(path.read_text().replace(",0,A", ",32,A"))
+    [batch] = read.fetch(hours[0])
+    assert float(pl.DataFrame(batch)["t"][0]) == pytest.approx(0)

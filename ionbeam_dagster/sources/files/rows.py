@@ -225,7 +225,11 @@ def filed_by(frame: pl.DataFrame, of: str, before: pl.Series) -> pl.DataFrame:
 
 def of_window(frame: pl.DataFrame, window: Window) -> pl.DataFrame:
     """The rows that are filed in `window`."""
-    return frame.filter((pl.col(FILED) >= window.start) & (pl.col(FILED) < window.end)).drop(FILED)
+    return frame.filter(filed_in(window)).drop(FILED)
+
+
+def filed_in(window: Window) -> pl.Expr:
+    return (pl.col(FILED) >= window.start) & (pl.col(FILED) < window.end)
 
 
 def _times(texts: pl.Series, time: TimeColumn, stations: pl.Series | None) -> pl.Series:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -30,10 +30,21 @@ from ionbeam_dagster.domain.windows import DAY, HOUR, Window, window_of
 from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.sources import Source, SourceConfig
 from ionbeam_dagster.sources.files.config import FilesConfig, FileVariable
-from ionbeam_dagster.sources.files.index import File, FileIndex, changed_ranges, is_as_it_was, shared_times
-from ionbeam_dagster.sources.files.readers import ROWS_AT_ONCE, CsvReader, Described, Layout, Unreadable
-from ionbeam_dagster.sources.files.rows import FILE, FILED, Shaping, constants_of, filed, filed_by, of_window, timed
+from ionbeam_dagster.sources.files.index import File, FileIndex, Part, changed_ranges, is_as_it_was, shared_times
+from ionbeam_dagster.sources.files.readers import ROWS_AT_ONCE, CsvReader, Described, Layout, Place, Unreadable
+from ionbeam_dagster.sources.files.rows import (
+    FILE,
+    FILED,
+    Shaping,
+    constants_of,
+    filed,
+    filed_by,
+    filed_in,
+    of_window,
+    timed,
+)
 from ionbeam_dagster.sources.files.small_files import NUMBER, SmallTable, Spool, is_small, may_be_together, rows_of
+from ionbeam_dagster.sources.files.wide_parts import MANY, KeptParts, Key
 
 FAULTS_TOLD = 5
 _DIFFERENCES = ("range", "standard_deviation")
@@ -57,6 +68,7 @@ class Files(Source):
         self._config = config
         self._index = FileIndex(config, _memory(name, config))
         self._spool: Spool | None = None
+        self._kept = KeptParts()
 
     @classmethod
     def first_time(cls, name: str, config: SourceConfig) -> datetime | None:
@@ -268,20 +280,47 @@ class Files(Source):
     def _rows(
         self, name: str, file: File, window: Window, variables: dict[str, CanonicalVariable], reference: Layout
     ) -> Iterator[pa.Table]:
-        reader = self._index.reader(file.path)
-        path = Path(file.path)
-        before = {part.place: part.before for part in file.overlapping(window)}
+        parts = file.overlapping(window)
+        keys: dict[Place, Key] = {part.place: (name, file.size, file.modified, part.place) for part in parts}
+        longest = MANY * window.span // timedelta.resolution
+        wide = any(part.last - part.first > longest for part in parts) or self._kept.has_any(keys.values())
+        if file.grows or not wide or not self._kept.has_room:
+            for _, frame in self._read(name, file, window, parts, variables, reference, filed_in(window)):
+                yield of_window(frame, window).to_arrow()
+            return
+        numbers = self._kept.begin(keys.values())
+        missing = [part for part in parts if keys[part.place] in numbers]
+        for place, frame in self._read(name, file, window, missing, variables, reference, pl.lit(True)):
+            self._kept.add(numbers[keys[place]], frame)
+        self._kept.keep(numbers)
+        rows = self._kept.rows([*keys.values()], window)
+        if rows is not None:
+            yield rows.to_arrow()
+
+    def _read(
+        self,
+        name: str,
+        file: File,
+        window: Window,
+        parts: Sequence[Part],
+        variables: dict[str, CanonicalVariable],
+        reference: Layout,
+        wanted: pl.Expr,
+    ) -> Iterator[tuple[Place, pl.DataFrame]]:
+        """The source's rows of parts of a file, with ``x_filed``; refused where the file changed while it was read."""
+        if not parts:
+            return
+        before = {part.place: part.before for part in parts}
         try:
             shaping = self._shaping(self._index.layout(file), variables, reference)
-            for place, frame in reader.read(path, list(before), shaping.columns()):
-                frame = filed(
-                    timed(frame, shaping.layout.times, self._config.time, shaping.layout.metadata.get(STATION)),
-                    before[place],
-                )
+            reader, station = self._index.reader(file.path), shaping.layout.metadata.get(STATION)
+            of_file = _of_file(self._config, name, file.path)
+            for place, frame in reader.read(Path(file.path), list(before), shaping.columns()):
+                frame = filed(timed(frame, shaping.layout.times, self._config.time, station), before[place])
                 before[place] = frame[FILED].to_physical()[-1] if frame.height else before[place]
-                shaped = shaping.shape(of_window(frame, window), _of_file(self._config, name, file.path))
+                shaped = shaping.shape(frame.filter(wanted), of_file, keep=(FILED,))
                 if shaped.height:
-                    yield shaped.to_arrow()
+                    yield place, shaped
         except Unreadable as error:
             if is_as_it_was(file):
                 raise SourceError(f"{file.path}: {error}") from error
