@@ -9,12 +9,14 @@ import os
 import random
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import polars as pl
+import pyarrow.fs as fs
 import pytest
+from backends import s3  # noqa: F401
 from typer.testing import CliRunner
 from windows import HOUR, START, write_window
 
@@ -76,7 +78,7 @@ def test_what_changed_is_told_until_it_is_confirmed(address, root):
     assert list(data.windows) == NAMES[1:2]
     net.confirm(events)
     assert net.get_data_changes()[0] == []
-    assert {**feed.confirmed_by(feed.fs.LocalFileSystem(), str(root), "net", "anna").versions}.keys() == {*NAMES[:2]}
+    assert {**feed.confirmed_by(fs.LocalFileSystem(), str(root), "net", "anna").versions}.keys() == {*NAMES[:2]}
 
 
 def test_one_that_changes_after_it_was_told_is_told_again(address, root):
@@ -165,6 +167,27 @@ def test_a_copy_is_kept_true_over_random_corrections(address, root, tmp_path):
             assert contents(copy) == contents(root / "net")
     keep(net, copy)
     assert contents(copy) == contents(root / "net") and keep(net, copy) == 0
+
+
+def test_a_bucket_is_followed(s3, tmp_path, monkeypatch):  # noqa: F811
+    """S3 tells times in seconds, so that what was written just now is told a little later."""
+    bucket = s3.bucket("followed").removeprefix("s3://")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3.secret_key)
+    address = s3.endpoint.partition("//")[2]
+    place = f"s3://{bucket}/pygeoapi?scheme=http&endpoint_override={address}&region={s3.region}"
+    files, _ = fs.FileSystem.from_uri(place)
+    net = Dataset("net", place, client="anna")
+    for hour in range(2):
+        path = write_window(tmp_path / "net", hour)
+        with files.open_output_stream(f"{bucket}/pygeoapi/net/{path.name}") as out:
+            out.write(path.read_bytes())
+    assert net.get_data_changes()[0] == []
+    monkeypatch.setattr("ionbeam_client.windows.places.SETTLED", timedelta(days=-1))
+    assert keep(net, tmp_path / "copy") == 2 and contents(tmp_path / "copy") == contents(tmp_path / "net")
+    assert keep(net, tmp_path / "copy") == 0
+    files.delete_file(f"{bucket}/pygeoapi/net/{path.name}")
+    assert keep(net, tmp_path / "copy") == 1 and len(contents(tmp_path / "copy")) == 1
 
 
 def test_what_cannot_be_is_refused(address, root):
