@@ -1,18 +1,14 @@
 """Pads, sites, their states and the changes of their data, as objects.
 
 Belongs here: what a user calls, every call with its twin for asyncio, whose name begins with an `a`. Does not belong
-here: what is sent for it.
+here: what is sent for it (calls.py).
 """
 
 from __future__ import annotations
 
-import functools
-import inspect
-import typing
-import warnings
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from datetime import datetime
-from typing import Any, ClassVar, ParamSpec, Self, TypeVar
+from typing import Any
 
 from ionbeam_client.datastore import calls
 from ionbeam_client.datastore.calls import Fields
@@ -25,163 +21,12 @@ from ionbeam_client.datastore.constants import (
 from ionbeam_client.datastore.data import Data, DataAsync
 from ionbeam_client.datastore.errors import APICompatibilityError
 from ionbeam_client.datastore.http import Call, Request, Stream, arun, run
+from ionbeam_client.datastore.model import Model, Resource
 from ionbeam_client.datastore.resume import items
-
-P = ParamSpec("P")
-T = TypeVar("T")
+from ionbeam_client.datastore.twins import data_twins, twins
 
 
-def _twins(call: Callable[P, Call[T]]) -> tuple[Callable[P, T], Callable[P, Coroutine[Any, Any, T]]]:
-    """The call as two methods: one that blocks, one to await."""
-
-    def blocking(*args: P.args, **named: P.kwargs) -> T:
-        return run(call(*args, **named))
-
-    async def awaited(*args: P.args, **named: P.kwargs) -> T:
-        return await arun(call(*args, **named))
-
-    _look_like(call, blocking, awaited)
-    return blocking, awaited
-
-
-def _data_twins(
-    prepare: Callable[P, Callable[[], Stream]],
-) -> tuple[Callable[P, Data], Callable[P, Coroutine[Any, Any, DataAsync]]]:
-    """What prepares a stream, as two methods: one that gives `Data`, one to await that gives `DataAsync`."""
-
-    def blocking(*args: P.args, **named: P.kwargs) -> Data:
-        return Data(prepare(*args, **named))
-
-    async def awaited(*args: P.args, **named: P.kwargs) -> DataAsync:
-        return DataAsync(prepare(*args, **named))
-
-    _look_like(prepare, blocking, awaited)
-    return blocking, awaited
-
-
-def _look_like(model: Callable[..., Any], blocking: Callable[..., Any], awaited: Callable[..., Any]) -> None:
-    """Name, parameters and documentation of the methods, for `help()` and editors."""
-    signature = inspect.signature(model).replace(return_annotation=inspect.Signature.empty)
-    for method, prefix in ((blocking, ""), (awaited, "a")):
-        functools.update_wrapper(method, model)
-        method.__name__ = prefix + model.__name__.removeprefix("_")
-        method.__qualname__ = model.__qualname__.replace(model.__name__, method.__name__)
-        vars(method)["__signature__"] = signature
-
-
-class Model:
-    """An object of the service: every field of its answer is an attribute, known to this version or not.
-
-    Fields that hold a timestamp become datetimes with a zone (UTC where the service names none); all others keep the
-    value that the service gave. Made from an `id` alone it has no other attribute before `update()`.
-
-    Raises APICompatibilityError where a field that should be a timestamp is none.
-    """
-
-    id: int
-    _declared: ClassVar[dict[str, bool]] = {}
-    """The fields that a class names, and whether each is a timestamp."""
-
-    def __init_subclass__(cls) -> None:
-        hints = typing.get_type_hints(cls)
-        cls._declared = {name: datetime in typing.get_args(hint) for name, hint in hints.items()}
-
-    def __init__(self, id: int, auth_token: str | None = None, **fields: Any) -> None:
-        self.id = id
-        self._auth_token = auth_token
-        self._take(fields)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(id={vars(self).get('id')!r})"
-
-    def __getattr__(self, name: str) -> Any:
-        raise AttributeError(
-            f"{self!r} has no {name!r}; update() or aupdate() loads what the service has", name=name, obj=self
-        )
-
-    def _take(self, fields: Fields) -> None:
-        for name, value in fields.items():
-            if name.startswith("_") or hasattr(type(self), name):
-                warnings.warn(f"{self!r}: the field {name!r} has the name of a method and is left out; as_dict=True "
-                              "gives it", RuntimeWarning, stacklevel=3)  # fmt: skip
-                continue
-            setattr(self, name, self._converted(name, value))
-
-    def _converted(self, name: str, value: Any) -> Any:
-        is_timestamp = self._declared.get(name)
-        if not isinstance(value, str) or is_timestamp is False or not (is_timestamp or calls.is_timestamp(value)):
-            return value
-        try:
-            return calls.timestamp(value)
-        except ValueError:
-            if is_timestamp:
-                raise APICompatibilityError(f"{self!r}: {name} is no timestamp: {value!r}") from None
-            return value
-
-    @classmethod
-    def _of(cls, fields: Fields, auth_token: str | None, id: Any = None) -> Self:
-        made = cls(fields.get("id", id), auth_token)
-        made._take(fields)
-        return made
-
-    @classmethod
-    def _all_of(cls, all_fields: list[Fields], auth_token: str | None) -> list[Self]:
-        if without := next((fields for fields in all_fields if "id" not in fields), None):
-            raise APICompatibilityError(f"{cls.__name__}: no id in {str(without)[:200]}")
-        return [cls._of(fields, auth_token) for fields in all_fields]
-
-
-class _Resource(Model):
-    """What has an address of its own."""
-
-    _kind: ClassVar[str]
-    """Its part of the address."""
-
-    @classmethod
-    def get_model(cls, id: int, auth_token: str | None = None, as_dict: bool = False, **filters: Any) -> Any:
-        """The one with this id; with `as_dict` the service's answer as a dict.
-
-        `auth_token` goes before the variables TALLY_AUTH_TOKEN and RESTREAM_AUTH_TOKEN, here and in all methods of the
-        object and of what it leads to. `filters` are parameters of the address.
-
-        Raises AuthError (401, 403, no token), APICompatibilityError (404, or an answer of another shape),
-        APIConcurrencyLimitError (429 that lasts) or ServiceError, as all calls do.
-        """
-        return run(cls._get_model(id, auth_token, as_dict, filters))
-
-    @classmethod
-    async def aget_model(cls, id: int, auth_token: str | None = None, as_dict: bool = False, **filters: Any) -> Any:
-        """`get_model`, for asyncio."""
-        return await arun(cls._get_model(id, auth_token, as_dict, filters))
-
-    @classmethod
-    def get_models(cls, auth_token: str | None = None, as_dict: bool = False, **filters: Any) -> Any:
-        """A list of all that you may see and that pass the `filters` (for pads: `complete`, `well_api`, `site_pk`)."""
-        return run(cls._get_models(auth_token, as_dict, filters))
-
-    @classmethod
-    async def aget_models(cls, auth_token: str | None = None, as_dict: bool = False, **filters: Any) -> Any:
-        """`get_models`, for asyncio."""
-        return await arun(cls._get_models(auth_token, as_dict, filters))
-
-    @classmethod
-    def _get_model(cls, id: int, auth_token: str | None, as_dict: bool, filters: Fields) -> Call[Any]:
-        fields = yield from calls.one(f"{cls._kind}/{{id}}/", id, auth_token, filters)
-        return fields if as_dict else cls._of(fields, auth_token, id)
-
-    @classmethod
-    def _get_models(cls, auth_token: str | None, as_dict: bool, filters: Fields) -> Call[Any]:
-        found = yield from calls.many(f"{cls._kind}/", auth_token, filters)
-        return found if as_dict else cls._all_of(found, auth_token)
-
-    def _update(self) -> Call[None]:
-        """Load the attributes that the service has now."""
-        self._take((yield from calls.one(f"{self._kind}/{{id}}/", self.id, self._auth_token, {})))
-
-    update, aupdate = _twins(_update)
-
-
-class State(_Resource):
+class State(Resource):
     """What a site does now. `update()` asks again."""
 
     _kind = "states"
@@ -253,9 +98,9 @@ class DataChange(Model):
         changed = calls.merged([vars(self)])
         return lambda: _data_of(changed, self._auth_token)
 
-    update, aupdate = _twins(_update)
-    confirm_data_received, aconfirm_data_received = _twins(_confirm_data_received)
-    get_data, aget_data = _data_twins(_get_data)
+    update, aupdate = twins(_update)
+    confirm_data_received, aconfirm_data_received = twins(_confirm_data_received)
+    get_data, aget_data = data_twins(_get_data)
 
     def _take_from(self, unconfirmed: list[Fields]) -> None:
         own = next((fields for fields in unconfirmed if str(fields.get("id")) == str(self.id)), None)
@@ -274,7 +119,7 @@ def _data_of(changed: list[calls.Range], auth_token: str | None) -> Stream:
         yield from items(Request("sites/{id}/data/", one.site, auth_token, query, is_streamed=True))
 
 
-class _PadOrSite(_Resource):
+class _PadOrSite(Resource):
     def _get_fields_metadata(self, **filters: Any) -> Call[list[Fields]]:
         """The fields that its data may have: a list of dicts."""
         return (yield from calls.many(f"{self._kind}/{{id}}/fields/", self._auth_token, filters, self.id))
@@ -297,8 +142,8 @@ class _PadOrSite(_Resource):
         asked = {**filters, "start": start, "end": end, "stage_number": stage_number, "state": stage_name_filter}
         return (yield from calls.stages(self._kind, self.id, self._auth_token, asked, add_aggregations))
 
-    get_fields_metadata, aget_fields_metadata = _twins(_get_fields_metadata)
-    get_stages_metadata, aget_stages_metadata = _twins(_get_stages_metadata)
+    get_fields_metadata, aget_fields_metadata = twins(_get_fields_metadata)
+    get_stages_metadata, aget_stages_metadata = twins(_get_stages_metadata)
 
     def get_data_changes(self, as_dict: bool = False, **filters: Any) -> tuple[list[Any], Data]:
         """The changes of data that were not confirmed yet: the events, and the data of all of them together.
@@ -392,10 +237,10 @@ class Site(_PadOrSite):
         """
         return self._stream(**_given(locals()))
 
-    get_state, aget_state = _twins(_get_state)
-    get_pad, aget_pad = _twins(_get_pad)
-    get_measurement_sources_metadata, aget_measurement_sources_metadata = _twins(_get_measurement_sources_metadata)
-    get_data, aget_data = _data_twins(_get_data)
+    get_state, aget_state = twins(_get_state)
+    get_pad, aget_pad = twins(_get_pad)
+    get_measurement_sources_metadata, aget_measurement_sources_metadata = twins(_get_measurement_sources_metadata)
+    get_data, aget_data = data_twins(_get_data)
 
 
 class Pad(_PadOrSite):
@@ -457,10 +302,10 @@ class Pad(_PadOrSite):
         """
         return self._stream(**_given(locals()))
 
-    get_sites, aget_sites = _twins(_get_sites)
-    get_states, aget_states = _twins(_get_states)
-    get_measurement_sources_metadata, aget_measurement_sources_metadata = _twins(_get_measurement_sources_metadata)
-    get_data, aget_data = _data_twins(_get_data)
+    get_sites, aget_sites = twins(_get_sites)
+    get_states, aget_states = twins(_get_states)
+    get_measurement_sources_metadata, aget_measurement_sources_metadata = twins(_get_measurement_sources_metadata)
+    get_data, aget_data = data_twins(_get_data)
 
 
 def _without_sites(source: Fields) -> Fields:
