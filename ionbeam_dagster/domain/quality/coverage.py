@@ -17,6 +17,7 @@ from ionbeam_dagster.domain.quality.plan import METHODS, Plan, Tested
 def tested(one: Tested) -> list[str]:
     """The tests that the limits of a column ask for, but for those that every column has."""
     limits = one.limits
+    field = limits.resistant.field if limits.resistant else "as told"
     asked = {
         "range": one.range,
         "climatology": limits.climatology,
@@ -24,7 +25,7 @@ def tested(one: Tested) -> list[str]:
         "step": limits.step,
         "spike": limits.spike,
         "persistence": limits.persistence,
-        "neighbours" if not limits.resistant else f"neighbours ({limits.resistant.field})": one.compared,
+        "neighbours" if field == "as told" else f"neighbours ({field})": one.compared,
     }
     return [name for name, given in asked.items() if given]
 
