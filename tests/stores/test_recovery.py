@@ -114,7 +114,7 @@ def test_what_was_known_is_known_again(again, caplog):
     assert "recovered from the stores" in caplog.text
     at, told = again().ledger.recovered()
     assert datetime.now(UTC) - at < timedelta(minutes=1) and "8 claims" in told and "2 revisions" in told
-    assert again().ledger.raw("ioncannon", FIRST) == replace(raw, signature="")
+    assert again().ledger.raw("ioncannon", FIRST) == replace(raw, signature="", asked_at=None, bytes=0, hash="")
     assert [raw.ingestion for raw in again().ledger.sent("sent", HOURS[0])] == ["one", "two"]
 
     lose(platform)  # while it is used, and this time a raw file is gone, too
