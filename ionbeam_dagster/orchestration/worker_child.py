@@ -6,11 +6,9 @@ work hangs. Belongs here: what the child does. Does not belong here: which work 
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import signal
-import sys
 import threading
 import time
 from contextlib import suppress
@@ -29,14 +27,11 @@ from ionbeam_dagster.pipeline.recovery import open_platform
 
 SAID_EVERY = 1.0
 """Seconds between two signs of life."""
-_PR_SET_PDEATHSIG = 1
 
 
 def work_for(parent: Connection, config_path: str, folder: str) -> None:
     """Do what the parent sends, ``(kind, name)``, and answer with how many runs that made and what went wrong; until it
     sends no more, or is gone."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # of the server, which ends with the parent
     os.setpgid(0, 0)  # an interrupt at the terminal is the parent's: it lets us finish, or kills us
     os.chdir(folder)
     logging.getLogger("dagster").setLevel(logging.WARNING)
@@ -47,16 +42,20 @@ def work_for(parent: Connection, config_path: str, folder: str) -> None:
             parent.send(what)
 
     def live() -> None:
-        while True:
-            say("alive")
-            time.sleep(SAID_EVERY)
+        """Say so as long as the parent hears it: without it this process ends, whatever it waits for."""
+        with suppress(OSError):
+            while True:
+                with told:
+                    parent.send("alive")
+                time.sleep(SAID_EVERY)
+        os.killpg(0, signal.SIGKILL)
 
     platform = open_platform(IonbeamConfig.load(Path(config_path)))
     with dg.DagsterInstance.get() as instance:
         doing = Doing(platform, instance, may_end_process=True)
         threading.Thread(target=live, daemon=True).start()
         say("ready")
-        with suppress(EOFError):
+        with suppress(EOFError, OSError):
             while True:
                 kind, name = parent.recv()
                 runs, trouble = 0, ""

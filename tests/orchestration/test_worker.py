@@ -202,7 +202,7 @@ def test_sources_that_hang_hold_up_no_other_and_nothing_outlives_a_worker_that_i
         return bool(built) and all(platform.ledger.export(name, one.revision.window, "odb") for one in built)
 
     with working(tmp_path):
-        until(lambda: all(map(exported, WORKING)), 270, tmp_path / "log")
+        until(lambda: all(map(exported, WORKING)), 280, tmp_path / "log")
         held = {name.split()[1] for name in platform.ledger.leases.held()}
         tried = {one.product: one.tries for one in platform.ledger.attempts.open("collect")}
         assert set(tried) == set(HANGING) and set(tried.values()) == {1}, "their first window still goes on"
