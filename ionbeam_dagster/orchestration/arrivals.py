@@ -9,17 +9,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
 import dagster as dg
 
-from ionbeam_dagster.orchestration.dead_runs import end_dead_runs
+from ionbeam_dagster.orchestration.dead_runs import Watch, end_dead_runs
 from ionbeam_dagster.orchestration.doing import Doing
 from ionbeam_dagster.orchestration.holders import worker_is_alive
 from ionbeam_dagster.orchestration.reports import report_arrivals
 from ionbeam_dagster.pipeline.platform import Platform
+
+log = logging.getLogger(__name__)
+
+_WATCHED_EVERY = 5.0
 
 
 class Arrivals:
@@ -33,17 +38,27 @@ class Arrivals:
         self._instance = instance
         self._doing = Doing(platform, instance)
         self._sources = [source for source in platform.config.sources.values() if source.sent]
+        self._watch, self._watched = Watch(), 0.0
         end_dead_runs(instance)
 
     def bring_up_to_date(self) -> None:
         """Do what there is to do now, unless a worker does."""
         report_arrivals(self._platform.ledger, self._instance, 5.0)
+        self._free()
         if not self._platform.config.automation.enabled or worker_is_alive(self._platform):
             return
         for source in self._sources:
             self._doing.source(source.name)
         for dataset in sorted({source.dataset for source in self._sources}):
             self._doing.dataset(dataset)
+
+    def _free(self) -> None:
+        """Free windows that are held by somebody who was killed, or could not give them back for a full disk."""
+        now = time.monotonic()
+        if now - self._watched > _WATCHED_EVERY:
+            self._watched = now
+            for told in self._watch.look(self._platform, self._instance, ()):
+                log.warning(told)
 
 
 @contextmanager

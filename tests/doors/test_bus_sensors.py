@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from ionbeam_dagster.orchestration.arrivals import Arrivals
 from ionbeam_dagster.orchestration.assets.request import request_key
 from ionbeam_dagster.orchestration.assets.source import observations_key, raw_key
 from ionbeam_dagster.orchestration.definitions import build_definitions
+from ionbeam_dagster.orchestration.heartbeats import this_host
+from ionbeam_dagster.orchestration.holders import lease_of
 from ionbeam_dagster.orchestration.internals import partition_tags
 from ionbeam_dagster.orchestration.resources import WatchedPlatform
 
@@ -193,6 +196,20 @@ def test_what_arrives_is_done_at_once_and_automation_finds_nothing_left(platform
         defs=Sensed(platform, instance).definitions, instance=instance, evaluation_time=later
     )
     assert asked.get_requested_partitions(observations_key("my_source"))
+
+
+def test_a_window_that_a_killed_process_held_is_free_again(platform, instance):
+    """No worker is there to see it: `ionbeam receive` and `ionbeam bridge` do so themselves."""
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    window = Window(START, START + 6 * HOUR)
+    platform.ledger.workers.beat("killed", this_host(), gone.pid, "run of my_source__collect")
+    lease = lease_of("ingest", "my_source", window)
+    assert platform.ledger.leases.take([lease], "killed") == [lease]
+    assert bridge_of(platform).intake.ingestions([body(command())]) == [None]
+    Arrivals(platform, instance).bring_up_to_date()
+    assert platform.ledger.waiting("my_source") == []
+    assert platform.ledger.leases.held() == {}
 
 
 STAGES = ("dataset", "odb", "pygeoapi")
