@@ -40,6 +40,7 @@ def working_on(platform: Platform, stage: str, of: str, window: Window, run_id: 
     name = [lease_of(stage, of, window)]
     until = time.monotonic() + _WAITED
     while not platform.ledger.leases.take(name, run_id):
+        _free_the_gone(platform)
         if time.monotonic() > until:
             other = platform.ledger.leases.held().get(name[0], "another run")
             raise PipelineError(f"{of} {window}: run {other} works on it since {_WAITED:.0f} s; it is tried again")
@@ -48,6 +49,13 @@ def working_on(platform: Platform, stage: str, of: str, window: Window, run_id: 
         yield
     finally:
         platform.ledger.leases.give_back(name, run_id)
+
+
+def _free_the_gone(platform: Platform) -> None:
+    """What processes of this host held that were killed is free, whether or not anybody else watches them."""
+    for worker in platform.ledger.workers.present():
+        if worker.host == this_host() and not is_alive(worker.process):
+            platform.ledger.workers.leave(worker.holder)
 
 
 def workers_beats(platform: Platform) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections import Counter
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from dagster._core.storage.partition_status_cache import get_and_update_asset_st
 from told import HOUR, QUARTER, START, Told, key, put_point, window
 
 from ionbeam_dagster.orchestration.definitions import build_definitions
+from ionbeam_dagster.orchestration.heartbeats import this_host
+from ionbeam_dagster.orchestration.holders import lease_of
 from ionbeam_dagster.orchestration.home import ensure_home
 from ionbeam_dagster.orchestration.internals import partition_tags
 from ionbeam_dagster.orchestration.partitions import dataset_partitions, source_partitions
@@ -41,6 +44,19 @@ def failed(instance, platform, *asset: str) -> set[str]:
     partitions = source_partitions(settings, platform.config.datasets["told"])
     status = get_and_update_asset_status_cache_value(instance, dg.AssetKey(asset), partitions)
     return set(status.deserialize_failed_partition_subsets(partitions).get_partition_keys())
+
+
+def test_a_range_waits_for_nobody_who_was_killed(platform_with, instance):
+    """No worker and no daemon is there to see it: after `kill -9`, `ionbeam run` goes on at once."""
+    platform = platform_with(TOLD)
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    platform.ledger.workers.beat("killed", this_host(), gone.pid, "run of told__collect")
+    held = [lease_of(stage, "told", window("00:15")) for stage in ("collect", "ingest")]
+    assert platform.ledger.leases.take(held, "killed") == held
+    results = run_range(platform, "told", START, START + HOUR, instance)
+    assert [r.failure for r in results if r.failure] == [] and len(results) == 11
+    assert platform.ledger.leases.held() == {}
 
 
 def test_a_range_goes_all_the_way_and_a_second_time_there_is_nothing_to_do(platform_with, instance):
