@@ -2,8 +2,8 @@
 
 Belongs here: connections, the order of commit and acknowledgement, dead queues, and how long a turn may last. The same
 turns make a sensor's tick and the process `ionbeam bridge`; one process of all machines does each job at a time, so
-that several may run side by side. Does not belong here: what becomes of a message (intake.py), or what there is to tell
-(outbox.py).
+that several may run side by side. Whatever asks the ledger does so in a thread: one that is away, or made again, stops
+no heartbeat. Does not belong here: what becomes of a message (intake.py), or what there is to tell (outbox.py).
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ class Bridge:
         """Put the parked ingestions of datasets that were accepted, and that this configuration knows, into their queue
         again. A crash in between sends some of them twice, and they are known by their ids."""
         known = {feed.dataset.name for feed in self._settings.feeds.values()}
-        accepted = known.intersection(self._ledger.refusals.accepted())
+        accepted = known.intersection(await asyncio.to_thread(self._ledger.refusals.accepted))
         if not accepted:
             return
         count = 0
@@ -199,7 +199,7 @@ class Bridge:
                     count += 1
         log.info("%d parked messages of %s are taken in now", count, ", ".join(sorted(accepted)))
         for dataset in accepted:
-            self._ledger.refusals.sent_back(dataset)
+            await asyncio.to_thread(self._ledger.refusals.sent_back, dataset)
 
     # -- turns ---------------------------------------------------------------------------------------------------
 
@@ -329,7 +329,7 @@ class Bridge:
                 verdicts = await asyncio.to_thread(self._judge, queue, deliveries)
                 pairs = zip(deliveries, verdicts, strict=True)
                 await asyncio.gather(*(self._settle(transport, queue, *pair, turn) for pair in pairs))
-                self._remember_refusals(queue, deliveries, verdicts)
+                await asyncio.to_thread(self._remember_refusals, queue, deliveries, verdicts)
         except BaseException:
             for _, delivery in batch:
                 with suppress(Exception):
@@ -434,16 +434,17 @@ class Bridge:
             messages = self._outbox.announcements(change)
             while (message := await asyncio.to_thread(next, messages, None)) is not None:
                 await transport.broadcast(*message)
-            self._ledger.announcements.note_announced(change.number)
+            await asyncio.to_thread(self._ledger.announcements.note_announced, change.number)
             turn.announced += 1
             if time.monotonic() > until:
                 return True
         return await self._replay_some(transport, job, turn, until) or bool(changes)
 
     async def _replay_some(self, transport: Transport, job: Job, turn: Turn, until: float) -> bool:
-        replay = self._ledger.announcements.next_replay()
+        replay = await asyncio.to_thread(self._ledger.announcements.next_replay)
         if replay is None:
             return False
+        note = self._ledger.announcements.note_replayed
         command, sent = ReplayDatasetsCommand.from_wire(replay.command.encode()), replay.sent
         windows = await asyncio.to_thread(self._outbox.replayed, command)
         queue = wire.exporter_queue(command.exporter_name)
@@ -457,8 +458,8 @@ class Bridge:
                 await transport.publish(queue, message)
             sent += 1
             turn.replayed += 1
-            self._ledger.announcements.note_replayed(replay.id, sent, done=False)
-        self._ledger.announcements.note_replayed(replay.id, sent, done=sent >= len(windows))
+            await asyncio.to_thread(note, replay.id, sent, done=False)
+        await asyncio.to_thread(note, replay.id, sent, done=sent >= len(windows))
         return True
 
     # -- asking --------------------------------------------------------------------------------------------------
@@ -470,7 +471,7 @@ class Bridge:
                 command = StartSourceCommand(
                     id=uuid4(), source_name=source, start_time=window.start, end_time=window.end
                 )
-                times[window] = self._ledger.requests.note(source, window, datetime.now(UTC))
+                times[window] = await asyncio.to_thread(self._ledger.requests.note, source, window, datetime.now(UTC))
                 await transport.publish(wire.source_queue(source), Outgoing(str(command.id), wire.json_body(command)))
         return times
 
