@@ -211,6 +211,13 @@ def test_its_records_of_the_bus_are_taken_over_once_also_by_one_who_is_killed_on
     assert platform_of(earlier).ledger.commands.unreported(100) == []
 
 
+def test_its_records_of_the_bus_are_taken_over_also_where_its_version_knew_no_parts(earlier):
+    with closing(sqlite3.connect(earlier.folder / "state" / "bus" / "bus.sqlite")) as older:
+        older.execute("DROP TABLE parts")
+    ledger = platform_of(earlier).ledger
+    assert len(ledger.commands.unreported(100)) == 8 and ledger.parts.unfinished() == []
+
+
 def test_records_of_the_bus_that_an_earlier_version_still_uses_are_left_alone(earlier):
     old = earlier.folder / "state" / "bus" / "bus.sqlite"
     with closing(sqlite3.connect(old)) as running:

@@ -97,7 +97,8 @@ def take_over_bus(platform: Platform) -> None:
     with locked(file.with_name("take-over.lock")):
         if file.exists():  # no other process was quicker
             with earlier_bus(file) as earlier:
-                earlier["parts"] = list(_adopted(PartStore(platform.files, file.parents[1]), earlier["parts"]))
+                parts = PartStore(platform.files, file.parents[1])
+                earlier["parts"] = list(_adopted(parts, earlier.get("parts", [])))
                 platform.ledger.take_over(earlier)
             _LOG.warning("%s of an earlier version was taken over by the ledger", file)
 
