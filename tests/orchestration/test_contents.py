@@ -14,7 +14,7 @@ from test_retention import LATER, quarters
 from told import HOUR, QUARTER, START
 
 from ionbeam_dagster.domain.windows import Window, windows_between
-from ionbeam_dagster.pipeline import agenda
+from ionbeam_dagster.pipeline import agenda, contents
 from ionbeam_dagster.pipeline.build import build
 from ionbeam_dagster.pipeline.collect import collect
 from ionbeam_dagster.pipeline.ingest import ingest
@@ -72,6 +72,20 @@ def test_a_damaged_dataset_file_is_found_named_kept_and_built_again(platform):
     assert FIRST in {one.window for one in agenda.due_of(platform, "build", "told", NOW)}
     build(platform, "told", FIRST, NOW)
     assert Path(latest.path).read_bytes() == before
+
+
+def test_a_file_that_is_replaced_while_it_is_looked_at_is_not_set_aside(platform, monkeypatch):
+    raw = platform.ledger.raw("told", Window(START, START + QUARTER))
+    before, found = _damaged(Path(raw.path)), contents.file_hash
+
+    def meanwhile(path: Path) -> str:
+        hash = found(path)
+        if path == Path(raw.path):
+            path.write_bytes(before)
+        return hash
+
+    monkeypatch.setattr(contents, "file_hash", meanwhile)
+    assert _found(platform) == [] and Path(raw.path).read_bytes() == before
 
 
 def test_however_little_a_pass_looks_at_every_file_is_come_to_by_whoever_goes_on(platform, platform_with, monkeypatch):
