@@ -164,8 +164,8 @@ CREATE TABLE IF NOT EXISTS unreported (
     def note_reported(self, arrivals: Sequence[Arrival]) -> None:
         with self._file.writing(durable=False) as db:
             db.executemany(
-                "DELETE FROM unreported WHERE source = ? AND start = ? AND end = ? AND commands = ?",
-                [(one.source, *ends_of(one.window), one.commands) for one in arrivals],
+                "DELETE FROM unreported WHERE source = ? AND start = ? AND end = ? AND commands = ? AND last = ?",
+                [(one.source, *ends_of(one.window), one.commands, one.last) for one in arrivals],
             )
 
     def payloads(self, before: datetime) -> list[tuple[str, str]]:
@@ -234,9 +234,10 @@ end
 return found
 """
 _NOTE_REPORTED = """
-for i = 1, #ARGV, 2 do
-    local known = redis.call('HGET', 'ionbeam:unreported:arrivals', ARGV[i])
-    if known and known:match('^%S+') == ARGV[i + 1] then
+for i = 1, #ARGV, 3 do
+    local known = redis.call('HGET', 'ionbeam:unreported:arrivals', ARGV[i]) or ''
+    local commands, last = known:match('^(%S+) %S+ (.*)$')
+    if commands == ARGV[i + 1] and last == ARGV[i + 2] then
         redis.call('ZREM', 'ionbeam:unreported', ARGV[i])
         redis.call('HDEL', 'ionbeam:unreported:arrivals', ARGV[i])
     end
@@ -279,7 +280,7 @@ class RedisCommands(OnRedis):
         return [_arrival(*found) for found in self._server.run(_UNREPORTED, limit)]
 
     def note_reported(self, arrivals: Sequence[Arrival]) -> None:
-        told = [part for one in arrivals for part in (f"{place_of(one.window)} {one.source}", one.commands)]
+        told = [part for one in arrivals for part in (f"{place_of(one.window)} {one.source}", one.commands, one.last)]
         self._server.run(_NOTE_REPORTED, *told)
 
     def payloads(self, before: datetime) -> list[tuple[str, str]]:

@@ -46,6 +46,8 @@ class DoorsContract(Suite):
         commands.note_reported([first, second])
         more = Arrival("crowd", WINDOW, 2, 14, "three")
         assert commands.unreported(10) == [more, other], "what came meanwhile is still to be told"
+        commands.note_reported([Arrival("crowd", WINDOW, 2, 14, "another")])
+        assert commands.unreported(10) == [more, other], "as many may be others, where it was told and came anew"
         commands.note_reported([more])
         commands.take([], NOON)
         assert commands.unreported(10) == [other]
