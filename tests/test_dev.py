@@ -170,6 +170,7 @@ def dev(folder: Path, network: str) -> Iterator[Server]:
                     os.killpg(process.pid, signal.SIGKILL)
 
 
+@pytest.mark.timeout(1200)  # each wait is much longer than it takes on a machine that has nothing else to do
 def test_late_data_of_yesterday_make_a_revision_that_is_exported_and_announced_and_says_why(tmp_path, rabbitmq):  # noqa: F811
     announced(rabbitmq.url, "told")
     noon = f"{yesterday_noon():%Y%m%dT%H%M%S}"

@@ -13,6 +13,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from shutil import copyfile
 from typing import Annotated
@@ -95,7 +96,8 @@ def _say(told: str) -> None:
 def _bounded(log: Path) -> None:
     """Keep of a log no more than twice _MOST_LOGGED bytes; those who write into it go on at its end."""
     if log.exists() and log.stat().st_size > _MOST_LOGGED:
-        copyfile(log, log.with_suffix(".log.1"))
+        with suppress(OSError):  # on a full disk the new lines are worth more than the old ones
+            copyfile(log, log.with_suffix(".log.1"))
         os.truncate(log, 0)
 
 

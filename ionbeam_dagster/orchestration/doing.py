@@ -7,7 +7,8 @@ what a run does (assets/).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from uuid import uuid4
 
 import dagster as dg
@@ -51,23 +52,23 @@ class Doing:
         source = self._platform.source(name)
         partitions = source_partitions(source, self._platform.dataset(source.dataset))
         job, observations = collect_job(name), observations_key(name)
-        runs = 0
+        steps = [partial(self._do, "ingest", name, job, [observations], partitions)]
         if source.kind == "pull":
-            runs += self._do("collect", name, job, [raw_key(name), observations], partitions)
-        return runs + self._do("ingest", name, job, [observations], partitions)
+            steps.insert(0, partial(self._do, "collect", name, job, [raw_key(name), observations], partitions))
+        return _each(steps)
 
     def dataset(self, name: str) -> int:
         """Build and export what is due of a dataset; says how many runs that took."""
         dataset = self._platform.dataset(name)
         partitions = dataset_partitions(dataset)
         exports = {format: export_key(name, format) for format in dataset.exports}
-        runs = self._do("build", name, build_job(name), [dataset_key(name), *exports.values()], partitions)
+        steps = [partial(self._do, "build", name, build_job(name), [dataset_key(name), *exports.values()], partitions)]
         for format, key in exports.items():
-            runs += self._do("export", f"{name}/{format}", build_job(name), [key], partitions)
+            steps.append(partial(self._do, "export", f"{name}/{format}", build_job(name), [key], partitions))
         for format in dataset.cycle_exports:
-            key = export_key(name, format)
-            runs += self._do("export_cycle", f"{name}/{format}", None, [key], cycle_partitions(dataset))
-        return runs
+            key, cycles = export_key(name, format), cycle_partitions(dataset)
+            steps.append(partial(self._do, "export_cycle", f"{name}/{format}", None, [key], cycles))
+        return _each(steps)
 
     def _do(self, stage: Stage, of: str, job: str | None, assets: Sequence[dg.AssetKey], partitions: Partitions) -> int:
         now = self._platform.now()
@@ -114,3 +115,16 @@ class Doing:
 
     def _implicit_job(self) -> dg.JobDefinition:
         return self._definitions.resolve_implicit_global_asset_job_def()
+
+
+def _each(steps: Sequence[Callable[[], int]]) -> int:
+    """Do all of them, and only then raise what the first one raised that failed: it holds up no other."""
+    runs, trouble = 0, None
+    for step in steps:
+        try:
+            runs += step()
+        except Exception as error:
+            trouble = trouble or error
+    if trouble is not None:
+        raise trouble
+    return runs

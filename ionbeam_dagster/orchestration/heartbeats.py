@@ -22,29 +22,34 @@ EVERY = 5.0
 
 @cache
 def this_host() -> str:
-    """Where a process number means this process: the host and, in a container, the numbers of that container."""
+    """Where a process number means this process: the host since it was started and, in a container, its numbers.
+
+    A name alone does not tell machines apart: clones have one name.
+    """
     try:
-        return f"{socket.gethostname()} {Path('/proc/self/ns/pid').readlink()}"
+        started = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{socket.gethostname()} {started} {Path('/proc/self/ns/pid').readlink()}"
     except OSError:
         return socket.gethostname()
 
 
 @contextmanager
 def beating(platform: Platform, holder: str, doing: str) -> Iterator[None]:
-    """Beat for `holder` until the end; a ledger that is away meanwhile stops nothing."""
+    """Beat for `holder` until the end; a ledger that is away meanwhile stops nothing, one that is away at the beginning
+    does: a lease counts from the first beat on. Raises StoreError."""
     done = Event()
 
     def beat() -> None:
-        with suppress(StoreError, OSError):
-            platform.ledger.workers.beat(holder, this_host(), os.getpid(), doing)
+        platform.ledger.workers.beat(holder, this_host(), os.getpid(), doing)
 
     def keep() -> None:
         while not done.wait(EVERY):
-            beat()
+            with suppress(StoreError, OSError):
+                beat()
         with suppress(StoreError, OSError):
             platform.ledger.workers.leave(holder)
 
-    beat()  # a lease counts from the first one on
+    beat()
     keeper = Thread(target=keep, name="heartbeat", daemon=True)
     keeper.start()
     try:

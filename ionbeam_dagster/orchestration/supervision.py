@@ -14,8 +14,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -129,16 +129,26 @@ class Supervisor:
                 now = time.monotonic()
                 passed, looked = min(now - looked, _LOOKED_WITHIN), now
                 for child in self.children:
-                    if done := child.look(passed):
-                        self.told(done)
+                    with self._going_on():
+                        if done := child.look(passed):
+                            self.told(done)
                 if not ready and all(child.has_answered for child in self.children):
                     ready = True
                     self.on_ready()
                 for look in self.on_look:
-                    look()
+                    with self._going_on():
+                        look()
                 time.sleep(ASKED_EVERY if ready else 0.2)
         finally:
             self._end()
+
+    @contextmanager
+    def _going_on(self) -> Iterator[None]:
+        """No fault of one look, such as a full disk or a lack of memory, ends the watching."""
+        try:
+            yield
+        except Exception as error:
+            self.told(f"could not look: {type(error).__name__}: {error}")
 
     def _end(self) -> None:
         """Let the children end in good order, then what they started, and kill what is left."""

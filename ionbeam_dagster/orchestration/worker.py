@@ -28,7 +28,6 @@ import dagster as dg
 
 from ionbeam_dagster.config import SourceSettings
 from ionbeam_dagster.domain.windows import EPOCH
-from ionbeam_dagster.errors import IonbeamError
 from ionbeam_dagster.orchestration.dead_runs import Watch
 from ionbeam_dagster.orchestration.heartbeats import this_host
 from ionbeam_dagster.orchestration.holders import WORKER, lease_of
@@ -121,9 +120,10 @@ class Worker:
                     self._end_what_hangs()
                     self._look()
                     self._give_out()
-                except (IonbeamError, OSError) as error:
-                    log.warning("the ledger, or a store, is away: %s", error)
-                self._listen(max(GATHERED_FOR, _SHARE * (time.monotonic() - begun)))
+                    self._listen(max(GATHERED_FOR, _SHARE * (time.monotonic() - begun)))
+                except Exception as error:  # the ledger, a store or Dagster's storage is away, whatever library says so
+                    log.warning("nothing is given out at the moment: %s: %s", type(error).__name__, error)
+                    time.sleep(GATHERED_FOR)
         finally:
             self._end()
 
@@ -136,7 +136,12 @@ class Worker:
         for group in self._groups:
             if group.is_worked_on or clock < group.rests_until:
                 continue
-            is_due = any(self._is_due(group, stage, of, now, held.keys(), opened) for stage, of in group.products)
+            try:
+                is_due = any(self._is_due(group, stage, of, now, held.keys(), opened) for stage, of in group.products)
+            except Exception as error:  # whatever is wrong with one holds up no other
+                log.warning("%s %s cannot be looked at: %s: %s", group.kind, group.name, type(error).__name__, error)
+                group.rests_until = clock + _RESTED
+                continue
             if not is_due:
                 group.waits_since = None
             elif group.waits_since is None:
@@ -216,6 +221,8 @@ class Worker:
             finished = False
             for connection in wait(list(by_connection), left):
                 child = by_connection[connection]  # type: ignore[index]
+                if child.connection.closed:  # there were too many, and another one has just finished
+                    continue
                 try:
                     said = child.connection.recv()
                 except (EOFError, OSError):
@@ -260,7 +267,11 @@ class Worker:
     def _end_what_hangs(self) -> None:
         """Kill children that say nothing and do nothing; their deadlines end those that merely wait for a service."""
         for child in self._children:
-            if not child.ready or child.process.pid is None or time.monotonic() - child.heard < _SILENT_FOR:
+            silent = time.monotonic() - child.heard
+            if not child.ready and silent > _BEGINS_WITHIN:
+                log.warning("process %s does not get ready and is killed", child.process.pid)
+                child.process.kill()
+            if not child.ready or child.process.pid is None or silent < _SILENT_FOR:
                 child.worked = None
                 continue
             used = processor_used(child.process.pid)
@@ -292,7 +303,7 @@ class Worker:
             self._listen(0.2)
         for process in multiprocessing.active_children():
             process.kill()
-        with suppress(IonbeamError, OSError):
+        with suppress(Exception):
             self._platform.ledger.workers.leave(self._name)
 
 

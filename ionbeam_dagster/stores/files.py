@@ -202,8 +202,15 @@ class Files:
     def parquet(self, location: str) -> Iterator[pq.ParquetFile]:
         """A Parquet file to be read in row groups; raises pyarrow.ArrowInvalid when it is damaged."""
         # Buffering ahead keeps what was read until the file is closed: memory would grow with the file.
-        with self.opened(location) as source, pq.ParquetFile(source, pre_buffer=False) as file:
-            yield file
+        with self.opened(location) as source:
+            try:
+                file = pq.ParquetFile(source, pre_buffer=False)
+            except OSError as error:
+                if "thrift" not in str(error):
+                    raise
+                raise pa.ArrowInvalid(f"{location} is damaged ({error})") from error
+            with file:
+                yield file
 
     @contextmanager
     def fetched(self, location: str) -> Iterator[Path]:

@@ -12,6 +12,7 @@ only one of them can get wrong, or any server.
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
 from pathlib import Path
 
 import pyarrow as pa
@@ -106,9 +107,14 @@ class FilesContract:
         with files.fetched(location) as path:
             assert path.name == "rows.parquet" and pq.read_table(path).equals(table)
         assert files.exists(location)
-        put(files, location, b"PAR1 damaged")
-        with pytest.raises(pa.ArrowInvalid), files.parquet(location):
-            pass
+        whole = BytesIO()
+        pq.write_table(pa.table({"x": [1]}), whole)
+        good = whole.getvalue()
+        footer = 8 + int.from_bytes(good[-8:-4], "little")
+        for damaged in (b"PAR1 damaged", good[:-footer] + b"\xff" * (footer - 8) + good[-8:]):
+            put(files, location, damaged)
+            with pytest.raises(pa.ArrowInvalid), files.parquet(location):
+                pass
 
     def test_names_mean_what_they_say(self, place: Place) -> None:
         files, root = place
