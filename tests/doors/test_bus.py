@@ -134,6 +134,11 @@ def test_a_crash_between_any_two_steps_is_mended_by_the_next_delivery(platform, 
     assert waiting(broker, wire.INGESTION) == [] and waiting(broker, wire.INGESTION.dead) == []
 
 
+def with_a_damaged_page(path: Path) -> None:
+    before = path.read_bytes()
+    path.write_bytes(before[:4] + bytes(60) + before[64:])
+
+
 @pytest.mark.parametrize("order", list(itertools.permutations((1, 2, 3)))[::2])
 def test_a_range_is_collected_once_all_parts_are_there(platform, order):
     id, table = uuid4(), rows(24)
@@ -159,6 +164,20 @@ def test_parts_that_say_different_things_are_refused_and_the_right_one_completes
     assert "other things" in take([body(other)])[0]
     assert take([body(command(id=id, part=2, parts=2))]) == [None]
     assert len(platform.ledger.sent("my_source", Window(START, START + 6 * HOUR))) == 1
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, lambda path: path.write_bytes(b"PAR1"), with_a_damaged_page])
+def test_a_lost_part_is_named_parks_its_command_alone_and_comes_again(platform, harm):
+    id, table, window = uuid4(), rows(24), Window(START, START + 6 * HOUR)
+    bodies = [body(command(id=id, part=part + 1, parts=3), table.slice(8 * part, 8)) for part in range(3)]
+    take = bridge_of(platform).intake.ingestions
+    assert take(bodies[:2]) == [None, None]
+    harm(next(Path("ionbeam-state/bus/parts").rglob("*_1.parquet")))
+    reason, other = take([bodies[2], body(command())])
+    assert "part 1 of it is lost" in reason and "send the command again" in reason and other is None
+    assert len(platform.ledger.sent("my_source", window)) == 1
+    assert take(bodies) == [None, None, None] and platform.ledger.parts.unfinished() == []
+    assert [raw.rows for raw in platform.ledger.sent("my_source", window)] == [24, 24]
 
 
 def test_a_later_ingestion_corrects_an_earlier_one_in_the_order_of_arrival(platform):

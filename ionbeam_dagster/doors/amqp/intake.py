@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -232,7 +232,8 @@ class Intake:
             yield arrow.coerce(batch, declared)
 
     def _keep(self, written: Sequence[_Written]) -> dict[Key, str]:
-        """Remember what is durable, in order; returns the parts that do not fit to the others of their command."""
+        """Remember what is durable, in order; returns the parts that do not fit to the others of their command, or
+        found one of these lost."""
         failed: dict[Key, str] = {}
         self._ledger.parts.add(
             [replace(one.accepted.part, path=one.path) for one in written if one.accepted.command.parts > 1]
@@ -248,9 +249,14 @@ class Intake:
                 self._ledger.parts.forget(one.accepted.id, one.accepted.command.part)
                 failed[one.accepted.key] = "it says other things (metadata, range or number of parts) than other parts"
             elif len(parts) == one.accepted.command.parts and one.accepted.id not in whole:
-                joined = self._join(one.accepted, parts)
-                whole[one.accepted.id] = joined
-                finished += parts
+                try:
+                    whole[one.accepted.id] = self._join(one.accepted, parts)
+                except (OSError, pa.ArrowException):
+                    if not (lost := self._lost(parts)):
+                        raise
+                    failed[one.accepted.key] = self._without(one.accepted, lost)
+                else:
+                    finished += parts
         durable = [
             Taken(id, a.feed.source, a.collected, one.path, one.rows, a.windows, a.payload)
             for id, one in whole.items()
@@ -280,6 +286,28 @@ class Intake:
             accepted.command.replaces,
         )  # fmt: skip
         return _Written(accepted, path, rows)
+
+    def _lost(self, parts: Sequence[Part]) -> dict[int, Exception]:
+        """The parts whose files are gone or damaged, with what is wrong with each."""
+        lost: dict[int, Exception] = {}
+        for part in parts:
+            try:
+                for _ in self.parts.open(part.path).batches():
+                    pass
+            except (FileNotFoundError, pa.ArrowException) as error:
+                lost[part.part] = error
+            except OSError as error:
+                if error.errno is not None:  # the disk's; of a damaged page Arrow raises one without
+                    raise
+                lost[part.part] = error
+        return lost
+
+    def _without(self, accepted: _Accepted, lost: Mapping[int, Exception]) -> str:
+        """Forget lost parts, and the one that came, so that they are taken when sent again; says which are lost."""
+        for part in (accepted.command.part, *lost):
+            self._ledger.parts.forget(accepted.id, part)
+        told = ", ".join(f"part {part} of it is lost ({error})" for part, error in lost.items())
+        return f"{told}; send the command again"
 
     # -- the other commands --------------------------------------------------------------------------------------
 
