@@ -1,8 +1,11 @@
 """Both ledgers pass the suite that is shipped for them; and what only one of them can get wrong."""
 
+import json
 import resource
 import signal
 import sqlite3
+import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from signal import SIGKILL
@@ -11,8 +14,9 @@ import pytest
 from backends import Missing, start_redis
 from redis import Redis
 
-from ionbeam_dagster.domain.records import RawPartition
+from ionbeam_dagster.domain.records import Correction, RawPartition
 from ionbeam_dagster.stores.ledger import LedgerError, RedisLedger, SqliteLedger
+from ionbeam_dagster.stores.ledger.keys import place_of
 from ionbeam_dagster.testing.ledger import LedgerContract
 from ionbeam_dagster.testing.ledger.samples import HOUR, NEXT, NOON, WINDOW, arrived, built, claimed
 
@@ -48,6 +52,45 @@ class TestRedisLedger(Replacing):
     def silent_for(self, monkeypatch):
         monkeypatch.setattr("ionbeam_dagster.stores.ledger.holding.HELD_FOR", 2.0)
         return 2.0
+
+    def test_a_job_that_redis_no_longer_knows_is_not_ours_when_it_is_renewed(self, redis, open_ledger, monkeypatch):
+        monkeypatch.setattr("ionbeam_dagster.stores.ledger.holding.HELD_FOR", 8.0)
+        job, until = open_ledger().job("outbox"), time.monotonic() + 6
+        assert job.acquire()
+        with Redis.from_url(redis.url) as client:
+            client.delete("ionbeam:job:outbox")
+        while job.is_ours:
+            assert time.monotonic() < until, "it would be ours for as long as it was taken"
+            time.sleep(0.05)
+        job.close()
+
+    def test_corrections_are_open_and_have_later_numbers_when_any_key_of_theirs_is_gone(self, redis, open_ledger):
+        memory = open_ledger().corrections
+        told = [Correction(str(n), WINDOW, "an override") for n in range(3)]
+        memory.see("crowd", told, NOON)
+        with Redis.from_url(redis.url, decode_responses=True) as client:
+            for n, key in enumerate(sorted(client.keys("ionbeam:corrections*")), 1):
+                last = memory.open("crowd")[-1].number
+                client.delete(key)
+                memory.see("crowd", [*told, Correction("new", WINDOW, str(n))], NOON + n * HOUR)
+                known = memory.open("crowd")
+                assert len(known) == 4 and known[-1].number > last, key
+
+    def test_corrections_of_an_earlier_version_are_read(self, redis, open_ledger):
+        memory = open_ledger().corrections
+        place = place_of(WINDOW)
+        with Redis.from_url(redis.url, decode_responses=True) as client:
+            for id, number, closed in (("9/1", 1, None), ("9/2", 2, NOON.isoformat())):
+                state = json.dumps([NOON.isoformat(), None, None, "", closed])
+                record = json.dumps([json.dumps([place, "an override"]), number, state])
+                client.hset("ionbeam:corrections:crowd", id, record)
+            client.sadd("ionbeam:corrections_open:crowd", "9/1")
+            client.set("ionbeam:corrections_last", 2)
+        [known], [closed] = memory.open("crowd"), memory.closed("crowd")
+        assert (known.correction.id, known.number, closed.correction.id) == ("9/1", 1, "9/2")
+        memory.see("crowd", [known.correction, Correction("9/3", NEXT, "")], NOON)
+        assert [one.correction.id for one in memory.open("crowd")] == ["9/1", "9/3"]
+        assert memory.change("crowd", replace(known, closed=NOON)) and len(memory.open("crowd")) == 1
 
 
 def test_a_damaged_file_is_named_with_what_to_do(tmp_path):

@@ -4,7 +4,9 @@ Belongs here: what is remembered of them, and how SQLite and Redis keep it. Does
 and confirmed to its source (pipeline/corrections.py).
 
 Each has a number, in the order in which the platform saw them first, and no time: a raw partition that was collected
-when a number was known holds what its source had then, whatever the clocks of two hosts say.
+when a number was known holds what its source had then, whatever the clocks of two hosts say. Numbers only grow, also
+from a ledger that was lost to the one after it: they are times in milliseconds, or follow one (those that an earlier
+version gave out are small).
 """
 
 from __future__ import annotations
@@ -17,12 +19,12 @@ from typing import Protocol
 
 from ionbeam_dagster.domain.records import Correction
 from ionbeam_dagster.domain.windows import Window
-from ionbeam_dagster.stores.ledger.keys import place_of, window_at
+from ionbeam_dagster.stores.ledger.keys import milliseconds, place_of, window_at
 from ionbeam_dagster.stores.ledger.on_redis import CALL, OnRedis
 from ionbeam_dagster.stores.ledger.sqlite_file import OnSqlite
 
 MOST_CLOSED = 1000
-"""Corrections of a source that are remembered after they were closed, the latest of them."""
+"""Corrections of a source that are remembered after they were closed: those with the largest numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +115,10 @@ CREATE TABLE IF NOT EXISTS corrections (
                 known = db.execute("SELECT told FROM corrections WHERE source = ? AND id = ?", (source, one.id))
                 if known.fetchone() != (text,):
                     db.execute(
-                        "INSERT OR REPLACE INTO corrections (source, id, told, state, is_closed) "
-                        "VALUES (?, ?, ?, ?, 0)",
-                        (source, one.id, text, _new(one, at)),
+                        "INSERT OR REPLACE INTO corrections (number, source, id, told, state, is_closed) SELECT "
+                        "max(?, 1 + ifnull((SELECT seq FROM sqlite_sequence WHERE name = 'corrections'), 0)), "
+                        "?, ?, ?, ?, 0",
+                        (milliseconds(at), source, one.id, text, _new(one, at)),
                     )
 
     def change(self, source: str, known: KnownCorrection) -> bool:
@@ -154,65 +157,57 @@ def _latest_first(closed: list[KnownCorrection]) -> list[KnownCorrection]:
 # --- Redis ------------------------------------------------------------------------------------------------------------
 
 #     ionbeam:corrections:<source>                  told, number and state of a correction, by its id, as JSON
-#     ionbeam:corrections_open:<source>             the ids of those that are open
 #     ionbeam:corrections_last                      the last number
 
 _SEE = """
-local key, open = 'ionbeam:corrections:' .. ARGV[1], 'ionbeam:corrections_open:' .. ARGV[1]
-for i = 2, #ARGV, 3 do
+local key, now = 'ionbeam:corrections:' .. ARGV[1], tonumber(ARGV[2])
+for i = 3, #ARGV, 3 do
     local id, told, state = ARGV[i], ARGV[i + 1], ARGV[i + 2]
     local known = redis.call('HGET', key, id)
     if not known or cjson.decode(known)[1] ~= told then
-        local number = redis.call('INCR', 'ionbeam:corrections_last')
+        local number = math.max(now, (redis.call('GET', 'ionbeam:corrections_last') or 0) + 1)
+        redis.call('SET', 'ionbeam:corrections_last', string.format('%.0f', number))
         redis.call('HSET', key, id, cjson.encode({told, number, state}))
-        redis.call('SADD', open, id)
     end
 end
 """
 
 _CHANGE = """
-local key, id = 'ionbeam:corrections:' .. ARGV[1], ARGV[2]
+local key, id, most_closed = 'ionbeam:corrections:' .. ARGV[1], ARGV[2], tonumber(ARGV[5])
 local known = redis.call('HGET', key, id)
 if not known then return 0 end
 local told, number = unpack(cjson.decode(known), 1, 2)
 if number ~= tonumber(ARGV[3]) then return 0 end
 redis.call('HSET', key, id, cjson.encode({told, number, ARGV[4]}))
-redis.call(ARGV[5] == '1' and 'SREM' or 'SADD', 'ionbeam:corrections_open:' .. ARGV[1], id)
-return 1
-"""
-
-_OPEN = """
-local found = {}
-for i, id in ipairs(redis.call('SMEMBERS', 'ionbeam:corrections_open:' .. ARGV[1])) do
-    found[i] = {id, redis.call('HGET', 'ionbeam:corrections:' .. ARGV[1], id)}
+if redis.call('HLEN', key) <= most_closed then return 1 end
+local closed, all = {}, redis.call('HGETALL', key)
+for i = 1, #all, 2 do
+    local _, number, state = unpack(cjson.decode(all[i + 1]))
+    if cjson.decode(state)[5] ~= cjson.null then closed[#closed + 1] = {number, all[i]} end
 end
-return found
+table.sort(closed, function(one, other) return one[1] > other[1] end)
+for i = most_closed + 1, #closed do redis.call('HDEL', key, closed[i][2]) end
+return 1
 """
 
 
 class RedisCorrections(OnRedis):
     def see(self, source: str, told: Sequence[Correction], at: datetime) -> None:
         texts = [text for one in told for text in (one.id, _told(one), _new(one, at))]
-        self._server.run(_SEE, source, *texts)
+        self._server.run(_SEE, source, milliseconds(at), *texts)
 
     def change(self, source: str, known: KnownCorrection) -> bool:
-        is_closed = known.closed is not None
-        done = self._server.run(
-            _CHANGE, source, known.correction.id, known.number, _as_text(known), str(int(is_closed))
-        )
-        if is_closed:
-            for one in self.closed(source)[MOST_CLOSED:]:
-                self._server.run(CALL, "HDEL", f"ionbeam:corrections:{source}", one.correction.id)
-        return bool(done)
+        return bool(self._server.run(_CHANGE, source, known.correction.id, known.number, _as_text(known), MOST_CLOSED))
 
     def open(self, source: str) -> list[KnownCorrection]:
-        found = self._server.run(_OPEN, source)
-        return sorted((_from_record(*one) for one in found), key=lambda one: one.number)
+        return sorted((one for one in self._all(source) if one.closed is None), key=lambda one: one.number)
 
     def closed(self, source: str) -> list[KnownCorrection]:
+        return _latest_first([one for one in self._all(source) if one.closed is not None])
+
+    def _all(self, source: str) -> list[KnownCorrection]:
         found = self._server.run(CALL, "HGETALL", f"ionbeam:corrections:{source}")
-        every = (_from_record(*one) for one in zip(found[::2], found[1::2], strict=True))
-        return _latest_first([one for one in every if one.closed is not None])
+        return [_from_record(*one) for one in zip(found[::2], found[1::2], strict=True)]
 
 
 def _from_record(id: str, record: str) -> KnownCorrection:

@@ -138,10 +138,10 @@ class _Lease:
 
         while not done.wait(HELD_FOR / 4):
             asked = time.monotonic()
-            try:
-                with self._server.tolerated():  # it is held for a minute from the last time
+            with self._server.tolerated():  # it is held for a minute from the last time
+                try:
                     lock.reacquire()
-                    self._until = asked + HELD_FOR
-            except LockNotOwnedError:  # this process stood still for too long, or Redis was emptied
-                self._until = 0.0
-                return
+                except LockNotOwnedError:  # this process stood still for too long, or Redis was emptied
+                    self._until = 0.0
+                    return
+                self._until = asked + HELD_FOR

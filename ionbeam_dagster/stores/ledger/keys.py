@@ -21,6 +21,10 @@ def micros(moment: datetime) -> int:
     return (moment - EPOCH) // timedelta(microseconds=1)
 
 
+def milliseconds(moment: datetime) -> int:
+    return micros(moment) // 1000
+
+
 def moment(micros: int) -> datetime:
     return (EPOCH + timedelta(microseconds=micros)).astimezone(UTC)
 

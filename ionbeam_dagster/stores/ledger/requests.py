@@ -12,7 +12,16 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from ionbeam_dagster.domain.windows import Window
-from ionbeam_dagster.stores.ledger.keys import KEPT_FOR, ends_of, micros, moment, place_of, window_at, window_from
+from ionbeam_dagster.stores.ledger.keys import (
+    KEPT_FOR,
+    ends_of,
+    micros,
+    milliseconds,
+    moment,
+    place_of,
+    window_at,
+    window_from,
+)  # fmt: skip
 from ionbeam_dagster.stores.ledger.on_redis import OnRedis
 from ionbeam_dagster.stores.ledger.sqlite_file import OnSqlite
 
@@ -74,10 +83,6 @@ class Requests(Protocol):
         ...
 
 
-def _milliseconds(moment: datetime) -> int:
-    return micros(moment) // 1000
-
-
 # --- SQLite -----------------------------------------------------------------------------------------------------------
 
 ANSWER = "UPDATE requests SET answered = ? WHERE source = ? AND answered IS NULL AND start >= ? AND end <= ?"
@@ -128,11 +133,11 @@ CREATE TABLE IF NOT EXISTS source_requests (
             db.execute(
                 "INSERT OR IGNORE INTO source_requests SELECT max(?, 1 + ifnull((SELECT seq FROM sqlite_sequence WHERE "
                 "name = 'source_requests'), 0)), ?, ?, ?, ?, ?",
-                (_milliseconds(now), id, source, *ends_of(range), use_cache),
+                (milliseconds(now), id, source, *ends_of(range), use_cache),
             )
             db.execute(
                 "DELETE FROM source_requests WHERE number BETWEEN ? AND ?",
-                (_FIRST_TIME, _milliseconds(now - KEPT_FOR)),
+                (_FIRST_TIME, milliseconds(now - KEPT_FOR)),
             )
 
     def after(self, number: int, limit: int) -> list[SourceRequest]:
@@ -243,7 +248,7 @@ class RedisRequests(OnRedis):
 
     def add(self, id: str, source: str, range: Window, use_cache: bool, now: datetime) -> None:
         record = json.dumps([source, place_of(range), use_cache])
-        self._server.run(_ADD, id, record, _milliseconds(now), _FIRST_TIME, _milliseconds(now - KEPT_FOR))
+        self._server.run(_ADD, id, record, milliseconds(now), _FIRST_TIME, milliseconds(now - KEPT_FOR))
 
     def after(self, number: int, limit: int) -> list[SourceRequest]:
         found = []

@@ -45,13 +45,22 @@ class CorrectionsContract(Suite):
         assert known == KnownCorrection(wider, known.number, NOON + HOUR) and known.number > before.number
         assert not memory.change("crowd", replace(before, closed=NOON)) and memory.open("crowd") == [known]
 
+    def test_numbers_follow_those_of_a_ledger_that_was_lost(self, ledger: Ledger) -> None:
+        memory = ledger.corrections
+        told = [Correction(str(n), WINDOW, "") for n in range(3)]
+        memory.see("crowd", told[:2], NOON)
+        memory.see("crowd", told, NOON - HOUR)
+        milliseconds = int(NOON.timestamp() * 1000)
+        assert [one.number - milliseconds for one in memory.open("crowd")] == [0, 1, 2]
+
     def test_of_closed_corrections_the_latest_are_remembered(
         self, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("ionbeam_dagster.stores.ledger.corrections.MOST_CLOSED", 2)
         memory = ledger.corrections
         memory.see("crowd", [Correction(str(n), WINDOW, "") for n in range(4)], NOON)
-        for n, known in enumerate(memory.open("crowd")[:3]):
-            memory.change("crowd", replace(known, closed=NOON + n * HOUR))
+        known = memory.open("crowd")
+        for hour, n in enumerate((2, 0, 1)):
+            memory.change("crowd", replace(known[n], closed=NOON - hour * HOUR))
         assert [one.correction.id for one in memory.closed("crowd")] == ["2", "1"]
         assert [one.correction.id for one in memory.open("crowd")] == ["3"]
