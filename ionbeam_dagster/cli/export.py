@@ -91,7 +91,7 @@ def clients() -> None:
     for dataset in served(config):
         known = feed.clients_of(files, root, dataset)
         there = feed.versions_in(files, root, dataset) if known else {}
-        for one in known:
+        for one in (feed.confirmed_by(files, root, dataset, client) for client in known):
             lacks = sum(1 for _ in feed.changes(there, one.versions))
             table.add_row(dataset, one.client, f"{len(one.versions):,}", f"{lacks:,}", f"{one.at:%Y-%m-%d %H:%M:%S}")
     console.print(table if table.row_count else "Nobody has confirmed a window.")

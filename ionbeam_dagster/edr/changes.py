@@ -30,6 +30,8 @@ CHANGES = re.compile(r"^/collections/([^/]+)/changes$")
 WINDOW = re.compile(r"^/collections/([^/]+)/windows/([^/]+)$")
 MOST_CLIENTS = 200
 """Of one collection: whoever asks may give itself a name."""
+MOST_GONE = 100_000
+"""Windows that a client may have said to have and that are not there: they were removed since, or never were."""
 LARGEST_BODY = 8 << 20
 _FILES = fs.LocalFileSystem()
 _WRITING = threading.Lock()
@@ -66,13 +68,14 @@ def confirmed(collection: Collection, body: bytes) -> bytes:
         if not all(isinstance(one, str) or one is None for one in windows.values()):
             raise TypeError("versions are texts, or null of a window that is gone")
         with _WRITING:
-            known = [one.client for one in feed.clients_of(_FILES, root, name)]
+            known = feed.clients_of(_FILES, root, name)
             if client not in known and len(known) >= MOST_CLIENTS:
                 raise BadRequest(f"{name} has {MOST_CLIENTS} clients already; the operator may remove some")
             there = feed.versions_in(_FILES, root, name)
             has = feed.confirmed_by(_FILES, root, name, client).versions
-            if unknown := sorted(windows.keys() - there.keys() - has.keys()):
-                raise BadRequest(f"there was no window {unknown[0][:60]!r} of {name}")
+            unseen = {window for window, version in windows.items() if version is not None} - there.keys() - has.keys()
+            if unseen and len((unseen | has.keys()) - there.keys()) > MOST_GONE:
+                raise BadRequest(f"more than {MOST_GONE} windows that {name} does not have; confirm what was told")
             feed.confirm(_FILES, root, name, client, windows, datetime.now(UTC))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, BadRequest):

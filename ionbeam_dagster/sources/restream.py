@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,8 +41,6 @@ ASKED_AT_ONCE = timedelta(hours=1)
 """Of the one-second items of a site in one request, so that memory stays small however long a window is."""
 STEP = timedelta(minutes=5)
 """Newly ended time is told in such steps."""
-SITES_KNOWN_FOR = 600.0
-"""Seconds after which sites are looked at again."""
 _DESCRIBED = (STATION, "mobility", "station_name", ALTITUDE)
 
 
@@ -133,8 +129,6 @@ class Restream(Source):
             concurrency=AT_ONCE,
             credentials=credentials,
         )
-        self._lock = threading.Lock()
-        self._sites: tuple[float, list[Site]] | None = None
         self._notes: set[str] = set()
         self._unread: list[str] = []
 
@@ -246,17 +240,14 @@ class Restream(Source):
             return self._client.get(f"{API}/{path}", params, headers=headers)
 
     def _all_sites(self) -> list[Site]:
-        """The sites that are meant, each once, as the service knew them a short while ago."""
-        with self._lock:
-            if self._sites is None or time.monotonic() - self._sites[0] > SITES_KNOWN_FOR:
-                of_pads = [self._get("sites/", {"pad__id": str(pad)}) for pad in self.config.pads]
-                found = {site.id: site for answer in of_pads for site in _listed_sites(answer)}
-                for id in self.config.sites:
-                    if id not in found:
-                        answer = self._get(f"sites/{id}/")
-                        found[id] = _site(answer, answer.json())
-                self._sites = time.monotonic(), [found[id] for id in sorted(found)]
-        sites = [self._placed(site) for site in self._sites[1]]
+        """The sites that are meant, each once, as the service knows them now: a correction may be of a new one."""
+        of_pads = [self._get("sites/", {"pad__id": str(pad)}) for pad in self.config.pads]
+        found = {site.id: site for answer in of_pads for site in _listed_sites(answer)}
+        for id in self.config.sites:
+            if id not in found:
+                answer = self._get(f"sites/{id}/")
+                found[id] = _site(answer, answer.json())
+        sites = [self._placed(found[id]) for id in sorted(found)]
         self._notes |= {
             f"site {site.id} has no place, so that its rows are set aside: add it to stations"
             for site in sites
@@ -289,10 +280,11 @@ class Restream(Source):
             raise answer.wrong(f"is no list of items with the fields {', '.join(schema)} ({error})") from error
 
     def _rows(self, part: Window, site: Site, items: pl.DataFrame) -> pl.DataFrame:
-        """Rows of `part` by their times; one without a time stays, and goes to the quarantine."""
+        """Rows of `part` by their times; those without a time stay, and go to the quarantine."""
         timed = items.with_columns(moments_of_text(items["time"]).alias("datetime"))
         inside = timed.filter(pl.col("datetime").is_between(part.start, part.end, "left").fill_null(True))
-        once = inside.unique("datetime", keep="last", maintain_order=True)
+        is_last = pl.struct("datetime").is_last_distinct() | pl.col("datetime").is_null()
+        once = inside.filter(is_last)
         outside = timed.filter(~pl.col("datetime").is_between(part.start, part.end)).height
         for number, what in (
             (outside, f"outside of {part}"),
@@ -300,7 +292,7 @@ class Restream(Source):
         ):
             if number:
                 self._notes.add(f"site {site.id}: {number} items {what} were left out")
-        return once.sort("datetime").select(
+        return once.sort("datetime", maintain_order=True).select(
             "datetime",
             pl.lit(site.latitude, pl.Float64).alias("lat"),
             pl.lit(site.longitude, pl.Float64).alias("lon"),

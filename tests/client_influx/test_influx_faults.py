@@ -184,14 +184,14 @@ def test_a_full_disk_is_told_and_leaves_no_half_row(faulty, tmp_path):
 
 
 @pytest.fixture
-def small_disk(tmp_path):
+def small_disk(tmp_path, request):
     """A disk of 2 MiB."""
     folder = tmp_path / "disk"
     folder.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], capture_output=True).returncode:
         pytest.skip("a small disk can only be mounted by root")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
+    request.addfinalizer(lambda: subprocess.run(["umount", "-l", folder], check=True))
+    return folder
 
 
 @pytest.mark.parametrize("csvlogfile", [None, "log.csv"])
@@ -214,6 +214,11 @@ def test_what_is_on_a_full_disk_is_sent_all_the_same(faulty, small_disk, csvlogf
         assert one.status()[0].waiting_bytes == 0
     finally:
         one.close()
+
+
+def test_a_file_system_that_does_not_tell_its_room_is_no_full_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(log.os, "statvfs", lambda path: os.statvfs_result([0] * 10))
+    log.leave_room(tmp_path, 1 << 30)
 
 
 def wait_for(done, seconds=30):

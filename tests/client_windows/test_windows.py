@@ -21,6 +21,8 @@ from typer.testing import CliRunner
 from windows import HOUR, START, write_window
 
 from ionbeam_client.windows import Dataset, WindowsError, feed
+from ionbeam_client.windows.data import Data
+from ionbeam_client.windows.places import place_of
 from ionbeam_dagster.cli import app
 from ionbeam_dagster.config import CONFIG_VARIABLE
 
@@ -88,6 +90,25 @@ def test_one_that_changes_after_it_was_told_is_told_again(address, root):
     net.confirm(events)
     [again] = net.get_data_changes()[0]
     assert (again.window, again.modification_type) == (NAMES[0], "changed")
+
+
+def test_what_went_meanwhile_may_be_confirmed_and_a_removal_twice(address, root):
+    """Retention removes windows while they are read, and the answer to a confirmation may be lost."""
+    net = Dataset("net", address, client="anna")
+    events, _ = net.get_data_changes()
+    (root / "net" / f"net_{NAMES[0]}.parquet").unlink()
+    net.confirm(events)
+    [gone] = net.get_data_changes()[0]
+    assert (gone.window, gone.modification_type) == (NAMES[0], "removed")
+    net.confirm([gone])
+    net.confirm([gone])
+    assert net.get_data_changes()[0] == []
+
+
+def test_a_client_does_not_make_a_service_remember_without_bound(serving, root):
+    windows = {f"{START - n * HOUR:%Y%m%dT%H%M%S}_PT1H": "1" for n in range(1, 100_002)}
+    answer = httpx.post(f"{serving.url}/collections/net/changes", json={"client": "a", "windows": windows})
+    assert answer.status_code == 400 and "more than 100000 windows" in answer.text
 
 
 def test_rows_one_by_one_and_in_files(address, root, tmp_path):
@@ -182,6 +203,7 @@ def test_a_bucket_is_followed(s3, tmp_path, monkeypatch):  # noqa: F811
         path = write_window(tmp_path / "net", hour)
         with files.open_output_stream(f"{bucket}/pygeoapi/net/{path.name}") as out:
             out.write(path.read_bytes())
+    monkeypatch.setattr("ionbeam_client.windows.places.SETTLED", HOUR)
     assert net.get_data_changes()[0] == []
     monkeypatch.setattr("ionbeam_client.windows.places.SETTLED", timedelta(days=-1))
     assert keep(net, tmp_path / "copy") == 2 and contents(tmp_path / "copy") == contents(tmp_path / "net")
@@ -203,11 +225,48 @@ def test_what_cannot_be_is_refused(address, root):
     assert list(event.get_data().data_fetcher) == [], "it is gone, as the next look tells"
 
 
+def test_a_damaged_confirmation_counts_as_none_and_stops_nobody(address, root):
+    for client in ("anna", "berta"):
+        Dataset("net", address, client=client).get_data_changes()[0][0].confirm_data_received()
+    for damage in ("", '{"windows": 3, "at": "x"}'):
+        (root / ".confirmed" / "net" / "anna.json").write_text(damage)
+        net = Dataset("net", address, client="anna")
+        assert len(net.get_data_changes()[0]) == 3
+        Dataset("net", address, client="berta").get_data_changes()[0][-1].confirm_data_received()
+    net.confirm(net.get_data_changes()[0])
+    assert net.get_data_changes()[0] == []
+    assert {path.name for path in (root / ".confirmed" / "net").iterdir()} == {"anna.json", "berta.json"}
+
+
+def test_what_is_gone_replaces_no_file(address, root, tmp_path):
+    [event, *_] = Dataset("net", address, client="anna").get_data_changes()[0]
+    copy = tmp_path / "copy.parquet"
+    event.get_data().save(copy)
+    before = copy.read_bytes()
+    (root / "net" / f"net_{event.window}.parquet").unlink()
+    with pytest.raises(WindowsError, match="is gone"):
+        event.get_data().save(copy, overwrite=True)
+    assert copy.read_bytes() == before
+
+
+@pytest.mark.parametrize("body", [b"<h1>404</h1>", b'{"message": "no route"}', b"null"])
+def test_a_404_of_a_proxy_is_no_window_that_is_gone(body, monkeypatch):
+    from ionbeam_dagster.testing.service import Reply, Service
+
+    class Proxy(Service):
+        def answer(self, request):
+            return Reply(body, 404)
+
+    monkeypatch.setattr("ionbeam_client.windows.places.FIRST_PAUSE", 0)
+    with Proxy() as proxy, pytest.raises(WindowsError, match="404") as told:
+        list(Data(place_of(proxy.url), "net", NAMES[:1]).data_fetcher)
+    assert told.value.may_pass and len(proxy.seen) == 5
+
+
 def test_the_service_refuses_what_nobody_means(serving, root, monkeypatch):
     changes, window = f"{serving.url}/collections/net/changes", f"{serving.url}/collections/net/windows"
     for body in (b"", b"[]", b"{}", b'{"client": "../a", "windows": {}}', b'{"client": "a", "windows": {"x": "1"}}',
                  b'{"client": "a", "windows": {"20250101T000000_PT1H": 7}}',
-                 b'{"client": "a", "windows": {"20990101T000000_PT1H": "1"}}',
                  b'{"client": "a", "windows": 7}'):  # fmt: skip
         answer = httpx.post(changes, content=body)
         assert answer.status_code == 400, (body, answer.text)

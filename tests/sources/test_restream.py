@@ -94,12 +94,15 @@ def test_items_as_they_may_be(service):
         item(START, 981, 68.0),
         item(START - HOUR, 981, 50.0),
         item(START, 981, 50.0) | {"time": "at noon"},
+        item(START, 981, 59.0) | {"time": "at night"},
     ]
     service._items = lambda sites, query: service.data[sites[0]] if sites == [981] else []
     source = made(service)
     rows = fetched(source)
-    assert [None if one is None else round(one, 3) for one in rows[FIELD]] == [10.0, 20.0, None, None, 15.0, None, None]
-    assert rows["datetime"].null_count() == 1, "what has no time goes to the quarantine"
+    assert [None if one is None else round(one, 3) for one in rows[FIELD]] == [
+        10.0, 15.0, 20.0, None, None, 15.0, None, None,
+    ]  # fmt: skip
+    assert rows["datetime"].null_count() == 2, "what has no time goes to the quarantine"
     assert source.problems() == [
         "site 981: 1 items outside of 2025-09-09 00:00-01:00 were left out",
         "site 981: 1 items with the time of another were left out",
@@ -204,6 +207,14 @@ def test_it_tells_newly_ended_time_and_corrections_once(service):
     assert source.changes(cursor)[0] == []
     service.events = [event(7, 982, START, START + HOUR)]
     assert source.changes(cursor)[0] == [Window(START, START + HOUR + timedelta(seconds=1))]
+
+
+def test_a_correction_of_a_new_site_is_collected(service):
+    source = made(service)
+    few = lambda reply: Reply.of_json(json.loads(reply.body)[:1])  # noqa: E731
+    service.break_(r"/sites/\?", few)
+    assert set(fetched(source)["station_id"]) < {str(site) for site in SITES}
+    assert set(fetched(source)["station_id"]) == {str(site) for site in SITES}
 
 
 def test_a_confirm_that_the_service_does_not_take_is_an_error(service):

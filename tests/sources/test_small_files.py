@@ -47,6 +47,22 @@ def everything(read: Files) -> tuple:
     return files, windows, [read.signature(window) for window in HOURS]
 
 
+def test_a_file_that_goes_while_files_are_looked_at_harms_no_other(tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "in" / f"{name}.csv").write_text("time,t,rh\n2024-03-01 01:30,50,40\n")
+    read, seen = source(tmp_path), index_module.FileIndex._is_new
+
+    def gone_then(index, name, path):
+        is_new = seen(index, name, path)
+        if name == "a.csv":
+            path.unlink(missing_ok=True)
+        return is_new
+
+    monkeypatch.setattr(index_module.FileIndex, "_is_new", gone_then)
+    assert list(read._index.look()) == ["b.csv"]
+
+
 TIMES = st.integers(0, 23).map(lambda n: f"{DAY + n * timedelta(minutes=10):%Y-%m-%d %H:%M}")
 LINES = st.one_of(
     st.builds("{},{},{}".format, TIMES, st.sampled_from(["1", "-999.0", "NA", "x", " 2 ", "é"]), st.just("50")),

@@ -137,7 +137,7 @@ class ArchFx(Source):
         return found
 
     def _listed(self) -> list[str]:
-        slugs = [one.get("slug") for one in self._all("stream/", [*self.config.filter.items()])]
+        slugs = [str(one.get("slug")) for one in self._all("stream/", [*self.config.filter.items()])]
         if not slugs:
             raise SourceError(f"{self.name}: the service has no stream for {self.config.filter or 'this account'}")
         try:
@@ -148,17 +148,15 @@ class ArchFx(Source):
     # -- their readings ------------------------------------------------------------------------------------------
 
     def _rows(self, window: Window, station: str, streams: list[_Stream]) -> pl.DataFrame:
-        """The rows of a station: of what is said twice of a time, the last."""
+        """The rows of a station: of what is said twice of a time, the last. Readings without a time are rows of their
+        own, and go to the quarantine."""
         found = [self._readings(window, stream) for stream in streams]
         columns = [one.variable for one in self.config.variables]
         rows = pl.concat(found, how="diagonal")
         absent = [pl.lit(None, pl.Float64).alias(name) for name in columns if name not in rows.columns]
-        rows = (
-            rows.with_columns(absent)
-            .group_by("time", maintain_order=True)
-            .agg(pl.col(*columns, "parent").drop_nulls().last())
-            .sort("time")
-        )
+        rows = rows.with_columns(absent).select("time", *columns, "parent")
+        timed = rows.drop_nulls("time").group_by("time", maintain_order=True)
+        rows = pl.concat([timed.agg(pl.all().drop_nulls().last()).sort("time"), rows.filter(pl.col("time").is_null())])
         place = self.config.stations.get(station)
         lat, lon = (self.config.latitude, self.config.longitude) if place is None else (place.latitude, place.longitude)
         if lat is None or lon is None:
@@ -184,12 +182,14 @@ class ArchFx(Source):
         readings = readings.with_columns(moments_of_text(readings["timestamp"]).alias("time"))
         inside = pl.col("time").is_between(window.start, window.end, closed="left")
         readings = readings.filter(inside.fill_null(True))
-        usable = pl.col("time").is_not_null() & pl.col("value").is_finite()
-        kept = readings.filter(usable)
+        kept = readings.filter(pl.col("value").is_finite())
         if kept.height < readings.height:
             number = readings.height - kept.height
-            self._notes.append(f"{stream.slug}: {number} readings without a time or a number were left out")
-        if twice := kept.height - kept["time"].n_unique():
+            self._notes.append(f"{stream.slug}: {number} readings without a number were left out")
+        times = kept["time"].drop_nulls()
+        if untimed := kept.height - len(times):
+            self._notes.append(f"{stream.slug}: {untimed} readings have no time, and are set aside")
+        if twice := len(times) - times.n_unique():
             self._notes.append(f"{stream.slug}: {twice} readings are of the time of another one; the last counts")
         value = pl.col("value") if (scale, offset) == (1.0, 0.0) else pl.col("value") * scale + offset
         return kept.select(

@@ -253,9 +253,12 @@ class FileIndex:
         if not paths:
             return {}
         reader = CsvReader(self._config)
-        states = {name: _state(path) for name, path in paths.items()}
+        states: dict[str, tuple[int, int]] = {}
+        for name, path in paths.items():
+            with suppress(FileNotFoundError):
+                states[name] = _state(path)
         found: dict[str, File] = {}
-        for tables in small_tables(reader, paths):
+        for tables in small_tables(reader, {name: paths[name] for name in states}):
             with suppress(Unreadable):
                 for table, part, stations in _read_tables(reader, tables, self._config):
                     file = File(table.path.as_posix(), *states[table.name], parts=(part,), stations=stations)

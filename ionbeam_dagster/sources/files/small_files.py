@@ -19,7 +19,7 @@ import pyarrow as pa
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.sources.files import readers
 from ionbeam_dagster.sources.files.config import FilesConfig
-from ionbeam_dagster.sources.files.readers import MARK, ROW, CsvReader, Unreadable, opening_of
+from ionbeam_dagster.sources.files.readers import MARK, ROW, CsvReader, Unreadable, opening_of, refusals
 from ionbeam_dagster.sources.files.rows import FILED
 
 TOGETHER = 8 << 20
@@ -102,7 +102,8 @@ def rows_of(reader: CsvReader, tables: Sequence[SmallTable], columns: Sequence[s
     Raises Unreadable.
     """
     header = tables[0].header
-    frame = reader.frame(b"".join(table.body for table in tables), reader.names(header, 1), columns, 0)
+    with refusals():
+        frame = reader.frame(b"".join(table.body for table in tables), reader.names(header, 1), columns, 0)
     ends = np.cumsum([table.body.count(b"\n") for table in tables])
     if frame.height != ends[-1]:
         raise Unreadable("has rows over several lines")

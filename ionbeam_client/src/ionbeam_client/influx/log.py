@@ -407,9 +407,9 @@ os.register_at_fork(after_in_child=_in_the_child)
 
 def leave_room(path: Path, size: int) -> None:
     """Raise OSError where `size` further bytes would fill the disk of a file to the last: nothing could be sent from a
-    full disk, as nobody could note how far it is."""
+    full disk, as nobody could note how far it is. A file system without blocks does not tell how much room it has."""
     disk = os.statvfs(path)
-    if disk.f_bavail * disk.f_frsize < size + _ROOM:
+    if disk.f_blocks and disk.f_bavail * disk.f_frsize < size + _ROOM:
         raise OSError(
             errno.ENOSPC, f"the disk is full but for {_ROOM // 1024} KiB, which sending needs; free space there"
         )

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ionbeam_client.saved_file import FORMATS, Item, SavedFile
+from ionbeam_client.windows.errors import WindowsError
 from ionbeam_client.windows.places import Place
 
 Steps = Generator[Callable[[], Any] | list[Any], Any, None]
@@ -71,6 +72,9 @@ def _files(place: Place, dataset: str, windows: Sequence[str]) -> Steps:
             target = Path(folder, f"{window}.parquet")
             if (yield partial(place.fetch, dataset, window, target)):
                 fetched.append(target)
+        if not fetched:
+            what = f"{windows[0]} is" if len(windows) == 1 else f"all {len(windows)} windows are"
+            raise WindowsError(f"{dataset}: {what} gone, so that there are no columns to save; ask what changed")
         yield fetched
 
 
@@ -92,7 +96,7 @@ class _Parquet:
             shutil.copyfile(files[0], self._place)
             return
         schemas = [pq.read_schema(file).remove_metadata() for file in files]
-        schema = pa.unify_schemas(schemas, promote_options="permissive") if schemas else pa.schema([])
+        schema = pa.unify_schemas(schemas, promote_options="permissive")
         with pq.ParquetWriter(self._place, schema, compression="zstd") as writer:
             for file in files:
                 with pq.ParquetFile(file) as opened:
@@ -139,7 +143,8 @@ class Data:
 
         A single window as .parquet is the platform's file, byte for byte. If it fails, a file that was there stays.
 
-        Raises ValueError for another ending, FileExistsError without `overwrite`, and WindowsError.
+        Raises ValueError for another ending, FileExistsError without `overwrite`, and WindowsError, also where no
+        window is there any longer whose columns a .parquet could have.
         """
         for _ in _run(_save(self._place, self._dataset, self.windows, Path(path), overwrite)):
             pass

@@ -14,10 +14,14 @@ version, and so is the same one that was written again.
 from __future__ import annotations
 
 import json
+import logging
+import os
 import re
+import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pyarrow.fs as fs
 
@@ -27,6 +31,7 @@ from ionbeam_client.windows.errors import WindowsError
 CONFIRMED = ".confirmed"
 NAMES = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 """What clients may be called."""
+LOG = logging.getLogger("ionbeam_client.windows")
 _WINDOW = re.compile(r"(\d{8}T\d{6})_(P[0-9TWDHMS]+)")
 
 Versions = dict[str, str]
@@ -104,23 +109,26 @@ def checked_client(client: str | None) -> str:
 
 
 def confirmed_by(files: fs.FileSystem, root: str, dataset: str, client: str) -> Confirmed:
-    """What a client has confirmed, nothing where it never did."""
+    """What a client has confirmed; nothing where it never did, or where its file is damaged: it is told all again."""
     place = f"{root}/{CONFIRMED}/{dataset}/{checked_client(client)}.json"
     try:
         with files.open_input_stream(place) as file:
             written = json.loads(file.readall())
+        return Confirmed(client, dict(written["windows"]), datetime.fromisoformat(written["at"]))
     except FileNotFoundError:
-        return Confirmed(client, {}, datetime.min.replace(tzinfo=UTC))
+        pass
     except OSError as error:
         raise WindowsError(f"{place}: cannot be read ({error})", may_pass=True) from error
-    return Confirmed(client, written["windows"], datetime.fromisoformat(written["at"]))
+    except (ValueError, KeyError, TypeError) as error:
+        LOG.warning("%s: is damaged (%s); %s is told all windows again, which writes it anew", place, error, client)
+    return Confirmed(client, {}, datetime.min.replace(tzinfo=UTC))
 
 
-def clients_of(files: fs.FileSystem, root: str, dataset: str) -> list[Confirmed]:
-    """All who have confirmed windows of a dataset, by their names."""
+def clients_of(files: fs.FileSystem, root: str, dataset: str) -> list[str]:
+    """The names of all who have confirmed windows of a dataset, sorted."""
     found = files.get_file_info(fs.FileSelector(f"{root}/{CONFIRMED}/{dataset}", allow_not_found=True))
     names = sorted(one.base_name.removesuffix(".json") for one in found if one.base_name.endswith(".json"))
-    return [confirmed_by(files, root, dataset, name) for name in names if NAMES.fullmatch(name)]
+    return [name for name in names if NAMES.fullmatch(name)]
 
 
 def confirm(
@@ -133,17 +141,30 @@ def confirm(
     said = {**before.versions, **windows}
     has = {name: version for name, version in said.items() if version is not None}
     folder = f"{root}/{CONFIRMED}/{dataset}"
-    place, beside = f"{folder}/{client}.json", f"{folder}/.{client}.part"
+    place = f"{folder}/{client}.json"
     text = json.dumps({"client": client, "at": at.isoformat(), "windows": has}, separators=(",", ":"))
     try:
         files.create_dir(folder)
-        is_local = isinstance(files, fs.LocalFileSystem)
-        with files.open_output_stream(beside if is_local else place) as file:  # an object is there when it is whole
-            file.write(text.encode())
-        if is_local:
-            files.move(beside, place)
+        if isinstance(files, fs.LocalFileSystem):
+            _replace(Path(place), text.encode())
+        else:
+            with files.open_output_stream(place) as file:  # an object is there when it is whole
+                file.write(text.encode())
     except OSError as error:
         raise WindowsError(
             f"{place}: cannot be written ({error}); whoever follows windows needs permission to write below "
             f"{root}/{CONFIRMED}", may_pass=True,
         ) from error  # fmt: skip
+
+
+def _replace(place: Path, data: bytes) -> None:
+    """Write a file that is there whole or not at all, whoever else writes it."""
+    beside = place.with_name(f".{place.stem}.{secrets.token_hex(4)}.part")
+    try:
+        with beside.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(place)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -132,10 +132,13 @@ class Service:
 
         def once() -> bool:
             with self._http.stream("GET", f"{self._address}/{path}") as response:
-                if response.status_code == 404:
-                    return False
                 if response.is_error:
                     response.read()
+                    if _is_gone(response):
+                        return False
+                    if response.status_code == 404:  # of a proxy while the service begins anew, for example
+                        said = " ".join(response.text.split())[:200]
+                        raise WindowsError(f"{response.url}: 404: {said}", status=404, may_pass=True)
                 self._check(response)
                 with target.open("wb") as out:
                     for piece in response.iter_bytes():
@@ -183,3 +186,12 @@ class Service:
             f"{response.request.method} {response.url}: {status}: {said}",
             status=status, may_pass=status >= 500 or status in (408, 429),
         )  # fmt: skip
+
+
+def _is_gone(response: httpx.Response) -> bool:
+    """Whether the service itself says that there is no such window."""
+    try:
+        said = response.json()
+    except ValueError:
+        return False
+    return response.status_code == 404 and isinstance(said, dict) and said.get("code") == "NotFound"
