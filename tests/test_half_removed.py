@@ -82,6 +82,25 @@ def test_an_ingest_that_is_killed_leaves_no_replaced_file_that_nobody_knows(plat
     assert not Path(old.path).exists() and Path(new.path).exists()
 
 
+@pytest.mark.parametrize("who", ["purge", "reconcile"])
+def test_a_file_that_is_collected_again_before_its_removal_goes_on_stays(platform_of, monkeypatch, who):
+    platform = platform_of(NETWORK % "")
+    take_in(platform, quarters(FIRST)[0])
+    raw = platform.ledger.raw("ioncannon", quarters(FIRST)[0])
+    platform.ledger.removals.intend([raw])
+    platform.ledger.record_purged(raw, LATER)
+    pending = platform.ledger.removals.pending
+
+    def and_meanwhile() -> list[str]:
+        found = pending()
+        collect(platform, "ioncannon", raw.window, LATER)
+        return found
+
+    monkeypatch.setattr(platform.ledger.removals, "pending", and_meanwhile)
+    purge(platform, LATER) if who == "purge" else reconcile(platform, LATER)
+    assert Path(raw.path).exists()
+
+
 def test_what_clients_sent_across_the_start_of_their_source_is_purged_as_the_rest(platform_of):
     platform = platform_of(SENT, dataset_aggregator="{delete_after_export: true}")
     raw = send(platform, Window(MORNING - HOUR, MORNING + HOUR), "early")

@@ -24,6 +24,7 @@ def remove(platform: Platform, raws: Sequence[RawPartition], forget: Callable[[]
 
 
 def remove_pending(platform: Platform, path: str) -> None:
-    """Remove a file that is to go."""
-    platform.files.delete(path)
-    platform.ledger.removals.done([path])
+    """Remove a file that is to go, unless a collection put a new one there meanwhile."""
+    if platform.ledger.removals.is_pending(path):
+        platform.files.delete(path)
+        platform.ledger.removals.done([path])

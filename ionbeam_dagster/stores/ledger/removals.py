@@ -27,6 +27,10 @@ class Removals(Protocol):
         """The files that are to be removed: of what was intended, whatever is the file of no raw partition now."""
         ...
 
+    def is_pending(self, path: str) -> bool:
+        """Whether a file is still to be removed: it may be a raw partition's again."""
+        ...
+
     def done(self, paths: Sequence[str]) -> None:
         """Forget files that were removed."""
         ...
@@ -34,13 +38,11 @@ class Removals(Protocol):
 
 # --- SQLite -----------------------------------------------------------------------------------------------------------
 
-_PENDING = """
-SELECT path FROM removals m WHERE
+_OF_NO_RAW = """
     NOT EXISTS (SELECT 1 FROM raw r WHERE r.source = m.source AND r.start = m.start AND r.end = m.end
         AND r.path = m.path AND NOT EXISTS (SELECT 1 FROM swept w WHERE w.ingestion = r.ingestion))
     AND NOT EXISTS (SELECT 1 FROM sent s WHERE s.ingestion = m.ingestion
         AND NOT EXISTS (SELECT 1 FROM swept w WHERE w.ingestion = s.ingestion))
-ORDER BY path
 """
 
 
@@ -60,7 +62,13 @@ CREATE TABLE IF NOT EXISTS removals (
 
     def pending(self) -> list[str]:
         with self._file.reading() as db:
-            return [row[0] for row in db.execute(_PENDING).fetchall()]
+            rows = db.execute(f"SELECT path FROM removals m WHERE {_OF_NO_RAW} ORDER BY path").fetchall()
+        return [row[0] for row in rows]
+
+    def is_pending(self, path: str) -> bool:
+        with self._file.reading() as db:
+            found = db.execute(f"SELECT 1 FROM removals m WHERE m.path = ? AND {_OF_NO_RAW}", (path,)).fetchone()
+        return found is not None
 
     def done(self, paths: Sequence[str]) -> None:
         with self._file.writing() as db:
@@ -72,16 +80,25 @@ CREATE TABLE IF NOT EXISTS removals (
 # ionbeam:removals      the files that are to be removed, each with its source, window and ingestion as JSON
 
 _INTEND = "redis.call('HSET', 'ionbeam:removals', ARGV[1], ARGV[2])"
-_PENDING_ON_REDIS = """
-local found, all = {}, redis.call('HGETALL', 'ionbeam:removals')
-for i = 1, #all, 2 do
-    local source, window, ingestion = unpack(cjson.decode(all[i + 1]))
+_OF_NO_RAW_ON_REDIS = """
+local function of_no_raw(path, record)
+    local source, window, ingestion = unpack(cjson.decode(record))
     local kept = 'ionbeam:raws:' .. source
-    local collected = redis.call('HGET', 'ionbeam:raw:' .. source .. ':' .. window, 'path') == all[i]
+    local collected = redis.call('HGET', 'ionbeam:raw:' .. source .. ':' .. window, 'path') == path
         and redis.call('ZSCORE', kept, window)
-    if not collected and not redis.call('ZSCORE', kept, 'sent ' .. ingestion) then found[#found + 1] = all[i] end
+    return not collected and not redis.call('ZSCORE', kept, 'sent ' .. ingestion)
+end
+"""
+_PENDING = f"""{_OF_NO_RAW_ON_REDIS}
+local found, all = {{}}, redis.call('HGETALL', 'ionbeam:removals')
+for i = 1, #all, 2 do
+    if of_no_raw(all[i], all[i + 1]) then found[#found + 1] = all[i] end
 end
 return found
+"""
+_IS_PENDING = f"""{_OF_NO_RAW_ON_REDIS}
+local record = redis.call('HGET', 'ionbeam:removals', ARGV[1])
+return record and of_no_raw(ARGV[1], record) and 1 or 0
 """
 _DONE = "redis.call('HDEL', 'ionbeam:removals', ARGV[1])"
 
@@ -92,7 +109,10 @@ class RedisRemovals(OnRedis):
             self._server.run(_INTEND, raw.path, json.dumps([raw.source, place_of(raw.window), raw.ingestion]))
 
     def pending(self) -> list[str]:
-        return sorted(self._server.run(_PENDING_ON_REDIS))
+        return sorted(self._server.run(_PENDING))
+
+    def is_pending(self, path: str) -> bool:
+        return bool(self._server.run(_IS_PENDING, path))
 
     def done(self, paths: Sequence[str]) -> None:
         for path in paths:

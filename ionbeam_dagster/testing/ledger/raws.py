@@ -101,6 +101,8 @@ class RawsContract(Suite):
         assert removals.pending() == ["old.parquet", "one.parquet"]
         ledger.record_purged(sent, NOON)
         assert removals.pending() == ["old.parquet", "one.parquet", "sent.parquet"]
+        assert removals.is_pending("one.parquet") and removals.is_pending("sent.parquet")
         ledger.record_raw(collected)
+        assert not removals.is_pending("one.parquet") and not removals.is_pending("unknown.parquet")
         removals.done(["old.parquet"])
         assert removals.pending() == ["sent.parquet"]
