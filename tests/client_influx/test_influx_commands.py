@@ -380,7 +380,7 @@ def test_the_csv_log_is_the_json_log(influx_dryrun, rows):
     encoded = records.encode(rows, How())
     raw = b"".join(encoded.data).splitlines()
     appended = []
-    file = SimpleNamespace(path="log.csv", append=lambda connection, data: appended.append(data))
+    file = SimpleNamespace(path=".", append=lambda connection, data: appended.append(data))
     csv_log = targets.CsvLog(file)
     if not raw:
         return

@@ -377,7 +377,7 @@ def test_messages_have_one_shape_each(tmp_path):
         ("air_temperature__ppb__2.0__point__PT0S", "012101 (airTemperature, K) cannot be made of it: 'ppb' and 'K'"),
         ("mole_fraction_of_ozone_in_air__ppb__2.0__point__PT0S", "no descriptor of 3 07 092 is mapped from mole_frac"),
         ("precipitation_amount__mm__0.0__sum__PT90S", "whole minutes, but this one covers PT90S"),
-        ("x_battery_level__V__0.0__point__PT0S", "a name of this platform; no descriptor"),
+        ("x_battery_level__V__0.0__point__PT0S", "x_battery_level is no name of CF; no descriptor stands for it"),
     ],
 )
 def test_what_is_left_out_says_why(name, why):

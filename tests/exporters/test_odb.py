@@ -185,7 +185,7 @@ def test_an_observation_belongs_to_the_analysis_within_three_hours(tmp_path, mom
         ("air_temperature__degC__1.5__minimum__PT10M", "method point or mean, but this one is minimum"),
         ("air_temperature__ppb__2.0__point__PT0S", "varno 39 (t2m, K) cannot be made of it: 'ppb' and 'K'"),
         ("mole_fraction_of_ozone_in_air__ppb__2.0__point__PT0S", "no varno is mapped from mole_fraction_of_ozone"),
-        ("x_battery_level__V__0.0__point__PT0S", "a name of this platform; no varno"),
+        ("x_battery_level__V__0.0__point__PT0S", "x_battery_level is no name of CF; no varno stands for it"),
     ],
 )
 def test_what_is_left_out_says_why(tmp_path, name, why):
