@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from threading import Event
 
 import pytest
 from backends import Missing, start_redis
@@ -18,7 +21,7 @@ from ionbeam_dagster.pipeline.build import build
 from ionbeam_dagster.pipeline.collect import collect
 from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.pipeline.recovery import open_platform
-from ionbeam_dagster.stores.ledger import Ledger, RedisLedger
+from ionbeam_dagster.stores.ledger import Ledger, LedgerError, RedisLedger
 from ionbeam_dagster.testing.ledger.samples import HOUR, NEXT, NOON, WINDOW, arrived, built, claimed
 
 RANGE = ("--from", "2026-06-21T06:00Z", "--to", "2026-06-21T09:00Z")
@@ -106,6 +109,46 @@ def test_a_record_that_is_gone_is_noticed_when_it_is_looked_for(redis):
             found = asked(RedisLedger(redis.url, lambda: filled(ledger)))
             assert key.split(":")[1] not in looked_for or found == expected, key
             assert ledger.sealed("crowd", NEXT) == NOON or key == "ionbeam:generation", key
+
+
+def test_threads_that_miss_the_same_record_find_it_made_again_once(redis):
+    begun = Event()
+
+    def fill():
+        begun.set()
+        claims = [claimed(ledger, name, WINDOW) for name in ("first", "second")]
+        time.sleep(0.3)
+        claimed(ledger, "third", WINDOW)
+        return claims
+
+    with Redis.from_url(redis.url) as client, ThreadPoolExecutor(4) as threads:
+        client.flushdb()
+        ledger = RedisLedger(redis.url, fill)
+        expected = ledger.claims("crowd", WINDOW)
+        client.delete("ionbeam:claim:first")
+        found = list(threads.map(lambda _: ledger.claims("crowd", WINDOW), range(4)))
+        assert found == [expected] * 4 and len(expected) == 3
+        client.delete("ionbeam:claim:first")
+        begun.clear()
+        filling = threads.submit(ledger.claims, "crowd", WINDOW)
+        assert begun.wait(10)
+        assert ledger.claims("crowd", WINDOW) == expected == filling.result(), "nobody reads what is half filled"
+
+
+def test_a_ledger_that_is_hurt_each_time_it_is_filled_is_an_error_with_a_sentence(redis):
+    with Redis.from_url(redis.url) as client:
+        client.flushdb()
+
+        def fill():
+            claimed(ledger, "first", WINDOW)
+            client.delete("ionbeam:claim:first")
+            ledger.claims("crowd", WINDOW)
+
+        ledger = RedisLedger(redis.url, fill)
+        with pytest.raises(
+            LedgerError, match=r"lost part of the ledger again .*ionbeam:claim:first is gone.*try again"
+        ):
+            ledger.due("crowd")
 
 
 def test_what_no_store_tells_stays_when_the_rest_is_made_again_unless_it_is_hurt_itself(redis):

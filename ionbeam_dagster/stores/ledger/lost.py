@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from threading import RLock
+from contextlib import AbstractContextManager
+from threading import RLock, get_ident
 
 _LOG = logging.getLogger(__name__)
 
@@ -35,10 +36,18 @@ class Past:
         self._lock = RLock()
         self._settled: object = None
         self._filling: object = None
+        self._filler: int | None = None
+        self.fillings = 0
+        """How often a ledger was filled or found whole: it is not the one that it was before, where this grew."""
 
     @property
     def is_filling(self) -> bool:
-        return self._filling is not None
+        """Whether this thread fills the ledger: it alone may use it meanwhile."""
+        return self._filler == get_ident()
+
+    def alone(self) -> AbstractContextManager[object]:
+        """Keeps all other threads from filling it; waits for one that does."""
+        return self._lock
 
     def settle(self, ledger: object, begin: Callable[[], bool], finish: Callable[[], None]) -> None:
         """Fill `ledger`, unless that was done. `begin` says whether it is new, and prepares it; `finish` marks it."""
@@ -48,7 +57,7 @@ class Past:
             if ledger in (self._settled, self._filling):
                 return
             try:
-                self._filling = ledger
+                self._filling, self._filler = ledger, get_ident()
                 is_new = begin()
                 self._take_over()
                 if is_new:
@@ -57,8 +66,9 @@ class Past:
                         self._note(str(found))
                     finish()
                 self._settled = ledger
+                self.fillings += 1
             finally:
-                self._filling = None
+                self._filling = self._filler = None
 
     def was_lost(self) -> None:
         self._settled = None

@@ -44,7 +44,7 @@ end
 """
 _DROP = """
 local cursor, kept = '0', {}
-for i = 2, #ARGV do kept[ARGV[i]] = true end
+for i = 3, #ARGV do kept[ARGV[i]] = true end
 repeat
     local found = redis.call('SCAN', cursor, 'MATCH', 'ionbeam:*', 'COUNT', 1000)
     cursor = found[1]
@@ -53,6 +53,7 @@ repeat
     end
 until cursor == '0'
 redis.call('SET', 'ionbeam:evicted', ARGV[1])
+redis.call('SET', 'ionbeam:feed_begins', ARGV[2])
 """
 _KEPT_ALWAYS = [f"ionbeam:{subject}" for subject in ("sealed", "holding", "job", "leases", "workers", "beats")]
 _KEPT = _KEPT_ALWAYS + [
@@ -103,16 +104,16 @@ class RedisServer:
         with self.asked() as client:
             run = client.register_script(_GUARD + script)
             self._settle()
+            before = self._past.fillings
             try:
                 return run(args=[*arguments, int(not self._past.is_filling)])
             except redis.ResponseError as error:
                 if _HURT in str(error):
-                    self._drop(str(error).partition(_HURT)[2].split()[0])
-                    if self._past.is_filling:
-                        raise _Dropped from error
+                    self._drop_once(str(error).partition(_HURT)[2].split()[0], before)
                 elif _LOST not in str(error):
                     raise
-            self._past.was_lost()
+                else:
+                    self._past.was_lost()
             self._settle()
             return run(args=[*arguments, 1])
 
@@ -137,10 +138,16 @@ class RedisServer:
 
     def _settle(self) -> None:
         """Have a Redis that is new, was emptied, or was started again, filled with what it lacks of the past."""
-        try:
-            self._past.settle(self, self._begin, self._finish)
-        except _Dropped:
-            self._past.settle(self, self._begin, self._finish)
+        for _ in range(2):
+            try:
+                self._past.settle(self, self._begin, self._finish)
+                return
+            except _Dropped as dropped:
+                missing = dropped
+        raise LedgerError(
+            f"{self._place} lost part of the ledger again while it was made from the files ({missing}): see that no "
+            "other program removes keys that begin with ionbeam:, and try again; what is there is used by nobody"
+        ) from missing
 
     def _begin(self) -> bool:
         info: Mapping[str, Any] = self.client.info()
@@ -154,6 +161,15 @@ class RedisServer:
             return False
         self.client.register_script(_BEGIN_FEED)(args=[feed_begins()])
         return True
+
+    def _drop_once(self, missing: str, before: int) -> None:
+        """Drop what another thread did not make again meanwhile, since it was filled for the time `before`."""
+        with self._past.alone():
+            if self._past.is_filling or self._past.fillings == before:
+                self._drop(missing)
+                self._past.was_lost()
+            if self._past.is_filling:
+                raise _Dropped(f"{missing} is gone")
 
     def _drop(self, missing: str = "") -> None:
         """Forget what the other stores tell of the past, so that the ledger is made again whole and not in part.
@@ -172,7 +188,7 @@ class RedisServer:
         _LOG.warning("%s dropped part of the ledger (%s); all of it is made again from the files", self._place, why)
         self._dropped = True  # and is filled, whatever another process thinks of it meanwhile
         known = ":".join(missing.split(":")[:2]) in _KEPT
-        self.client.register_script(_DROP)(args=[_evicted(info), *(_KEPT_ALWAYS if known else _KEPT)])
+        self.client.register_script(_DROP)(args=[_evicted(info), feed_begins(), *(_KEPT_ALWAYS if known else _KEPT)])
 
     def _finish(self) -> None:
         self.client.mset({_GENERATION: self._run_id, _EVICTED: self._evicted})
