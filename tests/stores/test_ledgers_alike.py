@@ -8,6 +8,7 @@ from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
@@ -211,6 +212,7 @@ class Both(RuleBasedStateMachine):
         self.alike(lambda ledger: ledger.refusals.too_early())
 
 
+@pytest.mark.soak  # other examples at each run; what it finds becomes a test of the ledger's suite
 def test_both_ledgers_answer_alike(redis, tmp_path, monkeypatch):
     def opened(file: SqliteFile) -> sqlite3.Connection:
         db = waiting(file)
