@@ -147,6 +147,7 @@ def stormy(platform_of, folder: Path, batches: int, pause: float, **sections: st
     return storm, platform
 
 
+@pytest.mark.soak
 def test_broker_bridge_and_client_are_killed_and_every_batch_is_there_once(platform_of, tmp_path):
     storm, platform = stormy(platform_of, tmp_path, batches=40, pause=0.2)
     try:

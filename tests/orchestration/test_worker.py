@@ -230,6 +230,7 @@ def until(what: Callable[[], object], seconds: float, log: Path) -> None:
         time.sleep(0.2)
 
 
+@pytest.mark.soak
 def test_sources_that_hang_hold_up_no_other_and_nothing_outlives_a_worker_that_is_killed(tmp_path, monkeypatch):
     start = f"{datetime.now(UTC) - timedelta(minutes=40):%Y-%m-%dT%H:00:00Z}"
     silent = Silent()
