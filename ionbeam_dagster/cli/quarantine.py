@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 import pyarrow as pa
@@ -18,21 +18,18 @@ from rich.markup import escape
 from rich.table import Table
 
 from ionbeam_dagster.cli.terminal import FROM, SOURCES, TO, console, fail, load_config, moment
-from ionbeam_dagster.domain.windows import DAY, Window, merge, window_of
+from ionbeam_dagster.domain.windows import Window, merge, window_of
 from ionbeam_dagster.errors import SourceError
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from ionbeam_dagster.domain.records import BuiltRevision, Claim
+    from ionbeam_dagster.domain.records import BuiltRevision
     from ionbeam_dagster.pipeline.platform import Platform
 
 app = typer.Typer(help="Rows that could not be used, with their reasons.", no_args_is_help=True)
 
 REASON = "reason"
-SKEW = timedelta(minutes=1)
-"""How far the clocks of hosts may be apart."""
-EVER = datetime(9999, 1, 1, tzinfo=UTC)
 _OURS = ("row", REASON, "x_file", "x_row", "x_problem")
 
 
@@ -124,20 +121,10 @@ def lines_about(platform: Platform, source: str, windows: Sequence[Window]) -> I
         )
 
 
-def from_the_future(platform: Platform, source: str) -> list[Claim]:
-    """The claims of a source that a clock made which was ahead: of what has not passed, or noted at a time to come."""
-    settings, now = platform.source(source), platform.now() + SKEW
-    claims = platform.ledger.claims_between(settings.dataset, now - DAY, EVER)
-    return [
-        claim
-        for claim in claims
-        if claim.source == source
-        and ((claim.arrived_at or now) > now or (not settings.sent and claim.collected.end > now))
-    ]
-
-
-def told_of_clock(platform: Platform, source: str) -> Iterator[str]:
+def clock_lines(platform: Platform, source: str) -> Iterator[str]:
     """A line about what was collected of a source by a clock that was ahead."""
+    from ionbeam_dagster.pipeline.agenda import from_the_future
+
     if claims := from_the_future(platform, source):
         reached = max(claim.collected.end for claim in claims)
         again = "the windows are collected again once they have passed"

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from ionbeam_client.models import format_duration
 from ionbeam_dagster.cli.export import not_exported
-from ionbeam_dagster.cli.quarantine import from_the_future, lines_about, merged, set_aside, told_of_clock
+from ionbeam_dagster.cli.quarantine import clock_lines, lines_about, merged, set_aside
 from ionbeam_dagster.cli.run import Watch, report
 from ionbeam_dagster.cli.terminal import (
     DATASETS,
@@ -81,7 +81,7 @@ def status(
             console.print(line, style="yellow", highlight=False, markup=False)
         for source in dataset.sources:
             windows = [one for one in shown if one.span == dataset.span]
-            for line in [*lines_about(platform, source, windows), *told_of_clock(platform, source)]:
+            for line in [*lines_about(platform, source, windows), *clock_lines(platform, source)]:
                 console.print(line, style="yellow", highlight=False, markup=False)
         for line in not_exported(platform, name, [one for one in shown if one.span == dataset.span]):
             console.print(line, highlight=False, markup=False)
@@ -448,6 +448,8 @@ def _sources_of(platform: Platform, names: Sequence[str]) -> list[str]:
 
 
 def _show_gaps(platform: Platform, source: str, start: datetime | None, end: datetime | None) -> None:
+    from ionbeam_dagster.pipeline.agenda import from_the_future
+
     settings = platform.source(source)
     dataset = platform.dataset(settings.dataset)
     first = window_of(start, dataset.span).start if start else dataset.start
@@ -460,7 +462,7 @@ def _show_gaps(platform: Platform, source: str, start: datetime | None, end: dat
     until = last if end else (collected[-1].end if collected else None)
     if begun is None or until is None or until <= begun:
         console.print(f"{source}: nothing was collected in this range; its start is {settings.start:%Y-%m-%d %H:%M}")
-        for line in told_of_clock(platform, source):
+        for line in clock_lines(platform, source):
             console.print(line, style="yellow", highlight=False, markup=False)
         _print_what_fails_of(platform, source, start, last)
         return
@@ -476,7 +478,7 @@ def _show_gaps(platform: Platform, source: str, start: datetime | None, end: dat
         highlight=False,
     )
     console.print(_strip(asked, missing, max(10, min(console.width, 120) - 2)))
-    for line in [*lines_about(platform, source, [asked]), *told_of_clock(platform, source)]:
+    for line in [*lines_about(platform, source, [asked]), *clock_lines(platform, source)]:
         console.print(line, style="yellow", highlight=False, markup=False)
     _print_what_fails_of(platform, source, start, last)
     if missing:

@@ -13,6 +13,8 @@ from datetime import UTC, datetime, timedelta
 from ionbeam_client.models import format_duration
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+FOREVER = datetime(9999, 1, 1, tzinfo=UTC)
+"""Where a range ends that has no end."""
 MONDAY = datetime(1970, 1, 5, tzinfo=UTC)
 HOUR, DAY, WEEK = timedelta(hours=1), timedelta(days=1), timedelta(weeks=1)
 KEY_FORMAT = "%Y%m%dT%H%M%S"

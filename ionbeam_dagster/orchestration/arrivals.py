@@ -1,7 +1,8 @@
 """What clients sent, told to Dagster and brought up to date in this process, as soon as it is there.
 
-Belongs here: what `ionbeam bridge` and `ionbeam receive` do once something was taken in, where no worker does it. Does
-not belong here: taking in (doors/), or the runs (doing.py).
+Belongs here: what `ionbeam bridge` and `ionbeam receive` do once something was taken in, where no worker does it, and
+the thread in which a worker takes in what comes over the bus. Does not belong here: how it is taken in (doors/), or the
+runs (doing.py).
 """
 
 from __future__ import annotations

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 import dagster as dg
 
 from ionbeam_dagster.config.sections import History
 from ionbeam_dagster.domain.cycles import cycle_of
-from ionbeam_dagster.domain.windows import EPOCH, Window, windows_between
+from ionbeam_dagster.domain.windows import EPOCH, FOREVER, Window, windows_between
 from ionbeam_dagster.orchestration.assets.dataset import dataset_key
 from ionbeam_dagster.orchestration.assets.exports import export_key
 from ionbeam_dagster.orchestration.assets.source import observations_key, raw_key
@@ -24,7 +24,6 @@ from ionbeam_dagster.orchestration.partitions import cycle_partitions, dataset_p
 from ionbeam_dagster.pipeline.platform import Platform
 
 _AT_ONCE = 200
-_EVER = datetime(9999, 1, 1, tzinfo=UTC)
 _ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 
 
@@ -95,7 +94,7 @@ def _present(platform: Platform) -> Iterator[Present]:
 
 def _raws(platform: Platform, source: str, ingested: bool) -> Iterator[tuple[Window, dict[str, int | str]]]:
     size = platform.source(source).window_size
-    raws = platform.ledger.raws(source, _EVER)
+    raws = platform.ledger.raws(source, FOREVER)
     claimed: set[str] = set()
     if ingested:
         for start in range(0, len(raws), _AT_ONCE):
@@ -114,18 +113,18 @@ def _raws(platform: Platform, source: str, ingested: bool) -> Iterator[tuple[Win
 
 
 def _revisions(platform: Platform, dataset: str) -> Iterator[tuple[Window, dict[str, int | str]]]:
-    for one in platform.ledger.revisions(dataset, EPOCH, _EVER):
+    for one in platform.ledger.revisions(dataset, EPOCH, FOREVER):
         yield one.revision.window, {"revision": one.revision.number, "rows": one.facts.rows, "path": one.path}
 
 
 def _exports(platform: Platform, dataset: str, format: str) -> Iterator[tuple[Window, dict[str, int | str]]]:
-    for one in platform.ledger.revisions(dataset, EPOCH, _EVER):
+    for one in platform.ledger.revisions(dataset, EPOCH, FOREVER):
         if made := platform.ledger.export(dataset, one.revision.window, format):
             yield made.window, {"revision": made.number, "path": made.path or "no row, so no file"}
 
 
 def _cycles(platform: Platform, dataset: str, format: str) -> Iterator[tuple[Window, dict[str, int | str]]]:
-    built = platform.ledger.revisions(dataset, EPOCH, _EVER)
+    built = platform.ledger.revisions(dataset, EPOCH, FOREVER)
     for cycle in sorted({cycle_of(one.revision.window.start) for one in built}):
         if made := platform.ledger.export(dataset, cycle, format):
             yield cycle, {"path": made.path or "no row, so no file"}

@@ -38,9 +38,9 @@ def working_on(platform: Platform, stage: str, of: str, window: Window, run_id: 
     PipelineError when the other one takes too long.
     """
     name = [lease_of(stage, of, window)]
-    until = time.monotonic() + _WAITED
+    until, patience = time.monotonic() + _WAITED, _Patience()
     while not platform.ledger.leases.take(name, run_id):
-        _free_the_gone(platform)
+        patience.look(platform, _LOOKED_EVERY)
         if time.monotonic() > until:
             other = platform.ledger.leases.held().get(name[0], "another run")
             raise PipelineError(f"{of} {window}: run {other} works on it since {_WAITED:.0f} s; it is tried again")
@@ -51,11 +51,21 @@ def working_on(platform: Platform, stage: str, of: str, window: Window, run_id: 
         platform.ledger.leases.give_back(name, run_id)
 
 
-def _free_the_gone(platform: Platform) -> None:
-    """What processes of this host held that were killed is free, whether or not anybody else watches them."""
-    for worker in platform.ledger.workers.present():
-        if worker.host == this_host() and not is_alive(worker.process):
-            platform.ledger.workers.leave(worker.holder)
+class _Patience:
+    """Frees what is held by those who are gone, whether or not anybody else watches them: processes of this host that
+    were killed, and whoever's heart did not beat while this one waited. A pause of its own is no silence of others."""
+
+    def __init__(self) -> None:
+        self._silent: dict[str, tuple[int, float]] = {}
+
+    def look(self, platform: Platform, passed: float) -> None:
+        for worker in platform.ledger.workers.present():
+            beats, silent = self._silent.get(worker.holder, (worker.beats, 0.0))
+            silent = silent + passed if beats == worker.beats else 0.0
+            self._silent[worker.holder] = worker.beats, silent
+            was_killed = worker.host == this_host() and not is_alive(worker.process)
+            if was_killed or silent > ALIVE_FOR:
+                platform.ledger.workers.leave(worker.holder)
 
 
 def workers_beats(platform: Platform) -> dict[str, int]:

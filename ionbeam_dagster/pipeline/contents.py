@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import pyarrow as pa
 
 from ionbeam_dagster.config import SourceSettings
 from ionbeam_dagster.domain.records import BuiltRevision, RawPartition
-from ionbeam_dagster.domain.windows import EPOCH
+from ionbeam_dagster.domain.windows import EPOCH, FOREVER
 from ionbeam_dagster.pipeline import agenda
 from ionbeam_dagster.pipeline.agenda import LOST, Step, Steps, Work
 from ionbeam_dagster.pipeline.platform import Platform
@@ -27,7 +27,6 @@ MOST_BYTES = 256 << 20
 """What is looked at in one pass, of all sources and datasets together."""
 _SETTLED = timedelta(minutes=5)
 """A file that was written since may just be taking the place of another one."""
-_EVER = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +108,7 @@ def _of_raws(platform: Platform, source: SourceSettings, told: list[str]) -> lis
         why = f"{fault} (kept as {kept})"
         return [(Work("collect", source.name, raw.window, f"{LOST} {raw.ingestion}", why), None)]
 
-    raws = platform.ledger.raws(source.name, _EVER)
+    raws = platform.ledger.raws(source.name, FOREVER)
     return [_File("raw file", raw.path, raw.hash, lambda fault, raw=raw: damaged(raw, fault)) for raw in raws]  # type: ignore[misc]
 
 
@@ -136,5 +135,5 @@ def _of_dataset(platform: Platform, dataset: str, now: datetime) -> list[_File]:
         why = f"{fault} (kept as {kept})"
         return [(Work("build", dataset, revision.window, work.token, why), None)] if work else []
 
-    latest = platform.ledger.revisions(dataset, EPOCH, _EVER)
+    latest = platform.ledger.revisions(dataset, EPOCH, FOREVER)
     return [_File("file", one.path, one.facts.hash, lambda fault, one=one: damaged(one, fault)) for one in latest]  # type: ignore[misc]

@@ -11,25 +11,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import TypeVar
 
 from ionbeam_dagster.config import DatasetSettings, SourceSettings
 from ionbeam_dagster.domain.cycles import cycle_of
 from ionbeam_dagster.domain.records import BuiltRevision, Claim, RawPartition
-from ionbeam_dagster.domain.windows import EPOCH, Window, merge, window_of, windows_between
+from ionbeam_dagster.domain.windows import EPOCH, FOREVER, Window, merge, window_of, windows_between
 from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.pipeline import agenda, contents, removals
-from ionbeam_dagster.pipeline.agenda import CHANGED, LOST, Steps, Work
+from ionbeam_dagster.pipeline.agenda import CHANGED, LOST, SKEW, Steps, Work
 from ionbeam_dagster.pipeline.export import is_of_another_exporter
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.files import Found, folder_of, within
 
 _T = TypeVar("_T")
 
-SKEW = timedelta(minutes=1)
-"""How far the clocks of hosts and stores may be apart."""
-_EVER = datetime(9999, 1, 1, tzinfo=UTC)
 _AT_ONCE = 200
 _OPENED = 200
 """Raw files of a source that are opened in one pass, the newest of those written since the last one. The others are
@@ -91,7 +88,7 @@ def _of_raws(
     platform: Platform, source: SourceSettings, now: datetime, since: datetime | None, found: Reconciled
 ) -> Steps:
     listed = platform.files.listed(within(source.config.data_path, source.name))
-    known = platform.ledger.raws(source.name, _EVER)
+    known = platform.ledger.raws(source.name, FOREVER)
     ours = (raw for raw in known if source.sent or raw.window.span == source.window_size)  # others nobody can collect
     raws = sorted(ours, key=lambda raw: raw.window, reverse=True)
     opened = 0
@@ -161,7 +158,7 @@ def _of_changes(platform: Platform, source: SourceSettings, now: datetime, found
 
 def _ended(platform: Platform, source: SourceSettings, ranges: Iterable[Window], now: datetime) -> Sequence[Window]:
     first, last = platform.range_of(source.name)
-    until = min(last or _EVER, window_of(now - source.window_lag, source.window_size).start)
+    until = min(last or FOREVER, window_of(now - source.window_lag, source.window_size).start)
     parts = (
         Window(max(one.start, first), min(one.end, until)) for one in ranges if one.start < until and one.end > first
     )
@@ -175,7 +172,7 @@ def _ended(platform: Platform, source: SourceSettings, ranges: Iterable[Window],
 
 def _of_dataset(platform: Platform, dataset: DatasetSettings, now: datetime) -> Steps:
     name = dataset.name
-    built = list(reversed(platform.ledger.revisions(name, EPOCH, _EVER)))
+    built = list(reversed(platform.ledger.revisions(name, EPOCH, FOREVER)))
     renew = platform.config.automation.remake_outdated
     postponed = set(platform.ledger.due(name)) - set(platform.ledger.due(name, now))
     for due in _portions(sorted(postponed, reverse=True)):

@@ -92,6 +92,26 @@ def test_a_run_waits_for_whoever_works_on_its_window(platform, monkeypatch):
     assert len(waited) == 1 and platform.ledger.leases.held() == {}
 
 
+def test_a_run_waits_a_minute_for_a_host_that_was_started_anew_or_is_gone(platform, monkeypatch):
+    """The number of a process says nothing of another host, nor of this one before it was started anew."""
+    window = Window(START, START + timedelta(minutes=15))
+    platform.ledger.workers.beat("another", "elsewhere", os.getpid(), "")
+    platform.ledger.workers.beat("well", "elsewhere", 2, "")
+    platform.ledger.leases.take([lease_of("collect", "told", window)], "another")
+    waited = []
+
+    def wait(seconds: float) -> None:
+        waited.append(seconds)
+        platform.ledger.workers.beat("well", "elsewhere", 2, "")
+
+    monkeypatch.setattr("ionbeam_dagster.orchestration.holders.time.sleep", wait)
+    platform.ledger.workers.beat("mine", this_host(), os.getpid(), "")
+    with working_on(platform, "collect", "told", window, "mine"):
+        assert "another" not in {one.holder for one in platform.ledger.workers.present()}
+    assert 60 <= sum(waited) < 62
+    assert "well" in {one.holder for one in platform.ledger.workers.present()}
+
+
 def test_a_source_that_does_not_answer_is_asked_for_one_window_until_it_answers(platform, instance, monkeypatch):
     hangs = True
     fetch = Told.fetch

@@ -10,8 +10,8 @@ import dagster as dg
 from ionbeam_dagster.config import Automation
 from ionbeam_dagster.config.sections import History
 from ionbeam_dagster.orchestration import metadata
+from ionbeam_dagster.orchestration.assets.housekeeping import housekeeping
 from ionbeam_dagster.orchestration.history import prune
-from ionbeam_dagster.orchestration.partitions import cron_of
 from ionbeam_dagster.orchestration.resources import PlatformResource
 
 HISTORY = dg.AssetKey("history")
@@ -40,13 +40,5 @@ def history_asset(context: dg.AssetExecutionContext, ionbeam: PlatformResource) 
 
 def history_definitions(settings: History, automation: Automation) -> dg.Definitions:
     """``history``, the job that materialises it, and its schedule."""
-    job = dg.define_asset_job(PRUNE_JOB, selection=dg.AssetSelection.assets(HISTORY), description="Prunes.")
-    schedule = dg.ScheduleDefinition(
-        name="history",
-        job=job,
-        cron_schedule=cron_of(settings.every),
-        execution_timezone="UTC",
-        default_status=dg.DefaultScheduleStatus.RUNNING if automation.enabled else dg.DefaultScheduleStatus.STOPPED,
-        description="Removes what is old of Dagster's history.",
-    )
-    return dg.Definitions(assets=[history_asset], jobs=[job], schedules=[schedule])
+    what = "Removes what is old of Dagster's history."
+    return housekeeping(history_asset, PRUNE_JOB, settings.every, automation, what)

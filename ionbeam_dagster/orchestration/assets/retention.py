@@ -10,7 +10,7 @@ from pydantic import Field
 
 from ionbeam_dagster.config import Automation, Retention
 from ionbeam_dagster.orchestration import metadata
-from ionbeam_dagster.orchestration.partitions import cron_of
+from ionbeam_dagster.orchestration.assets.housekeeping import housekeeping
 from ionbeam_dagster.orchestration.resources import PlatformResource
 from ionbeam_dagster.pipeline import retention
 
@@ -76,13 +76,5 @@ def of_purge(purged: retention.Purged, dry_run: bool) -> metadata.Metadata:
 
 def retention_definitions(settings: Retention, automation: Automation) -> dg.Definitions:
     """``retention``, the job that materialises it, and its schedule, which runs only where something may be purged."""
-    job = dg.define_asset_job(PURGE_JOB, selection=dg.AssetSelection.assets(RETENTION), description="Purges.")
-    schedule = dg.ScheduleDefinition(
-        name="retention",
-        job=job,
-        cron_schedule=cron_of(settings.every),
-        execution_timezone="UTC",
-        default_status=dg.DefaultScheduleStatus.RUNNING if automation.enabled else dg.DefaultScheduleStatus.STOPPED,
-        description="Purges what the configuration allows to go.",
-    )
-    return dg.Definitions(assets=[retention_asset], jobs=[job], schedules=[schedule])
+    what = "Purges what the configuration allows to go."
+    return housekeeping(retention_asset, PURGE_JOB, settings.every, automation, what)

@@ -1,4 +1,4 @@
-"""What a person has to know: what fails for long, what is outdated, and what does not fit.
+"""What a person has to know: what fails for long, what is outdated, what does not fit, and what a wrong clock made.
 
 Belongs here: questions that pages and the command line ask. Does not belong here: how they show the answers.
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.domain.records import Claim
+from ionbeam_dagster.domain.windows import DAY, FOREVER, Window
 from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.pipeline.agenda.building import is_outdated
 from ionbeam_dagster.pipeline.agenda.now import products
@@ -15,6 +16,8 @@ from ionbeam_dagster.pipeline.export import is_of_another_exporter
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.ledger.attempts import Attempt
 
+SKEW = timedelta(minutes=1)
+"""How far the clocks of hosts and stores may be apart."""
 OVERDUE_AFTER = timedelta(hours=1)
 """What failed for so long is told to people, and tried on."""
 
@@ -64,3 +67,15 @@ def misfits(platform: Platform) -> list[str]:
         except PipelineError as error:
             found.append(str(error))
     return found
+
+
+def from_the_future(platform: Platform, source: str) -> list[Claim]:
+    """The claims of a source that a clock made which was ahead: of what has not passed, or noted at a time to come."""
+    settings, now = platform.source(source), platform.now() + SKEW
+    claims = platform.ledger.claims_between(settings.dataset, now - DAY, FOREVER)
+    return [
+        claim
+        for claim in claims
+        if claim.source == source
+        and ((claim.arrived_at or now) > now or (not settings.sent and claim.collected.end > now))
+    ]

@@ -131,9 +131,10 @@ CREATE TABLE IF NOT EXISTS source_requests (
     def add(self, id: str, source: str, range: Window, use_cache: bool, now: datetime) -> None:
         with self._file.writing() as db:
             db.execute(
-                "INSERT OR IGNORE INTO source_requests SELECT max(?, 1 + ifnull((SELECT seq FROM sqlite_sequence WHERE "
-                "name = 'source_requests'), 0)), ?, ?, ?, ?, ?",
-                (milliseconds(now), id, source, *ends_of(range), use_cache),
+                "INSERT INTO source_requests SELECT max(?, 1 + ifnull((SELECT seq FROM sqlite_sequence WHERE "
+                "name = 'source_requests'), 0)), ?, ?, ?, ?, ? "
+                "WHERE NOT EXISTS (SELECT 1 FROM source_requests WHERE id = ?)",  # one ignored would use a number up
+                (milliseconds(now), id, source, *ends_of(range), use_cache, id),
             )
             db.execute(
                 "DELETE FROM source_requests WHERE number BETWEEN ? AND ?",

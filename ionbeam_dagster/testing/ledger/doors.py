@@ -134,6 +134,10 @@ class DoorsContract(Suite):
         assert [one.use_cache for one in found] == [False, True, False]
         assert found[0].number > cursor and (found[0].source, found[0].range) == ("crowd", WINDOW)
         assert requests.after(found[0].number, 1) == [found[1]] and requests.after(found[2].number, 9) == []
+        last = found[2].number
+        for id in ("b", "e"):  # b is known: it uses no number up, whatever the clock says
+            requests.add(id, "crowd", WINDOW, False, NOON if id == "e" else NOON + 9 * HOUR)
+        assert [one.number for one in requests.after(last, 9)] == [last + 1]
         requests.add("d", "crowd", NEXT, False, LONG_AFTER)
         assert [one.id for one in requests.after(0, 10)] == ["d"], "those of long ago are forgotten"
 

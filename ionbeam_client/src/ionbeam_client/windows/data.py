@@ -116,14 +116,18 @@ def _with_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
     return table.select(schema.names).cast(schema)
 
 
-class Data:
-    """Rows of windows, not yet asked for. They can be read or saved as often as one likes."""
+class _Windows:
+    """Windows of a dataset at a place, of which nothing is asked for yet."""
 
     def __init__(self, place: Place, dataset: str, windows: Sequence[str]) -> None:
         self._place = place
         self._dataset = dataset
         self.windows = tuple(windows)
         """Their names, in order of time."""
+
+
+class Data(_Windows):
+    """Rows of windows, not yet asked for. They can be read or saved as often as one likes."""
 
     @property
     def data_fetcher(self) -> Generator[Item, None, None]:
@@ -150,13 +154,8 @@ class Data:
             pass
 
 
-class DataAsync:
+class DataAsync(_Windows):
     """`Data` for asyncio."""
-
-    def __init__(self, place: Place, dataset: str, windows: Sequence[str]) -> None:
-        self._place = place
-        self._dataset = dataset
-        self.windows = tuple(windows)
 
     @property
     def data_fetcher(self) -> AsyncGenerator[Item, None]:
