@@ -27,7 +27,9 @@ class Arrivals(Protocol):
 
 # --- SQLite -----------------------------------------------------------------------------------------------------------
 
-TAKE_PLACE = "INSERT OR IGNORE INTO arrivals (ingestion) VALUES (?)"
+TAKE_PLACE = (  # an ingestion that is known would use a place up, were it ignored
+    "INSERT INTO arrivals (ingestion) SELECT ?1 WHERE NOT EXISTS (SELECT 1 FROM arrivals WHERE ingestion = ?1)"
+)
 
 
 class SqliteArrivals(OnSqlite):
