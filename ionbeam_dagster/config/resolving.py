@@ -89,7 +89,10 @@ class SourceSettings:
         if extent is not None and extent.start < self.start:
             takes = f"an earlier sources.{self.name}.start takes them"
             if self.first_time is not None:
-                takes = "they came since the configuration was read, and are taken once it is read again"
+                takes = (
+                    "they are taken once the configuration is read again, or, where they stand alone a year before all "
+                    f"others as those of a clock that was not set, by sources.{self.name}.start"
+                )
             lines.append(
                 f"has observations from {extent.start:%Y-%m-%d %H:%M} on, and those before its start "
                 f"{self.start:%Y-%m-%d %H:%M} are left out; {takes}"

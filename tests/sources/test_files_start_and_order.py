@@ -5,11 +5,14 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from ionbeam_dagster.cli import app
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.sources.files import Files, FilesConfig
+from ionbeam_dagster.sources.files.stretches import beginning, joined, stretches_of
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::dagster.BetaWarning", "ignore::dagster.PreviewWarning"),
@@ -47,6 +50,38 @@ def ionbeam(tmp_path, monkeypatch):
 
 def put(tmp_path: Path, name: str, *rows: str) -> None:
     (tmp_path / "in" / name).write_text("\n".join(["time,id,t", *rows, ""]))
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_a_row_of_a_clock_that_was_not_set_is_no_beginning(ionbeam, tmp_path, large, monkeypatch):
+    """After a power cut a logger begins in 2000: without this, a quarter of a million empty windows."""
+    if large:
+        monkeypatch.setattr("ionbeam_dagster.sources.files.small_files.is_small", lambda size: False)
+        monkeypatch.setattr("ionbeam_dagster.sources.files.index.is_small", lambda size: False)
+    put(
+        tmp_path,
+        "a.csv",
+        "2024-03-02T00:10Z,A,1",
+        "2000-01-01T00:00Z,A,2",
+        "2000-01-01T00:05Z,A,2",
+        "2024-03-02T00:20Z,A,3",
+    )
+    put(tmp_path, "b.csv", "2000-01-01T00:00:30Z,B,1")
+    told = ionbeam("run")
+    assert "2024-03-02 00:00" in told and "2000-01-01 00:00-" not in told
+    assert "has observations from 2000-01-01 00:00 on, and those before its start 2024-03-02 00:00 are left out" in told
+    assert "by sources.loggers.start" in told
+    put(tmp_path, "c.csv", "2021-05-01T00:10Z,A,1", "2021-05-03T00:10Z,A,1")  # a hole of years is no such clock
+    assert "2021-05-01 00:00" in ionbeam("run", "--to", "2021-05-02T00:00Z")
+
+
+@given(st.lists(st.integers(-(2**55), 2**55), min_size=1, max_size=30), st.integers(1, 5))
+def test_stretches_of_parts_are_those_of_the_whole(times, pieces):
+    series = pl.Series(times, dtype=pl.Int64).cast(pl.Datetime("us"))
+    whole = stretches_of(series)
+    parts = [stretches_of(series[place::pieces]) for place in range(min(pieces, len(times)))]
+    assert joined(one for part in parts for one in part) == whole
+    assert beginning(whole) in {first for first, _ in whole}
 
 
 def test_files_begin_with_their_first_time_and_rows_of_one_point_are_told(ionbeam, tmp_path):

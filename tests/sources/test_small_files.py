@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -162,3 +163,14 @@ def test_a_file_sorted_by_station_is_read_once_for_all_windows(tmp_path, monkeyp
     path.write_text(path.read_text().replace(",0,A", ",32,A"))
     [batch] = read.fetch(hours[0])
     assert float(pl.DataFrame(batch)["t"][0]) == pytest.approx(0)
+    there = tmp_path / "temporary"
+    there.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(there))
+    monkeypatch.setattr(wide_parts, "MOST_KEPT", 20_000)
+    bounded = source(tmp_path, **keys)
+    for hour, before in zip(hours[1:], each_time[1:], strict=True):
+        now = [pl.DataFrame(batch) for batch in bounded.fetch(hour)]
+        assert pl.concat(now).equals(pl.concat(before)) if before else not now, "what has no room is read each time"
+    [kept] = bounded._kept._files.values()
+    assert not kept.has_room and not kept.numbers and not kept.pieces
+    assert list(there.iterdir()) == [], "nothing is left of a process that is killed"

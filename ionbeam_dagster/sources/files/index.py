@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from itertools import pairwise
@@ -46,6 +46,7 @@ from ionbeam_dagster.sources.files.small_files import (
     rows_of,
     small_tables,
 )
+from ionbeam_dagster.sources.files.stretches import APART, Stretch, beginning, joined, stretches_of
 from ionbeam_dagster.stores.publish import file_hash, published
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -78,13 +79,15 @@ class Mark(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Part:
     """A part of a file: where it is, a hash of what decides its rows, its first and last time, and the time under which
-    rows at its top that have none are filed. Times are in microseconds since 1970."""
+    rows at its top that have none are filed; its stretches of time, where it has several. Times are in microseconds
+    since 1970."""
 
     place: Place
     content: str
     first: int
     last: int
     before: int
+    stretches: tuple[Stretch, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +171,8 @@ class FileIndex:
             return self._files
 
     def first(self) -> datetime | None:
-        """The first time that any file ever had; files are looked at where none is known. Raises SourceError."""
+        """The first time of the series that all files are, as far back as they ever reached; files are looked at where
+        none is known. Raises SourceError."""
         self._recalled()
         if self._first is None:
             self.look()
@@ -339,8 +343,10 @@ class FileIndex:
 
     def _remember(self, files: dict[str, File]) -> None:
         settled = {name: _as_remembered(file) for name, file in files.items() if file.parts or file.error}
-        firsts = [part.first for file in files.values() for part in file.parts]
-        self._first = min([*firsts, *([] if self._first is None else [self._first])], default=None)
+        parts = [part for file in files.values() for part in file.parts]
+        stretches = joined(one for part in parts for one in part.stretches or ((part.first, part.last),))
+        firsts = [first for first in (beginning(stretches), self._first) if first is not None]
+        self._first = min(firsts, default=None)
         if settled == self._remembered:
             return
         entries = {name: asdict(file) for name, file in settled.items()}
@@ -372,7 +378,9 @@ def _read_tables(
     for number, first, last, before, named in spans.drop_nulls("first").iter_rows():
         table = tables[number]
         place = (table.header_at, len(table.header), table.header_at + len(table.header), len(table.body), 2)
-        part = Part(place, sha256(table.header + table.body).hexdigest()[:16], first, last, before)
+        found = stretches_of(frame.filter(pl.col(NUMBER) == number)[FILED].drop_nulls()) if last - first > APART else ()
+        stretches = tuple(found) if len(found) > 1 else ()
+        part = Part(place, sha256(table.header + table.body).hexdigest()[:16], first, last, before, stretches)
         constant = constants_of(config, table.path.name, table.path.as_posix()).get(STATION)
         of = {*(named or ()), *([] if constant is None else [constant])}
         yield table, part, tuple(sorted(of)) if 0 < len(of) <= STATIONS_KEPT else None
@@ -438,13 +446,14 @@ def _both_hold(first: str, second: str, stations: int, one: Window, other: Windo
 @dataclass(slots=True)
 class _Span:
     """The times of a part's rows, in microseconds since 1970: the first and the last row's that have one, the extremes,
-    and whether the rows begin with one that has none."""
+    whether the rows begin with one that has none, and the stretches of time."""
 
     initial: int | None = None
     final: int | None = None
     lowest: int | None = None
     highest: int | None = None
     begins_without: bool = False
+    stretches: list[Stretch] = field(default_factory=list)
 
     def add(self, times: pl.Series) -> None:
         """Take in the times of further rows, null where a row has none."""
@@ -460,6 +469,8 @@ class _Span:
         self.final = known[-1]
         self.lowest = lowest if self.lowest is None else min(self.lowest, lowest)
         self.highest = highest if self.highest is None else max(self.highest, highest)
+        found = stretches_of(known) if highest - lowest > APART else [(lowest, highest)]
+        self.stretches = joined([*self.stretches, *found])
 
 
 def _unchanged(parts: Sequence[Part], content: Mapping[Place, str]) -> dict[Place, _Span]:
@@ -469,7 +480,8 @@ def _unchanged(parts: Sequence[Part], content: Mapping[Place, str]) -> dict[Plac
     for part, following in pairwise(parts):
         if content.get(part.place) != part.content or content.get(following.place) != following.content:
             break
-        found[part.place] = _Span(part.before, following.before, part.first, part.last)
+        stretches = [*part.stretches] or [(part.first, part.last)]
+        found[part.place] = _Span(part.before, following.before, part.first, part.last, stretches=stretches)
     return found
 
 
@@ -486,7 +498,7 @@ def _parts(spans: dict[Place, _Span], content: dict[Place, str]) -> Iterator[Par
     for place, span in spans.items():
         low = before if span.lowest is None else min(span.lowest, before) if span.begins_without else span.lowest
         high = before if span.highest is None else max(span.highest, before) if span.begins_without else span.highest
-        yield Part(place, content[place], low, high, before)
+        yield Part(place, content[place], low, high, before, tuple(span.stretches) if len(span.stretches) > 1 else ())
         before = before if span.final is None else span.final
 
 
@@ -505,7 +517,10 @@ def _of_cursor(cursor: str | None) -> tuple[set[tuple[str, str, int, int]], str 
 
 
 def _file(entry: dict[str, Any]) -> File:
-    parts = tuple(Part(**{**part, "place": tuple(part["place"])}) for part in entry["parts"])
+    parts = tuple(
+        Part(**{**part, "place": tuple(part["place"]), "stretches": tuple(map(tuple, part.get("stretches", ())))})
+        for part in entry["parts"]
+    )
     stations = None if entry["stations"] is None else tuple(entry["stations"])
     # What could not be read is tried anew by each process: not all that is wrong with a file changes the file.
     size = NEVER if entry["error"] else entry["size"]

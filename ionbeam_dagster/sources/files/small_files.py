@@ -9,18 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.sources.files import readers
 from ionbeam_dagster.sources.files.config import FilesConfig
 from ionbeam_dagster.sources.files.readers import MARK, ROW, CsvReader, Unreadable, opening_of, refusals
 from ionbeam_dagster.sources.files.rows import FILED
+from ionbeam_dagster.sources.files.waiting import Piece
 
 TOGETHER = 8 << 20
 """Bytes of text that are parsed at once."""
@@ -122,11 +121,10 @@ class Spool:
     def __init__(self, reader: CsvReader, shaped: Callable[[Sequence[SmallTable]], pl.DataFrame]) -> None:
         self._reader = reader
         self._shaped = shaped
-        self._folder = TemporaryDirectory(prefix="ionbeam-files-")
         self.taken: list[str] = []
         """The names of the files that `take` read the last time."""
         self._known: dict[str, tuple[tuple[int, int], int]] = {}
-        self._groups: list[Path] = []
+        self._groups: list[Piece] = []
         self._next = 0
         self._bytes = 0
 
@@ -154,13 +152,9 @@ class Spool:
         place[[self._known[name][1] for name in names]] = np.arange(len(names))
         found = []
         for group in self._groups:
-            with pa.memory_map(str(group)) as mapped, pa.ipc.open_file(mapped) as file:
-                frame = cast(pl.DataFrame, pl.from_arrow(file.read_all()))
-                first = frame[FILED].search_sorted(window.start, "left")
-                last = frame[FILED].search_sorted(window.end, "left")
-                some = frame[first:last]
-                at = pl.Series(NUMBER, place[some[NUMBER].to_numpy()])
-                found.append(some.with_columns(at).filter(pl.col(NUMBER) >= 0).rechunk().clone())
+            some = group.within(window)
+            at = pl.Series(NUMBER, place[some[NUMBER].to_numpy()])
+            found.append(some.with_columns(at).filter(pl.col(NUMBER) >= 0))
         return pl.concat(found).sort(NUMBER, ROW, maintain_order=True).drop(NUMBER, FILED)
 
     def _keep(self, tables: Sequence[SmallTable], states: Mapping[str, tuple[Path, tuple[int, int]]]) -> None:
@@ -168,10 +162,7 @@ class Spool:
             frame = self._shaped(tables)
         except Unreadable:
             return  # reading each by itself tells of which
-        rows = frame.with_columns(pl.col(NUMBER) + self._next).sort(FILED, maintain_order=True)
-        path = Path(self._folder.name) / f"{len(self._groups)}.arrow"
-        rows.write_ipc(path, compat_level=pl.CompatLevel.oldest())
-        self._groups.append(path)
+        self._groups.append(Piece(frame.with_columns(pl.col(NUMBER) + self._next)))
         for number, table in enumerate(tables, self._next):
             self._known[table.name] = states[table.name][1], number
             self._bytes += len(table.body)
@@ -179,6 +170,4 @@ class Spool:
         self._next += len(tables)
 
     def _clear(self) -> None:
-        for group in self._groups:
-            group.unlink()
         self._known, self._groups, self._next, self._bytes = {}, [], 0, 0

@@ -44,7 +44,7 @@ from ionbeam_dagster.sources.files.rows import (
     timed,
 )
 from ionbeam_dagster.sources.files.small_files import NUMBER, SmallTable, Spool, is_small, may_be_together, rows_of
-from ionbeam_dagster.sources.files.wide_parts import MANY, KeptParts, Key
+from ionbeam_dagster.sources.files.wide_parts import MANY, KeptParts
 
 FAULTS_TOLD = 5
 _DIFFERENCES = ("range", "standard_deviation")
@@ -72,7 +72,10 @@ class Files(Source):
 
     @classmethod
     def first_time(cls, name: str, config: SourceConfig) -> datetime | None:
-        """The day of the files' first time, as far as it is known; files are only looked at where none was known."""
+        """The day of the files' first time, as far as it is known; files are only looked at where none was known.
+
+        Rows that stand alone a year before all others, of a clock that was not set, are no first time.
+        """
         assert isinstance(config, FilesConfig)
         try:
             first = FileIndex(config, _memory(name, config)).first()
@@ -281,21 +284,32 @@ class Files(Source):
         self, name: str, file: File, window: Window, variables: dict[str, CanonicalVariable], reference: Layout
     ) -> Iterator[pa.Table]:
         parts = file.overlapping(window)
-        keys: dict[Place, Key] = {part.place: (name, file.size, file.modified, part.place) for part in parts}
-        longest = MANY * window.span // timedelta.resolution
-        wide = any(part.last - part.first > longest for part in parts) or self._kept.has_any(keys.values())
-        if file.grows or not wide or not self._kept.has_room:
+        if not self._keep(name, file, window, parts, variables, reference):
             for _, frame in self._read(name, file, window, parts, variables, reference, filed_in(window)):
                 yield of_window(frame, window).to_arrow()
             return
-        numbers = self._kept.begin(keys.values())
-        missing = [part for part in parts if keys[part.place] in numbers]
-        for place, frame in self._read(name, file, window, missing, variables, reference, pl.lit(True)):
-            self._kept.add(numbers[keys[place]], frame)
-        self._kept.keep(numbers)
-        rows = self._kept.rows([*keys.values()], window)
+        rows = self._kept.rows(name, (file.size, file.modified), [part.place for part in parts], window)
         if rows is not None:
             yield rows.to_arrow()
+
+    def _keep(
+        self,
+        name: str,
+        file: File,
+        window: Window,
+        parts: Sequence[Part],
+        variables: dict[str, CanonicalVariable],
+        reference: Layout,
+    ) -> bool:
+        """Have all rows of parts wait for other windows, where they reach over many; False where they do not wait."""
+        state, longest = (file.size, file.modified), MANY * window.span // timedelta.resolution
+        wide = any(part.last - part.first > longest for part in parts) or self._kept.has_any(name, state)
+        if file.grows or not wide or not self._kept.has_room(name, state):
+            return False
+        missing = self._kept.missing(name, state, [part.place for part in parts])
+        unread = [part for part in parts if part.place in missing]
+        read = self._read(name, file, window, unread, variables, reference, pl.lit(True))
+        return self._kept.keep(name, state, missing, read)
 
     def _read(
         self,

@@ -1,0 +1,47 @@
+"""Stretches of time: a row or a few that stand alone a year before all others are no beginning of a series.
+
+Belongs here: telling the rows of a clock that was not set yet (loggers begin in 1970, 1980 or 2000 after a power cut)
+from those of a series. Does not belong here: which files have which times (index.py). Times are in microseconds since
+1970.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+
+import numpy as np
+import polars as pl
+
+Stretch = tuple[int, int]
+"""The first and the last time of rows between which no year lies without any."""
+
+APART = timedelta(days=365) // timedelta.resolution
+ALONE = timedelta(days=1) // timedelta.resolution
+
+
+def stretches_of(times: pl.Series) -> list[Stretch]:
+    """The stretches of times without nulls, in order."""
+    known = np.sort(times.to_physical().to_numpy())
+    breaks = np.flatnonzero(np.diff(known) > APART)
+    firsts, lasts = known[[0, *(breaks + 1)]], known[[*breaks, len(known) - 1]]
+    return list(zip(firsts.tolist(), lasts.tolist(), strict=True))
+
+
+def joined(stretches: Iterable[Stretch]) -> list[Stretch]:
+    """The stretches of all rows of which these are the stretches of some."""
+    found: list[Stretch] = []
+    for first, last in sorted(stretches):
+        if found and first - found[-1][1] <= APART:
+            found[-1] = found[-1][0], max(found[-1][1], last)
+        else:
+            found.append((first, last))
+    return found
+
+
+def beginning(stretches: Sequence[Stretch]) -> int | None:
+    """The first time of a series; those that stand alone before it, for less than a day, are left out."""
+    for first, last in stretches[:-1]:
+        if last - first >= ALONE:
+            return first
+    return stretches[-1][0] if stretches else None
