@@ -80,6 +80,15 @@ def window_of(moment: datetime, span: timedelta) -> Window:
     return Window(start, start + span)
 
 
+def parts_of(window: Window, longest: timedelta) -> Iterator[Window]:
+    """`window` in parts of `longest`, the last one perhaps shorter."""
+    start = window.start
+    while start < window.end:
+        part = Window(start, min(start + longest, window.end))
+        yield part
+        start = part.end
+
+
 def windows_between(start: datetime, end: datetime, span: timedelta) -> Iterator[Window]:
     """Every window of `span` that overlaps [start, end), in order."""
     window = window_of(start, span)

@@ -29,10 +29,11 @@ from ionbeam_client.models import (
     parse_duration,
 )
 from ionbeam_dagster.domain.times import NonNegativeDuration
-from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.domain.windows import Window, parts_of
 from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.sources import Source, SourceConfig
 from ionbeam_dagster.sources.http import Answer, Bearer, HttpClient, Token
+from ionbeam_dagster.sources.http.settings import Concurrency, Retries, Timeout
 
 SERVICE = "https://webdrops.cimafoundation.org/app/"
 LOGIN = "https://testauth.cimafoundation.org/auth/realms/webdrops/protocol/openid-connect/token"
@@ -97,11 +98,9 @@ class AcronetConfig(SourceConfig):
     period: Period = Field(
         default="PT10M", description="Intervals that values are aggregated over; the window is a multiple of it."
     )
-    timeout_seconds: float = Field(
-        default=60, gt=0, description="Seconds that a connection, or a wait for data, may take."
-    )
-    concurrency: int = Field(default=4, ge=1, le=32, description="Requests at once.")
-    max_retries: int = Field(default=4, ge=0, description="How often a request that fails in passing is tried again.")
+    timeout_seconds: Timeout = 60
+    concurrency: Concurrency = 4
+    max_retries: Retries = 4
     collect_again_after: tuple[NonNegativeDuration, ...] = Field(
         default=(timedelta(hours=3), timedelta(days=1)),
         description="How long after a window could first be collected it is collected again for late values.",
@@ -164,7 +163,7 @@ class Acronet(Source):
         self._notes = []
         classes = self._classes()
         stations = {name: self._stations(name) for name in classes}
-        for part in windows_of_at_most(window, LONGEST):
+        for part in parts_of(window, LONGEST):
             asked = self._client.side_by_side(classes, partial(self._values, part, stations))
             found = [frame for _, frame in asked if frame.height]
             if found:
@@ -281,15 +280,6 @@ class Acronet(Source):
 
 _SENSOR: dict[str, Any] = {"id": pl.String, "name": pl.String, "lat": pl.Float64, "lng": pl.Float64, "mu": pl.String}
 _SERIES: dict[str, Any] = {"sensorId": pl.String, "timeline": pl.List(pl.String), "values": pl.List(pl.Float64)}
-
-
-def windows_of_at_most(window: Window, longest: timedelta) -> Iterator[Window]:
-    """`window` in parts of `longest`, the last one perhaps shorter."""
-    start = window.start
-    while start < window.end:
-        part = Window(start, min(start + longest, window.end))
-        yield part
-        start = part.end
 
 
 def _listed(answer: Answer) -> list[Any]:

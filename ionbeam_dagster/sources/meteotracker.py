@@ -35,6 +35,7 @@ from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.sources import Source, SourceConfig
 from ionbeam_dagster.sources.http import Bearer, HttpClient, Token
+from ionbeam_dagster.sources.http.settings import Concurrency, Retries
 
 ADDRESS = "https://app.meteotracker.com"
 _SESSIONS_A_PAGE = 1000
@@ -95,9 +96,9 @@ class MeteoTrackerConfig(SourceConfig):
         default="/auth/refreshtoken", description="Path at which a token is renewed."
     )
     timeout: float = Field(default=30, gt=0, description="Seconds that a connection, or a wait for data, may take.")
-    max_retries: int = Field(default=5, ge=0, description="How often a request that fails in passing is tried again.")
+    max_retries: Retries = 5
     max_queries: int = Field(default=100, ge=1, description="Pages of 1,000 sessions that a window may take.")
-    concurrency: int = Field(default=4, ge=1, le=32, description="Requests at once.")
+    concurrency: Concurrency = 4
     username: str = Field(default="", description="Name of the account.", examples=["somebody"])
     password: SecretStr = Field(default=SecretStr(""), description="The account's password.", examples=["${PASSWORD}"])
     authors: tuple[str, ...] = Field(

@@ -26,12 +26,13 @@ from ionbeam_client.models import DataIngestionMap, IngestionMetadata, Link, Met
 from ionbeam_dagster.domain.canonical import STATION, moments_of_text
 from ionbeam_dagster.domain.records import Correction
 from ionbeam_dagster.domain.times import in_utc
-from ionbeam_dagster.domain.windows import Window, window_of
+from ionbeam_dagster.domain.windows import Window, parts_of, window_of
 from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.sources import Source, SourceConfig
 from ionbeam_dagster.sources.declared import ALTITUDE, DeclaredStation, DeclaredVariable
 from ionbeam_dagster.sources.http import Answer, Bearer, Fixed, HttpClient, HttpError, Token
 from ionbeam_dagster.sources.http.credentials import Credentials
+from ionbeam_dagster.sources.http.settings import Retries, Timeout
 
 SERVICE = "https://app.restreamsolutions.com"
 API = "external/thirdparty/v1"
@@ -80,10 +81,8 @@ class RestreamConfig(SourceConfig):
         description="Places of sites, by their numbers, where the service has none or a wrong one.",
         examples=[{981: {"latitude": 31.5, "longitude": -102.25, "altitude": 850.0}}],
     )
-    timeout_seconds: float = Field(
-        default=60, gt=0, description="Seconds that a connection, or a wait for data, may take."
-    )
-    max_retries: int = Field(default=4, ge=0, description="How often a request that fails in passing is tried again.")
+    timeout_seconds: Timeout = 60
+    max_retries: Retries = 4
 
     @model_validator(mode="after")
     def _says_what(self) -> Self:
@@ -157,7 +156,7 @@ class Restream(Source):
         absent = {one.field for one in self.config.variables}
         rows = 0
         sites = self._all_sites()
-        asked = [(part, site) for part in _parts(window) for site in sites]
+        asked = [(part, site) for part in parts_of(window, ASKED_AT_ONCE) for site in sites]
         for (part, site), found in self._client.side_by_side(asked, lambda one: self._items(*one)):
             absent -= {name for name in absent if found[name].null_count() < found.height}
             rows += found.height
@@ -327,14 +326,6 @@ def _value(variable: RestreamVariable) -> pl.Expr:
     scale, offset = variable.factors
     sent = pl.col(variable.field)
     return (pl.when(sent.is_finite()).then(sent) * scale + offset).alias(variable.field)
-
-
-def _parts(window: Window) -> Iterator[Window]:
-    start = window.start
-    while start < window.end:
-        part = Window(start, min(start + ASKED_AT_ONCE, window.end))
-        yield part
-        start = part.end
 
 
 def _listed_sites(answer: Answer) -> list[Site]:

@@ -15,6 +15,7 @@ from ionbeam_client.archfx.utils.slugs import ArchFxDeviceSlug, ArchFxParentSlug
 from ionbeam_dagster.domain.times import NonNegativeDuration
 from ionbeam_dagster.sources import SourceConfig
 from ionbeam_dagster.sources.declared import DeclaredStation, DeclaredVariable, Latitude, Longitude
+from ionbeam_dagster.sources.http.settings import Concurrency, Retries, Timeout
 
 SERVICE = "https://arch.archfx.io"
 
@@ -75,11 +76,9 @@ class ArchFxConfig(SourceConfig):
         default=None, description="Degrees east of what is not among `stations`.", examples=[5.2]
     )
     page_size: int = Field(default=1000, ge=1, description="Readings that are asked for at once.")
-    timeout_seconds: float = Field(
-        default=60, gt=0, description="Seconds that a connection, or a wait for data, may take."
-    )
-    concurrency: int = Field(default=4, ge=1, le=32, description="Requests at once.")
-    max_retries: int = Field(default=4, ge=0, description="How often a request that fails in passing is tried again.")
+    timeout_seconds: Timeout = 60
+    concurrency: Concurrency = 4
+    max_retries: Retries = 4
     collect_again_after: tuple[NonNegativeDuration, ...] = Field(
         default=(timedelta(hours=3), timedelta(days=1)),
         description="How long after a window could first be collected it is collected again for late reports.",

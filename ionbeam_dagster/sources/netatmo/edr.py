@@ -25,6 +25,7 @@ from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.sources import Source
 from ionbeam_dagster.sources.coverage_json import CoverageError, read_coverages
 from ionbeam_dagster.sources.http import Answer, Basic, HttpClient, HttpError
+from ionbeam_dagster.sources.http.settings import Concurrency, Retries, Timeout
 from ionbeam_dagster.sources.netatmo.features import batches_of, described, in_window
 from ionbeam_dagster.sources.netatmo.parameters import EsohConfig, declared_conversion, metadata
 
@@ -149,11 +150,9 @@ class NetatmoConfig(EsohConfig):
         description="Stations whose id matches this regular expression are left out, as those of other networks; by "
         "default the national services' (WIGOS ids from 0-20000 on).",
     )
-    timeout_seconds: float = Field(
-        default=60, gt=0, description="Seconds that a connection, or a wait for data, may take."
-    )
-    concurrency: int = Field(default=4, ge=1, le=32, description="Requests at once.")
-    max_retries: int = Field(default=4, ge=0, description="How often a request that fails in passing is tried again.")
+    timeout_seconds: Timeout = 60
+    concurrency: Concurrency = 4
+    max_retries: Retries = 4
 
     @model_validator(mode="after")
     def _areas_are_known(self) -> Self:

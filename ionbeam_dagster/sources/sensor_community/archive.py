@@ -28,6 +28,7 @@ from ionbeam_dagster.domain.windows import DAY, Window, windows_between
 from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.sources import Source, SourceConfig
 from ionbeam_dagster.sources.http import HttpClient, HttpError
+from ionbeam_dagster.sources.http.settings import Concurrency, Retries, Timeout
 from ionbeam_dagster.sources.sensor_community.listing import Listed, NotListed, find_day, signature
 from ionbeam_dagster.sources.sensor_community.months import Months
 from ionbeam_dagster.sources.sensor_community.rows import FIRST_COLUMNS, read_rows
@@ -50,11 +51,9 @@ class ArchiveConfig(SourceConfig):
     base_url: Annotated[str, AfterValidator(lambda given: given or ADDRESS)] = Field(
         default=ADDRESS, description="Address of the archive."
     )
-    timeout_seconds: float = Field(
-        default=60, gt=0, description="Seconds that a connection, or a wait for data, may take."
-    )
-    concurrency: int = Field(default=5, ge=1, le=32, description="Requests at once.")
-    max_retries: int = Field(default=5, ge=0, description="How often a request that fails in passing is tried again.")
+    timeout_seconds: Timeout = 60
+    concurrency: Concurrency = 5
+    max_retries: Retries = 5
     indoor: bool = Field(default=False, description="Whether sensors inside of buildings are taken, too.")
     sensor_types: tuple[str, ...] | None = Field(
         default=None,

@@ -30,6 +30,7 @@ from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.sources import Source, SourceConfig
 from ionbeam_dagster.sources.http import HttpClient
+from ionbeam_dagster.sources.http.settings import Retries, Timeout
 from ionbeam_dagster.sources.sensor_community.sensors import QUANTITIES, batches, metadata, shaped
 
 ADDRESS = "https://data.sensor.community/static/v2/data.json"
@@ -58,10 +59,8 @@ class LiveConfig(SourceConfig):
     base_url: Annotated[str, AfterValidator(lambda given: given or ADDRESS)] = Field(
         default=ADDRESS, description="Address of the document."
     )
-    timeout_seconds: float = Field(
-        default=60, gt=0, description="Seconds that a connection, or a wait for data, may take."
-    )
-    max_retries: int = Field(default=3, ge=0, description="How often a request that fails in passing is tried again.")
+    timeout_seconds: Timeout = 60
+    max_retries: Retries = 3
     indoor: bool = Field(default=False, description="Whether sensors inside of buildings are taken, too.")
 
 
