@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from influx_faults import T0, Answer, Bucket, configuration, ids_in_log, of, program
 
-from ionbeam_client.influx import EHTInfluxDBClient, LogError, NotDeliveredError, RefusedRowsError, log
+from ionbeam_client.influx import EHTInfluxDBClient, LogError, NotDeliveredError, RefusedRowsError, log, targets
 from ionbeam_client.influx.state import State
 
 
@@ -198,7 +198,8 @@ def small_disk(tmp_path, request):
 def test_what_is_on_a_full_disk_is_sent_all_the_same(faulty, small_disk, csvlogfile):
     server = faulty(lambda lines: Answer(503))
     told = []
-    keys = configuration(small_disk, of(server)) | ({"csvlogfile": small_disk / csvlogfile} if csvlogfile else {})
+    keys = configuration(small_disk, of(server), close_timeout=1)
+    keys |= {"csvlogfile": small_disk / csvlogfile} if csvlogfile else {}
     one = EHTInfluxDBClient(on_error=lambda target, error: told.append(str(error)), **keys)
     api, written = one.write_api(), 0
     try:
@@ -208,12 +209,25 @@ def test_what_is_on_a_full_disk_is_sent_all_the_same(faulty, small_disk, csvlogf
                 written += 100
         assert written > 2_000
         server.plan = lambda lines: None
-        one.flush(30) if csvlogfile is None else wait_for(lambda: len(set(server.lines)) == written)
+        one.flush(1 if csvlogfile else 30)  # the CSV log has no room
+        wait_for(lambda: one.status()[0].waiting_bytes == 0)
         assert set(server.lines) == {line(n) for n in range(written)}
         assert not [reason for reason in told if "rollback" in reason]
-        assert one.status()[0].waiting_bytes == 0
     finally:
         one.close()
+
+
+def test_trying_again_and_again_takes_no_room(tmp_path):
+    """What a full disk leaves to the cursors has to do for as long as nobody frees space."""
+    state = State(tmp_path / "cursors.sqlite")
+    file = targets.RecordedFile(tmp_path / "log.csv", state)
+    for number in range(2_000):
+        file.prepare()
+        if number % 4 == 0:
+            with state.change() as connection:
+                state.advance(connection, "a server", log.Position(1, number), 1, [], float(number))
+    assert sum(path.stat().st_size for path in tmp_path.glob("cursors.sqlite*")) < log._ROOM / 2
+    state.close()
 
 
 def test_a_file_system_that_does_not_tell_its_room_is_no_full_disk(tmp_path, monkeypatch):

@@ -70,6 +70,7 @@ class State:
         connection = sqlite3.connect(self._path, timeout=60, isolation_level=None, check_same_thread=False)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA wal_autocheckpoint = 32")  # its own 1,000 pages are more than a full disk has left
         connection.executescript(_SCHEMA)
         return connection
 

@@ -249,7 +249,8 @@ class RecordedFile:
                 elif size >= self._rotate_bytes:
                     file = self._begin_anew(file, self.path)
                 about = os.fstat(file)
-                self._state.wrote(connection, self.path, about.st_ino, about.st_size)
+                if (about.st_ino, about.st_size) != known:
+                    self._state.wrote(connection, self.path, about.st_ino, about.st_size)
                 return about.st_size == 0
             finally:
                 os.close(file)
