@@ -19,6 +19,11 @@ from ionbeam_dagster.pipeline.recovery import open_platform
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Where bytecode is not kept, each program that a test starts compiles the two thousand modules that it imports: half of
+# its time. Containers often say so, and some installers keep none of the packages' either.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 settings.register_profile("ionbeam", deadline=None)  # how long an example takes says how busy the machine is
 settings.load_profile("ionbeam")
 
