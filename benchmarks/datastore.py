@@ -1,9 +1,10 @@
 """Data of the Restream service, item by item and into a CSV file: our client beside `restreamsolutions` 0.1.0.
 
 ``python benchmarks/datastore.py`` serves one-second items from a process of its own, and prints both sides, each in a
-process of its own; the other package in an environment of its own, which it makes with pip. `--items` is their number
-for ours (10,000,000 as in the promise of flat memory); the other reads a tenth, and saves a hundredth, for it is slower
-and holds all rows of a CSV file. Where other work goes on beside it, the processor's time says more than the clock.
+process of its own; the other package in an environment of its own, made by uv or else by venv and pip. `--items` is
+their number for ours (10,000,000 as in the promise of flat memory); the other reads a tenth, and saves a hundredth, for
+it is slower and holds all rows of a CSV file. Where other work goes on beside it, the processor's time says more than
+the clock.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -52,8 +54,13 @@ def measured(side: str, what: str) -> None:
 def peer_python(folder: str) -> str | None:
     """The Python of an environment with the other package; None where it cannot be had."""
     python = f"{folder}/bin/python"
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    done = subprocess.run([python, "-m", "pip", "install", "--quiet", PEER], stderr=subprocess.PIPE, text=True)
+    if uv := shutil.which("uv"):
+        make = [uv, "venv", "--quiet", "--python", sys.executable, folder]
+        install = [uv, "pip", "install", "-p", python]
+    else:
+        make, install = [sys.executable, "-m", "venv", folder], [python, "-m", "pip", "install"]
+    subprocess.run(make, check=True)
+    done = subprocess.run([*install, "--quiet", PEER], stderr=subprocess.PIPE, text=True)
     if done.returncode:
         print(f"{PEER} cannot be had, so ours stands alone: {done.stderr.strip()[-200:]}")
         return None

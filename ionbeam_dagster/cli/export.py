@@ -77,21 +77,13 @@ def clients() -> None:
 
     A name can be given by anybody who may ask the service. Removing its file below `.confirmed` forgets a client.
     """
-    import pyarrow.fs as fs
     from rich.table import Table
 
-    from ionbeam_client.windows import feed
-    from ionbeam_dagster.edr.served import folder_of, served
+    from ionbeam_dagster.edr.clients import clients as all_clients
 
-    config = load_config()
     table = Table()
     for column in ("dataset", "client", "has", "lacks", "confirmed last (UTC)"):
         table.add_column(column, justify="right" if column in ("has", "lacks") else "left")
-    files, root = fs.LocalFileSystem(), str(folder_of(config).absolute())
-    for dataset in served(config):
-        known = feed.clients_of(files, root, dataset)
-        there = feed.versions_in(files, root, dataset) if known else {}
-        for one in (feed.confirmed_by(files, root, dataset, client) for client in known):
-            lacks = sum(1 for _ in feed.changes(there, one.versions))
-            table.add_row(dataset, one.client, f"{len(one.versions):,}", f"{lacks:,}", f"{one.at:%Y-%m-%d %H:%M:%S}")
+    for one in all_clients(load_config()):
+        table.add_row(one.dataset, one.name, f"{one.has:,}", f"{one.lacks:,}", f"{one.at:%Y-%m-%d %H:%M:%S}")
     console.print(table if table.row_count else "Nobody has confirmed a window.")

@@ -229,7 +229,7 @@ def serve(
 
     if lacking := edr.lacking():
         fail(f"serve needs {lacking}")
-    from ionbeam_dagster.edr.served import follow, update_configuration
+    from ionbeam_dagster.edr.served import follow, origins, update_configuration
     from ionbeam_dagster.edr.server import serve as serve_forever
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
@@ -242,4 +242,4 @@ def serve(
     served = sum(1 for extent in extents.values() if extent.files)
     line = f"{served} collections, {windows:,} windows: {address}/ (map: {address}/map); configuration: {path}"
     print(line, flush=True)
-    serve_forever(path, host, port, url)
+    serve_forever(path, host, port, url, origins(config))

@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
+from ionbeam_client.windows.feed import NAMES
 from ionbeam_dagster import __version__
-from ionbeam_dagster.edr import answers, requests
+from ionbeam_dagster.edr import answers, changes, requests
 from ionbeam_dagster.edr.collection import Collection, stamp
 from ionbeam_dagster.edr.crs import OFFERED, Crs
 from ionbeam_dagster.edr.parameters import VOCABULARY, Parameter
@@ -178,10 +179,10 @@ def openapi(title: str, description: str, base: str, collections: list[str]) -> 
     paths["/collections/{collectionId}/items/{featureId}"] = _get(
         "One observation", [id, one_item, _F_ITEM], "application/geo+json", missing=True
     )
+    paths |= _for_followers(id)
     for path, item in paths.items():
-        item["get"]["operationId"] = (
-            "get" + "".join(c for c in path.title() if c.isalnum()) if path != "/" else "getRoot"
-        )
+        for method, operation in item.items():
+            operation["operationId"] = method + ("".join(c for c in path.title() if c.isalnum()) or "Root")
     return {
         "openapi": "3.0.3",
         "info": {"title": title, "description": description, "version": __version__},
@@ -191,6 +192,41 @@ def openapi(title: str, description: str, base: str, collections: list[str]) -> 
     }
 
 
+def _for_followers(id: dict[str, Any]) -> dict[str, Any]:
+    """What `ionbeam_client.windows` asks (changes.py)."""
+    window = {**_TEXT, "name": "window", "in": "path", "required": True, "example": "20260621T060000_PT1H"}
+    versions = {"type": "object", "additionalProperties": {"type": "string", "nullable": True}}
+    confirmation = {
+        "type": "object",
+        "required": ["client", "windows"],
+        "properties": {"client": {"type": "string", "pattern": f"^{NAMES.pattern}$"}, "windows": versions},
+        "example": {"client": "anna", "windows": {"20260621T060000_PT1H": "1782021600000000000-4711"}},
+    }
+    refused = {"400": "It cannot be used; the description says why", "404": "There is no such collection",
+               "503": "What clients have cannot be read or written now"}  # fmt: skip
+    told = {
+        "summary": "The windows that a client lacks as they are now; without a client all windows",
+        "parameters": [id, _parameter_of("client", "A name that the client chose", example="anna")],
+        "responses": _responses([_JSON], refused),
+    }
+    confirmed = {
+        "summary": "Remember the versions of windows that a client has; null for a window that is gone",
+        "parameters": [id],
+        "requestBody": {"required": True, "content": {_JSON: {"schema": confirmation}}},
+        "responses": _responses([_JSON], refused | {"413": "Too many at once"}),
+    }
+    fetched = {
+        "summary": "A window as a GeoParquet file",
+        "parameters": [id, window],
+        "responses": _responses([changes.PARQUET], {"404": "There is no such window any longer"}),
+    }
+    return {
+        "/collections/{collectionId}/changes": {"get": told, "post": confirmed},
+        "/collections/{collectionId}/windows/{window}": {"get": fetched},
+    }
+
+
+_JSON = "application/json"
 _EXCEPTION = {
     "type": "object",
     "required": ["code", "description"],
@@ -254,12 +290,14 @@ def _format(kind: str) -> dict[str, Any]:
 
 
 def _get(summary: str, parameters: list[Any], media: str = "application/json", missing: bool = False) -> dict[str, Any]:
-    refused = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/exception"}}}}
-    forms = {media, "application/json", "application/geo+json", "text/csv", "text/html"}
-    answers_of: dict[str, Any] = {
-        "200": {"description": "The answer", "content": {form: {"schema": {}} for form in sorted(forms)}},
-        "400": {"description": "A parameter cannot be used; the description says why", **refused},
-    }
-    if missing:
-        answers_of["404"] = {"description": "There is no such thing", **refused}
-    return {"get": {"summary": summary, "parameters": parameters, "responses": answers_of}}
+    forms = sorted({media, _JSON, "application/geo+json", "text/csv", "text/html"})
+    refused = {"400": "A parameter cannot be used; the description says why"}
+    refused |= {"404": "There is no such thing"} if missing else {}
+    return {"get": {"summary": summary, "parameters": parameters, "responses": _responses(forms, refused)}}
+
+
+def _responses(forms: list[str], refused: dict[str, str]) -> dict[str, Any]:
+    """An answer of these media types, and what each status says that is none."""
+    problem = {"content": {_JSON: {"schema": {"$ref": "#/components/schemas/exception"}}}}
+    given = {"200": {"description": "The answer", "content": {form: {"schema": {}} for form in forms}}}
+    return given | {status: {"description": why, **problem} for status, why in sorted(refused.items())}

@@ -12,13 +12,16 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.fs as fs
+
+from ionbeam_client.windows import feed
 from ionbeam_dagster.config import DatasetSettings, IonbeamConfig
 from ionbeam_dagster.edr.about import About, about_of
 from ionbeam_dagster.edr.configuration import Served, update
 from ionbeam_dagster.edr.extents import Extent
 from ionbeam_dagster.edr.mirror import mirrored
 from ionbeam_dagster.exporters.geoparquet import GeoParquetExporter, PyGeoApiService
-from ionbeam_dagster.stores.files import Files, is_address, within
+from ionbeam_dagster.stores.files import Files, absolute, is_address, within
 
 LOG = logging.getLogger(__name__)
 FORMAT = GeoParquetExporter.format
@@ -57,6 +60,19 @@ def folder_of(config: IonbeamConfig) -> Path:
     """The folder, of this host, from which windows are served."""
     output = _settings(config).output_path
     return config.sections.scratch_folder / FORMAT / "mirror" if is_address(output) else Path(output) / FORMAT
+
+
+def kept_in(config: IonbeamConfig) -> feed.Root:
+    """The exported windows themselves, in their folder or in S3; what clients confirm is kept beside them."""
+    output = within(_settings(config).output_path, FORMAT)
+    if is_address(output):
+        return config.sections.s3.connected(), output.removeprefix("s3://")
+    return fs.LocalFileSystem(), absolute(output)
+
+
+def origins(config: IonbeamConfig) -> dict[str, feed.Root]:
+    """Where the windows are kept, by the folder of this host in which they are served, if that is a copy."""
+    return {absolute(str(folder_of(config))): kept_in(config)} if is_address(_settings(config).output_path) else {}
 
 
 def follow(config: IonbeamConfig) -> threading.Event:

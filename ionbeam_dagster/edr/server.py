@@ -20,6 +20,7 @@ import time
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,6 @@ COASTLINE = HERE.parent / "domain" / "tables" / "coastline.npz"
 LOOKED_EVERY = 1.0  # s
 THREADS = 4
 SMALLEST_COMPRESSED = 1000
-PARQUET = "application/vnd.apache.parquet"
 ABSENT = ("processes", "job-list", "tiling-schemes")
 _QUERY = re.compile(rf"^/collections/([^/]+)/({'|'.join(QUERIES)})(?:/(.*))?$", re.DOTALL)
 _BELOW = re.compile(r"^/collections/([^/]+)/([^/]+)", re.DOTALL)
@@ -95,10 +95,11 @@ class _Current:
         return Service(config, url)
 
 
-def application(config_path: Path, url: str | None = None) -> Any:
+def application(config_path: Path, url: str | None = None, origins: changes.Origins = MappingProxyType({})) -> Any:
     """The WSGI application of the PyGeoAPI configuration at `config_path`; one in a process, as PyGeoAPI has it.
 
-    `url` is the address to write into links where the configuration still has the one that it was made with.
+    `url` is the address to write into links where the configuration still has the one that it was made with; `origins`
+    tells of folders that are copies where their windows are kept.
     """
     logging.getLogger("pygeoapi").setLevel(logging.ERROR)
     os.environ |= {"PYGEOAPI_CONFIG": str(config_path), "PYGEOAPI_OPENAPI": str(openapi_path(config_path))}
@@ -112,7 +113,7 @@ def application(config_path: Path, url: str | None = None) -> Any:
 
     @app.before_request
     def ours() -> Any:
-        if found := _of_changes(current(), flask):
+        if found := _of_changes(current(), flask, origins):
             return found
         reply = _reply(current(), flask.request)
         return None if reply is None else _response(flask, reply)
@@ -145,13 +146,13 @@ def application(config_path: Path, url: str | None = None) -> Any:
     return app
 
 
-def serve(config_path: Path, host: str, port: int, url: str | None = None) -> None:
+def serve(config_path: Path, host: str, port: int, url: str | None, origins: changes.Origins) -> None:
     """Serve until stopped."""
     import waitress
 
     address = f"http://{'localhost' if host in ('127.0.0.1', '0.0.0.0') else host}:{port}"
     waitress.serve(
-        application(config_path, url or address),
+        application(config_path, url or address, origins),
         host=host,
         port=port,
         threads=THREADS,
@@ -160,7 +161,7 @@ def serve(config_path: Path, host: str, port: int, url: str | None = None) -> No
     )
 
 
-def _of_changes(service: Service, flask: Any) -> Any:
+def _of_changes(service: Service, flask: Any, origins: changes.Origins) -> Any:
     """The answer to a request of whoever follows windows; None where it is another one."""
     request = flask.request
     matched = changes.CHANGES.match(request.path) or changes.WINDOW.match(request.path)
@@ -169,14 +170,17 @@ def _of_changes(service: Service, flask: Any) -> Any:
     collection = service.collections[matched[1]]
     try:
         if matched.re is changes.WINDOW and request.method in ("GET", "HEAD"):
-            return flask.send_file(changes.file_of(collection, matched[2]), PARQUET, conditional=False, etag=False)
+            return flask.send_file(
+                changes.file_of(collection, matched[2]), changes.PARQUET, conditional=False, etag=False
+            )
         if matched.re is changes.CHANGES and request.method in ("GET", "HEAD"):
-            body = changes.told(collection, request.args.get("client"))
+            body = changes.told(collection, request.args.get("client"), origins)
             return _response(flask, Reply(200, "application/json", body, {"Cache-Control": "no-store"}))
         if matched.re is changes.CHANGES and request.method == "POST":
             if (request.content_length or 0) > changes.LARGEST_BODY:
                 return _response(flask, refusal(413, f"at most {changes.LARGEST_BODY:,} bytes; confirm fewer at once"))
-            return _response(flask, Reply(200, "application/json", changes.confirmed(collection, request.get_data())))
+            body = changes.confirmed(collection, request.get_data(), origins)
+            return _response(flask, Reply(200, "application/json", body))
     except BadRequest as error:
         return _response(flask, refusal(400, str(error)))
     except NotFound as error:

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -23,8 +24,12 @@ def peer(tmp_path_factory):
     """The Python of an environment that has the other package."""
     place = tmp_path_factory.mktemp("peer")
     python = place / "bin" / "python"
-    subprocess.run([sys.executable, "-m", "venv", place], check=True)
-    done = subprocess.run([python, "-m", "pip", "install", "--quiet", PEER], capture_output=True, text=True)
+    if uv := shutil.which("uv"):
+        make, install = [uv, "venv", "--quiet", "--python", sys.executable, place], [uv, "pip", "install", "-p", python]
+    else:
+        make, install = [sys.executable, "-m", "venv", place], [python, "-m", "pip", "install"]
+    subprocess.run(make, check=True)
+    done = subprocess.run([*install, "--quiet", PEER], capture_output=True, text=True)
     if done.returncode:
         pytest.skip(f"{PEER} cannot be had: {done.stderr.strip()[-200:]}")
     return python

@@ -3,6 +3,7 @@
 import dagster as dg
 from windows import PLACES, write_window
 
+from ionbeam_client.windows import Dataset
 from ionbeam_dagster.orchestration.definitions import build_definitions
 from ionbeam_dagster.orchestration.resources import PlatformResource
 
@@ -34,11 +35,16 @@ def test_the_configuration_follows_every_export_once_and_tells_what_there_is(pla
         assert third.total_requested == 1
         assert look(third.cursor).total_requested == 0
         graph = definitions.get_repository_def().asset_graph
+        anna = Dataset("net", str(tmp_path / "data-projections" / "pygeoapi"), client="anna")
+        anna.confirm(anna.get_data_changes()[0])
+        write_window(tmp_path / "data-projections" / "pygeoapi" / "net", 4)
         asset = graph.assets_def_for_key(dg.AssetKey("pygeoapi_config"))
         done = dg.materialize([asset], instance=instance)
         assert done.success
         told = done.asset_materializations_for_node(asset.node_def.name)[0].metadata
     (row,) = told["collections"].value.records
-    assert row.data["collection"] == "net" and row.data["windows"] == 1 and row.data["rows"] == 6 * len(PLACES)
-    assert row.data["from"] == "2025-01-01T03:00:00Z" and row.data["to"] == "2025-01-01T03:50:00Z"
+    assert row.data["collection"] == "net" and row.data["windows"] == 2 and row.data["rows"] == 2 * 6 * len(PLACES)
+    assert row.data["from"] == "2025-01-01T03:00:00Z" and row.data["to"] == "2025-01-01T04:50:00Z"
+    (client,) = told["clients that follow the windows"].value.records
+    assert [client.data[name] for name in ("dataset", "client", "has", "lacks")] == ["net", "anna", 1, 1]
     assert "net" in (tmp_path / "ionbeam-state" / "pygeoapi" / "config.yml").read_text()

@@ -104,6 +104,12 @@ def hostile(url: str, seconds: int, folder: Path) -> str:
     return done.stdout
 
 
+def test_the_openapi_document_has_what_followers_ask(served):
+    paths = httpx.get(f"{served.url}/openapi?f=json").json()["paths"]
+    assert {*paths["/collections/{collectionId}/changes"]} == {"get", "post"}
+    assert "200" in paths["/collections/{collectionId}/windows/{window}"]["get"]["responses"]
+
+
 def test_no_request_of_the_openapi_document_makes_a_fault(served, tmp_path):
     assert re.search(r"(\d+) generated, \1 passed", hostile(served.url, 3, tmp_path))
     assert "a request failed" not in served.log()

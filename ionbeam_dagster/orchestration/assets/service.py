@@ -4,12 +4,13 @@ Belongs here: `service_definitions`. Does not belong here: what is served (edr/s
 (edr/configuration.py).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from time import perf_counter
 from typing import Any
 
 import dagster as dg
 
+from ionbeam_dagster.edr.clients import clients
 from ionbeam_dagster.edr.collection import stamp
 from ionbeam_dagster.edr.configuration import openapi_path
 from ionbeam_dagster.edr.extents import Extent
@@ -18,6 +19,9 @@ from ionbeam_dagster.orchestration import automation, metadata
 from ionbeam_dagster.orchestration.assets.exports import export_key
 from ionbeam_dagster.orchestration.automation import Ionbeam
 from ionbeam_dagster.orchestration.resources import PlatformResource
+
+_COLLECTIONS = ("collection", "windows", "rows", "from", "to", "west, south, east, north", "parameters")
+_CLIENTS = ("dataset", "client", "has", "lacks", "confirmed last (UTC)")
 
 
 def service_definitions(ionbeam: Ionbeam) -> dg.Definitions:
@@ -51,21 +55,27 @@ def _configuration(datasets: list[str]) -> dg.AssetsDefinition:
         for name, extent in extents.items():
             for file in extent.unreadable:
                 context.log.warning("%s: %s cannot be read; queries leave it out", name, file)
-        columns = ("collection", "windows", "rows", "from", "to", "west, south, east, north", "parameters")
-        records = [
-            dg.TableRecord(dict(zip(columns, (name, *_cells(extent)), strict=True))) for name, extent in extents.items()
+        collections = [(name, *_cells(extent)) for name, extent in extents.items()]
+        followers = [
+            (one.dataset, one.name, one.has, one.lacks, f"{one.at:%Y-%m-%d %H:%M:%S}")
+            for one in clients(ionbeam.platform.config)
         ]
-        schema = dg.TableSchema([dg.TableColumn(column) for column in columns])
         return dg.MaterializeResult(
             metadata={
                 "configuration": dg.MetadataValue.path(path.absolute()),
                 "OpenAPI document": dg.MetadataValue.path(openapi_path(path).absolute()),
-                "collections": dg.MetadataValue.table(records, schema=schema),
+                "collections": _table(_COLLECTIONS, collections),
+                "clients that follow the windows": _table(_CLIENTS, followers),
                 "seconds": round(perf_counter() - begun, 3),
             }
         )
 
     return configured
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str | int]]) -> dg.TableMetadataValue:
+    records = [dg.TableRecord(dict(zip(columns, row, strict=True))) for row in rows]
+    return dg.MetadataValue.table(records, schema=dg.TableSchema([dg.TableColumn(column) for column in columns]))
 
 
 def _cells(extent: Extent) -> Iterator[str | int]:

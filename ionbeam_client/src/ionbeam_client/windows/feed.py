@@ -34,6 +34,8 @@ NAMES = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 LOG = logging.getLogger("ionbeam_client.windows")
 _WINDOW = re.compile(r"(\d{8}T\d{6})_(P[0-9TWDHMS]+)")
 
+Root = tuple[fs.FileSystem, str]
+"""A folder of windows: the file system that it is in, and its path there."""
 Versions = dict[str, str]
 """The version of each window, by its name ``<YYYYmmddTHHMMSS>_<span>``."""
 
@@ -125,8 +127,12 @@ def confirmed_by(files: fs.FileSystem, root: str, dataset: str, client: str) -> 
 
 
 def clients_of(files: fs.FileSystem, root: str, dataset: str) -> list[str]:
-    """The names of all who have confirmed windows of a dataset, sorted."""
-    found = files.get_file_info(fs.FileSelector(f"{root}/{CONFIRMED}/{dataset}", allow_not_found=True))
+    """The names of all who have confirmed windows of a dataset, sorted. Raises WindowsError."""
+    folder = f"{root}/{CONFIRMED}/{dataset}"
+    try:
+        found = files.get_file_info(fs.FileSelector(folder, allow_not_found=True))
+    except OSError as error:
+        raise WindowsError(f"{folder}: cannot be listed ({error})", may_pass=True) from error
     names = sorted(one.base_name.removesuffix(".json") for one in found if one.base_name.endswith(".json"))
     return [name for name in names if NAMES.fullmatch(name)]
 
