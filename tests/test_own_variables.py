@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from covjson_pydantic.coverage import Coverage
 from typer.testing import CliRunner
 
@@ -15,6 +16,7 @@ from ionbeam_dagster.cli import app
 from ionbeam_dagster.cli.terminal import console
 from ionbeam_dagster.config import CONFIG_VARIABLE
 from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.edr.configuration import Served, update
 from ionbeam_dagster.edr.service import EDR_PLUGIN, Service
 from ionbeam_dagster.pipeline.build import build
 from ionbeam_dagster.pipeline.collect import collect
@@ -83,6 +85,22 @@ def test_a_name_of_its_own_goes_into_files_and_the_web_and_is_told_where_it_does
     assert about["unit"]["symbol"]["value"] == "%"
     listed = web.about("plant")["parameter_names"][id]
     assert listed["observedProperty"] == {"label": "Spindle load", "description": DEFINITION}
+
+
+def test_a_variable_that_the_newest_window_lacks_keeps_its_definition_on_the_web(plant, tmp_path):
+    collect(plant, "plant", WINDOW, plant.now())
+    ingest(plant, "plant", WINDOW)
+    build(plant, "plant", WINDOW, plant.now(), insist=True)
+    first = Path(export(plant, "plant", "pygeoapi", WINDOW).path)
+    newer = first.with_name(first.name.replace("T070000", "T080000"))
+    table = pq.read_table(first)
+    pq.write_table(table.drop_columns([name for name in table.column_names if name.startswith(LOAD)]), newer)
+    place = tmp_path / "web.yml"
+    for _ in range(2):  # as it is looked at, and as it is remembered
+        update(place, tmp_path / "web", [Served("plant", first.parent)])
+        web = Service(yaml.safe_load(place.read_text()), "http://service.test")
+        listed = web.about("plant")["parameter_names"]["x_spindle_load:0.0:mean:PT1M"]
+        assert listed["observedProperty"] == {"label": "Spindle load", "description": DEFINITION}
 
 
 def test_a_clients_definition_travels_and_what_has_none_is_written_as_ever(plant):

@@ -171,7 +171,8 @@ def _entry(one: Served, extent: Extent) -> dict[str, Any]:
                 "type": "edr",
                 "name": EDR_PLUGIN,
                 "data": folder,
-                "options": {"parameters": dict(sorted(extent.parameters.items()))},
+                "options": {"parameters": dict(sorted(extent.parameters.items()))}
+                | ({"definitions": dict(sorted(extent.definitions.items()))} if extent.definitions else {}),
             },
             {"type": "feature", "name": FEATURES_PLUGIN, "data": folder, "id_field": "id", "time_field": "datetime"},
         ],

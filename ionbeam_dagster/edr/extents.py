@@ -21,11 +21,12 @@ import pyarrow.parquet as pq
 
 from ionbeam_dagster.edr.about import NOBODY_SAID, About, about_of
 from ionbeam_dagster.edr.files import LocalFiles, window_of_name
-from ionbeam_dagster.edr.parameters import Layout, layout_of
+from ionbeam_dagster.edr.parameters import layout_of
 from ionbeam_dagster.stores.publish import published
 
 LOG = logging.getLogger(__name__)
 TOLD_EVERY = 5.0  # s
+_SHARED = 5  # parts that are remembered of all windows of a dataset together
 
 
 @dataclass(slots=True)
@@ -37,6 +38,7 @@ class Extent:
     bbox: list[float] | None = None
     times: tuple[int, int] | None = None
     parameters: dict[str, str] = field(default_factory=dict)
+    definitions: dict[str, str] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
     about: About = NOBODY_SAID
     """What its sources say of themselves, by the newest window."""
@@ -59,6 +61,7 @@ class _Known:
     parameters: dict[str, str] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
     about: dict[str, Any] | None = None  # as the newest window has it
+    definitions: dict[str, str] = field(default_factory=dict)
 
 
 def extents_of(folders: Mapping[str, Path], memory: Path, tell: Callable[[str], None]) -> dict[str, Extent]:
@@ -82,6 +85,7 @@ def _extent(known: _Known) -> Extent:
         int(some.sum()),
         int(columns["rows"].sum()),
         parameters=known.parameters,
+        definitions=known.definitions,
         unreadable=known.unreadable,
         about=about_of(known.about or {}),
     )
@@ -96,7 +100,7 @@ def _remembered(memory: Path) -> dict[str, _Known]:
     try:
         with pa.memory_map(str(memory)) as file, pa.ipc.open_file(file) as stored:
             told = json.loads((stored.schema.metadata or {}).get(b"datasets", b"{}"))
-            if stored.schema.equals(_KEPT):
+            if stored.schema.equals(_KEPT) and all(len(about) == _SHARED for about in told.values()):
                 return {name: _Known(stored.get_batch(at), *about) for at, (name, about) in enumerate(told.items())}
     except (OSError, pa.ArrowException, ValueError, TypeError):
         pass
@@ -104,7 +108,9 @@ def _remembered(memory: Path) -> dict[str, _Known]:
 
 
 def _remember(memory: Path, known: dict[str, _Known]) -> None:
-    told = {name: (one.listed_at, one.parameters, one.unreadable, one.about) for name, one in known.items()}
+    told = {
+        name: (one.listed_at, one.parameters, one.unreadable, one.about, one.definitions) for name, one in known.items()
+    }
     described = _KEPT.with_metadata({b"datasets": json.dumps(told).encode()})
     with published(memory) as draft, pa.OSFile(str(draft), "wb") as file, pa.ipc.new_file(file, described) as writer:
         for one in known.values():
@@ -120,9 +126,9 @@ def _renewed(
     now = files.versions(before)
     fresh = [name for name, version in now.items() if before.get(name) != version]
     stale = {name for name in names if now.get(name) != before[name]}
-    parameters = dict(known.parameters)
+    parameters, definitions = dict(known.parameters), dict(known.definitions)
     unreadable = [name for name in known.unreadable if name in now and name not in stale]
-    layouts: dict[tuple[str, ...], Layout] = {}
+    newest: dict[tuple[str, ...], pq.FileMetaData] = {}  # of windows of the same columns
     facts: list[tuple[Any, ...]] = []
     told_at = time.monotonic()
     for name in fresh:
@@ -130,8 +136,8 @@ def _renewed(
             with files.open(name) as handle:
                 metadata = pq.read_metadata(handle)
             columns = tuple(metadata.schema.names)
-            if columns not in layouts:
-                layouts[columns] = layout_of(metadata.schema.to_arrow_schema())
+            newest.pop(columns, None)
+            newest[columns] = metadata
             facts.append((name, now[name], *_facts(metadata)))
         except (OSError, pa.ArrowException, KeyError):
             facts.append((name, now[name], 0, *[np.nan] * 4, 0, 0))
@@ -139,8 +145,10 @@ def _renewed(
         if time.monotonic() - told_at > TOLD_EVERY:
             told_at = time.monotonic()
             tell(f"{dataset}: {len(facts):,} of {len(fresh):,} new windows are looked at")
-    for layout in layouts.values():
-        parameters |= {column.parameter.id: column.parameter.unit for column in layout.columns}
+    for metadata in newest.values():
+        told = [column.parameter for column in layout_of(metadata.schema.to_arrow_schema()).columns]
+        parameters |= {one.id: one.unit for one in told}
+        definitions |= {one.id: one.definition for one in told if one.definition}
     kept = known.windows
     if stale:
         kept = kept.filter(pa.array([name not in stale for name in names], pa.bool_()))
@@ -149,7 +157,7 @@ def _renewed(
         both = zip(kept.columns, added, strict=True)
         kept = pa.RecordBatch.from_arrays([pa.concat_arrays(pair) for pair in both], schema=_KEPT)
     about = _newest_about(files, [name for name in now if name not in unreadable])
-    return _Known(kept, listed_at, parameters, unreadable, about)
+    return _Known(kept, listed_at, parameters, unreadable, about, definitions)
 
 
 def _newest_about(files: LocalFiles, names: Sequence[str]) -> dict[str, Any]:

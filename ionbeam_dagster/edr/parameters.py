@@ -116,8 +116,8 @@ def _parameter(column: str, is_flag: bool = False) -> Parameter | None:
 
 
 @lru_cache(maxsize=4096)
-def parameter_from(id: str, unit: str) -> Parameter:
+def parameter_from(id: str, unit: str, definition: str = "") -> Parameter:
     """The parameter of an id, as `Parameter.id` writes it; raises ValueError for any other text."""
     name, level, method, period = id.split(":")
     is_flag = name.endswith(FLAG_SUFFIX)
-    return Parameter(name.removesuffix(FLAG_SUFFIX), unit, float(level), method, period, is_flag)
+    return Parameter(name.removesuffix(FLAG_SUFFIX), unit, float(level), method, period, is_flag, definition)

@@ -160,11 +160,12 @@ class Service:
 
 def collection_of(name: str, provider: dict[str, Any], more_crs: Iterable[str] = ()) -> Collection:
     """The collection of a provider's entry in PyGeoAPI's configuration, which offers `more_crs` than is usual."""
-    told = (provider.get("options") or {}).get("parameters") or {}
+    options = provider.get("options") or {}
+    told, definitions = options.get("parameters") or {}, options.get("definitions") or {}
     ever: dict[str, Parameter] = {}
     for id, unit in told.items():
         try:
-            ever[id] = parameter_from(str(id), str(unit))
+            ever[id] = parameter_from(str(id), str(unit), str(definitions.get(id, "")))
         except ValueError:
             continue
     offered = tuple(dict.fromkeys((*OFFERED, *more_crs)))
