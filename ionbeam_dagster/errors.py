@@ -10,7 +10,8 @@
     │   ├── FilesError          ... files in folders or S3                        (stores/files.py)
     │   ├── LedgerError         ... the ledger                                    (stores/ledger)
     │   ├── SegmentError        ... observations in Parquet segments              (stores/timeseries/segments.py)
-    │   └── InfluxError         ... observations in InfluxDB                      (stores/timeseries/influxdb/)
+    │   ├── InfluxError         ... observations in InfluxDB                      (stores/timeseries/influxdb/)
+    │   └── StationsError       ... what a person says of stations                (stores/stations.py)
     ├── ExportError             a file could not be written, or did not read back as it should
     ├── PipelineError           a step could not be done on this window
     ├── ServiceError            the web service's configuration cannot be used

@@ -26,6 +26,7 @@ from ionbeam_dagster.cli import (
     quarantine,
     run,
     source,
+    stations,
     windows,
 )
 from ionbeam_dagster.cli.terminal import fail
@@ -66,6 +67,7 @@ app.add_typer(ledger.app, name="ledger")
 app.add_typer(qc.app, name="qc")
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(source.app, name="source")
+app.add_typer(stations.app, name="stations")
 
 
 @app.callback()

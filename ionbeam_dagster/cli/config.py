@@ -32,6 +32,8 @@ def config_check() -> None:
     console.print(f"[bold]{platform.config.path}[/bold]: every key is understood", highlight=False)
     for note in platform.config.notes():
         console.print(f"  note: {note}", style="yellow", highlight=False, markup=False)
+    for fault in platform.stations.told().faults(platform.config.sources):
+        console.print(f"  {fault}", style="yellow", highlight=False, markup=False)
     unfit = misfits(platform)
     for misfit in unfit:
         console.print(f"  {misfit}", style="red", highlight=False, markup=False)

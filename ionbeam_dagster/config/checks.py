@@ -16,6 +16,7 @@ from ionbeam_dagster.domain.windows import check_span
 from ionbeam_dagster.exporters import Exporter
 from ionbeam_dagster.sources.door import DoorConfig
 from ionbeam_dagster.stores.settings import check_writable_location
+from ionbeam_dagster.stores.stations import told_in_yaml
 
 
 def faults(
@@ -31,6 +32,7 @@ def faults(
         *(fault for name, dataset in datasets.items() for fault in _policy_faults(name, dataset.policy)),
         *_retention_faults(sections),
         *_token_faults(sources),
+        *_station_faults(sections),
         *exporter_faults(
             exporters,
             {name: (dataset, dataset.formats) for name, dataset in datasets.items()},
@@ -64,6 +66,12 @@ def _token_faults(sources: Mapping[str, SourceSettings]) -> Iterator[str]:
             other = first.setdefault(source.config.token.get_secret_value(), name)
             if other != name:
                 yield f"sources.{name}.token: is the token of {other}, too; give each source one of its own"
+
+
+def _station_faults(sections: Sections) -> list[str]:
+    """What is wrong with the stations that stand in the YAML; those in a CSV file are read where they are needed."""
+    given = sections.stations
+    return [] if given is None or isinstance(given, str) else told_in_yaml(given)[1]
 
 
 def _policy_faults(dataset: str, policy: Policy) -> list[str]:

@@ -10,19 +10,24 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from ionbeam_client.models import Name, format_duration
 from ionbeam_dagster.domain.times import NonNegativeDuration
 from ionbeam_dagster.domain.windows import check_span
 from ionbeam_dagster.settings import Settings
-from ionbeam_dagster.stores.files import S3Settings
+from ionbeam_dagster.stores.files import S3Settings, checked_location
 from ionbeam_dagster.stores.settings import InfluxDBSettings, RedisSettings, WritableFolder, WritableLocation
+from ionbeam_dagster.stores.stations import StationEntry
 
 
 def _partition(span: timedelta) -> timedelta:
     check_span(span)
     return span
+
+
+def _csv_file(given: object) -> object:
+    return checked_location(given) if isinstance(given, str) else given
 
 
 PartitionSpan = Annotated[timedelta, AfterValidator(_partition)]
@@ -178,6 +183,12 @@ class Sections(Settings):
     )
     redis: RedisSettings | None = Field(default=None, description="The ledger's server, where machines share it.")
     influxdb_common: InfluxDBSettings | None = Field(default=None, description="The observations' server.")
+    stations: Annotated[str, BeforeValidator(_csv_file)] | tuple[StationEntry, ...] | None = Field(
+        default=None,
+        description="What is to be known of stations beside what their sources tell (docs/registry.md): a CSV file, or "
+        "s3://bucket/prefix/file, or the entries themselves; without it stations.csv under state_path.",
+        examples=["stations.csv", [{"source": "garden", "station": "roof", "wigos_id": "0-276-0-ROOF"}]],
+    )
     s3: S3Settings = Field(default=S3Settings(), description="Where S3 is, for every location s3://bucket/prefix.")
     dataset_aggregator: DatasetAggregator = Field(
         default=DatasetAggregator(), description="Where datasets are written."

@@ -182,7 +182,7 @@ def canonicalise(
     among the rejected, too. Raises CanonicalError when a declared column is missing or has a type that cannot be read.
     Columns that are not declared are left out (`undeclared` tells them).
     """
-    raw = batch if isinstance(batch, pl.DataFrame) else _frame(batch)
+    raw = batch if isinstance(batch, pl.DataFrame) else raw_frame(batch)
     mapping = metadata.ingestion_map
     _require(raw, mapping)
     faults = _Faults()
@@ -192,16 +192,16 @@ def canonicalise(
         "lon": _wrapped(_degrees(raw[mapping.lon.column], "longitude", (-180.0, 360.0), faults)),
     }
     columns |= _variables(raw, mapping, faults)
-    columns |= {described.column: _text(raw[described.column]) for described in mapping.metadata_variables}
+    columns |= {described.column: as_text(raw[described.column]) for described in mapping.metadata_variables}
     if STATION in columns:
         columns[STATION] = _of_its_place(columns[STATION], columns["lat"], columns["lon"])
     rows = pl.DataFrame([columns[name].alias(name) for name in canonical_schema([metadata]).names])
     bad = faults.rows()
     if bad is None:
-        none = _rejected(raw.clear(), pl.Series([], dtype=pl.Int64), pl.Series([], dtype=pl.String))
+        none = rejected_rows(raw.clear(), pl.Series([], dtype=pl.Int64), pl.Series([], dtype=pl.String))
         return Canonicalised(rows, none, pl.int_range(rows.height, eager=True))
     lost = faults.lost(rows.height)
-    rejected = _rejected(raw.filter(bad), bad.arg_true(), faults.reasons(bad))
+    rejected = rejected_rows(raw.filter(bad), bad.arg_true(), faults.reasons(bad))
     return Canonicalised(rows.filter(~lost), rejected, (~lost).arg_true())
 
 
@@ -288,12 +288,14 @@ def _worded(rows: pl.Series, reason: str, values: pl.Series | None, bad: pl.Seri
     return pl.when(rows).then(text)
 
 
-def _rejected(raw: pl.DataFrame, places: pl.Series, reasons: pl.Series) -> pl.DataFrame:
+def rejected_rows(raw: pl.DataFrame, places: pl.Series, reasons: pl.Series) -> pl.DataFrame:
+    """Rows of a batch, their places in it and why they could not be used, as `Canonicalised.rejected` has them."""
     own: dict[str, str] = {name: f"raw_{name}" for name in ("row", "reason") if name in raw.columns}
     return raw.rename(own).with_columns(places.cast(pl.Int64).alias("row"), reasons.alias("reason"))
 
 
-def _frame(batch: pa.RecordBatch) -> pl.DataFrame:
+def raw_frame(batch: pa.RecordBatch) -> pl.DataFrame:
+    """A raw batch as Polars can hold it; raises CanonicalError."""
     # Polars knows neither every fixed offset as a zone, nor seconds; it lets times overflow where Arrow says so.
     for place, field in enumerate(batch.schema):
         if pa.types.is_timestamp(field.type):
@@ -329,7 +331,7 @@ def _require(raw: pl.DataFrame, mapping: DataIngestionMap) -> None:
 def _times(column: pl.Series, faults: _Faults) -> pl.Series:
     moments = _moments(column)
     if moments.null_count():
-        absent = _absent(column)
+        absent = is_absent(column)
         faults.note(absent, "no time")
         faults.note(moments.is_null() & ~absent, "time not readable", column)
     # Compared as numbers: a far-off time of a coarse unit would overflow in a finer one.
@@ -394,7 +396,7 @@ def _printable(moments: pl.Series) -> pl.Series:
 def _degrees(column: pl.Series, what: str, limits: tuple[float, float], faults: _Faults) -> pl.Series:
     degrees = _as(column, pl.Float64())
     if degrees.null_count():
-        absent = _absent(column)
+        absent = is_absent(column)
         faults.note(absent, f"no {what}")
         faults.note(degrees.is_null() & ~absent, f"{what} not readable", column)
     outside = (degrees < limits[0]) | (degrees > limits[1])
@@ -421,7 +423,7 @@ def _variables(raw: pl.DataFrame, mapping: DataIngestionMap, faults: _Faults) ->
         values = _as(column, _POLARS_TYPES[dtype])
         found[canonical] = values
         if values.null_count() > column.null_count():
-            wrong = values.is_null() & ~_absent(column)
+            wrong = values.is_null() & ~is_absent(column)
             faults.note(wrong, f"{name} is no {dtype}", column, of_value=True)
             unreadable.append(wrong)
     if all(values.null_count() for values in found.values()):
@@ -441,7 +443,7 @@ _POLARS_TYPES: dict[str, pl.DataType] = {
 def _as(column: pl.Series, dtype: pl.DataType) -> pl.Series:
     """`column` as `dtype`, null where there is no value or where `dtype` cannot hold it."""
     if dtype == pl.String:
-        text = _text(column)
+        text = as_text(column)
         return text.set(text.str.to_lowercase().is_in(NO_VALUE), None)
     if _is_text(column):
         return _number_of_text(column.cast(pl.String).str.strip_chars(), dtype)
@@ -467,7 +469,8 @@ def _number_of_text(text: pl.Series, dtype: pl.DataType) -> pl.Series:
     return _as(text.cast(pl.Float64, strict=False), dtype)
 
 
-def _text(column: pl.Series) -> pl.Series:
+def as_text(column: pl.Series) -> pl.Series:
+    """A raw column as the text of a metadata column; raises CanonicalError."""
     if column.dtype.is_nested() or column.dtype in (pl.Binary, pl.Object):
         raise CanonicalError(f"column {column.name!r} holds {column.dtype}, which cannot be written as text")
     text = column.cast(pl.String)
@@ -481,7 +484,7 @@ def _text(column: pl.Series) -> pl.Series:
     return text
 
 
-def _absent(column: pl.Series) -> pl.Series:
+def is_absent(column: pl.Series) -> pl.Series:
     """Where a raw column has no value, as opposed to one that cannot be read."""
     if _is_text(column):
         text = column.cast(pl.String).str.strip_chars().str.to_lowercase()

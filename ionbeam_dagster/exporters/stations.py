@@ -14,11 +14,10 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
+from ionbeam_dagster.domain.station_entries import WIGOS_ID
+
 POSITION_ID_WIDTH = 16
 
-# Series 0, issuer and issue number (both below 65535, which means that they are missing), local id.
-_WIGOS_NUMBER = r"([0-9]|[1-9][0-9]{1,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-4])"
-WIGOS_ID = rf"^0-{_WIGOS_NUMBER}-{_WIGOS_NUMBER}-[A-Za-z0-9]{{1,16}}$"
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 

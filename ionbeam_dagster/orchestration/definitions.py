@@ -17,6 +17,7 @@ from ionbeam_dagster.orchestration.assets.dataset import dataset_definitions  # 
 from ionbeam_dagster.orchestration.assets.history import history_definitions  # noqa: E402
 from ionbeam_dagster.orchestration.assets.retention import retention_definitions  # noqa: E402
 from ionbeam_dagster.orchestration.assets.source import source_definitions  # noqa: E402
+from ionbeam_dagster.orchestration.assets.stations import stations_definitions  # noqa: E402
 from ionbeam_dagster.orchestration.automation import Ionbeam  # noqa: E402
 from ionbeam_dagster.orchestration.sealing import seal_job  # noqa: E402
 from ionbeam_dagster.orchestration.sensors.bridge import bus_sensors  # noqa: E402
@@ -40,9 +41,10 @@ def build_definitions(ionbeam: Ionbeam) -> dg.Definitions:
     )
     purged = retention_definitions(config.sections.retention, config.automation)
     pruned = history_definitions(config.sections.history, config.automation)
+    stations = stations_definitions(config)
     served = []
     if not edr.lacking():  # an extra
         from ionbeam_dagster.orchestration.assets.service import service_definitions
 
         served = [service_definitions(ionbeam)]
-    return dg.Definitions.merge(*sources, *datasets, *served, purged, pruned, platform)
+    return dg.Definitions.merge(*sources, *datasets, *served, stations, purged, pruned, platform)

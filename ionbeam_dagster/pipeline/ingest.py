@@ -19,8 +19,9 @@ import pyarrow as pa
 
 from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.config import DatasetSettings
-from ionbeam_dagster.domain.canonical import CanonicalError, TimeBounds, canonical_schema, canonicalise, point_key
+from ionbeam_dagster.domain.canonical import CanonicalError, TimeBounds, canonical_schema, point_key
 from ionbeam_dagster.domain.records import Claim, RawPartition
+from ionbeam_dagster.domain.station_entries import Told, canonical_rows
 from ionbeam_dagster.domain.windows import WEEK, Window, window_of
 from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.pipeline import removals
@@ -118,7 +119,7 @@ def ingest_raw(platform: Platform, raw: RawPartition, arrived_at: datetime | Non
     if was_sent:
         collected = platform.reach(source, collected) or collected
     bounds = time_bounds(platform, source, arrived_at or platform.now())
-    seen = _Rows(file, settings, collected, bounds)
+    seen = _Rows(file, settings, collected, bounds, platform.stations.told().of(source))
     refused_at = platform.quarantine.refused_path(settings.name, raw.ingestion)
     try:
         with (
@@ -193,7 +194,7 @@ def _replaced(platform: Platform, raw: RawPartition, file: RawFile, arrival: int
 
 
 def _file_of(platform: Platform, claim: Claim) -> str:
-    raw = _raw_of(platform, claim)
+    raw = raw_of(platform, claim)
     return platform.raws(claim.source).sent_path(claim.source, claim.id, claim.collected) if raw is None else raw.path
 
 
@@ -227,7 +228,7 @@ def _open_raw(platform: Platform, raw: RawPartition) -> RawFile:
         raise PipelineError(f"{raw.path}: the raw partition {why}; {again}") from error
 
 
-def _raw_of(platform: Platform, claim: Claim) -> RawPartition | None:
+def raw_of(platform: Platform, claim: Claim) -> RawPartition | None:
     """The raw partition that a claim was made of, if it is still the one of its window."""
     source = platform.source(claim.source)
     window = window_of(claim.collected.start, source.window_size)
@@ -247,7 +248,7 @@ def restore(platform: Platform, dataset: str, claims: Sequence[Claim]) -> None:
     with_rows = {claim.id: claim for claim in claims if claim.rows}
     for ingestion in platform.series.lacking(dataset, list(with_rows)):
         claim = with_rows[ingestion]
-        raw = _raw_of(platform, claim)
+        raw = raw_of(platform, claim)
         if raw is None:
             raise PipelineError(
                 f"{dataset}: the {claim.rows} rows of {claim.source} {claim.collected} are not in the time-series "
@@ -262,8 +263,11 @@ class _Rows:
     `rows` counts them by dataset window; `strays` are the windows into which rows outside the range `collected` fell.
     """
 
-    def __init__(self, file: RawFile, dataset: DatasetSettings, collected: Window, bounds: TimeBounds) -> None:
+    def __init__(
+        self, file: RawFile, dataset: DatasetSettings, collected: Window, bounds: TimeBounds, told: Told
+    ) -> None:
         self._file = file
+        self._told = told
         self._collected = collected
         self._bounds = bounds
         self._span = dataset.span
@@ -273,7 +277,7 @@ class _Rows:
     def canonical_frames(self, quarantine: QuarantineWriter) -> Iterator[pl.DataFrame]:
         offset = 0
         for batch in self._file.batches():
-            canonical = canonicalise(batch, self._file.metadata, self._bounds)
+            canonical = canonical_rows(batch, self._file.metadata, self._bounds, self._told)
             if canonical.rejected.height:
                 quarantine.add(canonical.rejected.with_columns(pl.col("row") + offset))
             offset += batch.num_rows

@@ -30,6 +30,7 @@ from ionbeam_dagster.stores.files import Files, within
 from ionbeam_dagster.stores.ledger import Ledger, RedisLedger, SqliteLedger
 from ionbeam_dagster.stores.quarantine import QuarantineStore
 from ionbeam_dagster.stores.raw import RawStore
+from ionbeam_dagster.stores.stations import StationStore
 from ionbeam_dagster.stores.timeseries import TimeSeriesStore
 from ionbeam_dagster.stores.timeseries.segments import SegmentStore
 
@@ -56,6 +57,7 @@ class Platform:
         self.ledger = self._ledger()
         self.files = Files(config.sections.scratch_folder / "drafts", config.sections.s3)
         self.quarantine = QuarantineStore(self.files, config.sections.quarantine_root)
+        self.stations = StationStore(self.files, config.sections.state_path, config.sections.stations)
         self.series = self._series()
         self.datasets = DatasetStore(self.files, config.sections.dataset_aggregator.data_path)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from ionbeam_dagster.domain.records import BuiltRevision, Claim, RawPartition
 from ionbeam_dagster.domain.windows import Window, windows_between
 from ionbeam_dagster.errors import StoreError
-from ionbeam_dagster.pipeline import removals
+from ionbeam_dagster.pipeline import removals, stations
 from ionbeam_dagster.pipeline.agenda import export_is_current, stays
 from ionbeam_dagster.pipeline.build import as_found
 from ionbeam_dagster.pipeline.platform import Platform
@@ -115,6 +115,7 @@ def _raws(platform: Platform, source: str, now: datetime) -> Iterator[Purgeable]
     age = platform.config.sections.retention.raw
     if not after_export and age is None:
         return
+    stations.up_to_date(platform, [source])  # while it can still be seen what they say of stations
     for raw in platform.ledger.raws(source, now):
         claims = platform.ledger.claims_of([raw.ingestion])
         wanted = platform.reach(source, raw.window) or raw.window

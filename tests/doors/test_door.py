@@ -152,7 +152,7 @@ def test_what_nobody_mapped_is_parked_with_its_reason(platform_of):
         "no variable of sources.garden takes uptime",
         "no variable of sources.garden takes usage",
         "no variable of sources.garden takes x",
-        "station shed has no place; add it to sources.garden.stations",
+        "station shed has no place; add it to sources.garden.stations, or give it one by `ionbeam stations import`",
         "is from the future; check the station's clock, or set sources.garden.future_tolerance",
         "is from before the source's start; set sources.garden.start (now 2026-06-01T00:00Z)",
         "has a text where a number should be",

@@ -171,7 +171,8 @@ class Flush:
             if not isinstance(block, Door):
                 parking.add_all(_strange(chunk, source) for chunk in chunks)
             else:
-                mapped = map(Mapping(source, block.config, *self._platform.range_of(source)).apply, chunks)
+                told = self._platform.stations.told().of(source)
+                mapped = map(Mapping(source, block.config, *self._platform.range_of(source), told).apply, chunks)
                 if not block.config.variables:
                     parking.add_all(one.parked for one in mapped)
                 else:

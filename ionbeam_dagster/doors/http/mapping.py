@@ -17,6 +17,7 @@ from operator import and_
 import polars as pl
 
 from ionbeam_dagster.domain.canonical import STATION
+from ionbeam_dagster.domain.station_entries import NOTHING_TOLD, Told
 from ionbeam_dagster.doors.http.lines import hidden, shown
 from ionbeam_dagster.sources.declared import ALTITUDE
 from ionbeam_dagster.sources.door import DoorConfig, DoorVariable
@@ -25,6 +26,7 @@ TIME = pl.Datetime("us", "UTC")
 PARKED = {"line": pl.String, "received": pl.Int64, "measurement": pl.String, "reason": pl.String}
 """What is kept of a line that is not, or not wholly, taken in: plain, with its time in ns since 1970."""
 
+_KNOWN = {STATION: pl.String, "known_lat": pl.Float64, "known_lon": pl.Float64, "known_height": pl.Float64}
 _TRUE, _FALSE = ("t", "T", "true", "True", "TRUE"), ("f", "F", "false", "False", "FALSE")
 _NONE = pl.lit(None, pl.String)
 
@@ -39,12 +41,14 @@ class Mapped:
 
 @dataclass(frozen=True, slots=True)
 class Mapping:
-    """The block of the source `name`, and the range [start, end) that its rows may lie in."""
+    """The block of the source `name`, the range [start, end) that its rows may lie in, and what is `told` of its
+    stations beside the block."""
 
     name: str
     config: DoorConfig
     start: datetime
     end: datetime | None
+    told: Told = NOTHING_TOLD
 
     def apply(self, lines: pl.DataFrame) -> Mapped:
         """Map lines (``line``, ``time`` and ``received`` in ns since 1970).
@@ -129,19 +133,29 @@ class Mapping:
         return pl.when(reduce(and_, conditions)).then(value) if conditions else value
 
     def _placed(self, found: pl.DataFrame) -> pl.DataFrame:
-        """Lines that do not say where their station is have its place by the block."""
+        """Lines that do not say where their station is have its place by the block, or else by the registry."""
         stations = self.config.stations
-        known = pl.DataFrame(
+        of_block = pl.DataFrame(
             {
                 STATION: list(stations),
                 "known_lat": [one.latitude for one in stations.values()],
                 "known_lon": [one.longitude for one in stations.values()],
-                ALTITUDE: [None if one.altitude is None else f"{one.altitude:g}" for one in stations.values()],
+                "known_height": [one.altitude for one in stations.values()],
             },
-            schema={STATION: pl.String, "known_lat": pl.Float64, "known_lon": pl.Float64, ALTITUDE: pl.String},
+            schema=_KNOWN,
         )
-        return found.join(known, on=STATION, how="left", maintain_order="left").with_columns(
-            pl.coalesce("lat", "known_lat").alias("lat"), pl.coalesce("lon", "known_lon").alias("lon")
+        known = pl.concat([of_block, self.told.places().join(of_block, on=STATION, how="anti")])
+        found = found.join(known, on=STATION, how="left", maintain_order="left")
+        whole = pl.col("known_height").cast(pl.Int64, strict=False)
+        height = (
+            pl.when(whole == pl.col("known_height"))
+            .then(whole.cast(pl.String))
+            .otherwise(pl.col("known_height").cast(pl.String))
+        )
+        return found.with_columns(
+            pl.coalesce("lat", "known_lat").alias("lat"),
+            pl.coalesce("lon", "known_lon").alias("lon"),
+            height.alias(ALTITUDE),
         )
 
     def _ignored(self) -> pl.Expr:
@@ -161,7 +175,10 @@ class Mapping:
             > pl.from_epoch(pl.col("received"), time_unit="ns").dt.replace_time_zone("UTC")
             + self.config.future_tolerance
         )
-        station = pl.format("station {} has no place; add it to " + block + ".stations", pl.col(STATION))
+        station = pl.format(
+            "station {} has no place; add it to " + block + ".stations, or give it one by `ionbeam stations import`",
+            pl.col(STATION),
+        )
         no_number = pl.any_horizontal(
             (pl.col(name).is_not_null() & pl.col(f"n{name}").is_null() for name in values)
             if values

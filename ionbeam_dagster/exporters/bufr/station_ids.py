@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ionbeam_dagster.domain.station_entries import WIGOS_ID
 from ionbeam_dagster.exporters.bufr.settings import WMO_STATIONS, BufrSettings
 from ionbeam_dagster.exporters.bufr.templates import (
     LOCAL_ID,
@@ -26,7 +27,7 @@ from ionbeam_dagster.exporters.bufr.templates import (
     WMO_BLOCK,
     WMO_STATION_NUMBER,
 )
-from ionbeam_dagster.exporters.stations import WIGOS_ID, fitting, position_ids
+from ionbeam_dagster.exporters.stations import fitting, position_ids
 
 CALLED_BY = (WIGOS_SERIES, WIGOS_ISSUER, WIGOS_ISSUE, LOCAL_ID, STATION_NAME)
 """What tells stations apart; the name is blank where the WIGOS id tells it already."""

@@ -1,0 +1,188 @@
+"""`ionbeam stations`: what is known of stations, and what a person says of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from ionbeam_dagster.cli.terminal import SOURCES, console, fail, frame_table, load_config, number
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from ionbeam_dagster.domain.station_entries import Told
+    from ionbeam_dagster.pipeline.platform import Platform
+    from ionbeam_dagster.pipeline.stations import Station
+
+app = typer.Typer(
+    help="Stations: what is known of each, and what you say of it. What arrived since is looked at first.",
+    no_args_is_help=True,
+)
+
+SOURCE = typer.Argument(help="The source that the station belongs to.")
+STATION_ID = typer.Argument(metavar="STATION", help="The station, as its source calls it.")
+
+
+@app.command("list")
+def stations_list(
+    sources: Annotated[list[str] | None, SOURCES] = None,
+    most: Annotated[int, typer.Option(min=1, help="Stations of a source that are shown.")] = 50,
+) -> None:
+    """List stations, and what a person should look at: shared ids, two places in turns, who is denied.
+
+    Example: `ionbeam stations list garden`
+    """
+    platform = _platform()
+    for source, found in _up_to_date(platform, sources or []).items():
+        table = found.registry.table
+        console.print(_summary(source, found, table), highlight=False)
+        if table.height:
+            console.print(_listed(table.head(most)))
+        if table.height > most:
+            console.print(f"  ... and {table.height - most} more (--most, or `ionbeam stations export`)", style="dim")
+    _tell_faults(platform, platform.stations.told())
+
+
+@app.command("show")
+def stations_show(source: Annotated[str, SOURCE], station: Annotated[str, STATION_ID]) -> None:
+    """Show all that is known of a station: what its source says, what you say, what it measures, where it was.
+
+    Example: `ionbeam stations show garden roof`
+    """
+    platform = _platform()
+    known = _up_to_date(platform, [source])[source].registry.one(station)
+    if known is None:
+        fail(f"{source} has no station {station!r}; `ionbeam stations list {source}` shows which it has")
+    table = Table("", "", show_header=False, title=escape(f"{source} {station}"))
+    for name, value in known.facts.items():
+        if value is not None and name not in ("source", "station", "variables"):
+            table.add_row(name.replace("_", " "), escape(_shown(value)))
+    for name, said in known.told.items():
+        table.add_row(f"{escape(name)} (its source)", escape(said))
+    table.add_row("measures", escape("\n".join(known.measures) or "nothing"))
+    console.print(table)
+    for title, frame in (("places", known.places), ("moves", known.moves)):
+        if frame.height:
+            console.print(f"[bold]{title}[/bold]")
+            console.print(frame_table(frame))
+
+
+@app.command("export")
+def stations_export(
+    file: Annotated[Path, typer.Argument(help="The CSV file that is written.")],
+    sources: Annotated[list[str] | None, SOURCES] = None,
+) -> None:
+    """Write a CSV file with a row a station: what you say of it, and in columns heard_... what its source does.
+
+    Fill in the columns that are not called heard_..., and give it to `ionbeam stations import`.
+    """
+    import polars as pl
+
+    from ionbeam_dagster.domain.stations import exported
+    from ionbeam_dagster.stores.publish import published
+
+    platform = _platform()
+    found = _up_to_date(platform, sources or [])
+    table = pl.concat([exported(one.registry) for one in found.values()])
+    with published(file) as draft:
+        table.write_csv(draft)
+    console.print(f"{file}: {table.height} stations of {', '.join(found)}", highlight=False)
+
+
+@app.command("import")
+def stations_import(
+    file: Annotated[Path, typer.Argument(help="A CSV file with the columns source, station, and any of the others.")],
+) -> None:
+    """Take over what a CSV file says of stations; what it does not name stays as it is.
+
+    Columns: source, station, wigos_id, name, latitude, longitude, altitude, mobile, siting, admit (allow, deny), why.
+    Those that begin with heard_ are left out. Where anything in it is wrong, nothing of it is taken.
+    """
+    from ionbeam_dagster.stores.stations import entries_of_csv
+
+    platform = _platform()
+    try:
+        entries, faults = entries_of_csv(file.read_bytes())
+    except OSError as error:
+        fail(f"{file}: cannot be read ({error})")
+    if faults:
+        fail("\n".join(f"{file}: {fault}" for fault in [*faults, "nothing of it was taken"]))
+    told = platform.stations.told().with_(entries)
+    platform.stations.tell(told)
+    console.print(f"{platform.stations.place}: {number(entries.height)} entries were taken over", highlight=False)
+    _tell_faults(platform, told)
+
+
+@app.command("deny")
+def stations_deny(
+    source: Annotated[str, SOURCE],
+    station: Annotated[str, STATION_ID],
+    why: Annotated[str, typer.Option(help="Why, for people.")] = "",
+    lift: Annotated[bool, typer.Option("--lift", help="Let it come in again.")] = False,
+) -> None:
+    """Let rows of a station come no further than the quarantine, from now on.
+
+    Example: `ionbeam stations deny garden cellar --why "stands indoors"`
+    """
+    platform = _platform()
+    platform.source(source)
+    told = platform.stations.told().denied(source, station, why) if not lift else (
+        platform.stations.told().let_in(source, station)
+    )  # fmt: skip
+    platform.stations.tell(told)
+    done = "come in again" if lift else "go to the quarantine"
+    console.print(
+        f"rows of {source} {station} {done} from now on; `ionbeam reingest {source} --from ... --to ...` does the same "
+        "with what came before",
+        highlight=False,
+    )
+
+
+def _platform() -> Platform:
+    from ionbeam_dagster.pipeline.recovery import open_platform
+
+    return open_platform(load_config())
+
+
+def _up_to_date(platform: Platform, sources: list[str]) -> dict[str, Station]:
+    from ionbeam_dagster.pipeline.stations import up_to_date
+
+    for source in sources:
+        platform.source(source)
+    return up_to_date(platform, sources or list(platform.config.sources))
+
+
+def _summary(source: str, found: Station, table: pl.DataFrame) -> str:
+    told = [f"{table.height:,} stations"]
+    denied = int((table["status"] == "denied").sum())
+    told += [f"{denied:,} denied"] if denied else []
+    told += [f"{found.new:,} new"] if found.new else []
+    told += [f"{found.missed:,} raw files were gone before they were looked at"] if found.missed else []
+    return f"[bold]{source}[/bold]: {', '.join(told)}"
+
+
+def _listed(table: pl.DataFrame) -> Table:
+    listed = Table("station", "name", "WIGOS id", "place", "height", "", "last heard", "measures", "remarks")
+    for row in table.iter_rows(named=True):
+        place = "" if row["lat"] is None else f"{row['lat']:.4f} {row['lon']:.4f}"
+        height = "" if row["altitude"] is None else f"{row['altitude']:g} m"
+        heard = "" if row["last_heard"] is None else f"{row['last_heard']:%Y-%m-%d %H:%M}"
+        moved = "" if row["moved"] is None else f"moved {row['moved']:%Y-%m-%d}"
+        remarks = "; ".join(part for part in (row["status"], moved, row["why"]) if part)
+        cells = row["station"], row["name"] or "", row["wigos_id"] or "", place, height
+        told = "mobile" if row["mobile"] else "", heard, str(row["variables"]), remarks
+        listed.add_row(*map(escape, (*cells, *told)))
+    return listed
+
+
+def _tell_faults(platform: Platform, told: Told) -> None:
+    for fault in told.faults(platform.config.sources):
+        console.print(f"  {fault}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+
+
+def _shown(value: object) -> str:
+    return f"{value:%Y-%m-%d %H:%M:%S}" if hasattr(value, "strftime") else str(value)

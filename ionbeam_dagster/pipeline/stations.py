@@ -1,0 +1,122 @@
+"""The registry of stations, brought up to date from the raw partitions that arrived since it was last looked at.
+
+Belongs here: which raw partitions are looked at, and how far. Does not belong here: what their rows say of stations
+(domain/stations.py), or where it is kept (stores/stations.py).
+
+Nothing that takes observations in waits for this, and nothing is lost with its files: they are made again from the raw
+partitions that there are. It may be killed at any moment, and may be done by several at once: what a raw partition adds
+is the same, however often it is looked at.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import polars as pl
+import pyarrow as pa
+
+from ionbeam_client.models import IngestionMetadata
+from ionbeam_dagster.domain.canonical import CanonicalError, canonical_schema, columns_of
+from ionbeam_dagster.domain.records import Claim
+from ionbeam_dagster.domain.station_entries import Told, canonical_rows
+from ionbeam_dagster.domain.stations import Registry, heard_in, heard_together
+from ionbeam_dagster.pipeline.ingest import raw_of, time_bounds
+from ionbeam_dagster.pipeline.platform import Platform
+from ionbeam_dagster.stores.stations import Heard
+
+_LOG = logging.getLogger(__name__)
+_PAGE = 1_000
+_ROWS = 500_000
+"""Of news that are kept apart before they are put together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Station:
+    """What is known of the stations of a source, how many of them are `new`, how many raw partitions were looked at
+    for that, and how many in all were gone, or damaged, before they were."""
+
+    registry: Registry
+    new: int
+    looked_at: int
+    missed: int
+
+
+def up_to_date(platform: Platform, sources: Iterable[str]) -> dict[str, Station]:
+    """The registry of these sources, with all that was taken in until now.
+
+    Raises StoreError where a store cannot be used; what was looked at until then need not be looked at again.
+    """
+    known = {source: _Source(platform, source) for source in sources}
+    after = min((one.mark for one in known.values()), default=0)
+    while changes := platform.ledger.changes(after, _PAGE):
+        for change in changes:
+            if change.claim is not None and (of := known.get(change.claim.source)) and change.number > of.mark:
+                of.look_at(change.claim)
+        after = changes[-1].number
+        for one in known.values():
+            one.keep(after)
+    return {source: one.told() for source, one in known.items()}
+
+
+def registries(platform: Platform, sources: Iterable[str]) -> Mapping[str, Registry]:
+    """The registry of these sources as it was brought up to date last."""
+    told = platform.stations.told()
+    return {source: Registry(source, platform.stations.heard(source).stations, told.of(source)) for source in sources}
+
+
+@dataclass
+class _Source:
+    """The registry of one source, while it is brought up to date."""
+
+    platform: Platform
+    source: str
+    news: list[pl.DataFrame] = field(default_factory=list)
+    looked_at: int = 0
+
+    def __post_init__(self) -> None:
+        heard = self.platform.stations.heard(self.source)
+        self.stations, self.mark, self.missed = heard.stations, heard.mark, heard.missed
+        self._changed = False
+        self._before = heard.stations.height
+        self._told: Told = self.platform.stations.told().of(self.source)
+
+    def look_at(self, claim: Claim) -> None:
+        if not claim.rows:
+            return
+        raw = raw_of(self.platform, claim)
+        if raw is None:
+            return  # another took its place, whose claim follows
+        self.looked_at, self._changed = self.looked_at + 1, True
+        try:
+            file = self.platform.raws(self.source).open(raw.path)
+            for batch in file.batches():
+                self._add(batch, file.metadata, claim)
+        except (FileNotFoundError, CanonicalError, pa.ArrowInvalid) as error:
+            self.missed += 1
+            _LOG.warning("%s %s: its stations are not in the registry: %s", self.source, raw.window, error)
+
+    def keep(self, mark: int) -> None:
+        """Write what was found up to number `mark` of the feed; of a source without news only every now and then."""
+        if not self._changed and mark - self.mark <= _PAGE:
+            return
+        self._together()
+        self.mark, self._changed = mark, False
+        self.platform.stations.keep(self.source, Heard(self.stations, mark, self.missed))
+
+    def told(self) -> Station:
+        registry = Registry(self.source, self.stations, self._told)
+        return Station(registry, self.stations.height - self._before, self.looked_at, self.missed)
+
+    def _add(self, batch: pa.RecordBatch, metadata: IngestionMetadata, claim: Claim) -> None:
+        bounds = time_bounds(self.platform, self.source, claim.arrived_at or self.platform.now())
+        placed = Told(self._told.entries.with_columns(admit=pl.lit(None, pl.String)))  # the denied are heard, too
+        rows = canonical_rows(batch, metadata, bounds, placed).rows
+        schema = canonical_schema([metadata])
+        self.news.append(heard_in(rows, columns_of(schema, "variable"), columns_of(schema, "metadata")))
+        if sum(one.height for one in self.news) > _ROWS:
+            self._together()
+
+    def _together(self) -> None:
+        self.stations, self.news = heard_together(self.stations, self.news), []

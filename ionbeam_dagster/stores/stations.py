@@ -1,0 +1,151 @@
+"""The registry of stations on disk: what was heard of them, a file a source, and what a person says of them.
+
+Belongs here: where both lie, how they are read and written. Does not belong here: what is in them (domain/stations.py,
+domain/station_entries.py), or what is looked at to bring them up to date (pipeline/stations.py).
+
+    <state>/stations/<source>.parquet   what was heard; its footer says up to which number of the ledger's feed
+    <state>/stations.csv                what a person says, unless `stations:` says where else
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Literal
+
+import polars as pl
+from pydantic import Field
+
+from ionbeam_dagster.domain.station_entries import ENTRY, NOTHING_TOLD, Told, read_entries
+from ionbeam_dagster.domain.stations import nothing_heard
+from ionbeam_dagster.errors import StoreError
+from ionbeam_dagster.settings import Settings
+from ionbeam_dagster.stores.files import Files
+
+_KEY = "ionbeam"
+_FAULTS = 20  # that are told
+
+
+class StationsError(StoreError):
+    """What a person says of stations cannot be used; the message names the file, each fault, and what to do."""
+
+
+class StationEntry(Settings):
+    """What a person says of one station, beside what its source tells."""
+
+    source: str = Field(description="The source that it belongs to, by its name in the YAML.", examples=["garden"])
+    station: str = Field(description="Its id there.", examples=["roof"])
+    wigos_id: str | None = Field(
+        default=None, description="WIGOS id, or the five digits of a WMO number.", examples=["0-276-0-ROOF"]
+    )
+    name: str | None = Field(default=None, description="Its name, for people.", examples=["Roof of the town hall"])
+    latitude: float | None = Field(
+        default=None, description="Degrees north; rows that say no place have this one.", examples=[52.1]
+    )
+    longitude: float | None = Field(default=None, description="Degrees east.", examples=[5.2])
+    altitude: float | None = Field(default=None, description="Height above the sea in m.", examples=[12.0])
+    mobile: bool | None = Field(
+        default=None, description="Whether it moves; without it by what is heard.", examples=[True]
+    )
+    siting: int | None = Field(default=None, description="WMO's class of its siting, 1 to 5.", examples=[3])
+    admit: Literal["allow", "deny"] | None = Field(
+        default=None,
+        description="deny: its rows come no further than the quarantine. Where stations of a source are allowed, "
+        "those of all others come no further.",
+    )
+    why: str | None = Field(default=None, description="Why it is denied, for people.", examples=["stands indoors"])
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What was heard of the stations of a source (`domain/stations.py`), up to number `mark` of the ledger's feed.
+
+    `missed` counts the raw files that were gone, or damaged, before they were looked at.
+    """
+
+    stations: pl.DataFrame
+    mark: int = 0
+    missed: int = 0
+
+
+class StationStore:
+    """What is known of stations. `given` is what the YAML says of them: entries, the place of a CSV file, or None."""
+
+    def __init__(self, files: Files, state: Path, given: str | Sequence[StationEntry] | None) -> None:
+        self._files = files
+        self._root = state / "stations"
+        self._given = given
+        self.place = given if isinstance(given, str) else str(state / "stations.csv")
+        self._read: tuple[object, Told] = (None, NOTHING_TOLD)
+
+    def heard(self, source: str) -> Heard:
+        """What was heard of a source's stations; nothing, where it was not looked yet, or the file is damaged."""
+        try:
+            with self._files.fetched(self._location(source)) as file:
+                return Heard(pl.read_parquet(file), **json.loads(pl.read_parquet_metadata(file)[_KEY]))
+        except (FileNotFoundError, KeyError, ValueError, pl.exceptions.PolarsError):
+            return Heard(nothing_heard())
+
+    def keep(self, source: str, heard: Heard) -> None:
+        about = {_KEY: json.dumps({"mark": heard.mark, "missed": heard.missed})}
+        with self._files.published(self._location(source)) as draft:
+            heard.stations.write_parquet(draft, metadata=about)
+
+    def told(self) -> Told:
+        """What a person says of stations. Raises StationsError with every fault of the CSV."""
+        if self._given is not None and not isinstance(self._given, str):
+            return told_in_yaml(self._given)[0]
+        found = self._files.found(self.place)
+        version = found and (found.size, found.modified)
+        if version != self._read[0]:
+            self._read = version, (self._of_csv() if found else NOTHING_TOLD)
+        return self._read[1]
+
+    @property
+    def is_in_yaml(self) -> bool:
+        return self._given is not None and not isinstance(self._given, str)
+
+    def tell(self, told: Told) -> None:
+        """Write the CSV with other entries. Raises StationsError where the YAML has them."""
+        if self.is_in_yaml:
+            raise StationsError(
+                "the entries stand in the YAML, at stations: change them there, or put them into a CSV file, and its "
+                "place at stations:"
+            )
+        with self._files.published(self.place) as draft:
+            told.entries.sort("source", "station").write_csv(draft)
+
+    def _of_csv(self) -> Told:
+        with self._files.opened(self.place) as file:
+            entries, faults = entries_of_csv(file.read())
+        if faults:
+            shown = [*faults[:_FAULTS], *([f"and {len(faults) - _FAULTS} more"] if len(faults) > _FAULTS else [])]
+            raise StationsError(f"{self.place} cannot be used; correct it: " + "; ".join(shown))
+        return Told(entries)
+
+    def _location(self, source: str) -> str:
+        return str(self._root / f"{source}.parquet")
+
+
+def entries_of_csv(content: bytes) -> tuple[pl.DataFrame, list[str]]:
+    """The entries of a CSV file with the columns of ENTRY, or some of them, and every fault. Columns whose names begin
+    with ``heard_``, as `stations export` writes them, are left out."""
+    try:
+        given = pl.read_csv(BytesIO(content), infer_schema=False, raise_if_empty=False)
+    except pl.exceptions.PolarsError as error:
+        return pl.DataFrame(schema=ENTRY), [f"it is no table of comma separated values ({error})"]
+    given = given.select(pl.exclude("^heard_.*$"))
+    line = pl.int_range(2, given.height + 2, eager=True)
+    return read_entries(given.with_columns(pl.format("line {}", line).alias("place")))
+
+
+def told_in_yaml(entries: Sequence[StationEntry]) -> tuple[Told, list[str]]:
+    """The entries of the YAML, and every fault of them."""
+    told = [{key: None if value is None else str(value) for key, value in one.model_dump().items()} for one in entries]
+    given = pl.DataFrame(told, schema=dict.fromkeys(ENTRY, pl.String))
+    place = pl.format("stations.{}", pl.int_range(given.height, eager=True))
+    found, faults = read_entries(given.with_columns(place.alias("place")))
+    return Told(found), faults

@@ -1,0 +1,223 @@
+"""The registry of stations, from raw partitions to what a person reads, and back into what comes in."""
+
+import re
+from datetime import UTC, datetime, timedelta
+
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from ionbeam_dagster.cli import app
+from ionbeam_dagster.cli.quarantine import set_aside
+from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.errors import ConfigError
+from ionbeam_dagster.pipeline.build import build
+from ionbeam_dagster.pipeline.collect import collect
+from ionbeam_dagster.pipeline.export import export
+from ionbeam_dagster.pipeline.ingest import ingest
+from ionbeam_dagster.pipeline.retention import purge
+from ionbeam_dagster.pipeline.stations import up_to_date
+from ionbeam_dagster.stores.stations import StationsError
+
+HOUR = timedelta(hours=1)
+DAY = datetime(2026, 6, 21, tzinfo=UTC)
+LATER = DAY + timedelta(days=3)
+CROWD = """
+  scheduler: {windows: [{source_name: crowd, window_size: PT1H}]}
+  crowd:
+    type: files
+    path: in
+    start: 2026-06-21
+    aggregation_span: PT1H
+    exports: [pygeoapi]
+    time: t
+    latitude: lat
+    longitude: lon
+    variables: [{column: warm, standard_name: air_temperature, cf_unit: degC, level: 2.0}]
+    metadata: {station_id: s, owner: owner, altitude: height}
+"""
+HEAD = "t,s,lat,lon,warm,owner,height\n"
+
+
+def hour(number):
+    return Window(DAY + number * HOUR, DAY + (number + 1) * HOUR)
+
+
+def report(number, station="a", place="52.0,5.0", owner="Ada", minute=0):
+    moment = DAY + number * HOUR + timedelta(minutes=minute)
+    return f"{moment:%Y-%m-%dT%H:%M:%SZ},{station},{place},20.0,{owner},12\n"
+
+
+@pytest.fixture
+def crowd(platform_of, tmp_path):
+    def made(*reports, **sections):
+        folder = tmp_path / "in"
+        folder.mkdir(exist_ok=True)
+        (folder / "all.csv").write_text(HEAD + "".join(reports))
+        return platform_of(CROWD.replace("exports:", "settle: PT0S\n    exports:"), **sections)
+
+    return made
+
+
+def take_in(platform, *numbers):
+    for number in numbers:
+        collect(platform, "crowd", hour(number), LATER)
+        ingest(platform, "crowd", hour(number))
+
+
+def registry(platform, source="crowd"):
+    return up_to_date(platform, [source])[source]
+
+
+def run(*words):
+    done = CliRunner().invoke(app, ["--config", "config.yaml", "stations", *words])
+    return done.exit_code, re.sub(r"\s+", " ", done.output)
+
+
+def test_what_arrives_makes_the_registry_and_is_looked_at_once(crowd):
+    platform = crowd(report(0), report(1, owner=""), report(1, "b"), report(5, place="52.5,5.0"))
+    take_in(platform, 1)
+    first = registry(platform)
+    assert (first.new, first.looked_at, first.registry.table["station"].to_list()) == (2, 1, ["a", "b"])
+    assert registry(platform).looked_at == 0
+    take_in(platform, 5, 0)  # what is late is earlier
+    again = registry(platform)
+    assert (again.new, again.looked_at) == (0, 2)
+    known = again.registry.one("a")
+    assert known.facts["first_heard"] == DAY and known.facts["last_heard"] == DAY + 5 * HOUR
+    assert (known.facts["lat"], known.facts["altitude"], known.facts["mobile"]) == (52.5, 12.0, False)
+    assert known.facts["moved"] == DAY + 5 * HOUR and known.facts["status"] is None
+    assert known.told == {"owner": "Ada", "altitude": "12"}
+    assert known.measures == ["air_temperature__degC__2.0__point__PT0S"]
+    assert known.places.select("lat", "until").rows() == [(52.0, DAY + HOUR), (52.5, DAY + 5 * HOUR)]
+    assert known.moves["metres"].to_list() == pytest.approx([55_597], abs=5)
+    platform.stations.keep("crowd", type(platform.stations.heard("nobody"))(again.registry.heard))  # from the beginning
+    assert registry(platform).registry.table.equals(again.registry.table)
+
+
+def test_a_station_that_is_heard_at_many_places_is_mobile_and_one_in_turns_at_two_is_told(crowd):
+    drive = [report(0, "car", f"52.{number:02d},5.0", minute=number) for number in range(20)]
+    turns = [report(0, "two", "52.0,5.0" if number % 2 else "-33.9,18.4", minute=number) for number in range(6)]
+    wavers = [report(0, "gps", f"52.000{400 + number * 40},5.0", minute=number) for number in range(6)]
+    platform = crowd(*drive, *turns, *wavers)
+    take_in(platform, 0)
+    told = {row["station"]: row for row in registry(platform).registry.table.iter_rows(named=True)}
+    assert {name: row["mobile"] for name, row in told.items()} == {"car": True, "two": False, "gps": False}
+    assert told["two"]["status"] == "in turns at two places" and told["gps"]["moved"] is None
+    assert told["car"]["lat"] == 52.19
+
+
+def test_rows_of_a_station_that_is_denied_are_set_aside_with_the_reason_and_counted(crowd):
+    platform = crowd(report(0), report(0, "cellar"), report(1), report(1, "cellar"))
+    take_in(platform, 0)
+    code, said = run("deny", "crowd", "cellar", "--why", "stands indoors")
+    assert code == 0 and "ionbeam reingest crowd" in said
+    take_in(platform, 1)
+    made = build(platform, "crowd", hour(1), LATER)
+    assert pl.read_parquet(made.revision.path)["station_id"].to_list() == ["a"]
+    [aside] = set_aside(platform, "crowd", *[hour(1).start, hour(1).end])
+    assert aside.rows == 1
+    assert aside.reason(platform) == "its station may not come in: cellar, stands indoors"
+    code, said = run("list")
+    assert code == 0 and "2 stations, 1 denied" in said and "stands indoors" in said  # it is heard, still
+    assert run("deny", "crowd", "cellar", "--lift")[0] == 0 and not platform.stations.told()
+    ingest(platform, "crowd", hour(1))
+    assert not set_aside(platform, "crowd", hour(1).start, hour(1).end)
+
+
+def test_where_some_are_allowed_all_others_are_denied(crowd):
+    entries = "[{source: crowd, station: a, admit: allow, name: Ada's roof, wigos_id: '06260'}]"
+    platform = crowd(report(0), report(0, "b"), stations=entries)
+    take_in(platform, 0)
+    table = registry(platform).registry.table
+    assert table.select("station", "name", "wigos_id", "status").rows() == [
+        ("a", "Ada's roof", "0-20000-0-06260", None), ("b", None, None, "denied"),
+    ]  # fmt: skip
+    code, said = run("deny", "crowd", "a")
+    assert code == 1 and "the entries stand in the YAML" in said
+
+
+def test_the_place_of_a_station_whose_rows_have_none_is_the_registrys(crowd, tmp_path):
+    platform = crowd(report(0, place=","), report(0, "b", place=","))
+    (tmp_path / "told.csv").write_text("source,station,latitude,longitude,altitude\ncrowd,a,52.1,5.2,3\n")
+    assert run("import", str(tmp_path / "told.csv"))[0] == 0
+    take_in(platform, 0)
+    rows = pl.read_parquet(build(platform, "crowd", hour(0), LATER).revision.path)
+    assert rows.select("station_id", "lat", "lon").rows() == [("a", 52.1, 5.2)]
+    assert set_aside(platform, "crowd", hour(0).start, hour(0).end)[0].rows == 1
+
+
+def test_what_is_exported_can_be_changed_and_imported(crowd, tmp_path):
+    platform = crowd(report(0), report(0, "b"))
+    take_in(platform, 0)
+    table = tmp_path / "stations.csv"
+    assert run("export", str(table))[0] == 0
+    told = pl.read_csv(table, infer_schema=False)
+    assert told.select("source", "station", "wigos_id", "heard_lat", "heard_altitude").rows() == [
+        ("crowd", "a", None, "52.0", "12.0"), ("crowd", "b", None, "52.0", "12.0"),
+    ]  # fmt: skip
+    told.with_columns(wigos_id=pl.lit("0-276-0-ABC")).write_csv(table)
+    code, said = run("import", str(table))
+    assert code == 0 and "stations crowd a, crowd b would all have the WIGOS id 0-276-0-ABC" in said
+    assert "0-276-0-ABC" in run("show", "crowd", "b")[1]
+    assert run("show", "crowd", "c")[0] == 1
+    done = CliRunner().invoke(app, ["--config", "config.yaml", "config", "check"])
+    assert "would all have the WIGOS id" in re.sub(r"\s+", " ", done.output)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("source,station,latitude,longitude\ncrowd,a,95,5\n", "line 2: crowd a: latitude is not within -90 and 90"),
+        ("source,station,latitude\ncrowd,a,9\n", "line 2: crowd a: has one of latitude and longitude alone"),
+        ("source,station,altitude\ncrowd,a,12 ft\n", "line 2: crowd a: altitude is no number"),
+        ("source,station,wigos_id\ncrowd,a,0-70000-0-X\n", "line 2: crowd a: wigos_id is none"),
+        ("source,station,name\ncrowd,a,x\ncrowd,a,y\n", "line 3: crowd a: is given twice"),
+        ("source,station,admit\n,a,maybe\n", "line 2: a: has no source, or no station"),
+        ("source,station,mobile,siting\ncrowd,a,perhaps,7\n", "siting is none of WMO's classes"),
+        ("source,name\ncrowd,a\n", "there is no column station"),
+        ("source,station,hight\ncrowd,a,3\n", "column 'hight' is not known"),
+        ('source,station\n"crowd,a\n', "no table of comma separated values"),
+        ("", "there is no column source"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_line_and_nothing_of_it_taken(crowd, tmp_path, text, reason):
+    platform = crowd(report(0))
+    given = tmp_path / "given.csv"
+    given.write_text(text)
+    code, said = run("import", str(given))
+    assert code == 1 and reason in said and "nothing of it was taken" in said, said
+    assert not platform.stations.told()
+
+
+def test_a_csv_that_was_broken_by_hand_holds_rows_back_until_it_is_right(crowd, tmp_path):
+    (tmp_path / "mine.csv").write_text("source,station,admit\ncrowd,a,dney\n")
+    platform = crowd(report(0), stations="mine.csv")
+    collect(platform, "crowd", hour(0), LATER)
+    with pytest.raises(StationsError, match=r"mine\.csv cannot be used; correct it: line 2: crowd a: admit"):
+        ingest(platform, "crowd", hour(0))
+    (tmp_path / "mine.csv").write_text("source,station,admit\ncrowd,a,deny\n")
+    assert ingest(platform, "crowd", hour(0)).quarantined == 1
+
+
+def test_faulty_entries_of_the_yaml_are_told_as_it_is_read(crowd):
+    with pytest.raises(ConfigError, match=r"stations\.0: crowd a: siting is none"):
+        crowd(report(0), stations="[{source: crowd, station: a, siting: 9}]")
+    with pytest.raises(ConfigError, match=r"stations.*sitting"):
+        crowd(report(0), stations="[{source: crowd, station: a, sitting: 3}]")
+
+
+def test_stations_of_raw_partitions_that_go_are_known_before_and_a_lost_one_is_counted(crowd, tmp_path):
+    platform = crowd(report(0), report(1, "b"), retention="{raw: PT0S}")
+    take_in(platform, 0, 1)
+    for number in (0, 1):
+        build(platform, "crowd", hour(number), LATER)
+        platform.ledger.seal("crowd", [hour(number)], LATER)
+    for number in (0, 1):
+        export(platform, "crowd", "pygeoapi", hour(number))
+    assert len(purge(platform, LATER).of_kind("raw partitions")) == 2
+    assert registry(platform).registry.table["station"].to_list() == ["a", "b"]
+    (tmp_path / "ionbeam-state" / "stations" / "crowd.parquet").write_bytes(b"hurt")
+    lost = registry(platform)
+    assert lost.registry.table.is_empty() and lost.missed == 2
+    assert "2 raw files were gone before they were looked at" in run("list")[1]
