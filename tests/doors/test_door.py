@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import polars as pl
 import pytest
+import yaml
 from door_samples import (
     GARDEN,
     HOUR,
@@ -37,6 +38,8 @@ from ionbeam_dagster.domain.windows import window_of
 from ionbeam_dagster.doors.http.leftovers import door_leftovers
 from ionbeam_dagster.doors.http.serving import OpenDoor
 from ionbeam_dagster.doors.http.status import door_status
+from ionbeam_dagster.edr.served import update_configuration
+from ionbeam_dagster.edr.service import Service
 from ionbeam_dagster.errors import ConfigError
 from ionbeam_dagster.pipeline.build import build
 from ionbeam_dagster.pipeline.export import export
@@ -63,24 +66,33 @@ def test_what_was_written_becomes_a_window(platform_of):
 
 
 def test_rows_of_three_weeks_ago_make_revisions_of_their_own_windows(platform_of):
+    """Through the door to what the web service answers."""
     platform = platform_of(SOURCES.replace("2026-06-01", "2020-01-01"))
-    now = datetime.now(UTC)
-    old = now - timedelta(days=21)
-    with opened(platform) as (door, url):
-        assert write(url, f"weather,station=roof temperature=32 {nanoseconds(old)}").status_code == 204
-        door.flush.run()
+    window = window_of(datetime.now(UTC) - timedelta(days=21), HOUR)
+    old = window.start + timedelta(minutes=10)
+
+    def revised(fahrenheit, seconds):
+        line = f"weather,station=roof temperature={fahrenheit} {nanoseconds(old + timedelta(seconds=seconds))}"
+        with opened(platform) as (door, url):
+            assert write(url, line).status_code == 204
+            door.flush.run()
         bring_up_to_date(platform)
-        first = build(platform, "garden", window_of(old, HOUR), now).revision
-        assert export(platform, "garden", "pygeoapi", window_of(old, HOUR)).number == 1
-        again = f"weather,station=roof temperature=33.8 {nanoseconds(old + timedelta(seconds=1))}"
-        assert write(url, again).status_code == 204
-        door.flush.run()
-        bring_up_to_date(platform)
-    second = build(platform, "garden", window_of(old, HOUR), datetime.now(UTC)).revision
-    assert (first.revision.number, second.revision.number) == (1, 2)
-    assert pl.read_parquet(second.path)[TEMPERATURE].to_list() == [pytest.approx(0.0), pytest.approx(1.0)]
-    exported = export(platform, "garden", "pygeoapi", window_of(old, HOUR))
-    assert pl.read_parquet(exported.path)[TEMPERATURE].to_list() == [pytest.approx(0.0), pytest.approx(1.0)]
+        made = build(platform, "garden", window, datetime.now(UTC)).revision
+        return made.revision.number, export(platform, "garden", "pygeoapi", window).number, answered(platform, old)
+
+    assert revised(32, 0) == (1, 1, [0.0])
+    assert revised(33.8, 1) == (2, 2, [0.0, 1.0])
+
+
+def answered(platform, moment):
+    """The temperatures around a moment that the web service gives."""
+    path, _ = update_configuration(platform.config)
+    service = Service(yaml.safe_load(path.read_text()), "http://service.test")
+    about = f"{moment - HOUR:%Y-%m-%dT%H:%M:%SZ}/{moment + HOUR:%Y-%m-%dT%H:%M:%SZ}"
+    reply = service.answer("garden", "position", None, {"coords": "POINT(5.2 52.1)", "datetime": about, "f": "csv"})
+    assert reply.status == 200, reply.body
+    rows = pl.read_csv(reply.body)
+    return rows[next(name for name in rows.columns if name.startswith("air_temperature"))].round(6).to_list()
 
 
 @pytest.mark.parametrize(
