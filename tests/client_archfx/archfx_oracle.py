@@ -8,13 +8,11 @@ from __future__ import annotations
 import pickle
 import struct
 import subprocess
-import sys
 from pathlib import Path
 
-import pytest
+from oracles import python_with
 
 VENDOR = "archfx-cloud==0.17.0"
-PLACE = Path(sys.prefix) / "oracles" / "archfx-cloud"
 
 
 class Vendor:
@@ -36,20 +34,5 @@ class Vendor:
 
 
 def vendors_python() -> Path:
-    """The interpreter that has the vendor's package, made once; skips where it cannot be had."""
-    python = PLACE / "bin" / "python"
-    if not (PLACE / "complete").exists():
-        try:
-            subprocess.run(
-                [sys.executable, "-m", "venv", "--clear", PLACE], check=True, capture_output=True, timeout=120
-            )
-            install = ["-m", "pip", "install", "--quiet", "--timeout=10", "--retries=1", VENDOR]
-            subprocess.run([python, *install], check=True, capture_output=True, timeout=240)
-            subprocess.run(
-                [python, "-c", "import archfx_cloud.reports.report"], check=True, capture_output=True, timeout=60
-            )
-        except (subprocess.SubprocessError, OSError) as error:
-            said = getattr(error, "stderr", None) or b""
-            pytest.skip(f"{VENDOR} cannot be had here: {error} {said.decode(errors='replace')[-300:]}")
-        (PLACE / "complete").touch()
-    return python
+    """The interpreter that has the vendor's package; skips where it cannot be had."""
+    return python_with(VENDOR, "archfx_cloud.reports.report")

@@ -29,6 +29,7 @@ from door_samples import (
 from influxdb_client import InfluxDBClient, Point
 from influxdb_client.client.write_api import SYNCHRONOUS
 from influxdb_client.rest import ApiException
+from oracles import python_with
 
 from ionbeam_client.influx import EHTInfluxDBClient
 from ionbeam_dagster.domain.windows import window_of
@@ -95,6 +96,55 @@ def test_telegraf_writes_to_the_door_as_the_page_says(platform_of, tmp_path):
     bring_up_to_date(platform)
     [row] = points(platform, window_of(THEN, HOUR)).to_dicts()
     assert (row["station_id"], row[TEMPERATURE]) == ("raspberry", 20.5)
+
+
+HOME = """
+homeassistant: {name: Roof, latitude: 52.1, longitude: 5.18, elevation: 12, unit_system: metric, time_zone: UTC}
+input_number:
+  temperature: {min: -50, max: 50, initial: 20.5, step: 0.1}
+  humidity: {min: 0, max: 100, initial: 55, step: 1}
+template:
+  - sensor:
+      - {name: Roof temperature, unit_of_measurement: "°C", device_class: temperature,
+         state: "{{ states('input_number.temperature') }}"}
+      - {name: Roof humidity, unit_of_measurement: "%", device_class: humidity,
+         state: "{{ states('input_number.humidity') }}"}
+      - {name: Cellar humidity, unit_of_measurement: "%", device_class: humidity, state: "{{ 99 }}"}
+"""
+
+
+@pytest.mark.soak
+def test_home_assistant_writes_to_the_door_as_the_page_says(platform_of, tmp_path):
+    """The real program, with sensors as ESPHome's devices are for it, and both blocks of the page."""
+    python = python_with("homeassistant==2024.3.3", "homeassistant.core", "influxdb==5.3.1", "influxdb-client==1.24.0")
+    [(output, block)] = re.findall(
+        r"^```yaml-homeassistant\n(.*?)```\n+```yaml\nsources:\n(.*?)```", PAGE, re.DOTALL | re.M
+    )
+    block = block.replace("${GARDEN_TOKEN}", TOKEN) + "    start: 2026-06-01\n    aggregation_span: PT1H\n"
+    platform = platform_of(f"{block}  scheduler: {{windows: [{{source_name: garden, window_size: PT1H}}]}}\n")
+    folder = tmp_path / "home"
+    folder.mkdir()
+    (folder / "secrets.yaml").write_text(f"garden_token: {TOKEN}\n")
+    begun = datetime.now(UTC)
+    with opened(platform) as (door, _):
+        here = output.replace("door.example.org", "127.0.0.1").replace("443", str(door.port)).replace("true", "false")
+        (folder / "configuration.yaml").write_text(HOME + here)
+        with (folder / "output").open("wb") as said:
+            home = subprocess.Popen([python, "-m", "homeassistant", "-c", folder], stdout=said, stderr=said)
+        try:
+            wait_for(lambda: door.journal.lines >= 2 or home.poll() is not None, 300)
+        finally:
+            home.terminate()
+            home.wait(60)
+        assert door.journal.lines >= 2, (folder / "output").read_text()
+        door.flush.run()
+        assert door.memory.parked() == []
+    bring_up_to_date(platform)
+    windows = {window_of(moment, HOUR) for moment in (begun, datetime.now(UTC))}  # it may be a full hour meanwhile
+    rows = pl.concat([points(platform, window) for window in windows])
+    assert set(rows["station_id"]) == {"sensor"}
+    assert rows[TEMPERATURE].drop_nulls().unique().to_list() == [20.5]
+    assert rows["relative_humidity__percent__2.0__point__PT0S"].drop_nulls().unique().to_list() == [55.0]
 
 
 INI = """[eht_influx]

@@ -13,6 +13,7 @@ import msgpack
 import polars as pl
 import pytest
 from door_samples import FLEET, HOUR, OTHER, TEMPERATURE, TOKEN, bring_up_to_date, opened, points
+from oracles import python_with
 
 from ionbeam_client.archfx.api.connection import Api
 from ionbeam_client.archfx.reports.flexible_dictionary import ArchFXFlexibleDictionaryReport
@@ -192,9 +193,7 @@ api.logout()
 
 @pytest.mark.soak
 def test_the_vendors_own_client_reports_to_the_door(platform_of, tmp_path):
-    from archfx_oracle import vendors_python
-
-    python = vendors_python()
+    python = python_with("archfx-cloud==0.17.0", "archfx_cloud.reports.report")
     platform = platform_of(FLEET)
     program = tmp_path / "vendors.py"
     program.write_text(VENDORS)
