@@ -55,6 +55,7 @@ class StationEntry(Settings):
         default=None,
         description="deny: its rows come no further than the quarantine. Where stations of a source are allowed, "
         "those of all others come no further.",
+        examples=["deny"],
     )
     why: str | None = Field(default=None, description="Why it is denied, for people.", examples=["stands indoors"])
 

@@ -3,8 +3,6 @@
 Belongs here: `stations_definitions`. Does not belong here: what is known of stations (domain/stations.py).
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import dagster as dg
