@@ -79,16 +79,16 @@ def plain(end: datetime) -> dict:
     platform, now = opened(), datetime.now(UTC)
     begun = time.perf_counter()
     for window in windows_between(START, end, FIVE):
-        collect(platform, "ioncannon", window, now)
-        ingest(platform, "ioncannon", window)
+        collect(platform, platform.source("ioncannon"), window, now)
+        ingest(platform, platform.source("ioncannon"), window)
     hours = list(windows_between(START, end, HOUR))
     for window in hours:
-        build(platform, "ioncannon", window, now)
+        build(platform, platform.dataset("ioncannon"), window, now)
     seconds = time.perf_counter() - begun
     ledger = platform.ledger.seconds, platform.ledger.calls
     begun = time.perf_counter()
     for window in hours[-100:]:
-        assess(platform, "ioncannon", window, now)
+        assess(platform, platform.dataset("ioncannon"), window, now)
     asked = (time.perf_counter() - begun) / len(hours[-100:])
     begun = time.perf_counter()
     platform.ledger.claims_between("ioncannon", START, end)

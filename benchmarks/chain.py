@@ -33,12 +33,12 @@ def plain(platform, end: datetime) -> None:
     from ionbeam_dagster.pipeline.ingest import ingest
 
     for window in windows_between(START, end, timedelta(minutes=5)):
-        collect(platform, "ioncannon", window, NOW)
-        ingest(platform, "ioncannon", window)
+        collect(platform, platform.source("ioncannon"), window, NOW)
+        ingest(platform, platform.source("ioncannon"), window)
     for window in windows_between(START, end, timedelta(hours=1)):
-        build(platform, "ioncannon", window, NOW)
+        build(platform, platform.dataset("ioncannon"), window, NOW)
         for format in ("odb", "pygeoapi"):
-            export(platform, "ioncannon", format, window)
+            export(platform, platform.dataset("ioncannon"), platform.config.window_exporters[format], window)
 
 
 def through_dagster(platform, end: datetime) -> None:

@@ -44,12 +44,12 @@ def chain(root: str, s3: str, stations: int, hours: int) -> None:
     platform, end = open_platform(IonbeamConfig.load(Path("config.yaml"))), START + timedelta(hours=hours)
     begun = time.perf_counter()
     for window in windows_between(START, end, timedelta(minutes=5)):
-        collect(platform, "ioncannon", window, NOW)
-        ingest(platform, "ioncannon", window)
+        collect(platform, platform.source("ioncannon"), window, NOW)
+        ingest(platform, platform.source("ioncannon"), window)
     for window in windows_between(START, end, timedelta(hours=1)):
-        build(platform, "ioncannon", window, NOW)
+        build(platform, platform.dataset("ioncannon"), window, NOW)
         for format in ("odb", "pygeoapi"):
-            export(platform, "ioncannon", format, window)
+            export(platform, platform.dataset("ioncannon"), platform.config.window_exporters[format], window)
     print(json.dumps([time.perf_counter() - begun, peak_megabytes()]))
 
 

@@ -44,18 +44,18 @@ def step(name: str, rows: int, length: str) -> None:
     begun = time.perf_counter()
     match name:
         case "collect":
-            collect(platform, "ioncannon", window, NOW)
+            collect(platform, platform.source("ioncannon"), window, NOW)
         case "ingest":
-            ingest(platform, "ioncannon", window)
+            ingest(platform, platform.source("ioncannon"), window)
         case "build":
-            build(platform, "ioncannon", window, NOW)
+            build(platform, platform.dataset("ioncannon"), window, NOW)
         case "in memory":
             import polars as pl
 
             latest = platform.ledger.latest_revision("ioncannon", window)
             pl.read_parquet(latest.path).sort("station_id", "datetime")
         case format:
-            export(platform, "ioncannon", format, window)
+            export(platform, platform.dataset("ioncannon"), platform.config.window_exporters[format], window)
     seconds = time.perf_counter() - begun
     print(json.dumps([seconds, peak_megabytes()]))
 

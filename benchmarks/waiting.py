@@ -31,7 +31,7 @@ def collect_a_part(platform: Platform, number: int, time: int = 0) -> None:
     window = Window(START + number * HOUR, START + (number + 1) * HOUR)
     id, collected = f"{number} {time}", Window(window.start, window.start + HOUR / 2)
     claim = Claim(id, NAME, NAME, collected, platform.ledger.arrival_of(id), 10, arrived_at=NOW)
-    platform.ledger.record_claim(claim, platform.metadata(NAME), {window: 10})
+    platform.ledger.record_claim(claim, platform.metadata(platform.source(NAME)), {window: 10})
 
 
 def measure(platform: Platform, sizes: list[int], label: str) -> None:
@@ -43,7 +43,7 @@ def measure(platform: Platform, sizes: list[int], label: str) -> None:
         begun = time.perf_counter()
         due = platform.ledger.due(NAME)
         for window in due[:ASKED_ONE_BY_ONE]:
-            assess(platform, NAME, window, NOW)
+            assess(platform, platform.dataset(NAME), window, NOW)
         every = (time.perf_counter() - begun) * len(due) / min(len(due), ASKED_ONE_BY_ONE)
         due_of(platform, "build", NAME, NOW)
         spent = 0.0

@@ -64,13 +64,13 @@ def work(platform: Platform, stages: tuple[str, ...] = ("collect", "ingest", "bu
             try:
                 match stage:
                     case "collect":
-                        collect(platform, name, line.window, now)
+                        collect(platform, platform.source(name), line.window, now)
                     case "ingest":
-                        ingest(platform, name, line.window)
+                        ingest(platform, platform.source(name), line.window)
                     case "build":
-                        build(platform, name, line.window, now)
+                        build(platform, platform.dataset(name), line.window, now)
                     case "export":
-                        export(platform, name, format, line.window)
+                        export(platform, platform.dataset(name), platform.config.window_exporters[format], line.window)
             except IonbeamError as error:
                 failed = {line.window: Failure(str(error))}
                 failures.append(str(error))
@@ -109,7 +109,7 @@ def corrected(platform: Platform) -> None:
     began = platform.now()
     for minute in range(20):
         platform.now = lambda passed=timedelta(minutes=minute): began + passed  # type: ignore[method-assign, misc]
-        found = corrections.look(platform, SOURCE, platform.now())
+        found = corrections.look(platform, platform.source(SOURCE), platform.now())
         reconcile(platform, platform.now())
         failures = work(platform)
         assert failures == [], failures

@@ -128,12 +128,12 @@ def nanoseconds(moment):
 def bring_up_to_date(platform):
     """What automation does: ingest what waits."""
     for window in platform.ledger.waiting("garden"):
-        ingest(platform, "garden", window)
+        ingest(platform, platform.source("garden"), window)
 
 
 def points(platform, window):
     """The rows of a window that is built now."""
-    made = build(platform, "garden", window, datetime.now(UTC))
+    made = build(platform, platform.dataset("garden"), window, datetime.now(UTC))
     return pl.read_parquet(made.revision.path)
 
 

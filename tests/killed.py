@@ -55,17 +55,17 @@ def bring_up_to_date(platform: Platform) -> None:
     for hour in HOURS:
         for half in windows_between(hour.start, hour.end, HALF):
             if needs_collecting(platform, "ioncannon", half):
-                collect(platform, "ioncannon", half, LATER)
+                collect(platform, platform.source("ioncannon"), half, LATER)
             raw = platform.ledger.raw("ioncannon", half)
             if not platform.ledger.claims_of([raw.ingestion]):
-                ingest(platform, "ioncannon", half)
+                ingest(platform, platform.source("ioncannon"), half)
         for window in HOURS[: HOURS.index(hour) + 1]:
             again = hour == HOURS[0] and platform.ledger.latest_revision("ioncannon", window) is not None
-            if not again and isinstance(assess(platform, "ioncannon", window, LATER), Build):
-                build(platform, "ioncannon", window, LATER)
+            if not again and isinstance(assess(platform, platform.dataset("ioncannon"), window, LATER), Build):
+                build(platform, platform.dataset("ioncannon"), window, LATER)
             for format in ("odb", "pygeoapi"):
                 if not export_is_current(platform, "ioncannon", format, window):
-                    export(platform, "ioncannon", format, window)
+                    export(platform, platform.dataset("ioncannon"), platform.config.window_exporters[format], window)
 
 
 def results() -> dict[str, bytes]:

@@ -39,19 +39,22 @@ def datasets(folder, root: str, sections: str) -> list[tuple[int, pl.DataFrame, 
     (folder / "config.yaml").write_text(NETWORK.replace("ROOT", root) + sections)
     platform = open_platform(IonbeamConfig.load(folder / "config.yaml"))
     for window in windows_between(HOURS[0].start, HOURS[-1].end, timedelta(minutes=10)):
-        collect(platform, "ioncannon", window, LATER)
-        ingest(platform, "ioncannon", window)
+        collect(platform, platform.source("ioncannon"), window, LATER)
+        ingest(platform, platform.source("ioncannon"), window)
         if window.end == HOURS[0].end:  # before its late rows and corrections arrive
-            build(platform, "ioncannon", HOURS[0], LATER)
+            build(platform, platform.dataset("ioncannon"), HOURS[0], LATER)
     told = []
     for hour in HOURS:
-        built = build(platform, "ioncannon", hour, LATER).revision
-        exports = [export(platform, "ioncannon", format, hour) for format in ("odb", "pygeoapi")]
+        built = build(platform, platform.dataset("ioncannon"), hour, LATER).revision
+        exports = [
+            export(platform, platform.dataset("ioncannon"), platform.config.window_exporters[format], hour)
+            for format in ("odb", "pygeoapi")
+        ]
         assert all(
             one.path.startswith(root) and platform.files.size(one.path) == one.published.bytes for one in exports
         )
         assert not needs_collecting(platform, "ioncannon", Window(hour.start, hour.start + timedelta(minutes=10)))
-        assert isinstance(assess(platform, "ioncannon", hour, LATER), Unchanged)
+        assert isinstance(assess(platform, platform.dataset("ioncannon"), hour, LATER), Unchanged)
         with platform.files.parquet(built.path) as file:
             rows = pl.DataFrame(pl.from_arrow(file.read()))
         told.append((built.revision.number, rows, [one.report.rows for one in exports]))

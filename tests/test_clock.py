@@ -21,8 +21,8 @@ def test_status_and_gaps_tell_of_a_clock_that_was_ahead(platform_of, monkeypatch
 
     def take(start: datetime, now: datetime) -> None:
         platform.now = lambda: now
-        collect(platform, "ioncannon", Window(start, start + size), now)
-        ingest(platform, "ioncannon", Window(start, start + size))
+        collect(platform, platform.source("ioncannon"), Window(start, start + size), now)
+        ingest(platform, platform.source("ioncannon"), Window(start, start + size))
 
     def told(command: str) -> str:
         until = f"{this.end + HOUR:%Y-%m-%dT%H:%MZ}"

@@ -38,7 +38,7 @@ def platform(service, tmp_path, monkeypatch):
 
 
 def look(platform):
-    return corrections.look(platform, SOURCE, platform.now())
+    return corrections.look(platform, platform.source(SOURCE), platform.now())
 
 
 def open_ids(platform):
@@ -75,7 +75,7 @@ def test_a_correction_without_consequence_is_confirmed_without_a_revision(platfo
 
 def test_what_was_collected_before_it_was_seen_does_not_count(platform, service):
     service.correct(1, 981, HOURS[0].start, HOURS[0].start, 70.0)
-    collect(platform, SOURCE, HOURS[0], platform.now())
+    collect(platform, platform.source(SOURCE), HOURS[0], platform.now())
     assert platform.ledger.raw(SOURCE, HOURS[0]).knows == 0
     assert look(platform).noted == 1 and service.confirmed == []
 
@@ -159,8 +159,8 @@ def test_a_sealed_window_holds_it_and_a_person_may_confirm_it(platform, service)
     assert [*lacking] == ["sealed: restream 2025-09-09 00:00-01:00"] and service.confirmed == []
     assert temperatures(platform, HOURS[1])["981"][0] == celsius(70.0), "the other window is rebuilt"
     with pytest.raises(PipelineError, match="no open correction '7'; open are: 981/1"):
-        corrections.confirm(platform, SOURCE, "7", "anna", platform.now())
-    known = corrections.confirm(platform, SOURCE, "981/1", "anna", platform.now())
+        corrections.confirm(platform, platform.source(SOURCE), "7", "anna", platform.now())
+    known = corrections.confirm(platform, platform.source(SOURCE), "981/1", "anna", platform.now())
     assert known.by == "anna" and service.confirmed == [1] and open_ids(platform) == []
 
 
@@ -200,7 +200,7 @@ def test_years_are_looked_at_a_bounded_part_at_a_time(service, tmp_path, monkeyp
     for _ in range(3):
         look(platform)
     [known] = platform.ledger.corrections.open(SOURCE)
-    assert corrections.left_of(platform, SOURCE, known) == 26_000 - 60
+    assert corrections.left_of(platform, platform.source(SOURCE), known) == 26_000 - 60
     assert len(known.remaining) == 1
 
 

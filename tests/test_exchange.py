@@ -28,10 +28,13 @@ SENDER = "{bufr_service: {settings: {cccc: EDZW, centre: 78}}}"
 
 
 def exported(platform, window):
-    collect(platform, "ioncannon", window, LATER)
-    ingest(platform, "ioncannon", window)
-    built = build(platform, "ioncannon", window, LATER)
-    return built.revision, *(export(platform, "ioncannon", format, window) for format in ("odb", "bufr"))
+    collect(platform, platform.source("ioncannon"), window, LATER)
+    ingest(platform, platform.source("ioncannon"), window)
+    built = build(platform, platform.dataset("ioncannon"), window, LATER)
+    return built.revision, *(
+        export(platform, platform.dataset("ioncannon"), platform.config.window_exporters[format], window)
+        for format in ("odb", "bufr")
+    )
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def test_a_purge_that_is_killed_has_nothing_collected_again_and_leaves_no_file(p
 
 def send(platform, collected: Window, name: str, replaces: bool = False) -> RawPartition:
     source = platform.sources["sent"]
-    path, rows = platform.raws("sent").write_sent(
+    path, rows = platform.raws(platform.source("sent")).write_sent(
         "sent", name, collected, source.metadata, source.fetch(collected), replaces
     )
     raw = RawPartition(name, "sent", collected, path, rows)
@@ -68,7 +68,7 @@ def send(platform, collected: Window, name: str, replaces: bool = False) -> RawP
 def test_an_ingest_that_is_killed_leaves_no_replaced_file_that_nobody_knows(platform_of, monkeypatch, who):
     platform = platform_of(SENT)
     old = send(platform, FIRST, "a")
-    ingest(platform, "sent", quarters(FIRST)[0])
+    ingest(platform, platform.source("sent"), quarters(FIRST)[0])
     new = send(platform, FIRST, "b", replaces=True)
 
     def killed(path):
@@ -76,7 +76,7 @@ def test_an_ingest_that_is_killed_leaves_no_replaced_file_that_nobody_knows(plat
 
     with monkeypatch.context() as patched, pytest.raises(Killed):
         patched.setattr(platform.files, "delete", killed)
-        ingest(platform, "sent", quarters(FIRST)[0])
+        ingest(platform, platform.source("sent"), quarters(FIRST)[0])
     assert Path(old.path).exists()
     purge(platform, LATER) if who == "purge" else reconcile(platform, LATER)
     assert not Path(old.path).exists() and Path(new.path).exists()
@@ -93,7 +93,7 @@ def test_a_file_that_is_collected_again_before_its_removal_goes_on_stays(platfor
 
     def and_meanwhile() -> list[str]:
         found = pending()
-        collect(platform, "ioncannon", raw.window, LATER)
+        collect(platform, platform.source("ioncannon"), raw.window, LATER)
         return found
 
     monkeypatch.setattr(platform.ledger.removals, "pending", and_meanwhile)
@@ -104,10 +104,10 @@ def test_a_file_that_is_collected_again_before_its_removal_goes_on_stays(platfor
 def test_what_clients_sent_across_the_start_of_their_source_is_purged_as_the_rest(platform_of):
     platform = platform_of(SENT, dataset_aggregator="{delete_after_export: true}")
     raw = send(platform, Window(MORNING - HOUR, MORNING + HOUR), "early")
-    ingest(platform, "sent", quarters(FIRST)[0])
-    build(platform, "sent", FIRST, LATER)
+    ingest(platform, platform.source("sent"), quarters(FIRST)[0])
+    build(platform, platform.dataset("sent"), FIRST, LATER)
     for format in ("odb", "pygeoapi"):
-        export(platform, "sent", format, FIRST)
+        export(platform, platform.dataset("sent"), platform.config.window_exporters[format], FIRST)
     assert [one.what for one in purge(platform, LATER).of_kind("raw partitions")] == [raw.path]
 
 
@@ -119,8 +119,8 @@ def test_a_sealed_window_into_which_a_correction_came_too_late_loses_the_rest_of
     corrected = quarters(FIRST)[0]
     platform = platform_of(NETWORK % ", revise_for: P2D, seed: 7", retention="{raw: P30D}")
     platform.now = lambda: LATER
-    collect(platform, "ioncannon", corrected, LATER)
-    ingest(platform, "ioncannon", corrected)
+    collect(platform, platform.source("ioncannon"), corrected, LATER)
+    ingest(platform, platform.source("ioncannon"), corrected)
     assert not platform.ledger.latest_revision("ioncannon", FIRST).revision.intact
     platform.now = lambda: LATER + 40 * DAY
     gone = {one.what for one in purge(platform, LATER + 40 * DAY).of_kind("raw partitions")}

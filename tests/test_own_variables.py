@@ -62,11 +62,14 @@ def said(*arguments):
 def test_a_name_of_its_own_goes_into_files_and_the_web_and_is_told_where_it_does_not_go(plant):
     code, output = said("config", "check")
     assert code == 0 and output.count("no: x_spindle_load is no name of CF") == 2  # odb and bufr
-    collect(plant, "plant", WINDOW, plant.now())
-    ingest(plant, "plant", WINDOW)
-    built = build(plant, "plant", WINDOW, plant.now(), insist=True).revision
+    collect(plant, plant.source("plant"), WINDOW, plant.now())
+    ingest(plant, plant.source("plant"), WINDOW)
+    built = build(plant, plant.dataset("plant"), WINDOW, plant.now(), insist=True).revision
     assert pq.read_schema(built.path).field(LOAD).metadata[b"definition"].decode() == DEFINITION
-    made = {format: export(plant, "plant", format, WINDOW) for format in ("odb", "bufr", "pygeoapi")}
+    made = {
+        format: export(plant, plant.dataset("plant"), plant.config.window_exporters[format], WINDOW)
+        for format in ("odb", "bufr", "pygeoapi")
+    }
     assert {format for format, one in made.items() if LOAD in one.report.plan.left_out} == {"odb", "bufr"}
     parquet = pq.read_table(made["pygeoapi"].path)
     assert parquet[LOAD].to_pylist() == pytest.approx([0, 10, 20, 30, 40, 50])
@@ -88,10 +91,10 @@ def test_a_name_of_its_own_goes_into_files_and_the_web_and_is_told_where_it_does
 
 
 def test_a_variable_that_the_newest_window_lacks_keeps_its_definition_on_the_web(plant, tmp_path):
-    collect(plant, "plant", WINDOW, plant.now())
-    ingest(plant, "plant", WINDOW)
-    build(plant, "plant", WINDOW, plant.now(), insist=True)
-    first = Path(export(plant, "plant", "pygeoapi", WINDOW).path)
+    collect(plant, plant.source("plant"), WINDOW, plant.now())
+    ingest(plant, plant.source("plant"), WINDOW)
+    build(plant, plant.dataset("plant"), WINDOW, plant.now(), insist=True)
+    first = Path(export(plant, plant.dataset("plant"), plant.config.window_exporters["pygeoapi"], WINDOW).path)
     newer = first.with_name(first.name.replace("T070000", "T080000"))
     table = pq.read_table(first)
     pq.write_table(table.drop_columns([name for name in table.column_names if name.startswith(LOAD)]), newer)

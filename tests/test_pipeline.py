@@ -46,19 +46,22 @@ def five_minutes(window: Window) -> list[Window]:
 
 def take_in(platform: Platform, *windows: Window, source: str = "ioncannon") -> None:
     for window in windows:
-        collect(platform, source, window, LATER)
-        ingest(platform, source, window)
+        collect(platform, platform.source(source), window, LATER)
+        ingest(platform, platform.source(source), window)
 
 
 def test_an_hour_becomes_a_dataset_an_odb_and_a_geoparquet_with_the_same_rows(platform_of):
     platform = platform_of(CANNON % "")
     take_in(platform, *five_minutes(FIRST))
-    built = build(platform, "ioncannon", FIRST, LATER)
+    built = build(platform, platform.dataset("ioncannon"), FIRST, LATER)
     assert isinstance(built.decision, Build) and built.revision.revision.number == 1
     assert built.revision.facts.rows == 240 and built.revision.facts.stations == 20
     assert built.revision.facts.complete and built.revision.facts.duplicates == 0
     assert name_of(built.revision.path) == "ioncannon_20260621T060000_PT1H_r1.parquet"
-    exports = {format: export(platform, "ioncannon", format, FIRST) for format in ("odb", "pygeoapi")}
+    exports = {
+        format: export(platform, platform.dataset("ioncannon"), platform.config.window_exporters[format], FIRST)
+        for format in ("odb", "pygeoapi")
+    }
     assert name_of(exports["odb"].path) == "ioncannon_20260621T060000_PT1H.odb"
     variables = [name for name in pl.read_parquet_schema(built.revision.path) if "__" in name]
     counts = ", ".join(f'count("{name}")' for name in variables)
@@ -72,8 +75,8 @@ def test_an_hour_becomes_a_dataset_an_odb_and_a_geoparquet_with_the_same_rows(pl
 def test_bufr_is_written_for_a_dataset_that_names_it(platform_of):
     platform = platform_of(CANNON % ", exports: [bufr]")
     take_in(platform, *five_minutes(FIRST))
-    build(platform, "ioncannon", FIRST, LATER)
-    made = export(platform, "ioncannon", "bufr", FIRST)
+    build(platform, platform.dataset("ioncannon"), FIRST, LATER)
+    made = export(platform, platform.dataset("ioncannon"), platform.config.window_exporters["bufr"], FIRST)
     assert Path(made.path).read_bytes().startswith(b"BUFR") and made.report.rows == 240
     assert platform.config.datasets["ioncannon"].exports == ("bufr",)
 
@@ -81,9 +84,9 @@ def test_bufr_is_written_for_a_dataset_that_names_it(platform_of):
 def test_a_window_with_the_same_inputs_is_not_built_again(platform_of):
     platform = platform_of(CANNON % "")
     take_in(platform, *five_minutes(FIRST))
-    build(platform, "ioncannon", FIRST, LATER)
+    build(platform, platform.dataset("ioncannon"), FIRST, LATER)
     take_in(platform, *five_minutes(FIRST))
-    again = build(platform, "ioncannon", FIRST, LATER)
+    again = build(platform, platform.dataset("ioncannon"), FIRST, LATER)
     assert isinstance(again.decision, Unchanged) and not again.built
     assert platform.ledger.due("ioncannon") == []
 
@@ -91,19 +94,19 @@ def test_a_window_with_the_same_inputs_is_not_built_again(platform_of):
 def test_a_lost_raw_partition_comes_back_and_only_its_hour_is_built_again_to_the_same_bytes(platform_of):
     platform = platform_of(CANNON % "")
     take_in(platform, *five_minutes(FIRST), *five_minutes(SECOND))
-    files = [build(platform, "ioncannon", window, LATER).revision.path for window in (FIRST, SECOND)]
+    files = [build(platform, platform.dataset("ioncannon"), window, LATER).revision.path for window in (FIRST, SECOND)]
     before = [file_hash(Path(path)) for path in files]
     lost = five_minutes(FIRST)[3]
-    platform.files.delete(platform.raws("ioncannon").path("ioncannon", lost))
+    platform.files.delete(platform.raws(platform.source("ioncannon")).path("ioncannon", lost))
     both = five_minutes(FIRST) + five_minutes(SECOND)
     wanted = [window for window in both if needs_collecting(platform, "ioncannon", window)]
     assert wanted == [lost]
     take_in(platform, lost)
     assert platform.ledger.due("ioncannon") == [FIRST]
-    rebuilt = build(platform, "ioncannon", FIRST, LATER)
+    rebuilt = build(platform, platform.dataset("ioncannon"), FIRST, LATER)
     assert rebuilt.built and rebuilt.revision.revision.number == 1
     assert [file_hash(Path(path)) for path in files] == before
-    assert not build(platform, "ioncannon", SECOND, LATER).built
+    assert not build(platform, platform.dataset("ioncannon"), SECOND, LATER).built
 
 
 def test_a_gap_lets_a_window_wait_and_a_person_may_insist(platform_of):
@@ -111,13 +114,13 @@ def test_a_gap_lets_a_window_wait_and_a_person_may_insist(platform_of):
     raw = five_minutes(FIRST)
     take_in(platform, *raw[:5], *raw[6:])
     soon = FIRST.end + HOUR
-    waiting = build(platform, "ioncannon", FIRST, soon)
+    waiting = build(platform, platform.dataset("ioncannon"), FIRST, soon)
     assert isinstance(waiting.decision, Wait) and "06:25-06:30" in waiting.decision.reason and not waiting.built
-    insisted = build(platform, "ioncannon", FIRST, soon, insist=True)
+    insisted = build(platform, platform.dataset("ioncannon"), FIRST, soon, insist=True)
     assert insisted.built and not insisted.revision.facts.complete
     assert insisted.revision.facts.coverage == pytest.approx(11 / 12, abs=1e-5)
     take_in(platform, raw[5])
-    whole = build(platform, "ioncannon", FIRST, soon)
+    whole = build(platform, platform.dataset("ioncannon"), FIRST, soon)
     assert whole.revision.revision.number == 2 and whole.revision.facts.complete
     assert platform.files.exists(insisted.revision.path), "a superseded revision stays until a retention purge"
 
@@ -137,10 +140,10 @@ def test_two_that_build_a_window_at_once_leave_what_its_revisions_say(platform_o
 
     monkeypatch.setattr(building, "_write_revision", slowly)
     with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(build, platform, "ioncannon", FIRST, LATER)
+        first = pool.submit(build, platform, platform.dataset("ioncannon"), FIRST, LATER)
         assert slow.wait(10)
         take_in(platform, *five_minutes(SECOND))
-        second = pool.submit(build, platform, "ioncannon", FIRST, LATER)
+        second = pool.submit(build, platform, platform.dataset("ioncannon"), FIRST, LATER)
         begun.set()
         numbers = [one.result().revision.revision.number for one in (first, second)]
     assert numbers == [1, 2]
@@ -152,10 +155,10 @@ def test_two_that_build_a_window_at_once_leave_what_its_revisions_say(platform_o
 def test_late_rows_make_the_hour_they_belong_to_due(platform_of):
     platform = platform_of(CANNON % ", late_fraction: 0.2, late_by: PT1H, seed: 3")
     take_in(platform, *five_minutes(FIRST))
-    first = build(platform, "ioncannon", FIRST, LATER)
+    first = build(platform, platform.dataset("ioncannon"), FIRST, LATER)
     take_in(platform, *five_minutes(SECOND))
     assert FIRST in platform.ledger.due("ioncannon")
-    second = build(platform, "ioncannon", FIRST, LATER)
+    second = build(platform, platform.dataset("ioncannon"), FIRST, LATER)
     assert second.revision.revision.number == 2
     assert first.revision.facts.why == "the first revision, of 12 ingestions"
     why = second.revision.facts.why
@@ -168,32 +171,32 @@ def test_rows_that_cannot_be_used_are_kept_with_their_reason_and_block_nothing(p
     platform = platform_of(CANNON % ", bad_value_fraction: 0.3")
     kept = []
     for window in five_minutes(FIRST):
-        collect(platform, "ioncannon", window, LATER)
-        kept.append(ingest(platform, "ioncannon", window))
+        collect(platform, platform.source("ioncannon"), window, LATER)
+        kept.append(ingest(platform, platform.source("ioncannon"), window))
     quarantined = sum(one.quarantined for one in kept)
     assert quarantined and sum(one.rows for one in kept) > 0
     files = [one.quarantine for one in kept if one.quarantine]
     reasons = pl.concat([pl.read_parquet(file).select("reason") for file in files])
     assert reasons.height == quarantined and reasons["reason"].null_count() == 0
-    assert build(platform, "ioncannon", FIRST, LATER).built
+    assert build(platform, platform.dataset("ioncannon"), FIRST, LATER).built
 
 
 def test_steps_that_lack_the_one_before_say_which(platform_of):
     platform = platform_of(CANNON % "")
     raw = five_minutes(FIRST)[0]
     with pytest.raises(PipelineError, match="materialise ioncannon/raw first"):
-        ingest(platform, "ioncannon", raw)
+        ingest(platform, platform.source("ioncannon"), raw)
     with pytest.raises(PipelineError, match="materialise ioncannon/raw first"):
-        build(platform, "ioncannon", FIRST, LATER, insist=True)
+        build(platform, platform.dataset("ioncannon"), FIRST, LATER, insist=True)
     with pytest.raises(PipelineError, match="materialise ioncannon/dataset first"):
-        export(platform, "ioncannon", "odb", FIRST)
+        export(platform, platform.dataset("ioncannon"), platform.config.window_exporters["odb"], FIRST)
     with pytest.raises(PipelineError, match="has not begun yet"):
-        collect(platform, "ioncannon", raw, MORNING - HOUR)
-    collect(platform, "ioncannon", raw, LATER)
-    path = Path(platform.raws("ioncannon").path("ioncannon", raw))
+        collect(platform, platform.source("ioncannon"), raw, MORNING - HOUR)
+    collect(platform, platform.source("ioncannon"), raw, LATER)
+    path = Path(platform.raws(platform.source("ioncannon")).path("ioncannon", raw))
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(PipelineError, match=r"raw partition cannot be read .* materialise ioncannon/raw"):
-        ingest(platform, "ioncannon", raw)
+        ingest(platform, platform.source("ioncannon"), raw)
 
 
 def test_a_source_whose_names_or_units_are_wrong_is_not_collected(platform_of, monkeypatch):
@@ -204,15 +207,15 @@ def test_a_source_whose_names_or_units_are_wrong_is_not_collected(platform_of, m
     faulty = right.model_copy(update={"ingestion_map": right.ingestion_map.model_copy(update=variables)})
     monkeypatch.setattr(type(platform.sources["ioncannon"]), "metadata", faulty)
     with pytest.raises(PipelineError, match=r"cannot be collected: .*air_temprature.*air_temperature"):
-        collect(platform, "ioncannon", five_minutes(FIRST)[0], LATER)
+        collect(platform, platform.source("ioncannon"), five_minutes(FIRST)[0], LATER)
 
 
 def test_an_open_window_claims_only_what_was_collected(platform_of):
     platform = platform_of(CANNON % "")
     raw = five_minutes(FIRST)[0]
     now = raw.start + timedelta(minutes=2)
-    collect(platform, "ioncannon", raw, now)
-    assert ingest(platform, "ioncannon", raw).claim.collected == Window(raw.start, now)
+    collect(platform, platform.source("ioncannon"), raw, now)
+    assert ingest(platform, platform.source("ioncannon"), raw).claim.collected == Window(raw.start, now)
 
 
 @pytest.fixture
@@ -242,7 +245,7 @@ def test_a_disk_without_space_is_told_and_leaves_nothing_half_and_a_later_run_go
     with pytest.raises(
         PipelineError, match=r"ioncannon_20260621T060000_PT5M\.parquet: cannot be written .*No space left"
     ):
-        collect(platform, "ioncannon", window, LATER)
+        collect(platform, platform.source("ioncannon"), window, LATER)
     assert [path for path in disk.rglob("*") if path.is_file()] == []
     assert needs_collecting(platform, "ioncannon", window)
     small_disk("8m")
@@ -251,7 +254,7 @@ def test_a_disk_without_space_is_told_and_leaves_nothing_half_and_a_later_run_go
 
 
 def rows_of(platform: Platform, window: Window) -> list[dict]:
-    return pl.read_parquet(build(platform, "ioncannon", window, LATER).revision.path).to_dicts()
+    return pl.read_parquet(build(platform, platform.dataset("ioncannon"), window, LATER).revision.path).to_dicts()
 
 
 def test_a_range_that_is_collected_again_is_replaced_with_all_that_is_there_no_more(platform_of, monkeypatch):
@@ -285,12 +288,12 @@ def test_a_crash_before_the_claim_that_replaces_another_is_mended_by_ingesting_a
     source = platform.sources["ioncannon"]
     whole = source.fetch
     monkeypatch.setattr(source, "fetch", lambda window: (batch.slice(0, 15) for batch in whole(window)))
-    collect(platform, "ioncannon", raw[3], LATER)
+    collect(platform, platform.source("ioncannon"), raw[3], LATER)
     with monkeypatch.context() as dying, pytest.raises(KeyboardInterrupt):
         dying.setattr(platform.ledger, "record_claim", lambda *claimed: (_ for _ in ()).throw(KeyboardInterrupt))
-        ingest(platform, "ioncannon", raw[3])
+        ingest(platform, platform.source("ioncannon"), raw[3])
     assert len(platform.ledger.claims("ioncannon", FIRST)) == 12
-    ingest(platform, "ioncannon", raw[3])
+    ingest(platform, platform.source("ioncannon"), raw[3])
     assert len(platform.ledger.claims("ioncannon", FIRST)) == 12 and len(rows_of(platform, FIRST)) == 235
 
 
@@ -302,7 +305,9 @@ def test_repeated_rows_are_counted_also_where_an_ingestion_reaches_beyond_the_wi
     both = Window(FIRST.start, SECOND.end)
     take_in(platform, both)
     [claim] = platform.ledger.claims("ioncannon", FIRST)
-    counted = [build(platform, "ioncannon", window, LATER).revision.facts for window in (FIRST, SECOND)]
+    counted = [
+        build(platform, platform.dataset("ioncannon"), window, LATER).revision.facts for window in (FIRST, SECOND)
+    ]
     assert all(facts.rows == 240 and facts.duplicates > 0 for facts in counted)
     assert sum(facts.rows + facts.duplicates for facts in counted) == claim.rows
 
@@ -310,7 +315,7 @@ def test_repeated_rows_are_counted_also_where_an_ingestion_reaches_beyond_the_wi
 def test_other_columns_under_the_same_version_are_refused_and_a_new_version_is_a_new_schema(platform_of, monkeypatch):
     platform = platform_of(CANNON % "")
     take_in(platform, *five_minutes(FIRST))
-    old = pl.read_parquet_schema(build(platform, "ioncannon", FIRST, LATER).revision.path)
+    old = pl.read_parquet_schema(build(platform, platform.dataset("ioncannon"), FIRST, LATER).revision.path)
     right = platform.sources["ioncannon"].metadata
     first, *others = right.ingestion_map.canonical_variables
     moved = first.model_copy(update={"level": 12.5})
@@ -324,17 +329,17 @@ def test_other_columns_under_the_same_version_are_refused_and_a_new_version_is_a
         "which keeps both readable (sources.ioncannon.version)"
     )
     with pytest.raises(PipelineError, match=re.escape(refused)):
-        collect(platform, "ioncannon", second[0], LATER)
+        collect(platform, platform.source("ioncannon"), second[0], LATER)
 
     again = platform_of(CANNON % ", version: 2")
     take_in(again, *second[:6])
     monkeypatch.undo()
     monkeypatch.chdir(again.config.path.parent)
     take_in(platform, *second[6:])
-    new = build(again, "ioncannon", SECOND, LATER).revision.path
+    new = build(again, again.dataset("ioncannon"), SECOND, LATER).revision.path
     assert {first.to_canonical_name(), moved.to_canonical_name()} <= pl.read_parquet_schema(new).keys()
     assert pl.read_parquet(new)[moved.to_canonical_name()].count() == 120
-    assert pl.read_parquet_schema(build(again, "ioncannon", FIRST, LATER).revision.path) == old
+    assert pl.read_parquet_schema(build(again, again.dataset("ioncannon"), FIRST, LATER).revision.path) == old
 
 
 def test_two_platforms_with_windows_of_other_lengths_on_one_store_are_told(platform_of):
@@ -346,13 +351,13 @@ def test_two_platforms_with_windows_of_other_lengths_on_one_store_are_told(platf
     )
     quarter = five_minutes(FIRST)[0]
     for step in (
-        lambda: collect(other, "ioncannon", quarter, LATER),
-        lambda: ingest(other, "ioncannon", quarter),
-        lambda: build(other, "ioncannon", Window(MORNING, MORNING + 3 * HOUR), LATER),
+        lambda: collect(other, other.source("ioncannon"), quarter, LATER),
+        lambda: ingest(other, other.source("ioncannon"), quarter),
+        lambda: build(other, other.dataset("ioncannon"), Window(MORNING, MORNING + 3 * HOUR), LATER),
     ):
         with pytest.raises(PipelineError, match=refused):
             step()
-    assert build(one, "ioncannon", FIRST, LATER).revision.facts.complete
+    assert build(one, one.dataset("ioncannon"), FIRST, LATER).revision.facts.complete
 
 
 def test_two_platforms_of_one_store_each_with_its_own_source_build_both(platform_of):
@@ -365,8 +370,8 @@ def test_two_platforms_of_one_store_each_with_its_own_source_build_both(platform
     for window in five_minutes(FIRST):
         take_in(one, window)
         take_in(other, window, source="second")
-    assert build(one, "ioncannon", FIRST, LATER).revision.facts.rows == 240
-    assert build(other, "second", FIRST, LATER).revision.facts.rows == 240
+    assert build(one, one.dataset("ioncannon"), FIRST, LATER).revision.facts.rows == 240
+    assert build(other, other.dataset("second"), FIRST, LATER).revision.facts.rows == 240
     assert one.ledger.due("ioncannon") == other.ledger.due("second") == []
 
 
@@ -375,26 +380,26 @@ def test_a_clock_that_goes_back_between_two_runs_loses_nothing(platform_of):
     platform = platform_of(CANNON % "")
     platform.now = lambda: LATER
     take_in(platform, *five_minutes(FIRST))
-    first = build(platform, "ioncannon", FIRST, LATER)
+    first = build(platform, platform.dataset("ioncannon"), FIRST, LATER)
     earlier = FIRST.end + HOUR
     platform.now = lambda: earlier
     platform = platform_of((CANNON % "").replace("num_stations: 20", "num_stations: 21"))
     platform.now = lambda: earlier
     for window in (*five_minutes(FIRST)[:1], *five_minutes(SECOND)):
-        collect(platform, "ioncannon", window, earlier)
-        ingest(platform, "ioncannon", window)
-    again = build(platform, "ioncannon", FIRST, earlier, insist=True)
+        collect(platform, platform.source("ioncannon"), window, earlier)
+        ingest(platform, platform.source("ioncannon"), window)
+    again = build(platform, platform.dataset("ioncannon"), FIRST, earlier, insist=True)
     assert (first.revision.revision.number, again.revision.revision.number) == (1, 2)
     assert again.revision.facts.rows == 241 and again.revision.facts.stations == 21
     assert [claim.arrival for claim in platform.ledger.claims("ioncannon", FIRST)][-1] > 12
-    assert build(platform, "ioncannon", SECOND, earlier, insist=True).revision.facts.rows == 252
+    assert build(platform, platform.dataset("ioncannon"), SECOND, earlier, insist=True).revision.facts.rows == 252
 
 
 def test_what_a_revision_is_made_of_stands_in_its_file_and_in_the_ledger(platform_of):
     platform = platform_of(CANNON % "")
     raw = five_minutes(FIRST)
     take_in(platform, *raw[:5], *raw[6:])
-    built = build(platform, "ioncannon", FIRST, LATER).revision
+    built = build(platform, platform.dataset("ioncannon"), FIRST, LATER).revision
     written = json.loads(pq.read_schema(built.path).metadata[b"ionbeam"])
     claims = platform.ledger.claims("ioncannon", FIRST)
     assert written["ingestions"] == list(built.facts.made_of) == [claim.id for claim in claims]
@@ -412,8 +417,10 @@ def test_observations_from_the_future_are_counted_in_the_quarantine_or_taken_whe
     platform = platform_of(CANNON % f", future_tolerance: {tolerance}")
     monkeypatch.setattr(type(platform), "now", lambda platform: MORNING - timedelta(days=2))
     window = five_minutes(FIRST)[0]
-    collect(platform, "ioncannon", window, LATER)
-    ingested = ingest(platform, "ioncannon", window)
+    collect(platform, platform.source("ioncannon"), window, LATER)
+    ingested = ingest(platform, platform.source("ioncannon"), window)
     assert (ingested.rows, ingested.quarantined) == (kept, 20 - kept)
     assert ingested.reasons == ({} if kept else {"in the future when it arrived": 20})
-    assert ingest(platform, "ioncannon", window).claim == ingested.claim, "it is the time of its arrival that counts"
+    assert ingest(platform, platform.source("ioncannon"), window).claim == ingested.claim, (
+        "it is the time of its arrival that counts"
+    )

@@ -51,9 +51,9 @@ FLAGS = {"good": Flag.PASS, "poor": Flag.SUSPECT, "broken": Flag.FAIL, "unsaid":
 
 def made(platform_of, path):
     platform = platform_of(SOURCES.format(path=path))
-    collect(platform, "crowd", NOON, LATER)
-    ingest(platform, "crowd", NOON)
-    return platform, build(platform, "crowd", NOON, LATER, insist=True).revision
+    collect(platform, platform.source("crowd"), NOON, LATER)
+    ingest(platform, platform.source("crowd"), NOON)
+    return platform, build(platform, platform.dataset("crowd"), NOON, LATER, insist=True).revision
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet with numbers"])
@@ -69,7 +69,10 @@ def test_what_files_say_of_their_values_is_in_every_product(platform_of, tmp_pat
     assert said == {"good": 1, "poor": 3, "broken": 1, "unsaid": None, "odd": 0 if form == "csv" else None}
     assert rows["poor"][f"{NAME}__tests_failed"] & Test.PROVIDER
     assert not rows["unsaid"][f"{NAME}__tests_applied"] & Test.PROVIDER
-    odb = codc.read_odb(str(export(platform, "crowd", "odb", NOON).path), single=True)
+    odb = codc.read_odb(
+        str(export(platform, platform.dataset("crowd"), platform.config.window_exporters["odb"], NOON).path),
+        single=True,
+    )
     odb = odb.set_index(odb["statid@hdr"].str.strip())
     assert odb["quality@body"].to_dict() == {station: int(flag) for station, flag in FLAGS.items()}
     states = odb["datum_status@body"].to_dict()

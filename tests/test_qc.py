@@ -127,9 +127,9 @@ def made(platform, *names):
     for name in names:
         for minutes in range(0, 60, 5):
             at = START + timedelta(minutes=minutes)
-            collect(platform, name, Window(at, at + timedelta(minutes=5)), LATER)
-            ingest(platform, name, Window(at, at + timedelta(minutes=5)))
-    return [build(platform, name, HOUR, LATER, insist=True).revision for name in names]
+            collect(platform, platform.source(name), Window(at, at + timedelta(minutes=5)), LATER)
+            ingest(platform, platform.source(name), Window(at, at + timedelta(minutes=5)))
+    return [build(platform, platform.dataset(name), HOUR, LATER, insist=True).revision for name in names]
 
 
 def test_a_dataset_file_has_the_flags_and_says_what_they_depend_on(platform_of):

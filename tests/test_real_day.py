@@ -69,10 +69,16 @@ def exported(netcdf, tmp_path_factory):
     (folder / "knmi.yaml").write_text(yaml.safe_dump(written))
     platform = open_platform(IonbeamConfig.load(folder / "knmi.yaml"))
     for hour in HOURS:
-        collect(platform, "knmi", hour, NOW)
-        ingest(platform, "knmi", hour)
-        build(platform, "knmi", hour, NOW)
-    made = {format: [export(platform, "knmi", format, hour).path for hour in HOURS] for format in FORMATS}
+        collect(platform, platform.source("knmi"), hour, NOW)
+        ingest(platform, platform.source("knmi"), hour)
+        build(platform, platform.dataset("knmi"), hour, NOW)
+    made = {
+        format: [
+            export(platform, platform.dataset("knmi"), platform.config.window_exporters[format], hour).path
+            for hour in HOURS
+        ]
+        for format in FORMATS
+    }
     return made | {"dataset": [platform.ledger.latest_revision("knmi", hour).path for hour in HOURS]}
 
 

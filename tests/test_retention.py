@@ -39,14 +39,14 @@ def quarters(window: Window) -> list[Window]:
 
 def take_in(platform: Platform, *windows: Window) -> None:
     for window in windows:
-        collect(platform, "ioncannon", window, LATER)
-        ingest(platform, "ioncannon", window)
+        collect(platform, platform.source("ioncannon"), window, LATER)
+        ingest(platform, platform.source("ioncannon"), window)
 
 
 def finish(platform: Platform, window: Window, force: bool = False):
-    built = build(platform, "ioncannon", window, LATER, force=force)
+    built = build(platform, platform.dataset("ioncannon"), window, LATER, force=force)
     for format in ("odb", "pygeoapi"):
-        export(platform, "ioncannon", format, window)
+        export(platform, platform.dataset("ioncannon"), platform.config.window_exporters[format], window)
     return built.revision
 
 
@@ -57,7 +57,7 @@ def files(folder: str) -> set[Path]:
 def test_raw_goes_after_export_and_is_not_taken_for_lost(platform_of):
     platform = platform_of(NETWORK % "", dataset_aggregator="{delete_after_export: true}")
     take_in(platform, *quarters(FIRST), *quarters(SECOND)[:2])
-    collect(platform, "ioncannon", quarters(SECOND)[2], LATER)  # not ingested
+    collect(platform, platform.source("ioncannon"), quarters(SECOND)[2], LATER)  # not ingested
     finish(platform, FIRST)
     before = files("data-raw")
     told = purge(platform, LATER, dry_run=True)
@@ -70,21 +70,23 @@ def test_raw_goes_after_export_and_is_not_taken_for_lost(platform_of):
     gone = quarters(FIRST)[1]
     assert not needs_collecting(platform, "ioncannon", gone)
     with pytest.raises(PipelineError, match=r"was purged by retention on 2026-06-24 06:00; materialise ioncannon/raw"):
-        ingest(platform, "ioncannon", gone)
-    assert build(platform, "ioncannon", FIRST, LATER, force=True).revision.facts.rows == 60, "segments are enough"
+        ingest(platform, platform.source("ioncannon"), gone)
+    assert build(platform, platform.dataset("ioncannon"), FIRST, LATER, force=True).revision.facts.rows == 60, (
+        "segments are enough"
+    )
     finish(platform, FIRST)
     take_in(platform, gone)
-    assert isinstance(assess(platform, "ioncannon", FIRST, LATER), Unchanged)
+    assert isinstance(assess(platform, platform.dataset("ioncannon"), FIRST, LATER), Unchanged)
     assert platform.ledger.raw("ioncannon", gone).purged is None and len(purge(platform, LATER).gone) == 1
 
 
 def test_raw_that_a_rebuild_would_need_stays(platform_of):
     platform = platform_of(NETWORK % "", dataset_aggregator="{delete_after_export: true}")
     take_in(platform, *quarters(FIRST))
-    build(platform, "ioncannon", FIRST, LATER)
-    export(platform, "ioncannon", "odb", FIRST)
+    build(platform, platform.dataset("ioncannon"), FIRST, LATER)
+    export(platform, platform.dataset("ioncannon"), platform.config.window_exporters["odb"], FIRST)
     assert purge(platform, LATER).gone == (), "one export is missing"
-    export(platform, "ioncannon", "pygeoapi", FIRST)
+    export(platform, platform.dataset("ioncannon"), platform.config.window_exporters["pygeoapi"], FIRST)
     for segment in Path("ionbeam-state/segments").rglob("*.parquet"):
         segment.unlink()
     assert purge(platform, LATER).gone == (), "the raw partitions are all that is left of the observations"
@@ -112,7 +114,7 @@ def test_small_segments_of_built_windows_become_one_file_and_no_dataset_file_cha
     assert [path.name for path in hour.iterdir()] == ["bundle.parquet"]
     assert len(list(hour.with_name("20260621T07").iterdir())) == 12, "its window is not built yet"
     assert purge(platform, LATER).gone == ()
-    assert isinstance(assess(platform, "ioncannon", FIRST, LATER), Unchanged)
+    assert isinstance(assess(platform, platform.dataset("ioncannon"), FIRST, LATER), Unchanged)
     again = finish(platform, FIRST, force=True)
     assert first.revision.number < again.revision.number and rows_of(first.path) == rows_of(again.path)
     assert len(list(hour.iterdir())) == 1, "nothing had to be ingested again"
@@ -136,9 +138,9 @@ def test_a_sealed_window_loses_what_it_was_made_of_but_not_what_came_too_late(pl
     platform = platform_of(NETWORK % ", revise_for: P2D", retention="{raw: P30D, observations: P10D, quarantine: P1D}")
     platform.now = lambda: MORNING + 2 * HOUR
     take_in(platform, *quarters(FIRST)[:3])
-    build(platform, "ioncannon", FIRST, MORNING + 2 * HOUR, insist=True)
+    build(platform, platform.dataset("ioncannon"), FIRST, MORNING + 2 * HOUR, insist=True)
     for format in ("odb", "pygeoapi"):
-        export(platform, "ioncannon", format, FIRST)
+        export(platform, platform.dataset("ioncannon"), platform.config.window_exporters[format], FIRST)
     platform.now = lambda: LATER
     take_in(platform, quarters(FIRST)[3])
     sealed = FIRST.end + 2 * DAY
@@ -147,18 +149,20 @@ def test_a_sealed_window_loses_what_it_was_made_of_but_not_what_came_too_late(pl
     segments = purge(platform, sealed + 10 * DAY)
     assert {one.kind for one in segments.gone} == {"observations"} and len(segments.gone) == 3
     assert sum(1 for path in files("ionbeam-state/segments") if path.suffix == ".parquet") == 1
-    assert build(platform, "ioncannon", FIRST, LATER, force=True).revision.facts.rows == 60, "raw is still there"
+    assert build(platform, platform.dataset("ioncannon"), FIRST, LATER, force=True).revision.facts.rows == 60, (
+        "raw is still there"
+    )
 
     for format in ("odb", "pygeoapi"):
-        export(platform, "ioncannon", format, FIRST)
+        export(platform, platform.dataset("ioncannon"), platform.config.window_exporters[format], FIRST)
     purged = purge(platform, sealed + 30 * DAY)
     assert len(purged.of_kind("raw partitions")) == 4 and len(purged.of_kind("observations")) == 4
     assert files("data-raw") == set()
     with pytest.raises(PipelineError, match=r"purged by retention on .*; materialise ioncannon/raw for 20260621T06"):
-        build(platform, "ioncannon", FIRST, LATER, force=True)
+        build(platform, platform.dataset("ioncannon"), FIRST, LATER, force=True)
     assert platform.files.exists(platform.ledger.latest_revision("ioncannon", FIRST).path)
     take_in(platform, *quarters(FIRST))
-    assert build(platform, "ioncannon", FIRST, LATER, force=True).revision.facts.rows == 60
+    assert build(platform, platform.dataset("ioncannon"), FIRST, LATER, force=True).revision.facts.rows == 60
 
 
 def test_the_dagster_asset_tells_what_it_purged_and_in_a_dry_run_what_it_would(platform_of):

@@ -61,8 +61,8 @@ def crowd(platform_of, tmp_path):
 
 def take_in(platform, *numbers):
     for number in numbers:
-        collect(platform, "crowd", hour(number), LATER)
-        ingest(platform, "crowd", hour(number))
+        collect(platform, platform.source("crowd"), hour(number), LATER)
+        ingest(platform, platform.source("crowd"), hour(number))
 
 
 def registry(platform, source="crowd"):
@@ -113,7 +113,7 @@ def test_rows_of_a_station_that_is_denied_are_set_aside_with_the_reason_and_coun
     code, said = run("deny", "crowd", "cellar", "--why", "stands indoors")
     assert code == 0 and "ionbeam reingest crowd" in said
     take_in(platform, 1)
-    made = build(platform, "crowd", hour(1), LATER)
+    made = build(platform, platform.dataset("crowd"), hour(1), LATER)
     assert pl.read_parquet(made.revision.path)["station_id"].to_list() == ["a"]
     [aside] = set_aside(platform, "crowd", *[hour(1).start, hour(1).end])
     assert aside.rows == 1
@@ -121,7 +121,7 @@ def test_rows_of_a_station_that_is_denied_are_set_aside_with_the_reason_and_coun
     code, said = run("list")
     assert code == 0 and "2 stations, 1 denied" in said and "stands indoors" in said  # it is heard, still
     assert run("deny", "crowd", "cellar", "--lift")[0] == 0 and not platform.stations.told()
-    ingest(platform, "crowd", hour(1))
+    ingest(platform, platform.source("crowd"), hour(1))
     assert not set_aside(platform, "crowd", hour(1).start, hour(1).end)
 
 
@@ -142,7 +142,7 @@ def test_the_place_of_a_station_whose_rows_have_none_is_the_registrys(crowd, tmp
     (tmp_path / "told.csv").write_text("source,station,latitude,longitude,altitude\ncrowd,a,52.1,5.2,3\n")
     assert run("import", str(tmp_path / "told.csv"))[0] == 0
     take_in(platform, 0)
-    rows = pl.read_parquet(build(platform, "crowd", hour(0), LATER).revision.path)
+    rows = pl.read_parquet(build(platform, platform.dataset("crowd"), hour(0), LATER).revision.path)
     assert rows.select("station_id", "lat", "lon").rows() == [("a", 52.1, 5.2)]
     assert set_aside(platform, "crowd", hour(0).start, hour(0).end)[0].rows == 1
 
@@ -193,11 +193,11 @@ def test_what_is_wrong_is_named_with_its_line_and_nothing_of_it_taken(crowd, tmp
 def test_a_csv_that_was_broken_by_hand_holds_rows_back_until_it_is_right(crowd, tmp_path):
     (tmp_path / "mine.csv").write_text("source,station,admit\ncrowd,a,dney\n")
     platform = crowd(report(0), stations="mine.csv")
-    collect(platform, "crowd", hour(0), LATER)
+    collect(platform, platform.source("crowd"), hour(0), LATER)
     with pytest.raises(StationsError, match=r"mine\.csv cannot be used; correct it: line 2: crowd a: admit"):
-        ingest(platform, "crowd", hour(0))
+        ingest(platform, platform.source("crowd"), hour(0))
     (tmp_path / "mine.csv").write_text("source,station,admit\ncrowd,a,deny\n")
-    assert ingest(platform, "crowd", hour(0)).quarantined == 1
+    assert ingest(platform, platform.source("crowd"), hour(0)).quarantined == 1
 
 
 def test_faulty_entries_of_the_yaml_are_told_as_it_is_read(crowd):
@@ -211,10 +211,10 @@ def test_stations_of_raw_partitions_that_go_are_known_before_and_a_lost_one_is_c
     platform = crowd(report(0), report(1, "b"), retention="{raw: PT0S}")
     take_in(platform, 0, 1)
     for number in (0, 1):
-        build(platform, "crowd", hour(number), LATER)
+        build(platform, platform.dataset("crowd"), hour(number), LATER)
         platform.ledger.seal("crowd", [hour(number)], LATER)
     for number in (0, 1):
-        export(platform, "crowd", "pygeoapi", hour(number))
+        export(platform, platform.dataset("crowd"), platform.config.window_exporters["pygeoapi"], hour(number))
     assert len(purge(platform, LATER).of_kind("raw partitions")) == 2
     assert registry(platform).registry.table["station"].to_list() == ["a", "b"]
     (tmp_path / "ionbeam-state" / "stations" / "crowd.parquet").write_bytes(b"hurt")

@@ -99,7 +99,7 @@ def _describe_source(platform: Platform, name: str) -> bool:
         console.print(f"  {error}", style="red", highlight=False, markup=False)
         return False
     schema = canonical_schema([metadata])
-    plans = platform.plans(dataset.name, schema)
+    plans = platform.plans(dataset, schema)
     table = Table("column", "canonical variable", *plans)
     for variable in metadata.ingestion_map.canonical_variables:
         canonical = variable.to_canonical_name()

@@ -14,6 +14,7 @@ from ionbeam_dagster.errors import UnknownFile
 from ionbeam_dagster.stores.files import is_address, name_of
 
 if TYPE_CHECKING:
+    from ionbeam_dagster.config import DatasetSettings
     from ionbeam_dagster.domain.windows import Window
     from ionbeam_dagster.pipeline.platform import Platform
 
@@ -35,12 +36,12 @@ def _fetched(file: str) -> Iterator[Path]:
         raise UnknownFile(f"{file}: there is no such file") from error
 
 
-def not_exported(platform: Platform, dataset: str, windows: Sequence[Window]) -> Iterator[str]:
+def not_exported(platform: Platform, dataset: DatasetSettings, windows: Sequence[Window]) -> Iterator[str]:
     """Lines about variables of the newest of `windows` that is built, and that a format does not take."""
     import pyarrow.parquet as pq
 
     for window in reversed(windows):
-        built = platform.ledger.latest_revision(dataset, window)
+        built = platform.ledger.latest_revision(dataset.name, window)
         if built is None:
             continue
         try:
@@ -50,7 +51,7 @@ def not_exported(platform: Platform, dataset: str, windows: Sequence[Window]) ->
             return  # what is lost is told elsewhere
         for format, plan in platform.plans(dataset, schema).items():
             if names := sorted({name.partition("__")[0] for name in plan.left_out}):
-                yield f"{dataset}: not exported as {format}: {', '.join(names)}; `ionbeam config check` says why"
+                yield f"{dataset.name}: not exported as {format}: {', '.join(names)}; `ionbeam config check` says why"
         return
 
 

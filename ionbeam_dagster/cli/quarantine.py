@@ -125,7 +125,7 @@ def clock_lines(platform: Platform, source: str) -> Iterator[str]:
     """A line about what was collected of a source by a clock that was ahead."""
     from ionbeam_dagster.pipeline.agenda import from_the_future
 
-    if claims := from_the_future(platform, source):
+    if claims := from_the_future(platform, platform.source(source)):
         reached = max(claim.collected.end for claim in claims)
         again = "the windows are collected again once they have passed"
         if platform.source(source).sent:

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from ionbeam_client.models import format_duration
 from ionbeam_dagster.cli.terminal import console, fail, load_config, moment
-from ionbeam_dagster.config import IonbeamConfig, SourceSettings
+from ionbeam_dagster.config import DatasetSettings, IonbeamConfig, SourceSettings
 
 if TYPE_CHECKING:
     import polars as pl
@@ -159,7 +159,7 @@ def check(
     console.print(f"[bold]{name}[/bold] is asked for {window}", highlight=False)
     begun = perf_counter()
     with console.status("waiting for it"):
-        found = _trial(platform.sources[name], window, time_bounds(platform, name, now))
+        found = _trial(platform.sources[name], window, time_bounds(platform, settings, now))
     took = perf_counter() - begun
     part = " of a sample" if found.sampled else ""
     console.print(f"  {found.raw:,} rows{part} in {took:.1f} s: {found.rows.height:,} would be kept", highlight=False)
@@ -171,7 +171,7 @@ def check(
         console.print("  there is nothing to say of variables", highlight=False)
         return
     _show_rows(found, window, now)
-    _show_variables(platform, settings.dataset, found)
+    _show_variables(platform, platform.dataset(settings.dataset), found)
 
 
 @app.command()
@@ -185,17 +185,17 @@ def changes(name: Annotated[str, typer.Argument(help="A source, by its name in t
     from ionbeam_dagster.pipeline import corrections
 
     platform = _correcting(name)
-    now = platform.now()
+    source, now = platform.source(name), platform.now()
     memory = platform.ledger.corrections
     known = [*memory.open(name), *memory.closed(name)]
     console.print(f"{name}: {len(memory.open(name))} open corrections", style="bold", highlight=False)
     for one in known[:_SHOWN]:
-        lacking = Counter[str]() if one.closed else corrections.standing(platform, name, one, now)
+        lacking = Counter[str]() if one.closed else corrections.standing(platform, source, one, now)
         about = one.correction
         console.print(
             f"{about.id}  {about.what}",
             f"    {corrections.range_of(about.range)}, first seen {one.seen:%Y-%m-%d %H:%M}",
-            f"    {corrections.state_of(platform, name, one, lacking)}",
+            f"    {corrections.state_of(platform, source, one, lacking)}",
             sep="\n", highlight=False, markup=False, soft_wrap=True,
         )  # fmt: skip
     if len(known) > _SHOWN:
@@ -219,9 +219,10 @@ def confirm(
     from ionbeam_dagster.pipeline import corrections
 
     platform = _correcting(name)
-    known = corrections.confirm(platform, name, event, by or getuser(), platform.now())
-    state = corrections.state_of(platform, name, known, Counter())
-    left = corrections.left_of(platform, name, known)
+    source = platform.source(name)
+    known = corrections.confirm(platform, source, event, by or getuser(), platform.now())
+    state = corrections.state_of(platform, source, known, Counter())
+    left = corrections.left_of(platform, source, known)
     rest = f"; {left:,} windows of it are not published" if left else ""
     console.print(f"{event}: {state}{rest}", highlight=False, markup=False, soft_wrap=True)
 
@@ -289,7 +290,7 @@ def _show_rows(found: _Trial, window: Window, now: datetime) -> None:
     console.print("\n".join(lines), highlight=False)
 
 
-def _show_variables(platform: Platform, dataset: str, found: _Trial) -> None:
+def _show_variables(platform: Platform, dataset: DatasetSettings, found: _Trial) -> None:
     from ionbeam_dagster.domain.canonical import columns_of
 
     plans = platform.plans(dataset, found.schema)

@@ -83,7 +83,7 @@ def status(
             windows = [one for one in shown if one.span == dataset.span]
             for line in [*lines_about(platform, source, windows), *clock_lines(platform, source)]:
                 console.print(line, style="yellow", highlight=False, markup=False)
-        for line in not_exported(platform, name, [one for one in shown if one.span == dataset.span]):
+        for line in not_exported(platform, dataset, [one for one in shown if one.span == dataset.span]):
             console.print(line, highlight=False, markup=False)
         for format in dataset.cycle_exports:
             console.print(_cycles_table(platform, dataset, format, shown))
@@ -93,7 +93,7 @@ def status(
             see = f"`ionbeam status {name} --from {late[0].start:%Y-%m-%dT%H:%MZ}`"
             told = f"{name}: {many} late data, before those shown; the oldest is {oldest}; see {see}"
             console.print(told, highlight=False)
-        _print_outdated(platform, name)
+        _print_outdated(platform, dataset)
     _print_what_fails(platform)
     if recovered := platform.ledger.recovered():
         console.print(
@@ -297,16 +297,18 @@ def _check_files(platform: Platform) -> None:
         console.print(f"  {told}", highlight=False, markup=False)
 
 
-def _print_outdated(platform: Platform, dataset: str) -> None:
+def _print_outdated(platform: Platform, dataset: DatasetSettings) -> None:
     """Which windows another exporter, quality plan or mapping made than today's, and how they are made again."""
     from ionbeam_dagster.pipeline.agenda import outdated
 
     found = outdated(platform, dataset, EPOCH, platform.now())
     if found:
         first, last = found[0].start, found[-1].end
-        again = f"`ionbeam rebuild {dataset} --outdated --from {first:%Y-%m-%dT%H:%MZ} --to {last:%Y-%m-%dT%H:%MZ}`"
+        again = (
+            f"`ionbeam rebuild {dataset.name} --outdated --from {first:%Y-%m-%dT%H:%MZ} --to {last:%Y-%m-%dT%H:%MZ}`"
+        )
         many = f"{len(found)} windows were" if len(found) > 1 else "1 window was"
-        told = f"{dataset}: {many} made by an older exporter, quality plan or mapping, or with other settings"
+        told = f"{dataset.name}: {many} made by an older exporter, quality plan or mapping, or with other settings"
         console.print(f"{told}; {again} makes what is outdated again", highlight=False)
 
 
@@ -369,7 +371,7 @@ def _late_before(platform: Platform, dataset: DatasetSettings, start: datetime) 
     if not due:
         return []
     built = {one.revision.window for one in platform.ledger.revisions(dataset.name, due[0].start, start)}
-    decisions = {window: assess(platform, dataset.name, window, datetime.now(UTC)) for window in due if window in built}
+    decisions = {window: assess(platform, dataset, window, datetime.now(UTC)) for window in due if window in built}
     return [window for window, decision in decisions.items() if isinstance(decision, Sealed) and decision.late]
 
 
@@ -395,7 +397,7 @@ def _status_table(platform: Platform, dataset: DatasetSettings, windows: Sequenc
             many = f"{window.span // dataset.span:,} windows, until {window.end:%Y-%m-%d %H:%M}"
             table.add_row(f"{window.start:%Y-%m-%d %H:%M} ...", "missing", *[""] * 5, f"{many}: nothing was collected")
             continue
-        state, reason = describe(assess(platform, dataset.name, window, now))
+        state, reason = describe(assess(platform, dataset, window, now))
         if (sealed := platform.ledger.sealed(dataset.name, window)) and state == "built":
             state, reason = "sealed", f"{reason}; sealed by a person on {sealed:%Y-%m-%d %H:%M}"
         latest = platform.ledger.latest_revision(dataset.name, window)
@@ -422,7 +424,7 @@ def _cycles_table(platform: Platform, dataset: DatasetSettings, format: str, win
         right = column in ("windows", "late", "rows", "revision")
         table.add_column(column, justify="right" if right else "left", no_wrap=column != "why")
     for cycle in sorted({cycle_of(window.start) for window in windows if window.span == dataset.span}):
-        outlook = outlook_of(platform, dataset.name, format, cycle, platform.now())
+        outlook = outlook_of(platform, dataset, platform.config.cycle_exporters[format], cycle, platform.now())
         made = platform.ledger.export(dataset.name, cycle, format)
         state = "ready" if outlook.due else "made" if made else "waiting"
         table.add_row(
@@ -456,7 +458,7 @@ def _show_gaps(platform: Platform, source: str, start: datetime | None, end: dat
     now = datetime.now(UTC)  # what has not happened yet is no gap
     last = min(end or now, settings.end or now, now)
     claims = platform.ledger.claims_between(dataset.name, first, last)
-    suspect = {claim.id for claim in from_the_future(platform, source) if not settings.sent}
+    suspect = {claim.id for claim in from_the_future(platform, settings) if not settings.sent}
     collected = merge(claim.collected for claim in claims if claim.source == source and claim.id not in suspect)
     begun = max(start, settings.start) if start else (collected[0].start if collected else None)
     until = last if end else (collected[-1].end if collected else None)

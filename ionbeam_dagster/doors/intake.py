@@ -82,14 +82,14 @@ def feed_of(platform: Platform, source: SourceSettings) -> Feed:
     return Feed(
         range_of(platform, source),
         described(platform, source.dataset),
-        platform.raws(source.name),
+        platform.raws(source),
         None if senders is None else frozenset(senders),
     )
 
 
 def range_of(platform: Platform, source: SourceSettings) -> SourceRange:
     """The windows that a source has by the configuration."""
-    first, _ = platform.range_of(source.name)
+    first, _ = platform.range_of(source)
     span = platform.dataset(source.dataset).span
     finest = min(source.window_size, span) if source.sent else source.window_size
     return SourceRange(source.name, source.window_size, finest, first, source.end)

@@ -13,6 +13,7 @@ from datetime import datetime
 
 import dagster as dg
 
+from ionbeam_dagster.config import SourceSettings
 from ionbeam_dagster.config.sections import History
 from ionbeam_dagster.domain.cycles import cycle_of
 from ionbeam_dagster.domain.windows import EPOCH, FOREVER, Window, windows_between
@@ -82,8 +83,8 @@ def _present(platform: Platform) -> Iterator[Present]:
     """The partitions of each asset that the ledger knows, each with a little of what it knows of it."""
     for name, source in platform.config.sources.items():
         partitions = source_partitions(source, platform.dataset(source.dataset))
-        yield raw_key(name), partitions, _raws(platform, name, ingested=False)
-        yield observations_key(name), partitions, _raws(platform, name, ingested=True)
+        yield raw_key(name), partitions, _raws(platform, source, ingested=False)
+        yield observations_key(name), partitions, _raws(platform, source, ingested=True)
     for name, dataset in platform.config.datasets.items():
         yield dataset_key(name), dataset_partitions(dataset), _revisions(platform, name)
         for format in dataset.exports:
@@ -92,9 +93,9 @@ def _present(platform: Platform) -> Iterator[Present]:
             yield export_key(name, format), cycle_partitions(dataset), _cycles(platform, name, format)
 
 
-def _raws(platform: Platform, source: str, ingested: bool) -> Iterator[tuple[Window, dict[str, int | str]]]:
-    size = platform.source(source).window_size
-    raws = platform.ledger.raws(source, FOREVER)
+def _raws(platform: Platform, source: SourceSettings, ingested: bool) -> Iterator[tuple[Window, dict[str, int | str]]]:
+    size = source.window_size
+    raws = platform.ledger.raws(source.name, FOREVER)
     claimed: set[str] = set()
     if ingested:
         for start in range(0, len(raws), _AT_ONCE):
@@ -103,7 +104,7 @@ def _raws(platform: Platform, source: str, ingested: bool) -> Iterator[tuple[Win
     for raw in raws:
         if ingested and raw.ingestion not in claimed:
             continue
-        if platform.source(source).sent:
+        if source.sent:
             reach = platform.reach(source, raw.window)
             windows = list(windows_between(reach.start, reach.end, size)) if reach else []
         else:

@@ -228,9 +228,9 @@ class _Range:
 
     def renew(self, start: datetime, end: datetime) -> list[WindowResult]:
         """Build and export what is outdated."""
-        platform, name = self._platform, self._dataset.name
-        windows = [w for w in agenda.outdated(platform, name, start, end) if self._is_partition(w)]
-        self._build([window for window in windows if agenda.is_outdated(platform, name, window)])
+        platform, dataset, name = self._platform, self._dataset, self._dataset.name
+        windows = [w for w in agenda.outdated(platform, dataset, start, end) if self._is_partition(w)]
+        self._build([window for window in windows if agenda.is_outdated(platform, dataset, window)])
         for format, key in self._exports.items():
             stale = [w for w in windows if agenda.to_export(platform, f"{name}/{format}", w, renew=True)]
             self._run(build_job(name), [key], [w for w in stale if not self._failed(key, w)])

@@ -13,6 +13,7 @@ from hashlib import sha256
 
 from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster import __version__
+from ionbeam_dagster.config import DatasetSettings
 from ionbeam_dagster.domain import canonical, quality
 from ionbeam_dagster.domain.canonical import canonical_schema
 from ionbeam_dagster.domain.decisions import (
@@ -55,16 +56,21 @@ class Seen:
     policy: Policy
 
 
-def look_at(platform: Platform, dataset: str, window: Window, now: datetime) -> Seen:
+def look_at(platform: Platform, dataset: DatasetSettings, window: Window, now: datetime) -> Seen:
     """What the ledger knows of a dataset window now, and what `decide` says of that."""
     policy = platform.policy(dataset, now)
-    claims = platform.ledger.claims(dataset, window)
-    latest = platform.ledger.latest_revision(dataset, window)
+    claims = platform.ledger.claims(dataset.name, window)
+    latest = platform.ledger.latest_revision(dataset.name, window)
     return Seen(decide(window, claims, as_found(platform, latest), now, policy), claims, latest, policy)
 
 
 def build(
-    platform: Platform, dataset: str, window: Window, now: datetime, insist: bool = False, force: bool = False
+    platform: Platform,
+    dataset: DatasetSettings,
+    window: Window,
+    now: datetime,
+    insist: bool = False,
+    force: bool = False,
 ) -> Built:
     """Write the next revision of a dataset window, if `decide` says so.
 
@@ -73,23 +79,27 @@ def build(
     when a person asks for a window of which nothing was collected, or whose observations are gone.
     """
     platform.check_span(dataset)
-    with platform.ledger.holding(dataset, window):
+    with platform.ledger.holding(dataset.name, window):
         return _build(platform, dataset, window, now, insist, force)
 
 
-def _build(platform: Platform, dataset: str, window: Window, now: datetime, insist: bool, force: bool) -> Built:
+def _build(
+    platform: Platform, dataset: DatasetSettings, window: Window, now: datetime, insist: bool, force: bool
+) -> Built:
     seen = look_at(platform, dataset, window, now)
     decision = seen.decision
     if force or (insist and isinstance(decision, Wait)):
         if not seen.claims:
             reason = "nothing has been collected for this window yet"
-            raise PipelineError(f"{dataset} {window}: {reason}; materialise {_raw_keys(seen.policy.sources)} first")
+            raise PipelineError(
+                f"{dataset.name} {window}: {reason}; materialise {_raw_keys(seen.policy.sources)} first"
+            )
         decision = build_regardless(window, seen.claims, as_found(platform, seen.latest), seen.policy)
         if force and seen.latest:
             decision = replace(decision, number=seen.latest.revision.number + 1)
     if isinstance(decision, Build):
-        return _write_revision(platform, window, decision, seen, now, dataset)
-    return Built(dataset, window, decision, seen.latest, built=False)
+        return _write_revision(platform, dataset, window, decision, seen, now)
+    return Built(dataset.name, window, decision, seen.latest, built=False)
 
 
 def as_found(platform: Platform, latest: BuiltRevision | None) -> Revision | None:
@@ -113,16 +123,17 @@ def is_whole(platform: Platform, latest: BuiltRevision) -> bool:
 
 
 def _write_revision(
-    platform: Platform, window: Window, decision: Build, seen: Seen, now: datetime, dataset: str
+    platform: Platform, dataset: DatasetSettings, window: Window, decision: Build, seen: Seen, now: datetime
 ) -> Built:
     claims = seen.claims
     restore(platform, dataset, claims)
     schema = canonical_schema(platform.ledger.metadata_of(claims))
+    others = [other for name, other in sorted(platform.config.datasets.items()) if name != dataset.name]
     controlled = qc.controlled(
-        platform.config, platform.series, platform.ledger, dataset, window, schema, platform.files.scratch
+        platform.series, platform.ledger, dataset, others, window, schema, platform.files.scratch
     )
     provenance = Provenance(
-        dataset=dataset,
+        dataset=dataset.name,
         window=window,
         number=decision.number,
         inputs=decision.inputs,
@@ -134,10 +145,10 @@ def _write_revision(
         software=f"ionbeam {__version__}",
         quality=controlled.compared,
     )
-    with written_to(platform.datasets.path(dataset, window, decision.number)):
+    with written_to(platform.datasets.path(dataset.name, window, decision.number)):
         written = platform.datasets.write(controlled.schema, controlled.batches, provenance)
-    revision = Revision(dataset, window, decision.number, decision.inputs)
-    arrived = platform.ledger.rows_in(dataset, window)
+    revision = Revision(dataset.name, window, decision.number, decision.inputs)
+    arrived = platform.ledger.rows_in(dataset.name, window)
     facts = RevisionFacts(
         rows=written.rows,
         stations=written.stations,
@@ -151,17 +162,17 @@ def _write_revision(
         made_of=provenance.ingestions,
         software=provenance.software,
         why=_why_built(claims, as_found(platform, seen.latest), decision),
-        made_by=made_by(platform, dataset),
+        made_by=made_by(dataset),
         hash=written.hash,
     )
     built = BuiltRevision(revision, written.path, now, facts)
     platform.ledger.record_revision(built, claims)
-    return Built(dataset, window, decision, built, built=True)
+    return Built(dataset.name, window, decision, built, built=True)
 
 
-def made_by(platform: Platform, dataset: str) -> str:
+def made_by(dataset: DatasetSettings) -> str:
     """A short hash of what makes a dataset's rows of its raw partitions: the canonical mapping and the quality plan."""
-    limits = sorted(platform.dataset(dataset).limits.items())
+    limits = sorted(dataset.limits.items())
     return sha256(repr((canonical.VERSION, quality.VERSION, limits)).encode()).hexdigest()[:12]
 
 

@@ -14,6 +14,7 @@ from datetime import datetime
 import pyarrow as pa
 
 from ionbeam_client.models import IngestionMetadata
+from ionbeam_dagster.config import SourceSettings
 from ionbeam_dagster.domain.canonical import CanonicalError
 from ionbeam_dagster.domain.records import Claim, RawPartition
 from ionbeam_dagster.domain.windows import Window, window_of
@@ -21,7 +22,7 @@ from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.pipeline.keeping import Keeping
 from ionbeam_dagster.pipeline.platform import Platform, written_to
 from ionbeam_dagster.sources.deadline import within
-from ionbeam_dagster.stores.raw import RawFile
+from ionbeam_dagster.stores.raw import RawFile, RawStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,12 @@ class Collected:
 
 
 def collect(
-    platform: Platform, source: str, window: Window, now: datetime, use_cache: bool = False, replace: bool = False
+    platform: Platform,
+    source: SourceSettings,
+    window: Window,
+    now: datetime,
+    use_cache: bool = False,
+    replace: bool = False,
 ) -> Collected:
     """Fetch a window from a source into its raw partition.
 
@@ -56,25 +62,25 @@ def collect(
     its dataset windows due again: what they were made of is proved anew. One that retention purged was not lost.
     """
     if window.start >= now:
-        raise PipelineError(f"{source} {window}: has not begun yet")
-    platform.check_span(platform.source(source).dataset)
+        raise PipelineError(f"{source.name} {window}: has not begun yet")
+    platform.check_span(platform.dataset(source.dataset))
     feed, raws, ledger = platform.feed(source, use_cache), platform.raws(source), platform.ledger
-    before = ledger.raw(source, window)
+    before = ledger.raw(source.name, window)
     lost = before is not None and before.purged is None and not platform.files.exists(before.path)
     metadata = platform.metadata(source)
     collected = Window(window.start, min(window.end, now))
-    path = raws.path(source, window)
-    corrections = ledger.corrections.open(source) if feed.corrects else []
+    path = raws.path(source.name, window)
+    corrections = ledger.corrections.open(source.name) if feed.corrects else []
     corrected = any(known.correction.range.overlaps(window) for known in corrections)
     adds = not (replace or corrected or feed.answers_whole(window))
-    earlier = _earlier(platform, before, metadata) if adds else None
+    earlier = _earlier(platform, raws, before, metadata) if adds else None
     keeping = Keeping(earlier, metadata) if earlier is not None and earlier.rows else None
-    with within(platform.source(source).deadline):
+    with within(source.deadline):
         signature = feed.signature(window)
         given = feed.fetch(window)
-        with written_to(path), _comparable(f"{source} {window}"):
+        with written_to(path), _comparable(f"{source.name} {window}"):
             written = raws.write(
-                source, window, collected, metadata,
+                source.name, window, collected, metadata,
                 keeping.together(given) if keeping else given,
                 lambda: keeping is not None and _is_as_before(keeping, earlier, path, collected, metadata),
             )  # fmt: skip
@@ -86,21 +92,23 @@ def collect(
     kept = keeping.rows if keeping else 0
     knows = max((known.number for known in corrections), default=0)
     raw = RawPartition(
-        written.ingestion, source, window, path, written.rows, signature, None, kept, beside, knows, now, written.bytes,
-        written.hash,
+        written.ingestion, source.name, window, path, written.rows, signature, None, kept, beside, knows, now,
+        written.bytes, written.hash,
     )  # fmt: skip
     ledger.record_raw(raw)
     return Collected(
-        source, window, raw.ingestion, path, raw.rows, raw.bytes, lost or not same, kept, feed.problems()
+        source.name, window, raw.ingestion, path, raw.rows, raw.bytes, lost or not same, kept, feed.problems()
     )  # fmt: skip
 
 
-def _earlier(platform: Platform, before: RawPartition | None, metadata: IngestionMetadata) -> RawFile | None:
+def _earlier(
+    platform: Platform, raws: RawStore, before: RawPartition | None, metadata: IngestionMetadata
+) -> RawFile | None:
     """What was collected of the window before, where that is there and its columns mean what they mean now."""
     if before is None or not platform.files.exists(before.path):
         return None
     try:
-        earlier = platform.raws(before.source).open(before.path)
+        earlier = raws.open(before.path)
     except (OSError, pa.ArrowException):
         return None
     return earlier if earlier.metadata.ingestion_map == metadata.ingestion_map else None
@@ -116,7 +124,7 @@ def _is_as_before(
 
 
 def _beside(
-    platform: Platform, source: str, window: Window, before: RawPartition | None, earlier: RawFile | None
+    platform: Platform, source: SourceSettings, window: Window, before: RawPartition | None, earlier: RawFile | None
 ) -> tuple[str, ...]:
     """Earlier ingestions of the window whose rows are in the time-series store alone, so that they have to stay there:
     their raw partition was purged, lost or written when its columns meant something else."""
@@ -127,12 +135,12 @@ def _beside(
     return tuple(dict.fromkeys([*known, *with_rows]))
 
 
-def claims_within(platform: Platform, source: str, window: Window) -> list[Claim]:
+def claims_within(platform: Platform, source: SourceSettings, window: Window) -> list[Claim]:
     """The claims of what was collected of one window of a source."""
-    dataset = platform.dataset(platform.source(source).dataset)
+    dataset = platform.dataset(source.dataset)
     first = window_of(window.start, dataset.span).start
     claims = platform.ledger.claims_between(dataset.name, first, window.end)
-    return [claim for claim in claims if claim.source == source and window.covers(claim.collected)]
+    return [claim for claim in claims if claim.source == source.name and window.covers(claim.collected)]
 
 
 @contextmanager

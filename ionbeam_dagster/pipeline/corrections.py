@@ -18,6 +18,7 @@ from datetime import datetime, timedelta
 from itertools import islice
 from time import monotonic
 
+from ionbeam_dagster.config import SourceSettings
 from ionbeam_dagster.domain.cycles import cycle_of
 from ionbeam_dagster.domain.decisions import Build, Sealed, Wait
 from ionbeam_dagster.domain.windows import Window, gaps, merge, window_of, windows_between
@@ -56,37 +57,37 @@ class Look:
     told: list[str] = field(default_factory=list)
 
 
-def see(platform: Platform, source: str, now: datetime) -> None:
+def see(platform: Platform, source: SourceSettings, now: datetime) -> None:
     """Ask a source what it corrected, and remember it. Raises SourceError.
 
     What it no longer tells was confirmed: by us, where we had begun to, so that only its answer was lost. What it tells
     although we confirmed it is confirmed again.
     """
-    feed, memory = platform.sources[source], platform.ledger.corrections
+    feed, memory = platform.sources[source.name], platform.ledger.corrections
     told = feed.corrections()
-    memory.see(source, told, now)
-    for known in memory.open(source):
+    memory.see(source.name, told, now)
+    for known in memory.open(source.name):
         if known.correction not in told:
-            memory.change(source, replace(known, by=known.by or ELSEWHERE, closed=now))
-    for known in memory.closed(source):
+            memory.change(source.name, replace(known, by=known.by or ELSEWHERE, closed=now))
+    for known in memory.closed(source.name):
         if known.correction in told and known.by == ELSEWHERE:
-            memory.change(source, replace(known, by="", closed=None))
+            memory.change(source.name, replace(known, by="", closed=None))
         elif known.correction in told:
             feed.confirm(known.correction)
 
 
-def look(platform: Platform, source: str, now: datetime) -> Look:
+def look(platform: Platform, source: SourceSettings, now: datetime) -> Look:
     """Ask a source what it corrected, see what of it is published, have collected what is not, and confirm what is.
 
     Raises SourceError where the source cannot be asked.
     """
     found = Look()
     see(platform, source, now)
-    found.told += platform.sources[source].problems()
+    found.told += platform.sources[source.name].problems()
     until = monotonic() + SECONDS
-    opened = {one.window for one in platform.ledger.attempts.open("collect", source)}
+    opened = {one.window for one in platform.ledger.attempts.open("collect", source.name)}
     whole = []
-    for known in platform.ledger.corrections.open(source):
+    for known in platform.ledger.corrections.open(source.name):
         if monotonic() > until:
             break
         advanced = _advanced(platform, source, known, now, opened, until, found)
@@ -97,7 +98,7 @@ def look(platform: Platform, source: str, now: datetime) -> Look:
     return found
 
 
-def confirm(platform: Platform, source: str, id: str, by: str, now: datetime) -> KnownCorrection:
+def confirm(platform: Platform, source: SourceSettings, id: str, by: str, now: datetime) -> KnownCorrection:
     """Confirm a correction because a person says so, published or not.
 
     What remains of it and is collected later is brought in as any other window: what the source took back stays.
@@ -105,21 +106,21 @@ def confirm(platform: Platform, source: str, id: str, by: str, now: datetime) ->
     Raises PipelineError where none of this id is open, SourceError where the source does not agree.
     """
     see(platform, source, now)
-    known = next((one for one in platform.ledger.corrections.open(source) if one.correction.id == id), None)
+    known = next((one for one in platform.ledger.corrections.open(source.name) if one.correction.id == id), None)
     if known is None:
-        ids = [one.correction.id for one in platform.ledger.corrections.open(source)]
-        raise PipelineError(f"{source} tells of no open correction {id!r}; open are: {', '.join(ids) or 'none'}")
+        ids = [one.correction.id for one in platform.ledger.corrections.open(source.name)]
+        raise PipelineError(f"{source.name} tells of no open correction {id!r}; open are: {', '.join(ids) or 'none'}")
     return _confirm(platform, source, known, by, now)
 
 
-def standing(platform: Platform, source: str, known: KnownCorrection, now: datetime) -> Counter[str]:
+def standing(platform: Platform, source: SourceSettings, known: KnownCorrection, now: datetime) -> Counter[str]:
     """What the windows lack that remain of a correction, of the newest LOOKED_AT of them."""
-    some = islice(_newest_first(_remaining(platform, source, known), platform.source(source).window_size), LOOKED_AT)
+    some = islice(_newest_first(_remaining(platform, source, known), source.window_size), LOOKED_AT)
     lacks = (_lacks(platform, source, window, known.number, now) for window in some)
     return Counter(one for one in lacks if one)
 
 
-def state_of(platform: Platform, source: str, known: KnownCorrection, lacking: Counter[str]) -> str:
+def state_of(platform: Platform, source: SourceSettings, known: KnownCorrection, lacking: Counter[str]) -> str:
     """What is to be said of a correction, and of what its windows were found to lack."""
     if known.closed is not None:
         what = known.by if known.by == ELSEWHERE else f"confirmed, {known.by}"
@@ -131,7 +132,7 @@ def state_of(platform: Platform, source: str, known: KnownCorrection, lacking: C
     if not left:
         return "rebuilt: to be confirmed"
     if lacking.total() == left and all(what.startswith(SEALED) for what in lacking):
-        return f"{HELD}: {told}; `ionbeam unseal` them, or `ionbeam source confirm {source} {known.correction.id}`"
+        return f"{HELD}: {told}; `ionbeam unseal` them, or `ionbeam source confirm {source.name} {known.correction.id}`"
     return f"rebuilding: of {left:,} windows that remain {told or 'none was looked at'}"
 
 
@@ -139,18 +140,18 @@ def range_of(range: Window) -> str:
     return f"{range.start:%Y-%m-%d %H:%M:%S} to {range.end:%Y-%m-%d %H:%M:%S}"
 
 
-def left_of(platform: Platform, source: str, known: KnownCorrection) -> int:
+def left_of(platform: Platform, source: SourceSettings, known: KnownCorrection) -> int:
     """How many windows of a correction are not known to be published."""
-    span = platform.source(source).window_size
+    span = source.window_size
     return sum(one.span // span for one in _remaining(platform, source, known))
 
 
 def _advanced(
-    platform: Platform, source: str, known: KnownCorrection, now: datetime, opened: set[Window], until: float,
-    found: Look,
+    platform: Platform, source: SourceSettings, known: KnownCorrection, now: datetime, opened: set[Window],
+    until: float, found: Look,
 ) -> KnownCorrection:  # fmt: skip
     """A correction after a look at some of what remains of it, which is remembered."""
-    span = platform.source(source).window_size
+    span = source.window_size
     remaining = _remaining(platform, source, known)
     published, looked_until, lacking = [], known.looked_until, Counter[str]()
     for window in islice(_in_turn(remaining, span, looked_until), LOOKED_AT):
@@ -161,7 +162,7 @@ def _advanced(
             if len(opened) >= MOST_COLLECTED:  # those before it, too: the next look is at what is being done
                 looked_until = None
                 break
-            work = agenda.replacing(platform, source, window, "its source corrected it", f"{known.number}")
+            work = agenda.replacing(platform, source.name, window, "its source corrected it", f"{known.number}")
             agenda.note(platform, [work], now)
             opened.add(window)
             found.noted += 1
@@ -173,13 +174,13 @@ def _advanced(
     found.lacking[known.number] = lacking
     left = tuple(gap for one in remaining for gap in gaps(one, published))
     advanced = replace(known, remaining=left, looked_until=looked_until)
-    platform.ledger.corrections.change(source, advanced)
+    platform.ledger.corrections.change(source.name, advanced)
     return advanced
 
 
-def _remaining(platform: Platform, source: str, known: KnownCorrection) -> list[Window]:
+def _remaining(platform: Platform, source: SourceSettings, known: KnownCorrection) -> list[Window]:
     """Whole windows of the source; at first those of the correction's range in which it has any."""
-    span = platform.source(source).window_size
+    span = source.window_size
     ranges = [known.correction.range] if known.remaining is None else known.remaining
     reached = [part for one in ranges if (part := platform.reach(source, one))]
     return merge(
@@ -206,19 +207,19 @@ def _before(one: Window, until: datetime) -> Window | None:
     return Window(one.start, min(one.end, until)) if one.start < until else None
 
 
-def _lacks(platform: Platform, source: str, window: Window, number: int, now: datetime) -> str | None:
+def _lacks(platform: Platform, source: SourceSettings, window: Window, number: int, now: datetime) -> str | None:
     """What a window of a source lacks until what is made of it holds correction `number`; None: nothing."""
-    if window.end > now - platform.source(source).window_lag:
+    if window.end > now - source.window_lag:
         return NOT_ENDED
     ledger = platform.ledger
-    raw = ledger.raw(source, window)
+    raw = ledger.raw(source.name, window)
     if raw is None or raw.knows < number:
         return COLLECT
     if not ledger.claims_of([raw.ingestion]):
         return INGEST
-    dataset = platform.dataset(platform.source(source).dataset)
+    dataset = platform.dataset(source.dataset)
     for each in windows_between(window.start, window.end, dataset.span):
-        decision = agenda.assess(platform, dataset.name, each, now)
+        decision = agenda.assess(platform, dataset, each, now)
         if isinstance(decision, Sealed):
             return f"{SEALED}: {dataset.name} {each}"
         if isinstance(decision, Wait):
@@ -229,8 +230,8 @@ def _lacks(platform: Platform, source: str, window: Window, number: int, now: da
             if not agenda.export_is_current(platform, dataset.name, format, each):
                 return f"{EXPORT} as {format}"
         for format in dataset.cycle_exports:
-            cycle = cycle_of(each.start)
-            if each in outlook_of(platform, dataset.name, format, cycle, now).late:
+            cycle, exporter = cycle_of(each.start), platform.config.cycle_exporters[format]
+            if each in outlook_of(platform, dataset, exporter, cycle, now).late:
                 return f"{SEALED}: {dataset.name} {each} in the file of its cycle as {format}"
             made = ledger.export(dataset.name, cycle, format)
             if made is None or (made.facts.holds or {}).get(each.key) != decision.revision.number:
@@ -239,21 +240,23 @@ def _lacks(platform: Platform, source: str, window: Window, number: int, now: da
 
 
 def _confirm_published(
-    platform: Platform, source: str, whole: Sequence[KnownCorrection], now: datetime, found: Look
+    platform: Platform, source: SourceSettings, whole: Sequence[KnownCorrection], now: datetime, found: Look
 ) -> None:
     """Confirm what is published, as the source tells it at this moment: what it changed meanwhile is another one."""
     see(platform, source, now)
-    open_yet = {one.number for one in platform.ledger.corrections.open(source)}
+    open_yet = {one.number for one in platform.ledger.corrections.open(source.name)}
     for known in whole:
         if known.number in open_yet:
             found.confirmed.append(_confirm(platform, source, known, PUBLISHED, now))
 
 
-def _confirm(platform: Platform, source: str, known: KnownCorrection, by: str, now: datetime) -> KnownCorrection:
+def _confirm(
+    platform: Platform, source: SourceSettings, known: KnownCorrection, by: str, now: datetime
+) -> KnownCorrection:
     begun = replace(known, by=by)
-    if not platform.ledger.corrections.change(source, begun):
-        raise PipelineError(f"{source}: correction {known.correction.id} is another one by now; look at it again")
-    platform.sources[source].confirm(known.correction)
+    if not platform.ledger.corrections.change(source.name, begun):
+        raise PipelineError(f"{source.name}: correction {known.correction.id} is another one by now; look at it again")
+    platform.sources[source.name].confirm(known.correction)
     done = replace(begun, closed=now)
-    platform.ledger.corrections.change(source, done)
+    platform.ledger.corrections.change(source.name, done)
     return done

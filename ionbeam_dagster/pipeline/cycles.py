@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ionbeam_dagster import __version__
+from ionbeam_dagster.config import DatasetSettings
 from ionbeam_dagster.domain.cycles import CycleOutlook, Made, Numbered, analysis_of, look_at, windows_in
 from ionbeam_dagster.domain.records import BuiltRevision, ExportFacts, ExportRecord
 from ionbeam_dagster.domain.windows import Window, window_from_key
 from ionbeam_dagster.errors import PipelineError
+from ionbeam_dagster.exporters import CycleExporter
 from ionbeam_dagster.pipeline.export import Exported, publish
 from ionbeam_dagster.pipeline.platform import Platform
 
@@ -30,19 +32,19 @@ class ExportedCycle:
     files: list[str]
 
 
-def outlook_of(platform: Platform, dataset: str, format: str, cycle: Window, now: datetime) -> CycleOutlook:
-    """What is to be said of a cycle of a dataset and its file in `format`, on what the ledger knows of it."""
-    settings = platform.dataset(dataset)
-    windows = windows_in(cycle, settings.span, settings.start, settings.end)
-    made = _made(platform, dataset, format, cycle)
-    revisions = {window: platform.ledger.revisions_of(dataset, window) for window in windows}
+def outlook_of(
+    platform: Platform, dataset: DatasetSettings, exporter: CycleExporter, cycle: Window, now: datetime
+) -> CycleOutlook:
+    """What is to be said of a cycle of a dataset and its file in a format, on what the ledger knows of it."""
+    windows = windows_in(cycle, dataset.span, dataset.start, dataset.end)
+    made = _made(platform, dataset, exporter, cycle)
+    revisions = {window: platform.ledger.revisions_of(dataset.name, window) for window in windows}
     if made is not None and not made.intact:
         revisions = {window: _with_files(platform, found) for window, found in revisions.items()}
     known = {
         window: [Numbered(one.revision.number, one.built_at) for one in found] for window, found in revisions.items()
     }
-    cut_off = platform.config.cycle_exporters[format].settings.cycle_cut_off
-    return look_at(cycle, windows, known, made, now, cut_off)
+    return look_at(cycle, windows, known, made, now, exporter.settings.cycle_cut_off)
 
 
 def _with_files(platform: Platform, revisions: list[BuiltRevision]) -> list[BuiltRevision]:
@@ -61,43 +63,46 @@ def holds_what_is_there(platform: Platform, dataset: str, outlook: CycleOutlook)
     return all(one is not None and platform.files.exists(one.path) for one in held)
 
 
-def _made(platform: Platform, dataset: str, format: str, cycle: Window) -> Made | None:
-    record = platform.ledger.export(dataset, cycle, format)
+def _made(platform: Platform, dataset: DatasetSettings, exporter: CycleExporter, cycle: Window) -> Made | None:
+    record = platform.ledger.export(dataset.name, cycle, exporter.format)
     if record is None:
         return None
-    span = platform.dataset(dataset).span
-    holds = {window_from_key(key, span): number for key, number in (record.facts.holds or {}).items()}
+    holds = {window_from_key(key, dataset.span): number for key, number in (record.facts.holds or {}).items()}
     intact = record.path is None or platform.files.exists(record.path)
     return Made(holds, record.facts.afterwards, intact)
 
 
-def export_cycle(platform: Platform, dataset: str, format: str, cycle: Window, now: datetime) -> ExportedCycle:
-    """Write the file of a cycle in `format` from what it is to hold, also where it lacks windows, and remember it.
+def export_cycle(
+    platform: Platform, dataset: DatasetSettings, exporter: CycleExporter, cycle: Window, now: datetime
+) -> ExportedCycle:
+    """Write the file of a cycle from what it is to hold, also where it lacks windows, and remember it.
 
     Of the same revisions comes the same file. Raises PipelineError where there is nothing to make it of, ExportError
     when it could not be made or read back.
     """
-    with platform.ledger.holding(dataset, cycle):
-        return _export_cycle(platform, dataset, format, cycle, now)
+    with platform.ledger.holding(dataset.name, cycle):
+        outlook = outlook_of(platform, dataset, exporter, cycle, now)
+        return _export_cycle(platform, dataset.name, exporter, cycle, outlook)
 
 
-def _export_cycle(platform: Platform, dataset: str, format: str, cycle: Window, now: datetime) -> ExportedCycle:
-    outlook = outlook_of(platform, dataset, format, cycle, now)
+def _export_cycle(
+    platform: Platform, dataset: str, exporter: CycleExporter, cycle: Window, outlook: CycleOutlook
+) -> ExportedCycle:
     if not outlook.holds:
         raise PipelineError(f"{dataset} {cycle}: {outlook.reason}; materialise {dataset}/dataset first")
     held = list(_held(platform, dataset, outlook))
-    before = platform.ledger.export(dataset, cycle, format)
+    before = platform.ledger.export(dataset, cycle, exporter.format)
     holds = {one.revision.window.key: one.revision.number for one in held}
     number = 1 if before is None else before.number + (before.facts.holds != holds)
-    exporter, target = platform.config.cycle_exporters[format], platform.export_path(dataset, format, cycle)
+    target = platform.export_path(dataset, exporter.format, cycle)
     about = _provenance(dataset, cycle, number, held, outlook)
     with ExitStack() as opened:
         files = [opened.enter_context(platform.files.fetched(one.path)) for one in held]
         made = publish(platform.files, exporter, target, lambda draft: exporter.export(files, draft, about))
     facts = ExportFacts(made.report.rows, made.report.stations, made.bytes, holds, outlook.afterwards)
-    record = ExportRecord(dataset, cycle, format, number, made.path, facts, exporter.fingerprint)
+    record = ExportRecord(dataset, cycle, exporter.format, number, made.path, facts, exporter.fingerprint)
     platform.ledger.record_export(record)
-    return ExportedCycle(Exported(dataset, cycle, format, number, made), outlook, [one.path for one in held])
+    return ExportedCycle(Exported(dataset, cycle, exporter.format, number, made), outlook, [one.path for one in held])
 
 
 def _held(platform: Platform, dataset: str, outlook: CycleOutlook) -> Iterator[BuiltRevision]:

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import copyfile
 
+from ionbeam_dagster.config import DatasetSettings
 from ionbeam_dagster.domain.records import ExportFacts, ExportRecord
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.errors import ExportError, PipelineError
-from ionbeam_dagster.exporters import Exporter, ExportReport
+from ionbeam_dagster.exporters import Exporter, ExportReport, WindowExporter
 from ionbeam_dagster.pipeline.platform import Platform, written_to
 from ionbeam_dagster.stores.files import Files, within
 
@@ -51,27 +52,27 @@ class Exported:
         return self.published.report
 
 
-def export(platform: Platform, dataset: str, format: str, window: Window) -> Exported:
-    """Write the current export of a dataset window in `format`, and remember it.
+def export(platform: Platform, dataset: DatasetSettings, exporter: WindowExporter, window: Window) -> Exported:
+    """Write the current export of a dataset window in the exporter's format, and remember it.
 
     Raises PipelineError when the window was not built, ExportError when the file could not be made or read back.
     """
-    with platform.ledger.holding(dataset, window):
-        return _export(platform, dataset, format, window)
+    with platform.ledger.holding(dataset.name, window):
+        return _export(platform, dataset.name, exporter, window)
 
 
-def _export(platform: Platform, dataset: str, format: str, window: Window) -> Exported:
+def _export(platform: Platform, dataset: str, exporter: WindowExporter, window: Window) -> Exported:
     latest = platform.ledger.latest_revision(dataset, window)
     if latest is None or not platform.files.exists(latest.path):
         raise PipelineError(f"{dataset} {window}: there is no dataset file; materialise {dataset}/dataset first")
-    exporter, target = platform.config.window_exporters[format], platform.export_path(dataset, format, window)
+    target = platform.export_path(dataset, exporter.format, window)
     with platform.files.fetched(latest.path) as dataset_file:
         made = publish(platform.files, exporter, target, lambda draft: exporter.export(dataset_file, draft))
     number = latest.revision.number
     facts = ExportFacts(made.report.rows, made.report.stations, made.bytes)
-    record = ExportRecord(dataset, window, format, number, made.path, facts, exporter.fingerprint)
+    record = ExportRecord(dataset, window, exporter.format, number, made.path, facts, exporter.fingerprint)
     platform.ledger.record_export(record)
-    return Exported(dataset, window, format, number, made)
+    return Exported(dataset, window, exporter.format, number, made)
 
 
 def is_of_another_exporter(platform: Platform, dataset: str, format: str, window: Window) -> bool:

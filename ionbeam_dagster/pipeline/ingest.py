@@ -18,7 +18,7 @@ import polars as pl
 import pyarrow as pa
 
 from ionbeam_client.models import IngestionMetadata
-from ionbeam_dagster.config import DatasetSettings
+from ionbeam_dagster.config import DatasetSettings, SourceSettings
 from ionbeam_dagster.domain.canonical import CanonicalError, TimeBounds, canonical_schema, point_key
 from ionbeam_dagster.domain.records import Claim, RawPartition
 from ionbeam_dagster.domain.station_entries import Told, canonical_rows
@@ -52,38 +52,40 @@ class Ingested:
         return self.claim.quarantined
 
 
-def ingest(platform: Platform, source: str, window: Window) -> Ingested:
+def ingest(platform: Platform, source: SourceSettings, window: Window) -> Ingested:
     """Convert a raw partition to canonical points, store them and record the claim.
 
     Of a source that clients send, all raw files that touch the window and have no claim yet are taken, in order of
     arrival. Rows that cannot be used go to a quarantine file with their reasons. Raises PipelineError when a raw
     partition is missing, damaged or lacks a declared column.
     """
-    if platform.source(source).sent:
+    if source.sent:
         return _ingest_sent(platform, source, window)
-    raw = platform.ledger.raw(source, window)
+    raw = platform.ledger.raw(source.name, window)
     if raw is None:
-        raise PipelineError(f"{source} {window}: nothing was collected; materialise {source}/raw first")
-    return ingest_raw(platform, raw)
+        raise PipelineError(f"{source.name} {window}: nothing was collected; materialise {source.name}/raw first")
+    return ingest_raw(platform, source, raw)
 
 
-def _ingest_sent(platform: Platform, source: str, window: Window) -> Ingested:
+def _ingest_sent(platform: Platform, source: SourceSettings, window: Window) -> Ingested:
     """Ingest what was sent for a window and is not in the store; what is told is the sum of all that touches it."""
-    sent = platform.ledger.sent(source, window)
+    sent = platform.ledger.sent(source.name, window)
     if not sent:
-        asks = platform.source(source).kind == "external"
-        then = f"materialise {source}/request to ask for it" if asks else "it is there once a client has brought it"
-        raise PipelineError(f"{source} {window}: no client sent anything; {then}")
+        asks = source.kind == "external"
+        then = (
+            f"materialise {source.name}/request to ask for it" if asks else "it is there once a client has brought it"
+        )
+        raise PipelineError(f"{source.name} {window}: no client sent anything; {then}")
     known = platform.ledger.claims_of([raw.ingestion for raw in sent])
     whole = {claim.id for claim in known if claim.rows}
-    whole -= {*platform.series.lacking(platform.source(source).dataset, sorted(whole))}
+    whole -= {*platform.series.lacking(source.dataset, sorted(whole))}
     whole |= {claim.id for claim in known if not claim.rows}
     done, failed = [], []
     for raw in sent:
         if raw.ingestion in whole:
             continue
         try:
-            done.append(ingest_raw(platform, raw))
+            done.append(ingest_raw(platform, source, raw))
         except PipelineError as error:  # those that were sent after it do not wait for it
             failed.append(str(error))
     if failed:
@@ -103,31 +105,31 @@ def _ingest_sent(platform: Platform, source: str, window: Window) -> Ingested:
     return Ingested(together, metadata, quarantined[-1] if quarantined else None, dict(reasons))
 
 
-def ingest_raw(platform: Platform, raw: RawPartition, arrived_at: datetime | None = None) -> Ingested:
-    file = _open_raw(platform, raw)
-    was_sent = platform.source(raw.source).sent
-    kept_at = platform.quarantine.path(raw.source, raw.window, raw.ingestion if was_sent else "")
-    source = raw.source
-    platform.check_span(platform.source(source).dataset)
+def ingest_raw(
+    platform: Platform, source: SourceSettings, raw: RawPartition, arrived_at: datetime | None = None
+) -> Ingested:
+    dataset = platform.dataset(source.dataset)
+    file = _open_raw(platform, source, raw)
+    kept_at = platform.quarantine.path(source.name, raw.window, raw.ingestion if source.sent else "")
+    platform.check_span(dataset)
     platform.check_schema(source, file.metadata)
-    settings = platform.dataset(platform.source(source).dataset)
     schema = canonical_schema([file.metadata])
     known = platform.ledger.claims_of([raw.ingestion])
     arrived_at = known[0].arrived_at if known else arrived_at or platform.now()
     arrival = platform.ledger.arrival_of(raw.ingestion)
     collected = file.collected
-    if was_sent:
+    if source.sent:
         collected = platform.reach(source, collected) or collected
     bounds = time_bounds(platform, source, arrived_at or platform.now())
-    seen = _Rows(file, settings, collected, bounds, platform.stations.told().of(source))
-    refused_at = platform.quarantine.refused_path(settings.name, raw.ingestion)
+    seen = _Rows(file, dataset, collected, bounds, platform.stations.told().of(source.name))
+    refused_at = platform.quarantine.refused_path(dataset.name, raw.ingestion)
     try:
         with (
             platform.quarantine.writing(kept_at) as quarantine,
             platform.quarantine.writing(refused_at) as refused,
         ):
             rows = platform.series.write(
-                settings.name, raw.ingestion, arrival, seen.canonical_frames(quarantine), point_key(schema),
+                dataset.name, raw.ingestion, arrival, seen.canonical_frames(quarantine), point_key(schema),
                 seen.refusing(refused),
             )  # fmt: skip
     except (CanonicalError, pa.ArrowInvalid) as error:
@@ -137,65 +139,66 @@ def ingest_raw(platform: Platform, raw: RawPartition, arrived_at: datetime | Non
             f"{raw.path}: cannot be ingested ({error}); what there was before is untouched. Make room, or give "
             "permission, and materialise the window again"
         ) from error
-    replaced = _replaced(platform, raw, file, arrival)
+    replaced = _replaced(platform, source, raw, file, arrival)
     for ingestion in replaced:
-        platform.series.withdraw(settings.name, ingestion)
+        platform.series.withdraw(dataset.name, ingestion)
     for kept, why in ((quarantine, "could not be used"), (refused, "were refused by the time-series server")):
         if kept.rows:
-            _LOG.warning("%s %s: %d rows %s; the first: %s", source, raw.window, kept.rows, why, kept.first)
+            _LOG.warning("%s %s: %d rows %s; the first: %s", source.name, raw.window, kept.rows, why, kept.first)
     aside = quarantine.rows + refused.rows
     strays = tuple(sorted(seen.strays))
-    claim = Claim(raw.ingestion, source, settings.name, collected, arrival, rows, aside, strays, arrived_at)
+    claim = Claim(raw.ingestion, source.name, dataset.name, collected, arrival, rows, aside, strays, arrived_at)
     touched = dict.fromkeys(platform.touched(claim), 0)
     record = partial(platform.ledger.record_claim, claim, file.metadata, touched | seen.rows, list(replaced))
     # of what was sent also the files go, which a ledger that is made again would take up
-    gone = [RawPartition(id, source, raw.window, path, 0) for id, path in replaced.items()] if was_sent else []
+    gone = [RawPartition(id, source.name, raw.window, path, 0) for id, path in replaced.items()] if source.sent else []
     removals.remove(platform, gone, record)
     reasons = dict(quarantine.reasons + refused.reasons)
     place = kept_at if quarantine.rows else refused_at if refused.rows else None
     return Ingested(claim, file.metadata, place, reasons)
 
 
-def time_bounds(platform: Platform, source: str, arrived_at: datetime) -> TimeBounds:
+def time_bounds(platform: Platform, source: SourceSettings, arrived_at: datetime) -> TimeBounds:
     """The times that rows of `source` may have that arrived then: those of its windows, and little in the future."""
     start, end = platform.range_of(source)
-    return TimeBounds(start, end, latest=arrived_at + platform.source(source).config.future_tolerance)
+    return TimeBounds(start, end, latest=arrived_at + source.config.future_tolerance)
 
 
-def _replaced(platform: Platform, raw: RawPartition, file: RawFile, arrival: int) -> dict[str, str]:
+def _replaced(
+    platform: Platform, source: SourceSettings, raw: RawPartition, file: RawFile, arrival: int
+) -> dict[str, str]:
     """The ingestions that one takes the place of, with their files: what its source gave before for parts of its own.
 
     Of what the platform itself collects, a raw partition holds what its window's earlier ones held (collect.py), but
     for those that stay beside it. What clients send adds to what they sent before, unless they say that it replaces
     that; then also what still waits.
     """
-    if not platform.source(raw.source).sent:
-        whole = platform.sources[raw.source].answers_whole(raw.window)
-        size = platform.source(raw.source).window_size
+    if not source.sent:
+        whole = platform.sources[source.name].answers_whole(raw.window)
         return {
-            claim.id: _file_of(platform, claim)
-            for claim in claims_within(platform, raw.source, file.collected)
+            claim.id: _file_of(platform, source, claim)
+            for claim in claims_within(platform, source, file.collected)
             if claim.id not in (raw.ingestion, *raw.beside)
-            and (whole or window_of(claim.collected.start, size) == raw.window)
+            and (whole or window_of(claim.collected.start, source.window_size) == raw.window)
         }
     if not file.replaces:
         return {}
-    dataset = platform.dataset(platform.source(raw.source).dataset)
-    reach = platform.reach(raw.source, file.collected)
+    reach = platform.reach(source, file.collected)
     if reach is None:
         return {}
+    dataset = platform.dataset(source.dataset)
     first = window_of(reach.start, dataset.span).start
     claimed = {
-        claim.id: _file_of(platform, claim)
+        claim.id: _file_of(platform, source, claim)
         for claim in platform.ledger.claims_between(dataset.name, first, reach.end)
-        if claim.source == raw.source and file.collected.covers(claim.collected) and claim.arrival < arrival
+        if claim.source == source.name and file.collected.covers(claim.collected) and claim.arrival < arrival
     }
     return claimed | _waiting_before(platform, raw)
 
 
-def _file_of(platform: Platform, claim: Claim) -> str:
-    raw = raw_of(platform, claim)
-    return platform.raws(claim.source).sent_path(claim.source, claim.id, claim.collected) if raw is None else raw.path
+def _file_of(platform: Platform, source: SourceSettings, claim: Claim) -> str:
+    raw = raw_of(platform, source, claim)
+    return platform.raws(source).sent_path(source.name, claim.id, claim.collected) if raw is None else raw.path
 
 
 def _waiting_before(platform: Platform, raw: RawPartition) -> dict[str, str]:
@@ -212,15 +215,15 @@ def _waiting_before(platform: Platform, raw: RawPartition) -> dict[str, str]:
     return found
 
 
-def _open_raw(platform: Platform, raw: RawPartition) -> RawFile:
+def _open_raw(platform: Platform, source: SourceSettings, raw: RawPartition) -> RawFile:
     try:
-        return platform.raws(raw.source).open(raw.path)
+        return platform.raws(source).open(raw.path)
     except (OSError, pa.ArrowInvalid) as error:
         again = {
-            "pull": f"materialise {raw.source}/raw for {raw.window.key} first",
-            "external": f"materialise {raw.source}/request for {raw.window.key} first",
+            "pull": f"materialise {source.name}/raw for {raw.window.key} first",
+            "external": f"materialise {source.name}/request for {raw.window.key} first",
             "door": "let who sent it send it again",
-        }[platform.source(raw.source).kind]
+        }[source.kind]
         if raw.purged is not None:
             why = f"was purged by retention on {raw.purged:%Y-%m-%d %H:%M}"
         else:
@@ -228,9 +231,8 @@ def _open_raw(platform: Platform, raw: RawPartition) -> RawFile:
         raise PipelineError(f"{raw.path}: the raw partition {why}; {again}") from error
 
 
-def raw_of(platform: Platform, claim: Claim) -> RawPartition | None:
-    """The raw partition that a claim was made of, if it is still the one of its window."""
-    source = platform.source(claim.source)
+def raw_of(platform: Platform, source: SourceSettings, claim: Claim) -> RawPartition | None:
+    """The raw partition that a claim of a source was made of, if it is still the one of its window."""
     window = window_of(claim.collected.start, source.window_size)
     if source.sent:
         candidates = platform.ledger.sent(source.name, window)
@@ -240,21 +242,22 @@ def raw_of(platform: Platform, claim: Claim) -> RawPartition | None:
     return next((raw for raw in candidates if raw.ingestion == claim.id), None)
 
 
-def restore(platform: Platform, dataset: str, claims: Sequence[Claim]) -> None:
+def restore(platform: Platform, dataset: DatasetSettings, claims: Sequence[Claim]) -> None:
     """Ingest again what the time-series store lost, or retention purged, of these claims.
 
     Raises PipelineError where the raw partition is gone, too.
     """
     with_rows = {claim.id: claim for claim in claims if claim.rows}
-    for ingestion in platform.series.lacking(dataset, list(with_rows)):
+    for ingestion in platform.series.lacking(dataset.name, list(with_rows)):
         claim = with_rows[ingestion]
-        raw = raw_of(platform, claim)
+        source = platform.source(claim.source)
+        raw = raw_of(platform, source, claim)
         if raw is None:
             raise PipelineError(
-                f"{dataset}: the {claim.rows} rows of {claim.source} {claim.collected} are not in the time-series "
-                f"store, and their raw partition is not known; materialise {claim.source}/raw and /observations first"
+                f"{dataset.name}: the {claim.rows} rows of {source.name} {claim.collected} are not in the time-series "
+                f"store, and their raw partition is not known; materialise {source.name}/raw and /observations first"
             )
-        ingest_raw(platform, raw)
+        ingest_raw(platform, source, raw)
 
 
 class _Rows:

@@ -90,12 +90,12 @@ class Platform:
         """The clock by which windows are open, settled and sealed."""
         return datetime.now(UTC)
 
-    def policy(self, dataset: str, now: datetime) -> Policy:
+    def policy(self, dataset: DatasetSettings, now: datetime) -> Policy:
         """The policy of a dataset; where its lateness is measured, that of the week before the current hour.
 
         It changes once an hour, and is the same whoever asks.
         """
-        policy = self.dataset(dataset).policy
+        policy = dataset.policy
         if not policy.lateness_measured:
             return policy
         return replace(policy, lateness=max(self._usual_lateness(source, now) for source in policy.sources))
@@ -111,16 +111,13 @@ class Platform:
     def sources(self) -> dict[str, Source]:
         return {name: settings.type(name, settings.config) for name, settings in self.config.sources.items()}
 
-    def range_of(self, source: str) -> tuple[datetime, datetime | None]:
+    def range_of(self, source: SourceSettings) -> tuple[datetime, datetime | None]:
         """From where to where a source has windows: from its start on, where its dataset's windows are whole."""
-        settings = self.source(source)
-        span = self.dataset(settings.dataset).span
-        last = (
-            None if settings.end is None else window_of(settings.end - timedelta.resolution, settings.window_size).end
-        )
-        return window_of(settings.start, max(settings.window_size, span)).start, last
+        size, span = source.window_size, self.dataset(source.dataset).span
+        last = None if source.end is None else window_of(source.end - timedelta.resolution, size).end
+        return window_of(source.start, max(size, span)).start, last
 
-    def reach(self, source: str, range: Window) -> Window | None:
+    def reach(self, source: SourceSettings, range: Window) -> Window | None:
         """The part of a range in which a source has windows; None: it has none there. Anybody may say any range."""
         first, last = self.range_of(source)
         start, end = max(range.start, first), min(range.end, last or range.end)
@@ -128,19 +125,18 @@ class Platform:
 
     def touched(self, claim: Claim) -> list[Window]:
         """The dataset windows that a claim touches, in order; of what a client says it collected, only what counts."""
-        reach: Window | None = claim.collected
-        if self.source(claim.source).sent:
-            reach = self.reach(claim.source, claim.collected)
+        source = self.source(claim.source)
+        reach = self.reach(source, claim.collected) if source.sent else claim.collected
         windows = windows_between(reach.start, reach.end, self.dataset(claim.dataset).span) if reach else ()
         return sorted({*windows, *claim.stray_windows})
 
-    def feed(self, source: str, use_cache: bool) -> Source:
+    def feed(self, source: SourceSettings, use_cache: bool) -> Source:
         """The source to fetch from, told to use its cache where it would not by its configuration."""
-        configured = self.sources[source]
+        configured = self.sources[source.name]
         return configured.using_cache() if use_cache else configured
 
-    def raws(self, source: str) -> RawStore:
-        return RawStore(self.files, self.source(source).config.data_path)
+    def raws(self, source: SourceSettings) -> RawStore:
+        return RawStore(self.files, source.config.data_path)
 
     def export_path(self, dataset: str, format: str, window: Window) -> str:
         """Where the file of a window, or of a cycle, stands."""
@@ -148,59 +144,58 @@ class Platform:
         name = f"{dataset}_{window.label}.{exporter.extension}"
         return within(exporter.settings.output_path, format, dataset, name)
 
-    def plans(self, dataset: str, schema: pa.Schema) -> dict[str, ExportPlan]:
+    def plans(self, dataset: DatasetSettings, schema: pa.Schema) -> dict[str, ExportPlan]:
         """What each format in which a dataset is exported makes of `schema`; formats of one section make the same."""
-        settings = self.dataset(dataset)
         plans: dict[str, ExportPlan] = {}
         sections = set()
-        for format in settings.formats:
+        for format in dataset.formats:
             exporter = self.config.exporters[format]
             if exporter.section() not in sections:
                 sections.add(exporter.section())
                 plans[format] = exporter.plan(schema)
         return plans
 
-    def metadata(self, source: str) -> IngestionMetadata:
+    def metadata(self, source: SourceSettings) -> IngestionMetadata:
         """How a source's columns are to be read. Raises PipelineError where a name or unit in it is wrong."""
-        found = self.sources[source].metadata
-        if (version := self.source(source).config.version) is not None:
+        found = self.sources[source.name].metadata
+        if (version := source.config.version) is not None:
             found = found.model_copy(update={"version": version})
-        if self._sound.get(source) != found:
+        if self._sound.get(source.name) != found:
             errors = [str(problem) for problem in check_metadata(found) if problem.severity == "error"]
             if errors:
-                raise PipelineError(f"{source} cannot be collected: {'; '.join(errors)}")
+                raise PipelineError(f"{source.name} cannot be collected: {'; '.join(errors)}")
             self.check_schema(source, found)
-            self._sound[source] = found
+            self._sound[source.name] = found
         return found
 
-    def check_schema(self, source: str, metadata: IngestionMetadata) -> None:
+    def check_schema(self, source: SourceSettings, metadata: IngestionMetadata) -> None:
         """Refuse, with a PipelineError, other columns than those that came first under the same version."""
-        key = source, metadata.version
+        key = source.name, metadata.version
         first = self._versions.get(key) or self.ledger.metadata_of_version(*key)
         if first is None:
             return
         self._versions[key] = first
         if refusal := schema_refusal(first, metadata):
-            key_of = f" (sources.{source}.version)" if self.source(source).kind == "pull" else ""
-            raise PipelineError(f"{source}: {refusal}{key_of}")
+            key_of = f" (sources.{source.name}.version)" if source.kind == "pull" else ""
+            raise PipelineError(f"{source.name}: {refusal}{key_of}")
 
-    def check_span(self, dataset: str) -> None:
+    def check_span(self, dataset: DatasetSettings) -> None:
         """Refuse, with a PipelineError, to work on a store that has windows of another length of a dataset.
 
         Another platform would not find in its own windows what is claimed for those of this one.
         """
-        if dataset in self._spans_checked:
+        if dataset.name in self._spans_checked:
             return
-        ours, theirs = self.dataset(dataset).span, self.ledger.span_of(dataset)
+        ours, theirs = dataset.span, self.ledger.span_of(dataset.name)
         if theirs is not None and theirs != ours:
             raise PipelineError(
-                f"{dataset}: {self.config.path} says aggregation_span {format_duration(ours)}, but what is there was "
-                f"collected for windows of {format_duration(theirs)}, by another platform or an earlier configuration; "
-                "let it be as it was, or give the dataset another name (sources.<source>.dataset), or this platform "
-                "stores of its own (state_path)"
+                f"{dataset.name}: {self.config.path} says aggregation_span {format_duration(ours)}, but what is there "
+                f"was collected for windows of {format_duration(theirs)}, by another platform or an earlier "
+                "configuration; let it be as it was, or give the dataset another name (sources.<source>.dataset), or "
+                "this platform stores of its own (state_path)"
             )
         if theirs is not None:
-            self._spans_checked.add(dataset)
+            self._spans_checked.add(dataset.name)
 
     def source(self, name: str) -> SourceSettings:
         if name not in self.config.sources:

@@ -24,7 +24,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ionbeam_dagster.config import IonbeamConfig
+from ionbeam_dagster.config import DatasetSettings
 from ionbeam_dagster.domain.canonical import canonical_schema, point_key
 from ionbeam_dagster.domain.decisions import hash_of_inputs
 from ionbeam_dagster.domain.quality import Flag
@@ -79,61 +79,55 @@ class Controlled:
 
 
 def controlled(
-    config: IonbeamConfig,
     series: TimeSeriesStore,
     ledger: Ledger,
-    dataset: str,
+    dataset: DatasetSettings,
+    others: Iterable[DatasetSettings],
     window: Window,
     schema: pa.Schema,
     scratch: Scratch,
 ) -> Controlled:
     """A window's rows on their way from the store through quality control.
 
-    Values are compared with the rows of the hours before, and with those of all other datasets that measure the same,
-    as they are there now: what arrives later changes no flags of what is built. What they were stands in `compared`.
+    Values are compared with the rows of the hours before, and with those of `others` that measure the same, as they
+    are there now: what arrives later changes no flags of what is built. What they were stands in `compared`.
     A folder of `scratch` is used while the rows pass.
     """
-    settings, key = config.datasets[dataset], point_key(schema)
-    plan = Plan.of(schema, settings.limits)
+    plan, key = Plan.of(schema, dataset.limits), point_key(schema)
     if not plan.tested:
-        return Controlled(schema, series.read(dataset, window, schema, key), Compared(), dict)
+        return Controlled(schema, series.read(dataset.name, window, schema, key), Compared(), dict)
     before = Window(window.start - LOOK_BACK, window.end)
-    own = Network(plan, key, series.read(dataset, before, schema, key))
-    near = {
-        name: found
-        for name in sorted(config.datasets)
-        if name != dataset and (found := _neighbouring(config, series, ledger, name, window, plan))
-    }
+    own = Network(plan, key, series.read(dataset.name, before, schema, key))
+    near = {other.name: found for other in others if (found := _neighbouring(series, ledger, other, window, plan))}
     counts = FlagCounts(plan)
     batches = counts.of(checked(own, [network for network, _ in near.values()], window, schema, scratch))
     compared = Compared(
-        limits=sha256(repr(sorted(settings.limits.items())).encode()).hexdigest(),
-        before=hash_of_inputs(_claims(ledger, dataset, Window(before.start, window.start), settings.span)),
+        limits=sha256(repr(sorted(dataset.limits.items())).encode()).hexdigest(),
+        before=hash_of_inputs(_claims(ledger, dataset, Window(before.start, window.start))),
         neighbours={name: inputs for name, (_, inputs) in near.items()},
     )
     return Controlled(plan.schema(schema), batches, compared, counts.told)
 
 
 def _neighbouring(
-    config: IonbeamConfig, series: TimeSeriesStore, ledger: Ledger, dataset: str, window: Window, plan: Plan
+    series: TimeSeriesStore, ledger: Ledger, dataset: DatasetSettings, window: Window, plan: Plan
 ) -> tuple[Network, str] | None:
     """Another dataset's rows of a window, if they tell of what `plan` compares, and the hash of its claims."""
-    settings = config.datasets[dataset]
-    claims = _claims(ledger, dataset, window, settings.span)
+    claims = _claims(ledger, dataset, window)
     if not claims:
         return None
     schema = canonical_schema(ledger.metadata_of(claims))
-    key, other = point_key(schema), Plan.of(schema, settings.limits)
+    key, other = point_key(schema), Plan.of(schema, dataset.limits)
     if not plan.listens_to(other):
         return None
     schema = pa.schema([schema.field(name) for name in schema.names if name in {*key, *other.needed}])
-    return Network(other, key, series.read(dataset, window, schema, key)), hash_of_inputs(claims)
+    return Network(other, key, series.read(dataset.name, window, schema, key)), hash_of_inputs(claims)
 
 
-def _claims(ledger: Ledger, dataset: str, range: Window, span: timedelta) -> list[Claim]:
+def _claims(ledger: Ledger, dataset: DatasetSettings, range: Window) -> list[Claim]:
     """The claims that touch the dataset's windows in a range, each once."""
-    windows = windows_between(range.start, range.end, span)
-    return list({claim.id: claim for one in windows for claim in ledger.claims(dataset, one)}.values())
+    windows = windows_between(range.start, range.end, dataset.span)
+    return list({claim.id: claim for one in windows for claim in ledger.claims(dataset.name, one)}.values())
 
 
 def checked(

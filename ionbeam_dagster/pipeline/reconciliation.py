@@ -157,7 +157,7 @@ def _of_changes(platform: Platform, source: SourceSettings, now: datetime, found
 
 
 def _ended(platform: Platform, source: SourceSettings, ranges: Iterable[Window], now: datetime) -> Sequence[Window]:
-    first, last = platform.range_of(source.name)
+    first, last = platform.range_of(source)
     until = min(last or FOREVER, window_of(now - source.window_lag, source.window_size).start)
     parts = (
         Window(max(one.start, first), min(one.end, until)) for one in ranges if one.start < until and one.end > first
@@ -201,7 +201,7 @@ def _of_dataset(platform: Platform, dataset: DatasetSettings, now: datetime) -> 
 
 
 def _is_outdated(platform: Platform, built: BuiltRevision) -> bool:
-    return agenda.is_outdated(platform, built.revision.dataset, built.revision.window)
+    return agenda.is_outdated(platform, platform.dataset(built.revision.dataset), built.revision.window)
 
 
 def _folders(platform: Platform, dataset: DatasetSettings, one: BuiltRevision) -> set[str]:

@@ -122,14 +122,14 @@ def recover_platform(platform: Platform) -> Recovered:
             source.dataset,
             source.window_size,
             source.sent,
-            platform.raws(name),
-            partial(platform.reach, name),
+            platform.raws(source),
+            partial(platform.reach, source),
         )
         for name, source in platform.config.sources.items()
     ]
 
     def ingest_again(raw: RawPartition) -> None:
-        ingest_raw(platform, raw, platform.files.written_at(raw.path))
+        ingest_raw(platform, platform.source(raw.source), raw, platform.files.written_at(raw.path))
 
     with locked(platform.config.sections.state_path / "recovery.lock"):
         return recover(

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
+from ionbeam_dagster.config import DatasetSettings, SourceSettings
 from ionbeam_dagster.domain.records import BuiltRevision, Claim, RawPartition
 from ionbeam_dagster.domain.windows import Window, windows_between
 from ionbeam_dagster.errors import StoreError
@@ -94,11 +95,11 @@ def purge(platform: Platform, now: datetime, dry_run: bool = False, also: Sequen
 def purgeable(platform: Platform, now: datetime, also: Sequence[Rule] = ()) -> Iterator[Purgeable]:
     """All that may go now, kind by kind."""
     yield from _begun(platform)
-    for source in platform.config.sources:
+    for source in platform.config.sources.values():
         yield from _raws(platform, source, now)
-    for dataset in platform.config.datasets:
-        yield from _superseded(platform, dataset, now)
-        yield from _observations(platform, dataset, now)
+    for dataset in platform.config.datasets.values():
+        yield from _superseded(platform, dataset.name, now)
+        yield from _observations(platform, dataset.name, now)
         yield from _small_segments(platform, dataset)
     yield from _quarantined(platform, now)
     yield from _drafts(platform, now)
@@ -106,7 +107,7 @@ def purgeable(platform: Platform, now: datetime, also: Sequence[Rule] = ()) -> I
         yield from rule(platform, now)
 
 
-def _raws(platform: Platform, source: str, now: datetime) -> Iterator[Purgeable]:
+def _raws(platform: Platform, source: SourceSettings, now: datetime) -> Iterator[Purgeable]:
     """Raw partitions: once exported where `delete_after_export` is set; else once sealed and exported, and old enough.
 
     One that is not ingested, or does not hold its whole window yet, stays.
@@ -115,8 +116,8 @@ def _raws(platform: Platform, source: str, now: datetime) -> Iterator[Purgeable]
     age = platform.config.sections.retention.raw
     if not after_export and age is None:
         return
-    stations.up_to_date(platform, [source])  # while it can still be seen what they say of stations
-    for raw in platform.ledger.raws(source, now):
+    stations.up_to_date(platform, [source.name])  # while it can still be seen what they say of stations
+    for raw in platform.ledger.raws(source.name, now):
         claims = platform.ledger.claims_of([raw.ingestion])
         wanted = platform.reach(source, raw.window) or raw.window
         if not claims or not claims[0].collected.covers(wanted):
@@ -126,7 +127,7 @@ def _raws(platform: Platform, source: str, now: datetime) -> Iterator[Purgeable]
         if (closed or (after_export and rebuildable)) and _is_exported(platform, claims[0]):
             why = "its windows are sealed and exported" if closed else "its windows are exported"
             size = platform.files.size(raw.path)
-            yield Purgeable(KINDS[0], source, raw.path, size, why, partial(_remove_raw, platform, raw, now))
+            yield Purgeable(KINDS[0], source.name, raw.path, size, why, partial(_remove_raw, platform, raw, now))
 
 
 def _remove_raw(platform: Platform, raw: RawPartition, now: datetime) -> None:
@@ -175,14 +176,14 @@ def _observations(platform: Platform, dataset: str, now: datetime) -> Iterator[P
             yield Purgeable(KINDS[2], dataset, what, held[claim.id], why, withdraw)
 
 
-def _small_segments(platform: Platform, dataset: str) -> Iterator[Purgeable]:
+def _small_segments(platform: Platform, dataset: DatasetSettings) -> Iterator[Purgeable]:
     """Hours of many small segments all of whose windows were built: each hour's become one file, and no row goes."""
-    store, span = platform.series, platform.dataset(dataset).span
-    for hour, number in store.crowded(dataset):
-        windows = windows_between(hour.start, hour.end, span)
-        if all(platform.ledger.latest_revision(dataset, window) for window in windows):
+    store = platform.series
+    for hour, number in store.crowded(dataset.name):
+        windows = windows_between(hour.start, hour.end, dataset.span)
+        if all(platform.ledger.latest_revision(dataset.name, window) for window in windows):
             what, why = f"{number} segments of {hour}", "their windows are built; those of an hour become one file"
-            yield Purgeable(KINDS[7], dataset, what, 0, why, partial(store.compact, dataset, hour))
+            yield Purgeable(KINDS[7], dataset.name, what, 0, why, partial(store.compact, dataset.name, hour))
 
 
 def _is_exported(platform: Platform, claim: Claim) -> bool:

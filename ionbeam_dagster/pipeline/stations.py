@@ -18,6 +18,7 @@ import polars as pl
 import pyarrow as pa
 
 from ionbeam_client.models import IngestionMetadata
+from ionbeam_dagster.config import SourceSettings
 from ionbeam_dagster.domain.canonical import CanonicalError, canonical_schema, columns_of
 from ionbeam_dagster.domain.records import Claim
 from ionbeam_dagster.domain.station_entries import Told, canonical_rows
@@ -48,7 +49,7 @@ def up_to_date(platform: Platform, sources: Iterable[str]) -> dict[str, Station]
 
     Raises StoreError where a store cannot be used; what was looked at until then need not be looked at again.
     """
-    known = {source: _Source(platform, source) for source in sources}
+    known = {source: _Source(platform, platform.source(source)) for source in sources}
     after = min((one.mark for one in known.values()), default=0)
     while changes := platform.ledger.changes(after, _PAGE):
         for change in changes:
@@ -71,21 +72,21 @@ class _Source:
     """The registry of one source, while it is brought up to date."""
 
     platform: Platform
-    source: str
+    source: SourceSettings
     news: list[pl.DataFrame] = field(default_factory=list)
     looked_at: int = 0
 
     def __post_init__(self) -> None:
-        heard = self.platform.stations.heard(self.source)
+        heard = self.platform.stations.heard(self.source.name)
         self.stations, self.mark, self.missed = heard.stations, heard.mark, heard.missed
         self._changed = False
         self._before = heard.stations.height
-        self._told: Told = self.platform.stations.told().of(self.source)
+        self._told: Told = self.platform.stations.told().of(self.source.name)
 
     def look_at(self, claim: Claim) -> None:
         if not claim.rows:
             return
-        raw = raw_of(self.platform, claim)
+        raw = raw_of(self.platform, self.source, claim)
         if raw is None:
             return  # another took its place, whose claim follows
         self.looked_at, self._changed = self.looked_at + 1, True
@@ -95,7 +96,7 @@ class _Source:
                 self._add(batch, file.metadata, claim)
         except (FileNotFoundError, CanonicalError, pa.ArrowInvalid) as error:
             self.missed += 1
-            _LOG.warning("%s %s: its stations are not in the registry: %s", self.source, raw.window, error)
+            _LOG.warning("%s %s: its stations are not in the registry: %s", self.source.name, raw.window, error)
 
     def keep(self, mark: int) -> None:
         """Write what was found up to number `mark` of the feed; of a source without news only every now and then."""
@@ -103,10 +104,10 @@ class _Source:
             return
         self._together()
         self.mark, self._changed = mark, False
-        self.platform.stations.keep(self.source, Heard(self.stations, mark, self.missed))
+        self.platform.stations.keep(self.source.name, Heard(self.stations, mark, self.missed))
 
     def told(self) -> Station:
-        registry = Registry(self.source, self.stations, self._told)
+        registry = Registry(self.source.name, self.stations, self._told)
         return Station(registry, self.stations.height - self._before, self.looked_at, self.missed)
 
     def _add(self, batch: pa.RecordBatch, metadata: IngestionMetadata, claim: Claim) -> None:

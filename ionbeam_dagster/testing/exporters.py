@@ -195,9 +195,10 @@ class _ExporterContract:
         given = {"sources": {"ioncannon": {**block, **self.dataset_keys}}, "projections": {exporter.section(): section}}
         path.write_text(yaml.safe_dump(given))
         platform = open_platform(IonbeamConfig.load(path))
-        collect(platform, "ioncannon", window, platform.now())
-        ingest(platform, "ioncannon", window)
-        build(platform, "ioncannon", window, platform.now(), insist=True)
+        source = platform.source("ioncannon")
+        collect(platform, source, window, platform.now())
+        ingest(platform, source, window)
+        build(platform, platform.dataset("ioncannon"), window, platform.now(), insist=True)
         return platform
 
 
@@ -217,7 +218,8 @@ class WindowExporterContract(_ExporterContract):
     ) -> None:
         monkeypatch.chdir(tmp_path)
         platform = self.platform(exporter, tmp_path, WINDOW)
-        made = export(platform, "ioncannon", exporter.format, WINDOW)
+        exporter = platform.config.window_exporters[exporter.format]  # as the configuration makes it
+        made = export(platform, platform.dataset("ioncannon"), exporter, WINDOW)
         assert made.path and made.path.endswith(f"ioncannon/ioncannon_{WINDOW.label}.{exporter.extension}")
         assert made.report.rows and contents(Path(made.path)).kind
         record = platform.ledger.export("ioncannon", WINDOW, exporter.format)
@@ -254,6 +256,7 @@ class CycleExporterContract(_ExporterContract):
     ) -> None:
         monkeypatch.chdir(tmp_path)
         platform, cycle = self.platform(exporter, tmp_path, WINDOW), cycle_of(NOON)
-        made = export_cycle(platform, "ioncannon", exporter.format, cycle, platform.now()).made
+        exporter = platform.config.cycle_exporters[exporter.format]  # as the configuration makes it
+        made = export_cycle(platform, platform.dataset("ioncannon"), exporter, cycle, platform.now()).made
         assert made and made.path and made.path.endswith(f"ioncannon_{cycle.label}.{exporter.extension}")
         assert made.report.rows and contents(Path(made.path)).kind

@@ -196,14 +196,14 @@ class SourceContract:
         started = {"start": window_of(self.window.start, self.window.span).start}
         path.write_text(yaml.safe_dump({"sources": {NAME: {"type": self.type_name} | started | block}}))
         platform = open_platform(IonbeamConfig.load(path))
-        window = window_of(self.window.start, platform.source(NAME).window_size)
+        source, dataset = platform.source(NAME), platform.dataset(NAME)
+        window = window_of(self.window.start, source.window_size)
         now = platform.now()
-        first, claimed = collect(platform, NAME, window, now), ingest(platform, NAME, window).claim
-        again = collect(platform, NAME, window, now)
+        first, claimed = collect(platform, source, window, now), ingest(platform, source, window).claim
+        again = collect(platform, source, window, now)
         assert first.rows and claimed.rows and (again.rows, again.changed) == (first.rows, False)
-        assert ingest(platform, NAME, window).claim == claimed
-        dataset_window = window_of(self.window.start, platform.dataset(NAME).span)
-        built = build(platform, NAME, dataset_window, now, insist=True)
+        assert ingest(platform, source, window).claim == claimed
+        built = build(platform, dataset, window_of(self.window.start, dataset.span), now, insist=True)
         assert built.revision and built.revision.revision.number == 1 and built.revision.facts.stations
         table = pq.read_table(built.revision.path)
         points = pl.DataFrame(pl.from_arrow(table)).select(*point_key(table.schema), "datetime")

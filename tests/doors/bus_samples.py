@@ -108,7 +108,7 @@ def day(platform: Platform, table: pa.Table, **said) -> list[str | None]:
 
 
 def built_day(platform: Platform, window: Window = FIRST_DAY) -> pl.DataFrame:
-    made = build(platform, "example_weather", window, datetime.now(UTC), insist=True)
+    made = build(platform, platform.dataset("example_weather"), window, datetime.now(UTC), insist=True)
     return pl.read_parquet(made.revision.path)
 
 

@@ -77,7 +77,9 @@ def test_what_a_client_sends_becomes_its_dataset_and_comes_back_in_the_same_numb
             assert await client.flush(20)
             turn = await asyncio.to_thread(bridge_of(platform).take_in, 20)
             assert turn.taken == {wire.INGESTION.name: 1} and not turn.refused
-            ingested = await asyncio.to_thread(ingest, platform, "my_source", Window(START, START + 6 * HOUR))
+            ingested = await asyncio.to_thread(
+                ingest, platform, platform.source("my_source"), Window(START, START + 6 * HOUR)
+            )
             assert (ingested.claim.id, ingested.rows) == (str(receipt.id), 24)
             await asyncio.to_thread(built_day, platform)
             turn = await asyncio.to_thread(bridge_of(platform).announce, 20)
@@ -106,7 +108,7 @@ def test_a_command_is_one_ingestion_however_often_it_comes(platform, broker):
     assert raw.ingestion == str(message.id) and raw.window == FIRST_DAY
     assert [arrival.commands for arrival in platform.ledger.commands.unreported(10)] == [1, 1, 1, 1]
     assert len(list(Path(raw.path).parent.glob("*.parquet"))) == 1
-    ingest(platform, "my_source", window)
+    ingest(platform, platform.source("my_source"), window)
     assert built_day(platform).height == 24
 
 
@@ -183,7 +185,7 @@ def test_a_lost_part_is_named_parks_its_command_alone_and_comes_again(platform, 
 def test_a_later_ingestion_corrects_an_earlier_one_in_the_order_of_arrival(platform):
     bodies = [body(command(), rows(first=first)) for first in (10.0, 30.0, 20.0)]
     assert bridge_of(platform).intake.ingestions(bodies) == [None] * 3
-    ingested = ingest(platform, "my_source", Window(START + 6 * HOUR, START + 12 * HOUR))
+    ingested = ingest(platform, platform.source("my_source"), Window(START + 6 * HOUR, START + 12 * HOUR))
     assert ingested.rows == 72
     assert built_day(platform)[TEMPERATURE].to_list() == rows(first=20.0)["t"].to_pylist()
 
@@ -205,7 +207,7 @@ def test_what_replaces_takes_the_place_of_what_its_client_sent_before(platform, 
     assert bridge_of(platform).take_in(20).taken == {wire.INGESTION.name: 4}
     for quarter in range(8):
         begin = START + quarter * 6 * HOUR
-        ingest(platform, "my_source", Window(begin, begin + 6 * HOUR))
+        ingest(platform, platform.source("my_source"), Window(begin, begin + 6 * HOUR))
     built = built_day(platform)
     assert built["station_id"].unique().to_list() == ["roof"]
     assert built[TEMPERATURE].to_list() == rows(12, first=5.0)["t"].to_pylist()
@@ -224,7 +226,7 @@ def test_other_columns_under_the_same_version_are_parked_with_the_difference_and
     newer = other.model_copy(update={"version": 2})
     send(broker, body(command()))
     bridge_of(platform).take_in(20)
-    ingest(platform, "my_source", Window(START, START + 6 * HOUR))
+    ingest(platform, platform.source("my_source"), Window(START, START + 6 * HOUR))
     refused, raised = command(metadata=other), command(metadata=newer, start_time=START + DAY, end_time=START + 2 * DAY)
     send(broker, body(refused), body(raised, rows(start=START + DAY)))
     turn = bridge_of(platform).take_in(20)
@@ -234,7 +236,7 @@ def test_other_columns_under_the_same_version_are_parked_with_the_difference_and
     for told in ("my_source: ", f"{TEMPERATURE} is no longer there", f"{changed} is new", "raise the version to 2"):
         assert told in parked.headers[wire.ERROR_HEADER]
     assert wire.decode(IngestDataCommand, parked.body).message.id == refused.id, "it can be sent back as it came"
-    ingest(platform, "my_source", Window(START + DAY, START + DAY + 6 * HOUR))
+    ingest(platform, platform.source("my_source"), Window(START + DAY, START + DAY + 6 * HOUR))
     assert built_day(platform)[TEMPERATURE].len() == 24
     assert built_day(platform, Window(START + DAY, START + 2 * DAY))[changed].len() == 24
 
@@ -244,7 +246,7 @@ def test_late_rows_and_empty_ones_are_told_to_their_windows(platform):
     assert day(platform, pa.concat_tables([rows(), late])) == [None]
     assert day(platform, rows(0), start_time=START + DAY, end_time=START + 2 * DAY) == [None]
     for start in (START, START + DAY):
-        ingest(platform, "my_source", Window(start, start + 6 * HOUR))
+        ingest(platform, platform.source("my_source"), Window(start, start + 6 * HOUR))
     due = platform.ledger.due("example_weather")
     assert [window.start for window in due] == [START, START + DAY, START + 3 * DAY]
     assert built_day(platform, due[0]).height == 24
@@ -317,7 +319,7 @@ def test_payloads_and_raw_partitions_lie_in_s3(platform_of, broker, s3, monkeypa
     assert bridge_of(platform).intake.ingestions([named]) == [None]
     (raw,) = platform.ledger.sent("my_source", Window(START, START + 6 * HOUR))
     assert raw.path.startswith(f"{root}/raw/my_source/")
-    assert ingest(platform, "my_source", Window(START, START + 6 * HOUR)).rows == 24
+    assert ingest(platform, platform.source("my_source"), Window(START, START + 6 * HOUR)).rows == 24
     assert built_day(platform)[TEMPERATURE].to_list() == rows()["t"].to_pylist()
 
 
@@ -439,8 +441,8 @@ def test_a_buffer_that_says_it_is_huge_is_not_unpacked(platform, value):
 def revised(platform: Platform, times: int) -> None:
     for number in range(times):
         assert day(platform, rows(first=float(number)), id=UUID(int=number + 1)) == [None]
-        ingest(platform, "my_source", Window(START, START + 6 * HOUR))
-        build(platform, "example_weather", FIRST_DAY, datetime.now(UTC), insist=True)
+        ingest(platform, platform.source("my_source"), Window(START, START + 6 * HOUR))
+        build(platform, platform.dataset("example_weather"), FIRST_DAY, datetime.now(UTC), insist=True)
 
 
 def test_every_revision_is_announced_once_in_order_also_what_was_built_meanwhile(platform, broker):
@@ -461,7 +463,7 @@ def test_a_replay_brings_the_latest_revisions_under_the_ids_that_they_had(platfo
     listen(broker)
     revised(platform, 2)
     assert day(platform, rows(start=START + DAY), start_time=START + DAY, end_time=START + 2 * DAY) == [None]
-    ingest(platform, "my_source", Window(START + DAY, START + DAY + 6 * HOUR))
+    ingest(platform, platform.source("my_source"), Window(START + DAY, START + DAY + 6 * HOUR))
     built_day(platform, Window(START + DAY, START + 2 * DAY))
     bridge_of(platform).announce(20)
     live = heard(broker)
@@ -484,7 +486,7 @@ def test_rows_too_many_for_a_message_come_in_parts(platform, broker, monkeypatch
     listen(broker)
     table = rows(20_000, step=timedelta(seconds=4))
     assert day(platform, table) == [None]
-    ingest(platform, "my_source", Window(START, START + 6 * HOUR))
+    ingest(platform, platform.source("my_source"), Window(START, START + 6 * HOUR))
     built_day(platform)
     bridge_of(platform).announce(20)
     decoded = [wire.decode(DataSetAvailableEvent, d.body) for d in waiting(broker, wire.exporter_queue("x"))]
@@ -549,7 +551,7 @@ def test_an_external_source_needs_no_more_than_to_be_called_so(platform_of):
     with pytest.raises(SourceError, match="is sent by a client"):
         platform.sources["netatmo"].fetch(FIRST_DAY)
     with pytest.raises(PipelineError, match="no client sent anything; materialise netatmo/request"):
-        ingest(platform, "netatmo", FIRST_DAY)
+        ingest(platform, platform.source("netatmo"), FIRST_DAY)
     with pytest.raises(PipelineError, match="has no message broker; add 'broker:"):
         _ = bridge_of(platform)
 
@@ -569,8 +571,8 @@ def test_several_external_sources_feed_one_dataset_and_a_message_says_which(plat
     assert "fed by a, b, c, and the message says no source_name" in verdicts[3] and "'d'" in verdicts[4]
     for name in "abc":
         assert len(platform.ledger.sent(name, FIRST_DAY)) == 1
-        ingest(platform, name, FIRST_DAY)
-    made = build(platform, "one", FIRST_DAY, datetime.now(UTC))
+        ingest(platform, platform.source(name), FIRST_DAY)
+    made = build(platform, platform.dataset("one"), FIRST_DAY, datetime.now(UTC))
     assert made.built and set(pl.read_parquet(made.revision.path)["station_id"]) == {"s0", "s1", "s2"}
 
 
@@ -580,7 +582,7 @@ def test_a_damaged_raw_file_holds_up_none_that_was_sent_after_it(platform):
     window = Window(START, START + 6 * HOUR)
     Path(platform.ledger.sent("my_source", window)[0].path).write_bytes(b"damaged")
     with pytest.raises(PipelineError, match="cannot be read"):
-        ingest(platform, "my_source", window)
+        ingest(platform, platform.source("my_source"), window)
     assert [claim.id for claim in platform.ledger.claims("example_weather", FIRST_DAY)] == [str(UUID(int=2))]
     assert platform.ledger.waiting("my_source")[0] == window
 

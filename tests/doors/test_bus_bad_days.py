@@ -27,7 +27,7 @@ def test_a_range_that_begins_long_before_its_source_touches_the_windows_of_the_s
     assert platform.ledger.waiting("my_source") == [
         Window(START + n * 6 * HOUR, START + (n + 1) * 6 * HOUR) for n in range(4)
     ]
-    ingested = ingest(platform, "my_source", Window(START, START + 6 * HOUR))
+    ingested = ingest(platform, platform.source("my_source"), Window(START, START + 6 * HOUR))
     assert ingested.claim.collected == FIRST_DAY and platform.ledger.due("example_weather") == [FIRST_DAY]
     assert list(agenda.outlook(platform, ingested.claim, datetime.now(UTC))) == [FIRST_DAY]
     for file in Path("ionbeam-state").glob("ledger.sqlite*"):
@@ -45,9 +45,9 @@ def test_what_replaces_from_long_ago_removes_the_files_of_what_it_replaces(platf
     take, long_ago = bridge_of(platform).intake.ingestions, datetime(1970, 1, 1, tzinfo=UTC)
     first = Window(START, START + 6 * HOUR)
     assert take([body(command(start_time=long_ago))]) == [None]
-    ingest(platform, "my_source", first)
+    ingest(platform, platform.source("my_source"), first)
     assert take([body(command(start_time=long_ago, replaces=True), rows(3, station="other"))]) == [None]
-    ingest(platform, "my_source", first)
+    ingest(platform, platform.source("my_source"), first)
     assert built_day(platform)["station_id"].to_list() == ["other"] * 3
     [raw] = platform.ledger.sent("my_source", first)
     assert [Path(raw.path)] == list(Path(raw.path).parent.glob("*.parquet"))

@@ -72,7 +72,7 @@ def test_a_command_whose_first_part_came_before_the_ledger_was_lost_is_whole_wit
 def test_a_command_that_was_taken_in_before_the_ledger_was_lost_is_not_taken_in_twice(kept_in):
     built, waits = (body(command()) for _ in range(2))
     assert bridge_of(kept_in).intake.ingestions([built]) == [None]
-    ingest(kept_in, "my_source", FIRST)
+    ingest(kept_in, kept_in.source("my_source"), FIRST)
     assert bridge_of(kept_in).intake.ingestions([waits]) == [None]
     before = [raw.ingestion for raw in kept_in.ledger.sent("my_source", FIRST)]
     written = {path: path.stat().st_mtime_ns for path in Path().rglob("my_source_*.parquet")}

@@ -57,7 +57,7 @@ def test_two_bridges_side_by_side_do_nothing_twice(platform_of, broker, tmp_path
         processes[0].kill()  # whichever it was: the other takes over
         send(broker, body(command()))
         until(lambda: len(platform.ledger.sent("my_source", window)) == 41)
-        ingest(platform, "my_source", window)
+        ingest(platform, platform.source("my_source"), window)
         built_day(platform)
         until(lambda: not platform.ledger.changes(platform.ledger.announcements.announced(), 100))
         assert [event.revision for event in heard(broker)] == [1]

@@ -74,7 +74,7 @@ def test_another_client_can_not_replace_a_sources_window_and_hears_why(users, tm
     assert turn.refused == [
         f"user 'bergen' may not send my_source (sources.my_source.senders in {platform.config.path})"
     ]
-    ingest(platform, "my_source", FIRST_DAY)
+    ingest(platform, platform.source("my_source"), FIRST_DAY)
     assert built_day(platform).height == 24
     told = "\n".join(bus_status(platform.ledger).lines())
     assert "my_source: 1 messages of bergen are parked" in told
@@ -175,7 +175,7 @@ def test_an_exporter_of_few_rights_gets_what_is_built(users, tmp_path):
             assert await client.wait_until_connected(30)
             await asyncio.sleep(0.5)
             assert bridge_of(platform).intake.ingestions([body(command())], ["oslo"]) == [None]
-            await asyncio.to_thread(ingest, platform, "my_source", Window(START, START + DAY))
+            await asyncio.to_thread(ingest, platform, platform.source("my_source"), Window(START, START + DAY))
             await asyncio.to_thread(built_day, platform)
             await asyncio.to_thread(bridge_of(platform).announce, 20)
             for _ in range(400):

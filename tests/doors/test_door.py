@@ -77,8 +77,9 @@ def test_rows_of_three_weeks_ago_make_revisions_of_their_own_windows(platform_of
             assert write(url, line).status_code == 204
             door.flush.run()
         bring_up_to_date(platform)
-        made = build(platform, "garden", window, datetime.now(UTC)).revision
-        return made.revision.number, export(platform, "garden", "pygeoapi", window).number, answered(platform, old)
+        dataset, exporter = platform.dataset("garden"), platform.config.window_exporters["pygeoapi"]
+        made = build(platform, dataset, window, datetime.now(UTC)).revision
+        return made.revision.number, export(platform, dataset, exporter, window).number, answered(platform, old)
 
     assert revised(32, 0) == (1, 1, [0.0])
     assert revised(33.8, 1) == (2, 2, [0.0, 1.0])
@@ -378,9 +379,9 @@ def test_each_block_of_the_page_takes_its_lines_in(tmp_path, monkeypatch, block,
         assert door.memory.parked() == []
     [raw] = [raw for window in platform.ledger.waiting("garden") for raw in platform.ledger.sent("garden", window)]
     assert raw.rows == 1
-    ingest(platform, "garden", platform.ledger.waiting("garden")[0])
+    ingest(platform, platform.source("garden"), platform.ledger.waiting("garden")[0])
     [claim] = platform.ledger.claims_of([raw.ingestion])
     assert (claim.rows, claim.quarantined) == (1, 0)
-    described = canonical_schema([platform.metadata("garden")])
-    assert not [p for p in check_metadata(platform.metadata("garden")) if p.severity == "error"]
+    described = canonical_schema([platform.metadata(platform.source("garden"))])
+    assert not [p for p in check_metadata(platform.metadata(platform.source("garden"))) if p.severity == "error"]
     assert len(columns_of(described, "variable")) == block.count("standard_name")

@@ -72,10 +72,10 @@ def platform(netcdf, tmp_path_factory):
     platform = open_platform(IonbeamConfig.load(folder / "knmi.yaml"))
     for hour in range(24):
         window = Window(DAY + timedelta(hours=hour), DAY + timedelta(hours=hour + 1))
-        collect(platform, "knmi", window, NOW)
-        ingest(platform, "knmi", window)
-        build(platform, "knmi", window, NOW)
-        export(platform, "knmi", "pygeoapi", window)
+        collect(platform, platform.source("knmi"), window, NOW)
+        ingest(platform, platform.source("knmi"), window)
+        build(platform, platform.dataset("knmi"), window, NOW)
+        export(platform, platform.dataset("knmi"), platform.config.window_exporters["pygeoapi"], window)
     return platform
 
 

@@ -85,16 +85,16 @@ def written(package, tmp_path, monkeypatch):
 def platform_at(path):
     """The platform of a YAML, with one built hour of the synthetic network."""
     platform = open_platform(IonbeamConfig.load(path))
-    collect(platform, "ioncannon", HOUR, LATER)
-    ingest(platform, "ioncannon", HOUR)
-    build(platform, "ioncannon", HOUR, LATER, insist=True)
+    collect(platform, platform.source("ioncannon"), HOUR, LATER)
+    ingest(platform, platform.source("ioncannon"), HOUR)
+    build(platform, platform.dataset("ioncannon"), HOUR, LATER, insist=True)
     return platform
 
 
 def test_a_format_of_a_third_party_is_found_configured_written_and_told(written):
     assert {"csv_of_mine", "odb"} <= installed_exporters().keys()
     platform = platform_at(written())
-    made = export(platform, "ioncannon", "csv_of_mine", HOUR)
+    made = export(platform, platform.dataset("ioncannon"), platform.config.window_exporters["csv_of_mine"], HOUR)
     assert made.path == "spreadsheets/csv_of_mine/ioncannon/ioncannon_20260621T060000_PT1H.csv"
     with Path(made.path).open(newline="") as file:
         rows = list(csv.DictReader(file, delimiter=";"))
@@ -128,18 +128,22 @@ def test_an_exporters_own_checks_are_those_of_its_asset(written, monkeypatch):
 
 def test_a_file_that_does_not_read_back_leaves_its_predecessor(written, monkeypatch):
     platform = platform_at(written())
-    path = Path(export(platform, "ioncannon", "csv_of_mine", HOUR).path)
+    path = Path(
+        export(platform, platform.dataset("ioncannon"), platform.config.window_exporters["csv_of_mine"], HOUR).path
+    )
     before = path.read_bytes()
     monkeypatch.setattr(pl.LazyFrame, "sink_csv", lambda rows, draft, separator: draft.write_text("lat\n1\n"))
     with pytest.raises(ExportError, match=r"ioncannon_20260621T060000_PT1H.csv: was not .* csv reads 1 rows, but"):
-        export(platform, "ioncannon", "csv_of_mine", HOUR)
+        export(platform, platform.dataset("ioncannon"), platform.config.window_exporters["csv_of_mine"], HOUR)
     assert path.read_bytes() == before and [one.name for one in path.parent.iterdir()] == [path.name]
 
 
 def test_a_cycle_of_a_third_party_is_made_of_its_windows(written):
     platform = platform_at(written(["whole_cycles"]))
     cycle = Window(START.replace(hour=3), START.replace(hour=9))
-    made = export_cycle(platform, "ioncannon", "whole_cycles", cycle, LATER).made
+    made = export_cycle(
+        platform, platform.dataset("ioncannon"), platform.config.cycle_exporters["whole_cycles"], cycle, LATER
+    ).made
     assert made.path == "data-projections/whole_cycles/ioncannon/ioncannon_20260621T030000_PT6H.txt"
     assert Path(made.path).read_text() == "ioncannon 2026-06-21T06:00:00+00:00 1"
 
@@ -191,12 +195,12 @@ def test_the_fingerprint_follows_the_version_and_the_settings_that_files_depend_
 def test_what_another_version_made_is_told_until_it_is_made_again(written):
     platform = platform_at(written())
     exporter = platform.config.exporters["csv_of_mine"]
-    export(platform, "ioncannon", "csv_of_mine", HOUR)
+    export(platform, platform.dataset("ioncannon"), platform.config.window_exporters["csv_of_mine"], HOUR)
     assert platform.ledger.export("ioncannon", HOUR, "csv_of_mine").made_by == exporter.fingerprint
     assert "other version" not in _status(platform)
     type(exporter).version = "2"
     assert is_of_another_exporter(platform, "ioncannon", "csv_of_mine", HOUR) and "other version" in _status(platform)
-    export(platform, "ioncannon", "csv_of_mine", HOUR)
+    export(platform, platform.dataset("ioncannon"), platform.config.window_exporters["csv_of_mine"], HOUR)
     assert "other version" not in _status(platform)
 
 

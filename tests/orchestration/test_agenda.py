@@ -49,13 +49,18 @@ def do(platform: Platform, work: Work, now: datetime) -> None:
     try:
         match stage:
             case "collect":
-                collect(platform, of, work.window, now)
+                collect(platform, platform.source(of), work.window, now)
             case "ingest":
-                ingest(platform, of, work.window)
+                ingest(platform, platform.source(of), work.window)
             case "build":
-                build(platform, of, work.window, now)
+                build(platform, platform.dataset(of), work.window, now)
             case "export":
-                export(platform, of, work.of.partition("/")[2], work.window)
+                export(
+                    platform,
+                    platform.dataset(of),
+                    platform.config.window_exporters[work.of.partition("/")[2]],
+                    work.window,
+                )
     except IonbeamError as error:
         failed = {work.window: Failure(str(error))}
     in_hand.settle([] if failed else [work.window], failed, now)
@@ -205,11 +210,16 @@ def built(platform_with):
     platform = platform_with("  told: {start: 2026-06-21T00:00:00Z, exports: [odb, pygeoapi]}")
     platform.now = lambda: START + 3 * HOUR
     for quarter in range(4):
-        collect(platform, "told", Window(START + quarter * QUARTER, START + (quarter + 1) * QUARTER), platform.now())
-        ingest(platform, "told", Window(START + quarter * QUARTER, START + (quarter + 1) * QUARTER))
-    build(platform, "told", FIRST, platform.now())
+        collect(
+            platform,
+            platform.source("told"),
+            Window(START + quarter * QUARTER, START + (quarter + 1) * QUARTER),
+            platform.now(),
+        )
+        ingest(platform, platform.source("told"), Window(START + quarter * QUARTER, START + (quarter + 1) * QUARTER))
+    build(platform, platform.dataset("told"), FIRST, platform.now())
     for format in ("odb", "pygeoapi"):
-        export(platform, "told", format, FIRST)
+        export(platform, platform.dataset("told"), platform.config.window_exporters[format], FIRST)
     return platform
 
 
@@ -225,15 +235,15 @@ def test_a_window_whose_collection_began_before_its_end_is_collected_once_more(p
     )
     quarter = Window(START, START + QUARTER)
     before, after = (quarter.end + timedelta(seconds=seconds) for seconds in (-10, 20))
-    collect(platform, "told", quarter, before)
+    collect(platform, platform.source("told"), quarter, before)
     _written(platform, quarter, quarter.end + timedelta(seconds=5))  # it took a while to be fetched
-    ingest(platform, "told", quarter)
+    ingest(platform, platform.source("told"), quarter)
     platform.now = lambda: after
     assert quarter in {work.window for work in due_of(platform, "collect", "told", after)}
     assert agenda.needs_collecting(platform, "told", quarter)
-    collect(platform, "told", quarter, after)
+    collect(platform, platform.source("told"), quarter, after)
     _written(platform, quarter, after)
-    ingest(platform, "told", quarter)
+    ingest(platform, platform.source("told"), quarter)
     assert quarter not in {work.window for work in due_of(platform, "collect", "told", after)}
     assert not agenda.needs_collecting(platform, "told", quarter)
 
@@ -253,14 +263,14 @@ def test_a_lost_export_of_a_sealed_window_comes_back_although_a_correction_came_
     first, late = START + HOUR, START + 30 * HOUR
     platform.now = lambda: first
     for quarter in windows_between(START, START + HOUR, QUARTER):
-        collect(platform, "told", quarter, first)
-        ingest(platform, "told", quarter)
-    build(platform, "told", FIRST, first)
-    export(platform, "told", "pygeoapi", FIRST)
+        collect(platform, platform.source("told"), quarter, first)
+        ingest(platform, platform.source("told"), quarter)
+    build(platform, platform.dataset("told"), FIRST, first)
+    export(platform, platform.dataset("told"), platform.config.window_exporters["pygeoapi"], FIRST)
     platform.now = lambda: late
     platform.sources["told"].warmer[FIRST.key] = 3.0
-    collect(platform, "told", Window(START, START + QUARTER), late)
-    ingest(platform, "told", Window(START, START + QUARTER))
+    collect(platform, platform.source("told"), Window(START, START + QUARTER), late)
+    ingest(platform, platform.source("told"), Window(START, START + QUARTER))
     monkeypatch.setattr("ionbeam_dagster.domain.quality.VERSION", "another")
     Path(platform.ledger.export("told", FIRST, "pygeoapi").path).unlink()
     reconcile(platform, late)
@@ -296,9 +306,9 @@ def test_what_failed_is_remembered_at_one_look_at_each_window(platform_with, mon
 
 
 def test_what_another_exporter_made_is_told_and_made_again_only_where_the_configuration_says_so(built, monkeypatch):
-    assert outdated(built, "told", START, START + HOUR) == []
+    assert outdated(built, built.dataset("told"), START, START + HOUR) == []
     monkeypatch.setattr(type(built.config.window_exporters["odb"]), "version", "another")
-    assert outdated(built, "told", START, START + HOUR) == [FIRST]
+    assert outdated(built, built.dataset("told"), START, START + HOUR) == [FIRST]
     assert to_export(built, "told/odb", FIRST) is None
     assert to_export(built, "told/odb", FIRST, renew=True).reason == "an older exporter made it"
     assert to_export(built, "told/pygeoapi", FIRST, renew=True) is None
@@ -313,7 +323,7 @@ def test_what_an_earlier_version_wrote_without_saying_who_made_it_is_current(bui
     built.ledger.record_export(replace(made, made_by=""))
     built.ledger.record_revision(replace(latest, facts=replace(latest.facts, made_by="")), [])
     monkeypatch.setattr(type(built.config.window_exporters["odb"]), "version", "another")
-    assert outdated(built, "told", START, START + HOUR) == []
+    assert outdated(built, built.dataset("told"), START, START + HOUR) == []
 
 
 def test_raw_partitions_of_windows_of_another_length_are_no_work_for_ever(built, platform_with):
@@ -324,9 +334,9 @@ def test_raw_partitions_of_windows_of_another_length_are_no_work_for_ever(built,
     for quarter in windows_between(START, START + HOUR, QUARTER):
         _written(built, quarter, built.now())
     half = Window(START + HOUR / 2, START + HOUR)
-    collect(longer, "told", half, built.now())
+    collect(longer, longer.source("told"), half, built.now())
     _written(longer, half, built.now())
-    ingest(longer, "told", half)  # in the place of two quarters
+    ingest(longer, longer.source("told"), half)  # in the place of two quarters
     Path(built.ledger.raw("told", Window(START, START + QUARTER)).path).unlink()
     found = reconcile(longer, built.now())
     assert [work for work in found.work if work.stage in ("collect", "ingest")] == []

@@ -278,8 +278,8 @@ def test_an_export_whose_checks_an_outage_broke_is_made(automated, monkeypatch):
 def test_a_fresh_dagster_instance_goes_on_from_what_the_ledger_knows(automated, built):
     for each in every_quarter("01:00", "02:45"):
         quarter = window_from_key(each, QUARTER)
-        collect(automated.platform, "told", quarter, datetime.now(UTC))
-        ingest(automated.platform, "told", quarter)
+        collect(automated.platform, automated.platform.source("told"), quarter, datetime.now(UTC))
+        ingest(automated.platform, automated.platform.source("told"), quarter)
     if built:
         automated.run(["told/dataset"], key("01:00"), key("02:00"))
     with dg.DagsterInstance.ephemeral() as fresh:

@@ -28,9 +28,9 @@ def platform(platform_with):
     platform = platform_with("  told: {start: 2026-06-21T00:00:00Z}", automation="{lookback: PT15M}")
     platform.now = lambda: NOW
     for quarter in windows_between(START, START + 2 * HOUR, QUARTER):
-        collect(platform, "told", quarter, NOW)
-        ingest(platform, "told", quarter)
-    build(platform, "told", FIRST, NOW)
+        collect(platform, platform.source("told"), quarter, NOW)
+        ingest(platform, platform.source("told"), quarter)
+    build(platform, platform.dataset("told"), FIRST, NOW)
     for folder in ("data-raw", "data"):
         for path in Path(folder).rglob("*.parquet"):
             _written_long_ago(path)
@@ -60,7 +60,7 @@ def test_a_damaged_raw_file_is_found_named_kept_and_collected_again(platform):
     assert "its raw file does not hold what was written" in work.reason and f"{raw.path}.damaged" in work.reason
     assert Path(f"{raw.path}.damaged").exists() and not Path(raw.path).exists()
     assert raw.window in {one.window for one in agenda.due_of(platform, "collect", "told", NOW)}
-    collect(platform, "told", raw.window, NOW)
+    collect(platform, platform.source("told"), raw.window, NOW)
     assert Path(raw.path).read_bytes() == before
 
 
@@ -70,7 +70,7 @@ def test_a_damaged_dataset_file_is_found_named_kept_and_built_again(platform):
     [work] = _found(platform)
     assert (work.stage, work.window) == ("build", FIRST) and f"{latest.path}.damaged" in work.reason
     assert FIRST in {one.window for one in agenda.due_of(platform, "build", "told", NOW)}
-    build(platform, "told", FIRST, NOW)
+    build(platform, platform.dataset("told"), FIRST, NOW)
     assert Path(latest.path).read_bytes() == before
 
 
@@ -104,7 +104,7 @@ def test_however_little_a_pass_looks_at_every_file_is_come_to_by_whoever_goes_on
 def test_a_damaged_file_that_a_client_sent_is_for_a_person_and_stays_where_it_is(platform_of):
     platform = platform_of(SENT)
     path = Path(send(platform, MORNING, "a").path)
-    ingest(platform, "sent", quarters(MORNING)[0])
+    ingest(platform, platform.source("sent"), quarters(MORNING)[0])
     path.write_bytes(path.read_bytes()[:-4] + b"????")
     os.utime(path, ((LATER - timedelta(days=1)).timestamp(),) * 2)
     [told] = reconcile(platform, LATER).for_a_person

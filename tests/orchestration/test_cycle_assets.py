@@ -110,7 +110,13 @@ def test_after_the_cut_off_a_cycle_goes_without_a_window_which_is_told_when_it_c
     assert "told/odb_cycle" not in automated.tick("10:17")
     assert "told/odb_cycle" not in automated.tick("12:00")
     # a person who makes it again gets the same file
-    again = export_cycle(automated.platform, "told", FORMAT, MORNING, automated.platform.now())
+    again = export_cycle(
+        automated.platform,
+        automated.platform.dataset("told"),
+        automated.platform.config.cycle_exporters[FORMAT],
+        MORNING,
+        automated.platform.now(),
+    )
     assert Path(again.made.path).read_bytes() == before and again.made.number == 1
     assert list(again.outlook.late) == [window("08:00", HOUR)]
 
@@ -177,6 +183,8 @@ def test_a_lost_cycle_file_comes_back_after_a_revision_that_it_held_was_purged(a
     Path(automated.cycle.path).unlink()
     work = to_export_cycle(platform, "told/odb_cycle", MORNING, platform.now())
     assert "1 of them in a later revision than its file held, as the earlier one is gone" in work.reason
-    again = export_cycle(platform, "told", FORMAT, MORNING, platform.now())
+    again = export_cycle(
+        platform, platform.dataset("told"), platform.config.cycle_exporters[FORMAT], MORNING, platform.now()
+    )
     assert again.made.number == 2 and "20260621T050000_PT1H r2" in properties(again.made.path)["windows"]
     assert to_export_cycle(platform, "told/odb_cycle", MORNING, platform.now()) is None

@@ -23,7 +23,7 @@ def collected(platform, work, now) -> None:
     """Do the work of collecting a window, as a run does."""
     agenda.begin(platform, [work], now)
     in_hand = agenda.in_hand(platform, "collect", "told")
-    collect(platform, "told", work.window, now)
+    collect(platform, platform.source("told"), work.window, now)
     in_hand.settle([work.window], {}, now)
 
 
@@ -52,7 +52,7 @@ def test_a_change_that_is_noted_while_its_window_is_collected_is_collected_too(p
 def test_what_is_noted_while_the_agenda_looks_is_not_dropped(platform_with, monkeypatch):
     platform = platform_with("  told: {start: 2026-06-21T00:00:00Z}", automation="{lookback: PT15M}")
     now = START + 2 * HOUR
-    collect(platform, "told", FIRST, now)
+    collect(platform, platform.source("told"), FIRST, now)
     raw = platform.ledger.raw("told", FIRST)
     agenda.note(platform, [agenda.Work("collect", "told", FIRST, f"{agenda.LOST} {raw.ingestion}", "lost")], now)
     known = platform.ledger.raw
@@ -73,13 +73,13 @@ def test_what_is_noted_while_the_agenda_looks_is_not_dropped(platform_with, monk
 def test_a_window_that_was_asked_for_before_its_lag_was_over_is_collected_once_more(platform_with, section):
     platform = platform_with(f"{section}  told: {{start: 2026-06-21T00:00:00Z}}", automation="{lookback: PT15M}")
     over = FIRST.end + timedelta(minutes=10)
-    collect(platform, "told", FIRST, over - timedelta(seconds=10))  # its answer comes after the lag
-    ingest(platform, "told", FIRST)
+    collect(platform, platform.source("told"), FIRST, over - timedelta(seconds=10))  # its answer comes after the lag
+    ingest(platform, platform.source("told"), FIRST)
     after = over + timedelta(seconds=20)
     platform.now = lambda: after
     assert agenda.needs_collecting(platform, "told", FIRST)
     assert FIRST in {work.window for work in due_of(platform, "collect", "told", after)}
-    collect(platform, "told", FIRST, after)
+    collect(platform, platform.source("told"), FIRST, after)
     assert not agenda.needs_collecting(platform, "told", FIRST)
     assert FIRST not in {work.window for work in due_of(platform, "collect", "told", after)}
 
@@ -104,15 +104,15 @@ def test_a_build_that_always_fails_is_told_although_ever_more_arrives(platform_w
     hour, clock = Window(START, START + HOUR), START + HOUR
     platform.now = lambda: clock
     for quarter in windows_between(hour.start, hour.end, QUARTER):
-        collect(platform, "told", quarter, clock)
-        ingest(platform, "told", quarter)
+        collect(platform, platform.source("told"), quarter, clock)
+        ingest(platform, platform.source("told"), quarter)
     failed = []
     for minute in range(75):
         clock = START + HOUR + timedelta(minutes=minute)
         if minute % 10 == 5:
             platform.sources["told"].warmer[FIRST.key] = float(minute)
-            collect(platform, "told", FIRST, clock)
-            ingest(platform, "told", FIRST)
+            collect(platform, platform.source("told"), FIRST, clock)
+            ingest(platform, platform.source("told"), FIRST)
         for work in due_of(platform, "build", "told", clock):
             agenda.begin(platform, [work], clock)
             in_hand = agenda.in_hand(platform, "build", "told")
@@ -127,7 +127,7 @@ def test_reconciliation_asks_for_the_open_work_no_more_often_where_there_is_more
     platform = platform_with("  told: {start: 2026-06-21T00:00:00Z}", automation="{lookback: PT15M}")
     now = START + 24 * HOUR
     for quarter in windows_between(START, START + 20 * HOUR, QUARTER):
-        collect(platform, "told", quarter, now)
+        collect(platform, platform.source("told"), quarter, now)
     asked = []
     attempts = type(platform.ledger.attempts)
     opened = attempts.open

@@ -81,10 +81,13 @@ def made(platform_with, asset: str) -> tuple[Platform, list[Path], dict[str, byt
     """A platform that has all of an hour; the files of `asset`, and their bytes."""
     platform = platform_with(TOLD)
     for quarter in windows_between(FIRST.start, FIRST.end, platform.config.sources["told"].window_size):
-        collect(platform, "told", quarter, LATER)
-        ingest(platform, "told", quarter)
-    revision = build(platform, "told", FIRST, LATER).revision
-    exports = {format: export(platform, "told", format, FIRST).path for format in ("odb", "pygeoapi")}
+        collect(platform, platform.source("told"), quarter, LATER)
+        ingest(platform, platform.source("told"), quarter)
+    revision = build(platform, platform.dataset("told"), FIRST, LATER).revision
+    exports = {
+        format: export(platform, platform.dataset("told"), platform.config.window_exporters[format], FIRST).path
+        for format in ("odb", "pygeoapi")
+    }
     files = {
         "raw": sorted(Path().glob(RAW)), "observations": sorted(Path(SEGMENTS).rglob("2*/*.parquet")),
         "dataset": [Path(revision.path)], **{format: [Path(path)] for format, path in exports.items()},
@@ -138,11 +141,11 @@ def test_in_the_order_that_they_tell_all_is_made_again(platform_with, instance):
 
 def test_what_a_client_sent_is_ingested_again_when_the_store_lost_it(platform_with, instance):
     platform = platform_with("  told: {type: told, kind: external, start: 2026-06-21T00:00:00Z}")
-    source, store = platform.sources["told"], platform.raws("told")
+    source, store = platform.sources["told"], platform.raws(platform.source("told"))
     for name, quarter in enumerate(windows_between(FIRST.start, FIRST.end, source.default_window)):
         path, rows = store.write_sent("told", f"sent{name}", quarter, source.metadata, source.fetch(quarter))
         platform.ledger.record_sent([(RawPartition(f"sent{name}", "told", quarter, path, rows), [quarter])])
-        ingest(platform, "told", quarter)
+        ingest(platform, platform.source("told"), quarter)
     before = sorted(Path(SEGMENTS).rglob("2*/*.parquet"))
     MISSING["observations"]()
     assert materialised(platform, "observations", instance) is None

@@ -271,24 +271,24 @@ class Real:
         source.stray = {raw.key: event.end} if event.kind == "stray" else {}
         source.failing = {raw.key} if event.kind == "miss" else set()
         try:
-            collect(self.platform, name, raw, self.clock)
+            collect(self.platform, self.platform.source(name), raw, self.clock)
         except SourceError:
             assert event.kind == "miss"
         else:
-            ingest(self.platform, name, raw)
+            ingest(self.platform, self.platform.source(name), raw)
 
     def _send(self, dataset: str, source: str, event: Event) -> None:
         collected, ingestion = Window(event.start, event.end), f"{dataset} {next(self._sent)}"
         points = [(event.start, "a", 10.0, 52.0), (event.start, "b", 11.0, 53.0)]
         batches = [points_as_batch(points)] if event.kind != "hush" else []
         metadata = Told.metadata.fget(self.platform.sources[source])
-        path, rows = self.platform.raws(source).write_sent(
+        path, rows = self.platform.raws(self.platform.source(source)).write_sent(
             source, ingestion, collected, metadata, batches, replaces=event.kind == "resend"
         )
         size = self.platform.source(source).window_size
         raw = RawPartition(ingestion, source, collected, path, rows)
         self.platform.ledger.record_sent([(raw, list(windows_between(collected.start, collected.end, size)))])
-        ingest(self.platform, source, window_of(collected.start, size))
+        ingest(self.platform, self.platform.source(source), window_of(collected.start, size))
 
     def tick(self, datasets: list[str]) -> dict[str, set[str]]:
         """The partitions of the datasets that automation asks for now."""
@@ -358,7 +358,7 @@ def test_dagster_asks_for_the_windows_that_are_to_be_built_and_for_no_others(
         for name, told in scenarios.items():
             expected = {window: words for window, _, words in expectations(told.scenario, now)}
             for window in expected | decided[name]:
-                ours, theirs = told.decide(window, now), assess(real.platform, name, window, now)
+                ours, theirs = told.decide(window, now), assess(real.platform, real.platform.dataset(name), window, now)
                 if not _alike(ours, theirs):
                     wrong.append(f"{told.scenario.name}, {now} {window}: {ours} in Python, {theirs} on the ledger")
         requested = real.tick(list(scenarios))

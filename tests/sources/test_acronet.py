@@ -150,9 +150,9 @@ def test_the_storm_at_marina_di_chiavari_comes_out_right(webdrops, real_data, pl
     )
     day = Window(datetime(2022, 8, 18, tzinfo=UTC), datetime(2022, 8, 19, tzinfo=UTC))
     now = datetime.now(UTC)
-    collect(platform, "acronet", day, now)
-    ingest(platform, "acronet", day)
-    found = pl.read_parquet(build(platform, "acronet", day, now).revision.path)
+    collect(platform, platform.source("acronet"), day, now)
+    ingest(platform, platform.source("acronet"), day)
+    found = pl.read_parquet(build(platform, platform.dataset("acronet"), day, now).revision.path)
     expected = sorted(time for time in mean if day.start <= time < day.end)
     assert found["datetime"].to_list() == expected and len(expected) > 100
     speed, gusts = (

@@ -292,16 +292,16 @@ def test_what_is_told_twice_and_otherwise_is_one_value_and_wrong_clocks_are_in_n
         platform = platform_of(f"  {name}: {json.dumps(settings)}\n{scheduled}")
         asked.service.break_(place, contradicts, times=99)
         now = datetime.now(UTC)
-        first = collect(platform, name, asked.window, now)
-        ingested = ingest(platform, name, asked.window)
+        first = collect(platform, platform.source(name), asked.window, now)
+        ingested = ingest(platform, platform.source(name), asked.window)
         left_out = "outside" in " ".join(first.problems)  # told in either case
         assert left_out or {"in the future when it arrived", "before the source's start"} & ingested.reasons.keys()
         assert {window.start.year for window in ingested.claim.stray_windows} <= {asked.window.start.year}
-        rows = pl.read_parquet(build(platform, name, asked.window, now).revision.path)
+        rows = pl.read_parquet(build(platform, platform.dataset(name), asked.window, now).revision.path)
         assert rows.select("station_id", "datetime").is_unique().all()
         assert rows["datetime"].is_between(asked.window.start, asked.window.end, closed="left").all()
         temperature = next(column for column in rows.columns if column.startswith("air_temperature__"))
         assert (rows[temperature] == counts).any()
         assert (rows[temperature] == 9.9).any() == (counts == 9.9)
         if name != "sensor_community_live":  # what was seen is not new
-            assert not collect(platform, name, asked.window, now).changed and first.changed
+            assert not collect(platform, platform.source(name), asked.window, now).changed and first.changed

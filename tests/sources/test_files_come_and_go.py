@@ -72,14 +72,14 @@ def write(folder: Path, name: str, text: str) -> Path:
 
 def taken_in(platform, *hours: int, replace: bool = False) -> list:
     """Each hour collected and ingested; what became of it in the collection."""
-    done = [collect(platform, "loggers", hour(number), NOW, replace=replace) for number in hours]
+    done = [collect(platform, platform.source("loggers"), hour(number), NOW, replace=replace) for number in hours]
     for number in hours:
-        ingest(platform, "loggers", hour(number))
+        ingest(platform, platform.source("loggers"), hour(number))
     return done
 
 
 def values(platform, number: int, column: str = T) -> list:
-    built = build(platform, "loggers", hour(number), NOW)
+    built = build(platform, platform.dataset("loggers"), hour(number), NOW)
     return pl.read_parquet(built.revision.path).sort("datetime")[column].to_list()
 
 
@@ -94,12 +94,12 @@ def test_files_that_go_away_take_nothing_with_them(platform_of, tmp_path):
     (told,) = again.sources["loggers"].problems()
     assert "no file matches any longer, where 1 file was before; what was collected stays" in told
     with pytest.raises(SourceError, match="no file matches any longer"):
-        collect(again, "loggers", hour(1), NOW)
+        collect(again, again.source("loggers"), hour(1), NOW)
     with pytest.raises(SourceError, match="no file matches any longer"):
-        collect(again, "loggers", hour(7), NOW)  # of which nothing is known: a gap, no empty window
+        collect(again, again.source("loggers"), hour(7), NOW)  # of which nothing is known: a gap, no empty window
     (tmp_path / "in").rmdir()  # an unmounted disk
     with pytest.raises(SourceError, match="mount the folder"):
-        collect(platform_of(BLOCK), "loggers", hour(1), NOW)
+        collect(platform_of(BLOCK), platform_of(BLOCK).source("loggers"), hour(1), NOW)
     assert values(again, 1) == [6, 7, 8, 9, 10, 11]
     write(tmp_path / "in", "b.csv", rows(18, 24))
     back = platform_of(BLOCK)
@@ -108,7 +108,7 @@ def test_files_that_go_away_take_nothing_with_them(platform_of, tmp_path):
     taken_in(back, 3)
     assert values(back, 3) == [18, 19, 20, 21, 22, 23]
     with pytest.raises(SourceError, match=r"in/a\.csv: is gone, and held observations of"):
-        collect(back, "loggers", hour(1), NOW)
+        collect(back, back.source("loggers"), hour(1), NOW)
     write(tmp_path / "in", "a.csv", rows(0, 18))
     assert taken_in(platform_of(BLOCK), 0, 1, 2)[0].changed is False
 
@@ -162,7 +162,7 @@ def test_a_person_or_whoever_mirrors_a_folder_can_let_it_go(platform_of, tmp_pat
     assert values(mirror, 0) == [] and values(mirror, 1) == [6, 7, 8, 9, 10, 11]
     (tmp_path / "in" / "b.csv").unlink()
     with pytest.raises(SourceError, match="no file matches"):
-        collect(mirror, "loggers", hour(1), NOW)  # an empty folder may as well be an unmounted disk
+        collect(mirror, mirror.source("loggers"), hour(1), NOW)  # an empty folder may as well be an unmounted disk
 
 
 def test_what_was_collected_stays_when_its_raw_partition_was_purged(platform_of, tmp_path):

@@ -118,10 +118,10 @@ def test_a_folder_of_logs_is_windows_and_what_comes_late_is_a_revision_of_its_ow
     hours = [Window(DAY + n * HOUR, DAY + (n + 1) * HOUR) for n in range(2)]
 
     def exported(platform, window):
-        collect(platform, "mast", window, now)
-        ingest(platform, "mast", window)
-        made = build(platform, "mast", window, now).revision.revision.number
-        file = export(platform, "mast", "pygeoapi", window).path
+        collect(platform, platform.source("mast"), window, now)
+        ingest(platform, platform.source("mast"), window)
+        made = build(platform, platform.dataset("mast"), window, now).revision.revision.number
+        file = export(platform, platform.dataset("mast"), platform.config.window_exporters["pygeoapi"], window).path
         return made, pl.read_parquet(file, columns=[T])[T].to_list()
 
     platform = platform_of(block)
@@ -134,9 +134,9 @@ def test_a_folder_of_logs_is_windows_and_what_comes_late_is_a_revision_of_its_ow
     assert told.endswith("where they differ, in/log.jsonl wins")
     assert needs_collecting(again, "mast", hours[0])
     assert exported(again, hours[0]) == (2, [0, 1, 2, 3, 99, -4, 5])
-    collect(again, "mast", hours[1], now)
-    ingest(again, "mast", hours[1])
-    assert build(again, "mast", hours[1], now).revision is None or exported(again, hours[1])[0] == 1
+    collect(again, again.source("mast"), hours[1], now)
+    ingest(again, again.source("mast"), hours[1])
+    assert build(again, again.dataset("mast"), hours[1], now).revision is None or exported(again, hours[1])[0] == 1
 
 
 def test_torn_and_foreign_lines_go_to_the_quarantine_and_take_none_along(tmp_path):

@@ -189,11 +189,11 @@ def test_a_late_drive_makes_its_window_due_again(service, platform_of, monkeypat
     )
     now = datetime(2026, 6, 22, tzinfo=UTC)
     for window in (WINDOW, NEXT):
-        collect(platform, "meteotracker", window, now)
-        ingest(platform, "meteotracker", window)
+        collect(platform, platform.source("meteotracker"), window, now)
+        ingest(platform, platform.source("meteotracker"), window)
         assert not needs_collecting(platform, "meteotracker", window)
-    assert build(platform, "meteotracker", WINDOW, now).revision.facts.rows == 1200
-    assert build(platform, "meteotracker", NEXT, now).revision.facts.rows == 600
+    assert build(platform, platform.dataset("meteotracker"), WINDOW, now).revision.facts.rows == 1200
+    assert build(platform, platform.dataset("meteotracker"), NEXT, now).revision.facts.rows == 600
     service.drives.append(late)
     assert needs_collecting(platform, "meteotracker", WINDOW)
     monkeypatch.setattr(type(platform), "now", lambda self: now)
@@ -202,9 +202,9 @@ def test_a_late_drive_makes_its_window_due_again(service, platform_of, monkeypat
         context = dg.build_sensor_context(instance=instance, repository_def=repository)
         repository.get_sensor_def("meteotracker__changes").evaluate_tick(context)
     assert [work.window for work in platform.ledger.attempts.open("collect", "meteotracker")] == [WINDOW]
-    collect(platform, "meteotracker", WINDOW, now)
-    ingest(platform, "meteotracker", WINDOW)
-    again = build(platform, "meteotracker", WINDOW, now).revision
+    collect(platform, platform.source("meteotracker"), WINDOW, now)
+    ingest(platform, platform.source("meteotracker"), WINDOW)
+    again = build(platform, platform.dataset("meteotracker"), WINDOW, now).revision
     assert (again.revision.number, again.facts.rows, again.facts.stations) == (2, 1400, 3)
 
 

@@ -190,12 +190,13 @@ def test_the_samples_of_e_soh_become_a_dataset_value_for_value(esoh, real_data, 
     )
     window = Window(datetime(2022, 12, 31, tzinfo=UTC), datetime(2022, 12, 31, 1, tzinfo=UTC))
     now = datetime.now(UTC)
-    collect(platform, "netatmo", window, now)
-    ingest(platform, "netatmo", window)
-    made = build(platform, "netatmo", window, now)
+    collect(platform, platform.source("netatmo"), window, now)
+    ingest(platform, platform.source("netatmo"), window)
+    made = build(platform, platform.dataset("netatmo"), window, now)
     found = pl.read_parquet(made.revision.path)
     canonical = {
-        v.column: v.to_canonical_name() for v in platform.metadata("netatmo").ingestion_map.canonical_variables
+        v.column: v.to_canonical_name()
+        for v in platform.metadata(platform.source("netatmo")).ingestion_map.canonical_variables
     }
     inside = {key: values for key, values in expected.items() if key[1] < window.end}
     assert found.height == len(inside) == 8

@@ -69,9 +69,9 @@ def platform_of(folder: Path, port: int) -> Platform:
 
 def built(platform: Platform) -> tuple[int, pl.DataFrame]:
     """The window's revision after all that was journaled so far, and its rows."""
-    collect(platform, "netatmo_mqtt", WINDOW, datetime.now(UTC))
-    ingest(platform, "netatmo_mqtt", WINDOW)
-    done = build(platform, "netatmo_mqtt", WINDOW, datetime.now(UTC))
+    collect(platform, platform.source("netatmo_mqtt"), WINDOW, datetime.now(UTC))
+    ingest(platform, platform.source("netatmo_mqtt"), WINDOW)
+    done = build(platform, platform.dataset("netatmo_mqtt"), WINDOW, datetime.now(UTC))
     assert done.revision is not None
     return done.revision.revision.number, pl.read_parquet(done.revision.path)
 

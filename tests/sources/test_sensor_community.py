@@ -264,12 +264,17 @@ def test_a_day_through_the_platform_and_again_when_it_is_published_again(served,
     )
     now = datetime(2026, 6, 30, tzinfo=UTC)
     assert platform.config.sources["sensor_community"].window_lag == timedelta(hours=9)
-    assert collect(platform, "sensor_community", WINDOW, now).rows == 4
+    assert collect(platform, platform.source("sensor_community"), WINDOW, now).rows == 4
     assert not needs_collecting(platform, "sensor_community", WINDOW)
-    ingest(platform, "sensor_community", WINDOW)
-    assert build(platform, "sensor_community", WINDOW, now).revision.facts.rows == 4
+    ingest(platform, platform.source("sensor_community"), WINDOW)
+    assert build(platform, platform.dataset("sensor_community"), WINDOW, now).revision.facts.rows == 4
     for format in ("odb", "pygeoapi"):
-        assert export(platform, "sensor_community", format, WINDOW).report.stations >= 2
+        assert (
+            export(
+                platform, platform.dataset("sensor_community"), platform.config.window_exporters[format], WINDOW
+            ).report.stations
+            >= 2
+        )
 
     changed = f"{DAY}_dht22_sensor_93.csv"
     service.days[DAY] |= file(DAY, "dht22", 93, [f"{PLACE}T13:02:47;11.10;68.90", f"{PLACE}T23:59:00;9.10;70.0"])
@@ -277,10 +282,10 @@ def test_a_day_through_the_platform_and_again_when_it_is_published_again(served,
     platform.sources["sensor_community"]._listed.clear()
     assert needs_collecting(platform, "sensor_community", WINDOW)
     service.seen.clear()
-    assert collect(platform, "sensor_community", WINDOW, now).rows == 5
+    assert collect(platform, platform.source("sensor_community"), WINDOW, now).rows == 5
     assert service.paths("_sensor_") == [f"/{DAY}/{changed}"]
-    ingest(platform, "sensor_community", WINDOW)
-    assert build(platform, "sensor_community", WINDOW, now).revision.revision.number == 2
+    ingest(platform, platform.source("sensor_community"), WINDOW)
+    assert build(platform, platform.dataset("sensor_community"), WINDOW, now).revision.revision.number == 2
 
 
 def test_a_day_that_is_published_again_is_seen_by_the_automation_for_some_days(served, platform_of, monkeypatch):
@@ -306,7 +311,7 @@ def test_a_day_that_is_published_again_is_seen_by_the_automation_for_some_days(s
     hour, minute = timedelta(hours=1), timedelta(minutes=1)
     assert tick(minute) == []
     assert service.paths() == []  # what was never collected is for the clock
-    collect(platform, "sensor_community", WINDOW, clock[0])
+    collect(platform, platform.source("sensor_community"), WINDOW, clock[0])
     assert tick(minute) == []
     service.days[DAY] |= file(DAY, "dht22", 95, [f"{PLACE}T13:02:47;11.10;68.90"])
     assert tick(minute) == []
@@ -317,7 +322,7 @@ def test_a_day_that_is_published_again_is_seen_by_the_automation_for_some_days(s
     assert tick(hour) == ["20260621T000000"]
     assert tick(minute) == []
     assert tick(hour) == ["20260621T000000"]  # the run failed, or never came
-    assert collect(platform, "sensor_community", WINDOW, clock[0]).changed
+    assert collect(platform, platform.source("sensor_community"), WINDOW, clock[0]).changed
     assert tick(hour) == []
     assert tick(timedelta(days=3)) == []
     assert service.paths() == []

@@ -46,10 +46,12 @@ def test_a_package_of_a_third_party_is_found_configured_and_collected(package, p
         platform = platform_of(block)
         assert platform.config.sources["weather_of_mine"].window_size == timedelta(minutes=30)
         now = datetime(2026, 6, 21, 12, tzinfo=UTC)
-        assert collect(platform, "weather_of_mine", WINDOW, now).rows == 2
-        ingest(platform, "weather_of_mine", WINDOW)
-        built = build(platform, "weather_of_mine", Window(START, START + timedelta(hours=1)), now, insist=True)
+        assert collect(platform, platform.source("weather_of_mine"), WINDOW, now).rows == 2
+        ingest(platform, platform.source("weather_of_mine"), WINDOW)
+        built = build(
+            platform, platform.dataset("weather_of_mine"), Window(START, START + timedelta(hours=1)), now, insist=True
+        )
         assert built.revision.facts.stations == 2
         town.break_("/data/1", status(404), times=9)
         with pytest.raises(SourceError, match=r"/data/1.*404"):
-            collect(platform, "weather_of_mine", WINDOW, now)
+            collect(platform, platform.source("weather_of_mine"), WINDOW, now)

@@ -47,10 +47,10 @@ def test_a_platform_stands_still_while_keys_are_evicted_and_is_whole_again_after
 
     platform = again()
     for window in windows_between(HOURS[0].start, HOURS[2].end, timedelta(minutes=20)):
-        collect(platform, "ioncannon", window, LATER)
-        ingest(platform, "ioncannon", window)
+        collect(platform, platform.source("ioncannon"), window, LATER)
+        ingest(platform, platform.source("ioncannon"), window)
     for hour in HOURS[:2]:
-        build(platform, "ioncannon", hour, LATER, insist=True)
+        build(platform, platform.dataset("ioncannon"), hour, LATER, insist=True)
     send(platform, "one", 5)
     platform.ledger.seal("ioncannon", [HOURS[1]], LATER)
     before = known(platform)

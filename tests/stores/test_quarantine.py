@@ -79,8 +79,8 @@ def test_what_the_time_series_server_refused_stands_beside_it(store):
 def test_a_host_has_its_scratch_for_itself_and_the_quarantine_lies_where_the_yaml_says(platform_of):
     source = "  ioncannon: {num_stations: 2, start: 2026-06-21, bad_value_fraction: 1.0}"
     platform = platform_of(source, state_path="state", scratch_path="mine", quarantine_path="set-aside")
-    collect(platform, "ioncannon", WINDOW, NOON + timedelta(days=1))
-    told = ingest(platform, "ioncannon", WINDOW)
+    collect(platform, platform.source("ioncannon"), WINDOW, NOON + timedelta(days=1))
+    told = ingest(platform, platform.source("ioncannon"), WINDOW)
     assert [file.location for file in platform.quarantine.files()] == [told.quarantine]
     assert told.quarantine == "set-aside/ioncannon/ioncannon_20260621T120000_PT1H.parquet"
     with platform.files.scratch() as folder:

@@ -75,7 +75,9 @@ def send(platform: Platform, id: str, minute: int) -> None:
     """What a client sent for the first hour, as the bus takes it in."""
     time = [HOURS[0].start + timedelta(minutes=minute)]
     columns = {"datetime": pa.array(time, pa.timestamp("us", "UTC")), "lat": [50.0], "lon": [8.0], "T": [280.0]}
-    path, rows = platform.raws("sent").write_sent("sent", id, HOURS[0], SENT, [pa.record_batch(columns)])
+    path, rows = platform.raws(platform.source("sent")).write_sent(
+        "sent", id, HOURS[0], SENT, [pa.record_batch(columns)]
+    )
     platform.ledger.record_sent([(RawPartition(id, "sent", HOURS[0], path, rows), [HOURS[0]])])
 
 
@@ -87,7 +89,7 @@ def known(platform: Platform) -> dict:
         found[hour] = (
             [(claim.id, claim.arrival, claim.rows, claim.stray_windows) for claim in ledger.claims("ioncannon", hour)],
             latest and (latest.revision, latest.path, latest.facts.rows, latest.facts.stations),
-            describe(assess(platform, "ioncannon", hour, LATER)),
+            describe(assess(platform, platform.dataset("ioncannon"), hour, LATER)),
         )
     return found | {"due": ledger.due("ioncannon")}
 
@@ -95,16 +97,16 @@ def known(platform: Platform) -> dict:
 def test_what_was_known_is_known_again(again, caplog):
     platform = again()
     for window in windows_between(HOURS[0].start, HOURS[1].end, timedelta(minutes=20)):
-        collect(platform, "ioncannon", window, LATER)
-        ingest(platform, "ioncannon", window)
+        collect(platform, platform.source("ioncannon"), window, LATER)
+        ingest(platform, platform.source("ioncannon"), window)
         if window.end == HOURS[0].end:
-            assert build(platform, "ioncannon", HOURS[0], LATER).built
+            assert build(platform, platform.dataset("ioncannon"), HOURS[0], LATER).built
     send(platform, "one", 5)
-    ingest(platform, "sent", HOURS[0])
+    ingest(platform, platform.source("sent"), HOURS[0])
     send(platform, "two", 6)
-    build(platform, "ioncannon", HOURS[0], LATER, insist=True)
-    assert build(platform, "ioncannon", HOURS[1], LATER, insist=True).built
-    purged = platform.raws("ioncannon").files("ioncannon")[2]
+    build(platform, platform.dataset("ioncannon"), HOURS[0], LATER, insist=True)
+    assert build(platform, platform.dataset("ioncannon"), HOURS[1], LATER, insist=True).built
+    purged = platform.raws(platform.source("ioncannon")).files("ioncannon")[2]
     raw = platform.ledger.raw("ioncannon", FIRST)
     before, feed = known(platform), [change.number for change in platform.ledger.changes(0, 100)]
     assert platform.ledger.recovered() is None
@@ -121,7 +123,9 @@ def test_what_was_known_is_known_again(again, caplog):
     platform.files.delete(purged)
     assert known(platform) == before
     assert platform.ledger.changes(feed[-1], 100)[0].number > feed[-1]
-    assert build(platform, "sent", HOURS[0], LATER).revision.facts.rows == 2, "what waited was ingested"
+    assert build(platform, platform.dataset("sent"), HOURS[0], LATER).revision.facts.rows == 2, (
+        "what waited was ingested"
+    )
     assert not recover_platform(platform), "nothing is left to be recovered"
 
 
@@ -129,8 +133,8 @@ def test_files_that_cannot_be_read_are_named_and_hold_up_nothing(again):
     platform = again()
     windows = [Window(MORNING + timedelta(minutes=20 * n), MORNING + timedelta(minutes=20 * n + 20)) for n in range(3)]
     for window in windows:
-        collect(platform, "ioncannon", window, LATER)
-    damaged = Path(platform.raws("ioncannon").files("ioncannon")[1])
+        collect(platform, platform.source("ioncannon"), window, LATER)
+    damaged = Path(platform.raws(platform.source("ioncannon")).files("ioncannon")[1])
     damaged.write_bytes(b"no Parquet")
     damaged.with_name("ioncannon_by_hand.parquet").write_bytes(b"neither")
     lose(platform)

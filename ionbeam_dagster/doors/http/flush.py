@@ -53,7 +53,7 @@ def door_sources(platform: Platform) -> dict[str, Door]:
 def strict_mappings(platform: Platform) -> dict[str, Mapping]:
     """The mappings of those sources that refuse what they do not map."""
     return {
-        name: Mapping(name, source.config, *platform.range_of(name))
+        name: Mapping(name, source.config, *platform.range_of(platform.source(name)))
         for name, source in door_sources(platform).items()
         if source.config.unmapped == "refused"
     }
@@ -172,7 +172,8 @@ class Flush:
                 parking.add_all(_strange(chunk, source) for chunk in chunks)
             else:
                 told = self._platform.stations.told().of(source)
-                mapped = map(Mapping(source, block.config, *self._platform.range_of(source), told).apply, chunks)
+                bounds = self._platform.range_of(self._platform.source(source))
+                mapped = map(Mapping(source, block.config, *bounds, told).apply, chunks)
                 if not block.config.variables:
                     parking.add_all(one.parked for one in mapped)
                 else:
@@ -208,13 +209,14 @@ class Flush:
         return self._written(source, name, _range(listened), iter(()))
 
     def _written(self, source: str, name: str, collected: Window, batches: Iterator[pa.RecordBatch]) -> list[Taken]:
-        feed = feed_of(self._platform, self._platform.source(source))
+        settings = self._platform.source(source)
+        feed = feed_of(self._platform, settings)
         try:
             windows = feed.range.windows(collected.start, collected.end, self._platform.now())
         except OutOfRange as error:
             windows = []
             log.warning("%s: %s", source, error)
-        metadata = self._platform.metadata(source)
+        metadata = self._platform.metadata(settings)
         path, rows = feed.raws.write_sent(source, name, collected, metadata, batches)
         return [Taken(name, source, collected, path, rows, windows)]
 

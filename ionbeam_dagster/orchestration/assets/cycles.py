@@ -50,7 +50,7 @@ def cycle_asset(ionbeam: Ionbeam, dataset: DatasetSettings, format: str, made_of
 
         def work(cycle: Window) -> Done:
             begun = perf_counter()
-            exported = export_cycle(platform, dataset.name, format, cycle, platform.now())
+            exported = export_cycle(platform, dataset, exporter, cycle, platform.now())
             seconds = perf_counter() - begun
             with ExitStack() as opened:
                 files = [opened.enter_context(platform.files.fetched(path)) for path in exported.files]

@@ -67,7 +67,7 @@ def _dataset(
         automation_condition=automation.builds(ionbeam, dataset.name),
         check_specs=checks.dataset_specs(key, partitions),
         freshness_policy=metadata.freshness(ionbeam.platform.config, dataset.sources, dataset.span),
-        code_version=made_by(ionbeam.platform, dataset.name),
+        code_version=made_by(dataset),
         group_name=dataset.name,
         owners=metadata.OWNERS,
         kinds={"python", "parquet"},
@@ -86,8 +86,8 @@ def _dataset(
 
         def work(window: Window) -> Done:
             begun = perf_counter()
-            anew = force or (renew and is_outdated(ionbeam.platform, dataset.name, window))
-            built = build(ionbeam.platform, dataset.name, window, ionbeam.platform.now(), insist, anew)
+            anew = force or (renew and is_outdated(ionbeam.platform, dataset, window))
+            built = build(ionbeam.platform, dataset, window, ionbeam.platform.now(), insist, anew)
             if built.revision is None:
                 raise PipelineError(f"{dataset.name} {window}: {describe(built.decision)[1]}")
             _tell_cycles(context, ionbeam.platform, dataset, window)
@@ -109,6 +109,6 @@ def _tell_cycles(
     """Let the pages of the window's cycle say so when the window comes too late for it."""
     cycle = cycle_of(window.start)
     for format in dataset.cycle_exports:
-        outlook = outlook_of(platform, dataset.name, format, cycle, platform.now())
+        outlook = outlook_of(platform, dataset, platform.config.cycle_exporters[format], cycle, platform.now())
         for evaluation in checks.of_late_window(export_key(dataset.name, format), cycle, outlook):
             context.instance.report_runless_asset_event(evaluation)

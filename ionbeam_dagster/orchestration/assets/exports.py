@@ -51,7 +51,7 @@ def export_asset(
     def exported(context: dg.AssetExecutionContext, ionbeam: PlatformResource) -> Events:
         def work(window: Window) -> Done:
             begun = perf_counter()
-            made = export(ionbeam.platform, dataset.name, format, window)
+            made = export(ionbeam.platform, dataset, exporter, window)
             seconds = perf_counter() - begun
             latest = ionbeam.platform.ledger.latest_revision(dataset.name, window)
             assert latest is not None  # export() has just read it

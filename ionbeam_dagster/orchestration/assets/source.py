@@ -75,7 +75,7 @@ def source_definitions(ionbeam: Ionbeam, source: SourceSettings, dataset: Datase
     checks: list[dg.AssetChecksDefinition] = []
     if source.corrects:
         sensors.append(confirmations_sensor(ionbeam, source))
-        checks.append(corrections_check(source.name))
+        checks.append(corrections_check(source))
     return dg.Definitions(assets=[*requests, raw, observations], asset_checks=checks, jobs=[job], sensors=sensors)
 
 
@@ -108,7 +108,7 @@ def _raw(
 
         def work(window: Window) -> Done:
             begun = perf_counter()
-            collected = collect(ionbeam.platform, source.name, window, ionbeam.platform.now(), use_cache, replace)
+            collected = collect(ionbeam.platform, source, window, ionbeam.platform.now(), use_cache, replace)
             with ionbeam.platform.files.parquet(collected.path) as file:
                 return Done(metadata.of_raw(collected, file.schema_arrow, perf_counter() - begun))
 
@@ -155,7 +155,7 @@ def _observations(
     def observations(context: dg.AssetExecutionContext, ionbeam: PlatformResource) -> Events:
         def work(window: Window) -> Done:
             begun = perf_counter()
-            ingested = ingest(ionbeam.platform, source.name, window)
+            ingested = ingest(ionbeam.platform, source, window)
             windows = outlook(ionbeam.platform, ingested.claim, ionbeam.platform.now())
             for evaluation in checks.of_late_data(dg.AssetKey([dataset.name, "dataset"]), windows):
                 context.instance.report_runless_asset_event(evaluation)

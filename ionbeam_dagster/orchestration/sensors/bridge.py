@@ -112,7 +112,7 @@ def _runs(platform: Platform, asked: SourceRequest) -> list[dg.RunRequest]:
     if source is None:
         return []
     partitions = source_partitions(source, platform.dataset(source.dataset))
-    reach = platform.reach(source.name, asked.range)
+    reach = platform.reach(source, asked.range)
     windows = windows_between(reach.start, reach.end, source.window_size) if reach else ()
     known = [window for window in windows if partitions.has_partition_key(window.key)]
     return [

@@ -44,13 +44,13 @@ def confirmations_sensor(ionbeam: PlatformResource | WatchedPlatform, source: So
         now = platform.now()
         try:
             with within(ANSWERED_WITHIN):
-                found = corrections.look(platform, source.name, now)
+                found = corrections.look(platform, source, now)
         except SourceError as error:
             context.log.error(str(error))
             return dg.SensorResult(skip_reason=dg.SkipReason(str(error)), cursor=context.cursor)
         for line in found.told:
             context.log.warning(line)
-        page = _page(platform, source.name, found.lacking)
+        page = _page(platform, source, found.lacking)
         mark = sha256(str(page).encode()).hexdigest()
         told = f"{len(found.confirmed)} confirmed, {page.open} open; {found.noted} windows to be collected"
         news = [] if mark == context.cursor else [_evaluation(source.name, page)]
@@ -59,17 +59,17 @@ def confirmations_sensor(ionbeam: PlatformResource | WatchedPlatform, source: So
     return confirmations
 
 
-def corrections_check(source: str) -> dg.AssetChecksDefinition:
+def corrections_check(source: SourceSettings) -> dg.AssetChecksDefinition:
     """``corrections`` of ``<source>/raw``, which the sensor evaluates whenever there is news, and a person at will."""
 
     @dg.asset_check(
-        asset=dg.AssetKey([source, "raw"]),
+        asset=dg.AssetKey([source.name, "raw"]),
         name=CHECK,
         description="What the source corrected of its past is collected anew, published, and confirmed to it.",
     )
     def check(ionbeam: PlatformResource) -> dg.AssetCheckResult:
         platform = ionbeam.platform
-        known = platform.ledger.corrections.open(source)
+        known = platform.ledger.corrections.open(source.name)
         lacking = {one.number: corrections.standing(platform, source, one, platform.now()) for one in known}
         page = _page(platform, source, lacking)
         return dg.AssetCheckResult(
@@ -102,12 +102,12 @@ class _Page:
         }
 
 
-def _page(platform: Platform, source: str, lacking: Mapping[int, Counter[str]]) -> _Page:
+def _page(platform: Platform, source: SourceSettings, lacking: Mapping[int, Counter[str]]) -> _Page:
     """Those that are open, and the latest that were closed."""
     rows, held = [], []
     memory = platform.ledger.corrections
-    still = memory.open(source)
-    for known in [*still, *memory.closed(source)][:_SHOWN]:
+    still = memory.open(source.name)
+    for known in [*still, *memory.closed(source.name)][:_SHOWN]:
         state = corrections.state_of(platform, source, known, lacking.get(known.number, Counter()))
         one = known.correction
         rows.append((one.id, one.what, corrections.range_of(one.range), f"{known.seen:%Y-%m-%d %H:%M}", state))

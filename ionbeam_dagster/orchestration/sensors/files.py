@@ -67,7 +67,7 @@ def changes_sensor(ionbeam: PlatformResource | WatchedPlatform, source: SourceSe
         try:
             with within(ANSWERED_WITHIN):
                 if source.corrects:  # before anything of it is collected because it changed
-                    corrections.see(platform, source.name, platform.now())
+                    corrections.see(platform, source, platform.now())
                 if source.tells_changes:
                     changed, cursor = platform.sources[source.name].changes(known)
                 else:
@@ -131,7 +131,7 @@ def _parted(
     """What changed as whole windows of the source: stretches of those that can be collected, and of those that cannot
     yet, because they have not ended. What lies before the source's start or after its end is left out."""
     reached = window_of(now - source.window_lag, source.window_size).start
-    start, end = platform.range_of(source.name)
+    start, end = platform.range_of(source)
     ended, open_yet = [], []
     for stretch in merge(_whole_windows(one, source.window_size) for one in changed):
         ended += _part(stretch, start, min(reached, end or reached))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from ionbeam_dagster.config import DatasetSettings, SourceSettings
 from ionbeam_dagster.domain.records import Claim
 from ionbeam_dagster.domain.windows import DAY, FOREVER, Window
 from ionbeam_dagster.errors import PipelineError
@@ -46,22 +47,21 @@ def in_words(platform: Platform, one: Attempt) -> str:
     return f"{what} ({one.window}; {since}): {why}; `ionbeam {command} {of} {range}` tries it now and shows more"
 
 
-def outdated(platform: Platform, dataset: str, start: datetime, end: datetime) -> list[Window]:
+def outdated(platform: Platform, dataset: DatasetSettings, start: datetime, end: datetime) -> list[Window]:
     """The windows of [start, end) whose revision, or an export of it, an older version or other settings made."""
-    formats = platform.dataset(dataset).exports
-    windows = [one.revision.window for one in platform.ledger.revisions(dataset, start, end)]
+    windows = [one.revision.window for one in platform.ledger.revisions(dataset.name, start, end)]
     return [
         window
         for window in windows
         if is_outdated(platform, dataset, window)
-        or any(is_of_another_exporter(platform, dataset, format, window) for format in formats)
+        or any(is_of_another_exporter(platform, dataset.name, format, window) for format in dataset.exports)
     ]
 
 
 def misfits(platform: Platform) -> list[str]:
     """What of the configuration does not fit what is in the stores, a sentence each."""
     found = []
-    for dataset in platform.config.datasets:
+    for dataset in platform.config.datasets.values():
         try:
             platform.check_span(dataset)
         except PipelineError as error:
@@ -69,13 +69,13 @@ def misfits(platform: Platform) -> list[str]:
     return found
 
 
-def from_the_future(platform: Platform, source: str) -> list[Claim]:
+def from_the_future(platform: Platform, source: SourceSettings) -> list[Claim]:
     """The claims of a source that a clock made which was ahead: of what has not passed, or noted at a time to come."""
-    settings, now = platform.source(source), platform.now() + SKEW
-    claims = platform.ledger.claims_between(settings.dataset, now - DAY, FOREVER)
+    now = platform.now() + SKEW
+    claims = platform.ledger.claims_between(source.dataset, now - DAY, FOREVER)
     return [
         claim
         for claim in claims
-        if claim.source == source
-        and ((claim.arrived_at or now) > now or (not settings.sent and claim.collected.end > now))
+        if claim.source == source.name
+        and ((claim.arrived_at or now) > now or (not source.sent and claim.collected.end > now))
     ]

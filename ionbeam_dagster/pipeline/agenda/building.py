@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from ionbeam_dagster.config import DatasetSettings
 from ionbeam_dagster.domain.decisions import Build, Decision, Unchanged, Wait
 from ionbeam_dagster.domain.records import Claim
 from ionbeam_dagster.domain.windows import Window
@@ -18,54 +19,55 @@ from ionbeam_dagster.pipeline.platform import Platform
 _MOST_LOOKED_AT = 300
 
 
-def assess(platform: Platform, dataset: str, window: Window, now: datetime) -> Decision:
+def assess(platform: Platform, dataset: DatasetSettings, window: Window, now: datetime) -> Decision:
     """What `decide` says of a dataset window, on what the ledger knows of it."""
     return look_at(platform, dataset, window, now).decision
 
 
-def assess_due(platform: Platform, dataset: str, window: Window, now: datetime) -> Decision:
+def assess_due(platform: Platform, dataset: DatasetSettings, window: Window, now: datetime) -> Decision:
     """The same of a window that the ledger calls due; where the answer is not to build it, the ledger is told for how
     long it holds, so that nobody asks again before it can be another one."""
     seen = look_at(platform, dataset, window, now)
     if not isinstance(seen.decision, Build):
         until = seen.decision.until if isinstance(seen.decision, Wait) else None
-        platform.ledger.postpone(dataset, window, seen.claims, until)
+        platform.ledger.postpone(dataset.name, window, seen.claims, until)
     return seen.decision
 
 
 def outlook(platform: Platform, claim: Claim, now: datetime) -> dict[Window, Decision]:
     """What is to be said of the dataset windows that a claim touches: of the newest, where they are very many."""
-    touched = platform.touched(claim)
-    return {window: assess(platform, claim.dataset, window, now) for window in touched[-_MOST_LOOKED_AT:]}
+    dataset, touched = platform.dataset(claim.dataset), platform.touched(claim)
+    return {window: assess(platform, dataset, window, now) for window in touched[-_MOST_LOOKED_AT:]}
 
 
 def to_build(
-    platform: Platform, dataset: str, window: Window, now: datetime, insist: bool = False, renew: bool = False
+    platform: Platform, of: str, window: Window, now: datetime, insist: bool = False, renew: bool = False
 ) -> Work | None:
     """The next revision of a dataset window, if one can and should be built now.
 
     With `insist`, as a person asks for it, also of a window that would wait although something was collected; with
     `renew` also of one whose latest revision is outdated.
     """
+    dataset = platform.dataset(of)
     decision = assess(platform, dataset, window, now)
     if isinstance(decision, Build):
-        return building(dataset, window, decision)
-    if insist and isinstance(decision, Wait) and platform.ledger.claims(dataset, window):
-        return Work("build", dataset, window, "", decision.reason)
+        return building(of, window, decision)
+    if insist and isinstance(decision, Wait) and platform.ledger.claims(of, window):
+        return Work("build", of, window, "", decision.reason)
     if renew and isinstance(decision, Unchanged) and is_outdated(platform, dataset, window):
-        token = f"r{decision.revision.number + 1} {made_by(platform, dataset)}"
-        return Work("build", dataset, window, token, "an older quality plan or mapping made it")
+        token = f"r{decision.revision.number + 1} {made_by(dataset)}"
+        return Work("build", of, window, token, "an older quality plan or mapping made it")
     return None
 
 
-def is_outdated(platform: Platform, dataset: str, window: Window) -> bool:
+def is_outdated(platform: Platform, dataset: DatasetSettings, window: Window) -> bool:
     """Whether another quality plan or mapping than today's made the latest revision of a window that nobody sealed."""
-    latest = platform.ledger.latest_revision(dataset, window)
-    if latest is None or latest.facts.made_by in ("", made_by(platform, dataset)):
+    latest = platform.ledger.latest_revision(dataset.name, window)
+    if latest is None or latest.facts.made_by in ("", made_by(dataset)):
         return False
-    return platform.ledger.sealed(dataset, window) is None
+    return platform.ledger.sealed(dataset.name, window) is None
 
 
-def building(dataset: str, window: Window, decision: Build) -> Work:
+def building(of: str, window: Window, decision: Build) -> Work:
     token = f"r{decision.number} {decision.inputs}"
-    return Work("build", dataset, window, token, f"revision {decision.number} can be built")
+    return Work("build", of, window, token, f"revision {decision.number} can be built")

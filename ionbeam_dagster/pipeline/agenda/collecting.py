@@ -51,7 +51,7 @@ def windows_in_lookback(platform: Platform, source: SourceSettings, now: datetim
 
 def has_window(platform: Platform, source: SourceSettings, window: Window) -> bool:
     """Whether a window is one of a source: not before its start, from which on its dataset's windows are whole."""
-    first, end = platform.range_of(source.name)
+    first, end = platform.range_of(source)
     return window.start >= first and (end is None or window.start < end)
 
 

@@ -63,7 +63,7 @@ def to_export(platform: Platform, of: str, window: Window, renew: bool = False) 
 def stays(platform: Platform, latest: BuiltRevision) -> bool:
     """Whether a revision is whole, and the last of its window, although something that it was made of is gone."""
     revision = latest.revision
-    decision = assess(platform, revision.dataset, revision.window, platform.now())
+    decision = assess(platform, platform.dataset(revision.dataset), revision.window, platform.now())
     return isinstance(decision, Sealed) and is_whole(platform, latest)
 
 
@@ -84,7 +84,8 @@ def _is_sound(platform: Platform, path: str) -> bool:
 def to_export_cycle(platform: Platform, of: str, cycle: Window, now: datetime, renew: bool = False) -> Work | None:
     """The file of an analysis cycle, if it is to be made, or made again; not of a window that is not sound."""
     dataset, _, format = of.partition("/")
-    outlook = outlook_of(platform, dataset, format, cycle, now)
+    exporter = platform.config.cycle_exporters[format]
+    outlook = outlook_of(platform, platform.dataset(dataset), exporter, cycle, now)
     outdated = renew and is_of_another_exporter(platform, dataset, format, cycle)
     outdated = outdated and holds_what_is_there(platform, dataset, outlook)
     if not (outlook.due or outdated) or any(is_broken(platform, dataset, window) for window in outlook.holds):

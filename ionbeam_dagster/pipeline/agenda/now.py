@@ -71,7 +71,9 @@ def due_of(platform: Platform, stage: Stage, of: str, now: datetime, afresh: boo
 
 def _waits(platform: Platform, stage: Stage, of: str, opened: Attempt, now: datetime) -> bool:
     """Whether a window whose builds fail waits for more to arrive: that it fails is not forgotten meanwhile."""
-    return stage == "build" and opened.failures > 0 and isinstance(assess(platform, of, opened.window, now), Wait)
+    if stage != "build" or not opened.failures:
+        return False
+    return isinstance(assess(platform, platform.dataset(of), opened.window, now), Wait)
 
 
 def _in_turn(windows: Iterable[Window], opened: Mapping[Window, Attempt]) -> list[Window]:
@@ -91,15 +93,18 @@ def _may_begin(opened: Attempt | None, work: Work, now: datetime) -> bool:
 
 def derived(platform: Platform, stage: Stage, of: str, now: datetime, afresh: bool) -> Iterator[Work]:
     """The work that the ledger itself tells of."""
-    if stage == "collect" and platform.source(of).kind == "pull" and not platform.source(of).tells_changes:
-        yield from triggered(platform, platform.source(of), now)
+    if stage == "collect":
+        source = platform.source(of)
+        if source.kind == "pull" and not source.tells_changes:
+            yield from triggered(platform, source, now)
     elif stage == "ingest" and platform.source(of).sent:
         for window in platform.ledger.waiting(of):
             if work := to_ingest(platform, of, window):
                 yield work
     elif stage == "build":
+        dataset = platform.dataset(of)
         for window in platform.ledger.due(of, None if afresh else now):
-            decision = assess_due(platform, of, window, now)
+            decision = assess_due(platform, dataset, window, now)
             if isinstance(decision, Build):
                 yield building(of, window, decision)
 
