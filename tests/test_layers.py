@@ -14,6 +14,7 @@ LAYERS = [
     {"definitions"},
     {"orchestration"},
     {"testing"},
+    {"health"},
     {"edr", "doors"},
     {"pipeline"},
     {"config"},

@@ -18,6 +18,7 @@ from ionbeam_dagster.cli import (
     config,
     conformance,
     dev,
+    doctor,
     export,
     history,
     ledger,
@@ -53,9 +54,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for command in (
-    run.run, windows.status, windows.gaps, windows.rebuild, windows.reingest, windows.seal, windows.unseal,
-    windows.purge, history.prune, dev.dev, processes.worker, processes.bridge, processes.receive, processes.mqtt,
-    processes.serve, conformance.conformance,
+    run.run, windows.status, doctor.doctor, windows.gaps, windows.rebuild, windows.reingest, windows.seal,
+    windows.unseal, windows.purge, history.prune, dev.dev, processes.worker, processes.bridge, processes.receive,
+    processes.mqtt, processes.serve, conformance.conformance,
 ):  # fmt: skip
     app.command()(command)
 app.command("sweep", hidden=True)(windows.purge)  # what it was called

@@ -38,11 +38,9 @@ def load_config() -> IonbeamConfig:
 
 
 def dagster_home(config: IonbeamConfig) -> Path:
-    from ionbeam_dagster.orchestration.home import ensure_home
+    from ionbeam_dagster.orchestration.home import ensure_home, home_of
 
-    home = Path(os.environ.get("DAGSTER_HOME") or config.sections.state_path / "dagster").absolute()
-    ensure_home(home)
-    return home
+    return ensure_home(home_of(config))
 
 
 @contextmanager

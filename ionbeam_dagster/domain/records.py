@@ -299,7 +299,8 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True)
 class ExportFacts:
-    """What is worth telling about an export: its rows, different stations, and bytes.
+    """What is worth telling about an export: its rows, different stations and bytes; `hash` is the SHA-256 of its file
+    ("": not noted).
 
     The file of a cycle `holds` revisions, by the key of their window (None: it is of one window), and was made
     `afterwards` when nothing of the cycle was built until its cut-off.
@@ -310,9 +311,10 @@ class ExportFacts:
     bytes: int = 0
     holds: Mapping[str, int] | None = None
     afterwards: bool = False
+    hash: str = ""
 
     def to_json(self) -> Json:
-        written: Json = {"rows": self.rows, "bytes": self.bytes, "stations": self.stations}
+        written: Json = {"rows": self.rows, "bytes": self.bytes, "stations": self.stations, "hash": self.hash}
         return written if self.holds is None else written | {"holds": dict(self.holds), "afterwards": self.afterwards}
 
     @classmethod
@@ -323,6 +325,7 @@ class ExportFacts:
             bytes=written.get("bytes", 0),
             holds=written.get("holds"),
             afterwards=written.get("afterwards", False),
+            hash=written.get("hash", ""),
         )
 
 

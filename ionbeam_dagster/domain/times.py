@@ -30,6 +30,16 @@ def parse_moment(text: str) -> datetime:
         raise ValueError(f"{text!r} is not an ISO 8601 time; right would be, for example, 2026-06-21T06:00Z") from None
 
 
+def in_short(duration: timedelta) -> str:
+    """A duration that is not negative as people say it, in its two largest units: ``3 h 20 min``."""
+    left, parts = round(duration.total_seconds()), []
+    for seconds, unit in ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")):
+        count, left = divmod(left, seconds)
+        if count:
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2]) or "0 s"
+
+
 def duration_or(*words: str) -> BeforeValidator:
     """Takes one of `words`, or a duration; for the YAML."""
 

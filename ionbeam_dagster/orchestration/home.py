@@ -5,12 +5,19 @@ Belongs here: the folder's making. Does not belong here: the platform's state, w
 
 from __future__ import annotations
 
+import os
 from importlib.resources import files
 from pathlib import Path
 
+from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.stores.publish import published
 
 SETTINGS = "dagster.yaml"
+
+
+def home_of(config: IonbeamConfig) -> Path:
+    """Where it is: in DAGSTER_HOME, else below the platform's state."""
+    return Path(os.environ.get("DAGSTER_HOME") or config.sections.state_path / "dagster").absolute()
 
 
 def ensure_home(path: Path) -> Path:

@@ -17,7 +17,7 @@ from dagster._core.definitions.events import AssetKeyPartitionKey
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from dagster._core.events import JobFailureData, RunFailureReason
 from dagster._core.execution.plan.objects import ErrorSource
-from dagster._core.scheduler.instigation import TickStatus
+from dagster._core.scheduler.instigation import InstigatorStatus, TickStatus
 from dagster._core.storage.event_log import SqlEventLogStorage, SqlEventLogStorageTable, SqliteEventLogStorage
 from dagster._core.storage.runs import SqlRunStorage
 from dagster._core.storage.runs.schema import RunTagsTable
@@ -168,6 +168,22 @@ def _deleted(instance: dg.DagsterInstance, statement: Delete) -> int:
         return 0
     with storage.connect() as connection:
         return int(connection.execute(statement).rowcount)
+
+
+def needs_migration(instance: dg.DagsterInstance) -> bool:
+    """Whether the tables of runs, events or ticks are of an older version than this Dagster's."""
+    for storage in (instance.run_storage, instance.event_log_storage, instance.schedule_storage):
+        version = storage.alembic_version() if storage is not None else None
+        if version is not None and version[0] is not None and version[0] not in (version[1] or ()):
+            return True
+    return False
+
+
+def stopped_sensors(instance: dg.DagsterInstance) -> list[str]:
+    """The names of sensors and schedules that a person stopped."""
+    return sorted(
+        state.instigator_name for state in instance.all_instigator_state(instigator_statuses={InstigatorStatus.STOPPED})
+    )
 
 
 def _utc(moment: datetime) -> datetime:

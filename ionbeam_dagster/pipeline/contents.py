@@ -15,11 +15,12 @@ from datetime import datetime, timedelta
 import pyarrow as pa
 
 from ionbeam_dagster.config import SourceSettings
-from ionbeam_dagster.domain.records import BuiltRevision, RawPartition
+from ionbeam_dagster.domain.records import BuiltRevision, ExportRecord, RawPartition
 from ionbeam_dagster.domain.windows import EPOCH, FOREVER
 from ionbeam_dagster.pipeline import agenda
 from ionbeam_dagster.pipeline.agenda import LOST, Step, Steps, Work
 from ionbeam_dagster.pipeline.platform import Platform
+from ionbeam_dagster.stores.files import Found
 from ionbeam_dagster.stores.publish import file_hash
 
 MOST_FILES = 500
@@ -47,21 +48,36 @@ def looked_at(platform: Platform, now: datetime, told: list[str]) -> Steps:
         found = platform.files.found(file.path)
         if found is None or now - found.modified < _SETTLED:
             continue
-        fault = _fault_of(platform, file)
+        step = _step_of(platform, file, found)
         platform.ledger.reconciliations.reach(place)
-        was_replaced = fault is not None and platform.files.found(file.path) != found  # what came may be whole
-        yield [] if fault is None or was_replaced else file.damaged(fault)
+        yield step
         files, size = files + 1, size + found.size
         if files >= MOST_FILES or size >= MOST_BYTES:
             return
     platform.ledger.reconciliations.reach("")
 
 
+def looked_at_all(platform: Platform, now: datetime, told: list[str]) -> Steps:
+    """The same of every file, however many there are, and without a note of how far it came."""
+    for _, file in _from(platform, now, told, ""):
+        found = platform.files.found(file.path)
+        if found is not None and now - found.modified >= _SETTLED:
+            yield _step_of(platform, file, found)
+
+
+def _step_of(platform: Platform, file: _File, found: Found) -> Step:
+    fault = _fault_of(platform, file)
+    was_replaced = fault is not None and platform.files.found(file.path) != found  # what came may be whole
+    return [] if fault is None or was_replaced else file.damaged(fault)
+
+
 def _from(platform: Platform, now: datetime, told: list[str], reached: str) -> Iterator[tuple[str, _File]]:
     """The files behind the place `reached`, in order, each with its own place."""
     of: dict[str, Callable[[], list[_File]]] = {}
-    for name in platform.config.datasets:
+    for name, dataset in platform.config.datasets.items():
         of[f"dataset {name}"] = lambda name=name: _of_dataset(platform, name, now)  # type: ignore[misc]
+        for format in dataset.exports:
+            of[f"export {name}/{format}"] = lambda name=name, format=format: _of_exports(platform, name, format)  # type: ignore[misc]
     for name, source in platform.config.sources.items():
         of[f"raw {name}"] = lambda source=source: _of_raws(platform, source, told)  # type: ignore[misc]
     group_reached = reached.partition("\n")[0]
@@ -79,6 +95,8 @@ def _fault_of(platform: Platform, file: _File) -> str | None:
             if file.hash and file_hash(local) != file.hash:
                 return f"its {file.kind} does not hold what was written: the disk, or somebody, changed it"
     except FileNotFoundError:
+        return None
+    if not file.path.endswith(".parquet"):
         return None
     return None if can_be_read(platform, file.path) else f"its {file.kind} is damaged"
 
@@ -137,3 +155,26 @@ def _of_dataset(platform: Platform, dataset: str, now: datetime) -> list[_File]:
 
     latest = platform.ledger.revisions(dataset, EPOCH, FOREVER)
     return [_File("file", one.path, one.facts.hash, lambda fault, one=one: damaged(one, fault)) for one in latest]  # type: ignore[misc]
+
+
+# --- exports ----------------------------------------------------------------------------------------------------------
+
+
+def _of_exports(platform: Platform, dataset: str, format: str) -> list[_File]:
+    """The exports of windows, as far as their hashes were noted."""
+
+    def damaged(made: ExportRecord, fault: str) -> Step:
+        if platform.ledger.export(dataset, made.window, format) != made or made.path is None:
+            return []
+        kept = platform.files.set_aside(made.path)
+        work = agenda.to_export(platform, f"{dataset}/{format}", made.window)
+        why = f"{fault} (kept as {kept})"
+        return [(Work("export", f"{dataset}/{format}", made.window, work.token, why), None)] if work else []
+
+    windows = (built.revision.window for built in platform.ledger.revisions(dataset, EPOCH, FOREVER))
+    made = (platform.ledger.export(dataset, window, format) for window in windows)
+    return [
+        _File("export", one.path, one.facts.hash, lambda fault, one=one: damaged(one, fault))  # type: ignore[misc]
+        for one in made
+        if one is not None and one.path is not None and one.facts.hash
+    ]

@@ -99,7 +99,7 @@ def _export_cycle(
     with ExitStack() as opened:
         files = [opened.enter_context(platform.files.fetched(one.path)) for one in held]
         made = publish(platform.files, exporter, target, lambda draft: exporter.export(files, draft, about))
-    facts = ExportFacts(made.report.rows, made.report.stations, made.bytes, holds, outlook.afterwards)
+    facts = ExportFacts(made.report.rows, made.report.stations, made.bytes, holds, outlook.afterwards, made.hash)
     record = ExportRecord(dataset, cycle, exporter.format, number, made.path, facts, exporter.fingerprint)
     platform.ledger.record_export(record)
     return ExportedCycle(Exported(dataset, cycle, exporter.format, number, made), outlook, [one.path for one in held])

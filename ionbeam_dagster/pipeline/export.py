@@ -18,19 +18,21 @@ from ionbeam_dagster.errors import ExportError, PipelineError
 from ionbeam_dagster.exporters import Exporter, ExportReport, WindowExporter
 from ionbeam_dagster.pipeline.platform import Platform, written_to
 from ionbeam_dagster.stores.files import Files, within
+from ionbeam_dagster.stores.publish import file_hash
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
     """What became of a file: `path` is None, and `bytes` 0, where there was no row to write.
 
-    `copies` are other places where it lies, each by what it is for.
+    `copies` are other places where it lies, each by what it is for, and `hash` is the SHA-256 of its bytes.
     """
 
     report: ExportReport
     path: str | None
     bytes: int
     copies: Mapping[str, str] = field(default_factory=dict)
+    hash: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ def _export(platform: Platform, dataset: str, exporter: WindowExporter, window: 
     with platform.files.fetched(latest.path) as dataset_file:
         made = publish(platform.files, exporter, target, lambda draft: exporter.export(dataset_file, draft))
     number = latest.revision.number
-    facts = ExportFacts(made.report.rows, made.report.stations, made.bytes)
+    facts = ExportFacts(made.report.rows, made.report.stations, made.bytes, hash=made.hash)
     record = ExportRecord(dataset, window, exporter.format, number, made.path, facts, exporter.fingerprint)
     platform.ledger.record_export(record)
     return Exported(dataset, window, exporter.format, number, made)
@@ -96,7 +98,7 @@ def publish(files: Files, exporter: Exporter, target: str, write: Callable[[Path
                 raise ExportError(f"{target}: {error}") from error
             if not report.rows:
                 draft.unlink(missing_ok=True)
-            size = draft.stat().st_size if report.rows else 0
+            size, hash = (draft.stat().st_size, file_hash(draft)) if report.rows else (0, "")
         if not report.rows:
             files.delete(target)
             return Published(report, None, 0)
@@ -105,4 +107,4 @@ def publish(files: Files, exporter: Exporter, target: str, write: Callable[[Path
         for place in copies.values():
             with files.fetched(target) as made, files.published(place) as draft:
                 copyfile(made, draft)
-    return Published(report, target, size, copies)
+    return Published(report, target, size, copies, hash)

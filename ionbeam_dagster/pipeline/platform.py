@@ -78,11 +78,12 @@ class Platform:
             influx.influxdb_org,
             influx.influxdb_bucket,
             influx.influxdb_token.get_secret_value(),
-            revise_for=self._longest_revising(),
+            revise_for=self.longest_revising(),
             scratch=self.files.scratch,
         )
 
-    def _longest_revising(self) -> timedelta | None:
+    def longest_revising(self) -> timedelta | None:
+        """For how long windows of any dataset are built again (None: for ever)."""
         revised = [dataset.policy.revise_for for dataset in self.config.datasets.values()]
         return None if None in revised else max((one for one in revised if one is not None), default=None)
 

@@ -9,7 +9,7 @@ believed to be lost or damaged: it may have been written since.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
@@ -26,6 +26,8 @@ from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.files import Found, folder_of, within
 
 _T = TypeVar("_T")
+Look = Callable[[Platform, datetime, list[str]], Steps]
+"""Reads files, and gives what is to be done, a step a file."""
 
 _AT_ONCE = 200
 _OPENED = 200
@@ -35,21 +37,25 @@ come to in their turn (contents.py)."""
 
 @dataclass(slots=True)
 class Reconciled:
-    """What was found: the work that was put on the agenda, and what a person has to know or to do."""
+    """What was found: the work that was put on the agenda, and what a person has to know or to do; `contents` counts
+    the files that were read."""
 
     work: list[Work] = field(default_factory=list)
     for_a_person: list[str] = field(default_factory=list)
+    contents: int = 0
 
 
-def reconcile(platform: Platform, now: datetime) -> Reconciled:
-    """Compare everything, and put on the agenda what is to be done."""
+def reconcile(platform: Platform, now: datetime, look: Look = contents.looked_at) -> Reconciled:
+    """Compare everything, and put on the agenda what is to be done; `look` reads the contents of some files, or all."""
     found = Reconciled()
-    for _ in reconciling(platform, now, found):
+    for _ in reconciling(platform, now, found, look):
         pass
     return found
 
 
-def reconciling(platform: Platform, now: datetime, found: Reconciled) -> Iterator[None]:
+def reconciling(
+    platform: Platform, now: datetime, found: Reconciled, look: Look = contents.looked_at
+) -> Iterator[None]:
     """The same step by step, each a fraction of a second's worth of work but for the listing of a folder.
 
     What is found is on the agenda, and in `found`, after each step; the ledger remembers when the last one was done.
@@ -61,7 +67,9 @@ def reconciling(platform: Platform, now: datetime, found: Reconciled) -> Iterato
             yield from _noting(platform, now, found, _of_changes(platform, source, now, found))
     for dataset in platform.config.datasets.values():
         yield from _noting(platform, now, found, _of_dataset(platform, dataset, now))
-    yield from _noting(platform, now, found, contents.looked_at(platform, now, found.for_a_person))
+    for _ in _noting(platform, now, found, look(platform, now, found.for_a_person)):
+        found.contents += 1
+        yield
     for path in platform.ledger.removals.pending():
         removals.remove_pending(platform, path)
     _forget_what_is_not_configured(platform, now)

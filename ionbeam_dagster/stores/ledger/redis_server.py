@@ -28,6 +28,7 @@ from ionbeam_dagster.stores.ledger.lost import Past
 
 _LOG = logging.getLogger(__name__)
 
+_PATIENCE = 5.0  # seconds, of who only looks
 _GENERATION = "ionbeam:generation"
 _EVICTED = "ionbeam:evicted"
 _LOST = "IONBEAM-LOST"
@@ -197,18 +198,38 @@ class RedisServer:
     def _warn(self, info: Mapping[str, Any]) -> None:
         """Say it when this Redis may forget: without the append-only file, or one that is written to disk later than it
         answers (the last second is lost when it is killed, more where the disk is busy), or when it may evict keys."""
-        if not info.get("aof_enabled"):
-            _LOG.warning("%s loses the ledger when it ends: set appendonly yes", self._place)
-        elif self._written_later():
-            _LOG.warning("%s loses its last seconds when it is killed: set appendfsync always", self._place)
-        if _policy(info) != "noeviction":
-            _LOG.warning("%s may drop parts of the ledger: set maxmemory-policy noeviction", self._place)
+        for weakness, remedy in _weaknesses(self.client, info):
+            _LOG.warning("%s %s: %s", self._place, weakness, remedy)
 
-    def _written_later(self) -> bool:
-        try:
-            return bool(self.client.config_get("appendfsync").get("appendfsync", "always") != "always")
-        except redis.ResponseError:  # hosted services do not let their users ask
-            return False
+
+def weaknesses(url: str) -> list[tuple[str, str]]:
+    """What the Redis `url` may forget, and what is to be set there; raises LedgerError when it does not answer."""
+    try:
+        with redis.Redis.from_url(
+            url, decode_responses=True, socket_timeout=_PATIENCE, socket_connect_timeout=_PATIENCE
+        ) as client:
+            info: Mapping[str, Any] = client.info()
+            return [(f"{named(url)} {what}", remedy) for what, remedy in _weaknesses(client, info)]
+    except redis.AuthenticationError as error:
+        raise LedgerError(f"{named(url)}: {error}; correct user and password in redis.redis_url") from error
+    except redis.RedisError as error:
+        raise LedgerError(f"{named(url)} does not answer ({error}); start it, or correct redis.redis_url") from error
+
+
+def _weaknesses(client: redis.Redis, info: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if not info.get("aof_enabled"):
+        yield "loses the ledger when it ends", "set appendonly yes"
+    elif _written_later(client):
+        yield "loses its last seconds when it is killed", "set appendfsync always"
+    if _policy(info) != "noeviction":
+        yield "may drop parts of the ledger", "set maxmemory-policy noeviction"
+
+
+def _written_later(client: redis.Redis) -> bool:
+    try:
+        return bool(client.config_get("appendfsync").get("appendfsync", "always") != "always")
+    except redis.ResponseError:  # hosted services do not let their users ask
+        return False
 
 
 def _policy(info: Mapping[str, Any]) -> str:

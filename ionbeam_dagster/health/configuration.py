@@ -1,0 +1,51 @@
+"""Whether the configuration fits what is there, and whether its sources can say what they give.
+
+Belongs here: what can be told without asking anybody outside. Does not belong here: faults of the YAML itself, with
+which there is no platform (config).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ionbeam_client.cf import check_metadata
+from ionbeam_dagster.errors import SourceError
+from ionbeam_dagster.health.findings import Finding, of_error
+from ionbeam_dagster.health.stores import can_ask_ledger
+from ionbeam_dagster.pipeline import agenda
+from ionbeam_dagster.pipeline.platform import Platform
+
+SUBJECT = "configuration"
+_SHOWN = 5
+
+
+def configuration(platform: Platform) -> Iterator[Finding]:
+    """What of the configuration does not fit, and what of its sources cannot be used."""
+    path = platform.config.path
+    for misfit in agenda.misfits(platform) if can_ask_ledger(platform) else ():
+        words, _, remedy = misfit.partition("; ")
+        yield Finding(SUBJECT, "error", words, remedy)
+    for note in platform.config.notes():
+        yield Finding(SUBJECT, "note", note)
+    for name, source in platform.config.sources.items():
+        if source.kind == "pull":
+            yield from _of_source(platform, name)
+    yield Finding(SUBJECT, "well", f"{path}: {len(platform.config.sources)} sources, every key is understood")
+
+
+def _of_source(platform: Platform, name: str) -> Iterator[Finding]:
+    subject = f"source {name}"
+    try:
+        problems = check_metadata(platform.sources[name].metadata)
+    except SourceError as error:
+        yield of_error(subject, error)
+        return
+    for problem in problems:
+        if problem.severity == "error":
+            yield Finding(subject, "error", str(problem), f"correct sources.{name}; `ionbeam config check`")
+    troubles = platform.sources[name].problems()
+    for trouble in troubles[:_SHOWN]:
+        yield Finding(subject, "warning", trouble, f"mend it, or correct sources.{name}; `ionbeam config check`")
+    if len(troubles) > _SHOWN:
+        more = f"{len(troubles) - _SHOWN:,} further inputs of it have trouble"
+        yield Finding(subject, "warning", more, "`ionbeam config check` shows all of them")

@@ -1,0 +1,107 @@
+"""Health, looked at again and again in a thread of its own, for processes that stay and are asked.
+
+Belongs here: when it is looked, and what is answered meanwhile. Does not belong here: the checks, or HTTP (the doors,
+the web service, and the worker's own page have what `answer` gives).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from threading import Event, Thread
+
+from ionbeam_dagster.health import disks, queues, stores, work
+from ionbeam_dagster.health.examination import Check, Examination
+from ionbeam_dagster.health.findings import Finding, worst
+from ionbeam_dagster.pipeline.platform import Platform
+
+log = logging.getLogger(__name__)
+
+EVERY = 10.0
+"""Seconds from the end of one look to the next."""
+_STALE = 45.0
+"""Seconds after which what was seen says nothing any longer: the looking itself hangs."""
+
+
+def checks_of_a_process(platform: Platform) -> dict[str, Check]:
+    """What a process that stays looks at: what costs little, and turns within a minute."""
+    progress, growth = work.Progress(), queues.Growth()
+    return {
+        stores.LEDGER: lambda: stores.ledger(platform),
+        stores.FILES: lambda: stores.files(platform),
+        stores.OBSERVATIONS: lambda: stores.observations(platform),
+        disks.SUBJECT: lambda: disks.fullness(platform),
+        work.SUBJECT: lambda: progress.findings(platform),
+        "failures": lambda: work.failing(platform),
+        queues.BUS: lambda: growth.findings(platform),
+        queues.DOOR: lambda: queues.door(platform),
+    }
+
+
+class Watch:
+    """Looks until `stop`. What it found is told to whoever asks, and to the log when it changes."""
+
+    def __init__(self, platform: Platform, every: float = EVERY, clock: Callable[[], float] = time.monotonic) -> None:
+        self._examination = Examination(checks_of_a_process(platform))
+        self._every, self._clock = every, clock
+        self._found: list[Finding] = []
+        self._looked = clock()
+        self._stop = Event()
+
+    def start(self) -> Watch:
+        Thread(target=self._run, name="health", daemon=True).start()
+        return self
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self.look()
+            self._stop.wait(self._every)
+
+    def look(self) -> None:
+        """Look now."""
+        before = {(one.subject, one.severity) for one in self._found}
+        self._found = self._examination.look()
+        self._looked = self._clock()
+        for one in self._found:
+            if one.severity in ("warning", "error") and (one.subject, one.severity) not in before:
+                level = logging.ERROR if one.severity == "error" else logging.WARNING
+                log.log(level, "%s: %s; %s", one.subject, one.words, one.remedy)
+        now = {(one.subject, one.severity) for one in self._found}
+        for subject in sorted({subject for subject, severity in before - now if severity == "error"}):
+            if (subject, "error") not in now:
+                log.warning("%s: is well again", subject)
+
+    def findings(self) -> list[Finding]:
+        """What was seen last, the gravest first."""
+        since = self._clock() - self._looked
+        if since > _STALE:
+            words = f"nothing was looked at for {since:.0f} s"
+            return [Finding("health", "error", words, "the process hangs: end it, and start it again"), *self._found]
+        return self._found
+
+    def answer(self, in_full: bool) -> tuple[int, bytes]:
+        """Status and JSON of a page ``/health``, in the form of InfluxDB's, which clients of the door know.
+
+        Not `in_full`, for pages that anybody may see, it says which subjects are not well, and nothing else of them.
+        """
+        found = self.findings()
+        is_well = worst(found) != "error"
+        wrong = sorted({one.subject for one in found if one.severity == "error"})
+        document = {
+            "name": "ionbeam",
+            "status": "pass" if is_well else "fail",
+            "message": "ready" if is_well else f"not well: {', '.join(wrong)}; `ionbeam doctor` tells more",
+            "version": version("ionbeam-dagster"),
+            "checks": [
+                {"name": one.subject, "status": "fail" if one.severity == "error" else "pass"}
+                | ({"severity": one.severity, "message": one.words, "remedy": one.remedy} if in_full else {})
+                for one in found
+            ],
+        }
+        return (200 if is_well else 503), json.dumps(document).encode()

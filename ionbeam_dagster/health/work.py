@@ -1,0 +1,96 @@
+"""Whether what is due is being done.
+
+Belongs here: what the agenda says, as findings, and whether anything moves. Does not belong here: what is due, or what
+counts as failing for long (pipeline/agenda).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+
+from ionbeam_dagster.domain.times import in_short
+from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.health.findings import Finding
+from ionbeam_dagster.health.stores import can_ask_ledger
+from ionbeam_dagster.pipeline import agenda
+from ionbeam_dagster.pipeline.agenda import Work
+from ionbeam_dagster.pipeline.platform import Platform
+
+SUBJECT = "work"
+STANDS_STILL = 40.0
+"""Seconds after which work that nobody has begun, while nothing else was done, stands still."""
+_COMPARED_WITHIN = timedelta(hours=1)
+_SHOWN = 10
+_PAUSE = 30.0
+START = "start `ionbeam worker` (`ionbeam dev` has one), or end one that hangs: what it had begun is then free"
+
+
+def failing(platform: Platform) -> Iterator[Finding]:
+    """What fails for an hour or longer, sources that do not answer, and files that nobody compares."""
+    if not can_ask_ledger(platform):
+        return
+    now = platform.now()
+    overdue = agenda.overdue(platform, now)
+    for one in overdue[:_SHOWN]:
+        words, _, remedy = agenda.in_words(platform, one).rpartition("; ")
+        yield Finding(SUBJECT, "warning", words, remedy)
+    if len(overdue) > _SHOWN:
+        more = f"{len(overdue) - _SHOWN:,} further windows fail for an hour or longer"
+        yield Finding(SUBJECT, "warning", more, "`ionbeam status` shows them, and how each is tried now")
+    for source, silence in agenda.silent(platform).items():
+        words = f"{source} does not answer since {silence.since:%Y-%m-%d %H:%M} ({silence.windows} windows in a row)"
+        yield Finding(SUBJECT, "warning", words, f"see whether its service runs; `ionbeam source check {source}`")
+    compared = platform.ledger.reconciliations.last()
+    if platform.config.automation.enabled and compared is not None and now - compared > _COMPARED_WITHIN:
+        words = f"files were last compared with the ledger {in_short(now - compared)} ago"
+        remedy = "`ionbeam doctor --files` does it now; the sensor `reconciliation` of Dagster's daemon does it always"
+        yield Finding(SUBJECT, "warning", words, remedy)
+    yield Finding(SUBJECT, "well", f"{len(overdue)} windows fail for an hour or longer")
+
+
+class Progress:
+    """Looks again and again whether work that is due is begun.
+
+    Nothing stands still while somebody who lives works on something, or the list of what is due moves. Only what this
+    process has seen itself counts, so that a machine that slept has not stood still.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._due: set[tuple[str, str, Window]] = set()
+        self._beats: dict[str, int] = {}
+        self._looked: float | None = None
+        self.still = 0.0
+        """Seconds for which nothing has moved."""
+
+    def look(self, platform: Platform) -> list[Work]:
+        """What is due now; `still` is up to date then."""
+        now = self._clock()
+        passed = 0.0 if self._looked is None else min(now - self._looked, _PAUSE)
+        self._looked = now
+        due = agenda.due(platform, platform.now())
+        keys = {(one.stage, one.of, one.window) for one in due}
+        beats = {one.holder: one.beats for one in platform.ledger.workers.present()}
+        holders = set(platform.ledger.leases.held().values())
+        works = any(beats.get(one, 0) != self._beats.get(one, 0) for one in holders)
+        moved = bool(self._due - keys) or works
+        self.still = 0.0 if not due or moved else self.still + passed
+        self._due, self._beats = keys, beats
+        return sorted(due, key=lambda work: work.window)
+
+    def findings(self, platform: Platform) -> Iterator[Finding]:
+        """Whether work stands still, as far as this process has seen."""
+        if not platform.config.automation.enabled or not can_ask_ledger(platform):
+            yield Finding(SUBJECT, "well", "nothing is done by itself: automation is off, or nothing was begun yet")
+            return
+        due = self.look(platform)
+        if self.still >= STANDS_STILL:
+            words = (
+                f"work stands still for {self.still:.0f} s: {len(due):,} windows are due and nobody begins one; the "
+                f"oldest is {due[0].of} {due[0].window}, to {due[0].stage}"
+            )
+            yield Finding(SUBJECT, "error", words, START)
+            return
+        yield Finding(SUBJECT, "well", f"{len(due):,} windows are due")

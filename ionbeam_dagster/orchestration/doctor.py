@@ -1,0 +1,125 @@
+"""What only Dagster can tell of the platform's health, and all checks of `ionbeam doctor` put together.
+
+Belongs here: daemons, runs of dead processes, sensors that are off, and who does the work. Does not belong here: checks
+that need no Dagster (health).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+
+from ionbeam_dagster.domain.times import in_short
+from ionbeam_dagster.health import clocks, configuration, disks, files, queues, stores, versions, work
+from ionbeam_dagster.health.examination import Check
+from ionbeam_dagster.health.findings import Finding
+from ionbeam_dagster.health.stores import can_ask_ledger
+from ionbeam_dagster.orchestration.holders import WORKER
+from ionbeam_dagster.orchestration.home import SETTINGS, home_of
+from ionbeam_dagster.orchestration.internals import needs_migration, stopped_sensors
+from ionbeam_dagster.pipeline import agenda
+from ionbeam_dagster.pipeline.platform import Platform
+from ionbeam_dagster.stores.ledger.workers import Worker
+
+SUBJECT = "dagster"
+_LOOKED_FOR = 6.0
+"""Seconds in which whoever is alive gives a sign of it: runs and workers do every five."""
+_YOUNG = timedelta(minutes=2)
+"""A run that began since may not have given a sign of life yet."""
+_QUEUED = 50
+_RUNS = 500
+
+
+def checks_of_doctor(platform: Platform) -> dict[str, Check]:
+    """All that can be looked at but the contents of files, by subject."""
+    return {
+        configuration.SUBJECT: lambda: configuration.configuration(platform),
+        stores.LEDGER: lambda: stores.ledger(platform),
+        stores.FILES: lambda: stores.files(platform),
+        stores.OBSERVATIONS: lambda: stores.observations(platform),
+        disks.SUBJECT: lambda: disks.fullness(platform),
+        clocks.SUBJECT: lambda: clocks.clocks(platform),
+        versions.VERSIONS: lambda: versions.versions(platform),
+        versions.PERMISSIONS: lambda: versions.permissions(platform),
+        "failures": lambda: work.failing(platform),
+        queues.BUS: lambda: queues.bus(platform),
+        queues.DOOR: lambda: queues.door(platform),
+        SUBJECT: lambda: dagster(platform),
+    }
+
+
+def checks_of_files(platform: Platform) -> dict[str, Check]:
+    """The contents of every file; takes as long as it takes to read them."""
+    return {files.SUBJECT: lambda: files.all_files(platform)}
+
+
+def dagster(platform: Platform) -> Iterator[Finding]:
+    """What there is to be said of Dagster, and whether anybody does what is due."""
+    home = home_of(platform.config)
+    if not (home / SETTINGS).exists() and not os.environ.get("DAGSTER_HOME"):
+        yield Finding(SUBJECT, "note", f"there is no {home} yet: nothing was run", "begin with `ionbeam run SOURCE`")
+        return
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        if needs_migration(instance):
+            yield Finding(SUBJECT, "error", f"{home} was made by an older Dagster", "`dagster instance migrate`")
+        yield from _who_works(platform, instance)
+        for name in stopped_sensors(instance):
+            words = f"the sensor {name} was stopped by a person"
+            yield Finding(SUBJECT, "warning", words, "start it in the UI (Automation), if it is to work again")
+    yield Finding(SUBJECT, "well", f"{home} can be read")
+
+
+def _who_works(platform: Platform, instance: dg.DagsterInstance) -> Iterator[Finding]:
+    """Whether a worker or the daemon is alive, what of the daemon is not, and runs of processes that are gone."""
+    silent = _silent(platform)
+    alive = [one for one, is_silent in silent.values() if not is_silent]
+    daemons = instance.get_daemon_statuses()
+    heard = {name: one for name, one in daemons.items() if one.last_heartbeat is not None}
+    dead = sorted(name for name, one in heard.items() if one.required and not one.healthy)
+    works = any(one.holder.startswith(WORKER) for one in alive)
+    is_automatic = platform.config.automation.enabled
+    if is_automatic and not works and (not heard or len(dead) == len(heard)):
+        due = agenda.due(platform, platform.now()) if can_ask_ledger(platform) else []
+        words = f"neither a worker nor Dagster's daemon is alive; {len(due):,} windows are due"
+        yield Finding(work.SUBJECT, "error" if due else "warning", words, work.START)
+    elif dead:
+        remedy = "start `dagster-daemon run` again (`ionbeam dev` does so by itself), and look into its log"
+        yield Finding(
+            SUBJECT, "warning", f"of Dagster's daemon, {', '.join(dead).lower()} gives no sign of life", remedy
+        )
+    if works:
+        yield Finding(work.SUBJECT, "well", f"{len(alive)} workers and runs are alive")
+    yield from _dead_runs(instance, silent)
+
+
+def _silent(platform: Platform) -> dict[str, tuple[Worker, bool]]:
+    """Who is at work, as the ledger knows, each with whether his heart has not beaten while it was looked at."""
+    if not can_ask_ledger(platform):
+        return {}
+    before = {one.holder: one.beats for one in platform.ledger.workers.present()}
+    if before:
+        time.sleep(_LOOKED_FOR)
+    present = platform.ledger.workers.present()
+    return {one.holder: (one, one.beats == before.get(one.holder, -1)) for one in present}
+
+
+def _dead_runs(instance: dg.DagsterInstance, silent: dict[str, tuple[Worker, bool]]) -> Iterator[Finding]:
+    going_on = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+    before = datetime.now(UTC) - _YOUNG
+    records = instance.get_run_records(dg.RunsFilter(statuses=going_on, updated_before=before), limit=_RUNS)
+    dead = [one for one in records if silent.get(one.dagster_run.run_id, (None, True))[1]]
+    if dead:
+        oldest = min(dead, key=lambda one: one.update_timestamp)
+        since = in_short(datetime.now(UTC) - oldest.update_timestamp.astimezone(UTC))
+        words = f"{len(dead)} runs give no sign of life, the oldest is {oldest.dagster_run.run_id} (since {since})"
+        remedy = "start `ionbeam worker` or Dagster's daemon, which end them within a minute, or end them in the UI"
+        yield Finding(SUBJECT, "error", words, remedy)
+    queued = instance.get_runs_count(dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED]))
+    if queued > _QUEUED:
+        yield Finding(
+            SUBJECT, "warning", f"{queued:,} runs are queued", "see in the UI what holds up the first of them"
+        )

@@ -1,0 +1,315 @@
+"""Installations that are broken, one by one: `ionbeam doctor` names what is wrong, and what mends it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import namedtuple
+from contextlib import chdir
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import dagster as dg
+import pytest
+from servers import free_port
+from typer.testing import CliRunner
+
+from ionbeam_dagster.cli import app
+from ionbeam_dagster.config import CONFIG_VARIABLE, IonbeamConfig
+from ionbeam_dagster.domain.records import Claim
+from ionbeam_dagster.domain.windows import Window, window_of, windows_between
+from ionbeam_dagster.doors.http.memory import Listened, Memory, door_folder
+from ionbeam_dagster.orchestration import doctor as of_dagster
+from ionbeam_dagster.pipeline import agenda
+from ionbeam_dagster.pipeline.recovery import open_platform
+from ionbeam_dagster.stores.ledger.attempts import Failure
+
+NETWORK = """
+state_path: state
+automation: {enabled: false}
+sources:
+  scheduler: {windows: [{source_name: ioncannon, window_size: PT5M}]}
+  ioncannon: {num_stations: 12, start: 2026-06-21, aggregation_span: PT1H, exports: [odb]}
+"""
+START = datetime(2026, 6, 21, 6, tzinfo=UTC)
+AN_HOUR = Window(START, START + timedelta(hours=1))
+LONG_AGO = ((START + timedelta(days=1)).timestamp(),) * 2
+
+
+@pytest.fixture(scope="module")
+def a_day_at_work(tmp_path_factory) -> Path:
+    """A folder in which an hour was collected, built and exported some time ago."""
+    folder = tmp_path_factory.mktemp("well")
+    (folder / "network.yaml").write_text(NETWORK)
+    given = ["--from", "2026-06-21T06:00Z", "--to", "2026-06-21T07:00Z"]
+    with pytest.MonkeyPatch.context() as patched, chdir(folder):
+        patched.setenv("DAGSTER_HOME", str(folder / "dagster"))
+        patched.setattr("ionbeam_dagster.orchestration.metadata.import_module", lambda name: None)
+        done = CliRunner().invoke(app, ["--config", "network.yaml", "run", "ioncannon", *given])
+    assert done.exit_code == 0, done.output
+    for path in [*folder.rglob("*.parquet"), *folder.rglob("*.odb")]:
+        os.utime(path, LONG_AGO)
+    return folder
+
+
+@pytest.fixture
+def installation(a_day_at_work, tmp_path, monkeypatch) -> Path:
+    """The same, to be broken."""
+    shutil.copytree(a_day_at_work, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
+    monkeypatch.setenv(CONFIG_VARIABLE, "network.yaml")
+    return tmp_path
+
+
+def doctor(*options: str) -> tuple[int, list[dict[str, str]]]:
+    done = CliRunner().invoke(app, ["doctor", "--json", *options])
+    return done.exit_code, json.loads(done.stdout)
+
+
+def wrong(*options: str) -> tuple[int, str]:
+    """The exit status, and what is wrong with its remedies."""
+    status, found = doctor(*options)
+    bad = [one for one in found if one["severity"] in ("warning", "error")]
+    assert all(one["remedy"] for one in bad), bad
+    return status, "\n".join(f"{one['subject']}: {one['words']} -> {one['remedy']}" for one in bad)
+
+
+def yaml_with(text: str, **replaced: str) -> None:
+    yaml = NETWORK
+    for old, new in replaced.items():
+        yaml = yaml.replace(f"{old}:", f"{new}:")
+    Path("network.yaml").write_text(yaml + text)
+
+
+def platform():
+    return open_platform(IonbeamConfig.load(Path("network.yaml")))
+
+
+def test_all_is_well_and_nothing_is_made(installation):
+    before = sorted(path for path in Path().rglob("*") if "dagster" not in path.parts)
+    status, found = doctor("--files")
+    assert [one["words"] for one in found if one["severity"] != "well"] == [] and status == 0
+    assert {one["subject"] for one in found} >= {"configuration", "ledger", "files", "disk", "clock", "dagster"}
+    assert any("14 files were read" in one["words"] for one in found)
+    assert sorted(path for path in Path().rglob("*") if "dagster" not in path.parts) == before
+
+
+def test_a_new_installation_is_well_and_stays_new(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    monkeypatch.setenv(CONFIG_VARIABLE, "network.yaml")
+    Path("network.yaml").write_text(NETWORK)
+    status, _ = doctor("--files")
+    assert status == 0 and [path.name for path in Path().iterdir()] == ["network.yaml"]
+
+
+def test_the_table_names_what_to_do(installation, monkeypatch):
+    monkeypatch.setattr("ionbeam_dagster.cli.doctor.console.width", 200)
+    yaml_with(f"\nredis: {{redis_url: 'redis://127.0.0.1:{free_port()}/0'}}\n")
+    done = CliRunner().invoke(app, ["doctor"])
+    assert done.exit_code == 2
+    assert "does not answer" in done.stdout and "start it, or correct redis.redis_url" in done.stdout
+    assert "1 to be looked at: 1 errors" in done.stdout, done.stdout
+
+
+# --- one by one -------------------------------------------------------------------------------------------------------
+
+
+def test_a_key_that_is_misspelt(installation):
+    yaml_with("\nautomatoin: {enabled: true}\n")
+    assert wrong() == (2, wrong()[1]) and "automatoin" in wrong()[1] and "network.yaml" in wrong()[1]
+
+
+def test_a_folder_that_is_a_file(installation):
+    yaml_with("\nscratch_path: network.yaml/scratch\n")
+    status, told = wrong()
+    assert status == 2 and "scratch_path" in told and "a folder is needed" in told
+
+
+def test_a_ledger_that_is_damaged(installation):
+    Path("state/ledger.sqlite").write_bytes(b"what a disk that fails leaves" * 1000)
+    for ending in ("-wal", "-shm"):
+        Path(f"state/ledger.sqlite{ending}").unlink(missing_ok=True)
+    status, told = wrong()
+    assert status == 2 and "ledger.sqlite" in told
+
+
+@pytest.mark.parametrize(
+    ("section", "named", "remedy"),
+    [
+        (
+            "redis: {redis_url: 'redis://127.0.0.1:PORT/0'}",
+            "Redis at 127.0.0.1:PORT/0 does not",
+            "start it, or correct",
+        ),
+        (
+            "influxdb_common: {influxdb_org: o, influxdb_url: 'http://127.0.0.1:PORT', influxdb_token: t, "
+            "influxdb_bucket: b}",
+            "InfluxDB at http://127.0.0.1:PORT",
+            "start it",
+        ),
+        (
+            "s3: {endpoint: 'http://127.0.0.1:PORT', access_key: a, secret_key: s}\nquarantine_path: s3://away/q",
+            "S3 at http://127.0.0.1:PORT does not answer",
+            "start it, or correct s3.endpoint",
+        ),
+        ("broker: {url: 'amqp://u:secret@127.0.0.1:PORT/'}", "the broker at 127.0.0.1:PORT", "start it, or correct"),
+    ],
+    ids=["redis", "influxdb", "s3", "broker"],
+)
+def test_a_server_that_is_away(installation, section, named, remedy):
+    port = str(free_port())
+    yaml_with("\n" + section.replace("PORT", port) + "\n")
+    status, told = wrong()
+    assert status == 2 and named.replace("PORT", port) in told and remedy in told, told
+    assert "secret" not in told
+
+
+def test_a_disk_that_is_full(installation, monkeypatch):
+    real = os.statvfs(".")
+    full = namedtuple("stat", "f_blocks f_bfree f_bavail f_frsize f_files f_ffree f_favail")
+    monkeypatch.setattr(os, "statvfs", lambda path: full(1000, 30, 30, real.f_frsize, 1000, 900, 900))
+    status, told = wrong()
+    assert status == 2 and "97.0% full" in told and "ionbeam purge --dry-run" in told
+
+
+def test_files_of_another_user(installation, monkeypatch):
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: "ledger" not in str(path) and access(path, mode))
+    status, told = wrong()
+    assert status == 2 and "state/ledger" in told and f"chown -R {os.getuid()} state" in told
+
+
+def test_a_package_of_another_version(installation, monkeypatch):
+    from ionbeam_dagster.health import versions
+
+    installed = versions.version
+    monkeypatch.setattr(versions, "version", lambda name: "0.1" if name == "polars" else installed(name))
+    status, told = wrong()
+    assert status == 2 and "needs polars>=" in told and "pip install 'polars>=" in told
+
+
+def test_a_door_without_its_libraries(installation, monkeypatch):
+    yaml_with("  garden: {kind: door, token: a-token-of-the-garden}\n")
+    monkeypatch.setattr("ionbeam_dagster.doors.http.lacking", lambda: "waitress: pip install 'ionbeam-dagster[door]'")
+    status, told = wrong()
+    assert status == 2 and "need waitress" in told and "pip install 'ionbeam-dagster[door]'" in told
+
+
+def test_a_clock_that_was_ahead(installation):
+    ours = platform()
+    tomorrow = window_of(datetime.now(UTC) + timedelta(hours=20), timedelta(hours=1))
+    claim = Claim("ahead", "ioncannon", "ioncannon", tomorrow, ours.ledger.arrival_of("ahead"), 1)
+    ours.ledger.record_claim(claim, ours.sources["ioncannon"].metadata, {tomorrow: 1})
+    status, told = wrong()
+    assert status == 1 and "1 ingestions are from the future" in told and "set the clock" in told
+
+
+def test_a_server_whose_clock_is_an_hour_ahead(installation):
+    class Ahead(BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            self.send_response_only(204)
+            later = datetime.now(UTC) + timedelta(hours=1)
+            self.send_header("Date", later.strftime("%a, %d %b %Y %H:%M:%S GMT"))
+            self.end_headers()
+
+        do_GET = do_HEAD
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Ahead)
+    Thread(target=server.serve_forever, daemon=True).start()
+    yaml_with(
+        "\ninfluxdb_common: {influxdb_org: o, influxdb_bucket: b, influxdb_token: t, "
+        f"influxdb_url: 'http://127.0.0.1:{server.server_port}'}}\n"
+    )
+    told = wrong()[1]
+    server.shutdown()
+    assert "this host's clock is 1 h" in told or "this host's clock is 59 min" in told
+    assert "behind that of InfluxDB" in told and "NTP" in told
+
+
+def test_another_length_of_windows(installation):
+    Path("network.yaml").write_text(NETWORK.replace("PT1H", "PT30M"))
+    status, told = wrong()
+    assert status == 2 and "aggregation_span" in told and "let it be as it was" in told
+
+
+def test_a_run_whose_process_is_gone(installation, monkeypatch):
+    monkeypatch.setattr(of_dagster, "_YOUNG", timedelta(0))
+    with dg.DagsterInstance.from_config(str(installation / "dagster")) as instance:
+        run = instance.create_run_for_job(_job)
+        instance.report_dagster_event(
+            dg.DagsterEvent(dg.DagsterEventType.PIPELINE_START.value, "a_job"), run_id=run.run_id
+        )
+    status, told = wrong()
+    assert status == 2 and run.run_id in told and "end them in the UI" in told
+
+
+@dg.job(name="a_job")
+def _job():
+    pass
+
+
+def test_nobody_does_the_work(installation):
+    lookback = (datetime.now(UTC) - START).days + 2
+    Path("network.yaml").write_text(NETWORK.replace("enabled: false", f"lookback: P{lookback}D"))
+    status, told = wrong()
+    assert status == 2 and "neither a worker nor Dagster's daemon is alive" in told and "start `ionbeam worker`" in told
+
+
+def test_what_fails_for_long(installation):
+    ours, begun = platform(), datetime.now(UTC) - timedelta(hours=3)
+    work = agenda.Work("export", "ioncannon/odb", AN_HOUR, "r1", "")
+    agenda.begin(ours, [work], begun)
+    agenda.in_hand(ours, "export", "ioncannon/odb").settle([], {AN_HOUR: Failure("the disk is on fire")}, begun)
+    status, told = wrong()
+    assert (
+        status == 1 and "the disk is on fire" in told and "`ionbeam rebuild ioncannon --from 2026-06-21T06:00Z" in told
+    )
+
+
+def test_files_that_are_damaged_or_gone(installation):
+    ours = platform()
+    [dataset] = ours.ledger.revisions("ioncannon", START, AN_HOUR.end)
+    first, second, *_ = windows_between(START, AN_HOUR.end, timedelta(minutes=5))
+    export, raw, gone = (
+        Path(one.path)
+        for one in (
+            ours.ledger.export("ioncannon", AN_HOUR, "odb"),
+            ours.ledger.raw("ioncannon", first),
+            ours.ledger.raw("ioncannon", second),
+        )
+    )
+    for path in (export, raw):
+        held = path.read_bytes()
+        path.write_bytes(held[:150] + bytes(byte ^ 255 for byte in held[150:160]) + held[160:])
+        os.utime(path, LONG_AGO)
+    gone.unlink()
+    assert doctor()[0] == 0  # it does not read files unless it is asked to
+    status, told = wrong("--files")
+    assert status == 1, told
+    assert "its raw file is gone" in told and told.count("does not hold what was written") == 2
+    assert f"kept as {export}.damaged" in told and f"kept as {raw}.damaged" in told
+    assert "`ionbeam run ioncannon --from 2026-06-21T06:00Z" in told and "`ionbeam rebuild ioncannon" in told
+    assert Path(dataset.path).exists()
+    for command in (["run", "ioncannon"], ["rebuild", "ioncannon"]):
+        given = ["--from", "2026-06-21T06:00Z", "--to", "2026-06-21T07:00Z"]
+        assert CliRunner().invoke(app, [*command, *given]).exit_code == 0
+    assert export.exists() and raw.exists() and gone.exists() and doctor("--files")[0] == 0
+
+
+def test_what_the_door_could_not_take_and_does_not_take(installation):
+    yaml_with("  garden: {kind: door, token: a-token-of-the-garden}\n")
+    folder = door_folder(platform())
+    journal = folder / "journal" / "1.journal"
+    journal.parent.mkdir(parents=True)
+    journal.write_bytes(b"." * 5_000)
+    os.utime(journal, LONG_AGO)
+    parked = [("shed", "no variable is mapped", 7, 1_750_000_000_000_000_000, "shed t=1")]
+    Memory(folder).taken("garden", "0", Listened(0, 1), {}, parked)
+    status, told = wrong()
+    assert status == 2 and "wait in the journal of the door" in told and "start `ionbeam receive`" in told
+    assert "7 lines of 'shed' are parked: no variable is mapped" in told and "`ionbeam source accept garden`" in told
