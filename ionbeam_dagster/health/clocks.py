@@ -80,8 +80,8 @@ def _ahead(theirs: datetime) -> timedelta:
 
 
 def _left_behind(platform: Platform) -> Iterator[Finding]:
-    for name in platform.config.sources:
-        claims = agenda.from_the_future(platform, name)
+    for name, source in platform.config.sources.items():
+        claims = agenda.from_the_future(platform, source)
         if claims:
             first, last = min(one.collected.start for one in claims), max(one.collected.end for one in claims)
             words = (
@@ -89,6 +89,6 @@ def _left_behind(platform: Platform) -> Iterator[Finding]:
                 f"{last:%Y-%m-%d %H:%M}): a clock was ahead"
             )
             remedy = "set the clock; the windows are collected again when their time comes"
-            if platform.source(name).sent:
+            if source.sent:
                 remedy = f"set the clock of whoever sends it; `ionbeam gaps {name}` shows what came"
             yield Finding(SUBJECT, "warning", words, remedy)
