@@ -274,6 +274,18 @@ def test_a_token_is_one_sources(platform_of, caplog):
     assert rows == {"garden": 1, "valley": 1}  # two lines of one station and time are one point
 
 
+def test_lines_that_call_themselves_a_form_are_taken_as_lines(platform_of):
+    """As weewx's extension sends them, after it asked in vain for a database."""
+    line = f"weather,binding=archive,station=roof temperature=50.0 {nanoseconds(datetime.now(UTC) - 3 * HOUR)}"
+    with opened(platform_of(SOURCES)) as (door, url), httpx.Client(base_url=url, auth=("any", TOKEN)) as weewx:
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        assert weewx.post("/query", params={"q": "CREATE DATABASE any"}, content="None", headers=headers).is_error
+        answer = weewx.post("/write", params={"db": "any"}, content=line, headers=headers)
+        assert (answer.status_code, answer.content, door.journal.lines) == (204, b"", 1)
+        door.flush.run()
+        assert door.memory.parked() == []
+
+
 def test_two_sources_cannot_have_one_token(platform_of):
     with pytest.raises(ConfigError, match=r"sources.valley.token: is the token of garden, too"):
         platform_of(SOURCES + GARDEN.replace("garden:", "valley:"))

@@ -132,7 +132,7 @@ def test_home_assistant_writes_to_the_door_as_the_page_says(platform_of, tmp_pat
         with (folder / "output").open("wb") as said:
             home = subprocess.Popen([python, "-m", "homeassistant", "-c", folder], stdout=said, stderr=said)
         try:
-            wait_for(lambda: door.journal.lines >= 2 or home.poll() is not None, 300)
+            wait_for(lambda: door.journal.lines >= 2 or home.poll() is not None, 900)  # at first it installs more
         finally:
             home.terminate()
             home.wait(60)
