@@ -2,8 +2,8 @@
 
 The import; write() of one row, beside append + fdatasync alone in the same run; rows of a data frame to the lines that
 are sent, with and without polars, beside influxdb-client's DataframeSerializer; a backlog into influxd, beside what the
-server alone takes, with the memory of it. Each side runs in a process of its own. Import and lines are in seconds of
-the processor, which other programs on the machine do not change.
+server alone takes, with the memory of it. Each side runs in a process of its own. Every figure is given by the
+processor, which other programs on the machine hardly change, and by the clock.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -39,29 +41,37 @@ def frame(rows: int):
     )  # fmt: skip
 
 
+@contextmanager
+def timed() -> Iterator[dict[str, float]]:
+    """Gives the seconds that its block takes: `seconds` of the processor, and `clock`."""
+    found: dict[str, float] = {}
+    begun, clock = time.process_time(), time.perf_counter()
+    yield found
+    found |= {"seconds": time.process_time() - begun, "clock": time.perf_counter() - clock}
+
+
 def imported(rows: int, folder: Path) -> dict[str, float]:
-    begun = time.process_time()
-    import ionbeam_client.influx.client  # noqa: F401
+    with timed() as found:
+        import ionbeam_client.influx.client  # noqa: F401
+    return found
 
-    return {"seconds": time.process_time() - begun}
 
-
-def percentiles(times: list[float]) -> dict[str, float]:
+def percentiles(times: list[float], found: dict[str, float]) -> dict[str, float]:
     cut = statistics.quantiles(times, n=100)
-    return {"p50": cut[49] * 1000, "p99": cut[98] * 1000, "seconds": sum(times)}
+    return found | {"p50": cut[49] * 1000, "p99": cut[98] * 1000, "each": found["seconds"] / len(times) * 1000}
 
 
 def appended(rows: int, folder: Path) -> dict[str, float]:
     """What any durable log has to do: one line, one fdatasync."""
     times, file = [], os.open(folder / "alone.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    for number in range(rows):
-        begun = time.perf_counter()
-        os.write(
-            file, b'{"timestamp":%d,"measurement":"m","tags":{"station":"Kp"},"fields":{"f":1.5}}\n' % (T0 + number)
-        )
-        os.fdatasync(file)
-        times.append(time.perf_counter() - begun)
-    return percentiles(times)
+    line = b'{"timestamp":%d,"measurement":"m","tags":{"station":"Kp"},"fields":{"f":1.5}}\n'
+    with timed() as found:
+        for number in range(rows):
+            begun = time.perf_counter()
+            os.write(file, line % (T0 + number))
+            os.fdatasync(file)
+            times.append(time.perf_counter() - begun)
+    return percentiles(times, found)
 
 
 def written(rows: int, folder: Path) -> dict[str, float]:
@@ -69,13 +79,14 @@ def written(rows: int, folder: Path) -> dict[str, float]:
     client = _client(folder)
     write, times = client.write_api().write, []
     write(record="m f=1 1").get(30)
-    for number in range(rows):
-        record = {"measurement": "m", "tags": {"station": "Kp"}, "fields": {"f": 1.5}, "time": T0 + number}
-        begun = time.perf_counter()
-        write(record=record)
-        times.append(time.perf_counter() - begun)
+    with timed() as found:
+        for number in range(rows):
+            record = {"measurement": "m", "tags": {"station": "Kp"}, "fields": {"f": 1.5}, "time": T0 + number}
+            begun = time.perf_counter()
+            write(record=record)
+            times.append(time.perf_counter() - begun)
     client.close()
-    return percentiles(times)
+    return percentiles(times, found)
 
 
 def lines_ours(rows: int, folder: Path, polars: bool = True) -> dict[str, float]:
@@ -89,15 +100,13 @@ def lines_ours(rows: int, folder: Path, polars: bool = True) -> dict[str, float]
     how = How(data_frame_measurement_name="pps", data_frame_tag_columns=("station",))
     converter, given = Converter({}), frame(rows)
     records.encode(given[:1000], how)
-    begun = time.process_time()
-    data = b"".join(records.encode(given, how).data)
-    logged = time.process_time() - begun
-    lines = data.splitlines(keepends=True)
-    size = 0
-    for place in range(0, rows, 5000):
-        made, _ = converter.convert(lines[place : place + 5000])
-        size += sum(map(len, made))
-    return {"seconds": time.process_time() - begun, "logged": logged, "bytes": size}
+    with timed() as found:
+        with timed() as logged:
+            data = b"".join(records.encode(given, how).data)
+        lines = data.splitlines(keepends=True)
+        for place in range(0, rows, 5000):
+            converter.convert(lines[place : place + 5000])
+    return found | {"logged": logged["seconds"]}
 
 
 def lines_without_polars(rows: int, folder: Path) -> dict[str, float]:
@@ -109,12 +118,11 @@ def lines_theirs(rows: int, folder: Path) -> dict[str, float]:
     from influxdb_client.client.write_api import PointSettings
 
     given = frame(rows).set_index("timestamp")
-    begun = time.process_time()
-    serializer = DataframeSerializer(
-        given, PointSettings(), data_frame_measurement_name="pps", data_frame_tag_columns=["station"]
-    )
-    size = sum(map(len, serializer.serialize()))
-    return {"seconds": time.process_time() - begun, "bytes": size}
+    with timed() as found:
+        DataframeSerializer(
+            given, PointSettings(), data_frame_measurement_name="pps", data_frame_tag_columns=["station"]
+        ).serialize()
+    return found
 
 
 def logged(rows: int, folder: Path) -> dict[str, float]:
@@ -132,12 +140,11 @@ def logged(rows: int, folder: Path) -> dict[str, float]:
 def drained(rows: int, folder: Path) -> dict[str, float]:
     command = [sys.executable, __file__, "--side", "logged", "--rows", str(rows), "--folder", folder]
     waiting = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout)
-    before, begun = time.process_time(), time.perf_counter()
-    client = _client(folder)
-    client.flush(600)
-    took, worked = time.perf_counter() - begun, time.process_time() - before
+    with timed() as found:
+        client = _client(folder)
+        client.flush(600)
     client.close()
-    return {"seconds": took, "worked": worked, "bytes": waiting["bytes"], "peak": peak_megabytes()}
+    return found | {"bytes": waiting["bytes"], "peak": peak_megabytes()}
 
 
 def posted(rows: int, folder: Path) -> dict[str, float]:
@@ -153,11 +160,11 @@ def posted(rows: int, folder: Path) -> dict[str, float]:
     how = How(data_frame_measurement_name="pps", data_frame_tag_columns=("station",))
     raw = b"".join(records.encode(frame(10_000), how).data).splitlines(keepends=True)
     lines, _ = Converter({}).convert(raw)
-    begun = time.perf_counter()
-    for _ in range(rows // 10_000):
-        server.send(lines[:5000])
-        server.send(lines[5000:])
-    return {"seconds": time.perf_counter() - begun}
+    with timed() as found:
+        for _ in range(rows // 10_000):
+            server.send(lines[:5000])
+            server.send(lines[5000:])
+    return found
 
 
 def _keys(folder: Path) -> dict[str, object]:
@@ -179,33 +186,34 @@ def measured(side: str, rows: int) -> dict[str, float]:
 
 def report(rows: int, writes: int) -> None:
     best = min((measured("imported", 0) for _ in range(3)), key=lambda found: found["seconds"])
-    print(f"import of the client: {best['seconds'] * 1000:.0f} ms of the processor\n")
+    processor, clock = best["seconds"] * 1000, best["clock"] * 1000
+    print(f"import of the client: {processor:.0f} ms of the processor, {clock:.0f} by the clock\n")
 
     alone, ours = measured("appended", writes), measured("written", writes)
-    print(f"{writes:,} durable writes of one row    p50      p99")
-    print(f"  append + fdatasync alone     {alone['p50']:6.2f} ms {alone['p99']:6.2f} ms")
-    ratio = ours["p99"] / alone["p99"]
-    print(f"  write(), influxd beside it   {ours['p50']:6.2f} ms {ours['p99']:6.2f} ms   {ratio:.1f} times p99\n")
+    print(f"{writes:,} durable writes of one row    p50      p99 by the clock   processor")
+    for name, found in (("append + fdatasync alone", alone), ("write(), influxd beside it", ours)):
+        print(f"  {name:27} {found['p50']:6.2f} ms {found['p99']:6.2f} ms {found['each']:17.2f} ms")
+    print(f"  {ours['p99'] / alone['p99']:.1f} times p99\n")
 
     theirs, with_polars = measured("lines_theirs", rows // 10), measured("lines_ours", rows)
     without = measured("lines_without_polars", rows // 4)
     base = rows / 10 / theirs["seconds"]
-    print(f"{rows:,} rows of a data frame to line protocol")
-    print(f"  influxdb-client's serializer  {base:12,.0f} rows/s")
-    for name, found, count in (("with polars", with_polars, rows), ("without polars", without, rows // 4)):
-        rate = count / found["seconds"]
+    print(f"{rows:,} rows of a data frame to line protocol      rows/s of the processor    by the clock")
+    for name, found, count in (
+        ("influxdb-client's serializer", theirs, rows // 10), ("ours, with polars", with_polars, rows),
+        ("ours, without polars", without, rows // 4),
+    ):  # fmt: skip
+        rate, logged = count / found["seconds"], found.get("logged")
         print(
-            f"  ours, {name:22} {rate:14,.0f} rows/s   {rate / base:4.1f} times; of it into the log "
-            f"{count / found['logged']:,.0f} rows/s"
+            f"  {name:38} {rate:20,.0f} {count / found['clock']:20,.0f}   {rate / base:4.1f} times"
+            + (f"; of it into the log {count / logged:,.0f}" if logged else "")
         )
     backlog, share = measured("drained", rows), measured("posted", rows)
-    print(f"\n{rows:,} rows of backlog ({backlog['bytes'] / 2**20:.0f} MiB) into influxd")
-    print(f"  the server alone, lines made beforehand {rows / share['seconds']:10,.0f} rows/s")
-    print(
-        f"  ours                                    {rows / backlog['seconds']:10,.0f} rows/s   "
-        f"{share['seconds'] / backlog['seconds']:.0%} of it; {backlog['worked']:.1f} s of the processor, "
-        f"peak {backlog['peak']:.0f} MiB"
-    )
+    print(f"\n{rows:,} rows of backlog ({backlog['bytes'] / 2**20:.0f} MiB) into influxd, rows/s")
+    for name, found in (("the server alone, lines made beforehand", share), ("ours", backlog)):
+        clock, processor = rows / found["clock"], rows / found["seconds"]
+        print(f"  {name:40} {clock:10,.0f} by the clock   {processor:10,.0f} of our processor")
+    print(f"  {share['clock'] / backlog['clock']:.0%} of the server's share; peak {backlog['peak']:.0f} MiB")
 
 
 def main() -> None:
