@@ -144,7 +144,7 @@ def storm(influxdb, server, folder: Path, seed: int, batches: int, size: int, ki
                 killed += killed_at_random(process, rng, 2.0, acknowledged)
                 if process.returncode == 0:
                     break
-        assert process.wait(timeout=300) == 0
+        assert process.wait(timeout=600) == 0
         assert door is None or (killed and of_influxd and of_door)
     finally:
         faulty.close()
