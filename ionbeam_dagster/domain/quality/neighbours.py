@@ -21,8 +21,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial import KDTree
-from scipy.spatial.distance import cdist
+import scipy  # loads its parts when they are first used, which a process that judges nothing does without
 
 from ionbeam_dagster.domain.geo import TEST_RADIUS, unit_vectors
 
@@ -97,7 +96,7 @@ class Neighbourhood:
         self._places = places
         self._radius = radius
         self._xyz = places.xyz()
-        self._tree = KDTree(self._xyz)
+        self._tree = scipy.spatial.KDTree(self._xyz)
         self._station = places.station.astype(np.int32)
 
     def blocks(self, at: Places) -> Iterator[Block]:
@@ -105,7 +104,7 @@ class Neighbourhood:
         if not len(at) or not len(self._places):
             return
         xyz, station = at.xyz(), at.station.astype(np.int32)
-        waiting = np.array_split(KDTree(xyz).indices, -(-len(at) // _MOST_ROWS))
+        waiting = np.array_split(scipy.spatial.KDTree(xyz).indices, -(-len(at) // _MOST_ROWS))
         while waiting:
             rows = waiting.pop()
             middle = (xyz[rows].min(axis=0) + xyz[rows].max(axis=0)) / 2
@@ -114,7 +113,7 @@ class Neighbourhood:
             if rows.size > 1 and rows.size * others.size > _MOST_PAIRS:
                 waiting += np.array_split(rows, 2)
             elif others.size:
-                near = cdist(xyz[rows], self._xyz[others], "sqeuclidean") <= self._radius**2
+                near = scipy.spatial.distance.cdist(xyz[rows], self._xyz[others], "sqeuclidean") <= self._radius**2
                 near &= station[rows][:, None] != self._station[others]
                 yield Block(rows, others, near, at.height[rows], self._places.height[others])
 

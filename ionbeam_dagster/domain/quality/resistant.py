@@ -17,8 +17,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial import KDTree
-from scipy.special import erfc
+import scipy  # loads its parts when they are first used, which a process that judges nothing does without
 
 from ionbeam_dagster.domain.quality.neighbours import Bools, Floats, Ints, Outcome, Places, known_rows
 
@@ -69,7 +68,7 @@ class Nearness:
         self._radius, self._most = radius, most
         self._keys: npt.NDArray[np.complex128] = np.zeros(0, np.complex128)
         self._near: npt.NDArray[np.int32] = np.zeros((0, most), np.int32)
-        self._tree: KDTree | None = None
+        self._tree: scipy.spatial.KDTree | None = None
 
     def among(self, places: Places) -> npt.NDArray[np.int32]:
         """The nearest of `places`, no two the same, of each of them: their numbers, (n, most); -1: none."""
@@ -106,7 +105,7 @@ class Nearness:
         self._keys = together if keys.size >= _SHARE * together.size else np.unique(keys)
         at = Places(self._keys.real, self._keys.imag, np.zeros(self._keys.size), np.zeros(self._keys.size, np.intp))
         xyz = at.xyz()
-        self._tree = KDTree(xyz) if self._keys.size else None
+        self._tree = scipy.spatial.KDTree(xyz) if self._keys.size else None
         self._near = self._query(xyz, self._keys)
 
     def _query(self, xyz: Floats, keys: npt.NDArray[np.complex128]) -> npt.NDArray[np.int32]:
@@ -279,7 +278,7 @@ def _keenness(deviation: Floats) -> float:
     1995, doi:10.1111/j.2517-6161.1995.tb02031.x).
     """
     away = -np.sort(-np.abs(deviation[np.abs(deviation) < _PLAIN]))
-    by_chance = erfc(away / np.sqrt(2)) * away.size
+    by_chance = scipy.special.erfc(away / np.sqrt(2)) * away.size
     beyond = np.flatnonzero(by_chance <= _FALSE * np.arange(1, away.size + 1))
     return float(np.clip(_AT_REST / away[beyond[-1]], 1.0, _KEENEST)) if beyond.size else 1.0
 
