@@ -9,10 +9,12 @@ adds a format by registering a subclass under the entry-point group ``ionbeam.ex
 from __future__ import annotations
 
 import json
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cache
 from hashlib import sha256
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -202,6 +204,11 @@ class CycleExporter(Exporter):
 
 def installed_exporters() -> dict[str, EntryPoint]:
     """The formats that are installed, by name."""
+    return dict(_declared(tuple(sys.path)))
+
+
+@cache  # looking through all installed packages takes longer than reading a configuration
+def _declared(path: tuple[str, ...]) -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=ENTRY_POINTS)}
 
 

@@ -7,9 +7,11 @@ under the entry-point group ``ionbeam.sources``.
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
@@ -346,4 +348,9 @@ class Source(ABC):
 
 def installed_sources() -> dict[str, EntryPoint]:
     """The source types that are installed, by name; one that is not used is not imported."""
+    return dict(_declared(tuple(sys.path)))
+
+
+@cache  # looking through all installed packages takes longer than reading a configuration
+def _declared(path: tuple[str, ...]) -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=ENTRY_POINTS)}
