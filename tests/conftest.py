@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 from hypothesis import settings
 
 from ionbeam_dagster.config import IonbeamConfig
@@ -23,6 +25,20 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # its time. Containers often say so, and some installers keep none of the packages' either.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+# Each of Dagster's stores, and each run's, reads its hundred migrations anew to note that none is needed; here once.
+_read: dict[str, ScriptDirectory] = {}
+_from_config = ScriptDirectory.from_config
+
+
+def _migrations(config: Config) -> ScriptDirectory:
+    place = config.get_main_option("script_location")
+    if place not in _read:
+        _read[place] = _from_config(config)
+    return _read[place]
+
+
+ScriptDirectory.from_config = _migrations
 
 settings.register_profile("ionbeam", deadline=None)  # how long an example takes says how busy the machine is
 settings.load_profile("ionbeam")

@@ -18,6 +18,7 @@ pytestmark = [
     pytest.mark.usefixtures("no_pictures"),
 ]
 
+HALF_DAY = 12 * HOUR
 CONFIGURATION = """
 influxdb_common: {{influxdb_url: '{url}', influxdb_org: {org}, influxdb_bucket: {bucket}, influxdb_token: {token}}}
 sources:
@@ -26,6 +27,7 @@ sources:
     path: in/*.csv
     start: {start}
     settle: 0
+    aggregation_span: PT12H
     revise_for: P2D
     time: time
     latitude: 45.0
@@ -47,8 +49,8 @@ def test_rows_that_the_bucket_no_longer_keeps_are_told_by_run_status_gaps_and_th
     rules = BucketRetentionRules(type="expire", every_seconds=2 * 86_400)
     with InfluxDBClient(influxdb.url, influxdb.token, org=influxdb.org) as client:
         client.buckets_api().create_bucket(bucket_name=bucket, org=influxdb.org, retention_rules=rules)
-    last = window_of(datetime.now(UTC), HOUR).start
-    old, fresh = last - timedelta(days=4), last - 2 * HOUR
+    last = window_of(datetime.now(UTC), HALF_DAY).start
+    old, fresh = last - timedelta(days=4), last - HALF_DAY
     keys = {"url": influxdb.url, "org": influxdb.org, "bucket": bucket, "token": influxdb.token}
     (tmp_path / "config.yaml").write_text(CONFIGURATION.format(start=f"{old:%Y-%m-%dT%H:%M:%SZ}", **keys))
     (tmp_path / "in").mkdir()
