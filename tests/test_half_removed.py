@@ -10,6 +10,7 @@ from test_retention import DAY, FIRST, HOUR, LATER, MORNING, NETWORK, files, fin
 
 from ionbeam_dagster.domain.records import RawPartition
 from ionbeam_dagster.domain.windows import Window, windows_between
+from ionbeam_dagster.pipeline import removals
 from ionbeam_dagster.pipeline.agenda import needs_collecting
 from ionbeam_dagster.pipeline.build import build
 from ionbeam_dagster.pipeline.collect import collect
@@ -87,7 +88,7 @@ def test_a_file_that_is_collected_again_before_its_removal_goes_on_stays(platfor
     platform = platform_of(NETWORK % "")
     take_in(platform, quarters(FIRST)[0])
     raw = platform.ledger.raw("ioncannon", quarters(FIRST)[0])
-    platform.ledger.removals.intend([raw])
+    platform.ledger.removals.intend([(raw, "")])
     platform.ledger.record_purged(raw, LATER)
     pending = platform.ledger.removals.pending
 
@@ -99,6 +100,29 @@ def test_a_file_that_is_collected_again_before_its_removal_goes_on_stays(platfor
     monkeypatch.setattr(platform.ledger.removals, "pending", and_meanwhile)
     purge(platform, LATER) if who == "purge" else reconcile(platform, LATER)
     assert Path(raw.path).exists()
+
+
+@pytest.mark.parametrize("who", ["purge", "reconcile"])
+def test_a_file_that_is_collected_again_and_not_recorded_yet_stays(platform_of, monkeypatch, who):
+    platform = platform_of(NETWORK % "")
+    take_in(platform, quarters(FIRST)[0])
+    raw = platform.ledger.raw("ioncannon", quarters(FIRST)[0])
+
+    def killed() -> None:
+        platform.ledger.record_purged(raw, LATER)
+        raise Killed
+
+    with pytest.raises(Killed):
+        removals.remove(platform, [raw], killed)
+    record = platform.ledger.record_raw
+
+    def and_meanwhile(raw: RawPartition) -> None:
+        purge(platform, LATER) if who == "purge" else reconcile(platform, LATER)
+        record(raw)
+
+    monkeypatch.setattr(platform.ledger, "record_raw", and_meanwhile)
+    collect(platform, platform.source("ioncannon"), raw.window, LATER)
+    assert Path(raw.path).exists() and platform.ledger.removals.pending() == []
 
 
 def test_what_clients_sent_across_the_start_of_their_source_is_purged_as_the_rest(platform_of):

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from ionbeam_dagster.domain.records import RawPartition
 from ionbeam_dagster.stores.ledger.keys import ends_of, place_of
 from ionbeam_dagster.stores.ledger.on_redis import OnRedis
-from ionbeam_dagster.stores.ledger.sqlite_file import OnSqlite
+from ionbeam_dagster.stores.ledger.sqlite_file import Column, OnSqlite
+
+Intended = tuple[RawPartition, str]
+"""A raw partition whose file is to go, and the mark that tells the file from another one in its place."""
 
 
 class Removals(Protocol):
     """Remembers raw files that are to be removed. Every method is one transaction."""
 
-    def intend(self, raws: Sequence[RawPartition]) -> None:
+    def intend(self, raws: Sequence[Intended]) -> None:
         """Remember that the files of raw partitions are to be removed as soon as they are purged, or replaced."""
         ...
 
@@ -27,8 +30,9 @@ class Removals(Protocol):
         """The files that are to be removed: of what was intended, whatever is the file of no raw partition now."""
         ...
 
-    def is_pending(self, path: str) -> bool:
-        """Whether a file is still to be removed: it may be a raw partition's again."""
+    def intended(self, path: str) -> str | None:
+        """The mark of the file that is still to be removed there (empty: an earlier version noted none); None: none
+        is, it may be a raw partition's again."""
         ...
 
     def done(self, paths: Sequence[str]) -> None:
@@ -49,15 +53,17 @@ _OF_NO_RAW = """
 class SqliteRemovals(OnSqlite):
     TABLES = """
 CREATE TABLE IF NOT EXISTS removals (
-    path TEXT PRIMARY KEY, source TEXT, start INTEGER, end INTEGER, ingestion TEXT
+    path TEXT PRIMARY KEY, source TEXT, start INTEGER, end INTEGER, ingestion TEXT, mark TEXT NOT NULL DEFAULT ''
 ) WITHOUT ROWID;
 """
 
-    def intend(self, raws: Sequence[RawPartition]) -> None:
+    ADDED: ClassVar[tuple[Column, ...]] = (("removals", "mark", "TEXT NOT NULL DEFAULT ''"),)
+
+    def intend(self, raws: Sequence[Intended]) -> None:
         with self._file.writing() as db:
             db.executemany(
-                "INSERT OR REPLACE INTO removals VALUES (?, ?, ?, ?, ?)",
-                [(raw.path, raw.source, *ends_of(raw.window), raw.ingestion) for raw in raws],
+                "INSERT OR REPLACE INTO removals VALUES (?, ?, ?, ?, ?, ?)",
+                [(raw.path, raw.source, *ends_of(raw.window), raw.ingestion, mark) for raw, mark in raws],
             )
 
     def pending(self) -> list[str]:
@@ -65,10 +71,10 @@ CREATE TABLE IF NOT EXISTS removals (
             rows = db.execute(f"SELECT path FROM removals m WHERE {_OF_NO_RAW} ORDER BY path").fetchall()
         return [row[0] for row in rows]
 
-    def is_pending(self, path: str) -> bool:
+    def intended(self, path: str) -> str | None:
         with self._file.reading() as db:
-            found = db.execute(f"SELECT 1 FROM removals m WHERE m.path = ? AND {_OF_NO_RAW}", (path,)).fetchone()
-        return found is not None
+            row = db.execute(f"SELECT mark FROM removals m WHERE m.path = ? AND {_OF_NO_RAW}", (path,)).fetchone()
+        return None if row is None else row[0]
 
     def done(self, paths: Sequence[str]) -> None:
         with self._file.writing() as db:
@@ -77,7 +83,7 @@ CREATE TABLE IF NOT EXISTS removals (
 
 # --- Redis ------------------------------------------------------------------------------------------------------------
 
-# ionbeam:removals      the files that are to be removed, each with its source, window and ingestion as JSON
+# ionbeam:removals      the files that are to be removed, each with its source, window, ingestion and mark as JSON
 
 _INTEND = "redis.call('HSET', 'ionbeam:removals', ARGV[1], ARGV[2])"
 _OF_NO_RAW_ON_REDIS = """
@@ -96,23 +102,24 @@ for i = 1, #all, 2 do
 end
 return found
 """
-_IS_PENDING = f"""{_OF_NO_RAW_ON_REDIS}
+_INTENDED = f"""{_OF_NO_RAW_ON_REDIS}
 local record = redis.call('HGET', 'ionbeam:removals', ARGV[1])
-return record and of_no_raw(ARGV[1], record) and 1 or 0
+return record and of_no_raw(ARGV[1], record) and (cjson.decode(record)[4] or '')
 """
 _DONE = "redis.call('HDEL', 'ionbeam:removals', ARGV[1])"
 
 
 class RedisRemovals(OnRedis):
-    def intend(self, raws: Sequence[RawPartition]) -> None:
-        for raw in raws:
-            self._server.run(_INTEND, raw.path, json.dumps([raw.source, place_of(raw.window), raw.ingestion]))
+    def intend(self, raws: Sequence[Intended]) -> None:
+        for raw, mark in raws:
+            self._server.run(_INTEND, raw.path, json.dumps([raw.source, place_of(raw.window), raw.ingestion, mark]))
 
     def pending(self) -> list[str]:
         return sorted(self._server.run(_PENDING))
 
-    def is_pending(self, path: str) -> bool:
-        return bool(self._server.run(_IS_PENDING, path))
+    def intended(self, path: str) -> str | None:
+        mark: str | None = self._server.run(_INTENDED, path)
+        return mark
 
     def done(self, paths: Sequence[str]) -> None:
         for path in paths:

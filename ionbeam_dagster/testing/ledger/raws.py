@@ -94,15 +94,15 @@ class RawsContract(Suite):
         replaced = RawPartition("old", "crowd", WINDOW, "old.parquet", 7)
         ledger.record_raw(collected)
         ledger.record_sent([(sent, [WINDOW]), (replaced, [WINDOW])])
-        removals.intend([collected, sent, replaced])
+        removals.intend([(collected, "5 bytes"), (sent, ""), (replaced, "7 bytes")])
         assert removals.pending() == []
         ledger.record_purged(collected, NOON)
         arrived(ledger, "new", NOON, replaces=["old"])
         assert removals.pending() == ["old.parquet", "one.parquet"]
         ledger.record_purged(sent, NOON)
         assert removals.pending() == ["old.parquet", "one.parquet", "sent.parquet"]
-        assert removals.is_pending("one.parquet") and removals.is_pending("sent.parquet")
+        assert (removals.intended("one.parquet"), removals.intended("sent.parquet")) == ("5 bytes", "")
         ledger.record_raw(collected)
-        assert not removals.is_pending("one.parquet") and not removals.is_pending("unknown.parquet")
+        assert removals.intended("one.parquet") is None and removals.intended("unknown.parquet") is None
         removals.done(["old.parquet"])
         assert removals.pending() == ["sent.parquet"]
