@@ -56,10 +56,9 @@ def test_a_purge_that_is_killed_has_nothing_collected_again_and_leaves_no_file(p
 
 def send(platform, collected: Window, name: str, replaces: bool = False) -> RawPartition:
     source = platform.sources["sent"]
-    path, rows = platform.raws(platform.source("sent")).write_sent(
+    raw = platform.raws(platform.source("sent")).write_sent(
         "sent", name, collected, source.metadata, source.fetch(collected), replaces
     )
-    raw = RawPartition(name, "sent", collected, path, rows)
     touched = list(windows_between(max(collected.start, MORNING), collected.end, timedelta(minutes=15)))
     platform.ledger.record_sent([(raw, touched)])
     return raw

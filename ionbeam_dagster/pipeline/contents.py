@@ -91,14 +91,14 @@ def _from(platform: Platform, now: datetime, told: list[str], reached: str) -> I
 
 def _fault_of(platform: Platform, file: _File) -> str | None:
     try:
+        if file.path.endswith(".parquet") and not can_be_read(platform, file.path):
+            return f"its {file.kind} is damaged"
         with platform.files.fetched(file.path) as local:
             if file.hash and file_hash(local) != file.hash:
                 return f"its {file.kind} does not hold what was written: the disk, or somebody, changed it"
     except FileNotFoundError:
-        return None
-    if not file.path.endswith(".parquet"):
-        return None
-    return None if can_be_read(platform, file.path) else f"its {file.kind} is damaged"
+        pass
+    return None
 
 
 def can_be_read(platform: Platform, path: str) -> bool:

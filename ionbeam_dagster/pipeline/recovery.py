@@ -218,8 +218,7 @@ def _unknown_sent(ledger: Ledger, feeder: Feeder, path: str) -> RawPartition | N
     ingestion = feeder.raws.sent_ingestion(feeder.source, path)
     if ledger.claims_of([ingestion]):
         return None
-    file = feeder.raws.open(path)
-    return RawPartition(ingestion, feeder.source, file.collected, path, file.rows)
+    return feeder.raws.sent(feeder.source, path)
 
 
 def _unknown_collected(ledger: Ledger, feeder: Feeder, path: str) -> RawPartition | None:
@@ -227,8 +226,7 @@ def _unknown_collected(ledger: Ledger, feeder: Feeder, path: str) -> RawPartitio
     known = ledger.raw(feeder.source, window)
     if known is not None and ledger.claims_of([known.ingestion]):
         return None
-    file = feeder.raws.open(path)
-    return RawPartition(feeder.raws.collected_ingestion(feeder.source, path), feeder.source, window, path, file.rows)
+    return feeder.raws.collected(feeder.source, window, path)
 
 
 def _recover_parts(ledger: Ledger, source: str, parts: PartStore, done: Recovered) -> None:
@@ -259,8 +257,7 @@ def _recover_raw(
             if is_built:
                 ledger.record_sent([(raw, touched)])
             else:
-                taken = Taken(raw.ingestion, raw.source, raw.window, raw.path, raw.rows, touched)
-                ledger.commands.take([taken], written_at)
+                ledger.commands.take([Taken(raw, touched)], written_at)
             done.raws += 1
         return
     known = ledger.raw(raw.source, raw.window)

@@ -33,13 +33,13 @@ class PartStore:
         metadata: IngestionMetadata,
         batches: Iterable[pa.RecordBatch],
         replaces: bool,
-    ) -> tuple[Part, int]:
-        """Write the rows of a part, whose `path` follows from it; returns it with that, and how many rows it has."""
-        path, rows = self._raws.write_sent(
+    ) -> Part:
+        """Write the rows of a part, whose `path` follows from it; returns it with that."""
+        written = self._raws.write_sent(
             part.source, f"{part.id}_{part.part}", collected, metadata, batches, replaces,
             id=part.id, part=part.part, parts=part.parts, common=part.common,
         )  # fmt: skip
-        return replace(part, path=path), rows
+        return replace(part, path=written.path)
 
     def open(self, path: str) -> RawFile:
         """The rows of a part, and what was said with them; raises OSError when its file is gone."""
@@ -62,4 +62,4 @@ class PartStore:
         if file.notes:
             return part
         batches = list(file.batches())  # the file is written in its own place
-        return self.write(part, file.collected, file.metadata, batches, file.replaces)[0]
+        return self.write(part, file.collected, file.metadata, batches, file.replaces)

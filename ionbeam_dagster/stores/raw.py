@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ionbeam_client.models import IngestionMetadata
+from ionbeam_dagster.domain.records import RawPartition
 from ionbeam_dagster.domain.windows import Window, window_from_key
 from ionbeam_dagster.stores.files import Files, name_of, within
 from ionbeam_dagster.stores.publish import file_hash
@@ -104,8 +105,8 @@ class RawStore:
         batches: Iterable[pa.RecordBatch],
         replaces: bool = False,
         **notes: object,
-    ) -> tuple[str, int]:
-        """Write what a client sent under the ingestion's `name`; returns the file and its rows.
+    ) -> RawPartition:
+        """Write what a client sent under the ingestion's `name`.
 
         `notes`, of what JSON has, are kept in its footer.
         """
@@ -113,7 +114,8 @@ class RawStore:
         footer = ({"replaces": True} if replaces else {}) | ({"notes": notes} if notes else {})
         with self._files.published(path) as draft:
             rows = _write(draft, collected, metadata, batches, footer)
-        return path, rows
+            hash, size = file_hash(draft), draft.stat().st_size
+        return RawPartition(name, source, collected, path, rows, bytes=size, hash=hash)
 
     def sent_path(self, source: str, name: str, collected: Window) -> str:
         return within(self._root, source, f"{source}_{collected.label}_{name}.parquet")
@@ -127,10 +129,21 @@ class RawStore:
         """The window of `span` of a file that was collected; raises ValueError when its name is none of ours."""
         return window_from_key(_label(source, path).split("_")[0], span)
 
-    def collected_ingestion(self, source: str, path: str) -> str:
-        """The ingestion id of a file that was collected."""
+    def collected(self, source: str, window: Window, path: str) -> RawPartition:
+        """What the file of a window tells of itself; raises OSError or pyarrow.ArrowInvalid where it cannot be read."""
+        rows, size, hash = self._measured(path)
+        ingestion = _ingestion(source, _label(source, path), hash)
+        return RawPartition(ingestion, source, window, path, rows, bytes=size, hash=hash)
+
+    def sent(self, source: str, path: str) -> RawPartition:
+        """The same of a file that was sent."""
+        rows, size, hash = self._measured(path)
+        collected = self.open(path).collected
+        return RawPartition(self.sent_ingestion(source, path), source, collected, path, rows, bytes=size, hash=hash)
+
+    def _measured(self, path: str) -> tuple[int, int, str]:
         with self._files.fetched(path) as file:
-            return _ingestion(source, _label(source, path), file_hash(file))
+            return pq.read_metadata(file).num_rows, file.stat().st_size, file_hash(file)
 
     def sent_ingestion(self, source: str, path: str) -> str:
         """The ingestion id of a file that was sent, as it stands in its name."""

@@ -47,7 +47,7 @@ from ionbeam_client.models import DataSetAvailableEvent, IngestDataCommand, Repl
 from ionbeam_client.payloads import PayloadStore
 from ionbeam_dagster.cli import app
 from ionbeam_dagster.config import IonbeamConfig
-from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.domain.windows import FOREVER, Window
 from ionbeam_dagster.doors.amqp.bridge import BrokerAway, bridge_of
 from ionbeam_dagster.doors.amqp.leftovers import bus_leftovers
 from ionbeam_dagster.doors.amqp.status import bus_status
@@ -58,6 +58,7 @@ from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.pipeline.recovery import open_platform
 from ionbeam_dagster.pipeline.retention import purge
 from ionbeam_dagster.stores.ledger.parts import Unfinished
+from ionbeam_dagster.stores.publish import file_hash
 
 # -- in ----------------------------------------------------------------------------------------------------------------
 
@@ -81,6 +82,8 @@ def test_what_a_client_sends_becomes_its_dataset_and_comes_back_in_the_same_numb
                 ingest, platform, platform.source("my_source"), Window(START, START + 6 * HOUR)
             )
             assert (ingested.claim.id, ingested.rows) == (str(receipt.id), 24)
+            [raw] = platform.ledger.raws("my_source", FOREVER)
+            assert (raw.bytes, raw.hash) == (Path(raw.path).stat().st_size, file_hash(Path(raw.path)))
             await asyncio.to_thread(built_day, platform)
             turn = await asyncio.to_thread(bridge_of(platform).announce, 20)
             assert turn.announced == 2

@@ -34,7 +34,7 @@ from ionbeam_client.cf import check_metadata
 from ionbeam_dagster.cli import app
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.canonical import canonical_schema, columns_of
-from ionbeam_dagster.domain.windows import window_of
+from ionbeam_dagster.domain.windows import FOREVER, window_of
 from ionbeam_dagster.doors.http.leftovers import door_leftovers
 from ionbeam_dagster.doors.http.serving import OpenDoor
 from ionbeam_dagster.doors.http.status import door_status
@@ -46,6 +46,7 @@ from ionbeam_dagster.pipeline.export import export
 from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.pipeline.recovery import open_platform
 from ionbeam_dagster.pipeline.retention import purge
+from ionbeam_dagster.stores.publish import file_hash
 
 
 def test_what_was_written_becomes_a_window(platform_of):
@@ -57,6 +58,8 @@ def test_what_was_written_becomes_a_window(platform_of):
         assert write(url, gzip.compress(body.encode()), headers={"Content-Encoding": "gzip"}).status_code == 204
         door.flush.run()
         assert list(door.journal.closed()) == []
+    [raw] = [raw for raw in platform.ledger.raws("garden", FOREVER) if raw.rows]
+    assert (raw.bytes, raw.hash) == (Path(raw.path).stat().st_size, file_hash(Path(raw.path)))
     bring_up_to_date(platform)
     rows = points(platform, window_of(then, HOUR))
     assert rows[TEMPERATURE].to_list() == [pytest.approx(10.0)] and rows["station_id"].to_list() == ["roof"]

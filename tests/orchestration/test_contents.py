@@ -101,14 +101,23 @@ def test_however_little_a_pass_looks_at_every_file_is_come_to_by_whoever_goes_on
     assert platform.ledger.reconciliations.reached() == ""
 
 
-def test_a_damaged_file_that_a_client_sent_is_for_a_person_and_stays_where_it_is(platform_of):
+@pytest.mark.parametrize(
+    "damage, fault",
+    [
+        (lambda whole: whole[:-4] + b"????", "its raw file is damaged"),
+        (lambda whole: whole[:100] + b"????" + whole[104:], "its raw file does not hold what was written"),
+    ],
+    ids=["footer", "rows"],
+)
+def test_a_damaged_file_that_a_client_sent_is_for_a_person_and_stays_where_it_is(platform_of, damage, fault):
     platform = platform_of(SENT)
     path = Path(send(platform, MORNING, "a").path)
     ingest(platform, platform.source("sent"), quarters(MORNING)[0])
-    path.write_bytes(path.read_bytes()[:-4] + b"????")
+    whole = path.read_bytes()
+    path.write_bytes(damage(whole))
     os.utime(path, ((LATER - timedelta(days=1)).timestamp(),) * 2)
     [told] = reconcile(platform, LATER).for_a_person
-    assert "its raw file is damaged" in told and "ionbeam reingest sent --from" in told and path.exists()
+    assert fault in told and "ionbeam reingest sent --from" in told and path.exists()
 
 
 def test_a_file_that_was_written_since_its_folder_was_listed_is_not_damaged(platform, monkeypatch):

@@ -11,7 +11,6 @@ import dagster as dg
 import pytest
 from told import HOUR, START, key, window
 
-from ionbeam_dagster.domain.records import RawPartition
 from ionbeam_dagster.domain.windows import windows_between
 from ionbeam_dagster.orchestration.definitions import build_definitions
 from ionbeam_dagster.orchestration.internals import partition_tags
@@ -143,8 +142,8 @@ def test_what_a_client_sent_is_ingested_again_when_the_store_lost_it(platform_wi
     platform = platform_with("  told: {type: told, kind: external, start: 2026-06-21T00:00:00Z}")
     source, store = platform.sources["told"], platform.raws(platform.source("told"))
     for name, quarter in enumerate(windows_between(FIRST.start, FIRST.end, source.default_window)):
-        path, rows = store.write_sent("told", f"sent{name}", quarter, source.metadata, source.fetch(quarter))
-        platform.ledger.record_sent([(RawPartition(f"sent{name}", "told", quarter, path, rows), [quarter])])
+        raw = store.write_sent("told", f"sent{name}", quarter, source.metadata, source.fetch(quarter))
+        platform.ledger.record_sent([(raw, [quarter])])
         ingest(platform, platform.source("told"), quarter)
     before = sorted(Path(SEGMENTS).rglob("2*/*.parquet"))
     MISSING["observations"]()

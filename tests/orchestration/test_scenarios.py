@@ -31,7 +31,7 @@ from ionbeam_dagster.domain.decisions import (
     hash_of_inputs,
 )
 from ionbeam_dagster.domain.lateness import lateness_of, usual_lateness
-from ionbeam_dagster.domain.records import Claim, Lateness, RawPartition, Revision
+from ionbeam_dagster.domain.records import Claim, Lateness, Revision
 from ionbeam_dagster.domain.windows import HOUR, WEEK, Window, window_of, windows_between
 from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.orchestration.definitions import build_definitions
@@ -282,11 +282,10 @@ class Real:
         points = [(event.start, "a", 10.0, 52.0), (event.start, "b", 11.0, 53.0)]
         batches = [points_as_batch(points)] if event.kind != "hush" else []
         metadata = Told.metadata.fget(self.platform.sources[source])
-        path, rows = self.platform.raws(self.platform.source(source)).write_sent(
+        raw = self.platform.raws(self.platform.source(source)).write_sent(
             source, ingestion, collected, metadata, batches, replaces=event.kind == "resend"
         )
         size = self.platform.source(source).window_size
-        raw = RawPartition(ingestion, source, collected, path, rows)
         self.platform.ledger.record_sent([(raw, list(windows_between(collected.start, collected.end, size)))])
         ingest(self.platform, self.platform.source(source), window_of(collected.start, size))
 

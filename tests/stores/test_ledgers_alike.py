@@ -142,7 +142,8 @@ class Both(RuleBasedStateMachine):
     def take(self, ids, source, collected, windows, at):
         names = [f"{source} {collected} {id}" for id in ids]  # a command that is known is not taken for anything else
         taken = [
-            Taken(name, source, collected, id, 7, windows, payload=id) for name, id in zip(names, ids, strict=True)
+            Taken(RawPartition(name, source, collected, id, 7), windows, payload=id)
+            for name, id in zip(names, ids, strict=True)
         ]
         self.alike(lambda ledger: ledger.commands.take(taken, at))
         self.alike(lambda ledger: ledger.commands.note_again(f"{source} {collected} a", at))

@@ -19,6 +19,7 @@ from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.pipeline.recovery import open_platform, recover_platform
 from ionbeam_dagster.stores.ledger import Ledger, LedgerError, RedisLedger, SqliteLedger
+from ionbeam_dagster.stores.publish import file_hash
 
 MORNING = datetime(2026, 6, 21, 6, tzinfo=UTC)
 HOURS = [Window(MORNING + timedelta(hours=h), MORNING + timedelta(hours=h + 1)) for h in range(3)]
@@ -75,10 +76,8 @@ def send(platform: Platform, id: str, minute: int) -> None:
     """What a client sent for the first hour, as the bus takes it in."""
     time = [HOURS[0].start + timedelta(minutes=minute)]
     columns = {"datetime": pa.array(time, pa.timestamp("us", "UTC")), "lat": [50.0], "lon": [8.0], "T": [280.0]}
-    path, rows = platform.raws(platform.source("sent")).write_sent(
-        "sent", id, HOURS[0], SENT, [pa.record_batch(columns)]
-    )
-    platform.ledger.record_sent([(RawPartition(id, "sent", HOURS[0], path, rows), [HOURS[0]])])
+    raw = platform.raws(platform.source("sent")).write_sent("sent", id, HOURS[0], SENT, [pa.record_batch(columns)])
+    platform.ledger.record_sent([(raw, [HOURS[0]])])
 
 
 def known(platform: Platform) -> dict:
@@ -107,7 +106,7 @@ def test_what_was_known_is_known_again(again, caplog):
     build(platform, platform.dataset("ioncannon"), HOURS[0], LATER, insist=True)
     assert build(platform, platform.dataset("ioncannon"), HOURS[1], LATER, insist=True).built
     purged = platform.raws(platform.source("ioncannon")).files("ioncannon")[2]
-    raw = platform.ledger.raw("ioncannon", FIRST)
+    raw, sent = platform.ledger.raw("ioncannon", FIRST), platform.ledger.sent("sent", HOURS[0])
     before, feed = known(platform), [change.number for change in platform.ledger.changes(0, 100)]
     assert platform.ledger.recovered() is None
 
@@ -116,8 +115,9 @@ def test_what_was_known_is_known_again(again, caplog):
     assert "recovered from the stores" in caplog.text
     at, told = again().ledger.recovered()
     assert datetime.now(UTC) - at < timedelta(minutes=1) and "8 claims" in told and "2 revisions" in told
-    assert again().ledger.raw("ioncannon", FIRST) == replace(raw, signature="", asked_at=None, bytes=0, hash="")
-    assert [raw.ingestion for raw in again().ledger.sent("sent", HOURS[0])] == ["one", "two"]
+    assert again().ledger.raw("ioncannon", FIRST) == replace(raw, signature="", asked_at=None)
+    assert again().ledger.sent("sent", HOURS[0]) == sent and [raw.ingestion for raw in sent] == ["one", "two"]
+    assert all(raw.hash == file_hash(Path(raw.path)) and raw.bytes for raw in sent)
 
     lose(platform)  # while it is used, and this time a raw file is gone, too
     platform.files.delete(purged)

@@ -10,7 +10,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 
@@ -26,6 +26,7 @@ from ionbeam_client.models import (
 )
 from ionbeam_client.payloads import PayloadStore
 from ionbeam_dagster.domain.canonical import schema_refusal
+from ionbeam_dagster.domain.records import RawPartition
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.doors.amqp.settings import BusSettings
 from ionbeam_dagster.doors.intake import Feed, OutOfRange
@@ -85,9 +86,10 @@ class _Accepted:
 
 @dataclass(frozen=True, slots=True)
 class _Written:
+    """A message whose rows are durable: as a raw partition, or as a part that waits for others."""
+
     accepted: _Accepted
-    path: str
-    rows: int
+    file: RawPartition | Part
 
 
 class Intake:
@@ -209,9 +211,8 @@ class Intake:
         given = accepted.collected, command.metadata, self._batches(accepted), command.replaces
         try:
             if command.parts > 1:
-                part, rows = self.parts.write(accepted.part, *given)
-                return _Written(accepted, part.path, rows)
-            return _Written(accepted, *raws.write_sent(accepted.feed.source, accepted.id, *given))
+                return _Written(accepted, self.parts.write(accepted.part, *given))
+            return _Written(accepted, raws.write_sent(accepted.feed.source, accepted.id, *given))
         except _OURS:
             raise
         except Exception as error:
@@ -235,14 +236,12 @@ class Intake:
         """Remember what is durable, in order; returns the parts that do not fit to the others of their command, or
         found one of these lost."""
         failed: dict[Key, str] = {}
-        self._ledger.parts.add(
-            [replace(one.accepted.part, path=one.path) for one in written if one.accepted.command.parts > 1]
-        )
-        whole: dict[str, _Written] = {}
+        self._ledger.parts.add([one.file for one in written if isinstance(one.file, Part)])
+        whole: dict[str, tuple[_Accepted, RawPartition]] = {}
         finished: list[Part] = []
         for one in written:
-            if one.accepted.command.parts == 1:
-                whole[one.accepted.id] = one
+            if isinstance(one.file, RawPartition):
+                whole[one.accepted.id] = one.accepted, one.file
                 continue
             parts = self._ledger.parts.of(one.accepted.id)
             if len({part.common for part in parts}) > 1:
@@ -250,21 +249,17 @@ class Intake:
                 failed[one.accepted.key] = "it says other things (metadata, range or number of parts) than other parts"
             elif len(parts) == one.accepted.command.parts and one.accepted.id not in whole:
                 try:
-                    whole[one.accepted.id] = self._join(one.accepted, parts)
+                    whole[one.accepted.id] = one.accepted, self._join(one.accepted, parts)
                 except (OSError, pa.ArrowException):
                     if not (lost := self._lost(parts)):
                         raise
                     failed[one.accepted.key] = self._without(one.accepted, lost)
                 else:
                     finished += parts
-        durable = [
-            Taken(id, a.feed.source, a.collected, one.path, one.rows, a.windows, a.payload)
-            for id, one in whole.items()
-            for a in [one.accepted]
-        ]
+        durable = [Taken(raw, accepted.windows, accepted.payload) for accepted, raw in whole.values()]
         self._ledger.commands.take(durable, datetime.now(UTC))
-        for one in whole.values():
-            self._tell_of_what_is_too_early(one.accepted)
+        for accepted, _ in whole.values():
+            self._tell_of_what_is_too_early(accepted)
         for part in finished:
             self._settings.files.delete(part.path)
         return failed
@@ -278,14 +273,13 @@ class Intake:
             )  # fmt: skip
             self._ledger.refusals.note_too_early(feed.source, start, datetime.now(UTC))
 
-    def _join(self, accepted: _Accepted, parts: Sequence[Part]) -> _Written:
+    def _join(self, accepted: _Accepted, parts: Sequence[Part]) -> RawPartition:
         """One raw file of all parts, in their order; only together do they collect the range."""
         batches = (batch for part in parts for batch in self.parts.open(part.path).batches())
-        path, rows = accepted.feed.raws.write_sent(
+        return accepted.feed.raws.write_sent(
             accepted.feed.source, accepted.id, accepted.collected, accepted.command.metadata, batches,
             accepted.command.replaces,
         )  # fmt: skip
-        return _Written(accepted, path, rows)
 
     def _lost(self, parts: Sequence[Part]) -> dict[int, Exception]:
         """The parts whose files are gone or damaged, with what is wrong with each."""

@@ -217,8 +217,7 @@ class Flush:
             windows = []
             log.warning("%s: %s", source, error)
         metadata = self._platform.metadata(settings)
-        path, rows = feed.raws.write_sent(source, name, collected, metadata, batches)
-        return [Taken(name, source, collected, path, rows, windows)]
+        return [Taken(feed.raws.write_sent(source, name, collected, metadata, batches), windows)]
 
 
 @contextmanager

@@ -24,23 +24,15 @@ from ionbeam_dagster.stores.ledger.sqlite_file import OnSqlite
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A command whose rows are in the raw file `path`.
+    """A command whose rows are in the file of a raw partition, which has its id.
 
-    `windows` are those of its source that the range touches which it `collected`; `payload` is the name of the file in
-    the payload store that had its rows, if one had.
+    `windows` are those of its source that it touches; `payload` is the name of the file in the payload store that had
+    its rows, if one had.
     """
 
-    id: str
-    source: str
-    collected: Window
-    path: str
-    rows: int
+    raw: RawPartition
     windows: Sequence[Window]
     payload: str | None = None
-
-    @property
-    def raw(self) -> RawPartition:
-        return RawPartition(self.id, self.source, self.collected, self.path, self.rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,16 +115,17 @@ CREATE TABLE IF NOT EXISTS unreported (
         with self._file.writing() as db:
             put_sent(db, [(one.raw, one.windows) for one in commands])
             for one in commands:
-                ends = (one.source, *ends_of(one.collected))
-                new = db.execute("INSERT OR IGNORE INTO taken VALUES (?, ?, ?, ?, ?)", (one.id, *ends, at)).rowcount
-                db.execute(FORGET_PARTS, (one.id,))
+                id, source = one.raw.ingestion, one.raw.source
+                ends = (source, *ends_of(one.raw.window))
+                new = db.execute("INSERT OR IGNORE INTO taken VALUES (?, ?, ?, ?, ?)", (id, *ends, at)).rowcount
+                db.execute(FORGET_PARTS, (id,))
                 if one.payload is not None:
-                    db.execute("INSERT OR REPLACE INTO payloads VALUES (?, ?, ?)", (one.payload, one.source, at))
+                    db.execute("INSERT OR REPLACE INTO payloads VALUES (?, ?, ?)", (one.payload, source, at))
                 if new:
                     db.executemany(
                         "INSERT INTO unreported VALUES (?, ?, ?, 1, ?, ?) ON CONFLICT DO UPDATE SET "
                         "commands = commands + 1, rows = rows + excluded.rows, last = excluded.last",
-                        [(one.source, *ends_of(window), one.rows, one.id) for window in one.windows],
+                        [(source, *ends_of(window), one.raw.rows, id) for window in one.windows],
                     )
                 db.execute(ANSWER, (at, *ends))
             db.execute("DELETE FROM taken WHERE at < ?", (micros(now - KEPT_FOR),))
@@ -261,7 +254,7 @@ class RedisCommands(OnRedis):
         if not commands:
             return
         given = [
-            (one.id, one.source, *map(str, ends_of(one.collected)), one.rows, one.payload or "",
+            (one.raw.ingestion, one.raw.source, *map(str, ends_of(one.raw.window)), one.raw.rows, one.payload or "",
              *sent_record(one.raw, one.windows))
             for one in commands
         ]  # fmt: skip

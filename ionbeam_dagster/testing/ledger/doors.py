@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from ionbeam_dagster.domain.records import RawPartition
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.stores.ledger import Ledger
 from ionbeam_dagster.stores.ledger.announcements import Replay
@@ -19,7 +20,8 @@ LONG_AFTER = NOON + KEPT_FOR + HOUR
 
 
 def taken(id: str = "one", *windows: Window, source: str = "crowd", payload: str | None = None) -> Taken:
-    return Taken(id, source, BOTH, f"{id}.parquet", 7, windows or (WINDOW, NEXT), payload)
+    raw = RawPartition(id, source, BOTH, f"{id}.parquet", 7, bytes=70, hash=f"of {id}")
+    return Taken(raw, windows or (WINDOW, NEXT), payload)
 
 
 def part(number: int, id: str = "one", parts: int = 3, common: str = "same") -> Part:
