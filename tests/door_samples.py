@@ -89,7 +89,7 @@ class Receiving:
             self.process = subprocess.Popen(
                 self.command(), cwd=self._folder, env=self._environment, stdout=output, stderr=output
             )
-        wait_for(self._answers, 60)
+        wait_for(self._answers, 240)
 
     def command(self):
         return [Path(sys.executable).with_name("ionbeam"), "receive", "--port", str(self.port)]
@@ -111,7 +111,7 @@ class Receiving:
     def __exit__(self, *_):
         self.process.terminate()
         try:
-            self.process.wait(30)
+            self.process.wait(120)
         finally:
             self.process.kill()
 

@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -105,13 +106,13 @@ def killing(
             time.sleep(0.3)
             start()
 
-    thread = threading.Thread(target=kill_and_start)
-    thread.start()
-    try:
-        yield deaths
-    finally:
-        ended.set()
-        thread.join()
+    with ThreadPoolExecutor(1) as pool:
+        killer = pool.submit(kill_and_start)
+        try:
+            yield deaths
+        finally:
+            ended.set()
+        killer.result()
 
 
 def storm(influxdb, server, folder: Path, seed: int, batches: int, size: int, kills: int, way: str, bad: int,
@@ -127,7 +128,7 @@ def storm(influxdb, server, folder: Path, seed: int, batches: int, size: int, ki
     faulty = Faulty(sometimes(0.4, seed), forward=(url, second.token))
     servers = [first, (faulty.url, "eht", "it_test", "token")]
     servers += [(door.url, "any", "door_test", TOKEN)] if door else []
-    keys = configuration(folder, *servers, csvlogfile=folder / "log.csv", close_timeout=120, batch_rows=500)
+    keys = configuration(folder, *servers, csvlogfile=folder / "log.csv", close_timeout=900, batch_rows=500)
     said = json.dumps({key: str(value) for key, value in keys.items()})
     acknowledged: list[int] = [-1]
     killed = 0
@@ -144,7 +145,7 @@ def storm(influxdb, server, folder: Path, seed: int, batches: int, size: int, ki
                 killed += killed_at_random(process, rng, 2.0, acknowledged)
                 if process.returncode == 0:
                     break
-        assert process.wait(timeout=600) == 0
+        assert process.wait(timeout=1_000) == 0
         assert door is None or (killed and of_influxd and of_door)
     finally:
         faulty.close()
