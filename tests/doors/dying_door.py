@@ -1,4 +1,5 @@
-"""`ionbeam receive` that dies: with the chance DIES, before a report is durable, or after it and before its answer.
+"""`ionbeam receive` that dies: with the chance DIES after a report is durable and before its answer, and with the
+chance DIES_BEFORE (without it a quarter of the other) before it is durable.
 
 Belongs here: that death. Does not belong here: who starts it again (fleet.py).
 """
@@ -11,6 +12,7 @@ from ionbeam_dagster.cli import app
 from ionbeam_dagster.doors.http.reports import Once
 
 chance = float(os.environ["DIES"])
+before = float(os.environ.get("DIES_BEFORE", chance / 4))
 take = Once.take
 
 
@@ -20,7 +22,7 @@ def perhaps_die(of):
 
 
 def take_and_perhaps_die(*arguments):
-    perhaps_die(chance / 4)
+    perhaps_die(before)
     count = take(*arguments)
     perhaps_die(chance)
     return count

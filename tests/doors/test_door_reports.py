@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -13,6 +14,7 @@ import msgpack
 import polars as pl
 import pytest
 from door_samples import FLEET, HOUR, OTHER, TEMPERATURE, TOKEN, bring_up_to_date, opened, points
+from fleet import DyingDoor
 from oracles import python_with
 
 from ionbeam_client.archfx.api.connection import Api
@@ -191,25 +193,53 @@ api.logout()
 """
 
 
-@pytest.mark.soak
-def test_the_vendors_own_client_reports_to_the_door(platform_of, tmp_path):
+@pytest.fixture
+def vendor_sends(tmp_path):
+    """Lets the vendor's client, in an environment of its own, log in and upload readings; gives the ended process."""
     python = python_with("archfx-cloud==0.17.0", "archfx_cloud.reports.report")
-    platform = platform_of(FLEET)
     program = tmp_path / "vendors.py"
     program.write_text(VENDORS)
 
-    def counted(url, *numbers):
+    def send(url, *numbers):
         command = [python, program, url, TOKEN, str(THEN.timestamp()), *map(str, numbers)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, done.stderr
-        return int(done.stdout.split()[-1])
+        return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
+    return send
+
+
+def counted(done):
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout.split()[-1])
+
+
+@pytest.mark.soak
+def test_the_vendors_own_client_reports_to_the_door(platform_of, vendor_sends):
+    platform = platform_of(FLEET)
     with opened(platform) as (door, url):
-        assert counted(url, *range(1, 11)) == 10
-        assert counted(url, *range(1, 11)) == 0
-        assert counted(url, 20, 21) == 2 and counted(url, *range(8, 21)) == 9
+        assert counted(vendor_sends(url, *range(1, 11))) == 10
+        assert counted(vendor_sends(url, *range(1, 11))) == 0
+        assert counted(vendor_sends(url, 20, 21)) == 2 and counted(vendor_sends(url, *range(8, 21))) == 9
         door.flush.run()
     bring_up_to_date(platform)
     rows = points(platform, window_of(THEN, HOUR))
     assert rows[TEMPERATURE].sort().to_list() == list(map(float, range(1, 22)))
     assert set(rows["station_id"]) == {"d--0000-0000-0000-0007"} and isinstance(rows, pl.DataFrame)
+
+
+@pytest.mark.soak
+def test_a_door_that_is_killed_before_it_answers_the_vendors_client_counts_each_reading_once(
+    platform_of, vendor_sends, tmp_path, monkeypatch
+):
+    platform = platform_of(FLEET, automation="{enabled: false}")
+    monkeypatch.setenv("DIES_BEFORE", "0")
+    with DyingDoor(tmp_path, deaths=1, dies=1.0) as door:
+        assert vendor_sends(door.url, *range(1, 11)).returncode != 0
+        assert door.process.wait(20) == -signal.SIGKILL
+        door.revive()
+        assert counted(vendor_sends(door.url, *range(1, 11))) == 0  # it was durable
+        assert counted(vendor_sends(door.url, *range(6, 16))) == 5
+    with opened(platform) as (again, _):
+        again.flush.run()
+    bring_up_to_date(platform)
+    rows = points(platform, window_of(THEN, HOUR))
+    assert rows[TEMPERATURE].sort().to_list() == list(map(float, range(1, 16)))
