@@ -3,7 +3,10 @@
 import re
 from datetime import UTC, datetime, timedelta
 
+import codc
+import pdbufr
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
@@ -11,12 +14,13 @@ from ionbeam_dagster.cli import app
 from ionbeam_dagster.cli.quarantine import set_aside
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.errors import ConfigError
-from ionbeam_dagster.pipeline.build import build
+from ionbeam_dagster.pipeline.build import build, made_by
 from ionbeam_dagster.pipeline.collect import collect
 from ionbeam_dagster.pipeline.export import export
 from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.pipeline.retention import purge
 from ionbeam_dagster.pipeline.stations import up_to_date
+from ionbeam_dagster.pipeline.told import ToldPoints
 from ionbeam_dagster.stores.stations import StationsError
 
 HOUR = timedelta(hours=1)
@@ -29,7 +33,7 @@ CROWD = """
     path: in
     start: 2026-06-21
     aggregation_span: PT1H
-    exports: [pygeoapi]
+    exports: [pygeoapi, odb, bufr]
     time: t
     latitude: lat
     longitude: lon
@@ -214,10 +218,75 @@ def test_stations_of_raw_partitions_that_go_are_known_before_and_a_lost_one_is_c
         build(platform, platform.dataset("crowd"), hour(number), LATER)
         platform.ledger.seal("crowd", [hour(number)], LATER)
     for number in (0, 1):
-        export(platform, platform.dataset("crowd"), platform.config.window_exporters["pygeoapi"], hour(number))
+        for format in platform.dataset("crowd").exports:
+            export(platform, platform.dataset("crowd"), platform.config.window_exporters[format], hour(number))
     assert len(purge(platform, LATER).of_kind("raw partitions")) == 2
     assert registry(platform).registry.table["station"].to_list() == ["a", "b"]
     (tmp_path / "ionbeam-state" / "stations" / "crowd.parquet").write_bytes(b"hurt")
     lost = registry(platform)
     assert lost.registry.table.is_empty() and lost.missed == 2
     assert "2 raw files were gone before they were looked at" in run("list")[1]
+
+
+def exported(platform, format):
+    return export(platform, platform.dataset("crowd"), platform.config.window_exporters[format], hour(0))
+
+
+def test_what_is_told_of_stations_is_in_their_windows_and_exports(crowd):
+    reports = [report(0), report(0, "b"), report(0, "c")]
+    entries = """[
+      {source: crowd, station: a, wigos_id: "06260", name: De Bilt, altitude: 3, mobile: false},
+      {source: crowd, station: b, wigos_id: 0-276-0-BALCONY, altitude: 700.5}]"""
+    plain = crowd(*reports)
+    before = made_by(plain, plain.dataset("crowd"))
+    take_in(plain, 0)
+    schema = pq.read_schema(build(plain, plain.dataset("crowd"), hour(0), LATER).revision.path)
+    assert not {"wigos_id", "station_name", "mobile"} & {*schema.names}
+    platform = crowd(*reports, stations=entries)
+    assert made_by(platform, platform.dataset("crowd")) != before  # so that `ionbeam rebuild --outdated` makes it again
+    rows = pl.read_parquet(build(platform, platform.dataset("crowd"), hour(0), LATER, force=True).revision.path)
+    assert rows.select("station_id", "wigos_id", "station_name", "altitude", "mobile").rows() == [
+        ("a", "0-20000-0-06260", "De Bilt", "3", "false"),
+        ("b", "0-276-0-BALCONY", None, "700.5", None),
+        ("c", None, None, "12", None),
+    ]
+    read = codc.read_odb(exported(platform, "odb").path, single=True)
+    named = zip(*(read[name] for name in ("statid@hdr", "wigosid@hdr", "stalt@hdr")), strict=True)
+    assert [(statid.strip(), wigos_id.strip(), height) for statid, wigos_id, height in named] == [
+        ("06260", "0-20000-0-06260", 3), ("b", "0-276-0-BALCONY", 700.5), ("c", "", 12)
+    ]  # fmt: skip
+    told = pdbufr.read_bufr(exported(platform, "bufr").path, columns="all", flat=True)
+    issuers = told["#1#wigosIssuerOfIdentifier"].fillna(-1).to_list()
+    names = (told[f"#1#{name}"].str.strip() for name in ("wigosLocalIdentifierCharacter", "longStationName"))
+    height = told["#1#heightOfStationGroundAboveMeanSeaLevel"].to_list()
+    assert told["#1#stationNumber"].fillna(-1).to_list() == [260, -1, -1] and height == [3, 700.5, 12]
+    assert list(zip(issuers, *names, strict=True)) == [
+        (20000, "06260", "a"), (276, "BALCONY", "b"), (-1, "", "c")
+    ]  # fmt: skip
+    assert exported(platform, "pygeoapi").report.rows == 3
+
+
+def test_stations_of_two_sources_with_one_id_are_told_nothing_that_differs(platform_of):
+    block = CROWD.split("\n", 2)[2]
+    both = block + block.replace("crowd:", "town:").replace("    path", "    dataset: crowd\n    path")
+    entries = """[{source: crowd, station: a, altitude: 3}, {source: town, station: a, altitude: 4},
+      {source: town, station: b, altitude: 5}]"""
+    platform = platform_of(both, stations=entries)
+    points = ToldPoints(platform, platform.dataset("crowd"))
+    assert points._columns.rows() == [("b", "5")]
+
+
+def test_stations_of_one_id_in_two_sources_of_a_dataset_are_named(platform_of, tmp_path):
+    both = CROWD + CROWD.split("\n", 2)[2].replace("crowd:", "town:").replace(
+        "path: in", "path: there\n    dataset: crowd"
+    )
+    for folder, place in (("in", "52.0,5.0"), ("there", "-33.9,18.4")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "all.csv").write_text(HEAD + report(0, "1", place) + report(0, "2"))
+    platform = platform_of(both.replace("exports:", "settle: PT0S\n    exports:"))
+    for source in ("crowd", "town"):
+        collect(platform, platform.source(source), hour(0), LATER)
+        ingest(platform, platform.source(source), hour(0))
+    said = run("list")[1]
+    assert "crowd and town feed one dataset and have stations of one id that are far apart" in said
+    assert "become one point: 1; let one of them" in said

@@ -27,12 +27,13 @@ def config_check() -> None:
     """
     from ionbeam_dagster.pipeline.agenda import misfits
     from ionbeam_dagster.pipeline.recovery import open_platform
+    from ionbeam_dagster.pipeline.stations import faults as faults_of_stations
 
     platform = open_platform(load_config())
     console.print(f"[bold]{platform.config.path}[/bold]: every key is understood", highlight=False)
     for note in platform.config.notes():
         console.print(f"  note: {note}", style="yellow", highlight=False, markup=False)
-    for fault in platform.stations.told().faults(platform.config.sources):
+    for fault in faults_of_stations(platform):
         console.print(f"  {fault}", style="yellow", highlight=False, markup=False)
     unfit = misfits(platform)
     for misfit in unfit:

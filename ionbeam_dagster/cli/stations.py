@@ -14,7 +14,6 @@ from ionbeam_dagster.cli.terminal import SOURCES, console, fail, frame_table, lo
 if TYPE_CHECKING:
     import polars as pl
 
-    from ionbeam_dagster.domain.station_entries import Told
     from ionbeam_dagster.pipeline.platform import Platform
     from ionbeam_dagster.pipeline.stations import Station
 
@@ -44,7 +43,7 @@ def stations_list(
             console.print(_listed(table.head(most)))
         if table.height > most:
             console.print(f"  ... and {table.height - most} more (--most, or `ionbeam stations export`)", style="dim")
-    _tell_faults(platform, platform.stations.told())
+    _tell_faults(platform)
 
 
 @app.command("show")
@@ -114,7 +113,7 @@ def stations_import(
     told = platform.stations.told().with_(entries)
     platform.stations.tell(told)
     console.print(f"{platform.stations.place}: {number(entries.height)} entries were taken over", highlight=False)
-    _tell_faults(platform, told)
+    _tell_faults(platform)
 
 
 @app.command("deny")
@@ -179,8 +178,10 @@ def _listed(table: pl.DataFrame) -> Table:
     return listed
 
 
-def _tell_faults(platform: Platform, told: Told) -> None:
-    for fault in told.faults(platform.config.sources):
+def _tell_faults(platform: Platform) -> None:
+    from ionbeam_dagster.pipeline.stations import faults
+
+    for fault in faults(platform):
         console.print(f"  {fault}", style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 

@@ -93,9 +93,9 @@ def read_entries(given: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
 _YES_OR_NO = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Told:
-    """What a person says of stations: the `entries` (ENTRY) of one source, or of all."""
+    """What a person says of stations: the `entries` (ENTRY) of one source, or of all. Equal is what is the same."""
 
     entries: pl.DataFrame
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
+from itertools import combinations
 
 import polars as pl
 
@@ -32,6 +33,7 @@ MOST_PLACES = 10
 corrected, has few."""
 
 _PLACE_DECIMALS = 3  # of degrees: about 100 m, so that a wavering position is seldom at more than one place
+_MOST_NAMED = 10
 _A_MOVE = 300.0  # m: what is nearer is the same site
 _TWO_SITES = 1_000.0  # m: in turns at places so far apart, it is not one station that stands still
 _TOLD, _MEASURES = "told.", "measures."
@@ -201,6 +203,25 @@ def exported(registry: Registry) -> pl.DataFrame:
         "source", "station", *(f"heard_{name}" for name in _EXPORTED)
     )
     return registry.told.entries.join(named, on=["source", "station"], how="full", coalesce=True).sort("station")
+
+
+def apart_with_one_id(registries: Sequence[Registry]) -> list[str]:
+    """A sentence for each station id that two of the sources of one dataset have, more than a kilometre apart: rows of
+    one moment would be one point."""
+    found = []
+    for first, second in combinations(registries, 2):
+        ours, theirs = (one.heard.select(STATION, "lat", "lon") for one in (first, second))
+        both = ours.join(theirs, on=STATION, how="inner", suffix="_there").sort(STATION)
+        ends = (both[name].to_numpy() for name in ("lat", "lon", "lat_there", "lon_there"))
+        metres = pl.Series(great_circle(*ends), dtype=pl.Float64)
+        far = both.with_columns(metres.alias("metres")).filter(metres > _TWO_SITES)
+        names = ", ".join(far[STATION].head(_MOST_NAMED)) + (", ..." if far.height > _MOST_NAMED else "")
+        if far.height:
+            found.append(
+                f"{first.source} and {second.source} feed one dataset and have stations of one id that are far apart, "
+                f"whose rows become one point: {names}; let one of them feed a dataset of its own"
+            )
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,9 @@ from ionbeam_dagster.domain.station_entries import WIGOS_ID
 
 POSITION_ID_WIDTH = 16
 
+WIGOS_COLUMN = "wigos_id"
+"""A metadata column with the WIGOS id of a station whose own id is another one."""
+
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -39,6 +42,11 @@ def fitting(name: str, width: int, plain: bool = False) -> str:
         number, digit = divmod(number, 36)
         made.append(_DIGITS[digit])
     return "".join(reversed(made))
+
+
+def wigos_ids_of(batch: pa.RecordBatch) -> pa.Array | None:
+    """The WIGOS ids that a dataset says of its rows' stations beside their own ids, if it has any."""
+    return batch.column(WIGOS_COLUMN) if WIGOS_COLUMN in batch.schema.names else None
 
 
 def is_wigos_id(name: str) -> bool:

@@ -33,6 +33,7 @@ from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.pipeline import quality_control as qc
 from ionbeam_dagster.pipeline.ingest import restore
 from ionbeam_dagster.pipeline.platform import Platform, written_to
+from ionbeam_dagster.pipeline.told import ToldPoints, fingerprint
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +128,10 @@ def _write_revision(
 ) -> Built:
     claims = seen.claims
     restore(platform, dataset, claims)
-    schema = canonical_schema(platform.ledger.metadata_of(claims))
+    points = ToldPoints(platform, dataset)
+    schema = points.schema(canonical_schema(platform.ledger.metadata_of(claims)))
     others = [other for name, other in sorted(platform.config.datasets.items()) if name != dataset.name]
-    controlled = qc.controlled(
-        platform.series, platform.ledger, dataset, others, window, schema, platform.files.scratch
-    )
+    controlled = qc.controlled(points, platform.ledger, dataset, others, window, schema, platform.files.scratch)
     provenance = Provenance(
         dataset=dataset.name,
         window=window,
@@ -162,7 +162,7 @@ def _write_revision(
         made_of=provenance.ingestions,
         software=provenance.software,
         why=_why_built(claims, as_found(platform, seen.latest), decision),
-        made_by=made_by(dataset),
+        made_by=made_by(platform, dataset),
         hash=written.hash,
     )
     built = BuiltRevision(revision, written.path, now, facts)
@@ -170,8 +170,14 @@ def _write_revision(
     return Built(dataset.name, window, decision, built, built=True)
 
 
-def made_by(dataset: DatasetSettings) -> str:
-    """A short hash of what makes a dataset's rows of its raw partitions: the canonical mapping and the quality plan."""
+def made_by(platform: Platform, dataset: DatasetSettings) -> str:
+    """A short hash of what makes a dataset's rows of its raw partitions: its code, and what is told of stations."""
+    code, told = code_version(dataset), fingerprint(platform, dataset)
+    return sha256(f"{code} {told}".encode()).hexdigest()[:12] if told else code
+
+
+def code_version(dataset: DatasetSettings) -> str:
+    """A short hash of the canonical mapping and the quality plan of a dataset."""
     limits = sorted(dataset.limits.items())
     return sha256(repr((canonical.VERSION, quality.VERSION, limits)).encode()).hexdigest()[:12]
 

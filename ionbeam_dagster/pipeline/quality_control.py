@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -44,7 +45,6 @@ from ionbeam_dagster.domain.records import Claim, Compared
 from ionbeam_dagster.domain.windows import Window, windows_between
 from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.stores.ledger import Ledger
-from ionbeam_dagster.stores.timeseries import TimeSeriesStore
 
 _MOST_SLICES = 200
 _PART = 100_000
@@ -57,6 +57,12 @@ Scratch = Callable[[], AbstractContextManager[str | Path]]
 """Gives a folder that lasts as long as a block."""
 
 _ARRAYS = ("time", "lat", "lon", "height", "station", "indoor", "fixed")
+
+
+class Points(Protocol):
+    """Where a dataset's rows come from: the time-series store, or what adds to them on their way."""
+
+    def read(self, dataset: str, window: Window, schema: pa.Schema, key: Sequence[str]) -> Iterator[pa.RecordBatch]: ...
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,7 @@ class Controlled:
 
 
 def controlled(
-    series: TimeSeriesStore,
+    series: Points,
     ledger: Ledger,
     dataset: DatasetSettings,
     others: Iterable[DatasetSettings],
@@ -110,7 +116,7 @@ def controlled(
 
 
 def _neighbouring(
-    series: TimeSeriesStore, ledger: Ledger, dataset: DatasetSettings, window: Window, plan: Plan
+    series: Points, ledger: Ledger, dataset: DatasetSettings, window: Window, plan: Plan
 ) -> tuple[Network, str] | None:
     """Another dataset's rows of a window, if they tell of what `plan` compares, and the hash of its claims."""
     claims = _claims(ledger, dataset, window)

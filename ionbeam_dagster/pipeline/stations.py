@@ -11,7 +11,7 @@ is the same, however often it is looked at.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import polars as pl
@@ -22,7 +22,7 @@ from ionbeam_dagster.config import SourceSettings
 from ionbeam_dagster.domain.canonical import CanonicalError, canonical_schema, columns_of
 from ionbeam_dagster.domain.records import Claim
 from ionbeam_dagster.domain.station_entries import Told, canonical_rows
-from ionbeam_dagster.domain.stations import Registry, heard_in, heard_together
+from ionbeam_dagster.domain.stations import Registry, apart_with_one_id, heard_in, heard_together
 from ionbeam_dagster.pipeline.ingest import raw_of, time_bounds
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.stations import Heard
@@ -61,10 +61,16 @@ def up_to_date(platform: Platform, sources: Iterable[str]) -> dict[str, Station]
     return {source: one.told() for source, one in known.items()}
 
 
-def registries(platform: Platform, sources: Iterable[str]) -> Mapping[str, Registry]:
-    """The registry of these sources as it was brought up to date last."""
+def faults(platform: Platform) -> list[str]:
+    """What a person should put right of stations: in what is told of them, and, as far as was looked, of ids that two
+    sources of a dataset share. A sentence each."""
     told = platform.stations.told()
-    return {source: Registry(source, platform.stations.heard(source).stations, told.of(source)) for source in sources}
+    found = told.faults(platform.config.sources)
+    for dataset in platform.config.datasets.values():
+        if len(dataset.sources) > 1:
+            heard = {name: platform.stations.heard(name).stations for name in dataset.sources}
+            found += apart_with_one_id([Registry(name, stations, told.of(name)) for name, stations in heard.items()])
+    return found
 
 
 @dataclass

@@ -78,7 +78,7 @@ class StationStore:
     def __init__(self, files: Files, state: Path, given: str | Sequence[StationEntry] | None) -> None:
         self._files = files
         self._root = state / "stations"
-        self._given = given
+        self._in_yaml = None if given is None or isinstance(given, str) else told_in_yaml(given)[0]
         self.place = given if isinstance(given, str) else str(state / "stations.csv")
         self._read: tuple[object, Told] = (None, NOTHING_TOLD)
 
@@ -97,8 +97,8 @@ class StationStore:
 
     def told(self) -> Told:
         """What a person says of stations. Raises StationsError with every fault of the CSV."""
-        if self._given is not None and not isinstance(self._given, str):
-            return told_in_yaml(self._given)[0]
+        if self._in_yaml is not None:
+            return self._in_yaml
         found = self._files.found(self.place)
         version = found and (found.size, found.modified)
         if version != self._read[0]:
@@ -107,7 +107,7 @@ class StationStore:
 
     @property
     def is_in_yaml(self) -> bool:
-        return self._given is not None and not isinstance(self._given, str)
+        return self._in_yaml is not None
 
     def tell(self, told: Told) -> None:
         """Write the CSV with other entries. Raises StationsError where the YAML has them."""

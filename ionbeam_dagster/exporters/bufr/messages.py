@@ -46,6 +46,7 @@ from ionbeam_dagster.exporters.bufr.templates import (
     Place,
     expansion,
 )
+from ionbeam_dagster.exporters.stations import WIGOS_COLUMN
 
 Named = tuple[Any, ...]
 """What one station is called, by each of `CALLED_BY`."""
@@ -84,7 +85,7 @@ def write_messages(
     schema = source.schema_arrow
     described = columns_of(schema, "metadata")
     height = next((name for name in HEIGHT_COLUMNS if name in described), None)
-    about_stations = [name for name in (STATION, MOBILE_COLUMN, height) if name in described]
+    about_stations = [name for name in (STATION, MOBILE_COLUMN, WIGOS_COLUMN, height) if name in described]
     values = sorted({column for writer in writers for target in writer.form.targets for column in target.columns})
     moved = moving_stations(source) if STATION in described else pa.array([], pa.string())
     last: Named = ()

@@ -41,7 +41,7 @@ from ionbeam_dagster.exporters.bufr.templates import (
     Place,
     expansion,
 )
-from ionbeam_dagster.exporters.stations import numbers_in
+from ionbeam_dagster.exporters.stations import numbers_in, wigos_ids_of
 
 ROWS_PER_BATCH = 65_536
 MOVED = 100.0  # m: a station that goes farther within a window is a mobile one
@@ -97,7 +97,8 @@ def header_of(
         header[code], beyond = _packable(values, element, (-math.inf, math.inf))
         written.beyond.update({f"{element.descriptor} {element.name}: {why}": n for why, n in beyond.items()})
     names = batch.column(STATION) if STATION in batch.schema.names else pa.nulls(batch.num_rows, pa.string())
-    return header | written.station_ids.of(names, numbers[LATITUDE], numbers[LONGITUDE], is_mobile)
+    ids = written.station_ids.of(names, numbers[LATITUDE], numbers[LONGITUDE], is_mobile, wigos_ids_of(batch))
+    return header | ids
 
 
 def _element_of(code: int) -> Element:

@@ -49,9 +49,15 @@ class StationIds:
         self._unnamed = False
 
     def of(
-        self, names: pa.Array, lat: npt.NDArray[np.float64], lon: npt.NDArray[np.float64], mobile: npt.NDArray[np.bool_]
+        self,
+        names: pa.Array,
+        lat: npt.NDArray[np.float64],
+        lon: npt.NDArray[np.float64],
+        mobile: npt.NDArray[np.bool_],
+        wigos_ids: pa.Array | None = None,
     ) -> dict[int, npt.NDArray[Any]]:
-        """The identifiers by descriptor, for an array of ids, nulls included."""
+        """The identifiers by descriptor, for an array of ids, nulls included; `wigos_ids` are those that are known
+        beside the ids."""
         names = names.cast(pa.string())
         absent = pc.fill_null(pc.equal(names, ""), True).to_numpy(zero_copy_only=False)
         if absent.any():
@@ -60,12 +66,13 @@ class StationIds:
                 names, pa.array(absent), pa.array(position_ids(lat[absent], lon[absent]).astype(str))
             )
         encoded = pc.dictionary_encode(names)
-        number = encoded.indices.to_numpy()
-        by_name = self._wigos(encoded.dictionary)
-        by_name[STATION_NAME] = self._fitted(encoded.dictionary, LONGEST_NAME)
-        told = pc.match_substring_regex(encoded.dictionary, WIGOS_ID).to_numpy(zero_copy_only=False)
-        by_name[STATION_NAME][told | (by_name[STATION_NAME] == by_name[LOCAL_ID])] = b""
-        identifiers = {code: column[number] for code, column in by_name.items()}
+        called = encoded if wigos_ids is None else pc.dictionary_encode(pc.coalesce(wigos_ids.cast(pa.string()), names))
+        number = called.indices.to_numpy()
+        identifiers = {code: column[number] for code, column in self._wigos(called.dictionary).items()}
+        name = self._fitted(encoded.dictionary, LONGEST_NAME)
+        name[pc.match_substring_regex(encoded.dictionary, WIGOS_ID).to_numpy(zero_copy_only=False)] = b""
+        identifiers[STATION_NAME] = name[encoded.indices.to_numpy()]
+        identifiers[STATION_NAME][identifiers[STATION_NAME] == identifiers[LOCAL_ID]] = b""
         identifiers[MOBILE_ID] = np.zeros(len(names), f"S{LONGEST_MOBILE_ID}")
         if mobile.any():
             moving = pc.dictionary_encode(names.filter(pa.array(mobile)))

@@ -33,7 +33,7 @@ from ionbeam_dagster.exporters.odb.tables import (
     Varno,
 )
 from ionbeam_dagster.exporters.odb.tally import OdbCounts
-from ionbeam_dagster.exporters.stations import numbers_in
+from ionbeam_dagster.exporters.stations import numbers_in, wigos_ids_of
 
 
 def layout(varnos: list[Varno]) -> list[Column]:
@@ -151,7 +151,7 @@ def _header(batch: pa.RecordBatch, height: str | None, written: OdbCounts) -> Ar
     written.heights += int(np.count_nonzero(impossible))
     altitude[impossible] = np.nan
     names = batch.column(STATION) if STATION in batch.schema.names else pa.nulls(batch.num_rows, pa.string())
-    statid, wigosid = written.station_ids.of(names, lat, lon)
+    statid, wigosid = written.station_ids.of(names, lat, lon, wigos_ids_of(batch))
     seqno = np.arange(written.lat.count + 1, written.lat.count + batch.num_rows + 1)
     written.lat.add(lat.astype(np.float32))
     written.lon.add(lon.astype(np.float32))

@@ -16,6 +16,14 @@ import pyarrow.compute as pc
 from ionbeam_dagster.exporters.odb.tables import STATION_ID_WIDTH, WIGOS_ID_WIDTH
 from ionbeam_dagster.exporters.stations import fitting, is_wigos_id, position_ids
 
+_WMO_NUMBER = r"0-20000-0-([0-9]{5})"
+
+
+def _encoded(names: pa.Array) -> tuple[list[str], npt.NDArray[np.int32]]:
+    """The different names, and for each row which of them it has."""
+    encoded = pc.dictionary_encode(names)
+    return encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
+
 
 class StationIds:
     """What stations are called: the same in every window.
@@ -32,20 +40,29 @@ class StationIds:
         self._places: set[str] = set()
 
     def of(
-        self, names: pa.Array, lat: npt.NDArray[np.float64], lon: npt.NDArray[np.float64]
+        self,
+        names: pa.Array,
+        lat: npt.NDArray[np.float64],
+        lon: npt.NDArray[np.float64],
+        wigos_ids: pa.Array | None = None,
     ) -> tuple[npt.NDArray[np.bytes_], npt.NDArray[np.bytes_]]:
-        """`statid` and `wigosid` for an array of names, nulls included."""
+        """`statid` and `wigosid` for an array of names, nulls included; where a WIGOS id is given, it is `wigosid`, and
+        WMO's station number in it is `statid`."""
         names = names.cast(pa.string())
+        wigos = names if wigos_ids is None else pc.coalesce(wigos_ids.cast(pa.string()), names, "")
+        if wigos_ids is not None:
+            numbered = pc.match_substring_regex(wigos, f"^{_WMO_NUMBER}$")
+            names = pc.if_else(pc.fill_null(numbered, False), wigos, names)
         absent = pc.fill_null(pc.equal(names, ""), True).to_numpy(zero_copy_only=False)
         if absent.any():
             places = pa.array(position_ids(lat[absent], lon[absent]).astype(str))
             self._places.update(pc.unique(places).to_pylist())
             names = pc.replace_with_mask(names, pa.array(absent), places)
-        encoded = pc.dictionary_encode(names)
-        known, number = encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
+        known, number = _encoded(names)
         statid = np.array([self._fit(name) for name in known], f"S{STATION_ID_WIDTH}")
-        wigosid = np.array([name if is_wigos_id(name) else "" for name in known], f"S{WIGOS_ID_WIDTH}")
-        return statid[number], wigosid[number]
+        called, place = (known, number) if wigos_ids is None else _encoded(wigos)
+        wigosid = np.array([name if is_wigos_id(name) else "" for name in called], f"S{WIGOS_ID_WIDTH}")
+        return statid[number], wigosid[place]
 
     @property
     def count(self) -> int:
@@ -59,7 +76,7 @@ class StationIds:
 
     def _fit(self, name: str) -> bytes:
         if name not in self._fitted:
-            name_of_wmo = re.fullmatch(r"0-20000-0-([0-9]{5})", name)
+            name_of_wmo = re.fullmatch(_WMO_NUMBER, name)
             as_it_is = len(name) <= STATION_ID_WIDTH and name.isascii() and name.isprintable()
             if not as_it_is:
                 self._changed.add(name)

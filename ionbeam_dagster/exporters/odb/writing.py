@@ -19,6 +19,7 @@ from ionbeam_dagster.exporters.odb.mapping import Target, varnos_of
 from ionbeam_dagster.exporters.odb.rows import constants, frames, layout, reports_of
 from ionbeam_dagster.exporters.odb.settings import OdbCodes
 from ionbeam_dagster.exporters.odb.tally import OdbCounts
+from ionbeam_dagster.exporters.stations import WIGOS_COLUMN
 
 ROWS_PER_FRAME = 10_000
 VALUES_PER_BATCH = 500_000
@@ -53,7 +54,7 @@ def write(
     if not targets:
         return written
     height = next((name for name in HEIGHT_COLUMNS if name in columns_of(schema, "metadata")), None)
-    columns = [name for name in ("datetime", "lat", "lon", STATION, height) if name in schema.names]
+    columns = [name for name in ("datetime", "lat", "lon", STATION, WIGOS_COLUMN, height) if name in schema.names]
     columns += sorted({column for target in targets for column in target.columns})
     varnos = varnos_of(targets)
     encoder = Encoder(layout(varnos), constants(codes), properties, ROWS_PER_FRAME)

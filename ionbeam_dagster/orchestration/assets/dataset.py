@@ -21,7 +21,7 @@ from ionbeam_dagster.orchestration.internals import from_automation
 from ionbeam_dagster.orchestration.partitions import dataset_partitions
 from ionbeam_dagster.orchestration.resources import PlatformResource
 from ionbeam_dagster.pipeline.agenda import is_outdated
-from ionbeam_dagster.pipeline.build import build, describe, made_by
+from ionbeam_dagster.pipeline.build import build, code_version, describe
 from ionbeam_dagster.pipeline.cycles import outlook_of
 from ionbeam_dagster.pipeline.platform import Platform
 
@@ -67,7 +67,7 @@ def _dataset(
         automation_condition=automation.builds(ionbeam, dataset.name),
         check_specs=checks.dataset_specs(key, partitions),
         freshness_policy=metadata.freshness(ionbeam.platform.config, dataset.sources, dataset.span),
-        code_version=made_by(dataset),
+        code_version=code_version(dataset),
         group_name=dataset.name,
         owners=metadata.OWNERS,
         kinds={"python", "parquet"},

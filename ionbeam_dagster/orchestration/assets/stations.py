@@ -10,7 +10,7 @@ import dagster as dg
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.orchestration import metadata
 from ionbeam_dagster.orchestration.resources import PlatformResource
-from ionbeam_dagster.pipeline.stations import up_to_date
+from ionbeam_dagster.pipeline.stations import faults, up_to_date
 
 STATIONS_JOB = "stations"
 _SHOWN = 50
@@ -54,8 +54,7 @@ def _stations(source: str) -> dg.AssetsDefinition:
             "raw partitions looked at": found.looked_at,
             "raw partitions gone before": found.missed,
         }
-        faults = platform.stations.told().of(source).faults(platform.config.sources)
-        for fault in faults:
+        for fault in faults(platform):
             context.log.warning(fault)
         odd = table.filter(table["status"].is_not_null() | table["moved"].is_not_null()).head(_SHOWN)
         if odd.height:

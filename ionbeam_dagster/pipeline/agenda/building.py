@@ -55,7 +55,7 @@ def to_build(
     if insist and isinstance(decision, Wait) and platform.ledger.claims(of, window):
         return Work("build", of, window, "", decision.reason)
     if renew and isinstance(decision, Unchanged) and is_outdated(platform, dataset, window):
-        token = f"r{decision.revision.number + 1} {made_by(dataset)}"
+        token = f"r{decision.revision.number + 1} {made_by(platform, dataset)}"
         return Work("build", of, window, token, "an older quality plan or mapping made it")
     return None
 
@@ -63,7 +63,7 @@ def to_build(
 def is_outdated(platform: Platform, dataset: DatasetSettings, window: Window) -> bool:
     """Whether another quality plan or mapping than today's made the latest revision of a window that nobody sealed."""
     latest = platform.ledger.latest_revision(dataset.name, window)
-    if latest is None or latest.facts.made_by in ("", made_by(dataset)):
+    if latest is None or latest.facts.made_by in ("", made_by(platform, dataset)):
         return False
     return platform.ledger.sealed(dataset.name, window) is None
 
