@@ -25,11 +25,13 @@ from ionbeam_dagster.errors import StoreError
 platform = open_platform(IonbeamConfig.load(Path("config.yaml")))
 morning = datetime(2026, 6, 21, 6, tzinfo=UTC)
 hour, later = Window(morning, morning + timedelta(hours=1)), morning + timedelta(days=3)
+source, dataset = platform.source("ioncannon"), platform.dataset("ioncannon")
+odb = platform.config.window_exporters["odb"]
 steps = [
-    ("data-raw", lambda: collect(platform, "ioncannon", hour, later)),
-    ("state/segments", lambda: ingest(platform, "ioncannon", hour)),
-    ("data", lambda: build(platform, "ioncannon", hour, later)),
-    ("data-projections", lambda: export(platform, "ioncannon", "odb", hour)),
+    ("data-raw", lambda: collect(platform, source, hour, later)),
+    ("state/segments", lambda: ingest(platform, source, hour)),
+    ("data", lambda: build(platform, dataset, hour, later)),
+    ("data-projections", lambda: export(platform, dataset, odb, hour)),
 ]
 for folder, step in steps:
     Path(folder).mkdir(parents=True, exist_ok=True)

@@ -143,7 +143,7 @@ def test_home_assistant_writes_to_the_door_as_the_page_says(platform_of, tmp_pat
     bring_up_to_date(platform)
     windows = {window_of(moment, HOUR) for moment in (begun, datetime.now(UTC))}  # it may be a full hour meanwhile
     later = datetime.now(UTC) + 2 * HOUR  # when they are over
-    made = [build(platform, "garden", window, later).revision for window in windows]
+    made = [build(platform, platform.dataset("garden"), window, later).revision for window in windows]
     rows = pl.concat([pl.read_parquet(one.path) for one in made if one])
     assert set(rows["station_id"]) == {"sensor"}
     assert rows[TEMPERATURE].drop_nulls().unique().to_list() == [20.5]
