@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -122,6 +123,18 @@ def test_a_file_that_is_collected_again_and_not_recorded_yet_stays(platform_of, 
     monkeypatch.setattr(platform.ledger, "record_raw", and_meanwhile)
     collect(platform, platform.source("ioncannon"), raw.window, LATER)
     assert Path(raw.path).exists() and platform.ledger.removals.pending() == []
+
+
+def test_a_damaged_file_that_was_set_aside_goes_once_it_lay_there_for_as_long_as_what_is_in_quarantine(platform_of):
+    platform, now = platform_of(NETWORK % "", retention="{quarantine: P1D}"), datetime.now(UTC)
+    take_in(platform, quarters(FIRST)[0])
+    raw = Path(platform.ledger.raw("ioncannon", quarters(FIRST)[0]).path)
+    os.utime(raw, ((now - 30 * DAY).timestamp(),) * 2)
+    kept = platform.files.set_aside(str(raw))
+    assert purge(platform, now).gone == () and Path(kept).exists()
+    [gone] = purge(platform, now + 2 * DAY).gone
+    assert (gone.kind, gone.of, gone.what) == ("damaged files", "ioncannon", kept) and gone.bytes
+    assert not Path(kept).exists() and purge(platform, now + 2 * DAY).gone == ()
 
 
 def test_what_clients_sent_across_the_start_of_their_source_is_purged_as_the_rest(platform_of):

@@ -142,7 +142,9 @@ class Retention(Settings):
         examples=["P7D"],
     )
     quarantine: NonNegativeDuration | None = Field(
-        default=None, description="Rows that were set aside, counted from when they were.", examples=["P30D"]
+        default=None,
+        description="Rows and damaged files that were set aside, counted from when they were.",
+        examples=["P30D"],
     )
     payloads: NonNegativeDuration | None = Field(
         default=None,

@@ -22,7 +22,7 @@ from ionbeam_dagster.pipeline import removals, stations
 from ionbeam_dagster.pipeline.agenda import export_is_current, stays
 from ionbeam_dagster.pipeline.build import as_found
 from ionbeam_dagster.pipeline.platform import Platform
-from ionbeam_dagster.stores.files import folder_of, is_address, name_of
+from ionbeam_dagster.stores.files import DAMAGED, folder_of, is_address, name_of
 from ionbeam_dagster.stores.publish import left_by_killed
 
 _LOG = logging.getLogger(__name__)
@@ -38,6 +38,7 @@ KINDS = (
     "payloads",
     "parts of ingestions that are whole",
     "hours of small segments",
+    "damaged files",
 )
 
 
@@ -102,6 +103,7 @@ def purgeable(platform: Platform, now: datetime, also: Sequence[Rule] = ()) -> I
         yield from _observations(platform, dataset.name, now)
         yield from _small_segments(platform, dataset)
     yield from _quarantined(platform, now)
+    yield from _damaged(platform, now)
     yield from _drafts(platform, now)
     for rule in also:
         yield from rule(platform, now)
@@ -224,12 +226,30 @@ def _quarantined(platform: Platform, now: datetime) -> Iterator[Purgeable]:
             yield Purgeable(KINDS[3], file.of, file.location, file.bytes, "it is old", remove)
 
 
+def _damaged(platform: Platform, now: datetime) -> Iterator[Purgeable]:
+    """Files that were set aside because they were damaged: like rows in quarantine, they are there for a person."""
+    age = platform.config.sections.retention.quarantine
+    if age is None:
+        return
+    for folder in sorted(_folders(platform)):
+        for path, found in platform.files.listed(folder).items():
+            if path.endswith(DAMAGED) and found.modified <= now - age:
+                remove = partial(platform.files.delete, path)
+                yield Purgeable(
+                    KINDS[8], name_of(folder_of(path)), path, found.size, "it was set aside long ago", remove
+                )
+
+
+def _folders(platform: Platform) -> set[str]:
+    """Where raw partitions, dataset files and exports are."""
+    folders = {source.config.data_path for source in platform.config.sources.values()}
+    folders |= {exporter.settings.output_path for exporter in platform.config.exporters.values()}
+    return folders | {platform.config.sections.dataset_aggregator.data_path}
+
+
 def _drafts(platform: Platform, now: datetime) -> Iterator[Purgeable]:
     """What a killed process left beside the files that it was to become: it is in nobody's way, but takes room."""
-    sections = platform.config.sections
-    folders = {sections.dataset_aggregator.data_path, sections.quarantine_root}
-    folders |= {source.config.data_path for source in platform.config.sources.values()}
-    folders |= {exporter.settings.output_path for exporter in platform.config.exporters.values()}
+    folders = _folders(platform) | {platform.config.sections.quarantine_root}
     for folder in sorted(Path(folder) for folder in folders if not is_address(folder)):
         for path in sorted([*folder.rglob(".*"), *folder.rglob(".*/*")]):
             if path.is_file() and left_by_killed(path):

@@ -36,6 +36,9 @@ from ionbeam_dagster.settings import Settings
 from ionbeam_dagster.stores import locks
 from ionbeam_dagster.stores.publish import published, remove
 
+DAMAGED = ".damaged"
+"""The end of the name of a file that was set aside."""
+
 _SCHEME = "s3://"
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _PATIENCE = 30  # seconds that S3 may be silent before a request is made again
@@ -261,11 +264,16 @@ class Files:
             return
 
     def set_aside(self, location: str) -> str:
-        """Move a file that is damaged out of its place, for a person to look at; returns where it is then."""
-        kept = f"{location}.damaged"
+        """Move a file that is damaged out of its place, for a person to look at; returns where it is then.
+
+        It is as old as its move, so that it is kept for as long as others.
+        """
+        kept = f"{location}{DAMAGED}"
         system, path = self._place(location)
         with self._named_errors(location):
             system.move(path, self._place(kept)[1])
+            if not is_address(location):
+                os.utime(kept)
         return kept
 
     def under(self, root: str) -> list[str]:
