@@ -77,7 +77,11 @@ def door(platform: Platform) -> Iterator[Finding]:
         size = sum(stat.st_size for stat in waiting)
         words = f"{size / 1e6:.1f} MB wait in the journal of the door, the oldest for {in_short(oldest)}"
         yield Finding(DOOR, "error", words, "start `ionbeam receive`, or see in its log why it cannot take them in")
-    for one in Memory(folder).parked()[:_SHOWN]:
+    memory = Memory(folder)
+    for aside in memory.set_aside()[:_SHOWN]:
+        remedy = "mend what it names, then start `ionbeam receive` again; its log tells more"
+        yield Finding(DOOR, "error", visible(aside.in_words()), remedy)
+    for one in memory.parked()[:_SHOWN]:
         words = visible(f"{one.source}: {one.lines:,} lines of {one.measurement[:60]!r} are parked: {one.reason}")
         yield Finding(DOOR, "warning", words, f"`ionbeam source accept {one.source}`")
     yield Finding(DOOR, "well", f"{sum(stat.st_size for stat in waiting) / 1e6:.1f} MB in the journal")

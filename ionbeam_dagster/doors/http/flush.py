@@ -43,6 +43,7 @@ _INGESTIONS = UUID("b2b1f5f8-7c11-4a63-9d7c-2f4a3c0f8f0a")
 _BREAK = 1_000_000_000  # ns between two files of the journal in which the door was not closed
 _CHUNK_LINES = 200_000
 _SAMPLES = 100  # different reasons of one file that are told; the lines themselves are all kept
+_FIRST_WAIT, _LONGEST_WAIT = 60.0, 600.0  # s until what failed is tried again
 
 
 def door_sources(platform: Platform) -> dict[str, Door]:
@@ -101,11 +102,14 @@ class Flush:
         self._memory = memory
         self._parked = door_folder(platform) / "parked"
         self._one_at_a_time = threading.Lock()
+        self._summaries: dict[str, _Summary] = {}
+        self._failed: dict[tuple[str, str], _Failed] = {}
 
     def run(self) -> int:
         """Close the journal's file and take in all that are closed; returns how many lines they had.
 
-        What cannot be taken in now, for one source's sake, stays in the journal, and is tried again the next time.
+        What cannot be taken in stays in the journal, is told with its reason, and is tried again. It holds up no other
+        source, and later portions of its own only where the fault is no portion's: a store, or the configuration.
         """
         self._journal.rotate()
         return self.catch_up()
@@ -119,24 +123,62 @@ class Flush:
         self._platform.ledger.recovered()  # a ledger that is new looks for raw files before ours are among them
         lines, held = 0, set[str]()
         for path in self._journal.closed():
-            whole = True
-            summary = _summary(path)
-            names = {*door_sources(self._platform), *summary.sources}
-            for source in sorted(names):
-                if source in held:
-                    whole = False
-                    continue
-                try:
-                    self._take(source, path, summary)
-                except (IonbeamError, OSError) as error:
-                    log.error("%s: what was written stays in the journal %s: %s", source, path, error)
-                    held.add(source)  # what came later waits: claims follow one another
-                    whole = False
-            if whole:
-                remove(path)
-                self._memory.removed(path.stem)
-                lines += summary.lines
+            summary = self._summary(path)
+            if summary is None:
+                continue
+            sources = sorted({*door_sources(self._platform), *summary.sources})
+            if [source for source in sources if not self._try(source, path, summary, held)]:
+                continue
+            remove(path)
+            self._memory.removed(path.stem)
+            del self._summaries[path.stem]
+            lines += summary.lines
         return lines
+
+    def _summary(self, path: Path) -> _Summary | None:
+        """What a file is about, read once; None of one that cannot be read."""
+        if path.stem not in self._summaries:
+            if self._waits("", path):
+                return None
+            try:
+                self._summaries[path.stem] = _summary(path)
+            except Exception as error:
+                self._note("", path, error)
+                return None
+        return self._summaries[path.stem]
+
+    def _try(self, source: str, path: Path, summary: _Summary, held: set[str]) -> bool:
+        """Take a file in as far as it is of `source`, if it is due; returns whether it is taken in.
+
+        A source whose later portions have to wait is `held` then: claims follow one another.
+        """
+        if source in held or self._waits(source, path):
+            return False
+        try:
+            self._take(source, path, summary)
+        except (IonbeamError, OSError) as error:
+            log.error("%s: what was written stays in the journal %s: %s", source, path, error)
+            self._memory.failed(source, path.stem, str(error))
+            held.add(source)
+            return False
+        except Exception as error:
+            self._note(source, path, error)
+            return False
+        self._failed.pop((source, path.stem), None)
+        return True
+
+    def _waits(self, source: str, path: Path) -> bool:
+        failed = self._failed.get((source, path.stem))
+        return failed is not None and time.monotonic() < failed.until
+
+    def _note(self, source: str, path: Path, error: Exception) -> None:
+        """Remember what failed, such that it is tried again after a while, each time a longer one."""
+        log.exception("%s: a portion is set aside in the journal: %s", source or "door", path)
+        before = self._failed.get((source, path.stem))
+        wait = min(2 * before.wait, _LONGEST_WAIT) if before else _FIRST_WAIT
+        self._failed[source, path.stem] = _Failed(wait, time.monotonic() + wait)
+        reason = str(error) if isinstance(error, IonbeamError) else f"{type(error).__name__}: {error}"
+        self._memory.failed(source, path.stem, reason)
 
     def look_again(self) -> int:
         """Put the parked lines of sources that were accepted, and that this configuration knows, into the journal
@@ -191,10 +233,12 @@ class Flush:
 
     def _listened(self, source: str, summary: _Summary) -> tuple[Listened, Listened | None]:
         """What no claim tells of yet: with a file of the journal, and before the door was closed, if it was."""
-        before = self._memory.listened(source)
-        if before is not None and before.until >= summary.since - _BREAK:
+        before, itself = self._memory.listened(source), Listened(summary.since, summary.until)
+        if before is None or before.until > summary.since + _BREAK:  # or it failed, and what came later did not
+            return itself, None
+        if before.until >= summary.since - _BREAK:
             return Listened(before.since, summary.until), None
-        return Listened(summary.since, summary.until), before
+        return itself, before
 
     def _last_edge(self, source: str, until: int) -> int:
         """The end, in ns, of the last window of a source that ended by `until`: so long nobody waits for a claim."""
@@ -229,6 +273,14 @@ def _parking(place: Path) -> Iterator[_Parking]:
             yield parking
         finally:
             parking.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    """A portion that failed, and is left alone `until` a moment of the monotonic clock, for `wait` s."""
+
+    wait: float
+    until: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,12 +335,12 @@ def _lines(frame: Frame, seen: dict[tuple[int, int], Seen], memory: Memory) -> p
         new = known.new(numbers)
         seen[key] = known.with_(numbers)
         texts = pl.Series("line", body[8 * frame.lines :].decode().split("\n"), pl.String).filter(pl.Series(new))
-    return texts.to_frame().with_columns(scale=pl.lit(frame.scale), received=pl.lit(frame.received))
+    return texts.to_frame().with_columns(scale=pl.lit(frame.scale, pl.Int64), received=pl.lit(frame.received, pl.Int64))
 
 
 def _timed(lines: pl.DataFrame) -> pl.DataFrame:
-    time = pl.col("line").str.extract(r" (-?[0-9]+)$").cast(pl.Int64) * pl.col("scale").cast(pl.Int64)
-    return lines.select("line", time.fill_null(pl.col("received")).alias("time"), pl.col("received").cast(pl.Int64))
+    time = pl.col("line").str.extract(r" (-?[0-9]+)$").cast(pl.Int64) * pl.col("scale")
+    return lines.select("line", time.fill_null(pl.col("received")).alias("time"), "received")
 
 
 def _strange(chunk: pl.DataFrame, source: str) -> pl.DataFrame:

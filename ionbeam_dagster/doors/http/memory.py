@@ -6,6 +6,7 @@ the parked lines themselves (flush.py).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,10 +26,14 @@ CREATE TABLE IF NOT EXISTS parked (
     PRIMARY KEY (source, measurement, reason)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS done (source TEXT, file TEXT, PRIMARY KEY (source, file)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS failed (
+    source TEXT, file TEXT, reason TEXT, since INTEGER, PRIMARY KEY (source, file)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS left_out (source TEXT PRIMARY KEY, readings INTEGER) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS accepted (source TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 _SAMPLE = 200
+_REASON = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +57,22 @@ class Parked:
     sample: str
 
 
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """The `file` of the journal cannot be taken in as far as it is of `source`, of no source because it cannot be read:
+    for this `reason`, and `since` then. It stays where it is, and is tried again."""
+
+    source: str
+    file: Path
+    reason: str
+    since: datetime
+
+    def in_words(self) -> str:
+        what = f"{self.source}: what was written" if self.source else "what was written"
+        since = f"cannot be taken in since {self.since:%Y-%m-%d %H:%M}, stays in {self.file} and is tried again"
+        return f"{what} {since}: {self.reason}"
+
+
 def door_folder(platform: Platform) -> Path:
     """The folder of the HTTP door's own state."""
     return platform.config.sections.state_path / "door"
@@ -61,6 +82,7 @@ class Memory:
     """The records in the file ``<folder>/door.sqlite``. Safe across threads and processes."""
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._database = Database(folder / "door.sqlite", _SCHEMA)
 
     def listened(self, source: str) -> Listened | None:
@@ -87,7 +109,12 @@ class Memory:
         """
         with self._database.transaction() as db:
             db.execute("INSERT INTO done VALUES (?, ?)", (source, file))
-            db.execute("INSERT OR REPLACE INTO listened VALUES (?, ?, ?)", (source, listened.since, listened.until))
+            db.execute("DELETE FROM failed WHERE source = ? AND file = ?", (source, file))
+            db.execute(
+                "INSERT OR REPLACE INTO listened SELECT ?1, ?2, ?3 "
+                "WHERE NOT EXISTS (SELECT 1 FROM listened WHERE source = ?1 AND until > ?3)",
+                (source, listened.since, listened.until),
+            )
             db.executemany(
                 "INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?)",
                 [(source, str(device), str(streamer), one.to_bytes()) for (device, streamer), one in seen.items()],
@@ -106,6 +133,24 @@ class Memory:
         """A file of the journal is gone."""
         with self._database.transaction(durable=False) as db:
             db.execute("DELETE FROM done WHERE file = ?", (file,))
+            db.execute("DELETE FROM failed WHERE file = ?", (file,))
+
+    def failed(self, source: str, file: str, reason: str) -> None:
+        """A file of the journal cannot be taken in now."""
+        with self._database.transaction(durable=False) as db:
+            db.execute(
+                "INSERT INTO failed VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET reason = excluded.reason",
+                (source, file, reason[:_REASON], time.time_ns()),
+            )
+
+    def set_aside(self) -> list[SetAside]:
+        """What of the journal cannot be taken in now, the oldest first."""
+        rows = self._database.read("SELECT source, file, reason, since FROM failed ORDER BY file, source")
+        journal = self._folder / "journal"
+        return [
+            SetAside(source, journal / f"{file}.journal", reason, datetime.fromtimestamp(since / 1e9, UTC))
+            for source, file, reason, since in rows
+        ]
 
     def parked(self, source: str | None = None) -> list[Parked]:
         """What is parked, of one source or all, most lines first."""

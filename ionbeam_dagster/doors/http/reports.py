@@ -9,6 +9,7 @@ of the source's block is the same as that of other lines.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterable
@@ -25,6 +26,9 @@ from ionbeam_dagster.domain.canonical import moments_of_text
 from ionbeam_dagster.doors.http.journal import Frame, Journal, frames
 from ionbeam_dagster.doors.http.memory import Memory
 from ionbeam_dagster.doors.http.sequences import Numbers, Seen
+from ionbeam_dagster.errors import StoreError
+
+log = logging.getLogger(__name__)
 
 MEASUREMENT = "report"
 FORMAT = "v200"
@@ -170,7 +174,10 @@ class Once:
         self._seen: dict[_Key, Seen] = {}
         self._locks: dict[_Key, threading.Lock] = {}
         for path in journal.closed():
-            self._add(path)
+            try:
+                self._add(path)
+            except StoreError as error:
+                log.error("numbers of readings behind the damage are not known any longer: %s", error)
 
     def _add(self, path: Path) -> None:
         for frame in frames(path):

@@ -23,6 +23,7 @@ def door_status(platform: Platform, limit: int = 10) -> list[str]:
     journal = folder / "journal"
     waiting = sum(path.stat().st_size for path in journal.glob("*.journal")) if journal.exists() else 0
     told = [f"{waiting / 1e6:.1f} MB in the journal; {sum(one.lines for one in parked):,} lines parked"]
+    told += [one.in_words() for one in memory.set_aside()[:limit]]
     told += [
         f"{one.source}: {one.lines:,} lines of {shown_text(one.measurement)[:_SAMPLE]!r} are parked, the last at "
         f"{one.last:%Y-%m-%d %H:%M}: {one.reason} (`ionbeam source accept {one.source}`)"

@@ -1,0 +1,100 @@
+"""The HTTP door when something of what came cannot be taken in: it holds up nothing else, is kept, told and retried."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from door_samples import GARDEN, HOUR, OTHER, SOURCES, TOKEN, nanoseconds, opened, wait_for, write
+
+from ionbeam_dagster.doors.http.mapping import Mapping
+from ionbeam_dagster.doors.http.status import door_status
+from ionbeam_dagster.health import queues
+
+TWO = SOURCES + GARDEN.replace("garden:", "valley:").replace(TOKEN, OTHER)
+
+
+def taken_in(platform, source):
+    """How many rows of a source are taken in."""
+    raws = {raw.path: raw.rows for w in platform.ledger.waiting(source) for raw in platform.ledger.sent(source, w)}
+    return sum(raws.values())
+
+
+def test_lines_of_different_precisions_are_taken_in_together(platform_of):
+    platform = platform_of(SOURCES)
+    then = datetime.now(UTC) - 3 * HOUR
+    with opened(platform) as (door, url):
+        for number, (precision, scale) in enumerate((("ns", 1), ("ms", 10**6), ("s", 10**9), ("m", 60 * 10**9))):
+            moment = nanoseconds(then.replace(minute=number, second=0)) // scale
+            line = f"weather,station=roof temperature=50 {moment}"
+            assert write(url, line, params={"precision": precision}).status_code == 204
+        hours = nanoseconds(then) // (3600 * 10**9) - 1
+        line = f"weather,station=roof temperature=50 {hours}"
+        assert write(url, line, params={"precision": "h"}).status_code == 204
+        assert door.flush.run() == 5 and door.journal.closed() == []
+    assert taken_in(platform, "garden") == 5
+
+
+@pytest.fixture
+def poisoned(monkeypatch):
+    """Lines in which the word poison stands cannot be mapped, for as long as the list is not empty."""
+    real, fails = Mapping.apply, [True]
+
+    def apply(self, lines):
+        if fails and lines["line"].str.contains("poison").any():
+            raise RuntimeError("a fault that nobody thought of")
+        return real(self, lines)
+
+    monkeypatch.setattr(Mapping, "apply", apply)
+    return fails
+
+
+def test_a_portion_that_cannot_be_taken_in_holds_up_no_other_and_is_told_and_retried(platform_of, poisoned, caplog):
+    platform = platform_of(TWO)
+    then = datetime.now(UTC) - 3 * HOUR
+    good = f"weather,station=roof temperature=50 {nanoseconds(then)}"
+    with opened(platform) as (door, url):
+        poison = f"weather,station=roof,note=poison temperature=50 {nanoseconds(then) + 10**9}"
+        assert write(url, f"{good}\n{poison}").status_code == 204
+        assert write(url, good, OTHER).status_code == 204
+        door.flush.run()
+        assert taken_in(platform, "valley") == 1 and taken_in(platform, "garden") == 0
+        later = f"weather,station=roof temperature=51 {nanoseconds(then) + 2 * 10**9}"
+        assert write(url, later).status_code == 204
+        door.flush.run()
+        assert taken_in(platform, "garden") == 1
+        assert len(door.journal.closed()) == 1
+        [told] = [line for line in door_status(platform) if "a fault that nobody thought of" in line]
+        assert told.startswith("garden: ") and str(door.journal.closed()[0]) in told
+        [red] = [one for one in queues.door(platform) if one.severity == "error"]
+        assert "a fault that nobody thought of" in red.words and red.remedy
+        assert "a fault that nobody thought of" in caplog.text
+        poisoned.clear()
+        door.flush.run()
+        assert taken_in(platform, "garden") == 1  # it is not looked at twice a minute for ever
+    with opened(platform) as (door, url):
+        wait_for(lambda: door.journal.closed() == [])
+        assert taken_in(platform, "garden") == 3
+        assert not [one for one in queues.door(platform) if one.severity == "error"]
+        assert not [line for line in door_status(platform) if "a fault" in line]
+    windows = platform.ledger.waiting("garden")
+    claimed = {raw.path: raw.window for w in windows for raw in platform.ledger.sent("garden", w)}
+    assert all(collected.start < collected.end for collected in claimed.values())
+
+
+def test_a_damaged_file_of_the_journal_holds_up_no_other(platform_of, tmp_path):
+    platform = platform_of(SOURCES)
+    good = f"weather,station=roof temperature=50 {nanoseconds(datetime.now(UTC) - 3 * HOUR)}"
+    with opened(platform) as (door, url):
+        assert write(url, good).status_code == 204
+        door.journal.rotate()
+        [damaged] = door.journal.closed()
+        damaged.write_bytes(damaged.read_bytes().replace(b"=50", b"=51"))
+        assert write(url, good).status_code == 204
+        assert door.flush.run() == 1
+        assert taken_in(platform, "garden") == 1
+    with opened(platform) as (door, url):  # and is no reason not to open again
+        assert write(url, good).status_code == 204
+        assert door.journal.closed()[0] == damaged
+    assert any(str(damaged) in line and "is damaged at byte" in line for line in door_status(platform))
+    assert any(one.severity == "error" and "is damaged" in one.words for one in queues.door(platform))
