@@ -204,6 +204,19 @@ def test_a_csv_that_was_broken_by_hand_holds_rows_back_until_it_is_right(crowd, 
     assert ingest(platform, platform.source("crowd"), hour(0)).quarantined == 1
 
 
+def test_nothing_is_purged_before_it_was_seen_what_it_says_of_stations(crowd, tmp_path):
+    platform = crowd(report(0), retention="{raw: PT0S}", stations="mine.csv")
+    take_in(platform, 0)
+    build(platform, platform.dataset("crowd"), hour(0), LATER)
+    platform.ledger.seal("crowd", [hour(0)], LATER)
+    for format in platform.dataset("crowd").exports:
+        export(platform, platform.dataset("crowd"), platform.config.window_exporters[format], hour(0))
+    (tmp_path / "mine.csv").write_text("not,stations\n")
+    assert not purge(platform, LATER).of_kind("raw partitions")
+    (tmp_path / "mine.csv").unlink()
+    assert len(purge(platform, LATER).of_kind("raw partitions")) == 1
+
+
 def test_faulty_entries_of_the_yaml_are_told_as_it_is_read(crowd):
     with pytest.raises(ConfigError, match=r"stations\.0: crowd a: siting is none"):
         crowd(report(0), stations="[{source: crowd, station: a, siting: 9}]")
@@ -263,7 +276,7 @@ def test_what_is_told_of_stations_is_in_their_windows_and_exports(crowd):
     assert list(zip(issuers, *names, strict=True)) == [
         (20000, "06260", "a"), (276, "BALCONY", "b"), (-1, "", "c")
     ]  # fmt: skip
-    assert exported(platform, "pygeoapi").report.rows == 3
+    assert "wigos_id" in pq.read_schema(exported(platform, "pygeoapi").path).names
 
 
 def test_stations_of_two_sources_with_one_id_are_told_nothing_that_differs(platform_of):

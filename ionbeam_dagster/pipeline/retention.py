@@ -118,7 +118,11 @@ def _raws(platform: Platform, source: SourceSettings, now: datetime) -> Iterator
     age = platform.config.sections.retention.raw
     if not after_export and age is None:
         return
-    stations.up_to_date(platform, [source.name])  # while it can still be seen what they say of stations
+    try:
+        stations.up_to_date(platform, [source.name])  # while it can still be seen what they say of stations
+    except (StoreError, OSError) as error:
+        _LOG.error("%s: raw partitions stay until it can be seen what they say of stations: %s", source.name, error)
+        return
     for raw in platform.ledger.raws(source.name, now):
         claims = platform.ledger.claims_of([raw.ingestion])
         wanted = platform.reach(source, raw.window) or raw.window

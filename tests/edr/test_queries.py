@@ -76,6 +76,15 @@ def series(coverage, id):
     return coverage["ranges"][id]["values"]
 
 
+def test_a_station_whose_id_is_another_has_its_wigos_id_beside_it(tmp_path):
+    write_window(tmp_path / "net", 0, described=("station_id", "station_name", "wigos_id"))
+    ask = asker(tmp_path / "net")
+    one = ask("position", coords="POINT(5.004 52.0)")
+    assert (one["ionbeam:location"], one["metocean:wigosId"]) == ("s0", "0-276-0-S0")
+    listed = {place["id"]: place["properties"]["metocean:wigosId"] for place in ask("locations")["features"]}
+    assert listed["s3"] == "0-276-0-S3"
+
+
 def test_a_position_gives_the_nearest_station_with_all_of_its_values(ask):
     one = ask("position", coords="POINT(5.004 52.0)")
     assert (one["type"], one["domain"]["domainType"], one["ionbeam:location"]) == ("Coverage", "PointSeries", "s0")

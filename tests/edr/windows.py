@@ -80,6 +80,7 @@ def write_window(
         "precipitation_amount": np.full(len(station), np.nan),
         "station_id": np.array([f"s{number}" for number in station]),
         "station_name": np.array([f"Station {number}" for number in station]),
+        "wigos_id": np.array([f"0-276-0-S{number}" for number in station]),
     }
     arrays = [
         pa.array(np.where(station == 0, 4, 1), pa.uint8())

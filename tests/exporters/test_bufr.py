@@ -287,6 +287,13 @@ def test_what_is_mobile_is_decided_by_distance_also_at_poles_and_date_line(tmp_p
     assert [row["longitude"] for row in rows] == pytest.approx(lon)
 
 
+def test_a_station_that_is_said_to_be_fixed_is_fixed_although_its_position_was_corrected(tmp_path):
+    columns = {"station_id": ["home"] * 2, "lat": [48.550, 48.551], "lon": [-3.388] * 2, T2M: [1.0, 2.0]}
+    for said, fixed in ((["false"] * 2, 2), ([None] * 2, 0)):
+        target, _ = exported(tmp_path, columns | {"mobile": said})
+        assert len(read(target, FIXED, "latitude")) == fixed
+
+
 def test_a_column_may_say_that_a_station_is_mobile_and_places_without_an_id_never_are(tmp_path):
     parked = {"station_id": ["car", "home"], "mobile": ["True", None], T2M: [1.0, 2.0]}
     assert exported(tmp_path, parked)[1].read_back["subsets"] == {"3 07 092": 1, "3 07 090": 1}

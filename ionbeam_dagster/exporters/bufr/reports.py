@@ -45,7 +45,7 @@ from ionbeam_dagster.exporters.stations import numbers_in, wigos_ids_of
 
 ROWS_PER_BATCH = 65_536
 MOVED = 100.0  # m: a station that goes farther within a window is a mobile one
-MOBILE_COLUMN = "mobile"  # a metadata column that says ``true`` of a mobile station, even one that stands still
+MOBILE_COLUMN = "mobile"  # a metadata column: ``true`` of a mobile station, even one that stands still, else ``false``
 
 Columns = dict[Place, npt.NDArray[Any]]
 
@@ -75,13 +75,14 @@ def moving_stations(source: pq.ParquetFile) -> pa.Array:
 
 
 def mobile_rows(batch: pa.RecordBatch, moved: pa.Array) -> npt.NDArray[np.bool_]:
-    """Which rows are of a station that `moved`, or that is said to be mobile."""
+    """Which rows are of a station that is said to be mobile, or of which that is not said and which `moved`."""
     mobile = np.zeros(batch.num_rows, bool)
     if STATION in batch.schema.names and len(moved):
         mobile |= pc.is_in(batch.column(STATION).cast(pa.string()), moved).to_numpy(zero_copy_only=False)
     if MOBILE_COLUMN in batch.schema.names:
         said = pc.utf8_lower(batch.column(MOBILE_COLUMN).cast(pa.string()))
         mobile |= pc.fill_null(pc.equal(said, "true"), False).to_numpy(zero_copy_only=False)
+        mobile &= ~pc.fill_null(pc.equal(said, "false"), False).to_numpy(zero_copy_only=False)
     return mobile
 
 
