@@ -86,6 +86,7 @@ def values(bucket: Bucket) -> dict:
 
 
 def test_print_config_prints_what_can_be_read(capsys, tmp_path):
+    """The first of the three tests that the package of the specification has."""
     assert main(["print-config"]) == 0
     out, err = capsys.readouterr()
     assert err == ""

@@ -32,6 +32,7 @@ def ini(tmp_path, monkeypatch):
 
 
 def test_the_example_is_read_and_every_key_has_a_comment(ini):
+    """The second of the three tests that the package of the specification has."""
     values = read_config_file(ini(EXAMPLE))
     config = make_config(values)
     assert [server.bucket for server in config.servers] == ["vlbimon_test", "vlbimon_test"]

@@ -17,6 +17,7 @@ from ionbeam_client.influx.timebin import TimeBin
 
 
 def test_a_bin_is_the_mean_over_its_time_filled_from_its_beginning():
+    """This and the next: the third of the three tests that the package of the specification has."""
     bins, t = TimeBin(), 1234567890.0
     bins.point(t + 0.1, 100.0)
     assert bins.value == pytest.approx(10)
