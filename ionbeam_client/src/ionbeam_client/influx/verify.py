@@ -43,23 +43,24 @@ def verify(file: Path, server: InfluxServer) -> Verified:
     """
     result = Verified()
     for chunk in File(file).chunks(ROWS, 0):
-        expected: dict[_Key, Any] = {}
+        expected: dict[_Key, tuple[Any, bool]] = {}
         for line in chunk.lines:
             if line is None:
                 result.unreadable += 1
                 continue
             row = lines.row_of(line.decode())
             tags = tuple(sorted(row.tags.items()))
-            expected |= {(row.measurement, tags, name, row.timestamp): value for name, value in row.fields.items()}
+            for name, value in row.fields.items():
+                expected[row.measurement, tags, name, row.timestamp] = value, name in row.unsigned
         result.values += len(expected)
         for begin, end in _ranges(sorted({key[3] for key in expected})):
             for one in export.read(server, begin, end):
                 key = (one.measurement, tuple(sorted(one.tags)), one.field, one.time)
                 if key in expected:
-                    value = expected.pop(key)
-                    if (type(value), value) != (type(one.value), one.value):
+                    told, found = _shown(*expected.pop(key)), _shown(one.value, one.kind == "unsignedLong")
+                    if told != found:
                         result.other += 1
-                        _note(result, key, f"is {value!r} in the file and {one.value!r} on the server")
+                        _note(result, key, f"is {told} in the file and {found} on the server")
         result.missing += len(expected)
         for key in islice(expected, _EXAMPLES):
             _note(result, key, "is not on the server")
@@ -76,6 +77,11 @@ def _ranges(moments: list[int]) -> Iterator[tuple[int, int]]:
             begin = moment
         last = moment
     yield begin, last + 1
+
+
+def _shown(value: Any, unsigned: bool) -> str:
+    """A value so that another value, or another type, looks otherwise."""
+    return f"{value!r}u" if unsigned else repr(value)
 
 
 def _note(result: Verified, key: _Key, what: str) -> None:
