@@ -19,6 +19,9 @@ from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.errors import ConfigError
 
 if TYPE_CHECKING:
+    from prometheus_client.registry import Collector
+
+    from ionbeam_dagster.health.pages import Page
     from ionbeam_dagster.orchestration.arrivals import Arrivals
     from ionbeam_dagster.pipeline.platform import Platform
     from ionbeam_dagster.sources import Subscriber
@@ -104,6 +107,10 @@ def worker(
     check: Annotated[
         bool, typer.Option(help="Only say whether a worker is alive (exit status 1: none is), for health checks.")
     ] = False,
+    port: Annotated[
+        int | None, typer.Option(help="Where /health and /metrics are answered; without it nowhere.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="0.0.0.0 to be asked from other machines.")] = "127.0.0.1",
 ) -> None:
     """Do what is due of all sources and datasets within seconds: collect, ingest, build, export. Ctrl-C stops it.
 
@@ -127,11 +134,24 @@ def worker(
     for noisy in ("dagster", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     platform = open_platform(_watched_config())
-    with dagster_instance(platform.config) as instance, bridging(platform, instance):
+    with dagster_instance(platform.config) as instance, bridging(platform, instance), ExitStack() as stack:
+        if port is not None:
+            from ionbeam_dagster.health.pages import served
+            from ionbeam_dagster.orchestration.doctor import Runs
+
+            stack.enter_context(served(_pages(platform, True, Runs(instance)), host, port))
         working = Worker(platform, instance, at_once or min(max(os.cpu_count() or 2, 2), 4))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: working.stop())
         working.run()
+
+
+def _pages(platform: Platform, in_full: bool, *further: Collector) -> dict[str, Page]:
+    """The pages /health and /metrics of a process, which looks after the platform's health from now on."""
+    from ionbeam_dagster.health.pages import pages
+    from ionbeam_dagster.health.watch import Watch
+
+    return pages(platform, Watch(platform).start(), in_full, *further)
 
 
 def _check_worker(platform: Platform) -> None:
@@ -167,7 +187,7 @@ def receive(
 
     _log_to_stderr()
     platform = open_platform(_watched_config())
-    door = OpenDoor(platform, host, port)
+    door = OpenDoor(platform, host, port, pages=_pages(platform, in_full=False))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: door.stop())
     print(
@@ -231,6 +251,7 @@ def serve(
         fail(f"serve needs {lacking}")
     from ionbeam_dagster.edr.served import follow, origins, update_configuration
     from ionbeam_dagster.edr.server import serve as serve_forever
+    from ionbeam_dagster.pipeline.recovery import open_platform
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     config = _watched_config()
@@ -242,4 +263,4 @@ def serve(
     served = sum(1 for extent in extents.values() if extent.files)
     line = f"{served} collections, {windows:,} windows: {address}/ (map: {address}/map); configuration: {path}"
     print(line, flush=True)
-    serve_forever(path, host, port, url, origins(config))
+    serve_forever(path, host, port, url, origins(config), _pages(open_platform(config), in_full=False))

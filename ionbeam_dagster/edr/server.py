@@ -17,6 +17,7 @@ import os
 import re
 import threading
 import time
+from collections.abc import Callable, Mapping
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -37,6 +38,7 @@ from ionbeam_dagster.edr.search import run
 from ionbeam_dagster.edr.service import Reply, Service, refusal
 
 LOG = logging.getLogger(__name__)
+Pages = Mapping[str, Callable[[], tuple[int, str, bytes]]]
 HERE = Path(__file__).parent
 COASTLINE = HERE.parent / "domain" / "tables" / "coastline.npz"
 LOOKED_EVERY = 1.0  # s
@@ -95,11 +97,17 @@ class _Current:
         return Service(config, url)
 
 
-def application(config_path: Path, url: str | None = None, origins: changes.Origins = MappingProxyType({})) -> Any:
+def application(
+    config_path: Path,
+    url: str | None = None,
+    origins: changes.Origins = MappingProxyType({}),
+    pages: Pages = MappingProxyType({}),
+) -> Any:
     """The WSGI application of the PyGeoAPI configuration at `config_path`; one in a process, as PyGeoAPI has it.
 
     `url` is the address to write into links where the configuration still has the one that it was made with; `origins`
-    tells of folders that are copies where their windows are kept.
+    tells of folders that are copies where their windows are kept, and `pages` are further ones by their paths, each
+    giving status, type and body.
     """
     logging.getLogger("pygeoapi").setLevel(logging.ERROR)
     os.environ |= {"PYGEOAPI_CONFIG": str(config_path), "PYGEOAPI_OPENAPI": str(openapi_path(config_path))}
@@ -113,6 +121,9 @@ def application(config_path: Path, url: str | None = None, origins: changes.Orig
 
     @app.before_request
     def ours() -> Any:
+        if flask.request.path in pages:
+            status, type, body = pages[flask.request.path]()
+            return _response(flask, Reply(status, type, body, {"Cache-Control": "no-store"}))
         if found := _of_changes(current(), flask, origins):
             return found
         reply = _reply(current(), flask.request)
@@ -146,13 +157,13 @@ def application(config_path: Path, url: str | None = None, origins: changes.Orig
     return app
 
 
-def serve(config_path: Path, host: str, port: int, url: str | None, origins: changes.Origins) -> None:
+def serve(config_path: Path, host: str, port: int, url: str | None, origins: changes.Origins, pages: Pages) -> None:
     """Serve until stopped."""
     import waitress
 
     address = f"http://{'localhost' if host in ('127.0.0.1', '0.0.0.0') else host}:{port}"
     waitress.serve(
-        application(config_path, url or address, origins),
+        application(config_path, url or address, origins, pages),
         host=host,
         port=port,
         threads=THREADS,

@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from ionbeam_client.text import visible
 from ionbeam_dagster.domain.times import in_short
-from ionbeam_dagster.doors.amqp.queues import queues
+from ionbeam_dagster.doors.amqp.queues import Queue, queues
 from ionbeam_dagster.doors.amqp.status import bus_status
 from ionbeam_dagster.doors.http.memory import Memory, door_folder
 from ionbeam_dagster.health.findings import Finding
@@ -94,12 +94,15 @@ class Growth:
         self._clock = clock
         self._seen: deque[tuple[float, Mapping[str, int]]] = deque()
         self._dead_grew: dict[str, float] = {}
+        self.queues: list[Queue] = []
+        """The queues as they were at the last look."""
 
     def findings(self, platform: Platform) -> Iterator[Finding]:
         """Which queues grow, as far as this process has seen. Raises BrokerAway."""
         if platform.config.sections.broker is None:
             return
         now, found = self._clock(), queues(platform)
+        self.queues = found
         before = self._seen[-1][1] if self._seen else {}
         self._seen.append((now, {queue.name: queue.messages for queue in found}))
         while len(self._seen) > 2 and now - self._seen[1][0] >= GROWS_FOR:

@@ -19,7 +19,7 @@ from ionbeam_dagster.stores.files import FilesError, is_address, within
 
 LEDGER, FILES, OBSERVATIONS = "ledger", "files", "observations"
 _PATIENCE = 5.0  # seconds
-_PROBE = b"whether a file can be written here" * 120
+_PROBE = bytes(1 << 16)  # less may find room where a window does not
 
 
 @cache

@@ -26,9 +26,8 @@ _STALE = 45.0
 """Seconds after which what was seen says nothing any longer: the looking itself hangs."""
 
 
-def checks_of_a_process(platform: Platform) -> dict[str, Check]:
+def _checks(platform: Platform, progress: work.Progress, growth: queues.Growth) -> dict[str, Check]:
     """What a process that stays looks at: what costs little, and turns within a minute."""
-    progress, growth = work.Progress(), queues.Growth()
     return {
         stores.LEDGER: lambda: stores.ledger(platform),
         stores.FILES: lambda: stores.files(platform),
@@ -45,7 +44,8 @@ class Watch:
     """Looks until `stop`. What it found is told to whoever asks, and to the log when it changes."""
 
     def __init__(self, platform: Platform, every: float = EVERY, clock: Callable[[], float] = time.monotonic) -> None:
-        self._examination = Examination(checks_of_a_process(platform))
+        self.progress, self.growth = work.Progress(), queues.Growth()
+        self._examination = Examination(_checks(platform, self.progress, self.growth))
         self._every, self._clock = every, clock
         self._found: list[Finding] = []
         self._looked = clock()

@@ -64,9 +64,11 @@ class Progress:
         self._looked: float | None = None
         self.still = 0.0
         """Seconds for which nothing has moved."""
+        self.due: list[Work] = []
+        """What was due at the last look, the oldest window first."""
 
-    def look(self, platform: Platform) -> list[Work]:
-        """What is due now; `still` is up to date then."""
+    def look(self, platform: Platform) -> None:
+        """Bring `due` and `still` up to date."""
         now = self._clock()
         passed = 0.0 if self._looked is None else min(now - self._looked, _PAUSE)
         self._looked = now
@@ -78,14 +80,15 @@ class Progress:
         moved = bool(self._due - keys) or works
         self.still = 0.0 if not due or moved else self.still + passed
         self._due, self._beats = keys, beats
-        return sorted(due, key=lambda work: work.window)
+        self.due = sorted(due, key=lambda work: work.window)
 
     def findings(self, platform: Platform) -> Iterator[Finding]:
         """Whether work stands still, as far as this process has seen."""
         if not platform.config.automation.enabled or not can_ask_ledger(platform):
             yield Finding(SUBJECT, "well", "nothing is done by itself: automation is off, or nothing was begun yet")
             return
-        due = self.look(platform)
+        self.look(platform)
+        due = self.due
         if self.still >= STANDS_STILL:
             words = (
                 f"work stands still for {self.still:.0f} s: {len(due):,} windows are due and nobody begins one; the "

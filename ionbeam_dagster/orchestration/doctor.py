@@ -12,11 +12,14 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
 
 from ionbeam_dagster.domain.times import in_short
 from ionbeam_dagster.health import clocks, configuration, disks, files, queues, stores, versions, work
 from ionbeam_dagster.health.examination import Check
 from ionbeam_dagster.health.findings import Finding
+from ionbeam_dagster.health.metrics import gauge
 from ionbeam_dagster.health.stores import can_ask_ledger
 from ionbeam_dagster.orchestration.holders import WORKER
 from ionbeam_dagster.orchestration.home import SETTINGS, home_of
@@ -123,3 +126,24 @@ def _dead_runs(instance: dg.DagsterInstance, silent: dict[str, tuple[Worker, boo
         yield Finding(
             SUBJECT, "warning", f"{queued:,} runs are queued", "see in the UI what holds up the first of them"
         )
+
+
+class Runs(Collector):
+    """Dagster's runs in figures."""
+
+    def __init__(self, instance: dg.DagsterInstance) -> None:
+        self._instance = instance
+
+    def describe(self) -> list[Metric]:
+        """Nothing: a registry would otherwise ask for all figures when it is made."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        going_on = gauge("runs", "Runs that are queued or go on", ("status",))
+        for status in (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING):
+            going_on.add_metric([status.value.lower()], self._instance.get_runs_count(dg.RunsFilter(statuses=[status])))
+        failed = gauge("runs_failed", "Runs that failed within the last 24 h")
+        since = datetime.now(UTC) - timedelta(days=1)
+        of_a_day = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=since)
+        failed.add_metric([], self._instance.get_runs_count(of_a_day))
+        yield from (going_on, failed)

@@ -59,9 +59,12 @@ class Application:
         journal: Journal,
         once: Once,
         strict: Mapping[str, LineMapping],
+        pages: Mapping[str, Callable[[], tuple[int, str, bytes]]],
     ) -> None:
+        """`pages` are further ones by their paths, each giving status, type and body."""
         self._settings = settings
         self._strict = strict
+        self._pages = pages
         self._limits = Limits(settings.longest_line, settings.most_tags)
         self._tokens = tokens
         self._journal = journal
@@ -93,6 +96,9 @@ class Application:
         path, method = request.path, request.method
         if path == "/ping" and method in ("GET", "HEAD"):
             return Response(status=204, headers={"X-Influxdb-Version": f"ionbeam-{self._version}"})
+        if path in self._pages and method in ("GET", "HEAD"):
+            status, type, body = self._pages[path]()
+            return Response(body, status, content_type=type)
         if path == "/health" and method in ("GET", "HEAD"):
             return _json({"name": "ionbeam", "status": "pass", "message": "ready", "version": self._version})
         if path in _WRITES:

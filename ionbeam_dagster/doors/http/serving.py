@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import waitress
 from waitress import wasyncore
@@ -35,9 +36,19 @@ _LOOK = 0.5
 
 
 class OpenDoor:
-    """The HTTP door of a platform, listening as soon as it is made. Raises PipelineError when it cannot open."""
+    """The HTTP door of a platform, listening as soon as it is made. Raises PipelineError when it cannot open.
 
-    def __init__(self, platform: Platform, host: str, port: int, every: float = EVERY) -> None:
+    `pages` are further ones by their paths, each giving status, type and body.
+    """
+
+    def __init__(
+        self,
+        platform: Platform,
+        host: str,
+        port: int,
+        every: float = EVERY,
+        pages: Mapping[str, Callable[[], tuple[int, str, bytes]]] = MappingProxyType({}),
+    ) -> None:
         sources, folder = door_sources(platform), door_folder(platform)
         if not sources:
             raise PipelineError(
@@ -52,7 +63,7 @@ class OpenDoor:
         self.flush = Flush(platform, self.journal, self.memory)
         settings = platform.config.sections.receive
         self.application = Application(
-            settings, Tokens(sources), self.journal, Once(self.journal, self.memory), strict_mappings(platform)
+            settings, Tokens(sources), self.journal, Once(self.journal, self.memory), strict_mappings(platform), pages
         )
         self.port = port
         self._every = every

@@ -1,0 +1,205 @@
+"""The platform in figures, for Prometheus.
+
+Belongs here: which figures there are, and where they come from: the ledger, and what the process has seen. Does not
+belong here: alerts on them (deployments/monitoring), or the pages (pages.py).
+
+Figures are of the platform, whichever process is asked; only those of the process itself differ. What is counted over
+days is counted once a minute.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from ionbeam_dagster.domain.decisions import coverage
+from ionbeam_dagster.domain.lateness import usual_lateness
+from ionbeam_dagster.domain.windows import DAY, WEEK, Window
+from ionbeam_dagster.domain.windows import gaps as gaps_of
+from ionbeam_dagster.doors.http.memory import door_folder
+from ionbeam_dagster.errors import IonbeamError
+from ionbeam_dagster.health import disks
+from ionbeam_dagster.health.findings import SEVERITIES
+from ionbeam_dagster.health.stores import can_ask_ledger
+from ionbeam_dagster.health.watch import Watch
+from ionbeam_dagster.pipeline.platform import Platform
+from ionbeam_dagster.stores.ledger.attempts import Attempt
+
+log = logging.getLogger(__name__)
+_AGAIN = 60.0  # seconds
+
+
+def gauge(name: str, told: str, labels: Iterable[str] = ()) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"ionbeam_{name}", told, labels=tuple(labels))
+
+
+def process_figures(registry: CollectorRegistry) -> None:
+    """Memory, processor and files of the process itself."""
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+
+
+class Figures(Collector):
+    """The figures of a platform, taken when they are asked for; what costs much, once a minute."""
+
+    def __init__(self, platform: Platform, watch: Watch) -> None:
+        self._platform, self._watch = platform, watch
+        self._counted: list[Metric] = []
+        self._counted_at = -_AGAIN
+
+    def describe(self) -> list[Metric]:
+        """Nothing: a registry would otherwise ask for all figures when it is made."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._of_health()
+        yield from self._of_work()
+        yield from self._of_queues()
+        yield from self._of_sizes()
+        if can_ask_ledger(self._platform):
+            try:
+                yield from self._of_failures()
+                yield from self._counted_once_a_minute()
+            except (IonbeamError, OSError) as error:  # the findings tell of it
+                log.warning("not all figures can be given: %s", error)
+
+    # -- what the process has seen -------------------------------------------------------------------------------
+
+    def _of_health(self) -> Iterator[Metric]:
+        findings = gauge("findings", "What `ionbeam doctor` and /health find, by subject", ("subject", "severity"))
+        found = self._watch.findings()
+        counts = Counter((one.subject, one.severity) for one in found)
+        for subject in sorted({one.subject for one in found}):
+            for severity in SEVERITIES[1:]:
+                findings.add_metric([subject, severity], counts[subject, severity])
+        yield findings
+
+    def _of_work(self) -> Iterator[Metric]:
+        progress, now = self._watch.progress, self._platform.now()
+        due = gauge("due_windows", "Windows that may be worked on now", ("stage", "product"))
+        oldest = gauge("due_oldest_age_seconds", "Time since the oldest of them ended", ("stage", "product"))
+        counts = Counter((one.stage, one.of) for one in progress.due)
+        ages = {(one.stage, one.of): now - one.window.end for one in reversed(progress.due)}
+        for (stage, of), count in sorted(counts.items()):
+            due.add_metric([stage, of], count)
+            oldest.add_metric([stage, of], ages[stage, of].total_seconds())
+        still = gauge("work_still_seconds", "Time for which work was due and nobody began any")
+        still.add_metric([], progress.still)
+        yield from (due, oldest, still)
+
+    def _of_queues(self) -> Iterator[Metric]:
+        waiting = gauge("queue_messages", "Messages that wait in a queue of the bus", ("queue",))
+        parked = gauge("dead_queue_messages", "Messages that are parked in a dead queue", ("queue",))
+        for queue in self._watch.growth.queues:
+            (parked if queue.is_dead else waiting).add_metric([queue.name], queue.messages)
+        yield from (waiting, parked)
+
+    def _of_sizes(self) -> Iterator[Metric]:
+        used = gauge("disk_used_ratio", "Share of a disk that is used", ("folder",))
+        free = gauge("disk_free_bytes", "Bytes of a disk that are free", ("folder",))
+        for disk in disks.disks(self._platform):
+            used.add_metric([str(disk.folder)], max(disk.used, disk.inodes))
+            free.add_metric([str(disk.folder)], disk.free)
+        sizes = gauge("store_bytes", "Size of what the platform keeps for itself", ("store",))
+        state = self._platform.config.sections.state_path
+        journal = door_folder(self._platform) / "journal"
+        for store, paths in (("ledger", state.glob("ledger.sqlite*")), ("door_journal", journal.glob("*.journal"))):
+            sizes.add_metric([store], sum(path.stat().st_size for path in paths))
+        yield from (used, free, sizes)
+
+    # -- what the ledger says ------------------------------------------------------------------------------------
+
+    def _of_failures(self) -> Iterator[Metric]:
+        failing = gauge("failing_windows", "Windows whose last try failed", ("stage", "product"))
+        longest = gauge("failing_longest_seconds", "Time for which the first of them fails", ("stage", "product"))
+        now, found = self._platform.now(), dict[tuple[str, str], list[Attempt]]()
+        for one in self._platform.ledger.attempts.open():
+            if one.failures:
+                found.setdefault((one.stage, one.product), []).append(one)
+        for key, attempts in found.items():
+            failing.add_metric(key, len(attempts))
+            longest.add_metric(key, (now - min(one.since for one in attempts)).total_seconds())
+        silent = gauge("silent_source_seconds", "Time for which a source has not answered", ("source",))
+        for source, silence in self._platform.ledger.silences.all().items():
+            silent.add_metric([source], (now - silence.since).total_seconds())
+        yield from (failing, longest, silent)
+        if (compared := self._platform.ledger.reconciliations.last()) is not None:
+            age = gauge("files_compared_age_seconds", "Time since all files were compared with the ledger")
+            age.add_metric([], (now - compared).total_seconds())
+            yield age
+
+    def _counted_once_a_minute(self) -> list[Metric]:
+        if time.monotonic() - self._counted_at >= _AGAIN:
+            self._counted = [*self._of_sources(), *self._of_datasets()]
+            self._counted_at = time.monotonic()
+        return self._counted
+
+    def _of_sources(self) -> Iterator[Metric]:
+        rows = gauge("rows", "Rows that arrived for windows of the last 24 h", ("source",))
+        aside = gauge("rows_set_aside", "Rows of them that could not be used", ("source",))
+        share = gauge("collected_ratio", "Share of the last 24 h that was collected, up to the newest", ("source",))
+        newest = gauge("collected_age_seconds", "Time since the end of what was collected last", ("source",))
+        late = gauge("lateness_seconds", "How late ingestions of a week came, of hours alike", ("source", "quantile"))
+        ledger, now = self._platform.ledger, self._platform.now()
+        for name, source in self._platform.config.sources.items():
+            claims = [one for one in ledger.claims_between(source.dataset, now - DAY, now) if one.source == name]
+            rows.add_metric([name], sum(one.rows for one in claims))
+            aside.add_metric([name], sum(one.quarantined for one in claims))
+            if claims:
+                end = max(one.collected.end for one in claims)
+                asked = Window(end - DAY, end)
+                lacking = gaps_of(asked, [one.collected for one in claims])
+                share.add_metric([name], coverage(asked, lacking))
+                newest.add_metric([name], (now - end).total_seconds())
+            measured = ledger.lateness(name, now - WEEK, now)
+            for quantile in (0.5, 0.95) if measured else ():
+                late.add_metric([name, str(quantile)], usual_lateness(measured, quantile).total_seconds())
+        return iter((rows, aside, share, newest, late))
+
+    def _of_datasets(self) -> Iterator[Metric]:
+        windows = gauge("windows", "Windows of the last 24 h by state", ("dataset", "state"))
+        age = gauge("built_age_seconds", "Time since the end of the newest window that is built", ("dataset",))
+        latency = gauge("build_latency_seconds", "From the end of the newest window until it was built", ("dataset",))
+        rows = gauge("window_rows", "Rows of the newest window", ("dataset",))
+        stations = gauge("window_stations", "Stations of the newest window", ("dataset",))
+        whole = gauge("window_coverage_ratio", "Share of the newest window that was collected", ("dataset",))
+        flags = gauge("window_flags", "Values of the newest window by flag", ("dataset", "variable", "flag"))
+        exported = gauge("exported_ratio", "Share of built windows of the last 24 h that are exported", ("export",))
+        ledger, now = self._platform.ledger, self._platform.now()
+        for name, dataset in self._platform.config.datasets.items():
+            built = ledger.revisions(name, now - DAY, now)
+            done = {one.revision.window for one in built}
+            states = {
+                "complete": sum(one.facts.complete for one in built),
+                "incomplete": sum(not one.facts.complete for one in built),
+                "sealed": sum(one.revision.sealed_at is not None for one in built),
+                "due": len([one for one in ledger.due(name, now) if one.end > now - DAY]),
+                "waiting": len([one for one in ledger.due(name) if one.end > now - DAY and one not in done]),
+            }
+            for state, count in states.items():
+                windows.add_metric([name, state], count)
+            for format in dataset.exports if built else ():
+                made = [ledger.export(name, one.revision.window, format) for one in built]
+                current = [
+                    export is not None and export.number == one.revision.number
+                    for export, one in zip(made, built, strict=True)
+                ]
+                exported.add_metric([f"{name}/{format}"], sum(current) / len(current))
+            if built:
+                last = max(built, key=lambda one: one.revision.window)
+                end = last.revision.window.end
+                age.add_metric([name], (now - end).total_seconds())
+                latency.add_metric([name], (last.built_at - end).total_seconds())
+                rows.add_metric([name], last.facts.rows)
+                stations.add_metric([name], last.facts.stations)
+                whole.add_metric([name], last.facts.coverage)
+                for variable, counts in last.facts.flags.items():
+                    for flag, count in counts.items():
+                        flags.add_metric([name, variable, flag], count)
+        return iter((windows, age, latency, rows, stations, whole, flags, exported))

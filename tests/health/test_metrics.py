@@ -1,0 +1,181 @@
+"""Figures of a platform, scraped by a real Prometheus, whose alert fires and ends."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import time
+import urllib.request
+from datetime import timedelta
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+import yaml
+from servers import free_port
+
+from ionbeam_dagster.domain.windows import window_of, windows_between
+from ionbeam_dagster.health.pages import pages, served
+from ionbeam_dagster.health.watch import Watch
+from ionbeam_dagster.pipeline.build import build
+from ionbeam_dagster.pipeline.collect import collect
+from ionbeam_dagster.pipeline.export import export
+from ionbeam_dagster.pipeline.ingest import ingest
+
+MONITORING = Path(__file__).parents[2] / "deployments" / "monitoring"
+SOURCE = "  ioncannon: {num_stations: 12, start: 2026-06-21, aggregation_span: PT1H, exports: [odb]}"
+
+
+@pytest.fixture
+def platform(platform_of):
+    """A platform on which the hour before the last one was built; half of it was collected."""
+    platform = platform_of(SOURCE, automation="{enabled: false}")
+    now = platform.now()
+    hour = window_of(now - timedelta(hours=2), timedelta(hours=1))
+    source, dataset = platform.source("ioncannon"), platform.dataset("ioncannon")
+    for window in list(windows_between(hour.start, hour.end, timedelta(minutes=5)))[:6]:
+        collect(platform, source, window, now)
+        ingest(platform, source, window)
+    build(platform, dataset, hour, now, insist=True)
+    export(platform, dataset, platform.config.window_exporters["odb"], hour)
+    return platform
+
+
+def _figures(platform, watch) -> dict[str, float]:
+    status, _, body = pages(platform, watch, True)["/metrics"]()
+    assert status == 200
+    lines = [line for line in body.decode().splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
+
+
+def test_the_figures_are_those_of_the_ledger(platform):
+    watch = Watch(platform)
+    watch.look()
+    told = _figures(platform, watch)
+    assert told['ionbeam_windows{dataset="ioncannon",state="incomplete"}'] == 1
+    assert told['ionbeam_window_coverage_ratio{dataset="ioncannon"}'] == 0.5
+    assert told['ionbeam_window_stations{dataset="ioncannon"}'] == 12
+    rows = told['ionbeam_window_rows{dataset="ioncannon"}']
+    assert rows == told['ionbeam_rows{source="ioncannon"}'] > 0
+    assert told['ionbeam_collected_ratio{source="ioncannon"}'] == pytest.approx(0.5 / 24)
+    assert told['ionbeam_exported_ratio{export="ioncannon/odb"}'] == 1
+    assert 3600 < told['ionbeam_built_age_seconds{dataset="ioncannon"}'] < 3 * 3600
+    assert any(name.startswith("ionbeam_window_flags{") for name in told)
+    assert 0 < told[f'ionbeam_disk_used_ratio{{folder="{Path("ionbeam-state").absolute()}"}}'] < 1
+    assert told["process_resident_memory_bytes"] > 1e6
+
+
+def _names_in(text: str) -> set[str]:
+    return set(re.findall(r"\bionbeam_[a-z_]+", text))
+
+
+def test_rules_and_board_ask_for_figures_that_there_are(platform):
+    watch = Watch(platform)
+    watch.look()
+    _, _, body = pages(platform, watch, True)["/metrics"]()
+    known = set(re.findall(r"# TYPE (ionbeam_[a-z_]+)", body.decode())) | {"ionbeam_runs", "ionbeam_runs_failed"}
+    known.add("ionbeam_files_compared_age_seconds")  # once they were
+    rules = yaml.safe_load((MONITORING / "alerts.yml").read_text())
+    expressions = " ".join(rule["expr"] for group in rules["groups"] for rule in group["rules"])
+    assert _names_in(expressions) <= known, _names_in(expressions) - known
+    board = (MONITORING / "grafana.json").read_text()
+    assert _names_in(board) <= known, _names_in(board) - known
+
+
+def _promtool() -> str:
+    tool = shutil.which("promtool")
+    if tool is None:
+        pytest.skip("promtool is not installed (make servers; Debian: apt-get install prometheus)")
+    return tool
+
+
+def test_the_rules_do_as_they_say():
+    for arguments in (["check", "config", "prometheus.yml"], ["test", "rules", "alerts_test.yml"]):
+        done = subprocess.run([_promtool(), *arguments], cwd=MONITORING, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_prometheus_scrapes_it_and_an_alert_fires_and_ends(platform, tmp_path):
+    _promtool()
+    watch = Watch(platform)
+    watch.look()
+    port = free_port()
+    with served(pages(platform, watch, True), "127.0.0.1", 0) as pages_at:
+        configuration = {
+            "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+            "rule_files": [str(MONITORING / "alerts.yml")],
+            "scrape_configs": [
+                {"job_name": "ionbeam-worker", "static_configs": [{"targets": [f"127.0.0.1:{pages_at}"]}]}
+            ],
+        }
+        (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(configuration))
+        command = [
+            "prometheus",
+            f"--config.file={tmp_path / 'prometheus.yml'}",
+            f"--storage.tsdb.path={tmp_path / 'db'}",
+        ]
+        with (tmp_path / "log").open("wb") as log:
+            process = subprocess.Popen(
+                [*command, f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=log
+            )  # fmt: skip
+
+        def asked(path: str) -> dict:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/{path}", timeout=5) as answer:
+                return json.load(answer)["data"]
+
+        def until(question):
+            end = time.monotonic() + 60
+            while time.monotonic() < end:
+                try:
+                    if found := question():
+                        return found
+                except OSError:
+                    pass
+                time.sleep(0.3)
+            raise AssertionError((tmp_path / "log").read_text()[-3000:])
+
+        def firing() -> list[str]:
+            return [one["labels"]["alertname"] for one in asked("alerts")["alerts"] if one["state"] == "firing"]
+
+        try:
+            coverage = until(lambda: asked(f"query?query={quote('ionbeam_window_coverage_ratio')}")["result"])
+            assert coverage[0]["metric"]["dataset"] == "ioncannon" and float(coverage[0]["value"][1]) == 0.5
+            assert "IonbeamWorkStandsStill" not in firing()
+            watch.progress.still = 75.0
+            until(lambda: "IonbeamWorkStandsStill" in firing())
+            watch.progress.still = 0.0
+            until(lambda: "IonbeamWorkStandsStill" not in firing())
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def test_the_board_is_one_of_grafanas_own_schema():
+    models = pytest.importorskip("grafana_foundation_sdk.models.dashboard")
+    encoder = pytest.importorskip("grafana_foundation_sdk.cog.encoder")
+    from grafana_foundation_sdk.cog.plugins import register_default_plugins
+
+    register_default_plugins()
+    written = json.loads((MONITORING / "grafana.json").read_text())
+    read = json.loads(encoder.JSONEncoder().encode(models.Dashboard.from_json(written)))
+    unknown = _unknown(written, read)
+    assert not unknown, f"Grafana's schema does not know {unknown}"
+    places = [panel["gridPos"] for panel in written["panels"]]
+    cells = [
+        (x, y) for at in places for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])
+    ]
+    assert len(cells) == len(set(cells)) and max(x for x, _ in cells) == 23  # none covers another
+
+
+def _unknown(written, read, at: str = "") -> list[str]:
+    """The keys that were written, and are lost when Grafana's models read them."""
+    if isinstance(written, dict):
+        lost = [f"{at}.{key}" for key, value in written.items() if key not in read and value not in ({}, [], "", None)]
+        both = sorted(written.keys() & read.keys())
+        return lost + [one for key in both for one in _unknown(written[key], read[key], f"{at}.{key}")]
+    if isinstance(written, list):
+        pairs = enumerate(zip(written, read, strict=True))
+        return [one for number, pair in pairs for one in _unknown(*pair, f"{at}[{number}]")]
+    return [] if written == read else [f"{at} ({written!r})"]
