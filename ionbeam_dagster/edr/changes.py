@@ -3,7 +3,7 @@
 Belongs here: its three requests. Does not belong here: which windows somebody lacks (ionbeam_client/windows/feed.py).
 
     GET  /collections/{name}/changes?client=anna     what a client lacks; without a client all windows
-    GET  /collections/{name}/windows/{window}        a window's file
+    GET  /collections/{name}/windows/{window}        a window's file, and its Repr-Digest
     POST /collections/{name}/changes                 {"client": "anna", "windows": {"20260621T060000_PT1H": "version"}}
 
 What clients confirmed is written beside the windows, and is all that this service ever writes: beside those in S3 where
@@ -13,11 +13,14 @@ decides nothing but what is told to the client of that name.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -51,17 +54,25 @@ def told(collection: Collection, client: str | None, origins: Origins) -> bytes:
     return answers.as_json({"dataset": name, "client": client, "windows": len(there), "changes": found})
 
 
-def file_of(collection: Collection, window: str) -> Path:
-    """The file of a window. Raises NotFound."""
+def file_of(collection: Collection, window: str) -> BufferedReader:
+    """The file of a window, opened: what is read of it is one version, also while it is replaced. Raises NotFound."""
     folder = Path(collection.files.path(""))
     path = folder / feed.file_of(folder.name, window)
     try:
         feed.times_of(window)
     except ValueError as error:
         raise NotFound(str(error)) from error
-    if not path.is_file():
-        raise NotFound(f"there is no window {window} of {folder.name} any longer")
-    return path
+    try:
+        return path.open("rb")
+    except FileNotFoundError:
+        raise NotFound(f"there is no window {window} of {folder.name} any longer") from None
+
+
+def digest_of(file: BufferedReader) -> str:
+    """What its receiver can compare (RFC 9530, ``Repr-Digest``); the file stands at its beginning again."""
+    found = base64.b64encode(hashlib.file_digest(file, "sha256").digest()).decode()
+    file.seek(0)
+    return f"sha-256=:{found}:"
 
 
 def confirmed(collection: Collection, body: bytes, origins: Origins) -> bytes:

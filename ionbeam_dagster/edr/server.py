@@ -181,9 +181,11 @@ def _of_changes(service: Service, flask: Any, origins: changes.Origins) -> Any:
     collection = service.collections[matched[1]]
     try:
         if matched.re is changes.WINDOW and request.method in ("GET", "HEAD"):
-            return flask.send_file(
-                changes.file_of(collection, matched[2]), changes.PARQUET, conditional=False, etag=False
-            )
+            file = changes.file_of(collection, matched[2])
+            answer = flask.send_file(file, changes.PARQUET, conditional=False, etag=False)
+            answer.content_length = os.fstat(file.fileno()).st_size
+            answer.headers["Repr-Digest"] = changes.digest_of(file)
+            return answer
         if matched.re is changes.CHANGES and request.method in ("GET", "HEAD"):
             body = changes.told(collection, request.args.get("client"), origins)
             return _response(flask, Reply(200, "application/json", body, {"Cache-Control": "no-store"}))

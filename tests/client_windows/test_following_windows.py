@@ -263,6 +263,76 @@ def test_a_404_of_a_proxy_is_no_window_that_is_gone(body, monkeypatch):
     assert told.value.may_pass and len(proxy.seen) == 5
 
 
+@pytest.mark.parametrize("how", ["page", "empty", "half", "flipped"])
+def test_what_is_not_the_window_replaces_no_file_and_is_not_confirmed(how, serving, root, tmp_path, monkeypatch):
+    """A proxy that answers for the service, with status 200 and a length that fits."""
+    from ionbeam_dagster.testing.service import Reply, Service
+
+    class Proxy(Service):
+        honest = True
+
+        def answer(self, request):
+            asked = httpx.request(
+                request.method, f"{serving.url}{request.path}", params=request.query, content=request.body
+            )
+            body, kept = asked.content, {k: v for k, v in asked.headers.items() if k == "repr-digest"}
+            if "/windows/" in request.path and not self.honest:
+                flipped = body[:1000] + bytes(255 - one for one in body[1000:1002]) + body[1002:]
+                page = b"<html>log in</html>"
+                body = {"page": page, "empty": b"", "half": body[: len(body) // 2], "flipped": flipped}[how]
+            return Reply(body, asked.status_code, headers=kept)
+
+    monkeypatch.setattr("ionbeam_client.windows.places.FIRST_PAUSE", 0)
+    with Proxy() as proxy:
+        net = Dataset("net", proxy.url, client="anna")
+        assert keep(net, tmp_path) == 3
+        before = contents(tmp_path)
+        write_window(root / "net", 1, add=2.0)
+        proxy.honest = False
+        with pytest.raises(WindowsError, match=r"SHA-256|Parquet") as told:
+            keep(net, tmp_path)
+        assert told.value.may_pass and contents(tmp_path) == before
+        proxy.honest = True
+        assert keep(net, tmp_path) == 1 and contents(tmp_path) == contents(root / "net")
+
+
+def test_half_a_file_of_a_folder_replaces_none(root, tmp_path):
+    net = Dataset("net", str(root), client="anna")
+    path = root / "net" / f"net_{NAMES[1]}.parquet"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(WindowsError, match=r"no whole Parquet file"):
+        keep(net, tmp_path)
+    assert [event.window for event in net.get_data_changes()[0]] == NAMES[1:]
+
+
+@pytest.mark.parametrize("body", [b"{}", b"[]", b"null", b'{"changes": 7}', b'{"changes": [{"window": "x"}]}'])
+def test_an_answer_of_another_shape_is_an_error_of_windows(body):
+    from ionbeam_dagster.testing.service import Reply, Service
+
+    class Other(Service):
+        def answer(self, request):
+            return Reply(body)
+
+    with Other() as other:
+        with pytest.raises(WindowsError, match="does not answer as"):
+            Dataset("net", other.url, client="anna").get_data_changes()
+        with pytest.raises(WindowsError, match="does not answer as"):
+            Dataset.get_models(other.url)
+
+
+def test_a_name_that_is_no_window_holds_up_no_other(caplog):
+    from ionbeam_dagster.testing.service import Reply, Service
+
+    class Odd(Service):
+        def answer(self, request):
+            told = [{"window": name, "version": "1-1", "kind": "new"} for name in ("../../evil", *NAMES)]
+            return Reply(json.dumps({"changes": told}).encode())
+
+    with Odd() as odd:
+        assert [one.window for one in Dataset("net", odd.url, client="anna").get_data_changes()[0]] == NAMES
+    assert "evil" in caplog.text and "left out" in caplog.text
+
+
 def test_the_service_refuses_what_nobody_means(serving, root, monkeypatch):
     changes, window = f"{serving.url}/collections/net/changes", f"{serving.url}/collections/net/windows"
     for body in (b"", b"[]", b"{}", b'{"client": "../a", "windows": {}}', b'{"client": "a", "windows": {"x": "1"}}',

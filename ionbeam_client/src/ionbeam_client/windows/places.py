@@ -5,6 +5,9 @@ Belongs here: the four things that both can do. Does not belong here: what is do
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import logging
 import shutil
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -14,13 +17,16 @@ from typing import Any, Protocol, TypeVar
 from urllib.parse import quote
 
 import httpx
+import pyarrow as pa
 import pyarrow.fs as fs
+import pyarrow.parquet as pq
 import tenacity
 
 from ionbeam_client.windows import feed
 from ionbeam_client.windows.errors import WindowsError
 from ionbeam_client.windows.feed import Change
 
+LOG = logging.getLogger("ionbeam_client.windows")
 T = TypeVar("T")
 
 ATTEMPTS = 5
@@ -43,7 +49,7 @@ class Place(Protocol):
         ...
 
     def fetch(self, dataset: str, window: str, target: Path) -> bool:
-        """The file of a window as it is now; False where there is none any longer."""
+        """The file of a window as it is now, and whole; False where there is none any longer."""
         ...
 
     def confirm(self, dataset: str, client: str, windows: Mapping[str, str | None]) -> None:
@@ -101,6 +107,7 @@ class Folder:
             return False
         except OSError as error:
             raise WindowsError(f"{dataset} {window}: cannot be read ({error})", may_pass=True) from error
+        _check_whole(target, path, None)
         return True
 
     def confirm(self, dataset: str, client: str, windows: Mapping[str, str | None]) -> None:
@@ -120,12 +127,31 @@ class Service:
 
     def datasets(self) -> list[str]:
         found = self._json("GET", "collections")
-        return sorted(one["id"] for one in found["collections"])
+        try:
+            return sorted(one["id"] for one in found["collections"])
+        except (KeyError, TypeError) as error:
+            raise self._is_no_service(found) from error
 
     def changes(self, dataset: str, client: str | None) -> list[Change]:
         params = {} if client is None else {"client": client}
         found = self._json("GET", f"collections/{quote(dataset, safe='')}/changes", params=params)
-        return [Change(one["window"], one["version"], one["kind"]) for one in found["changes"]]
+        try:
+            told = [Change(one["window"], one["version"], one["kind"]) for one in found["changes"]]
+        except (KeyError, TypeError) as error:
+            raise self._is_no_service(found) from error
+        return [one for one in told if self._is_window(dataset, one)]
+
+    def _is_window(self, dataset: str, told: Change) -> bool:
+        """Whether it can be fetched and confirmed; one that cannot be holds up no other."""
+        try:
+            feed.times_of(told.window)
+        except (ValueError, TypeError) as error:
+            LOG.error("%s: %s: a change is left out (%s)", self._address, dataset, error)
+            return False
+        return True
+
+    def _is_no_service(self, found: object) -> WindowsError:
+        return WindowsError(f"{self._address}: does not answer as `ionbeam serve` does: {str(found)[:200]!r}")
 
     def fetch(self, dataset: str, window: str, target: Path) -> bool:
         path = f"collections/{quote(dataset, safe='')}/windows/{quote(window, safe='')}"
@@ -143,6 +169,7 @@ class Service:
                 with target.open("wb") as out:
                     for piece in response.iter_bytes():
                         out.write(piece)
+            _check_whole(target, str(response.url), response.headers.get("Repr-Digest"))
             return True
 
         return self._tried(path, once)
@@ -195,3 +222,21 @@ def _is_gone(response: httpx.Response) -> bool:
     except ValueError:
         return False
     return response.status_code == 404 and isinstance(said, dict) and said.get("code") == "NotFound"
+
+
+def _check_whole(file: Path, origin: str, digest: str | None) -> None:
+    """Raise WindowsError unless a file is the window that was sent: a status 200 may come of a proxy, or half-way.
+
+    `digest` is what its service says of its bytes (RFC 9530, ``sha-256=:<base64>:``), if it does.
+    """
+    if digest is not None and digest.startswith("sha-256=:"):
+        with file.open("rb") as opened:
+            found = base64.b64encode(hashlib.file_digest(opened, "sha256").digest()).decode()
+        if digest != f"sha-256=:{found}:":
+            raise WindowsError(f"{origin}: came other than it was sent: its SHA-256 differs", may_pass=True)
+    try:
+        pq.read_metadata(file)
+    except (pa.ArrowException, OSError) as error:
+        raise WindowsError(
+            f"{origin}: {file.stat().st_size:,} bytes came that are no whole Parquet file ({error})", may_pass=True
+        ) from error
