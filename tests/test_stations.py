@@ -289,17 +289,40 @@ def test_stations_of_two_sources_with_one_id_are_told_nothing_that_differs(platf
     assert points._columns.rows() == [("b", "5")]
 
 
-def test_stations_of_one_id_in_two_sources_of_a_dataset_are_named(platform_of, tmp_path):
-    both = CROWD + CROWD.split("\n", 2)[2].replace("crowd:", "town:").replace(
-        "path: in", "path: there\n    dataset: crowd"
-    )
+TWO = CROWD.replace("exports:", "settle: PT0S\n    exports:")
+TWO += TWO.split("\n", 2)[2].replace("crowd:", "town:").replace("path: in", "path: there\n    dataset: crowd")
+
+
+@pytest.fixture
+def two_sources(platform_of, tmp_path):
+    """Two sources of one dataset, each with stations 1, in the Netherlands and at Cape Town, and 2."""
     for folder, place in (("in", "52.0,5.0"), ("there", "-33.9,18.4")):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "all.csv").write_text(HEAD + report(0, "1", place) + report(0, "2"))
-    platform = platform_of(both.replace("exports:", "settle: PT0S\n    exports:"))
-    for source in ("crowd", "town"):
-        collect(platform, platform.source(source), hour(0), LATER)
-        ingest(platform, platform.source(source), hour(0))
+
+    def taken_in(yaml, **sections):
+        platform = platform_of(yaml, **sections)
+        for source in ("crowd", "town"):
+            collect(platform, platform.source(source), hour(0), LATER)
+            ingest(platform, platform.source(source), hour(0))
+        return platform
+
+    return taken_in
+
+
+def test_stations_of_one_id_in_two_sources_of_a_dataset_are_named(two_sources):
+    two_sources(TWO)
     said = run("list")[1]
     assert "crowd and town feed one dataset and have stations of one id that are far apart" in said
-    assert "become one point: 1; let one of them" in said
+    assert "become one point: 1; give one of the two a station_prefix" in said
+
+
+def test_the_network_is_a_part_of_a_stations_id_where_its_source_has_a_prefix(two_sources):
+    entries = "[{source: crowd, station: '1', altitude: 3}, {source: town, station: '1', altitude: 4}]"
+    platform = two_sources(TWO.replace("path: there", "station_prefix: town-\n    path: there"), stations=entries)
+    rows = pl.read_parquet(build(platform, platform.dataset("crowd"), hour(0), LATER).revision.path).sort("station_id")
+    assert rows.select("station_id", "lat", "altitude").rows() == [
+        ("1", 52.0, "3"), ("2", 52.0, "12"), ("town-1", -33.9, "4"), ("town-2", 52.0, "12"),
+    ]  # fmt: skip
+    assert registry(platform, "town").registry.table["station"].to_list() == ["1", "2"]
+    assert "feed one dataset" not in run("list")[1]

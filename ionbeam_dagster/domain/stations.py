@@ -15,7 +15,7 @@ What rows add does not depend on their order, nor on how often they are looked a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from itertools import combinations
@@ -205,21 +205,21 @@ def exported(registry: Registry) -> pl.DataFrame:
     return registry.told.entries.join(named, on=["source", "station"], how="full", coalesce=True).sort("station")
 
 
-def apart_with_one_id(registries: Sequence[Registry]) -> list[str]:
-    """A sentence for each station id that two of the sources of one dataset have, more than a kilometre apart: rows of
-    one moment would be one point."""
+def apart_with_one_id(heard: Mapping[str, pl.DataFrame]) -> list[str]:
+    """A sentence for each two sources of one dataset that have stations of one id more than a kilometre apart, whose rows
+    of one moment would be one point; with what was `heard` of each source."""
     found = []
-    for first, second in combinations(registries, 2):
-        ours, theirs = (one.heard.select(STATION, "lat", "lon") for one in (first, second))
+    for first, second in combinations(heard, 2):
+        ours, theirs = (heard[name].select(STATION, "lat", "lon") for name in (first, second))
         both = ours.join(theirs, on=STATION, how="inner", suffix="_there").sort(STATION)
         ends = (both[name].to_numpy() for name in ("lat", "lon", "lat_there", "lon_there"))
         metres = pl.Series(great_circle(*ends), dtype=pl.Float64)
-        far = both.with_columns(metres.alias("metres")).filter(metres > _TWO_SITES)
-        names = ", ".join(far[STATION].head(_MOST_NAMED)) + (", ..." if far.height > _MOST_NAMED else "")
+        far = both.filter(metres > _TWO_SITES)
         if far.height:
+            names = ", ".join(far[STATION].head(_MOST_NAMED)) + (", ..." if far.height > _MOST_NAMED else "")
             found.append(
-                f"{first.source} and {second.source} feed one dataset and have stations of one id that are far apart, "
-                f"whose rows become one point: {names}; let one of them feed a dataset of its own"
+                f"{first} and {second} feed one dataset and have stations of one id that are far apart, whose rows "
+                f"become one point: {names}; give one of the two a station_prefix, or a dataset of its own"
             )
     return found
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.config import DatasetSettings, SourceSettings
-from ionbeam_dagster.domain.canonical import CanonicalError, TimeBounds, canonical_schema, point_key
+from ionbeam_dagster.domain.canonical import STATION, CanonicalError, TimeBounds, canonical_schema, point_key
 from ionbeam_dagster.domain.records import Claim, RawPartition
 from ionbeam_dagster.domain.station_entries import Told, canonical_rows
 from ionbeam_dagster.domain.windows import WEEK, Window, window_of
@@ -121,7 +121,9 @@ def ingest_raw(
     if source.sent:
         collected = platform.reach(source, collected) or collected
     bounds = time_bounds(platform, source, arrived_at or platform.now())
-    seen = _Rows(file, dataset, collected, bounds, platform.stations.told().of(source.name))
+    seen = _Rows(
+        file, dataset, collected, bounds, platform.stations.told().of(source.name), source.config.station_prefix
+    )
     refused_at = platform.quarantine.refused_path(dataset.name, raw.ingestion)
     try:
         with (
@@ -267,10 +269,17 @@ class _Rows:
     """
 
     def __init__(
-        self, file: RawFile, dataset: DatasetSettings, collected: Window, bounds: TimeBounds, told: Told
+        self,
+        file: RawFile,
+        dataset: DatasetSettings,
+        collected: Window,
+        bounds: TimeBounds,
+        told: Told,
+        station_prefix: str,
     ) -> None:
         self._file = file
         self._told = told
+        self._prefix = station_prefix
         self._collected = collected
         self._bounds = bounds
         self._span = dataset.span
@@ -286,7 +295,13 @@ class _Rows:
             offset += batch.num_rows
             self._count(canonical.rows)
             if canonical.rows.height:
-                yield canonical.rows
+                yield self._in_the_dataset(canonical.rows)
+
+    def _in_the_dataset(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Rows with the ids that the source's stations have among those of other sources."""
+        if not self._prefix or STATION not in rows.columns:
+            return rows
+        return rows.with_columns(pl.concat_str(pl.lit(self._prefix), STATION).alias(STATION))
 
     def refusing(self, refused: QuarantineWriter) -> Refused:
         """What takes rows that the store refuses: they are in no window."""

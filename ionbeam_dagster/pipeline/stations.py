@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.config import SourceSettings
-from ionbeam_dagster.domain.canonical import CanonicalError, canonical_schema, columns_of
+from ionbeam_dagster.domain.canonical import STATION, CanonicalError, canonical_schema, columns_of
 from ionbeam_dagster.domain.records import Claim
 from ionbeam_dagster.domain.station_entries import Told, canonical_rows
 from ionbeam_dagster.domain.stations import Registry, apart_with_one_id, heard_in, heard_together
@@ -68,9 +68,14 @@ def faults(platform: Platform) -> list[str]:
     found = told.faults(platform.config.sources)
     for dataset in platform.config.datasets.values():
         if len(dataset.sources) > 1:
-            heard = {name: platform.stations.heard(name).stations for name in dataset.sources}
-            found += apart_with_one_id([Registry(name, stations, told.of(name)) for name, stations in heard.items()])
+            found += apart_with_one_id({name: _as_in_the_dataset(platform, name) for name in dataset.sources})
     return found
+
+
+def _as_in_the_dataset(platform: Platform, source: str) -> pl.DataFrame:
+    """What was heard of a source's stations, under the ids that they have in its dataset."""
+    prefix = pl.lit(platform.source(source).config.station_prefix)
+    return platform.stations.heard(source).stations.with_columns(pl.concat_str(prefix, STATION).alias(STATION))
 
 
 @dataclass

@@ -29,6 +29,9 @@ from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.stations import StationsError
 from ionbeam_dagster.stores.timeseries import TimeSeriesStore
 
+Prefixes = tuple[tuple[str, str], ...]
+"""The sources of a dataset, and what stands before the ids of the stations of each."""
+
 WIGOS_ID, NAME, ALTITUDE, MOBILE = "wigos_id", "station_name", "altitude", "mobile"
 
 
@@ -38,7 +41,7 @@ class ToldPoints:
     def __init__(self, platform: Platform, dataset: DatasetSettings) -> None:
         self._series: TimeSeriesStore = platform.series
         self._dataset = dataset.name
-        self._columns = _columns(platform.stations.told(), dataset.sources)
+        self._columns = _columns(platform.stations.told(), _prefixes(platform, dataset))
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
         """The columns of a dataset with those that are told of its stations, in order of their names."""
@@ -74,20 +77,25 @@ def fingerprint(platform: Platform, dataset: DatasetSettings) -> str:
         told = platform.stations.told()
     except StationsError:
         return ""
-    return _hash(told, dataset.sources)
+    return _hash(told, _prefixes(platform, dataset))
+
+
+def _prefixes(platform: Platform, dataset: DatasetSettings) -> Prefixes:
+    return tuple((name, platform.source(name).config.station_prefix) for name in dataset.sources)
 
 
 @lru_cache(maxsize=64)
-def _hash(told: Told, sources: tuple[str, ...]) -> str:
-    columns = _columns(told, sources)
+def _hash(told: Told, prefixes: Prefixes) -> str:
+    columns = _columns(told, prefixes)
     return sha256(columns.write_json().encode()).hexdigest() if columns.width > 1 else ""
 
 
 @lru_cache(maxsize=64)
-def _columns(told: Told, sources: tuple[str, ...]) -> pl.DataFrame:
+def _columns(told: Told, prefixes: Prefixes) -> pl.DataFrame:
     """STATION, and those of the columns of which anything is told of stations of these sources."""
-    entries = told.entries.filter(pl.col("source").is_in(sources)).select(
-        pl.col("station").alias(STATION),
+    of_source = pl.DataFrame(prefixes, schema={"source": pl.String, "prefix": pl.String}, orient="row")
+    entries = told.entries.join(of_source, on="source", how="inner").select(
+        pl.concat_str("prefix", "station").alias(STATION),
         pl.col("wigos_id").alias(WIGOS_ID),
         pl.col("name").alias(NAME),
         pl.col("altitude").cast(pl.String).str.replace(r"\.0$", "").alias(ALTITUDE),

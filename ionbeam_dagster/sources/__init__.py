@@ -94,6 +94,13 @@ class SourceConfig(Settings):
     dataset: Name | None = Field(
         default=None, description="Dataset that it feeds; without it one of its own name.", examples=["crowd"]
     )
+    station_prefix: str = Field(
+        default="",
+        pattern=r"^[A-Za-z0-9._:-]{0,32}$",
+        description="Text before the ids of its stations in the dataset, by which they are told from those of other "
+        "sources that feed it; set it before anything is collected, or ingest again (docs/registry.md).",
+        examples=["knmi-"],
+    )
     aggregation_span: timedelta | None = Field(
         default=None,
         description="Length of the dataset's windows; without it what is usual for the source.",
