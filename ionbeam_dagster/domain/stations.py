@@ -206,8 +206,8 @@ def exported(registry: Registry) -> pl.DataFrame:
 
 
 def apart_with_one_id(heard: Mapping[str, pl.DataFrame]) -> list[str]:
-    """A sentence for each two sources of one dataset that have stations of one id more than a kilometre apart, whose rows
-    of one moment would be one point; with what was `heard` of each source."""
+    """A sentence for each two sources of a dataset with stations of one id more than a kilometre apart, whose rows of
+    one moment would be one point; with what was `heard` of each source."""
     found = []
     for first, second in combinations(heard, 2):
         ours, theirs = (heard[name].select(STATION, "lat", "lon") for name in (first, second))
