@@ -178,3 +178,56 @@ def test_keys_that_others_let_expire_on_the_same_server_are_none_of_ours(server)
         assert other.info("stats")["evicted_keys"] > 0
         other.config_set("maxmemory", 0)
     assert RedisLedger(server.url).claims("crowd", WINDOW) == [first]
+
+
+@pytest.mark.parametrize("also", ["", "ionbeam:generation"])
+def test_keys_that_were_evicted_before_redis_was_restarted_are_made_again(server, also):
+    def fill():
+        filled(ledger)
+
+    with Redis.from_url(server.url, decode_responses=True) as client:
+        ledger = RedisLedger(server.url, fill)
+        expected = asked(ledger)
+        client.config_set("maxmemory-policy", "allkeys-random")
+        client.config_set("maxmemory", 1 << 30)
+        assert RedisLedger(server.url).due("crowd") is not None, "somebody looked while keys might be evicted"
+        gone = client.keys("ionbeam:claims*") + client.keys("ionbeam:due*") + client.keys("ionbeam:revisions*")
+        assert client.delete(*gone, *filter(None, [also])) == len(gone) + bool(also)
+    server.process.stop()
+    server.process.start()
+    ledger = RedisLedger(server.url, fill)
+    assert asked(ledger) == expected
+
+
+def test_two_processes_that_miss_the_same_record_drop_the_rest_once(redis):
+    def ids(ledger):
+        return {claim.id for claim in ledger.claims("crowd", WINDOW)}
+
+    def fill():
+        if not begun.is_set():
+            begun.set()
+            claimed(first, "first", WINDOW)
+            assert go_on.wait(10)
+        claimed(first, "second", WINDOW)
+
+    with Redis.from_url(redis.url) as client, ThreadPoolExecutor(2) as threads:
+        client.flushdb()
+        begun, go_on = Event(), Event()
+        begun.set()
+        first, second = RedisLedger(redis.url, lambda: fill()), RedisLedger(redis.url)
+        claimed(first, "first", WINDOW)
+        assert ids(first) == ids(second) == {"first", "second"}
+        server = second._server
+        client.delete("ionbeam:claim:first")
+        begun.clear()
+        dropped = server._drop
+
+        def late(*given):  # it noticed what is missing before the first process had begun to make it again
+            filling = threads.submit(ids, first)
+            assert begun.wait(10)
+            dropped(*given)
+            go_on.set()
+            assert filling.result() == {"first", "second"}
+
+        server._drop = late
+        assert ids(second) == {"first", "second"}

@@ -2,8 +2,12 @@
 
 Belongs here: how the server is asked, and found to be another one. Does not belong here: what is in it.
 
-    ionbeam:generation                            the run of the server that has what is known of the past
+    ionbeam:generation                            <run of the server>/<filling>/<policy>, once it has all of the past
+    ionbeam:filling                               the same of a filling that is not done
     ionbeam:evicted                               how many keys that run had evicted by then
+
+The policy is "evicts" where keys could be evicted when it was last looked at: what is left of them after a restart of
+the server is not known, and is made again. What has records, and is neither filled nor being filled, lost its marks.
 
 Keys begin with ``ionbeam:``; each subject says which are its own. A <window> in them is ``<start>:<end>`` in
 microseconds since 1970. Every method of a subject is one Lua script or one command, thus a transaction. Scripts name
@@ -17,6 +21,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import redis
 from redis.backoff import ExponentialBackoff
@@ -33,19 +38,75 @@ _GENERATION = "ionbeam:generation"
 _EVICTED = "ionbeam:evicted"
 _LOST = "IONBEAM-LOST"
 _HURT = "IONBEAM-HURT"
+_FILLING = "ionbeam:filling"
 _GUARD = f"""
+local function mark()
+    return redis.call('GET', '{_GENERATION}') or redis.call('GET', '{_FILLING}') or 'none'
+end
 local function needed(command, key, ...)
     local found = redis.call(command, key, ...)
-    if not found or type(found) == 'table' and not found[1] then error({{err = '{_HURT} ' .. key .. ' is gone'}}) end
+    if not found or type(found) == 'table' and not found[1] then
+        error({{err = '{_HURT} ' .. mark() .. ' ' .. key .. ' is gone'}})
+    end
     return found
 end
 if table.remove(ARGV) == '1' and redis.call('EXISTS', '{_GENERATION}') == 0 then
     return redis.error_reply('{_LOST} there is no ledger')
 end
 """
-_DROP = """
-local cursor, kept = '0', {}
-for i = 3, #ARGV do kept[ARGV[i]] = true end
+_MARKS = f"""
+local generation, filling = redis.call('GET', '{_GENERATION}'), redis.call('GET', '{_FILLING}')
+local mark = generation or filling or 'none'
+local mark_of_run = mark:match('^[^/]*')
+local is_marked_evicting = mark:match('[^/]*$') == 'evicts'
+"""
+_BEGIN = f"""{_MARKS}
+local run, evicted, policy, kept = ARGV[1], tonumber(ARGV[2]), ARGV[3], {{}}
+for i = 4, #ARGV do kept[ARGV[i]] = true end
+local function has_records()
+    local cursor = '0'
+    repeat
+        local found = redis.call('SCAN', cursor, 'MATCH', 'ionbeam:*', 'COUNT', 1000)
+        cursor = found[1]
+        for _, key in ipairs(found[2]) do
+            if not kept[key:match('^ionbeam:[^:]+')] then return true end
+        end
+    until cursor == '0'
+    return false
+end
+local before = mark_of_run == run and tonumber(redis.call('GET', '{_EVICTED}') or '0') or 0
+if mark == 'none' then
+    if has_records() then return {{'hurt', mark}} end
+elseif policy ~= 'volatile' and evicted > before or mark_of_run ~= run and is_marked_evicting then
+    return {{'hurt', mark}}
+end
+if generation and mark_of_run == run then
+    local marked = generation:match('^[^/]*/[^/]*') or generation .. '/earlier'
+    redis.call('SET', '{_GENERATION}', marked .. '/' .. policy)
+    return {{'whole', mark}}
+end
+return {{'new', mark}}
+"""
+_FILL = f"""
+if redis.call('EXISTS', 'ionbeam:feed') == 0 then redis.call('SETNX', 'ionbeam:feed_begins', ARGV[3]) end
+redis.call('SETNX', '{_FILLING}', ARGV[1])
+redis.call('SET', '{_EVICTED}', ARGV[2])
+return redis.call('GET', '{_FILLING}')
+"""
+_FINISH = f"""
+if redis.call('GET', '{_FILLING}') == ARGV[1] then
+    redis.call('DEL', '{_FILLING}')
+    redis.call('SET', '{_GENERATION}', ARGV[2])
+    redis.call('SET', '{_EVICTED}', ARGV[3])
+    return 1
+end
+local generation = redis.call('GET', '{_GENERATION}') or ''
+return generation:match('^[^/]*/[^/]*') == ARGV[1]:match('^[^/]*/[^/]*') and 1 or 0
+"""
+_DROP = f"""{_MARKS}
+if mark ~= ARGV[1] then return 0 end
+local cursor, kept = '0', {{}}
+for i = 5, #ARGV do kept[ARGV[i]] = true end
 repeat
     local found = redis.call('SCAN', cursor, 'MATCH', 'ionbeam:*', 'COUNT', 1000)
     cursor = found[1]
@@ -53,8 +114,10 @@ repeat
         if not kept[key:match('^ionbeam:[^:]+')] then redis.call('UNLINK', key) end
     end
 until cursor == '0'
-redis.call('SET', 'ionbeam:evicted', ARGV[1])
-redis.call('SET', 'ionbeam:feed_begins', ARGV[2])
+redis.call('SET', '{_FILLING}', ARGV[2])
+redis.call('SET', '{_EVICTED}', ARGV[3])
+redis.call('SET', 'ionbeam:feed_begins', ARGV[4])
+return 1
 """
 _KEPT_ALWAYS = [f"ionbeam:{subject}" for subject in ("sealed", "holding", "job", "leases", "workers", "beats")]
 _KEPT = _KEPT_ALWAYS + [
@@ -66,11 +129,6 @@ _KEPT = _KEPT_ALWAYS + [
     )
 ]  # fmt: skip
 """What no other store tells, and what needs no other key: it stays where part of a ledger was evicted."""
-
-
-_BEGIN_FEED = """
-if redis.call('EXISTS', 'ionbeam:feed') == 0 then redis.call('SETNX', 'ionbeam:feed_begins', ARGV[1]) end
-"""
 
 
 class _Dropped(Exception):
@@ -92,8 +150,7 @@ class RedisServer:
 
     def __init__(self, url: str, past: Past) -> None:
         self._past = past
-        self._run_id, self._evicted = "", 0
-        self._dropped = False
+        self._filling, self._evicted = "", 0
         self._place = named(url)
         self.client = redis.Redis.from_url(
             url, decode_responses=True, socket_timeout=30, socket_connect_timeout=5, health_check_interval=30,
@@ -110,7 +167,8 @@ class RedisServer:
                 return run(args=[*arguments, int(not self._past.is_filling)])
             except redis.ResponseError as error:
                 if _HURT in str(error):
-                    self._drop_once(str(error).partition(_HURT)[2].split()[0], before)
+                    seen, missing, *_ = str(error).partition(_HURT)[2].split()
+                    self._drop_once(missing, seen, before)
                 elif _LOST not in str(error):
                     raise
                 else:
@@ -153,47 +211,56 @@ class RedisServer:
     def _begin(self) -> bool:
         info: Mapping[str, Any] = self.client.info()
         self._warn(info)
-        self._run_id, self._evicted = info["run_id"], _evicted(info)
-        known = self.client.get(_GENERATION)
-        before = int(self.client.get(_EVICTED) or 0) if known == self._run_id else 0
-        if known and not _policy(info).startswith("volatile") and _evicted(info) > before:
-            self._drop()
-        if known == self._run_id and not self._dropped:
+        policy = "volatile" if _policy(info).startswith("volatile") else "evicts" if _may_evict(info) else "keeps"
+        given = info["run_id"], _evicted(info), policy, *_KEPT_ALWAYS
+        state, seen = self.client.register_script(_BEGIN)(args=given)
+        if state == "whole":
             return False
-        self.client.register_script(_BEGIN_FEED)(args=[feed_begins()])
+        if state == "hurt":
+            self._drop(seen)
+        self._evicted = _evicted(info)
+        begun = self._mark(info), self._evicted, feed_begins()
+        self._filling = self.client.register_script(_FILL)(args=begun)
         return True
 
-    def _drop_once(self, missing: str, before: int) -> None:
+    def _drop_once(self, missing: str, seen: str, before: int) -> None:
         """Drop what another thread did not make again meanwhile, since it was filled for the time `before`."""
         with self._past.alone():
             if self._past.is_filling or self._past.fillings == before:
-                self._drop(missing)
+                self._drop(seen, missing)
                 self._past.was_lost()
             if self._past.is_filling:
                 raise _Dropped(f"{missing} is gone")
 
-    def _drop(self, missing: str = "") -> None:
+    def _drop(self, seen: str, missing: str = "") -> None:
         """Forget what the other stores tell of the past, so that the ledger is made again whole and not in part.
 
-        `missing` is a key that is gone, if one is known. Raises LedgerError as long as this Redis would evict keys
-        again.
+        Nothing is forgotten where the mark is another one than was `seen` when it was noticed: another process was
+        quicker. `missing` is a key that is gone, if one is known. Raises LedgerError as long as this Redis would evict
+        keys again.
         """
         info: Mapping[str, Any] = self.client.info()
-        why = f"{missing} is gone" if missing else "keys were evicted"
+        why = f"{missing} is gone" if missing else "keys were evicted, or may have been before it was started again"
         if _policy(info).startswith("allkeys"):
             raise LedgerError(
                 f"{self._place} dropped part of the ledger ({why}), and may do so again: set maxmemory-policy "
                 f"noeviction (now {_policy(info)}), and maxmemory to more than the ledger needs; it is then made again "
                 "from the files"
             )
-        _LOG.warning("%s dropped part of the ledger (%s); all of it is made again from the files", self._place, why)
-        self._dropped = True  # and is filled, whatever another process thinks of it meanwhile
         known = ":".join(missing.split(":")[:2]) in _KEPT
-        self.client.register_script(_DROP)(args=[_evicted(info), feed_begins(), *(_KEPT_ALWAYS if known else _KEPT)])
+        begun = self._mark(info), _evicted(info), feed_begins()
+        if self.client.register_script(_DROP)(args=[seen, *begun, *(_KEPT_ALWAYS if known else _KEPT)]):
+            _LOG.warning("%s dropped part of the ledger (%s); all of it is made again from the files", self._place, why)
 
     def _finish(self) -> None:
-        self.client.mset({_GENERATION: self._run_id, _EVICTED: self._evicted})
-        self._dropped = False
+        """Mark the ledger as whole; raises _Dropped where another process dropped what was filled in meanwhile."""
+        done = self._filling, self._mark(self.client.info(), self._filling), self._evicted
+        if not self.client.register_script(_FINISH)(args=done):
+            raise _Dropped("another process found it hurt meanwhile")
+
+    def _mark(self, info: Mapping[str, Any], filling: str = "") -> str:
+        name = filling.split("/")[1] if filling else uuid4().hex
+        return f"{info['run_id']}/{name}/{'evicts' if _may_evict(info) else 'keeps'}"
 
     def _warn(self, info: Mapping[str, Any]) -> None:
         """Say it when this Redis may forget: without the append-only file, or one that is written to disk later than it
@@ -234,6 +301,10 @@ def _written_later(client: redis.Redis) -> bool:
 
 def _policy(info: Mapping[str, Any]) -> str:
     return str(info.get("maxmemory_policy", "noeviction"))
+
+
+def _may_evict(info: Mapping[str, Any]) -> bool:
+    return _policy(info).startswith("allkeys") and int(info.get("maxmemory", 0)) > 0
 
 
 def _evicted(info: Mapping[str, Any]) -> int:
