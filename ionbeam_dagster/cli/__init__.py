@@ -20,6 +20,7 @@ from ionbeam_dagster.cli import (
     dev,
     doctor,
     export,
+    heard,
     history,
     ledger,
     processes,
@@ -54,7 +55,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for command in (
-    run.run, windows.status, doctor.doctor, windows.gaps, windows.rebuild, windows.reingest, windows.seal,
+    run.run, windows.status, doctor.doctor, heard.heard, windows.gaps, windows.rebuild, windows.reingest, windows.seal,
     windows.unseal, windows.purge, history.prune, dev.dev, processes.worker, processes.bridge, processes.receive,
     processes.mqtt, processes.serve, conformance.conformance,
 ):  # fmt: skip

@@ -144,7 +144,9 @@ class Figures(Collector):
         rows = gauge("rows", "Rows that arrived for windows of the last 24 h", ("source",))
         aside = gauge("rows_set_aside", "Rows of them that could not be used", ("source",))
         share = gauge("collected_ratio", "Share of the last 24 h that was collected, up to the newest", ("source",))
-        newest = gauge("collected_age_seconds", "Time since the end of what was collected last", ("source",))
+        newest = gauge(
+            "collected_age_seconds", "Time since the end of what was collected last, at most 24 h", ("source",)
+        )
         late = gauge("lateness_seconds", "How late ingestions of a week came, of hours alike", ("source", "quantile"))
         ledger, now = self._platform.ledger, self._platform.now()
         for name, source in self._platform.config.sources.items():
@@ -157,6 +159,9 @@ class Figures(Collector):
                 lacking = gaps_of(asked, [one.collected for one in claims])
                 share.add_metric([name], coverage(asked, lacking))
                 newest.add_metric([name], (now - end).total_seconds())
+            elif (last := self._platform.range_of(source)[1]) is None or last > now - DAY:  # it is to give something
+                share.add_metric([name], 0.0)
+                newest.add_metric([name], DAY.total_seconds())
             measured = ledger.lateness(name, now - WEEK, now)
             for quantile in (0.5, 0.95) if measured else ():
                 late.add_metric([name, str(quantile)], usual_lateness(measured, quantile).total_seconds())

@@ -313,3 +313,11 @@ def test_what_the_door_could_not_take_and_does_not_take(installation):
     status, told = wrong()
     assert status == 2 and "wait in the journal of the door" in told and "start `ionbeam receive`" in told
     assert "7 lines of 'shed' are parked: no variable is mapped" in told and "`ionbeam source accept garden`" in told
+
+
+def test_heard_names_who_fell_silent(installation):
+    told = CliRunner().invoke(app, ["heard"])
+    assert told.exit_code == 0 and "12 stations heard, 0 of them fell silent" in told.stdout
+    assert "144 rows, 0 more set aside" in told.stdout
+    every = CliRunner().invoke(app, ["heard", "ioncannon", "--every", "--most", "3"]).stdout
+    assert "5 min" in every and "... and 9 more" in every
