@@ -244,6 +244,7 @@ def test_definitions_name_every_asset_job_and_sensor(platform_with):
         "told_changes/raw", "told_changes/observations", "told_changes/dataset", "told_changes/odb",
         "told_changes/pygeoapi", "push/raw", "push/observations", "pull/raw", "pull/observations",
         "both/dataset", "both/odb", "retention", "history", "pygeoapi_config",
+        *(f"{source}/stations" for source in ("told", "told_changes", "push", "pull")),
     }  # fmt: skip
     assert not graph.get(dg.AssetKey(["push", "raw"])).is_materializable
     assert graph.get(dg.AssetKey(["both", "dataset"])).parent_keys == {
