@@ -70,12 +70,10 @@ class Converter:
         if not pattern.fullmatch(raw[-1]):
             return []
         found = pattern.findall(b"".join(raw))
+        if len(found) != len(raw):
+            return []
         heads = self._heads
-        return (
-            [template % (heads[series], *values, time) for time, series, *values in found]
-            if len(found) == len(raw)
-            else []
-        )
+        return [template % (heads[one[1]], *one[2:], one[0]) for one in found]  # (time, series, *values)
 
     def _parse(self, text: bytes) -> bytes:
         row = orjson.loads(text)
