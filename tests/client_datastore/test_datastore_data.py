@@ -24,6 +24,7 @@ from ionbeam_client.datastore import (
     DataAggregations,
     DataFillMethods,
     DataResolutions,
+    DatastoreError,
     Pad,
     ServiceError,
     Site,
@@ -474,6 +475,24 @@ def test_what_will_not_pass_is_told_at_once(service, fault, error, said, twin):
     assert len(service.asked) == 2
     assert f"{service.url}{API}/pads/" in str(told.value)
     assert TOKEN not in str(told.value)
+
+
+@both
+@pytest.mark.parametrize("code", [200, 400, 401, 403, 404])
+def test_a_service_that_repeats_the_token_makes_no_error_that_shows_it(service, code, twin):
+    service.break_("data", lambda reply: Reply(f"<html>sent: Bearer {TOKEN}</html>".encode(), code), 1000)
+    service.break_("pads", lambda reply: Reply(f"sent: Bearer {TOKEN}".encode(), code), 1000)
+    for ask in (lambda: read(twin=twin), Pad.get_models):
+        with pytest.raises(DatastoreError, match=r"Bearer \*\*\*") as told:
+            ask()
+        assert TOKEN not in repr(told.value)
+
+
+def test_an_error_among_the_items_is_no_item(service, tmp_path):
+    service.break_("data", lambda reply: replace(reply, body=reply.body[:-1] + b', {"detail": "Server error"}]'), 1000)
+    with pytest.raises(APICompatibilityError, match="Server error"):
+        save(tmp_path / "rows.csv")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+import tracemalloc
 import zlib
 
 import pytest
@@ -92,6 +93,24 @@ def test_what_is_no_array_of_objects_is_told(document, said):
 def test_text_that_is_not_utf_8_is_told():
     with pytest.raises(APICompatibilityError, match="not valid JSON"):
         split(b'[{"a": "\xff\xfe"}]', [])
+
+
+@pytest.mark.parametrize("opening", [b"[", b'{"a":', b'[{"a":1},{"a":['], ids=["arrays", "objects", "mixed"])
+def test_what_is_too_deep_is_told_and_takes_no_memory(opening):
+    tracemalloc.start()
+    with pytest.raises(APICompatibilityError, match="in one another"):
+        split(b"[" + opening * 300_000, [])
+    assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    tracemalloc.stop()
+
+
+def test_an_item_without_an_end_is_told(monkeypatch):
+    monkeypatch.setattr(stream, "_LARGEST_ITEM", 3 << 20)
+    splitter = stream.ArraySplitter()
+    splitter.feed(b'[{"a": 1}, {"a": "')
+    with pytest.raises(APICompatibilityError, match="without the end"):
+        for _ in range(10):
+            splitter.feed(b"a" * (1 << 20))
 
 
 def test_values_that_are_no_numbers_are_missing():

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Generator
 from typing import Any
 
 import ijson
+import ijson.common
 import orjson
 
 from ionbeam_client.datastore.errors import APICompatibilityError
@@ -22,6 +24,12 @@ Item = dict[str, Any]
 
 _MOST_PENDING = 1 << 20
 """Bytes without the end of an item after which an incremental parser takes over."""
+_LARGEST_ITEM = 256 << 20
+"""Bytes without the end of an item after which this is no array of items that anybody meant."""
+_DEEPEST = 256
+"""Objects and arrays in one another; the cost of reading them grows with the square."""
+_FAULTS = frozenset(("detail", "error", "errors", "message"))
+"""What an object is called by which a service says, in the middle of its items, that there was an error."""
 _NO_NUMBER = frozenset(("Infinity", "-Infinity", "NaN"))
 _SPACE = b" \t\r\n"
 
@@ -150,11 +158,15 @@ class ArraySplitter:
 
 
 class _Incremental:
-    """ijson, which reads items of any size and shape, at a fraction of the speed."""
+    """ijson, which reads items of any shape, at a fraction of the speed."""
 
     def __init__(self) -> None:
         self._items = ijson.sendable_list()
-        self._parser = ijson.items_coro(self._items, "item", use_float=True)
+        into = ijson.common.items_basecoro(self._items, "item")
+        bounded = _not_deep(ijson.common.parse_basecoro(into))
+        next(bounded)
+        self._parser = ijson.basic_parse_coro(bounded, use_float=True)
+        self._without_end = 0
 
     def feed(self, chunk: bytes) -> list[Item]:
         try:
@@ -164,6 +176,9 @@ class _Incremental:
             raise APICompatibilityError(f"the answer is not valid JSON: {' '.join(str(error).split())}") from None
         items = list(self._items)
         del self._items[:]
+        self._without_end = 0 if items else self._without_end + len(chunk)
+        if self._without_end > _LARGEST_ITEM:
+            raise APICompatibilityError(f"{self._without_end >> 20} MiB came without the end of an item")
         _check_objects(items)
         return [_without_no_numbers(item) for item in items]
 
@@ -174,12 +189,28 @@ class _Incremental:
             raise IncompleteArrayError from None
 
 
+def _not_deep(target: Generator[None, tuple[str, Any], None]) -> Generator[None, tuple[str, Any], None]:
+    """Hand on what a parser finds, as long as it is not deep. Raises APICompatibilityError."""
+    depth = 0
+    while True:
+        event, value = yield
+        if event in ("start_map", "start_array"):
+            depth += 1
+        elif event in ("end_map", "end_array"):
+            depth -= 1
+        if depth > _DEEPEST:
+            raise APICompatibilityError(f"more than {_DEEPEST} objects or arrays are in one another")
+        target.send((event, value))
+
+
 def _check_objects(items: list[Any]) -> None:
     if not set(map(type, items)) <= {dict}:
         strange = next(item for item in items if type(item) is not dict)
         raise APICompatibilityError(
             f"an array of objects was expected; one of its items is {_shown(json.dumps(strange).encode())}"
         )
+    if items and len(items[-1]) == 1 and not _FAULTS.isdisjoint(items[-1]):
+        raise APICompatibilityError(f"the service reports an error among its items: {_shown(orjson.dumps(items[-1]))}")
 
 
 def _without_no_numbers(item: Item) -> Item:

@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from ionbeam_client.datastore import constants
-from ionbeam_client.datastore.errors import APICompatibilityError, AuthError
+from ionbeam_client.datastore.errors import APICompatibilityError, AuthError, hide
 
 _GRANTED: dict[tuple[str, ...], tuple[str, float]] = {}
 """Token, and the end of its time, by host, id and secret."""
@@ -28,19 +28,19 @@ def known(host: str, given: str | None) -> str | None:
     token = token.strip()
     if not (token and token.isascii() and token.isprintable()):
         raise AuthError("the token has characters that no HTTP header can have: was it copied whole, and nothing else?")
-    return token
+    return hide(token)
 
 
 def form() -> dict[str, str]:
     """What to ask for a token with."""
     id, secret = _client()
-    return {"client_id": id, "client_secret": secret, "grant_type": "client_credentials"}
+    return {"client_id": id, "client_secret": hide(secret), "grant_type": "client_credentials"}
 
 
 def take(host: str, answer: Any) -> str:
     """The token that was granted; it is used again until shortly before its end."""
     try:
-        token, seconds = str(answer["access_token"]), float(answer["expires_in"])
+        token, seconds = hide(str(answer["access_token"])), float(answer["expires_in"])
     except (KeyError, TypeError, ValueError):
         raise APICompatibilityError(f"{host}{constants.TOKEN_PATH}: the answer grants no token") from None
     _GRANTED[(host, *_client())] = token, time.monotonic() + seconds - constants.TOKEN_MARGIN_SECONDS

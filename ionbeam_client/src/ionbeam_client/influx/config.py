@@ -174,7 +174,18 @@ def make_config(values: Mapping[str, Any], place: str = "configuration") -> Conf
             f"{place}: jsonlogfile is missing; name a file on a disk of this machine: it is the log and the queue"
         )
     given["batch_rows"] = int(given.get("batch_rows", Config.batch_rows))
-    return Config(servers=_servers(values, place), **given)
+    config = Config(servers=_servers(values, place), **given)
+    _check_files(config, place)
+    return config
+
+
+def _check_files(config: Config, place: str) -> None:
+    """Each file has a writer of its own, who moves aside what another wrote there."""
+    named = {"jsonlogfile": config.jsonlogfile, "csvlogfile": config.csvlogfile, "errorlogfile": config.errorlogfile}
+    keys: dict[Path, str] = {}
+    for key, path in (named | {"refusedlogfile": config.refused_path}).items():
+        if path is not None and (other := keys.setdefault(path, key)) != key:
+            raise ConfigurationError(f"{place}: {other} and {key} are both {path}; give each a file of its own")
 
 
 def _servers(values: Mapping[str, Any], place: str) -> tuple[Server, ...]:
