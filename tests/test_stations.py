@@ -115,7 +115,7 @@ def test_rows_of_a_station_that_is_denied_are_set_aside_with_the_reason_and_coun
     platform = crowd(report(0), report(0, "cellar"), report(1), report(1, "cellar"))
     take_in(platform, 0)
     code, said = run("deny", "crowd", "cellar", "--why", "stands indoors")
-    assert code == 0 and "ionbeam reingest crowd" in said
+    assert code == 0 and "ionbeam reingest crowd" in said and "ionbeam rebuild crowd --force" in said
     take_in(platform, 1)
     made = build(platform, platform.dataset("crowd"), hour(1), LATER)
     assert pl.read_parquet(made.revision.path)["station_id"].to_list() == ["a"]
@@ -315,6 +315,7 @@ def test_stations_of_one_id_in_two_sources_of_a_dataset_are_named(two_sources):
     said = run("list")[1]
     assert "crowd and town feed one dataset and have stations of one id that are far apart" in said
     assert "become one point: 1; give one of the two a station_prefix" in said
+    assert run("deny", "town", "1")[0] == 0 and "feed one dataset" not in run("list")[1]
 
 
 def test_the_network_is_a_part_of_a_stations_id_where_its_source_has_a_prefix(two_sources):

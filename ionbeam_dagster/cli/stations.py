@@ -134,10 +134,13 @@ def stations_deny(
     )  # fmt: skip
     platform.stations.tell(told)
     done = "come in again" if lift else "go to the quarantine"
+    dataset = platform.source(source).dataset
     console.print(
-        f"rows of {source} {station} {done} from now on; `ionbeam reingest {source} --from ... --to ...` does the same "
-        "with what came before",
+        f"rows of {source} {station} {done} from now on; so do those that came before, after "
+        f"`ionbeam reingest {source} --from ... --to ...`, and their windows are made again by "
+        f"`ionbeam rebuild {dataset} --force --from ... --to ...`",
         highlight=False,
+        soft_wrap=True,
     )
 
 

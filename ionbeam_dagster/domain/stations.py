@@ -37,7 +37,7 @@ _MOST_NAMED = 10
 _A_MOVE = 300.0  # m: what is nearer is the same site
 _TWO_SITES = 1_000.0  # m: in turns at places so far apart, it is not one station that stands still
 _TOLD, _MEASURES = "told.", "measures."
-_EXPORTED = ("name", "lat", "lon", "altitude", "mobile", "first_heard", "last_heard", "moved")
+_EXPORTED = ("name", "lat", "lon", "altitude", "mobile", "moved")
 _NAMES = ("name", "station_name", "title")
 _PLACE: dict[str, pl.DataType] = {"lat": pl.Float64(), "lon": pl.Float64(), "since": _TIME, "until": _TIME}
 _HEARD: dict[str, pl.DataType] = {
@@ -199,9 +199,9 @@ class Registry:
 def exported(registry: Registry) -> pl.DataFrame:
     """A row a station: what a person says of it (ENTRY), and as ``heard_...`` what its source says."""
     heard = Registry(registry.source, registry.heard, NOTHING_TOLD).table
-    named = heard.rename({name: f"heard_{name}" for name in _EXPORTED}).select(
-        "source", "station", *(f"heard_{name}" for name in _EXPORTED)
-    )
+    columns = {name: f"heard_{name}" for name in _EXPORTED}
+    columns |= {"first_heard": "heard_first", "last_heard": "heard_last"}
+    named = heard.select("source", "station", *(pl.col(name).alias(column) for name, column in columns.items()))
     return registry.told.entries.join(named, on=["source", "station"], how="full", coalesce=True).sort("station")
 
 

@@ -73,9 +73,11 @@ def faults(platform: Platform) -> list[str]:
 
 
 def _as_in_the_dataset(platform: Platform, source: str) -> pl.DataFrame:
-    """What was heard of a source's stations, under the ids that they have in its dataset."""
+    """What was heard of the stations of a source that may come in, under the ids that they have in its dataset."""
     prefix = pl.lit(platform.source(source).config.station_prefix)
-    return platform.stations.heard(source).stations.with_columns(pl.concat_str(prefix, STATION).alias(STATION))
+    heard = platform.stations.heard(source).stations
+    let_in = heard.filter(platform.stations.told().of(source).refused(heard[STATION]).is_null())
+    return let_in.with_columns(pl.concat_str(prefix, STATION).alias(STATION))
 
 
 @dataclass
