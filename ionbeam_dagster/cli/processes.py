@@ -135,11 +135,13 @@ def worker(
         logging.getLogger(noisy).setLevel(logging.WARNING)
     platform = open_platform(_watched_config())
     with dagster_instance(platform.config) as instance, bridging(platform, instance), ExitStack() as stack:
-        if port is not None:
+        if port is not None or platform.config.sections.alerts is not None:
             from ionbeam_dagster.health.pages import served
             from ionbeam_dagster.orchestration.doctor import Runs
 
-            stack.enter_context(served(_pages(platform, True, Runs(instance)), host, port))
+            pages = _pages(platform, True, Runs(instance))
+            if port is not None:
+                stack.enter_context(served(pages, host, port))
         working = Worker(platform, instance, at_once or min(max(os.cpu_count() or 2, 2), 4))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: working.stop())
@@ -147,11 +149,17 @@ def worker(
 
 
 def _pages(platform: Platform, in_full: bool, *further: Collector) -> dict[str, Page]:
-    """The pages /health and /metrics of a process, which looks after the platform's health from now on."""
+    """The pages /health and /metrics of a process, which looks after the platform's health from now on, and tells of
+    troubles whom the YAML names."""
+    from ionbeam_dagster.health.alerts import Alerting
+    from ionbeam_dagster.health.messages import ways
     from ionbeam_dagster.health.pages import pages
     from ionbeam_dagster.health.watch import Watch
 
-    return pages(platform, Watch(platform).start(), in_full, *further)
+    watch = Watch(platform).start()
+    if (alerts := platform.config.sections.alerts) is not None:
+        Alerting(platform, alerts, watch, list(ways(alerts))).start()
+    return pages(platform, watch, in_full, *further)
 
 
 def _check_worker(platform: Platform) -> None:

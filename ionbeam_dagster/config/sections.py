@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator
 
 from ionbeam_client.models import Name, format_duration
 from ionbeam_dagster.domain.times import NonNegativeDuration
@@ -176,6 +176,43 @@ class History(Settings):
     every: PartitionSpan = Field(default=timedelta(hours=1), description="How often it is looked for what may go.")
 
 
+class EmailSettings(Settings):
+    """The mail server that sends alerts, and to whom."""
+
+    server: str = Field(description="Its name or address.", examples=["mail.example"])
+    port: int = Field(default=587, ge=1, le=65_535, description="Its port.")
+    starttls: bool = Field(default=True, description="Whether the connection is encrypted, as it should be.")
+    user: str | None = Field(default=None, description="Who sends; without it nobody logs in.", examples=["ionbeam"])
+    password: SecretStr | None = Field(default=None, description="The password.", examples=["${MAIL_PASSWORD}"])
+    sender: str = Field(description="The address that they come from.", examples=["ionbeam@example.org"])
+    to: list[str] = Field(min_length=1, description="Who is told.", examples=[["duty@example.org"]])
+
+
+class AlertSettings(Settings):
+    """Who is told of troubles, once when each begins and once when it ends, and from when on it is one
+    (docs/monitoring.md)."""
+
+    webhook: SecretStr | None = Field(
+        default=None, description="Address to which each is posted as JSON.", examples=["${ALERT_WEBHOOK}"]
+    )
+    email: EmailSettings | None = Field(default=None, description="The mail server, and who is told.")
+    after: NonNegativeDuration = Field(
+        default=timedelta(minutes=1), description="What ends within that time is not told."
+    )
+    silence: NonNegativeDuration = Field(
+        default=timedelta(hours=2), description="How old the newest of a source that is still to give something may be."
+    )
+    silent_stations: float | None = Field(
+        default=None, gt=0, le=1, description="Share of a dataset's stations that may fall silent.", examples=[0.1]
+    )
+    completeness: float | None = Field(
+        default=None, gt=0, le=1, description="Share of a day of a source that is to be collected.", examples=[0.9]
+    )
+    lateness: NonNegativeDuration | None = Field(
+        default=None, description="How late 95 % of what a source gives may come.", examples=["PT3H"]
+    )
+
+
 class Sections(Settings):
     """The YAML without its source blocks."""
 
@@ -202,6 +239,7 @@ class Sections(Settings):
     automation: Automation = Field(default=Automation(), description="Whether the platform works by itself.")
     retention: Retention = Field(default=Retention(), description="How long what is no longer needed is kept.")
     history: History = Field(default=History(), description="How long Dagster's history is kept.")
+    alerts: AlertSettings | None = Field(default=None, description="Who is told of troubles; without it nobody.")
     state_path: WritableFolder = Field(
         default=Path("ionbeam-state"),
         description="Folder of the platform's own memory, shared by its hosts: ledger, segments, quarantine.",

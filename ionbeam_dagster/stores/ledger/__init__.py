@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from ionbeam_dagster.stores.ledger.alerts import Alerts, RedisAlerts, SqliteAlerts
 from ionbeam_dagster.stores.ledger.announcements import Announcements, RedisAnnouncements, SqliteAnnouncements
 from ionbeam_dagster.stores.ledger.arrivals import Arrivals, RedisArrivals, SqliteArrivals
 from ionbeam_dagster.stores.ledger.attempts import Attempts, RedisAttempts, SqliteAttempts
@@ -129,10 +130,16 @@ class Ledger(
         """What of the feed was announced."""
         ...
 
+    @property
+    def alerts(self) -> Alerts:
+        """Troubles, and who was told of them."""
+        ...
+
 
 _APART = (
     SqliteAttempts, SqliteCorrections, SqliteReconciliations, SqliteRemovals, SqliteWorkers, SqliteLeases,
     SqliteSilences, SqliteCommands, SqliteParts, SqliteRequests, SqliteRefusals, SqliteAnnouncements,
+    SqliteAlerts,
 )  # fmt: skip
 
 
@@ -164,6 +171,7 @@ class SqliteLedger(
         self.requests = SqliteRequests(file)
         self.refusals = SqliteRefusals(file)
         self.announcements = SqliteAnnouncements(file)
+        self.alerts = SqliteAlerts(file)
 
 
 class RedisLedger(
@@ -189,3 +197,4 @@ class RedisLedger(
         self.requests = RedisRequests(server)
         self.refusals = RedisRefusals(server)
         self.announcements = RedisAnnouncements(server)
+        self.alerts = RedisAlerts(server)

@@ -125,7 +125,7 @@ _KEPT = _KEPT_ALWAYS + [
     for subject in (
         "parts", "requests", "requested", "unanswered", "source_requests", "replays", "refused", "accepted",
         "too_early", "strangers", "taken", "payloads", "unreported", "attempts", "silences", "removals",
-        "corrections", "corrections_last",
+        "corrections", "corrections_last", "alerts",
     )
 ]  # fmt: skip
 """What no other store tells, and what needs no other key: it stays where part of a ledger was evicted."""

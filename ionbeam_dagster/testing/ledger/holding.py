@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from threading import Event, Thread
@@ -11,6 +12,7 @@ from threading import Event, Thread
 import pytest
 
 from ionbeam_dagster.stores.ledger import Ledger
+from ionbeam_dagster.stores.ledger.alerts import Alert
 from ionbeam_dagster.stores.ledger.silences import Silence
 from ionbeam_dagster.testing.ledger.samples import (
     HOUR,
@@ -103,6 +105,16 @@ class HoldingContract(Suite):
         assert ledger.silences.all() == {"crowd": Silence(3, first), "other": Silence(1, later)}
         ledger.silences.end("crowd")
         assert ledger.silences.all() == {"other": Silence(1, later)}
+
+    def test_a_trouble_is_remembered_until_it_ends(self, ledger: Ledger) -> None:
+        disk = Alert("disk", WINDOW.start, "it is 97 % full")
+        ledger.alerts.end("disk")
+        ledger.alerts.keep(Alert("work", WINDOW.end, "it stands still"))
+        ledger.alerts.keep(disk)
+        ledger.alerts.keep(replace(disk, told=True))
+        assert ledger.alerts.all() == [replace(disk, told=True), Alert("work", WINDOW.end, "it stands still")]
+        ledger.alerts.end("disk")
+        assert [one.subject for one in ledger.alerts.all()] == ["work"]
 
     def test_a_job_is_done_by_one_process_at_a_time_and_by_none_that_died(
         self, open_ledger: Callable[[], Ledger], silent_for: float
