@@ -37,6 +37,9 @@ class DoorVariable(DeclaredVariable):
     where: dict[str, str] = Field(
         default={}, description="Tags that the line must have.", examples=[{"entity_id": "roof_temperature"}]
     )
+    flag: bool = Field(
+        default=False, description="The field may be true or false, which is taken as 1 or 0.", examples=[True]
+    )
 
 
 class DoorConfig(SourceConfig):

@@ -106,7 +106,7 @@ def answered(platform, moment):
         "doors.http.memory.Memory.taken",
         "doors.http.flush.remove",
         "doors.http.memory.Memory.removed",
-        "doors.http.flush.published",
+        "doors.http.parked.published",
     ],
 )
 def test_a_flush_that_dies_anywhere_is_done_once_by_the_next(platform_of, monkeypatch, place):
@@ -185,6 +185,75 @@ def test_what_nobody_mapped_is_parked_with_its_reason(platform_of):
     assert points(platform, window_of(then, HOUR))[TEMPERATURE].to_list() == [pytest.approx(10.0)]
 
 
+def parked_lines(platform, source="garden"):
+    """(line, received) of what is parked, in the order of lines."""
+    kept = sorted((platform.config.sections.state_path / "door" / "parked" / source).glob("*.parquet"))
+    return pl.concat([pl.read_parquet(one, columns=["line", "received"]) for one in kept]).sort("line").rows()
+
+
+def test_what_is_no_number_is_parked_as_it_came_and_can_be_sent_again(platform_of):
+    flag = (
+        "variables:\n      - {field: wet, standard_name: x_wet, definition: Whether it rains, cf_unit: '1', flag: true}"
+    )
+    platform = platform_of(SOURCES.replace("variables:", flag))
+    moment = nanoseconds(datetime.now(UTC) - 3 * HOUR)
+    lines = [
+        rf'my\ notes,station=r\,oof text="a \"b\", c=d\\",n=5i,u=5u,x=1.50,t=T {moment}',
+        f'weather,station=roof temperature="21.5" {moment}',
+        f"weather,station=roof temperature=hot {moment}".replace("hot", '"hot"'),
+        f"weather,station=roof temperature=true {moment}",
+    ]
+    with opened(platform) as (door, url):
+        assert write(url, "\n".join(lines)).status_code == 204
+        assert write(url, f"weather,station=roof temperature=1,temperature=50,wet=t {moment}").status_code == 204
+        door.flush.run()
+        assert [line for line, _ in parked_lines(platform)] == lines
+        reasons = {one.reason for one in door.memory.parked()}
+        assert "has a text where a number should be" in reasons
+        assert (
+            "has true or false where a number should be; where that is meant, set flag of sources.garden.variables"
+            in reasons
+        )
+        assert "no variable of sources.garden takes text, n, u, x, t" in reasons
+        assert write(url, "\n".join(line for line, _ in parked_lines(platform))).status_code == 204
+        door.flush.run()
+        assert [line for line, _ in parked_lines(platform)] == sorted(2 * lines)
+    bring_up_to_date(platform)
+    [row] = points(platform, window_of(datetime.fromtimestamp(moment / 1e9, UTC), HOUR)).to_dicts()
+    assert row[TEMPERATURE] == pytest.approx(10.0) and row["x_wet__1__0.0__point__PT0S"] == 1.0
+
+
+def test_a_yaml_that_was_corrected_takes_in_what_was_parked_and_the_rest_stays_as_old_as_it_is(platform_of, tmp_path):
+    platform = platform_of(SOURCES)
+    then = datetime.now(UTC) - 3 * HOUR
+    with opened(platform) as (door, url):
+        assert write(url, f"weather,station=shed temperature=50 {nanoseconds(then)}\ncpu,host=a x=1").status_code == 204
+        door.flush.run()
+        before = {(one.measurement, one.last) for one in door.memory.parked()}
+    [(_, came), _] = parked_lines(platform)
+    with opened(platform) as (door, _):  # nothing has changed
+        wait_for(lambda: door.memory.looked_at("garden"))
+        door.flush.run()
+        assert {(one.measurement, one.last) for one in door.memory.parked()} == before
+    with opened(platform) as (door, _):
+        door.flush.run()
+        assert {(one.measurement, one.last) for one in door.memory.parked()} == before
+    path = tmp_path / "config.yaml"
+    path.write_text(path.read_text().replace("stations:", "stations:\n      shed: {latitude: 52.2, longitude: 5.3}"))
+    platform = open_platform(IonbeamConfig.load(path))
+    with opened(platform) as (door, _):
+        wait_for(lambda: {one.measurement for one in door.memory.parked()} == {"cpu"})
+        assert {(one.measurement, one.last) for one in door.memory.parked()} == {
+            one for one in before if one[0] == "cpu"
+        }
+    [(line, received)] = parked_lines(platform)
+    assert line.startswith("cpu,host=a x=1 ") and received == came
+    [file] = (platform.config.sections.state_path / "door" / "parked").rglob("*.parquet")
+    assert file.stat().st_mtime_ns == came
+    bring_up_to_date(platform)
+    assert points(platform, window_of(then, HOUR))["station_id"].to_list() == ["shed"]
+
+
 BARE = f"""
   # what my loggers write
   garden: {{kind: door, token: {TOKEN}, start: 2026-06-01, aggregation_span: PT1H, exports: [pygeoapi]}}
@@ -196,7 +265,7 @@ def test_what_nobody_mapped_is_refused_where_the_block_says_so(platform_of):
     good = f"weather,station=roof temperature=50,note=7 {nanoseconds(datetime.now(UTC) - 3 * HOUR)}"
     with opened(platform) as (door, url):
         for line, what in (
-            (f"{good}\ncpu,host=a usage=1,b\\ c=2", "b c, usage of cpu"),
+            (f"{good}\ncpu,host=a usage=1,b\\ c=2", "usage, b c of cpu"),
             ("weather,station=roof temperature=50,uptime=7i", "uptime of weather"),
             ("\n".join([good] * 2_000) + "\nweather,station=x y=1", "y of weather"),
         ):
@@ -238,7 +307,7 @@ def test_what_was_parked_is_accepted_and_taken_in(platform_of, tmp_path):
     block = platform.sources["garden"].config
     assert (block.station, block.latitude, block.longitude) == ("host", "lat", "lon")
     with opened(platform) as (door, _):
-        wait_for(lambda: not door.memory.accepted())
+        wait_for(lambda: door.memory.looked_at("garden"))
         door.flush.run()
         [left] = door.memory.parked()
         assert left.reason == "no variable of sources.garden takes uptime"
@@ -304,7 +373,9 @@ BAD = {
     "no text": (b"\xff\xfe x=1", {}, 400, "UTF-8"),
     "far time": (GOOD.encode() + b" 99999999999999999999", {}, 400, "line 1"),
     "far seconds": (GOOD.encode() + b" 99999999999", {"precision": "s"}, 400, "out of range"),
-    "precision": (GOOD.encode(), {"precision": "fortnight"}, 400, "fortnight"),
+    "precision": (GOOD.encode(), {"precision": "hh"}, 400, "'hh' is not known; use ns, n, us, u, ms, s, m, h"),
+    "a tag twice": (b"weather,a=1,a=2 x=1", {}, 400, "line 1: "),
+    "a long name": (b"weather,a=" + b"x" * 256 + b" x=1", {}, 400, "a name or a tag of more than 255 characters"),
     "long line": (b"weather,station=" + b"x" * 70_000 + b" x=1", {}, 400, "longer than 65536"),
     "many tags": (b"weather" + b"".join(b",t%d=1" % i for i in range(65)) + b" x=1", {}, 400, "64 tags"),
     "not a number": (b"weather x=nan", {}, 400, "line 1"),
@@ -348,6 +419,18 @@ def test_half_a_request_takes_nothing_and_holds_up_nobody(platform_of):
             half.close()
         assert write(url, GOOD).status_code == 204
         assert door.journal.lines == 2
+
+
+def test_a_length_beside_chunks_is_refused(platform_of):
+    with opened(platform_of(SOURCES)) as (door, url):
+        place = httpx.URL(url)
+        request = f"POST /write HTTP/1.1\r\nHost: x\r\nAuthorization: Token {TOKEN}\r\nTransfer-Encoding: chunked\r\n"
+        chunk = f"{len(GOOD):x}\r\n{GOOD}\r\n0\r\n\r\n"
+        for more, status in (("Content-Length: 4\r\n", b" 400 "), ("", b" 204 ")):
+            with socket.create_connection((place.host, place.port), 20) as one:
+                one.sendall(f"{request}{more}\r\n{chunk}".encode())
+                assert status in one.recv(4096).splitlines()[0]
+        assert door.journal.lines == 1
 
 
 def test_a_token_that_brings_too_much_is_told_when_to_come_again(platform_of):

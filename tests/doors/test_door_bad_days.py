@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from door_samples import GARDEN, HOUR, OTHER, SOURCES, TOKEN, nanoseconds, opened, wait_for, write
 
+from ionbeam_dagster.doors.http.journal import Frame, Journal
 from ionbeam_dagster.doors.http.mapping import Mapping
 from ionbeam_dagster.doors.http.status import door_status
 from ionbeam_dagster.health import queues
@@ -85,16 +86,16 @@ def test_a_portion_that_cannot_be_taken_in_holds_up_no_other_and_is_told_and_ret
 def test_a_damaged_file_of_the_journal_holds_up_no_other(platform_of, tmp_path):
     platform = platform_of(SOURCES)
     good = f"weather,station=roof temperature=50 {nanoseconds(datetime.now(UTC) - 3 * HOUR)}"
+    folder = platform.config.sections.state_path / "door" / "journal"
+    journal = Journal(folder)
+    journal.add(Frame("garden", 1, 1, body=good.encode()))
+    journal.close()
+    [damaged] = folder.glob("*.journal")
+    damaged.write_bytes(damaged.read_bytes().replace(b"=50", b"=51"))
     with opened(platform) as (door, url):
-        assert write(url, good).status_code == 204
-        door.journal.rotate()
-        [damaged] = door.journal.closed()
-        damaged.write_bytes(damaged.read_bytes().replace(b"=50", b"=51"))
         assert write(url, good).status_code == 204
         assert door.flush.run() == 1
         assert taken_in(platform, "garden") == 1
-    with opened(platform) as (door, url):  # and is no reason not to open again
-        assert write(url, good).status_code == 204
-        assert door.journal.closed()[0] == damaged
+        assert door.journal.closed() == [damaged]
     assert any(str(damaged) in line and "is damaged at byte" in line for line in door_status(platform))
     assert any(one.severity == "error" and "is damaged" in one.words for one in queues.door(platform))

@@ -13,7 +13,7 @@ from influxdb_client import Point
 from line_protocol_parser import parse_line
 
 from ionbeam_dagster.doors.http.journal import Frame, Journal, frames
-from ionbeam_dagster.doors.http.lines import BadLines, Limits, read_lines, shown, shown_text
+from ionbeam_dagster.doors.http.lines import BadLines, Limits, Lines, as_sent, read_again, read_lines, shown, shown_text
 from ionbeam_dagster.doors.http.sequences import Seen
 from ionbeam_dagster.errors import StoreError
 
@@ -69,7 +69,7 @@ def test_what_the_official_client_writes_is_read_whole(measurement, tags, fields
         if isinstance(value, bool):
             assert text.lower() in ("true" if value else "false", "t" if value else "f")
         elif isinstance(value, str):
-            assert text == value
+            assert text[0] == text[-1] == '"' and text[1:-1].replace('\\"', '"').replace("\\\\", "\\") == value
         else:
             assert float(text.rstrip("i")) == pytest.approx(float(value))
 
@@ -93,7 +93,73 @@ def test_a_body_is_read_alike_few_lines_or_many_and_never_with_another_error(tex
 def test_what_stands_for_a_sign_is_shown_as_the_sign():
     lines = read_lines(b'my\\ weather,a=x\\,y t="so, so = \\"so\\""', "ns", Limits())
     text = pl.DataFrame({"x": [lines.text.decode()]}).select(shown(pl.col("x"))).item()
-    assert text == 'my weather,a=x,y t=so, so = "so"'
+    assert text == r'my weather,a=x,y t="so, so = \"so\""'
+
+
+def again(lines):
+    """Lines as they are written when they are parked."""
+    text = pl.DataFrame({"x": lines.text.decode().split("\n")})
+    return text.select(as_sent(pl.col("x"))).to_series().to_list()
+
+
+SENT = [
+    "weather,station=roof temperature=20.50,count=7i,sum=8u,wet=T,dry=false 5",
+    r'my\ we\,ather=x,sta\=tion\ a=ro\,of,b=c"d te\ mp=1e3,note="21.5",other="a, b = \"c\\\\ d\" # e",z=-0 -5',
+    r"a\b,c\d=e\f g\h=1",
+    'a,b=é°C x="°, \U0001f600"',
+]
+
+
+def test_what_was_read_is_written_again_as_it_came():
+    body = "\n".join(SENT)
+    read = read_lines(body.encode(), "ns", Limits())
+    assert again(read) == SENT
+    assert read_again(pl.Series(SENT)).to_list() == read.text.decode().split("\n")
+
+
+@given(
+    NAME,
+    st.dictionaries(NAME, NAME, max_size=3),
+    st.dictionaries(NAME, FIELD, min_size=1, max_size=4),
+)
+@settings(max_examples=150)
+def test_what_is_written_again_means_the_same(measurement, tags, fields):
+    point = Point(measurement)
+    for key, value in tags.items():
+        point.tag(key, value)
+    for key, value in fields.items():
+        point.field(key, value)
+    line = point.to_line_protocol()
+    [written] = again(read_lines(line.encode(), "ns", Limits()))
+    assert parse_line(written) == parse_line(line)
+
+
+def test_what_an_earlier_version_parked_is_read():
+    hidden_blank = chr(0xE000)
+    kept = pl.Series(["a,b=c d=hot,e=5,f=True 1", f"my{hidden_blank}a d=so{hidden_blank}so,e=1e+16,g=7 2"])
+    assert again(Lines("\n".join(read_again(kept)).encode(), 2)) == [
+        'a,b=c d="hot",e=5,f=True 1', r'my\ a d="so so",e=1e+16,g=7 2'
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("copies", [1, 3_000])  # few, and so many that all go at once
+def test_a_name_twice_is_what_influxdb_makes_of_it(copies):
+    more = "\nx a=1" * copies
+    read = read_lines(f"m,t=1 x=1,y=2,x=3 5\nm x=a,x=1{more}".replace("x=a", 'x="a"').encode(), "ns", Limits())
+    assert read.text.decode().split("\n")[:2] == ["m,t=1 x=3,y=2 5", "m x=1"]
+    assert read_lines(f"m,x=1 x=2{more}".encode(), "ns", Limits()).text.startswith(b"m,x=1 x=2\n")
+    for line in ("m,b=1,a=1,b=2 x=1", "m,b=1,b=1 x=1"):
+        with pytest.raises(BadLines, match=r"line 2: .*a tag twice \('m,b"):
+            read_lines(f"m x=1\n{line}{more}".encode(), "ns", Limits())
+
+
+@pytest.mark.parametrize("copies", [1, 3_000])
+@pytest.mark.parametrize("line", ["{},a=b x=1", "m,{}=b x=1", "m,a={} x=1", "m,a=b {}=1", 'm,a=b {}="y z"'])
+def test_names_and_tags_may_not_be_endless(line, copies):
+    more = "\nx a=1" * copies
+    assert read_lines((line.format("n" * 255) + more).encode(), "ns", Limits()).count == copies + 1
+    with pytest.raises(BadLines, match="line 1: has a name or a tag of more than 255 characters"):
+        read_lines((line.format("n" * 256) + more).encode(), "ns", Limits())
 
 
 NUMBERS = st.lists(st.integers(0, 40) | st.integers(2**64 - 5, 2**64 - 1), max_size=30)

@@ -150,7 +150,7 @@ class Application:
         source = self._source(request)
         precision = request.args.get("precision", "ns")
         if precision not in SCALES:
-            raise Refused(400, f"the precision {precision[:20]!r} is not known; use ns, us, ms or s")
+            raise Refused(400, f"the precision {precision[:20]!r} is not known; use {', '.join(SCALES)}")
         try:
             with self._room(request):
                 lines = read_lines(self._body(request), precision, self._limits)

@@ -13,9 +13,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from uuid import UUID, uuid5
@@ -23,26 +22,26 @@ from uuid import UUID, uuid5
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ionbeam_dagster.domain.windows import EPOCH, Window, window_of
 from ionbeam_dagster.doors.http.journal import Frame, Journal, frames
-from ionbeam_dagster.doors.http.mapping import Mapped, Mapping
+from ionbeam_dagster.doors.http.lines import shown
+from ionbeam_dagster.doors.http.mapping import Mapped, Mapping, timed
 from ionbeam_dagster.doors.http.memory import Listened, Memory, door_folder
+from ionbeam_dagster.doors.http.parked import Parking, parking, read_parked
 from ionbeam_dagster.doors.http.sequences import Seen
 from ionbeam_dagster.doors.intake import OutOfRange, feed_of
 from ionbeam_dagster.errors import IonbeamError
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.sources.door import Door
 from ionbeam_dagster.stores.ledger.commands import Taken
-from ionbeam_dagster.stores.publish import published, remove
+from ionbeam_dagster.stores.publish import remove
 
 log = logging.getLogger(__name__)
 
 _INGESTIONS = UUID("b2b1f5f8-7c11-4a63-9d7c-2f4a3c0f8f0a")
 _BREAK = 1_000_000_000  # ns between two files of the journal in which the door was not closed
 _CHUNK_LINES = 200_000
-_SAMPLES = 100  # different reasons of one file that are told; the lines themselves are all kept
 _FIRST_WAIT, _LONGEST_WAIT = 60.0, 600.0  # s until what failed is tried again
 
 
@@ -51,46 +50,19 @@ def door_sources(platform: Platform) -> dict[str, Door]:
     return {name: source for name, source in platform.sources.items() if isinstance(source, Door)}
 
 
+def mapping_of(platform: Platform, source: Door) -> Mapping:
+    """The mapping of a source, with what the registry says of its stations now."""
+    told = platform.stations.told().of(source.name)
+    return Mapping(source.name, source.config, *platform.range_of(platform.source(source.name)), told)
+
+
 def strict_mappings(platform: Platform) -> dict[str, Mapping]:
     """The mappings of those sources that refuse what they do not map."""
     return {
-        name: Mapping(name, source.config, *platform.range_of(platform.source(name)))
+        name: mapping_of(platform, source)
         for name, source in door_sources(platform).items()
         if source.config.unmapped == "refused"
     }
-
-
-@dataclass
-class _Parking:
-    """The parked lines of one source and one file of the journal, written as they come."""
-
-    draft: Path
-    told: dict[tuple[str, str], tuple[int, int, str]] = field(default_factory=dict)
-    writer: pq.ParquetWriter | None = None
-
-    def add(self, parked: pl.DataFrame) -> None:
-        if parked.is_empty():
-            return
-        table = parked.to_arrow()
-        if self.writer is None:
-            self.writer = pq.ParquetWriter(self.draft, table.schema, compression="zstd")
-        self.writer.write_table(table)
-        summed = parked.group_by("measurement", "reason").agg(pl.len(), pl.col("received").max(), pl.col("line").last())
-        for of, why, lines, last, sample in summed.head(_SAMPLES).iter_rows():
-            before = self.told.get((of, why), (0, 0, ""))[0]
-            self.told[of, why] = (before + lines, last, sample)
-
-    def add_all(self, parked: Iterable[pl.DataFrame]) -> None:
-        for some in parked:
-            self.add(some)
-
-    def summary(self) -> list[tuple[str, str, int, int, str]]:
-        """(measurement, reason, lines, last in ns, sample), as the door's memory keeps it."""
-        return [(*key, *value) for key, value in self.told.items()]
-
-    def close(self) -> None:
-        if self.writer is not None:
-            self.writer.close()
 
 
 class Flush:
@@ -181,22 +153,34 @@ class Flush:
         self._memory.failed(source, path.stem, reason)
 
     def look_again(self) -> int:
-        """Put the parked lines of sources that were accepted, and that this configuration knows, into the journal
-        again; returns how many. A crash in between does so with some twice, which makes no second point."""
+        """Put the parked lines of sources whose mapping has changed since into the journal again; returns how many.
+
+        What cannot be read stays parked. A crash in between brings some lines twice, which makes no second point.
+        """
         lines = 0
-        sources = door_sources(self._platform)
-        for source in self._memory.accepted():
-            if source not in sources:
+        for name, source in door_sources(self._platform).items():
+            mapping = mapping_of(self._platform, source).digest()
+            if self._memory.looked_at(name) == mapping:
                 continue
-            files = sorted((self._parked / source).glob("*.parquet"))
-            for path in files:
-                for batch in pq.ParquetFile(path).iter_batches(columns=["line"], batch_size=_CHUNK_LINES):
-                    kept = batch.column(0).to_pylist()
-                    self._journal.add(Frame(source, time.time_ns(), len(kept), body="\n".join(kept).encode()))
-                    lines += len(kept)
-            self._memory.taken_again(source)
+            files = sorted((self._parked / name).glob("*.parquet"))
+            try:
+                lines += self._look_again(name, files)
+            except Exception:
+                log.exception("%s: parked lines cannot be read; they stay where they are", name)
+                continue
+            self._memory.taken_again(name, mapping)
             for path in files:
                 remove(path)
+        return lines
+
+    def _look_again(self, source: str, files: list[Path]) -> int:
+        lines = 0
+        for path in files:
+            for some in read_parked(path):
+                body = some["received"].to_numpy().astype("<i8").tobytes() + "\n".join(some["line"].to_list()).encode()
+                self._journal.add(Frame(source, time.time_ns(), some.height, again=True, body=body))
+                lines += some.height
+            self._journal.rotate()  # lines of one age stay together
         return lines
 
     # -- one file, one source ------------------------------------------------------------------------------------
@@ -209,27 +193,25 @@ class Flush:
         block = self._platform.sources.get(source)
         listened, ended = self._listened(source, summary)
         durable: list[Taken] = []
-        with _parking(self._parked / source / f"{path.stem}.parquet") as parking:
+        with parking(self._parked / source / f"{path.stem}.parquet") as parked:
             if not isinstance(block, Door):
-                parking.add_all(_strange(chunk, source) for chunk in chunks)
+                parked.add_all(_strange(chunk, source) for chunk in chunks)
             else:
-                told = self._platform.stations.told().of(source)
-                bounds = self._platform.range_of(self._platform.source(source))
-                mapped = map(Mapping(source, block.config, *bounds, told).apply, chunks)
+                mapped = map(mapping_of(self._platform, block).apply, chunks)
                 if not block.config.variables:
-                    parking.add_all(one.parked for one in mapped)
+                    parked.add_all(one.parked for one in mapped)
                 else:
                     if ended is not None:
                         durable += self._empty(source, f"{path.stem} ended", ended)
                     if source in summary.sources:
                         name = str(uuid5(_INGESTIONS, f"{source} {path.stem}"))
-                        durable += self._written(source, name, _range(listened), _batches(mapped, parking))
+                        durable += self._written(source, name, _range(listened), _batches(mapped, parked))
                         listened = Listened(summary.until, summary.until)
                     elif (edge := self._last_edge(source, summary.until)) > listened.since:
                         durable += self._empty(source, path.stem, Listened(listened.since, edge))
                         listened = Listened(edge, summary.until)
         self._platform.ledger.commands.take(durable, self._platform.now())
-        self._memory.taken(source, path.stem, listened, seen, parking.summary())
+        self._memory.taken(source, path.stem, listened, seen, parked.summary())
 
     def _listened(self, source: str, summary: _Summary) -> tuple[Listened, Listened | None]:
         """What no claim tells of yet: with a file of the journal, and before the door was closed, if it was."""
@@ -262,17 +244,6 @@ class Flush:
             log.warning("%s: %s", source, error)
         metadata = self._platform.metadata(settings)
         return [Taken(feed.raws.write_sent(source, name, collected, metadata, batches), windows)]
-
-
-@contextmanager
-def _parking(place: Path) -> Iterator[_Parking]:
-    """The parked lines that are to stand in `place`, if there are any."""
-    with published(place) as draft:
-        parking = _Parking(draft)
-        try:
-            yield parking
-        finally:
-            parking.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,6 +297,10 @@ def _chunks(path: Path, source: str, seen: dict[tuple[int, int], Seen], memory: 
 
 def _lines(frame: Frame, seen: dict[tuple[int, int], Seen], memory: Memory) -> pl.DataFrame:
     body = frame.body
+    received = pl.lit(frame.received, pl.Int64)
+    if frame.again:
+        received = pl.lit(pl.Series(np.frombuffer(body[: 8 * frame.lines], "<i8"), dtype=pl.Int64))
+        body = body[8 * frame.lines :]
     if frame.device is None:
         texts = pl.Series("line", body.decode().split("\n") if body else [], pl.String)
     else:
@@ -335,7 +310,7 @@ def _lines(frame: Frame, seen: dict[tuple[int, int], Seen], memory: Memory) -> p
         new = known.new(numbers)
         seen[key] = known.with_(numbers)
         texts = pl.Series("line", body[8 * frame.lines :].decode().split("\n"), pl.String).filter(pl.Series(new))
-    return texts.to_frame().with_columns(scale=pl.lit(frame.scale, pl.Int64), received=pl.lit(frame.received, pl.Int64))
+    return texts.to_frame().with_columns(scale=pl.lit(frame.scale, pl.Int64), received=received)
 
 
 def _timed(lines: pl.DataFrame) -> pl.DataFrame:
@@ -346,16 +321,16 @@ def _timed(lines: pl.DataFrame) -> pl.DataFrame:
 def _strange(chunk: pl.DataFrame, source: str) -> pl.DataFrame:
     """The lines of a source that the configuration no longer has, to be parked."""
     return chunk.select(
-        pl.format("{} {}", pl.col("line").str.extract("^([^ ]* [^ ]*)"), "time").alias("line"),
+        timed(),
         "received",
-        pl.col("line").str.extract("^([^, ]*)").alias("measurement"),
+        shown(pl.col("line").str.extract("^([^, ]*)")).alias("measurement"),
         pl.lit(f"the configuration has no sources.{source} of kind door any longer").alias("reason"),
     )
 
 
-def _batches(chunks: Iterator[Mapped], parking: _Parking) -> Iterator[pa.RecordBatch]:
+def _batches(chunks: Iterator[Mapped], parked: Parking) -> Iterator[pa.RecordBatch]:
     for mapped in chunks:
-        parking.add(mapped.parked)
+        parked.add(mapped.parked)
         yield from mapped.rows.to_arrow(compat_level=pl.CompatLevel.oldest()).to_batches()
 
 

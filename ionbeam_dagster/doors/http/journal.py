@@ -34,7 +34,8 @@ class Frame:
     """What one request brought to `source` at `received` (ns since 1970): `lines` plain lines in `body`.
 
     `scale` is how many ns one step of their times has. Of a report, `body` begins with the 8-byte sequence number of
-    each line, of `device` and `streamer`. A frame without a source is the beginning or end of its file.
+    each line, of `device` and `streamer`; of lines that were parked and come `again`, with 8 bytes of when each came at
+    first. A frame without a source is the beginning or end of its file.
     """
 
     source: str
@@ -43,6 +44,7 @@ class Frame:
     scale: int = 1
     device: int | None = None
     streamer: int = 0
+    again: bool = False
     body: bytes = b""
 
 

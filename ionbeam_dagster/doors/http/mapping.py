@@ -12,23 +12,25 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import reduce
+from hashlib import sha256
 from operator import and_
 
 import polars as pl
 
 from ionbeam_dagster.domain.canonical import STATION
 from ionbeam_dagster.domain.station_entries import NOTHING_TOLD, Told
-from ionbeam_dagster.doors.http.lines import hidden, shown
+from ionbeam_dagster.doors.http.lines import as_sent, hidden, shown
 from ionbeam_dagster.sources.declared import ALTITUDE
 from ionbeam_dagster.sources.door import DoorConfig, DoorVariable
 
 TIME = pl.Datetime("us", "UTC")
 PARKED = {"line": pl.String, "received": pl.Int64, "measurement": pl.String, "reason": pl.String}
-"""What is kept of a line that is not, or not wholly, taken in: plain, with its time in ns since 1970."""
+"""What is kept of a line that is not, or not wholly, taken in: line protocol, with its time in ns since 1970."""
 
 _KNOWN = {STATION: pl.String, "known_lat": pl.Float64, "known_lon": pl.Float64, "known_height": pl.Float64}
 _TRUE, _FALSE = ("t", "T", "true", "True", "TRUE"), ("f", "F", "false", "False", "FALSE")
-_NONE = pl.lit(None, pl.String)
+
+_TOLD = 200  # characters of names from outside in a reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,12 @@ class Mapping:
             return f"no variable of sources.{self.name} takes {fields[2:]} of {measurement}"
         return None
 
+    def digest(self) -> str:
+        """Changes when what becomes of lines may have changed."""
+        block = self.config.model_dump_json(exclude={"token"})
+        places = self.told.places().sort(pl.all()).write_csv()
+        return sha256("\n".join([block, str(self.start), str(self.end), places]).encode()).hexdigest()
+
     @property
     def _values(self) -> list[str]:
         return [f"v{place}" for place in range(len(self.config.variables))]
@@ -89,7 +97,10 @@ class Mapping:
         )
         found = self._placed(found)
         values = self._values
-        numbers = [_number(name).alias(f"n{name}") for name in values]
+        numbers = [
+            _number(pl.col(name), variable).alias(f"n{name}")
+            for name, variable in zip(values, self.config.variables, strict=True)
+        ]
         found = found.with_columns(numbers)
         count = pl.sum_horizontal(pl.col(name).is_not_null() for name in values) if values else pl.lit(0)
         some = pl.any_horizontal(pl.col(f"n{name}").is_not_null() for name in values) if values else pl.lit(False)
@@ -177,13 +188,11 @@ class Mapping:
         )
         station = pl.format(
             "station {} has no place; add it to " + block + ".stations, or give it one by `ionbeam stations import`",
-            pl.col(STATION),
+            _cut(pl.col(STATION)),
         )
-        no_number = pl.any_horizontal(
-            (pl.col(name).is_not_null() & pl.col(f"n{name}").is_null() for name in values)
-            if values
-            else [pl.lit(False)]
-        )
+        unread = [pl.when(pl.col(f"n{name}").is_null()).then(pl.col(name)) for name in values]
+        flags = pl.any_horizontal(one.is_in([*_TRUE, *_FALSE]) for one in unread) if unread else pl.lit(False)
+        no_number = pl.any_horizontal(one.is_not_null() for one in unread) if unread else pl.lit(False)
         reason = (
             pl.when(time < self.start)
             .then(pl.lit(f"is from before the source's start; set {block}.start (now {self.start:%Y-%m-%dT%H:%MZ})"))
@@ -195,6 +204,12 @@ class Mapping:
             .then(pl.lit(f"has no tag {self.config.station!r}; set {block}.station"))
             .when(pl.col("lat").is_null() | pl.col("lon").is_null())
             .then(station)
+            .when(flags)
+            .then(
+                pl.lit(
+                    f"has true or false where a number should be; where that is meant, set flag of {block}.variables"
+                )
+            )
             .when(no_number)
             .then(pl.lit("has a text where a number should be"))
         )
@@ -223,10 +238,11 @@ class Mapping:
             return pl.DataFrame(schema=PARKED)
         left = self._left().alias("left")
         kept = kept.with_columns(left).filter(pl.col("why").is_not_null() | (pl.col("left") != ""))
-        nobody = pl.format("no variable of sources." + self.name + " takes {}", shown(pl.col("left").str.slice(2)))
-        line = pl.format("{} {}", pl.col("line").str.extract("^([^ ]* [^ ]*)"), pl.col("time"))
+        nobody = pl.format(
+            "no variable of sources." + self.name + " takes {}", _cut(shown(pl.col("left").str.slice(2)))
+        )
         return kept.select(
-            line.alias("line"), "received", shown(pl.col("measurement")), pl.coalesce("why", nobody).alias("reason")
+            timed(), "received", shown(pl.col("measurement")), pl.coalesce("why", nobody).alias("reason")
         )
 
     def _left(self) -> pl.Expr:
@@ -248,13 +264,28 @@ class Mapping:
         yield from (given for given in (self.config.latitude, self.config.longitude) if isinstance(given, str))
 
 
+def _cut(text: pl.Expr) -> pl.Expr:
+    """Names from outside, short enough for a sentence."""
+    return (
+        pl.when(text.str.len_chars() > _TOLD)
+        .then(pl.concat_str(text.str.slice(0, _TOLD), pl.lit("...")))
+        .otherwise(text)
+    )
+
+
+def timed() -> pl.Expr:
+    """A line (``line``, ``time``) as line protocol with its time, in ns."""
+    return as_sent(pl.format("{} {}", pl.col("line").str.extract("^([^ ]* [^ ]*)"), "time")).alias("line")
+
+
 def _of_key(name: str) -> str:
     """The expression that finds the value of a tag or field, after a comma."""
     return rf",{re.escape(hidden(name))}=([^,]*)"
 
 
-def _number(name: str) -> pl.Expr:
-    """The number that a field's text is; true is 1, false 0, and null what is no number."""
-    text = pl.col(name)
+def _number(text: pl.Expr, variable: DoorVariable) -> pl.Expr:
+    """The number that a field is; null what is none. Where the variable is a flag true is 1, and false 0."""
     number = text.str.replace("[iu]$", "").cast(pl.Float64, strict=False)
+    if not variable.flag:
+        return number
     return pl.when(text.is_in(_TRUE)).then(1.0).when(text.is_in(_FALSE)).then(0.0).otherwise(number)

@@ -30,7 +30,7 @@ CREATE TABLE IF NOT EXISTS failed (
     source TEXT, file TEXT, reason TEXT, since INTEGER, PRIMARY KEY (source, file)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS left_out (source TEXT PRIMARY KEY, readings INTEGER) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS accepted (source TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS looked (source TEXT PRIMARY KEY, mapping TEXT) WITHOUT ROWID;
 """
 _SAMPLE = 200
 _REASON = 2_000
@@ -121,7 +121,7 @@ class Memory:
             )
             db.executemany(
                 "INSERT INTO parked VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
-                "lines = lines + excluded.lines, last = excluded.last, sample = excluded.sample",
+                "lines = lines + excluded.lines, last = max(last, excluded.last), sample = excluded.sample",
                 [(source, of, why, lines, last, sample[:_SAMPLE]) for of, why, lines, last, sample in parked],
             )
 
@@ -183,15 +183,17 @@ class Memory:
         return [(str(source), int(readings)) for source, readings in rows]
 
     def accept(self, source: str) -> None:
-        """Remember that what is parked of a source is to be looked at again by a door that has the new YAML."""
+        """Whatever is parked of a source is to be looked at again by the next door."""
         with self._database.transaction() as db:
-            db.execute("INSERT OR IGNORE INTO accepted VALUES (?)", (source,))
+            db.execute("DELETE FROM looked WHERE source = ?", (source,))
 
-    def accepted(self) -> list[str]:
-        return [str(row[0]) for row in self._database.read("SELECT source FROM accepted ORDER BY source")]
+    def looked_at(self, source: str) -> str | None:
+        """The digest of the mapping by which what is parked of a source was looked at last."""
+        rows = self._database.read("SELECT mapping FROM looked WHERE source = ?", (source,))
+        return str(rows[0][0]) if rows else None
 
-    def taken_again(self, source: str) -> None:
-        """What was parked of a source is in the journal again."""
+    def taken_again(self, source: str, mapping: str) -> None:
+        """What was parked of a source is in the journal again, to be looked at by the mapping of this digest."""
         with self._database.transaction() as db:
-            db.execute("DELETE FROM accepted WHERE source = ?", (source,))
+            db.execute("INSERT OR REPLACE INTO looked VALUES (?, ?)", (source, mapping))
             db.execute("DELETE FROM parked WHERE source = ?", (source,))

@@ -14,6 +14,7 @@ from typing import Any
 import polars as pl
 
 from ionbeam_dagster.doors.http.lines import shown
+from ionbeam_dagster.doors.http.parked import read_parked
 from ionbeam_dagster.sources.door import DoorConfig
 
 _T, _P, _W = ("air_temperature", "degC", 2.0), ("air_pressure", "hPa", 0.0), ("wind_speed", "m s-1", 10.0)
@@ -38,7 +39,6 @@ _UNITS = {
 
 _STATION_TAGS = ("station", "station_id", "host", "device", "name", "entity_id", "source")
 _PLACES = {"latitude": ("latitude", "lat"), "longitude": ("longitude", "lon", "lng")}
-_READ = 200_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ def _names(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
         head = pl.col("line").str.extract("^([^ ]*)")
         fields = pl.concat_str(pl.lit(","), pl.col("line").str.extract("^[^ ]* ([^ ]*)"))
         kinds = (
-            pl.read_parquet(path, columns=["line"], n_rows=_READ)
+            next(read_parked(path))
             .select(
                 shown(head.str.extract("^([^,]*)")).alias("measurement"),
                 fields.str.replace_all("=[^,]*", "").str.strip_chars_start(",").alias("fields"),

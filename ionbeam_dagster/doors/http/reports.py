@@ -200,7 +200,7 @@ class Once:
             if count:
                 numbers, lines = report.numbers[new], report.lines.filter(pl.Series(new))
                 body = numbers.astype("<u8").tobytes() + "\n".join(lines.to_list()).encode()
-                frame = Frame(source, time.time_ns(), count, 1, report.device, report.streamer, body)
+                frame = Frame(source, time.time_ns(), count, 1, report.device, report.streamer, body=body)
                 self._journal.add(frame)
                 self._seen[key] = known.with_(numbers)
                 if more := int(report.more.filter(pl.Series(new)).sum()):

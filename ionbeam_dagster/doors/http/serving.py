@@ -13,6 +13,9 @@ from types import MappingProxyType
 
 import waitress
 from waitress import wasyncore
+from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser, ParsingError
+from waitress.server import BaseWSGIServer
 
 from ionbeam_dagster.doors.http.app import Application
 from ionbeam_dagster.doors.http.flush import Flush, door_sources, strict_mappings
@@ -33,6 +36,18 @@ LINES = 50_000
 _THREADS = 16
 _CONNECTIONS = 1_000
 _LOOK = 0.5
+
+
+class _Parser(HTTPRequestParser):  # type: ignore[misc]
+    def parse_header(self, header_plus: bytes) -> None:
+        """Refuse a length beside chunks: a proxy in front could take the one for the end, and we the other."""
+        super().parse_header(header_plus)
+        if self.chunked and "CONTENT_LENGTH" in self.headers:
+            raise ParsingError("Content-Length and Transfer-Encoding cannot stand together")
+
+
+class _Channel(HTTPChannel):  # type: ignore[misc]
+    parser_class = _Parser
 
 
 class OpenDoor:
@@ -82,6 +97,10 @@ class OpenDoor:
             raise PipelineError(
                 f"{host}:{port} cannot be listened at ({error.strerror}); choose another --port"
             ) from error
+
+        for one in self._sockets.values():
+            if isinstance(one, BaseWSGIServer):
+                one.channel_class = _Channel
 
     def run(self, work: Callable[[], object] = lambda: None) -> None:
         """Serve until `stop`. `work` is done in a thread of its own, once a second."""
