@@ -18,6 +18,7 @@ from ionbeam_dagster.pipeline.build import build, made_by
 from ionbeam_dagster.pipeline.collect import collect
 from ionbeam_dagster.pipeline.export import export
 from ionbeam_dagster.pipeline.ingest import ingest
+from ionbeam_dagster.pipeline.recovery import open_platform
 from ionbeam_dagster.pipeline.retention import purge
 from ionbeam_dagster.pipeline.stations import up_to_date
 from ionbeam_dagster.pipeline.told import ToldPoints
@@ -194,7 +195,7 @@ def test_what_is_wrong_is_named_with_its_line_and_nothing_of_it_taken(crowd, tmp
     assert not platform.stations.told()
 
 
-def test_a_csv_that_was_broken_by_hand_holds_rows_back_until_it_is_right(crowd, tmp_path):
+def test_a_csv_that_was_broken_by_hand_says_what_it_said_before_or_holds_rows_back(crowd, tmp_path):
     (tmp_path / "mine.csv").write_text("source,station,admit\ncrowd,a,dney\n")
     platform = crowd(report(0), stations="mine.csv")
     collect(platform, platform.source("crowd"), hour(0), LATER)
@@ -202,6 +203,14 @@ def test_a_csv_that_was_broken_by_hand_holds_rows_back_until_it_is_right(crowd, 
         ingest(platform, platform.source("crowd"), hour(0))
     (tmp_path / "mine.csv").write_text("source,station,admit\ncrowd,a,deny\n")
     assert ingest(platform, platform.source("crowd"), hour(0)).quarantined == 1
+    broken = "source,station,admit\ncrowd,a,deny\ncrowd,b,dney\n"
+    (tmp_path / "mine.csv").write_text(broken)
+    for some in (platform, open_platform(platform.config)):  # also one that never read what was good
+        assert ingest(some, some.source("crowd"), hour(0)).quarantined == 1  # what it said before holds
+        assert "line 3: crowd b: admit" in some.stations.trouble
+    assert "until then what it said before holds" in run("list")[1]
+    code, said = run("deny", "crowd", "b")
+    assert code == 1 and "line 3" in said and (tmp_path / "mine.csv").read_text() == broken  # not written over
 
 
 def test_nothing_is_purged_before_it_was_seen_what_it_says_of_stations(crowd, tmp_path):

@@ -65,7 +65,8 @@ def faults(platform: Platform) -> list[str]:
     """What a person should put right of stations: in what is told of them, and, as far as was looked, of ids that two
     sources of a dataset share. A sentence each."""
     told = platform.stations.told()
-    found = told.faults(platform.config.sources)
+    found = [platform.stations.trouble] if platform.stations.trouble else []
+    found += told.faults(platform.config.sources)
     for dataset in platform.config.datasets.values():
         if len(dataset.sources) > 1:
             found += apart_with_one_id({name: _as_in_the_dataset(platform, name) for name in dataset.sources})

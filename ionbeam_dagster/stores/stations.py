@@ -4,13 +4,16 @@ Belongs here: where both lie, how they are read and written. Does not belong her
 domain/station_entries.py), or what is looked at to bring them up to date (pipeline/stations.py).
 
     <state>/stations/<source>.parquet   what was heard; its footer says up to which number of the ledger's feed
+    <state>/stations/_told.parquet      what a person said last that could be used
     <state>/stations.csv                what a person says, unless `stations:` says where else
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -25,6 +28,7 @@ from ionbeam_dagster.errors import StoreError
 from ionbeam_dagster.settings import Settings
 from ionbeam_dagster.stores.files import Files
 
+_LOG = logging.getLogger(__name__)
 _KEY = "ionbeam"
 _FAULTS = 20  # that are told
 
@@ -81,6 +85,8 @@ class StationStore:
         self._in_yaml = None if given is None or isinstance(given, str) else told_in_yaml(given)[0]
         self.place = given if isinstance(given, str) else str(state / "stations.csv")
         self._read: tuple[object, Told] = (None, NOTHING_TOLD)
+        self.trouble = ""
+        """Why the CSV cannot be used, as `told` found it."""
 
     def heard(self, source: str) -> Heard:
         """What was heard of a source's stations; nothing, where it was not looked yet, or the file is damaged."""
@@ -96,13 +102,16 @@ class StationStore:
             heard.stations.write_parquet(draft, metadata=about)
 
     def told(self) -> Told:
-        """What a person says of stations. Raises StationsError with every fault of the CSV."""
+        """What a person says of stations; where the CSV cannot be used, what it said before that.
+
+        Raises StationsError with every fault of the CSV where there is nothing before.
+        """
         if self._in_yaml is not None:
             return self._in_yaml
         found = self._files.found(self.place)
         version = found and (found.size, found.modified)
         if version != self._read[0]:
-            self._read = version, (self._of_csv() if found else NOTHING_TOLD)
+            self._read = version, (self._of_csv_or_before() if found else NOTHING_TOLD)
         return self._read[1]
 
     @property
@@ -110,7 +119,10 @@ class StationStore:
         return self._in_yaml is not None
 
     def tell(self, told: Told) -> None:
-        """Write the CSV with other entries. Raises StationsError where the YAML has them."""
+        """Write the CSV with other entries. Raises StationsError where the YAML has them, or a person's own cannot be
+        used, which would be lost."""
+        if self.trouble:
+            raise StationsError(self.trouble)
         if self.is_in_yaml:
             raise StationsError(
                 "the entries stand in the YAML, at stations: change them there, or put them into a CSV file, and its "
@@ -118,6 +130,24 @@ class StationStore:
             )
         with self._files.published(self.place) as draft:
             told.entries.sort("source", "station").write_csv(draft)
+
+    def _of_csv_or_before(self) -> Told:
+        kept = self._location("_told")
+        try:
+            told = self._of_csv()
+        except StationsError as error:
+            try:
+                with self._files.fetched(kept) as file:
+                    before = Told(pl.read_parquet(file))
+            except (OSError, pl.exceptions.PolarsError):
+                raise error from None
+            self.trouble = f"{error}; until then what it said before holds"
+            _LOG.error(self.trouble)
+            return before
+        self.trouble = ""
+        with suppress(OSError), self._files.published(kept) as draft:  # whoever may only read need not keep it
+            told.entries.write_parquet(draft)
+        return told
 
     def _of_csv(self) -> Told:
         with self._files.opened(self.place) as file:
