@@ -9,7 +9,7 @@ from threading import Event
 
 import pytest
 from backends import Missing, start_redis
-from redis import Redis
+from redis import ConnectionError, Redis
 from test_recovery import HOURS, LATER, NETWORK, known, send
 from typer.testing import CliRunner
 
@@ -22,6 +22,8 @@ from ionbeam_dagster.pipeline.collect import collect
 from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.pipeline.recovery import open_platform
 from ionbeam_dagster.stores.ledger import Ledger, LedgerError, RedisLedger
+from ionbeam_dagster.stores.ledger.attempts import Attempt
+from ionbeam_dagster.stores.ledger.refusals import Refusal
 from ionbeam_dagster.testing.ledger.samples import HOUR, NEXT, NOON, WINDOW, arrived, built, claimed
 
 RANGE = ("--from", "2026-06-21T06:00Z", "--to", "2026-06-21T09:00Z")
@@ -231,3 +233,41 @@ def test_two_processes_that_miss_the_same_record_drop_the_rest_once(redis):
 
         server._drop = late
         assert ids(second) == {"first", "second"}
+
+
+def test_what_is_counted_counts_once_where_an_answer_of_redis_is_lost_on_the_way(redis, monkeypatch):
+    work = Attempt("collect", "crowd", WINDOW, "token", "why", 0, NOON, NOON)
+
+    def count():
+        ledger.silences.add("crowd", 1, NOON)
+        ledger.attempts.begin([work], NOON)
+        ledger.refusals.add([Refusal("a queue", "m1", "it is wrong", NOON)])
+        ledger.refusals.note_too_early("crowd", NOON, NOON)
+        ledger.refusals.note_stranger("crowd", "somebody", NOON)
+        return ledger.requests.note("crowd", WINDOW, NOON)
+
+    def counted():
+        [attempt] = ledger.attempts.open()
+        return (
+            ledger.silences.all()["crowd"].windows, attempt.tries, len(ledger.refusals.newest(9)),
+            ledger.refusals.too_early()[0].commands, ledger.refusals.strangers(9)[0].messages,
+        )  # fmt: skip
+
+    with Redis.from_url(redis.url) as client:
+        client.flushdb()
+    ledger = RedisLedger(redis.url)
+    assert count() == 1 and counted() == (1, 1, 1, 1, 1)
+    answer, asked_for = Redis.parse_response, []
+
+    def losing(self, connection, command, **options):
+        found = answer(self, connection, command, **options)
+        if command == "EVALSHA":
+            asked_for.append(found)
+            if len(asked_for) % 2:  # so that each is sent again
+                raise ConnectionError("the connection is cut")
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Redis, "parse_response", losing)
+        assert count() == 2
+    assert len(asked_for) == 14 and counted() == (2, 2, 2, 2, 2)

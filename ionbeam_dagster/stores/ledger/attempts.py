@@ -320,7 +320,7 @@ class RedisAttempts(OnRedis):
                 put = after(known[window], one)
                 if put != known[window]:
                     entries += [fields[window], records[window] or "", _written(put) if put else ""]
-            if not entries or self._server.run(_PUT_UNLESS_CHANGED, group, *entries):
+            if not entries or self._server.run_once(_PUT_UNLESS_CHANGED, group, *entries):
                 return known
 
 

@@ -11,7 +11,8 @@ the server is not known, and is made again. What has records, and is neither fil
 
 Keys begin with ``ionbeam:``; each subject says which are its own. A <window> in them is ``<start>:<end>`` in
 microseconds since 1970. Every method of a subject is one Lua script or one command, thus a transaction. Scripts name
-keys that they find, so a Redis Cluster will not do; nothing expires.
+keys that they find, so a Redis Cluster will not do; nothing expires but ``ionbeam:answered:<call>``, an answer
+that may have been lost on the way.
 """
 
 from __future__ import annotations
@@ -54,6 +55,18 @@ if table.remove(ARGV) == '1' and redis.call('EXISTS', '{_GENERATION}') == 0 then
     return redis.error_reply('{_LOST} there is no ledger')
 end
 """
+_ONCE = """
+local call = 'ionbeam:answered:' .. table.remove(ARGV)
+local answered = redis.call('GET', call)
+if answered then return cjson.decode(answered)[1] end
+local function answer()
+%s
+end
+local found = answer()
+redis.call('SET', call, cjson.encode({found}), 'EX', %d)
+return found
+"""
+_ANSWERED_FOR = 600  # seconds; a command is sent again within some
 _MARKS = f"""
 local generation, filling = redis.call('GET', '{_GENERATION}'), redis.call('GET', '{_FILLING}')
 local mark = generation or filling or 'none'
@@ -175,6 +188,11 @@ class RedisServer:
                     self._past.was_lost()
             self._settle()
             return run(args=[*arguments, 1])
+
+    def run_once(self, script: str, *arguments: str | int) -> Any:
+        """Run a script that would count twice if it ran twice: one whose answer is lost on the way is sent again, and
+        then answers the same."""
+        return self.run(_ONCE % (script, _ANSWERED_FOR), *arguments, uuid4().hex)
 
     @contextmanager
     def asked(self) -> Iterator[redis.Redis]:

@@ -206,7 +206,7 @@ redis.call('HSET', 'ionbeam:strangers', ARGV[1], messages + 1 .. ' ' .. ARGV[2])
 class RedisRefusals(OnRedis):
     def add(self, refusals: Sequence[Refusal]) -> None:
         records = [json.dumps([one.queue, one.message_id, one.reason, micros(one.at)]) for one in refusals]
-        self._server.run(_ADD, json.dumps(records), REFUSALS_KEPT)
+        self._server.run_once(_ADD, json.dumps(records), REFUSALS_KEPT)
 
     def newest(self, limit: int) -> list[Refusal]:
         found = self._server.run(CALL, "LRANGE", "ionbeam:refused", 0, limit - 1) if limit else []
@@ -226,7 +226,7 @@ class RedisRefusals(OnRedis):
         self._server.run(CALL, "SREM", "ionbeam:accepted", dataset)
 
     def note_too_early(self, source: str, start: datetime, now: datetime) -> None:
-        self._server.run(_NOTE_TOO_EARLY, source, micros(start), micros(now))
+        self._server.run_once(_NOTE_TOO_EARLY, source, micros(start), micros(now))
 
     def too_early(self) -> list[TooEarly]:
         found = []
@@ -236,7 +236,7 @@ class RedisRefusals(OnRedis):
         return sorted(found, key=lambda one: one.source)
 
     def note_stranger(self, source: str, sender: str, now: datetime) -> None:
-        self._server.run(_NOTE_STRANGER, json.dumps([source, sender]), micros(now))
+        self._server.run_once(_NOTE_STRANGER, json.dumps([source, sender]), micros(now))
 
     def strangers(self, limit: int) -> list[Stranger]:
         found = []

@@ -236,7 +236,7 @@ return found
 
 class RedisRequests(OnRedis):
     def note(self, source: str, window: Window, now: datetime) -> int:
-        return int(self._server.run(_NOTE, source, place_of(window), micros(now), micros(now - KEPT_FOR)))
+        return int(self._server.run_once(_NOTE, source, place_of(window), micros(now), micros(now - KEPT_FOR)))
 
     def last(self, source: str, window: Window) -> ClientRequest | None:
         found = (_read(*one) for one in self._server.run(_LAST, source, micros(window.start)))

@@ -86,7 +86,7 @@ _ALL = "return redis.call('HGETALL', 'ionbeam:silences')"
 
 class RedisSilences(OnRedis):
     def add(self, source: str, windows: int, at: datetime) -> None:
-        self._server.run(_ADD, source, windows, str(micros(at)))
+        self._server.run_once(_ADD, source, windows, str(micros(at)))
 
     def end(self, source: str) -> None:
         self._server.run(_END, source)
