@@ -336,3 +336,12 @@ def test_the_network_is_a_part_of_a_stations_id_where_its_source_has_a_prefix(tw
     ]  # fmt: skip
     assert registry(platform, "town").registry.table["station"].to_list() == ["1", "2"]
     assert "feed one dataset" not in run("list")[1]
+
+
+def test_stations_that_an_export_would_call_the_same_are_named(crowd, tmp_path):
+    platform = crowd(report(0, "ab-12-cd-34"), report(0, "ab12cd34"), report(0, "other"))
+    take_in(platform, 0)
+    said = run("list")[1]
+    assert "stations ab-12-cd-34, ab12cd34 of crowd would all be 'ab12cd34' in odb; tell them apart by wigos_id" in said
+    (tmp_path / "told.csv").write_text("source,station,wigos_id\ncrowd,ab12cd34,06260\n")
+    assert run("import", str(tmp_path / "told.csv"))[0] == 0 and "would all be" not in run("list")[1]

@@ -137,6 +137,11 @@ class Exporter(ABC):
         """What a person should know about its settings although they are valid."""
         return []
 
+    def shared_names(self, stations: Mapping[str, str | None]) -> dict[str, list[str]]:
+        """Which of a dataset's stations this format would call the same, by what it calls them. `stations` are their
+        ids, with the WIGOS id that is known beside each."""
+        return {}
+
     @abstractmethod
     def plan(self, schema: pa.Schema) -> ExportPlan:
         """What will become of the columns of a dataset file's `schema` (domain/canonical.py tells its metadata)."""

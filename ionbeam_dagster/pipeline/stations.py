@@ -11,14 +11,14 @@ is the same, however often it is looked at.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import polars as pl
 import pyarrow as pa
 
 from ionbeam_client.models import IngestionMetadata
-from ionbeam_dagster.config import SourceSettings
+from ionbeam_dagster.config import DatasetSettings, SourceSettings
 from ionbeam_dagster.domain.canonical import STATION, CanonicalError, canonical_schema, columns_of
 from ionbeam_dagster.domain.records import Claim
 from ionbeam_dagster.domain.station_entries import Told, canonical_rows
@@ -29,6 +29,7 @@ from ionbeam_dagster.stores.stations import Heard
 
 _LOG = logging.getLogger(__name__)
 _PAGE = 1_000
+_MOST_NAMED = 10
 _ROWS = 500_000
 """Of news that are kept apart before they are put together."""
 
@@ -63,22 +64,42 @@ def up_to_date(platform: Platform, sources: Iterable[str]) -> dict[str, Station]
 
 def faults(platform: Platform) -> list[str]:
     """What a person should put right of stations: in what is told of them, and, as far as was looked, of ids that two
-    sources of a dataset share. A sentence each."""
+    sources of a dataset, or several stations of an export, would share. A sentence each."""
     told = platform.stations.told()
     found = [platform.stations.trouble] if platform.stations.trouble else []
     found += told.faults(platform.config.sources)
     for dataset in platform.config.datasets.values():
-        if len(dataset.sources) > 1:
-            found += apart_with_one_id({name: _as_in_the_dataset(platform, name) for name in dataset.sources})
+        heard = {name: _as_in_the_dataset(platform, name, told.of(name)) for name in dataset.sources}
+        found += apart_with_one_id(heard)
+        stations = dict(pl.concat(one.select(STATION, "wigos_id") for one in heard.values()).iter_rows())
+        found += _shared_in_exports(platform, dataset, stations)
     return found
 
 
-def _as_in_the_dataset(platform: Platform, source: str) -> pl.DataFrame:
-    """What was heard of the stations of a source that may come in, under the ids that they have in its dataset."""
+def _shared_in_exports(
+    platform: Platform, dataset: DatasetSettings, stations: Mapping[str, str | None]
+) -> Iterator[str]:
+    exporters = {platform.config.exporters[name].section(): platform.config.exporters[name] for name in dataset.formats}
+    for exporter in exporters.values():
+        shared = exporter.shared_names(stations)
+        for called, names in list(shared.items())[:_MOST_NAMED]:
+            yield (
+                f"stations {', '.join(names[:_MOST_NAMED])} of {dataset.name} would all be {called!r} in "
+                f"{exporter.format}; tell them apart by wigos_id, or by other ids"
+            )
+        if len(shared) > _MOST_NAMED:
+            yield f"and so would {len(shared) - _MOST_NAMED:,} more groups of stations of {dataset.name}"
+
+
+def _as_in_the_dataset(platform: Platform, source: str, told: Told) -> pl.DataFrame:
+    """What was heard of the stations of a source that may come in, with ``wigos_id`` as it is told, under the ids that
+    they have in its dataset."""
     prefix = pl.lit(platform.source(source).config.station_prefix)
     heard = platform.stations.heard(source).stations
-    let_in = heard.filter(platform.stations.told().of(source).refused(heard[STATION]).is_null())
-    return let_in.with_columns(pl.concat_str(prefix, STATION).alias(STATION))
+    let_in = heard.filter(told.refused(heard[STATION]).is_null()).select(STATION, "lat", "lon")
+    wigos_ids = told.entries.select(pl.col("station").alias(STATION), "wigos_id")
+    found = let_in.join(wigos_ids, on=STATION, how="left", maintain_order="left")
+    return found.with_columns(pl.concat_str(prefix, STATION).alias(STATION))
 
 
 @dataclass

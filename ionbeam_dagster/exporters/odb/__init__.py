@@ -22,6 +22,7 @@ from ionbeam_dagster.exporters import CycleExporter, Exporter, ExportPlan, Expor
 from ionbeam_dagster.exporters.odb.mapping import VarnoMap
 from ionbeam_dagster.exporters.odb.reading import OdbError, compare, describe_odb, read_back
 from ionbeam_dagster.exporters.odb.settings import OdbSettings
+from ionbeam_dagster.exporters.odb.station_ids import shared_statids
 from ionbeam_dagster.exporters.odb.writing import properties_of, united, write
 from ionbeam_dagster.stores.contents import Contents, begins_with
 
@@ -53,6 +54,9 @@ class _Odb(Exporter):
         for target in targets:
             mapped[target.column] = "; ".join(filter(None, (mapped.get(target.column), str(target))))
         return ExportPlan(mapped, left_out)
+
+    def shared_names(self, stations: Mapping[str, str | None]) -> dict[str, list[str]]:
+        return shared_statids(stations)
 
     @classmethod
     def describe(cls, path: Path) -> Contents | None:

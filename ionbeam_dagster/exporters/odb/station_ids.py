@@ -7,6 +7,7 @@ here: the shortening that ODB shares with other formats (exporters/stations.py).
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -84,3 +85,13 @@ class StationIds:
             fitted = name if as_it_is else fitting(short, STATION_ID_WIDTH)
             self._fitted[name] = fitted.rjust(STATION_ID_WIDTH).encode()
         return self._fitted[name]
+
+
+def shared_statids(stations: Mapping[str, str | None]) -> dict[str, list[str]]:
+    """The `statid` that several of these stations (ids, with the WIGOS id beside each) would have, and which."""
+    ids = StationIds()
+    called: dict[bytes, list[str]] = {}
+    for name, wigos_id in stations.items():
+        numbered = wigos_id is not None and re.fullmatch(_WMO_NUMBER, wigos_id)
+        called.setdefault(ids._fit(wigos_id if numbered and wigos_id else name), []).append(name)
+    return {statid.decode().strip(): names for statid, names in called.items() if len(names) > 1}
