@@ -31,6 +31,7 @@ def check_records(instance, name: str) -> dict[str | None, tuple[str, bool]]:
     return {info.partition_key: (info.latest_execution_status.value, info.is_current) for info in infos}
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_each_window_of_a_range_run_has_its_own_metadata_and_one_event(platform_with, instance):
     platform = platform_with(TOLD)
     run_range(platform, "told", START, START + HOUR + QUARTER, instance)
@@ -70,6 +71,7 @@ def test_columns_are_described_and_traced_from_the_raw_file_to_the_export(platfo
     assert odb["dagster/partition_row_count"].value == 8
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_checks_stand_for_each_window_also_of_a_range_run(platform_with, instance):
     platform = platform_with(TOLD)
     platform.sources["told"].warmer = {key("00:00"): 100.0}
@@ -85,11 +87,13 @@ def test_checks_stand_for_each_window_also_of_a_range_run(platform_with, instanc
         assert (name, found[key("00:00")], found[key("01:00")]) == (name, first, second)
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_check_of_a_single_window_is_recorded_once_for_that_window(platform_with, instance):
     run_range(platform_with(TOLD), "told", START, START + HOUR, instance)
     assert check_records(instance, "plausible") == {key("00:00"): ("SUCCEEDED", True)}
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_rows_that_cannot_be_used_are_told_by_a_check_with_their_reasons(platform_with, instance):
     platform = platform_with(TOLD)
     platform.sources["told"].latitude = 89.5
@@ -104,6 +108,7 @@ def test_rows_that_cannot_be_used_are_told_by_a_check_with_their_reasons(platfor
     assert evaluation.description == "4 rows are in quarantine; the observations tell why"
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_window_of_which_nothing_was_collected_fails_with_that_reason_and_the_others_are_built(
     platform_with, instance
 ):
@@ -130,6 +135,7 @@ def test_a_window_of_which_nothing_was_collected_fails_with_that_reason_and_the_
     assert platform.ledger.latest_revision("told", window("01:00", HOUR)).revision.number == 1
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_what_arrives_after_the_seal_is_told_by_the_observations_and_by_a_check_of_the_sealed_window(
     platform_with, instance
 ):

@@ -98,7 +98,7 @@ def backfilled(platform, instance: dg.DagsterInstance, keys: list[str]) -> BulkA
 
 
 @pytest.mark.parametrize(
-    ("size", "days"), [("PT1H", 3), pytest.param("PT5M", 30, marks=pytest.mark.soak, id="a month of five minutes")]
+    ("size", "days"), [("PT1H", 2), pytest.param("PT5M", 30, marks=pytest.mark.soak, id="a month of five minutes")]
 )
 def test_a_window_that_fails_in_the_middle_of_a_backfill_neither_loses_nor_repeats_the_others(
     told, instance, size, days

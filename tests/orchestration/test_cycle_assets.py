@@ -51,7 +51,7 @@ class OnTheClock(Automated):
 
 
 @pytest.fixture
-def automated(platform_with, instance):
+def automated(no_pictures, platform_with, instance):
     return OnTheClock(platform_with(CYCLES, automation="{lookback: PT6H}"), instance)
 
 
@@ -143,6 +143,7 @@ def test_a_backfill_makes_the_cycles_of_its_range_and_a_rebuild_makes_them_again
     assert properties(path)["revision"] == "2", "a file that was lost is the same again"
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_cycle_without_a_value_has_no_file_and_status_tells_of_each(platform_with, instance, tmp_path, monkeypatch):
     platform = platform_with(CYCLES)
     platform.sources["told"].empty = {key(f"{hour:02}:{minute:02}") for hour in range(3) for minute in (0, 15, 30, 45)}
