@@ -43,7 +43,7 @@ def buddies(stations: int) -> None:
 
     def ours() -> np.ndarray:
         test = neighbours.Buddy(values, np.ones(stations, np.bool_), gradient=-0.0065, **given)
-        return test.judged(values, neighbours.Surroundings(places, [test]).told(places)[test]).failed
+        return test.judged(values, neighbours.Surroundings(places, [test]).sums_at(places)[test]).failed
 
     seconds, processor, found = timed(ours)
     print(f"buddy test of {stations:,} stations in Central Europe, neighbours within 50 km, two iterations")

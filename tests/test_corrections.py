@@ -179,7 +179,8 @@ def test_one_that_cannot_be_read_is_told_and_holds_up_no_other(platform, service
     ]
     found = look(platform)
     assert open_ids(platform) == ["981/4"] and found.noted == 1
-    assert [line.split(": ")[1] for line in found.told] == [f"change event {n} cannot be followed" for n in (1, 2, 3)]
+    said = [line.split(": ")[1] for line in found.problems]
+    assert said == [f"change event {number} cannot be followed" for number in (1, 2, 3)]
     work(platform)
     assert len(look(platform).confirmed) == 1 and service.confirmed == [4]
 

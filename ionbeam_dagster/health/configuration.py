@@ -45,7 +45,7 @@ def _of_source(platform: Platform, name: str) -> Iterator[Finding]:
             yield Finding(subject, "error", str(problem), f"correct sources.{name}; `ionbeam config check`")
     troubles = platform.sources[name].problems()
     for trouble in troubles[:_SHOWN]:
-        yield Finding(subject, "warning", trouble, f"mend it, or correct sources.{name}; `ionbeam config check`")
+        yield Finding(subject, "warning", trouble, f"fix it, or correct sources.{name}; `ionbeam config check`")
     if len(troubles) > _SHOWN:
         more = f"{len(troubles) - _SHOWN:,} further inputs of it have trouble"
         yield Finding(subject, "warning", more, "`ionbeam config check` shows all of them")

@@ -41,5 +41,5 @@ def all_files(platform: Platform) -> Iterator[Finding]:
         yield Finding(SUBJECT, "error", words, remedy)
     if len(found.for_a_person) > _SHOWN:
         more = f"{len(found.for_a_person) - _SHOWN:,} further files are for a person to look at"
-        yield Finding(SUBJECT, "error", more, "`ionbeam doctor --files` shows them once these are mended")
+        yield Finding(SUBJECT, "error", more, "`ionbeam doctor --files` shows them once these are fixed")
     yield Finding(SUBJECT, "well", f"{found.contents:,} files were read and compared with what was written")

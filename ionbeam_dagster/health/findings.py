@@ -36,7 +36,7 @@ def of_error(subject: str, error: BaseException, severity: Severity = "error") -
     """An error as a finding: ours say behind the last semicolon what is to be done."""
     words, _, remedy = str(error).rpartition("; ")
     if not words:
-        return Finding(subject, severity, f"{type(error).__name__}: {error}", "mend what it names, then look again")
+        return Finding(subject, severity, f"{type(error).__name__}: {error}", "fix what it names, then look again")
     return Finding(subject, severity, words, remedy)
 
 

@@ -79,7 +79,7 @@ def door(platform: Platform) -> Iterator[Finding]:
         yield Finding(DOOR, "error", words, "start `ionbeam receive`, or see in its log why it cannot take them in")
     memory = Memory(folder)
     for aside in memory.set_aside()[:_SHOWN]:
-        remedy = "mend what it names, then start `ionbeam receive` again; its log tells more"
+        remedy = "fix what it names, then start `ionbeam receive` again; its log tells more"
         yield Finding(DOOR, "error", visible(aside.in_words()), remedy)
     for one in memory.parked()[:_SHOWN]:
         words = visible(f"{one.source}: {one.lines:,} lines of {one.measurement[:60]!r} are parked: {one.reason}")

@@ -27,7 +27,7 @@ END_AFTER = 30.0
 """Seconds beyond its time after which its process is ended."""
 _TELLING = 10.0
 
-Told = Callable[[str], object]
+Report = Callable[[str], object]
 
 
 def deadline_of(platform: Platform, stage: Stage, of: str) -> timedelta:
@@ -36,7 +36,7 @@ def deadline_of(platform: Platform, stage: Stage, of: str) -> timedelta:
 
 
 @contextmanager
-def ended_in_time(limit: timedelta, end_with: Told | None) -> Iterator[None]:
+def ended_in_time(limit: timedelta, end_with: Report | None) -> Iterator[None]:
     """Raise DeadlineExceeded inside when it takes longer than `limit`; in the main thread alone, for only that can be
     interrupted.
 
@@ -68,9 +68,9 @@ def ended_in_time(limit: timedelta, end_with: Told | None) -> Iterator[None]:
             last.cancel()
 
 
-def _end_process(limit: timedelta, told: Told) -> None:
+def _end_process(limit: timedelta, report: Report) -> None:
     reason = f"took longer than the {limit} that it may, and could not be interrupted: its process was ended"
-    telling = threading.Thread(target=told, args=(reason,), daemon=True)  # what is told may hang as well
+    telling = threading.Thread(target=report, args=(reason,), daemon=True)  # it may hang as well
     telling.start()
     telling.join(_TELLING)
     os._exit(1)

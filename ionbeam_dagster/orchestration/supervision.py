@@ -31,7 +31,7 @@ WELL_AFTER = 60.0
 STOPPED_WITHIN = 10.0
 _LOOKED_WITHIN = 5.0
 
-Told = Callable[[str], object]
+Report = Callable[[str], object]
 
 
 @dataclass(slots=True)
@@ -113,7 +113,7 @@ class Supervisor:
     """Watches children until `stop`; calls `on_ready` once, when all have answered, and `on_look` at each look."""
 
     children: Sequence[Child]
-    told: Told
+    report: Report
     on_ready: Callable[[], object] = lambda: None
     on_look: Sequence[Callable[[], object]] = ()
     _stopping: bool = field(default=False, init=False)
@@ -131,7 +131,7 @@ class Supervisor:
                 for child in self.children:
                     with self._going_on():
                         if done := child.look(passed):
-                            self.told(done)
+                            self.report(done)
                 if not ready and all(child.has_answered for child in self.children):
                     ready = True
                     self.on_ready()
@@ -148,7 +148,7 @@ class Supervisor:
         try:
             yield
         except Exception as error:
-            self.told(f"could not look: {type(error).__name__}: {error}")
+            self.report(f"could not look: {type(error).__name__}: {error}")
 
     def _end(self) -> None:
         """Let the children end in good order, then what they started, and kill what is left."""

@@ -48,7 +48,7 @@ class Built:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Assessment:
     """What the ledger knew of a dataset window, and what follows from it."""
 
     decision: Decision
@@ -57,12 +57,12 @@ class Seen:
     policy: Policy
 
 
-def look_at(platform: Platform, dataset: DatasetSettings, window: Window, now: datetime) -> Seen:
+def assessment_of(platform: Platform, dataset: DatasetSettings, window: Window, now: datetime) -> Assessment:
     """What the ledger knows of a dataset window now, and what `decide` says of that."""
     policy = platform.policy(dataset, now)
     claims = platform.ledger.claims(dataset.name, window)
     latest = platform.ledger.latest_revision(dataset.name, window)
-    return Seen(decide(window, claims, as_found(platform, latest), now, policy), claims, latest, policy)
+    return Assessment(decide(window, claims, as_found(platform, latest), now, policy), claims, latest, policy)
 
 
 def build(
@@ -87,20 +87,20 @@ def build(
 def _build(
     platform: Platform, dataset: DatasetSettings, window: Window, now: datetime, insist: bool, force: bool
 ) -> Built:
-    seen = look_at(platform, dataset, window, now)
-    decision = seen.decision
+    assessment = assessment_of(platform, dataset, window, now)
+    decision = assessment.decision
     if force or (insist and isinstance(decision, Wait)):
-        if not seen.claims:
+        if not assessment.claims:
             reason = "nothing has been collected for this window yet"
             raise PipelineError(
-                f"{dataset.name} {window}: {reason}; materialise {_raw_keys(seen.policy.sources)} first"
+                f"{dataset.name} {window}: {reason}; materialise {_raw_keys(assessment.policy.sources)} first"
             )
-        decision = build_regardless(window, seen.claims, as_found(platform, seen.latest), seen.policy)
-        if force and seen.latest:
-            decision = replace(decision, number=seen.latest.revision.number + 1)
+        decision = build_regardless(window, assessment.claims, as_found(platform, assessment.latest), assessment.policy)
+        if force and assessment.latest:
+            decision = replace(decision, number=assessment.latest.revision.number + 1)
     if isinstance(decision, Build):
-        return _write_revision(platform, dataset, window, decision, seen, now)
-    return Built(dataset.name, window, decision, seen.latest, built=False)
+        return _write_revision(platform, dataset, window, decision, assessment, now)
+    return Built(dataset.name, window, decision, assessment.latest, built=False)
 
 
 def as_found(platform: Platform, latest: BuiltRevision | None) -> Revision | None:
@@ -124,9 +124,9 @@ def is_whole(platform: Platform, latest: BuiltRevision) -> bool:
 
 
 def _write_revision(
-    platform: Platform, dataset: DatasetSettings, window: Window, decision: Build, seen: Seen, now: datetime
+    platform: Platform, dataset: DatasetSettings, window: Window, decision: Build, assessment: Assessment, now: datetime
 ) -> Built:
-    claims = seen.claims
+    claims = assessment.claims
     restore(platform, dataset, claims)
     points = ToldPoints(platform, dataset)
     schema = points.schema(canonical_schema(platform.ledger.metadata_of(claims)))
@@ -161,7 +161,7 @@ def _write_revision(
         flags=controlled.counted(),
         made_of=provenance.ingestions,
         software=provenance.software,
-        why=_why_built(claims, as_found(platform, seen.latest), decision),
+        why=_why_built(claims, as_found(platform, assessment.latest), decision),
         made_by=made_by(platform, dataset),
         hash=written.hash,
     )

@@ -54,7 +54,7 @@ class Look:
     confirmed: list[KnownCorrection] = field(default_factory=list)
     noted: int = 0
     lacking: dict[int, Counter[str]] = field(default_factory=dict)
-    told: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
 
 
 def see(platform: Platform, source: SourceSettings, now: datetime) -> None:
@@ -83,7 +83,7 @@ def look(platform: Platform, source: SourceSettings, now: datetime) -> Look:
     """
     found = Look()
     see(platform, source, now)
-    found.told += platform.sources[source.name].problems()
+    found.problems += platform.sources[source.name].problems()
     until = monotonic() + SECONDS
     opened = {one.window for one in platform.ledger.attempts.open("collect", source.name)}
     whole = []

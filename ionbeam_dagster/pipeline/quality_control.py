@@ -112,7 +112,7 @@ def controlled(
         before=hash_of_inputs(_claims(ledger, dataset, Window(before.start, window.start))),
         neighbours={name: inputs for name, (_, inputs) in near.items()},
     )
-    return Controlled(plan.schema(schema), batches, compared, counts.told)
+    return Controlled(plan.schema(schema), batches, compared, counts.by_variable)
 
 
 def _neighbouring(
@@ -263,7 +263,7 @@ class FlagCounts:
                 counts += np.bincount(flags, minlength=counts.size)
             yield batch
 
-    def told(self) -> dict[str, dict[str, int]]:
+    def by_variable(self) -> dict[str, dict[str, int]]:
         """By variable and flag, in words."""
         return {
             column: {flag.name.lower(): int(counts[flag]) for flag in Flag} for column, counts in self._counts.items()

@@ -163,10 +163,10 @@ def recover(
     """
     done = Recovered()
     built = [found for dataset in names for found in datasets.latest(dataset)]
-    claims = {told.claim.id: told for found in built for told in _claims_of(found)}
+    claims = {filed.claim.id: filed for found in built for filed in _claims_of(found)}
     stored = {ingestion: place for dataset in names for ingestion, place in series.arrivals(dataset).items()}
-    in_place = {id: told for id, told in claims.items() if stored.get(id) == told.claim.arrival}
-    ledger.restore_arrivals({id: told.claim.arrival for id, told in claims.items()} | stored)
+    in_place = {id: filed for id, filed in claims.items() if stored.get(id) == filed.claim.arrival}
+    ledger.restore_arrivals({id: filed.claim.arrival for id, filed in claims.items()} | stored)
     raws = [raw for feeder in feeders for raw in _unknown_raws(ledger, feeder, done)]
     raws.sort(key=lambda raw: (stored.get(raw.ingestion, _AFTER_ALL), files.written_at(raw.path)))
     by_source = {feeder.source: feeder for feeder in feeders}
@@ -179,9 +179,9 @@ def recover(
             _ingest_again(ingest, raw, done)
         if number % _TOLD_EVERY == 0:
             _LOG.warning("recovery: %d of %d raw files", number, len(raws))
-    for told in sorted(claims.values(), key=lambda told: told.claim.arrival):
-        if not ledger.claims_of([told.claim.id]):
-            _recover_claim(ledger, told, touched, done)
+    for filed in sorted(claims.values(), key=lambda filed: filed.claim.arrival):
+        if not ledger.claims_of([filed.claim.id]):
+            _recover_claim(ledger, filed, touched, done)
     for found in built:
         _recover_revision(ledger, found, done)
     for feeder in feeders:
@@ -191,8 +191,8 @@ def recover(
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
-    """A claim as a dataset file tells of it."""
+class _FiledClaim:
+    """A claim as it stands in a dataset file."""
 
     claim: Claim
     metadata: IngestionMetadata
@@ -276,14 +276,14 @@ def _ingest_again(ingest: Callable[[RawPartition], object], raw: RawPartition, d
         done.ingested += 1
 
 
-def _claims_of(found: FoundRevision) -> Iterator[_Told]:
+def _claims_of(found: FoundRevision) -> Iterator[_FiledClaim]:
     for claim in found.provenance.claims:
-        yield _Told(claim, found.provenance.metadata[claim.source], found.provenance.window)
+        yield _FiledClaim(claim, found.provenance.metadata[claim.source], found.provenance.window)
 
 
 def _recover_claim(
     ledger: Ledger,
-    told: _Told,
+    filed: _FiledClaim,
     touched: Callable[[Claim], Sequence[Window]],
     done: Recovered,
     arrived_at: datetime | None = None,
@@ -292,15 +292,15 @@ def _recover_claim(
 
     Also when its rows lie in several windows, and its raw file can tell how many in each.
     """
-    claim = told.claim
+    claim = filed.claim
     if ledger.arrival_of(claim.id) != claim.arrival:
         return False
     windows = dict.fromkeys(touched(claim), 0)
     if arrived_at is not None:
-        if windows.keys() > {told.window}:
+        if windows.keys() > {filed.window}:
             return False
         claim = replace(claim, arrived_at=arrived_at)
-    ledger.record_claim(claim, told.metadata, windows | {told.window: claim.rows})
+    ledger.record_claim(claim, filed.metadata, windows | {filed.window: claim.rows})
     done.claims += 1
     return True
 

@@ -32,7 +32,7 @@ def network(size, seed, north=50.0):
 def judged(test, places, values, **limits):
     """What comes of reports of as many stations, in a test against each other."""
     made = test(values, np.ones(len(places), bool), **limits)
-    return made.judged(values, neighbours.Surroundings(places, [made]).told(places)[made])
+    return made.judged(values, neighbours.Surroundings(places, [made]).sums_at(places)[made])
 
 
 @pytest.fixture(params=[1, 2, 3])
@@ -151,7 +151,7 @@ def test_anyone_is_told_of_all_reports_of_other_stations_nearby_that_are_listene
     at, _, _ = places_and_values(asking + network)
     limits = BUDDY | {"radius": 15_000, "num_min": 1, "gradient": gradient, "iterations": 1}
     test = neighbours.Buddy(values, heard, **limits)
-    found = test.judged(np.zeros(len(at)), neighbours.Surroundings(places, [test]).told(at)[test])
+    found = test.judged(np.zeros(len(at)), neighbours.Surroundings(places, [test]).sums_at(at)[test])
     near = np.linalg.norm(at.xyz()[:, None] - places.xyz(), axis=2) <= 15_000
     climb = at.height[:, None] - places.height
     near &= (at.station[:, None] != places.station) & ~(np.abs(climb) > 200) & heard

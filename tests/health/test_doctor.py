@@ -1,4 +1,4 @@
-"""Installations that are broken, one by one: `ionbeam doctor` names what is wrong, and what mends it."""
+"""Installations that are broken, one by one: `ionbeam doctor` names what is wrong, and what fixes it."""
 
 from __future__ import annotations
 

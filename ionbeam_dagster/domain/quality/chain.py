@@ -308,7 +308,7 @@ def among_neighbours(plan: Plan, listened: Listened, part: Reports, first: int =
     Values out of range are neither tested nor listened to, nor are those of indoor stations listened to.
     """
     verdicts = Verdicts.none(plan.tested, len(part))
-    told = listened.surroundings.told(places_of(part))
+    told = listened.surroundings.sums_at(places_of(part))
     crowded = np.isin(part.lat + 1j * part.lon, listened.crowded)
     for column, one in plan.tested.items():
         verdicts.add(column, Test.POSITION, np.isfinite(part.values[column]), crowded)

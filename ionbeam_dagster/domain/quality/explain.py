@@ -136,7 +136,7 @@ def _report(case: _Case, one: Tested) -> Reports:
 
 def _buddies(case: _Case, one: Tested) -> tuple[int, float, float]:
     report, test = _report(case, one), case.listened.tests[one.column][Test.BUDDY]
-    found = test.judged(report.values[one.column], case.listened.surroundings.told(places_of(report))[test])
+    found = test.judged(report.values[one.column], case.listened.surroundings.sums_at(places_of(report))[test])
     assert isinstance(found, neighbours.Buddies)
     return int(found.number[0]), float(found.mean[0]), float(found.deviation[0])
 
@@ -149,7 +149,7 @@ def _mean(case: _Case, one: Tested) -> str:
 def _isolation(case: _Case, one: Tested) -> str:
     assert one.limits.buddy is not None
     test = case.listened.tests[one.column][Test.ISOLATION]
-    (told,) = case.listened.surroundings.told(places_of(_report(case, one)))[test]
+    (told,) = case.listened.surroundings.sums_at(places_of(_report(case, one)))[test]
     near, least = f"within {one.limits.buddy.radius / 1000:g} km", one.limits.buddy.num_min
     return f"{told[0, 0]:.0f} neighbours {near}; {least} are needed"
 

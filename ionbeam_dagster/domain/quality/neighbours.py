@@ -28,7 +28,7 @@ from ionbeam_dagster.domain.geo import TEST_RADIUS, unit_vectors
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.intp]
-Told = npt.NDArray[np.float32]
+Sums = npt.NDArray[np.float32]
 """What tests keep of the neighbours of every place: half the memory, and still a millionth of what sensors tell."""
 
 _MOST_PAIRS, _MOST_ROWS = 100_000, 64
@@ -148,8 +148,8 @@ class NeighbourTest(ABC):
         """What the neighbours that are `trusted` (one for each report of the network) tell a block; (rows x width)."""
 
     @abstractmethod
-    def judged(self, values: Floats, told: Sequence[Told]) -> Outcome:
-        """What comes of reports with `values` that were `told` this, iteration by iteration; (reports x width) each."""
+    def judged(self, values: Floats, sums: Sequence[Sums]) -> Outcome:
+        """What comes of reports with `values` and `sums` of their neighbours, (reports x width) for each iteration."""
 
 
 class Surroundings:
@@ -162,31 +162,31 @@ class Surroundings:
         self._places = places
         self._around = {test.radius: Neighbourhood(places, test.radius) for test in tests}
         self._trusted = {test: [test.heard] for test in tests}
-        self._told = _nothing(tests, len(places))
+        self._sums = _nothing(tests, len(places))
         for iteration in range(max((test.iterations for test in tests), default=0)):
             asking = [test for test in tests if test.iterations > iteration]
             for radius, around in self._around.items():
                 for block in around.blocks(places):
                     for test in (one for one in asking if one.radius == radius):
-                        self._told[test][iteration][block.rows] = test.sums(block, self._trusted[test][iteration])
+                        self._sums[test][iteration][block.rows] = test.sums(block, self._trusted[test][iteration])
             for test in (one for one in asking if one.iterations > iteration + 1):
-                failed = test.judged(test.values, self._told[test][: iteration + 1]).failed
+                failed = test.judged(test.values, self._sums[test][: iteration + 1]).failed
                 self._trusted[test].append(test.heard & ~failed)
 
-    def told(self, at: Places) -> dict[NeighbourTest, list[Told]]:
+    def sums_at(self, at: Places) -> dict[NeighbourTest, list[Sums]]:
         """What each test hears at other places; (reports x width) for each iteration."""
         known = known_rows(self._places, at)
         there, strange = np.flatnonzero(known >= 0), np.flatnonzero(known < 0)
-        told = _nothing(self._told, len(at))
-        for test, iterations in told.items():
-            for some, kept in zip(iterations, self._told[test], strict=True):
+        sums = _nothing(self._sums, len(at))
+        for test, iterations in sums.items():
+            for some, kept in zip(iterations, self._sums[test], strict=True):
                 some[there] = kept[known[there]]
         for radius, around in self._around.items():
             for block in around.blocks(at.taken(strange)):
-                for test in (one for one in told if one.radius == radius):
-                    for some, trusted in zip(told[test], self._trusted[test], strict=True):
+                for test in (one for one in sums if one.radius == radius):
+                    for some, trusted in zip(sums[test], self._trusted[test], strict=True):
                         some[strange[block.rows]] = test.sums(block, trusted)
-        return told
+        return sums
 
 
 def known_rows(places: Places, at: Places) -> Ints:
@@ -200,7 +200,7 @@ def known_rows(places: Places, at: Places) -> Ints:
     return np.where(same, rows, -1)
 
 
-def _nothing(tests: Iterable[NeighbourTest], size: int) -> dict[NeighbourTest, list[Told]]:
+def _nothing(tests: Iterable[NeighbourTest], size: int) -> dict[NeighbourTest, list[Sums]]:
     return {test: [np.zeros((size, test.width), np.float32) for _ in range(test.iterations)] for test in tests}
 
 
@@ -216,8 +216,8 @@ class Isolation(NeighbourTest):
     def sums(self, block: Block, trusted: Bools) -> Floats:
         return np.asarray(block.within(np.inf) @ trusted[block.others].astype(np.float64)[:, None])
 
-    def judged(self, values: Floats, told: Sequence[Told]) -> Outcome:
-        return Outcome(np.ones(values.size, np.bool_), told[0][:, 0] < self._num_min)
+    def judged(self, values: Floats, sums: Sequence[Sums]) -> Outcome:
+        return Outcome(np.ones(values.size, np.bool_), sums[0][:, 0] < self._num_min)
 
 
 @dataclass(frozen=True)
@@ -286,10 +286,10 @@ class Buddy(NeighbourTest):
         mean = first / many
         return np.stack([n, mean, np.maximum(second / many - mean**2, 0.0)], axis=1)
 
-    def judged(self, values: Floats, told: Sequence[Told]) -> Buddies:
+    def judged(self, values: Floats, sums: Sequence[Sums]) -> Buddies:
         failed, used = np.zeros(values.size, np.bool_), np.zeros(values.size, np.intp)
         means, deviations = np.full((2, values.size), np.nan)
-        for number, from_centre, variance in (some.T.astype(np.float64) for some in told):
+        for number, from_centre, variance in (some.T.astype(np.float64) for some in sums):
             mean = from_centre + self._centre
             enough = ~failed & (number >= self._num_min)
             spread = np.maximum(np.sqrt(variance * (1 + 1 / np.maximum(number, 1))), self._min_std)
@@ -340,10 +340,10 @@ class BuddyEvent(NeighbourTest):
             block.within(self._max_height_difference) @ np.stack([listened, happens], axis=1).astype(np.float64)
         )
 
-    def judged(self, values: Floats, told: Sequence[Told]) -> Events:
+    def judged(self, values: Floats, sums: Sequence[Sums]) -> Events:
         failed, deviation = np.zeros(values.size, np.bool_), np.full(values.size, np.nan)
         happens = values >= self._event
-        for number, happening in (some.T for some in told):
+        for number, happening in (some.T for some in sums):
             agreeing = np.where(happens, happening, number - happening)
             enough = ~failed & (number >= self._num_min)
             failed |= enough & (agreeing <= self._threshold * number)

@@ -21,7 +21,7 @@ from ionbeam_client.models import parse_duration
 from ionbeam_dagster.domain.canonical import HEIGHT_COLUMNS, columns_of, provider_flag, variable_of
 from ionbeam_dagster.domain.quality import Masks, Test, flags_of, neighbours, series
 from ionbeam_dagster.domain.quality.limits import HOUR, ONE_THING, Limits
-from ionbeam_dagster.domain.quality.neighbours import Bools, Floats, Ints, Told
+from ionbeam_dagster.domain.quality.neighbours import Bools, Floats, Ints, Sums
 
 METHODS = frozenset({"point", "mean", "minimum", "maximum", "sum"})
 """The methods whose values limits are meant for."""
@@ -94,7 +94,7 @@ class Reports:
     indoor: Bools
     fixed: Bools
     values: dict[str, Floats]
-    said: dict[str, Told] = field(default_factory=dict)
+    said: dict[str, Sums] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return self.time.size
@@ -121,7 +121,7 @@ class Verdicts:
 
     applied: dict[str, Masks]
     failed: dict[str, Masks]
-    deviation: dict[str, Told]
+    deviation: dict[str, Sums]
 
     @classmethod
     def none(cls, columns: Mapping[str, object], size: int) -> Verdicts:

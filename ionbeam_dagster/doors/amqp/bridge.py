@@ -224,7 +224,7 @@ class Bridge:
                 await asyncio.wait_for(transport.connected(), CONNECT_TIMEOUT)
             except TimeoutError as error:
                 place = IonbeamClientConfig(amqp_url=self._settings.url).broker
-                raise BrokerAway(f"the broker {place} does not answer; start it, or mend broker.url") from error
+                raise BrokerAway(f"the broker {place} does not answer; start it, or correct broker.url") from error
             yield transport
 
     async def _turn(

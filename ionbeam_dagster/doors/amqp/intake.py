@@ -1,7 +1,7 @@
 """Taking commands in: validate, make durable, remember; only then may the message be acknowledged.
 
 Belongs here: what happens to the bodies of messages, in this order: raw files, then the ledger. A crash between the two
-is mended by the message's being delivered again. Does not belong here: the broker (bridge.py).
+is put right when the message is delivered again. Does not belong here: the broker (bridge.py).
 """
 
 from __future__ import annotations

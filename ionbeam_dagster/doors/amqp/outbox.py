@@ -56,7 +56,9 @@ class Outbox:
         """The messages of one dataset revision: its rows in as many parts as they need."""
         revision = built.revision
         if revision.dataset not in self._settings.datasets:
-            log.warning("%s %s is not announced: the configuration has it no more", revision.dataset, revision.window)
+            log.warning(
+                "%s %s is not announced: it is no longer in the configuration", revision.dataset, revision.window
+            )
             return
         if not self._settings.files.exists(built.path):
             log.warning("%s r%d is not announced: %s is gone", revision.dataset, revision.number, built.path)

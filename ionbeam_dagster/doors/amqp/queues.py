@@ -40,7 +40,7 @@ def queues(platform: Platform) -> list[Queue]:
     pulled = (name for name, source in platform.config.sources.items() if source.kind == "pull")
     live = [wire.INGESTION, wire.REPLAY, *map(wire.source_queue, sorted(pulled))]
     try:
-        return asyncio.run(asyncio.wait_for(_asked(broker.url, live), 3 * _PATIENCE))
+        return asyncio.run(asyncio.wait_for(_inspected(broker.url, live), 3 * _PATIENCE))
     except (AMQPError, OSError, TimeoutError) as error:
         address = urlsplit(broker.url)
         raise BrokerAway(
@@ -49,7 +49,7 @@ def queues(platform: Platform) -> list[Queue]:
         ) from error
 
 
-async def _asked(url: str, live: list[wire.Queue]) -> list[Queue]:
+async def _inspected(url: str, live: list[wire.Queue]) -> list[Queue]:
     connection = await aio_pika.connect(url, timeout=_PATIENCE)
     found = []
     async with connection:

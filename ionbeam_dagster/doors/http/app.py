@@ -172,7 +172,7 @@ class Application:
                 return self._login(request)
             case ["auth", "api-jwt-refresh"]:
                 _only(request.method, "POST")
-                token = _said(request).get("refresh")
+                token = _json_object(request).get("refresh")
                 return _json({"access": self._known(token)})
             case ["auth", "logout"]:
                 self._source(request)
@@ -189,7 +189,7 @@ class Application:
 
     def _login(self, request: Request) -> Response:
         """The password is the source's token; whoever has it gets it as both tokens of the answer."""
-        token = self._known(_said(request).get("password"))
+        token = self._known(_json_object(request).get("password"))
         return _json({"username": self._tokens.source_of(token), "jwt": token, "jwt_refresh_token": token})
 
     def _known(self, token: object) -> str:
@@ -249,16 +249,16 @@ def _unpacked(body: bytes, most: int) -> bytes:
     raise Refused(413, f"the body is more than {_MOST_MEMBERS} gzip streams; pack it as one")
 
 
-def _said(request: Request) -> dict[str, Any]:
+def _json_object(request: Request) -> dict[str, Any]:
     if (request.content_length or 0) > 10_000:
         raise Refused(413, "the request is too long")
     try:
-        said = json.loads(request.get_data(cache=False))
+        found = json.loads(request.get_data(cache=False))
     except (ValueError, RecursionError) as error:
         raise Refused(400, "the body is no JSON") from error
-    if not isinstance(said, dict):
+    if not isinstance(found, dict):
         raise Refused(400, "the body is no JSON object")
-    return said
+    return found
 
 
 def _json(content: dict[str, Any], status: int = 200) -> Response:

@@ -48,7 +48,7 @@ def confirmations_sensor(ionbeam: PlatformResource | WatchedPlatform, source: So
         except SourceError as error:
             context.log.error(str(error))
             return dg.SensorResult(skip_reason=dg.SkipReason(str(error)), cursor=context.cursor)
-        for line in found.told:
+        for line in found.problems:
             context.log.warning(line)
         page = _page(platform, source, found.lacking)
         mark = sha256(str(page).encode()).hexdigest()
@@ -73,7 +73,10 @@ def corrections_check(source: SourceSettings) -> dg.AssetChecksDefinition:
         lacking = {one.number: corrections.standing(platform, source, one, platform.now()) for one in known}
         page = _page(platform, source, lacking)
         return dg.AssetCheckResult(
-            passed=not page.held, severity=dg.AssetCheckSeverity.WARN, description=page.said, metadata=page.metadata
+            passed=not page.held,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=page.description,
+            metadata=page.metadata,
         )
 
     return check
@@ -88,7 +91,7 @@ class _Page:
     held: tuple[str, ...]
 
     @property
-    def said(self) -> str:
+    def description(self) -> str:
         return "; ".join(self.held) or "No correction waits for a person"
 
     @property
@@ -122,6 +125,6 @@ def _evaluation(source: str, page: _Page) -> dg.AssetCheckEvaluation:
         check_name=CHECK,
         passed=not page.held,
         severity=dg.AssetCheckSeverity.WARN,
-        description=page.said,
+        description=page.description,
         metadata=page.metadata,
     )

@@ -13,7 +13,7 @@ from ionbeam_dagster.domain.decisions import Build, Decision, Unchanged, Wait
 from ionbeam_dagster.domain.records import Claim
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.pipeline.agenda.work import Work
-from ionbeam_dagster.pipeline.build import look_at, made_by
+from ionbeam_dagster.pipeline.build import assessment_of, made_by
 from ionbeam_dagster.pipeline.platform import Platform
 
 _MOST_LOOKED_AT = 300
@@ -21,17 +21,17 @@ _MOST_LOOKED_AT = 300
 
 def assess(platform: Platform, dataset: DatasetSettings, window: Window, now: datetime) -> Decision:
     """What `decide` says of a dataset window, on what the ledger knows of it."""
-    return look_at(platform, dataset, window, now).decision
+    return assessment_of(platform, dataset, window, now).decision
 
 
 def assess_due(platform: Platform, dataset: DatasetSettings, window: Window, now: datetime) -> Decision:
     """The same of a window that the ledger calls due; where the answer is not to build it, the ledger is told for how
     long it holds, so that nobody asks again before it can be another one."""
-    seen = look_at(platform, dataset, window, now)
-    if not isinstance(seen.decision, Build):
-        until = seen.decision.until if isinstance(seen.decision, Wait) else None
-        platform.ledger.postpone(dataset.name, window, seen.claims, until)
-    return seen.decision
+    assessment = assessment_of(platform, dataset, window, now)
+    if not isinstance(assessment.decision, Build):
+        until = assessment.decision.until if isinstance(assessment.decision, Wait) else None
+        platform.ledger.postpone(dataset.name, window, assessment.claims, until)
+    return assessment.decision
 
 
 def outlook(platform: Platform, claim: Claim, now: datetime) -> dict[Window, Decision]:
