@@ -24,7 +24,7 @@ import yaml
 from ionbeam_dagster.cli.terminal import dagster_home, fail, load_config
 from ionbeam_dagster.config import CONFIG_VARIABLE, IonbeamConfig
 from ionbeam_dagster.errors import ConfigError
-from ionbeam_dagster.orchestration.supervision import Child, Supervisor, processor_used
+from ionbeam_dagster.orchestration.supervision import Child, Supervisor, awoken, processor_used
 from ionbeam_dagster.stores.locks import JobLock
 from ionbeam_dagster.stores.publish import published
 
@@ -203,13 +203,13 @@ def _answers_health(port: int) -> Callable[[int], bool]:
 
 
 def _works() -> Callable[[int], bool]:
-    """Whether a process that never rests for long has used the processor since it was last asked."""
-    used: dict[int, int | None] = {}
+    """Whether a process that never rests for long has used the processor, or awoken, since it was last asked."""
+    known: dict[int, tuple[int | None, int | None]] = {}
 
     def answers(process: int) -> bool:
-        before, now = used.get(process), processor_used(process)
-        used.clear()
-        used[process] = now
-        return now is None or now != before
+        before, now = known.get(process), (processor_used(process), awoken(process))
+        known.clear()
+        known[process] = now
+        return now == (None, None) or now != before
 
     return answers

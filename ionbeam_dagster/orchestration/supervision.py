@@ -198,5 +198,14 @@ def processor_used(process: int) -> int | None:
     return int(told[11]) + int(told[12])
 
 
+def awoken(process: int) -> int | None:
+    """How often the main thread of a process has gone to sleep, so how often it awoke; None where nobody can say."""
+    try:
+        told = Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return None
+    return int(told.rpartition("\nvoluntary_ctxt_switches:")[2].split()[0])
+
+
 def _described(code: int) -> str:
     return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"

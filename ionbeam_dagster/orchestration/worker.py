@@ -120,7 +120,7 @@ class Worker:
                     self._end_what_hangs()
                     self._look()
                     self._give_out()
-                    self._listen(max(GATHERED_FOR, _SHARE * (time.monotonic() - begun)))
+                    self._rest(max(GATHERED_FOR, _SHARE * (time.monotonic() - begun)))
                 except Exception as error:  # the ledger, a store or Dagster's storage is away, whatever library says so
                     log.warning("nothing is given out at the moment: %s: %s", type(error).__name__, error)
                     time.sleep(GATHERED_FOR)
@@ -213,8 +213,18 @@ class Worker:
 
     # -- what became of it ---------------------------------------------------------------------------------------
 
-    def _listen(self, seconds: float) -> None:
-        """Take what children say, for so many seconds, or until one of them has finished."""
+    def _rest(self, seconds: float) -> None:
+        """Listen for so many seconds, or until a child has finished, and give signs of life meanwhile: who rests for
+        long, since a look took long, is neither dead nor hangs."""
+        until = time.monotonic() + seconds
+        while not self._stopping and (left := until - time.monotonic()) > 0:
+            if self._listen(min(left, _BEATS_EVERY)):
+                return
+            self._beat()
+            self._end_what_hangs()
+
+    def _listen(self, seconds: float) -> bool:
+        """Take what children say, for so many seconds, or until one of them has finished: whether one has."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             by_connection = {child.connection: child for child in self._children}
@@ -235,7 +245,8 @@ class Worker:
                     self._finished(child, *said)
                     finished = True
             if finished:
-                return
+                return True
+        return False
 
     def _finished(self, child: _Child, runs: int, trouble: str) -> None:
         group, child.group = child.group, None

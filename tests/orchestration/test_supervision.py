@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from ionbeam_dagster.cli.dev import _works
+
 
 def until(what: Callable[[], object], seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
@@ -72,3 +74,20 @@ def test_children_do_not_outlive_a_supervisor_that_is_killed(supervisor, tmp_pat
     for child in children:  # what they started is theirs to end
         for left in _group(child):
             os.kill(left, signal.SIGKILL)
+
+
+def test_a_process_that_only_sleeps_and_wakes_shows_that_it_lives():
+    program = "import time\nwhile True: time.sleep(0.05)"
+    with subprocess.Popen([sys.executable, "-c", program]) as process:
+        try:
+            answers = _works()
+            answers(process.pid)
+            time.sleep(1)
+            assert answers(process.pid)
+            process.send_signal(signal.SIGSTOP)
+            time.sleep(0.2)
+            answers(process.pid)
+            time.sleep(0.5)
+            assert not answers(process.pid)
+        finally:
+            process.kill()

@@ -171,6 +171,17 @@ def test_a_child_too_many_that_speaks_as_another_one_finishes_is_let_go(platform
     assert len(worker._children) == 1
 
 
+def test_who_rests_for_long_is_no_process_that_hangs(platform, instance, monkeypatch):
+    """On a busy machine a look takes long, and so does the rest after it."""
+    worker, beats = Worker(platform, instance, 1), []
+    here, _there = multiprocessing.Pipe()
+    worker._children = [_Child(multiprocessing.current_process(), here, ready=True)]
+    monkeypatch.setattr("ionbeam_dagster.orchestration.worker._BEATS_EVERY", 0.02)
+    monkeypatch.setattr(worker, "_beat", lambda: beats.append(time.monotonic()))
+    worker._rest(1.0)
+    assert len(beats) > 5
+
+
 def test_a_step_that_fails_keeps_no_later_one_from_being_done():
     done = []
 
