@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 from ionbeam_dagster.health.findings import Finding
 from ionbeam_dagster.health.stores import can_ask_ledger
-from ionbeam_dagster.pipeline import contents
+from ionbeam_dagster.pipeline import agenda, contents
+from ionbeam_dagster.pipeline.agenda import Work
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.pipeline.reconciliation import reconcile
 
@@ -27,15 +28,18 @@ def all_files(platform: Platform) -> Iterator[Finding]:
         return
     now = platform.now()
     found = reconcile(platform, now, contents.looked_at_all)
-    for work in found.work[:_SHOWN]:
+    lost = [(work, path) for work in found.work if (path := _lost(platform, work)) is not None]
+    for work, path in lost[:_SHOWN]:
         of = work.of.partition("/")[0]
         range = f"--from {work.window.start:%Y-%m-%dT%H:%MZ} --to {work.window.end:%Y-%m-%dT%H:%MZ}"
-        words = f"{work.of} {work.window}: {work.reason}"
+        fault = "is not as it was written" if platform.files.exists(path) else "is not there"
+        words = f"{work.of} {work.window}: {path} {fault} ({work.reason})"
         remedy = f"the worker makes it again; `ionbeam {_AGAIN[work.stage]} {of} {range}` does it now"
         yield Finding(SUBJECT, "warning", words, remedy)
-    if len(found.work) > _SHOWN:
-        more = f"{len(found.work) - _SHOWN:,} further windows are to be made again"
-        yield Finding(SUBJECT, "warning", more, "the worker makes them again")
+    if len(lost) > _SHOWN:
+        yield Finding(
+            SUBJECT, "warning", f"{len(lost) - _SHOWN:,} further files are lost", "the worker makes them again"
+        )
     for told in found.for_a_person[:_SHOWN]:
         words, _, remedy = told.rpartition("; ")
         yield Finding(SUBJECT, "error", words, remedy)
@@ -43,3 +47,21 @@ def all_files(platform: Platform) -> Iterator[Finding]:
         more = f"{len(found.for_a_person) - _SHOWN:,} further files are for a person to look at"
         yield Finding(SUBJECT, "error", more, "`ionbeam doctor --files` shows them once these are fixed")
     yield Finding(SUBJECT, "well", f"{found.contents:,} files were read and compared with what was written")
+
+
+def _lost(platform: Platform, work: Work) -> str | None:
+    """The file that work makes again because it is lost or damaged; None where there is another reason for the work."""
+    dataset, _, format = work.of.partition("/")
+    if work.stage == "collect":
+        raw = platform.ledger.raw(work.of, work.window)
+        return raw.path if raw is not None and work.token.split()[0] in (agenda.LOST, agenda.REPLACES) else None
+    if work.stage == "build":
+        built = platform.ledger.latest_revision(dataset, work.window)
+        path, size = (built.path, built.facts.bytes) if built is not None else (None, 0)
+    else:
+        made = platform.ledger.export(dataset, work.window, format)
+        path, size = (made.path, made.facts.bytes) if made is not None else (None, 0)
+    if path is None:
+        return None
+    found = platform.files.found(path)
+    return path if found is None or size not in (0, found.size) else None

@@ -292,13 +292,26 @@ def test_files_that_are_damaged_or_gone(installation):
     status, told = wrong("--files")
     assert status == 1, told
     assert "its raw file is gone" in told and told.count("does not hold what was written") == 2
-    assert f"kept as {export}.damaged" in told and f"kept as {raw}.damaged" in told
+    assert f"{gone} is not there" in told and f"kept as {export}.damaged" in told and f"kept as {raw}.damaged" in told
     assert "`ionbeam run ioncannon --from 2026-06-21T06:00Z" in told and "`ionbeam rebuild ioncannon" in told
     assert Path(dataset.path).exists()
     for command in (["run", "ioncannon"], ["rebuild", "ioncannon"]):
         given = ["--from", "2026-06-21T06:00Z", "--to", "2026-06-21T07:00Z"]
         assert CliRunner().invoke(app, [*command, *given]).exit_code == 0
     assert export.exists() and raw.exists() and gone.exists() and doctor("--files")[0] == 0
+
+
+def test_a_dataset_file_that_is_gone_and_an_export_that_was_never_made(installation):
+    ours = platform()
+    [dataset] = ours.ledger.revisions("ioncannon", START, AN_HOUR.end)
+    Path(dataset.path).unlink()
+    told = wrong("--files")[1]
+    assert f"{dataset.path} is not there" in told and "`ionbeam rebuild ioncannon --from 2026-06-21T06:00Z" in told
+    yaml = NETWORK.replace("exports: [odb]", "exports: [odb, pygeoapi]")
+    given = ["--from", "2026-06-21T06:00Z", "--to", "2026-06-21T07:00Z"]
+    assert CliRunner().invoke(app, ["rebuild", "ioncannon", *given]).exit_code == 0
+    Path("network.yaml").write_text(yaml)
+    assert doctor("--files")[0] == 0  # work, and no fault
 
 
 def test_what_the_door_could_not_take_and_does_not_take(installation):

@@ -30,6 +30,7 @@ from ionbeam_dagster.pipeline.agenda.silence import end_silence, note_silence, p
 from ionbeam_dagster.pipeline.agenda.work import (
     CHANGED,
     LOST,
+    REPLACES,
     Stage,
     Step,
     Steps,
@@ -40,9 +41,9 @@ from ionbeam_dagster.pipeline.agenda.work import (
 )
 
 __all__ = [
-    "CHANGED", "LOST", "MOST", "SKEW", "InHand", "Stage", "Step", "Steps", "Work", "assess", "begin", "due", "due_of",
-    "end_silence", "export_is_current", "from_the_future", "has_window", "in_hand", "in_words", "is_broken", "is_lost",
-    "is_outdated", "last_trigger", "misfits", "needs_collecting", "note", "note_silence", "note_unless_open",
+    "CHANGED", "LOST", "MOST", "REPLACES", "SKEW", "InHand", "Stage", "Step", "Steps", "Work", "assess", "begin", "due",
+    "due_of", "end_silence", "export_is_current", "from_the_future", "has_window", "in_hand", "in_words", "is_broken",
+    "is_lost", "is_outdated", "last_trigger", "misfits", "needs_collecting", "note", "note_silence", "note_unless_open",
     "outdated", "outlook", "overdue", "probed", "products", "ready", "replacing", "silent", "stays", "to_build",
     "to_export", "to_export_cycle", "to_ingest", "windows_in_lookback",
 ]  # fmt: skip
