@@ -8,6 +8,7 @@ import pytest
 from told import HOUR, QUARTER, START
 
 from ionbeam_dagster.domain.windows import Window, windows_between
+from ionbeam_dagster.orchestration.runs import run_range
 from ionbeam_dagster.pipeline import agenda
 from ionbeam_dagster.pipeline.agenda import due_of, overdue
 from ionbeam_dagster.pipeline.collect import collect
@@ -47,6 +48,22 @@ def test_a_change_that_is_noted_while_its_window_is_collected_is_collected_too(p
     collected(platform, again, later)
     assert platform.ledger.raw("told", FIRST).ingestion != before.ingestion
     assert FIRST not in {work.window for work in due_of(platform, "collect", "told", later + HOUR)}
+
+
+def test_a_window_that_was_replaced_is_given_to_nobody_while_its_run_goes_on(platform_with, instance):
+    platform = platform_with("  told: {start: 2026-06-21T00:00:00Z}", automation="{lookback: PT15M}")
+    source, fetch, due = platform.sources["told"], platform.sources["told"].fetch, []
+    quarters = list(windows_between(START, START + HOUR, QUARTER))
+    agenda.note(platform, [agenda.replacing(platform, "told", one, "it changed") for one in quarters], START + HOUR)
+
+    def looking(window):
+        found = {work.window for work in due_of(platform, "collect", "told", START + 10 * HOUR)}
+        due.append([quarter for quarter in quarters if quarter in found])
+        yield from fetch(window)
+
+    source.fetch = looking
+    run_range(platform, "told", START, START + HOUR, instance)
+    assert due == [quarters[number:] for number in range(4)]
 
 
 def test_what_is_noted_while_the_agenda_looks_is_not_dropped(platform_with, monkeypatch):

@@ -166,6 +166,7 @@ def _work_through(
                         ended_in_time(limit, end_with if ionbeam.may_end_process else None),
                     ):
                         outcome.done[current.key] = work(current)
+                        in_hand.settle_replaced(current, ionbeam.platform.now())
                 except Exception as error:
                     errors[current] = error
                     hung = hung + 1 if isinstance(error, DeadlineExceeded) else 0

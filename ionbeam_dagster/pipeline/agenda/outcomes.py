@@ -14,7 +14,7 @@ from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.pipeline.agenda.exporting import to_export
 from ionbeam_dagster.pipeline.agenda.ingesting import to_ingest
 from ionbeam_dagster.pipeline.agenda.now import derived, still_due
-from ionbeam_dagster.pipeline.agenda.work import Stage, Work, begin, note
+from ionbeam_dagster.pipeline.agenda.work import REPLACES, Stage, Work, begin, note
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.ledger.attempts import Attempt, Failure
 
@@ -32,6 +32,12 @@ class InHand:
     def failed_before(self) -> set[Window]:
         """The open windows that failed themselves the last time, and were not only given up with others."""
         return {window for window, one in self.opened.items() if one.error and one.was_tried}
+
+    def settle_replaced(self, window: Window, now: datetime) -> None:
+        """Settle at once a window that was to be replaced: its note alone tells of that, so that others would be given
+        it while the run goes on."""
+        if window in self.opened and self.opened[window].token.startswith(REPLACES):
+            self.settle([window], {}, now)
 
     def settle(self, done: Collection[Window], failed: Mapping[Window, Failure], now: datetime) -> None:
         """Remember what became of windows, and note what follows from those that are done.
