@@ -191,10 +191,13 @@ def receive(
     if lacking := http.lacking():
         fail(f"receive needs {lacking}")
     from ionbeam_dagster.doors.http.serving import OpenDoor
+    from ionbeam_dagster.pipeline.agenda import misfits
     from ionbeam_dagster.pipeline.recovery import open_platform
 
     _log_to_stderr()
     platform = open_platform(_watched_config())
+    for misfit in misfits(platform):
+        logging.error(misfit)
     door = OpenDoor(platform, host, port, pages=_pages(platform, in_full=False))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: door.stop())

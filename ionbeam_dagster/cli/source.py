@@ -65,6 +65,8 @@ def accept(
     if name in config.sources:
         fail(f"{config.path} has a source {name!r} that feeds dataset {config.sources[name].dataset!r}; rename it, or "
              "add a source with another name and 'dataset: " + name + "' yourself")  # fmt: skip
+    if config.sections.broker is None:
+        fail(f"{config.path} has no source {name!r}; it has {', '.join(config.sources) or 'none'}")
     platform = open_platform(config)
     parked = bridge_of(platform).parked(name)
     if not parked:

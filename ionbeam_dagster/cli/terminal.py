@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
+from rich.segment import Segment
 from rich.table import Table
 
+from ionbeam_client.text import visible
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.times import parse_moment
 
@@ -25,7 +27,20 @@ if TYPE_CHECKING:
     import polars as pl
     from dagster import DagsterInstance
 
-console = Console(width=None if sys.stdout.isatty() else 120)
+
+class _Terminal(Console):
+    """Whatever is printed, in sentences and in tables, can come from outside: it is text, and commands the terminal
+    nothing."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            if segment.control or segment.text.isprintable():
+                yield segment
+            else:
+                yield Segment("\n".join(map(visible, segment.text.split("\n"))), segment.style)
+
+
+console = _Terminal(width=None if sys.stdout.isatty() else 120)
 
 SOURCES = typer.Argument(help="Sources, by their names in the configuration; all of them when none is named.")
 DATASETS = typer.Argument(help="Datasets, by their names; all of them when none is named.")
@@ -54,7 +69,7 @@ def dagster_instance(config: IonbeamConfig) -> Iterator[DagsterInstance]:
 
 def fail(message: str) -> NoReturn:
     for line in message.splitlines():
-        print(f"ionbeam: {line}", file=sys.stderr)
+        print(f"ionbeam: {visible(line)}", file=sys.stderr)
     raise typer.Exit(1)
 
 

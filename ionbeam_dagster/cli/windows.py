@@ -110,7 +110,7 @@ def status(
     if lacking() is None:
         from ionbeam_dagster.doors.http.status import door_status
 
-        for line in door_status(platform):
+        for line in door_status(platform, _sources_of(platform, datasets) if datasets else None):
             console.print(f"door: {line}", highlight=False, markup=False)
 
 

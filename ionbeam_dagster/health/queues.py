@@ -29,6 +29,7 @@ TOLD_FOR = 600.0
 _WAITS = timedelta(minutes=5)
 """How old what the door has in its journal may be: it takes it in twice a minute."""
 _SHOWN = 5
+_LONGEST = 500  # characters of what is said
 
 
 def bus(platform: Platform) -> Iterator[Finding]:
@@ -80,9 +81,10 @@ def door(platform: Platform) -> Iterator[Finding]:
     memory = Memory(folder)
     for aside in memory.set_aside()[:_SHOWN]:
         remedy = "fix what it names, then start `ionbeam receive` again; its log tells more"
-        yield Finding(DOOR, "error", visible(aside.in_words()), remedy)
+        yield Finding(DOOR, "error", visible(aside.in_words(), _LONGEST), remedy)
     for one in memory.parked()[:_SHOWN]:
-        words = visible(f"{one.source}: {one.lines:,} lines of {one.measurement[:60]!r} are parked: {one.reason}")
+        what = f"{one.source}: {one.lines:,} lines of {one.measurement[:60]!r} are parked"
+        words = visible(f"{what}: {one.reason}", _LONGEST)
         yield Finding(DOOR, "warning", words, f"`ionbeam source accept {one.source}`")
     yield Finding(DOOR, "well", f"{sum(stat.st_size for stat in waiting) / 1e6:.1f} MB in the journal")
 

@@ -60,6 +60,8 @@ def run_range(
 ) -> list[WindowResult]:
     """Bring every window of `source` in [start, end), and every dataset window that it touches, up to date.
 
+    Of a source that is written at a door this is what was written: nobody can be asked for more.
+
     Nothing is done that is done already. A window that fails does not keep the others from going on. Returns what was
     done, nothing when there was nothing to do; every run is in `instance`. Raises PipelineError for a source that the
     platform does not know or cannot ask.
@@ -88,9 +90,15 @@ def reingest_range(
     What the source no longer gives stays, unless it is to `replace` what it gave before.
 
     The client of an external source is asked for the range instead; what it sends arrives by itself. Raises
-    PipelineError for a source that the platform does not know, or cannot ask for want of a broker.
+    PipelineError for a source that the platform does not know, or cannot ask: for want of a broker, or because it is
+    written at a door.
     """
     settings = platform.source(source)
+    if settings.kind == "door":
+        raise PipelineError(
+            f"{source} is written by its stations, which cannot be asked again; `ionbeam run {source}` builds and "
+            "exports what they wrote"
+        )
     asked = {USE_CACHE_TAG: use_cache, REPLACE_TAG: replace}
     tags = {tag: "true" for tag, wanted in asked.items() if wanted}
     done = _Range(platform, settings.dataset, instance, on_window, on_plan, tags)
@@ -200,10 +208,12 @@ class _Range:
         name, dataset = source.name, self._dataset.name
         raw, observations = raw_key(name), observations_key(name)
         due_before = set(self._platform.ledger.due(dataset))
-        windows = self._source_windows(source, start, end)
-        wanted = [w for w in windows if again or agenda.needs_collecting(self._platform, name, w)]
-
-        self._run(collect_job(name), [raw, observations], wanted)
+        if source.sent:  # rows of any time are in what waits
+            windows = self._platform.ledger.waiting(name)
+        else:
+            windows = self._source_windows(source, start, end)
+            wanted = [w for w in windows if again or agenda.needs_collecting(self._platform, name, w)]
+            self._run(collect_job(name), [raw, observations], wanted)
         # where one window could not be collected, the run ended before it ingested the others
         self._run(collect_job(name), [observations], [w for w in windows if self._to_ingest(name, w, observations)])
 

@@ -158,9 +158,7 @@ class Platform:
 
     def metadata(self, source: SourceSettings) -> IngestionMetadata:
         """How a source's columns are to be read. Raises PipelineError where a name or unit in it is wrong."""
-        found = self.sources[source.name].metadata
-        if (version := source.config.version) is not None:
-            found = found.model_copy(update={"version": version})
+        found = self.described(source)
         if self._sound.get(source.name) != found:
             errors = [str(problem) for problem in check_metadata(found) if problem.severity == "error"]
             if errors:
@@ -168,6 +166,12 @@ class Platform:
             self.check_schema(source, found)
             self._sound[source.name] = found
         return found
+
+    def described(self, source: SourceSettings) -> IngestionMetadata:
+        """How a source and the configuration say that its columns are to be read, whether it is right or wrong."""
+        found = self.sources[source.name].metadata
+        version = source.config.version
+        return found if version is None else found.model_copy(update={"version": version})
 
     def check_schema(self, source: SourceSettings, metadata: IngestionMetadata) -> None:
         """Refuse, with a PipelineError, other columns than those that came first under the same version."""
@@ -177,7 +181,7 @@ class Platform:
             return
         self._versions[key] = first
         if refusal := schema_refusal(first, metadata):
-            key_of = f" (sources.{source.name}.version)" if source.kind == "pull" else ""
+            key_of = f" (sources.{source.name}.version)" if source.kind != "external" else ""
             raise PipelineError(f"{source.name}: {refusal}{key_of}")
 
     def check_span(self, dataset: DatasetSettings) -> None:

@@ -5,12 +5,31 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
-from door_samples import GARDEN, HOUR, OTHER, SOURCES, TOKEN, nanoseconds, opened, wait_for, write
+from door_samples import (
+    GARDEN,
+    HOUR,
+    OTHER,
+    SOURCES,
+    TOKEN,
+    Receiving,
+    bring_up_to_date,
+    nanoseconds,
+    opened,
+    wait_for,
+    write,
+)
+from typer.testing import CliRunner
 
+from ionbeam_dagster.cli import app
+from ionbeam_dagster.config import IonbeamConfig
+from ionbeam_dagster.domain.windows import window_of
 from ionbeam_dagster.doors.http.journal import Frame, Journal
 from ionbeam_dagster.doors.http.mapping import Mapping
 from ionbeam_dagster.doors.http.status import door_status
+from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.health import queues
+from ionbeam_dagster.orchestration.runs import reingest_range
+from ionbeam_dagster.pipeline.recovery import open_platform
 
 TWO = SOURCES + GARDEN.replace("garden:", "valley:").replace(TOKEN, OTHER)
 
@@ -32,7 +51,8 @@ def test_lines_of_different_precisions_are_taken_in_together(platform_of):
         hours = nanoseconds(then) // (3600 * 10**9) - 1
         line = f"weather,station=roof temperature=50 {hours}"
         assert write(url, line, params={"precision": "h"}).status_code == 204
-        assert door.flush.run() == 5 and door.journal.closed() == []
+        door.flush.run()
+        assert door.journal.closed() == []
     assert taken_in(platform, "garden") == 5
 
 
@@ -94,8 +114,87 @@ def test_a_damaged_file_of_the_journal_holds_up_no_other(platform_of, tmp_path):
     damaged.write_bytes(damaged.read_bytes().replace(b"=50", b"=51"))
     with opened(platform) as (door, url):
         assert write(url, good).status_code == 204
-        assert door.flush.run() == 1
+        door.flush.run()
         assert taken_in(platform, "garden") == 1
         assert door.journal.closed() == [damaged]
     assert any(str(damaged) in line and "is damaged at byte" in line for line in door_status(platform))
     assert any(one.severity == "error" and "is damaged" in one.words for one in queues.door(platform))
+
+
+# --- what people are told ---------------------------------------------------------------------------------------------
+
+
+def ionbeam(tmp_path, *words):
+    """Exit status and output, in one line, of a command."""
+    done = CliRunner().invoke(app, ["--config", str(tmp_path / "config.yaml"), *words])
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, " ".join(done.output.split())
+
+
+def test_a_variable_that_was_added_without_raising_the_version_is_told_everywhere(platform_of, tmp_path):
+    platform = platform_of(TWO)
+    then = datetime.now(UTC) - 3 * HOUR
+    line = f"weather,station=roof temperature=50 {nanoseconds(then)}"
+    with opened(platform) as (door, url):
+        assert write(url, line).status_code == 204
+        door.flush.run()
+    bring_up_to_date(platform)
+    path = tmp_path / "config.yaml"
+    more = "{field: humidity, standard_name: relative_humidity, cf_unit: percent}\n      - {field: temp"
+    path.write_text(path.read_text().replace("{field: temp", more, 1))
+    told = "raise the version to 2, which keeps both readable (sources.garden.version)"
+    for words in (("config", "check"), ("status",)):
+        code, output = ionbeam(tmp_path, *words)
+        assert told in output and code == (words[0] == "config")
+    with Receiving(tmp_path) as receiving:
+        assert told in " ".join(receiving.log().split())
+    platform = open_platform(IonbeamConfig.load(path))
+    with opened(platform) as (door, url):
+        assert write(url, line).status_code == 204 and write(url, line, OTHER).status_code == 204
+        door.flush.run()
+        assert any(one.severity == "error" and told in one.words for one in queues.door(platform))
+        assert taken_in(platform, "valley") == 1
+    path.write_text(path.read_text().replace("garden:\n    kind: door", "garden:\n    version: 2\n    kind: door"))
+    assert ionbeam(tmp_path, "config", "check")[0] == 0
+    platform = open_platform(IonbeamConfig.load(path))
+    with opened(platform) as (door, url):
+        wait_for(lambda: door.journal.closed() == [])
+    assert not [one for one in queues.door(platform) if one.severity == "error"]
+
+
+def test_what_was_written_is_built_and_exported_by_hand(platform_of, tmp_path):
+    platform = platform_of(SOURCES)
+    then = datetime.now(UTC) - 3 * HOUR
+    with opened(platform) as (door, url):
+        assert write(url, f"weather,station=roof temperature=50 {nanoseconds(then)}").status_code == 204
+        door.flush.run()
+    window = window_of(then, HOUR)
+    range = ("--from", f"{window.start:%Y-%m-%dT%H:%MZ}", "--to", f"{window.end:%Y-%m-%dT%H:%MZ}")
+    code, output = ionbeam(tmp_path, "run", "garden", *range)
+    assert code == 0, output
+    [built] = platform.ledger.revisions("garden", window.start, window.end)
+    assert built.facts.rows == 1 and platform.ledger.export("garden", window, "pygeoapi")
+    with pytest.raises(PipelineError, match="`ionbeam run garden` builds and exports what they wrote"):
+        reingest_range(platform, "garden", window.start, window.end, None)
+
+
+def test_what_status_says_of_the_door_is_short_plain_and_of_the_source_that_was_asked_for(platform_of, tmp_path):
+    platform = platform_of(TWO)
+    strange = [f"weather,station=\u202e\x9b31m{number}{'n' * 200} temperature=50" for number in range(13)]
+    with opened(platform) as (door, url):
+        assert write(url, "\n".join(strange)).status_code == 204
+        assert write(url, "cpu,host=a x=1", OTHER).status_code == 204
+        door.flush.run()
+    _, output = ionbeam(tmp_path, "status", "garden")
+    assert "\u202e" not in output and "\x9b" not in output and "\\u202e" in output
+    assert "and 3 more reasons, of 3 lines" in output and "valley" not in output
+    _, output = ionbeam(tmp_path, "status", "valley")
+    assert "valley: 1 lines of 'cpu' are parked" in output and "garden" not in output
+    door.memory.taken("garden", "x", door.memory.listened("garden"), {}, [("m" * 60_000, "r" * 60_000, 1, 1, "")])
+    assert len(ionbeam(tmp_path, "status", "garden")[1]) < 10_000
+
+
+def test_a_source_that_is_not_there_cannot_be_accepted(platform_of, tmp_path):
+    platform_of(SOURCES)
+    code, output = ionbeam(tmp_path, "source", "accept", "nope")
+    assert code == 1 and "has no source 'nope'; it has garden" in output

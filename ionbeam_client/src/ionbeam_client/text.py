@@ -13,9 +13,11 @@ _LINK = re.compile(r"://|www\.", re.IGNORECASE)  # Dagster's UI makes links of t
 _TICKS = re.compile(r"`+")
 
 
-def visible(text: str) -> str:
+def visible(text: str, longest: int | None = None) -> str:
     """`text` in one line for logs and terminals: what does not print, or changes how the rest is read, is spelled out
-    (an escape character as ``\\x1b``)."""
+    (an escape character as ``\\x1b``). Of one with more than `longest` characters so many are left, and dots."""
+    if longest is not None and len(text) > longest:
+        text = f"{text[:longest]}..."
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

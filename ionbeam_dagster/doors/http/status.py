@@ -5,34 +5,42 @@ Belongs here: the facts in sentences, each with what to do. Does not belong here
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
+from ionbeam_client.text import visible
 from ionbeam_dagster.doors.http.flush import door_sources
-from ionbeam_dagster.doors.http.lines import shown_text
 from ionbeam_dagster.doors.http.memory import Memory, door_folder
 from ionbeam_dagster.pipeline.platform import Platform
 
-_SAMPLE = 60
+_NAME, _REASON = 60, 400  # characters that are shown
 
 
-def door_status(platform: Platform, limit: int = 10) -> list[str]:
-    """What a person should know of the door; nothing where nobody writes to it."""
+def door_status(platform: Platform, sources: Collection[str] | None = None, limit: int = 10) -> list[str]:
+    """What a person should know of the door, of all sources or some; nothing where nobody writes them to it."""
     folder = door_folder(platform)
-    if not door_sources(platform) and not folder.exists():
+    if not folder.exists() or (sources is not None and not door_sources(platform).keys() & set(sources)):
         return []
     memory = Memory(folder)
-    parked = memory.parked()
+    asked = None if sources is None else {"", *sources}
+    parked = [one for one in memory.parked() if asked is None or one.source in asked]
+    aside = [one for one in memory.set_aside() if asked is None or one.source in asked]
     journal = folder / "journal"
     waiting = sum(path.stat().st_size for path in journal.glob("*.journal")) if journal.exists() else 0
     told = [f"{waiting / 1e6:.1f} MB in the journal; {sum(one.lines for one in parked):,} lines parked"]
-    told += [one.in_words() for one in memory.set_aside()[:limit]]
+    told += [visible(one.in_words(), _REASON) for one in aside[:limit]]
+    if len(aside) > limit:
+        told.append(f"{len(aside) - limit} further portions stay in the journal {journal}")
     told += [
-        f"{one.source}: {one.lines:,} lines of {shown_text(one.measurement)[:_SAMPLE]!r} are parked, the last at "
-        f"{one.last:%Y-%m-%d %H:%M}: {one.reason} (`ionbeam source accept {one.source}`)"
+        f"{one.source}: {one.lines:,} lines of {one.measurement[:_NAME]!r} are parked, the last at "
+        f"{one.last:%Y-%m-%d %H:%M}: {visible(one.reason, _REASON)} (`ionbeam source accept {one.source}`)"
         for one in parked[:limit]
     ]
     if len(parked) > limit:
-        told.append(f"{len(parked) - limit} further reasons are not shown; all lines are in {folder / 'parked'}")
+        lines = sum(one.lines for one in parked[limit:])
+        told.append(f"and {len(parked) - limit} more reasons, of {lines:,} lines; all are in {folder / 'parked'}")
     told += [
         f"{source}: of {readings:,} readings the value alone was taken, not their extra_data or data"
         for source, readings in memory.without_more()
+        if asked is None or source in asked
     ]
     return told

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from ionbeam_dagster.config import DatasetSettings, SourceSettings
 from ionbeam_dagster.domain.records import Claim
 from ionbeam_dagster.domain.windows import DAY, FOREVER, Window
-from ionbeam_dagster.errors import PipelineError
+from ionbeam_dagster.errors import PipelineError, SourceError
 from ionbeam_dagster.pipeline.agenda.building import is_outdated
 from ionbeam_dagster.pipeline.agenda.now import products
 from ionbeam_dagster.pipeline.export import is_of_another_exporter
@@ -64,6 +64,15 @@ def misfits(platform: Platform) -> list[str]:
     for dataset in platform.config.datasets.values():
         try:
             platform.check_span(dataset)
+        except PipelineError as error:
+            found.append(str(error))
+    for source in platform.config.sources.values():
+        if source.kind == "external":
+            continue  # its columns come with each message
+        try:
+            platform.check_schema(source, platform.described(source))
+        except SourceError:
+            continue  # it tells so itself
         except PipelineError as error:
             found.append(str(error))
     return found
