@@ -89,7 +89,11 @@ class Receiving:
             self.process = subprocess.Popen(
                 self.command(), cwd=self._folder, env=self._environment, stdout=output, stderr=output
             )
-        wait_for(self._answers, 240)
+        try:
+            wait_for(self._answers, 240)
+        except AssertionError:
+            self.kill()
+            raise
 
     def command(self):
         return [Path(sys.executable).with_name("ionbeam"), "receive", "--port", str(self.port)]
