@@ -20,6 +20,7 @@ from ionbeam_dagster.cli import (
     dev,
     doctor,
     export,
+    gaps,
     heard,
     history,
     ledger,
@@ -29,6 +30,7 @@ from ionbeam_dagster.cli import (
     run,
     source,
     stations,
+    status,
     windows,
 )
 from ionbeam_dagster.cli.terminal import fail
@@ -55,7 +57,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for command in (
-    run.run, windows.status, doctor.doctor, heard.heard, windows.gaps, windows.rebuild, windows.reingest, windows.seal,
+    run.run, status.status, doctor.doctor, heard.heard, gaps.gaps, windows.rebuild, windows.reingest, windows.seal,
     windows.unseal, windows.purge, history.prune, dev.dev, processes.worker, processes.bridge, processes.receive,
     processes.mqtt, processes.serve, conformance.conformance,
 ):  # fmt: skip

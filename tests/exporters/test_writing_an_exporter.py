@@ -13,7 +13,7 @@ import pytest
 import yaml
 from pages import blocks, entry_points, install
 
-from ionbeam_dagster.cli.windows import _status_table
+from ionbeam_dagster.cli.status import status_table
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.errors import ConfigError, ExportError
@@ -205,5 +205,5 @@ def test_what_another_version_made_is_told_until_it_is_made_again(written):
 
 
 def _status(platform):
-    table = _status_table(platform, platform.dataset("ioncannon"), [HOUR])
+    table = status_table(platform, platform.dataset("ioncannon"), [HOUR])
     return " ".join(cell for column in table.columns for cell in column._cells)

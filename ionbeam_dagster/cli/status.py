@@ -1,0 +1,266 @@
+"""`ionbeam status`: the state of dataset windows and why, what fails, and what a person should know.
+
+Belongs here: how it is shown. Does not belong here: what is decided of a window (the agenda), or what was not collected
+(gaps.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from ionbeam_client.models import format_duration
+from ionbeam_dagster.cli.export import not_exported
+from ionbeam_dagster.cli.quarantine import clock_lines, lines_about, merged
+from ionbeam_dagster.cli.terminal import (
+    DATASETS,
+    FROM,
+    TO,
+    console,
+    load_config,
+    moment,
+    number,
+)
+from ionbeam_dagster.config import DatasetSettings
+from ionbeam_dagster.domain.cycles import analysis_of, cycle_of
+from ionbeam_dagster.domain.decisions import Sealed
+from ionbeam_dagster.domain.windows import EPOCH, Window, window_of, windows_between
+
+if TYPE_CHECKING:
+    from ionbeam_dagster.pipeline.platform import Platform
+    from ionbeam_dagster.stores.ledger.attempts import Attempt
+
+_LISTED = 20
+"""Lines of one kind that are shown; of the others only how many they are."""
+
+
+def status(
+    datasets: Annotated[list[str] | None, DATASETS] = None,
+    start: Annotated[str | None, FROM] = None,
+    end: Annotated[str | None, TO] = None,
+    last: Annotated[int, typer.Option(help="How many of the newest windows to show when no range is given.")] = 24,
+    check_files: Annotated[bool, typer.Option(help="First compare all files with the ledger, as `dev` does.")] = False,
+) -> None:
+    """Show a table of dataset windows: their state and why, rows, stations, coverage, revision, exports.
+
+    A stretch of many windows of which nothing is known is one line. Below it stands what fails for long, what an older
+    version made, and what of the configuration does not fit what is there.
+    """
+    from ionbeam_dagster.pipeline.recovery import open_platform
+
+    platform = open_platform(load_config())
+    if check_files:
+        _check_files(platform)
+    for name in datasets or platform.config.datasets:
+        dataset = platform.dataset(name)
+        known = _known_windows(platform, dataset, moment(start, "--from"), moment(end, "--to"))
+        if not known:
+            first = platform.source(dataset.sources[0])
+            begin = "its client" if first.sent else f"`ionbeam run {first.name}`"
+            console.print(f"{name}: nothing was collected yet; begin with {begin}")
+            continue
+        shown = known if start or end else known[-last:]
+        console.print(status_table(platform, dataset, shown))
+        for line in merged(name, platform.ledger.revisions(name, shown[0].start, shown[-1].end)):
+            console.print(line, style="yellow", highlight=False, markup=False)
+        for source in dataset.sources:
+            windows = [one for one in shown if one.span == dataset.span]
+            for line in [*lines_about(platform, source, windows), *clock_lines(platform, source)]:
+                console.print(line, style="yellow", highlight=False, markup=False)
+        for line in not_exported(platform, dataset, [one for one in shown if one.span == dataset.span]):
+            console.print(line, highlight=False, markup=False)
+        for format in dataset.cycle_exports:
+            console.print(_cycles_table(platform, dataset, format, shown))
+        if late := _late_before(platform, dataset, shown[0].start):
+            many = f"{len(late)} sealed windows have" if len(late) > 1 else "1 sealed window has"
+            oldest = f"{late[0].start:%Y-%m-%d %H:%M}"
+            see = f"`ionbeam status {name} --from {late[0].start:%Y-%m-%dT%H:%MZ}`"
+            told = f"{name}: {many} late data, before those shown; the oldest is {oldest}; see {see}"
+            console.print(told, highlight=False)
+        _print_outdated(platform, dataset)
+    _print_what_fails(platform)
+    if recovered := platform.ledger.recovered():
+        console.print(
+            f"ledger: made again on {recovered[0]:%Y-%m-%d %H:%M}: {recovered[1]}", highlight=False, markup=False
+        )
+    if platform.config.sections.broker is not None:
+        from ionbeam_dagster.doors.amqp.status import bus_status
+
+        for line in bus_status(platform.ledger).lines():
+            console.print(f"bus: {line}", highlight=False, markup=False)
+
+    from ionbeam_dagster.doors.http import lacking
+
+    if lacking() is None:
+        from ionbeam_dagster.doors.http.status import door_status
+
+        for line in door_status(platform, sources_of(platform, datasets) if datasets else None):
+            console.print(f"door: {line}", highlight=False, markup=False)
+
+
+def _check_files(platform: Platform) -> None:
+    """Compare all files with the ledger; what is lost is made again by automation, or by `ionbeam run`."""
+    from ionbeam_dagster.pipeline.reconciliation import reconcile
+
+    found = reconcile(platform, platform.now())
+    console.print(
+        f"files: {len(found.work)} windows are to be made again, {len(found.for_a_person)} are for a person to look at",
+        highlight=False,
+    )
+    for work in found.work[:_LISTED]:
+        console.print(f"  {work.of} {work.window}: {work.reason}; to {work.stage}", highlight=False, markup=False)
+    for told in found.for_a_person[:_LISTED]:
+        console.print(f"  {told}", highlight=False, markup=False)
+
+
+def _print_outdated(platform: Platform, dataset: DatasetSettings) -> None:
+    """Which windows another exporter, quality plan or mapping made than today's, and how they are made again."""
+    from ionbeam_dagster.pipeline.agenda import outdated
+
+    found = outdated(platform, dataset, EPOCH, platform.now())
+    if found:
+        first, last = found[0].start, found[-1].end
+        again = (
+            f"`ionbeam rebuild {dataset.name} --outdated --from {first:%Y-%m-%dT%H:%MZ} --to {last:%Y-%m-%dT%H:%MZ}`"
+        )
+        many = f"{len(found)} windows were" if len(found) > 1 else "1 window was"
+        told = f"{dataset.name}: {many} made by an older exporter, quality plan or mapping, or with other settings"
+        console.print(f"{told}; {again} makes what is outdated again", highlight=False)
+
+
+def _print_what_fails(platform: Platform) -> None:
+    """What fails for long, what of the configuration does not fit, and when the files were last compared."""
+    from ionbeam_dagster.pipeline.agenda import misfits, overdue, silent
+
+    now = platform.now()
+    for misfit in misfits(platform):
+        console.print(misfit, style="red", highlight=False, markup=False)
+    for source, silence in silent(platform).items():
+        told = f"{source} does not answer since {silence.since:%Y-%m-%d %H:%M}: {silence.windows} windows in a row took"
+        again = "longer than they may; it is asked for one window at a time until it does"
+        console.print(f"{told} {again}", style="yellow", highlight=False, markup=False)
+    print_overdue(platform, overdue(platform, now))
+    if reconciled := platform.ledger.reconciliations.last():
+        ago = max((now - reconciled) // timedelta(seconds=1), 0)
+        console.print(f"files: last compared with the ledger {ago} s ago", highlight=False)
+
+
+def print_overdue(platform: Platform, failing: Sequence[Attempt]) -> None:
+    """What fails for long, the longest first."""
+    from ionbeam_dagster.pipeline.agenda import in_words
+
+    for one in failing[:_LISTED]:
+        console.print(in_words(platform, one), style="yellow", highlight=False, markup=False, soft_wrap=True)
+    if len(failing) > _LISTED:
+        console.print(f"... and {len(failing) - _LISTED} more that fail for an hour or longer", style="yellow")
+
+
+def _known_windows(
+    platform: Platform, dataset: DatasetSettings, start: datetime | None, end: datetime | None
+) -> list[Window]:
+    """The windows of which anything is known, within [start, end), and what lies between them.
+
+    Up to three windows between two are given one by one; more are one window of all their time.
+    """
+    span, latest = dataset.span, end or datetime.now(UTC)
+    first = window_of(start, span).start if start else None
+    built = [b.revision.window for b in platform.ledger.revisions(dataset.name, first or dataset.start, latest)]
+    due = [w for w in platform.ledger.due(dataset.name) if (first or w.start) <= w.start < latest]
+    known = sorted({*built, *due})
+    if not known:
+        return []
+    shown: list[Window] = []
+    reached = first or known[0].start
+    for window in known:
+        shown += _between(reached, window.start, span)
+        shown.append(window)
+        reached = window.end
+    ended = window_of(min(latest, datetime.now(UTC)), span).start
+    return [*shown, *_between(reached, ended, span)] if end else shown
+
+
+def _late_before(platform: Platform, dataset: DatasetSettings, start: datetime) -> list[Window]:
+    """The sealed windows that start before `start` and for which data arrived that they do not hold."""
+    from ionbeam_dagster.pipeline.agenda import assess
+
+    due = [window for window in platform.ledger.due(dataset.name) if window.start < start]
+    if not due:
+        return []
+    built = {one.revision.window for one in platform.ledger.revisions(dataset.name, due[0].start, start)}
+    decisions = {window: assess(platform, dataset, window, datetime.now(UTC)) for window in due if window in built}
+    return [window for window, decision in decisions.items() if isinstance(decision, Sealed) and decision.late]
+
+
+def _between(start: datetime, end: datetime, span: timedelta) -> Iterator[Window]:
+    if end - start > 3 * span:
+        yield Window(start, end)
+    elif end > start:
+        yield from windows_between(start, end, span)
+
+
+def status_table(platform: Platform, dataset: DatasetSettings, windows: Sequence[Window]) -> Table:
+    from ionbeam_dagster.pipeline.agenda import assess, export_is_current
+    from ionbeam_dagster.pipeline.build import describe
+    from ionbeam_dagster.pipeline.export import is_of_another_exporter
+
+    table = Table(title=f"{dataset.name}, windows of {format_duration(dataset.span)}", title_justify="left")
+    numbers = ("rows", "stations", "coverage", "revision")
+    for column in ("window", "state", *numbers, "exports", "why"):
+        table.add_column(column, justify="right" if column in numbers else "left", no_wrap=column != "why")
+    now = datetime.now(UTC)
+    for window in windows:
+        if window.span > dataset.span:
+            many = f"{window.span // dataset.span:,} windows, until {window.end:%Y-%m-%d %H:%M}"
+            table.add_row(f"{window.start:%Y-%m-%d %H:%M} ...", "missing", *[""] * 5, f"{many}: nothing was collected")
+            continue
+        state, reason = describe(assess(platform, dataset, window, now))
+        if (sealed := platform.ledger.sealed(dataset.name, window)) and state == "built":
+            state, reason = "sealed", f"{reason}; sealed by a person on {sealed:%Y-%m-%d %H:%M}"
+        latest = platform.ledger.latest_revision(dataset.name, window)
+        exports = [
+            f"{format} (other version)" if is_of_another_exporter(platform, dataset.name, format, window) else format
+            for format in dataset.exports
+            if export_is_current(platform, dataset.name, format, window)
+        ]
+        facts = latest.facts if latest else None
+        table.add_row(
+            str(window), state, number(facts and facts.rows), number(facts and facts.stations),
+            f"{facts.coverage:.0%}" if facts else "", str(latest.revision.number) if latest else "",
+            ", ".join(exports), reason,
+        )  # fmt: skip
+    return table
+
+
+def _cycles_table(platform: Platform, dataset: DatasetSettings, format: str, windows: Sequence[Window]) -> Table:
+    """The analysis cycles in which `windows` lie."""
+    from ionbeam_dagster.pipeline.cycles import outlook_of
+
+    table = Table(title=f"{dataset.name}, analysis cycles ({format})", title_justify="left")
+    for column in ("analysis", "state", "windows", "late", "rows", "revision", "why"):
+        right = column in ("windows", "late", "rows", "revision")
+        table.add_column(column, justify="right" if right else "left", no_wrap=column != "why")
+    for cycle in sorted({cycle_of(window.start) for window in windows if window.span == dataset.span}):
+        outlook = outlook_of(platform, dataset, platform.config.cycle_exporters[format], cycle, platform.now())
+        made = platform.ledger.export(dataset.name, cycle, format)
+        state = "ready" if outlook.due else "made" if made else "waiting"
+        table.add_row(
+            f"{analysis_of(cycle):%Y-%m-%d %H}", state,
+            f"{len(outlook.holds)} of {len(outlook.holds) + len(outlook.lacking)}", str(len(outlook.late) or ""),
+            number(made.facts.rows) if made else "", str(made.number) if made else "", outlook.reason,
+        )  # fmt: skip
+    return table
+
+
+def sources_of(platform: Platform, names: Sequence[str]) -> list[str]:
+    """The sources that `names` mean: sources themselves, and those of datasets."""
+    found: dict[str, None] = {}
+    for name in names:
+        if name in platform.config.sources:
+            found[name] = None
+        else:
+            found |= dict.fromkeys(platform.dataset(name).sources)
+    return list(found)
