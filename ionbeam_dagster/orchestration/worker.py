@@ -16,6 +16,8 @@ import os
 import socket
 import time
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -99,6 +101,7 @@ class Worker:
         self._at_once = at_once
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload([work_for.__module__])
+        self._starter = ThreadPoolExecutor(1, "starter")
         self._children: list[_Child] = []
         self._groups = list(_groups(platform)) if platform.config.automation.enabled else []
         self._watch = Watch()
@@ -207,7 +210,10 @@ class Worker:
         here, there = self._context.Pipe()
         arguments = (there, str(self._platform.config.path.absolute()), str(Path.cwd()))
         process = self._context.Process(target=work_for, args=arguments, daemon=True)
-        process.start()
+        starting = self._starter.submit(process.start)
+        while wait_for([starting], _BEATS_EVERY).not_done:
+            pass  # the fork server imports for many seconds on a busy machine: to awake now and then is a sign of life
+        starting.result()
         there.close()
         self._children.append(_Child(process, here))
 
