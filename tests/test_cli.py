@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ionbeam_dagster.cli import app, processes
+from ionbeam_dagster.cli.terminal import of_the_disk
 from ionbeam_dagster.config import CONFIG_VARIABLE, IonbeamConfig
 
 NETWORK = """
@@ -224,3 +225,25 @@ def test_a_process_that_stays_says_that_its_configuration_was_changed(ionbeam, c
         assert caplog.text == ""
     finally:
         stop.set()
+
+
+def test_a_full_disk_is_a_sentence_whoever_meets_it(tmp_path):
+    """Dagster's storage meets it first, and hides it in an error of its own."""
+    import sqlalchemy as sa
+
+    engine = sa.create_engine(f"sqlite:///{tmp_path}/runs.db")
+    with engine.connect() as connection, pytest.raises(sa.exc.OperationalError) as full:
+        connection.execute(sa.text("PRAGMA max_page_count = 1"))
+        connection.execute(sa.text("CREATE TABLE runs (id)"))
+    assert "make room" in of_the_disk(full.value)
+    with pytest.raises(OSError) as none_left, Path("/dev/full").open("wb", buffering=0) as file:
+        file.write(b"x")
+    assert of_the_disk(none_left.value) == "a file: No space left on device; make room, and try again"
+    assert of_the_disk(sa.exc.OperationalError("SELECT x", {}, ValueError("no such column"))) is None
+    assert of_the_disk(FileNotFoundError(2, "no such file")) is None
+
+
+@pytest.mark.parametrize("command", ["dev", "serve", "receive", "worker"])
+def test_a_port_that_cannot_be_is_refused(command):
+    result = CliRunner().invoke(app, [command, "--port", "99999"])
+    assert result.exit_code == 2 and "65535" in result.output

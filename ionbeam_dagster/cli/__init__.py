@@ -33,7 +33,7 @@ from ionbeam_dagster.cli import (
     status,
     windows,
 )
-from ionbeam_dagster.cli.terminal import fail
+from ionbeam_dagster.cli.terminal import fail, of_the_disk
 from ionbeam_dagster.config import CONFIG_VARIABLE
 from ionbeam_dagster.errors import IonbeamError
 
@@ -46,6 +46,10 @@ class _Commands(TyperGroup):
             return super().invoke(ctx)
         except IonbeamError as error:
             fail(str(error))
+        except Exception as error:
+            if (said := of_the_disk(error)) is None:
+                raise
+            fail(said)
 
 
 app = typer.Typer(

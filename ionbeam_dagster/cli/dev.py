@@ -21,7 +21,7 @@ from typing import Annotated
 import typer
 import yaml
 
-from ionbeam_dagster.cli.terminal import dagster_home, fail, load_config
+from ionbeam_dagster.cli.terminal import PORTS, dagster_home, fail, load_config
 from ionbeam_dagster.config import CONFIG_VARIABLE, IonbeamConfig
 from ionbeam_dagster.errors import ConfigError
 from ionbeam_dagster.orchestration.supervision import Child, Supervisor, awoken, processor_used
@@ -38,7 +38,7 @@ _DAEMON_HANGS_AFTER = "300"
 """Seconds after which Dagster's daemon ends itself when one of its threads hangs."""
 
 
-def dev(port: Annotated[int, typer.Option(help="Where the UI listens, on this machine only.")] = 3000) -> None:
+def dev(port: Annotated[int, typer.Option(**PORTS, help="Where the UI listens, on this machine only.")] = 3000) -> None:
     """Start the whole platform: the UI, its sensors and its automation. Ctrl-C stops it.
 
     The web server, Dagster's daemon, the code server and the worker (`ionbeam worker`) are watched: what ends or hangs

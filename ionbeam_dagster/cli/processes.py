@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ionbeam_dagster.cli.terminal import dagster_instance, fail, load_config
+from ionbeam_dagster.cli.terminal import PORTS, dagster_instance, fail, load_config
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.errors import ConfigError
 
@@ -108,7 +108,7 @@ def worker(
         bool, typer.Option(help="Only say whether a worker is alive (exit status 1: none is), for health checks.")
     ] = False,
     port: Annotated[
-        int | None, typer.Option(help="Where /health and /metrics are answered; without it nowhere.")
+        int | None, typer.Option(**PORTS, help="Where /health and /metrics are answered; without it nowhere.")
     ] = None,
     host: Annotated[str, typer.Option(help="0.0.0.0 to be asked from other machines.")] = "127.0.0.1",
 ) -> None:
@@ -177,7 +177,7 @@ def _check_worker(platform: Platform) -> None:
 
 
 def receive(
-    port: Annotated[int, typer.Option(help="Where the door listens.")] = 8086,
+    port: Annotated[int, typer.Option(**PORTS, help="Where the door listens.")] = 8086,
     host: Annotated[str, typer.Option(help="0.0.0.0 to be reached from other machines.")] = "127.0.0.1",
 ) -> None:
     """Take in what stations write over HTTP, as to InfluxDB, and what devices report; ingest, build and export it.
@@ -244,7 +244,7 @@ def _log_counts(name: str, subscriber: Subscriber) -> None:
 
 
 def serve(
-    port: Annotated[int, typer.Option(help="Where the service listens.")] = 5000,
+    port: Annotated[int, typer.Option(**PORTS, help="Where the service listens.")] = 5000,
     host: Annotated[str, typer.Option(help="0.0.0.0 to be reached from other machines.")] = "127.0.0.1",
     url: Annotated[
         str | None,

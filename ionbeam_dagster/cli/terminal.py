@@ -5,7 +5,9 @@ Belongs here: what a second command needs too. Does not belong here: any command
 
 from __future__ import annotations
 
+import errno
 import os
+import sqlite3
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -48,6 +50,16 @@ FROM = typer.Option("--from", help="Start of the range, ISO 8601, UTC unless it 
 TO = typer.Option("--to", help="End of the range (not included).")
 
 
+PORTS = {"min": 1, "max": 65535}
+_OF_THE_DISK = {
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room within your quota",
+    errno.EROFS: "the file system is mounted read-only: name another place",
+    errno.EACCES: "give this user permission",
+}
+_FULL_OR_SHUT = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
+
+
 def load_config() -> IonbeamConfig:
     return IonbeamConfig.load()
 
@@ -71,6 +83,23 @@ def fail(message: str) -> NoReturn:
     for line in message.splitlines():
         print(f"ionbeam: {visible(line)}", file=sys.stderr)
     raise typer.Exit(1)
+
+
+def of_the_disk(error: BaseException) -> str | None:
+    """What to say of an error that is the disk's, or the permission to write there; None of any other.
+
+    Dagster's storage hides the reason in an error of its own.
+    """
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, OSError) and found.errno in _OF_THE_DISK:
+            return f"{found.filename or 'a file'}: {found.strerror}; {_OF_THE_DISK[found.errno]}, and try again"
+        if isinstance(found, sqlite3.Error) and getattr(found, "sqlite_errorcode", 0) & 0xFF in _FULL_OR_SHUT:
+            home = os.environ.get("DAGSTER_HOME", "DAGSTER_HOME")
+            remedy = "make room on its disk, or give this user permission to write there, and try again"
+            return f"Dagster's history ({home}) cannot be written: {found}; {remedy}"
+        found = found.__cause__ or found.__context__
+    return None
 
 
 def moment(text: str | None, option: str) -> datetime | None:
