@@ -134,6 +134,11 @@ def test_what_is_written_again_means_the_same(measurement, tags, fields):
     assert parse_line(written) == parse_line(line)
 
 
+def test_what_was_taken_once_is_read_again_whatever_its_lengths():
+    endless = [f"m,{'n' * 60_000}={'v' * 60_000} a=1 1"] * 3
+    assert read_again(pl.Series(endless)).to_list() == endless
+
+
 def test_what_an_earlier_version_parked_is_read():
     hidden_blank = chr(0xE000)
     kept = pl.Series(["a,b=c d=hot,e=5,f=True 1", f"my{hidden_blank}a d=so{hidden_blank}so,e=1e+16,g=7 2"])

@@ -69,10 +69,10 @@ class Limits:
 
     longest: int = 65_536
     most_tags: int = 64
-    longest_name: int = 255
+    longest_name: int | None = 255
 
 
-NO_LIMITS = Limits(1 << 40, 1 << 20, 1 << 20)
+NO_LIMITS = Limits(1 << 40, 1 << 20, None)
 """For lines that were taken before."""
 
 
@@ -160,7 +160,7 @@ def _easy(given: pl.Series, scale: int, limits: Limits) -> pl.Series:
         & (text.str.count_matches(",", literal=True) <= limits.most_tags)
         & (text.str.extract_all("[^,= ]+=").list.n_unique() == text.str.count_matches("=", literal=True))
     )
-    if limits.longest_name < limits.longest:
+    if limits.longest_name is not None:
         good &= ~text.str.contains(rf"[^,= ]{{{limits.longest_name + 1}}}")
     return given.to_frame("x").select(good.fill_null(False)).to_series()
 
@@ -179,7 +179,8 @@ def _plain(text: str, number: int, scale: int, limits: Limits) -> str:
     of_tag, of_field = (dict(one.split("=", 1) for one in some) for some in (tags, fields.split(",")))
     if len(of_tag) < len(tags):
         raise BadLines(f"has a tag twice ({text[:_QUOTED]!r})", number)
-    if max(map(len, (measurement, *of_tag, *of_tag.values(), *of_field))) > limits.longest_name:
+    names = measurement, *of_tag, *of_tag.values(), *of_field
+    if limits.longest_name is not None and max(map(len, names)) > limits.longest_name:
         raise BadLines(f"has a name or a tag of more than {limits.longest_name} characters", number)
     if len(of_field) <= fields.count(","):
         plain = " ".join([head, ",".join(f"{key}={value}" for key, value in of_field.items()), *time])
