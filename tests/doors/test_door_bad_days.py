@@ -121,6 +121,26 @@ def test_a_damaged_file_of_the_journal_holds_up_no_other(platform_of, tmp_path):
     assert any(one.severity == "error" and "is damaged" in one.words for one in queues.door(platform))
 
 
+def test_a_damaged_file_of_parked_lines_holds_up_no_other(platform_of):
+    platform = platform_of(SOURCES)
+    folder = platform.config.sections.state_path / "door" / "parked" / "garden"
+    with opened(platform) as (door, url):
+        wait_for(lambda: door.memory.looked_at("garden"))
+        for line in ("cpu,host=a x=1", "cpu,host=a y=1"):
+            assert write(url, line).status_code == 204
+            door.flush.run()
+        door.memory.accept("garden")
+    damaged, _ = sorted(folder.glob("*.parquet"))
+    damaged.write_bytes(damaged.read_bytes()[:-9])
+    for _ in range(2):
+        with opened(platform) as (door, url):
+            wait_for(lambda: door.memory.looked_at("garden") and "takes y" in "".join(door_status(platform)))
+            assert len(list(folder.glob("*.parquet"))) == 2 and damaged.exists()
+            assert any(f"{damaged} cannot be read" in line for line in door_status(platform))
+            assert sum(one.lines for one in door.memory.parked() if "takes y" in one.reason) == 1
+            door.memory.accept("garden")
+
+
 # --- what people are told ---------------------------------------------------------------------------------------------
 
 

@@ -155,32 +155,31 @@ class Flush:
     def look_again(self) -> int:
         """Put the parked lines of sources whose mapping has changed since into the journal again; returns how many.
 
-        What cannot be read stays parked. A crash in between brings some lines twice, which makes no second point.
+        What cannot be read stays parked, and is told. A crash in between brings lines of one file twice, which makes no
+        second point.
         """
-        lines = 0
-        for name, source in door_sources(self._platform).items():
-            mapping = mapping_of(self._platform, source).digest()
-            if self._memory.looked_at(name) == mapping:
-                continue
-            files = sorted((self._parked / name).glob("*.parquet"))
-            try:
-                lines += self._look_again(name, files)
-            except Exception:
-                log.exception("%s: parked lines cannot be read; they stay where they are", name)
-                continue
-            self._memory.taken_again(name, mapping)
-            for path in files:
-                remove(path)
-        return lines
+        with self._one_at_a_time:
+            return sum(self._look_again(source) for source in door_sources(self._platform).values())
 
-    def _look_again(self, source: str, files: list[Path]) -> int:
-        lines = 0
-        for path in files:
-            for some in read_parked(path):
+    def _look_again(self, source: Door) -> int:
+        mapping = mapping_of(self._platform, source).digest()
+        if self._memory.looked_at(source.name) == mapping:
+            return 0
+        lines, unread = 0, dict[Path, Exception]()
+        for path in sorted((self._parked / source.name).glob("*.parquet")):
+            try:
+                read = list(read_parked(path))
+            except Exception as error:
+                log.exception("%s: these parked lines cannot be read", path)
+                unread[path] = error
+                continue
+            for some in read:
                 body = some["received"].to_numpy().astype("<i8").tobytes() + "\n".join(some["line"].to_list()).encode()
-                self._journal.add(Frame(source, time.time_ns(), some.height, again=True, body=body))
+                self._journal.add(Frame(source.name, time.time_ns(), some.height, again=True, body=body))
                 lines += some.height
             self._journal.rotate()  # lines of one age stay together
+            remove(path)
+        self._memory.taken_again(source.name, mapping, unread)
         return lines
 
     # -- one file, one source ------------------------------------------------------------------------------------

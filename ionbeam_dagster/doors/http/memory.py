@@ -7,7 +7,7 @@ the parked lines themselves (flush.py).
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -192,8 +192,14 @@ class Memory:
         rows = self._database.read("SELECT mapping FROM looked WHERE source = ?", (source,))
         return str(rows[0][0]) if rows else None
 
-    def taken_again(self, source: str, mapping: str) -> None:
-        """What was parked of a source is in the journal again, to be looked at by the mapping of this digest."""
+    def taken_again(self, source: str, mapping: str, unread: Mapping[Path, Exception]) -> None:
+        """What was parked of a source, but for the files that could not be read, is in the journal again, to be looked
+        at by the mapping of this digest."""
+        now = time.time_ns()
+        told = [
+            (source, "", f"{path} cannot be read ({error})"[:_REASON], 1, now, "") for path, error in unread.items()
+        ]
         with self._database.transaction() as db:
             db.execute("INSERT OR REPLACE INTO looked VALUES (?, ?)", (source, mapping))
             db.execute("DELETE FROM parked WHERE source = ?", (source,))
+            db.executemany("INSERT INTO parked VALUES (?, ?, ?, ?, ?, ?)", told)
