@@ -373,6 +373,100 @@ def test_verify_asks_the_servers_that_can_be_asked(bucket, faulty, station, tmp_
     assert main(["--config", "other.ini", "verify", "--target", "2"]) == 0
 
 
+def rows_of(count: int, begin: int = 1) -> bytes:
+    return b"".join(
+        b'{"timestamp":%d,"measurement":"m","tags":{},"fields":{"f":%d}}\n' % (n, n * n % 7919)
+        for n in range(begin, begin + count)
+    )
+
+
+@pytest.mark.parametrize("name", ["log.jsonl.gz", "log.lp.gz", "log.csv.gz"])
+def test_a_packed_file_that_breaks_off_is_delivered_as_far_as_it_is_whole(faulty, station, tmp_path, capsys, name):
+    server = faulty()
+    station(of(server), batch_rows=300)
+    data = rows_of(5000)
+    if "jsonl" not in name:
+        data = b"".join(b"m f=%di %d\n" % (n * n % 7919, n) for n in range(1, 5001))
+    if "csv" in name:
+        rows = b"".join(b"m,%d,%d\n" % (n * n % 7919, n) for n in range(1, 5001))
+        data = b"#datatype measurement,long,dateTime:number\nm,f,time\n" + rows
+    packed = gzip.compress(data)
+    (tmp_path / name).write_bytes(packed[: len(packed) // 2])
+    assert main(["replay", name]) == 1
+    out = capsys.readouterr().out
+    count = len(server.lines)
+    assert 1000 < count < 4000
+    assert server.lines == [f"m f={n * n % 7919}i {n}" for n in range(1, count + 1)]
+    assert f"{count} rows delivered, 0 refused" in out
+    assert f"{name}: after row {count} it is broken off or damaged: " in out
+    (tmp_path / name).write_bytes(packed)
+    assert main(["replay", name]) == 0
+    assert f"{5000 - count} rows delivered, 0 refused (and {count} rows" in capsys.readouterr().out
+    assert len(server.lines) == 5000
+
+
+def test_what_is_not_what_its_name_says_is_told_with_its_name(faulty, station, tmp_path, capsys):
+    server = faulty()
+    station(of(server))
+    whole = gzip.compress(rows_of(5000))
+    damaged = bytearray(whole)
+    damaged[len(whole) // 2 :] = b"\xff" * (len(whole) - len(whole) // 2)
+    for name, data, says in [
+        ("plain.jsonl.gz", rows_of(2), "plain.jsonl.gz: it cannot be unpacked, in spite of its name: Not a gzipped"),
+        ("head.jsonl.gz", whole[:5], "head.jsonl.gz: it cannot be unpacked"),
+        ("first.jsonl.gz", gzip.compress(rows_of(1))[:-20], "first.jsonl.gz: "),
+        ("damaged.jsonl.gz", bytes(damaged), "damaged.jsonl.gz: after row "),
+        ("x.txt", b"hi", "x.txt: there is no row in it; it was read as annotated CSV. What a file is is told by its"),
+        ("x.csv", b"hi\n", "x.csv: there is no row in it; it was read as annotated CSV"),
+        ("x.lp", b"# nothing\n", "x.lp: there is no row in it; it was read as line protocol"),
+    ]:
+        (tmp_path / name).write_bytes(data)
+        for command in ("replay",) if "damaged" in name else ("replay", "verify"):
+            assert main([command, name]) == 1, name
+            told = capsys.readouterr()
+            assert says in told.out + told.err
+    (tmp_path / "empty.jsonl").write_bytes(b"")
+    assert main(["replay", "empty.jsonl"]) == 0
+
+
+def test_rows_that_cannot_be_read_are_refused_for_the_true_reason(faulty, station, tmp_path, capsys):
+    server = faulty()
+    station(of(server))
+    mark = b"\xef\xbb\xbf"
+    odd = b'{"timestamp":3,"measurement":"m","tags":{},"fields":{"f":%s}}\n'
+    (tmp_path / "a.jsonl").write_bytes(mark + rows_of(2) + odd % b"1e999" + odd % b'"\xff"' + odd[:20] + b"\n")
+    (tmp_path / "b.lp").write_bytes(mark + b'm f=1 1\nm f="\xff" 2\n')
+    (tmp_path / "c.csv").write_bytes(
+        mark + b"#datatype measurement,string,dateTime:number\nm,f,time\nm,a,1\nm,\xff,2\n"
+    )
+    reasons = {}
+    for name, sent in [("a.jsonl", 2), ("b.lp", 1), ("c.csv", 1)]:
+        assert main(["replay", name]) == 1
+        assert f"{sent} rows delivered" in capsys.readouterr().out
+        kept = (tmp_path / f"{name}.refused.jsonl").read_text().splitlines()
+        reasons[name] = [json.loads(line)["refused"]["reason"] for line in kept]
+    infinite, bytes_of_another_encoding, torn = reasons["a.jsonl"]
+    assert infinite.startswith("it is not JSON: number is infinity")
+    assert "utf-8" in bytes_of_another_encoding.lower()
+    assert torn == "it is not a whole JSON object: its writer was killed, or it was edited"
+    assert "not UTF-8" in reasons["b.lp"][0] and "not UTF-8" in reasons["c.csv"][0]
+    assert [line.split()[0] for line in server.lines] == ["m"] * 4
+
+
+def test_verify_counts_lines_that_cannot_be_read(bucket, station, tmp_path, capsys):
+    server = bucket()
+    station(server)
+    server.write(f"m f=1 {T0}")
+    (tmp_path / "some.lp").write_bytes(b'm f=1 %d\nnonsense 5\nm f="\xff" 2\n' % T0)
+    assert main(["verify", "some.lp"]) == 0
+    assert "1 values, 0 missing, 0 other, 2 unreadable rows" in capsys.readouterr().out
+    (tmp_path / "some.lp.gz").write_bytes(gzip.compress(b"m f=1 %d\n" % T0)[:-4])
+    assert main(["verify", "some.lp.gz"]) == 1
+    out = capsys.readouterr().out
+    assert "1 values, 0 missing, 0 other, 0 unreadable rows" in out
+    assert "some.lp.gz: after row 1 it is broken off" in out
+
+
 names = st.text(st.characters(blacklist_categories=("Cs", "Cc"), blacklist_characters="\\"), min_size=1, max_size=6)
 fields = st.one_of(
     st.booleans(), st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False, allow_infinity=False),

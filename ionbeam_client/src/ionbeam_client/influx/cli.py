@@ -143,7 +143,9 @@ def _replay(config: Config, options: argparse.Namespace) -> int:
         print(f"{one.target}: {one.delivered} rows delivered, {one.refused} refused{resumed}")
         if one.refused:
             print(f"  refused rows, with their reasons: {file.refused_path}")
-        if not one.complete:
+        if one.failure:
+            print(f"  {one.failure}")
+        elif not one.complete:
             print("  interrupted; the same command goes on from here")
     return 0 if all(one.complete and not one.refused for one in results) else 1
 
@@ -180,6 +182,9 @@ def _verify(config: Config, options: argparse.Namespace) -> int:
             )
             for example in found.examples:
                 print(f"  {example}")
+            if found.failure:
+                print(f"  {found.failure}")
+                missing += 1
         target.close()
     return 1 if missing else 0
 

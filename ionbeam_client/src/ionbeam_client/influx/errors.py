@@ -24,6 +24,10 @@ class LogError(InfluxError, OSError):
     """The log cannot be written or read; nothing of the record was logged."""
 
 
+class FileError(InfluxError):
+    """A file that is replayed or verified is not what its name says, or breaks off; its rows before that were taken."""
+
+
 class NotDeliveredError(InfluxError, TimeoutError):
     """The rows are in the log, but not yet on every server; they will be sent."""
 

@@ -59,10 +59,7 @@ class Converter:
                     made.append(self._parse(text))
                 except (ValueError, TypeError) as error:
                     made.append(None)
-                    torn = isinstance(error, orjson.JSONDecodeError)
-                    reasons[place] = (
-                        "it is not a whole JSON object: its writer was killed, or it was edited" if torn else str(error)
-                    )
+                    reasons[place] = _why(text, error)
         return made, reasons
 
     def _all_alike(self, raw: Sequence[bytes], pattern: re.Pattern[bytes], template: bytes) -> list[bytes | None]:
@@ -84,6 +81,14 @@ class Converter:
         if shape is not None and shape[0].fullmatch(text):
             self._shapes = [shape, *self._shapes[: _MOST_SHAPES - 1]]
         return line
+
+
+def _why(text: bytes, error: Exception) -> str:
+    if not isinstance(error, orjson.JSONDecodeError):
+        return str(error)
+    if not text.strip().endswith(b"}"):
+        return "it is not a whole JSON object: its writer was killed, or it was edited"
+    return f"it is not JSON: {error}"
 
 
 def _shape_of(row: Mapping[str, Any], types: Mapping[str, str]) -> _Shape | None:

@@ -9,22 +9,23 @@ from __future__ import annotations
 import gzip
 import io
 import time
-from collections.abc import Callable, Iterator
+import zlib
+from codecs import BOM_UTF8
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import blake2b
-from itertools import islice
 from pathlib import Path
 from random import random
 from threading import Event
-from typing import BinaryIO
+from typing import TypeVar
 
 import orjson
 
 from ionbeam_client.influx import annotated, lines
 from ionbeam_client.influx.config import Config, Server
 from ionbeam_client.influx.delivery import Chunk, Delivery, pause_before
-from ionbeam_client.influx.errors import InfluxError
+from ionbeam_client.influx.errors import FileError, InfluxError
 from ionbeam_client.influx.fast_lines import Converter
 from ionbeam_client.influx.log import Position, Schemas
 from ionbeam_client.influx.sender import refused_lines
@@ -32,6 +33,10 @@ from ionbeam_client.influx.state import Refusal, State
 from ionbeam_client.influx.targets import InfluxServer, Later, RecordedFile
 
 Tell = Callable[[str], None]
+_Given = TypeVar("_Given")
+_Opened = io.BufferedReader | gzip.GzipFile
+_KINDS = {"jsonl": "JSON lines", "lines": "line protocol", "csv": "annotated CSV"}
+_NOT_UNPACKED = (EOFError, zlib.error, gzip.BadGzipFile)
 
 
 @dataclass
@@ -43,6 +48,8 @@ class Replayed:
     refused: int = 0
     resumed_at: int = 0
     complete: bool = False
+    failure: str | None = None
+    """Why it is not complete, where going on would not help."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,7 @@ class File:
     def key(self) -> str:
         """The same for the same file, even when it has grown."""
         with _open(self.path) as file:
-            begin = file.readline()
+            (begin,) = next(self._parts(file, 1, 0), [b""])
         return f"replay {blake2b(begin, digest_size=8).hexdigest()} {self.path.resolve()} {self.start} {self.stop}"
 
     def schema(self) -> dict[str, dict[str, str]]:
@@ -74,53 +81,88 @@ class File:
         return {}
 
     def chunks(self, rows: int, skip: int) -> Iterator[Chunk]:
-        """The rows after the first `skip`, a request's worth at a time. Positions count rows."""
-        with _open(self.path) as file:
-            kind = self._kind(file)
-            if kind == "csv":
-                yield from self._csv(file, rows, skip)
-                return
-            given = file if kind == "jsonl" else _lines_of(file)
-            converter, done = Converter(self.schema()), skip
-            given = islice(given, skip, None)
-            while raw := list(islice(given, rows)):
-                ends = [Position(0, done + number) for number in range(1, len(raw) + 1)]
-                made, reasons = converter.convert(raw) if kind == "jsonl" else (list(raw), {})
-                done += len(raw)
-                yield self._checked(raw if kind == "jsonl" else [_as_json(line) for line in raw], ends, made, reasons)
+        """The rows after the first `skip`, a request's worth at a time. Positions count rows.
 
-    def _csv(self, file: BinaryIO, rows: int, skip: int) -> Iterator[Chunk]:
-        text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
-        found, done = islice(annotated.read_lines(text), skip, None), skip
-        while some := list(islice(found, rows)):
-            ends = [Position(0, done + number) for number in range(1, len(some) + 1)]
-            made = [None if line is None else line.encode() for _, line, _ in some]
+        Raises:
+            FileError: it cannot be unpacked, from which row on; or nothing in it is a row, and how it was read.
+        """
+        with _open(self.path) as file:
+            begin = file.peek(1)
+            if begin.startswith(BOM_UTF8):
+                begin = begin[file.readinto(bytearray(len(BOM_UTF8))) :]
+            kind = self._kind(begin)
+            done = skip
+            for chunk in {"jsonl": self._json, "lines": self._lines, "csv": self._csv}[kind](file, rows, skip):
+                done = chunk.end.offset if chunk.end else done
+                yield chunk
+            if begin.strip() and not done:
+                raise FileError(
+                    f"{self.path}: there is no row in it; it was read as {_KINDS[kind]}. What a file is is told by its "
+                    "name: *.jsonl, *.lp or *.csv, and .gz behind it when it is packed"
+                )
+
+    def _json(self, file: _Opened, rows: int, skip: int) -> Iterator[Chunk]:
+        converter, done = Converter(self.schema()), skip
+        for raw in self._parts(file, rows, skip):
+            made, reasons = converter.convert(raw)
+            yield self._checked(raw, done, made, reasons)
+            done += len(raw)
+
+    def _lines(self, file: _Opened, rows: int, skip: int) -> Iterator[Chunk]:
+        done = skip
+        for raw in self._parts(_lines_of(file), rows, skip):
+            yield self._checked([_as_json(line) for line in raw], done, list(raw), {})
+            done += len(raw)
+
+    def _csv(self, file: _Opened, rows: int, skip: int) -> Iterator[Chunk]:
+        text, done = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline=""), skip
+        for some in self._parts(annotated.read_lines(text), rows, skip):
+            made = [None if line is None else line.encode("utf-8", "surrogateescape") for _, line, _ in some]
             reasons = {
                 place: f"{self.path}, line {number}: {reason}"
                 for place, (number, line, reason) in enumerate(some)
                 if line is None
             }
             raw = [_as_json(line or f"line {number}".encode()) for line, (number, _, _) in zip(made, some, strict=True)]
+            yield self._checked(raw, done, made, reasons)
             done += len(some)
-            yield self._checked(raw, ends, made, reasons)
 
-    def _kind(self, file: BinaryIO) -> str:
+    def _parts(self, given: Iterable[_Given], rows: int, skip: int) -> Iterator[list[_Given]]:
+        """What is given after the first `skip`, some at a time; all of it that is whole, before the FileError."""
+        part: list[_Given] = []
+        done = 0
+        try:
+            for one in given:
+                done += 1
+                if done > skip:
+                    part.append(one)
+                if len(part) == rows:
+                    yield part
+                    part = []
+        except _NOT_UNPACKED as error:
+            if part:
+                yield part
+            raise FileError(f"{self.path}: after row {done} it is broken off or damaged: {error}") from None
+        if part:
+            yield part
+
+    def _kind(self, begin: bytes) -> str:
         names = set(self.path.name.split(".")[1:])
-        begin = file.read(4096).lstrip()[:1]
-        file.seek(0)
-        if "jsonl" in names or begin == b"{":
+        if "jsonl" in names or begin.lstrip().startswith(b"{"):
             return "jsonl"
         return "lines" if names & {"lp", "line"} else "csv"
 
-    def _checked(
-        self, raw: list[bytes], ends: list[Position], made: list[bytes | None], reasons: dict[int, str]
-    ) -> Chunk:
-        """Without the rows of other times, and with those refused that have no time: the server would make one up."""
+    def _checked(self, raw: list[bytes], done: int, made: list[bytes | None], reasons: dict[int, str]) -> Chunk:
+        """Without the rows of other times, and with those refused that have no time (the server would make one up) or
+        are no text. `done` rows of the file are before them."""
         kept = []
+        ends = [Position(0, done + number) for number in range(1, len(raw) + 1)]
         for place, line in enumerate(made):
             moment = _time_of(line)
             if line is not None and moment is None:
                 made[place], reasons[place] = None, "it has no time"
+            elif line is not None and not line.isascii() and not _is_text(line):
+                made[place], reasons[place] = None, "it is not UTF-8: write the file anew in that encoding"
             if moment is None or (self.start or moment) <= moment < (self.stop or moment + 1):
                 kept.append(place)
         places = {place: number for number, place in enumerate(kept)}
@@ -182,23 +224,48 @@ def _replay_to(
         state.forget(key)
         result.complete = True
         return result
+    except FileError as error:
+        result.failure = str(error)
+        return result
     finally:
         target.close()
 
 
-def _open(path: Path) -> BinaryIO:
-    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
+def _open(path: Path) -> _Opened:
+    """Raises FileError where what is named .gz is not gzip."""
+    if path.suffix != ".gz":
+        return path.open("rb")
+    file = gzip.open(path)  # noqa: SIM115 (whoever asked for it closes it)
+    try:
+        file.peek(1)
+    except _NOT_UNPACKED as error:
+        file.close()
+        raise FileError(f"{path}: it cannot be unpacked, in spite of its name: {error}") from None
+    return file
 
 
-def _lines_of(file: BinaryIO) -> Iterator[bytes]:
+def _lines_of(file: _Opened) -> Iterator[bytes]:
     """The lines of a file of line protocol; a line break inside a text does not end one."""
     begun = b""
     for part in file:
         begun += part
-        if lines.is_whole(begun.decode()):
-            yield from (line.encode() for line in lines.split_lines(begun.decode()))
+        if lines.is_whole(begun.decode("utf-8", "surrogateescape")):
+            yield from _split(begun)
             begun = b""
-    yield from (line.encode() for line in lines.split_lines(begun.decode()))
+    yield from _split(begun)
+
+
+def _split(data: bytes) -> Iterator[bytes]:
+    for line in lines.split_lines(data.decode("utf-8", "surrogateescape")):
+        yield line.encode("utf-8", "surrogateescape")
+
+
+def _is_text(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _as_json(line: bytes) -> bytes:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ionbeam_client.influx import export, lines, times
+from ionbeam_client.influx.errors import FileError
 from ionbeam_client.influx.replay import File
 from ionbeam_client.influx.targets import InfluxServer
 
@@ -32,39 +33,51 @@ class Verified:
     missing: int = 0
     other: int = 0
     unreadable: int = 0
+    failure: str | None = None
+    """Why the file could not be read to its end."""
     examples: list[str] = field(default_factory=list)
 
 
 def verify(file: Path, server: InfluxServer) -> Verified:
-    """Look up every value of a file of JSON lines.
+    """Look up every value of a file that can be replayed.
 
     Raises:
         InfluxError: the server does not answer.
     """
     result = Verified()
-    for chunk in File(file).chunks(ROWS, 0):
-        expected: dict[_Key, tuple[Any, bool]] = {}
-        for line in chunk.lines:
-            if line is None:
-                result.unreadable += 1
-                continue
-            row = lines.row_of(line.decode())
+    try:
+        for chunk in File(file).chunks(ROWS, 0):
+            _look_up(chunk.lines, server, result)
+    except FileError as error:
+        result.failure = str(error)
+    return result
+
+
+def _look_up(written: list[bytes | None], server: InfluxServer, result: Verified) -> None:
+    expected: dict[_Key, tuple[Any, bool]] = {}
+    for line in written:
+        try:
+            row = None if line is None else lines.row_of(line.decode())
+        except ValueError:
+            row = None
+        if row is None:
+            result.unreadable += 1
+        else:
             tags = tuple(sorted(row.tags.items()))
             for name, value in row.fields.items():
                 expected[row.measurement, tags, name, row.timestamp] = value, name in row.unsigned
-        result.values += len(expected)
-        for begin, end in _ranges(sorted({key[3] for key in expected})):
-            for one in export.read(server, begin, end):
-                key = (one.measurement, tuple(sorted(one.tags)), one.field, one.time)
-                if key in expected:
-                    told, found = _shown(*expected.pop(key)), _shown(one.value, one.kind == "unsignedLong")
-                    if told != found:
-                        result.other += 1
-                        _note(result, key, f"is {told} in the file and {found} on the server")
-        result.missing += len(expected)
-        for key in islice(expected, _EXAMPLES):
-            _note(result, key, "is not on the server")
-    return result
+    result.values += len(expected)
+    for begin, end in _ranges(sorted({key[3] for key in expected})):
+        for one in export.read(server, begin, end):
+            key = (one.measurement, tuple(sorted(one.tags)), one.field, one.time)
+            if key in expected:
+                told, found = _shown(*expected.pop(key)), _shown(one.value, one.kind == "unsignedLong")
+                if told != found:
+                    result.other += 1
+                    _note(result, key, f"is {told} in the file and {found} on the server")
+    result.missing += len(expected)
+    for key in islice(expected, _EXAMPLES):
+        _note(result, key, "is not on the server")
 
 
 def _ranges(moments: list[int]) -> Iterator[tuple[int, int]]:
