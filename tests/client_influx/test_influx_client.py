@@ -10,6 +10,7 @@ import subprocess
 import textwrap
 import time
 from collections import Counter
+from enum import Enum
 
 import influx_pooled as pooled
 import pandas as pd
@@ -20,6 +21,7 @@ from ionbeam_client.influx import (
     BATCHING,
     SYNCHRONOUS,
     EHTInfluxDBClient,
+    InfluxError,
     NotDeliveredError,
     PointSettings,
     RecordError,
@@ -294,3 +296,28 @@ def test_frames_of_many_rows_arrive(bucket, client, tmp_path):
     found = server.query(f'from(bucket: "{server.bucket}") |> range(start: 0) |> count()')
     assert ",20000," in found.replace("\r\n", ",")
     assert len((tmp_path / "log.csv").read_text().splitlines()) == 20_002
+
+
+def test_a_closed_client_tells_still_how_it_ended(faulty, client, tmp_path):
+    server = faulty()
+    one = client(of(server))
+    receipt = one.write_api().write(record="m f=1 1")
+    one.close()
+    assert [(status.delivered, status.waiting_bytes) for status in one.status()] == [(1, 0)]
+    receipt.get(1)
+    assert one.flush(1)
+    for place in (tmp_path / "log.jsonl.state").iterdir():
+        place.unlink()
+    with pytest.raises(InfluxError, match="cannot be read any more"):
+        one.status()
+    assert not (tmp_path / "log.jsonl.state" / "cursors.sqlite").exists()
+
+
+def test_a_unit_that_is_doubtful_is_told(faulty, client, caplog):
+    write = client(of(faulty())).write_api().write
+    write(record=[f"m f=1 {T0 // 10**9}", f"m f=1 {T0}"])
+    assert "1 rows have times within a month of 1970-01-01: is the unit right (write_precision is ns)" in caplog.text
+    with pytest.raises(RecordError, match="it has to be one of ns, us, ms, s"):
+        write(record="m f=1 1", write_precision="seconds")
+    write(record=f"m f=1 {T0 // 10**9}", write_precision=Enum("WritePrecision", {"S": "s"}).S)
+    assert caplog.text.count("within a month") == 1

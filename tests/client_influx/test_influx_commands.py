@@ -453,6 +453,30 @@ def test_rows_that_cannot_be_read_are_refused_for_the_true_reason(faulty, statio
     assert [line.split()[0] for line in server.lines] == ["m"] * 4
 
 
+def test_times_of_the_command_line_are_utc(faulty, station, tmp_path, capsys):
+    server = faulty()
+    station(of(server))
+    (tmp_path / "some.lp").write_text("".join(f"m f=1 {T0 + n * 10**9}\n" for n in range(-5, 5)))
+    assert main(["replay", "some.lp", "--from", "2021-04-06T01:29:09", "--to", "2021-04-07"]) == 0
+    assert len(server.lines) == 5
+    for wrong, says in [("soon", "not an ISO 8601 time"), (str(10**30), "outside of what InfluxDB stores")]:
+        with pytest.raises(SystemExit):
+            main(["replay", "some.lp", "--from", wrong])
+        assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["status", "print-config"])
+def test_who_reads_only_the_beginning_is_not_complained_of(station, command):
+    station(("http://127.0.0.1:1", "eht", "b_test", "t"))
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "ionbeam_client.influx.cli", command], stdout=writer, stderr=subprocess.PIPE, text=True
+    )
+    os.close(writer)
+    assert (done.stderr, done.returncode) == ("", 1)
+
+
 def test_verify_counts_lines_that_cannot_be_read(bucket, station, tmp_path, capsys):
     server = bucket()
     station(server)

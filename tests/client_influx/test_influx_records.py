@@ -127,6 +127,10 @@ def test_wrong_keywords_of_frames_are_said(frame, change, says):
         ({"station": ["a", "b\\"]}, "backslash before"),
         ({"station": ["a", "b\\,c"]}, "backslash before"),
         ({"a\\": [1, 2]}, "backslash before"),
+        ({"station": ["a", "b\nc"]}, r"tag 'station' is 'b\\nc', with a line break"),
+        ({"station": ["a", "b\r"]}, "with a line break"),
+        ({"a\nb": [1, 2]}, "has a line break"),
+        ({"timestamp": [1.0, 2.5]}, "row 1: 2.5 is finer than a nanosecond: is the unit right"),
         ({" ": [1, 2]}, "empty name"),
     ],
 )
@@ -143,8 +147,8 @@ def test_rows_without_a_value_and_infinite_values_are_counted(frame, way):
 
 
 def test_columns_of_several_types_and_odd_tags(way):
-    given = pd.DataFrame({"timestamp": [1, 2, 3], "station": ["a\tb", "c\nd", 5], "x": [1, "two", True]})
-    assert lines(given) == [r"m,station=a\tb x=1i 1", r'm,station=c\nd x="two" 2', "m,station=5 x=true 3"]
+    given = pd.DataFrame({"timestamp": [1, 2, 3], "station": ["a\tb", "c d", 5], "x": [1, "two", True]})
+    assert lines(given) == ["m,station=a\tb x=1i 1", r'm,station=c\ d x="two" 2', "m,station=5 x=true 3"]
 
 
 def test_default_tags_and_field_types(frame, way):
@@ -252,6 +256,17 @@ def test_points_keep_their_own_precision():
         (r"m a\"b=1 1", "backslash before"),
         ({"measurement": 'm\\"', "time": 1, "fields": {"f": 1}}, "backslash before"),
         ("m _time=1 1", "keeps for itself"),
+        ({"measurement": "m\n", "time": 1, "fields": {"f": 1}}, "measurement .* has a line break"),
+        ({"measurement": "\tm", "time": 1, "fields": {"f": 1}}, "a tab at its begin"),
+        ({"measurement": "m", "time": 1, "fields": {"f\r": 1}}, "field .* has a line break"),
+        ({"measurement": "m", "time": 1, "tags": {"a\nb": 1}, "fields": {"f": 1}}, "tag .* has a line break"),
+        ({"measurement": "m", "time": 1, "tags": {"a": "b\n"}, "fields": {"f": 1}}, "with a line break"),
+        ({"measurement": "m", "time": 1790000000.25, "fields": {"f": 1}}, "finer than a nanosecond: is the unit right"),
+        ([{"measurement": "m", "time": 1, "fields": {"f": "\ud83d"}}], "record 0: field 'f' is .*lone surrogate"),
+        ({"measurement": "m", "time": 1, "tags": {"t": "\udfff"}, "fields": {"f": 1}}, "tag 't' is .*lone surrogate"),
+        ({"measurement": "\ud83d", "time": 1, "fields": {"f": 1}}, "measurement .* has .*lone surrogate"),
+        (f"m f={2**64}i 1", "field 'f' is 18446744073709551616, which does not fit 64 bits"),
+        (Point("m").field("f", 1).time(1, write_precision="seconds"), "'seconds'; it has to be one of ns, us, ms, s"),
     ],
 )
 def test_what_is_no_record_is_said_with_its_place(record, says):
@@ -281,6 +296,30 @@ def test_tags_of_a_column_that_are_equal_in_python_are_not_the_same(way):
 def test_the_wrong_unit_is_noticed():
     with pytest.raises(RecordError, match=r"outside of what InfluxDB stores.*is the unit right\? \(s\)"):
         encode({"measurement": "m", "fields": {"f": 1}, "time": T0}, How(write_precision="s"))
+
+
+def test_half_of_a_character_is_said_with_its_column(way):
+    """A lone surrogate, which pandas keeps in a column of objects."""
+    for column in ("station", "s"):
+        given = pd.DataFrame({"timestamp": [T0, T0 + 1], "station": ["a", "b"], "s": ["a", "b"], "f": [1, 2]})
+        given[column] = pd.Series(["a", "\ud83d"], dtype=object)
+        with pytest.raises(RecordError, match=f"'{column}' is .*lone surrogate"):
+            encode(given, FRAME)
+    given = pd.DataFrame({"timestamp": [T0], "f": [1]})
+    for how, says in [
+        (How(data_frame_measurement_name="\ud83d"), r"measurement .* has .*lone surrogate"),
+        (How(data_frame_measurement_name="m", default_tags={"site": "\ud83d"}), r"tag 'site' is .*lone surrogate"),
+    ]:
+        with pytest.raises(RecordError, match=says):
+            encode(given, how)
+
+
+def test_times_near_to_1970_are_counted(frame, way):
+    """As of a program that gives seconds, milliseconds or microseconds for nanoseconds."""
+    for wrong in (10**9, 10**6, 10**3):
+        given = frame({"timestamp": [T0 // wrong, T0], "station": ["a", "b"], "f": [1, 2]})
+        assert encode(given, FRAME).long_ago == 1
+    assert encode([f"m f=1 {T0 // 10**9}", {"measurement": "m", "fields": {"f": 1}, "time": T0}], How()).long_ago == 1
 
 
 def test_the_log_sorts_by_time():

@@ -75,10 +75,6 @@ CASES = {
     "names and tags with blanks, commas and equals signs": (
         indexed({"the, station =": ["a, b=c"], "a = x, y": [2.5]}), {"data_frame_tag_columns": ["the, station ="]},
     ),
-    "line breaks in names and tags": (
-        indexed({"sta\ntion": ["new\nline", "t\tab", "carriage\rreturn"], "x\n\ry": [1, 2, 3]}),
-        {"data_frame_measurement_name": "m\nn\ro\t", "data_frame_tag_columns": ["sta\ntion"]},
-    ),
     "tags in the order of their names": (
         indexed({"c": ["1"], "a": ["2"], "b": ["3"], "x": [4]}), {"data_frame_tag_columns": ["c", "a", "b"]},
     ),

@@ -83,6 +83,16 @@ def test_what_is_no_time_is_said(given):
         times.to_nanoseconds(given)
 
 
+@pytest.mark.parametrize(
+    ("given", "precision"),
+    [(1617672549.25, "ns"), (np.float64(1617672549.5), "ns"), (Decimal("1.0000000001"), "s"), (Decimal("0.5"), "ns")],
+)
+def test_what_is_finer_than_a_nanosecond_is_said(given, precision):
+    with pytest.raises(ValueError, match="finer than a nanosecond: is the unit right"):
+        times.to_nanoseconds(given, precision)
+    assert times.to_nanoseconds(0.1 + 0.2, "s") == 300_000_000  # no float is exact
+
+
 def test_a_datetime_comes_back():
     moment = datetime(2026, 11, 30, 5, 45, 0, 123456, tzinfo=UTC)
     assert times.to_datetime(times.from_datetime(moment)) == moment

@@ -6,6 +6,7 @@ Belongs here: the command line and what it prints. Does not belong here: anythin
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from signal import SIGINT, SIGTERM, signal
@@ -29,15 +30,24 @@ CONFIG = "influx_config.ini"
 def main(args: list[str] | None = None) -> int:
     """Run a command line; gives the exit status (0: done, 1: it could not be done, 2: not understood)."""
     options = _parser().parse_args(args)
-    if options.command == "print-config":
-        print(EXAMPLE, end="")
-        return 0
     try:
-        config = make_config(read_config_file(options.config), options.config)
-        return int(options.run(config, options))
+        status = _run(options)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # who reads, `head` say, has enough; Python would complain of it once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (IonbeamError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.command == "print-config":
+        print(EXAMPLE, end="")
+        return 0
+    config = make_config(read_config_file(options.config), options.config)
+    return int(options.run(config, options))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -61,7 +71,10 @@ def _parser() -> argparse.ArgumentParser:
     out.set_defaults(run=_export)
     for command in (again, out):
         command.add_argument(
-            "--from", dest="start", type=_time, help="only from this time on (RFC 3339, or ns since 1970)"
+            "--from",
+            dest="start",
+            type=_time,
+            help="only from this time on (ISO 8601, UTC without an offset; or ns since 1970)",
         )
         command.add_argument("--to", dest="stop", type=_time, help="only before this time")
     look = commands.add_parser(
@@ -83,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _time(text: str) -> int:
     try:
-        return int(text) if text.lstrip("-").isdecimal() else times.from_iso8601(text)
+        return times.to_nanoseconds(int(text) if text.lstrip("-").isdecimal() else text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 

@@ -17,14 +17,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from ionbeam_client.influx import records
+from ionbeam_client.influx import records, times
 from ionbeam_client.influx.config import Config, make_config, read_config_file
 from ionbeam_client.influx.errors import NotDeliveredError, RecordError, RefusedRowsError
 from ionbeam_client.influx.log import Log, Position
 from ionbeam_client.influx.rows import How
 from ionbeam_client.influx.sender import OnError, Sender, Status, Told, status_of
 from ionbeam_client.influx.state import State
-from ionbeam_client.influx.times import PRECISIONS
 
 _logger = logging.getLogger("ionbeam_client.influx")
 
@@ -123,7 +122,7 @@ class EHTInfluxDBClient:
         return WriteApi(self, write_options, tags)
 
     def status(self) -> list[Status]:
-        """How it stands with every target."""
+        """How it stands with every target; after close(), too."""
         return status_of(self._log, self._state, self.config)
 
     def flush(self, timeout: float | None = None) -> bool:
@@ -157,6 +156,13 @@ class EHTInfluxDBClient:
                 "left out: %d rows without any value, %d values that are infinite",
                 encoded.without_value,
                 encoded.infinite,
+            )
+        if encoded.long_ago:
+            _logger.warning(
+                "%d rows have times within a month of 1970-01-01: is the unit right (write_precision is %s), and the "
+                "clock set?",
+                encoded.long_ago,
+                how.write_precision,
             )
         if not encoded.rows:
             here = self._end or Position(0, 0)
@@ -221,10 +227,12 @@ class WriteApi:
             raise RecordError("this write API is closed; nothing was logged")
         self._check_place("bucket", bucket)
         self._check_place("org", org)
-        if str(write_precision) not in PRECISIONS:
-            raise RecordError(f"write_precision is {write_precision!r}; it has to be one of {', '.join(PRECISIONS)}")
+        try:
+            precision = times.precision_of(write_precision)
+        except ValueError as error:
+            raise RecordError(str(error)) from None
         how = How(
-            str(write_precision), self._default_tags, data_frame_measurement_name, _names(data_frame_tag_columns) or (),
+            precision, self._default_tags, data_frame_measurement_name, _names(data_frame_tag_columns) or (),
             data_frame_timestamp_column, data_frame_timestamp_timezone, record_measurement_name, record_measurement_key,
             record_time_key, _names(record_tag_keys), _names(record_field_keys), field_types or {},
         )  # fmt: skip

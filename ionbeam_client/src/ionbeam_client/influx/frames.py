@@ -69,13 +69,13 @@ def _times(frame: Any, columns: list[str], how: How) -> tuple[Any, str | None]:
             raise ValueError(
                 f"the frame has no column {name!r}, which data_frame_timestamp_column names; it has {columns}"
             )
-        return _nanoseconds(frame[name], str(how.write_precision), zone, f"column {name!r}"), name
+        return _nanoseconds(frame[name], how.write_precision, zone, f"column {name!r}"), name
     index = getattr(frame, "index", None)
     kind = type(index).__name__
     if kind == "PeriodIndex":
         index, kind = index.to_timestamp(), "DatetimeIndex"  # type: ignore[union-attr]
     if kind == "DatetimeIndex":
-        return _nanoseconds(index.to_series(), str(how.write_precision), zone, "the index"), None  # type: ignore[union-attr]
+        return _nanoseconds(index.to_series(), how.write_precision, zone, "the index"), None  # type: ignore[union-attr]
     raise ValueError(
         f"the frame has no time: give it a column {TIME!r} (ns since 1970, datetimes, or RFC 3339 texts), name another "
         "with data_frame_timestamp_column=, or give it a DatetimeIndex"
@@ -196,7 +196,7 @@ def _table(moments: Any, tag_columns: dict[str, Any], field_columns: dict[str, A
         columns = [pl.Series("time", moments, dtype=pl.Int64)]
         columns += [_text(_series(f"tag:{name}", column)) for name, column in tag_columns.items()]
         columns += [_series(f"field:{name}", column) for name, column in field_columns.items()]
-    except (TypeError, pl.exceptions.PolarsError):
+    except (TypeError, UnicodeEncodeError, pl.exceptions.PolarsError):
         return None
     known = all(
         (one.dtype.is_numeric() and not one.dtype.is_decimal()) or one.dtype in (pl.String, pl.Boolean, pl.Null)
@@ -247,6 +247,7 @@ def _encode_columns(table: pl.DataFrame, measurement: str, tags: list[str], how:
         else table[:0]
     )
     encoded.without_value += len(table) - len(kept)
+    encoded.long_ago += int((kept["time"].abs() < times.LONG_AGO).sum())
     if kept.is_empty():
         return
     tag_columns = [_tag_column(kept[f"tag:{name}"], name) for name in tags]
@@ -268,6 +269,6 @@ def _encode_columns(table: pl.DataFrame, measurement: str, tags: list[str], how:
 
 def _tag_column(column: pl.Series, name: str) -> pl.Series:
     """A tag's values as line protocol can carry them; empty ones are missing."""
-    for odd in column.filter(column.str.contains(r"[\\\n\t\r]")).unique().drop_nulls():
-        column = column.replace(odd, check_tag(name, odd))
+    for odd in column.filter(column.str.contains(r"[\\\n\r]")).unique().drop_nulls():
+        check_tag(name, odd)
     return column.replace("", None).alias(check_name(name, "tag"))

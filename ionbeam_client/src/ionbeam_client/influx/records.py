@@ -74,9 +74,9 @@ def is_frame(record: Any) -> bool:
     return kind.__name__ == "DataFrame" and kind.__module__.partition(".")[0] in ("pandas", "polars")
 
 
-def _add_line(line: str, precision: str, how: How, encoded: Encoded) -> None:
+def _add_line(line: str, precision: Any, how: How, encoded: Encoded) -> None:
     try:
-        row = lines.row_of(line, times.PRECISIONS[str(precision)])
+        row = lines.row_of(line, times.PRECISIONS[times.precision_of(precision)])
         encoded.add(
             lines.Row(
                 check_measurement(row.measurement), clean_tags(row.tags, how.default_tags),
@@ -117,5 +117,5 @@ def _row_of_mapping(record: Mapping[str, Any], how: How, encoded: Encoded) -> li
             unsigned.add(str(field))
     return lines.Row(
         check_measurement(str(name)), clean_tags(tags, how.default_tags), fields,
-        times.to_nanoseconds(time, str(how.write_precision)), frozenset(unsigned),
+        times.to_nanoseconds(time, how.write_precision), frozenset(unsigned),
     )  # fmt: skip

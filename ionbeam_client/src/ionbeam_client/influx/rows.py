@@ -16,13 +16,14 @@ from typing import Any
 
 import orjson
 
-from ionbeam_client.influx import lines
+from ionbeam_client.influx import lines, times
 
+_HALF = re.compile("[\ud800-\udfff]")
 RESERVED = {"_measurement", "_field", "_value", "_time"}
-_UNWRITABLE = re.compile(r"\\(?:[,= ]|$)")
-# InfluxDB takes rows with a backslash and a quote in these names, and never finds them again.
-_UNWRITABLE_NAME = re.compile(r'\\(?:[,= "]|$)')
-_BREAKS = str.maketrans({"\n": r"\n", "\t": r"\t", "\r": r"\r"})
+_UNWRITABLE = re.compile(r"[\n\r]|\\(?:[,= ]|\Z)")
+# A line break ends a line; InfluxDB keeps carriage returns, and leaves them out when it is asked.
+# InfluxDB takes rows with a backslash and a quote in these names, and never finds them again; a tab before them is cut.
+_UNWRITABLE_NAME = re.compile(r'[\n\r]|\A\t|\\(?:[,= "]|\Z)')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +53,8 @@ class Encoded:
     unsigned: dict[str, set[str]] = dataclasses.field(default_factory=dict)
     without_value: int = 0
     infinite: int = 0
+    long_ago: int = 0
+    """Rows whose times are so near to 1970 that their unit is doubtful."""
 
     def add(self, row: lines.Row) -> None:
         """Add one row; one without any value is counted, not added."""
@@ -60,10 +63,23 @@ class Encoded:
             return
         tags = dict(sorted(row.tags.items()))
         line = {"timestamp": row.timestamp, "measurement": row.measurement, "tags": tags, "fields": row.fields}
-        self.data.append(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+        try:
+            self.data.append(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+        except TypeError:
+            raise ValueError(_what_json_cannot_say(row.fields)) from None
         self.rows += 1
+        self.long_ago += -times.LONG_AGO < row.timestamp < times.LONG_AGO
         if row.unsigned:
             self.unsigned.setdefault(row.measurement, set()).update(row.unsigned)
+
+
+def _what_json_cannot_say(fields: Mapping[str, Any]) -> str:
+    for name, value in fields.items():
+        if isinstance(value, str) and _HALF.search(value):
+            return f"field {name!r} is {value!r}, with half of a character (a lone surrogate), which is no UTF-8"
+        if isinstance(value, int) and not -(2**63) <= value < 2**64:
+            return f"field {name!r} is {value}, which does not fit 64 bits"
+    return f"its fields cannot be written as JSON: {fields!r}"
 
 
 def check_measurement(name: str) -> str:
@@ -74,17 +90,19 @@ def check_measurement(name: str) -> str:
 
 
 def check_name(name: str, what: str) -> str:
-    """The name, with line breaks and tabs written as two characters, when line protocol and CSV can carry it."""
+    """The name itself, when line protocol and CSV can carry it."""
     if not name.strip():
         raise ValueError(f"a {what} has an empty name")
+    if _HALF.search(name):
+        raise ValueError(f"{what} {name!r} has half of a character (a lone surrogate) in its name, which is no UTF-8")
     if what != "measurement" and name in RESERVED:
         raise ValueError(f"{what} {name!r} has a name that InfluxDB keeps for itself; rename it")
     if (_UNWRITABLE if what == "tag" else _UNWRITABLE_NAME).search(name):
         raise ValueError(
-            f"{what} {name!r} has a backslash before a comma, =, a space, a quote or its end; line protocol has no "
-            "way to say that"
+            f"{what} {name!r} has a line break, a tab at its begin, or a backslash before a comma, =, a space, a quote "
+            "or its end; line protocol has no way to say that"
         )
-    return name.translate(_BREAKS)
+    return name
 
 
 def clean_tags(tags: Mapping[str, Any], default_tags: Mapping[str, str]) -> dict[str, str]:
@@ -98,12 +116,14 @@ def clean_tags(tags: Mapping[str, Any], default_tags: Mapping[str, str]) -> dict
 
 
 def check_tag(name: str, value: str) -> str:
+    if _HALF.search(value):
+        raise ValueError(f"tag {name!r} is {value!r}, with half of a character (a lone surrogate), which is no UTF-8")
     if _UNWRITABLE.search(value):
         raise ValueError(
-            f"tag {name!r} is {value!r}, with a backslash before a comma, =, a space or its end; line protocol has no "
-            "way to say that"
+            f"tag {name!r} is {value!r}, with a line break, or a backslash before a comma, =, a space or its end; line "
+            "protocol has no way to say that"
         )
-    return value.translate(_BREAKS)
+    return value
 
 
 def clean_value(name: str, value: Any, wanted: str | None = None) -> tuple[Any, bool]:

@@ -10,10 +10,11 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from ionbeam_client.influx.errors import LogError
 from ionbeam_client.influx.log import Position
 
 _SCHEMA = """
@@ -57,7 +58,7 @@ class Refusal(NamedTuple):
 
 
 class State:
-    """The memory of a log's targets. Every change is durable when its method returns."""
+    """The memory of a log's targets. Every change is durable when its method returns; closed, it can be read still."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -65,6 +66,7 @@ class State:
         with self._lock:
             self._connection = self._connect()
         self._process = os.getpid()
+        self._closed = False
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, timeout=60, isolation_level=None, check_same_thread=False)
@@ -97,9 +99,18 @@ class State:
                 raise
 
     def _read(self, query: str, values: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
+        if self._closed:  # somebody looks at how it ended, or how far another process is
+            return self._looked(query, values)
         connection = self._own()
         with self._lock:
             return connection.execute(query, values).fetchall()
+
+    def _looked(self, query: str, values: tuple[object, ...]) -> list[tuple[object, ...]]:
+        try:
+            with self._lock, closing(sqlite3.connect(f"{self._path.as_uri()}?mode=ro", timeout=60, uri=True)) as look:
+                return look.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            raise LogError(f"{self._path}: how it stands cannot be read any more: {error}") from None
 
     def target(self, name: str) -> TargetState:
         found = self._read(
@@ -170,6 +181,7 @@ class State:
         connection.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", (str(path), inode, length))
 
     def close(self) -> None:
+        self._closed = True
         if self._process == os.getpid():
             with self._lock:
                 self._connection.close()

@@ -19,6 +19,9 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 SECOND = 1_000_000_000
+LONG_AGO = 32 * 86_400 * SECOND
+"""Times nearer to 1970 than this many ns are doubtful: s, ms or us of our years look so in the next finer unit."""
+
 PRECISIONS = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": SECOND}
 """Nanoseconds of one unit of each write precision."""
 
@@ -100,11 +103,11 @@ def to_datetime(time: int) -> datetime:
 def to_nanoseconds(time: Any, precision: str = "ns", zone: tzinfo | None = None) -> int:
     """What a program gives as a time, in nanoseconds since 1970.
 
-    Integers count units of `precision` (ns, us, ms, s); so do whole floats and decimals, fractions of which are kept.
-    Texts are RFC 3339 or ISO 8601, in `zone` (UTC when None) where they have no offset. Datetimes likewise.
+    Integers count units of `precision` (ns, us, ms, s); so do floats and decimals, fractions of which are kept to the
+    nanosecond. Texts are RFC 3339 or ISO 8601, in `zone` (UTC when None) where they have no offset. Datetimes likewise.
 
     Raises:
-        ValueError: it is no time, or InfluxDB cannot store it (before 1677 or after 2262).
+        ValueError: it is no time, is finer than a nanosecond, or InfluxDB cannot store it (before 1677 or after 2262).
     """
     found = _nanoseconds_of(time, PRECISIONS[precision], zone or UTC)
     if not EARLIEST <= found <= LATEST:
@@ -130,12 +133,27 @@ def _nanoseconds_of(time: Any, unit: int, zone: tzinfo) -> int:
     if isinstance(time, float | Decimal):
         if not Decimal(time).is_finite():
             raise ValueError(f"{time!r} is not a time")
-        return int(Decimal(repr(time) if isinstance(time, float) else time) * unit)
+        exact = Decimal(repr(float(time)) if isinstance(time, float) else time) * unit
+        if exact != int(exact) and (unit == 1 or isinstance(time, Decimal)):  # floats of other units are never exact
+            raise ValueError(f"{time!r} is finer than a nanosecond: is the unit right?")
+        return int(exact)
     if hasattr(time, "item"):  # NumPy's scalars
         if type(time).__name__ == "datetime64":
             return int(time.astype("datetime64[ns]").astype("int64"))
         return _nanoseconds_of(time.item(), unit, zone)
     raise ValueError(f"{time!r} is not a time")
+
+
+def precision_of(given: Any) -> str:
+    """A write precision (ns, us, ms, s), which is given as a text or as an Enum of texts.
+
+    Raises:
+        ValueError: there is no such precision.
+    """
+    name = str(getattr(given, "value", given))
+    if name not in PRECISIONS:
+        raise ValueError(f"write_precision is {name!r}; it has to be one of {', '.join(PRECISIONS)}")
+    return name
 
 
 def zone_of(name: str | tzinfo | None) -> tzinfo | None:
