@@ -9,6 +9,7 @@
     ├── StoreError              a store cannot be used, or holds something damaged
     │   ├── FilesError          ... files in folders or S3                        (stores/files.py)
     │   ├── LedgerError         ... the ledger                                    (stores/ledger)
+    │   ├── LostPoints          ... observations that were stored and are lost
     │   ├── SegmentError        ... observations in Parquet segments              (stores/timeseries/segments.py)
     │   ├── InfluxError         ... observations in InfluxDB                      (stores/timeseries/influxdb/)
     │   └── StationsError       ... what a person says of stations                (stores/stations.py)
@@ -43,6 +44,10 @@ class DeadlineExceeded(SourceError):
 
 class StoreError(IonbeamError):
     """A store cannot be used, or holds something damaged; the message names the place, the reason and what to do."""
+
+
+class LostPoints(StoreError):
+    """Observations that were stored are lost: `lacking` of their store names the ingestions to be done again."""
 
 
 class ExportError(IonbeamError):

@@ -109,6 +109,29 @@ def test_a_lost_raw_partition_comes_back_and_only_its_hour_is_built_again_to_the
     assert not build(platform, platform.dataset("ioncannon"), SECOND, LATER).built
 
 
+def test_damaged_points_of_whatever_is_compared_are_ingested_again_and_hold_up_nothing(platform_of):
+    """Of the window itself, of the hours before it, and of a neighbouring network that has no work of its own."""
+    two = """
+  scheduler: {windows: [{source_name: ioncannon, window_size: PT5M}, {source_name: second, window_size: PT5M}]}
+  ioncannon: {num_stations: 20, start: 2026-06-21, aggregation_span: PT1H}
+  second: {type: ioncannon, num_stations: 20, seed: 7, start: 2026-06-21, aggregation_span: PT1H}
+"""
+    platform = platform_of(two)
+    for source in ("ioncannon", "second"):
+        take_in(platform, *five_minutes(FIRST), *five_minutes(SECOND), source=source)
+    first, second = platform.dataset("ioncannon"), platform.dataset("second")
+    before = build(platform, first, SECOND, LATER).revision
+    segments = platform.config.sections.state_path / "segments"
+    for folder in (segments / "ioncannon" / "20260621T06", segments / "ioncannon" / "20260621T07",
+                   segments / "second" / "20260621T07"):  # fmt: skip
+        damaged = min(folder.glob("*.parquet"))
+        damaged.write_bytes(damaged.read_bytes()[:-9])
+    again = build(platform, first, SECOND, LATER, force=True).revision
+    assert pl.read_parquet(again.path).equals(pl.read_parquet(before.path))
+    assert len(list(segments.rglob("*.damaged"))) == 3
+    assert build(platform, second, SECOND, LATER).revision.facts.rows == 240
+
+
 def test_a_gap_lets_a_window_wait_and_a_person_may_insist(platform_of):
     platform = platform_of(CANNON % "")
     raw = five_minutes(FIRST)

@@ -7,6 +7,7 @@ here: the policy (domain/decisions.py), or what quality control finds (quality_c
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import sha256
@@ -27,13 +28,17 @@ from ionbeam_dagster.domain.decisions import (
     coverage,
     decide,
 )
+from ionbeam_dagster.domain.quality.chain import LOOK_BACK
 from ionbeam_dagster.domain.records import BuiltRevision, Claim, Provenance, Revision, RevisionFacts
-from ionbeam_dagster.domain.windows import Window, merge, overlaps
-from ionbeam_dagster.errors import PipelineError
+from ionbeam_dagster.domain.windows import Window, merge, overlaps, windows_between
+from ionbeam_dagster.errors import LostPoints, PipelineError
 from ionbeam_dagster.pipeline import quality_control as qc
 from ionbeam_dagster.pipeline.ingest import restore
 from ionbeam_dagster.pipeline.platform import Platform, written_to
 from ionbeam_dagster.pipeline.told import ToldPoints, fingerprint
+
+MOST_LOST = 20
+"""Damaged files of the time-series store that one build restores; it finds one at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +104,10 @@ def _build(
         if force and assessment.latest:
             decision = replace(decision, number=assessment.latest.revision.number + 1)
     if isinstance(decision, Build):
+        for _ in range(MOST_LOST):
+            with suppress(LostPoints):
+                return _write_revision(platform, dataset, window, decision, assessment, now)
+            _restore_around(platform, window)
         return _write_revision(platform, dataset, window, decision, assessment, now)
     return Built(dataset.name, window, decision, assessment.latest, built=False)
 
@@ -168,6 +177,13 @@ def _write_revision(
     built = BuiltRevision(revision, written.path, now, facts)
     platform.ledger.record_revision(built, claims)
     return Built(dataset.name, window, decision, built, built=True)
+
+
+def _restore_around(platform: Platform, window: Window) -> None:
+    """Ingest again what the store lost of all that the quality control of a window reads."""
+    for dataset in platform.config.datasets.values():
+        for one in windows_between(window.start - LOOK_BACK, window.end, dataset.span):
+            restore(platform, dataset, platform.ledger.claims(dataset.name, one))
 
 
 def made_by(platform: Platform, dataset: DatasetSettings) -> str:

@@ -235,7 +235,7 @@ def _damaged(platform: Platform, now: datetime) -> Iterator[Purgeable]:
     age = platform.config.sections.retention.quarantine
     if age is None:
         return
-    for folder in sorted(_folders(platform)):
+    for folder in sorted({*_folders(platform), str(platform.config.sections.state_path / "segments")}):
         for path, found in platform.files.listed(folder).items():
             if path.endswith(DAMAGED) and found.modified <= now - age:
                 remove = partial(platform.files.delete, path)

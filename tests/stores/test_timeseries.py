@@ -20,11 +20,12 @@ import polars as pl
 import pytest
 
 from ionbeam_dagster.domain.windows import DAY, HOUR, Window
+from ionbeam_dagster.errors import LostPoints
 from ionbeam_dagster.stores import publish
 from ionbeam_dagster.stores.timeseries import TimeSeriesStore, bundles, segments
 from ionbeam_dagster.stores.timeseries.influxdb import store as influxdb
 from ionbeam_dagster.stores.timeseries.influxdb.store import InfluxStore
-from ionbeam_dagster.stores.timeseries.segments import SegmentError, SegmentStore
+from ionbeam_dagster.stores.timeseries.segments import SegmentStore
 from ionbeam_dagster.testing.timeseries import (
     AFTERNOON,
     FIXED,
@@ -222,7 +223,7 @@ def test_drafts_are_never_read(tmp_path: Path, dataset: str) -> None:
     assert seen(store, dataset) == hourly(1)
 
 
-def test_a_damaged_segment_is_named(tmp_path: Path, dataset: str) -> None:
+def test_a_damaged_segment_is_set_aside_and_named_and_its_ingestion_is_lacking(tmp_path: Path, dataset: str) -> None:
     store = SegmentStore(tmp_path)
     store.write(dataset, "one", 1, [frame(hourly(1))], ["station_id"])
     [segment] = tmp_path.glob("*/[0-9]*/*.parquet")
@@ -234,8 +235,10 @@ def test_a_damaged_segment_is_named(tmp_path: Path, dataset: str) -> None:
         content[:200] + bytes(200) + content[400:],
     ):
         segment.write_bytes(damaged)
-        with pytest.raises(SegmentError, match=segment.name):
+        with pytest.raises(LostPoints, match=rf"{segment.name} cannot be read: .*kept as {segment.name}.damaged"):
             seen(store, dataset)
+        assert store.lacking(dataset, ["one"]) == ["one"]
+        assert segment.with_name(f"{segment.name}.damaged").read_bytes() == damaged
 
 
 def test_a_reader_bears_that_segments_vanish_and_change(
@@ -337,18 +340,18 @@ def test_a_compaction_may_be_killed_at_every_step(
     assert [path.name for path in folder.iterdir()] == ["bundle.parquet"]
 
 
-def test_a_damaged_bundle_is_named_and_its_ingestions_are_lacking_once_it_is_removed(
-    tmp_path: Path, dataset: str
+@pytest.mark.parametrize("asked", ["its rows", "what lacks"])
+def test_a_damaged_bundle_is_set_aside_and_named_and_its_ingestions_are_lacking(
+    tmp_path: Path, dataset: str, asked: str
 ) -> None:
     store = SegmentStore(tmp_path)
     store.write(dataset, "one", 1, [frame(hourly(1))], ["station_id"])
     compact(store, dataset)
     [bundle] = tmp_path.glob("*/[0-9]*/bundle.parquet")
     bundle.write_bytes(bundle.read_bytes()[:-100])
-    for ask in (lambda: seen(store, dataset), lambda: store.lacking(dataset, ["one"])):
-        with pytest.raises(SegmentError, match=r"bundle.parquet cannot be read: .*; remove it, and rebuild"):
-            ask()
-    bundle.unlink()
+    with pytest.raises(LostPoints, match=r"bundle.parquet cannot be read: .*; it is kept as bundle.parquet.damaged"):
+        seen(store, dataset) if asked == "its rows" else store.lacking(dataset, ["one"])
+    assert not bundle.exists()
     assert store.lacking(dataset, ["one"]) == ["one"]
 
 

@@ -42,7 +42,7 @@ class TimeSeriesStore(Protocol):
     def read(self, dataset: str, window: Window, schema: pa.Schema, key: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """The points of `window`, one row each, with the columns of `schema`, ordered by `key` and time.
 
-        Memory does not grow with the window.
+        Memory does not grow with the window. Raises LostPoints, also while they are read.
         """
         ...
 

@@ -30,8 +30,7 @@ from ionbeam_dagster.stores.timeseries.steady import Replaced, identity, steadil
 BUNDLE = "bundle.parquet"
 PLACE = "__place"
 GROUP_ROWS = 8_192
-SEGMENT_REMEDY = "withdraw its ingestion and ingest it again"
-REMEDY = "remove it, and rebuild its windows: what it held is ingested again from the raw partitions"
+REMEDY = "its windows are built again from the raw partitions; `ionbeam rebuild` does it now"
 _DRAFT = ".bundle"
 _HELD = b"ionbeam.segments"
 
@@ -98,7 +97,7 @@ def _fitting(path: Path, added: Iterable[Path]) -> tuple[dict[str, Path], pl.Sch
 
 def _whole(segment: Path) -> tuple[pl.DataFrame, int, tuple[int, int]]:
     known = identity(segment)
-    rows = steadily(segment, partial(pl.read_parquet, segment, glob=False), SEGMENT_REMEDY)
+    rows = steadily(segment, partial(pl.read_parquet, segment, glob=False), REMEDY)
     if known is None or identity(segment) != known:
         raise Replaced(segment)
     return rows, segment.stat().st_size, known

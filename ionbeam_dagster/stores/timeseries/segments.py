@@ -97,7 +97,7 @@ class SegmentStore:
         """The points of `window`, one row each, with the columns of `schema`, ordered by `key` (nulls first) and time.
 
         Equal nulls are the same key. A segment that is withdrawn or replaced meanwhile is seen as it was or as it is.
-        Raises SegmentError when a segment is damaged.
+        Raises LostPoints when a segment is damaged.
         """
         home = self.root / dataset
         order = [*key, TIME]
@@ -378,9 +378,10 @@ def _size(segment: Path) -> int:
 def _own(folder: Path) -> list[str]:
     """The segments of an hour that have a file of their own, in order of arrival."""
     try:
-        return sorted(name for name in os.listdir(folder) if name[0].isdigit())  # noqa: PTH208  (names are enough)
+        names = os.listdir(folder)  # noqa: PTH208  (names are enough)
     except FileNotFoundError:
         return []
+    return sorted(name for name in names if name[0].isdigit() and name.endswith(".parquet"))
 
 
 def _small(folder: Path) -> list[Path]:
@@ -470,17 +471,13 @@ class _Selection:
             scan = scan.with_columns(absent).filter(self._in_window, *conditions)
             return scan.select(self._cast[name] for name in names).collect()
 
-        return steadily(file, rows, _remedy(file))
-
-
-def _remedy(file: Path) -> str:
-    return bundles.REMEDY if file.name == bundles.BUNDLE else bundles.SEGMENT_REMEDY
+        return steadily(file, rows, bundles.REMEDY)
 
 
 def _cuts(hours: Iterable[_Hour], selected: _Selection) -> list[Point]:
     """Points that cut the rows of `hours` into ranges that can each be merged in memory."""
     files = [file for hour in hours for file in hour.files()]
-    metadata = (steadily(file, partial(pq.read_metadata, file), _remedy(file)) for file in files)
+    metadata = (steadily(file, partial(pq.read_metadata, file), bundles.REMEDY) for file in files)
     if sum(one.num_rows for one in metadata) <= RANGE_ROWS:
         return []
     step = RANGE_ROWS // SAMPLE_EVERY

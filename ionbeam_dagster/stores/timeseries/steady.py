@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
 import polars as pl
 import pyarrow as pa
 
-from ionbeam_dagster.errors import StoreError
+from ionbeam_dagster.errors import LostPoints, StoreError
+from ionbeam_dagster.stores.files import DAMAGED
 
 ATTEMPTS = 50
 
@@ -21,7 +23,7 @@ T = TypeVar("T")
 
 
 class SegmentError(StoreError):
-    """A segment cannot be read; the message names the file, the reason and what to do."""
+    """Segments cannot be written; the message names the place, the reason and what to do."""
 
 
 class Replaced(Exception):
@@ -40,14 +42,17 @@ def identity(file: Path | int) -> tuple[int, int] | None:
 def steadily(path: Path, read: Callable[[], T], remedy: str) -> T:
     """What `read` gives of a file, never a mixture of it and of a file that replaced it meanwhile.
 
-    Raises SegmentError, which ends in `remedy`, for a damaged file.
+    A damaged file is set aside, so that what it held is `lacking`, and LostPoints raised, which ends in `remedy`.
     """
     before = identity(path)
     try:
         found = read()
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException) as error:
         if identity(path) == before:
-            raise SegmentError(f"segment {path} cannot be read: {error}; {remedy}") from error
+            aside = path.with_name(f"{path.name}{DAMAGED}")
+            with suppress(OSError):  # of a disk that is mounted read-only
+                path.rename(aside)
+            raise LostPoints(f"segment {path} cannot be read: {error}; it is kept as {aside.name}; {remedy}") from error
         raise Replaced(path) from error
     if identity(path) != before:
         raise Replaced(path)
