@@ -6,6 +6,7 @@ Belongs here: asking a source. Does not belong here: whether it has to be asked 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,10 +20,13 @@ from ionbeam_dagster.domain.canonical import CanonicalError
 from ionbeam_dagster.domain.records import Claim, RawPartition
 from ionbeam_dagster.domain.windows import Window, window_of
 from ionbeam_dagster.errors import PipelineError
+from ionbeam_dagster.pipeline import damage
 from ionbeam_dagster.pipeline.keeping import Keeping
 from ionbeam_dagster.pipeline.platform import Platform, written_to
 from ionbeam_dagster.sources.deadline import within
 from ionbeam_dagster.stores.raw import RawFile, RawStore
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,7 @@ def collect(
     platform.check_span(platform.dataset(source.dataset))
     feed, raws, ledger = platform.feed(source, use_cache), platform.raws(source), platform.ledger
     before = ledger.raw(source.name, window)
+    _without_damage(platform, before)
     lost = before is not None and before.purged is None and not platform.files.exists(before.path)
     metadata = platform.metadata(source)
     collected = Window(window.start, min(window.end, now))
@@ -99,6 +104,12 @@ def collect(
     return Collected(
         source.name, window, raw.ingestion, path, raw.rows, raw.bytes, lost or not same, kept, feed.problems()
     )  # fmt: skip
+
+
+def _without_damage(platform: Platform, before: RawPartition | None) -> None:
+    """Set aside what was collected before where it is damaged: it is lost, and nothing of it goes on into the new."""
+    if before is not None and damage.is_damaged(platform, before.path, before.hash):
+        _LOG.warning("%s", damage.set_aside(platform, before.path, "it is damaged", "its window is collected anew"))
 
 
 def _earlier(

@@ -19,6 +19,7 @@ from ionbeam_dagster.domain.records import BuiltRevision, ExportRecord, RawParti
 from ionbeam_dagster.domain.windows import EPOCH, FOREVER
 from ionbeam_dagster.pipeline import agenda
 from ionbeam_dagster.pipeline.agenda import LOST, Step, Steps, Work
+from ionbeam_dagster.pipeline.damage import not_ours
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.files import Found
 from ionbeam_dagster.stores.publish import file_hash
@@ -128,15 +129,6 @@ def _of_raws(platform: Platform, source: SourceSettings, told: list[str]) -> lis
 
     raws = platform.ledger.raws(source.name, FOREVER)
     return [_File("raw file", raw.path, raw.hash, lambda fault, raw=raw: damaged(raw, fault)) for raw in raws]  # type: ignore[misc]
-
-
-def not_ours(source: SourceSettings, raw: RawPartition, fault: str) -> str:
-    """What is to be said of a damaged or lost file that a client sent: nobody else can make it again."""
-    start, end = (f"{moment:%Y-%m-%dT%H:%MZ}" for moment in (raw.window.start, raw.window.end))
-    again = f"`ionbeam reingest {source.name} --from {start} --to {end}` asks its client for it again"
-    if source.kind == "door":
-        again = f"let its clients send what they measured from {start} to {end} again"
-    return f"{source.name} {raw.window}: {fault} ({raw.path}); {again}"
 
 
 # --- datasets ---------------------------------------------------------------------------------------------------------

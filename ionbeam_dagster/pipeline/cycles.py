@@ -19,7 +19,7 @@ from ionbeam_dagster.domain.records import BuiltRevision, ExportFacts, ExportRec
 from ionbeam_dagster.domain.windows import Window, window_from_key
 from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.exporters import CycleExporter
-from ionbeam_dagster.pipeline.export import Exported, publish
+from ionbeam_dagster.pipeline.export import Exported, checked, publish
 from ionbeam_dagster.pipeline.platform import Platform
 
 
@@ -97,7 +97,7 @@ def _export_cycle(
     target = platform.export_path(dataset, exporter.format, cycle)
     about = _provenance(dataset, cycle, number, held, outlook)
     with ExitStack() as opened:
-        files = [opened.enter_context(platform.files.fetched(one.path)) for one in held]
+        files = [opened.enter_context(checked(platform, one)) for one in held]
         made = publish(platform.files, exporter, target, lambda draft: exporter.export(files, draft, about))
     facts = ExportFacts(made.report.rows, made.report.stations, made.bytes, holds, outlook.afterwards, made.hash)
     record = ExportRecord(dataset, cycle, exporter.format, number, made.path, facts, exporter.fingerprint)

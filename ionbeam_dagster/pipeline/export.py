@@ -7,15 +7,17 @@ Does not belong here: any format (exporters), or the windows of a cycle (cycles.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import copyfile
 
 from ionbeam_dagster.config import DatasetSettings
-from ionbeam_dagster.domain.records import ExportFacts, ExportRecord
+from ionbeam_dagster.domain.records import BuiltRevision, ExportFacts, ExportRecord
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.errors import ExportError, PipelineError
 from ionbeam_dagster.exporters import Exporter, ExportReport, WindowExporter
+from ionbeam_dagster.pipeline import damage
 from ionbeam_dagster.pipeline.platform import Platform, written_to
 from ionbeam_dagster.stores.files import Files, within
 from ionbeam_dagster.stores.publish import file_hash
@@ -68,13 +70,22 @@ def _export(platform: Platform, dataset: str, exporter: WindowExporter, window: 
     if latest is None or not platform.files.exists(latest.path):
         raise PipelineError(f"{dataset} {window}: there is no dataset file; materialise {dataset}/dataset first")
     target = platform.export_path(dataset, exporter.format, window)
-    with platform.files.fetched(latest.path) as dataset_file:
+    with checked(platform, latest) as dataset_file:
         made = publish(platform.files, exporter, target, lambda draft: exporter.export(dataset_file, draft))
     number = latest.revision.number
     facts = ExportFacts(made.report.rows, made.report.stations, made.bytes, hash=made.hash)
     record = ExportRecord(dataset, window, exporter.format, number, made.path, facts, exporter.fingerprint)
     platform.ledger.record_export(record)
     return Exported(dataset, window, exporter.format, number, made)
+
+
+def checked(platform: Platform, built: BuiltRevision) -> AbstractContextManager[Path]:
+    """A local path of a dataset file to be exported; one that is damaged is set aside. See `damage.checked`."""
+    window, again = built.revision.window, f"materialise {built.revision.dataset}/dataset for"
+    return damage.checked(
+        platform, built.path, built.facts.hash,
+        lambda fault: damage.set_aside(platform, built.path, fault, f"{again} {window.key} first"),
+    )  # fmt: skip
 
 
 def is_of_another_exporter(platform: Platform, dataset: str, format: str, window: Window) -> bool:

@@ -24,7 +24,7 @@ from ionbeam_dagster.domain.records import Claim, RawPartition
 from ionbeam_dagster.domain.station_entries import Told, canonical_rows
 from ionbeam_dagster.domain.windows import WEEK, Window, window_of
 from ionbeam_dagster.errors import PipelineError
-from ionbeam_dagster.pipeline import removals
+from ionbeam_dagster.pipeline import damage, removals
 from ionbeam_dagster.pipeline.collect import claims_within
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.quarantine import QuarantineWriter
@@ -121,15 +121,16 @@ def ingest_raw(
     if source.sent:
         collected = platform.reach(source, collected) or collected
     bounds = time_bounds(platform, source, arrived_at or platform.now())
-    seen = _Rows(
-        file, dataset, collected, bounds, platform.stations.told().of(source.name), source.config.station_prefix
-    )
+    told = platform.stations.told().of(source.name)
     refused_at = platform.quarantine.refused_path(dataset.name, raw.ingestion)
     try:
         with (
+            damage.checked(platform, raw.path, raw.hash, lambda fault: _damaged(platform, source, raw, fault)) as local,
             platform.quarantine.writing(kept_at) as quarantine,
             platform.quarantine.writing(refused_at) as refused,
         ):
+            file = replace(file, path=str(local))
+            seen = _Rows(file, dataset, collected, bounds, told, source.config.station_prefix)
             rows = platform.series.write(
                 dataset.name, raw.ingestion, arrival, seen.canonical_frames(quarantine), point_key(schema),
                 seen.refusing(refused),
@@ -221,6 +222,8 @@ def _open_raw(platform: Platform, source: SourceSettings, raw: RawPartition) -> 
     try:
         return platform.raws(source).open(raw.path)
     except (OSError, pa.ArrowInvalid) as error:
+        if damage.is_damaged(platform, raw.path, raw.hash):
+            raise PipelineError(_damaged(platform, source, raw, f"it cannot be read ({error})")) from error
         again = {
             "pull": f"materialise {source.name}/raw for {raw.window.key} first",
             "external": f"materialise {source.name}/request for {raw.window.key} first",
@@ -231,6 +234,13 @@ def _open_raw(platform: Platform, source: SourceSettings, raw: RawPartition) -> 
         else:
             why = f"cannot be read ({error})"
         raise PipelineError(f"{raw.path}: the raw partition {why}; {again}") from error
+
+
+def _damaged(platform: Platform, source: SourceSettings, raw: RawPartition, fault: str) -> str:
+    """What is to be said of a raw partition that is damaged; one that can be collected again is out of its place."""
+    if source.sent:
+        return damage.not_ours(source, raw, fault)
+    return damage.set_aside(platform, raw.path, fault, f"materialise {source.name}/raw for {raw.window.key} first")
 
 
 def raw_of(platform: Platform, source: SourceSettings, claim: Claim) -> RawPartition | None:

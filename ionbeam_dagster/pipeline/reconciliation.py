@@ -21,6 +21,7 @@ from ionbeam_dagster.domain.windows import EPOCH, FOREVER, Window, merge, window
 from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.pipeline import agenda, contents, removals
 from ionbeam_dagster.pipeline.agenda import CHANGED, LOST, SKEW, Steps, Work
+from ionbeam_dagster.pipeline.damage import not_ours
 from ionbeam_dagster.pipeline.export import is_of_another_exporter
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.files import Found, folder_of, within
@@ -113,7 +114,7 @@ def _of_raws(
                 opened += 1
                 fault = None if contents.can_be_read(platform, raw.path) else "its raw file is damaged"
             if fault is not None and source.sent:
-                found.for_a_person.append(contents.not_ours(source, raw, fault))
+                found.for_a_person.append(not_ours(source, raw, fault))
             elif fault is not None:
                 step.append(_collected_again(platform, source, raw, fault, file, now))
             elif raw.ingestion not in claims and (work := agenda.to_ingest(platform, source.name, raw.window)):

@@ -15,6 +15,7 @@ from time import sleep
 from typing import Any
 
 import dagster as dg
+import polars as pl
 
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.windows import Window
@@ -141,7 +142,7 @@ def _work_through(
     outcome = _Outcome()
     asset = context.asset_key.to_user_string()
     limit = deadline_of(ionbeam.platform, in_hand.stage, in_hand.of)
-    errors: dict[Window, Exception] = {}
+    errors: dict[Window, BaseException] = {}
     current: Window | None = None
     hung = 0
 
@@ -167,7 +168,7 @@ def _work_through(
                     ):
                         outcome.done[current.key] = work(current)
                         in_hand.settle_replaced(current, ionbeam.platform.now())
-                except Exception as error:
+                except (Exception, pl.exceptions.PanicException) as error:  # polars panics at bytes that it cannot read
                     errors[current] = error
                     hung = hung + 1 if isinstance(error, DeadlineExceeded) else 0
                     if hung:
@@ -195,7 +196,7 @@ def _work_through(
     return outcome
 
 
-def _may_pass(failure: Exception) -> bool:
+def _may_pass(failure: BaseException) -> bool:
     """Whether it is worth another try within the run."""
     return isinstance(failure, _MAY_PASS) and not isinstance(failure, DeadlineExceeded)
 
@@ -204,7 +205,7 @@ def _not_tried(hung: Window | None) -> Failure:
     return Failure(f"not tried: {hung}, before it in its run, took longer than it may", was_tried=False)
 
 
-def _reason(context: dg.AssetExecutionContext, window: Window, error: Exception) -> str:
+def _reason(context: dg.AssetExecutionContext, window: Window, error: BaseException) -> str:
     if isinstance(error, _EXPLAINED):
         context.log.error(f"{window.key}: {error}")
         return str(error)

@@ -1,0 +1,72 @@
+"""Stored files whose content turns out to be damaged while a step reads them.
+
+Belongs here: how a step says so, and puts the file out of the way. Does not belong here: looking for damage that no
+step met (contents.py, reconciliation.py), or the time-series store's own files (stores/timeseries/steady.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ionbeam_dagster.config import SourceSettings
+from ionbeam_dagster.domain.records import RawPartition
+from ionbeam_dagster.errors import PipelineError
+from ionbeam_dagster.pipeline.platform import Platform
+from ionbeam_dagster.stores.publish import file_hash
+
+UNREADABLE = (pa.ArrowException, pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
+"""What libraries raise where a file, or what it holds, cannot be read."""
+
+
+@contextmanager
+def checked(platform: Platform, path: str, hash: str, damaged: Callable[[str], str]) -> Iterator[Path]:
+    """A local path of a stored file that holds what was written: its SHA-256 is `hash`, where that was noted.
+
+    Checked before a row of it is used: most damage can be read, and would go on into all that is made of it. Raises
+    PipelineError, with what `damaged` says of the fault; and where polars panics, which is no Exception, so that
+    whoever does window after window would not catch it.
+    """
+    with platform.files.fetched(path) as local:
+        if hash and file_hash(local) != hash:
+            raise PipelineError(damaged("it does not hold what was written: the disk, or somebody, changed it"))
+        try:
+            yield local
+        except pl.exceptions.PanicException as error:
+            raise PipelineError(f"{path}: its content cannot be read ({error})") from error
+
+
+def is_damaged(platform: Platform, path: str, hash: str) -> bool:
+    """Whether a file does not hold what was written, and cannot be read either: one that can may be newer than what the
+    ledger knows of it."""
+    if not hash or not platform.files.exists(path):
+        return False
+    with platform.files.fetched(path) as local:
+        if file_hash(local) == hash:
+            return False
+        try:
+            with pq.ParquetFile(local, pre_buffer=False) as file:
+                for batch in file.iter_batches():
+                    batch.validate(full=True)
+        except (pa.ArrowException, OSError):
+            return True
+    return False
+
+
+def set_aside(platform: Platform, path: str, fault: str, again: str) -> str:
+    """What to say of a damaged file that the platform can make again; it is out of its place."""
+    return f"{path}: {fault}; it is kept as {platform.files.set_aside(path)}; {again}"
+
+
+def not_ours(source: SourceSettings, raw: RawPartition, fault: str) -> str:
+    """What is to be said of a damaged or lost file that a client sent: nobody else can make it again."""
+    start, end = (f"{moment:%Y-%m-%dT%H:%MZ}" for moment in (raw.window.start, raw.window.end))
+    again = f"`ionbeam reingest {source.name} --from {start} --to {end}` asks its client for it again"
+    if source.kind == "door":
+        again = f"let its clients send what they measured from {start} to {end} again"
+    return f"{source.name} {raw.window}: {fault} ({raw.path}); {again}"

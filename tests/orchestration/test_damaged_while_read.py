@@ -1,0 +1,112 @@
+"""Stored files that are damaged when a step comes to read them: named, put out of the way, and no other's failure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pytest
+from test_half_removed import SENT, send
+from test_retention import FIRST as MORNING
+from told import HOUR, QUARTER, START, Told, window
+
+from ionbeam_dagster.domain.windows import Window, windows_between
+from ionbeam_dagster.errors import PipelineError
+from ionbeam_dagster.orchestration.runs import run_range
+from ionbeam_dagster.pipeline.build import build
+from ionbeam_dagster.pipeline.collect import collect
+from ionbeam_dagster.pipeline.export import export
+from ionbeam_dagster.pipeline.ingest import ingest, ingest_raw
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::dagster.BetaWarning", "ignore::dagster.PreviewWarning"),
+    pytest.mark.usefixtures("no_pictures"),
+]
+
+DAMAGES = {
+    "text": lambda whole: whole.replace(b"\x01\x00\x00\x00a", b"\x01\x00\x00\x00\xff"),  # no UTF-8
+    "bytes": lambda whole: whole[:40] + bytes(byte ^ 255 for byte in whole[40:80]) + whole[80:],
+    "footer": lambda whole: whole[:-4] + b"????",
+}
+damages = pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+
+
+@pytest.fixture
+def platform(platform_with):
+    return platform_with("  told: {start: 2026-06-21T00:00:00Z}")
+
+
+def _damaged(path: str, damage) -> bytes:
+    whole = Path(path).read_bytes()
+    Path(path).write_bytes(damage(whole))
+    assert Path(path).read_bytes() != whole
+    return whole
+
+
+@damages
+def test_a_raw_file_that_cannot_be_read_fails_its_window_alone_and_is_collected_again(platform, instance, damage):
+    for quarter in windows_between(START, START + HOUR, QUARTER):
+        collect(platform, platform.source("told"), quarter, platform.now())
+    raw = platform.ledger.raw("told", window("00:15"))
+    whole = _damaged(raw.path, damage)
+
+    results = run_range(platform, "told", START, START + HOUR, instance)
+
+    [(asset, failed, reason)] = [(r.asset, r.window, r.failure) for r in results if r.failure]
+    assert (asset, failed) == ("told/observations", window("00:15"))
+    assert raw.path in reason and f"{raw.path}.damaged" in reason and not Path(raw.path).exists()
+    assert sum(r.asset == "told/observations" for r in results) == 4
+
+    mended = run_range(platform, "told", START, START + HOUR, instance)
+    assert [r.failure for r in mended if r.failure] == [] and Path(raw.path).read_bytes() == whole
+    assert platform.ledger.latest_revision("told", window("00:00", HOUR)).facts.gaps == ()
+
+
+@damages
+def test_a_window_whose_file_is_damaged_is_collected_again_without_what_that_holds(platform, damage, caplog):
+    collect(platform, platform.source("told"), window("00:15"), platform.now())
+    path = platform.ledger.raw("told", window("00:15")).path
+    whole = _damaged(path, damage)
+    collect(platform, platform.source("told"), window("00:15"), platform.now())
+    assert Path(path).read_bytes() == whole and f"{path}.damaged" in caplog.text
+
+
+def test_a_damaged_file_that_a_client_sent_stays_and_its_client_is_named(platform_of):
+    platform = platform_of(SENT)
+    raw = send(platform, MORNING, "a")
+    _damaged(raw.path, DAMAGES["bytes"])
+    with pytest.raises(PipelineError, match=f"{raw.path}.*ionbeam reingest sent --from"):
+        ingest_raw(platform, platform.source("sent"), raw)
+    assert Path(raw.path).exists()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Rust tells of it, too
+def test_where_polars_panics_only_that_window_fails(platform, instance, monkeypatch):
+    given = Told.fetch
+
+    def fetch(source: Told, asked: Window):
+        if asked == window("00:15"):
+            damaged = pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff" * 20]).buffers())
+            pl.Series(damaged).to_list()
+        yield from given(source, asked)
+
+    monkeypatch.setattr(Told, "fetch", fetch)
+    results = run_range(platform, "told", START, START + HOUR, instance)
+    [(asset, failed, reason)] = [(r.asset, r.window, r.failure) for r in results if r.failure]
+    assert (asset, failed) == ("told/raw", window("00:15")) and "PanicException" in reason
+
+
+@damages
+@pytest.mark.parametrize("format", ["odb", "pygeoapi"])
+def test_a_damaged_dataset_file_is_named_by_its_export_and_built_again(platform, damage, format):
+    for quarter in windows_between(START, START + HOUR, QUARTER):
+        collect(platform, platform.source("told"), quarter, platform.now())
+        ingest(platform, platform.source("told"), quarter)
+    dataset, first = platform.dataset("told"), window("00:00", HOUR)
+    path = build(platform, dataset, first, platform.now()).revision.path
+    _damaged(path, damage)
+    with pytest.raises(PipelineError, match=f"{path}.damaged.*materialise told/dataset"):
+        export(platform, dataset, platform.config.exporters[format], first)
+    assert build(platform, dataset, first, platform.now()).built
+    assert export(platform, dataset, platform.config.exporters[format], first).report.rows == 8
