@@ -163,6 +163,10 @@ def test_config_check_tells_what_is_wrong_with_a_variable(ionbeam, variable, tol
         (["run", "ioncannon", "--from", "yesterday"], "--from 'yesterday' is not an ISO 8601 time"),
         (["run", "nobody", *RANGE], "has no source 'nobody'; it has ioncannon"),
         (["run", "ioncannon", "--from", "2026-06-22", "--to", "2026-06-21"], "must be later than"),
+        (["status", "--from", "2026-06-22", "--to", "2026-06-21"], "must be later than"),
+        (["gaps", "--from", "2026-06-22", "--to", "2026-06-21"], "must be later than"),
+        (["quarantine", "list", "--from", "2026-06-22", "--to", "2026-06-21"], "must be later than"),
+        (["source", "accept", "ioncannon"], "is a source of type ioncannon, which the platform asks itself"),
         (["rebuild", "ioncannon", *RANGE], "nothing of ioncannon was collected in this range"),
         (["reingest", "nobody", *RANGE], "has no source 'nobody'; it has ioncannon"),
         (["seal", "nothing", *RANGE], "has no dataset 'nothing'; it has ioncannon"),
@@ -225,6 +229,64 @@ def test_a_process_that_stays_says_that_its_configuration_was_changed(ionbeam, c
         assert caplog.text == ""
     finally:
         stop.set()
+
+
+def test_a_configuration_that_is_not_there_is_named_with_both_ways_to_name_one(ionbeam):
+    result = ionbeam("status", config="nope.yaml")
+    assert result.exit_code == 1 and "nope.yaml: cannot be read" in result.stderr
+    assert "name your YAML with --config, or in IONBEAM_CONFIG_PATH" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["run", "rebuild", "reingest"])
+def test_another_span_than_what_is_there_is_refused_before_anything_is_done(ionbeam_after_an_hour, command):
+    Path("network.yaml").write_text(NETWORK.replace("PT1H", "PT10M"))
+    result = ionbeam_after_an_hour(command, "ioncannon", *RANGE)
+    assert result.exit_code == 1 and "says aggregation_span PT10M" in result.stderr
+    assert "Next:" not in result.output and "windows of" not in result.stdout
+
+
+def test_a_window_without_its_files_is_a_sentence_of_rebuild(ionbeam_after_an_hour):
+    for folder in ("data", "data-raw", "state/segments"):
+        for path in Path(folder).rglob("*.parquet"):
+            path.unlink()
+    result = ionbeam_after_an_hour("rebuild", "ioncannon", *RANGE)
+    told = " ".join(result.output.split())
+    assert result.exit_code == 1 and "materialise ioncannon/raw" in told and "dataset file is gone" in told
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+
+
+@pytest.mark.parametrize("damaged", [lambda whole: b"", lambda whole: whole[:40] + bytes(200) + whole[240:]])
+def test_a_dataset_file_that_cannot_be_drawn_is_a_sentence(ionbeam_after_an_hour, damaged):
+    (dataset,) = Path("data").rglob("*.parquet")
+    dataset.write_bytes(damaged(dataset.read_bytes()))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("ionbeam_dagster.orchestration.runs.run_range", lambda *_: [])
+        result = ionbeam_after_an_hour("run", "ioncannon", *RANGE)
+    assert "no map was drawn" in " ".join(result.output.split()), result.output
+
+
+def test_status_tells_of_raw_files_of_which_the_ledger_knows_no_rows(ionbeam_after_an_hour):
+    ionbeam = ionbeam_after_an_hour
+    elsewhere = ionbeam("status", "--from", "2026-06-22", "--to", "2026-06-23").output
+    assert "nothing was collected yet" not in elsewhere
+    raws = Path("data-raw").rename("kept")
+    for path in [*Path("state").glob("ledger.sqlite*"), *Path("state/segments").rglob("*"), *Path("data").rglob("*")]:
+        if path.is_file():
+            path.unlink()
+    assert "nothing was collected yet" in ionbeam("status").output
+    raws.rename("data-raw")
+    told = " ".join(ionbeam("status").output.split())
+    assert "there are 12 raw files (data-raw/ioncannon)" in told and "`ionbeam ledger rebuild`" in told
+    ionbeam("ledger", "rebuild")
+    assert ionbeam("run", "ioncannon", *RANGE).exit_code == 0 and "built" in ionbeam("status").output
+
+
+def test_serve_names_files_that_cannot_be_read(ionbeam_after_an_hour, monkeypatch):
+    (exported,) = Path("data-projections/pygeoapi").rglob("*.parquet")
+    exported.write_bytes(b"damaged")
+    monkeypatch.setattr("ionbeam_dagster.edr.server.serve", lambda *_: None)
+    told = " ".join(ionbeam_after_an_hour("serve").output.split())
+    assert "0 windows" in told and f"ioncannon: 1 file cannot be read, not served: {exported.name}" in told
 
 
 def test_a_full_disk_is_a_sentence_whoever_meets_it(tmp_path):

@@ -20,9 +20,9 @@ from ionbeam_dagster.cli.status import print_overdue, sources_of
 from ionbeam_dagster.cli.terminal import (
     FROM,
     TO,
+    asked_range,
     console,
     load_config,
-    moment,
 )
 from ionbeam_dagster.config import DatasetSettings
 from ionbeam_dagster.domain.decisions import coverage
@@ -52,7 +52,7 @@ def gaps(
     from ionbeam_dagster.pipeline.recovery import open_platform
 
     platform = open_platform(load_config())
-    asked = moment(start, "--from"), moment(end, "--to")
+    asked = asked_range(start, end)
     for source in sources_of(platform, names or list(platform.config.datasets)):
         _show_gaps(platform, source, *asked)
 

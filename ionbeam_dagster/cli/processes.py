@@ -83,6 +83,7 @@ def bridge() -> None:
 
 
 _LOOKS = 8
+_NAMED = 5  # files
 
 
 @contextmanager
@@ -274,4 +275,14 @@ def serve(
     served = sum(1 for extent in extents.values() if extent.files)
     line = f"{served} collections, {windows:,} windows: {address}/ (map: {address}/map); configuration: {path}"
     print(line, flush=True)
+    for name, extent in extents.items():
+        if extent.unreadable:
+            print(f"{name}: {_not_served(extent.unreadable)}", flush=True)
     serve_forever(path, host, port, url, origins(config), _pages(open_platform(config), in_full=False))
+
+
+def _not_served(unreadable: list[str]) -> str:
+    shown = ", ".join(unreadable[:_NAMED]) + (", ..." if len(unreadable) > _NAMED else "")
+    many = f"{len(unreadable):,} files cannot" if len(unreadable) > 1 else "1 file cannot"
+    again = "`ionbeam status --check-files` sets aside what is damaged, so that it is exported again"
+    return f"{many} be read, not served: {shown}; {again}"

@@ -17,7 +17,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from ionbeam_dagster.cli.terminal import FROM, SOURCES, TO, console, fail, load_config, moment
+from ionbeam_dagster.cli.terminal import FROM, SOURCES, TO, asked_range, console, load_config
 from ionbeam_dagster.domain.windows import Window, merge, window_of
 from ionbeam_dagster.errors import SourceError
 
@@ -215,9 +215,7 @@ def _found(sources: Sequence[str] | None, start: str | None, end: str | None) ->
     from ionbeam_dagster.pipeline.recovery import open_platform
 
     platform = open_platform(load_config())
-    first, last = moment(start, "--from"), moment(end, "--to")
-    if first and last and last <= first:
-        fail("--to must be later than --from")
+    first, last = asked_range(start, end)
     found = []
     for name in sources or platform.config.sources:
         dataset = platform.dataset(platform.source(name).dataset)

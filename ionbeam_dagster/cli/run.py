@@ -20,11 +20,12 @@ from ionbeam_dagster.cli.terminal import (
     FROM,
     SOURCES,
     TO,
+    asked_range,
     console,
     dagster_instance,
     fail,
+    in_order,
     load_config,
-    moment,
     number,
     size,
 )
@@ -91,7 +92,7 @@ def _begins_earlier(platform: Platform, source: str) -> bool:
 def _range(platform: Platform, source: str, start: str | None, end: str | None) -> Window:
     """What was asked for, else all that the source has."""
     settings = platform.source(source)
-    first, last = moment(start, "--from"), moment(end, "--to")
+    first, last = asked_range(start, end)
     if first is None or last is None:
         whole = platform.sources[source].extent()
         if whole is None:
@@ -99,8 +100,7 @@ def _range(platform: Platform, source: str, start: str | None, end: str | None) 
             fail("\n".join([*reasons, f"{source} has no end of its own; say which range with --from and --to"]))
         first = first or window_of(whole.start, settings.window_size).start
         last = last or whole.end
-    if last <= first:
-        fail(f"--to {last:%Y-%m-%dT%H:%MZ} must be later than --from {first:%Y-%m-%dT%H:%MZ}")
+    in_order(first, last)
     return Window(first, last)
 
 
@@ -241,15 +241,23 @@ def _folders(platform: Platform, dataset: DatasetSettings, built: list[BuiltRevi
 
 def _draw(platform: Platform, datasets: list[str], built: list[BuiltRevision], picture: Path | None) -> None:
     from ionbeam_dagster.pictures.window import map_of_windows
+    from ionbeam_dagster.pipeline.damage import UNREADABLE
     from ionbeam_dagster.stores.publish import published
 
-    if not built:
+    there = [one for one in built if platform.files.exists(one.path)]
+    if len(there) < len(built):
+        console.print(f"not on the map: {len(built) - len(there)} windows whose dataset file is gone", style="yellow")
+    if not there:
         return
     name = datasets[0] if len(datasets) == 1 else platform.config.path.stem
     path = picture or platform.config.sections.state_path.parent / f"{name}.png"
-    with ExitStack() as open_files, published(path) as draft:
-        files = [open_files.enter_context(platform.files.fetched(one.path)) for one in built]
-        draft.write_bytes(map_of_windows(files))
+    try:
+        with ExitStack() as open_files, published(path) as draft:
+            files = [open_files.enter_context(platform.files.fetched(one.path)) for one in there]
+            draft.write_bytes(map_of_windows(files))
+    except UNREADABLE as error:
+        console.print(f"no map was drawn: {error}", style="yellow", highlight=False, markup=False)
+        return
     console.print(f"a map of them: [bold]{path}[/bold]", highlight=False)
 
 

@@ -59,6 +59,9 @@ def accept(
     if name in config.sources and config.sources[name].kind == "door":
         _accept_at_door(config, name)
         return
+    if name in config.sources and config.sources[name].kind == "pull":
+        kind = config.sources[name].config.type or name
+        fail(f"{name} is a source of type {kind}, which the platform asks itself: nothing is sent for it")
     if name in config.datasets:
         fail(f"{config.path} has dataset {name!r} already; what is parked of it is sent back by "
              "`ionbeam-client dead requeue --all --queue ionbeam.ingestion.ingestV1`")  # fmt: skip

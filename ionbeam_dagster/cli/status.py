@@ -20,15 +20,16 @@ from ionbeam_dagster.cli.terminal import (
     DATASETS,
     FROM,
     TO,
+    asked_range,
     console,
     load_config,
-    moment,
     number,
 )
 from ionbeam_dagster.config import DatasetSettings
 from ionbeam_dagster.domain.cycles import analysis_of, cycle_of
 from ionbeam_dagster.domain.decisions import Sealed
 from ionbeam_dagster.domain.windows import EPOCH, Window, window_of, windows_between
+from ionbeam_dagster.stores.files import folder_of
 
 if TYPE_CHECKING:
     from ionbeam_dagster.pipeline.platform import Platform
@@ -52,16 +53,16 @@ def status(
     """
     from ionbeam_dagster.pipeline.recovery import open_platform
 
+    asked = asked_range(start, end)
     platform = open_platform(load_config())
     if check_files:
         _check_files(platform)
     for name in datasets or platform.config.datasets:
         dataset = platform.dataset(name)
-        known = _known_windows(platform, dataset, moment(start, "--from"), moment(end, "--to"))
+        known = _known_windows(platform, dataset, *asked)
         if not known:
-            first = platform.source(dataset.sources[0])
-            begin = "its client" if first.sent else f"`ionbeam run {first.name}`"
-            console.print(f"{name}: nothing was collected yet; begin with {begin}")
+            told = _nothing_known(platform, dataset, start is not None or end is not None)
+            console.print(f"{name}: {told}", highlight=False, markup=False)
             continue
         shown = known if start or end else known[-last:]
         console.print(status_table(platform, dataset, shown))
@@ -157,6 +158,21 @@ def print_overdue(platform: Platform, failing: Sequence[Attempt]) -> None:
         console.print(in_words(platform, one), style="yellow", highlight=False, markup=False, soft_wrap=True)
     if len(failing) > _LISTED:
         console.print(f"... and {len(failing) - _LISTED} more that fail for an hour or longer", style="yellow")
+
+
+def _nothing_known(platform: Platform, dataset: DatasetSettings, in_a_range: bool) -> str:
+    """What to say of a dataset of whose windows nothing is known."""
+    files = [path for source in dataset.sources for path in platform.raws(platform.source(source)).files(source)]
+    first = platform.source(dataset.sources[0])
+    begin = "its client" if first.sent else f"`ionbeam run {first.name}`"
+    if files:
+        many = f"there are {len(files):,} raw files" if len(files) > 1 else "there is a raw file"
+        known = "in this range" if in_a_range else "of what is there"
+        return (
+            f"no window {known} has rows, though {many} ({folder_of(files[0])}); `ionbeam ledger rebuild` tells the "
+            f"ledger of those that it does not know, and {begin} goes on"
+        )
+    return f"nothing was collected {'in this range' if in_a_range else 'yet'}; begin with {begin}"
 
 
 def _known_windows(

@@ -111,6 +111,19 @@ def moment(text: str | None, option: str) -> datetime | None:
         fail(f"{option} {error}")
 
 
+def asked_range(start: str | None, end: str | None) -> tuple[datetime | None, datetime | None]:
+    """What --from and --to say; refused where the end is not later than the start."""
+    first, last = moment(start, "--from"), moment(end, "--to")
+    if first is not None and last is not None:
+        in_order(first, last)
+    return first, last
+
+
+def in_order(first: datetime, last: datetime) -> None:
+    if last <= first:
+        fail(f"--to {last:%Y-%m-%dT%H:%MZ} must be later than --from {first:%Y-%m-%dT%H:%MZ}")
+
+
 def size(size: int) -> str:
     return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
 

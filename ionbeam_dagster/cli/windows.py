@@ -17,11 +17,11 @@ from ionbeam_dagster.cli.status import status_table
 from ionbeam_dagster.cli.terminal import (
     FROM,
     TO,
+    asked_range,
     console,
     dagster_instance,
     fail,
     load_config,
-    moment,
     number,
     size,
 )
@@ -173,8 +173,6 @@ def _seal(dataset: str, wanted: Window, unseal: bool) -> None:
 
 
 def _range_of(start: str, end: str) -> Window:
-    first, last = moment(start, "--from"), moment(end, "--to")
+    first, last = asked_range(start, end)
     assert first is not None and last is not None
-    if last <= first:
-        fail(f"--to {last:%Y-%m-%dT%H:%MZ} must be later than --from {first:%Y-%m-%dT%H:%MZ}")
     return Window(first, last)

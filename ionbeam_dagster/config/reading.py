@@ -38,7 +38,9 @@ def _parsed(path: Path) -> Any:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); set {CONFIG_VARIABLE} to your YAML") from error
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror}); name your YAML with --config, or in {CONFIG_VARIABLE}"
+        ) from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: is not UTF-8 text ({error}); save it as UTF-8") from error
     loader = yaml.SafeLoader(text)

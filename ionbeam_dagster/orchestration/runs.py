@@ -190,6 +190,7 @@ class _Range:
         end_dead_runs(instance)
         self._platform = platform
         self._dataset = platform.dataset(dataset)
+        platform.check_span(self._dataset)
         self._instance = instance
         self._on_window = on_window
         self._on_plan = on_plan
