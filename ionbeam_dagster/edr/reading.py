@@ -183,7 +183,7 @@ def _parts(
             part.append(groups.pop(0))
         # A second look at the same row groups costs more than a few columns of few rows.
         at_once = every or sum(sizes[number] for number in part) <= ROWS_AT_ONCE
-        table = file.read_row_groups(part, columns=[*first, *rest] if at_once else first, use_threads=False)
+        table = _read(file, part, [*first, *rest] if at_once else first)
         if at_once and not every and not groups and later is not None:
             later.append((table, given))
             return
@@ -191,7 +191,7 @@ def _parts(
         if mask is not None and not mask.any():
             continue
         if not at_once and rest:
-            more = file.read_row_groups(part, columns=rest, use_threads=False)
+            more = _read(file, part, rest)
             table = pa.table({name: (table if name in first else more).column(name) for name in [*first, *rest]})
         yield 0, _named(_kept(table, mask), given, wanted, notes)
 
@@ -204,11 +204,22 @@ def _opened(handle: pa.NativeFile, collection: Collection) -> pq.ParquetFile:
         return pq.ParquetFile(handle, pre_buffer=False)
 
 
+def _read(file: pq.ParquetFile, groups: list[int], columns: list[str]) -> pa.Table:
+    """Row groups; raises pyarrow.ArrowInvalid where a text is none, as damage makes it: Arrow reads it without a
+    fault, and the whole answer would fail by it."""
+    table = file.read_row_groups(groups, columns=columns, use_threads=False)
+    for column in table.columns:
+        if pa.types.is_dictionary(column.type) or pa.types.is_string(column.type):
+            for chunk in column.chunks:
+                chunk.validate(full=True)
+    return table
+
+
 def _groups_of_stations(file: pq.ParquetFile, groups: list[int], stations: tuple[str, ...]) -> list[int]:
     """Those of `groups` that have a row of one of `stations`."""
     if not groups:
         return []
-    column = file.read_row_groups(groups, columns=[STATION], use_threads=False).column(0)
+    column = _read(file, groups, [STATION]).column(0)
     rows = np.flatnonzero(_among(column, stations))
     ends = np.cumsum([file.metadata.row_group(number).num_rows for number in groups])
     return [groups[place] for place in np.unique(np.searchsorted(ends, rows, side="right"))]

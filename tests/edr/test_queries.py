@@ -306,6 +306,22 @@ def test_what_cannot_be_read_is_left_out_and_said(tmp_path):
     assert asker(tmp_path / "nowhere")("locations")["features"] == []
 
 
+def test_a_window_with_a_text_that_is_none_is_left_out_and_said(tmp_path):
+    place = tmp_path / "net"
+    files = [write_window(place, hour) for hour in range(2)]
+    rows = pq.read_table(files[1])
+    at = rows.schema.names.index("station_id")
+    damaged = pa.array([f"{id}".encode() + b"\xff" for id in rows.column(at).to_pylist()])
+    texts = pa.Array.from_buffers(pa.string(), len(damaged), damaged.buffers())
+    pq.write_table(rows.set_column(at, rows.schema.field(at), texts), files[1])
+    ask = asker(place)
+    for kind, asked in [("items", {"limit": 1000}), ("locations", {}), ("position", {"coords": "POINT(5 52)"})]:
+        found = ask(kind, **asked)
+        notes = found.get("ionbeam:notes", found.get("notes", []))
+        assert len([note for note in notes if "cannot be read" in note]) == 1, (kind, found)
+    assert len(ask("items", limit=1000)["features"]) == 6 * len(PLACES)
+
+
 def test_a_window_whose_column_has_another_type_is_left_out_and_named(tmp_path):
     place = tmp_path / "net"
     files = [write_window(place, hour) for hour in range(3)]
