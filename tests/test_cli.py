@@ -3,6 +3,7 @@
 import shutil
 import time
 from contextlib import chdir
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 from ionbeam_dagster.cli import app, processes
 from ionbeam_dagster.cli.terminal import of_the_disk
 from ionbeam_dagster.config import CONFIG_VARIABLE, IonbeamConfig
+from ionbeam_dagster.exporters import installed_exporters
 
 NETWORK = """
 state_path: state
@@ -137,6 +139,17 @@ def test_config_check_says_where_variables_go_and_why_some_do_not(ionbeam):
     told = ionbeam("config", "check")
     assert told.exit_code == 0, told.output
     assert "odb varno 39" in told.output
+
+
+def test_an_exporter_that_cannot_be_imported_is_told_by_config_check_and_not_by_commands_that_do_without(
+    ionbeam, monkeypatch, caplog
+):
+    broken = EntryPoint("absent", "absent_package:Exporter", "ionbeam.exporters")
+    exporters = {**installed_exporters(), "absent": broken}
+    monkeypatch.setattr("ionbeam_dagster.config.exporting.installed_exporters", lambda: exporters)
+    assert "absent" not in ionbeam("status").output + caplog.text
+    told = " ".join(ionbeam("config", "check").output.split())
+    assert "note: the exporter absent cannot be used: absent_package:Exporter cannot be imported" in told
 
 
 @pytest.mark.parametrize(

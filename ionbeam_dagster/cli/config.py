@@ -25,6 +25,7 @@ def config_check() -> None:
 
     What is collected, in which windows; which export each variable goes to; what is left out or not tested, and why.
     """
+    from ionbeam_dagster.config.exporting import find_exporters
     from ionbeam_dagster.pipeline.agenda import misfits
     from ionbeam_dagster.pipeline.recovery import open_platform
     from ionbeam_dagster.pipeline.stations import faults as faults_of_stations
@@ -33,6 +34,9 @@ def config_check() -> None:
     console.print(f"[bold]{platform.config.path}[/bold]: every key is understood", highlight=False)
     for note in platform.config.notes():
         console.print(f"  note: {note}", style="yellow", highlight=False, markup=False)
+    for name, why in find_exporters().broken.items():
+        told = f"the exporter {name} cannot be used: {why}"
+        console.print(f"  note: {told}", style="yellow", highlight=False, markup=False)
     for fault in faults_of_stations(platform):
         console.print(f"  {fault}", style="yellow", highlight=False, markup=False)
     unfit = misfits(platform)

@@ -6,7 +6,6 @@ and its own checks (they stand with it).
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -25,8 +24,6 @@ from ionbeam_dagster.exporters import (
 )
 from ionbeam_dagster.exporters.settings import ExporterSettings
 from ionbeam_dagster.settings import Settings
-
-LOG = logging.getLogger(__name__)
 
 
 class _NotKnown(ExporterSettings):
@@ -97,14 +94,13 @@ def _sections_model(settings: tuple[tuple[str, type[ExporterSettings]], ...]) ->
 
 
 def find_exporters() -> InstalledExporters:
-    """What is installed now."""
+    """What is installed now. One that cannot be imported is told to who names it, and by `ionbeam config check`."""
     types: dict[str, type[WindowExporter] | type[CycleExporter]] = {}
     broken: dict[str, str] = {}
     for name, point in installed_exporters().items():
         try:
             types[name] = loaded(point)
         except ImportError as error:
-            LOG.warning("the exporter %s cannot be used: %s", name, error)
             broken[name] = str(error)
     return InstalledExporters(types, broken)
 
