@@ -365,6 +365,35 @@ def test_a_log_that_somebody_else_handles(faulty, client, tmp_path, caplog, rude
     assert len(place.read_bytes().splitlines()) == 50
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_rows_that_were_cut_are_told_under_the_server_that_lacks_them(faulty, client, tmp_path, caplog, again):
+    """One server has all rows, the other is away, and has one request's worth in its hands; or a new program begins."""
+    there, away = faulty(), faulty(lambda lines: Answer(503))
+    keys = {"batch_rows": 10, "csvlogfile": tmp_path / "log.csv", "close_timeout": 0.2}
+    one = client(of(there), of(away), **keys)
+    one.write_api().write(record=[row(n) for n in range(50)])
+    until = time.monotonic() + 30
+    while [status.delivered for status in one.status()] != [50, 0, 50]:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    if again:
+        one.close()
+    size = (tmp_path / "log.jsonl").stat().st_size
+    (tmp_path / "log.jsonl").write_bytes(b"")
+    if again:
+        one = client(of(there), of(away), **keys)
+    one.write_api().write(record=row(50))
+    away.plan = lambda lines: None
+    assert one.flush(30)
+    assert there.lines == [line(n) for n in range(51)]
+    assert away.lines == ([line(50)] if again else [line(n) for n in (*range(10), 50)])
+    lost = size if again else size * 4 // 5
+    told = [record.getMessage() for record in caplog.records if "were sent here" in record.getMessage()]
+    (message,) = told
+    assert message.startswith(f"{away.url}/")
+    assert abs(int(message.partition("its last ")[2].partition(" bytes")[0].replace(",", "")) - lost) < 100
+
+
 @pytest.mark.parametrize("keep_days", [None, 0])
 def test_own_rotation_keeps_what_is_not_delivered_and_forgets_old_files(faulty, client, tmp_path, caplog, keep_days):
     caplog.set_level(logging.INFO)

@@ -53,7 +53,7 @@ class Log:
         self._rotate_bytes = rotate_bytes
         self._file: int | None = None
         self._segment = 0
-        self._end = 0
+        self._longest: dict[int, int] = {}  # bytes that each segment had
         self._lock_file: int | None = None
         self._lock = threading.Lock()
         self._schema = Schemas(self.path.with_name(f"{self.path.name}.schema.json"))
@@ -94,9 +94,9 @@ class Log:
                     with suppress(OSError):
                         os.ftruncate(file, begin)
                     raise
-                self._end = begin + torn + len(data)
-                before, after = Position(self._segment, begin + torn), Position(self._segment, self._end)
-                if self._end >= self._rotate_bytes:
+                end = self._longest[self._segment] = begin + torn + len(data)
+                before, after = Position(self._segment, begin + torn), Position(self._segment, end)
+                if end >= self._rotate_bytes:
                     self._rotate()
                 return before, after
         except OSError as error:
@@ -121,7 +121,7 @@ class Log:
             visible = None
         if visible is not None and self._is_newest(visible):
             assert self._file is not None
-            if visible.st_size >= self._end:
+            if visible.st_size >= self._longest.get(self._segment, 0):
                 return self._file
             _logger.error("%s was cut by somebody else; rows that were not delivered yet may be lost", self.path)
             self._rotate()
@@ -166,7 +166,7 @@ class Log:
         if self._file is not None:
             os.close(self._file)
         self._file = os.open(self.segment_path(segment), os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
-        self._segment, self._end = segment, 0
+        self._segment = segment
         return self._file
 
     def _rotate(self) -> None:
@@ -238,17 +238,21 @@ class Log:
                     total += max(0, size - position.offset)
         return total
 
-    def was_cut(self, position: Position) -> bool:
-        """Whether the segment has become shorter than what was read of it."""
-        try:
-            return self.segment_path(position.segment).stat().st_size < position.offset
-        except FileNotFoundError:
-            return False
+    def lengths(self, segment: int) -> tuple[int, int]:
+        """How many bytes a segment has, and how many it had once, as far as this process saw it: more, if it was cut.
+
+        Raises:
+            FileNotFoundError: there is no such segment any more.
+        """
+        size = self.segment_path(segment).stat().st_size
+        longest = self._longest[segment] = max(size, self._longest.get(segment, 0))
+        return size, longest
 
     def remove_before(self, segment: int) -> None:
         """Let go of segments that everybody has read; the visible files stay."""
         for number in self.segments()[:-1]:
             if number < segment:
+                self._longest.pop(number, None)
                 self.segment_path(number).unlink(missing_ok=True)
 
     def schema(self) -> dict[str, dict[str, str]]:

@@ -156,6 +156,11 @@ class Sender:
         with self._holding:
             return self._lock.hold()
 
+    def furthest_in(self, segment: int) -> int:
+        """Up to which byte of a segment there is a target that has it."""
+        positions = (self._state.target(target.name).position for target in self._all())
+        return max((one.offset for one in positions if one is not None and one.segment == segment), default=0)
+
     def _all(self) -> list[_Target]:
         return [*self._targets, *self._csv]
 
@@ -172,6 +177,7 @@ class _Target:
         self._known = False
         self._failure: str | None = None
         self._pruned = 0
+        self._cut: tuple[int, int] | None = None
 
     def run(self) -> None:
         attempt = 0
@@ -193,11 +199,31 @@ class _Target:
         """Bring the next rows on; False when there are none, or it has to stop."""
         if not self._known:
             self._position, self._known = self.state.target(self.name).position, True
-        if self._position is not None and self.log.was_cut(self._position):
-            self.told.error(self.name, InfluxError(f"{self.log.path} was cut by somebody else; rows may be lost"))
-            self._position = Position(self._position.segment, 0)
+        self._notice_a_cut()
         raw, ends = self.log.read(self._position, self.config.batch_rows, READ_BYTES)
         return bool(raw) and self.deliver(raw, ends)
+
+    def _notice_a_cut(self) -> None:
+        """Tell, once, what somebody else cut off the segment that is read now before this target had it."""
+        place = self._position or Position(min(self.log.segments(), default=0), 0)
+        try:
+            size, longest = self.log.lengths(place.segment)
+        except FileNotFoundError:
+            return
+        longest = max(longest, self.sender.furthest_in(place.segment))
+        if size >= longest or self._cut == (place.segment, size):
+            return
+        self._cut = place.segment, size
+        if place.offset > size:
+            self._position = Position(place.segment, 0)
+        if lost := longest - max(size, place.offset):
+            self.told.error(
+                self.name,
+                InfluxError(
+                    f"{self.log.path} was cut by somebody else before its last {lost:,} bytes were sent here; the rows "
+                    "in them are lost, unless another target has them"
+                ),
+            )
 
     def deliver(self, raw: list[bytes], ends: list[Position]) -> bool:
         raise NotImplementedError
