@@ -26,7 +26,7 @@ def config_check() -> None:
     What is collected, in which windows; which export each variable goes to; what is left out or not tested, and why.
     """
     from ionbeam_dagster.config.exporting import find_exporters
-    from ionbeam_dagster.pipeline.agenda import misfits
+    from ionbeam_dagster.pipeline.agenda import misfits, other_lengths
     from ionbeam_dagster.pipeline.recovery import open_platform
     from ionbeam_dagster.pipeline.stations import faults as faults_of_stations
 
@@ -39,6 +39,8 @@ def config_check() -> None:
         console.print(f"  note: {told}", style="yellow", highlight=False, markup=False)
     for fault in faults_of_stations(platform):
         console.print(f"  {fault}", style="yellow", highlight=False, markup=False)
+    for note in other_lengths(platform):
+        console.print(f"  {note}", style="yellow", highlight=False, markup=False)
     unfit = misfits(platform)
     for misfit in unfit:
         console.print(f"  {misfit}", style="red", highlight=False, markup=False)
@@ -116,6 +118,6 @@ def _describe_source(platform: Platform, name: str) -> bool:
     problems = check_metadata(metadata)
     for problem in problems:
         console.print(f"  {problem}", style="yellow", highlight=False, markup=False)
-    for trouble in [*settings.left_out(source.extent()), *source.problems()]:
+    for trouble in [*settings.left_out(source.extent(), platform.now()), *source.problems()]:
         console.print(f"  {trouble}", style="yellow", highlight=False, markup=False)
     return not any(problem.severity == "error" for problem in problems)

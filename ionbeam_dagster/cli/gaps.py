@@ -15,7 +15,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from ionbeam_dagster.cli.quarantine import clock_lines, lines_about, set_aside
+from ionbeam_dagster.cli.quarantine import clock_lines, left_out, lines_about, set_aside
 from ionbeam_dagster.cli.status import print_overdue, sources_of
 from ionbeam_dagster.cli.terminal import (
     FROM,
@@ -72,7 +72,7 @@ def _show_gaps(platform: Platform, source: str, start: datetime | None, end: dat
     until = last if end else (collected[-1].end if collected else None)
     if begun is None or until is None or until <= begun:
         console.print(f"{source}: nothing was collected in this range; its start is {settings.start:%Y-%m-%d %H:%M}")
-        for line in clock_lines(platform, source):
+        for line in [*clock_lines(platform, source), *left_out(platform, source)]:
             console.print(line, style="yellow", highlight=False, markup=False)
         _print_what_fails_of(platform, source, start, last)
         return
@@ -88,7 +88,7 @@ def _show_gaps(platform: Platform, source: str, start: datetime | None, end: dat
         highlight=False,
     )
     console.print(_strip(asked, missing, max(10, min(console.width, 120) - 2)))
-    for line in [*lines_about(platform, source, [asked]), *clock_lines(platform, source)]:
+    for line in [*lines_about(platform, source, [asked]), *clock_lines(platform, source), *left_out(platform, source)]:
         console.print(line, style="yellow", highlight=False, markup=False)
     _print_what_fails_of(platform, source, start, last)
     if missing:

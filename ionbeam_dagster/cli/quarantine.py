@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Rows that could not be used, with their reasons.", no_args_is_help=True)
 
 REASON = "reason"
-_OURS = ("row", REASON, "x_file", "x_row", "x_problem")
+_OURS = ("row", REASON, "x_file", "x_row")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,12 +147,12 @@ def merged(dataset: str, built: Sequence[BuiltRevision]) -> Iterator[str]:
 
 
 def left_out(platform: Platform, source: str) -> list[str]:
-    """Lines about observations of a source that have no window: before its start, after its end."""
+    """Lines about observations of a source that have no window: before its start, after its end, far in the future."""
     try:
         extent = platform.sources[source].extent()
     except SourceError:
         return []  # its problems tell
-    return [f"{source}: {line}" for line in platform.source(source).left_out(extent)]
+    return [f"{source}: {line}" for line in platform.source(source).left_out(extent, platform.now())]
 
 
 @app.command("list")
@@ -194,6 +194,7 @@ def show(
         if rows is None:
             continue
         left -= rows.height
+        rows = _true_reason_first(rows)
         columns = [name for name in _OURS if name in rows.columns and rows[name].null_count() < rows.height]
         table = Table(title=escape(f"{one.source} {one.window}: {one.rows:,} set aside"), title_justify="left")
         others = [name for name in rows.columns if name not in _OURS and rows[name].null_count() < rows.height]
@@ -209,6 +210,17 @@ def show(
         console.print(
             f"{most:,} of {many:,} rows; --most shows more, `ionbeam quarantine list` the files", highlight=False
         )
+
+
+def _true_reason_first(rows: pl.DataFrame) -> pl.DataFrame:
+    """`rows` with what their source says of each before what follows from it: what cannot be split has no time."""
+    import polars as pl
+
+    if "x_problem" not in rows.columns:
+        return rows
+    return rows.with_columns(pl.concat_str("x_problem", REASON, separator="; ", ignore_nulls=True).alias(REASON)).drop(
+        "x_problem"
+    )
 
 
 def _found(sources: Sequence[str] | None, start: str | None, end: str | None) -> tuple[Platform, list[SetAside]]:

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from ionbeam_client.models import format_duration
 from ionbeam_dagster.cli.export import not_exported
-from ionbeam_dagster.cli.quarantine import clock_lines, lines_about, merged
+from ionbeam_dagster.cli.quarantine import clock_lines, left_out, lines_about, merged
 from ionbeam_dagster.cli.terminal import (
     DATASETS,
     FROM,
@@ -70,7 +70,11 @@ def status(
             console.print(line, style="yellow", highlight=False, markup=False)
         for source in dataset.sources:
             windows = [one for one in shown if one.span == dataset.span]
-            for line in [*lines_about(platform, source, windows), *clock_lines(platform, source)]:
+            for line in [
+                *lines_about(platform, source, windows),
+                *clock_lines(platform, source),
+                *left_out(platform, source),
+            ]:
                 console.print(line, style="yellow", highlight=False, markup=False)
         for line in not_exported(platform, dataset, [one for one in shown if one.span == dataset.span]):
             console.print(line, highlight=False, markup=False)
@@ -135,11 +139,13 @@ def _print_outdated(platform: Platform, dataset: DatasetSettings) -> None:
 
 def _print_what_fails(platform: Platform) -> None:
     """What fails for long, what of the configuration does not fit, and when the files were last compared."""
-    from ionbeam_dagster.pipeline.agenda import misfits, overdue, silent
+    from ionbeam_dagster.pipeline.agenda import misfits, other_lengths, overdue, silent
 
     now = platform.now()
     for misfit in misfits(platform):
         console.print(misfit, style="red", highlight=False, markup=False)
+    for note in other_lengths(platform):
+        console.print(note, style="yellow", highlight=False, markup=False)
     for source, silence in silent(platform).items():
         told = f"{source} does not answer since {silence.since:%Y-%m-%d %H:%M}: {silence.windows} windows in a row took"
         again = "longer than they may; it is asked for one window at a time until it does"

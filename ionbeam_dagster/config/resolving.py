@@ -83,8 +83,9 @@ class SourceSettings:
     def end(self) -> datetime | None:
         return self.config.end
 
-    def left_out(self, extent: Window | None) -> list[str]:
-        """What of the source's `extent` lies before `start` or after `end`, and is therefore never collected."""
+    def left_out(self, extent: Window | None, now: datetime) -> list[str]:
+        """What of the source's `extent` lies before `start` or after `end`, and is therefore never collected; and what
+        lies so far in the future that it is set aside."""
         lines = []
         if extent is not None and extent.start < self.start:
             takes = f"an earlier sources.{self.name}.start takes them"
@@ -101,6 +102,13 @@ class SourceSettings:
             lines.append(
                 f"has observations until {extent.end:%Y-%m-%d %H:%M}, and those after its end "
                 f"{self.end:%Y-%m-%d %H:%M} are left out; a later sources.{self.name}.end takes them"
+            )
+        elif extent is not None and extent.end > now + self.config.future_tolerance:
+            lines.append(
+                f"has observations until {extent.end:%Y-%m-%d %H:%M}; those further in the future than "
+                f"{format_duration(self.config.future_tolerance)} (sources.{self.name}.future_tolerance) are set aside "
+                f"beside their neighbours: correct the clock that wrote them; `ionbeam quarantine show {self.name}` "
+                "shows them"
             )
         return lines
 

@@ -75,13 +75,66 @@ def test_a_row_of_a_clock_that_was_not_set_is_no_beginning(ionbeam, tmp_path, la
     assert "2021-05-01 00:00" in ionbeam("run", "--to", "2021-05-02T00:00Z")
 
 
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("start", ["", "    start: 2024-03-02"])
+def test_a_row_without_a_time_is_set_aside_beside_a_clock_that_was_wrong(ionbeam, tmp_path, large, start, monkeypatch):
+    """Rows filed beside one of 1970 or of 2099 would be in no window that is ever collected."""
+    if large:
+        monkeypatch.setattr("ionbeam_dagster.sources.files.small_files.is_small", lambda size: False)
+        monkeypatch.setattr("ionbeam_dagster.sources.files.index.is_small", lambda size: False)
+    (tmp_path / "config.yaml").write_text(f"{BLOCK}{start}\n")
+    put(
+        tmp_path,
+        "a.csv",
+        "1970-01-01T00:00Z,A,1",
+        "2024-03-33T00:00Z,first,2",
+        "2024-03-02T00:10Z,A,3",
+        "2099-01-01T00:00Z,A,4",
+        "2024-03-34T00:00Z,second,5",
+        "2024-03-02T00:20Z,A,6",
+    )
+    put(tmp_path, "b.csv", "2024-03-35T00:00Z,third,1", "2099-01-01T00:00Z,B,2", "2024-03-02T01:10Z,B,3")
+    told = ionbeam("run", "--to", "2024-03-02T02:00Z")
+    assert "loggers: 5 rows set aside, in 2 windows" in told
+    shown = ionbeam("quarantine", "show", "loggers")
+    assert all(text in shown for text in ("2024-03-33", "2024-03-34", "2024-03-35")), shown
+    aside = [path for path in tmp_path.rglob("*.parquet") if "quarantine" in path.parts]
+    reasons = [reason for path in aside for reason in pl.read_parquet(path)["reason"]]
+    assert reasons.count("in the future when it arrived: 2099-01-01T00:00:00Z") == 2, reasons
+    for asked in (["config", "check"], ["status"], ["gaps"]):
+        told = ionbeam(*asked)
+        assert "has observations until 2099-01-01 00:00; those further in the future than P1D" in told
+        assert "has observations from 1970-01-01 00:00 on, and those before its start 2024-03-02 00:00" in told
+    rows = pl.concat([pl.read_parquet(path) for path in (tmp_path / "data").rglob("loggers_*.parquet")])
+    assert sorted(rows["air_temperature__degC__2.0__point__PT0S"].to_list()) == [3, 3, 6]
+
+
+def test_what_is_wrong_with_a_row_stands_first(ionbeam, tmp_path):
+    put(tmp_path, "a.csv", "2024-03-02T00:10Z,A,1", "2024-03-02T00:20Z,A,1,extra", "2024-03-02T00:30Z,A")
+    ionbeam("run")
+    shown = ionbeam("quarantine", "show", "loggers")
+    assert "4 cells where the header has 3: '2024-03-02T00:20Z,A,1,extra'; no time" in shown
+    assert "2 cells where the header has 3: '2024-03-02T00:30Z,A'; no time" in shown
+
+
+def test_it_is_said_what_another_window_size_does(ionbeam, tmp_path):
+    put(tmp_path, "a.csv", "2024-03-02T00:10Z,A,1")
+    ionbeam("run")
+    assert "another length" not in ionbeam("config", "check")
+    scheduled = "  scheduler: {windows: [{source_name: loggers, window_size: PT10M, trigger_interval: PT10M}]}"
+    (tmp_path / "config.yaml").write_text(BLOCK.replace("sources:", f"sources:\n{scheduled}"))
+    for asked in (["config", "check"], ["status"]):
+        told = ionbeam(*asked)
+        assert "loggers: 1 of its 1 raw partitions are of windows of another length (PT1H) than its window_size" in told
+
+
 @given(st.lists(st.integers(-(2**55), 2**55), min_size=1, max_size=30), st.integers(1, 5))
 def test_stretches_of_parts_are_those_of_the_whole(times, pieces):
     series = pl.Series(times, dtype=pl.Int64).cast(pl.Datetime("us"))
     whole = stretches_of(series)
     parts = [stretches_of(series[place::pieces]) for place in range(min(pieces, len(times)))]
     assert joined(one for part in parts for one in part) == whole
-    assert beginning(whole) in {first for first, _ in whole}
+    assert beginning(whole, times[0]) in {first for first, _ in whole}
 
 
 def test_files_begin_with_their_first_time_and_rows_of_one_point_are_told(ionbeam, tmp_path):

@@ -12,7 +12,15 @@ ledger as open, and is looked at again before it is given out: a note is no opin
 reconciliation then finds what was not noted.
 """
 
-from ionbeam_dagster.pipeline.agenda.attention import SKEW, from_the_future, in_words, misfits, outdated, overdue
+from ionbeam_dagster.pipeline.agenda.attention import (
+    SKEW,
+    from_the_future,
+    in_words,
+    misfits,
+    other_lengths,
+    outdated,
+    overdue,
+)
 from ionbeam_dagster.pipeline.agenda.building import assess, is_outdated, outlook, to_build
 from ionbeam_dagster.pipeline.agenda.collecting import (
     has_window,
@@ -44,6 +52,6 @@ __all__ = [
     "CHANGED", "LOST", "MOST", "REPLACES", "SKEW", "InHand", "Stage", "Step", "Steps", "Work", "assess", "begin", "due",
     "due_of", "end_silence", "export_is_current", "from_the_future", "has_window", "in_hand", "in_words", "is_broken",
     "is_lost", "is_outdated", "last_trigger", "misfits", "needs_collecting", "note", "note_silence", "note_unless_open",
-    "outdated", "outlook", "overdue", "probed", "products", "ready", "replacing", "silent", "stays", "to_build",
-    "to_export", "to_export_cycle", "to_ingest", "windows_in_lookback",
+    "other_lengths", "outdated", "outlook", "overdue", "probed", "products", "ready", "replacing", "silent", "stays",
+    "to_build", "to_export", "to_export_cycle", "to_ingest", "windows_in_lookback",
 ]  # fmt: skip

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from ionbeam_client.models import format_duration
 from ionbeam_dagster.config import DatasetSettings, SourceSettings
 from ionbeam_dagster.domain.records import Claim
 from ionbeam_dagster.domain.windows import DAY, FOREVER, Window
@@ -75,6 +76,25 @@ def misfits(platform: Platform) -> list[str]:
             continue  # it tells so itself
         except PipelineError as error:
             found.append(str(error))
+    return found
+
+
+def other_lengths(platform: Platform) -> list[str]:
+    """What follows for sources that were collected in windows of another length than they have now, a sentence each."""
+    found = []
+    for source in platform.config.sources.values():
+        if source.sent:
+            continue
+        spans = [raw.window.span for raw in platform.ledger.raws(source.name, FOREVER) if raw.window.span]
+        other = [span for span in spans if span != source.window_size]
+        if other:
+            before, now = format_duration(other[-1]), format_duration(source.window_size)
+            found.append(
+                f"{source.name}: {len(other):,} of its {len(spans):,} raw partitions are of windows of another length "
+                f"({before}) than its window_size {now}: what is collected of their time again is a raw partition of "
+                f"{now} beside them, and a new revision of the dataset windows; window_size: {before} leaves them as "
+                "they are"
+            )
     return found
 
 

@@ -173,7 +173,8 @@ class FileIndex:
     def first(self) -> datetime | None:
         """The first time of the series that all files are, as far back as they ever reached; files are looked at where
         none is known. Raises SourceError."""
-        self._recalled()
+        if self._first is None:
+            self._recalled()
         if self._first is None:
             self.look()
         return None if self._first is None else EPOCH + self._first * MICROSECOND
@@ -341,11 +342,14 @@ class FileIndex:
         except (OSError, ValueError, KeyError, TypeError):
             return {}
 
+    def _latest(self) -> int:
+        return (datetime.now(UTC) + self._config.future_tolerance - EPOCH) // MICROSECOND
+
     def _remember(self, files: dict[str, File]) -> None:
         settled = {name: _as_remembered(file) for name, file in files.items() if file.parts or file.error}
         parts = [part for file in files.values() for part in file.parts]
         stretches = joined(one for part in parts for one in part.stretches or ((part.first, part.last),))
-        firsts = [first for first in (beginning(stretches), self._first) if first is not None]
+        firsts = [first for first in (beginning(stretches, self._latest()), self._first) if first is not None]
         self._first = min(firsts, default=None)
         if settled == self._remembered:
             return

@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import PurePath
+from typing import NamedTuple
 
 import polars as pl
 
@@ -42,6 +44,14 @@ _ISO_8601 = (
     "%Y-%m-%dT%H:%M%#z",
     "%Y-%m-%d %H:%M%#z",
 )
+
+
+class Reach(NamedTuple):
+    """The times of the windows that are collected: from `start` on, before `end` (None: any), not after `latest`."""
+
+    start: datetime | None
+    end: datetime | None
+    latest: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,16 +221,51 @@ def timed(frame: pl.DataFrame, columns: Sequence[str], time: TimeColumn, station
     return frame.with_columns(pl.col(PROBLEM).fill_null(pl.when(pl.col("datetime").is_null()).then(why)))
 
 
-def filed(frame: pl.DataFrame, before: int) -> pl.DataFrame:
-    """`frame` with ``x_filed`` filled up, so that each row belongs to exactly one window: a row without a time is filed
-    where the row before it is, and at the top under `before` (microseconds since 1970)."""
-    return frame.with_columns(pl.col(FILED).forward_fill().fill_null(pl.lit(before, pl.Int64).cast(UTC_TIME)))
+def filed(frame: pl.DataFrame, before: int, reach: Reach) -> pl.DataFrame:
+    """`frame` with ``x_filed`` filled up, so that each row belongs to exactly one window, and to one that is collected
+    where its neighbours are: a row without a time, and one that is too far in the future, are filed where the nearest
+    row within `reach` is, and a row without a time at the top under `before` (microseconds since 1970)."""
+    if _has_a_place(frame, reach):
+        return frame
+    return frame.with_columns(_beside(pl.lit(before, pl.Int64).cast(UTC_TIME), reach, None))
 
 
-def filed_by(frame: pl.DataFrame, of: str, before: pl.Series) -> pl.DataFrame:
+def filed_by(frame: pl.DataFrame, of: str, before: pl.Series, reach: Reach) -> pl.DataFrame:
     """The same of rows of several files; `of` is the column with the place that a row's file has in `before`."""
+    if _has_a_place(frame, reach):
+        return frame
     top = pl.Series(FILED, before.gather(frame[of])).cast(UTC_TIME)
-    return frame.with_columns(pl.col(FILED).forward_fill().over(of).fill_null(top))
+    return frame.with_columns(_beside(pl.lit(top), reach, of))
+
+
+def _has_a_place(frame: pl.DataFrame, reach: Reach) -> bool:
+    return not frame[FILED].has_nulls() and not (frame[FILED] > reach.latest).any()
+
+
+def _beside(before: pl.Expr, reach: Reach, of: str | None) -> pl.Expr:
+    """``x_filed`` of every row. What is before the reach's start or after its end stays where it is: all of it is
+    told together, and not set aside row by row."""
+
+    def within(times: pl.Expr) -> pl.Expr:
+        early = times < reach.start if reach.start is not None else pl.lit(False)
+        late = times >= reach.end if reach.end is not None else pl.lit(False)
+        return pl.when(~(early | late | (times > reach.latest))).then(times)
+
+    def filled(times: pl.Expr, forward: bool = True) -> pl.Expr:
+        found = times.forward_fill() if forward else times.backward_fill()
+        return found if of is None else found.over(of)
+
+    own = pl.col(FILED)
+    above, below, last = filled(within(own)), filled(within(own), forward=False), filled(own)
+    at_top = pl.when(last.is_null()).then(within(before))
+    return (
+        pl.when(own <= reach.latest)
+        .then(own)
+        .when(own.is_not_null())
+        .then(pl.coalesce(above, below, own))
+        .otherwise(pl.coalesce(at_top, above, below, last, before))
+        .alias(FILED)
+    )
 
 
 def of_window(frame: pl.DataFrame, window: Window) -> pl.DataFrame:

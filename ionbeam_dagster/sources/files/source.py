@@ -7,9 +7,9 @@ observations. Does not belong here: formats (readers.py, netcdf_files.py), and w
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -35,6 +35,7 @@ from ionbeam_dagster.sources.files.readers import ROWS_AT_ONCE, CsvReader, Descr
 from ionbeam_dagster.sources.files.rows import (
     FILE,
     FILED,
+    Reach,
     Shaping,
     constants_of,
     filed,
@@ -209,6 +210,12 @@ class Files(Source):
         """
         return changed_ranges(self._index.look(), self._config.reading, cursor)
 
+    def _reach(self) -> Reach:
+        """The times of the windows that are collected, now or within `future_tolerance`."""
+        begins = self._config.start if "start" in self._config.model_fields_set else self._index.first()
+        start = None if begins is None else window_of(begins, DAY).start
+        return Reach(start, self._config.end, datetime.now(UTC) + self._config.future_tolerance)
+
     def _variables(self) -> tuple[dict[str, CanonicalVariable], Layout]:
         """The variables by column, and the layout of the file that they were completed from."""
         layout, missing = self._reference()
@@ -254,7 +261,7 @@ class Files(Source):
                 shaping = self._shaping(layout, variables, reference)
             except Unreadable as error:
                 raise SourceError(f"{next(iter(small.values()))[0]}: {error}") from error
-            self._spool = Spool(reader, partial(_shaped_tables, reader, shaping, self._config))
+            self._spool = Spool(reader, partial(_shaped_tables, reader, shaping, self._config, self._reach))
         read = self._spool.take(small)
         changed = next((files[name] for name in self._spool.taken if not is_as_it_was(files[name])), None)
         if changed is not None:
@@ -324,13 +331,14 @@ class Files(Source):
         """The source's rows of parts of a file, with ``x_filed``; refused where the file changed while it was read."""
         if not parts:
             return
-        before = {part.place: part.before for part in parts}
+        before, reach = {part.place: part.before for part in parts}, self._reach()
         try:
             shaping = self._shaping(self._index.layout(file), variables, reference)
             reader, station = self._index.reader(file.path), shaping.layout.metadata.get(STATION)
             of_file = _of_file(self._config, name, file.path)
             for place, frame in reader.read(Path(file.path), list(before), shaping.columns()):
-                frame = filed(timed(frame, shaping.layout.times, self._config.time, station), before[place])
+                frame = timed(frame, shaping.layout.times, self._config.time, station)
+                frame = filed(frame, before[place], reach)
                 before[place] = frame[FILED].to_physical()[-1] if frame.height else before[place]
                 shaped = shaping.shape(frame.filter(wanted), of_file, keep=(FILED,))
                 if shaped.height:
@@ -382,14 +390,18 @@ def _of_file(config: FilesConfig, name: str, path: str) -> dict[str, pl.Expr]:
 
 
 def _shaped_tables(
-    reader: CsvReader, shaping: Shaping, config: FilesConfig, tables: Sequence[SmallTable]
+    reader: CsvReader,
+    shaping: Shaping,
+    config: FilesConfig,
+    reach: Callable[[], Reach],
+    tables: Sequence[SmallTable],
 ) -> pl.DataFrame:
     """The source's rows of small tables, with ``x_filed`` and ``x_number``. Raises Unreadable."""
     times = shaping.layout.times
     frame = timed(rows_of(reader, tables, shaping.columns()), times, config.time)
     before = frame.group_by(NUMBER).agg(pl.col(FILED).drop_nulls().first().to_physical()).sort(NUMBER)
     first = pl.Series([None] * len(tables), dtype=pl.Int64).scatter(before[NUMBER], before[FILED])
-    frame = filed_by(frame, NUMBER, first)
+    frame = filed_by(frame, NUMBER, first, reach())
     constants = [constants_of(config, table.name, table.path.as_posix()) | {FILE: table.name} for table in tables]
     told = pl.DataFrame(constants, schema=dict.fromkeys(constants[0], pl.String))
     of_row = {name: pl.lit(told[name].gather(frame[NUMBER])) for name in told.columns}

@@ -39,9 +39,11 @@ def joined(stretches: Iterable[Stretch]) -> list[Stretch]:
     return found
 
 
-def beginning(stretches: Sequence[Stretch]) -> int | None:
-    """The first time of a series; those that stand alone before it, for less than a day, are left out."""
-    for first, last in stretches[:-1]:
+def beginning(stretches: Sequence[Stretch], latest: int) -> int | None:
+    """The first time of a series; those that stand alone before it, for less than a day, are left out, and so are those
+    that begin after `latest`, where there are others."""
+    believed = [stretch for stretch in stretches if stretch[0] <= latest] or stretches
+    for first, last in believed[:-1]:
         if last - first >= ALONE:
             return first
-    return stretches[-1][0] if stretches else None
+    return believed[-1][0] if believed else None
