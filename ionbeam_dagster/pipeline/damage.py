@@ -44,10 +44,10 @@ def checked(platform: Platform, path: str, hash: str, damaged: Callable[[str], s
 def is_damaged(platform: Platform, path: str, hash: str) -> bool:
     """Whether a file does not hold what was written, and cannot be read either: one that can may be newer than what the
     ledger knows of it."""
-    if not hash or not platform.files.exists(path):
+    if not platform.files.exists(path):
         return False
     with platform.files.fetched(path) as local:
-        if file_hash(local) == hash:
+        if hash and file_hash(local) == hash:
             return False
         try:
             with pq.ParquetFile(local, pre_buffer=False) as file:

@@ -44,9 +44,19 @@ class RawFile:
     notes: Mapping[str, Any] = field(default_factory=dict)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """The rows, in batches of bounded size."""
+        """The rows, in batches of bounded size; raises pyarrow.ArrowInvalid where they are damaged.
+
+        A text that is no UTF-8 is damage, too: Arrow reads it without a fault, and polars panics at it later.
+        """
         with self.files.parquet(self.path) as file:
-            yield from file.iter_batches(batch_size=_BATCH)
+            try:
+                for batch in file.iter_batches(batch_size=_BATCH):
+                    batch.validate(full=True)
+                    yield batch
+            except OSError as error:
+                if error.errno is not None or "AWS Error" in str(error):  # the disk's, or the server's
+                    raise
+                raise pa.ArrowInvalid(f"{self.path} is damaged ({error})") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from shutil import rmtree
 
 import polars as pl
 import pyarrow as pa
@@ -64,12 +66,40 @@ def test_a_raw_file_that_cannot_be_read_fails_its_window_alone_and_is_collected_
 
 
 @damages
+def test_a_raw_file_whose_hash_nobody_noted_is_named_too(platform, damage):
+    collect(platform, platform.source("told"), window("00:15"), platform.now())
+    raw = replace(platform.ledger.raw("told", window("00:15")), hash="")
+    _damaged(raw.path, damage)
+    with pytest.raises(PipelineError, match=raw.path):
+        ingest_raw(platform, platform.source("told"), raw)
+    assert platform.ledger.claims_of([raw.ingestion]) == []
+
+
+@damages
 def test_a_window_whose_file_is_damaged_is_collected_again_without_what_that_holds(platform, damage, caplog):
     collect(platform, platform.source("told"), window("00:15"), platform.now())
     path = platform.ledger.raw("told", window("00:15")).path
     whole = _damaged(path, damage)
     collect(platform, platform.source("told"), window("00:15"), platform.now())
     assert Path(path).read_bytes() == whole and f"{path}.damaged" in caplog.text
+
+
+@damages
+def test_no_window_is_built_without_the_rows_of_a_raw_file_that_could_not_be_read(platform, damage):
+    dataset, first = platform.dataset("told"), window("00:00", HOUR)
+    for quarter in windows_between(START, START + HOUR, QUARTER):
+        collect(platform, platform.source("told"), quarter, platform.now())
+        ingest(platform, platform.source("told"), quarter)
+    raw = platform.ledger.raw("told", window("00:15"))
+    platform.ledger.record_raw(replace(raw, hash=""))  # as earlier versions did: it is read to be found damaged
+    _damaged(raw.path, damage)
+    rmtree("ionbeam-state/segments")
+    for _ in range(2):
+        with pytest.raises(PipelineError, match="told_20260621T001500_PT15M.parquet"):
+            build(platform, dataset, first, platform.now(), insist=True)
+    collect(platform, platform.source("told"), window("00:15"), platform.now())
+    ingest(platform, platform.source("told"), window("00:15"))
+    assert build(platform, dataset, first, platform.now()).revision.facts.rows == 8
 
 
 def test_a_damaged_file_that_a_client_sent_stays_and_its_client_is_named(platform_of):

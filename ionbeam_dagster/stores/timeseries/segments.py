@@ -123,7 +123,10 @@ class SegmentStore:
             journal.remove()
 
     def lacking(self, dataset: str, ingestions: Sequence[str]) -> list[str]:
-        """Those of `ingestions` that have no journal, or lack a segment that is in it."""
+        """Those of `ingestions`, all of which brought rows, that lack a segment of their journal, or all of them.
+
+        A journal without a segment is what a write left that failed.
+        """
         home = self.root / dataset
         return [ingestion for ingestion in ingestions if not _is_whole(home, ingestion)]
 
@@ -355,7 +358,7 @@ def _is_whole(home: Path, ingestion: str) -> bool:
         names = _names(_journal_path(home, ingestion).read_text())
     except FileNotFoundError:
         return False
-    return all((home / name).exists() or _is_bundled(home / name) for name in names)
+    return bool(names) and all((home / name).exists() or _is_bundled(home / name) for name in names)
 
 
 def _is_bundled(segment: Path) -> bool:
