@@ -223,7 +223,9 @@ def _open_raw(platform: Platform, source: SourceSettings, raw: RawPartition) -> 
         return platform.raws(source).open(raw.path)
     except (OSError, pa.ArrowInvalid) as error:
         if damage.is_damaged(platform, raw.path, raw.hash):
-            raise PipelineError(_damaged(platform, source, raw, f"it cannot be read ({error})")) from error
+            raise PipelineError(
+                _damaged(platform, source, raw, f"the raw partition cannot be read ({error})")
+            ) from error
         again = {
             "pull": f"materialise {source.name}/raw for {raw.window.key} first",
             "external": f"materialise {source.name}/request for {raw.window.key} first",
