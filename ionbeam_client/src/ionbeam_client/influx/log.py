@@ -248,6 +248,10 @@ class Log:
         longest = self._longest[segment] = max(size, self._longest.get(segment, 0))
         return size, longest
 
+    def had_once(self, segment: int, size: int) -> None:
+        """A segment had so many bytes: when it has fewer, it was cut while no program ran, and is not continued."""
+        self._longest[segment] = max(size, self._longest.get(segment, 0))
+
     def remove_before(self, segment: int) -> None:
         """Let go of segments that everybody has read; the visible files stay."""
         for number in self.segments()[:-1]:

@@ -98,6 +98,8 @@ class Sender:
 
     def start(self) -> None:
         """Begin to send, now or as soon as the process that does it ends."""
+        if segments := self._log.segments():
+            self._log.had_once(segments[-1], self.furthest_in(segments[-1]))
         for target in self._all():
             thread = threading.Thread(target=target.run, name=f"to {target.name}", daemon=True)
             thread.start()
@@ -177,7 +179,7 @@ class _Target:
         self._known = False
         self._failure: str | None = None
         self._pruned = 0
-        self._cut: tuple[int, int] | None = None
+        self._cut = 0
 
     def run(self) -> None:
         attempt = 0
@@ -211,9 +213,9 @@ class _Target:
         except FileNotFoundError:
             return
         longest = max(longest, self.sender.furthest_in(place.segment))
-        if size >= longest or self._cut == (place.segment, size):
+        if size >= longest or self._cut == place.segment:
             return
-        self._cut = place.segment, size
+        self._cut = place.segment
         if place.offset > size:
             self._position = Position(place.segment, 0)
         if lost := longest - max(size, place.offset):
