@@ -106,7 +106,7 @@ class Worker:
         self._groups = list(_groups(platform)) if platform.config.automation.enabled else []
         self._watch = Watch()
         self._name = f"{WORKER} {socket.gethostname()} {os.getpid()}"
-        self._begun, self._beaten, self._watched = time.monotonic(), 0.0, 0.0
+        self._begun, self._beaten, self._watched, self._examined = time.monotonic(), 0.0, 0.0, 0.0
         self._stopping = False
 
     def stop(self) -> None:
@@ -211,8 +211,11 @@ class Worker:
         arguments = (there, str(self._platform.config.path.absolute()), str(Path.cwd()))
         process = self._context.Process(target=work_for, args=arguments, daemon=True)
         starting = self._starter.submit(process.start)
-        while wait_for([starting], _BEATS_EVERY).not_done:
-            pass  # the fork server imports for many seconds on a busy machine: to awake now and then is a sign of life
+        until = time.monotonic() + _BEGINS_WITHIN
+        # the fork server imports for many seconds on a busy machine: to awake now and then is a sign of life; where it
+        # hangs there is none any longer, and whoever watches this process ends it
+        while wait_for([starting], _BEATS_EVERY).not_done and not self._stopping and time.monotonic() < until:
+            pass
         starting.result()
         there.close()
         self._children.append(_Child(process, here))
@@ -282,9 +285,16 @@ class Worker:
             self._fork()
 
     def _end_what_hangs(self) -> None:
-        """Kill children that say nothing and do nothing; their deadlines end those that merely wait for a service."""
+        """Kill children that say nothing and do nothing; their deadlines end those that merely wait for a service.
+
+        Whoever was not listened to since the last time is not judged again.
+        """
+        now = time.monotonic()
+        if now - self._examined < GATHERED_FOR:
+            return
+        self._examined = now
         for child in self._children:
-            silent = time.monotonic() - child.heard
+            silent = now - child.heard
             if not child.ready and silent > _BEGINS_WITHIN:
                 log.warning("process %s does not get ready and is killed", child.process.pid)
                 child.process.kill()

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import dagster as dg
 import pytest
@@ -180,6 +181,29 @@ def test_who_rests_for_long_is_no_process_that_hangs(platform, instance, monkeyp
     monkeypatch.setattr(worker, "_beat", lambda: beats.append(time.monotonic()))
     worker._rest(1.0)
     assert len(beats) > 5
+
+
+def test_a_child_is_not_judged_twice_without_being_listened_to(platform, instance, monkeypatch):
+    """After a pause of the whole machine all children were silent, and none used the processor."""
+    killed = []
+    process = SimpleNamespace(pid=os.getpid(), kill=lambda: killed.append(1))
+    worker = Worker(platform, instance, 1)
+    here, there = multiprocessing.Pipe()
+    worker._children = [_Child(process, here, ready=True, heard=time.monotonic() - 25)]
+    monkeypatch.setattr("ionbeam_dagster.orchestration.worker.processor_used", lambda process: 7)
+    worker._end_what_hangs()
+    worker._end_what_hangs()
+    assert not killed
+    there.send("alive")
+    worker._listen(0.1)
+    worker._examined = 0.0
+    worker._end_what_hangs()
+    assert not killed
+    worker._children[0].heard -= 25
+    for _ in range(2):
+        worker._examined = 0.0
+        worker._end_what_hangs()
+    assert killed
 
 
 def test_a_step_that_fails_keeps_no_later_one_from_being_done():
