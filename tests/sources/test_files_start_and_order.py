@@ -109,6 +109,17 @@ def test_a_row_without_a_time_is_set_aside_beside_a_clock_that_was_wrong(ionbeam
     assert sorted(rows["air_temperature__degC__2.0__point__PT0S"].to_list()) == [3, 3, 6]
 
 
+@pytest.mark.parametrize("large", [False, True])
+def test_rows_without_any_value_are_counted(ionbeam, tmp_path, large, monkeypatch):
+    if large:
+        monkeypatch.setattr("ionbeam_dagster.sources.files.small_files.is_small", lambda size: False)
+    times = ("2024-03-02T00:20Z,A,NaN", "2024-03-02T00:30Z,A,inf", "2024-03-02T01:30Z,A,", "2024-03-02T01:40Z,A,1e400")
+    put(tmp_path, "a.csv", "2024-03-02T00:10Z,A,1", *times)
+    told = ionbeam("run")
+    assert "loggers: in/*.csv: 3 rows without a value of any variable are left out" in told
+    assert "loggers: 1 row set aside" in told and "t is no float64: 1e400" in told
+
+
 def test_what_is_wrong_with_a_row_stands_first(ionbeam, tmp_path):
     put(tmp_path, "a.csv", "2024-03-02T00:10Z,A,1", "2024-03-02T00:20Z,A,1,extra", "2024-03-02T00:30Z,A")
     ionbeam("run")

@@ -70,6 +70,7 @@ class Files(Source):
         self._index = FileIndex(config, _memory(name, config))
         self._spool: Spool | None = None
         self._kept = KeptParts()
+        self._without_value: dict[object, int] = {}
 
     @classmethod
     def first_time(cls, name: str, config: SourceConfig) -> datetime | None:
@@ -107,7 +108,7 @@ class Files(Source):
 
         Beside the declared columns there are ``x_file``, ``x_row`` (the line of a CSV, the row of a Parquet file) and
         ``x_problem`` (what is wrong with a row that could not be split or has no time), for whoever looks into the
-        quarantine. Rows without any value are left out.
+        quarantine. Rows without any value are left out; `problems` has how many they were.
         """
         there = {name: file for name, file in self._index.look().items() if not file.gone}
         if not there:
@@ -183,12 +184,15 @@ class Files(Source):
         return Window(min(e.start for e in extents), max(e.end for e in extents)) if extents else None
 
     def problems(self) -> list[str]:
-        """A line for each file that cannot be read or is still being written, and for files with the same rows."""
+        """A line for each file that cannot be read or is still being written, for files with the same rows, and for the
+        rows without any value among those that were fetched."""
         try:
             files = self._index.look()
         except SourceError as error:
             return [str(error)]
         lines = [f"{file.path}: {file.error}" for file in files.values() if file.error]
+        if len(lines) > 1:
+            lines.insert(0, f"{len(lines):,} of {len(files):,} files cannot be read:")
         lines += [_unfinished(file) for file in files.values() if file.unsettled]
         gone = [file.path for file in files.values() if file.gone]
         there = {name: file for name, file in files.items() if not file.gone}
@@ -200,6 +204,9 @@ class Files(Source):
                 f"{many} {'is' if len(gone) == 1 else 'are'} gone; what was collected of it stays (`when_removed: "
                 "withdraw` is for those who mirror a folder)"
             )
+        if left := sum(self._without_value.values()):
+            rows, are = ("1 row", "is") if left == 1 else (f"{left:,} rows", "are")
+            lines.append(f"{self._config.path}: {rows} without a value of any variable {are} left out")
         return lines + shared_times(there)
 
     def changes(self, cursor: str | None) -> tuple[list[Window], str]:
@@ -209,6 +216,11 @@ class Files(Source):
         or damaged counts with its old and its new times.
         """
         return changed_ranges(self._index.look(), self._config.reading, cursor)
+
+    def _tell(self, of: object, without_value: int) -> None:
+        """Remember how many rows of what was read have no value; long tables have such by their form."""
+        if self._config.long is None:
+            self._without_value[of] = without_value
 
     def _reach(self) -> Reach:
         """The times of the windows that are collected, now or within `future_tolerance`."""
@@ -261,7 +273,7 @@ class Files(Source):
                 shaping = self._shaping(layout, variables, reference)
             except Unreadable as error:
                 raise SourceError(f"{next(iter(small.values()))[0]}: {error}") from error
-            self._spool = Spool(reader, partial(_shaped_tables, reader, shaping, self._config, self._reach))
+            self._spool = Spool(reader, partial(_shaped_tables, reader, shaping, self._config, self._reach, self._tell))
         read = self._spool.take(small)
         changed = next((files[name] for name in self._spool.taken if not is_as_it_was(files[name])), None)
         if changed is not None:
@@ -332,6 +344,7 @@ class Files(Source):
         if not parts:
             return
         before, reach = {part.place: part.before for part in parts}, self._reach()
+        without_value = 0
         try:
             shaping = self._shaping(self._index.layout(file), variables, reference)
             reader, station = self._index.reader(file.path), shaping.layout.metadata.get(STATION)
@@ -340,9 +353,13 @@ class Files(Source):
                 frame = timed(frame, shaping.layout.times, self._config.time, station)
                 frame = filed(frame, before[place], reach)
                 before[place] = frame[FILED].to_physical()[-1] if frame.height else before[place]
-                shaped = shaping.shape(frame.filter(wanted), of_file, keep=(FILED,))
+                frame = frame.filter(wanted)
+                shaped = shaping.shape(frame, of_file, keep=(FILED,))
+                without_value += frame.height - shaped.height
                 if shaped.height:
                     yield place, shaped
+            if self._index.format_of(name) != "netcdf":  # grids have such rows by their form
+                self._tell((name, window), without_value)
         except Unreadable as error:
             if is_as_it_was(file):
                 raise SourceError(f"{file.path}: {error}") from error
@@ -394,6 +411,7 @@ def _shaped_tables(
     shaping: Shaping,
     config: FilesConfig,
     reach: Callable[[], Reach],
+    tell: Callable[[object, int], None],
     tables: Sequence[SmallTable],
 ) -> pl.DataFrame:
     """The source's rows of small tables, with ``x_filed`` and ``x_number``. Raises Unreadable."""
@@ -405,7 +423,9 @@ def _shaped_tables(
     constants = [constants_of(config, table.name, table.path.as_posix()) | {FILE: table.name} for table in tables]
     told = pl.DataFrame(constants, schema=dict.fromkeys(constants[0], pl.String))
     of_row = {name: pl.lit(told[name].gather(frame[NUMBER])) for name in told.columns}
-    return shaping.shape(frame, of_row, keep=(FILED, NUMBER))
+    shaped = shaping.shape(frame, of_row, keep=(FILED, NUMBER))
+    tell(tuple(table.name for table in tables), frame.height - shaped.height)
+    return shaped
 
 
 def _memory(name: str, config: FilesConfig) -> Path:
