@@ -305,6 +305,16 @@ def test_half_a_file_of_a_folder_replaces_none(root, tmp_path):
     assert [event.window for event in net.get_data_changes()[0]] == NAMES[1:]
 
 
+def test_a_folder_that_is_damaged_or_none_is_an_error_of_windows(root, tmp_path):
+    path = root / "net" / f"net_{NAMES[1]}.parquet"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:4] + b"\xff" * 200 + whole[204:])  # its footer is as it was
+    with pytest.raises(WindowsError, match=rf"net {NAMES[1]}: cannot be read"):
+        list(Dataset("net", str(root)).get_data().data_fetcher)
+    with pytest.raises(WindowsError, match="nowhere://there: there is no such folder"):
+        Dataset("net", "nowhere://there", client="anna").get_data_changes()
+
+
 @pytest.mark.parametrize("body", [b"{}", b"[]", b"null", b'{"changes": 7}', b'{"changes": [{"window": "x"}]}'])
 def test_an_answer_of_another_shape_is_an_error_of_windows(body):
     from ionbeam_dagster.testing.service import Reply, Service

@@ -36,10 +36,13 @@ def _rows(place: Place, dataset: str, windows: Sequence[str]) -> Steps:
             there = yield partial(place.fetch, dataset, window, file)
             if not there:
                 continue
-            with pq.ParquetFile(file) as opened:
-                for batch in opened.iter_batches(_ROWS, columns=_columns(opened.schema_arrow)):
-                    if batch.num_rows:
-                        yield batch.to_pylist()
+            try:
+                with pq.ParquetFile(file) as opened:
+                    for batch in opened.iter_batches(_ROWS, columns=_columns(opened.schema_arrow)):
+                        if batch.num_rows:
+                            yield batch.to_pylist()
+            except (pa.ArrowException, OSError) as error:
+                raise WindowsError(f"{dataset} {window}: cannot be read ({error})", may_pass=True) from error
 
 
 def _columns(schema: pa.Schema) -> list[str]:

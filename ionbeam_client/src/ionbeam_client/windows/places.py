@@ -74,7 +74,10 @@ class Folder:
     @cached_property
     def _found(self) -> tuple[fs.FileSystem, str]:
         if "://" in self._address:
-            files, root = fs.FileSystem.from_uri(self._address)
+            try:
+                files, root = fs.FileSystem.from_uri(self._address)
+            except (pa.ArrowException, OSError) as error:
+                raise WindowsError(f"{self._address}: there is no such folder ({error})") from error
             return files, root.rstrip("/")
         return fs.LocalFileSystem(), str(Path(self._address).absolute())
 
