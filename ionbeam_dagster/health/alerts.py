@@ -10,7 +10,7 @@ that is away is tried again at every look, for as long as it takes, also when th
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -37,14 +37,34 @@ EVERY = 10.0
 """Seconds from the end of one look to the next."""
 _SOURCES_AGAIN, _STATIONS_AGAIN = timedelta(minutes=1), HOUR
 _NAMED = 20
+_WARNING = " (warning)"
+"""Behind the subject of a warning: an error of the same subject is told as well, and for itself."""
+_BLIND = frozenset({"ledger", "failures", "health"})
+"""Subjects whose errors mean that others cannot be looked at."""
 
 
 @dataclass(slots=True)
-class _Seen:
-    """Findings of a kind, and when they are to be looked for again."""
+class _Kind:
+    """Findings whose subjects begin with one of `subjects`, looked for `every` so often; None: they never could be."""
 
-    findings: list[Finding]
+    subjects: tuple[str, ...]
+    every: timedelta
+    find: Callable[[datetime], Iterable[Finding]]
+    findings: list[Finding] | None = None
     again: datetime | None = None
+
+    def is_time(self, now: datetime) -> bool:
+        return self.again is None or now >= self.again or self.again - now > self.every
+
+    def look(self, now: datetime) -> None:
+        """Find them; where that fails, what was found before holds."""
+        self.again = now + self.every
+        try:
+            self.findings = list(self.find(now))
+        except (IonbeamError, OSError) as error:
+            log.warning("%s... cannot be looked for: %s", self.subjects[0], error)
+        except BaseException:  # polars panics with one that is no Exception
+            log.exception("%s... cannot be looked for", self.subjects[0])
 
 
 class Alerting:
@@ -53,8 +73,12 @@ class Alerting:
     def __init__(self, platform: Platform, settings: AlertSettings, watch: Watch, ways: Sequence[Way]) -> None:
         self._platform, self._settings, self._watch, self._ways = platform, settings, watch, ways
         self._job = platform.ledger.job("alerts")
-        self._known: dict[str, Alert] | None = None
-        self._sources, self._stations = _Seen([]), _Seen([])
+        self._known: dict[str, Alert] = {}
+        self._stored: dict[str, Alert] | None = None
+        self._kinds = [
+            _Kind(("silence of ", "lateness of ", "gaps of "), _SOURCES_AGAIN, self._of_sources),
+            _Kind(("stations of ",), _STATIONS_AGAIN, self._of_stations),
+        ]
         self._stop = Event()
 
     def start(self) -> None:
@@ -67,46 +91,60 @@ class Alerting:
         while not self._stop.wait(EVERY):
             try:
                 self.look()
-            except Exception:  # whatever it is, it is tried again
+            except BaseException:  # polars panics with one that is no Exception; whatever it is, it is tried again
                 log.exception("alerts could not be told; again in a moment")
 
     def look(self) -> None:
         """See what is wrong now, and tell of what began or ended."""
         if not self._is_ours():
-            self._known = None
+            self._known, self._stored = {}, None
             return
+        if not self._watch.findings():
+            return  # it was not looked yet
+        self._remember()
         now = self._platform.now()
-        if self._known is None:
-            self._known = self._remembered()
         found = self._troubles(now)
         for subject, words in found.items():
-            known = self._known.get(subject)
-            self._keep(Alert(subject, now, words) if known is None else replace(known, words=words))
+            known = self._known.get(subject, Alert(subject, now, words))
+            self._known[subject] = replace(known, words=words)
         for alert in list(self._known.values()):
-            goes_on, lasted = alert.subject in found, now - alert.since
-            if goes_on and not alert.told and lasted >= self._settings.after:
-                if self._tell(Message("begins", alert.subject, alert.words, alert.since, now)):
-                    self._keep(replace(alert, told=True))
-            elif not goes_on and (
-                (not alert.told and lasted < self._settings.after)
-                or self._tell(Message("ended", alert.subject, alert.words, alert.since, now))
-            ):
-                self._forget(alert.subject)
+            lasted = now - alert.since
+            if alert.subject in found:
+                if not alert.told and lasted >= self._settings.after:
+                    self._begins(alert, now)
+            elif not _is_open(alert.subject, found):
+                self._ends(alert, now)
+        self._save()
+
+    def _begins(self, alert: Alert, now: datetime) -> None:
+        if self._tell(Message("begins", alert.subject, alert.words, alert.since, now)):
+            self._known[alert.subject] = replace(alert, told=True)
+            self._save()
+
+    def _ends(self, alert: Alert, now: datetime) -> None:
+        was_short = not alert.told and now - alert.since < self._settings.after
+        if was_short or self._tell(Message("ended", alert.subject, alert.words, alert.since, now)):
+            del self._known[alert.subject]
+            self._save()
 
     # -- what is wrong -------------------------------------------------------------------------------------------
 
     def _troubles(self, now: datetime) -> dict[str, str]:
         """By subject, what is wrong and what to do."""
-        found = [one for one in self._watch.findings() if one.severity in ("warning", "error")]
-        if can_ask_ledger(self._platform):
-            with suppress(IonbeamError, OSError):  # the findings tell of it; what was seen before holds meanwhile
-                if _is_time(self._sources, now):
-                    self._sources = _Seen(list(self._of_sources(now)), now + _SOURCES_AGAIN)
-                if _is_time(self._stations, now):
-                    self._stations = _Seen(list(self._of_stations()), now + _STATIONS_AGAIN)
         told: dict[str, list[str]] = {}
-        for one in [*found, *self._sources.findings, *self._stations.findings]:
-            told.setdefault(one.subject, []).append(f"{one.words}. {one.remedy}")
+        for one in self._watch.findings():
+            if one.severity in ("warning", "error"):
+                subject = one.subject if one.severity == "error" else one.subject + _WARNING
+                told.setdefault(subject, []).append(f"{one.words}. {one.remedy}")
+        can_ask = can_ask_ledger(self._platform)
+        for kind in self._kinds:
+            if can_ask and kind.is_time(now):
+                kind.look(now)
+            for one in kind.findings or ():
+                told.setdefault(one.subject, []).append(f"{one.words}. {one.remedy}")
+            if kind.findings is None:  # it was never seen: what was remembered holds
+                remembered = (one for one in self._known.values() if one.subject.startswith(kind.subjects))
+                told |= {one.subject: one.words.splitlines() for one in remembered}
         return {subject: "\n".join(lines) for subject, lines in told.items()}
 
     def _of_sources(self, now: datetime) -> Iterator[Finding]:
@@ -115,11 +153,12 @@ class Alerting:
             first, last = self._platform.range_of(source)
             if last is not None and last < now - DAY:
                 continue  # it has given all that it has
-            settled = now - source.window_lag - source.window_size
-            since = min(settled - DAY, now - 2 * wanted.silence)
+            until = now if last is None else min(now, last)
+            settled = min(now - source.window_lag - source.window_size, until)
+            since = min(settled - DAY, until - 2 * wanted.silence)
             claims = [one for one in ledger.claims_between(source.dataset, since, now) if one.source == name]
             newest = max((one.collected.end for one in claims if one.rows), default=max(since, first))
-            if now - newest > wanted.silence:
+            if until - newest > wanted.silence:
                 words = f"nothing of {name} is newer than {newest:%Y-%m-%d %H:%M}"
                 yield Finding(f"silence of {name}", "warning", words, f"`ionbeam gaps {name}` shows since when and why")
             late = usual_lateness(ledger.lateness(name, now - WEEK, now))
@@ -134,7 +173,7 @@ class Alerting:
                     remedy = f"`ionbeam gaps {name}` shows each gap, and how it is filled"
                     yield Finding(f"gaps of {name}", "warning", words, remedy)
 
-    def _of_stations(self) -> Iterator[Finding]:
+    def _of_stations(self, _: datetime) -> Iterator[Finding]:
         if self._settings.silent_stations is None:
             return
         for name, dataset in self._platform.config.datasets.items():
@@ -157,24 +196,31 @@ class Alerting:
         except (StoreError, OSError):
             return True
 
-    def _remembered(self) -> dict[str, Alert]:
+    def _remember(self) -> None:
+        """Take up what others were told, once the ledger can say so."""
+        if self._stored is not None:
+            return
         try:
-            return {one.subject: one for one in self._platform.ledger.alerts.all()}
+            self._stored = {one.subject: one for one in self._platform.ledger.alerts.all()}
         except (StoreError, OSError):
-            return {}
+            return
+        for subject, one in self._stored.items():
+            here = self._known.get(subject)
+            self._known[subject] = one if here is None else replace(one, told=one.told or here.told)
 
-    def _keep(self, alert: Alert) -> None:
-        assert self._known is not None
-        if self._known.get(alert.subject) != alert:
-            self._known[alert.subject] = alert
-            with suppress(StoreError, OSError):  # it is known here
-                self._platform.ledger.alerts.keep(alert)
-
-    def _forget(self, subject: str) -> None:
-        assert self._known is not None
-        del self._known[subject]
+    def _save(self) -> None:
+        """Let the ledger remember what is known here; what it does not take is tried again at the next look."""
+        if self._stored is None:
+            return
+        alerts = self._platform.ledger.alerts
         with suppress(StoreError, OSError):
-            self._platform.ledger.alerts.end(subject)
+            for subject in self._stored.keys() - self._known.keys():
+                alerts.end(subject)
+                del self._stored[subject]
+            for subject, alert in self._known.items():
+                if self._stored.get(subject) != alert:
+                    alerts.keep(alert)
+                    self._stored[subject] = alert
 
     def _tell(self, message: Message) -> bool:
         """Whether somebody was told: one way is enough, and those that failed are in the log."""
@@ -185,8 +231,12 @@ class Alerting:
                 told = True
             except NotSent as error:
                 log.error("%s; it is tried again", error)
+            except Exception:  # the others, and the troubles that follow, are told all the same
+                log.exception("an alert on %s could not be sent; it is tried again", message.subject)
         return told
 
 
-def _is_time(seen: _Seen, now: datetime) -> bool:
-    return seen.again is None or now >= seen.again or seen.again - now > _STATIONS_AGAIN
+def _is_open(subject: str, found: Mapping[str, str]) -> bool:
+    """Whether a subject that is not found may go on: it cannot be looked at, or is worse than a warning by now."""
+    is_blind = subject not in _BLIND and not _BLIND.isdisjoint(found)
+    return is_blind or subject.removesuffix(_WARNING) in found

@@ -36,7 +36,7 @@ class _Running:
             self.findings = list(self._check())
         except (IonbeamError, OSError) as error:
             self.findings = [of_error(self._subject, error)]
-        except Exception as error:  # whatever is wrong with one check, the others are heard
+        except BaseException as error:  # as polars panics; whatever is wrong with one check, the others are heard
             log.exception("%s cannot be looked at", self._subject)
             self.findings = [of_error(self._subject, error)]
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import smtplib
+import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -88,20 +89,24 @@ def webhook(url: str) -> Way:
 
 
 def email(settings: EmailSettings) -> Way:
-    """Sends a mail of plain text."""
+    """Sends a mail of plain text; where it is encrypted, to a server alone whose certificate the machine trusts."""
 
     def send(message: Message) -> None:
-        mail = EmailMessage()
-        mail["Subject"], mail["From"], mail["To"] = message.title, settings.sender, ", ".join(settings.to)
-        mail.set_content(message.text)
         try:
+            mail = EmailMessage()
+            mail["Subject"], mail["From"], mail["To"] = message.title, settings.sender, ", ".join(settings.to)
+            mail.set_content(message.text)
             with smtplib.SMTP(settings.server, settings.port, timeout=_PATIENCE) as server:
                 if settings.starttls:
-                    server.starttls()
+                    server.starttls(context=ssl.create_default_context())
                 if settings.user is not None and settings.password is not None:
                     server.login(settings.user, settings.password.get_secret_value())
                 server.send_message(mail)
-        except (smtplib.SMTPException, OSError) as error:
+        except (
+            smtplib.SMTPException,
+            OSError,
+            ValueError,
+        ) as error:  # or a header, or a password, that no mail can have
             raise NotSent(
                 f"the mail server {settings.server}:{settings.port} does not take an alert ({type(error).__name__}); "
                 "see alerts.email"

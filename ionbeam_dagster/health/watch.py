@@ -60,7 +60,10 @@ class Watch:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            self.look()
+            try:
+                self.look()
+            except BaseException:  # polars panics with one that is no Exception
+                log.exception("health could not be looked at; again in a moment")
             self._stop.wait(self._every)
 
     def look(self) -> None:

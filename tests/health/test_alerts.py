@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 from collections import namedtuple
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
@@ -14,9 +15,15 @@ import pytest
 from aiosmtpd.controller import Controller
 from servers import free_port
 
+from ionbeam_dagster.config.sections import EmailSettings
+from ionbeam_dagster.domain.records import Claim
+from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.errors import StoreError
 from ionbeam_dagster.health.alerts import Alerting
-from ionbeam_dagster.health.messages import ways
+from ionbeam_dagster.health.findings import Finding
+from ionbeam_dagster.health.messages import Message, NotSent, email, ways
 from ionbeam_dagster.health.watch import Watch
+from ionbeam_dagster.stores.ledger.alerts import Alert
 
 SOURCE = "  ioncannon: {start: 2026-06-21}"
 DISK = namedtuple("stat", "f_blocks f_bfree f_bavail f_frsize f_files f_ffree f_favail")
@@ -174,3 +181,167 @@ def test_stations_that_fall_silent_are_named(platform_of, told, monkeypatch):
     alerting.look()
     assert ("begins", "stations of ioncannon") in told.posted
     assert any("2 of 20 stations fell silent: s00, s01" in text for text in told.texts)
+
+
+class Seen:
+    """What a watch would have found."""
+
+    def __init__(self, *found: Finding) -> None:
+        self.found = list(found)
+
+    def findings(self) -> list[Finding]:
+        return [Finding("files", "well", "it was looked at"), *self.found]
+
+
+@pytest.fixture
+def quick(platform_of, told):
+    """A platform that tells at once, of nothing but what its watch finds."""
+    told.open()
+    alerts = f"{{webhook: 'http://127.0.0.1:{told.web}/', after: PT0S}}"
+    platform = platform_of("  ioncannon: {start: 2098-01-01}", automation="{enabled: false}", alerts=alerts)
+    platform.ledger.reconciliations.last()
+    return platform
+
+
+def _of_seen(platform, *further) -> tuple[Alerting, Seen]:
+    seen, settings = Seen(), platform.config.sections.alerts
+    return Alerting(platform, settings, seen, [*ways(settings), *further]), seen
+
+
+def test_an_error_is_told_after_a_warning_of_the_same_subject(quick, told):
+    alerting, seen = _of_seen(quick)
+    for severity in ("warning", "error", "warning"):
+        seen.found = [Finding("disk", severity, f"it is full ({severity})", "make room")]
+        alerting.look()
+        alerting.look()
+    seen.found = []
+    alerting.look()
+    assert told.posted == [
+        ("begins", "disk (warning)"), ("begins", "disk"), ("ended", "disk"), ("ended", "disk (warning)"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", [UnicodeEncodeError("ascii", "ä", 0, 1, "no"), ValueError("line feed"), KeyError()])
+def test_a_way_that_fails_in_any_manner_holds_up_no_other(quick, told, wrong):
+    def fails(message: Message) -> None:
+        raise wrong
+
+    alerting, seen = _of_seen(quick, fails)
+    seen.found = [Finding("bus", "error", "away", "start it"), Finding("disk", "error", "full", "make room")]
+    alerting.look()
+    alerting.look()
+    assert told.posted == [("begins", "bus"), ("begins", "disk")]
+
+
+def test_what_cannot_be_looked_at_has_not_ended(quick, told):
+    alerting, seen = _of_seen(quick)
+    seen.found = [Finding("work", "warning", "it fails for hours", "see why")]
+    alerting.look()
+    seen.found = [Finding("ledger", "error", "it is away", "start it")]
+    alerting.look()
+    seen.found = [Finding("failures", "error", "no answer for 30 s", "see what hangs")]
+    alerting.look()
+    assert told.posted == [
+        ("begins", "work (warning)"), ("begins", "ledger"), ("ended", "ledger"), ("begins", "failures"),
+    ]  # fmt: skip
+    seen.found = []
+    alerting.look()
+    assert sorted(told.posted[4:]) == [("ended", "failures"), ("ended", "work (warning)")]
+
+
+def test_what_was_told_is_known_once_the_ledger_is_there_again(quick, told, monkeypatch):
+    def away(*given):
+        raise StoreError("the ledger is away; start it")
+
+    began, kept = datetime(2026, 6, 21, tzinfo=UTC), quick.ledger.alerts
+    kept.keep(Alert("work (warning)", began, "it fails", told=True))
+    kept.keep(Alert("bus", began, "it is away", told=True))
+    alerting, seen = _of_seen(quick)
+    work = Finding("work", "warning", "it fails", "see why")
+    with monkeypatch.context() as broken:
+        for name in ("all", "keep", "end"):
+            broken.setattr(type(kept), name, away)
+        seen.found = [Finding("ledger", "error", "it is away", "start it")]
+        alerting.look()
+    assert told.posted == [("begins", "ledger")]
+    seen.found = [work]
+    with monkeypatch.context() as broken:
+        broken.setattr(type(kept), "end", away)
+        alerting.look()
+    assert sorted(told.posted[1:]) == [("ended", "bus"), ("ended", "ledger")]
+    assert {one.subject for one in kept.all()} == {"work (warning)", "bus"}
+    alerting.look()  # what could not be forgotten is tried again, and nobody is told twice
+    assert len(told.posted) == 3 and [one.subject for one in kept.all()] == ["work (warning)"]
+
+
+def test_a_kind_of_trouble_that_cannot_be_looked_for_holds_up_no_other(quick, told, monkeypatch, caplog):
+    from polars.exceptions import PanicException
+
+    def panics(*given):
+        raise PanicException("a flipped byte")
+
+    monkeypatch.setattr(Alerting, "_of_sources", panics)
+    alerting, seen = _of_seen(quick)
+    seen.found = [Finding("bus", "error", "away", "start it")]
+    alerting.look()
+    alerting.look()
+    assert told.posted == [("begins", "bus")] and caplog.text.count("silence of ... cannot be looked for") == 1
+
+
+def test_a_source_whose_end_has_passed_is_not_silent(platform_of, told):
+    told.open()
+    platform = platform_of(
+        "  ioncannon: {start: 2026-06-20, end: 2026-06-21}", automation="{enabled: false}",
+        alerts=f"{{webhook: 'http://127.0.0.1:{told.web}/', silence: PT2H, after: PT0S}}",
+    )  # fmt: skip
+    platform.ledger.reconciliations.last()
+    alerting, _ = _of_seen(platform)
+    platform.now = lambda: datetime(2026, 6, 21, 12, tzinfo=UTC)
+    day = Window(datetime(2026, 6, 20, tzinfo=UTC), datetime(2026, 6, 21, tzinfo=UTC))
+    claim = Claim("whole", "ioncannon", "ioncannon", day, platform.ledger.arrival_of("whole"), 1)
+    platform.ledger.record_claim(claim, platform.sources["ioncannon"].metadata, {day: 1})
+    alerting.look()
+    assert told.posted == []
+
+
+def test_a_mail_goes_to_a_trusted_server_alone(certificate, monkeypatch):
+    made, key = certificate
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(made, key)
+    mailed: list[str] = []
+
+    class Mailbox:
+        async def handle_DATA(self, server, session, envelope):
+            mailed.append(envelope.content.decode())
+            return "250 taken"
+
+    server = Controller(Mailbox(), hostname="localhost", port=free_port(), tls_context=context, require_starttls=True)
+    server.start()
+    try:
+        settings = EmailSettings(server="localhost", port=server.port, sender="i@example.org", to=["d@example.org"])
+        now = datetime.now(UTC)
+        message = Message("begins", "disk", "it is full", now, now)
+        with pytest.raises(NotSent, match="SSLCertVerificationError"):
+            email(settings)(message)
+        monkeypatch.setenv("SSL_CERT_FILE", str(made))
+        email(settings)(message)
+    finally:
+        server.stop()
+    assert len(mailed) == 1 and "disk is not well" in mailed[0]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"sender": "i@example.org\nBcc: x@example.org"}, {"user": "i", "password": "pässword"}]
+)
+def test_a_mail_that_cannot_be_is_not_sent(told, wrong):
+    told.open()
+    given = {
+        "server": "127.0.0.1",
+        "port": told.mail,
+        "starttls": False,
+        "sender": "i@x.org",
+        "to": ["d@x.org"],
+    } | wrong
+    now = datetime.now(UTC)
+    with pytest.raises(NotSent):
+        email(EmailSettings(**given))(Message("begins", "disk", "it is full", now, now))
