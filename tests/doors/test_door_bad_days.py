@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 from ionbeam_dagster.cli import app
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.windows import window_of
+from ionbeam_dagster.doors.http.flush import Flush
 from ionbeam_dagster.doors.http.journal import Frame, Journal
 from ionbeam_dagster.doors.http.mapping import Mapping
 from ionbeam_dagster.doors.http.status import door_status
@@ -139,6 +140,28 @@ def test_a_damaged_file_of_parked_lines_holds_up_no_other(platform_of):
             assert any(f"{damaged} cannot be read" in line for line in door_status(platform))
             assert sum(one.lines for one in door.memory.parked() if "takes y" in one.reason) == 1
             door.memory.accept("garden")
+
+
+def test_no_other_door_opens_before_the_last_portion_is_taken_in(platform_of, monkeypatch):
+    platform = platform_of(SOURCES)
+    folder = platform.config.sections.state_path / "door" / "journal"
+    good = f"weather,station=roof temperature=50 {nanoseconds(datetime.now(UTC) - 3 * HOUR)}"
+    real, tried = Flush._take, []
+
+    def take(self, *of):
+        with pytest.raises(BlockingIOError):
+            Journal(folder)
+        tried.append(of)
+        return real(self, *of)
+
+    with opened(platform) as (door, url):
+        wait_for(lambda: door.memory.looked_at("garden"))
+        assert write(url, good).status_code == 204
+        monkeypatch.setattr(Flush, "_take", take)
+    assert tried and taken_in(platform, "garden") == 1
+    with pytest.raises(OSError, match="the door is closed"):
+        door.journal.add(Frame("garden", 1, 1, body=good.encode()))
+    Journal(folder).close()
 
 
 # --- what people are told ---------------------------------------------------------------------------------------------

@@ -105,6 +105,7 @@ class Journal:
             raise BlockingIOError(f"{root}: another process writes this journal")
         self._writing, self._syncing = threading.Lock(), threading.Lock()
         self._open: _Open | None = _Open(root)
+        self._released = False
 
     @property
     def lines(self) -> int:
@@ -112,8 +113,10 @@ class Journal:
         return self._open.lines if self._open else 0
 
     def add(self, frame: Frame) -> None:
-        """Make a frame durable. Raises OSError (a full disk): it is then not in the journal."""
+        """Make a frame durable. Raises OSError (a full disk, a door that closed): it is then not in the journal."""
         with self._writing:
+            if self._released:
+                raise OSError(f"{self._root}: the door is closed")
             if self._open is None or self._open.failed:
                 self._open = _Open(self._root)
             mine = self._open
@@ -130,10 +133,16 @@ class Journal:
             self._finish()
             self._open = _Open(self._root)
 
-    def close(self) -> None:
-        """Close the file: the door listens no longer."""
+    def finish(self) -> None:
+        """Close the file: the door listens no longer. No other process may write yet."""
         with self._writing, self._syncing:
             self._finish()
+
+    def close(self) -> None:
+        """Close the file, and leave the journal to other processes."""
+        with self._writing, self._syncing:
+            self._finish()
+            self._released = True
         self._held.close()
 
     def _finish(self) -> None:

@@ -104,9 +104,10 @@ class OpenDoor:
 
     def run(self, work: Callable[[], object] = lambda: None) -> None:
         """Serve until `stop`. `work` is done in a thread of its own, once a second."""
-        threads = [threading.Thread(target=job, daemon=True) for job in (self._flush, lambda: self._work(work))]
-        for thread in threads:
-            thread.start()
+        taking_in = threading.Thread(target=self._flush, daemon=True)
+        working = threading.Thread(target=self._work, args=(work,), daemon=True)
+        taking_in.start()
+        working.start()
         try:
             while not self._stop.is_set():
                 wasyncore.loop(timeout=_LOOK, use_poll=True, map=self._sockets, count=1)
@@ -114,10 +115,11 @@ class OpenDoor:
             self._stop.set()
             self._server.task_dispatcher.shutdown(timeout=10)
             wasyncore.close_all(self._sockets)
-            for thread in threads:
-                thread.join(60)
-            self.journal.close()
+            working.join(60)
+            taking_in.join()
+            self.journal.finish()
             self._guarded(self.flush.catch_up)
+            self.journal.close()  # last: from now on another door may write, and what it writes is not ours to take in
 
     def stop(self) -> None:
         """End `run` in good order, within a second, from another thread or a signal."""
