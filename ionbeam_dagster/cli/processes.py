@@ -192,14 +192,12 @@ def receive(
     if lacking := http.lacking():
         fail(f"receive needs {lacking}")
     from ionbeam_dagster.doors.http.serving import OpenDoor
-    from ionbeam_dagster.pipeline.agenda import misfits
     from ionbeam_dagster.pipeline.recovery import open_platform
 
     _log_to_stderr()
     platform = open_platform(_watched_config())
-    for misfit in misfits(platform):
-        logging.error(misfit)
     door = OpenDoor(platform, host, port, pages=_pages(platform, in_full=False))
+    threading.Thread(target=_log_misfits, args=(platform,), name="misfits", daemon=True).start()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: door.stop())
     print(
@@ -207,6 +205,17 @@ def receive(
     )
     with _working(platform) as work:
         door.run(work)
+
+
+def _log_misfits(platform: Platform) -> None:
+    """Say what of the configuration does not fit what is stored, in a thread of its own: the ledger may be away."""
+    from ionbeam_dagster.pipeline.agenda import misfits
+
+    try:
+        for misfit in misfits(platform):
+            logging.error(misfit)
+    except Exception as error:  # the door takes in all the same
+        logging.warning("whether the configuration fits what is stored cannot be seen now: %s", error)
 
 
 def mqtt(

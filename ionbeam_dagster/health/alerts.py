@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import cached_property
 from threading import Event, Thread
 
 from ionbeam_dagster.config.sections import AlertSettings
@@ -30,6 +31,7 @@ from ionbeam_dagster.health.watch import Watch
 from ionbeam_dagster.pipeline.heard import heard
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.ledger.alerts import Alert
+from ionbeam_dagster.stores.ledger.holding import Job
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +74,6 @@ class Alerting:
 
     def __init__(self, platform: Platform, settings: AlertSettings, watch: Watch, ways: Sequence[Way]) -> None:
         self._platform, self._settings, self._watch, self._ways = platform, settings, watch, ways
-        self._job = platform.ledger.job("alerts")
         self._known: dict[str, Alert] = {}
         self._stored: dict[str, Alert] | None = None
         self._kinds = [
@@ -188,6 +189,10 @@ class Alerting:
                 yield Finding(f"stations of {name}", "warning", words, f"`ionbeam heard {name}` shows each")
 
     # -- what is remembered --------------------------------------------------------------------------------------
+
+    @cached_property
+    def _job(self) -> Job:
+        return self._platform.ledger.job("alerts")
 
     def _is_ours(self) -> bool:
         """Whether this process tells; where the ledger cannot say, several may: better twice than never."""

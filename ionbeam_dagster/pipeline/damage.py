@@ -20,7 +20,9 @@ from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.publish import file_hash
 
-UNREADABLE = (pa.ArrowException, pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
+UNREADABLE = (
+    pa.ArrowException, pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, UnicodeDecodeError,
+)  # fmt: skip
 """What libraries raise where a file, or what it holds, cannot be read."""
 
 

@@ -17,6 +17,7 @@ from ionbeam_dagster.domain.canonical import columns_of, point_key, quality_colu
 from ionbeam_dagster.domain.heard import TIME, Heard
 from ionbeam_dagster.domain.lateness import usual_lateness
 from ionbeam_dagster.domain.windows import EPOCH, FOREVER, WEEK
+from ionbeam_dagster.pipeline.damage import UNREADABLE
 from ionbeam_dagster.pipeline.platform import Platform
 
 
@@ -58,18 +59,17 @@ def heard(platform: Platform, dataset: DatasetSettings, last: timedelta) -> Stat
         try:
             with platform.files.parquet(one.path) as file:
                 schema = file.schema_arrow
-                if sums is None:
-                    key = point_key(schema)
-                    sums = Heard(key, _flags(schema))
-                columns = [*key, TIME, *(name for name in _flags(schema) if name not in key)]
-                if not set(key) <= set(schema.names):
+                known = key or point_key(schema)
+                columns = [*known, TIME, *(name for name in _flags(schema) if name not in known)]
+                if not set(known) <= set(schema.names):
                     unread += 1
                     continue
                 rows = pl.DataFrame(pl.from_arrow(file.read(columns)))
-        except (FileNotFoundError, pa.ArrowInvalid):
+            if sums is None:
+                key, sums = known, Heard(known, _flags(schema))
+            sums.add(rows.filter(pl.col(TIME) >= start))
+        except UNREADABLE:
             unread += 1
-            continue
-        sums.add(rows.filter(pl.col(TIME) >= start))
     stations = sums.told(start, until) if sums is not None else pl.DataFrame()
     return StationsHeard(start, until, stations, unread)
 

@@ -18,6 +18,7 @@ from door_samples import (
     wait_for,
     write,
 )
+from servers import free_port
 from typer.testing import CliRunner
 
 from ionbeam_dagster.cli import app
@@ -190,7 +191,7 @@ def test_a_variable_that_was_added_without_raising_the_version_is_told_everywher
         code, output = ionbeam(tmp_path, *words)
         assert told in output and code == (words[0] == "config")
     with Receiving(tmp_path) as receiving:
-        assert told in " ".join(receiving.log().split())
+        wait_for(lambda: told in " ".join(receiving.log().split()), 60)
     platform = open_platform(IonbeamConfig.load(path))
     with opened(platform) as (door, url):
         assert write(url, line).status_code == 204 and write(url, line, OTHER).status_code == 204
@@ -241,3 +242,14 @@ def test_a_source_that_is_not_there_cannot_be_accepted(platform_of, tmp_path):
     platform_of(SOURCES)
     code, output = ionbeam(tmp_path, "source", "accept", "nope")
     assert code == 1 and "has no source 'nope'; it has garden" in output
+
+
+def test_the_door_opens_while_the_ledger_is_away(platform_of, tmp_path):
+    platform_of(SOURCES, redis=f"{{redis_url: 'redis://127.0.0.1:{free_port()}/0'}}")
+    with Receiving(tmp_path) as receiving:
+        assert (
+            write(receiving.url, f"weather,station=roof temperature=50 {nanoseconds(datetime.now(UTC))}").status_code
+            == 204
+        )
+        wait_for(lambda: "cannot be seen now" in receiving.log(), 60)
+        receiving.kill()

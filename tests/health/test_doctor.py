@@ -24,6 +24,7 @@ from ionbeam_dagster.domain.windows import Window, window_of, windows_between
 from ionbeam_dagster.doors.http.memory import Listened, Memory, door_folder
 from ionbeam_dagster.orchestration import doctor as of_dagster
 from ionbeam_dagster.pipeline import agenda
+from ionbeam_dagster.pipeline.heard import heard
 from ionbeam_dagster.pipeline.recovery import open_platform
 from ionbeam_dagster.stores.ledger.attempts import Failure
 
@@ -334,3 +335,15 @@ def test_heard_names_who_fell_silent(installation):
     assert "144 rows, 0 more set aside" in told.stdout
     every = CliRunner().invoke(app, ["heard", "ioncannon", "--every", "--most", "3"]).stdout
     assert "5 min" in every and "... and 9 more" in every
+
+
+def test_a_flipped_byte_anywhere_in_a_window_hides_no_other(installation):
+    ours = platform()
+    [path] = (one.path for one in ours.ledger.revisions("ioncannon", START, START + timedelta(hours=1)))
+    file = next(installation.rglob(Path(path).name))
+    whole, unread = file.read_bytes(), 0
+    for at in range(5, len(whole), len(whole) // 100):
+        file.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
+        found = heard(ours, ours.dataset("ioncannon"), timedelta(days=1))
+        unread += found.unread
+    assert unread > 5
