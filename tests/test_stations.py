@@ -1,7 +1,10 @@
 """The registry of stations, from raw partitions to what a person reads, and back into what comes in."""
 
+import errno
 import re
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import codc
 import pdbufr
@@ -14,14 +17,16 @@ from ionbeam_dagster.cli import app
 from ionbeam_dagster.cli.quarantine import set_aside
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.errors import ConfigError
+from ionbeam_dagster.pipeline.agenda import is_outdated
 from ionbeam_dagster.pipeline.build import build, made_by
 from ionbeam_dagster.pipeline.collect import collect
 from ionbeam_dagster.pipeline.export import export
 from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.pipeline.recovery import open_platform
 from ionbeam_dagster.pipeline.retention import purge
-from ionbeam_dagster.pipeline.stations import up_to_date
+from ionbeam_dagster.pipeline.stations import tell, up_to_date
 from ionbeam_dagster.pipeline.told import ToldPoints
+from ionbeam_dagster.stores.raw import RawFile
 from ionbeam_dagster.stores.stations import StationsError
 
 HOUR = timedelta(hours=1)
@@ -214,15 +219,17 @@ def test_a_csv_that_was_broken_by_hand_says_what_it_said_before_or_holds_rows_ba
 
 
 def test_nothing_is_purged_before_it_was_seen_what_it_says_of_stations(crowd, tmp_path):
+    (tmp_path / "mine.csv").write_text("source,station\n")
     platform = crowd(report(0), retention="{raw: PT0S}", stations="mine.csv")
     take_in(platform, 0)
     build(platform, platform.dataset("crowd"), hour(0), LATER)
     platform.ledger.seal("crowd", [hour(0)], LATER)
     for format in platform.dataset("crowd").exports:
         export(platform, platform.dataset("crowd"), platform.config.window_exporters[format], hour(0))
+    (tmp_path / "ionbeam-state" / "stations" / "_told.parquet").unlink()
     (tmp_path / "mine.csv").write_text("not,stations\n")
     assert not purge(platform, LATER).of_kind("raw partitions")
-    (tmp_path / "mine.csv").unlink()
+    (tmp_path / "mine.csv").write_text("source,station\n")
     assert len(purge(platform, LATER).of_kind("raw partitions")) == 1
 
 
@@ -345,3 +352,86 @@ def test_stations_that_an_export_would_call_the_same_are_named(crowd, tmp_path):
     assert "stations ab-12-cd-34, ab12cd34 of crowd would all be 'ab12cd34' in odb; tell them apart by wigos_id" in said
     (tmp_path / "told.csv").write_text("source,station,wigos_id\ncrowd,ab12cd34,06260\n")
     assert run("import", str(tmp_path / "told.csv"))[0] == 0 and "would all be" not in run("list")[1]
+
+
+def test_two_that_look_at_once_take_turns(crowd, monkeypatch):
+    platform, other = (crowd(report(0), report(1, "b")) for _ in range(2))
+    take_in(platform, 0, 1)
+    kept, people, looking = platform.stations.keep, ThreadPoolExecutor(1), []
+
+    def keep_late(source, heard):
+        looking.append(people.submit(registry, other))
+        wait(looking, timeout=0.5)
+        kept(source, heard)
+
+    monkeypatch.setattr(platform.stations, "keep", keep_late)
+    assert registry(platform).looked_at == 2
+    found = looking[0].result(timeout=30)
+    people.shutdown()
+    assert found.looked_at == 0 and found.registry.table["station"].to_list() == ["a", "b"]
+
+
+def test_a_raw_partition_that_cannot_be_read_holds_up_no_other_but_a_machine_that_cannot_read_now_does(
+    crowd, monkeypatch
+):
+    platform = crowd(report(0), report(1, "b"), report(2, "c"), report(3, "d"))
+    take_in(platform, 0, 1, 2, 3)
+    damage = [OSError("ZSTD decompression failed"), pl.exceptions.PanicException("range end")]
+    faults = [OSError(errno.EMFILE, "too many open files"), *damage, None, None]
+    monkeypatch.setattr(RawFile, "batches", failing(faults))
+    with pytest.raises(OSError, match="too many"):
+        registry(platform)
+    known = registry(platform)
+    assert (known.looked_at, known.missed, known.registry.table["station"].to_list()) == (4, 2, ["c", "d"])
+    assert registry(platform).looked_at == 0
+
+
+def failing(faults):
+    """`RawFile.batches` with a fault for each call to come; None: none."""
+    whole = RawFile.batches
+
+    def batches(file):
+        if fault := faults.pop(0):
+            raise fault
+        yield from whole(file)
+
+    return batches
+
+
+def test_two_who_deny_at_once_deny_both(crowd):
+    platforms = [crowd(report(0)) for _ in range(4)]
+    with ThreadPoolExecutor(4) as people:
+        for done in [
+            people.submit(tell, platform, lambda told, name=f"s{number}": told.denied("crowd", name, ""))
+            for number, platform in enumerate(platforms)
+        ]:
+            done.result()
+    assert platforms[0].stations.told().entries["station"].to_list() == ["s0", "s1", "s2", "s3"]
+
+
+@pytest.mark.parametrize("place", [None, "mine.csv"])
+def test_a_csv_that_is_gone_lets_nobody_in_that_it_denied(crowd, tmp_path, place):
+    platform = crowd(report(0), **({"stations": place} if place else {}))
+    collect(platform, platform.source("crowd"), hour(0), LATER)
+    if place:
+        with pytest.raises(StationsError, match=r"mine\.csv.* is not there; put it back"):
+            ingest(platform, platform.source("crowd"), hour(0))
+    assert run("deny", "crowd", "a")[0] == 0
+    assert ingest(platform, platform.source("crowd"), hour(0)).quarantined == 1
+    Path(platform.stations.place).unlink()
+    for some in (platform, open_platform(platform.config)):
+        assert ingest(some, some.source("crowd"), hour(0)).quarantined == 1
+        assert "is not there; put it back" in some.stations.trouble
+    assert run("deny", "crowd", "a", "--lift")[0] == 1
+    Path(platform.stations.place).write_text("source,station\n")
+    assert ingest(platform, platform.source("crowd"), hour(0)).quarantined == 0 and not platform.stations.trouble
+
+
+def test_while_what_is_told_cannot_be_read_no_window_is_outdated(crowd, tmp_path):
+    (tmp_path / "mine.csv").write_text("source,station,name\ncrowd,a,Roof\n")
+    platform = crowd(report(0), stations="mine.csv")
+    take_in(platform, 0)
+    build(platform, platform.dataset("crowd"), hour(0), LATER)
+    (tmp_path / "ionbeam-state" / "stations" / "_told.parquet").unlink()
+    (tmp_path / "mine.csv").unlink()
+    assert not is_outdated(open_platform(platform.config), platform.dataset("crowd"), hour(0))

@@ -101,6 +101,7 @@ def stations_import(
     Columns: source, station, wigos_id, name, latitude, longitude, altitude, mobile, siting, admit (allow, deny), why.
     Those that begin with heard_ are left out. Where anything in it is wrong, nothing of it is taken.
     """
+    from ionbeam_dagster.pipeline.stations import tell
     from ionbeam_dagster.stores.stations import entries_of_csv
 
     platform = _platform()
@@ -110,8 +111,7 @@ def stations_import(
         fail(f"{file}: cannot be read ({error})")
     if faults:
         fail("\n".join(f"{file}: {fault}" for fault in [*faults, "nothing of it was taken"]))
-    told = platform.stations.told().with_(entries)
-    platform.stations.tell(told)
+    tell(platform, lambda told: told.with_(entries))
     console.print(f"{platform.stations.place}: {number(entries.height)} entries were taken over", highlight=False)
     _tell_faults(platform)
 
@@ -127,12 +127,11 @@ def stations_deny(
 
     Example: `ionbeam stations deny garden cellar --why "stands indoors"`
     """
+    from ionbeam_dagster.pipeline.stations import tell
+
     platform = _platform()
     platform.source(source)
-    told = platform.stations.told().denied(source, station, why) if not lift else (
-        platform.stations.told().let_in(source, station)
-    )  # fmt: skip
-    platform.stations.tell(told)
+    tell(platform, lambda told: told.let_in(source, station) if lift else told.denied(source, station, why))
     done = "come in again" if lift else "go to the quarantine"
     dataset = platform.source(source).dataset
     console.print(

@@ -4,14 +4,16 @@ Belongs here: which raw partitions are looked at, and how far. Does not belong h
 (domain/stations.py), or where it is kept (stores/stations.py).
 
 Nothing that takes observations in waits for this, and nothing is lost with its files: they are made again from the raw
-partitions that there are. It may be killed at any moment, and may be done by several at once: what a raw partition adds
-is the same, however often it is looked at.
+partitions that there are. It may be killed at any moment: what a raw partition adds is the same, however often it is
+looked at. Several at once, on whichever machine, take turns, page by page of the ledger's feed: none writes over what
+another found.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import polars as pl
@@ -23,6 +25,8 @@ from ionbeam_dagster.domain.canonical import STATION, CanonicalError, canonical_
 from ionbeam_dagster.domain.records import Claim
 from ionbeam_dagster.domain.station_entries import Told, canonical_rows
 from ionbeam_dagster.domain.stations import Registry, apart_with_one_id, heard_in, heard_together
+from ionbeam_dagster.domain.windows import EPOCH, FOREVER, Window
+from ionbeam_dagster.pipeline.damage import UNREADABLE
 from ionbeam_dagster.pipeline.ingest import raw_of, time_bounds
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.stations import Heard
@@ -32,6 +36,9 @@ _PAGE = 1_000
 _MOST_NAMED = 10
 _ROWS = 500_000
 """Of news that are kept apart before they are put together."""
+_ALWAYS = Window(EPOCH, FOREVER)
+_OF_A_FILE = (None, errno.ENOENT, errno.EIO)
+"""Numbers of errors that a file itself is the reason of; others say that the machine cannot read any now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +58,19 @@ def up_to_date(platform: Platform, sources: Iterable[str]) -> dict[str, Station]
     Raises StoreError where a store cannot be used; what was looked at until then need not be looked at again.
     """
     known = {source: _Source(platform, platform.source(source)) for source in sources}
-    after = min((one.mark for one in known.values()), default=0)
-    while changes := platform.ledger.changes(after, _PAGE):
-        for change in changes:
-            if change.claim is not None and (of := known.get(change.claim.source)) and change.number > of.mark:
-                of.look_at(change.claim)
-        after = changes[-1].number
-        for one in known.values():
-            one.keep(after)
+    for one in known.values():
+        while one.look_on():
+            pass
     return {source: one.told() for source, one in known.items()}
+
+
+def tell(platform: Platform, change: Callable[[Told], Told]) -> None:
+    """Say of stations what `change` makes of what is said of them; nobody else says anything meanwhile.
+
+    Raises StationsError where what is said stands in the YAML, or cannot be used.
+    """
+    with platform.ledger.holding("what is told of stations", _ALWAYS):
+        platform.stations.tell(change)
 
 
 def faults(platform: Platform) -> list[str]:
@@ -112,13 +123,36 @@ class _Source:
     looked_at: int = 0
 
     def __post_init__(self) -> None:
-        heard = self.platform.stations.heard(self.source.name)
-        self.stations, self.mark, self.missed = heard.stations, heard.mark, heard.missed
-        self._changed = False
-        self._before = heard.stations.height
         self._told: Told = self.platform.stations.told().of(self.source.name)
+        self._mark, self._reached = 0, 0
+        self._load()
+        self._before = self.stations.height
 
-    def look_at(self, claim: Claim) -> None:
+    def look_on(self) -> bool:
+        """Look at the next page of the feed; False: there is none."""
+        with self.platform.ledger.holding(f"stations of {self.source.name}", _ALWAYS):
+            self._load()
+            changes = self.platform.ledger.changes(self._reached, _PAGE)
+            for change in changes:
+                if change.claim is not None and change.claim.source == self.source.name:
+                    self._look_at(change.claim)
+            if changes:
+                self._keep(changes[-1].number)
+        return bool(changes)
+
+    def told(self) -> Station:
+        registry = Registry(self.source.name, self.stations, self._told)
+        return Station(registry, self.stations.height - self._before, self.looked_at, self.missed)
+
+    def _load(self) -> None:
+        heard = self.platform.stations.heard(self.source.name)
+        if heard.mark < self._mark:  # its file was lost meanwhile
+            self._reached = 0
+        self._reached = max(self._reached, heard.mark)  # what was looked at without news is not kept each time
+        self.stations, self._mark, self.missed = heard.stations, heard.mark, heard.missed
+        self._changed = False
+
+    def _look_at(self, claim: Claim) -> None:
         if not claim.rows:
             return
         raw = raw_of(self.platform, self.source, claim)
@@ -129,21 +163,19 @@ class _Source:
             file = self.platform.raws(self.source).open(raw.path)
             for batch in file.batches():
                 self._add(batch, file.metadata, claim)
-        except (FileNotFoundError, CanonicalError, pa.ArrowInvalid) as error:
+        except (*UNREADABLE, CanonicalError) as error:
+            if isinstance(error, OSError) and error.errno not in _OF_A_FILE:
+                raise
             self.missed += 1
             _LOG.warning("%s %s: its stations are not in the registry: %s", self.source.name, raw.window, error)
 
-    def keep(self, mark: int) -> None:
+    def _keep(self, mark: int) -> None:
         """Write what was found up to number `mark` of the feed; of a source without news only every now and then."""
-        if not self._changed and mark - self.mark <= _PAGE:
+        self._reached = mark
+        if not self._changed and mark - self._mark <= _PAGE:
             return
         self._together()
-        self.mark, self._changed = mark, False
         self.platform.stations.keep(self.source.name, Heard(self.stations, mark, self.missed))
-
-    def told(self) -> Station:
-        registry = Registry(self.source.name, self.stations, self._told)
-        return Station(registry, self.stations.height - self._before, self.looked_at, self.missed)
 
     def _add(self, batch: pa.RecordBatch, metadata: IngestionMetadata, claim: Claim) -> None:
         bounds = time_bounds(self.platform, self.source, claim.arrived_at or self.platform.now())

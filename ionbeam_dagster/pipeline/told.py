@@ -26,7 +26,6 @@ from ionbeam_dagster.domain.canonical import HEIGHT_COLUMNS, STATION
 from ionbeam_dagster.domain.station_entries import Told
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.pipeline.platform import Platform
-from ionbeam_dagster.stores.stations import StationsError
 from ionbeam_dagster.stores.timeseries import TimeSeriesStore
 
 Prefixes = tuple[tuple[str, str], ...]
@@ -71,13 +70,11 @@ class ToldPoints:
 
 
 def fingerprint(platform: Platform, dataset: DatasetSettings) -> str:
-    """What is told of a dataset's stations, as a short text: empty where nothing is, or where it cannot be read now (a
-    build says so)."""
-    try:
-        told = platform.stations.told()
-    except StationsError:
-        return ""
-    return _hash(told, _prefixes(platform, dataset))
+    """What is told of a dataset's stations, as a short text, empty where nothing is.
+
+    Raises StoreError and OSError where it cannot be read now.
+    """
+    return _hash(platform.stations.told(), _prefixes(platform, dataset))
 
 
 def _prefixes(platform: Platform, dataset: DatasetSettings) -> Prefixes:

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from time import monotonic
 from typing import Literal
 
 import polars as pl
@@ -26,11 +27,12 @@ from ionbeam_dagster.domain.station_entries import ENTRY, NOTHING_TOLD, Told, re
 from ionbeam_dagster.domain.stations import nothing_heard
 from ionbeam_dagster.errors import StoreError
 from ionbeam_dagster.settings import Settings
-from ionbeam_dagster.stores.files import Files
+from ionbeam_dagster.stores.files import Files, Found, is_address
 
 _LOG = logging.getLogger(__name__)
 _KEY = "ionbeam"
 _FAULTS = 20  # that are told
+_HOLDS_FOR = 5.0  # seconds in which S3 is not asked again whether the CSV there is another one
 
 
 class StationsError(StoreError):
@@ -83,8 +85,10 @@ class StationStore:
         self._files = files
         self._root = state / "stations"
         self._in_yaml = None if given is None or isinstance(given, str) else told_in_yaml(given)[0]
+        self._is_given = given is not None
         self.place = given if isinstance(given, str) else str(state / "stations.csv")
-        self._read: tuple[object, Told] = (None, NOTHING_TOLD)
+        self._read: tuple[Found | None, Told] | None = None
+        self._asked = 0.0
         self.trouble = ""
         """Why the CSV cannot be used, as `told` found it."""
 
@@ -102,56 +106,77 @@ class StationStore:
             heard.stations.write_parquet(draft, metadata=about)
 
     def told(self) -> Told:
-        """What a person says of stations; where the CSV cannot be used, what it said before that.
+        """What a person says of stations; where the CSV cannot be used, or is gone, what it said before that.
 
-        Raises StationsError with every fault of the CSV where there is nothing before.
+        Raises StationsError with every fault of the CSV where there is nothing before. No CSV at all is a fault only
+        where the YAML names its place.
         """
         if self._in_yaml is not None:
             return self._in_yaml
+        if self._read is not None and is_address(self.place) and monotonic() < self._asked + _HOLDS_FOR:
+            return self._read[1]
         found = self._files.found(self.place)
-        version = found and (found.size, found.modified)
-        if version != self._read[0]:
-            self._read = version, (self._of_csv_or_before() if found else NOTHING_TOLD)
+        if self._read is None or found != self._read[0]:
+            self._read = found, self._read_anew(found)
+        self._asked = monotonic()
         return self._read[1]
 
     @property
     def is_in_yaml(self) -> bool:
         return self._in_yaml is not None
 
-    def tell(self, told: Told) -> None:
-        """Write the CSV with other entries. Raises StationsError where the YAML has them, or a person's own cannot be
-        used, which would be lost."""
-        if self.trouble:
-            raise StationsError(self.trouble)
+    def tell(self, change: Callable[[Told], Told]) -> None:
+        """Write the CSV with what `change` makes of its entries as they are now. Raises StationsError where the YAML
+        has them, or a person's own cannot be used, which would be lost."""
         if self.is_in_yaml:
             raise StationsError(
                 "the entries stand in the YAML, at stations: change them there, or put them into a CSV file, and its "
                 "place at stations:"
             )
+        self._read = None
+        is_first = not self._files.exists(self.place) and self._before() is None
+        told = NOTHING_TOLD if is_first else self.told()
+        if self.trouble and not is_first:
+            raise StationsError(self.trouble)
         with self._files.published(self.place) as draft:
-            told.entries.sort("source", "station").write_csv(draft)
+            change(told).entries.sort("source", "station").write_csv(draft)
+        self._read = None
 
-    def _of_csv_or_before(self) -> Told:
-        kept = self._location("_told")
+    def _read_anew(self, found: Found | None) -> Told:
+        before = self._before()
+        if found is None and not before and not self._is_given:
+            self.trouble = ""
+            return NOTHING_TOLD
         try:
             told = self._of_csv()
         except StationsError as error:
-            try:
-                with self._files.fetched(kept) as file:
-                    before = Told(pl.read_parquet(file))
-            except (OSError, pl.exceptions.PolarsError):
-                raise error from None
+            if before is None:
+                raise
             self.trouble = f"{error}; until then what it said before holds"
             _LOG.error(self.trouble)
             return before
         self.trouble = ""
-        with suppress(OSError), self._files.published(kept) as draft:  # whoever may only read need not keep it
+        with suppress(OSError), self._files.published(self._location("_told")) as draft:  # not where one may only read
             told.entries.write_parquet(draft)
         return told
 
+    def _before(self) -> Told | None:
+        """What the CSV said when it could last be used, as far as that was kept."""
+        try:
+            with self._files.fetched(self._location("_told")) as file:
+                return Told(pl.read_parquet(file))
+        except (OSError, pl.exceptions.PolarsError):
+            return None
+
     def _of_csv(self) -> Told:
-        with self._files.opened(self.place) as file:
-            entries, faults = entries_of_csv(file.read())
+        try:
+            with self._files.opened(self.place) as file:
+                entries, faults = entries_of_csv(file.read())
+        except FileNotFoundError:
+            raise StationsError(
+                f"{self.place}, which says what is known of stations, is not there; put it back, or, if nothing is to "
+                "be said of them, write one with the line source,station alone"
+            ) from None
         if faults:
             shown = [*faults[:_FAULTS], *([f"and {len(faults) - _FAULTS} more"] if len(faults) > _FAULTS else [])]
             raise StationsError(f"{self.place} cannot be used; correct it: " + "; ".join(shown))

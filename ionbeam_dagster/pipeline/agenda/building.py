@@ -12,6 +12,7 @@ from ionbeam_dagster.config import DatasetSettings
 from ionbeam_dagster.domain.decisions import Build, Decision, Unchanged, Wait
 from ionbeam_dagster.domain.records import Claim
 from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.errors import StoreError
 from ionbeam_dagster.pipeline.agenda.work import Work
 from ionbeam_dagster.pipeline.build import assessment_of, made_by
 from ionbeam_dagster.pipeline.platform import Platform
@@ -61,9 +62,17 @@ def to_build(
 
 
 def is_outdated(platform: Platform, dataset: DatasetSettings, window: Window) -> bool:
-    """Whether another quality plan or mapping than today's made the latest revision of a window that nobody sealed."""
+    """Whether another quality plan or mapping than today's made the latest revision of a window that nobody sealed.
+
+    Not, while it cannot be read what is told of stations: then it cannot be known, and a build says why.
+    """
     latest = platform.ledger.latest_revision(dataset.name, window)
-    if latest is None or latest.facts.made_by in ("", made_by(platform, dataset)):
+    if latest is None:
+        return False
+    try:
+        if latest.facts.made_by in ("", made_by(platform, dataset)):
+            return False
+    except (StoreError, OSError):
         return False
     return platform.ledger.sealed(dataset.name, window) is None
 
