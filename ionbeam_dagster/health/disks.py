@@ -6,7 +6,8 @@ Belongs here: the disks of this host. Does not belong here: servers' own (they r
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +45,15 @@ def disks(platform: Platform) -> list[Disk]:
             stat.f_bavail * stat.f_frsize,
         )
     return sorted(found.values(), key=lambda disk: -max(disk.used, disk.inodes))
+
+
+def stats(paths: Iterable[Path]) -> list[os.stat_result]:
+    """Size and time of files, but of those that went meanwhile."""
+    found = []
+    for path in paths:
+        with suppress(FileNotFoundError):
+            found.append(path.stat())
+    return found
 
 
 def fullness(platform: Platform) -> Iterator[Finding]:

@@ -12,7 +12,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from datetime import timedelta
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -23,7 +24,6 @@ from ionbeam_dagster.domain.lateness import usual_lateness
 from ionbeam_dagster.domain.windows import DAY, WEEK, Window
 from ionbeam_dagster.domain.windows import gaps as gaps_of
 from ionbeam_dagster.doors.http.memory import door_folder
-from ionbeam_dagster.errors import IonbeamError
 from ionbeam_dagster.health import disks
 from ionbeam_dagster.health.findings import SEVERITIES
 from ionbeam_dagster.health.stores import can_ask_ledger
@@ -45,6 +45,15 @@ def process_figures(registry: CollectorRegistry) -> None:
     PlatformCollector(registry=registry)
 
 
+def given(part: Callable[[], Iterable[Metric]]) -> list[Metric]:
+    """The figures of a part; none where it fails, so that the page has the others: the findings tell of most causes."""
+    try:
+        return list(part())
+    except Exception as error:
+        log.warning("not all figures can be given (%s): %s", type(error).__name__, error)
+        return []
+
+
 class Figures(Collector):
     """The figures of a platform, taken when they are asked for; what costs much, once a minute."""
 
@@ -58,16 +67,11 @@ class Figures(Collector):
         return []
 
     def collect(self) -> Iterator[Metric]:
-        yield from self._of_health()
-        yield from self._of_work()
-        yield from self._of_queues()
-        yield from self._of_sizes()
+        parts: list[Callable[[], Iterable[Metric]]] = [self._of_health, self._of_work, self._of_queues, self._of_sizes]
         if can_ask_ledger(self._platform):
-            try:
-                yield from self._of_failures()
-                yield from self._counted_once_a_minute()
-            except (IonbeamError, OSError) as error:  # the findings tell of it
-                log.warning("not all figures can be given: %s", error)
+            parts += [self._of_failures, self._counted_once_a_minute]
+        for part in parts:
+            yield from given(part)
 
     # -- what the process has seen -------------------------------------------------------------------------------
 
@@ -110,7 +114,7 @@ class Figures(Collector):
         state = self._platform.config.sections.state_path
         journal = door_folder(self._platform) / "journal"
         for store, paths in (("ledger", state.glob("ledger.sqlite*")), ("door_journal", journal.glob("*.journal"))):
-            sizes.add_metric([store], sum(path.stat().st_size for path in paths))
+            sizes.add_metric([store], sum(stat.st_size for stat in disks.stats(paths)))
         yield from (used, free, sizes)
 
     # -- what the ledger says ------------------------------------------------------------------------------------
@@ -134,7 +138,7 @@ class Figures(Collector):
             age.add_metric([], (now - compared).total_seconds())
             yield age
 
-    def _counted_once_a_minute(self) -> list[Metric]:
+    def _counted_once_a_minute(self) -> Iterable[Metric]:
         if time.monotonic() - self._counted_at >= _AGAIN:
             self._counted = [*self._of_sources(), *self._of_datasets()]
             self._counted_at = time.monotonic()
@@ -151,6 +155,8 @@ class Figures(Collector):
         ledger, now = self._platform.ledger, self._platform.now()
         for name, source in self._platform.config.sources.items():
             claims = [one for one in ledger.claims_between(source.dataset, now - DAY, now) if one.source == name]
+            last = self._platform.range_of(source)[1]
+            until = now if last is None else min(now, last)  # behind its end there is nothing to be silent of
             rows.add_metric([name], sum(one.rows for one in claims))
             aside.add_metric([name], sum(one.quarantined for one in claims))
             if claims:
@@ -158,10 +164,10 @@ class Figures(Collector):
                 asked = Window(end - DAY, end)
                 lacking = gaps_of(asked, [one.collected for one in claims])
                 share.add_metric([name], coverage(asked, lacking))
-                newest.add_metric([name], (now - end).total_seconds())
-            elif (last := self._platform.range_of(source)[1]) is None or last > now - DAY:  # it is to give something
+                newest.add_metric([name], max(until - end, timedelta(0)).total_seconds())
+            elif until > now - DAY:  # it is to give something
                 share.add_metric([name], 0.0)
-                newest.add_metric([name], DAY.total_seconds())
+                newest.add_metric([name], (until - (now - DAY)).total_seconds())
             measured = ledger.lateness(name, now - WEEK, now)
             for quantile in (0.5, 0.95) if measured else ():
                 late.add_metric([name, str(quantile)], usual_lateness(measured, quantile).total_seconds())

@@ -17,6 +17,7 @@ from ionbeam_dagster.domain.times import in_short
 from ionbeam_dagster.doors.amqp.queues import Queue, queues
 from ionbeam_dagster.doors.amqp.status import bus_status
 from ionbeam_dagster.doors.http.memory import Memory, door_folder
+from ionbeam_dagster.health import disks
 from ionbeam_dagster.health.findings import Finding
 from ionbeam_dagster.health.stores import can_ask_ledger
 from ionbeam_dagster.pipeline.platform import Platform
@@ -71,7 +72,7 @@ def door(platform: Platform) -> Iterator[Finding]:
     written_to = any(source.kind == "door" for source in platform.config.sources.values())
     if not written_to or not folder.exists():
         return
-    waiting = [path.stat() for path in (folder / "journal").glob("*.journal")]
+    waiting = disks.stats((folder / "journal").glob("*.journal"))
     held = [stat.st_mtime for stat in waiting if stat.st_size > 1_000]  # an open one begins with a line of its own
     oldest = datetime.now(UTC) - datetime.fromtimestamp(min(held), UTC) if held else timedelta(0)
     if oldest > _WAITS:

@@ -19,7 +19,7 @@ from ionbeam_dagster.domain.times import in_short
 from ionbeam_dagster.health import clocks, configuration, disks, files, queues, stores, versions, work
 from ionbeam_dagster.health.examination import Check
 from ionbeam_dagster.health.findings import Finding
-from ionbeam_dagster.health.metrics import gauge
+from ionbeam_dagster.health.metrics import gauge, given
 from ionbeam_dagster.health.stores import can_ask_ledger
 from ionbeam_dagster.orchestration.holders import WORKER
 from ionbeam_dagster.orchestration.home import SETTINGS, home_of
@@ -138,7 +138,10 @@ class Runs(Collector):
         """Nothing: a registry would otherwise ask for all figures when it is made."""
         return []
 
-    def collect(self) -> Iterator[Metric]:
+    def collect(self) -> list[Metric]:
+        return given(self._figures)
+
+    def _figures(self) -> Iterator[Metric]:
         going_on = gauge("runs", "Runs that are queued or go on", ("status",))
         for status in (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING):
             going_on.add_metric([status.value.lower()], self._instance.get_runs_count(dg.RunsFilter(statuses=[status])))

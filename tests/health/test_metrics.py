@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import time
 import urllib.request
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import quote
 
@@ -16,7 +16,9 @@ import pytest
 import yaml
 from servers import free_port
 
-from ionbeam_dagster.domain.windows import window_of, windows_between
+from ionbeam_dagster.domain.records import Claim
+from ionbeam_dagster.domain.windows import Window, window_of, windows_between
+from ionbeam_dagster.health.disks import stats
 from ionbeam_dagster.health.pages import pages, served
 from ionbeam_dagster.health.watch import Watch
 from ionbeam_dagster.pipeline.build import build
@@ -65,6 +67,36 @@ def test_the_figures_are_those_of_the_ledger(platform):
     assert any(name.startswith("ionbeam_window_flags{") for name in told)
     assert 0 < told[f'ionbeam_disk_used_ratio{{folder="{Path("ionbeam-state").absolute()}"}}'] < 1
     assert told["process_resident_memory_bytes"] > 1e6
+
+
+def test_a_figure_that_cannot_be_taken_takes_no_other_with_it(platform, monkeypatch, caplog):
+    def fails(*given):
+        raise KeyError("gone")
+
+    watch = Watch(platform)
+    watch.look()
+    monkeypatch.setattr("ionbeam_dagster.health.disks.disks", fails)
+    told = _figures(platform, watch)
+    assert "ionbeam_work_still_seconds" in told and 'ionbeam_rows{source="ioncannon"}' in told
+    assert not any(name.startswith("ionbeam_disk_used_ratio") for name in told)
+    assert "not all figures can be given (KeyError)" in caplog.text
+
+
+def test_a_source_whose_end_has_passed_is_not_silent(platform_of):
+    ended = "  ioncannon: {start: 2026-06-20, end: 2026-06-21}"
+    platform = platform_of(ended, automation="{enabled: false}")
+    platform.now = lambda: datetime(2026, 6, 21, 12, tzinfo=UTC)
+    hour = Window(datetime(2026, 6, 20, 23, tzinfo=UTC), datetime(2026, 6, 21, tzinfo=UTC))
+    claim = Claim("last", "ioncannon", "ioncannon", hour, platform.ledger.arrival_of("last"), 1)
+    platform.ledger.record_claim(claim, platform.sources["ioncannon"].metadata, {hour: 1})
+    told = _figures(platform, Watch(platform))
+    assert told['ionbeam_collected_age_seconds{source="ioncannon"}'] == 0
+    assert told['ionbeam_collected_ratio{source="ioncannon"}'] == pytest.approx(1 / 24)
+
+
+def test_a_file_of_the_journal_that_goes_meanwhile_is_left_out(tmp_path):
+    (tmp_path / "there").write_bytes(b"123")
+    assert [one.st_size for one in stats([tmp_path / "there", tmp_path / "gone"])] == [3]
 
 
 def _names_in(text: str) -> set[str]:
