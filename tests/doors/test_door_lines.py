@@ -207,9 +207,14 @@ def test_a_frame_that_was_cut_off_ends_its_file_and_one_damaged_within_is_told(t
         path.write_bytes(whole[:size])
         found = [frame.body for frame in frames(path) if frame.source]
         assert found == bodies[: len(found)] and len(found) < 3
-    path.write_bytes(whole.replace(b"a b=1", b"a b=7"))
-    with pytest.raises(StoreError, match=r"is damaged at byte \d+"):
-        list(frames(path))
+    for old, new in (
+        (b"a b=1", b"a b=7"), (b'"source"', b'"sourcf"'), (b'"lines": 1', b'"lines": "'),
+        (b'"lines": 1', b'"linet": 1'), (b'"bytes": 5', b'"bytes": -5'), (b'"bytes": 5', b'"bytes": []'),
+        (b'"device": null', b'"device": 7'),
+    ):  # fmt: skip
+        path.write_bytes(whole.replace(old, new, 2))
+        with pytest.raises(StoreError, match=r"is damaged at byte \d+"):
+            list(frames(path))
     journal.close()
 
 

@@ -18,9 +18,10 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from io import FileIO
 from pathlib import Path
+from typing import Any
 
 from ionbeam_client.state import ProcessLock
 from ionbeam_dagster.errors import StoreError
@@ -171,7 +172,8 @@ def frames(path: Path) -> Iterator[Frame]:
             try:
                 said = json.loads(head)
                 length, checksum = said.pop("bytes"), said.pop("crc")
-            except (ValueError, KeyError, AttributeError) as error:
+                frame = _headed(said, length)
+            except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
                 if begun == size:
                     return
                 raise StoreError(f"{path}: is damaged at byte {begun - len(head)} ({error})") from error
@@ -182,7 +184,18 @@ def frames(path: Path) -> Iterator[Frame]:
                 if file.tell() == size:
                     return
                 raise StoreError(f"{path}: is damaged at byte {begun}: its checksum is another one")
-            yield Frame(**said, body=body[:-1])
+            yield replace(frame, body=body[:-1])
+
+
+def _headed(said: dict[str, Any], length: int) -> Frame:
+    """The frame of a head, without its bytes. Raises TypeError or ValueError for what no head says."""
+    frame = Frame(**said)
+    whole = (frame.received, frame.lines, frame.scale, frame.streamer, length)
+    if not isinstance(frame.source, str) or not all(isinstance(one, int) for one in (*whole, frame.device or 0)):
+        raise TypeError("its head is none")
+    if frame.lines < 0 or length < (8 * frame.lines if frame.again or frame.device is not None else 0):
+        raise ValueError("its head does not fit its bytes")
+    return frame
 
 
 def _framed(frame: Frame) -> bytes:

@@ -144,12 +144,13 @@ class Memory:
             )
 
     def set_aside(self) -> list[SetAside]:
-        """What of the journal cannot be taken in now, the oldest first."""
+        """What of the journal cannot be taken in now, the oldest first. A file that a person took away is none."""
         rows = self._database.read("SELECT source, file, reason, since FROM failed ORDER BY file, source")
         journal = self._folder / "journal"
         return [
-            SetAside(source, journal / f"{file}.journal", reason, datetime.fromtimestamp(since / 1e9, UTC))
+            SetAside(source, path, reason, datetime.fromtimestamp(since / 1e9, UTC))
             for source, file, reason, since in rows
+            if (path := journal / f"{file}.journal").exists()
         ]
 
     def parked(self, source: str | None = None) -> list[Parked]:
