@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Annotated
@@ -149,7 +149,7 @@ def worker(
         working.run()
 
 
-def _pages(platform: Platform, in_full: bool, *further: Collector) -> dict[str, Page]:
+def _pages(platform: Platform, in_full: bool, *further: Collector, fatal: Set[str] | None = None) -> dict[str, Page]:
     """The pages /health and /metrics of a process, which looks after the platform's health from now on, and tells of
     troubles whom the YAML names."""
     from ionbeam_dagster.health.alerts import Alerting
@@ -160,7 +160,7 @@ def _pages(platform: Platform, in_full: bool, *further: Collector) -> dict[str, 
     watch = Watch(platform).start()
     if (alerts := platform.config.sections.alerts) is not None:
         Alerting(platform, alerts, watch, list(ways(alerts))).start()
-    return pages(platform, watch, in_full, *further)
+    return pages(platform, watch, in_full, *further, fatal=fatal)
 
 
 def _check_worker(platform: Platform) -> None:
@@ -192,11 +192,12 @@ def receive(
     if lacking := http.lacking():
         fail(f"receive needs {lacking}")
     from ionbeam_dagster.doors.http.serving import OpenDoor
+    from ionbeam_dagster.health.watch import DOORS
     from ionbeam_dagster.pipeline.recovery import open_platform
 
     _log_to_stderr()
     platform = open_platform(_watched_config())
-    door = OpenDoor(platform, host, port, pages=_pages(platform, in_full=False))
+    door = OpenDoor(platform, host, port, pages=_pages(platform, in_full=False, fatal=DOORS))
     threading.Thread(target=_log_misfits, args=(platform,), name="misfits", daemon=True).start()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: door.stop())

@@ -6,7 +6,7 @@ Belongs here: what the pages answer, and serving them. Does not belong here: the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from socketserver import ThreadingMixIn
 from threading import Thread
@@ -26,15 +26,18 @@ Page = Callable[[], tuple[int, str, bytes]]
 """Gives status, type and body."""
 
 
-def pages(platform: Platform, watch: Watch, in_full: bool, *further: Collector) -> dict[str, Page]:
-    """The pages of a process by their paths; ``/health`` says all that is known only `in_full`."""
+def pages(
+    platform: Platform, watch: Watch, in_full: bool, *further: Collector, fatal: Set[str] | None = None
+) -> dict[str, Page]:
+    """The pages of a process by their paths; ``/health`` says all that is known only `in_full`, and fails for errors of
+    the subjects `fatal`, without them for all."""
     registry = CollectorRegistry()
     for collector in (Figures(platform, watch), *further):
         registry.register(collector)
     process_figures(registry)
 
     def health() -> tuple[int, str, bytes]:
-        status, body = watch.answer(in_full)
+        status, body = watch.answer(in_full, fatal)
         return status, "application/json", body
 
     return {"/health": health, "/metrics": lambda: (200, CONTENT_TYPE_LATEST, generate_latest(registry))}

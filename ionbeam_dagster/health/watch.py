@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from importlib.metadata import version
 from threading import Event, Thread
 
 from ionbeam_dagster.health import disks, queues, stores, work
 from ionbeam_dagster.health.examination import Check, Examination
-from ionbeam_dagster.health.findings import Finding, worst
+from ionbeam_dagster.health.findings import Finding
 from ionbeam_dagster.pipeline.platform import Platform
 
 log = logging.getLogger(__name__)
@@ -24,6 +24,9 @@ EVERY = 10.0
 """Seconds from the end of one look to the next."""
 _STALE = 45.0
 """Seconds after which what was seen says nothing any longer: the looking itself hangs."""
+_ITSELF = "health"
+DOORS = frozenset({disks.SUBJECT, queues.DOOR, _ITSELF})
+"""Subjects whose errors are the HTTP door's own: it may take no lines, or does not take them in."""
 
 
 def _checks(platform: Platform, progress: work.Progress, growth: queues.Growth) -> dict[str, Check]:
@@ -85,21 +88,24 @@ class Watch:
         since = self._clock() - self._looked
         if since > _STALE:
             words = f"nothing was looked at for {since:.0f} s"
-            return [Finding("health", "error", words, "the process hangs: end it, and start it again"), *self._found]
+            return [Finding(_ITSELF, "error", words, "the process hangs: end it, and start it again"), *self._found]
         return self._found
 
-    def answer(self, in_full: bool) -> tuple[int, bytes]:
+    def answer(self, in_full: bool, fatal: Set[str] | None = None) -> tuple[int, bytes]:
         """Status and JSON of a page ``/health``, in the form of InfluxDB's, which clients of the door know.
 
         Not `in_full`, for pages that anybody may see, it says which subjects are not well, and nothing else of them.
+        With `fatal`, errors of other subjects are told, and are no reason to fail.
         """
         found = self.findings()
-        is_well = worst(found) != "error"
         wrong = sorted({one.subject for one in found if one.severity == "error"})
+        is_well = not (wrong if fatal is None else fatal & set(wrong))
+        told = f"not well: {', '.join(wrong)}; `ionbeam doctor` tells more"
+        message = told if not is_well else f"ready, but {told}" if wrong else "ready"
         document = {
             "name": "ionbeam",
             "status": "pass" if is_well else "fail",
-            "message": "ready" if is_well else f"not well: {', '.join(wrong)}; `ionbeam doctor` tells more",
+            "message": message,
             "version": version("ionbeam-dagster"),
             "checks": [
                 {"name": one.subject, "status": "fail" if one.severity == "error" else "pass"}

@@ -19,7 +19,7 @@ from ionbeam_dagster.health import work
 from ionbeam_dagster.health.examination import Examination
 from ionbeam_dagster.health.findings import Finding
 from ionbeam_dagster.health.pages import pages, served
-from ionbeam_dagster.health.watch import Watch
+from ionbeam_dagster.health.watch import DOORS, Watch
 from ionbeam_dagster.pipeline import agenda
 
 SOURCE = "  ioncannon: {start: 2026-06-21T05:00Z}"
@@ -144,17 +144,21 @@ def test_a_disk_that_fills_is_red_and_green_again_by_itself(platform_of, small_d
         assert _asked(url)[0] == 200
 
 
-def test_the_door_says_to_anybody_only_that_something_is_wrong(platform_of):
+def test_the_door_says_to_anybody_only_that_something_is_wrong(platform_of, monkeypatch):
     redis = f"{{redis_url: 'redis://127.0.0.1:{free_port()}/0'}}"
     platform = platform_of("  garden: {kind: door, token: a-token-of-the-garden}", redis=redis)
     watch = Watch(platform)
     watch.look()
-    door = OpenDoor(platform, "127.0.0.1", free_port(), pages=pages(platform, watch, in_full=False))
+    door = OpenDoor(platform, "127.0.0.1", free_port(), pages=pages(platform, watch, in_full=False, fatal=DOORS))
     serving = Thread(target=door.run)
     serving.start()
     try:
         status, told = _asked(f"http://127.0.0.1:{door.port}/health")
-        assert status == 503 and "ledger" in told["message"] and "127.0.0.1" not in json.dumps(told)
+        assert status == 200 and told["status"] == "pass" and "127.0.0.1" not in json.dumps(told)
+        assert "ledger" in told["message"] and {"name": "ledger", "status": "fail"} in told["checks"]
+        with monkeypatch.context() as patch:
+            patch.setattr(watch, "_found", [Finding("door", "error", "it takes nothing in")])
+            assert _asked(f"http://127.0.0.1:{door.port}/health")[0] == 503
         with urllib.request.urlopen(f"http://127.0.0.1:{door.port}/metrics", timeout=10) as answer:
             assert b'ionbeam_findings{severity="error",subject="ledger"} 1.0' in answer.read()
     finally:
