@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from datetime import UTC, datetime
 
 import pytest
@@ -15,6 +16,7 @@ from door_samples import (
     bring_up_to_date,
     nanoseconds,
     opened,
+    points,
     wait_for,
     write,
 )
@@ -27,6 +29,8 @@ from ionbeam_dagster.domain.windows import window_of
 from ionbeam_dagster.doors.http.flush import Flush
 from ionbeam_dagster.doors.http.journal import Frame, Journal
 from ionbeam_dagster.doors.http.mapping import Mapping
+from ionbeam_dagster.doors.http.memory import Memory
+from ionbeam_dagster.doors.http.serving import OpenDoor
 from ionbeam_dagster.doors.http.status import door_status
 from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.health import queues
@@ -121,6 +125,9 @@ def test_a_damaged_file_of_the_journal_holds_up_no_other(platform_of, tmp_path):
         assert door.journal.closed() == [damaged]
     assert any(str(damaged) in line and "is damaged at byte" in line for line in door_status(platform))
     assert any(one.severity == "error" and "is damaged" in one.words for one in queues.door(platform))
+    damaged.rename(tmp_path / "taken-away.journal")
+    assert not any("is damaged" in line for line in door_status(platform))
+    assert not any(one.severity == "error" for one in queues.door(platform))
 
 
 def test_a_damaged_file_of_parked_lines_holds_up_no_other(platform_of):
@@ -141,6 +148,70 @@ def test_a_damaged_file_of_parked_lines_holds_up_no_other(platform_of):
             assert any(f"{damaged} cannot be read" in line for line in door_status(platform))
             assert sum(one.lines for one in door.memory.parked() if "takes y" in one.reason) == 1
             door.memory.accept("garden")
+
+
+def test_a_memory_that_fails_holds_its_source_and_rows_of_a_registry_that_changed_meanwhile_come(
+    platform_of, tmp_path, monkeypatch
+):
+    platform = platform_of(SOURCES)
+    then = nanoseconds(datetime.now(UTC) - 3 * HOUR)
+    door = OpenDoor(platform, "127.0.0.1", free_port())  # not run: nobody else takes in
+    for number, name in enumerate(("shed", "roof")):
+        line = f"weather,station={name} temperature=50 {then + number * 10**9}"
+        door.journal.add(Frame("garden", then + number, 1, body=f"{line}\n{line.replace(name, 'roof')}".encode()))
+        door.journal.rotate()
+
+    def fails(*_, **__):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Memory, "taken", fails)
+        patch.setattr(Memory, "failed", fails)
+        door.flush.run()
+    first = taken_in(platform, "garden")
+    assert first == 1  # the later portion did not overtake
+    (tmp_path / "told.csv").write_text("source,station,latitude,longitude\ngarden,shed,52.2,5.3\n")
+    assert ionbeam(tmp_path, "stations", "import", str(tmp_path / "told.csv"))[0] == 0
+    door.flush.run()
+    assert door.journal.closed() == [] and not door.memory.parked()
+    bring_up_to_date(platform)
+    rows = points(platform, window_of(datetime.fromtimestamp(then / 1e9, UTC), HOUR))
+    assert sorted(rows["station_id"].to_list()) == ["roof", "roof", "shed"]
+    door.stop()
+    door.run()
+
+
+def test_what_is_parked_is_looked_at_again_while_the_door_is_open_one_source_by_itself_in_few_files(
+    platform_of, tmp_path, monkeypatch
+):
+    platform = platform_of(TWO)
+    parked = platform.config.sections.state_path / "door" / "parked"
+    then = nanoseconds(datetime.now(UTC) - 3 * HOUR)
+    with opened(platform) as (door, url):
+        wait_for(lambda: door.memory.looked_at("valley"))
+        for number in range(4):
+            for token in (TOKEN, OTHER):
+                line = f"weather,station=shed temperature=50 {then + number * 10**9}\ncpu,host=a x=1"
+                assert write(url, line, token).status_code == 204
+            door.flush.run()
+        assert len(list(parked.rglob("*.parquet"))) == 8
+        (tmp_path / "told.csv").write_text("source,station,latitude,longitude\nvalley,shed,52.2,5.3\n")
+        assert ionbeam(tmp_path, "stations", "import", str(tmp_path / "told.csv"))[0] == 0
+        real = Memory.looked_at
+
+        def looked_at(self, source):
+            if source == "garden":
+                raise sqlite3.OperationalError("database is locked")
+            return real(self, source)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Memory, "looked_at", looked_at)
+            assert door.flush.look_again() == 8
+        door.flush.run()
+        assert taken_in(platform, "valley") == 4
+        assert len(list((parked / "valley").iterdir())) == 1 and len(list((parked / "garden").iterdir())) == 4
+        assert sum(one.lines for one in door.memory.parked("valley")) == 4
+        assert door.flush.look_again() == 0
 
 
 def test_no_other_door_opens_before_the_last_portion_is_taken_in(platform_of, monkeypatch):

@@ -1,7 +1,8 @@
 """Taking the journal in: every file of it becomes at most one ingestion of each source, and parked lines.
 
 Belongs here: the order of writes, such that a crash between any two is put right by the next flush. All that is written
-of a file follows from it and from the configuration: the second time it is the same. Does not belong here: requests, or
+of a file follows from it and from the mapping: the second time it is the same, and by another mapping it has another
+name. Does not belong here: requests, or
 what a line means (mapping.py).
 
     <state>/door/journal/...                            what is not taken in yet
@@ -11,9 +12,11 @@ what a line means (mapping.py).
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -42,6 +45,8 @@ log = logging.getLogger(__name__)
 _INGESTIONS = UUID("b2b1f5f8-7c11-4a63-9d7c-2f4a3c0f8f0a")
 _BREAK = 1_000_000_000  # ns between two files of the journal in which the door was not closed
 _CHUNK_LINES = 200_000
+_AGAIN_LINES = 50_000  # parked lines after which the next file of the journal is begun
+_DAY = 86_400 * 10**9  # ns
 _FIRST_WAIT, _LONGEST_WAIT = 60.0, 600.0  # s until what failed is tried again
 
 
@@ -128,9 +133,9 @@ class Flush:
             return False
         try:
             self._take(source, path, summary)
-        except (IonbeamError, OSError) as error:
+        except (IonbeamError, OSError, sqlite3.Error) as error:
             log.error("%s: what was written stays in the journal %s: %s", source, path, error)
-            self._memory.failed(source, path.stem, str(error))
+            self._tell(source, path, str(error))
             held.add(source)
             return False
         except Exception as error:
@@ -150,22 +155,32 @@ class Flush:
         wait = min(2 * before.wait, _LONGEST_WAIT) if before else _FIRST_WAIT
         self._failed[source, path.stem] = _Failed(wait, time.monotonic() + wait)
         reason = str(error) if isinstance(error, IonbeamError) else f"{type(error).__name__}: {error}"
-        self._memory.failed(source, path.stem, reason)
+        self._tell(source, path, reason)
+
+    def _tell(self, source: str, path: Path, reason: str) -> None:
+        with suppress(sqlite3.Error):  # the memory itself may be what fails; the log has it
+            self._memory.failed(source, path.stem, reason)
 
     def look_again(self) -> int:
         """Put the parked lines of sources whose mapping has changed since into the journal again; returns how many.
 
         What cannot be read stays parked, and is told. A crash in between brings lines of one file twice, which makes no
-        second point.
+        second point. A source of which it fails holds up no other, and is looked at again the next time.
         """
+        lines = 0
         with self._one_at_a_time:
-            return sum(self._look_again(source) for source in door_sources(self._platform).values())
+            for source in door_sources(self._platform).values():
+                try:
+                    lines += self._look_again(source)
+                except Exception:
+                    log.exception("%s: what is parked could not be looked at again", source.name)
+        return lines
 
     def _look_again(self, source: Door) -> int:
         mapping = mapping_of(self._platform, source).digest()
         if self._memory.looked_at(source.name) == mapping:
             return 0
-        lines, unread = 0, dict[Path, Exception]()
+        lines, day, unread = 0, -1, dict[Path, Exception]()
         for path in sorted((self._parked / source.name).glob("*.parquet")):
             try:
                 read = list(read_parked(path))
@@ -174,11 +189,15 @@ class Flush:
                 unread[path] = error
                 continue
             for some in read:
+                before, day = day, int(some["received"].to_numpy().max()) // _DAY
+                if self._journal.lines >= _AGAIN_LINES or (before != day and self._journal.lines):
+                    self._journal.rotate()  # what is parked of a file is as old as the newest of its lines
                 body = some["received"].to_numpy().astype("<i8").tobytes() + "\n".join(some["line"].to_list()).encode()
                 self._journal.add(Frame(source.name, time.time_ns(), some.height, again=True, body=body))
                 lines += some.height
-            self._journal.rotate()  # lines of one age stay together
             remove(path)
+        if lines:
+            self._journal.rotate()
         self._memory.taken_again(source.name, mapping, unread)
         return lines
 
@@ -196,14 +215,15 @@ class Flush:
             if not isinstance(block, Door):
                 parked.add_all(_strange(chunk, source) for chunk in chunks)
             else:
-                mapped = map(mapping_of(self._platform, block).apply, chunks)
+                mapping = mapping_of(self._platform, block)
+                mapped = map(mapping.apply, chunks)
                 if not block.config.variables:
                     parked.add_all(one.parked for one in mapped)
                 else:
                     if ended is not None:
                         durable += self._empty(source, f"{path.stem} ended", ended)
                     if source in summary.sources:
-                        name = str(uuid5(_INGESTIONS, f"{source} {path.stem}"))
+                        name = str(uuid5(_INGESTIONS, f"{source} {path.stem} {mapping.digest()}"))
                         durable += self._written(source, name, _range(listened), _batches(mapped, parked))
                         listened = Listened(summary.until, summary.until)
                     elif (edge := self._last_edge(source, summary.until)) > listened.since:

@@ -30,6 +30,11 @@ PARKED = {"line": pl.String, "received": pl.Int64, "measurement": pl.String, "re
 _KNOWN = {STATION: pl.String, "known_lat": pl.Float64, "known_lon": pl.Float64, "known_height": pl.Float64}
 _TRUE, _FALSE = ("t", "T", "true", "True", "TRUE"), ("f", "F", "false", "False", "FALSE")
 
+_USED = {
+    "variables", "stations", "station", "latitude", "longitude", "metadata", "ignore", "future_tolerance",
+}  # fmt: skip
+"""What of a block decides what becomes of its lines."""
+
 _TOLD = 200  # characters of names from outside in a reason
 
 
@@ -74,7 +79,7 @@ class Mapping:
 
     def digest(self) -> str:
         """Changes when what becomes of lines may have changed."""
-        block = self.config.model_dump_json(exclude={"token"})
+        block = self.config.model_dump_json(include=_USED)
         places = self.told.places().sort(pl.all()).write_csv()
         return sha256("\n".join([block, str(self.start), str(self.end), places]).encode()).hexdigest()
 

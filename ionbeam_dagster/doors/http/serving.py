@@ -133,6 +133,7 @@ class OpenDoor:
             waited += _LOOK
             if waited >= self._every or self.journal.lines >= LINES:
                 waited = 0.0
+                self._guarded(self.flush.look_again)
                 self._guarded(self.flush.run)
 
     def _work(self, work: Callable[[], object]) -> None:
