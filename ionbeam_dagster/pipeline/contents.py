@@ -8,9 +8,10 @@ Where a pass ends the ledger remembers, so that the next one goes on there, whic
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 
 import pyarrow as pa
 
@@ -18,7 +19,7 @@ from ionbeam_dagster.config import SourceSettings
 from ionbeam_dagster.domain.records import BuiltRevision, ExportRecord, RawPartition
 from ionbeam_dagster.domain.windows import EPOCH, FOREVER
 from ionbeam_dagster.pipeline import agenda
-from ionbeam_dagster.pipeline.agenda import LOST, Step, Steps, Work
+from ionbeam_dagster.pipeline.agenda import LOST, Step, Work
 from ionbeam_dagster.pipeline.damage import not_ours
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.files import Found
@@ -27,6 +28,8 @@ from ionbeam_dagster.stores.publish import file_hash
 MOST_FILES = 500
 MOST_BYTES = 256 << 20
 """What is looked at in one pass, of all sources and datasets together."""
+_AT_ONCE = 200
+"""Windows whose exports the ledger is asked for in one step."""
 _SETTLED = timedelta(minutes=5)
 """A file that was written since may just be taking the place of another one."""
 
@@ -41,11 +44,20 @@ class _File:
     damaged: Callable[[str], Step]
 
 
-def looked_at(platform: Platform, now: datetime, told: list[str]) -> Steps:
-    """Look at the next files, and give what is to be done; `told` is what only a person can do."""
+_Placed = tuple[str, _File | None]
+"""A file with its place among those of its group; None: of many places, up to this one, there are none to look at."""
+
+
+def looked_at(platform: Platform, now: datetime, told: list[str]) -> Iterator[Step | None]:
+    """Look at the next files, and give what is to be done, None where none was read; `told` is what only a person can
+    do."""
     files, size = 0, 0
     reached = platform.ledger.reconciliations.reached()
     for place, file in _from(platform, now, told, reached):
+        if file is None:
+            platform.ledger.reconciliations.reach(place)
+            yield None
+            continue
         found = platform.files.found(file.path)
         if found is None or now - found.modified < _SETTLED:
             continue
@@ -58,9 +70,12 @@ def looked_at(platform: Platform, now: datetime, told: list[str]) -> Steps:
     platform.ledger.reconciliations.reach("")
 
 
-def looked_at_all(platform: Platform, now: datetime, told: list[str]) -> Steps:
+def looked_at_all(platform: Platform, now: datetime, told: list[str]) -> Iterator[Step | None]:
     """The same of every file, however many there are, and without a note of how far it came."""
     for _, file in _from(platform, now, told, ""):
+        if file is None:
+            yield None
+            continue
         found = platform.files.found(file.path)
         if found is not None and now - found.modified >= _SETTLED:
             yield _step_of(platform, file, found)
@@ -72,22 +87,26 @@ def _step_of(platform: Platform, file: _File, found: Found) -> Step:
     return [] if fault is None or was_replaced else file.damaged(fault)
 
 
-def _from(platform: Platform, now: datetime, told: list[str], reached: str) -> Iterator[tuple[str, _File]]:
+def _from(platform: Platform, now: datetime, told: list[str], reached: str) -> Iterator[_Placed]:
     """The files behind the place `reached`, in order, each with its own place."""
-    of: dict[str, Callable[[], list[_File]]] = {}
+    of: dict[str, Callable[[str], Iterable[_Placed]]] = {}
     for name, dataset in platform.config.datasets.items():
-        of[f"dataset {name}"] = lambda name=name: _of_dataset(platform, name, now)  # type: ignore[misc]
+        of[f"dataset {name}"] = lambda _, name=name: _by_path(_of_dataset(platform, name, now))  # type: ignore[misc]
         for format in dataset.exports:
-            of[f"export {name}/{format}"] = lambda name=name, format=format: _of_exports(platform, name, format)  # type: ignore[misc]
+            of[f"export {name}/{format}"] = partial(_of_exports, platform, name, format, told)
     for name, source in platform.config.sources.items():
-        of[f"raw {name}"] = lambda source=source: _of_raws(platform, source, told)  # type: ignore[misc]
-    group_reached = reached.partition("\n")[0]
+        of[f"raw {name}"] = lambda _, source=source: _by_path(_of_raws(platform, source, told))  # type: ignore[misc]
+    group_reached, _, reached_there = reached.partition("\n")
     for group in sorted(of):
         if group >= group_reached:
-            for file in sorted(of[group](), key=lambda file: file.path):
-                place = f"{group}\n{file.path}"
-                if place > reached:
-                    yield place, file
+            after = reached_there if group == group_reached else ""
+            for place, file in of[group](after):
+                if place > after:
+                    yield f"{group}\n{place}", file
+
+
+def _by_path(files: list[_File]) -> list[_Placed]:
+    return [(file.path, file) for file in sorted(files, key=lambda file: file.path)]
 
 
 def _fault_of(platform: Platform, file: _File) -> str | None:
@@ -152,21 +171,28 @@ def _of_dataset(platform: Platform, dataset: str, now: datetime) -> list[_File]:
 # --- exports ----------------------------------------------------------------------------------------------------------
 
 
-def _of_exports(platform: Platform, dataset: str, format: str) -> list[_File]:
-    """The exports of windows, as far as their hashes were noted."""
+def _of_exports(platform: Platform, dataset: str, format: str, told: list[str], after: str) -> Iterator[_Placed]:
+    """The exports of windows behind the place `after`, as far as their hashes were noted; a window is a place."""
 
     def damaged(made: ExportRecord, fault: str) -> Step:
         if platform.ledger.export(dataset, made.window, format) != made or made.path is None:
             return []
-        kept = platform.files.set_aside(made.path)
-        work = agenda.to_export(platform, f"{dataset}/{format}", made.window)
-        why = f"{fault} (kept as {kept})"
-        return [(Work("export", f"{dataset}/{format}", made.window, work.token, why), None)] if work else []
+        work = agenda.to_export(platform, f"{dataset}/{format}", made.window, is_damaged=True)
+        if work is None:
+            start, end = (f"{moment:%Y-%m-%dT%H:%MZ}" for moment in (made.window.start, made.window.end))
+            told.append(
+                f"{made.path}: {fault}; it stays, since the file of {dataset} that it was made of is lost, too: "
+                f"`ionbeam rebuild {dataset} --force --from {start} --to {end}` makes both again"
+            )
+            return []
+        why = f"{fault} (kept as {platform.files.set_aside(made.path)})"
+        return [(Work("export", f"{dataset}/{format}", made.window, work.token, why), None)]
 
-    windows = (built.revision.window for built in platform.ledger.revisions(dataset, EPOCH, FOREVER))
-    made = (platform.ledger.export(dataset, window, format) for window in windows)
-    return [
-        _File("export", one.path, one.facts.hash, lambda fault, one=one: damaged(one, fault))  # type: ignore[misc]
-        for one in made
-        if one is not None and one.path is not None and one.facts.hash
-    ]
+    built = platform.ledger.revisions(dataset, EPOCH, FOREVER)
+    windows = {one.revision.window.label: one.revision.window for one in built}
+    for number, place in enumerate(sorted(place for place in windows if place > after), start=1):
+        one = platform.ledger.export(dataset, windows[place], format)
+        if one is not None and one.path is not None and one.facts.hash:
+            yield place, _File("export", one.path, one.facts.hash, partial(damaged, one))
+        elif number % _AT_ONCE == 0:
+            yield place, None

@@ -20,15 +20,15 @@ from ionbeam_dagster.domain.records import BuiltRevision, Claim, RawPartition
 from ionbeam_dagster.domain.windows import EPOCH, FOREVER, Window, merge, window_of, windows_between
 from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.pipeline import agenda, contents, removals
-from ionbeam_dagster.pipeline.agenda import CHANGED, LOST, SKEW, Steps, Work
+from ionbeam_dagster.pipeline.agenda import CHANGED, LOST, SKEW, Step, Steps, Work
 from ionbeam_dagster.pipeline.damage import not_ours
 from ionbeam_dagster.pipeline.export import is_of_another_exporter
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.files import Found, folder_of, within
 
 _T = TypeVar("_T")
-Look = Callable[[Platform, datetime, list[str]], Steps]
-"""Reads files, and gives what is to be done, a step a file."""
+Look = Callable[[Platform, datetime, list[str]], Iterator[Step | None]]
+"""Reads files, and gives what is to be done, a step a file; None where it looked for files and read none."""
 
 _AT_ONCE = 200
 _OPENED = 200
@@ -68,8 +68,9 @@ def reconciling(
             yield from _noting(platform, now, found, _of_changes(platform, source, now, found))
     for dataset in platform.config.datasets.values():
         yield from _noting(platform, now, found, _of_dataset(platform, dataset, now))
-    for _ in _noting(platform, now, found, look(platform, now, found.for_a_person)):
-        found.contents += 1
+    for step in look(platform, now, found.for_a_person):
+        found.contents += step is not None
+        found.work += agenda.note_unless_open(platform, step or [], now)
         yield
     for path in platform.ledger.removals.pending():
         removals.remove_pending(platform, path)

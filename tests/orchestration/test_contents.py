@@ -17,6 +17,7 @@ from ionbeam_dagster.domain.windows import Window, windows_between
 from ionbeam_dagster.pipeline import agenda, contents
 from ionbeam_dagster.pipeline.build import build
 from ionbeam_dagster.pipeline.collect import collect
+from ionbeam_dagster.pipeline.export import export
 from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.pipeline.reconciliation import reconcile
 
@@ -133,3 +134,49 @@ def test_a_raw_file_of_another_size_is_damaged(platform):
     Path(raw.path).write_bytes(Path(raw.path).read_bytes() + b"more")
     [work] = _found(platform)
     assert work.window == raw.window and f"bytes instead of {raw.bytes}" in work.reason
+
+
+@pytest.fixture
+def exported(platform_with):
+    """A platform with two windows, and the exports of both."""
+    platform = platform_with("  told: {start: 2026-06-21T00:00:00Z, exports: [pygeoapi]}")
+    platform.now = lambda: NOW
+    dataset, exporter = platform.dataset("told"), platform.config.window_exporters["pygeoapi"]
+    for quarter in windows_between(START, START + 2 * HOUR, QUARTER):
+        collect(platform, platform.source("told"), quarter, NOW)
+        ingest(platform, platform.source("told"), quarter)
+    for window in (FIRST, Window(FIRST.end, FIRST.end + HOUR)):
+        build(platform, dataset, window, NOW)
+        export(platform, dataset, exporter, window)
+    return platform
+
+
+def test_a_damaged_export_is_kept_and_made_again_or_stays_where_it_cannot_be(exported):
+    made = exported.ledger.export("told", FIRST, "pygeoapi")
+    _damaged(Path(made.path))
+    latest = Path(exported.ledger.latest_revision("told", FIRST).path)
+    whole = latest.read_bytes()
+    latest.unlink()
+    found = reconcile(exported, NOW)
+    assert [work for work in found.work if work.stage == "export"] == [] and Path(made.path).exists()
+    [sentence] = [told for told in found.for_a_person if made.path in told]
+    assert "its export" in sentence and "ionbeam rebuild told --force" in sentence
+    latest.write_bytes(whole)
+    [work] = [work for work in reconcile(exported, NOW).work if work.stage == "export"]
+    assert work.window == FIRST and f"{made.path}.damaged" in work.reason and not Path(made.path).exists()
+
+
+def test_exports_are_looked_for_a_portion_a_step_and_every_one_is_come_to(exported, monkeypatch):
+    monkeypatch.setattr("ionbeam_dagster.pipeline.contents._AT_ONCE", 1)
+    monkeypatch.setattr("ionbeam_dagster.pipeline.contents.MOST_FILES", 1)
+    last = exported.ledger.export("told", Window(FIRST.end, FIRST.end + HOUR), "pygeoapi")
+    first = exported.ledger.export("told", FIRST, "pygeoapi")
+    exported.ledger.record_export(replace(first, facts=replace(first.facts, hash="")))  # an earlier version made it
+    for path in Path().rglob("*.parquet"):
+        _written_long_ago(path)
+    assert None in list(contents.looked_at_all(exported, NOW, []))
+    exported.ledger.reconciliations.reach("export told/pygeoapi\n/a/path/as/earlier/versions/noted/it.json")
+    _damaged(Path(last.path))
+    while not (found := [work for work in reconcile(exported, NOW).work if work.stage == "export"]):
+        assert exported.ledger.reconciliations.reached() != ""
+    assert [work.window for work in found] == [last.window]

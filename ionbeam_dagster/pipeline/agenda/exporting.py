@@ -34,14 +34,17 @@ def export_is_current(platform: Platform, dataset: str, format: str, window: Win
     return found is not None and found.size == (made.facts.bytes or found.size)
 
 
-def to_export(platform: Platform, of: str, window: Window, renew: bool = False) -> Work | None:
+def to_export(
+    platform: Platform, of: str, window: Window, renew: bool = False, is_damaged: bool = False
+) -> Work | None:
     """The export of a window's latest revision, if it is not there as it should be; with `renew`, or is outdated.
 
+    `is_damaged` says that its content is no longer what was written, which its size does not tell.
     Of a revision that is lost, or is not sound, there is none: another one is to be built first.
     """
     dataset, _, format = of.partition("/")
     latest = platform.ledger.latest_revision(dataset, window)
-    current = export_is_current(platform, dataset, format, window)
+    current = not is_damaged and export_is_current(platform, dataset, format, window)
     if latest is None or (current and not (renew and is_of_another_exporter(platform, dataset, format, window))):
         return None
     found = as_found(platform, latest)
