@@ -13,7 +13,7 @@ import polars as pl
 import pyarrow as pa
 
 from ionbeam_dagster.config import DatasetSettings
-from ionbeam_dagster.domain.canonical import columns_of, point_key, quality_column
+from ionbeam_dagster.domain.canonical import CanonicalError, columns_of, point_key, quality_column
 from ionbeam_dagster.domain.heard import TIME, Heard
 from ionbeam_dagster.domain.lateness import usual_lateness
 from ionbeam_dagster.domain.windows import EPOCH, FOREVER, WEEK
@@ -68,7 +68,7 @@ def heard(platform: Platform, dataset: DatasetSettings, last: timedelta) -> Stat
             if sums is None:
                 key, sums = known, Heard(known, _flags(schema))
             sums.add(rows.filter(pl.col(TIME) >= start))
-        except UNREADABLE:
+        except (*UNREADABLE, CanonicalError):
             unread += 1
     stations = sums.told(start, until) if sums is not None else pl.DataFrame()
     return StationsHeard(start, until, stations, unread)

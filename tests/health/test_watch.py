@@ -12,6 +12,7 @@ from pathlib import Path
 from threading import Event, Thread
 
 import pytest
+from polars.exceptions import PanicException
 from servers import free_port
 
 from ionbeam_dagster.doors.http.serving import OpenDoor
@@ -164,3 +165,26 @@ def test_the_door_says_to_anybody_only_that_something_is_wrong(platform_of, monk
     finally:
         door.stop()
         serving.join()
+
+
+def test_a_check_that_panics_is_told_and_ends_no_looking(platform_of, monkeypatch):
+    def panics(*given):
+        raise PanicException("a flipped byte")
+
+    examination = Examination({"files": panics, "well": lambda: [Finding("well", "well", "it is")]})
+    told, well = examination.look()
+    assert (told.subject, told.severity, well.subject) == ("files", "error", "well")
+    watch = Watch(platform_of("  ioncannon: {start: 2026-06-21}"), every=0.01)
+    looked, panicked = Event(), []
+
+    def looks() -> None:
+        if panicked:
+            looked.set()
+            return
+        panicked.append(True)
+        panics()
+
+    monkeypatch.setattr(watch, "look", looks)
+    watch.start()
+    assert looked.wait(10)
+    watch.stop()
