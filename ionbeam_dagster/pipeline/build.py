@@ -6,6 +6,7 @@ here: the policy (domain/decisions.py), or what quality control finds (quality_c
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -36,6 +37,8 @@ from ionbeam_dagster.pipeline import quality_control as qc
 from ionbeam_dagster.pipeline.ingest import restore
 from ionbeam_dagster.pipeline.platform import Platform, written_to
 from ionbeam_dagster.pipeline.told import ToldPoints, fingerprint
+
+log = logging.getLogger(__name__)
 
 MOST_LOST = 20
 """Damaged files of the time-series store that one build restores; it finds one at a time."""
@@ -107,7 +110,6 @@ def _build(
         for _ in range(MOST_LOST):
             with suppress(LostPoints):
                 return _write_revision(platform, dataset, window, decision, assessment, now)
-            _restore_around(platform, window)
         return _write_revision(platform, dataset, window, decision, assessment, now)
     return Built(dataset.name, window, decision, assessment.latest, built=False)
 
@@ -135,8 +137,11 @@ def is_whole(platform: Platform, latest: BuiltRevision) -> bool:
 def _write_revision(
     platform: Platform, dataset: DatasetSettings, window: Window, decision: Build, assessment: Assessment, now: datetime
 ) -> Built:
-    claims = assessment.claims
+    claims, made = assessment.claims, made_by(platform, dataset)
+    damaged = _damaged_around(platform, window)
     restore(platform, dataset, claims)
+    if damaged:
+        _restore_around(platform, window)
     points = ToldPoints(platform, dataset)
     schema = points.schema(canonical_schema(platform.ledger.metadata_of(claims)))
     others = [other for name, other in sorted(platform.config.datasets.items()) if name != dataset.name]
@@ -156,6 +161,8 @@ def _write_revision(
     )
     with written_to(platform.datasets.path(dataset.name, window, decision.number)):
         written = platform.datasets.write(controlled.schema, controlled.batches, provenance)
+    if _damaged_around(platform, window) != damaged:
+        raise LostPoints(f"{dataset.name} {window}: a part of what it is made of was damaged meanwhile; try again")
     revision = Revision(dataset.name, window, decision.number, decision.inputs)
     arrived = platform.ledger.rows_in(dataset.name, window)
     facts = RevisionFacts(
@@ -171,7 +178,7 @@ def _write_revision(
         made_of=provenance.ingestions,
         software=provenance.software,
         why=_why_built(claims, as_found(platform, assessment.latest), decision),
-        made_by=made_by(platform, dataset),
+        made_by=made,
         hash=written.hash,
     )
     built = BuiltRevision(revision, written.path, now, facts)
@@ -179,11 +186,21 @@ def _write_revision(
     return Built(dataset.name, window, decision, built, built=True)
 
 
+def _damaged_around(platform: Platform, window: Window) -> frozenset[str]:
+    """What was set aside of all that the quality control of a window reads."""
+    read = Window(window.start - LOOK_BACK, window.end)
+    return frozenset().union(*(platform.series.damaged(dataset, read) for dataset in platform.config.datasets))
+
+
 def _restore_around(platform: Platform, window: Window) -> None:
-    """Ingest again what the store lost of all that the quality control of a window reads."""
+    """Ingest again what the store lost of all that the quality control of a window reads, as far as it can be."""
     for dataset in platform.config.datasets.values():
         for one in windows_between(window.start - LOOK_BACK, window.end, dataset.span):
-            restore(platform, dataset, platform.ledger.claims(dataset.name, one))
+            for claim in platform.ledger.claims(dataset.name, one):
+                try:
+                    restore(platform, dataset, [claim])
+                except PipelineError as error:
+                    log.warning("%s", error)
 
 
 def made_by(platform: Platform, dataset: DatasetSettings) -> str:

@@ -208,9 +208,9 @@ class Files:
         with self.opened(location) as source:
             try:
                 file = pq.ParquetFile(source, pre_buffer=False)
-            except OSError as error:
-                if "thrift" not in str(error):
-                    raise
+            except (OSError, UnicodeDecodeError, pa.ArrowNotImplementedError) as error:
+                if getattr(error, "errno", None) is not None or "AWS Error" in str(error):
+                    raise  # the disk's or S3's
                 raise pa.ArrowInvalid(f"{location} is damaged ({error})") from error
             with file:
                 yield file

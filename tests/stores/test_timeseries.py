@@ -26,6 +26,7 @@ from ionbeam_dagster.stores.timeseries import TimeSeriesStore, bundles, segments
 from ionbeam_dagster.stores.timeseries.influxdb import store as influxdb
 from ionbeam_dagster.stores.timeseries.influxdb.store import InfluxStore
 from ionbeam_dagster.stores.timeseries.segments import SegmentStore
+from ionbeam_dagster.stores.timeseries.steady import SegmentError
 from ionbeam_dagster.testing.timeseries import (
     AFTERNOON,
     FIXED,
@@ -239,6 +240,40 @@ def test_a_damaged_segment_is_set_aside_and_named_and_its_ingestion_is_lacking(t
             seen(store, dataset)
         assert store.lacking(dataset, ["one"]) == ["one"]
         assert segment.with_name(f"{segment.name}.damaged").read_bytes() == damaged
+
+
+def test_a_sound_segment_of_other_types_is_no_damaged_one(tmp_path: Path, dataset: str) -> None:
+    store = SegmentStore(tmp_path)
+    store.write(dataset, "one", 1, [frame(hourly(1)).with_columns(pl.lit("abc").alias(TEMPERATURE))], ["station_id"])
+    with pytest.raises(SegmentError, match="as it should be"):
+        seen(store, dataset)
+    assert not list(tmp_path.rglob("*.damaged")) and store.lacking(dataset, ["one"]) == []
+
+
+def test_what_is_set_aside_is_told_and_as_old_as_that(tmp_path: Path, dataset: str) -> None:
+    store = SegmentStore(tmp_path)
+    store.write(dataset, "one", 1, [frame(hourly(1))], ["station_id"])
+    [segment] = tmp_path.glob("*/[0-9]*/*.parquet")
+    segment.write_bytes(segment.read_bytes()[:-9])
+    os.utime(segment, (0, 0))
+    day = Window(datetime(2026, 7, 1, tzinfo=UTC), datetime(2026, 7, 2, tzinfo=UTC))
+    assert store.damaged(dataset, day) == frozenset()
+    with pytest.raises(LostPoints):
+        seen(store, dataset)
+    [aside] = map(Path, store.damaged(dataset, day))
+    assert aside.stat().st_mtime > 0
+
+
+def test_one_damaged_segment_of_an_hour_is_told_by_who_makes_a_bundle_of_it(tmp_path: Path, dataset: str) -> None:
+    store = SegmentStore(tmp_path)
+    for number in range(9):
+        store.write(dataset, f"i{number}", number, [frame(hourly(1))], ["station_id"])
+    damaged = min(tmp_path.glob("*/[0-9]*/*.parquet"))
+    damaged.write_bytes(damaged.read_bytes()[:-9])
+    with pytest.raises(LostPoints, match=damaged.name):
+        compact(store, dataset)
+    assert store.lacking(dataset, ["i0", "i1"]) == ["i0"]
+    compact(store, dataset)
 
 
 def test_a_reader_bears_that_segments_vanish_and_change(

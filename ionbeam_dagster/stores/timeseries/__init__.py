@@ -57,6 +57,11 @@ class TimeSeriesStore(Protocol):
         """
         ...
 
+    def damaged(self, dataset: str, window: Window) -> frozenset[str]:
+        """What was set aside of the hours of a window since it was damaged: who reads now may lack rows that are
+        `lacking`. A server keeps what it has."""
+        ...
+
     def arrivals(self, dataset: str) -> dict[str, int]:
         """The ingestions of which there are points, each with its place in the order of arrival."""
         ...

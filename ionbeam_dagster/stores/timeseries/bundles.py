@@ -88,7 +88,7 @@ def _fitting(path: Path, added: Iterable[Path]) -> tuple[dict[str, Path], pl.Sch
         schema |= steadily(path, partial(pl.read_parquet_schema, path), REMEDY)
     segments = {}
     for segment in added:
-        columns = pl.read_parquet_schema(segment)
+        columns = steadily(segment, partial(pl.read_parquet_schema, segment), REMEDY)
         if all(schema.get(name, kind) == kind for name, kind in columns.items()):
             schema |= columns
             segments[segment.name] = segment
@@ -109,7 +109,7 @@ def _kept(path: Path, before: list[str], kept: list[str]) -> Iterator[pl.DataFra
     places = pl.Series(PLACE, [at.get(name) for name in before], pl.UInt32)
     with pq.ParquetFile(path) as file:
         for number in range(file.num_row_groups):
-            rows = pl.DataFrame(pl.from_arrow(file.read_row_group(number)))
+            rows = pl.DataFrame(pl.from_arrow(steadily(path, partial(file.read_row_group, number), REMEDY)))
             yield rows.with_columns(places.gather(rows[PLACE])).drop_nulls(PLACE)
 
 

@@ -34,6 +34,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ionbeam_dagster.domain.windows import HOUR, Window, windows_between
+from ionbeam_dagster.stores.files import DAMAGED
 from ionbeam_dagster.stores.locks import folder_locked, lock, lock_if_free
 from ionbeam_dagster.stores.publish import sync
 from ionbeam_dagster.stores.timeseries import Refused, bundles
@@ -129,6 +130,10 @@ class SegmentStore:
         """
         home = self.root / dataset
         return [ingestion for ingestion in ingestions if not _is_whole(home, ingestion)]
+
+    def damaged(self, dataset: str, window: Window) -> frozenset[str]:
+        found = (hour.folder.glob(f"*{DAMAGED}") for hour in _hours(self.root / dataset, window))
+        return frozenset(str(path) for paths in found for path in paths)
 
     def held(self, dataset: str) -> dict[str, int]:
         """The ingestions that have segments, each with the bytes of these."""

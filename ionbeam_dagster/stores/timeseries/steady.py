@@ -20,10 +20,12 @@ from ionbeam_dagster.stores.files import DAMAGED
 ATTEMPTS = 50
 
 T = TypeVar("T")
+_UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException, UnicodeDecodeError)
+"""What libraries raise of a damaged file, beside an OSError that has no number."""
 
 
 class SegmentError(StoreError):
-    """Segments cannot be written; the message names the place, the reason and what to do."""
+    """Segments cannot be written, or read as they should be; the message names the place and the reason."""
 
 
 class Replaced(Exception):
@@ -43,20 +45,38 @@ def steadily(path: Path, read: Callable[[], T], remedy: str) -> T:
     """What `read` gives of a file, never a mixture of it and of a file that replaced it meanwhile.
 
     A damaged file is set aside, so that what it held is `lacking`, and LostPoints raised, which ends in `remedy`.
+    Raises SegmentError where the file is sound and cannot be read in this way.
     """
     before = identity(path)
     try:
         found = read()
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException) as error:
-        if identity(path) == before:
-            aside = path.with_name(f"{path.name}{DAMAGED}")
-            with suppress(OSError):  # of a disk that is mounted read-only
-                path.rename(aside)
-            raise LostPoints(f"segment {path} cannot be read: {error}; it is kept as {aside.name}; {remedy}") from error
-        raise Replaced(path) from error
+    except FileNotFoundError:
+        raise
+    except (*_UNREADABLE, OSError) as error:
+        if getattr(error, "errno", None) is not None:  # the disk's
+            raise
+        if identity(path) != before:
+            raise Replaced(path) from error
+        if not _is_damaged(path):
+            raise SegmentError(f"segment {path} cannot be read as it should be: {error}") from error
+        aside = path.with_name(f"{path.name}{DAMAGED}")
+        with suppress(OSError):  # of a disk that is mounted read-only
+            path.rename(aside)
+            os.utime(aside)  # it is kept from now on
+        raise LostPoints(f"segment {path} cannot be read: {error}; it is kept as {aside.name}; {remedy}") from error
     if identity(path) != before:
         raise Replaced(path)
     return found
+
+
+def _is_damaged(path: Path) -> bool:
+    try:
+        pl.read_parquet(path, glob=False)
+    except FileNotFoundError:
+        raise
+    except (*_UNREADABLE, OSError) as error:
+        return getattr(error, "errno", None) is None
+    return False
 
 
 def while_others_write(action: Callable[[], T]) -> T:

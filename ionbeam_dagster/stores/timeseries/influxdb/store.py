@@ -135,6 +135,9 @@ class InfluxStore:
         """None: what a server has accepted, it keeps."""
         return []
 
+    def damaged(self, dataset: str, window: Window) -> frozenset[str]:
+        return frozenset()
+
     def arrivals(self, dataset: str) -> dict[str, int]:
         """The ingestions of which there are points, each with its place in the order of arrival."""
         with self._open() as bucket:
