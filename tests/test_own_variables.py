@@ -107,7 +107,7 @@ def test_a_variable_that_the_newest_window_lacks_keeps_its_definition_on_the_web
 
 
 def test_a_clients_definition_travels_and_what_has_none_is_written_as_ever(plant):
-    metadata = plant.metadata("plant")
+    metadata = plant.metadata(plant.source("plant"))
     command = IngestDataCommand(metadata=metadata, start_time=WINDOW.start, end_time=WINDOW.end)
     assert IngestDataCommand.from_wire(command.model_dump_json()).metadata == metadata
     [heat, load] = metadata.ingestion_map.canonical_variables
@@ -139,7 +139,7 @@ def test_units_are_those_of_udunits(plant, tmp_path):
 
 
 def test_sources_of_one_dataset_mean_one_thing_by_a_name(plant):
-    metadata = plant.metadata("plant")
+    metadata = plant.metadata(plant.source("plant"))
 
     def other(**changes):
         [heat, load] = metadata.ingestion_map.canonical_variables
