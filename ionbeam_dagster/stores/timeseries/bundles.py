@@ -88,7 +88,7 @@ def _fitting(path: Path, added: Iterable[Path]) -> tuple[dict[str, Path], pl.Sch
         schema |= steadily(path, partial(pl.read_parquet_schema, path), REMEDY)
     segments = {}
     for segment in added:
-        columns = steadily(segment, partial(pl.read_parquet_schema, segment), REMEDY)
+        columns = while_others_write(partial(steadily, segment, partial(pl.read_parquet_schema, segment), REMEDY))
         if all(schema.get(name, kind) == kind for name, kind in columns.items()):
             schema |= columns
             segments[segment.name] = segment

@@ -58,6 +58,8 @@ def steadily(path: Path, read: Callable[[], T], remedy: str) -> T:
         if identity(path) != before:
             raise Replaced(path) from error
         if not _is_damaged(path):
+            if identity(path) != before:
+                raise Replaced(path) from error
             raise SegmentError(f"segment {path} cannot be read as it should be: {error}") from error
         aside = path.with_name(f"{path.name}{DAMAGED}")
         with suppress(OSError):  # of a disk that is mounted read-only
