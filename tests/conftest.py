@@ -5,12 +5,16 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from hypothesis import settings
+
+with suppress(ImportError):
+    import pyproj  # noqa: F401  (whoever loads eccodes or codc before it leaves it without its database)
 
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.pipeline.platform import Platform
