@@ -241,7 +241,7 @@ def _folders(platform: Platform, dataset: DatasetSettings, built: list[BuiltRevi
 
 def _draw(platform: Platform, datasets: list[str], built: list[BuiltRevision], picture: Path | None) -> None:
     from ionbeam_dagster.pictures.window import map_of_windows
-    from ionbeam_dagster.pipeline.damage import UNREADABLE
+    from ionbeam_dagster.stores.damage import UNREADABLE
     from ionbeam_dagster.stores.publish import published
 
     there = [one for one in built if platform.files.exists(one.path)]

@@ -7,7 +7,7 @@ what the UI does, too; or what is known of windows (status.py, gaps.py).
 from __future__ import annotations
 
 from time import perf_counter
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.table import Table
@@ -26,9 +26,6 @@ from ionbeam_dagster.cli.terminal import (
     size,
 )
 from ionbeam_dagster.domain.windows import Window
-
-if TYPE_CHECKING:
-    pass
 
 ONE_DATASET = typer.Argument(help="A dataset, by its name.", show_default=False)
 ONE_SOURCE = typer.Argument(help="A source, by its name in the configuration.", show_default=False)

@@ -102,11 +102,7 @@ def email(settings: EmailSettings) -> Way:
                 if settings.user is not None and settings.password is not None:
                     server.login(settings.user, settings.password.get_secret_value())
                 server.send_message(mail)
-        except (
-            smtplib.SMTPException,
-            OSError,
-            ValueError,
-        ) as error:  # or a header, or a password, that no mail can have
+        except (smtplib.SMTPException, OSError, ValueError) as error:  # or no mail can have such a header
             raise NotSent(
                 f"the mail server {settings.server}:{settings.port} does not take an alert ({type(error).__name__}); "
                 "see alerts.email"

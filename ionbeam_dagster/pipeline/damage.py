@@ -11,19 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import polars as pl
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ionbeam_dagster.config import SourceSettings
 from ionbeam_dagster.domain.records import RawPartition
 from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.pipeline.platform import Platform
+from ionbeam_dagster.stores.damage import UNREADABLE
 from ionbeam_dagster.stores.publish import file_hash
-
-UNREADABLE = (
-    pa.ArrowException, pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, UnicodeDecodeError,
-)  # fmt: skip
-"""What libraries raise where a file, or what it holds, cannot be read."""
 
 
 @contextmanager
@@ -55,7 +50,7 @@ def is_damaged(platform: Platform, path: str, hash: str) -> bool:
             with pq.ParquetFile(local, pre_buffer=False) as file:
                 for batch in file.iter_batches():
                     batch.validate(full=True)
-        except (pa.ArrowException, OSError):
+        except UNREADABLE:
             return True
     return False
 

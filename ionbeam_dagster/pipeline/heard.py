@@ -17,8 +17,8 @@ from ionbeam_dagster.domain.canonical import CanonicalError, columns_of, point_k
 from ionbeam_dagster.domain.heard import TIME, Heard
 from ionbeam_dagster.domain.lateness import usual_lateness
 from ionbeam_dagster.domain.windows import EPOCH, FOREVER, WEEK
-from ionbeam_dagster.pipeline.damage import UNREADABLE
 from ionbeam_dagster.pipeline.platform import Platform
+from ionbeam_dagster.stores.damage import UNREADABLE
 
 
 @dataclass(frozen=True, slots=True)

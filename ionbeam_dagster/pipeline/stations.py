@@ -26,9 +26,9 @@ from ionbeam_dagster.domain.records import Claim
 from ionbeam_dagster.domain.station_entries import Told, canonical_rows
 from ionbeam_dagster.domain.stations import Registry, apart_with_one_id, heard_in, heard_together
 from ionbeam_dagster.domain.windows import EPOCH, FOREVER, Window
-from ionbeam_dagster.pipeline.damage import UNREADABLE
 from ionbeam_dagster.pipeline.ingest import raw_of, time_bounds
 from ionbeam_dagster.pipeline.platform import Platform
+from ionbeam_dagster.stores.damage import UNREADABLE
 from ionbeam_dagster.stores.stations import Heard
 
 _LOG = logging.getLogger(__name__)

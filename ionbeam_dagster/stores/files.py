@@ -34,6 +34,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from ionbeam_dagster.errors import StoreError
 from ionbeam_dagster.settings import Settings
 from ionbeam_dagster.stores import locks
+from ionbeam_dagster.stores.damage import UNREADABLE, is_of_the_file
 from ionbeam_dagster.stores.publish import published, remove
 
 DAMAGED = ".damaged"
@@ -208,9 +209,9 @@ class Files:
         with self.opened(location) as source:
             try:
                 file = pq.ParquetFile(source, pre_buffer=False)
-            except (OSError, UnicodeDecodeError, pa.ArrowNotImplementedError) as error:
-                if getattr(error, "errno", None) is not None or "AWS Error" in str(error):
-                    raise  # the disk's or S3's
+            except UNREADABLE as error:
+                if not is_of_the_file(error):
+                    raise
                 raise pa.ArrowInvalid(f"{location} is damaged ({error})") from error
             with file:
                 yield file

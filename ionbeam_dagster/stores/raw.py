@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.domain.records import RawPartition
 from ionbeam_dagster.domain.windows import Window, window_from_key
+from ionbeam_dagster.stores.damage import is_of_the_file
 from ionbeam_dagster.stores.files import Files, name_of, within
 from ionbeam_dagster.stores.publish import file_hash
 
@@ -54,7 +55,7 @@ class RawFile:
                     batch.validate(full=True)
                     yield batch
             except OSError as error:
-                if error.errno is not None or "AWS Error" in str(error):  # the disk's, or the server's
+                if not is_of_the_file(error):
                     raise
                 raise pa.ArrowInvalid(f"{self.path} is damaged ({error})") from error
 

@@ -2,8 +2,7 @@
 
 Belongs here: the order of writes, such that a crash between any two is put right by the next flush. All that is written
 of a file follows from it and from the mapping: the second time it is the same, and by another mapping it has another
-name. Does not belong here: requests, or
-what a line means (mapping.py).
+name. Does not belong here: requests, or what a line means (mapping.py).
 
     <state>/door/journal/...                            what is not taken in yet
     <state>/door/parked/<source>/<journal file>.parquet lines that could not be taken in, or not wholly

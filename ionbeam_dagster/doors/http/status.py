@@ -6,6 +6,7 @@ Belongs here: the facts in sentences, each with what to do. Does not belong here
 from __future__ import annotations
 
 from collections.abc import Collection
+from pathlib import Path
 
 from ionbeam_client.text import visible
 from ionbeam_dagster.doors.http.flush import door_sources
@@ -25,7 +26,7 @@ def door_status(platform: Platform, sources: Collection[str] | None = None, limi
     parked = [one for one in memory.parked() if asked is None or one.source in asked]
     aside = [one for one in memory.set_aside() if asked is None or one.source in asked]
     journal = folder / "journal"
-    waiting = sum(path.stat().st_size for path in journal.glob("*.journal")) if journal.exists() else 0
+    waiting = sum(map(_size, journal.glob("*.journal")))
     told = [f"{waiting / 1e6:.1f} MB in the journal; {sum(one.lines for one in parked):,} lines parked"]
     told += [visible(one.in_words(), _REASON) for one in aside[:limit]]
     if len(aside) > limit:
@@ -44,3 +45,11 @@ def door_status(platform: Platform, sources: Collection[str] | None = None, limi
         if asked is None or source in asked
     ]
     return told
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file of the journal; the door may just have taken it in."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

@@ -12,16 +12,14 @@ from pathlib import Path
 from typing import TypeVar
 
 import polars as pl
-import pyarrow as pa
 
 from ionbeam_dagster.errors import LostPoints, StoreError
+from ionbeam_dagster.stores.damage import UNREADABLE, is_of_the_file
 from ionbeam_dagster.stores.files import DAMAGED
 
 ATTEMPTS = 50
 
 T = TypeVar("T")
-_UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException, UnicodeDecodeError)
-"""What libraries raise of a damaged file, beside an OSError that has no number."""
 
 
 class SegmentError(StoreError):
@@ -50,10 +48,8 @@ def steadily(path: Path, read: Callable[[], T], remedy: str) -> T:
     before = identity(path)
     try:
         found = read()
-    except FileNotFoundError:
-        raise
-    except (*_UNREADABLE, OSError) as error:
-        if getattr(error, "errno", None) is not None:  # the disk's
+    except UNREADABLE as error:
+        if not is_of_the_file(error):
             raise
         if identity(path) != before:
             raise Replaced(path) from error
@@ -74,10 +70,10 @@ def steadily(path: Path, read: Callable[[], T], remedy: str) -> T:
 def _is_damaged(path: Path) -> bool:
     try:
         pl.read_parquet(path, glob=False)
-    except FileNotFoundError:
-        raise
-    except (*_UNREADABLE, OSError) as error:
-        return getattr(error, "errno", None) is None
+    except UNREADABLE as error:
+        if not is_of_the_file(error):
+            raise
+        return True
     return False
 
 

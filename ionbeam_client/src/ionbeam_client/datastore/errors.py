@@ -28,7 +28,7 @@ class DatastoreError(IonbeamError):
     def __init__(
         self, message: str, *, status: int | None = None, may_pass: bool = False, retry_after: float | None = None
     ) -> None:
-        for secret in _SECRETS:
+        for secret in sorted(_SECRETS, key=len, reverse=True):  # one may begin like another
             message = message.replace(secret, "***")
         super().__init__(message)
         self.status = status

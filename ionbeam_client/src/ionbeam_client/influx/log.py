@@ -244,8 +244,10 @@ class Log:
         Raises:
             FileNotFoundError: there is no such segment any more.
         """
+        known = self._longest.get(segment, 0)  # before the look: what is written meanwhile was not cut
         size = self.segment_path(segment).stat().st_size
-        longest = self._longest[segment] = max(size, self._longest.get(segment, 0))
+        longest = max(size, known)
+        self._longest[segment] = max(longest, self._longest.get(segment, 0))
         return size, longest
 
     def had_once(self, segment: int, size: int) -> None:

@@ -213,11 +213,11 @@ class _Target:
         except FileNotFoundError:
             return
         longest = max(longest, self.sender.furthest_in(place.segment))
+        if place.offset > size:
+            self._position = Position(place.segment, 0)
         if size >= longest or self._cut == place.segment:
             return
         self._cut = place.segment
-        if place.offset > size:
-            self._position = Position(place.segment, 0)
         if lost := longest - max(size, place.offset):
             self.told.error(
                 self.name,

@@ -1,0 +1,26 @@
+"""What libraries raise where a stored file, or what it holds, is damaged.
+
+Belongs here: which errors these are. Does not belong here: what is done about a damaged file (pipeline/damage.py,
+timeseries/steady.py).
+"""
+
+from __future__ import annotations
+
+import polars as pl
+import pyarrow as pa
+
+UNREADABLE = (
+    pa.ArrowException, pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, UnicodeDecodeError,
+)  # fmt: skip
+"""All that is raised where a file cannot be read, damaged or not; polars' panic is no Exception."""
+
+
+def is_of_the_file(error: BaseException) -> bool:
+    """Whether one of UNREADABLE says that the file is damaged, and not that it, its disk or its server is away.
+
+    Errors of the disk have a number; those that Arrow makes of what it finds in a file have none.
+    """
+    if not isinstance(error, OSError):
+        return True
+    is_away = isinstance(error, FileNotFoundError) or error.errno is not None or "AWS Error" in str(error)
+    return not is_away
