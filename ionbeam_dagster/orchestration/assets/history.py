@@ -12,6 +12,7 @@ from ionbeam_dagster.config.sections import History
 from ionbeam_dagster.orchestration import metadata
 from ionbeam_dagster.orchestration.assets.housekeeping import housekeeping
 from ionbeam_dagster.orchestration.history import prune
+from ionbeam_dagster.orchestration.partitions import cron_of
 from ionbeam_dagster.orchestration.resources import PlatformResource
 
 HISTORY = dg.AssetKey("history")
@@ -41,4 +42,4 @@ def history_asset(context: dg.AssetExecutionContext, ionbeam: PlatformResource) 
 def history_definitions(settings: History, automation: Automation) -> dg.Definitions:
     """``history``, the job that materialises it, and its schedule."""
     what = "Removes what is old of Dagster's history."
-    return housekeeping(history_asset, PRUNE_JOB, settings.every, automation, what)
+    return housekeeping([history_asset], PRUNE_JOB, "history", cron_of(settings.every), automation, what)

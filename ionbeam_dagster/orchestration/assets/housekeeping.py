@@ -1,27 +1,25 @@
-"""What removes what is old: an asset without partitions has a job, and a schedule that runs where automation does.
+"""What is done by the clock: assets without partitions, the job that materialises them, and its schedule, which runs
+where automation does.
 
-Belongs here: what the assets of retention and of history have alike. Does not belong here: what goes, which each says.
+Belongs here: what the assets of retention, of history and of stations have alike. Does not belong here: what they do,
+which each says.
 """
 
-from datetime import timedelta
+from collections.abc import Sequence
 
 import dagster as dg
 
 from ionbeam_dagster.config import Automation
-from ionbeam_dagster.orchestration.partitions import cron_of
 
 
 def housekeeping(
-    asset: dg.AssetsDefinition, job: str, every: timedelta, automation: Automation, description: str
+    assets: Sequence[dg.AssetsDefinition], job: str, schedule: str, cron: str, automation: Automation, description: str
 ) -> dg.Definitions:
-    """`asset`, the job of that name that materialises it, and its schedule."""
-    made = dg.define_asset_job(job, selection=dg.AssetSelection.assets(asset), description=description)
-    schedule = dg.ScheduleDefinition(
-        name=asset.key.to_python_identifier(),
-        job=made,
-        cron_schedule=cron_of(every),
-        execution_timezone="UTC",
-        default_status=dg.DefaultScheduleStatus.RUNNING if automation.enabled else dg.DefaultScheduleStatus.STOPPED,
+    """`assets`, the job of that name that materialises them, and its schedule, by when `cron` says (UTC)."""
+    made = dg.define_asset_job(job, selection=dg.AssetSelection.assets(*assets), description=description)
+    running = dg.DefaultScheduleStatus.RUNNING if automation.enabled else dg.DefaultScheduleStatus.STOPPED
+    by_the_clock = dg.ScheduleDefinition(
+        name=schedule, job=made, cron_schedule=cron, execution_timezone="UTC", default_status=running,
         description=description,
-    )
-    return dg.Definitions(assets=[asset], jobs=[made], schedules=[schedule])
+    )  # fmt: skip
+    return dg.Definitions(assets=assets, jobs=[made], schedules=[by_the_clock])

@@ -11,6 +11,7 @@ from pydantic import Field
 from ionbeam_dagster.config import Automation, Retention
 from ionbeam_dagster.orchestration import metadata
 from ionbeam_dagster.orchestration.assets.housekeeping import housekeeping
+from ionbeam_dagster.orchestration.partitions import cron_of
 from ionbeam_dagster.orchestration.resources import PlatformResource
 from ionbeam_dagster.pipeline import retention
 
@@ -77,4 +78,4 @@ def of_purge(purged: retention.Purged, dry_run: bool) -> metadata.Metadata:
 def retention_definitions(settings: Retention, automation: Automation) -> dg.Definitions:
     """``retention``, the job that materialises it, and its schedule, which runs only where something may be purged."""
     what = "Purges what the configuration allows to go."
-    return housekeeping(retention_asset, PURGE_JOB, settings.every, automation, what)
+    return housekeeping([retention_asset], PURGE_JOB, "retention", cron_of(settings.every), automation, what)

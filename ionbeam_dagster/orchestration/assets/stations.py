@@ -9,6 +9,7 @@ import dagster as dg
 
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.orchestration import metadata
+from ionbeam_dagster.orchestration.assets.housekeeping import housekeeping
 from ionbeam_dagster.orchestration.resources import PlatformResource
 from ionbeam_dagster.pipeline.stations import faults, up_to_date
 
@@ -20,13 +21,9 @@ def stations_definitions(config: IonbeamConfig) -> dg.Definitions:
     """``<source>/stations`` for each source, the job that brings all of them up to date, and its schedule."""
     assets = [_stations(source) for source in config.sources]
     what = "Brings what is known of stations up to date."
-    job = dg.define_asset_job(STATIONS_JOB, selection=dg.AssetSelection.assets(*assets), description=what)
-    running = dg.DefaultScheduleStatus.RUNNING if config.automation.enabled else dg.DefaultScheduleStatus.STOPPED
-    schedule = dg.ScheduleDefinition(
-        name=STATIONS_JOB, job=job, cron_schedule="23 * * * *", execution_timezone="UTC", default_status=running,
-        description=what,
-    )  # fmt: skip
-    return dg.Definitions(assets=assets, jobs=[job], schedules=[schedule]) if assets else dg.Definitions()
+    if not assets:
+        return dg.Definitions()
+    return housekeeping(assets, STATIONS_JOB, STATIONS_JOB, "23 * * * *", config.automation, what)
 
 
 def _stations(source: str) -> dg.AssetsDefinition:
