@@ -17,7 +17,7 @@ import polars as pl
 from measure import peak_megabytes
 from numpy.random import default_rng
 
-from ionbeam_dagster.domain.station_entries import NOTHING_TOLD
+from ionbeam_dagster.domain.station_entries import NO_ENTRIES
 from ionbeam_dagster.domain.stations import Registry, heard_in, heard_together, nothing_heard
 
 BEGIN = datetime(2026, 6, 21, tzinfo=UTC)
@@ -74,7 +74,7 @@ def main() -> None:
     known, ours = timed("all new", lambda: heard(rows, nothing_heard()))
     both, _ = timed("all heard again", lambda: heard(later, known))
     timed("1,000 heard again", lambda: heard(later.head(1_000), known))
-    timed("the table of all", lambda: Registry("crowd", both, NOTHING_TOLD).table)
+    timed("the table of all", lambda: Registry("crowd", both, NO_ENTRIES).table)
     found, plain = timed("all new, in a loop over rows", lambda: in_a_loop(rows))
     assert len(found) == known.height == both.height == given.stations
     print(f"registry of stations: {plain / ours:.1f} times as fast as the loop; peak {peak_megabytes():.0f} MB")

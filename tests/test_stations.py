@@ -24,8 +24,8 @@ from ionbeam_dagster.pipeline.export import export
 from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.pipeline.recovery import open_platform
 from ionbeam_dagster.pipeline.retention import purge
-from ionbeam_dagster.pipeline.stations import tell, up_to_date
-from ionbeam_dagster.pipeline.told import ToldPoints
+from ionbeam_dagster.pipeline.station_columns import DescribedPoints
+from ionbeam_dagster.pipeline.stations import change_entries, up_to_date
 from ionbeam_dagster.stores.raw import RawFile
 from ionbeam_dagster.stores.stations import StationsError
 
@@ -130,7 +130,7 @@ def test_rows_of_a_station_that_is_denied_are_set_aside_with_the_reason_and_coun
     assert aside.reason(platform) == "its station may not come in: cellar, stands indoors"
     code, said = run("list")
     assert code == 0 and "2 stations, 1 denied" in said and "stands indoors" in said  # it is heard, still
-    assert run("deny", "crowd", "cellar", "--lift")[0] == 0 and not platform.stations.told()
+    assert run("deny", "crowd", "cellar", "--lift")[0] == 0 and not platform.stations.entries()
     ingest(platform, platform.source("crowd"), hour(1))
     assert not set_aside(platform, "crowd", hour(1).start, hour(1).end)
 
@@ -197,7 +197,7 @@ def test_what_is_wrong_is_named_with_its_line_and_nothing_of_it_taken(crowd, tmp
     given.write_text(text)
     code, said = run("import", str(given))
     assert code == 1 and reason in said and "nothing of it was taken" in said, said
-    assert not platform.stations.told()
+    assert not platform.stations.entries()
 
 
 def test_a_csv_that_was_broken_by_hand_says_what_it_said_before_or_holds_rows_back(crowd, tmp_path):
@@ -301,7 +301,7 @@ def test_stations_of_two_sources_with_one_id_are_told_nothing_that_differs(platf
     entries = """[{source: crowd, station: a, altitude: 3}, {source: town, station: a, altitude: 4},
       {source: town, station: b, altitude: 5}]"""
     platform = platform_of(both, stations=entries)
-    points = ToldPoints(platform, platform.dataset("crowd"))
+    points = DescribedPoints(platform, platform.dataset("crowd"))
     assert points._columns.rows() == [("b", "5")]
 
 
@@ -402,11 +402,11 @@ def test_two_who_deny_at_once_deny_both(crowd):
     platforms = [crowd(report(0)) for _ in range(4)]
     with ThreadPoolExecutor(4) as people:
         for done in [
-            people.submit(tell, platform, lambda told, name=f"s{number}": told.denied("crowd", name, ""))
+            people.submit(change_entries, platform, lambda told, name=f"s{number}": told.denied("crowd", name, ""))
             for number, platform in enumerate(platforms)
         ]:
             done.result()
-    assert platforms[0].stations.told().entries["station"].to_list() == ["s0", "s1", "s2", "s3"]
+    assert platforms[0].stations.entries().table["station"].to_list() == ["s0", "s1", "s2", "s3"]
 
 
 @pytest.mark.parametrize("place", [None, "mine.csv"])

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from ionbeam_dagster.pipeline.platform import Platform
-    from ionbeam_dagster.pipeline.stations import Station
+    from ionbeam_dagster.pipeline.stations import SourceStations
 
 app = typer.Typer(
     help="Stations: what is known of each, and what you say of it. What arrived since is looked at first.",
@@ -101,7 +101,7 @@ def stations_import(
     Columns: source, station, wigos_id, name, latitude, longitude, altitude, mobile, siting, admit (allow, deny), why.
     Those that begin with heard_ are left out. Where anything in it is wrong, nothing of it is taken.
     """
-    from ionbeam_dagster.pipeline.stations import tell
+    from ionbeam_dagster.pipeline.stations import change_entries
     from ionbeam_dagster.stores.stations import entries_of_csv
 
     platform = _platform()
@@ -111,7 +111,7 @@ def stations_import(
         fail(f"{file}: cannot be read ({error})")
     if faults:
         fail("\n".join(f"{file}: {fault}" for fault in [*faults, "nothing of it was taken"]))
-    tell(platform, lambda told: told.with_(entries))
+    change_entries(platform, lambda told: told.with_(entries))
     console.print(f"{platform.stations.place}: {number(entries.height)} entries were taken over", highlight=False)
     _tell_faults(platform)
 
@@ -127,11 +127,11 @@ def stations_deny(
 
     Example: `ionbeam stations deny garden cellar --why "stands indoors"`
     """
-    from ionbeam_dagster.pipeline.stations import tell
+    from ionbeam_dagster.pipeline.stations import change_entries
 
     platform = _platform()
     platform.source(source)
-    tell(platform, lambda told: told.let_in(source, station) if lift else told.denied(source, station, why))
+    change_entries(platform, lambda told: told.let_in(source, station) if lift else told.denied(source, station, why))
     done = "come in again" if lift else "go to the quarantine"
     dataset = platform.source(source).dataset
     console.print(
@@ -149,7 +149,7 @@ def _platform() -> Platform:
     return open_platform(load_config())
 
 
-def _up_to_date(platform: Platform, sources: list[str]) -> dict[str, Station]:
+def _up_to_date(platform: Platform, sources: list[str]) -> dict[str, SourceStations]:
     from ionbeam_dagster.pipeline.stations import up_to_date
 
     for source in sources:
@@ -157,7 +157,7 @@ def _up_to_date(platform: Platform, sources: list[str]) -> dict[str, Station]:
     return up_to_date(platform, sources or list(platform.config.sources))
 
 
-def _summary(source: str, found: Station, table: pl.DataFrame) -> str:
+def _summary(source: str, found: SourceStations, table: pl.DataFrame) -> str:
     told = [f"{table.height:,} stations"]
     denied = int((table["status"] == "denied").sum())
     told += [f"{denied:,} denied"] if denied else []

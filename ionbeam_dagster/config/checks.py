@@ -16,7 +16,7 @@ from ionbeam_dagster.domain.windows import check_span
 from ionbeam_dagster.exporters import Exporter
 from ionbeam_dagster.sources.door import DoorConfig
 from ionbeam_dagster.stores.settings import check_writable_location
-from ionbeam_dagster.stores.stations import told_in_yaml
+from ionbeam_dagster.stores.stations import entries_in_yaml
 
 
 def faults(
@@ -71,7 +71,7 @@ def _token_faults(sources: Mapping[str, SourceSettings]) -> Iterator[str]:
 def _station_faults(sections: Sections) -> list[str]:
     """What is wrong with the stations that stand in the YAML; those in a CSV file are read where they are needed."""
     given = sections.stations
-    return [] if given is None or isinstance(given, str) else told_in_yaml(given)[1]
+    return [] if given is None or isinstance(given, str) else entries_in_yaml(given)[1]
 
 
 def _policy_faults(dataset: str, policy: Policy) -> list[str]:

@@ -94,25 +94,25 @@ _YES_OR_NO = {"true": True, "yes": True, "1": True, "false": False, "no": False,
 
 
 @dataclass(frozen=True, eq=False)
-class Told:
-    """What a person says of stations: the `entries` (ENTRY) of one source, or of all. Equal is what is the same."""
+class Entries:
+    """What a person says of stations: the `table` (ENTRY) of one source, or of all. Equal is what is the same."""
 
-    entries: pl.DataFrame
+    table: pl.DataFrame
 
     def of(self, source: str) -> Self:
-        return replace(self, entries=self.entries.filter(pl.col("source") == source))
+        return replace(self, table=self.table.filter(pl.col("source") == source))
 
     def __bool__(self) -> bool:
-        return not self.entries.is_empty()
+        return not self.table.is_empty()
 
     def refused(self, stations: pl.Series) -> pl.Series:
         """Why the rows of stations may not come in, null where they may. Where some are allowed, all others may not."""
         admit = pl.col("admit")
-        denied = self.entries.filter(admit == "deny").select(
+        denied = self.table.filter(admit == "deny").select(
             "station", why=pl.concat_str(pl.col("station"), pl.col("why"), separator=", ", ignore_nulls=True)
         )
         why = stations.replace_strict(denied["station"], denied["why"], default=None, return_dtype=pl.String)
-        allowed = self.entries.filter(admit == "allow")["station"]
+        allowed = self.table.filter(admit == "allow")["station"]
         if allowed.is_empty():
             return why
         other = ~stations.is_in(allowed.implode()).fill_null(False)
@@ -120,36 +120,36 @@ class Told:
 
     def places(self) -> pl.DataFrame:
         """STATION, known_lat, known_lon and known_height of the stations whose place is told."""
-        return self.entries.drop_nulls("latitude").select(
+        return self.table.drop_nulls("latitude").select(
             pl.col("station").alias(STATION),
             pl.col("latitude").alias("known_lat"),
             pl.col("longitude").alias("known_lon"),
             pl.col("altitude").alias("known_height"),
         )
 
-    def with_(self, entries: pl.DataFrame) -> Told:
+    def with_(self, entries: pl.DataFrame) -> Entries:
         """With other entries of the stations that `entries` has; those that say nothing are left out."""
         says = pl.any_horizontal(pl.col(name).is_not_null() for name in ENTRY if name not in ("source", "station"))
-        others = self.entries.join(entries, on=["source", "station"], how="anti")
-        return Told(pl.concat([others, entries]).filter(says))
+        others = self.table.join(entries, on=["source", "station"], how="anti")
+        return Entries(pl.concat([others, entries]).filter(says))
 
-    def denied(self, source: str, station: str, why: str) -> Told:
+    def denied(self, source: str, station: str, why: str) -> Entries:
         return self._with_one(source, station, admit="deny", why=why or None)
 
-    def let_in(self, source: str, station: str) -> Told:
+    def let_in(self, source: str, station: str) -> Entries:
         return self._with_one(source, station, admit=None, why=None)
 
-    def _with_one(self, source: str, station: str, **said: str | None) -> Told:
-        known = self.entries.filter((pl.col("source") == source) & (pl.col("station") == station)).to_dicts()
+    def _with_one(self, source: str, station: str, **said: str | None) -> Entries:
+        known = self.table.filter((pl.col("source") == source) & (pl.col("station") == station)).to_dicts()
         entry = {**(known[0] if known else {}), "source": source, "station": station, **said}
         return self.with_(pl.DataFrame([entry], schema=ENTRY))
 
     def faults(self, sources: Collection[str]) -> list[str]:
         """What of it cannot be meant: entries of sources that there are none, and WIGOS ids that several stations
         would have; a sentence each."""
-        strange = sorted({*self.entries["source"]} - {*sources})
+        strange = sorted({*self.table["source"]} - {*sources})
         named = pl.format("{} {}", "source", "station")
-        twice = self.entries.drop_nulls("wigos_id").group_by("wigos_id").agg(named.sort().alias("stations"))
+        twice = self.table.drop_nulls("wigos_id").group_by("wigos_id").agg(named.sort().alias("stations"))
         twice = twice.filter(pl.col("stations").list.len() > 1).sort("wigos_id")
         return [
             *(f"stations of {one} are told of, and the configuration has no such source" for one in strange),
@@ -160,13 +160,15 @@ class Told:
         ]
 
 
-NOTHING_TOLD = Told(pl.DataFrame(schema=ENTRY))
+NO_ENTRIES = Entries(pl.DataFrame(schema=ENTRY))
 
 
 # -- what rows become by it --------------------------------------------------------------------------------------------
 
 
-def canonical_rows(batch: pa.RecordBatch, metadata: IngestionMetadata, bounds: TimeBounds, told: Told) -> Canonicalised:
+def canonical_rows(
+    batch: pa.RecordBatch, metadata: IngestionMetadata, bounds: TimeBounds, told: Entries
+) -> Canonicalised:
     """The canonical rows of a raw batch, as `canonicalise` makes them, with what is `told` of the stations of its
     source: those without a place have the one that is told, and those that may not come in are among the rejected."""
     if not told or STATION not in {one.column for one in metadata.ingestion_map.metadata_variables}:
@@ -177,7 +179,7 @@ def canonical_rows(batch: pa.RecordBatch, metadata: IngestionMetadata, bounds: T
     return _admitted(canonicalise(raw, metadata, bounds), raw, told)
 
 
-def _placed(raw: pl.DataFrame, metadata: IngestionMetadata, told: Told) -> pl.DataFrame:
+def _placed(raw: pl.DataFrame, metadata: IngestionMetadata, told: Entries) -> pl.DataFrame:
     places = told.places()
     axes = {"known_lat": metadata.ingestion_map.lat.column, "known_lon": metadata.ingestion_map.lon.column}
     if places.is_empty() or not {*axes.values()} <= {*raw.columns}:
@@ -195,7 +197,7 @@ def _placed(raw: pl.DataFrame, metadata: IngestionMetadata, told: Told) -> pl.Da
     return raw.with_columns(filled)
 
 
-def _admitted(done: Canonicalised, raw: pl.DataFrame, told: Told) -> Canonicalised:
+def _admitted(done: Canonicalised, raw: pl.DataFrame, told: Entries) -> Canonicalised:
     why = told.refused(done.rows[STATION])
     refused = why.is_not_null()
     if not refused.any():

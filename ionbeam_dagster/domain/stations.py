@@ -24,7 +24,7 @@ import polars as pl
 
 from ionbeam_dagster.domain.canonical import HEIGHT_COLUMNS, STATION
 from ionbeam_dagster.domain.geo import great_circle
-from ionbeam_dagster.domain.station_entries import NOTHING_TOLD, Told
+from ionbeam_dagster.domain.station_entries import NO_ENTRIES, Entries
 
 _TIME = pl.Datetime("us", "UTC")
 
@@ -136,7 +136,7 @@ class Registry:
 
     source: str
     heard: pl.DataFrame
-    told: Told
+    entries: Entries
 
     @cached_property
     def table(self) -> pl.DataFrame:
@@ -145,13 +145,13 @@ class Registry:
         was last moved), status (``denied``, ``not heard``, ``in turns`` at two places, or empty) and why."""
         moves = moves_of(self.heard).group_by(STATION).agg(pl.col("at").max().alias("moved"), pl.col("in_turns").any())
         found = self.heard.join(moves, on=STATION, how="left")
-        entries = self.told.entries.rename({"station": STATION, "name": "own_name", "mobile": "own_mobile"})
+        entries = self.entries.table.rename({"station": STATION, "name": "own_name", "mobile": "own_mobile"})
         found = found.join(entries, on=STATION, how="full", coalesce=True)
         name = [pl.col(_TOLD + name) for name in _NAMES if _TOLD + name in found.columns]
         height = [pl.col(_TOLD + name).cast(pl.Float64, strict=False) for name in HEIGHT_COLUMNS
                   if _TOLD + name in found.columns]  # fmt: skip
         measured = [name for name in found.columns if name.startswith(_MEASURES)]
-        refused = self.told.refused(found[STATION])
+        refused = self.entries.refused(found[STATION])
         status = (
             pl.when(refused.is_not_null())
             .then(pl.lit("denied"))
@@ -198,11 +198,11 @@ class Registry:
 
 def exported(registry: Registry) -> pl.DataFrame:
     """A row a station: what a person says of it (ENTRY), and as ``heard_...`` what its source says."""
-    heard = Registry(registry.source, registry.heard, NOTHING_TOLD).table
+    heard = Registry(registry.source, registry.heard, NO_ENTRIES).table
     columns = {name: f"heard_{name}" for name in _EXPORTED}
     columns |= {"first_heard": "heard_first", "last_heard": "heard_last"}
     named = heard.select("source", "station", *(pl.col(name).alias(column) for name, column in columns.items()))
-    return registry.told.entries.join(named, on=["source", "station"], how="full", coalesce=True).sort("station")
+    return registry.entries.table.join(named, on=["source", "station"], how="full", coalesce=True).sort("station")
 
 
 def apart_with_one_id(heard: Mapping[str, pl.DataFrame]) -> list[str]:

@@ -36,7 +36,7 @@ from ionbeam_dagster.errors import LostPoints, PipelineError
 from ionbeam_dagster.pipeline import quality_control as qc
 from ionbeam_dagster.pipeline.ingest import restore
 from ionbeam_dagster.pipeline.platform import Platform, written_to
-from ionbeam_dagster.pipeline.told import ToldPoints, fingerprint
+from ionbeam_dagster.pipeline.station_columns import DescribedPoints, fingerprint
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ def _write_revision(
     restore(platform, dataset, claims)
     if damaged:
         _restore_around(platform, window)
-    points = ToldPoints(platform, dataset)
+    points = DescribedPoints(platform, dataset)
     schema = points.schema(canonical_schema(platform.ledger.metadata_of(claims)))
     others = [other for name, other in sorted(platform.config.datasets.items()) if name != dataset.name]
     controlled = qc.controlled(points, platform.ledger, dataset, others, window, schema, platform.files.scratch)

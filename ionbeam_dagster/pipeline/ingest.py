@@ -21,7 +21,7 @@ from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.config import DatasetSettings, SourceSettings
 from ionbeam_dagster.domain.canonical import STATION, CanonicalError, TimeBounds, canonical_schema, point_key
 from ionbeam_dagster.domain.records import Claim, RawPartition
-from ionbeam_dagster.domain.station_entries import Told, canonical_rows
+from ionbeam_dagster.domain.station_entries import Entries, canonical_rows
 from ionbeam_dagster.domain.windows import WEEK, Window, window_of
 from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.pipeline import damage, removals
@@ -121,7 +121,7 @@ def ingest_raw(
     if source.sent:
         collected = platform.reach(source, collected) or collected
     bounds = time_bounds(platform, source, arrived_at or platform.now())
-    told = platform.stations.told().of(source.name)
+    told = platform.stations.entries().of(source.name)
     refused_at = platform.quarantine.refused_path(dataset.name, raw.ingestion)
     try:
         with (
@@ -286,11 +286,11 @@ class _Rows:
         dataset: DatasetSettings,
         collected: Window,
         bounds: TimeBounds,
-        told: Told,
+        told: Entries,
         station_prefix: str,
     ) -> None:
         self._file = file
-        self._told = told
+        self._entries = told
         self._prefix = station_prefix
         self._collected = collected
         self._bounds = bounds
@@ -301,7 +301,7 @@ class _Rows:
     def canonical_frames(self, quarantine: QuarantineWriter) -> Iterator[pl.DataFrame]:
         offset = 0
         for batch in self._file.batches():
-            canonical = canonical_rows(batch, self._file.metadata, self._bounds, self._told)
+            canonical = canonical_rows(batch, self._file.metadata, self._bounds, self._entries)
             if canonical.rejected.height:
                 quarantine.add(canonical.rejected.with_columns(pl.col("row") + offset))
             offset += batch.num_rows

@@ -23,7 +23,7 @@ from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.config import DatasetSettings, SourceSettings
 from ionbeam_dagster.domain.canonical import STATION, CanonicalError, canonical_schema, columns_of
 from ionbeam_dagster.domain.records import Claim
-from ionbeam_dagster.domain.station_entries import Told, canonical_rows
+from ionbeam_dagster.domain.station_entries import Entries, canonical_rows
 from ionbeam_dagster.domain.stations import Registry, apart_with_one_id, heard_in, heard_together
 from ionbeam_dagster.domain.windows import EPOCH, FOREVER, Window
 from ionbeam_dagster.pipeline.ingest import raw_of, time_bounds
@@ -42,7 +42,7 @@ _OF_A_FILE = (None, errno.ENOENT, errno.EIO)
 
 
 @dataclass(frozen=True, slots=True)
-class Station:
+class SourceStations:
     """What is known of the stations of a source, how many of them are `new`, how many raw partitions were looked at
     for that, and how many in all were gone, or damaged, before they were."""
 
@@ -52,7 +52,7 @@ class Station:
     missed: int
 
 
-def up_to_date(platform: Platform, sources: Iterable[str]) -> dict[str, Station]:
+def up_to_date(platform: Platform, sources: Iterable[str]) -> dict[str, SourceStations]:
     """The registry of these sources, with all that was taken in until now.
 
     Raises StoreError where a store cannot be used; what was looked at until then need not be looked at again.
@@ -61,22 +61,22 @@ def up_to_date(platform: Platform, sources: Iterable[str]) -> dict[str, Station]
     for one in known.values():
         while one.look_on():
             pass
-    return {source: one.told() for source, one in known.items()}
+    return {source: one.found() for source, one in known.items()}
 
 
-def tell(platform: Platform, change: Callable[[Told], Told]) -> None:
+def change_entries(platform: Platform, change: Callable[[Entries], Entries]) -> None:
     """Say of stations what `change` makes of what is said of them; nobody else says anything meanwhile.
 
     Raises StationsError where what is said stands in the YAML, or cannot be used.
     """
     with platform.ledger.holding("what is told of stations", _ALWAYS):
-        platform.stations.tell(change)
+        platform.stations.change_entries(change)
 
 
 def faults(platform: Platform) -> list[str]:
     """What a person should put right of stations: in what is told of them, and, as far as was looked, of ids that two
     sources of a dataset, or several stations of an export, would share. A sentence each."""
-    told = platform.stations.told()
+    told = platform.stations.entries()
     found = [platform.stations.trouble] if platform.stations.trouble else []
     found += told.faults(platform.config.sources)
     for dataset in platform.config.datasets.values():
@@ -102,13 +102,13 @@ def _shared_in_exports(
             yield f"and so would {len(shared) - _MOST_NAMED:,} more groups of stations of {dataset.name}"
 
 
-def _as_in_the_dataset(platform: Platform, source: str, told: Told) -> pl.DataFrame:
+def _as_in_the_dataset(platform: Platform, source: str, told: Entries) -> pl.DataFrame:
     """What was heard of the stations of a source that may come in, with ``wigos_id`` as it is told, under the ids that
     they have in its dataset."""
     prefix = pl.lit(platform.source(source).config.station_prefix)
     heard = platform.stations.heard(source).stations
     let_in = heard.filter(told.refused(heard[STATION]).is_null()).select(STATION, "lat", "lon")
-    wigos_ids = told.entries.select(pl.col("station").alias(STATION), "wigos_id")
+    wigos_ids = told.table.select(pl.col("station").alias(STATION), "wigos_id")
     found = let_in.join(wigos_ids, on=STATION, how="left", maintain_order="left")
     return found.with_columns(pl.concat_str(prefix, STATION).alias(STATION))
 
@@ -123,7 +123,7 @@ class _Source:
     looked_at: int = 0
 
     def __post_init__(self) -> None:
-        self._told: Told = self.platform.stations.told().of(self.source.name)
+        self._entries: Entries = self.platform.stations.entries().of(self.source.name)
         self._mark, self._reached = 0, 0
         self._load()
         self._before = self.stations.height
@@ -140,9 +140,9 @@ class _Source:
                 self._keep(changes[-1].number)
         return bool(changes)
 
-    def told(self) -> Station:
-        registry = Registry(self.source.name, self.stations, self._told)
-        return Station(registry, self.stations.height - self._before, self.looked_at, self.missed)
+    def found(self) -> SourceStations:
+        registry = Registry(self.source.name, self.stations, self._entries)
+        return SourceStations(registry, self.stations.height - self._before, self.looked_at, self.missed)
 
     def _load(self) -> None:
         heard = self.platform.stations.heard(self.source.name)
@@ -179,7 +179,7 @@ class _Source:
 
     def _add(self, batch: pa.RecordBatch, metadata: IngestionMetadata, claim: Claim) -> None:
         bounds = time_bounds(self.platform, self.source, claim.arrived_at or self.platform.now())
-        placed = Told(self._told.entries.with_columns(admit=pl.lit(None, pl.String)))  # the denied are heard, too
+        placed = Entries(self._entries.table.with_columns(admit=pl.lit(None, pl.String)))  # the denied are heard, too
         rows = canonical_rows(batch, metadata, bounds, placed).rows
         schema = canonical_schema([metadata])
         self.news.append(heard_in(rows, columns_of(schema, "variable"), columns_of(schema, "metadata")))

@@ -23,7 +23,7 @@ from typing import Literal
 import polars as pl
 from pydantic import Field
 
-from ionbeam_dagster.domain.station_entries import ENTRY, NOTHING_TOLD, Told, read_entries
+from ionbeam_dagster.domain.station_entries import ENTRY, NO_ENTRIES, Entries, read_entries
 from ionbeam_dagster.domain.stations import nothing_heard
 from ionbeam_dagster.errors import StoreError
 from ionbeam_dagster.settings import Settings
@@ -84,13 +84,13 @@ class StationStore:
     def __init__(self, files: Files, state: Path, given: str | Sequence[StationEntry] | None) -> None:
         self._files = files
         self._root = state / "stations"
-        self._in_yaml = None if given is None or isinstance(given, str) else told_in_yaml(given)[0]
+        self._in_yaml = None if given is None or isinstance(given, str) else entries_in_yaml(given)[0]
         self._is_given = given is not None
         self.place = given if isinstance(given, str) else str(state / "stations.csv")
-        self._read: tuple[Found | None, Told] | None = None
+        self._read: tuple[Found | None, Entries] | None = None
         self._asked = 0.0
         self.trouble = ""
-        """Why the CSV cannot be used, as `told` found it."""
+        """Why the CSV cannot be used, as `entries` found it."""
 
     def heard(self, source: str) -> Heard:
         """What was heard of a source's stations; nothing, where it was not looked yet, or the file is damaged."""
@@ -105,7 +105,7 @@ class StationStore:
         with self._files.published(self._location(source)) as draft:
             heard.stations.write_parquet(draft, metadata=about)
 
-    def told(self) -> Told:
+    def entries(self) -> Entries:
         """What a person says of stations; where the CSV cannot be used, or is gone, what it said before that.
 
         Raises StationsError with every fault of the CSV where there is nothing before. No CSV at all is a fault only
@@ -125,7 +125,7 @@ class StationStore:
     def is_in_yaml(self) -> bool:
         return self._in_yaml is not None
 
-    def tell(self, change: Callable[[Told], Told]) -> None:
+    def change_entries(self, change: Callable[[Entries], Entries]) -> None:
         """Write the CSV with what `change` makes of its entries as they are now. Raises StationsError where the YAML
         has them, or a person's own cannot be used, which would be lost."""
         if self.is_in_yaml:
@@ -135,18 +135,18 @@ class StationStore:
             )
         self._read = None
         is_first = not self._files.exists(self.place) and self._before() is None
-        told = NOTHING_TOLD if is_first else self.told()
+        told = NO_ENTRIES if is_first else self.entries()
         if self.trouble and not is_first:
             raise StationsError(self.trouble)
         with self._files.published(self.place) as draft:
-            change(told).entries.sort("source", "station").write_csv(draft)
+            change(told).table.sort("source", "station").write_csv(draft)
         self._read = None
 
-    def _read_anew(self, found: Found | None) -> Told:
+    def _read_anew(self, found: Found | None) -> Entries:
         before = self._before()
         if found is None and not before and not self._is_given:
             self.trouble = ""
-            return NOTHING_TOLD
+            return NO_ENTRIES
         try:
             told = self._of_csv()
         except StationsError as error:
@@ -157,18 +157,18 @@ class StationStore:
             return before
         self.trouble = ""
         with suppress(OSError), self._files.published(self._location("_told")) as draft:  # not where one may only read
-            told.entries.write_parquet(draft)
+            told.table.write_parquet(draft)
         return told
 
-    def _before(self) -> Told | None:
+    def _before(self) -> Entries | None:
         """What the CSV said when it could last be used, as far as that was kept."""
         try:
             with self._files.fetched(self._location("_told")) as file:
-                return Told(pl.read_parquet(file))
+                return Entries(pl.read_parquet(file))
         except (OSError, pl.exceptions.PolarsError):
             return None
 
-    def _of_csv(self) -> Told:
+    def _of_csv(self) -> Entries:
         try:
             with self._files.opened(self.place) as file:
                 entries, faults = entries_of_csv(file.read())
@@ -180,7 +180,7 @@ class StationStore:
         if faults:
             shown = [*faults[:_FAULTS], *([f"and {len(faults) - _FAULTS} more"] if len(faults) > _FAULTS else [])]
             raise StationsError(f"{self.place} cannot be used; correct it: " + "; ".join(shown))
-        return Told(entries)
+        return Entries(entries)
 
     def _location(self, source: str) -> str:
         return str(self._root / f"{source}.parquet")
@@ -198,10 +198,10 @@ def entries_of_csv(content: bytes) -> tuple[pl.DataFrame, list[str]]:
     return read_entries(given.with_columns(pl.format("line {}", line).alias("place")))
 
 
-def told_in_yaml(entries: Sequence[StationEntry]) -> tuple[Told, list[str]]:
+def entries_in_yaml(entries: Sequence[StationEntry]) -> tuple[Entries, list[str]]:
     """The entries of the YAML, and every fault of them."""
     told = [{key: None if value is None else str(value) for key, value in one.model_dump().items()} for one in entries]
     given = pl.DataFrame(told, schema=dict.fromkeys(ENTRY, pl.String))
     place = pl.format("stations.{}", pl.int_range(given.height, eager=True))
     found, faults = read_entries(given.with_columns(place.alias("place")))
-    return Told(found), faults
+    return Entries(found), faults

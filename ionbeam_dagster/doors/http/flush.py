@@ -56,7 +56,7 @@ def door_sources(platform: Platform) -> dict[str, Door]:
 
 def mapping_of(platform: Platform, source: Door) -> Mapping:
     """The mapping of a source, with what the registry says of its stations now."""
-    told = platform.stations.told().of(source.name)
+    told = platform.stations.entries().of(source.name)
     return Mapping(source.name, source.config, *platform.range_of(platform.source(source.name)), told)
 
 

@@ -18,7 +18,7 @@ from operator import and_
 import polars as pl
 
 from ionbeam_dagster.domain.canonical import STATION
-from ionbeam_dagster.domain.station_entries import NOTHING_TOLD, Told
+from ionbeam_dagster.domain.station_entries import NO_ENTRIES, Entries
 from ionbeam_dagster.doors.http.lines import as_sent, hidden, shown
 from ionbeam_dagster.sources.declared import ALTITUDE
 from ionbeam_dagster.sources.door import DoorConfig, DoorVariable
@@ -48,14 +48,14 @@ class Mapped:
 
 @dataclass(frozen=True, slots=True)
 class Mapping:
-    """The block of the source `name`, the range [start, end) that its rows may lie in, and what is `told` of its
-    stations beside the block."""
+    """The block of the source `name`, the range [start, end) that its rows may lie in, and the
+    `entries` of its stations in the registry."""
 
     name: str
     config: DoorConfig
     start: datetime
     end: datetime | None
-    told: Told = NOTHING_TOLD
+    entries: Entries = NO_ENTRIES
 
     def apply(self, lines: pl.DataFrame) -> Mapped:
         """Map lines (``line``, ``time`` and ``received`` in ns since 1970).
@@ -80,7 +80,7 @@ class Mapping:
     def digest(self) -> str:
         """Changes when what becomes of lines may have changed."""
         block = self.config.model_dump_json(include=_USED)
-        places = self.told.places().sort(pl.all()).write_csv()
+        places = self.entries.places().sort(pl.all()).write_csv()
         return sha256("\n".join([block, str(self.start), str(self.end), places]).encode()).hexdigest()
 
     @property
@@ -160,7 +160,7 @@ class Mapping:
             },
             schema=_KNOWN,
         )
-        known = pl.concat([of_block, self.told.places().join(of_block, on=STATION, how="anti")])
+        known = pl.concat([of_block, self.entries.places().join(of_block, on=STATION, how="anti")])
         found = found.join(known, on=STATION, how="left", maintain_order="left")
         whole = pl.col("known_height").cast(pl.Int64, strict=False)
         height = (

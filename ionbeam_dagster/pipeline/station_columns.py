@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from ionbeam_dagster.config import DatasetSettings
 from ionbeam_dagster.domain.canonical import HEIGHT_COLUMNS, STATION
-from ionbeam_dagster.domain.station_entries import Told
+from ionbeam_dagster.domain.station_entries import Entries
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.timeseries import TimeSeriesStore
@@ -34,13 +34,13 @@ Prefixes = tuple[tuple[str, str], ...]
 WIGOS_ID, NAME, ALTITUDE, MOBILE = "wigos_id", "station_name", "altitude", "mobile"
 
 
-class ToldPoints:
+class DescribedPoints:
     """The points of a dataset, with what is told of their stations."""
 
     def __init__(self, platform: Platform, dataset: DatasetSettings) -> None:
         self._series: TimeSeriesStore = platform.series
         self._dataset = dataset.name
-        self._columns = _columns(platform.stations.told(), _prefixes(platform, dataset))
+        self._columns = _columns(platform.stations.entries(), _prefixes(platform, dataset))
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
         """The columns of a dataset with those that are told of its stations, in order of their names."""
@@ -74,7 +74,7 @@ def fingerprint(platform: Platform, dataset: DatasetSettings) -> str:
 
     Raises StoreError and OSError where it cannot be read now.
     """
-    return _hash(platform.stations.told(), _prefixes(platform, dataset))
+    return _hash(platform.stations.entries(), _prefixes(platform, dataset))
 
 
 def _prefixes(platform: Platform, dataset: DatasetSettings) -> Prefixes:
@@ -82,16 +82,16 @@ def _prefixes(platform: Platform, dataset: DatasetSettings) -> Prefixes:
 
 
 @lru_cache(maxsize=64)
-def _hash(told: Told, prefixes: Prefixes) -> str:
+def _hash(told: Entries, prefixes: Prefixes) -> str:
     columns = _columns(told, prefixes)
     return sha256(columns.write_json().encode()).hexdigest() if columns.width > 1 else ""
 
 
 @lru_cache(maxsize=64)
-def _columns(told: Told, prefixes: Prefixes) -> pl.DataFrame:
+def _columns(told: Entries, prefixes: Prefixes) -> pl.DataFrame:
     """STATION, and those of the columns of which anything is told of stations of these sources."""
     of_source = pl.DataFrame(prefixes, schema={"source": pl.String, "prefix": pl.String}, orient="row")
-    entries = told.entries.join(of_source, on="source", how="inner").select(
+    entries = told.table.join(of_source, on="source", how="inner").select(
         pl.concat_str("prefix", "station").alias(STATION),
         pl.col("wigos_id").alias(WIGOS_ID),
         pl.col("name").alias(NAME),
