@@ -146,3 +146,9 @@ def wait_for(done, seconds=20):
     while not done():
         assert time.monotonic() < until
         time.sleep(0.05)
+
+
+def raws_that_wait(platform):
+    """The garden's raw files that are not ingested, each once: two windows have it, where an hour ended meanwhile."""
+    waiting = platform.ledger.waiting("garden")
+    return [*{raw.path: raw for window in waiting for raw in platform.ledger.sent("garden", window)}.values()]

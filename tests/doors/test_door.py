@@ -23,6 +23,7 @@ from door_samples import (
     nanoseconds,
     opened,
     points,
+    raws_that_wait,
     wait_for,
     write,
 )
@@ -277,7 +278,7 @@ def test_what_nobody_mapped_is_refused_where_the_block_says_so(platform_of):
         assert write(url, "# nothing").status_code == 204
         door.flush.run()
         assert door.memory.parked() == []
-    [raw] = [raw for window in platform.ledger.waiting("garden") for raw in platform.ledger.sent("garden", window)]
+    [raw] = raws_that_wait(platform)
     assert raw.rows == 1
 
 
@@ -455,8 +456,10 @@ def test_a_full_disk_is_told_and_nothing_half_is_kept(platform_of, monkeypatch):
             assert answer.status_code == 503 and answer.headers["Retry-After"]
         assert write(url, GOOD).status_code == 204
         door.flush.run()
-    raws = {raw.path: raw.rows for w in platform.ledger.waiting("garden") for raw in platform.ledger.sent("garden", w)}
-    assert list(raws.values()) == [1, 1]  # a file of the journal each, none with what was not taken
+    assert [raw.rows for raw in raws_that_wait(platform)] == [
+        1,
+        1,
+    ]  # a file of the journal each, none with what was not taken
 
 
 # --- what docs/stations.md shows --------------------------------------------------------------------------------------
@@ -478,7 +481,7 @@ def test_each_block_of_the_page_takes_its_lines_in(tmp_path, monkeypatch, block,
         assert write(url, lines).status_code == 204
         door.flush.run()
         assert door.memory.parked() == []
-    [raw] = [raw for window in platform.ledger.waiting("garden") for raw in platform.ledger.sent("garden", window)]
+    [raw] = raws_that_wait(platform)
     assert raw.rows == 1
     ingest(platform, platform.source("garden"), platform.ledger.waiting("garden")[0])
     [claim] = platform.ledger.claims_of([raw.ingestion])
