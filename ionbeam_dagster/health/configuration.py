@@ -30,7 +30,7 @@ def configuration(platform: Platform) -> Iterator[Finding]:
     for name, source in platform.config.sources.items():
         if source.kind == "pull":
             yield from _of_source(platform, name)
-    yield Finding(SUBJECT, "well", f"{path}: {len(platform.config.sources)} sources, every key is understood")
+    yield Finding(SUBJECT, "well", f"{path}: every key is understood; sources: {len(platform.config.sources)}")
 
 
 def _of_source(platform: Platform, name: str) -> Iterator[Finding]:

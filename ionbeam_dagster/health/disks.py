@@ -66,6 +66,5 @@ def fullness(platform: Platform) -> Iterator[Finding]:
             remedy = "make room (`ionbeam purge --dry-run` tells what may go; retention: in the YAML), or enlarge it"
             yield Finding(SUBJECT, "error" if share > FULL else "warning", words, remedy)
     if found:
-        yield Finding(
-            SUBJECT, "well", f"{len(found)} disks, the fullest {max(found[0].used, found[0].inodes):.0%} full"
-        )
+        fullest = f"the fullest is {max(found[0].used, found[0].inodes):.0%} full"
+        yield Finding(SUBJECT, "well", f"disks that are written to: {len(found)}, {fullest}")
