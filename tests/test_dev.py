@@ -16,7 +16,7 @@ from pathlib import Path
 
 import aio_pika
 import pytest
-from servers import free_port, rabbitmq  # noqa: F401
+from servers import free_port
 
 from ionbeam_client import wire
 from ionbeam_client.models import DataSetAvailableEvent
@@ -171,7 +171,7 @@ def dev(folder: Path, network: str) -> Iterator[Server]:
 
 
 @pytest.mark.timeout(1200)  # each wait is much longer than it takes on a machine that has nothing else to do
-def test_late_data_of_yesterday_make_a_revision_that_is_exported_and_announced_and_says_why(tmp_path, rabbitmq):  # noqa: F811
+def test_late_data_of_yesterday_make_a_revision_that_is_exported_and_announced_and_says_why(tmp_path, rabbitmq):
     announced(rabbitmq.url, "told")
     noon = f"{yesterday_noon():%Y%m%dT%H%M%S}"
     measured(tmp_path, range(0, 40, 10))
@@ -193,6 +193,7 @@ def test_late_data_of_yesterday_make_a_revision_that_is_exported_and_announced_a
             return len(told) >= 2
 
         wait_for(told_of_both, 120, "the revisions were not announced")
+    assert "ended with" not in (tmp_path / "dev.log").read_text(), "no process fails where all begin in a new folder"
     assert (first["revision"], second["revision"]) == (1, 2)
     assert "1 ingestion arrived after revision 1: town" in second["why this revision"]
     assert "with 6 rows; 1 of revision 1 was replaced" in second["why this revision"]

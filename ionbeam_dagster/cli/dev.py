@@ -24,6 +24,7 @@ import yaml
 from ionbeam_dagster.cli.terminal import PORTS, dagster_home, fail, load_config
 from ionbeam_dagster.config import CONFIG_VARIABLE, IonbeamConfig
 from ionbeam_dagster.errors import ConfigError
+from ionbeam_dagster.orchestration.home import ensure_stores
 from ionbeam_dagster.orchestration.supervision import Child, Supervisor, awoken, processor_used
 from ionbeam_dagster.stores.locks import JobLock
 from ionbeam_dagster.stores.publish import published
@@ -62,6 +63,7 @@ def dev(port: Annotated[int, typer.Option(**PORTS, help="Where the UI listens, o
     code_port = _code_port(home)
     workspace = _workspace(home, code_port)
     log = home / "ionbeam-dev.log"
+    ensure_stores(home, log)
     code = Child("the code server", _code_command(code_port), log, _answers_health(code_port))
     web = Child(
         "the web server",

@@ -24,6 +24,7 @@ from rich.table import Table
 from ionbeam_client.text import visible
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.times import parse_moment
+from ionbeam_dagster.stores.locks import folder_locked
 
 if TYPE_CHECKING:
     import polars as pl
@@ -74,8 +75,11 @@ def dagster_home(config: IonbeamConfig) -> Path:
 def dagster_instance(config: IonbeamConfig) -> Iterator[DagsterInstance]:
     from dagster import DagsterInstance
 
-    os.environ["DAGSTER_HOME"] = str(dagster_home(config))
-    with DagsterInstance.get() as instance:
+    home = dagster_home(config)
+    os.environ["DAGSTER_HOME"] = str(home)
+    with folder_locked(home):  # two that make the same new store spoil it
+        instance = DagsterInstance.get()
+    with instance:
         yield instance
 
 
