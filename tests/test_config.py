@@ -152,7 +152,7 @@ def test_a_source_may_feed_a_dataset_of_another_name_and_two_may_feed_one(load):
         "sources:\n"
         "  scheduler: {windows: [{source_name: north, window_size: PT5M}, {source_name: south, window_size: PT1H}]}\n"
         "  north: {type: ioncannon, dataset: network, aggregation_span: PT1H, start: 2026-02-01}\n"
-        "  south: {type: ioncannon, dataset: network, start: 2026-01-15T00:30:00Z, end: 2026-03-01}\n"
+        "  south: {type: ioncannon, dataset: network, station_prefix: s, start: 2026-01-15T00:30Z, end: 2026-03-01}\n"
     )
     (network,) = config.datasets.values()
     assert network.sources == ("north", "south") and network.policy.sources == ("north", "south")
@@ -218,8 +218,12 @@ def test_a_source_may_feed_a_dataset_of_another_name_and_two_may_feed_one(load):
         ),
         (
             "sources: {a: {type: ioncannon, dataset: d, aggregation_span: PT1H}, "
-            "b: {type: ioncannon, dataset: d, aggregation_span: PT3H}}",
+            "b: {type: ioncannon, dataset: d, station_prefix: b, aggregation_span: PT3H}}",
             r"dataset 'd': a, b disagree about aggregation_span",
+        ),
+        (
+            "sources: {a: {type: ioncannon}, b: {type: ioncannon, dataset: a}}",
+            r"dataset 'a': a and b feed it, .* the same id\. .* of b .* \(station_prefix: b-\), or those of a",
         ),
         ("- a list", r"should hold sections"),
         (
@@ -275,7 +279,7 @@ def test_the_policy_of_a_dataset_is_what_any_of_its_sources_says(tmp_path):
     place = tmp_path / "config.yaml"
     place.write_text(
         "sources:\n  a: {type: ioncannon, dataset: d, lateness: p95, revise_for: P7D}\n"
-        "  b: {type: ioncannon, dataset: d, allow_incomplete: never, debounce: PT10M}\n"
+        "  b: {type: ioncannon, dataset: d, station_prefix: b, allow_incomplete: never, debounce: PT10M}\n"
     )
     policy = IonbeamConfig.load(place).datasets["d"].policy
     assert policy.lateness_measured and policy.revise_for == timedelta(days=7)

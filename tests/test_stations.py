@@ -295,9 +295,12 @@ def test_what_is_told_of_stations_is_in_their_windows_and_exports(crowd):
     assert "wigos_id" in pq.read_schema(exported(platform, "pygeoapi").path).names
 
 
+BESIDE = "    dataset: crowd\n    station_prefix: ''\n"
+
+
 def test_stations_of_two_sources_with_one_id_are_told_nothing_that_differs(platform_of):
     block = CROWD.split("\n", 2)[2]
-    both = block + block.replace("crowd:", "town:").replace("    path", "    dataset: crowd\n    path")
+    both = block + block.replace("crowd:", "town:").replace("    path", f"{BESIDE}    path")
     entries = """[{source: crowd, station: a, altitude: 3}, {source: town, station: a, altitude: 4},
       {source: town, station: b, altitude: 5}]"""
     platform = platform_of(both, stations=entries)
@@ -306,7 +309,7 @@ def test_stations_of_two_sources_with_one_id_are_told_nothing_that_differs(platf
 
 
 TWO = CROWD.replace("exports:", "settle: PT0S\n    exports:")
-TWO += TWO.split("\n", 2)[2].replace("crowd:", "town:").replace("path: in", "path: there\n    dataset: crowd")
+TWO += TWO.split("\n", 2)[2].replace("crowd:", "town:").replace("    path: in", f"{BESIDE}    path: there")
 
 
 @pytest.fixture
@@ -334,9 +337,15 @@ def test_stations_of_one_id_in_two_sources_of_a_dataset_are_named(two_sources):
     assert run("deny", "town", "1")[0] == 0 and "feed one dataset" not in run("list")[1]
 
 
+def test_a_point_is_at_one_place(two_sources):
+    platform = two_sources(TWO)
+    rows = pl.read_parquet(build(platform, platform.dataset("crowd"), hour(0), LATER).revision.path).sort("station_id")
+    assert rows.select("station_id", "lat", "lon").rows() == [("1", -33.9, 18.4), ("2", 52.0, 5.0)]
+
+
 def test_the_network_is_a_part_of_a_stations_id_where_its_source_has_a_prefix(two_sources):
     entries = "[{source: crowd, station: '1', altitude: 3}, {source: town, station: '1', altitude: 4}]"
-    platform = two_sources(TWO.replace("path: there", "station_prefix: town-\n    path: there"), stations=entries)
+    platform = two_sources(TWO.replace("station_prefix: ''", "station_prefix: town-"), stations=entries)
     rows = pl.read_parquet(build(platform, platform.dataset("crowd"), hour(0), LATER).revision.path).sort("station_id")
     assert rows.select("station_id", "lat", "altitude").rows() == [
         ("1", 52.0, "3"), ("2", 52.0, "12"), ("town-1", -33.9, "4"), ("town-2", 52.0, "12"),

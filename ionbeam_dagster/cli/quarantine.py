@@ -142,7 +142,8 @@ def merged(dataset: str, built: Sequence[BuiltRevision]) -> Iterator[str]:
     if repeated:
         yield (
             f"{dataset}: {_counted(sum(repeated), 'row')} had the station and time of another, in "
-            f"{_counted(len(repeated), 'window')}; they are one point, with the value that came last"
+            f"{_counted(len(repeated), 'window')}; they are one point, with the value that came last (but those more "
+            "than a kilometre from the last are left out: `ionbeam stations list` names stations at two places)"
         )
 
 

@@ -54,6 +54,15 @@ class SourceSettings:
         return self.config.dataset or self.name
 
     @property
+    def network(self) -> str:
+        """Whose ids its stations have: sources of one network name a station alike."""
+        return self.type.network or self.name
+
+    @property
+    def station_prefix(self) -> str:
+        return self.config.station_prefix or ""
+
+    @property
     def kind(self) -> Literal["pull", "external", "door"]:
         return self.config.kind
 
@@ -240,6 +249,7 @@ def resolve_datasets(
     faults: list[str] = []
     for name, feeders in feeding.items():
         faults += _disagreements(name, feeders)
+        faults += _stations_of_one_id(name, feeders)
         span = _agreed(feeders, "aggregation_span") or feeders[0].type.default_span
         faults += [
             f"sources.{feeder.name}: its window of {format_duration(feeder.window_size)} neither divides the "
@@ -287,6 +297,21 @@ def _disagreements(dataset: str, feeders: list[SourceSettings]) -> list[str]:
         if any(value != next(iter(given.values())) for value in given.values()):
             faults.append(f"dataset {dataset!r}: {', '.join(given)} disagree about {key}; let them say the same")
     return faults
+
+
+def _stations_of_one_id(dataset: str, feeders: list[SourceSettings]) -> list[str]:
+    """Of which networks nobody says whether their stations are those of others that feed the dataset."""
+    unsaid: dict[str, str] = {}
+    for feeder in feeders:
+        if feeder.config.station_prefix is None:
+            unsaid.setdefault(feeder.network, feeder.name)
+    first, *others = unsaid.values() or [""]
+    return [
+        f"dataset {dataset!r}: {first} and {other} feed it, and a station of each may have the same id. Say in the "
+        f"block of {other} that its stations are others (station_prefix: {other}-), or those of {first} "
+        '(station_prefix: "")'
+        for other in others
+    ]
 
 
 def _latest_end(feeders: list[SourceSettings]) -> datetime | None:

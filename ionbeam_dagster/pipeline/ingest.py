@@ -130,7 +130,7 @@ def ingest_raw(
             platform.quarantine.writing(refused_at) as refused,
         ):
             file = replace(file, path=str(local))
-            seen = _Rows(file, dataset, collected, bounds, told, source.config.station_prefix)
+            seen = _Rows(file, dataset, collected, bounds, told, source.station_prefix)
             rows = platform.series.write(
                 dataset.name, raw.ingestion, arrival, seen.canonical_frames(quarantine), point_key(schema),
                 seen.refusing(refused),

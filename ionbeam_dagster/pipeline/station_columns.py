@@ -78,7 +78,7 @@ def fingerprint(platform: Platform, dataset: DatasetSettings) -> str:
 
 
 def _prefixes(platform: Platform, dataset: DatasetSettings) -> Prefixes:
-    return tuple((name, platform.source(name).config.station_prefix) for name in dataset.sources)
+    return tuple((name, platform.source(name).station_prefix) for name in dataset.sources)
 
 
 @lru_cache(maxsize=64)

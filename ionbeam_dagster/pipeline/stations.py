@@ -105,7 +105,7 @@ def _shared_in_exports(
 def _as_in_the_dataset(platform: Platform, source: str, told: Entries) -> pl.DataFrame:
     """What was heard of the stations of a source that may come in, with ``wigos_id`` as it is told, under the ids that
     they have in its dataset."""
-    prefix = pl.lit(platform.source(source).config.station_prefix)
+    prefix = pl.lit(platform.source(source).station_prefix)
     heard = platform.stations.heard(source).stations
     let_in = heard.filter(told.refused(heard[STATION]).is_null()).select(STATION, "lat", "lon")
     wigos_ids = told.table.select(pl.col("station").alias(STATION), "wigos_id")

@@ -94,11 +94,12 @@ class SourceConfig(Settings):
     dataset: Name | None = Field(
         default=None, description="Dataset that it feeds; without it one of its own name.", examples=["crowd"]
     )
-    station_prefix: str = Field(
-        default="",
+    station_prefix: str | None = Field(
+        default=None,
         pattern=r"^[A-Za-z0-9._:-]{0,32}$",
         description="Text before the ids of its stations in the dataset, by which they are told from those of other "
-        "sources that feed it; set it before anything is collected, or ingest again (docs/registry.md).",
+        "networks that feed it; an empty one says that its stations are theirs. Where several networks feed a dataset, "
+        "all but one need it; set it before anything is collected, or ingest again (docs/registry.md).",
         examples=["knmi-"],
     )
     aggregation_span: timedelta | None = Field(
@@ -238,6 +239,8 @@ class Source(ABC):
     """
 
     Config: ClassVar[type[SourceConfig]] = SourceConfig
+    network: ClassVar[str] = ""
+    """Whose ids its stations have, where several types bring one network's; empty: each source is a network."""
     default_window: ClassVar[timedelta] = timedelta(hours=1)
     default_span: ClassVar[timedelta] = timedelta(hours=1)
     default_lag: ClassVar[timedelta] = timedelta(0)

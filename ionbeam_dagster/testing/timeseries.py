@@ -1,4 +1,4 @@
-"""What every time-series store promises: of each value of a point the latest that is not null wins.
+"""What every time-series store promises: of each value of a point the latest that is not null wins, of one place.
 
 Belongs here: the suite that segments and InfluxDB pass, for whoever keeps points elsewhere. Does not belong here: what
 only one of them can get wrong, or any server.
@@ -108,7 +108,7 @@ times = st.integers(0, 24).map(lambda step: NOON - HOUR + step * timedelta(minut
 fixed_rows = st.fixed_dictionaries(
     {
         "datetime": times,
-        "lat": st.sampled_from([50.0, 50.1]),
+        "lat": st.sampled_from([50.0, 50.001, 50.1]),
         "lon": st.just(8.0),
         TEMPERATURE: values,
         HUMIDITY: values,
@@ -132,15 +132,27 @@ mobile_rows = st.fixed_dictionaries(
 def expected(ingestions: dict[int, list[Row]], window: Window, schema: pa.Schema) -> list[Row]:
     """What a reader must see, point by point, told by plain dictionaries."""
     order = [*point_key(schema), "datetime"]
-    points: dict[tuple[Any, ...], Row] = {}
+    points: dict[tuple[Any, ...], list[Row]] = {}
     for arrival in sorted(ingestions):
         for one in ingestions[arrival]:
             if window.start <= one["datetime"] < window.end:
                 known = {name: value for name, value in one.items() if value is not None and value == value}
-                points.setdefault(tuple(one[name] for name in order), {}).update(known)
+                points.setdefault(tuple(one[name] for name in order), []).append(known)
     return [
-        points[point] for point in sorted(points, key=lambda point: [(value is not None, value) for value in point])
+        _at_one_place(points[point])
+        for point in sorted(points, key=lambda point: [(value is not None, value) for value in point])
     ]
+
+
+def _at_one_place(rows: Sequence[Row]) -> Row:
+    """The rows of a point together, without those that are far from the latest; the places tried are 100 m or 11 km
+    apart."""
+    place = rows[-1]["lat"], rows[-1]["lon"]
+    point: Row = {}
+    for one in rows:
+        if max(abs(one["lat"] - place[0]), abs(one["lon"] - place[1])) < 0.01:
+            point.update(one)
+    return point
 
 
 class TimeSeriesContract:

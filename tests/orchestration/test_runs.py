@@ -233,7 +233,8 @@ def test_home_is_made_once_and_is_one_that_dagster_takes(tmp_path):
 def test_definitions_name_every_asset_job_and_sensor(platform_with):
     platform = platform_with(
         TOLD + "\n  told_changes: {start: 2026-06-21T00:00:00Z}\n"
-        "  push: {type: told, kind: external, dataset: both}\n  pull: {type: told, dataset: both, exports: [odb]}",
+        "  push: {type: told, kind: external, dataset: both}\n"
+        "  pull: {type: told, dataset: both, station_prefix: '', exports: [odb]}",
         automation="{enabled: false}",
     )
     defs = build_definitions(WatchedPlatform(platform))

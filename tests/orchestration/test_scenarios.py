@@ -331,7 +331,7 @@ def _yaml() -> Iterator[str]:
             kind = "type: told" if size else "type: told, kind: external"
             yield (
                 f"  {name}: {{{kind}, dataset: d{place}, aggregation_span: {scenario.span}, start: 2026-06-15, "
-                f"exports: []{policy}}}"
+                f"exports: [], station_prefix: ''{policy}}}"
             )
     yield f"  scheduler: {{windows: [{', '.join(scheduled)}]}}"
 

@@ -49,6 +49,7 @@ class NetatmoArchive(Source):
     """Archives of messages. A damaged one fails the windows that it should hold; a damaged line is kept aside."""
 
     Config = NetatmoArchiveConfig
+    network = "netatmo"
     default_window = timedelta(hours=1)
     default_deadline = timedelta(hours=1)
     default_span = timedelta(hours=1)

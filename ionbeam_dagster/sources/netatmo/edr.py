@@ -177,6 +177,7 @@ class NetatmoEdr(Source):
     """What the EDR service has, for a day after it was observed."""
 
     Config = NetatmoConfig
+    network = "netatmo"
     default_window = timedelta(hours=1)
     default_span = timedelta(hours=1)
 

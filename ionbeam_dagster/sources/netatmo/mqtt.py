@@ -83,6 +83,7 @@ class NetatmoMqtt(Source):
     """What `ionbeam mqtt` has journaled. A message that comes late makes the window of its observation due again."""
 
     Config = NetatmoMqttConfig
+    network = "netatmo"
     default_window = timedelta(minutes=10)
     default_span = timedelta(hours=1)
     tells_changes = True

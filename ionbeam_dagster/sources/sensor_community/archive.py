@@ -80,6 +80,7 @@ class Archive(Source):
     """
 
     Config = ArchiveConfig
+    network = "sensor_community"
     default_window = DAY
     default_lag = PUBLISHED_AFTER
     default_deadline = timedelta(hours=1)  # what was downloaded until then is kept

@@ -69,6 +69,7 @@ class Live(Source):
     well; it can be asked for as long as the document holds something of its time."""
 
     Config = LiveConfig
+    network = "sensor_community"
     default_window = timedelta(minutes=5)
     default_span = timedelta(hours=1)
 

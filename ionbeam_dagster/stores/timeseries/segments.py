@@ -1,6 +1,6 @@
 """The time-series store on plain Parquet files, without a server.
 
-Belongs here: how canonical points are cut into segments, and merged again when a window is read. Does not belong here:
+Belongs here: how canonical points are cut into segments, and read again for a window. Does not belong here:
 which ingestions exist and in which order they arrived (stores/ledger), or other back ends.
 
     <root>/<dataset>/<UTC hour>/<arrival>-<ingestion>-<part>.parquet    one segment: rows of one hour of one ingestion
@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote, unquote
 
-import numpy as np
 import polars as pl
 import polars.selectors as cs
 import pyarrow as pa
@@ -38,6 +37,7 @@ from ionbeam_dagster.stores.files import DAMAGED
 from ionbeam_dagster.stores.locks import folder_locked, lock, lock_if_free
 from ionbeam_dagster.stores.publish import sync
 from ionbeam_dagster.stores.timeseries import Refused, bundles
+from ionbeam_dagster.stores.timeseries.merging import merged
 from ionbeam_dagster.stores.timeseries.steady import SegmentError, identity, steadily, while_others_write
 
 TIME = "datetime"
@@ -527,23 +527,3 @@ def _precedes(order: Sequence[str], point: Point) -> pl.Expr:
             equal_and_before = pl.col(column).eq(pl.lit(value)).fill_null(False) & before
             before = null | pl.col(column).lt(pl.lit(value)).fill_null(False) | equal_and_before
     return before
-
-
-def merged(rows: pl.DataFrame, order: Sequence[str]) -> pl.DataFrame:
-    """One row for each point of `rows`, which come in order of arrival: of each column the latest value not null."""
-    rows = rows.sort(order, maintain_order=True)
-    again = rows.select(
-        pl.all_horizontal(pl.col(column).eq_missing(pl.col(column).shift(1)) for column in order)
-    ).to_series()
-    if not again.any():
-        return rows
-    first = np.flatnonzero(~again.to_numpy())
-    last = np.append(first[1:], rows.height) - 1
-    return rows.select(_latest_not_null(column, first, last) for column in rows)
-
-
-def _latest_not_null(column: pl.Series, first: np.ndarray, last: np.ndarray) -> pl.Series:
-    """Of each run of rows `first`..`last` of a column the last value that is not null, or null when there is none."""
-    position = np.where(column.is_not_null().to_numpy(), np.arange(len(column)), -1)
-    found = np.maximum.accumulate(position)[last]
-    return column.gather(pl.Series(np.where(found >= first, found, first)))

@@ -42,7 +42,8 @@ from ionbeam_dagster.stores.timeseries.influxdb.line_protocol import line_protoc
 from ionbeam_dagster.stores.timeseries.influxdb.names import ARRIVAL, FIRST, LAST, LAYER, micros
 from ionbeam_dagster.stores.timeseries.influxdb.parts import EVER, PARTS, Part, visible
 from ionbeam_dagster.stores.timeseries.influxdb.sorted_points import SortedPoints
-from ionbeam_dagster.stores.timeseries.segments import TIME, SegmentStore, merged
+from ionbeam_dagster.stores.timeseries.merging import merged
+from ionbeam_dagster.stores.timeseries.segments import TIME, SegmentStore
 
 REQUEST_LINES = 50_000
 SLICE_ROWS = 500_000  # what a reader fetches and merges at once
