@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from shutil import copytree
 
@@ -84,16 +84,23 @@ def begun(platform: Platform) -> None:
     assert work(platform) == []
 
 
-def temperatures(platform: Platform, window: Window) -> dict[str, list[float]]:
-    """What is published of a window, in degrees Celsius by station, in order of time."""
+def published(platform: Platform, window: Window) -> dict[tuple[str, datetime], float]:
+    """What is published of a window, in degrees Celsius by station and time, in order of time."""
     made = platform.ledger.export(SOURCE, window, "pygeoapi")
     assert made is not None and made.path is not None
     columns = ["station_id", "datetime", TEMPERATURE]
     with platform.files.fetched(made.path) as path:
         rows = pq.read_table(path, columns=columns, use_threads=False).to_pylist()  # polars' threads survive no fork
+    found = {(row["station_id"], row["datetime"]): round(row[TEMPERATURE], 3) for row in rows}
+    assert len(found) == len(rows), "a station has two values of one moment"
+    return dict(sorted(found.items(), key=lambda one: one[0][1]))
+
+
+def temperatures(platform: Platform, window: Window) -> dict[str, list[float]]:
+    """`published`, by station alone."""
     found: dict[str, list[float]] = {}
-    for row in sorted(rows, key=lambda row: row["datetime"]):
-        found.setdefault(row["station_id"], []).append(round(row[TEMPERATURE], 3))
+    for (station, _), value in published(platform, window).items():
+        found.setdefault(station, []).append(value)
     return found
 
 

@@ -5,6 +5,7 @@ import sys
 import time
 
 import pytest
+from pages import blocks
 from programs import ALIAS, SPECIFICATION, programs
 
 import ionbeam_client.datastore
@@ -43,6 +44,16 @@ def test_a_program_of_the_specification_runs(line, program, service, alias, tmp_
     assert {path.name for path in tmp_path.glob("data/*")} <= {
         "data.json", "data.csv", "data_changes.json", "data_changes.csv"
     }  # fmt: skip
+
+
+def test_the_program_of_our_own_page_runs(service, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    [program] = blocks("datastore-sdk.md")["python"]
+    exec(compile(program, "datastore-sdk.md", "exec"), {"__name__": "program"})
+    assert "Site 982" in capsys.readouterr().out
+    assert len((tmp_path / "data" / "day.csv").read_text().splitlines()) == 91
+    assert json.loads((tmp_path / "data" / "changes.json").read_text())
+    assert service.confirmed == [1, 2], "those of the pad's site"
 
 
 def test_the_alias_is_the_same_package(alias):

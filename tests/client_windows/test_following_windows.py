@@ -10,13 +10,14 @@ import random
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import httpx
 import polars as pl
 import pyarrow.fs as fs
 import pytest
 from backends import s3  # noqa: F401
+from kept import akeep, contents, keep
+from pages import blocks
 from typer.testing import CliRunner
 from windows import HOUR, START, write_window
 
@@ -27,35 +28,6 @@ from ionbeam_dagster.cli import app
 from ionbeam_dagster.config import CONFIG_VARIABLE
 
 NAMES = ["20250101T000000_PT1H", "20250101T010000_PT1H", "20250101T020000_PT1H"]
-
-
-def keep(dataset: Dataset, copy: Path) -> int:
-    """What a scientist writes; the number of changes."""
-    events, _ = dataset.get_data_changes()
-    for event in events:
-        place = copy / f"{event.window}.parquet"
-        if event.is_removed:
-            place.unlink(missing_ok=True)
-        else:
-            event.get_data().save(place, overwrite=True)
-        event.confirm_data_received()
-    return len(events)
-
-
-async def akeep(dataset: Dataset, copy: Path) -> int:
-    events, _ = await dataset.aget_data_changes()
-    for event in events:
-        place = copy / f"{event.window}.parquet"
-        if event.is_removed:
-            place.unlink(missing_ok=True)
-        else:
-            await (await event.aget_data()).asave(place, overwrite=True)
-        await event.aconfirm_data_received()
-    return len(events)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name.removeprefix("net_"): path.read_bytes() for path in folder.glob("*.parquet")}
 
 
 def test_what_changed_is_told_until_it_is_confirmed(address, root):
@@ -81,6 +53,17 @@ def test_what_changed_is_told_until_it_is_confirmed(address, root):
     net.confirm(events)
     assert net.get_data_changes()[0] == []
     assert {**feed.confirmed_by(fs.LocalFileSystem(), str(root), "net", "anna").versions}.keys() == {*NAMES[:2]}
+
+
+def test_the_program_of_the_page_keeps_a_copy(address, root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    [program] = blocks("following-windows.md")["python"]
+    program = program.replace('"crowd"', '"net"').replace("https://weather.example", address)
+    gone = root / "net" / f"net_{NAMES[2]}.parquet"
+    for happens in (lambda: None, lambda: write_window(root / "net", 0, add=2.0), gone.unlink):
+        happens()
+        exec(compile(program, "following-windows.md", "exec"), {"__name__": "program"})
+        assert contents(tmp_path / "copy") == contents(root / "net")
 
 
 def test_one_that_changes_after_it_was_told_is_told_again(address, root):

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Self
 
 import httpx
 import yaml
@@ -25,16 +26,43 @@ def wait_for(url: str, process: subprocess.Popen[bytes], log: Callable[[], str])
     raise RuntimeError(f"it does not answer: {log()}")
 
 
-class Serving:
-    """`ionbeam serve` in a process of its own, on windows of datasets that a client would send."""
+class Served:
+    """`ionbeam serve` in a process of its own, on the windows of a configuration."""
+
+    def __init__(self, yaml_file: Path, public: str | None = None) -> None:
+        self.folder = yaml_file.parent
+        self.yaml = yaml_file
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.public = public or self.url
+
+    def __enter__(self) -> Self:
+        ionbeam = Path(sys.executable).with_name("ionbeam")
+        with (self.folder / "log").open("wb") as log:
+            self._process = subprocess.Popen(
+                [ionbeam, "serve", "--port", str(self.port), "--url", self.public],
+                env={**os.environ, "IONBEAM_CONFIG_PATH": str(self.yaml)},
+                stdout=log,
+                stderr=log,
+            )
+        wait_for(self.url, self._process, self.log)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._process.terminate()
+        self._process.wait(20)
+
+    def log(self) -> str:
+        return (self.folder / "log").read_text()
+
+
+class Serving(Served):
+    """Windows of datasets that a client would send."""
 
     def __init__(
         self, folder: Path, datasets: list[str], projections: Path | None = None, public: str | None = None
     ) -> None:
-        self.folder = folder
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.public = public or self.url
+        super().__init__(folder / "ionbeam.yaml", public)
         self.config = folder / "pygeoapi.yml"
         self.windows = (projections or folder / "projections") / "pygeoapi"
         blocks = {
@@ -53,24 +81,4 @@ class Serving:
             "dataset_aggregator": {"data_path": str(folder / "data")},
             "state_path": str(folder / "state"),
         }
-        self.yaml = folder / "ionbeam.yaml"
         self.yaml.write_text(yaml.safe_dump(sections))
-
-    def __enter__(self) -> "Serving":
-        ionbeam = Path(sys.executable).with_name("ionbeam")
-        with (self.folder / "log").open("wb") as log:
-            self._process = subprocess.Popen(
-                [ionbeam, "serve", "--port", str(self.port), "--url", self.public],
-                env={**os.environ, "IONBEAM_CONFIG_PATH": str(self.yaml)},
-                stdout=log,
-                stderr=log,
-            )
-        wait_for(self.url, self._process, self.log)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._process.terminate()
-        self._process.wait(20)
-
-    def log(self) -> str:
-        return (self.folder / "log").read_text()
