@@ -16,6 +16,7 @@ from functools import partial
 import pyarrow as pa
 
 from ionbeam_dagster.config import SourceSettings
+from ionbeam_dagster.domain.decisions import Sealed
 from ionbeam_dagster.domain.records import BuiltRevision, ExportRecord, RawPartition
 from ionbeam_dagster.domain.windows import EPOCH, FOREVER
 from ionbeam_dagster.pipeline import agenda
@@ -91,7 +92,7 @@ def _from(platform: Platform, now: datetime, told: list[str], reached: str) -> I
     """The files behind the place `reached`, in order, each with its own place."""
     of: dict[str, Callable[[str], Iterable[_Placed]]] = {}
     for name, dataset in platform.config.datasets.items():
-        of[f"dataset {name}"] = lambda _, name=name: _by_path(_of_dataset(platform, name, now))  # type: ignore[misc]
+        of[f"dataset {name}"] = lambda _, name=name: _by_path(_of_dataset(platform, name, now, told))  # type: ignore[misc]
         for format in dataset.exports:
             of[f"export {name}/{format}"] = partial(_of_exports, platform, name, format, told)
     for name, source in platform.config.sources.items():
@@ -153,19 +154,34 @@ def _of_raws(platform: Platform, source: SourceSettings, told: list[str]) -> lis
 # --- datasets ---------------------------------------------------------------------------------------------------------
 
 
-def _of_dataset(platform: Platform, dataset: str, now: datetime) -> list[_File]:
+def _of_dataset(platform: Platform, dataset: str, now: datetime, told: list[str]) -> list[_File]:
     def damaged(built: BuiltRevision, fault: str) -> Step:
         revision = built.revision
         known = platform.ledger.latest_revision(dataset, revision.window)
         if known is None or (known.revision.number, known.facts.hash) != (revision.number, built.facts.hash):
             return []
-        kept = platform.files.set_aside(built.path)
+        why = f"{fault} (kept as {platform.files.set_aside(built.path)})"
         work = agenda.to_build(platform, dataset, revision.window, now)
-        why = f"{fault} (kept as {kept})"
-        return [(Work("build", dataset, revision.window, work.token, why), None)] if work else []
+        if work is None:
+            told.extend(of_a_sealed_window(platform, built, why, now))
+            return []
+        return [(Work("build", dataset, revision.window, work.token, why), None)]
 
     latest = platform.ledger.revisions(dataset, EPOCH, FOREVER)
     return [_File("file", one.path, one.facts.hash, lambda fault, one=one: damaged(one, fault)) for one in latest]  # type: ignore[misc]
+
+
+def of_a_sealed_window(platform: Platform, built: BuiltRevision, fault: str, now: datetime) -> list[str]:
+    """What is to be said of a lost file of a dataset whose window is closed, so that nobody makes it again."""
+    dataset, window = built.revision.dataset, built.revision.window
+    decision = agenda.assess(platform, platform.dataset(dataset), window, now)
+    if not isinstance(decision, Sealed):
+        return []
+    start, end = (f"{moment:%Y-%m-%dT%H:%MZ}" for moment in (window.start, window.end))
+    return [
+        f"{built.path}: {fault}, and is not made again by itself, since {dataset} {window} is {decision.reason}; "
+        f"`ionbeam rebuild {dataset} --force --from {start} --to {end}` makes a revision with all that arrived"
+    ]
 
 
 # --- exports ----------------------------------------------------------------------------------------------------------

@@ -67,7 +67,7 @@ def reconciling(
         if source.kind == "pull" and source.tells_changes:
             yield from _noting(platform, now, found, _of_changes(platform, source, now, found))
     for dataset in platform.config.datasets.values():
-        yield from _noting(platform, now, found, _of_dataset(platform, dataset, now))
+        yield from _noting(platform, now, found, _of_dataset(platform, dataset, now, found))
     for step in look(platform, now, found.for_a_person):
         found.contents += step is not None
         found.work += agenda.note_unless_open(platform, step or [], now)
@@ -180,7 +180,7 @@ def _ended(platform: Platform, source: SourceSettings, ranges: Iterable[Window],
 # --- datasets and exports ---------------------------------------------------------------------------------------------
 
 
-def _of_dataset(platform: Platform, dataset: DatasetSettings, now: datetime) -> Steps:
+def _of_dataset(platform: Platform, dataset: DatasetSettings, now: datetime, found: Reconciled) -> Steps:
     name = dataset.name
     built = list(reversed(platform.ledger.revisions(name, EPOCH, FOREVER)))
     renew = platform.config.automation.remake_outdated
@@ -197,6 +197,10 @@ def _of_dataset(platform: Platform, dataset: DatasetSettings, now: datetime) -> 
         again = [one for one in some if not is_whole[one.path] or (renew and _is_outdated(platform, one))]
         builds = [agenda.to_build(platform, name, one.revision.window, now, renew=renew) for one in again]
         built_anew = {work.window for work in builds if work}
+        for one, anew in zip(again, builds, strict=True):
+            if anew is None and not is_whole[one.path]:
+                fault = "it is gone, or of another size"
+                found.for_a_person += contents.of_a_sealed_window(platform, one, fault, now)
         exports = [
             agenda.to_export(platform, f"{name}/{format}", one.revision.window, renew)
             for format in dataset.exports

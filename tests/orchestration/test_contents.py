@@ -75,6 +75,25 @@ def test_a_damaged_dataset_file_is_found_named_kept_and_built_again(platform):
     assert Path(latest.path).read_bytes() == before
 
 
+def test_a_damaged_dataset_file_of_a_sealed_window_that_nobody_builds_again_is_told_until_it_is_there(platform):
+    latest = platform.ledger.latest_revision("told", FIRST)
+    platform.ledger.seal("told", [FIRST], NOW)
+    late = Window(START, START + QUARTER)
+    platform.sources["told"].warmer[late.key] = 3.0
+    collect(platform, platform.source("told"), late, NOW)
+    ingest(platform, platform.source("told"), late)
+    _written_long_ago(Path(platform.ledger.raw("told", late).path))
+    _damaged(Path(latest.path))
+    [sentence] = reconcile(platform, NOW).for_a_person
+    assert f"{latest.path}.damaged" in sentence
+    for _ in range(2):
+        [sentence] = reconcile(platform, NOW).for_a_person
+        assert sentence.startswith(f"{latest.path}: it is gone") and "sealed by a person" in sentence
+        assert "ionbeam rebuild told --force --from 2026-06-21T00:00Z --to 2026-06-21T01:00Z" in sentence
+    build(platform, platform.dataset("told"), FIRST, NOW, force=True)
+    assert reconcile(platform, NOW).for_a_person == []
+
+
 def test_a_file_that_is_replaced_while_it_is_looked_at_is_not_set_aside(platform, monkeypatch):
     raw = platform.ledger.raw("told", Window(START, START + QUARTER))
     before, found = _damaged(Path(raw.path)), contents.file_hash
