@@ -99,7 +99,7 @@ def _range(platform: Platform, source: str, start: str | None, end: str | None) 
             reasons = [f"{source}: {problem}" for problem in platform.sources[source].problems()]
             fail("\n".join([*reasons, f"{source} has no end of its own; say which range with --from and --to"]))
         first = first or window_of(whole.start, settings.window_size).start
-        last = last or whole.end
+        last = last or platform.sources[source].last_time() or whole.end
     in_order(first, last)
     return Window(first, last)
 

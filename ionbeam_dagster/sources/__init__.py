@@ -351,6 +351,10 @@ class Source(ABC):
         """The range that the source has observations for, where it is finite and known."""
         return None
 
+    def last_time(self) -> datetime | None:
+        """Where its observations end, but for those of a clock that was ahead; None: where `extent` does."""
+        return None
+
     def problems(self) -> list[str]:
         """What a person should look at: inputs that could not be read, each with its place and reason."""
         return []

@@ -173,6 +173,8 @@ class SourceContract:
     def test_what_is_finite_contains_the_window(self, source: Source) -> None:
         extent = source.extent()
         assert extent is None or (extent.start < self.window.end and self.window.start < extent.end)
+        last = source.last_time()
+        assert last is None or (extent is not None and self.window.start < last <= extent.end)
 
     def test_progress_never_goes_beyond_its_end(self, source: Source) -> None:
         steps: list[tuple[int, int]] = []

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from ionbeam_dagster.cli import app
+from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.sources.files import Files, FilesConfig
 from ionbeam_dagster.sources.files.stretches import beginning, joined, stretches_of
@@ -107,6 +108,26 @@ def test_a_row_without_a_time_is_set_aside_beside_a_clock_that_was_wrong(ionbeam
         assert "has observations from 1970-01-01 00:00 on, and those before its start 2024-03-02 00:00" in told
     rows = pl.concat([pl.read_parquet(path) for path in (tmp_path / "data").rglob("loggers_*.parquet")])
     assert sorted(rows["air_temperature__degC__2.0__point__PT0S"].to_list()) == [3, 3, 6]
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_a_clock_that_is_decades_ahead_makes_no_windows_until_today(ionbeam, tmp_path, large, monkeypatch):
+    """Whoever runs all that there is, and whoever follows the files: without this, tens of thousands of windows."""
+    if large:
+        monkeypatch.setattr("ionbeam_dagster.sources.files.small_files.is_small", lambda size: False)
+        monkeypatch.setattr("ionbeam_dagster.sources.files.index.is_small", lambda size: False)
+    put(tmp_path, "a.csv", "2024-03-02T00:10Z,A,1", "2099-01-01T00:00Z,A,2", "2024-03-02T01:20Z,A,3")
+    source = Files("loggers", IonbeamConfig.load(tmp_path / "config.yaml").sources["loggers"].config)
+    until = datetime(2024, 3, 2, 1, 20, tzinfo=UTC) + timedelta.resolution
+    assert source.last_time() == until and source.extent().end.year == 2099
+    assert Window(datetime(2024, 3, 2, 0, 10, tzinfo=UTC), until) in source.changes(None)[0]
+    told = ionbeam("run")
+    assert "has observations until 2099-01-01 00:00; those further in the future than P1D" in told
+    raws = [path.name for path in (tmp_path / "data-raw").rglob("*.parquet") if "quarantine" not in path.parts]
+    assert len(raws) == 2, raws
+    assert "loggers: 1 row set aside" in told
+    put(tmp_path, "a.csv", "2099-01-01T00:00Z,A,2")
+    assert source.last_time() is None or source.last_time().year == 2099
 
 
 @pytest.mark.parametrize("large", [False, True])

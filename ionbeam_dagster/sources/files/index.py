@@ -89,6 +89,10 @@ class Part:
     before: int
     stretches: tuple[Stretch, ...] = ()
 
+    @property
+    def times(self) -> tuple[Stretch, ...]:
+        return self.stretches or ((self.first, self.last),)
+
 
 @dataclass(frozen=True, slots=True)
 class File:
@@ -123,8 +127,8 @@ class File:
     def marks(self) -> set[Mark]:
         """What tells whether the file gives the same for a window as it did: the content and times of its parts."""
         if self.error:
-            return {Mark(f"unreadable {self.content}", part.first, part.last) for part in self.parts}
-        return {Mark(part.content, part.first, part.last) for part in self.parts}
+            return {Mark(f"unreadable {self.content}", *one) for part in self.parts for one in part.times}
+        return {Mark(part.content, *one) for part in self.parts for one in part.times}
 
     @property
     def is_unknown(self) -> bool:
@@ -178,6 +182,12 @@ class FileIndex:
         if self._first is None:
             self.look()
         return None if self._first is None else EPOCH + self._first * MICROSECOND
+
+    def last(self) -> datetime | None:
+        """The end of all files, but for the times of clocks that are ahead. Raises SourceError."""
+        known = joined(one for file in self.look().values() for part in file.parts for one in part.times)
+        believed = [stretch for stretch in known if stretch[0] <= self._latest()] or known
+        return EPOCH + (believed[-1][1] + 1) * MICROSECOND if believed else None
 
     def reader(self, file: str) -> Reader:
         """What reads `file`. Raises Unreadable when its name does not tell its format."""
@@ -348,7 +358,7 @@ class FileIndex:
     def _remember(self, files: dict[str, File]) -> None:
         settled = {name: _as_remembered(file) for name, file in files.items() if file.parts or file.error}
         parts = [part for file in files.values() for part in file.parts]
-        stretches = joined(one for part in parts for one in part.stretches or ((part.first, part.last),))
+        stretches = joined(one for part in parts for one in part.times)
         firsts = [first for first in (beginning(stretches, self._latest()), self._first) if first is not None]
         self._first = min(firsts, default=None)
         if settled == self._remembered:

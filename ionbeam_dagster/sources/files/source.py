@@ -183,6 +183,9 @@ class Files(Source):
         extents = [extent for file in self._index.look().values() if (extent := file.extent)]
         return Window(min(e.start for e in extents), max(e.end for e in extents)) if extents else None
 
+    def last_time(self) -> datetime | None:
+        return self._index.last()
+
     def problems(self) -> list[str]:
         """A line for each file that cannot be read or is still being written, for files with the same rows, and for the
         rows without any value among those that were fetched."""
