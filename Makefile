@@ -49,7 +49,7 @@ test: $(VENV)/.dev  ## the whole suite, side by side, after lint and types
 	$(IN_MEMORY) $(BIN)/pytest $(SIDE_BY_SIDE) -o tmp_path_retention_policy=failed
 
 soak: $(VENV)/.dev  ## the tests that are long and sensitive to load
-	$(BIN)/pytest -m soak --timeout 0
+	$(IN_MEMORY) $(BIN)/pytest -m soak --timeout 0 -o tmp_path_retention_policy=failed
 
 bench: $(VENV)/.dev  ## the benchmarks: ours, the named alternative, the ratio, peak memory
 	$(BIN)/python benchmarks/run.py
