@@ -280,7 +280,7 @@ def serve(
     path, extents = update_configuration(config)
     follow(config)
 
-    address = url or f"http://{'localhost' if host in ('127.0.0.1', '0.0.0.0') else host}:{port}"
+    address = url or f"http://{'localhost' if host in ('127.0.0.1', '0.0.0.0') else host}:{port}"  # noqa: S104 (says what was configured)
     windows = sum(extent.files for extent in extents.values())
     served = sum(1 for extent in extents.values() if extent.files)
     line = f"{served} collections, {windows:,} windows: {address}/ (map: {address}/map); configuration: {path}"

@@ -247,7 +247,7 @@ class Sections(Settings):
     scratch_path: WritableFolder | None = Field(
         default=None,
         description="Folder of this host alone: drafts, scratch, copies of files in S3. Without it state_path.",
-        examples=["/var/tmp/ionbeam"],
+        examples=["/var/tmp/ionbeam"],  # noqa: S108 (an example)
     )
     quarantine_path: WritableLocation | None = Field(
         default=None,

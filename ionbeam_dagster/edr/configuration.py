@@ -61,7 +61,7 @@ def update(
     renewed = with_entries(text, entries, config_path, _texts_before(state / "texts.json"))
     _write(config_path, renewed)
     _write(state / "texts.json", json.dumps({name: _texts(entry) for name, entry in entries.items()}, indent=1))
-    config = yaml.load(renewed, _LOADER)
+    config = yaml.load(renewed, _LOADER)  # noqa: S506 (the safe loader in C)
     told = config["metadata"]["identification"]
     names = [name for name, one in config["resources"].items() if _is_ours(one)]
     document = documents.openapi(
@@ -82,14 +82,14 @@ def with_entries(text: str, entries: dict[str, Any], place: Path, written: dict[
     """
     text = text.replace(_EARLIER_PACKAGE, f"{__package__}.provider.")
     try:
-        config = yaml.load(text, _LOADER)
+        config = yaml.load(text, _LOADER)  # noqa: S506 (the safe loader in C)
     except yaml.YAMLError as error:
         raise ServiceError(f"{place} is not YAML ({error}); correct it, it was left as it is") from error
     lacking = [key for key in ("server", "metadata") if not isinstance(config, dict) or key not in config]
     if lacking:
         raise ServiceError(f"{place} has no {' and no '.join(lacking)}; PyGeoAPI needs them: correct or remove it")
     outside = _without_block(text)
-    theirs = set((yaml.load(outside, _LOADER) or {}).get("resources") or {})
+    theirs = set((yaml.load(outside, _LOADER) or {}).get("resources") or {})  # noqa: S506 (the safe loader in C)
     before = config.get("resources") or {}
     block = {
         name: _merged(before.get(name) or {}, entry, written.get(name) or _texts_of_earlier_versions(name))

@@ -161,7 +161,7 @@ def serve(config_path: Path, host: str, port: int, url: str | None, origins: cha
     """Serve until stopped."""
     import waitress
 
-    address = f"http://{'localhost' if host in ('127.0.0.1', '0.0.0.0') else host}:{port}"
+    address = f"http://{'localhost' if host in ('127.0.0.1', '0.0.0.0') else host}:{port}"  # noqa: S104 (says what was configured)
     waitress.serve(
         application(config_path, url or address, origins, pages),
         host=host,

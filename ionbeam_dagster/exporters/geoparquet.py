@@ -407,7 +407,7 @@ def _read_back(path: Path, written: _Counts) -> dict[str, object]:
                 AND {lat} BETWEEN bbox.ymin AND bbox.ymax),
             {", ".join(f"count({column})" for column in alias.values())}
         FROM read_parquet(?) AS feature(id, geometry, bbox, {", ".join(alias.values())})
-    """
+    """  # noqa: S608 (names of our own)
     try:
         with duckdb.connect(config={"threads": 1, "memory_limit": "256MB"}) as connection:
             connection.execute("SET enable_geoparquet_conversion = false")

@@ -210,9 +210,8 @@ class Inbox:
 
     def _change(self, job: Job, assignments: str, *values: object) -> None:
         with self._db.transaction(durable=False) as db:
-            db.execute(
-                f"UPDATE deliveries SET {assignments}, changed = ? WHERE seq = ?", (*values, time.time(), job.seq)
-            )
+            query = f"UPDATE deliveries SET {assignments}, changed = ? WHERE seq = ?"  # noqa: S608 (names of our own)
+            db.execute(query, (*values, time.time(), job.seq))
 
     def _finish(self, job: Job, state: str, error: str | None) -> None:
         with self._db.transaction(durable=False) as db:

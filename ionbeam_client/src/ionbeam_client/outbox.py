@@ -166,7 +166,7 @@ class Outbox:
         """Forget messages that the broker has."""
         with self._db.transaction(durable=False) as db:
             for table in ("messages", "bodies", "refused"):
-                db.executemany(f"DELETE FROM {table} WHERE seq = ?", [(seq,) for seq in seqs])
+                db.executemany(f"DELETE FROM {table} WHERE seq = ?", [(seq,) for seq in seqs])  # noqa: S608 (names of our own)
 
     def failed(self, seq: int, error: str, *, keep_place: bool, refused: bool = False) -> None:
         """Try a message again: after 1, 2, 4, ... seconds, at most five minutes, while later ones go ahead.
@@ -218,7 +218,7 @@ class Outbox:
 
     def _waiting(self, rest: str, values: tuple[object, ...]) -> list[Waiting]:
         columns = "seq, thing, message_id, queue, bytes, rows, created, attempts, error"
-        query = f"SELECT {columns} FROM messages WHERE message_id IS NOT NULL {rest}"
+        query = f"SELECT {columns} FROM messages WHERE message_id IS NOT NULL {rest}"  # noqa: S608 (names of our own)
         refused = {row["seq"] for row in self._db.read("SELECT seq FROM refused")}
         rows = self._db.read(query, values)
         return [Waiting(**dict(row), refused=row["seq"] in refused) for row in rows]

@@ -12,7 +12,7 @@ HOST_VARIABLE = "RESTREAM_HOST"
 TOKEN_VARIABLES = ("TALLY_AUTH_TOKEN", "RESTREAM_AUTH_TOKEN")
 CLIENT_VARIABLES = ("RESTREAM_CLIENT_ID", "RESTREAM_CLIENT_SECRET")
 
-TOKEN_PATH = "/o/token/"
+TOKEN_PATH = "/o/token/"  # noqa: S105 (a path)
 TOKEN_MARGIN_SECONDS = 30.0
 """A token is not used in the last seconds of its time."""
 API = "/external/thirdparty/v1/"

@@ -110,7 +110,7 @@ class OpenBucket:
         columns = ", ".join(["layer", "empty", *(f'"{form.stored}" AS {form.alias}' for form in forms)])
         start, end = (1000 * micros(moment) for moment in (window.start, window.end))
         where = f"time >= {start} AND time < {end} AND {condition}"
-        answer = self._query(f'SELECT {columns} FROM "{measurement}" WHERE {where}')
+        answer = self._query(f'SELECT {columns} FROM "{measurement}" WHERE {where}')  # noqa: S608 (names of our own)
         return parse(answer, schema)
 
     def _keys(self, measurement: str) -> set[str]:

@@ -35,7 +35,7 @@ from ionbeam_client.archfx.reports.exceptions import DataError
 
 DOMAIN_NAME = "https://arch.archfx.io"
 API_PREFIX = "api/v1"
-DEFAULT_TOKEN_TYPE = "jwt"
+DEFAULT_TOKEN_TYPE = "jwt"  # noqa: S105 (a word of the protocol)
 _WORD = re.compile(r"[!#-\[\]-~]+")  # printable, and written in JSON and in a header as it is
 _LONGEST_REASON = 500  # characters of a refusal's text that are told
 

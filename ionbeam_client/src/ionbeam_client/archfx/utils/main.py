@@ -115,7 +115,7 @@ class BaseMain:
             return False
         known = self._tokens[section]
         if token := known.get("token"):
-            self.api.set_token(token, token_type="token")
+            self.api.set_token(token, token_type="token")  # noqa: S106 (a word of the protocol)
         elif access := known.get("jwt_access"):
             self.api.set_token({"access": access, "refresh": known.get("jwt_refresh")}, token_type=DEFAULT_TOKEN_TYPE)
         return self.api.token is not None
