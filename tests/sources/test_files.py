@@ -17,9 +17,10 @@ from ionbeam_client.cf import check_metadata
 from ionbeam_dagster.domain.canonical import canonicalise
 from ionbeam_dagster.domain.windows import Window, windows_between
 from ionbeam_dagster.errors import SourceError
-from ionbeam_dagster.sources.files import Files, FilesConfig, readers
+from ionbeam_dagster.sources.files import Files, FilesConfig, text_lines
 from ionbeam_dagster.sources.files import index as index_module
 from ionbeam_dagster.sources.files import source as source_module
+from ionbeam_dagster.sources.files.csv_files import CsvReader
 
 ROOT = Path(__file__).parents[2]
 DAY = datetime(2024, 3, 1, tzinfo=UTC)
@@ -328,7 +329,7 @@ def test_every_row_of_a_csv_is_in_exactly_one_window_however_it_is_cut(lines, si
 
     header = PLAIN.splitlines()[0]
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(readers, "CSV_PART", size)
+        patch.setattr(text_lines, "CSV_PART", size)
         (Path(folder) / "a.csv").write_text("\n".join([header, *lines]) + "\n")
         source = files(Path(folder))
         if source.extent() is None:
@@ -524,7 +525,7 @@ def test_changes_are_told_once_with_old_and_new_times(tmp_path):
 
 
 def test_a_csv_that_grows_makes_only_the_windows_of_its_new_rows_due(tmp_path, monkeypatch):
-    monkeypatch.setattr(readers, "CSV_PART", 100)
+    monkeypatch.setattr(text_lines, "CSV_PART", 100)
     moments = [DAY + timedelta(minutes=10 * step) for step in range(60)]
     lines = [f"{moment:%Y-%m-%dT%H:%M:%SZ},45,7,A,1.0" for moment in moments]
     grown = tmp_path / "a.csv"
@@ -580,7 +581,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_taken_for_whole(tmp_path, m
     (tmp_path / "b.csv").write_text(PLAIN)
     together, alone = files(tmp_path), files(tmp_path, time={"column": "time", "ambiguous": "in_order"})
     assert together.extent() == alone.extent() and fetched(files(tmp_path), hour(0)).height == 4
-    read, read_together = readers.CsvReader.read, source_module.rows_of
+    read, read_together = CsvReader.read, source_module.rows_of
 
     def overtaken(self, path, places, columns):
         yield from read(self, path, places, columns)
@@ -591,7 +592,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_taken_for_whole(tmp_path, m
         return read_together(reader, tables, columns)
 
     with monkeypatch.context() as patch:
-        patch.setattr(readers.CsvReader, "read", overtaken)
+        patch.setattr(CsvReader, "read", overtaken)
         with pytest.raises(SourceError, match=r"b\.csv: was changed while it was read"):
             list(alone.fetch(hour(0)))
     (tmp_path / "b.csv").write_text(PLAIN)
@@ -620,7 +621,7 @@ def test_what_was_learnt_is_kept_for_the_next_process_but_not_for_another_way_of
         raise AssertionError("the file was read again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(readers.CsvReader, "parts", unasked)
+        patch.setattr(CsvReader, "parts", unasked)
         patch.setattr(index_module, "small_tables", unasked)
         assert files(tmp_path).extent() == extent
         with pytest.raises(AssertionError):

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from ionbeam_dagster.domain.canonical import canonicalise
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.errors import SourceError
-from ionbeam_dagster.sources.files import Files, FilesConfig, readers
+from ionbeam_dagster.sources.files import Files, FilesConfig, text_lines
 
 DAY = datetime(2024, 3, 1, tzinfo=UTC)
 WHOLE = Window(DAY - timedelta(days=2), DAY + timedelta(days=7))
@@ -275,7 +275,7 @@ def test_a_temperature_is_no_angle(tmp_path, unit):
 
 
 def test_a_quoted_line_break_at_the_edge_of_a_piece_costs_no_row(tmp_path, monkeypatch):
-    monkeypatch.setattr(readers, "CSV_PART", 200)
+    monkeypatch.setattr(text_lines, "CSV_PART", 200)
     lines = [f'2024-03-01T{n // 60:02}:{n % 60:02}Z,"a note\nof two lines",{n}\n' for n in range(120)]
     lines[50] = '2024-03-01T00:50Z,"5"" of rain",50\n'
     rows, reasons = taken(source(tmp_path, "time,note,t\n" + "".join(lines)))
@@ -402,7 +402,7 @@ def test_the_name_of_a_file_tells_its_station(tmp_path):
 
 
 def test_a_compressed_file_of_many_pieces_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(readers, "CSV_PART", 500)
+    monkeypatch.setattr(text_lines, "CSV_PART", 500)
     lines = "".join(f"2024-03-01T{n // 60:02}:{n % 60:02}Z,{n}\n" for n in range(600))
     (tmp_path / "a.csv.gz").write_bytes(gzip.compress(f"time,t\n{lines}".encode()))
     made = source(tmp_path, name="a.gz", path=str(tmp_path / "*.csv.gz"))

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.errors import SourceError
-from ionbeam_dagster.sources.files import Files, FilesConfig, readers, small_files, wide_parts
+from ionbeam_dagster.sources.files import Files, FilesConfig, small_files, text_lines, wide_parts
 from ionbeam_dagster.sources.files import index as index_module
 from ionbeam_dagster.sources.files import source as source_module
+from ionbeam_dagster.sources.files.csv_files import CsvReader
 
 DAY = datetime(2024, 3, 1, tzinfo=UTC)
 HOURS = [Window(DAY + n * timedelta(hours=1), DAY + (n + 1) * timedelta(hours=1)) for n in range(4)]
@@ -131,7 +132,7 @@ def test_each_small_file_is_read_once_for_all_windows_and_again_when_it_changed(
 
 
 def test_a_file_sorted_by_station_is_read_once_for_all_windows(tmp_path, monkeypatch):
-    monkeypatch.setattr(readers, "CSV_PART", 3200)
+    monkeypatch.setattr(text_lines, "CSV_PART", 3200)
     (tmp_path / "in").mkdir()
     lines = [
         f"{DAY + n * timedelta(minutes=10):%Y-%m-%dT%H:%M:%SZ},{'' if n % 5 else n},{station}"
@@ -149,13 +150,13 @@ def test_a_file_sorted_by_station_is_read_once_for_all_windows(tmp_path, monkeyp
     read = source(tmp_path, **keys)
     read.extent()
     parts: list[tuple[int, ...]] = []
-    reading = readers.CsvReader.read
+    reading = CsvReader.read
 
     def counted(self, path, places, columns):
         parts.extend(places := list(places))
         return reading(self, path, places, columns)
 
-    monkeypatch.setattr(readers.CsvReader, "read", counted)
+    monkeypatch.setattr(CsvReader, "read", counted)
     for hour, before in zip(hours, each_time, strict=True):
         now = [pl.DataFrame(batch) for batch in read.fetch(hour)]
         assert pl.concat(now).equals(pl.concat(before)) if before else not now

@@ -27,20 +27,8 @@ import pyarrow.csv as pa_csv
 from ionbeam_client.influx.annotated import PLACEHOLDER, Column, Parts, Table
 from ionbeam_client.influx.annotated_values import parser, time_of
 from ionbeam_dagster.sources.files.logs import MEASUREMENT, TIME, UTC_TIME, LogReader, meanings, moments, refuse_missing
-from ionbeam_dagster.sources.files.readers import (
-    EMPTY,
-    LONGEST_LINE,
-    MARK,
-    PROBLEM,
-    ROW,
-    Place,
-    Unreadable,
-    blocks,
-    decoded,
-    line_breaks,
-    opened,
-    refusals,
-)
+from ionbeam_dagster.sources.files.readers import EMPTY, PROBLEM, ROW, Place, Unreadable, refusals
+from ionbeam_dagster.sources.files.text_lines import LONGEST_LINE, MARK, blocks, decoded, line_breaks, opened
 
 _ANNOTATION = r'(?i)^"?#(?:group|datatype|default|constant|concat|timezone)\b'
 _OF_COLUMNS = r'(?i)^"?#(?:group|datatype|default)\b'

@@ -25,18 +25,10 @@ from ionbeam_dagster.domain.windows import Window, merge
 from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.sources.files.annotated_csv import AnnotatedCsvReader
 from ionbeam_dagster.sources.files.config import FORMATS, FilesConfig, format_by_name, in_order, is_beside_log
+from ionbeam_dagster.sources.files.csv_files import CsvReader
 from ionbeam_dagster.sources.files.json_lines import JsonLinesReader
 from ionbeam_dagster.sources.files.netcdf_files import NetcdfReader
-from ionbeam_dagster.sources.files.readers import (
-    EMPTY,
-    PROBLEM,
-    CsvReader,
-    Layout,
-    ParquetReader,
-    Place,
-    Reader,
-    Unreadable,
-)
+from ionbeam_dagster.sources.files.readers import EMPTY, PROBLEM, Layout, Place, Reader, Unreadable
 from ionbeam_dagster.sources.files.rows import FILED, constants_of, timed
 from ionbeam_dagster.sources.files.small_files import (
     NUMBER,
@@ -47,6 +39,7 @@ from ionbeam_dagster.sources.files.small_files import (
     small_tables,
 )
 from ionbeam_dagster.sources.files.stretches import APART, Stretch, beginning, joined, stretches_of
+from ionbeam_dagster.sources.files.tables import ParquetReader
 from ionbeam_dagster.stores.publish import file_hash, published
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -18,7 +18,8 @@ from pathlib import Path
 import polars as pl
 
 from ionbeam_dagster.sources.files.logs import MEASUREMENT, TIME, LogReader, meanings, moments, refuse_missing
-from ionbeam_dagster.sources.files.readers import MARK, PROBLEM, ROW, Place, Unreadable, blocks, opened, refusals
+from ionbeam_dagster.sources.files.readers import PROBLEM, ROW, Place, Unreadable, refusals
+from ionbeam_dagster.sources.files.text_lines import MARK, blocks, opened
 
 _SAMPLE = 64 * 1024  # bytes of which the names are told, where one is missing
 _SHOWN = 200

@@ -1,8 +1,8 @@
 """Small CSV files, many at a time: thousands of them cost what their bytes cost, and not a parse each.
 
 Belongs here: which files can be read together, how they are, and where their rows wait so that each is read once for
-all windows of a collection. Does not belong here: files that have to be read by themselves (readers.py), what is known
-of files (index.py), and what becomes of rows (rows.py).
+all windows of a collection. Does not belong here: files that have to be read by themselves (csv_files.py), what is
+known of files (index.py), and what becomes of rows (rows.py).
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ import numpy as np
 import polars as pl
 
 from ionbeam_dagster.domain.windows import Window
-from ionbeam_dagster.sources.files import readers
+from ionbeam_dagster.sources.files import text_lines
 from ionbeam_dagster.sources.files.config import FilesConfig
-from ionbeam_dagster.sources.files.readers import MARK, ROW, CsvReader, Unreadable, opening_of, refusals
+from ionbeam_dagster.sources.files.csv_files import CsvReader, opening_of
+from ionbeam_dagster.sources.files.readers import ROW, Unreadable, refusals
 from ionbeam_dagster.sources.files.rows import FILED
+from ionbeam_dagster.sources.files.text_lines import MARK
 from ionbeam_dagster.sources.files.waiting import Piece
 
 TOGETHER = 8 << 20
@@ -45,7 +47,7 @@ def may_be_together(config: FilesConfig) -> bool:
 
 def is_small(size: int) -> bool:
     """Whether a file of so many bytes is one part."""
-    return size <= readers.CSV_PART // readers.SMALL_PIECES
+    return size <= text_lines.CSV_PART // text_lines.SMALL_PIECES
 
 
 def small_tables(reader: CsvReader, paths: Mapping[str, Path]) -> Iterator[list[SmallTable]]:

@@ -1,7 +1,7 @@
 """The source `files`: what a weather service that has files, not an API, starts with.
 
 Belongs here: how the YAML and what files say of themselves become ingestion metadata, and the files' rows a window's
-observations. Does not belong here: formats (readers.py, netcdf_files.py), and what is known of files (index.py).
+observations. Does not belong here: formats (readers.py and what it names), and what is known of files (index.py).
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ from ionbeam_dagster.domain.windows import DAY, HOUR, Window, window_of
 from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.sources import Source, SourceConfig
 from ionbeam_dagster.sources.files.config import FilesConfig, FileVariable
+from ionbeam_dagster.sources.files.csv_files import CsvReader
 from ionbeam_dagster.sources.files.index import File, FileIndex, Part, changed_ranges, is_as_it_was, shared_times
-from ionbeam_dagster.sources.files.readers import ROWS_AT_ONCE, CsvReader, Described, Layout, Place, Unreadable
+from ionbeam_dagster.sources.files.readers import Described, Layout, Place, Unreadable
 from ionbeam_dagster.sources.files.rows import (
     FILE,
     FILED,
@@ -45,6 +46,7 @@ from ionbeam_dagster.sources.files.rows import (
     timed,
 )
 from ionbeam_dagster.sources.files.small_files import NUMBER, SmallTable, Spool, is_small, may_be_together, rows_of
+from ionbeam_dagster.sources.files.tables import ROWS_AT_ONCE
 from ionbeam_dagster.sources.files.wide_parts import MANY, KeptParts
 
 FAULTS_TOLD = 5

@@ -1,0 +1,121 @@
+"""Files whose rows are lines: in pieces of whole rows, also while they grow.
+
+Belongs here: where lines and rows end, whatever the cells are. Does not belong here: what stands in a line
+(csv_files.py, json_lines.py, annotated_csv.py).
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterator, Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import IO, cast
+
+import numpy as np
+
+from ionbeam_dagster.sources.files.readers import Place, TableReader, Unreadable, refusals
+
+CSV_PART = 2 << 20
+SMALL_PIECES = 32  # that a part would have, of which only the last ones may still change
+LONGEST_LINE = 1 << 20
+MARK = b"\xef\xbb\xbf"
+
+
+class LineReader(TableReader):
+    """A format whose rows are lines.
+
+    A part is ``(offset of its header, length of the header, offset, length, number of its first line)``, in bytes; of a
+    format without headers the first two are 0.
+    """
+
+    def grows_by_lines(self, path: Path) -> bool:
+        return path.suffix != ".gz"
+
+    def is_unchanged(self, path: Path, content: Mapping[Place, str]) -> bool:
+        with refusals(), opened(path) as file:
+            for (header_at, header_length, offset, length, _), known in content.items():
+                digest = sha256()
+                for at, size in ((header_at, header_length), (offset, length)):
+                    file.seek(at)
+                    digest.update(file.read(size))
+                if digest.hexdigest()[:16] != known:
+                    return False
+        return True
+
+
+def opened(path: Path) -> IO[bytes]:
+    """The file, unpacked."""
+    return cast(IO[bytes], gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
+
+
+def blocks(
+    file: IO[bytes], start: int, whole_lines: bool, first_line: int, quotes: bool = True
+) -> Iterator[tuple[int, int, bytes]]:
+    """The file from `start` on in pieces of whole rows, each with its offset and the number of its first line.
+
+    With `quotes` a line break within quotes ends no row.
+
+    The last piece is cut into smaller ones, always at the same places: a file that grows changes only what is behind
+    them.
+    """
+    file.seek(start)
+    offset, line, rest = start, first_line, b""
+    while data := file.read(CSV_PART):
+        block, rest = _whole_rows(rest + data, quotes)
+        if len(rest) > LONGEST_LINE and b"\n" not in rest:
+            endless = line + block.count(b"\n")
+            raise Unreadable(f"line {endless} does not end within 1 MiB; correct or remove the file")
+        if len(rest) > LONGEST_LINE:  # a quote that opens and never closes
+            more, _, rest = rest.rpartition(b"\n")
+            block += more + b"\n"
+        for piece in [block] if len(data) == CSV_PART else _small_pieces(block, quotes):
+            yield offset, line, piece
+            offset, line = offset + len(piece), line + piece.count(b"\n")
+    if rest and not whole_lines:
+        yield offset, line, rest
+
+
+def _whole_rows(data: bytes, quotes: bool) -> tuple[bytes, bytes]:
+    """`data` up to its last line break that no quotes enclose, and the rest."""
+    end = data.rfind(b"\n") + 1
+    if quotes and end and data.count(b'"', 0, end) % 2:
+        outside = line_breaks(data)
+        end = int(outside[-1]) + 1 if len(outside) else 0
+    return data[:end], data[end:]
+
+
+def line_breaks(data: bytes) -> np.ndarray:
+    """Where the line breaks of `data` are that no quotes enclose; `data` begins outside of quotes."""
+    characters = np.frombuffer(data, np.uint8)
+    breaks = np.flatnonzero(characters == ord("\n"))
+    quotes = np.flatnonzero(characters == ord('"'))
+    outside: np.ndarray = breaks[np.searchsorted(quotes, breaks) % 2 == 0]
+    return outside
+
+
+def _small_pieces(block: bytes, quotes: bool) -> Iterator[bytes]:
+    start = 0
+    breaks = line_breaks(block) if quotes and block.count(b'"') else None
+    while start < len(block):
+        at = start + CSV_PART // SMALL_PIECES
+        if breaks is None:
+            end = block.find(b"\n", at) + 1
+        else:
+            place = int(np.searchsorted(breaks, at))
+            end = int(breaks[place]) + 1 if place < len(breaks) else 0
+        end = end or len(block)
+        yield block[start:end]
+        start = end
+
+
+def decoded(data: bytes, encoding: str, line: int) -> str:
+    """The text of lines from number `line` on. Raises Unreadable with the line that is none."""
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        place = line + data.count(b"\n", 0, error.start)
+        raise Unreadable(
+            f"line {place}: byte {data[error.start]:#04x} is not {encoding}; state the file's encoding, "
+            "for example csv.encoding: latin-1, or correct the file"
+        ) from error
