@@ -2,7 +2,7 @@
 
     files, footers, parameters, collection    what there is
     requests, coordinates, crs, filters       what is asked: from text to a Query, or a refusal
-    query, reading, search, pages, regions    the rows that answer it
+    query, reading, matching, search, pages, regions    the rows that answer it
     answers, documents, service, server       what is sent, and PyGeoAPI around it
     provider                                  plug-ins of PyGeoAPI, for one that somebody else runs
     about, extents, configuration, served     what the service is told of the platform's datasets

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import re
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -45,7 +44,7 @@ def _referencing(crs: Crs) -> list[dict[str, Any]]:
     ]
 
 
-def covjson(found: Rows) -> dict[str, Any]:
+def covjson(found: Rows, links: list[dict[str, str]] | None = None) -> dict[str, Any]:
     """A Coverage of the one location that was found, else a CoverageCollection; empty it is a collection of none."""
     table = found.table
     parameters = {id: parameter_object(parameter) for id, parameter in found.parameters.items()}
@@ -57,7 +56,8 @@ def covjson(found: Rows) -> dict[str, Any]:
         _coverage(table, start, end, places, referencing, arrays, kinds) for start, end in _runs(table.column(LOCATION))
     ]
     coverages = [coverage for coverage in coverages if coverage["ranges"]]
-    notes = {"ionbeam:notes": found.notes} if found.notes else {}
+    notes: dict[str, Any] = {"ionbeam:notes": found.notes} if found.notes else {}
+    notes |= {"ionbeam:links": links} if links else {}
     if len(coverages) == 1:
         (only,) = coverages
         own = {id: parameters[id] for id in only["ranges"]}
@@ -248,23 +248,16 @@ def _coordinates(found: Rows) -> list[list[float]]:
     return points
 
 
-def locations(found: Rows, base: str, limit: int) -> dict[str, Any]:
-    """A FeatureCollection of locations; `base` is the address that one's id is appended to."""
-    table = found.table.slice(0, limit)
-    notes = list(found.notes)
-    if found.table.num_rows > limit:
-        notes.append(f"{found.table.num_rows:,} locations were found, {limit:,} are given: raise limit, or give a bbox")
-    rows = table.to_pylist()
+def locations(found: Rows, base: str, links: list[dict[str, str]], matched: int) -> dict[str, Any]:
+    """A FeatureCollection of locations, of all that `matched`; `base` is the address that one's id is appended to."""
+    rows = found.table.to_pylist()
     return {
         "type": "FeatureCollection",
-        "features": [
-            _location(row, place, base)
-            for row, place in zip(rows, _coordinates(replace(found, table=table)), strict=True)
-        ],
-        "numberMatched": found.table.num_rows,
+        "features": [_location(row, place, base) for row, place in zip(rows, _coordinates(found), strict=True)],
+        "numberMatched": matched,
         "numberReturned": len(rows),
-        "links": [{"href": base, "rel": "self", "type": "application/geo+json", "title": "These locations"}],
-        **({"notes": notes} if notes else {}),
+        "links": links,
+        **({"notes": found.notes} if found.notes else {}),
     }
 
 

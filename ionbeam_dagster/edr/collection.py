@@ -16,7 +16,7 @@ from ionbeam_dagster.domain.canonical import STATION
 from ionbeam_dagster.edr import footers
 from ionbeam_dagster.edr.crs import OFFERED
 from ionbeam_dagster.edr.files import LocalFiles, WindowFile, version_of
-from ionbeam_dagster.edr.parameters import Layout, Parameter, layout_of
+from ionbeam_dagster.edr.parameters import TEXT, TRUTH, Layout, Parameter, layout_of
 
 NAMES = ("station_name", "name")
 WIGOS = ("wigos_id", "wigosid", "wigos_station_identifier")
@@ -37,7 +37,7 @@ class Collection:
         self.files = files
         self.offered_crs = offered_crs
         self._ever = ever or {}
-        self._newest: tuple[object, dict[str, Parameter], tuple[str, ...], frozenset[str]] | None = None
+        self._newest: tuple[object, dict[str, Parameter], tuple[str, ...], dict[str, str]] | None = None
         self._layouts: dict[tuple[object, ...], Layout] = {}
         self.repeated: list[str] = []  # texts that are read as dictionaries
 
@@ -49,8 +49,9 @@ class Collection:
         """The metadata columns of the newest window that can be read."""
         return self._described()[1]
 
-    def texts(self) -> frozenset[str]:
-        """The ids of parameters whose values are texts: no quantity with a unit, and texts in the newest window."""
+    def kinds(self) -> dict[str, str]:
+        """What the values of parameters are that are no numbers, by their ids: so in the newest window, and of texts no
+        quantity with a unit."""
         return self._described()[2]
 
     def layout(self, schema: pa.Schema) -> Layout:
@@ -63,7 +64,7 @@ class Collection:
             known = self._layouts[columns] = layout_of(schema)
         return known
 
-    def _described(self) -> tuple[dict[str, Parameter], tuple[str, ...], frozenset[str]]:
+    def _described(self) -> tuple[dict[str, Parameter], tuple[str, ...], dict[str, str]]:
         windows = self.files.windows()
         for window in windows[: -20 - 1 : -1]:
             with suppress(OSError, pa.ArrowException):
@@ -74,12 +75,15 @@ class Collection:
                         continue
                     found = {column.parameter.id: column.parameter for column in layout.columns}
                     self.repeated = [name for name in (STATION, *NAMES, *WIGOS) if name in layout.described]
-                    texts = (one.parameter for one in layout.columns if one.is_text)
-                    without_unit = frozenset(one.id for one in texts if one.unit in ("", "1"))
+                    kinds = {
+                        one.parameter.id: one.kind
+                        for one in layout.columns
+                        if one.kind == TRUTH or (one.kind == TEXT and one.parameter.unit in ("", "1"))
+                    }
                     known = dict(sorted({**self._ever, **found}.items()))
-                    self._newest = version, known, layout.described, without_unit
+                    self._newest = version, known, layout.described, kinds
                 return self._newest[1:]
-        return self._ever, (), frozenset()
+        return self._ever, (), {}
 
     def _schema(self, window: WindowFile) -> pa.Schema:
         with self.files.open(window.name) as handle:

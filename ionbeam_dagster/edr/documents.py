@@ -259,9 +259,10 @@ _PARAMETERS = {
                          {"type": "string", "enum": list(OFFERED)}),
     "limit": _parameter_of("limit", "The most features of a page, or rows of an answer",
                            {"type": "integer", "minimum": 1}),
+    "after": _parameter_of("after", "Where the next page begins, from a link `next`"),
     "offset": _parameter_of("offset", "How many features to pass over", {"type": "integer", "minimum": 0}),
 }  # fmt: skip
-_SHARED = ("datetime", "parameter-name", "standard-name", "level", "method", "period", "limit", "crs")
+_SHARED = ("datetime", "parameter-name", "standard-name", "level", "method", "period", "limit", "after", "crs")
 _PER_KIND = ("coords",)
 _OF_KIND = {
     "radius": ("within", "within-units"),

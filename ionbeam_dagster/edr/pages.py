@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ionbeam_dagster.edr.collection import Collection
+from ionbeam_dagster.edr.collection import Collection, stamp
 from ionbeam_dagster.edr.files import WindowFile, overlapping
 from ionbeam_dagster.edr.query import Query, Rows
 from ionbeam_dagster.edr.reading import ALL, joined, rows_of_window
@@ -53,7 +53,10 @@ def page(collection: Collection, query: Query, limit: int, offset: int = 0, afte
     if after is not None:
         begin = int(after.split(".")[0])
         windows = [window for window in windows if window.start >= begin]
-        skip = _rows_before(collection, windows[0], query, after) if windows and windows[0].start == begin else 0
+        skip = 0
+        if windows and windows[0].start == begin:
+            skip, told = _rows_before(collection, windows[0], query, after)
+            notes += told
     deadline = time.monotonic() + query.bounds.seconds
     pieces: list[pa.Table] = []
     room, cursor = limit, None
@@ -66,6 +69,7 @@ def page(collection: Collection, query: Query, limit: int, offset: int = 0, afte
             skip -= rows
             continue
         asked = query if _partly(window, query) else replace(query, start=None, end=None)
+        mark = _mark(collection, window)  # before it is read: of what is replaced meanwhile the key is looked for
         piece, told, passed = rows_of_window(
             collection, window, asked, wanted, identified=True, skip=skip, most=room + 1
         )
@@ -75,66 +79,82 @@ def page(collection: Collection, query: Query, limit: int, offset: int = 0, afte
             continue
         pieces.append(piece.slice(0, room))
         if piece.num_rows > room:
-            cursor = _cursor(collection, window, passed + room, piece.slice(room - 1, 1) if room else None)
+            cursor = _cursor(window, mark, passed + room, piece.slice(room - 1, 1) if room else None)
             break
         room -= piece.num_rows
     table = joined(pieces, wanted, query, collection, ordered=False)
     return Page(Rows(table, {id: wanted[id] for id in wanted if id in table.column_names}, notes), cursor, matched)
 
 
-def _cursor(collection: Collection, window: WindowFile, given: int, last: pa.Table | None) -> str:
+def _cursor(window: WindowFile, mark: str, given: int, last: pa.Table | None) -> str:
     """Where a page goes on behind `given` rows of a window, of which `last` is the last."""
     if last is None:
         return f"{window.start}.{given}"
     key = f"{int(curve_positions(last)[0])}.{last.column('id')[0].as_py()}"
-    return f"{window.start}.{given}.{_mark(collection, window)}.{key}"
+    return f"{window.start}.{given}.{mark}.{key}"
 
 
 def _mark(collection: Collection, window: WindowFile) -> str:
     """A short text that tells a window's file from the one that takes its place."""
-    version = "/".join(map(str, collection.files.version(window.name)))
+    version = ""
+    with suppress(FileNotFoundError):
+        version = "/".join(map(str, collection.files.version(window.name)))
     return blake2b(version.encode(), digest_size=4).hexdigest()
 
 
-def _rows_before(collection: Collection, window: WindowFile, query: Query, after: str) -> int:
-    """How many rows of a window, of those that are asked for, lie before where a page goes on.
+def _rows_before(collection: Collection, window: WindowFile, query: Query, after: str) -> tuple[int, list[str]]:
+    """How many rows of a window, of those that are asked for, lie before where a page goes on, and notes.
 
     Where the window was revised meanwhile, that is not the number that the page before counted: rows are in the order
     of the curve, then of station and time, in every revision, so that the last row's key is looked for.
     """
     _, given, *key = after.split(".", 4)
-    with suppress(FileNotFoundError):
-        if not key or key[0] == _mark(collection, window):
-            return int(given)
+    if not key or key[0] == _mark(collection, window):
+        return int(given), []
     _, place, id = key
+    told = f"the window {stamp(window.start)}/{stamp(window.end)} was revised since the page before: "
     asked = query if _partly(window, query) else replace(query, start=None, end=None)
-    keys = lambda part: part.select(["id", "lon", "lat"])  # noqa: E731
+    keys = lambda part: part.select(["id", "lon", "lat", "datetime"])  # noqa: E731
     rows, _, _ = rows_of_window(collection, window, asked, {}, identified=True, each=keys, most=ALL)
     if rows is None:
-        return 0
-    curve = curve_positions(rows)
-    found = np.flatnonzero(pc.equal(rows.column("id"), id).to_numpy())
-    if len(found):
-        return int(found[0]) + 1
-    return int(np.searchsorted(curve, int(place)))  # it is gone: from the first row of its place on
+        return 0, []
+    behind = told + "rows that it got before this page are not among these; ask for the window again"
+    time_of_row, _, station = id.partition("-")
+    at = np.flatnonzero(pc.ends_with(rows.column("id"), f"-{station}").to_numpy())
+    place_of = curve_positions(rows)
+    at = at[place_of[at] == int(place)]
+    if len(at):
+        earlier = np.count_nonzero(rows.column("datetime").to_numpy()[at] <= _micros_of(time_of_row))
+        return int(at[0] + earlier), [behind]
+    # The station is gone from there, and others may stand at the same place.
+    first, end = (int(np.searchsorted(place_of, int(place), side)) for side in ("left", "right"))
+    return first, [behind if first == end else f"{behind}, and some are given twice"]
 
 
-def item(collection: Collection, id: str) -> Rows | None:
-    """The row of an id (``<time>-<hash>``), from the one window that its time lies in; None where there is none."""
+def _micros_of(text: str) -> int:
+    """The time in an id, ``20250101T000000Z`` with or without a fraction of the second, in microseconds since 1970."""
+    whole, _, fraction = text.rstrip("Z").partition(".")
+    moment = datetime.strptime(whole, "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
+    return int(moment.timestamp()) * 1_000_000 + int(fraction.ljust(6, "0")[:6])
+
+
+def item(collection: Collection, id: str) -> Rows:
+    """The row of an id (``<time>-<hash>``), from the window that its time lies in, or none, and notes."""
+    nothing = Rows(joined([], {}, Query(), collection), {})
     try:
-        moment = datetime.strptime(id.split("-")[0].split(".")[0].rstrip("Z"), "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
+        start = _micros_of(id.split("-")[0]) // 1_000_000 * 1_000_000
     except ValueError:
-        return None
-    start = int(moment.timestamp()) * 1_000_000
+        return nothing
     query = Query(start, start + 999_999, described=True)
     wanted = collection.parameters()
     for window in overlapping(collection.files.windows(), start, start + 999_999):
         piece, notes, _ = rows_of_window(collection, window, query, wanted, identified=True, most=ALL)
+        nothing.notes += notes
         if piece is not None:
             piece = piece.filter(pc.equal(piece.column("id"), id))
             if piece.num_rows:
                 return Rows(joined([piece], wanted, query, collection, ordered=False), wanted, notes)
-    return None
+    return nothing
 
 
 def _timed_rows(collection: Collection, window: WindowFile, query: Query) -> int | None:

@@ -19,6 +19,8 @@ VOCABULARY = "https://vocab.nerc.ac.uk/standard_name/"
 # QARTOD's flags, as quality control writes them.
 FLAG_MEANINGS = {1: "pass", 2: "not evaluated", 3: "suspect", 4: "fail", 9: "missing"}
 FLAG_SUFFIX = "_quality_flag"
+NUMBER, TEXT, TRUTH, OTHER = "number", "text", "truth", "other"
+"""What values may be; of other ones no answer can be made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ class Column:
 
     name: str
     parameter: Parameter
-    is_text: bool = False
+    kind: str = NUMBER
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ def layout_of(schema: pa.Schema) -> Layout:
     fit = fit and pa.types.is_timestamp(schema.field("datetime").type)
     fit = fit and all(pa.types.is_floating(schema.field(name).type) for name in ("lat", "lon"))
     columns = [
-        Column(name, replace(found, definition=_definition(schema, name)), _is_text(schema.field(name).type))
+        Column(name, replace(found, definition=_definition(schema, name)), _kind(schema.field(name).type))
         for name in columns_of(schema, "variable")
         if (found := _parameter(name))
     ]
@@ -93,7 +95,7 @@ def layout_of(schema: pa.Schema) -> Layout:
         about = schema.field(name).metadata
         found = _parameter(about.get(b"of", b"").decode(), True) if about.get(b"kind") == b"flag" else None
         if found:
-            columns.append(Column(name, found, _is_text(schema.field(name).type)))
+            columns.append(Column(name, found, _kind(schema.field(name).type)))
     return Layout(tuple(columns), tuple(columns_of(schema, "metadata")), fit)
 
 
@@ -101,8 +103,14 @@ def _definition(schema: pa.Schema, column: str) -> str:
     return str(schema.field(column).metadata.get(b"definition", b"").decode())
 
 
-def _is_text(type: pa.DataType) -> bool:
-    return not (pa.types.is_floating(type) or pa.types.is_integer(type) or pa.types.is_boolean(type))
+def _kind(type: pa.DataType) -> str:
+    if pa.types.is_dictionary(type):
+        type = type.value_type
+    if pa.types.is_floating(type) or pa.types.is_integer(type):
+        return NUMBER
+    if pa.types.is_string(type) or pa.types.is_large_string(type):
+        return TEXT
+    return TRUTH if pa.types.is_boolean(type) else OTHER
 
 
 @lru_cache(maxsize=4096)

@@ -17,7 +17,7 @@ from ionbeam_dagster.edr import answers
 from ionbeam_dagster.edr.pages import item, page
 from ionbeam_dagster.edr.refusals import BadRequest
 from ionbeam_dagster.edr.requests import read_request
-from ionbeam_dagster.edr.search import places, run
+from ionbeam_dagster.edr.search import listed, places, run
 from ionbeam_dagster.edr.service import collection_of
 
 
@@ -70,7 +70,8 @@ class WindowsEDR(_Windows, BaseEDRProvider):  # type: ignore[misc]  # PyGeoAPI h
             return self._coverages("locations", given)
         request = self._request("locations", given)
         found = places(self.collection, request.query)
-        return _plain(answers.locations(found, "locations", request.limit))
+        shown = listed(found, None, request.limit)
+        return _plain(answers.locations(shown, "locations", [], found.table.num_rows))
 
     def _coverages(self, kind: str, given: dict[str, Any]) -> Any:
         found = run(self.collection, self._request(kind, given).query)
@@ -133,7 +134,7 @@ class WindowsFeatures(_Windows, BaseProvider):  # type: ignore[misc]  # PyGeoAPI
 
     def get(self, identifier: str, **_: Any) -> Any:
         found = item(self.collection, str(identifier))
-        if found is None:
+        if not found.table.num_rows:
             raise ProviderItemNotFoundError(f"no observation {identifier}")
         return _plain(answers.features(found)["features"][0])
 

@@ -25,10 +25,20 @@ class Bounds:
 
 
 @dataclass(frozen=True, slots=True)
+class Before:
+    """Where an answer goes on that gave the newest: what is earlier than `moment`, and of that moment itself what is at
+    locations behind `location` in the order of texts; nothing of it without one."""
+
+    moment: int
+    location: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Query:
     """What is asked of a collection. Times are microseconds since 1970, both ends included; None leaves a side open.
 
-    `parameters` and `locations` are ids, None for all. `described` asks for every metadata column.
+    `parameters` and `locations` are ids, None for all. `described` asks for every metadata column, `newest_day` for no
+    more than the newest 24 hours.
     """
 
     start: int | None = None
@@ -38,6 +48,8 @@ class Query:
     parameters: tuple[str, ...] | None = None
     nearest: bool = False
     described: bool = False
+    newest_day: bool = False
+    before: Before | None = None
     bounds: Bounds = Bounds()
 
 
@@ -51,3 +63,7 @@ class Rows:
     notes: list[str] = field(default_factory=list)
     crs: Crs = CRS84
     """In which the places are to be told; those of `table` are longitude and latitude in any case."""
+    more: Before | None = None
+    """Where it goes on, if a bound was reached."""
+    since: int | None = None
+    """Where the newest 24 hours begin, if no time was asked for."""

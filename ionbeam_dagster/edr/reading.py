@@ -14,10 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -27,9 +26,10 @@ from ionbeam_dagster.domain.canonical import STATION
 from ionbeam_dagster.edr import footers
 from ionbeam_dagster.edr.collection import LOCATION, NAMES, WIGOS, Collection, stamp
 from ionbeam_dagster.edr.files import WindowFile, version_of
-from ionbeam_dagster.edr.parameters import Column, Parameter
+from ionbeam_dagster.edr.matching import Mask, among, as_text, mask_of, micros
+from ionbeam_dagster.edr.parameters import NUMBER, Column, Parameter
 from ionbeam_dagster.edr.query import Query
-from ionbeam_dagster.edr.regions import Region, touches
+from ionbeam_dagster.edr.regions import touches
 from ionbeam_dagster.exporters.stations import position_ids
 
 LOG = logging.getLogger(__name__)
@@ -38,7 +38,6 @@ ROWS_IN_PART = 250_000
 ALL = 1 << 62
 AT_ONCE = 8  # windows that are read between two looks at the bounds
 _POOL = ThreadPoolExecutor(2, "ionbeam-query")
-Mask = npt.NDArray[np.bool_]
 
 
 def rows_of_windows(
@@ -46,21 +45,40 @@ def rows_of_windows(
 ) -> Iterator[tuple[pa.Table | None, list[str]]]:
     """The rows of some windows that are asked for, and notes. What was read whole is looked through together where the
     columns are the same: a step costs the same for one small table as for eight."""
-    whole: list[list[tuple[pa.Table, _Given]]] = [[] for _ in windows]
+    whole: list[list[_Whole]] = [[] for _ in windows]
     for piece, told, _ in _POOL.map(
         lambda window, later: rows_of_window(collection, window, query, wanted, later=later), windows, whole
     ):
         yield piece, told
-    alike: dict[tuple[object, ...], list[tuple[pa.Table, _Given]]] = {}
-    for table, given in chain.from_iterable(whole):
-        alike.setdefault((*table.column_names, *table.schema.types), []).append((table, given))
+    alike: dict[tuple[object, ...], list[_Whole]] = {}
+    for one in chain.from_iterable(whole):
+        alike.setdefault((*one.table.column_names, *one.table.schema.types), []).append(one)
     for some in alike.values():
-        notes: list[str] = []
-        given = some[0][1]
-        table = pa.concat_tables([table for table, _ in some], promote_options="permissive")
-        mask = _mask(table, query, given.has_station)
-        if mask is None or mask.any():
-            yield _named(_kept(table, mask), given, wanted, notes), notes
+        try:
+            yield _asked_for(some, query, wanted)
+        except pa.ArrowException:  # of one of them, which is left out
+            for one in some:
+                try:
+                    yield _asked_for([one], query, wanted)
+                except pa.ArrowException as error:
+                    yield None, [_left_out(one.window, error)]
+
+
+def _asked_for(some: list[_Whole], query: Query, wanted: dict[str, Parameter]) -> tuple[pa.Table | None, list[str]]:
+    """The rows that are asked for of windows of the same columns, and notes."""
+    notes: list[str] = []
+    given = some[0].given
+    table = pa.concat_tables([one.table for one in some], promote_options="permissive")
+    mask = mask_of(table, query, given.has_station)
+    if mask is not None and not mask.any():
+        return None, notes
+    return _named(_kept(table, mask), given, wanted, notes), notes
+
+
+def _left_out(window: WindowFile, error: Exception) -> str:
+    LOG.warning("%s cannot be read and is left out: %s", window.name, error)
+    why = f": {error}" if isinstance(error, _Unfit) else ""
+    return f"the window {stamp(window.start)}/{stamp(window.end)} cannot be read and is left out{why}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +89,14 @@ class _Given:
     described: Sequence[str]
     has_station: bool
     identified: bool
+
+
+class _Whole(NamedTuple):
+    """A window that was read without a look at which of its rows are asked for."""
+
+    window: WindowFile
+    table: pa.Table
+    given: _Given
 
 
 def rows_of_window(
@@ -84,7 +110,7 @@ def rows_of_window(
     each: Callable[[pa.Table], pa.Table] = lambda part: part,
     skip: int = 0,
     most: int | None = None,
-    later: list[tuple[pa.Table, _Given]] | None = None,
+    later: list[_Whole] | None = None,
 ) -> tuple[pa.Table | None, list[str], int]:
     """The rows of one window that are asked for (None: there are none), notes, and how many rows were passed over.
 
@@ -100,8 +126,7 @@ def rows_of_window(
         if _elsewhere(collection, window, query):
             return None, notes, 0
         with collection.files.open(window.name) as handle:
-            path = collection.files.path(window.name)
-            for over, part in _parts(handle, path, collection, query, wanted, notes, identified, named, skip, later):
+            for over, part in _parts(handle, window, collection, query, wanted, notes, identified, named, skip, later):
                 passed += over
                 if part is None:
                     continue
@@ -117,9 +142,7 @@ def rows_of_window(
     except FileNotFoundError:
         return None, notes, 0  # taken away after it was listed
     except (OSError, pa.ArrowException, _Unfit) as error:
-        LOG.warning("%s cannot be read and is left out: %s", window.name, error)
-        why = f": {error}" if isinstance(error, _Unfit) else ""
-        return None, [f"the window {stamp(window.start)}/{stamp(window.end)} cannot be read and is left out{why}"], 0
+        return None, [_left_out(window, error)], 0
     table = pa.concat_tables(kept, promote_options="permissive") if kept else None
     return table, notes, passed
 
@@ -138,7 +161,7 @@ def _elsewhere(collection: Collection, window: WindowFile, query: Query) -> bool
 
 def _parts(
     handle: pa.NativeFile,
-    path: str,
+    window: WindowFile,
     collection: Collection,
     query: Query,
     wanted: dict[str, Parameter],
@@ -146,7 +169,7 @@ def _parts(
     identified: bool,
     named: bool,
     skip: int,
-    later: list[tuple[pa.Table, _Given]] | None,
+    later: list[_Whole] | None,
 ) -> Iterator[tuple[int, pa.Table | None]]:
     """The rows that are asked for, in parts of at most `ROWS_IN_PART`. Where every row is asked for, row groups among
     the first `skip` rows are told by their number alone."""
@@ -159,12 +182,12 @@ def _parts(
     if query.region is not None:
         boxes = footers.boxes_of(file.metadata)
         groups = [number for number, box in enumerate(boxes) if box is None or touches(query.region.bounds, box)]
-        footers.remembered(path, version_of(handle), file.metadata, boxes)
+        footers.remembered(collection.files.path(window.name), version_of(handle), file.metadata, boxes)
     if query.locations is not None and has_station:
         groups = _groups_of_stations(file, groups, query.locations)
     chosen = [column for column in layout.columns if column.parameter.id in wanted]
-    texts = collection.texts()
-    if odd := [one.name for one in chosen if one.is_text is not (one.parameter.id in texts)]:
+    kinds = collection.kinds()
+    if odd := [one.name for one in chosen if one.kind != kinds.get(one.parameter.id, NUMBER)]:
         raise _Unfit(f"the values of {odd[0]} are of another type than in other windows")
     told = (STATION, *WIGOS, *(NAMES if named else ()))
     described = [name for name in layout.described if query.described or identified or name in told]
@@ -185,9 +208,9 @@ def _parts(
         at_once = every or sum(sizes[number] for number in part) <= ROWS_AT_ONCE
         table = _read(file, part, [*first, *rest] if at_once else first)
         if at_once and not every and not groups and later is not None:
-            later.append((table, given))
+            later.append(_Whole(window, table, given))
             return
-        mask = _mask(table, query, has_station)
+        mask = mask_of(table, query, has_station)
         if mask is not None and not mask.any():
             continue
         if not at_once and rest:
@@ -220,73 +243,9 @@ def _groups_of_stations(file: pq.ParquetFile, groups: list[int], stations: tuple
     if not groups:
         return []
     column = _read(file, groups, [STATION]).column(0)
-    rows = np.flatnonzero(_among(column, stations))
+    rows = np.flatnonzero(among(column, stations))
     ends = np.cumsum([file.metadata.row_group(number).num_rows for number in groups])
     return [groups[place] for place in np.unique(np.searchsorted(ends, rows, side="right"))]
-
-
-def _mask(keys: pa.Table, query: Query, has_station: bool) -> Mask | None:
-    """Which rows are asked for; None for all of them."""
-    moment = _micros(keys.column("datetime"))
-    lon, lat = (keys.column(name).to_numpy() for name in ("lon", "lat"))
-    parts: list[Mask] = []
-    if query.start is not None and (low := moment >= query.start) is not None and not low.all():
-        parts.append(low)
-    if query.end is not None and (high := moment <= query.end) is not None and not high.all():
-        parts.append(high)
-    if query.locations is not None:
-        parts.append(_of_locations(keys, query.locations, has_station))
-    if query.region is not None:
-        parts.append(_in_region(query.region, lon, lat, moment))
-    return np.logical_and.reduce(parts) if parts else None
-
-
-def _of_locations(keys: pa.Table, locations: tuple[str, ...], has_station: bool) -> Mask:
-    if has_station:
-        return _among(keys.column(STATION), locations)
-    places = position_ids(keys.column("lat").to_numpy(), keys.column("lon").to_numpy())
-    return np.isin(places, np.array([location.encode("ascii", "replace") for location in locations]))
-
-
-def _among(column: pa.ChunkedArray, stations: tuple[str, ...]) -> Mask:
-    """Which rows have one of `stations`; compared once a distinct value where the column is a dictionary."""
-    wanted = pa.array(stations, pa.string())
-    if not pa.types.is_dictionary(column.type):
-        return np.asarray(pc.is_in(column, value_set=wanted).to_numpy())
-    if not column.num_chunks:
-        return np.zeros(0, bool)
-    distinct = pa.concat_arrays([chunk.dictionary for chunk in column.chunks])
-    hits = pc.is_in(distinct, value_set=wanted.cast(distinct.type)).to_numpy(zero_copy_only=False)
-    found = []
-    for chunk in column.chunks:
-        held, hits = hits[: len(chunk.dictionary)], hits[len(chunk.dictionary) :]
-        if not held.any():
-            found.append(np.zeros(len(chunk), bool))
-            continue
-        codes = chunk.indices.fill_null(0).to_numpy(zero_copy_only=False)
-        found.append(held[codes] & chunk.is_valid().to_numpy(zero_copy_only=False) if chunk.null_count else held[codes])
-    return np.concatenate(found)
-
-
-def _in_region(
-    region: Region, lon: npt.NDArray[np.float64], lat: npt.NDArray[np.float64], moment: npt.NDArray[np.int64]
-) -> Mask:
-    """Tested once a run of rows at one place and in its bounds, where the region does not ask for the time."""
-    held = np.zeros(len(lon), bool)
-    rough = np.zeros(len(lon), bool)
-    for west, south, east, north in region.bounds:
-        rough |= (lon >= west) & (lon <= east) & (lat >= south) & (lat <= north)
-    near = np.flatnonzero(rough)
-    if not len(near):
-        return held
-    lon, lat = lon[near], lat[near]
-    moved = np.ones(len(near), bool)
-    if not getattr(region, "times", ()):
-        moved[1:] = (lon[1:] != lon[:-1]) | (lat[1:] != lat[:-1])
-    starts = np.flatnonzero(moved)
-    inside = region.holds(lon[starts], lat[starts], moment[near][starts])
-    held[near] = np.repeat(inside, np.diff(starts, append=len(near)))
-    return held
 
 
 def _kept(table: pa.Table, mask: Mask | None) -> pa.Table:
@@ -295,15 +254,15 @@ def _kept(table: pa.Table, mask: Mask | None) -> pa.Table:
 
 def _named(rows: pa.Table, given: _Given, wanted: dict[str, Parameter], notes: list[str]) -> pa.Table:
     """The columns under the names of `Rows`, values in the units of `wanted`."""
-    lon, lat = (rows.column(name).to_numpy() for name in ("lon", "lat"))
-    columns: dict[str, Any] = {"datetime": pa.array(_micros(rows.column("datetime"))), "lon": lon, "lat": lat}
+    lon, lat = (rows.column(name).cast(pa.float64()).to_numpy() for name in ("lon", "lat"))
+    columns: dict[str, Any] = {"datetime": pa.array(micros(rows.column("datetime"))), "lon": lon, "lat": lat}
     if given.has_station:
-        columns[LOCATION] = _text(rows.column(STATION))
+        columns[LOCATION] = as_text(rows.column(STATION))
     else:
         columns[LOCATION] = pa.array(position_ids(lat, lon).astype(str), pa.string())
-    columns |= {name: _text(rows.column(name)) for name in given.described}
+    columns |= {name: as_text(rows.column(name)) for name in given.described}
     if given.identified:
-        columns["id"] = rows.column("id")
+        columns["id"] = as_text(rows.column("id"))
     for one in given.chosen:
         id = one.parameter.id
         values = _in_unit(rows.column(one.name), one.parameter, wanted[id], notes)
@@ -325,17 +284,16 @@ def _in_unit(values: pa.ChunkedArray, has: Parameter, wanted: Parameter, notes: 
     return pc.add(pc.multiply(values.cast(pa.float64()), scale), offset)
 
 
-def _text(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    return column.cast(pa.string()) if column.type != pa.string() else column
-
-
-def _micros(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    return np.asarray(column.cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy())
-
-
 def latest(piece: pa.Table, rows: int) -> pa.Table:
-    order = np.argsort(piece.column("datetime").to_numpy(), kind="stable")[-rows:]
-    return piece.take(pa.array(order))
+    """The newest rows; of the oldest moment of them those of the first locations, in the order of texts."""
+    if piece.num_rows <= rows:
+        return piece
+    moments = piece.column("datetime").to_numpy()
+    oldest = np.partition(moments, -rows)[-rows]
+    newer, at = np.flatnonzero(moments > oldest), np.flatnonzero(moments == oldest)
+    names = pc.fill_null(piece.column(LOCATION).take(pa.array(at)), "")
+    first = at[pc.sort_indices(names).to_numpy()[: rows - len(newer)]]
+    return piece.take(pa.array(np.sort(np.concatenate([newer, first]))))
 
 
 def joined(

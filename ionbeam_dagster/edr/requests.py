@@ -6,6 +6,7 @@ be right. Does not belong here: coordinates (coordinates.py), filters (filters.p
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from ionbeam_dagster.edr.collection import Collection
 from ionbeam_dagster.edr.coordinates import region_of, system_of
 from ionbeam_dagster.edr.crs import CRS84, Crs
 from ionbeam_dagster.edr.filters import chosen_parameters
-from ionbeam_dagster.edr.query import Bounds, Query
+from ionbeam_dagster.edr.query import Before, Bounds, Query
 from ionbeam_dagster.edr.refusals import BadRequest
 
 QUERIES = ("position", "radius", "area", "cube", "trajectory", "locations", "items")
@@ -39,7 +40,7 @@ FORMAT_NAMES = {
     "text/csv": "csv",
 }
 _SHARED = {"datetime", "f", "crs"}
-_FILTERS = {"parameter-name", "standard-name", "level", "method", "period", "z", "limit"}
+_FILTERS = {"parameter-name", "standard-name", "level", "method", "period", "z", "limit", "after"}
 _ALSO = {"parameter_name": "parameter-name", "standard_name": "standard-name", "standard-names": "standard-name",
          "standard_names": "standard-name", "levels": "level", "methods": "method", "periods": "period",
          "parameter-names": "parameter-name", "within_units": "within-units"}  # fmt: skip
@@ -50,14 +51,17 @@ KNOWN = {
     "cube": {"bbox"} | _SHARED | _FILTERS,
     "trajectory": {"coords"} | _SHARED | _FILTERS,
     "locations": {"bbox"} | _SHARED | _FILTERS,
-    "items": {"bbox", "offset", "after", "id"} | _SHARED | _FILTERS,
+    "items": {"bbox", "offset", "id"} | _SHARED | _FILTERS,
 }
-_TOKEN = re.compile(r"^\d{1,18}\.\d{1,12}(\.[0-9a-f]{8}\.\d{1,10}\.[0-9TZ.]{16,24}-[0-9a-f]{16})?$")
+_TOKEN_OF_ITEMS = re.compile(r"^\d{1,18}\.\d{1,12}(\.[0-9a-f]{8}\.\d{1,10}\.[0-9TZ.]{16,24}-[0-9a-f]{16})?$")
+_TOKEN = re.compile(r"^\d{1,18}(\.[\w-]*)?$", re.ASCII)
+_MADE_UP = "after is taken from the link `next` of the page before, and cannot be made up"
 
 
 @dataclass(frozen=True, slots=True)
 class EdrRequest:
-    """A request that can be answered. `limit`, `offset` and `after` count items, or locations."""
+    """A request that can be answered. `limit`, `offset` and `after` count items, or locations: `after` is where a page
+    of items goes on, or the last location that was given."""
 
     kind: str
     query: Query
@@ -89,7 +93,15 @@ def read_request(
             )
         parameters["z"] = heights
     chosen = chosen_parameters(known, parameters)
-    limit, rows = _limit(kind, parameters.get("limit"))
+    limit, rows = _limit(kind, parameters.get("limit"), id)
+    offset, after = _place_of_page(kind, parameters)
+    before = None
+    if after is not None and kind == "locations" and id is None:
+        after = goes_on(after).location
+    elif after is not None and kind != "items":
+        before = goes_on(after)
+        last = before.moment if before.location is not None else before.moment - 1
+        end = last if end is None else min(end, last)
     query = Query(
         start,
         end,
@@ -98,11 +110,12 @@ def read_request(
         chosen,
         nearest=kind == "position",
         described=kind == "items",
+        newest_day=kind != "items" and not parameters.get("datetime") and before is None,
+        before=before,
         bounds=Bounds(rows=rows),
     )
-    offset, after = _place_of_page(parameters)
-    if id is not None and (len(id) > 200 or not id.isprintable()):
-        raise BadRequest("the id is no id of this collection: it is too long, or has characters that none has")
+    if id is not None and len(id) > LONGEST_TEXT:
+        raise BadRequest("the id is no id of this collection: it is too long")
     return EdrRequest(
         kind,
         query,
@@ -160,6 +173,7 @@ def _moments(text: str) -> tuple[int, int]:
     )
     if not text.isascii() or not re.match(r"^\d{4}-", text):
         raise wrong
+    text = text.upper()  # RFC 3339 has t and z, too
     # A '+' in a query string is a blank, so an offset of +02:00 arrives as ' 02:00'.
     text = re.sub(r" (\d\d:?\d\d)$", r"+\1", text)
     try:
@@ -180,22 +194,40 @@ def _moments(text: str) -> tuple[int, int]:
 # The answer's form.
 
 
-def _limit(kind: str, text: str | None) -> tuple[int, int]:
+def _limit(kind: str, text: str | None, id: str | None) -> tuple[int, int]:
     """The items or locations of a page, and the rows of any other answer."""
     if text is None or text == "":
         return (USUAL_ITEMS if kind == "items" else MOST_ROWS), MOST_ROWS
     if not re.match(r"^\d{1,9}$", text) or not text.isascii() or int(text) < 1:
         raise BadRequest(f"limit {text[:30]!r} is no number from 1 on")
     most = MOST_ITEMS if kind == "items" else MOST_ROWS
-    return min(int(text), most), min(int(text), MOST_ROWS) if kind not in ("items", "locations") else MOST_ROWS
+    of_rows = kind != "items" and (kind != "locations" or id is not None)
+    return min(int(text), most), min(int(text), MOST_ROWS) if of_rows else MOST_ROWS
 
 
-def _place_of_page(parameters: Mapping[str, str]) -> tuple[int, str | None]:
+def token_of(more: Before) -> str:
+    """Where an answer goes on, as its link `next` has it: ``<moment>`` or ``<moment>.<location in base64>``."""
+    if more.location is None:
+        return str(more.moment)
+    return f"{more.moment}.{base64.urlsafe_b64encode(more.location.encode()).decode().rstrip('=')}"
+
+
+def goes_on(token: str) -> Before:
+    """What `token_of` made a token of."""
+    moment, behind, text = token.partition(".")
+    try:
+        location = base64.b64decode(text + "=" * (-len(text) % 4), "-_", validate=True).decode()
+    except ValueError:
+        raise BadRequest(_MADE_UP) from None
+    return Before(int(moment), location if behind else None)
+
+
+def _place_of_page(kind: str, parameters: Mapping[str, str]) -> tuple[int, str | None]:
     offset, after = parameters.get("offset", "0") or "0", parameters.get("after")
     if not re.match(r"^\d{1,15}$", offset) or not offset.isascii():
         raise BadRequest(f"offset {offset[:30]!r} is no number from 0 on")
-    if after is not None and not _TOKEN.match(after):
-        raise BadRequest("after is taken from the link `next` of the page before, and cannot be made up")
+    if after is not None and not (_TOKEN_OF_ITEMS if kind == "items" else _TOKEN).match(after):
+        raise BadRequest(_MADE_UP)
     return int(offset), after
 
 

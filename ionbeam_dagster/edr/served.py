@@ -26,7 +26,7 @@ from ionbeam_dagster.stores.files import Files, absolute, is_address, within
 LOG = logging.getLogger(__name__)
 FORMAT = GeoParquetExporter.format
 ASSET = "pygeoapi_config"
-FETCHED_EVERY = 10.0  # s, from S3
+LOOKED_EVERY = 10.0  # s, for new windows, also in S3
 
 
 def served(config: IonbeamConfig) -> list[str]:
@@ -76,22 +76,22 @@ def origins(config: IonbeamConfig) -> dict[str, feed.Root]:
 
 
 def follow(config: IonbeamConfig) -> threading.Event:
-    """Keep on fetching what comes to S3, until the event that is given back is set; a failure is told and tried again.
-
-    Does nothing for exports in a folder: they are served from there.
-    """
+    """Keep on taking up what is exported, until the event that is given back is set: a dataset's first window, the
+    extents of later ones, and what comes to S3. A failure is told once, and tried again."""
     stop = threading.Event()
-    if not is_address(_settings(config).output_path):
-        return stop
 
     def forever() -> None:
-        while not stop.wait(FETCHED_EVERY):
+        told = ""
+        while not stop.wait(LOOKED_EVERY):
             try:
                 update_configuration(config)
-            except Exception as error:  # S3 comes back, a YAML is corrected: what was fetched is served meanwhile
-                LOG.error("the windows are served as they were fetched before: %s", error)
+                told = ""
+            except Exception as error:  # S3 comes back, a YAML is corrected: what was there before is served meanwhile
+                if str(error) != told:
+                    LOG.error("the windows are served as they were before: %s", error)
+                told = str(error)
 
-    threading.Thread(target=forever, name="ionbeam-mirror", daemon=True).start()
+    threading.Thread(target=forever, name="ionbeam-follow", daemon=True).start()
     return stop
 
 

@@ -15,19 +15,20 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from ionbeam_dagster.edr import answers, documents
-from ionbeam_dagster.edr.collection import Collection
+from ionbeam_dagster.edr.collection import Collection, stamp
 from ionbeam_dagster.edr.crs import OFFERED
 from ionbeam_dagster.edr.files import LocalFiles
 from ionbeam_dagster.edr.pages import item, page
 from ionbeam_dagster.edr.parameters import Parameter, parameter_from
 from ionbeam_dagster.edr.query import Rows
 from ionbeam_dagster.edr.refusals import BadRequest, NotFound
-from ionbeam_dagster.edr.requests import FORMATS, EdrRequest, read_request
-from ionbeam_dagster.edr.search import places, run
+from ionbeam_dagster.edr.requests import FORMATS, EdrRequest, read_request, token_of
+from ionbeam_dagster.edr.search import listed, places, run
 
 EDR_PLUGIN = "ionbeam_dagster.edr.provider.WindowsEDR"
 FEATURES_PLUGIN = "ionbeam_dagster.edr.provider.WindowsFeatures"
 ROWS_ON_A_PAGE = 200
+LONGEST_NOTES = 2_000  # characters, in a header
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +80,11 @@ class Service:
         collection = self.collections[name]
         own = f"{self.base}/collections/{quote(name, safe='')}/{request.kind}"
         if request.kind == "locations" and request.location is None:
-            found = replace(places(collection, request.query), crs=request.crs)
-            if request.format == "csv":
-                return self._reply(
-                    found, request, answers.csv(replace(found, table=found.table.slice(0, request.limit)))
-                )
-            return self._reply(found, request, answers.locations(found, own, request.limit), as_page)
+            return self._locations(collection, request, given, own, as_page)
         if request.kind == "items" and request.item is not None:
             one = item(collection, request.item)
-            if one is None:
-                raise NotFound(f"there is no observation {request.item[:80]!r} in collection {name!r}")
+            if not one.table.num_rows:
+                raise NotFound(_with_notes(f"there is no observation {request.item[:80]!r} in {name!r}", one.notes))
             return self._item(replace(one, crs=request.crs), request, own, as_page)
         if request.kind == "items":
             return self._page(collection, request, given, own, as_page)
@@ -96,14 +92,32 @@ class Service:
             request = replace(request, query=replace(request.query, described=True))
         found = replace(run(collection, request.query), crs=request.crs)
         if request.location is not None and not found.table.num_rows:
-            raise NotFound(
+            told = (
                 f"there is no observation of a location {request.location[:80]!r} in the time that was asked for; "
                 f"{own} lists the locations of the newest 24 hours, or those of a datetime"
             )
+            raise NotFound(_with_notes(told, found.notes))
+        if request.location is not None:
+            own = f"{own}/{quote(request.location, safe='')}"
+        next = _next(found, request, given, own)
+        links = [next] if next else None
         if request.format == "csv":
-            return self._reply(found, request, answers.csv(found))
-        document = answers.covjson(found) if request.format == "covjson" else answers.features(found)
-        return self._reply(found, request, document, as_page)
+            return self._reply(found, request, answers.csv(found), next=next)
+        document = answers.covjson(found, links) if request.format == "covjson" else answers.features(found, links)
+        return self._reply(found, request, document, as_page, next)
+
+    def _locations(
+        self, collection: Collection, request: EdrRequest, given: Mapping[str, str], own: str, as_page: bool
+    ) -> Reply:
+        found = replace(places(collection, request.query), crs=request.crs)
+        matched = found.table.num_rows
+        found = listed(found, request.after, request.limit)
+        next = _next(found, request, given, own)
+        if request.format == "csv":
+            return self._reply(found, request, answers.csv(found), next=next)
+        links = [{"href": own, "rel": "self", "type": FORMATS["geojson"], "title": "These locations"}]
+        document = answers.locations(found, own, [*links, *([next] if next else [])], matched)
+        return self._reply(found, request, document, as_page, next)
 
     def _item(self, found: Rows, request: EdrRequest, own: str, as_page: bool) -> Reply:
         if request.format == "csv":
@@ -128,9 +142,7 @@ class Service:
              "title": "This page to look at"},
         ]  # fmt: skip
         if one.after is not None:
-            on = {name: value for name, value in given.items() if name != "offset"} | {"after": one.after}
-            links.append({"href": f"{own}?{urlencode(on)}", "rel": "next", "type": FORMATS["geojson"],
-                          "title": "The next page"})  # fmt: skip
+            links.append(_link_to_next(given, own, one.after, request))
         if request.format == "csv":
             return self._reply(one.found, request, answers.csv(one.found), next=links[-1] if one.after else None)
         document = answers.features(one.found, links, one.matched)
@@ -149,13 +161,41 @@ class Service:
             "Content-Crs": f"<{request.crs.uri}>",
         }
         if found.notes:
-            headers["Ionbeam-Notes"] = "; ".join(found.notes).encode("ascii", "replace").decode()[:2000]
+            headers["Ionbeam-Notes"] = _in_a_header(found.notes)
         if next is not None:
             headers["Link"] = f'<{next["href"]}>; rel="next"; type="{next["type"]}"'
         if as_page and isinstance(document, dict):
             return Reply(200, "text/html; charset=utf-8", _page_of(request, document, found.notes).encode(), headers)
         body = document if isinstance(document, bytes) else answers.as_json(document)
         return Reply(200, FORMATS[request.format], body, headers)
+
+
+def _next(found: Rows, request: EdrRequest, given: Mapping[str, str], own: str) -> dict[str, str] | None:
+    """The link to what a bound left out. Where no time was asked for, it keeps to the same newest 24 hours."""
+    if found.more is None:
+        return None
+    day = {} if found.since is None else {"datetime": f"{stamp(found.since)}/.."}
+    return _link_to_next({**given, **day}, own, token_of(found.more), request)
+
+
+def _link_to_next(given: Mapping[str, str], own: str, after: str, request: EdrRequest) -> dict[str, str]:
+    on = {name: value for name, value in given.items() if name != "offset"} | {"after": after}
+    return {"href": f"{own}?{urlencode(on)}", "rel": "next", "type": FORMATS[request.format], "title": "The next page"}
+
+
+def _with_notes(told: str, notes: list[str]) -> str:
+    return "; ".join([told, *notes])
+
+
+def _in_a_header(notes: list[str]) -> str:
+    """The notes as far as they have room, and how many have none."""
+    text = ""
+    for number, note in enumerate(notes):
+        if number and len(text) + len(note) > LONGEST_NOTES:
+            text += f"; and {len(notes) - number:,} more, which f=GeoJSON has all"
+            break
+        text += ("; " if number else "") + note[:LONGEST_NOTES]
+    return text.encode("ascii", "replace").decode()
 
 
 def collection_of(name: str, provider: dict[str, Any], more_crs: Iterable[str] = ()) -> Collection:
@@ -181,7 +221,9 @@ def _page_of(request: EdrRequest, document: dict[str, Any], notes: list[str]) ->
     """A table for a person who follows a link with a browser."""
     shown = document["features"][:ROWS_ON_A_PAGE]
     columns = list(dict.fromkeys(name for one in shown for name in one["properties"]))
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in ("id", "lon", "lat", *columns))
+    axes = ("lon", "lat") if request.crs.is_geographic else ("x", "y")
+    axes = axes[::-1] if request.crs.north_first else axes
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in ("id", *axes, *columns))
     rows = "".join(
         "<tr>"
         + "".join(

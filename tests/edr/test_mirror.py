@@ -58,7 +58,7 @@ def test_exports_in_s3_are_served_as_they_are_there(s3, tmp_path, monkeypatch): 
     web.update_configuration(config)
     assert (folder / first.rpartition("/")[2]).stat() == kept  # what did not change is not fetched again
 
-    monkeypatch.setattr(web, "FETCHED_EVERY", 0.1)
+    monkeypatch.setattr(web, "LOOKED_EVERY", 0.1)
     stop = web.follow(config)
     put(0, add=10.0)
     becomes([11.0, 1.01])
