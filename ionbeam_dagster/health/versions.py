@@ -61,12 +61,17 @@ def _lacking(who: str, lacking: str) -> Finding:
 def permissions(platform: Platform) -> Iterator[Finding]:
     """Files of the platform's state that this user cannot read or write: somebody else made them, often root."""
     state = platform.config.sections.state_path
-    shut = [path for path in _some(state) if not os.access(path, os.R_OK | os.W_OK)]
+    shut = [path for path in _some(state) if not os.access(path, os.R_OK | os.W_OK) and _is_there(path)]
     if shut:
         words = f"{len(shut)} files below {state} cannot be read or written by this user, the first is {shut[0]}"
         yield Finding(PERMISSIONS, "error", words, f"chown -R {os.getuid()} {state}, and run every process as one user")
         return
     yield Finding(PERMISSIONS, "well", f"what is below {state} can be read and written")
+
+
+def _is_there(path: Path) -> bool:
+    """Not so of drafts, probes and journals that others finished with since the folder was listed."""
+    return os.path.lexists(path)
 
 
 def _some(root: Path) -> Iterator[Path]:
