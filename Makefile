@@ -16,7 +16,7 @@ IN_MEMORY := $(shell [ "$$($(SHM_FREE))" -gt 4000000 ] 2>/dev/null && \
 	echo PYTEST_DEBUG_TEMPROOT=/dev/shm)
 PURE := tests/domain tests/exporters/test_tables.py tests/test_layers.py tests/test_models.py tests/test_config.py
 
-.PHONY: help demo dev services check test soak bench servers clean
+.PHONY: help demo dev services lint types definitions check test soak bench servers clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -35,17 +35,22 @@ dev: $(VENV)/.run  ## dagster dev on the demo's data: the UI, with sensors and a
 services: $(VENV)/.run  ## stand-ins for the outside services of examples/crowd.yaml, until Ctrl-C
 	$(BIN)/python tests/sources/services.py
 
-check: $(VENV)/.dev  ## lint, types and the tests that need no server, in under a minute
+lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
 	$(BIN)/mypy
+
+definitions: $(VENV)/.dev
+	$(BIN)/dagster definitions validate -w workspace.yaml
+
+check: $(VENV)/.dev  ## lint, types and the tests that need no server, in under a minute
+	@$(MAKE) --no-print-directory -j2 lint types
 	$(BIN)/pytest $(PURE)
 
 test: $(VENV)/.dev  ## the whole suite, side by side, after lint and types
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/dagster definitions validate -w workspace.yaml
+	@$(MAKE) --no-print-directory -j3 lint types definitions
 	$(IN_MEMORY) $(BIN)/pytest $(SIDE_BY_SIDE) -o tmp_path_retention_policy=failed
 
 soak: $(VENV)/.dev  ## the tests that are long and sensitive to load
