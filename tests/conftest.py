@@ -1,4 +1,7 @@
-"""What several test files share: a platform in a temporary folder, and the place of real observations."""
+"""What several test files share: a platform in a temporary folder, the place of real observations, and servers.
+
+Servers are made known here alone: a file that imports the fixture of one starts another of its own.
+"""
 
 import os
 import signal
@@ -7,11 +10,18 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from backends import influxdb, mosquitto, mosquitto_with_tls, redis, s3  # noqa: F401
+from dagster._core.storage.event_log.sqlite import sqlite_event_log
+from dagster._core.storage.runs.sqlite import sqlite_run_storage
+from dagster._core.storage.schedules.sqlite import sqlite_schedule_storage
 from hypothesis import settings
+from servers import rabbitmq  # noqa: F401
+from sqlalchemy import Engine, create_engine
 
 with suppress(ImportError):
     import pyproj  # noqa: F401  (whoever loads eccodes or codc before it leaves it without its database)
@@ -30,6 +40,21 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+# Dagster makes a new engine of SQLAlchemy for each event that it writes, which compiles each of its statements anew.
+_engines: dict[str, Engine] = {}
+
+
+def _engine(url: str, **options: Any) -> Engine:
+    if url not in _engines:
+        if len(_engines) > 20:  # each run has a file of its own
+            _engines.clear()
+        _engines[url] = create_engine(url, **options)
+    return _engines[url]
+
+
+for _storage in (sqlite_event_log, sqlite_run_storage, sqlite_schedule_storage):
+    _storage.create_engine = _engine
+
 # Each of Dagster's stores, and each run's, reads its hundred migrations anew to note that none is needed; here once.
 _read: dict[str, ScriptDirectory] = {}
 _from_config = ScriptDirectory.from_config
@@ -47,11 +72,19 @@ ScriptDirectory.from_config = _migrations
 settings.register_profile("ionbeam", deadline=None)  # how long an example takes says how busy the machine is
 settings.load_profile("ionbeam")
 
-_LONG = {
-    "test_dev.py", "test_earlier_states.py", "test_timeseries.py", "test_cli.py", "test_bus_together.py",
-    "test_client_rabbitmq.py", "test_deployments.py", "test_influxdb.py", "test_service.py", "test_bus_storm.py",
-    "test_door_fleet.py", "test_door_peers.py", "test_door_reports.py", "test_plug_in.py",
-}  # fmt: skip
+# The longest first, by the seconds that they take: one of them at the end would leave the other workers idle.
+_LONG = (
+    "test_timeseries.py", "test_client_bad_days.py", "test_dev.py", "test_cli.py", "test_earlier_states.py",
+    "test_client_rabbitmq.py", "test_doctor.py", "test_bus_together.py", "test_plug_in.py", "test_corrections.py",
+    "test_door_peers.py", "test_reconciliation.py", "test_cycle_assets.py", "test_back_ends.py", "test_deadlines.py",
+    "test_small_files.py", "test_kills.py", "test_real_day.py", "test_service.py", "test_influxdb.py",
+    "test_ledger.py", "test_automation.py", "test_following_windows.py", "test_bad_input.py", "test_scenarios.py",
+    "test_files_start_and_order.py", "test_netatmo_mqtt.py", "test_door_bad_days.py", "test_deployments.py",
+    "test_bus_users.py", "test_specified_configuration.py", "test_bus.py", "test_watch.py", "test_refused_rows.py",
+    "test_bus_sensors.py", "test_backfill.py", "test_same_bytes.py", "test_files_come_and_go.py",
+    "test_late_and_again.py", "test_edr_real_day.py", "test_file_stores.py", "test_bus_bad_days.py",
+    "test_recovery.py", "test_pipeline.py",
+)  # fmt: skip
 _STATUS = pytest.StashKey[int]()
 REAL_DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
 
@@ -97,8 +130,8 @@ def no_pictures(monkeypatch):
 
 
 def pytest_collection_modifyitems(items):
-    """Files that take long come first: side by side, one of them at the end would leave the other workers idle."""
-    items.sort(key=lambda item: item.path.name not in _LONG)
+    place = {name: number for number, name in enumerate(_LONG)}
+    items.sort(key=lambda item: place.get(item.path.name, len(_LONG)))
 
 
 def pytest_sessionfinish(session, exitstatus):

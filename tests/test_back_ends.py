@@ -5,7 +5,6 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
-from backends import influxdb, redis, s3  # noqa: F401
 from polars.testing import assert_frame_equal
 
 from ionbeam_dagster.config import IonbeamConfig

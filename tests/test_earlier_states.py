@@ -24,8 +24,6 @@ from pathlib import Path
 import aio_pika
 import pytest
 import redis as redis_client
-from backends import redis  # noqa: F401
-from servers import rabbitmq  # noqa: F401
 from typer.testing import CliRunner
 
 from ionbeam_client import IonbeamClient, IonbeamClientConfig, wire
@@ -312,7 +310,7 @@ async def heard(channel, queue: str, count: int) -> list[DataSetAvailableEvent]:
 @pytest.mark.parametrize(
     "earlier", ["sqlite", pytest.param("on_redis", marks=pytest.mark.soak)], indirect=True
 )  # fmt: skip
-def test_its_bus_goes_on(earlier, rabbitmq, monkeypatch):  # noqa: F811
+def test_its_bus_goes_on(earlier, rabbitmq, monkeypatch):
     """What waited is built and announced, and what was announced is not announced again; parts complete one that was
     begun; a message that comes a second time changes nothing; a client sends what an earlier one could not."""
     monkeypatch.setenv("IONBEAM_BROKER", rabbitmq.url)

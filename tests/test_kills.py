@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from backends import influxdb, redis  # noqa: F401
 
 PROGRAM = Path(__file__).with_name("killed.py")
 
@@ -31,7 +30,7 @@ def test_the_next_run_mends_what_a_kill_left_at_every_write(tmp_path):
 
 
 @pytest.mark.soak
-def test_the_next_run_mends_what_a_kill_left_on_redis_and_influxdb(tmp_path, redis, influxdb):  # noqa: F811
+def test_the_next_run_mends_what_a_kill_left_on_redis_and_influxdb(tmp_path, redis, influxdb):
     sections = (
         f"redis: {{redis_url: '{redis.url}'}}\n"
         f"influxdb_common: {{influxdb_url: '{influxdb.url}', influxdb_org: {influxdb.org}, "

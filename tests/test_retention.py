@@ -7,7 +7,6 @@ from pathlib import Path
 import dagster as dg
 import pyarrow.parquet as pq
 import pytest
-from backends import s3  # noqa: F401
 
 from ionbeam_dagster.domain.decisions import Unchanged
 from ionbeam_dagster.domain.windows import Window, windows_between
@@ -190,7 +189,7 @@ def test_the_dagster_asset_tells_what_it_purged_and_in_a_dry_run_what_it_would(p
     assert "superseded revisions" in told[0]["by kind"].value and str(first.path) in told[0]["the first of them"].value
 
 
-def test_what_lies_in_s3_is_purged_as_in_a_folder(platform_of, s3):  # noqa: F811
+def test_what_lies_in_s3_is_purged_as_in_a_folder(platform_of, s3):
     bucket = s3.bucket("purged")
     platform = platform_of(
         NETWORK % f", data_path: '{bucket}/raw'",

@@ -4,13 +4,12 @@ from datetime import UTC, datetime
 from urllib.parse import urlencode
 
 import pyarrow as pa
-from backends import s3  # noqa: F401
 from client_samples import SCHEMA, rows
 
 from ionbeam_client.payloads import PayloadStore
 
 
-def test_payloads_in_a_bucket_are_read_and_removed(s3, monkeypatch):  # noqa: F811
+def test_payloads_in_a_bucket_are_read_and_removed(s3, monkeypatch):
     section = s3.section()
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", section["access_key"])
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", section["secret_key"])

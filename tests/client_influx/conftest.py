@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from backends import influxdb  # noqa: F401
 from influx_faults import Bucket, Faulty, configuration
 
 from ionbeam_client.influx import EHTInfluxDBClient
 
 
 @pytest.fixture
-def bucket(influxdb, request):  # noqa: F811
+def bucket(influxdb, request):
     """Makes empty buckets of the real influxd."""
     made = iter(range(100))
     return lambda: Bucket.made(influxdb, f"{request.node.name[:60]}_{next(made)}_test")

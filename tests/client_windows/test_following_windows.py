@@ -15,7 +15,6 @@ import httpx
 import polars as pl
 import pyarrow.fs as fs
 import pytest
-from backends import s3  # noqa: F401
 from kept import akeep, contents, keep
 from pages import blocks
 from typer.testing import CliRunner
@@ -173,7 +172,7 @@ def test_a_copy_is_kept_true_over_random_corrections(address, root, tmp_path):
     assert contents(copy) == contents(root / "net") and keep(net, copy) == 0
 
 
-def test_a_bucket_is_followed(s3, tmp_path, monkeypatch):  # noqa: F811
+def test_a_bucket_is_followed(s3, tmp_path, monkeypatch):
     """S3 tells times in seconds, so that what was written just now is told a little later."""
     bucket = s3.bucket("followed").removeprefix("s3://")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3.access_key)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from backends import s3  # noqa: F401
 from serving import Serving
 from typer.testing import CliRunner
 from windows import write_window
@@ -19,7 +18,7 @@ from ionbeam_dagster.stores.files import Files, S3Settings
 
 
 @pytest.fixture
-def bucket(s3, tmp_path, monkeypatch):  # noqa: F811
+def bucket(s3, tmp_path, monkeypatch):
     """The bucket of the exports, with two windows, and its address for pyarrow."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3.access_key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3.secret_key)
@@ -30,13 +29,13 @@ def bucket(s3, tmp_path, monkeypatch):  # noqa: F811
     return bucket
 
 
-def put(s3, folder, bucket, hour, add=0.0):  # noqa: F811
+def put(s3, folder, bucket, hour, add=0.0):
     made = write_window(folder / "made" / "net", hour, add=add)
     with Files(folder / "drafts", S3Settings(**s3.section())).published(f"{bucket}/pygeoapi/net/{made.name}") as draft:
         draft.write_bytes(made.read_bytes())
 
 
-def machine(s3, folder: Path, bucket: str) -> Serving:  # noqa: F811
+def machine(s3, folder: Path, bucket: str) -> Serving:
     """One of several that have nothing in common but the configuration."""
     folder.mkdir()
     made = Serving(folder, ["net"])
@@ -54,7 +53,7 @@ def listed(where: Serving, monkeypatch) -> list[list[str]]:
     return [[word for word in line.split() if word != "│"][:4] for line in done.output.splitlines() if "net" in line]
 
 
-def test_what_clients_confirm_is_the_same_for_every_machine(s3, bucket, tmp_path, monkeypatch):  # noqa: F811
+def test_what_clients_confirm_is_the_same_for_every_machine(s3, bucket, tmp_path, monkeypatch):
     over_bucket = f"{bucket}/pygeoapi?scheme=http&endpoint_override={s3.endpoint.partition('//')[2]}&region={s3.region}"
     office = machine(s3, tmp_path / "office", bucket)
     with machine(s3, tmp_path / "cellar", bucket) as cellar:

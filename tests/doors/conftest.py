@@ -7,13 +7,12 @@ import asyncio
 import aio_pika
 import pytest
 from bus_samples import SOURCES
-from servers import rabbitmq  # noqa: F401
 
 from ionbeam_client import wire
 
 
 @pytest.fixture
-def broker(rabbitmq):  # noqa: F811
+def broker(rabbitmq):
     """The address of a broker on whose queues nothing waits."""
     queues = [wire.INGESTION, wire.REPLAY, wire.source_queue("my_source"), wire.source_queue("ioncannon")]
     queues += [wire.exporter_queue(name) for name in ("x", "my_exporter", "netatmo_exporter")]

@@ -19,7 +19,6 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from backends import s3  # noqa: F401
 from bus_samples import (
     DAY,
     FIRST_DAY,
@@ -306,7 +305,7 @@ def test_payloads_and_parts_go_when_nobody_needs_them(platform_of):
     assert len(platform.ledger.sent("my_source", Window(START, START + 6 * HOUR))) == 2 and not part.exists()
 
 
-def test_payloads_and_raw_partitions_lie_in_s3(platform_of, broker, s3, monkeypatch):  # noqa: F811
+def test_payloads_and_raw_partitions_lie_in_s3(platform_of, broker, s3, monkeypatch):
     root = s3.bucket("bus")
     sources = SOURCES.replace("kind: external,", f"kind: external, data_path: {root}/raw,")
     payloads = f"{root}/payloads"

@@ -7,7 +7,6 @@ from uuid import uuid4
 
 import pyarrow.parquet as pq
 import pytest
-from backends import redis  # noqa: F401
 from bus_samples import HOUR, SOURCES, START, body, command, rows
 from redis import Redis
 

@@ -27,24 +27,36 @@ SOURCES = """
 """
 
 
-@pytest.fixture
-def users(rabbitmq, broker, platform_of):
-    """A platform whose sources have senders, and the address of each user, who has the permissions that it prints."""
-    platform = platform_of(SOURCES, broker=f"{{url: '{broker}', operators: [keeper]}}")
+@pytest.fixture(scope="module")
+def permitted(rabbitmq, tmp_path_factory):
+    """The broker with the users oslo, bergen and keeper, who have the permissions that the platform prints."""
     for user in ("oslo", "bergen", "keeper"):
         rabbitmq.ctl("add_user", user, "pw")
+    config = tmp_path_factory.mktemp("permissions") / "config.yaml"
+    config.write_text(f"sources:\n{SOURCES}\nbroker: {section(rabbitmq.url)}")
     asked = ["--exporter", "bergen=bergen_archive"]
-    printed = CliRunner().invoke(app, ["--config", str(platform.config.path), "broker", "permissions", *asked])
+    printed = CliRunner().invoke(app, ["--config", str(config), "broker", "permissions", *asked])
     assert printed.exit_code == 0, printed.output
     for line in printed.output.splitlines():
         program, *arguments = shlex.split(line)
         assert program == "rabbitmqctl"
         rabbitmq.ctl(*arguments)
-    bridge_of(platform).take_in(5)
-    yield platform, {user: broker.replace("guest:guest", f"{user}:pw") for user in ("oslo", "bergen", "keeper")}
+    yield
     for user in ("oslo", "bergen", "keeper"):
         rabbitmq.ctl("delete_user", user)
     rabbitmq.ctl("set_permissions", "-p", "/", "guest", ".*", ".*", ".*")
+
+
+def section(url):
+    return f"{{url: '{url}', operators: [keeper]}}"
+
+
+@pytest.fixture
+def users(permitted, broker, platform_of):
+    """A platform whose sources have senders, and the address of each user."""
+    platform = platform_of(SOURCES, broker=section(broker))
+    bridge_of(platform).take_in(5)
+    return platform, {user: broker.replace("guest:guest", f"{user}:pw") for user in ("oslo", "bergen", "keeper")}
 
 
 def sent_by(url, state, *ingestions, wait_for=lambda client: True):

@@ -5,7 +5,6 @@ import time
 from pathlib import Path
 
 import yaml
-from backends import s3  # noqa: F401
 from windows import TEMPERATURE, service_of, write_window
 
 from ionbeam_dagster.config import IonbeamConfig
@@ -13,7 +12,7 @@ from ionbeam_dagster.edr import served as web
 from ionbeam_dagster.stores.files import Files, S3Settings, within
 
 
-def test_exports_in_s3_are_served_as_they_are_there(s3, tmp_path, monkeypatch):  # noqa: F811
+def test_exports_in_s3_are_served_as_they_are_there(s3, tmp_path, monkeypatch):
     place = within(s3.bucket("served"), "out")
     source = {"kind": "external", "start": "2025-01-01T00:00:00Z", "aggregation_span": "PT1H",
               "data_path": str(tmp_path / "raw")}  # fmt: skip

@@ -7,8 +7,6 @@ import asyncio
 import aio_pika
 import pytest
 import redis as redis_client
-from backends import redis  # noqa: F401
-from servers import rabbitmq  # noqa: F401
 
 from ionbeam_client import wire
 from ionbeam_dagster.health import queues, stores
@@ -16,7 +14,7 @@ from ionbeam_dagster.health import queues, stores
 SOURCE = "  ioncannon: {start: 2026-06-21}"
 
 
-def test_a_redis_that_forgets(platform_of, redis):  # noqa: F811
+def test_a_redis_that_forgets(platform_of, redis):
     url = redis.url[:-1] + "7"
     platform = platform_of(SOURCE, redis=f"{{redis_url: '{url}'}}")
     client = redis_client.Redis.from_url(url)
@@ -32,7 +30,7 @@ def test_a_redis_that_forgets(platform_of, redis):  # noqa: F811
 
 
 @pytest.fixture
-def bus(platform_of, rabbitmq):  # noqa: F811
+def bus(platform_of, rabbitmq):
     """A platform, and what puts so many messages into a queue."""
 
     async def put(queue: wire.Queue, number: int) -> None:

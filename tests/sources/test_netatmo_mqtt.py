@@ -18,7 +18,7 @@ import paho.mqtt.client as paho
 import polars as pl
 import pytest
 import yaml
-from backends import Mosquitto, mosquitto, mosquitto_with_tls  # noqa: F401
+from backends import Mosquitto
 from esoh_messages import TEMPERATURE, message
 from paho.mqtt.enums import CallbackAPIVersion
 
@@ -160,7 +160,7 @@ def publish(port: int, topic: str, messages: list[bytes]) -> None:
     client.disconnect()
 
 
-def test_raw_observations_and_later_codes_become_revisions(tmp_path, mosquitto: Mosquitto):  # noqa: F811
+def test_raw_observations_and_later_codes_become_revisions(tmp_path, mosquitto: Mosquitto):
     platform = platform_of(tmp_path, mosquitto.port)
     listening = Listening(tmp_path)
     listening.start()
@@ -253,12 +253,12 @@ def settled(platform: Platform) -> bool:
     return needs_collecting(platform, "netatmo_mqtt", WINDOW)
 
 
-def test_each_message_is_in_the_dataset_once_whoever_is_killed(tmp_path, mosquitto: Mosquitto):  # noqa: F811
+def test_each_message_is_in_the_dataset_once_whoever_is_killed(tmp_path, mosquitto: Mosquitto):
     killed_in_a_loop(tmp_path, mosquitto, messages=600, rounds=4, rate=300)
 
 
 @pytest.mark.soak
-def test_each_message_is_in_the_dataset_once_over_many_kills(tmp_path, mosquitto: Mosquitto):  # noqa: F811
+def test_each_message_is_in_the_dataset_once_over_many_kills(tmp_path, mosquitto: Mosquitto):
     killed_in_a_loop(tmp_path, mosquitto, messages=int(os.environ.get("SOAK_MESSAGES", "8000")), rounds=30, rate=200)
 
 
@@ -322,7 +322,7 @@ def test_what_the_journal_keeps_no_more_is_a_failure(tmp_path):
         list(source.fetch(Window(NOW - 6 * HOUR, NOW - 5 * HOUR)))
 
 
-def test_a_window_is_empty_only_when_we_listened_all_the_time(tmp_path, mosquitto: Mosquitto):  # noqa: F811
+def test_a_window_is_empty_only_when_we_listened_all_the_time(tmp_path, mosquitto: Mosquitto):
     platform_of(tmp_path, mosquitto.port)
     source = source_at(tmp_path / "raw")
     source.name = "netatmo_mqtt"
@@ -341,7 +341,7 @@ def test_a_window_is_empty_only_when_we_listened_all_the_time(tmp_path, mosquitt
     assert list(source.fetch(Window(heard.start, heard.end))) == []
 
 
-def test_a_broker_with_tls_and_passwords(tmp_path, mosquitto_with_tls):  # noqa: F811
+def test_a_broker_with_tls_and_passwords(tmp_path, mosquitto_with_tls):
     server, authority = mosquitto_with_tls
     given = {"host": "localhost", "port": server.port, "username": "someone", "ca_file": str(authority)}
     source = source_at(tmp_path, password="very-secret", **given)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from backends import S3, Missing, s3, start_s3  # noqa: F401
+from backends import S3, Missing, start_s3
 from pydantic import SecretStr, ValidationError
 
 from ionbeam_dagster.stores.files import (
@@ -34,7 +34,7 @@ class TestAFolder(FilesContract):
 
 class TestS3(FilesContract):
     @pytest.fixture
-    def place(self, s3, tmp_path):  # noqa: F811
+    def place(self, s3, tmp_path):
         return at(s3, tmp_path / "scratch"), f"{s3.bucket(f'b{time.time_ns()}')}/root"
 
 
@@ -63,7 +63,7 @@ while True:
 SIZE = 25 << 20  # three parts of an upload
 
 
-def test_a_publisher_that_is_killed_leaves_the_old_file_or_the_new_one(s3, tmp_path):  # noqa: F811
+def test_a_publisher_that_is_killed_leaves_the_old_file_or_the_new_one(s3, tmp_path):
     location = f"{s3.bucket('killed')}/window.parquet"
     files = at(s3, tmp_path / "scratch")
     put(files, location, bytes(SIZE))
@@ -123,7 +123,7 @@ def test_a_server_that_is_away_or_slow_loses_nothing_and_the_next_time_mends_it(
         ({"access_key": "nobody"}, "refusing", "does not know s3.access_key; correct it"),
     ],
 )
-def test_what_s3_refuses_is_told_with_the_file_and_what_to_do(s3, tmp_path, changed, bucket, told):  # noqa: F811
+def test_what_s3_refuses_is_told_with_the_file_and_what_to_do(s3, tmp_path, changed, bucket, told):
     s3.bucket("refusing")
     files = at(s3, tmp_path / "scratch", **changed)
     location = f"s3://{bucket}/a/b.parquet"

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from backends import s3  # noqa: F401
 
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.pipeline.collect import collect
