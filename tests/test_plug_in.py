@@ -13,6 +13,7 @@ from pages import blocks, entry_points, install
 
 from ionbeam_dagster.testing.service import Reply, Service
 
+PYTEST = ("pytest", "-p", "no:cacheprovider", "-p", "no:schemathesis")
 SOURCE, EXPORTER = "writing-a-source.md", "writing-an-exporter.md"
 
 
@@ -45,7 +46,7 @@ def ran(folder: Path, environment: dict[str, str], *command: str) -> str:
 @pytest.mark.parametrize("page", [SOURCE, EXPORTER])
 def test_it_passes_the_suite_of_its_page(environment, tmp_path, page):
     (tmp_path / "test_own.py").write_text(blocks(page)["python"][1])
-    told = ran(tmp_path, environment, "pytest", "-p", "no:cacheprovider", "test_own.py")
+    told = ran(tmp_path, environment, *PYTEST, "test_own.py")
     assert int(re.search(r"(\d+) passed", told)[1]) > 15 and "skipped" not in told
 
 
@@ -69,7 +70,7 @@ def test_what_breaks_a_rule_fails_the_suite(tmp_path, page, right, wrong, told):
     assert broken != own
     site = install(tmp_path, "broken", {next(iter(module)): broken}, entry_points(blocks(page)["toml"][0]))
     (tmp_path / "test_own.py").write_text(suite)
-    command = [Path(sys.executable).with_name("pytest"), "-p", "no:cacheprovider", "test_own.py", "-k", told]
+    command = [Path(sys.executable).with_name(PYTEST[0]), *PYTEST[1:], "test_own.py", "-k", told]
     done = subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(site)}, capture_output=True)
     assert done.returncode == 1 and b"1 failed" in done.stdout, done.stdout.decode()
 

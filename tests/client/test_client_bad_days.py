@@ -10,24 +10,12 @@ from datetime import timedelta
 
 import pytest
 from client_samples import END, METADATA, SCHEMA, START, event, rows
-from servers import RabbitMQ, why_no_rabbitmq
 
 from ionbeam_client import IonbeamClient, IonbeamClientConfig, IonbeamError, SyncIonbeamClient, cli, ingest, wire
 from ionbeam_client.amqp import AmqpTransport
 from ionbeam_client.transport import Outgoing
 
 HOUR = timedelta(hours=1)
-
-
-@pytest.fixture(scope="module")
-def own_broker(tmp_path_factory):
-    """A broker whose memory and users these tests change."""
-    if reason := why_no_rabbitmq():
-        pytest.skip(reason)
-    server = RabbitMQ(tmp_path_factory.mktemp("rabbitmq"))
-    server.start()
-    yield server
-    server.close()
 
 
 class Line:
@@ -72,27 +60,27 @@ async def ingest_hours(client, count, first=0):
         await asyncio.sleep(0.05)
 
 
-def test_an_alarm_of_the_broker_ends_and_everything_is_sent(own_broker, tmp_path):
-    config = IonbeamClientConfig(amqp_url=own_broker.url, state_path=tmp_path, heartbeat=1)
+def test_an_alarm_of_the_broker_ends_and_everything_is_sent(rabbitmq, tmp_path):
+    config = IonbeamClientConfig(amqp_url=rabbitmq.url, state_path=tmp_path, heartbeat=1)
 
     async def run():
         async with IonbeamClient(config) as client:
             client.register_export_handler("alarmed", lambda event, stream: None)
             assert await client.wait_until_connected(30)
             await ingest_hours(client, 3)
-            own_broker.ctl("set_vm_memory_high_watermark", "0.0001")
+            rabbitmq.ctl("set_vm_memory_high_watermark", "0.0001")
             try:
                 await ingest_hours(client, 30, first=3)
                 await asyncio.sleep(6)
             finally:
-                own_broker.ctl("set_vm_memory_high_watermark", "0.4")
+                rabbitmq.ctl("set_vm_memory_high_watermark", "0.4")
             assert await client.flush(40)
 
     asyncio.run(run())
 
 
-def test_a_line_that_swallowed_for_a_while_is_told_and_everything_is_sent(own_broker, tmp_path, capsys):
-    line, state = Line(own_broker.port), tmp_path / "state"
+def test_a_line_that_swallowed_for_a_while_is_told_and_everything_is_sent(rabbitmq, tmp_path, capsys):
+    line, state = Line(rabbitmq.port), tmp_path / "state"
 
     async def run():
         async with line.open() as port:
@@ -118,10 +106,10 @@ def test_a_line_that_swallowed_for_a_while_is_told_and_everything_is_sent(own_br
     assert "0 messages" in well and "since" not in well
 
 
-def test_what_the_broker_refuses_is_told_and_flush_is_not_true(own_broker, tmp_path, caplog, capsys):
-    own_broker.ctl("add_user", "reader", "pw")
-    own_broker.ctl("set_permissions", "reader", "", "", ".*")
-    url = own_broker.url.replace("guest:guest", "reader:pw")
+def test_what_the_broker_refuses_is_told_and_flush_is_not_true(rabbitmq, tmp_path, caplog, capsys):
+    rabbitmq.ctl("add_user", "reader", "pw")
+    rabbitmq.ctl("set_permissions", "reader", "", "", ".*")
+    url = rabbitmq.url.replace("guest:guest", "reader:pw")
     config = IonbeamClientConfig(amqp_url=url, state_path=tmp_path, close_timeout=0)
 
     async def run():
@@ -136,17 +124,17 @@ def test_what_the_broker_refuses_is_told_and_flush_is_not_true(own_broker, tmp_p
     assert "ACCESS_REFUSED" in capsys.readouterr().out
 
 
-def test_who_may_write_but_not_declare_sends_into_queues_that_are_there(own_broker, tmp_path):
+def test_who_may_write_but_not_declare_sends_into_queues_that_are_there(rabbitmq, tmp_path):
     async def run():
-        transport = AmqpTransport(IonbeamClientConfig(amqp_url=own_broker.url))
+        transport = AmqpTransport(IonbeamClientConfig(amqp_url=rabbitmq.url))
         await transport.open()
         await asyncio.wait_for(transport.connected(), 30)
         while (found := await transport.fetch(wire.INGESTION)) is not None:
             await found.ack()
         await transport.close()
-        own_broker.ctl("add_user", "writer", "pw")
-        own_broker.ctl("set_permissions", "writer", "", "amq.default", "")
-        url = own_broker.url.replace("guest:guest", "writer:pw")
+        rabbitmq.ctl("add_user", "writer", "pw")
+        rabbitmq.ctl("set_permissions", "writer", "", "amq.default", "")
+        url = rabbitmq.url.replace("guest:guest", "writer:pw")
         async with IonbeamClient(IonbeamClientConfig(amqp_url=url, state_path=tmp_path)) as client:
             await ingest_hours(client, 2)
             assert await client.flush(30)
@@ -154,11 +142,11 @@ def test_who_may_write_but_not_declare_sends_into_queues_that_are_there(own_brok
     asyncio.run(run())
 
 
-def test_ten_thousand_parked_messages_are_listed_in_seconds_and_stay(own_broker, tmp_path, capsys):
-    dead, count = wire.Queue("many").dead, 10_000
+def test_thousands_of_parked_messages_are_listed_in_seconds_and_stay(rabbitmq, tmp_path, capsys):
+    dead, count = wire.Queue("many").dead, 4_000
 
     async def park():
-        transport = AmqpTransport(IonbeamClientConfig(amqp_url=own_broker.url))
+        transport = AmqpTransport(IonbeamClientConfig(amqp_url=rabbitmq.url))
         await transport.open()
         await asyncio.wait_for(transport.connected(), 30)
         for first in range(0, count, 500):
@@ -170,14 +158,14 @@ def test_ten_thousand_parked_messages_are_listed_in_seconds_and_stay(own_broker,
 
     asyncio.run(park())
     for _ in range(2):
-        assert cli.main(["--amqp-url", own_broker.url, "dead", "list", "--queue", "many"]) == 0
+        assert cli.main(["--amqp-url", rabbitmq.url, "dead", "list", "--queue", "many"]) == 0
         listed = capsys.readouterr().out
         assert listed.count("why ") == count and f"{count} dead messages" in listed
 
 
-def test_a_wrong_virtual_host_is_told_once(own_broker, caplog):
+def test_a_wrong_virtual_host_is_told_once(rabbitmq, caplog):
     async def run():
-        transport = AmqpTransport(IonbeamClientConfig(amqp_url=f"{own_broker.url}nowhere"))
+        transport = AmqpTransport(IonbeamClientConfig(amqp_url=f"{rabbitmq.url}nowhere"))
         await transport.open()
         await asyncio.sleep(2)
         await transport.close()
@@ -186,12 +174,12 @@ def test_a_wrong_virtual_host_is_told_once(own_broker, caplog):
     assert caplog.text.count("it has no such virtual host, or this user may not use it") == 1
 
 
-def test_two_clients_of_one_name_one_serves_and_the_other_takes_over(own_broker, tmp_path, caplog):
+def test_two_clients_of_one_name_one_serves_and_the_other_takes_over(rabbitmq, tmp_path, caplog):
     """A window in parts would be handled by neither if both served."""
     called = {"first": [], "second": []}
 
     def client(name):
-        config = IonbeamClientConfig(amqp_url=own_broker.url, state_path=tmp_path / name, heartbeat=1)
+        config = IonbeamClientConfig(amqp_url=rabbitmq.url, state_path=tmp_path / name, heartbeat=1)
         client = IonbeamClient(config)
         client.register_export_handler("one_name", lambda event, stream: called[name].append(event.revision))
         return client
@@ -209,7 +197,7 @@ def test_two_clients_of_one_name_one_serves_and_the_other_takes_over(own_broker,
             await asyncio.sleep(0.05)
         raise AssertionError(called)
 
-    transport = AmqpTransport(IonbeamClientConfig(amqp_url=own_broker.url))
+    transport = AmqpTransport(IonbeamClientConfig(amqp_url=rabbitmq.url))
 
     async def run():
         await transport.open()

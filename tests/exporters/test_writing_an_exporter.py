@@ -53,15 +53,21 @@ class Whole(CycleExporter):
 """
 
 
-@pytest.fixture
-def package(tmp_path, monkeypatch):
-    """The page's Python and TOML, installed by pip into a folder of their own; gives the page's YAML."""
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The page's Python and TOML, installed by pip into a folder of their own."""
     page = blocks("writing-an-exporter.md")
     points = entry_points(page["toml"][0])
     points["ionbeam.exporters"] |= {"whole_cycles": "csv_of_mine:Whole", "broken": "absent_package:Exporter"}
-    site = install(tmp_path, "csv_of_mine", {"csv_of_mine": page["python"][0] + CYCLES}, points)
+    modules = {"csv_of_mine": page["python"][0] + CYCLES}
+    return install(tmp_path_factory.mktemp("package"), "csv_of_mine", modules, points)
+
+
+@pytest.fixture
+def package(site, monkeypatch):
+    """The page's package beside the platform; gives the page's YAML."""
     monkeypatch.syspath_prepend(site)
-    yield yaml.safe_load(page["yaml"][0])
+    yield yaml.safe_load(blocks("writing-an-exporter.md")["yaml"][0])
     sys.modules.pop("csv_of_mine", None)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -187,7 +187,7 @@ def test_what_was_collected_stays_when_its_raw_partition_was_purged(platform_of,
 def test_run_and_status_tell_what_is_kept_and_gone(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
-    (tmp_path / "config.yaml").write_text(f"sources:{BLOCK}")
+    (tmp_path / "config.yaml").write_text(f"sources:{BLOCK}    exports: []\n")
     current = write(tmp_path / "in", "current.csv", rows(0, 12))
 
     def ionbeam(*arguments: str) -> str:
@@ -239,6 +239,7 @@ def batch(points: dict) -> pa.RecordBatch:
     )
 
 
+@settings(max_examples=50)
 @given(answers=st.lists(POINTS, min_size=2, max_size=4))
 def test_of_each_value_the_latest_that_was_given_is_there_and_the_same_again_changes_nothing(answers, tmp_path_factory):
     place = tmp_path_factory.mktemp("raw")
