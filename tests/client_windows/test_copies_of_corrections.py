@@ -18,7 +18,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from backends import s3  # noqa: F401
 from corrected import SOURCE, begun, celsius, configuration, opened, published, work
 from kept import akeep, contents, keep
 from restream_weather import SITES, START, RestreamWeather, item
@@ -221,7 +220,7 @@ def test_copies_are_what_the_source_has(service, tmp_path, monkeypatch):
 
 @pytest.mark.soak
 @pytest.mark.parametrize("kept", ["folder", "s3"])
-def test_copies_are_what_the_source_has_while_a_worker_works(kept, service, s3, tmp_path, monkeypatch):  # noqa: F811
+def test_copies_are_what_the_source_has_while_a_worker_works(kept, service, s3, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     sections, place = {}, "data-projections/pygeoapi"
     if kept == "s3":
