@@ -29,7 +29,7 @@ from ionbeam_dagster.domain.windows import HOUR, windows_between
 from ionbeam_dagster.pipeline import corrections
 from ionbeam_dagster.pipeline.platform import Platform
 
-HOURS = list(windows_between(START, START + 6 * HOUR, HOUR))
+HOURS = list(windows_between(START, START + 4 * HOUR, HOUR))
 STEP = timedelta(minutes=5)
 """Between two moments of which a site may have an item; at first it has every second one."""
 PATIENCE = 300.0  # s
