@@ -185,6 +185,19 @@ def test_what_is_exported_can_be_changed_and_imported(crowd, tmp_path):
         ("source,station,name\ncrowd,a,x\ncrowd,a,y\n", "line 3: crowd a: is given twice"),
         ("source,station,admit\n,a,maybe\n", "line 2: a: has no source, or no station"),
         ("source,station,mobile,siting\ncrowd,a,perhaps,7\n", "siting is none of WMO's classes"),
+        (
+            "source,station,parent\ncrowd,d--7,px--1\n",
+            "line 2: crowd d--0000-0000-0000-0007: parent is no site (ps), area",
+        ),
+        (
+            "source,station,parent\ncrowd,d--7,ps--1-90\n",
+            "parent is no site (ps), area (pa) or line (pl): right would be",
+        ),
+        (
+            "source,station,parent\ncrowd,roof,pl--1\n",
+            "line 2: crowd roof: has a parent, and is no device: right would",
+        ),
+        ("source,station,parent\ncrowd,d--7,1\ncrowd,0007,2\n", "line 3: crowd d--0000-0000-0000-0007: is given twice"),
         ("source,name\ncrowd,a\n", "there is no column station"),
         ("source,station,hight\ncrowd,a,3\n", "column 'hight' is not known"),
         ('source,station\n"crowd,a\n', "no table of comma separated values"),

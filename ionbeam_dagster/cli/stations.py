@@ -98,8 +98,8 @@ def stations_import(
 ) -> None:
     """Take over what a CSV file says of stations; what it does not name stays as it is.
 
-    Columns: source, station, wigos_id, name, latitude, longitude, altitude, mobile, siting, admit (allow, deny), why.
-    Those that begin with heard_ are left out. Where anything in it is wrong, nothing of it is taken.
+    Columns: source, station, wigos_id, name, latitude, longitude, altitude, mobile, siting, parent, admit (allow,
+    deny), why. Those that begin with heard_ are left out. Where anything in it is wrong, nothing of it is taken.
     """
     from ionbeam_dagster.pipeline.stations import change_entries
     from ionbeam_dagster.stores.stations import entries_of_csv

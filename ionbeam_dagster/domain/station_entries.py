@@ -6,13 +6,14 @@ here: what is heard of stations (stations.py), or where entries are kept (stores
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Self
 
 import polars as pl
 import pyarrow as pa
 
+from ionbeam_client.archfx.utils.slugs import ArchFxDeviceSlug, ArchFxParentSlug
 from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.domain.canonical import (
     STATION,
@@ -32,11 +33,12 @@ WIGOS_ID = rf"^0-{_WIGOS_NUMBER}-{_WIGOS_NUMBER}-[A-Za-z0-9]{{1,16}}$"
 ENTRY: dict[str, pl.DataType] = {
     "source": pl.String(), "station": pl.String(), "wigos_id": pl.String(), "name": pl.String(),
     "latitude": pl.Float64(), "longitude": pl.Float64(), "altitude": pl.Float64(), "mobile": pl.Boolean(),
-    "siting": pl.Int64(), "admit": pl.String(), "why": pl.String(),
+    "siting": pl.Int64(), "parent": pl.String(), "admit": pl.String(), "why": pl.String(),
 }  # fmt: skip
 """What a person may say of a station (columns of a CSV, keys in the YAML): `source` and `station` (its id there) say
 which; `wigos_id`; `name`; `latitude` and `longitude` in degrees; `altitude` in m above the sea; `mobile` or fixed;
-`siting`, WMO's class from 1 to 5; `admit` (allow, deny) and `why`."""
+`siting`, WMO's class from 1 to 5; `parent`, of a device that reports: its site, area or line; `admit` (allow, deny) and
+`why`."""
 
 
 def read_entries(given: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
@@ -67,7 +69,9 @@ def read_entries(given: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
         .alias("wigos_id"),
         yes_or_no.alias("mobile"),
         pl.col("admit").str.to_lowercase(),
-    )
+        _written(pl.col("parent"), ArchFxParentSlug),
+        _written(pl.when(pl.col("parent").is_not_null()).then("station"), ArchFxDeviceSlug).alias("device"),
+    ).with_columns(pl.coalesce("device", "station").alias("station"))
     faulty = [
         (pl.col("source").is_null() | pl.col("station").is_null(), "has no source, or no station"),
         *((pl.col(name).is_null() & texts[name].is_not_null(), f"{name} is no number") for name in number),
@@ -78,9 +82,13 @@ def read_entries(given: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
         (~pl.col("altitude").is_between(-500, 9000), "altitude is not within -500 and 9000 m"),
         (~pl.col("siting").is_between(1, 5), "siting is none of WMO's classes 1 to 5"),
         (~pl.col("wigos_id").str.contains(WIGOS_ID), "wigos_id is none: right would be 0-276-0-ABC, or five digits"),
+        (pl.col("parent").is_null() & texts["parent"].is_not_null(),
+         "parent is no site (ps), area (pa) or line (pl): right would be pl--0000-0001"),
+        (pl.col("parent").is_not_null() & pl.col("device").is_null(),
+         "has a parent, and is no device: right would be the station d--0000-0000-0000-0007"),
         (~pl.col("admit").is_in(["allow", "deny"]), "admit is neither allow nor deny"),
         (pl.struct("source", "station").is_duplicated(), "is given twice"),
-    ]
+    ]  # fmt: skip
     for fault, words in faulty:
         found = entries.filter(fault.fill_null(False))
         faults += [
@@ -88,6 +96,18 @@ def read_entries(given: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
             for place, source, station in found.select("place", "source", "station").iter_rows()
         ]
     return entries.select(*ENTRY), faults
+
+
+def _written(text: pl.Expr, slug: Callable[[str], object]) -> pl.Expr:
+    """Ids as they are written in full; null what is none."""
+
+    def written(given: str) -> str | None:
+        try:
+            return str(slug(given))
+        except ValueError:
+            return None
+
+    return text.map_elements(written, return_dtype=pl.String)
 
 
 _YES_OR_NO = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -126,6 +146,10 @@ class Entries:
             pl.col("longitude").alias("known_lon"),
             pl.col("altitude").alias("known_height"),
         )
+
+    def parents(self) -> pl.DataFrame:
+        """`device` and `parent`, as they are written in full, of the devices whose parent is told."""
+        return self.table.drop_nulls("parent").select(pl.col("station").alias("device"), "parent")
 
     def with_(self, entries: pl.DataFrame) -> Entries:
         """With other entries of the stations that `entries` has; those that say nothing are left out."""

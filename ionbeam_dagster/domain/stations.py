@@ -141,8 +141,8 @@ class Registry:
     @cached_property
     def table(self) -> pl.DataFrame:
         """A row a station, also of those that are told of and were never heard: source, station, name, wigos_id, lat,
-        lon, altitude (m), mobile, siting, first_heard, last_heard, variables (how many it measures), moved (when it
-        was last moved), status (``denied``, ``not heard``, ``in turns`` at two places, or empty) and why."""
+        lon, altitude (m), mobile, siting, parent, first_heard, last_heard, variables (how many it measures), moved
+        (when it was last moved), status (``denied``, ``not heard``, ``in turns`` at two places, or empty) and why."""
         moves = moves_of(self.heard).group_by(STATION).agg(pl.col("at").max().alias("moved"), pl.col("in_turns").any())
         found = self.heard.join(moves, on=STATION, how="left")
         entries = self.entries.table.rename({"station": STATION, "name": "own_name", "mobile": "own_mobile"})
@@ -170,6 +170,7 @@ class Registry:
             pl.coalesce("altitude", *height).alias("altitude"),
             pl.coalesce("own_mobile", "mobile").alias("mobile"),
             "siting",
+            "parent",
             "first_heard",
             "last_heard",
             reduce(lambda a, b: a + b, [pl.col(name).cast(pl.UInt32).fill_null(0) for name in measured],

@@ -79,6 +79,12 @@ def faults(platform: Platform) -> list[str]:
     told = platform.stations.entries()
     found = [platform.stations.trouble] if platform.stations.trouble else []
     found += told.faults(platform.config.sources)
+    found += (
+        f"stations of {name} are told a parent, a tag of what a device reports to the HTTP door, and {name} is "
+        "no source of kind door"
+        for name, source in platform.config.sources.items()
+        if source.config.kind != "door" and told.of(name).parents().height
+    )
     for dataset in platform.config.datasets.values():
         heard = {name: _as_in_the_dataset(platform, name, told.of(name)) for name in dataset.sources}
         found += apart_with_one_id(heard)

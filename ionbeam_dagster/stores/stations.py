@@ -57,6 +57,12 @@ class StationEntry(Settings):
         default=None, description="Whether it moves; without it by what is heard.", examples=[True]
     )
     siting: int | None = Field(default=None, description="WMO's class of its siting, 1 to 5.", examples=[3])
+    parent: str | None = Field(
+        default=None,
+        description="Of a device that reports to the HTTP door: the site, area or line that it belongs to, which its "
+        "readings have as the tag parent.",
+        examples=["pl--0000-0001"],
+    )
     admit: Literal["allow", "deny"] | None = Field(
         default=None,
         description="deny: its rows come no further than the quarantine. Where stations of a source are allowed, "
@@ -164,7 +170,9 @@ class StationStore:
         """What the CSV said when it could last be used, as far as that was kept."""
         try:
             with self._files.fetched(self._location("_told")) as file:
-                return Entries(pl.read_parquet(file))
+                kept = pl.read_parquet(file)
+                lacking = [pl.lit(None, dtype).alias(name) for name, dtype in ENTRY.items() if name not in kept.columns]
+                return Entries(kept.with_columns(lacking).select(*ENTRY))
         except (OSError, pl.exceptions.PolarsError):
             return None
 

@@ -58,7 +58,7 @@ class Application:
         tokens: Tokens,
         journal: Journal,
         once: Once,
-        strict: Mapping[str, LineMapping],
+        strict: Mapping[str, Callable[[], LineMapping]],
         pages: Mapping[str, Callable[[], tuple[int, str, bytes]]],
     ) -> None:
         """`pages` are further ones by their paths, each giving status, type and body."""
@@ -141,7 +141,7 @@ class Application:
     def _refuse_unmapped(self, source: str, lines: pl.Series) -> None:
         """Where the block of a source says so, what it does not map is refused."""
         mapping = self._strict.get(source)
-        if mapping is not None and (reason := mapping.unmapped(lines)):
+        if mapping is not None and (reason := mapping().unmapped(lines)):
             raise Refused(400, f"{reason}; nothing of the request was taken")
 
     # -- line protocol -------------------------------------------------------------------------------------------

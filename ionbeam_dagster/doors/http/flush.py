@@ -14,10 +14,11 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from uuid import UUID, uuid5
 
@@ -60,10 +61,10 @@ def mapping_of(platform: Platform, source: Door) -> Mapping:
     return Mapping(source.name, source.config, *platform.range_of(platform.source(source.name)), told)
 
 
-def strict_mappings(platform: Platform) -> dict[str, Mapping]:
-    """The mappings of those sources that refuse what they do not map."""
+def strict_mappings(platform: Platform) -> dict[str, Callable[[], Mapping]]:
+    """The mappings, as they are when it is asked, of those sources that refuse what they do not map."""
     return {
-        name: mapping_of(platform, source)
+        name: partial(mapping_of, platform, source)
         for name, source in door_sources(platform).items()
         if source.config.unmapped == "refused"
     }

@@ -20,6 +20,7 @@ import polars as pl
 from ionbeam_dagster.domain.canonical import STATION
 from ionbeam_dagster.domain.station_entries import NO_ENTRIES, Entries
 from ionbeam_dagster.doors.http.lines import as_sent, hidden, shown
+from ionbeam_dagster.doors.http.reports import MEASUREMENT
 from ionbeam_dagster.sources.declared import ALTITUDE
 from ionbeam_dagster.sources.door import DoorConfig, DoorVariable
 
@@ -81,7 +82,9 @@ class Mapping:
         """Changes when what becomes of lines may have changed."""
         block = self.config.model_dump_json(include=_USED)
         places = self.entries.places().sort(pl.all()).write_csv()
-        return sha256("\n".join([block, str(self.start), str(self.end), places]).encode()).hexdigest()
+        parents = self.entries.parents().sort(pl.all())
+        parts = [block, str(self.start), str(self.end), places, *([parents.write_csv()] if parents.height else [])]
+        return sha256("\n".join(parts).encode()).hexdigest()
 
     @property
     def _values(self) -> list[str]:
@@ -90,7 +93,7 @@ class Mapping:
     def _looked_at(self, lines: pl.DataFrame) -> pl.DataFrame:
         """The lines with what a block says of them: place, station, the values ``v<n>`` as texts and ``nv<n>`` as
         numbers, and whether they have further fields."""
-        parts = self._parted(lines)
+        parts = self._with_parents(self._parted(lines))
         found = parts.with_columns(
             pl.from_epoch("time", time_unit="ns").dt.cast_time_unit("us").dt.replace_time_zone("UTC").alias("datetime"),
             self._tag(self.config.station).alias(STATION),
@@ -126,6 +129,18 @@ class Mapping:
             head.str.replace("^[^,]*", "").str.replace(",$", "").alias("tags"),
             pl.concat_str(pl.lit(","), words.struct.field("field_1")).alias("fields"),
         )
+
+    def _with_parents(self, parts: pl.DataFrame) -> pl.DataFrame:
+        """A reading names its device alone; the parent that the registry tells of it is the tag ``parent``."""
+        parents = self.entries.parents()
+        if parents.is_empty():
+            return parts
+        known = self._tag("device").replace_strict(
+            parents["device"], parents["parent"], default=None, return_dtype=pl.String
+        )
+        lacks = (pl.col("measurement") == MEASUREMENT) & self._tag("parent").is_null() & known.is_not_null()
+        tags = pl.when(lacks).then(pl.format("{},parent={}", "tags", known)).otherwise("tags")
+        return parts.with_columns(tags.alias("tags"))
 
     def _tag(self, name: str) -> pl.Expr:
         return shown(pl.col("tags").str.extract(_of_key(name)))
