@@ -207,6 +207,7 @@ def test_windows_appear_by_automation_and_a_day_that_is_backfilled_is_there_as_a
     wanted = [f"{day + timedelta(minutes=10 * number):%Y%m%dT%H%M%S}" for number in range(144)]
     hours = {key for key in wanted if key.endswith("0000")}
     with dev(tmp_path, CROWD.format(start=f"{day:%Y-%m-%d}")) as server:
+        wait_for(lambda: [server.materialised("raw")], 120, "the code server did not answer")
         selection = [{"path": ["ioncannon", stage]} for stage in STAGES]
         launched = server.ask(LAUNCH, params={"assetSelection": selection, "partitionNames": wanted})
         backfill = launched["launchPartitionBackfill"]["backfillId"]
