@@ -54,7 +54,8 @@ def _lost(platform: Platform, work: Work) -> str | None:
     dataset, _, format = work.of.partition("/")
     if work.stage == "collect":
         raw = platform.ledger.raw(work.of, work.window)
-        return raw.path if raw is not None and work.token.split()[0] in (agenda.LOST, agenda.REPLACES) else None
+        of_its_file = isinstance(agenda.read_token(work.token), agenda.Lost | agenda.Replaces)
+        return raw.path if raw is not None and of_its_file else None
     if work.stage == "build":
         built = platform.ledger.latest_revision(dataset, work.window)
         path, size = (built.path, built.facts.bytes) if built is not None else (None, 0)

@@ -20,7 +20,7 @@ from ionbeam_dagster.domain.decisions import Sealed
 from ionbeam_dagster.domain.records import BuiltRevision, ExportRecord, RawPartition
 from ionbeam_dagster.domain.windows import EPOCH, FOREVER
 from ionbeam_dagster.pipeline import agenda
-from ionbeam_dagster.pipeline.agenda import LOST, Step, Work
+from ionbeam_dagster.pipeline.agenda import Lost, Step, Work
 from ionbeam_dagster.pipeline.damage import not_ours
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.files import Found
@@ -145,7 +145,7 @@ def _of_raws(platform: Platform, source: SourceSettings, told: list[str]) -> lis
             return []
         kept = platform.files.set_aside(raw.path)
         why = f"{fault} (kept as {kept})"
-        return [(Work("collect", source.name, raw.window, f"{LOST} {raw.ingestion}", why), None)]
+        return [(Work("collect", source.name, raw.window, str(Lost(raw.ingestion)), why), None)]
 
     raws = platform.ledger.raws(source.name, FOREVER)
     return [_File("raw file", raw.path, raw.hash, lambda fault, raw=raw: damaged(raw, fault)) for raw in raws]  # type: ignore[misc]

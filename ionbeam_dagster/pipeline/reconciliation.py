@@ -20,7 +20,7 @@ from ionbeam_dagster.domain.records import BuiltRevision, Claim, RawPartition
 from ionbeam_dagster.domain.windows import EPOCH, FOREVER, Window, merge, window_of, windows_between
 from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.pipeline import agenda, contents, removals
-from ionbeam_dagster.pipeline.agenda import CHANGED, LOST, SKEW, Step, Steps, Work
+from ionbeam_dagster.pipeline.agenda import SKEW, Changed, Lost, Step, Steps, Work
 from ionbeam_dagster.pipeline.damage import not_ours
 from ionbeam_dagster.pipeline.export import is_of_another_exporter
 from ionbeam_dagster.pipeline.platform import Platform
@@ -144,7 +144,7 @@ def _collected_again(
 ) -> tuple[Work, datetime | None]:
     window = raw.window
     if file is None:
-        work = Work("collect", source.name, window, f"{LOST} {raw.ingestion}", fault)
+        work = Work("collect", source.name, window, str(Lost(raw.ingestion)), fault)
     else:
         work = agenda.replacing(platform, source.name, window, fault)
     passed = window.end + source.window_lag
@@ -159,7 +159,7 @@ def _of_changes(platform: Platform, source: SourceSettings, now: datetime, found
         for some in _portions(_ended(platform, source, ranges, now)):
             needed = [window for window in some if agenda.needs_collecting(platform, source.name, window)]
             yield [
-                (Work("collect", source.name, window, f"{CHANGED} {feed.signature(window)}", "it changed"), None)
+                (Work("collect", source.name, window, str(Changed(feed.signature(window))), "it changed"), None)
                 for window in needed
             ]
     except SourceError as error:

@@ -71,7 +71,7 @@ def test_what_is_noted_while_the_agenda_looks_is_not_dropped(platform_with, monk
     now = START + 2 * HOUR
     collect(platform, platform.source("told"), FIRST, now)
     raw = platform.ledger.raw("told", FIRST)
-    agenda.note(platform, [agenda.Work("collect", "told", FIRST, f"{agenda.LOST} {raw.ingestion}", "lost")], now)
+    agenda.note(platform, [agenda.Work("collect", "told", FIRST, str(agenda.Lost(raw.ingestion)), "lost")], now)
     known = platform.ledger.raw
 
     def meanwhile(source, window):

@@ -108,7 +108,7 @@ class ToRequest(Due):
     def work(self, now: datetime) -> list[Work]:
         found = agenda.windows_in_lookback(self._ionbeam.platform, self._source, now)
         wanted = [
-            Work("collect", self._source.name, window, triggered.isoformat(), "its client has not sent it")
+            Work("collect", self._source.name, window, str(agenda.Triggered(triggered)), "its client has not sent it")
             for window, triggered in found
             if self._is_wanted(window, triggered, now)
         ]

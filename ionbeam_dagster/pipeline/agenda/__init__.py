@@ -1,10 +1,11 @@
 """The agenda: what there is to do, of which window, and why. It alone decides that.
 
 A module a stage says what is work of it (collecting, ingesting, building, exporting); `work` has the line and what the
-ledger remembers of open work; `now` puts together what may begin now; `outcomes` settles what a run did; `silence` has
-the sources that do not answer; `attention` is what a person has to know. Nothing asks anybody else: automation,
-`ionbeam run`, the worker, the bridge, `ionbeam status` and retention ask here. Does not belong here: the comparison of
-files with the ledger (reconciliation.py), when a window can be built (domain/decisions.py decides), or the doing.
+ledger remembers of open work; `tokens` why a window is to be collected; `now` puts together what may begin now;
+`outcomes` settles what a run did; `silence` has the sources that do not answer; `attention` is what a person has to
+know. Nothing asks anybody else: automation, `ionbeam run`, the worker, the bridge, `ionbeam status` and retention ask
+here. Does not belong here: the comparison of files with the ledger (reconciliation.py), when a window can be built
+(domain/decisions.py decides), or the doing.
 
 Work is derived from what there is: it is due while what there is was not made from its token. What the ledger has no
 index of (a raw partition without a claim, a revision without its exports, what reconciliation found) is noted in the
@@ -35,10 +36,8 @@ from ionbeam_dagster.pipeline.agenda.ingesting import to_ingest
 from ionbeam_dagster.pipeline.agenda.now import MOST, due, due_of, products, ready
 from ionbeam_dagster.pipeline.agenda.outcomes import InHand, in_hand
 from ionbeam_dagster.pipeline.agenda.silence import end_silence, note_silence, probed, silent
+from ionbeam_dagster.pipeline.agenda.tokens import Changed, Lost, Replaces, Triggered, read_token
 from ionbeam_dagster.pipeline.agenda.work import (
-    CHANGED,
-    LOST,
-    REPLACES,
     Stage,
     Step,
     Steps,
@@ -49,9 +48,10 @@ from ionbeam_dagster.pipeline.agenda.work import (
 )
 
 __all__ = [
-    "CHANGED", "LOST", "MOST", "REPLACES", "SKEW", "InHand", "Stage", "Step", "Steps", "Work", "assess", "begin", "due",
+    "MOST", "SKEW", "Changed", "InHand", "Lost", "Replaces", "Stage", "Step", "Steps", "Triggered", "Work", "assess",
+    "begin", "due",
     "due_of", "end_silence", "export_is_current", "from_the_future", "has_window", "in_hand", "in_words", "is_broken",
     "is_lost", "is_outdated", "last_trigger", "misfits", "needs_collecting", "note", "note_silence", "note_unless_open",
-    "other_lengths", "outdated", "outlook", "overdue", "probed", "products", "ready", "replacing", "silent", "stays",
-    "to_build", "to_export", "to_export_cycle", "to_ingest", "windows_in_lookback",
+    "other_lengths", "outdated", "outlook", "overdue", "probed", "products", "read_token", "ready", "replacing",
+    "silent", "stays", "to_build", "to_export", "to_export_cycle", "to_ingest", "windows_in_lookback",
 ]  # fmt: skip

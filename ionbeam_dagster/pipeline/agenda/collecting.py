@@ -13,11 +13,10 @@ from ionbeam_dagster.config import SourceSettings
 from ionbeam_dagster.domain.records import RawPartition
 from ionbeam_dagster.domain.windows import EPOCH, Window, windows_between
 from ionbeam_dagster.errors import SourceError
-from ionbeam_dagster.pipeline.agenda.work import CHANGED, LOST, REPLACES, Work
+from ionbeam_dagster.pipeline.agenda.tokens import Changed, Lost, Replaces, Triggered, read_token
+from ionbeam_dagster.pipeline.agenda.work import Work
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.ledger.attempts import Attempt
-
-_NEVER = "never"
 
 
 def last_trigger(source: SourceSettings, window: Window, now: datetime) -> datetime | None:
@@ -60,14 +59,13 @@ def triggered(platform: Platform, source: SourceSettings, now: datetime) -> Iter
     for window, triggered in windows_in_lookback(platform, source, now):
         known = platform.ledger.raw(source.name, window)
         if _is_older(platform, known, triggered) or _lacks_its_end(platform, known, now):
-            yield Work("collect", source.name, window, triggered.isoformat(), f"to be collected since {triggered}")
+            yield Work("collect", source.name, window, str(Triggered(triggered)), f"to be collected since {triggered}")
 
 
 def is_to_come(opened: Attempt, now: datetime) -> bool:
     """Whether a window, or the trigger that it was noted for, is still to come."""
-    kind = opened.token.partition(" ")[0]
-    of_the_clock = kind not in (LOST, CHANGED, REPLACES)
-    return opened.window.start >= now or (of_the_clock and datetime.fromisoformat(opened.token) > now)
+    token = read_token(opened.token)
+    return opened.window.start >= now or (isinstance(token, Triggered) and token.at > now)
 
 
 def _is_older(platform: Platform, known: RawPartition | None, triggered: datetime) -> bool:
@@ -115,26 +113,21 @@ def still_to_collect(platform: Platform, source: str, opened: Attempt, now: date
     if not has_window(platform, platform.source(source), window):
         return None
     known = platform.ledger.raw(source, window)
-    kind, *marks = opened.token.split(" ")
-    if kind == LOST:
-        needed = known is None or is_lost(platform, known)
-    elif kind == CHANGED:
-        needed = needs_collecting(platform, source, window)
-    elif kind == REPLACES:
-        needed = known is None or known.purged is None or marks[0] == _NEVER
-    else:
-        triggered = datetime.fromisoformat(opened.token)
-        needed = _is_older(platform, known, triggered) or _lacks_its_end(platform, known, now)
+    match read_token(opened.token):
+        case Lost():
+            needed = known is None or is_lost(platform, known)
+        case Changed():
+            needed = needs_collecting(platform, source, window)
+        case Replaces(written):
+            needed = known is None or known.purged is None or written is None
+        case Triggered(at):
+            needed = _is_older(platform, known, at) or _lacks_its_end(platform, known, now)
     return Work("collect", source, window, opened.token, opened.reason) if needed else None
-
-
-def written_at(platform: Platform, known: RawPartition | None) -> str:
-    """When the file of a raw partition was written, as a part of a token."""
-    found = platform.files.found(known.path) if known is not None else None
-    return found.modified.isoformat() if found is not None else _NEVER
 
 
 def replacing(platform: Platform, source: str, window: Window, reason: str, mark: str = "") -> Work:
     """The work of collecting a window again, whatever its raw partition holds; of another `mark` it is other work."""
-    before = written_at(platform, platform.ledger.raw(source, window))
-    return Work("collect", source, window, f"{REPLACES} {before} {mark}".strip(), reason)
+    known = platform.ledger.raw(source, window)
+    found = platform.files.found(known.path) if known is not None else None
+    token = Replaces(found.modified if found is not None else None, mark)
+    return Work("collect", source, window, str(token), reason)

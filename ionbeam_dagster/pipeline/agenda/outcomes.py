@@ -14,7 +14,8 @@ from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.pipeline.agenda.exporting import to_export
 from ionbeam_dagster.pipeline.agenda.ingesting import to_ingest
 from ionbeam_dagster.pipeline.agenda.now import derived, still_due
-from ionbeam_dagster.pipeline.agenda.work import REPLACES, Stage, Work, begin, note
+from ionbeam_dagster.pipeline.agenda.tokens import Replaces, read_token
+from ionbeam_dagster.pipeline.agenda.work import Stage, Work, begin, note
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.ledger.attempts import Attempt, Failure
 
@@ -36,7 +37,8 @@ class InHand:
     def settle_replaced(self, window: Window, now: datetime) -> None:
         """Settle at once a window that was to be replaced: its note alone tells of that, so that others would be given
         it while the run goes on."""
-        if window in self.opened and self.opened[window].token.startswith(REPLACES):
+        opened = self.opened.get(window) if self.stage == "collect" else None
+        if opened is not None and isinstance(read_token(opened.token), Replaces):
             self.settle([window], {}, now)
 
     def settle(self, done: Collection[Window], failed: Mapping[Window, Failure], now: datetime) -> None:

@@ -1,7 +1,7 @@
 """Work: one line of the agenda, and what the ledger remembers of open work.
 
-Belongs here: `Work`, the tokens of windows to be collected, and the notes of work that was found or begun. Does not
-belong here: what is work (a module a stage), or what may begin now (now.py).
+Belongs here: `Work`, and the notes of work that was found or begun. Does not belong here: what is work (a module a
+stage), or what may begin now (now.py).
 """
 
 from __future__ import annotations
@@ -16,9 +16,6 @@ from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.ledger.attempts import Attempt
 
 Stage = Literal["collect", "ingest", "build", "export", "export_cycle"]
-
-# What the token of a window to be collected begins with, where it is no trigger of the clock.
-LOST, CHANGED, REPLACES = "lost", "changed", "replaces"
 
 
 @dataclass(frozen=True, slots=True)
