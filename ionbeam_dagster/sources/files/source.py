@@ -1,7 +1,8 @@
 """The source `files`: what a weather service that has files, not an API, starts with.
 
 Belongs here: how the YAML and what files say of themselves become ingestion metadata, and the files' rows a window's
-observations. Does not belong here: formats (readers.py and what it names), and what is known of files (index.py).
+observations. Does not belong here: formats (readers.py and what it names), and what is known of files (index.py,
+known.py).
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.sources import Source, SourceConfig
 from ionbeam_dagster.sources.files.config import FilesConfig, FileVariable
 from ionbeam_dagster.sources.files.csv_files import CsvReader
-from ionbeam_dagster.sources.files.index import File, FileIndex, Part, changed_ranges, is_as_it_was, shared_times
+from ionbeam_dagster.sources.files.index import FileIndex
+from ionbeam_dagster.sources.files.known import File, Part, changed_ranges, is_as_it_was, shared_times
 from ionbeam_dagster.sources.files.readers import Described, Layout, Place, Unreadable
 from ionbeam_dagster.sources.files.rows import (
     FILE,
