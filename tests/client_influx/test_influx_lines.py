@@ -73,6 +73,16 @@ def _floats(line):
     return None if line is None else lines.row_of(line.decode())
 
 
+@pytest.mark.parametrize("tags", [b'"a":1', b'"a"', b'"a":["b"]'])
+def test_tags_that_are_none_in_a_row_that_looks_like_the_others_take_none_along(tags):
+    good = b'{"timestamp":5,"measurement":"m","tags":{"a":"b"},"fields":{"f":1.5}}\n'
+    converter = Converter({})
+    for raw in ([good, good.replace(b'"a":"b"', tags), good], [good, good.replace(b'"a":"b"', tags)]):
+        made, reasons = converter.convert(raw)
+        assert (made[0], made[1], made[2:]) == (b"m,a=b f=1.5 5", None, [b"m,a=b f=1.5 5"] * (len(raw) - 2))
+        assert reasons.keys() == {1}
+
+
 def test_what_json_cannot_say_the_schema_says():
     schema = {"m": {"u": "unsigned", "f": "float"}}
     raw = [

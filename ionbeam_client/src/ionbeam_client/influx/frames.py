@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from datetime import tzinfo
 from importlib.util import find_spec
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from ionbeam_client.influx import lines, times
@@ -213,6 +214,8 @@ def _series(name: str, column: Any) -> pl.Series:
         return pl.Series(name, column.cast(pl.String) if enumerated else column)
     if getattr(column.dtype, "kind", "O") in "iufb" and hasattr(column.dtype, "byteorder"):  # NumPy's own
         return pl.Series(name, column.to_numpy())
+    if getattr(column.dtype, "storage", None) == "pyarrow":  # texts of pandas that lie in memory as those of polars do
+        return pl.Series(name, column)
     values = column.astype(object).where(column.notna(), None).tolist()
     return pl.Series(name, values, strict=True)
 
@@ -261,7 +264,9 @@ def _encode_columns(table: pl.DataFrame, measurement: str, tags: list[str], how:
     if tag_columns:
         made["tags"] = pl.DataFrame(sorted(tag_columns, key=lambda one: one.name)).to_struct()
     made["fields"] = pl.DataFrame(field_columns).to_struct()
-    encoded.data.append(pl.DataFrame(made).write_ndjson().encode())
+    file = BytesIO()
+    pl.DataFrame(made).write_ndjson(file)
+    encoded.data.append(file.getvalue())
     encoded.rows += len(kept)
     if unsigned := {one.name for one in field_columns if one.dtype == pl.UInt64}:
         encoded.unsigned.setdefault(measurement, set()).update(unsigned)

@@ -30,6 +30,10 @@ from ionbeam_client.influx.targets import CsvLog, InfluxServer, Later, RecordedF
 POLL = 1.0
 """Seconds after which rows of another process, or its end, are noticed."""
 
+GATHER = 0.2
+"""Seconds in which further rows come together after a part that was not full, unless somebody waits for them: a request
+and a commit for each row would slow down who writes the next one."""
+
 READ_BYTES = 2**20
 _logger = logging.getLogger("ionbeam_client.influx")
 
@@ -117,11 +121,11 @@ class Sender:
         for target in targets:
             target.hurry.set()
         while True:
-            late = [target.name for target in targets if (self._state.target(target.name).position or (0, 0)) < until]
+            late = [target for target in targets if (self._state.target(target.name).position or (0, 0)) < until]
             left = end - time.monotonic()
             if not late or left <= 0:
-                return late
-            next(target for target in targets if target.name == late[0]).moved.wait(min(left, 0.05))
+                return [target.name for target in late]
+            late[0].moved.wait(min(left, 0.05))
 
     def refusals(self, after: Position, until: Position) -> list[str]:
         """What servers refused between two positions, with their names."""
@@ -203,7 +207,12 @@ class _Target:
             self._position, self._known = self.state.target(self.name).position, True
         self._notice_a_cut()
         raw, ends = self.log.read(self._position, self.config.batch_rows, READ_BYTES)
-        return bool(raw) and self.deliver(raw, ends)
+        if not raw or not self.deliver(raw, ends):
+            return False
+        if len(raw) < self.config.batch_rows and sum(map(len, raw)) < READ_BYTES // 2:
+            self.hurry.wait(GATHER)
+            self.hurry.clear()
+        return True
 
     def _notice_a_cut(self) -> None:
         """Tell, once, what somebody else cut off the segment that is read now before this target had it."""
