@@ -23,7 +23,7 @@ LAYERS = [
     {"sources", "exporters", "pictures"},
     {"stores"},
     {"domain"},
-    {"errors", "settings"},
+    {"errors", "settings", "http_server"},
 ]
 DAGSTER_ALLOWED = {"definitions", "cli", "orchestration"}
 MODULES = sorted(PACKAGE.rglob("*.py"))

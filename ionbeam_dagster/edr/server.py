@@ -159,17 +159,16 @@ def application(
 
 def serve(config_path: Path, host: str, port: int, url: str | None, origins: changes.Origins, pages: Pages) -> None:
     """Serve until stopped."""
-    import waitress
+    from ionbeam_dagster.http_server import HttpServer
 
     address = f"http://{'localhost' if host in ('127.0.0.1', '0.0.0.0') else host}:{port}"  # noqa: S104 (says what was configured)
-    waitress.serve(
-        application(config_path, url or address, origins, pages),
-        host=host,
-        port=port,
-        threads=THREADS,
-        ident="ionbeam",
-        url_scheme="http",
-    )
+    served = application(config_path, url or address, origins, pages)
+    server = HttpServer(served, host, port, THREADS, 2 * changes.LARGEST_BODY)
+    try:
+        while True:
+            server.turn(1)
+    except (KeyboardInterrupt, SystemExit):
+        server.close(5)
 
 
 def _of_changes(service: Service, flask: Any, origins: changes.Origins) -> Any:

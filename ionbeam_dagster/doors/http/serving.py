@@ -11,12 +11,6 @@ import threading
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-import waitress
-from waitress import wasyncore
-from waitress.channel import HTTPChannel
-from waitress.parser import HTTPRequestParser, ParsingError
-from waitress.server import BaseWSGIServer
-
 from ionbeam_dagster.doors.http.app import Application
 from ionbeam_dagster.doors.http.flush import Flush, door_sources, strict_mappings
 from ionbeam_dagster.doors.http.journal import Journal
@@ -24,6 +18,7 @@ from ionbeam_dagster.doors.http.memory import Memory, door_folder
 from ionbeam_dagster.doors.http.reports import Once
 from ionbeam_dagster.doors.http.tokens import Tokens
 from ionbeam_dagster.errors import PipelineError
+from ionbeam_dagster.http_server import HttpServer
 from ionbeam_dagster.pipeline.platform import Platform
 
 log = logging.getLogger(__name__)
@@ -34,20 +29,7 @@ LINES = 50_000
 """... and the lines after which it does so at once."""
 
 _THREADS = 16
-_CONNECTIONS = 1_000
 _LOOK = 0.5
-
-
-class _Parser(HTTPRequestParser):  # type: ignore[misc]
-    def parse_header(self, header_plus: bytes) -> None:
-        """Refuse a length beside chunks: a proxy in front could take the one for the end, and we the other."""
-        super().parse_header(header_plus)
-        if self.chunked and "CONTENT_LENGTH" in self.headers:
-            raise ParsingError("Content-Length and Transfer-Encoding cannot stand together")
-
-
-class _Channel(HTTPChannel):  # type: ignore[misc]
-    parser_class = _Parser
 
 
 class OpenDoor:
@@ -80,27 +62,17 @@ class OpenDoor:
         self.application = Application(
             settings, Tokens(sources), self.journal, Once(self.journal, self.memory), strict_mappings(platform), pages
         )
-        self.port = port
         self._every = every
         self._stop = threading.Event()
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a line for each request that waits its turn
-        self._sockets: dict[int, object] = {}
         try:
-            self._server = waitress.create_server(
-                self.application, map=self._sockets, host=host, port=port, threads=_THREADS, channel_timeout=30,
-                connection_limit=_CONNECTIONS, asyncore_use_poll=True,
-                max_request_body_size=settings.most_bytes, max_request_header_size=16_384,
-                ident="ionbeam", clear_untrusted_proxy_headers=True,
-            )  # fmt: skip
+            self._server = HttpServer(self.application, host, port, _THREADS, settings.most_bytes)
         except OSError as error:
             self.journal.close()
             raise PipelineError(
                 f"{host}:{port} cannot be listened at ({error.strerror}); choose another --port"
             ) from error
-
-        for one in self._sockets.values():
-            if isinstance(one, BaseWSGIServer):
-                one.channel_class = _Channel
+        self.port = self._server.port
 
     def run(self, work: Callable[[], object] = lambda: None) -> None:
         """Serve until `stop`. `work` is done in a thread of its own, once a second."""
@@ -110,11 +82,10 @@ class OpenDoor:
         working.start()
         try:
             while not self._stop.is_set():
-                wasyncore.loop(timeout=_LOOK, use_poll=True, map=self._sockets, count=1)
+                self._server.turn(_LOOK)
         finally:
             self._stop.set()
-            self._server.task_dispatcher.shutdown(timeout=10)
-            wasyncore.close_all(self._sockets)
+            self._server.close(10)
             working.join(60)
             taking_in.join()
             self.journal.finish()

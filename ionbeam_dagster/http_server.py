@@ -1,0 +1,144 @@
+"""The HTTP server of the door and of the web service: waitress, in which half a request takes no honest one's place.
+
+Belongs here: connections, who of them has to go, and what they may take of memory and files. Does not belong here: what
+is answered (doors/http/app.py, edr/server.py).
+
+A connection takes a place. When all are taken, the next one gets the place of one that does not bring its request to an
+end: of those that have not sent a whole one yet, or else of all that wait, the one that waits the longest. A request
+that is whole is always answered.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from waitress import wasyncore
+from waitress.adjustments import Adjustments
+from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser, ParsingError
+from waitress.server import TcpWSGIServer
+from waitress.task import ThreadedTaskDispatcher
+
+WsgiApplication = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+_PLACES = 1_000
+_BEYOND = 100  # further connections, while all those places have whole requests
+_HEAD_SECONDS = 10
+"""How long the head of a request may take, and a new connection until it says something."""
+_IDLE_SECONDS = 30
+"""How long a body may stand still, and a connection wait for its next request."""
+_IN_MEMORY = 65_536  # bytes of a body; more of it goes into a file
+_AT_ONCE = 64  # connections that are accepted in a row
+_OTHER_FILES = 200  # of everything else in the process
+
+
+class _Parser(HTTPRequestParser):  # type: ignore[misc]
+    def parse_header(self, header_plus: bytes) -> None:
+        """Refuse a length beside chunks: a proxy in front could take the one for the end, and we the other."""
+        super().parse_header(header_plus)
+        if self.chunked and "CONTENT_LENGTH" in self.headers:
+            raise ParsingError("Content-Length and Transfer-Encoding cannot stand together")
+
+
+class _Channel(HTTPChannel):  # type: ignore[misc]
+    """One connection."""
+
+    parser_class = _Parser
+    _begun = 0.0  # when the first byte of the request came that is not whole yet
+    _served = False  # whether a whole one came before
+
+    def received(self, data: bytes) -> bool:
+        before = self.request
+        took = bool(super().received(data))
+        if self.request is not before:
+            self._begun = time.time()
+        return took
+
+    def service(self) -> None:
+        self._served = True
+        super().service()
+
+    def waits(self) -> tuple[bool, float] | None:
+        """Whether it ever sent a whole request, and since when it lets us wait; None while one is being answered."""
+        if self.requests:
+            return None
+        return self._served, self.last_activity if self.request is None else self._begun
+
+    def is_late(self, now: float) -> bool:
+        """Whether it has not got as far as the end of a head in time."""
+        if self.requests or (self.request is None and self._served):
+            return False
+        head_came = self.request is not None and self.request.headers_finished
+        since = self.creation_time if self.request is None else self._begun
+        return not head_came and now - since > _HEAD_SECONDS
+
+
+class _Server(TcpWSGIServer):  # type: ignore[misc]
+    channel_class = _Channel
+
+    def handle_accept(self) -> None:
+        for _ in range(_AT_ONCE):
+            known = len(self.active_channels)
+            super().handle_accept()
+            if len(self.active_channels) <= known:
+                return
+            if known >= self.adj.connection_limit - _BEYOND:
+                self._make_room()
+
+    def _make_room(self) -> None:
+        waiting = [(since, one) for one in self.active_channels.values() if (since := one.waits())]
+        if waiting:
+            min(waiting, key=lambda pair: pair[0])[1].handle_close()
+
+    def maintenance(self, now: float) -> None:
+        super().maintenance(now)
+        for channel in self.active_channels.values():
+            if channel.is_late(now):
+                channel.will_close = True
+
+
+class HttpServer:
+    """Serves a WSGI application at an address from when it is made. Raises OSError where that cannot be listened at."""
+
+    def __init__(self, application: WsgiApplication, host: str, port: int, threads: int, largest_body: int) -> None:
+        """`threads` requests are answered at a time, with bodies of at most `largest_body` bytes."""
+        settings = Adjustments(
+            host=host, port=port, threads=threads, connection_limit=_places() + _BEYOND, channel_timeout=_IDLE_SECONDS,
+            cleanup_interval=1, asyncore_use_poll=True, inbuf_overflow=_IN_MEMORY, max_request_body_size=largest_body,
+            max_request_header_size=16_384, ident="ionbeam",
+        )  # fmt: skip
+        self._sockets: dict[int, object] = {}
+        self._threads = ThreadedTaskDispatcher()
+        try:
+            servers = [
+                _Server(application, self._sockets, dispatcher=self._threads, adj=settings, sockinfo=one)
+                for one in settings.listen
+            ]
+        except OSError:
+            wasyncore.close_all(self._sockets)
+            raise
+        self.port = int(servers[0].effective_port)
+        self._threads.set_thread_count(threads)
+
+    def turn(self, seconds: float) -> None:
+        """Do what is to be done now, or wait for it for so long."""
+        wasyncore.loop(timeout=seconds, use_poll=True, map=self._sockets, count=1)
+
+    def close(self, seconds: float) -> None:
+        """End, once what is being answered is answered, or after so long."""
+        self._threads.shutdown(timeout=seconds)
+        wasyncore.close_all(self._sockets)
+
+
+def _places() -> int:
+    """How many connections there may be: each needs a file, and a second one for a large body."""
+    most, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * (_PLACES + _BEYOND) + _OTHER_FILES
+    if most != resource.RLIM_INFINITY and most < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        return max(10, min(_PLACES, (most - _OTHER_FILES) // 2 - _BEYOND))
+    return _PLACES

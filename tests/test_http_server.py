@@ -1,0 +1,115 @@
+"""The server of the door and of the web service, with connections that never bring their request to an end."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from contextlib import ExitStack, contextmanager
+from http.client import HTTPConnection
+
+import pytest
+
+from ionbeam_dagster import http_server
+from ionbeam_dagster.http_server import HttpServer
+
+HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n"
+HALVES = {"nothing": b"", "half a head": HEAD, "half a body": HEAD + b"\r\nweather"}
+
+
+def application(environ, start_response):
+    if environ["PATH_INFO"] == "/slow":
+        time.sleep(1)
+    start_response("200 OK", [("Content-Length", "4")])
+    return [b"good"]
+
+
+@contextmanager
+def serving():
+    server, stop = HttpServer(application, "127.0.0.1", 0, 4, 1_000_000), threading.Event()
+
+    def run():
+        while not stop.is_set():
+            server.turn(0.05)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield server
+    finally:
+        stop.set()
+        thread.join()
+        server.close(5)
+
+
+def connected(server):
+    return socket.create_connection(("127.0.0.1", server.port), 20)
+
+
+def answered(connection, path="/"):
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    return answer.status, answer.read()
+
+
+@pytest.mark.parametrize("half", HALVES.values(), ids=HALVES.keys())
+def test_half_requests_take_no_place_of_an_honest_one(monkeypatch, half):
+    monkeypatch.setattr(http_server, "_PLACES", 50)
+    monkeypatch.setattr(http_server, "_HEAD_SECONDS", 3_600)
+    with serving() as server, ExitStack() as open_ones:
+        known = HTTPConnection("127.0.0.1", server.port, timeout=20)
+        assert answered(known) == (200, b"good")
+        slow = HTTPConnection("127.0.0.1", server.port, timeout=20)
+        slow.request("GET", "/slow")
+        time.sleep(0.2)  # its request is whole when the others come
+        for _ in range(300):
+            open_ones.enter_context(connected(server)).sendall(half)
+        new = HTTPConnection("127.0.0.1", server.port, timeout=20)
+        assert answered(new) == (200, b"good")
+        same = known.sock
+        assert answered(known) == (200, b"good") and known.sock is same  # who sent a whole one before keeps its place
+        assert slow.getresponse().read() == b"good"
+
+
+def test_a_head_that_does_not_come_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(http_server, "_HEAD_SECONDS", 1)
+    with serving() as server, ExitStack() as open_ones:
+        late = [open_ones.enter_context(connected(server)) for _ in range(2)]
+        body = open_ones.enter_context(connected(server))
+        body.sendall(HEAD + b"\r\nweather")
+        known = HTTPConnection("127.0.0.1", server.port, timeout=20)
+        assert answered(known) == (200, b"good")
+        for number in range(40):  # one says nothing, the other a byte now and then
+            time.sleep(0.1)
+            try:
+                late[1].sendall(HEAD[number : number + 1])
+            except OSError:
+                break
+        assert [_closed(one) for one in late] == [True, True]
+        body.sendall(b"x" * 493)
+        assert body.recv(100).startswith(b"HTTP/1.1 200")
+        same = known.sock
+        assert answered(known) == (200, b"good") and known.sock is same
+
+
+def _closed(connection):
+    try:
+        return connection.recv(10) == b""
+    except ConnectionError:
+        return True
+
+
+def test_a_process_that_may_open_few_files_has_fewer_places(monkeypatch):
+    import resource
+
+    given = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, given[1]))
+        assert http_server._places() == 1_000
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 2_400
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, given)
+    with monkeypatch.context() as patch:
+        patch.setattr(resource, "getrlimit", lambda of: (1_024, 1_024))
+        patch.setattr(resource, "setrlimit", lambda of, limits: None)
+        assert http_server._places() == 312
