@@ -3,14 +3,17 @@
 ``python benchmarks/door.py`` gives a door of this process 600,000 lines in bodies of 5,000, as InfluxDB's clients send
 them, and then has the journal taken in as raw partitions. The named alternative, in the same run, is what one writes
 first: line-protocol-parser on every line, a row appended to a list, json.dumps into a file and fsync for each body.
-Then a hundred clients at once over real HTTP, and reports of devices. Every figure is given by the processor, which
-other programs on the machine hardly change, and by the clock.
+Then a hundred clients at once over real HTTP, reports of devices, and an attack over real HTTP: gzip bombs with a
+stolen token, hostile bodies, and more slow uploads than there are places, with an honest client beside them. Every
+figure is given by the processor, which other programs on the machine hardly change, and by the clock.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -116,16 +119,19 @@ def main() -> None:
         print(f"peak memory: {peaks[0]:.0f} MiB after 100,000 lines, {peaks[1]:.0f} after 600,000, "
               f"{peak_megabytes():.0f} with the journal taken in")  # fmt: skip
         reports(client)
+        thread = Thread(target=door.run)
+        thread.start()
         at_once(door)
+        under_attack(door)
+        door.stop()
+        thread.join()
 
 
 def at_once(door: OpenDoor) -> None:
-    thread = Thread(target=door.run)
-    thread.start()
     small = b"\n".join(body(1).split(b"\n")[:50])
 
     def writes(_: int) -> None:
-        connection = HTTPConnection("127.0.0.1", door._server.effective_port, timeout=60)
+        connection = HTTPConnection("127.0.0.1", door.port, timeout=60)
         for _ in range(20):
             connection.request("POST", "/api/v2/write", small, HEADERS)
             answer = connection.getresponse()
@@ -136,8 +142,67 @@ def at_once(door: OpenDoor) -> None:
     with Timed(2_000) as found, ThreadPoolExecutor(100) as pool:
         list(pool.map(writes, range(100)))
     print(f"{'100 clients at once: requests of 50 lines':44}{found}   clients included")
-    door.stop()
-    thread.join()
+
+
+ATTACK = """
+import gzip, random, socket, sys, time
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection, HTTPException
+
+port, token = int(sys.argv[1]), sys.argv[2]
+words = {"Authorization": f"Token {token}"}
+bomb = gzip.compress(b"weather,station=roof temperature=50\\n" * 3_000_000)[:9_000_000]
+line = b"weather,station=roof temperature=50"
+
+def slow(_):
+    one = socket.create_connection(("127.0.0.1", port), 30)
+    one.sendall(b"POST /api/v2/write HTTP/1.1\\r\\nHost: x\\r\\nContent-Length: 9000000\\r\\n\\r\\n" + b"x" * 60_000)
+    return one
+
+def hostile(number):
+    made = random.Random(number)
+    body = bytearray(line * made.randrange(1, 30))
+    for _ in range(10):
+        body[made.randrange(len(body))] = made.randrange(256)
+    return bytes(body), {}
+
+def posted(requests):
+    for body, more in requests:
+        try:
+            one = HTTPConnection("127.0.0.1", port, timeout=60)
+            one.request("POST", "/api/v2/write", body, words | more)
+            one.getresponse().read()
+            one.close()
+        except (OSError, HTTPException):
+            pass
+
+with ThreadPoolExecutor(40) as pool:
+    held = list(pool.map(slow, range(1_200)))
+    print("begun", flush=True)
+    jobs = [[hostile(number) for number in range(first, first + 250)] for first in range(0, 10_000, 250)]
+    jobs += [[(bomb, {"Content-Encoding": "gzip"})] * 10 for _ in range(10)]
+    random.Random(7).shuffle(jobs)
+    list(pool.map(posted, jobs))
+"""
+
+
+def under_attack(door: OpenDoor) -> None:
+    before, waited = peak_megabytes(), []
+    command = [sys.executable, "-c", ATTACK, str(door.port), TOKEN]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as attack:
+        assert attack.stdout is not None and attack.stdout.readline() == b"begun\n"
+        while attack.poll() is None:
+            begun = time.perf_counter()
+            connection = HTTPConnection("127.0.0.1", door.port, timeout=60)
+            connection.request("POST", "/api/v2/write", b"weather,station=roof temperature=50", HEADERS)
+            assert connection.getresponse().status == 204
+            connection.close()
+            waited.append(time.perf_counter() - begun)
+            time.sleep(0.05)
+    assert attack.returncode == 0
+    waited.sort()
+    print(f"under attack: peak memory {before:.0f} MiB before, {peak_megabytes():.0f} after; an honest write "
+          f"took {waited[len(waited) // 2]:.2f} s, at most {waited[-1]:.2f} s")  # fmt: skip
 
 
 def reports(client: Client) -> None:

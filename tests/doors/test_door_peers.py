@@ -150,6 +150,46 @@ def test_home_assistant_writes_to_the_door_as_the_page_says(platform_of, tmp_pat
     assert rows["relative_humidity__percent__2.0__point__PT0S"].drop_nulls().unique().to_list() == [55.0]
 
 
+@pytest.mark.soak
+def test_weewx_writes_to_the_door_as_the_page_says(platform_of, tmp_path):
+    """The real program with its simulator, which begins four hours ago, and the upload service of the page."""
+    python = python_with("weewx==5.5.2", "weewx")
+    [(service, output, block)] = re.findall(
+        r"^```python\n(import queue.*?)```\n+```ini\n(.*?)```\n+```yaml\nsources:\n(.*?)```", PAGE, re.DOTALL | re.M
+    )
+    block = block.replace("${GARDEN_TOKEN}", TOKEN) + "    start: 2026-06-01\n    aggregation_span: PT1H\n"
+    platform = platform_of(f"{block}  scheduler: {{windows: [{{source_name: garden, window_size: PT1H}}]}}\n")
+    folder = tmp_path / "weewx"
+    make = [python.with_name("weectl"), "station", "create", folder, "--no-prompt", "--driver=weewx.drivers.simulator"]
+    subprocess.run(make, check=True, capture_output=True, timeout=120)
+    (folder / "bin" / "user" / "ionbeam.py").write_text(service)
+    with opened(platform) as (door, url):
+        here = output.replace("https://door.example.org", url).replace("...", TOKEN)
+        wanted = (folder / "weewx.conf").read_text().replace("[StdRESTful]\n", here, 1)
+        begun = f"start = {(THEN - HOUR).astimezone():%Y-%m-%dT%H:%M}"
+        wanted = wanted.replace("    mode = simulator", f"    mode = generator\n    {begun}")
+        wanted = wanted.replace("record_generation = hardware", "record_generation = software")
+        wanted = re.sub(r"(?m)^( *restful_services = ).*$", r"\1user.ionbeam.Ionbeam", wanted)
+        wanted = re.sub(r"(?m)^( *report_services = ).*$", r"\1", wanted)
+        (folder / "weewx.conf").write_text(wanted)
+        with (folder / "output").open("wb") as said:
+            command = [python.with_name("weewxd"), folder / "weewx.conf"]
+            weewx = subprocess.Popen(command, stdout=said, stderr=said, start_new_session=True)
+        try:
+            wait_for(lambda: door.journal.lines >= 24 or weewx.poll() is not None, 120)
+        finally:
+            weewx.terminate()
+            weewx.wait(60)
+        assert door.journal.lines >= 24, (folder / "output").read_text()
+        door.flush.run()
+        assert door.memory.parked() == []
+    bring_up_to_date(platform)
+    rows = points(platform, window_of(THEN, HOUR))
+    assert len(rows) == 12 and set(rows["station_id"]) == {"roof"}  # a record every five minutes
+    assert rows[TEMPERATURE].is_between(-40, 50).all()
+    assert rows["air_pressure__hPa__0.0__point__PT0S"].is_between(900, 1_100).all()
+
+
 INI = """[eht_influx]
 url = {url}
 org = any
