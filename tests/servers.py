@@ -53,10 +53,47 @@ def why_no_rabbitmq() -> str | None:
     return None
 
 
+class Line:
+    """A line to a broker that swallows both ways, without an end of the connection, while `hole` is set."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self.hole = False
+
+    @asynccontextmanager
+    async def open(self):
+        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        try:
+            yield server.sockets[0].getsockname()[1]
+        finally:
+            server.close()
+
+    async def _connected(self, reader, writer):
+        lost = [self.hole]
+        if self.hole:
+            while await reader.read(65_536):
+                pass
+            return
+        there, back = await asyncio.open_connection("127.0.0.1", self._port)
+
+        async def pump(source, target):
+            with suppress(OSError):
+                while data := await source.read(65_536):
+                    lost[0] = lost[0] or self.hole
+                    if not lost[0]:
+                        target.write(data)
+                        await target.drain()
+            if not lost[0]:
+                target.close()
+
+        await asyncio.gather(pump(reader, back), pump(there, writer))
+
+
 class RabbitMQ:
     """A broker that may be stopped, killed and started again with what it had on disk."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *settings: str) -> None:
+        """`settings` are further lines of its `rabbitmq.conf`."""
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
         self.port, distribution, mapper = free_port(), free_port(), free_port()
@@ -78,7 +115,7 @@ class RabbitMQ:
             "RABBITMQ_CONF_ENV_FILE": "/dev/null",
         }
         (folder / "plugins").write_text("[].\n")
-        (folder / "rabbitmq.conf").write_text("loopback_users.guest = false\n")
+        (folder / "rabbitmq.conf").write_text("\n".join(["loopback_users.guest = false", *settings, ""]))
 
     def start(self) -> None:
         """Start it and wait until it answers."""

@@ -32,7 +32,8 @@ class RawPartition:
     number of the latest correction that was known, and open, when the source was asked.
 
     `asked_at` is when the source was asked: what it learned later is not in the file. `bytes` and `hash` (SHA-256) are
-    those of the file, by which damage is found. Where they were not noted they are None, 0 and empty.
+    those of the file, by which damage is found. `sender` is the user of the broker who sent it. Where they were not
+    noted they are None, 0 and empty.
     """
 
     ingestion: str
@@ -48,6 +49,7 @@ class RawPartition:
     asked_at: datetime | None = None
     bytes: int = 0
     hash: str = ""
+    sender: str = ""
 
 
 @dataclass(frozen=True, slots=True)

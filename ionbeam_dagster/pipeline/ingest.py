@@ -174,7 +174,7 @@ def _replaced(
 
     Of what the platform itself collects, a raw partition holds what its window's earlier ones held (collect.py), but
     for those that stay beside it. What clients send adds to what they sent before, unless they say that it replaces
-    that; then also what still waits.
+    that; then also what still waits. What another sender sent stays.
     """
     if not source.sent:
         whole = platform.sources[source.name].answers_whole(raw.window)
@@ -195,8 +195,14 @@ def _replaced(
         claim.id: _file_of(platform, source, claim)
         for claim in platform.ledger.claims_between(dataset.name, first, reach.end)
         if claim.source == source.name and file.collected.covers(claim.collected) and claim.arrival < arrival
+        if not _is_anothers(raw_of(platform, source, claim), file.sender)
     }
-    return claimed | _waiting_before(platform, raw)
+    return claimed | _waiting_before(platform, raw, file.sender)
+
+
+def _is_anothers(sent: RawPartition | None, sender: str) -> bool:
+    """Whether another sender sent it, as far as it was noted who did."""
+    return sent is not None and sent.sender not in ("", sender)
 
 
 def _file_of(platform: Platform, source: SourceSettings, claim: Claim) -> str:
@@ -204,15 +210,16 @@ def _file_of(platform: Platform, source: SourceSettings, claim: Claim) -> str:
     return platform.raws(source).sent_path(source.name, claim.id, claim.collected) if raw is None else raw.path
 
 
-def _waiting_before(platform: Platform, raw: RawPartition) -> dict[str, str]:
-    """What a source sent before `raw` for ranges that lie in its range, and is not ingested yet."""
+def _waiting_before(platform: Platform, raw: RawPartition, sender: str) -> dict[str, str]:
+    """What `sender` sent before `raw` for ranges that lie in its range, and is not ingested yet."""
     found: dict[str, str] = {}
     for window in platform.ledger.waiting(raw.source):
         if not window.overlaps(raw.window):
             continue
         sent = platform.ledger.sent(raw.source, window)
         before = list(takewhile(lambda one: one.ingestion != raw.ingestion, sent))
-        covered = {one.ingestion: one.path for one in before if raw.window.covers(one.window)}
+        theirs = [one for one in before if raw.window.covers(one.window) and not _is_anothers(one, sender)]
+        covered = {one.ingestion: one.path for one in theirs}
         claimed = {claim.id for claim in platform.ledger.claims_of(list(covered))}
         found |= {ingestion: path for ingestion, path in covered.items() if ingestion not in claimed}
     return found

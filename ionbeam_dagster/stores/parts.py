@@ -33,10 +33,11 @@ class PartStore:
         metadata: IngestionMetadata,
         batches: Iterable[pa.RecordBatch],
         replaces: bool,
+        sender: str,
     ) -> Part:
         """Write the rows of a part, whose `path` follows from it; returns it with that."""
         written = self._raws.write_sent(
-            part.source, f"{part.id}_{part.part}", collected, metadata, batches, replaces,
+            part.source, f"{part.id}_{part.part}", collected, metadata, batches, replaces, sender,
             id=part.id, part=part.part, parts=part.parts, common=part.common,
         )  # fmt: skip
         return replace(part, path=written.path)
@@ -62,4 +63,4 @@ class PartStore:
         if file.notes:
             return part
         batches = list(file.batches())  # the file is written in its own place
-        return self.write(part, file.collected, file.metadata, batches, file.replaces)
+        return self.write(part, file.collected, file.metadata, batches, file.replaces, file.sender)

@@ -32,8 +32,8 @@ _BATCH = 128 * 1024
 class RawFile:
     """An open raw partition: `collected` is the range that the source answered for, which an open window cuts short.
 
-    `replaces` says of what a client sent that it takes the place of what was sent before for ranges in this one, and
-    `notes` what else its writer put down.
+    `replaces` says of what a client sent that it takes the place of what its `sender` sent before for ranges in this
+    one, and `notes` what else its writer put down. Of a sender who did not say who he is, the name is empty.
     """
 
     files: Files
@@ -42,6 +42,7 @@ class RawFile:
     collected: Window
     rows: int
     replaces: bool = False
+    sender: str = ""
     notes: Mapping[str, Any] = field(default_factory=dict)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
@@ -115,6 +116,7 @@ class RawStore:
         metadata: IngestionMetadata,
         batches: Iterable[pa.RecordBatch],
         replaces: bool = False,
+        sender: str = "",
         **notes: object,
     ) -> RawPartition:
         """Write what a client sent under the ingestion's `name`.
@@ -122,11 +124,12 @@ class RawStore:
         `notes`, of what JSON has, are kept in its footer.
         """
         path = self.sent_path(source, name, collected)
-        footer = ({"replaces": True} if replaces else {}) | ({"notes": notes} if notes else {})
+        said = {"replaces": replaces, "sender": sender, "notes": notes}
+        footer = {name: value for name, value in said.items() if value}
         with self._files.published(path) as draft:
             rows = _write(draft, collected, metadata, batches, footer)
             hash, size = file_hash(draft), draft.stat().st_size
-        return RawPartition(name, source, collected, path, rows, bytes=size, hash=hash)
+        return RawPartition(name, source, collected, path, rows, bytes=size, hash=hash, sender=sender)
 
     def sent_path(self, source: str, name: str, collected: Window) -> str:
         return within(self._root, source, f"{source}_{collected.label}_{name}.parquet")
@@ -149,8 +152,8 @@ class RawStore:
     def sent(self, source: str, path: str) -> RawPartition:
         """The same of a file that was sent."""
         rows, size, hash = self._measured(path)
-        collected = self.open(path).collected
-        return RawPartition(self.sent_ingestion(source, path), source, collected, path, rows, bytes=size, hash=hash)
+        file, name = self.open(path), self.sent_ingestion(source, path)
+        return RawPartition(name, source, file.collected, path, rows, bytes=size, hash=hash, sender=file.sender)
 
     def _measured(self, path: str) -> tuple[int, int, str]:
         with self._files.fetched(path) as file:
@@ -168,8 +171,9 @@ class RawStore:
         collected = Window(datetime.fromisoformat(written["start"]), datetime.fromisoformat(written["end"]))
         metadata = IngestionMetadata.model_validate(written["metadata"])
         return RawFile(
-            self._files, path, metadata, collected, rows, written.get("replaces", False), written.get("notes", {})
-        )
+            self._files, path, metadata, collected, rows, written.get("replaces", False), written.get("sender", ""),
+            written.get("notes", {}),
+        )  # fmt: skip
 
 
 def _label(source: str, path: str) -> str:

@@ -5,53 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 
 import pytest
 from client_samples import END, METADATA, SCHEMA, START, event, rows
+from servers import Line
 
 from ionbeam_client import IonbeamClient, IonbeamClientConfig, IonbeamError, SyncIonbeamClient, cli, ingest, wire
 from ionbeam_client.amqp import AmqpTransport
 from ionbeam_client.transport import Outgoing
 
 HOUR = timedelta(hours=1)
-
-
-class Line:
-    """A line to a broker that swallows both ways, without an end of the connection, while `hole` is set."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self.hole = False
-
-    @asynccontextmanager
-    async def open(self):
-        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
-        try:
-            yield server.sockets[0].getsockname()[1]
-        finally:
-            server.close()
-
-    async def _connected(self, reader, writer):
-        lost = [self.hole]
-        if self.hole:
-            while await reader.read(65_536):
-                pass
-            return
-        there, back = await asyncio.open_connection("127.0.0.1", self._port)
-
-        async def pump(source, target):
-            with suppress(OSError):
-                while data := await source.read(65_536):
-                    lost[0] = lost[0] or self.hole
-                    if not lost[0]:
-                        target.write(data)
-                        await target.drain()
-            if not lost[0]:
-                target.close()
-
-        await asyncio.gather(pump(reader, back), pump(there, writer))
 
 
 async def ingest_hours(client, count, first=0):

@@ -98,6 +98,23 @@ def test_arguments_and_nested_actions(run, service):
     assert service.asked[-1][1] == "/api/v1/machine/a/devices/"
 
 
+PAGE = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "archfx-cloud.md").read_text(), re.DOTALL)
+
+
+def test_the_programs_of_the_page_run(service, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("getpass.getpass", lambda: PASSWORD)
+    service.things["machine"] = {name: {"slug": name} for name in ("d--1", "d--2", "d--3")}
+    requests, reports = (program.replace("https://arch.archfx.io", service.domain) for program in PAGE)
+    exec(requests, {})
+    assert capsys.readouterr().out == "d--1 0\nd--2 0\nd--3 0\n" and not service.access
+    [org] = service.things["org"].values()
+    assert org["name"] == "My new Org" and org["about"] == "About"
+    variables: dict = {}
+    exec(reports, variables)
+    assert variables["new"] == 3 and msgpack.unpackb((tmp_path / "report.mp").read_bytes())["seqid"] == 1003
+
+
 def test_ids(run):
     assert str(run(181)["id"]) == "sl--0000-0005--0000-0000-0000-000a--0000-5501"
 

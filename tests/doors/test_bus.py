@@ -223,6 +223,35 @@ def test_what_replaces_takes_the_place_of_what_its_client_sent_before(platform, 
     assert built_day(again)["station_id"].unique().to_list() == ["roof"], "nor do they come back with a lost ledger"
 
 
+@pytest.mark.parametrize("ingested", [True, False])
+def test_what_replaces_leaves_what_another_sender_sent(platform, ingested):
+    """Also in a ledger that is made again, and where the source names no senders."""
+    first = Window(START, START + 6 * HOUR)
+
+    def take(sender, table, **said):
+        assert bridge_of(platform).intake.ingestions([body(command(id=uuid4(), **said), table)], [sender]) == [None]
+
+    def ingest_all():
+        for window in platform.ledger.waiting("my_source"):
+            ingest(platform, platform.source("my_source"), window)
+
+    take("oslo", rows(3))
+    if ingested:
+        ingest_all()
+    for sender in ("bergen", ""):
+        take(sender, rows(0), replaces=True)
+    for file in Path("ionbeam-state").glob("ledger.sqlite*"):
+        file.unlink()
+    platform = open_platform(platform.config)
+    assert platform.ledger.recovered()
+    ingest_all()
+    assert built_day(platform).height == 3
+    assert {raw.sender for raw in platform.ledger.sent("my_source", first)} == {"oslo", "bergen", ""}
+    take("oslo", rows(2), replaces=True)
+    ingest_all()
+    assert built_day(platform).height == 2
+
+
 def test_other_columns_under_the_same_version_are_parked_with_the_difference_and_a_new_version_taken(platform, broker):
     other = _measured(level=10.0)
     newer = other.model_copy(update={"version": 2})

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 import tracemalloc
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from bus_samples import FIRST_DAY, HOUR, START, body, built_day, command, rows, send
+from bus_samples import FIRST_DAY, HOUR, SOURCES, START, body, built_day, command, heard, listen, rows, send
+from servers import Line
 
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.doors.amqp.bridge import bridge_of
@@ -74,3 +77,55 @@ def test_large_messages_wait_on_disk_whatever_their_number(platform, broker):
     assert tracemalloc.get_traced_memory()[1] < 250_000_000
     tracemalloc.stop()
     assert [path.name for path in (Path("ionbeam-state") / "bus").iterdir() if path.name.startswith("tmp")] == []
+
+
+@pytest.mark.parametrize("day", ["an alarm", "a line that swallows", "an operator who closes"])
+def test_a_bridge_outlives_its_brokers_bad_day(platform_of, rabbitmq, broker, day):
+    """What came before, during and after it is taken in and announced, and nobody has to start the bridge again."""
+    line = Line(rabbitmq.port)
+
+    async def begin():
+        line.hole = day == "a line that swallows"
+        if day == "an alarm":
+            await asyncio.to_thread(rabbitmq.ctl, "set_vm_memory_high_watermark", "0.0001")
+        if day == "an operator who closes":
+            await asyncio.to_thread(rabbitmq.ctl, "close_all_connections", "an operator says so")
+
+    async def end():
+        line.hole = False
+        await asyncio.to_thread(rabbitmq.ctl, "set_vm_memory_high_watermark", "0.4")
+
+    async def taken(platform, count):
+        until = time.monotonic() + 60
+        while platform.ledger.commands.count() < count:
+            assert time.monotonic() < until
+            await asyncio.sleep(0.1)
+
+    async def run():
+        await asyncio.to_thread(listen, broker)
+        async with line.open() as port:
+            address = broker.replace(f":{rabbitmq.port}/", f":{port}/?heartbeat=1")
+            platform = platform_of(SOURCES, broker=f"{{url: '{address}'}}")
+            stop = asyncio.Event()
+            serving = asyncio.create_task(bridge_of(platform).serve(stop))
+            await asyncio.to_thread(send, broker, body(command(id=uuid4())))
+            await taken(platform, 1)
+            await begin()
+            try:
+                if day != "an alarm":  # in which nobody can send
+                    await asyncio.to_thread(send, broker, body(command(id=uuid4()), rows(12)))
+                await asyncio.to_thread(ingest, platform, platform.source("my_source"), Window(START, START + 6 * HOUR))
+                await asyncio.to_thread(built_day, platform)
+                await asyncio.sleep(6)
+            finally:
+                await end()
+            await asyncio.to_thread(send, broker, body(command(id=uuid4()), rows(6)))
+            await taken(platform, 2 if day == "an alarm" else 3)
+            until = time.monotonic() + 60
+            while not (told := await asyncio.to_thread(heard, broker)):
+                assert time.monotonic() < until
+            assert told[0].revision == 1 and not serving.done()
+            stop.set()
+            await serving
+
+    asyncio.run(run())

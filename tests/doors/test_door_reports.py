@@ -194,14 +194,19 @@ api.logout()
 
 
 @pytest.fixture
-def vendor_sends(tmp_path):
-    """Lets the vendor's client, in an environment of its own, log in and upload readings; gives the ended process."""
-    python = python_with("archfx-cloud==0.17.0", "archfx_cloud.reports.report")
+def vendor_python():
+    """The interpreter of an environment that has the vendor's client."""
+    return python_with("archfx-cloud==0.17.0", "archfx_cloud.reports.report")
+
+
+@pytest.fixture
+def vendor_sends(tmp_path, vendor_python):
+    """Lets the vendor's client log in and upload readings; gives the ended process."""
     program = tmp_path / "vendors.py"
     program.write_text(VENDORS)
 
     def send(url, *numbers):
-        command = [python, program, url, TOKEN, str(THEN.timestamp()), *map(str, numbers)]
+        command = [vendor_python, program, url, TOKEN, str(THEN.timestamp()), *map(str, numbers)]
         return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
     return send
@@ -224,6 +229,64 @@ def test_the_vendors_own_client_reports_to_the_door(platform_of, vendor_sends):
     rows = points(platform, window_of(THEN, HOUR))
     assert rows[TEMPERATURE].sort().to_list() == list(map(float, range(1, 22)))
     assert set(rows["station_id"]) == {"d--0000-0000-0000-0007"} and isinstance(rows, pl.DataFrame)
+
+
+WRONG = """
+import sys
+from io import BytesIO
+import msgpack
+from archfx_cloud.api.connection import Api
+from archfx_cloud.reports.flexible_dictionary import ArchFXFlexibleDictionaryReport
+from archfx_cloud.reports.report import ArchFXDataPoint
+
+def outcome(raw):
+    file = ("report.mp", BytesIO(raw))
+    try:
+        return api.streamer().report.upload_fp(fp=file, timestamp="2026-11-30T05:00:00Z")["count"]
+    except Exception as error:
+        return type(error).__name__
+
+def with_reading(**changes):
+    said = msgpack.unpackb(good)
+    said["events"][1].update(changes)
+    return msgpack.packb(said)
+
+readings = [ArchFXDataPoint(timestamp=sys.argv[3], stream="5001", value=n, reading_id=n) for n in (1, 2, 3)]
+good = ArchFXFlexibleDictionaryReport.FromReadings(device="d--0007", data=readings, report_id=1, streamer=0x100,
+                                                   sent_timestamp="2026-11-30T05:00:00Z").encode()
+api = Api(sys.argv[1])
+print(api.login(email="fleet@example.com", password="of-somebody-else"))
+api.login(email="fleet@example.com", password=sys.argv[2])
+print(outcome(good[:-3]), outcome(good + b"x"), outcome(b"\\x91" * 100_000), outcome(b"\\xdd" + b"\\xff" * 4))
+print(outcome(with_reading(value=float("nan"))), outcome(with_reading(timestamp="+1000000-01-01T00:00:00Z")),
+      outcome(with_reading(dev_seqid=-1)), outcome(with_reading(dev_seqid=2**64 - 1, stream=2**40)))
+print(outcome(good))  # the door's disk fails
+print(outcome(good), outcome(good))
+api.set_token("has-expired-by-now")
+print(outcome(good))
+"""
+
+
+@pytest.mark.soak
+def test_the_vendors_client_hears_of_what_the_door_does_not_take(platform_of, vendor_python, tmp_path, monkeypatch):
+    """Each by the kind of error that its programs look for, and nothing of it is counted."""
+    (tmp_path / "wrong.py").write_text(WRONG)
+    fails = iter([OSError(28, "No space left on device")])
+
+    def sync(descriptor):
+        for fault in fails:
+            raise fault
+
+    monkeypatch.setattr("ionbeam_dagster.doors.http.journal.os.fdatasync", sync)
+    with opened(platform_of(FLEET)) as (door, url):
+        command = [vendor_python, tmp_path / "wrong.py", url, TOKEN, THEN.isoformat()]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        assert door.journal.lines == 3
+    refused = "HttpClientError"
+    assert done.stdout.split("\n")[:-1] == [
+        "False", " ".join([refused] * 4), " ".join([refused] * 4), "HttpServerError", "3 0", refused
+    ]  # fmt: skip
 
 
 @pytest.mark.soak

@@ -1,9 +1,11 @@
 """Streams of ArchFX Cloud over real HTTP: pages, accounts, places and faults."""
 
+import re
 import ssl
 import threading
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -122,6 +124,15 @@ def test_a_block_that_finds_nothing_is_a_fault_and_no_empty_window(service, tmp_
 def test_a_block_that_cannot_be_is_refused(service, tmp_path, keys, reason):
     with pytest.raises(ValueError, match=reason):
         ArchFxConfig.model_validate({"variables": VARIABLES} | keys)
+
+
+def test_the_block_of_the_page_is_one(platform_of, monkeypatch):
+    monkeypatch.setenv("ARCHFX_PASSWORD", "secret")
+    page = (Path(__file__).parents[2] / "docs" / "archfx-cloud.md").read_text()
+    [block] = re.findall(r"```yaml\nsources:\n(.*?)```", page, re.DOTALL)
+    plant = platform_of(block).sources["plant"]
+    assert [one.unit for one in plant.config.variables] == ["degF", None]
+    assert [one.column for one in plant.metadata.ingestion_map.canonical_variables] == [TEMPERATURE, LOAD]
 
 
 def test_a_token_that_expires_in_the_middle_costs_nothing_and_doubles_nothing(service, tmp_path):

@@ -407,9 +407,22 @@ def _raised_as_not_connected() -> Iterator[None]:
 def _short(error: BaseException) -> str:
     if isinstance(error, AuthenticationError):
         return "it refused user and password"
+    if fault := _tls_fault(error):
+        return fault
     if "Connection.Close object" in str(error):  # in place of an answer to the name of the virtual host
         return "it has no such virtual host, or this user may not use it"
     return (str(error) or type(error).__name__).strip().splitlines()[0][:200]
+
+
+def _tls_fault(error: BaseException | None) -> str | None:
+    """What is wrong with a certificate, and what to do, where that is the cause."""
+    while error is not None and not isinstance(error, ssl.SSLError):
+        error = error.__cause__ or error.__context__
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {error.verify_message}; tls_ca_file names the authority that signed it"
+    if error is not None and "CERTIFICATE_REQUIRED" in str(error.reason):
+        return "it asks for a certificate of the client: tls_cert_file and tls_key_file name one"
+    return None
 
 
 def _tls(config: IonbeamClientConfig) -> ssl.SSLContext:

@@ -185,8 +185,8 @@ class IonbeamClient:
         outside the range are allowed (late observations). Returns when everything is durable on this machine; until
         then nothing is sent. The same rows, range and metadata are one ingestion, however often they are handed over.
 
-        With `replaces`, the rows take the place of what the source sent before for ranges that lie in this one: points
-        that are not among them are gone. Otherwise they add to it, and the later value of a point wins.
+        With `replaces`, the rows take the place of what this user of the broker sent before for ranges that lie in this
+        one: points that are not among them are gone. Otherwise they add to it, and the later value of a point wins.
 
         Where several sources feed one dataset, `source_name` says which one this is; in a trigger handler it is the
         handler's.

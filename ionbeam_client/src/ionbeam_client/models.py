@@ -277,8 +277,8 @@ class IngestDataCommand(_Divisible):
 
     `payload_location` names a raw Parquet file in the payload store, relative to it; None when the rows are in the
     message itself. `source_name` says which of several sources of the dataset collected the range; a dataset with one
-    source needs none. With `replaces`, the rows take the place of whatever the source sent before for ranges that lie
-    in this one; otherwise they add to it.
+    source needs none. With `replaces`, the rows take the place of whatever the same user of the broker sent before
+    for ranges of the source that lie in this one; otherwise they add to it.
     """
 
     id: UUID = Field(default_factory=uuid4)

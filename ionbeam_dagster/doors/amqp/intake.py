@@ -57,6 +57,7 @@ class _Accepted:
 
     command: IngestDataCommand
     feed: Feed
+    sender: str
     rows: bytes | None
     windows: list[Window]
 
@@ -171,7 +172,7 @@ class Intake:
             )
         else:
             self.payloads.path_of(command.payload_location)
-        return _Accepted(command, feed, decoded.rows, windows)
+        return _Accepted(command, feed, sender, decoded.rows, windows)
 
     def _feed_of(self, command: IngestDataCommand) -> Feed:
         """The source that sent a command: the only one of its dataset, else the one that it names, else the one that
@@ -208,7 +209,7 @@ class Intake:
     def _write(self, accepted: _Accepted) -> _Written | str:
         """Make a message's rows durable; says what is wrong with them if that cannot be done because of them."""
         command, raws = accepted.command, accepted.feed.raws
-        given = accepted.collected, command.metadata, self._batches(accepted), command.replaces
+        given = accepted.collected, command.metadata, self._batches(accepted), command.replaces, accepted.sender
         try:
             if command.parts > 1:
                 return _Written(accepted, self.parts.write(accepted.part, *given))
@@ -278,7 +279,7 @@ class Intake:
         batches = (batch for part in parts for batch in self.parts.open(part.path).batches())
         return accepted.feed.raws.write_sent(
             accepted.feed.source, accepted.id, accepted.collected, accepted.command.metadata, batches,
-            accepted.command.replaces,
+            accepted.command.replaces, accepted.sender,
         )  # fmt: skip
 
     def _lost(self, parts: Sequence[Part]) -> dict[int, Exception]:

@@ -63,8 +63,10 @@ class RawPartitions(Protocol):
 # --- SQLite -----------------------------------------------------------------------------------------------------------
 
 _FIELDS = "r.ingestion, r.source, r.start, r.end, r.path, r.rows, r.signature, r.bytes, r.hash, w.at"
-_COLLECTED = f"SELECT {_FIELDS}, r.kept, r.beside, r.knows, r.asked_at FROM raw r LEFT JOIN swept w USING (ingestion)"
-_SENT_ROWS = f"SELECT {_FIELDS}, 0, '', 0, NULL FROM sent r LEFT JOIN swept w USING (ingestion)"
+_OF_COLLECTED = f"{_FIELDS}, r.kept, r.beside, r.knows, r.asked_at, ''"
+_COLLECTED = f"SELECT {_OF_COLLECTED} FROM raw r LEFT JOIN swept w USING (ingestion)"
+_OF_SENT = f"{_FIELDS}, 0, '', 0, NULL, r.sender"
+_SENT_ROWS = f"SELECT {_OF_SENT} FROM sent r LEFT JOIN swept w USING (ingestion)"
 
 
 class SqliteRawPartitions(OnSqlite):
@@ -76,7 +78,7 @@ CREATE TABLE IF NOT EXISTS raw (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS sent (
     ingestion TEXT PRIMARY KEY, source TEXT, start INTEGER, end INTEGER, path TEXT, rows INTEGER, signature TEXT,
-    bytes INTEGER NOT NULL DEFAULT 0, hash TEXT NOT NULL DEFAULT ''
+    bytes INTEGER NOT NULL DEFAULT 0, hash TEXT NOT NULL DEFAULT '', sender TEXT NOT NULL DEFAULT ''
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS sent_into (
     source TEXT, start INTEGER, end INTEGER, ingestion TEXT, PRIMARY KEY (source, start, end, ingestion)
@@ -95,6 +97,7 @@ CREATE TABLE IF NOT EXISTS unclaimed (ingestion TEXT PRIMARY KEY) WITHOUT ROWID;
         ("raw", "hash", "TEXT NOT NULL DEFAULT ''"),
         ("sent", "bytes", "INTEGER NOT NULL DEFAULT 0"),
         ("sent", "hash", "TEXT NOT NULL DEFAULT ''"),
+        ("sent", "sender", "TEXT NOT NULL DEFAULT ''"),
     )
 
     def record_raw(self, raw: RawPartition) -> None:
@@ -125,7 +128,7 @@ CREATE TABLE IF NOT EXISTS unclaimed (ingestion TEXT PRIMARY KEY) WITHOUT ROWID;
     def sent(self, source: str, window: Window) -> list[RawPartition]:
         with self._file.reading() as db:
             rows = db.execute(
-                f"SELECT {_FIELDS}, 0, '', 0, NULL FROM sent_into i JOIN sent r USING (ingestion) JOIN arrivals a "
+                f"SELECT {_OF_SENT} FROM sent_into i JOIN sent r USING (ingestion) JOIN arrivals a "
                 "USING (ingestion) "
                 "LEFT JOIN swept w USING (ingestion) "
                 "WHERE i.source = ? AND i.start = ? AND i.end = ? ORDER BY a.arrival",
@@ -160,9 +163,12 @@ def put_sent(db: sqlite3.Connection, raws: Sequence[Sent]) -> None:
     """`RawPartitions.record_sent`, in a transaction that has more to do."""
     db.executemany(TAKE_PLACE, [(raw.ingestion,) for raw, _ in raws])
     db.executemany(
-        "INSERT OR REPLACE INTO sent (ingestion, source, start, end, path, rows, signature, bytes, hash) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [(r.ingestion, r.source, *ends_of(r.window), r.path, r.rows, r.signature, r.bytes, r.hash) for r, _ in raws],
+        "INSERT OR REPLACE INTO sent (ingestion, source, start, end, path, rows, signature, bytes, hash, sender) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            (r.ingestion, r.source, *ends_of(r.window), r.path, r.rows, r.signature, r.bytes, r.hash, r.sender)
+            for r, _ in raws
+        ],
     )
     db.executemany(
         "INSERT OR IGNORE INTO sent_into VALUES (?, ?, ?, ?)",
@@ -176,10 +182,11 @@ def put_sent(db: sqlite3.Connection, raws: Sequence[Sent]) -> None:
 
 
 def _raw_of_row(row: tuple[Any, ...]) -> RawPartition:
-    ingestion, source, start, end, path, rows, signature, size, hash, purged, kept, beside, knows, asked_at = row
+    ingestion, source, start, end, path, rows, signature, size, hash, purged, kept, beside, knows, *others = row
+    asked_at, sender = others
     return RawPartition(
         ingestion, source, window_from(start, end), path, rows, signature, None if purged is None else moment(purged),
-        kept, tuple(beside.split()), knows, None if asked_at is None else moment(asked_at), size, hash,
+        kept, tuple(beside.split()), knows, None if asked_at is None else moment(asked_at), size, hash, sender,
     )  # fmt: skip
 
 
@@ -308,6 +315,7 @@ def sent_record(raw: RawPartition, touched: Sequence[Window]) -> list[str | list
     """What the script's function `record_sent` takes."""
     record = [
         raw.ingestion, raw.source, place_of(raw.window), raw.path, raw.rows, raw.signature, raw.bytes, raw.hash,
+        raw.sender,
     ]  # fmt: skip
     return [json.dumps(record), [place_of(window) for window in touched]]
 
@@ -315,14 +323,16 @@ def sent_record(raw: RawPartition, touched: Sequence[Window]) -> list[str | list
 def _raw_of_record(
     source: str, window: str, ingestion: str, path: str, rows: str, signature: str, purged: str = "",
     kept: str = "0", beside: str = "", knows: str = "0", asked_at: str = "", size: str = "0", hash: str = "",
+    sender: str = "",
 ) -> RawPartition:  # fmt: skip
     return RawPartition(
         ingestion, source, window_at(window), path, int(rows), signature, moment(int(purged)) if purged else None,
         int(kept), tuple(beside.split()), int(knows), moment(int(asked_at)) if asked_at else None, int(size), hash,
+        sender,
     )  # fmt: skip
 
 
 def _sent_of_record(record: str, purged: str = "") -> RawPartition:
-    ingestion, source, reach, path, rows, signature, *size_and_hash = json.loads(record)
-    size, hash = size_and_hash or ("0", "")
-    return _raw_of_record(source, reach, ingestion, path, rows, signature, purged, size=size, hash=hash)
+    ingestion, source, reach, path, rows, signature, *later = json.loads(record)
+    size, hash, sender = later + ["0", "", ""][len(later) :]
+    return _raw_of_record(source, reach, ingestion, path, rows, signature, purged, size=size, hash=hash, sender=sender)

@@ -41,7 +41,7 @@ class RawsContract(Suite):
     def test_what_was_sent_stands_beside_what_was_sent_before_in_order_of_arrival(self, ledger: Ledger) -> None:
         half = Window(NOON, NOON + HOUR / 2)
         first = RawPartition("first", "crowd", half, "first.parquet", 5, "x")
-        second = RawPartition("a second", "crowd", Window(NOON, NOON + 2 * HOUR), "second.parquet", 6)
+        second = RawPartition("a second", "crowd", Window(NOON, NOON + 2 * HOUR), "second.parquet", 6, sender="oslo")
         again = RawPartition("third", "crowd", half, "third.parquet", 7)
         ledger.record_sent([(first, [WINDOW]), (second, [WINDOW, NEXT])])
         ledger.record_sent([(again, [WINDOW]), (first, [WINDOW])])
