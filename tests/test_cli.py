@@ -1,6 +1,8 @@
 """The command line as a person uses it: a small network run twice, looked at, and told off."""
 
+import runpy
 import shutil
+import sys
 import time
 from contextlib import chdir
 from importlib.metadata import EntryPoint
@@ -323,3 +325,12 @@ def test_a_full_disk_is_a_sentence_whoever_meets_it(tmp_path):
 def test_a_port_that_cannot_be_is_refused(command):
     result = CliRunner().invoke(app, [command, "--port", "99999"])
     assert result.exit_code == 2 and "65535" in result.output
+
+
+def test_the_platform_is_started_as_a_module(monkeypatch):
+    called = []
+    monkeypatch.setattr("ionbeam_dagster.cli.app", lambda given, prog_name: called.append((prog_name, given)))
+    for arguments in ([], ["config", "check"]):
+        monkeypatch.setattr(sys, "argv", ["ionbeam", *arguments])
+        runpy.run_module("ionbeam", run_name="__main__")
+    assert called == [("ionbeam", ["dev"]), ("ionbeam", ["config", "check"])]

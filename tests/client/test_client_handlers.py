@@ -15,6 +15,7 @@ from client_samples import END, METADATA, SCHEMA, START, event, rows, until
 
 from ionbeam_client import DataError, IonbeamError, OutboxFullError, wire
 from ionbeam_client.models import ReplayDatasetsCommand
+from ionbeam_client.outbox import Outbox
 from ionbeam_client.payloads import PayloadStore
 from ionbeam_client.testing import TestPlatform
 from ionbeam_client.transport import Outgoing
@@ -60,6 +61,28 @@ def test_what_goes_in_comes_out_and_the_same_twice_is_one(platform):
         assert (found[0].command.start_time, found[0].command.end_time) == (START, END)
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("ends", [RuntimeError("what nobody thought of"), asyncio.CancelledError()])
+def test_a_sender_that_ends_is_told_and_begins_again(platform, monkeypatch, caplog, ends):
+    asked = Outbox.due
+    left = [ends]
+
+    def due(*given, **more):
+        if left:
+            raise left.pop()
+        return asked(*given, **more)
+
+    monkeypatch.setattr(Outbox, "due", due)
+
+    async def run():
+        async with platform.client() as client:
+            sent = await client.ingest(rows(3), METADATA, START, END)
+            assert await client.flush(20)
+        assert [one.command.id for one in platform.ingested()] == [sent.id]
+
+    asyncio.run(run())
+    assert not left and "sending" in caplog.text and "again in a second" in caplog.text
 
 
 def test_a_stream_too_large_for_one_message_goes_in_parts_or_into_the_shared_store(platform, tmp_path):
