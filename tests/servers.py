@@ -141,10 +141,13 @@ class RabbitMQ:
         """Kill it, as a power cut would."""
         self._end(signal.SIGKILL)
 
-    def ctl(self, *arguments: str) -> None:
-        """Run `rabbitmqctl` on it."""
+    def ctl(self, *arguments: str) -> str:
+        """What `rabbitmqctl` says of it."""
         command = [_RABBITMQ.with_name("rabbitmqctl"), "-n", self._environment["RABBITMQ_NODENAME"], *arguments]
-        subprocess.run(command, env=self._environment, check=True, capture_output=True, timeout=60)
+        done = subprocess.run(
+            command, env=self._environment, check=True, capture_output=True, timeout=60, text=True
+        )  # fmt: skip
+        return done.stdout
 
     @property
     def down(self) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator
 
@@ -46,6 +46,12 @@ class BrokerSettings(Settings):
         description="Users of the broker who look after parked messages and put them back in the name of their senders "
         "(docs/security.md).",
         examples=[["keeper"]],
+    )
+    queues: Literal["classic", "quorum"] = Field(
+        default="classic",
+        description="The type of the queues that the platform makes. Those that are there are used as they are "
+        "(docs/clients.md).",
+        examples=["quorum"],
     )
     payload_path: str | None = Field(
         default=None,

@@ -138,14 +138,17 @@ def test_a_wrong_virtual_host_is_told_once(rabbitmq, caplog):
     assert caplog.text.count("it has no such virtual host, or this user may not use it") == 1
 
 
-def test_two_clients_of_one_name_one_serves_and_the_other_takes_over(rabbitmq, tmp_path, caplog):
+@pytest.mark.parametrize("queues", ["classic", "quorum"])
+def test_two_clients_of_one_name_one_serves_and_the_other_takes_over(rabbitmq, tmp_path, caplog, queues):
     """A window in parts would be handled by neither if both served."""
     called = {"first": [], "second": []}
 
     def client(name):
-        config = IonbeamClientConfig(amqp_url=rabbitmq.url, state_path=tmp_path / name, heartbeat=1)
+        config = IonbeamClientConfig(
+            amqp_url=rabbitmq.url, state_path=tmp_path / name, heartbeat=1, queues=queues
+        )  # fmt: skip
         client = IonbeamClient(config)
-        client.register_export_handler("one_name", lambda event, stream: called[name].append(event.revision))
+        client.register_export_handler(f"one_name_{queues}", lambda event, stream: called[name].append(event.revision))
         return client
 
     async def announce(*revisions):

@@ -10,9 +10,24 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from bus_samples import FIRST_DAY, HOUR, SOURCES, START, body, built_day, command, heard, listen, rows, send
+from bus_samples import (
+    FIRST_DAY,
+    HOUR,
+    METADATA,
+    SOURCES,
+    START,
+    body,
+    built_day,
+    command,
+    heard,
+    listen,
+    rows,
+    send,
+    waiting,
+)  # fmt: skip
 from servers import Line
 
+from ionbeam_client import IonbeamClient, IonbeamClientConfig, cli, wire
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.doors.amqp.bridge import bridge_of
 from ionbeam_dagster.doors.amqp.status import bus_status
@@ -129,3 +144,35 @@ def test_a_bridge_outlives_its_brokers_bad_day(platform_of, rabbitmq, broker, da
             await serving
 
     asyncio.run(run())
+
+
+def test_over_quorum_queues_also_with_a_client_that_knows_nothing_of_them(
+    platform_of, rabbitmq, broker, tmp_path, monkeypatch, capsys
+):
+    platform = platform_of(SOURCES, broker=f"{{url: '{broker}', queues: quorum}}")
+    bridge = bridge_of(platform)
+    bridge.take_in(1)
+
+    async def run():
+        async with IonbeamClient(IonbeamClientConfig(amqp_url=broker, state_path=tmp_path / "client")) as client:
+            await client.ingest(rows(), METADATA, START, FIRST_DAY.end)
+            assert await client.flush(20)
+
+    asyncio.run(run())
+    with monkeypatch.context() as patch:
+        patch.setattr(bridge.intake, "ingestions", fails)
+        for _ in range(3):
+            with pytest.raises(OSError, match="away"):
+                bridge.take_in(20)
+    send(broker, b"no message")
+    turn = bridge.take_in(20)
+    assert turn.taken == {wire.INGESTION.name: 1} and len(turn.refused) == 1
+    assert cli.main(["--amqp-url", broker, "dead", "list", "--queue", wire.INGESTION.name]) == 0
+    assert "1 dead message" in capsys.readouterr().out
+    kinds = dict(line.split("\t", 1) for line in rabbitmq.ctl("-q", "list_queues", "name", "type").splitlines())
+    assert kinds[wire.INGESTION.name] == kinds[wire.INGESTION.dead.name] == "quorum"
+    assert [one.message_id for one in waiting(broker, wire.INGESTION.dead)] == ["m0"]
+
+
+def fails(*_):
+    raise OSError("the disk is away")

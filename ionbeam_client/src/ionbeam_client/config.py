@@ -24,7 +24,8 @@ class IonbeamClientConfig(BaseModel):
     `amqp_url` may be ``amqps://``; `tls_ca_file`, `tls_cert_file` and `tls_key_file` are PEM files. `arrow_store_path`
     is the platform's payload store, a folder or ``s3://bucket/prefix``; without one, or when the platform has not
     marked that folder as its own, rows travel in the messages. `state_path` is the folder of the outbox and the inbox;
-    it must outlive the process (in a container: a volume). Times are in seconds, sizes in bytes.
+    it must outlive the process (in a container: a volume). `queues` is the type of the queues that this client makes;
+    those that are there are used as they are. Times are in seconds, sizes in bytes.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -35,6 +36,7 @@ class IonbeamClientConfig(BaseModel):
     tls_cert_file: Path | None = None
     tls_key_file: Path | None = None
     heartbeat: int = Field(default=60, ge=1)
+    queues: Literal["classic", "quorum"] = "classic"
     inline_limit: int = Field(default=1_000_000, ge=1_000)
     state_path: Path | None = None
     outbox_max_bytes: int = Field(default=2_000_000_000, ge=1_000_000)

@@ -62,9 +62,14 @@ class Queue:
 
     @property
     def dead(self) -> Queue:
-        return Queue(f"{self.name}.dead")
+        return Queue(f"{self.name}{_DEAD}")
+
+    @property
+    def is_dead(self) -> bool:
+        return self.name.endswith(_DEAD)
 
 
+_DEAD = ".dead"
 DATA_EXCHANGE = "ionbeam.data.available"
 DATASET_EXCHANGE = "ionbeam.dataset.available"
 INGESTION = Queue("ionbeam.ingestion.ingestV1")

@@ -204,7 +204,7 @@ class Bridge:
     # -- turns ---------------------------------------------------------------------------------------------------
 
     def _transport(self) -> AmqpTransport:
-        config = IonbeamClientConfig(amqp_url=self._settings.url)
+        config = IonbeamClientConfig(amqp_url=self._settings.url, queues=self._settings.queues)
         return AmqpTransport(config, prefetch=_MOST_AT_ONCE, fanouts=(wire.DATA_EXCHANGE, wire.DATASET_EXCHANGE))
 
     @asynccontextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
 from ionbeam_client.models import DatasetMetadata
 from ionbeam_dagster.domain.windows import window_of
@@ -20,14 +21,15 @@ from ionbeam_dagster.stores.files import Files
 
 @dataclass(frozen=True, slots=True)
 class BusSettings:
-    """The broker's address and operators, the platform's state folder, which all machines share, this machine's own
-    scratch folder, files, the payload store, who there is.
+    """The broker's address, the type of the queues that are made there, and operators; the platform's state folder,
+    which all machines share, this machine's own scratch folder, files, the payload store, who there is.
 
     `feeds` are the external sources by name, `pulled` the sources that the platform collects itself by name, and
     `datasets` what events say of each dataset.
     """
 
     url: str
+    queues: Literal["classic", "quorum"]
     operators: frozenset[str]
     state: Path
     scratch: Path
@@ -51,6 +53,7 @@ def bus_settings(platform: Platform) -> BusSettings:
     state, sources = config.sections.state_path, config.sources
     return BusSettings(
         url=broker.url,
+        queues=broker.queues,
         operators=frozenset(broker.operators),
         state=state,
         scratch=config.sections.scratch_folder / "bus",
