@@ -146,7 +146,17 @@ def test_reports_that_are_none_are_refused(platform_of):
     with opened(platform_of(FLEET)) as (door, url):
         headers = {"Authorization": f"jwt {TOKEN}"}
         said = [5, {"events": 3}, {**HEAD, "events": [3]}, {**HEAD, "device": "x", "events": []}]
-        bodies = [b"", b"x", deep, b"\xdd\xff\xff\xff\xff", *map(msgpack.packb, said)]
+        good = report([1]).encode()
+        bodies = [
+            b"",
+            b"x",
+            deep,
+            good[:-1],
+            good + b"x",
+            good + good,
+            b"\xdd\xff\xff\xff\xff",
+            *map(msgpack.packb, said),
+        ]
         for body in bodies:
             answer = httpx.post(f"{url}/api/v1/streamer/report/", headers=headers, files={"file": ("report.mp", body)})
             assert answer.status_code == 400 and "nothing of it was taken" in answer.json()["detail"]
@@ -271,14 +281,14 @@ print(outcome(good))
 def test_the_vendors_client_hears_of_what_the_door_does_not_take(platform_of, vendor_python, tmp_path, monkeypatch):
     """Each by the kind of error that its programs look for, and nothing of it is counted."""
     (tmp_path / "wrong.py").write_text(WRONG)
-    fails = iter([OSError(28, "No space left on device")])
+    faults = [OSError(28, "No space left on device")]
 
     def sync(descriptor):
-        for fault in fails:
-            raise fault
+        if faults:
+            raise faults.pop()
 
-    monkeypatch.setattr("ionbeam_dagster.doors.http.journal.os.fdatasync", sync)
     with opened(platform_of(FLEET)) as (door, url):
+        monkeypatch.setattr("ionbeam_dagster.doors.http.journal.os.fdatasync", sync)
         command = [vendor_python, tmp_path / "wrong.py", url, TOKEN, THEN.isoformat()]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr

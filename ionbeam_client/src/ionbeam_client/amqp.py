@@ -29,7 +29,7 @@ from aio_pika.abc import (
     AbstractQueue,
     DeliveryMode,
 )
-from aio_pika.exceptions import AuthenticationError, ChannelPreconditionFailed, DeliveryError
+from aio_pika.exceptions import AMQPConnectionError, AuthenticationError, ChannelPreconditionFailed, DeliveryError
 from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity
 from yarl import URL
 
@@ -220,7 +220,15 @@ class AmqpTransport:
         self._broken.clear()
         tls = _tls(self._config) if url.scheme == "amqps" else None
         self._connection = aio_pika.Connection(url, ssl_context=tls)  # known before it connects, to be closed after all
-        await self._connection.connect(timeout=CONNECT_TIMEOUT)
+        try:
+            await self._connection.connect(timeout=CONNECT_TIMEOUT)
+        except AMQPConnectionError as error:
+            if tls is None or self._config.tls_cert_file is not None or "unexpectedly closed" not in str(error):
+                raise
+            raise NotConnectedError(  # of TLS 1.3 no client hears more
+                "it closed the connection; if it asks for a certificate of the client, tls_cert_file and tls_key_file "
+                "name one"
+            ) from error
         self._connection.close_callbacks.add(lambda *_: self._broken.set())
         for exchange in self._made_at_once:
             await (await self._channel("publish")).declare_exchange(exchange, "fanout", durable=True)
@@ -442,13 +450,11 @@ def _short(error: BaseException) -> str:
 
 def _tls_fault(error: BaseException | None) -> str | None:
     """What is wrong with a certificate, and what to do, where that is the cause."""
-    while error is not None and not isinstance(error, ssl.SSLError):
+    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
         error = error.__cause__ or error.__context__
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted: {error.verify_message}; tls_ca_file names the authority that signed it"
-    if error is not None and "CERTIFICATE_REQUIRED" in str(error.reason):
-        return "it asks for a certificate of the client: tls_cert_file and tls_key_file name one"
-    return None
+    if error is None:
+        return None
+    return f"its certificate is not trusted: {error.verify_message}; tls_ca_file names the authority that signed it"
 
 
 def _tls(config: IonbeamClientConfig) -> ssl.SSLContext:

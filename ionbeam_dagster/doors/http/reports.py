@@ -119,6 +119,8 @@ def _unpacked(body: bytes) -> dict[str, Any]:
             said[key] = [unpacker.unpack() for _ in range(unpacker.read_array_header())]
         else:
             said[key] = unpacker.unpack()
+    if more := len(body) - unpacker.tell():
+        raise ValueError(f"{more} bytes follow its end")
     return said
 
 
