@@ -118,7 +118,7 @@ class Service:
 
     def _page(self, kind: str, parameters: dict[str, str]) -> dict[str, Any]:
         """Two at a time; the next page's address has the name that a proxy hides."""
-        wanted = {name: value for name, value in parameters.items() if name != "page"}
+        wanted = {name: value for name, value in parameters.items() if name not in ("page", "page_size")}
         found = [
             thing
             for thing in self.things[kind].values()

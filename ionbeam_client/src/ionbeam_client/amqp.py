@@ -450,11 +450,13 @@ def _short(error: BaseException) -> str:
 
 def _tls_fault(error: BaseException | None) -> str | None:
     """What is wrong with a certificate, and what to do, where that is the cause."""
-    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
+    seen: list[BaseException] = []  # the library's causes may go in circles
+    while error is not None and error not in seen:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return f"its certificate is not trusted: {error.verify_message}; tls_ca_file names who signed it"
+        seen.append(error)
         error = error.__cause__ or error.__context__
-    if error is None:
-        return None
-    return f"its certificate is not trusted: {error.verify_message}; tls_ca_file names the authority that signed it"
+    return None
 
 
 def _tls(config: IonbeamClientConfig) -> ssl.SSLContext:
