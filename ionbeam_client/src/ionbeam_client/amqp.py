@@ -223,9 +223,10 @@ class AmqpTransport:
         try:
             await self._connection.connect(timeout=CONNECT_TIMEOUT)
         except AMQPConnectionError as error:
-            if tls is None or self._config.tls_cert_file is not None or "unexpectedly closed" not in str(error):
+            closed = any(sign in str(error) for sign in ("closed", "reset", "CERTIFICATE_REQUIRED"))
+            if tls is None or self._config.tls_cert_file is not None or not closed:
                 raise
-            raise NotConnectedError(  # of TLS 1.3 no client hears more
+            raise NotConnectedError(  # with TLS 1.3 a client may hear no more than that
                 "it closed the connection; if it asks for a certificate of the client, tls_cert_file and tls_key_file "
                 "name one"
             ) from error
