@@ -34,6 +34,7 @@ sources:
     longitude: 5.2
     constants: {{station_id: town}}
     start: {start}
+    end: {end}
     aggregation_span: PT1H
     settle: PT0S
     exports: [odb, pygeoapi]
@@ -106,7 +107,7 @@ def wait_for(what: Callable[[], object], seconds: float, why: str) -> object:
                 return found
         except (OSError, KeyError, TypeError, IndexError):  # it is starting, or has nothing to tell yet
             pass
-        time.sleep(0.5)
+        time.sleep(1)  # each question costs the server some of the processor that it waits for
     raise AssertionError(f"{why} within {seconds} s")
 
 
@@ -175,7 +176,8 @@ def test_late_data_of_yesterday_make_a_revision_that_is_exported_and_announced_a
     announced(rabbitmq.url, "told")
     noon = f"{yesterday_noon():%Y%m%dT%H%M%S}"
     measured(tmp_path, range(0, 40, 10))
-    with dev(tmp_path, TOWN.format(start=f"{day_before_yesterday():%Y-%m-%d}", broker=rabbitmq.url)) as server:
+    morning, evening = (f"{yesterday_noon() + timedelta(hours=hours):%Y-%m-%dT%H:%MZ}" for hours in (-2, 3))
+    with dev(tmp_path, TOWN.format(start=morning, end=evening, broker=rabbitmq.url)) as server:
 
         def exported(number: int) -> bool:
             return all(
