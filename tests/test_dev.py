@@ -7,11 +7,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import aio_pika
@@ -20,6 +22,8 @@ from servers import free_port
 
 from ionbeam_client import wire
 from ionbeam_client.models import DataSetAvailableEvent
+from ionbeam_dagster.config import IonbeamConfig
+from ionbeam_dagster.pipeline.recovery import open_platform
 
 TOWN = """
 state_path: state
@@ -275,3 +279,48 @@ def test_work_goes_on_within_a_minute_whatever_process_is_killed_or_stopped(tmp_
         made = sorted(server.materialised("pygeoapi"))
     first, last = (datetime.strptime(key, "%Y%m%dT%H%M%S") for key in (made[0], made[-1]))
     assert len(made) == (last - first) // timedelta(minutes=1) + 1, "every minute is there"
+
+
+TERMINATE = """
+mutation($id: String!) { terminateRun(runId: $id) { __typename ... on TerminateRunFailure { message } } }"""
+GOING_ON = "{ runsOrError(filter: {statuses: [STARTED]}) { ... on Runs { results { runId canTerminate } } } }"
+STATUS_OF_RUN = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
+SILENT = """
+state_path: state
+automation: {{interval: 5}}
+sources:
+  netatmo: {{base_url: "http://127.0.0.1:{port}", username: a, password: b, start: {start}, deadline: PT1H,
+    timeout_seconds: 600}}
+"""
+
+
+class _Silent(BaseHTTPRequestHandler):
+    """Accepts, and never answers."""
+
+    def do_GET(self) -> None:
+        time.sleep(600)
+
+    do_POST = do_GET
+
+
+@pytest.mark.soak
+def test_a_run_that_a_person_terminates_ends_and_its_window_stays_due(tmp_path, monkeypatch):
+    silent = ThreadingHTTPServer(("127.0.0.1", 0), _Silent)
+    silent.daemon_threads = True
+    threading.Thread(target=silent.serve_forever, daemon=True).start()
+    start = f"{datetime.now(UTC) - timedelta(hours=1):%Y-%m-%dT%H:00:00Z}"
+    with dev(tmp_path, SILENT.format(port=silent.server_port, start=start)) as server:
+        [run] = wait_for(lambda: server.ask(GOING_ON)["runsOrError"]["results"], 200, "no run began")
+        assert run["canTerminate"]
+        monkeypatch.chdir(tmp_path)
+        platform = open_platform(IonbeamConfig.load(Path("network.yaml")))
+        assert run["runId"] in platform.ledger.leases.held().values()
+        told = server.ask(TERMINATE, id=run["runId"])["terminateRun"]
+        assert told["__typename"] == "TerminateRunSuccess", told
+        wait_for(
+            lambda: server.ask(STATUS_OF_RUN, id=run["runId"])["runOrError"]["status"] == "CANCELED",
+            60, "the run did not end",
+        )  # fmt: skip
+        wait_for(lambda: run["runId"] not in platform.ledger.leases.held().values(), 60, "it holds what it held")
+        assert platform.ledger.attempts.open("collect", "netatmo")
+    silent.shutdown()

@@ -16,11 +16,10 @@ import dagster as dg
 
 from ionbeam_dagster.orchestration.heartbeats import is_alive, this_host
 from ionbeam_dagster.orchestration.internals import fail_run
+from ionbeam_dagster.orchestration.launcher import PROCESS_TAG
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.ledger.workers import Worker
 
-PROCESS_TAG = "ionbeam/process"
-"""On a run that a command of ours executes in its own process: the host, and the number of the process."""
 SILENT_FOR = 35.0
 """Seconds without a heartbeat after which a run is dead."""
 _LOOKED_WITHIN = 15.0

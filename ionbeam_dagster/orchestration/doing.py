@@ -18,10 +18,12 @@ from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.orchestration.assets.dataset import build_job, dataset_key
 from ionbeam_dagster.orchestration.assets.exports import export_key
 from ionbeam_dagster.orchestration.assets.source import collect_job, observations_key, raw_key
-from ionbeam_dagster.orchestration.dead_runs import PROCESS_TAG, this_process
+from ionbeam_dagster.orchestration.cancelling import interrupted_when_cancelled
+from ionbeam_dagster.orchestration.dead_runs import this_process
 from ionbeam_dagster.orchestration.definitions import build_definitions
 from ionbeam_dagster.orchestration.heartbeats import beating
 from ionbeam_dagster.orchestration.holders import lease_of
+from ionbeam_dagster.orchestration.launcher import PROCESS_TAG
 from ionbeam_dagster.orchestration.partitions import (
     contiguous_runs,
     cycle_partitions,
@@ -45,6 +47,7 @@ class Doing:
     def __init__(self, platform: Platform, instance: dg.DagsterInstance, may_end_process: bool = False) -> None:
         self._platform = platform
         self._instance = instance
+        self._may_end_process = may_end_process
         self._definitions = build_definitions(WatchedPlatform(platform, may_end_process=may_end_process))
 
     def source(self, name: str) -> int:
@@ -101,14 +104,15 @@ class Doing:
                 if len(leases.take(names, run_id)) < len(names):
                     return False
                 agenda.begin(self._platform, work, self._platform.now())
-                known.execute_in_process(
-                    asset_selection=list(assets),
-                    tags=tags_of_run(stretch, work[0].window.span) | {PROCESS_TAG: this_process()},
-                    instance=self._instance,
-                    run_config=QUIET,
-                    raise_on_error=False,
-                    run_id=run_id,
-                )
+                with interrupted_when_cancelled(self._instance, run_id, self._may_end_process):
+                    known.execute_in_process(
+                        asset_selection=list(assets),
+                        tags=tags_of_run(stretch, work[0].window.span) | {PROCESS_TAG: this_process()},
+                        instance=self._instance,
+                        run_config=QUIET,
+                        raise_on_error=False,
+                        run_id=run_id,
+                    )
                 return True
             finally:
                 leases.give_back(names, run_id)

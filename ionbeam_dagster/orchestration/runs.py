@@ -23,10 +23,12 @@ from ionbeam_dagster.orchestration.assets.exports import export_key
 from ionbeam_dagster.orchestration.assets.request import request_key
 from ionbeam_dagster.orchestration.assets.retention import PURGE_JOB
 from ionbeam_dagster.orchestration.assets.source import collect_job, observations_key, raw_key
-from ionbeam_dagster.orchestration.dead_runs import PROCESS_TAG, end_dead_runs, this_process
+from ionbeam_dagster.orchestration.cancelling import interrupted_when_cancelled
+from ionbeam_dagster.orchestration.dead_runs import end_dead_runs, this_process
 from ionbeam_dagster.orchestration.definitions import build_definitions
 from ionbeam_dagster.orchestration.heartbeats import beating
 from ionbeam_dagster.orchestration.internals import was_interrupted
+from ionbeam_dagster.orchestration.launcher import PROCESS_TAG
 from ionbeam_dagster.orchestration.partitions import contiguous_runs, dataset_partitions, source_partitions, tags_of_run
 from ionbeam_dagster.orchestration.resources import WatchedPlatform, Watcher
 from ionbeam_dagster.orchestration.sealing import SEAL_JOB
@@ -300,7 +302,10 @@ class _Range:
             self._told.clear()
             known = self._defs.resolve_job_def(job) if job else self._defs.resolve_implicit_global_asset_job_def()
             run_id = str(uuid4())
-            with beating(self._platform, run_id, f"run of {known.name}"):
+            with (
+                beating(self._platform, run_id, f"run of {known.name}"),
+                interrupted_when_cancelled(self._instance, run_id, may_end_process=False),
+            ):
                 result = known.execute_in_process(
                     asset_selection=list(assets),
                     tags=tags_of_run(run, span) | self._tags,
