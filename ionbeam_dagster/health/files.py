@@ -7,6 +7,7 @@ it (pipeline/reconciliation.py, pipeline/contents.py), or the same bit by bit, w
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from ionbeam_dagster.health.findings import Finding
 from ionbeam_dagster.health.stores import can_ask_ledger
@@ -27,7 +28,8 @@ def all_files(platform: Platform) -> Iterator[Finding]:
     if not can_ask_ledger(platform):
         return
     now = platform.now()
-    found = reconcile(platform, now, contents.looked_at_all)
+    young: list[str] = []
+    found = reconcile(platform, now, partial(contents.looked_at_all, young=young))
     lost = [(work, path) for work in found.work if (path := _lost(platform, work)) is not None]
     for work, path in lost[:_SHOWN]:
         of = work.of.partition("/")[0]
@@ -40,13 +42,18 @@ def all_files(platform: Platform) -> Iterator[Finding]:
         yield Finding(
             SUBJECT, "warning", f"{len(lost) - _SHOWN:,} further files are lost", "the worker makes them again"
         )
+    for dataset in platform.config.datasets:
+        for told in platform.series.read_through(dataset)[:_SHOWN]:
+            words, _, remedy = told.rpartition("; ")
+            yield Finding(SUBJECT, "warning", words, remedy)
     for told in found.for_a_person[:_SHOWN]:
         words, _, remedy = told.rpartition("; ")
         yield Finding(SUBJECT, "error", words, remedy)
     if len(found.for_a_person) > _SHOWN:
         more = f"{len(found.for_a_person) - _SHOWN:,} further files are for a person to look at"
         yield Finding(SUBJECT, "error", more, "`ionbeam doctor --files` shows them once these are fixed")
-    yield Finding(SUBJECT, "well", f"{found.contents:,} files were read and compared with what was written")
+    later = f"; {len(young):,} that were written, or changed, a moment ago are for the next time" if young else ""
+    yield Finding(SUBJECT, "well", f"{found.contents:,} files were read and compared with what was written{later}")
 
 
 def _lost(platform: Platform, work: Work) -> str | None:

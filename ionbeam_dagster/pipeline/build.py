@@ -33,10 +33,12 @@ from ionbeam_dagster.domain.quality.chain import LOOK_BACK
 from ionbeam_dagster.domain.records import BuiltRevision, Claim, Provenance, Revision, RevisionFacts
 from ionbeam_dagster.domain.windows import Window, merge, overlaps, windows_between
 from ionbeam_dagster.errors import LostPoints, PipelineError
+from ionbeam_dagster.pipeline import damage
 from ionbeam_dagster.pipeline import quality_control as qc
 from ionbeam_dagster.pipeline.ingest import restore
 from ionbeam_dagster.pipeline.platform import Platform, written_to
 from ionbeam_dagster.pipeline.station_columns import DescribedPoints, fingerprint
+from ionbeam_dagster.stores.publish import file_hash
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +113,21 @@ def _build(
             with suppress(LostPoints):
                 return _write_revision(platform, dataset, window, decision, assessment, now)
         return _write_revision(platform, dataset, window, decision, assessment, now)
+    if insist and assessment.latest is not None and _was_damaged(platform, assessment.latest):
+        return _build(platform, dataset, window, now, insist, force)
     return Built(dataset.name, window, decision, assessment.latest, built=False)
+
+
+def _was_damaged(platform: Platform, latest: BuiltRevision) -> bool:
+    """Whether the file of a revision does not hold what was written; it is out of its place then."""
+    if not latest.facts.hash or not platform.files.exists(latest.path):
+        return False
+    with platform.files.fetched(latest.path) as local:
+        if file_hash(local) == latest.facts.hash:
+            return False
+    fault = "it does not hold what was written: the disk, or somebody, changed it"
+    log.warning("%s", damage.set_aside(platform, latest.path, fault, "it is made again"))
+    return True
 
 
 def as_found(platform: Platform, latest: BuiltRevision | None) -> Revision | None:

@@ -71,8 +71,11 @@ def looked_at(platform: Platform, now: datetime, told: list[str]) -> Iterator[St
     platform.ledger.reconciliations.reach("")
 
 
-def looked_at_all(platform: Platform, now: datetime, told: list[str]) -> Iterator[Step | None]:
-    """The same of every file, however many there are, and without a note of how far it came."""
+def looked_at_all(
+    platform: Platform, now: datetime, told: list[str], young: list[str] | None = None
+) -> Iterator[Step | None]:
+    """The same of every file, however many there are, and without a note of how far it came. Those that are too `young`
+    to be judged are named there."""
     for _, file in _from(platform, now, told, ""):
         if file is None:
             yield None
@@ -80,6 +83,8 @@ def looked_at_all(platform: Platform, now: datetime, told: list[str]) -> Iterato
         found = platform.files.found(file.path)
         if found is not None and now - found.modified >= _SETTLED:
             yield _step_of(platform, file, found)
+        elif found is not None and young is not None:
+            young.append(file.path)
 
 
 def _step_of(platform: Platform, file: _File, found: Found) -> Step:

@@ -162,7 +162,7 @@ def recover(
     file of whose claim nothing can be known otherwise; it records the claim.
     """
     done = Recovered()
-    built = [found for dataset in names for found in datasets.latest(dataset)]
+    built = [found for dataset in names for found in datasets.latest(dataset, done.troubles)]
     claims = {filed.claim.id: filed for found in built for filed in _claims_of(found)}
     stored = {ingestion: place for dataset in names for ingestion, place in series.arrivals(dataset).items()}
     in_place = {id: filed for id, filed in claims.items() if stored.get(id) == filed.claim.arrival}

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from ionbeam_dagster.domain.canonical import point_key
 from ionbeam_dagster.domain.records import Provenance
 from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.stores.damage import UNREADABLE, is_of_the_file
 from ionbeam_dagster.stores.files import Files, name_of, within
 from ionbeam_dagster.stores.publish import file_hash
 
@@ -74,17 +75,24 @@ class DatasetStore:
             size, hash = draft.stat().st_size, file_hash(draft)
         return DatasetFile(path, rows, counted.number, size, hash)
 
-    def latest(self, dataset: str) -> Iterator[FoundRevision]:
-        """The latest revision of every window that has a file here, in order of time."""
+    def latest(self, dataset: str, troubles: list[str]) -> Iterator[FoundRevision]:
+        """The latest revision of every window that has a file here, in order of time; of files that cannot be read only
+        why, in `troubles`."""
         newest: dict[str, tuple[int, str]] = {}
         for path in self._files.under(within(self._root, dataset)):
             if named := re.fullmatch(rf"({re.escape(dataset)}_.*)_r(\d+)\.parquet", name_of(path)):
                 window, number = named.groups()
                 newest[window] = max(newest.get(window, (0, path)), (int(number), path))
         for number, path in newest.values():
-            with self._files.parquet(path) as file:
-                schema, rows = file.schema_arrow, file.metadata.num_rows
-            written = Provenance.from_json(json.loads(schema.metadata[PROVENANCE]))
+            try:
+                with self._files.parquet(path) as file:
+                    schema, rows = file.schema_arrow, file.metadata.num_rows
+                written = Provenance.from_json(json.loads(schema.metadata[PROVENANCE]))
+            except (*UNREADABLE, LookupError, ValueError, TypeError) as error:
+                if not is_of_the_file(error):
+                    raise
+                troubles.append(f"{path} cannot be read ({error}), and its window is built again")
+                continue
             yield FoundRevision(replace(written, dataset=dataset, number=number), self._files, path, schema, rows)
 
 

@@ -62,6 +62,11 @@ class TimeSeriesStore(Protocol):
         `lacking`. A server keeps what it has."""
         ...
 
+    def read_through(self, dataset: str) -> list[str]:
+        """Read all that there is of a dataset, and set aside what is damaged: why, of each. A server looks after its
+        own files."""
+        ...
+
     def arrivals(self, dataset: str) -> dict[str, int]:
         """The ingestions of which there are points, each with its place in the order of arrival."""
         ...

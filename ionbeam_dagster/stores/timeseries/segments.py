@@ -33,12 +33,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ionbeam_dagster.domain.windows import HOUR, Window, windows_between
+from ionbeam_dagster.errors import LostPoints
 from ionbeam_dagster.stores.files import DAMAGED
 from ionbeam_dagster.stores.locks import folder_locked, lock, lock_if_free
 from ionbeam_dagster.stores.publish import sync
 from ionbeam_dagster.stores.timeseries import Refused, bundles
 from ionbeam_dagster.stores.timeseries.merging import merged
-from ionbeam_dagster.stores.timeseries.steady import SegmentError, identity, steadily, while_others_write
+from ionbeam_dagster.stores.timeseries.steady import Replaced, SegmentError, identity, steadily, while_others_write
 
 TIME = "datetime"
 BUCKET_FORMAT = "%Y%m%dT%H"
@@ -134,6 +135,18 @@ class SegmentStore:
     def damaged(self, dataset: str, window: Window) -> frozenset[str]:
         found = (hour.folder.glob(f"*{DAMAGED}") for hour in _hours(self.root / dataset, window))
         return frozenset(str(path) for paths in found for path in paths)
+
+    def read_through(self, dataset: str) -> list[str]:
+        home, found = self.root / dataset, []
+        for folder in sorted(home.glob("????????T??")):
+            for path in _Hour(folder, _own(folder)).files():
+                try:
+                    steadily(path, partial(_read_through, path), bundles.REMEDY)
+                except LostPoints as error:
+                    found.append(str(error))
+                except (FileNotFoundError, Replaced):  # another took its place, of which the next look tells
+                    continue
+        return found
 
     def held(self, dataset: str) -> dict[str, int]:
         """The ingestions that have segments, each with the bytes of these."""
@@ -421,6 +434,12 @@ class _Hour:
         yield from (self.folder / name for name in self.own)
         if bundles.held(self.folder):
             yield self.folder / bundles.BUNDLE
+
+
+def _read_through(path: Path) -> None:
+    with pq.ParquetFile(path, pre_buffer=False) as file:
+        for batch in file.iter_batches():
+            batch.validate(full=True)
 
 
 def _hours(home: Path, window: Window) -> list[_Hour]:

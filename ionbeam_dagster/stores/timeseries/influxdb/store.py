@@ -139,6 +139,9 @@ class InfluxStore:
     def damaged(self, dataset: str, window: Window) -> frozenset[str]:
         return frozenset()
 
+    def read_through(self, dataset: str) -> list[str]:
+        return []
+
     def arrivals(self, dataset: str) -> dict[str, int]:
         """The ingestions of which there are points, each with its place in the order of arrival."""
         with self._open() as bucket:
