@@ -24,7 +24,8 @@ import yaml
 from ionbeam_dagster.cli.terminal import PORTS, dagster_home, fail, load_config
 from ionbeam_dagster.config import CONFIG_VARIABLE, IonbeamConfig
 from ionbeam_dagster.errors import ConfigError
-from ionbeam_dagster.orchestration.home import ensure_stores
+from ionbeam_dagster.health.logs import as_json
+from ionbeam_dagster.orchestration.home import LOG, ensure_stores
 from ionbeam_dagster.orchestration.supervision import Child, Supervisor, awoken, processor_used
 from ionbeam_dagster.stores.locks import JobLock
 from ionbeam_dagster.stores.publish import published
@@ -62,19 +63,20 @@ def dev(port: Annotated[int, typer.Option(**PORTS, help="Where the UI listens, o
         fail(f"port {port} is taken; choose another one with --port")
     code_port = _code_port(home)
     workspace = _workspace(home, code_port)
-    log = home / "ionbeam-dev.log"
+    log = home / LOG
+    form = ["--log-format", "json"] if as_json() else []
     ensure_stores(home, log)
-    code = Child("the code server", _code_command(code_port), log, _answers_health(code_port))
+    code = Child("the code server", [*_code_command(code_port), *form], log, _answers_health(code_port))
     web = Child(
         "the web server",
         [*_program("dagster-webserver"), "--port", str(port), "--workspace", str(workspace),
-         "--dagster-log-level", "warning"],
+         "--dagster-log-level", "warning", *form],
         log,
         _answers_http(f"http://{_HOST}:{port}/server_info"),
     )  # fmt: skip
     daemon = Child(
         "the daemon",
-        [*_program("dagster-daemon"), "run", "--workspace", str(workspace), "--log-level", "warning"],
+        [*_program("dagster-daemon"), "run", "--workspace", str(workspace), "--log-level", "warning", *form],
         log,
         _works(),
     )

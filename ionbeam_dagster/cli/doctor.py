@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,7 +20,7 @@ from rich.table import Table
 
 from ionbeam_client.text import visible
 from ionbeam_dagster.cli.terminal import console, load_config
-from ionbeam_dagster.config import CONFIG_VARIABLE
+from ionbeam_dagster.config import CONFIG_VARIABLE, IonbeamConfig
 from ionbeam_dagster.errors import ConfigError
 from ionbeam_dagster.health.findings import SEVERITIES, Finding, worst
 
@@ -31,6 +33,10 @@ def doctor(
     files: Annotated[
         bool, typer.Option("--files", help="Also read every file, and compare it with what was written. Takes long.")
     ] = False,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(help="Also write an archive for support, a zip file: all that is known, without secrets."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Findings as JSON, for programs.")] = False,
 ) -> None:
     """Look whether everything is well, and say of each thing that is not what to do.
@@ -41,27 +47,39 @@ def doctor(
 
     Exit status: 0 all is well, 1 a person should look, 2 the platform cannot do its work, or does not.
     """
-    found = list(_found(files))
+    try:
+        config, found = load_config(), list[Finding]()
+    except (ConfigError, OSError) as error:
+        config, found = None, list(_of_the_yaml(error))
+    if config is not None:
+        found += _found(config, files)
     if as_json:
         print(json.dumps([one.to_json() for one in found], ensure_ascii=False, indent=2))
     else:
         _show(found)
+    if bundle is not None:
+        from ionbeam_dagster.orchestration.bundle import write_bundle
+
+        many = write_bundle(bundle, config, found)
+        told = f"{bundle}: {many} files; secrets are struck out, names and places are not: look through it first"
+        print(told, file=sys.stderr)
     raise typer.Exit(_STATUS[worst(found)])
 
 
-def _found(files: bool) -> Iterator[Finding]:
-    from ionbeam_dagster.health.examination import Examination
+def _of_the_yaml(error: Exception) -> Iterator[Finding]:
+    remedy = f"correct it in {os.environ.get(CONFIG_VARIABLE, 'the YAML')}; docs/configuration.md has every key"
+    for line in str(error).splitlines():
+        yield Finding("configuration", "error", line.strip(), remedy)
 
-    try:
-        config = load_config()
-    except (ConfigError, OSError) as error:
-        remedy = f"correct it in {os.environ.get(CONFIG_VARIABLE, 'the YAML')}; docs/configuration.md has every key"
-        for line in str(error).splitlines():
-            yield Finding("configuration", "error", line.strip(), remedy)
-        return
+
+def _found(config: IonbeamConfig, files: bool) -> Iterator[Finding]:
+    from ionbeam_dagster.health.examination import Examination
     from ionbeam_dagster.orchestration.doctor import checks_of_doctor, checks_of_files
     from ionbeam_dagster.pipeline.recovery import open_platform
 
+    if not os.environ.get(CONFIG_VARIABLE):
+        words = f"no configuration is named: this is about {config.path}, which is shipped"
+        yield Finding("configuration", "note", words, f"name yours with --config, or in {CONFIG_VARIABLE}")
     platform = open_platform(config)
     yield from Examination(checks_of_doctor(platform)).look()
     if files:

@@ -28,8 +28,11 @@ if TYPE_CHECKING:
 
 
 def _watched_config() -> IonbeamConfig:
-    """The configuration of a process that stays, and says when its file says something else."""
+    """The configuration of a process that stays, which logs, and says when its file says something else."""
+    from ionbeam_dagster.health.logs import log_to_stderr
+
     config = load_config()
+    log_to_stderr(config)
     watch(config)
     return config
 
@@ -60,13 +63,6 @@ def _warn_of_a_change(config: IonbeamConfig) -> None:
         logging.warning("%s was changed and cannot be used, so that %s: %s", config.path, goes_on, error)
 
 
-def _log_to_stderr() -> None:
-    """What happens, without what the libraries say of themselves."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    for library in ("dagster", "alembic"):
-        logging.getLogger(library).setLevel(logging.WARNING)
-
-
 def bridge() -> None:
     """Take in what clients send, ingest, build and export it, and announce it, as it happens. Ctrl-C stops it.
 
@@ -76,7 +72,6 @@ def bridge() -> None:
     from ionbeam_dagster.doors.amqp.bridge import bridge_of
     from ionbeam_dagster.pipeline.recovery import open_platform
 
-    _log_to_stderr()
     platform = open_platform(_watched_config())
     with _working(platform) as work:
         bridge_of(platform).run_forever(work)
@@ -131,9 +126,6 @@ def worker(
     from ionbeam_dagster.orchestration.arrivals import bridging
     from ionbeam_dagster.orchestration.worker import Worker
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    for noisy in ("dagster", "alembic"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
     platform = open_platform(_watched_config())
     with dagster_instance(platform.config) as instance, bridging(platform, instance), ExitStack() as stack:
         if port is not None or platform.config.sections.alerts is not None:
@@ -195,7 +187,6 @@ def receive(
     from ionbeam_dagster.health.watch import DOORS
     from ionbeam_dagster.pipeline.recovery import open_platform
 
-    _log_to_stderr()
     platform = open_platform(_watched_config())
     door = OpenDoor(platform, host, port, pages=_pages(platform, in_full=False, fatal=DOORS))
     threading.Thread(target=_log_misfits, args=(platform,), name="misfits", daemon=True).start()
@@ -229,7 +220,6 @@ def mqtt(
     """
     from ionbeam_dagster.pipeline.recovery import open_platform
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     sources = open_platform(_watched_config()).sources
     listening = {each: source for each, source in sources.items() if source.subscribes}
     if name is None and len(listening) == 1:
@@ -275,7 +265,6 @@ def serve(
     from ionbeam_dagster.edr.server import serve as serve_forever
     from ionbeam_dagster.pipeline.recovery import open_platform
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     config = _watched_config()
     path, extents = update_configuration(config)
     follow(config)

@@ -18,6 +18,8 @@ from ionbeam_dagster.stores.publish import published
 SETTINGS = "dagster.yaml"
 _STORES_ARE_MADE = "ionbeam-stores"
 _MAKE_STORES = "import dagster; dagster.DagsterInstance.get().dispose()"
+LOG = "ionbeam-dev.log"
+"""Into which the processes of `ionbeam dev` log."""
 
 
 def home_of(config: IonbeamConfig) -> Path:

@@ -6,7 +6,6 @@ work hangs. Belongs here: what the child does. Does not belong here: which work 
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import threading
@@ -23,6 +22,7 @@ import ionbeam_dagster.exporters.odb
 import ionbeam_dagster.pictures.export
 import ionbeam_dagster.pictures.window  # noqa: F401  # drawing takes a second to import
 from ionbeam_dagster.config import IonbeamConfig
+from ionbeam_dagster.health.logs import log_to_stderr
 from ionbeam_dagster.orchestration.doing import Doing
 from ionbeam_dagster.pipeline.recovery import open_platform
 
@@ -35,7 +35,8 @@ def work_for(parent: Connection, config_path: str, folder: str) -> None:
     sends no more, or is gone."""
     os.setpgid(0, 0)  # an interrupt at the terminal is the parent's: it lets us finish, or kills us
     os.chdir(folder)
-    logging.getLogger("dagster").setLevel(logging.WARNING)
+    config = IonbeamConfig.load(Path(config_path))
+    log_to_stderr(config, usual="warning")
     told = threading.Lock()
 
     def say(what: object) -> None:
@@ -51,7 +52,7 @@ def work_for(parent: Connection, config_path: str, folder: str) -> None:
                 time.sleep(SAID_EVERY)
         os.killpg(0, signal.SIGKILL)
 
-    platform = open_platform(IonbeamConfig.load(Path(config_path)))
+    platform = open_platform(config)
     with dg.DagsterInstance.get() as instance:
         doing = Doing(platform, instance, may_end_process=True)
         threading.Thread(target=live, daemon=True).start()
