@@ -14,8 +14,9 @@ from ionbeam_dagster.health.findings import Finding, of_error
 from ionbeam_dagster.health.stores import can_ask_ledger
 from ionbeam_dagster.pipeline import agenda
 from ionbeam_dagster.pipeline.platform import Platform
+from ionbeam_dagster.pipeline.stations import faults
 
-SUBJECT = "configuration"
+SUBJECT, STATIONS = "configuration", "stations"
 _SHOWN = 5
 
 
@@ -31,6 +32,20 @@ def configuration(platform: Platform) -> Iterator[Finding]:
         if source.kind == "pull":
             yield from _of_source(platform, name)
     yield Finding(SUBJECT, "well", f"{path}: every key is understood; sources: {len(platform.config.sources)}")
+
+
+def stations(platform: Platform) -> Iterator[Finding]:
+    """What a person should put right of what is told of stations. Raises StationsError where none of it can be used."""
+    told = faults(platform)
+    for fault in told[:_SHOWN]:
+        words, _, remedy = fault.rpartition("; ")
+        is_unused = fault == platform.stations.trouble
+        remedy = "correct the file; until then what it said before holds" if is_unused or not words else remedy
+        yield Finding(STATIONS, "error" if is_unused else "warning", words or fault, remedy)
+    if len(told) > _SHOWN:
+        more = f"{len(told) - _SHOWN:,} further faults of what is told of stations"
+        yield Finding(STATIONS, "warning", more, "`ionbeam stations list` shows all of them")
+    yield Finding(STATIONS, "well", f"what is told of stations ({platform.stations.place}) can be used")
 
 
 def _of_source(platform: Platform, name: str) -> Iterator[Finding]:

@@ -1,7 +1,7 @@
 """Whether what others sent is taken in, and how much of it could not be.
 
-Belongs here: the queues of the bus and the journal of the HTTP door, as findings. Does not belong here: what is in them
-(doors).
+Belongs here: the queues of the bus, the journal of the HTTP door, and those of MQTT, as findings. Does not belong here:
+what is in them (doors, sources).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from ionbeam_client.text import visible
 from ionbeam_dagster.domain.times import in_short
-from ionbeam_dagster.doors.amqp.queues import Queue, queues
+from ionbeam_dagster.doors.amqp.queues import Queue, queues, takes_messages
 from ionbeam_dagster.doors.amqp.status import bus_status
 from ionbeam_dagster.doors.http.memory import Memory, door_folder
 from ionbeam_dagster.health import disks
@@ -22,7 +22,7 @@ from ionbeam_dagster.health.findings import Finding
 from ionbeam_dagster.health.stores import can_ask_ledger
 from ionbeam_dagster.pipeline.platform import Platform
 
-BUS, DOOR = "bus", "door"
+BUS, DOOR, MQTT = "bus", "door", "mqtt"
 GROWS_FOR = 40.0
 """Seconds in which a queue that holds messages and never got shorter grows."""
 TOLD_FOR = 600.0
@@ -48,8 +48,15 @@ def bus(platform: Platform) -> Iterator[Finding]:
             yield Finding(BUS, "error", words, "start `ionbeam worker` or `ionbeam bridge`")
     if can_ask_ledger(platform):
         yield from _of_clients(platform)
+    yield from _alarm(platform)
     waiting = sum(queue.messages for queue in found if not queue.is_dead)
     yield Finding(BUS, "well", f"the broker answers, {waiting:,} messages wait")
+
+
+def _alarm(platform: Platform) -> Iterator[Finding]:
+    if not takes_messages(platform):
+        words = "the broker takes no messages: its disk or memory is full, and clients wait"
+        yield Finding(BUS, "error", words, "`rabbitmq-diagnostics alarms` on its machine says which; make room there")
 
 
 def _of_clients(platform: Platform) -> Iterator[Finding]:
@@ -90,6 +97,16 @@ def door(platform: Platform) -> Iterator[Finding]:
     yield Finding(DOOR, "well", f"{sum(stat.st_size for stat in waiting) / 1e6:.1f} MB in the journal")
 
 
+def mqtt(platform: Platform) -> Iterator[Finding]:
+    """Whether what is published over MQTT is listened to, and sorted into its windows."""
+    listening = {name: source for name, source in platform.sources.items() if source.subscribes}
+    for name, source in listening.items():
+        for words, remedy in source.standstill(platform.now()):
+            yield Finding(MQTT, "error", f"{name}: {words}", remedy)
+    if listening:
+        yield Finding(MQTT, "well", f"sources that listen: {', '.join(listening)}")
+
+
 class Growth:
     """Looks again and again whether a queue grows, or a dead one did lately."""
 
@@ -122,6 +139,7 @@ class Growth:
                 words = f"{queue.messages:,} messages wait in {queue.name}, and get no fewer"
                 remedy = "start `ionbeam worker` or `ionbeam bridge`, or see in its log why it cannot take them in"
                 yield Finding(BUS, "error", words, remedy)
+        yield from _alarm(platform)
         yield Finding(BUS, "well", f"the broker answers, {len(found)} queues are there")
 
     def _never_shrank(self, name: str, now: float) -> bool:

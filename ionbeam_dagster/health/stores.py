@@ -12,10 +12,12 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from ionbeam_dagster.domain.windows import EPOCH
 from ionbeam_dagster.health.findings import Finding, of_error
 from ionbeam_dagster.health.places import nearest, places
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.files import FilesError, is_address, within
+from ionbeam_dagster.stores.ledger.sqlite_file import check_free
 
 LEDGER, FILES, OBSERVATIONS = "ledger", "files", "observations"
 _PATIENCE = 5.0  # seconds
@@ -38,8 +40,11 @@ def ledger(platform: Platform) -> Iterator[Finding]:
     if not can_ask_ledger(platform):
         yield Finding(LEDGER, "note", "there is none yet: nothing was collected", "begin with `ionbeam run SOURCE`")
         return
-    redis = platform.config.sections.redis
-    if redis is not None:
+    sections = platform.config.sections
+    redis = sections.redis
+    if redis is None:
+        check_free(sections.state_path / "ledger.sqlite", _PATIENCE)
+    else:
         from ionbeam_dagster.stores.ledger.redis_server import weaknesses  # its client takes long to import
 
         for words, remedy in weaknesses(redis.redis_url):
@@ -84,7 +89,7 @@ def _write(platform: Platform, place: str) -> None:
 
 
 def observations(platform: Platform) -> Iterator[Finding]:
-    """Whether InfluxDB answers, and its bucket does as it has to; segments are files. Raises InfluxError."""
+    """Whether InfluxDB takes points, and its bucket does as it has to; segments are files. Raises InfluxError."""
     influx = platform.config.sections.influxdb_common
     if influx is None:
         yield Finding(OBSERVATIONS, "well", "they are in segments below state_path")
@@ -93,5 +98,25 @@ def observations(platform: Platform) -> Iterator[Finding]:
 
     token = influx.influxdb_token.get_secret_value()
     with OpenBucket(influx.influxdb_url, influx.influxdb_org, influx.influxdb_bucket, token, _PATIENCE) as bucket:
-        bucket.prepare(platform.longest_revising())
+        if not bucket.is_sound(platform.longest_revising()):
+            yield _no_bucket(platform, influx.influxdb_bucket)
+            return
+        bucket.try_to_write()
     yield Finding(OBSERVATIONS, "well", f"InfluxDB at {influx.influxdb_url} answers, and has the bucket")
+
+
+def _no_bucket(platform: Platform, name: str) -> Finding:
+    datasets = platform.config.datasets if can_ask_ledger(platform) else ()
+    if any(platform.ledger.revisions(dataset, EPOCH, platform.now()) for dataset in datasets):
+        words = f"InfluxDB has no bucket {name!r}: the observations of what was built are gone with it"
+        remedy = (
+            "restore it from a backup; without one an empty one is made, and `ionbeam rebuild` ingests raw files again"
+        )
+        return Finding(OBSERVATIONS, "error", words, remedy)
+    words = f"InfluxDB has no bucket {name!r} yet: it is made when the first observations are written"
+    return Finding(
+        OBSERVATIONS,
+        "note",
+        words,
+        "if there should be one, correct influxdb_common: bucket, or a token that may read it",
+    )

@@ -40,6 +40,7 @@ def _checks(platform: Platform, progress: work.Progress, growth: queues.Growth) 
         "failures": lambda: work.failing(platform),
         queues.BUS: lambda: growth.findings(platform),
         queues.DOOR: lambda: queues.door(platform),
+        queues.MQTT: lambda: queues.mqtt(platform),
     }
 
 

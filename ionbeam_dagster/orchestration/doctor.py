@@ -16,14 +16,15 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from ionbeam_dagster.domain.times import in_short
+from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.health import clocks, configuration, disks, files, queues, stores, versions, work
 from ionbeam_dagster.health.examination import Check
 from ionbeam_dagster.health.findings import Finding
 from ionbeam_dagster.health.metrics import gauge, given
 from ionbeam_dagster.health.stores import can_ask_ledger
-from ionbeam_dagster.orchestration.holders import WORKER
+from ionbeam_dagster.orchestration.holders import WORKER, is_of_another_configuration, lease_of
 from ionbeam_dagster.orchestration.home import SETTINGS, home_of
-from ionbeam_dagster.orchestration.internals import needs_migration, stopped_sensors
+from ionbeam_dagster.orchestration.internals import needs_migration, stopped_by_a_person
 from ionbeam_dagster.pipeline import agenda
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.ledger.workers import Worker
@@ -41,6 +42,7 @@ def checks_of_doctor(platform: Platform) -> dict[str, Check]:
     """All that can be looked at but the contents of files, by subject."""
     return {
         configuration.SUBJECT: lambda: configuration.configuration(platform),
+        configuration.STATIONS: lambda: configuration.stations(platform),
         stores.LEDGER: lambda: stores.ledger(platform),
         stores.FILES: lambda: stores.files(platform),
         stores.OBSERVATIONS: lambda: stores.observations(platform),
@@ -51,6 +53,7 @@ def checks_of_doctor(platform: Platform) -> dict[str, Check]:
         "failures": lambda: work.failing(platform),
         queues.BUS: lambda: queues.bus(platform),
         queues.DOOR: lambda: queues.door(platform),
+        queues.MQTT: lambda: queues.mqtt(platform),
         SUBJECT: lambda: dagster(platform),
     }
 
@@ -70,14 +73,15 @@ def dagster(platform: Platform) -> Iterator[Finding]:
         if needs_migration(instance):
             yield Finding(SUBJECT, "error", f"{home} was made by an older Dagster", "`dagster instance migrate`")
         yield from _who_works(platform, instance)
-        for name in stopped_sensors(instance):
-            words = f"the sensor {name} was stopped by a person"
-            yield Finding(SUBJECT, "warning", words, "start it in the UI (Automation), if it is to work again")
+        for name in stopped_by_a_person(instance):
+            remedy = "start it in the UI (Automation), if it is to work again"
+            yield Finding(SUBJECT, "warning", f"the {name} was stopped by a person", remedy)
     yield Finding(SUBJECT, "well", f"{home} can be read")
 
 
 def _who_works(platform: Platform, instance: dg.DagsterInstance) -> Iterator[Finding]:
     """Whether a worker or the daemon is alive, what of the daemon is not, and runs of processes that are gone."""
+    waited = _waiting(platform)
     silent = _silent(platform)
     alive = [one for one, is_silent in silent.values() if not is_silent]
     daemons = instance.get_daemon_statuses()
@@ -96,7 +100,33 @@ def _who_works(platform: Platform, instance: dg.DagsterInstance) -> Iterator[Fin
         )
     if works:
         yield Finding(work.SUBJECT, "well", f"{len(alive)} workers and runs are alive")
+        yield from _of_workers(platform, alive, waited)
+    if not is_automatic:
+        words = "automation is off (automation.enabled): nothing is done by itself"
+        yield Finding(work.SUBJECT, "note", words, "`ionbeam run` does what is due; or switch it on")
     yield from _dead_runs(instance, silent)
+
+
+def _waiting(platform: Platform) -> set[tuple[str, str, Window]]:
+    """What is due, and nobody has begun."""
+    if not can_ask_ledger(platform):
+        return set()
+    held = platform.ledger.leases.held()
+    due = agenda.due(platform, platform.now())
+    return {(one.stage, one.of, one.window) for one in due if lease_of(one.stage, one.of, one.window) not in held}
+
+
+def _of_workers(platform: Platform, alive: list[Worker], waited: set[tuple[str, str, Window]]) -> Iterator[Finding]:
+    """Whether those who are alive do what is due, and as this configuration says."""
+    for one in alive:
+        if is_of_another_configuration(one, platform.config):
+            who = f"{one.doing.rpartition(' ')[0]} (process {one.process})"
+            words = f"{who} shares this state, and its YAML says something else"
+            remedy = "start it again, if its YAML was changed; give two platforms a state_path, or a Redis, each"
+            yield Finding(work.SUBJECT, "error", words, remedy)
+    if waited and waited <= _waiting(platform) and not platform.ledger.leases.held():
+        words = f"{len(waited):,} windows are due, and within {_LOOKED_FOR:.0f} s no worker that is alive began one"
+        yield Finding(work.SUBJECT, "warning", words, work.START)
 
 
 def _silent(platform: Platform) -> dict[str, tuple[Worker, bool]]:

@@ -9,12 +9,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from weakref import WeakKeyDictionary
 
+from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.orchestration.heartbeats import is_alive, this_host
 from ionbeam_dagster.pipeline.platform import Platform
+from ionbeam_dagster.stores.ledger.workers import Worker
 
 WORKER = "worker"
 """How the holder's name of `ionbeam worker` begins among the workers of the ledger."""
@@ -66,6 +69,17 @@ class _Patience:
             was_killed = worker.host == this_host() and not is_alive(worker.process)
             if was_killed or silent > ALIVE_FOR:
                 platform.ledger.workers.leave(worker.holder)
+
+
+def worker_with(config: IonbeamConfig) -> str:
+    """What a worker says that it does: with which YAML, and what that says."""
+    return f"{WORKER} with {config.path.absolute()} ({sha256(config.path.read_bytes()).hexdigest()[:12]})"
+
+
+def is_of_another_configuration(worker: Worker, config: IonbeamConfig) -> bool:
+    """Whether a worker works with a YAML that says something else than `config`."""
+    said, ours = worker.doing.rpartition(" "), worker_with(config).rpartition(" ")
+    return said[0].startswith(f"{WORKER} with ") and said[2] != ours[2]
 
 
 def workers_beats(platform: Platform) -> dict[str, int]:

@@ -179,11 +179,10 @@ def needs_migration(instance: dg.DagsterInstance) -> bool:
     return False
 
 
-def stopped_sensors(instance: dg.DagsterInstance) -> list[str]:
-    """The names of sensors and schedules that a person stopped."""
-    return sorted(
-        state.instigator_name for state in instance.all_instigator_state(instigator_statuses={InstigatorStatus.STOPPED})
-    )
+def stopped_by_a_person(instance: dg.DagsterInstance) -> list[str]:
+    """The sensors and schedules that a person stopped, by kind and name."""
+    stopped = instance.all_instigator_state(instigator_statuses={InstigatorStatus.STOPPED})
+    return sorted(f"{state.instigator_type.value.lower()} {state.instigator_name}" for state in stopped)
 
 
 def _utc(moment: datetime) -> datetime:

@@ -32,7 +32,7 @@ from ionbeam_dagster.config import SourceSettings
 from ionbeam_dagster.domain.windows import EPOCH
 from ionbeam_dagster.orchestration.dead_runs import Watch
 from ionbeam_dagster.orchestration.heartbeats import this_host
-from ionbeam_dagster.orchestration.holders import WORKER, lease_of
+from ionbeam_dagster.orchestration.holders import WORKER, lease_of, worker_with
 from ionbeam_dagster.orchestration.supervision import processor_used
 from ionbeam_dagster.orchestration.worker_child import work_for
 from ionbeam_dagster.pipeline import agenda
@@ -106,6 +106,7 @@ class Worker:
         self._groups = list(_groups(platform)) if platform.config.automation.enabled else []
         self._watch = Watch()
         self._name = f"{WORKER} {socket.gethostname()} {os.getpid()}"
+        self._doing = worker_with(platform.config)
         self._begun, self._beaten, self._watched, self._examined = time.monotonic(), 0.0, 0.0, 0.0
         self._stopping = False
 
@@ -314,7 +315,7 @@ class Worker:
         can_work = any(child.ready for child in self._children) or now - self._begun < _BEGINS_WITHIN
         if now - self._beaten > _BEATS_EVERY and can_work:  # else automation does the work
             self._beaten = now
-            self._platform.ledger.workers.beat(self._name, this_host(), os.getpid(), "worker")
+            self._platform.ledger.workers.beat(self._name, this_host(), os.getpid(), self._doing)
         if now - self._watched > _WATCHED_EVERY:
             self._watched = now
             for told in self._watch.look(self._platform, self._instance, ()):

@@ -235,7 +235,7 @@ class Source(ABC):
 
     `metadata` and `fetch` are all that a source must have. What else it can do, it says by members that say here that
     it cannot: `tells_changes` with `changes`, `corrects` with `corrections` and `confirm`, `subscribes` with
-    `subscriber`, `signature`, `sample`, `answers_whole`, `extent` and `problems`.
+    `subscriber` and `standstill`, `signature`, `sample`, `answers_whole`, `extent` and `problems`.
     """
 
     Config: ClassVar[type[SourceConfig]] = SourceConfig
@@ -335,6 +335,10 @@ class Source(ABC):
         Raises SourceError, also when another process does it already.
         """
         raise SourceError(f"{self.name}: nothing is published to a source of type {type(self).__name__}")
+
+    def standstill(self, now: datetime) -> list[tuple[str, str]]:
+        """What of the taking in does not go on, of a source that `subscribes`: in words, each with its remedy."""
+        return []
 
     @classmethod
     def first_time(cls, name: str, config: SourceConfig) -> datetime | None:

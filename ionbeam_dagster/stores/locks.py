@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+_SHOWN = 60  # characters of a command
 Open = IO[str] | IO[bytes] | int
 """A file that is open, or its descriptor. Its lock is held until it is closed."""
 
@@ -59,6 +60,27 @@ class JobLock:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+def writers(*files: Path) -> list[str]:
+    """The processes of this machine, by number and command, that keep others from writing `files`, as far as the
+    system tells (Linux)."""
+    try:
+        inodes = {file.stat().st_ino for file in files if file.exists()}
+        lines = Path("/proc/locks").read_text().splitlines()
+    except OSError:
+        return []
+    held = [line.split() for line in lines if " WRITE " in line and "->" not in line]
+    processes = {int(fields[4]) for fields in held if int(fields[5].rpartition(":")[2]) in inodes}
+    return [f"process {process}{_command(process)}" for process in sorted(processes - {os.getpid()})]
+
+
+def _command(process: int) -> str:
+    try:
+        words = Path(f"/proc/{process}/cmdline").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return ""
+    return f" ({' '.join(Path(word.partition(chr(10))[0]).name for word in words[:3])[:_SHOWN]})"
 
 
 @contextmanager

@@ -21,9 +21,18 @@ def check_writable(path: Path) -> Path:
     nearest = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
     if not nearest.is_dir():
         raise ValueError(f"{path} is, or lies below, a file; a folder is needed")
+    if os.statvfs(nearest).f_flag & os.ST_RDONLY:
+        raise ValueError(
+            f"{path} lies on a disk that is mounted read-only, as a damaged one is; see `dmesg`, and "
+            f"`mount -o remount,rw {_mounted_at(nearest)}`, or choose another folder"
+        )
     if not os.access(nearest, os.W_OK):
         raise ValueError(f"{path} cannot be written (no permission on {nearest}); choose a folder that can")
     return path
+
+
+def _mounted_at(place: Path) -> Path:
+    return next(one for one in (place, *place.parents) if one.is_mount())
 
 
 def check_writable_location(location: str) -> str:

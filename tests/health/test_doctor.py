@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 from collections import namedtuple
-from contextlib import chdir
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,86 +11,26 @@ from threading import Thread
 
 import dagster as dg
 import pytest
+from installations import AN_HOUR, LONG_AGO, NETWORK, START, doctor, platform, wrong, yaml_with
 from servers import free_port
 from typer.testing import CliRunner
 
 from ionbeam_dagster.cli import app
-from ionbeam_dagster.config import CONFIG_VARIABLE, IonbeamConfig
+from ionbeam_dagster.config import CONFIG_VARIABLE
 from ionbeam_dagster.domain.records import Claim
-from ionbeam_dagster.domain.windows import Window, window_of, windows_between
+from ionbeam_dagster.domain.windows import window_of, windows_between
 from ionbeam_dagster.doors.http.memory import Listened, Memory, door_folder
 from ionbeam_dagster.orchestration import doctor as of_dagster
 from ionbeam_dagster.pipeline import agenda
 from ionbeam_dagster.pipeline.heard import heard
-from ionbeam_dagster.pipeline.recovery import open_platform
 from ionbeam_dagster.stores.ledger.attempts import Failure
-
-NETWORK = """
-state_path: state
-automation: {enabled: false}
-sources:
-  scheduler: {windows: [{source_name: ioncannon, window_size: PT15M}]}
-  ioncannon: {num_stations: 12, start: 2026-06-21, aggregation_span: PT1H, exports: [odb]}
-"""
-START = datetime(2026, 6, 21, 6, tzinfo=UTC)
-AN_HOUR = Window(START, START + timedelta(hours=1))
-LONG_AGO = ((START + timedelta(days=1)).timestamp(),) * 2
-
-
-@pytest.fixture(scope="module")
-def a_day_at_work(tmp_path_factory) -> Path:
-    """A folder in which an hour was collected, built and exported some time ago."""
-    folder = tmp_path_factory.mktemp("well")
-    (folder / "network.yaml").write_text(NETWORK)
-    given = ["--from", "2026-06-21T06:00Z", "--to", "2026-06-21T07:00Z"]
-    with pytest.MonkeyPatch.context() as patched, chdir(folder):
-        patched.setenv("DAGSTER_HOME", str(folder / "dagster"))
-        patched.setattr("ionbeam_dagster.orchestration.metadata.import_module", lambda name: None)
-        done = CliRunner().invoke(app, ["--config", "network.yaml", "run", "ioncannon", *given])
-    assert done.exit_code == 0, done.output
-    for path in [*folder.rglob("*.parquet"), *folder.rglob("*.odb")]:
-        os.utime(path, LONG_AGO)
-    return folder
-
-
-@pytest.fixture
-def installation(a_day_at_work, tmp_path, monkeypatch) -> Path:
-    """The same, to be broken."""
-    shutil.copytree(a_day_at_work, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
-    monkeypatch.setenv(CONFIG_VARIABLE, "network.yaml")
-    return tmp_path
-
-
-def doctor(*options: str) -> tuple[int, list[dict[str, str]]]:
-    done = CliRunner().invoke(app, ["doctor", "--json", *options])
-    return done.exit_code, json.loads(done.stdout)
-
-
-def wrong(*options: str) -> tuple[int, str]:
-    """The exit status, and what is wrong with its remedies."""
-    status, found = doctor(*options)
-    bad = [one for one in found if one["severity"] in ("warning", "error")]
-    assert all(one["remedy"] for one in bad), bad
-    return status, "\n".join(f"{one['subject']}: {one['words']} -> {one['remedy']}" for one in bad)
-
-
-def yaml_with(text: str, **replaced: str) -> None:
-    yaml = NETWORK
-    for old, new in replaced.items():
-        yaml = yaml.replace(f"{old}:", f"{new}:")
-    Path("network.yaml").write_text(yaml + text)
-
-
-def platform():
-    return open_platform(IonbeamConfig.load(Path("network.yaml")))
 
 
 def test_all_is_well_and_nothing_is_made(installation):
     before = sorted(path for path in Path().rglob("*") if "dagster" not in path.parts)
     status, found = doctor("--files")
-    assert [one["words"] for one in found if one["severity"] != "well"] == [] and status == 0
+    told = [one["words"] for one in found if one["severity"] != "well"]
+    assert told == ["automation is off (automation.enabled): nothing is done by itself"] and status == 0
     assert {one["subject"] for one in found} >= {"configuration", "ledger", "files", "disk", "clock", "dagster"}
     assert any("6 files were read" in one["words"] for one in found)
     assert sorted(path for path in Path().rglob("*") if "dagster" not in path.parts) == before
@@ -172,8 +109,8 @@ def test_a_server_that_is_away(installation, section, named, remedy):
 
 def test_a_disk_that_is_full(installation, monkeypatch):
     real = os.statvfs(".")
-    full = namedtuple("stat", "f_blocks f_bfree f_bavail f_frsize f_files f_ffree f_favail")
-    monkeypatch.setattr(os, "statvfs", lambda path: full(1000, 30, 30, real.f_frsize, 1000, 900, 900))
+    full = namedtuple("stat", "f_blocks f_bfree f_bavail f_frsize f_files f_ffree f_favail f_flag")
+    monkeypatch.setattr(os, "statvfs", lambda path: full(1000, 30, 30, real.f_frsize, 1000, 900, 900, 0))
     status, told = wrong()
     assert status == 2 and "97.0% full" in told and "ionbeam purge --dry-run" in told
 
@@ -313,6 +250,47 @@ def test_files_that_are_damaged_or_gone(installation):
         given = ["--from", "2026-06-21T06:00Z", "--to", "2026-06-21T07:00Z"]
         assert CliRunner().invoke(app, [*command, *given]).exit_code == 0
     assert export.exists() and raw.exists() and gone.exists() and doctor("--files")[0] == 0
+
+
+def test_rebuild_makes_a_damaged_dataset_file_again_and_a_lost_ledger_is_made_again_past_it(installation):
+    [dataset] = platform().ledger.revisions("ioncannon", START, AN_HOUR.end)
+    path, held = Path(dataset.path), Path(dataset.path).read_bytes()
+    at = held.rindex(b"ARROW:schema") + 200  # in its footer
+
+    def damage() -> None:
+        path.write_bytes(held[:at] + bytes(byte ^ 255 for byte in held[at : at + 20]) + held[at + 20 :])
+
+    given = ["--from", "2026-06-21T06:00Z", "--to", "2026-06-21T07:00Z"]
+    damage()
+    assert "1 that were written, or changed, a moment ago" in "\n".join(one["words"] for one in doctor("--files")[1])
+    done = CliRunner().invoke(app, ["rebuild", "ioncannon", *given])
+    assert done.exit_code == 0 and path.read_bytes() == held, done.output
+    assert path.with_name(f"{path.name}.damaged").exists()
+    damage()
+    for ledger in Path("state").glob("ledger.sqlite*"):
+        ledger.unlink()
+    told = CliRunner().invoke(app, ["status"])
+    assert told.exit_code == 0 and f"{path} cannot be read" in told.output.replace("\n", ""), told.output
+    assert CliRunner().invoke(app, ["run", "ioncannon", *given]).exit_code == 0
+    assert platform().ledger.latest_revision("ioncannon", AN_HOUR).facts.rows == dataset.facts.rows
+
+
+def test_a_segment_that_is_damaged_is_set_aside_and_ingested_again(installation):
+    path = min(Path("state/segments/ioncannon").glob("*T*/*.parquet"))
+    path.write_bytes(path.read_bytes()[:-50] + bytes(50))
+    status, told = wrong("--files")
+    assert status == 1 and f"segment {path} cannot be read" in told and f"kept as {path.name}.damaged" in told, told
+    given = ["--from", "2026-06-21T06:00Z", "--to", "2026-06-21T07:00Z"]
+    assert CliRunner().invoke(app, ["rebuild", "ioncannon", "--force", *given]).exit_code == 0
+    assert platform().ledger.latest_revision("ioncannon", AN_HOUR).facts.rows == 144 and doctor("--files")[0] == 0
+
+
+def test_the_shipped_configuration_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(CONFIG_VARIABLE)
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    status, found = doctor()
+    assert status == 0 and any("no configuration is named" in one["words"] for one in found)
 
 
 def test_a_dataset_file_that_is_gone_and_an_export_that_was_never_made(installation):

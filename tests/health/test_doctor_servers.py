@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import aio_pika
 import pytest
 import redis as redis_client
+from influxdb_client import InfluxDBClient, Permission, PermissionResource
 
 from ionbeam_client import wire
+from ionbeam_dagster.doors.amqp.bridge import BrokerAway
 from ionbeam_dagster.health import queues, stores
+from ionbeam_dagster.stores.ledger import LedgerError
+from ionbeam_dagster.stores.timeseries.influxdb.errors import InfluxError
 
 SOURCE = "  ioncannon: {start: 2026-06-21}"
 
@@ -27,6 +32,110 @@ def test_a_redis_that_forgets(platform_of, redis):
         client.config_set("maxmemory-policy", "noeviction")
         client.config_set("appendfsync", "always")
     assert found == {"set maxmemory-policy noeviction", "set appendfsync always"}
+
+
+def test_a_redis_of_a_newer_version(platform_of, redis):
+    url = redis.url[:-1] + "6"
+    redis_client.Redis.from_url(url).set("ionbeam:form", 7)
+    platform = platform_of(SOURCE, redis=f"{{redis_url: '{url}'}}")
+    with pytest.raises(LedgerError, match=r"written by a newer version .*form 7.*; install that version"):
+        list(stores.ledger(platform))
+    assert redis_client.Redis.from_url(url).dbsize() == 1  # and nothing was made of it
+
+
+def test_a_redis_that_is_full_and_one_that_asks_for_a_password(platform_of, redis):
+    platform = platform_of(SOURCE, redis=f"{{redis_url: '{redis.url[:-1]}5'}}")
+    client = redis_client.Redis.from_url(redis.url)
+    platform.ledger.reconciliations.last()
+    client.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(LedgerError, match=r"refuses: .*; it is full: raise its maxmemory"):
+            list(stores.ledger(platform))
+    finally:
+        client.config_set("maxmemory", 0)
+    client.config_set("requirepass", "another")
+    try:
+        with pytest.raises(LedgerError, match=r"correct user and password in redis.redis_url"):
+            list(stores.ledger(platform))
+    finally:
+        client.config_set("requirepass", "")
+    assert list(stores.ledger(platform))[-1].severity == "well"
+
+
+def _observations(platform_of, influxdb, **changed: str):
+    section = {f"influxdb_{key}": getattr(influxdb, key) for key in ("org", "url", "token", "bucket")} | changed
+    return list(stores.observations(platform_of(SOURCE, influxdb_common=str(section))))
+
+
+def test_an_influxdb_that_does_not_let_us_in(platform_of, influxdb):
+    with InfluxDBClient(influxdb.url, influxdb.token, org=influxdb.org) as client:
+        org, bucket = (client.organizations_api().find_organizations()[0].id, client.buckets_api())
+        id = bucket.find_bucket_by_name(influxdb.bucket).id
+        reads = [Permission("read", PermissionResource(type=type, org_id=org)) for type in ("buckets", "dbrp")]
+        reader = client.authorizations_api().create_authorization(org, reads)
+        assert [one.severity for one in _observations(platform_of, influxdb)] == ["well"], id
+        for changed, told in (
+            ({"influxdb_token": "another"}, "the token is not accepted .*; correct influxdb_common.influxdb_token"),
+            ({"influxdb_token": reader.token}, "the token may not do this .*; give it read and write of the bucket"),
+            ({"influxdb_org": "nobody"}, "; correct influxdb_common.influxdb_org"),
+        ):
+            with pytest.raises(InfluxError, match=told):
+                _observations(platform_of, influxdb, **changed)
+        [told] = _observations(platform_of, influxdb, influxdb_bucket="elsewhere")
+        assert told.severity == "note" and "no bucket 'elsewhere' yet" in told.words and told.remedy
+        assert bucket.find_bucket_by_name("elsewhere") is None  # it was only looked
+
+
+def test_a_bucket_that_is_gone_with_what_was_built(platform_of, influxdb, monkeypatch):
+    platform = platform_of(SOURCE)
+    monkeypatch.setattr(type(platform.ledger), "revisions", lambda *given: ["a window"])
+    platform.ledger.reconciliations.last()
+    [told] = _observations(platform_of, influxdb, influxdb_bucket="elsewhere")
+    assert told.severity == "error" and "gone with it" in told.words and "backup" in told.remedy
+
+
+def test_an_s3_that_does_not_let_us_in(platform_of, s3):
+    place = s3.bucket("doctor")
+    for changed, location, told in (
+        ({"access_key": "nobody"}, place, "s3.access_key; correct it"),
+        ({"secret_key": "another"}, place, "correct s3.secret_key"),
+        ({}, "s3://no-such-bucket/q", "create it, or correct the path"),
+    ):
+        platform = platform_of(SOURCE, s3=str(s3.section() | changed), quarantine_path=location)
+        [fault] = [one for one in stores.files(platform) if one.severity == "error"]
+        assert location.partition("/q")[0] in fault.words and told in f"{fault.words}; {fault.remedy}", fault
+    platform = platform_of(SOURCE, s3=str(s3.section()), quarantine_path=place)
+    assert [one.severity for one in stores.files(platform)] == ["well"]
+
+
+def test_a_broker_that_refuses_us(platform_of, rabbitmq):
+    platform = platform_of(SOURCE, broker=f"{{url: '{rabbitmq.url.replace('guest@', 'another@')}'}}")
+    with pytest.raises(BrokerAway, match=r"refuses user or password; correct broker.url"):
+        list(queues.bus(platform))
+
+
+def test_a_broker_without_room_takes_nothing_and_does_again(platform_of, rabbitmq):
+    platform = platform_of(SOURCE, broker=f"{{url: '{rabbitmq.url}'}}")
+
+    def wrong() -> list[str]:
+        return [one.words for one in queues.Growth().findings(platform) if one.severity == "error"]
+
+    def soon(is_wrong: bool) -> list[str]:
+        """The broker looks at its memory every few seconds."""
+        for _ in range(20):
+            if bool(told := wrong()) == is_wrong:
+                return told
+            time.sleep(0.5)
+        raise AssertionError(f"wrong should be {is_wrong}")
+
+    assert wrong() == []
+    rabbitmq.ctl("set_vm_memory_high_watermark", "0.00001")
+    try:
+        [told] = soon(True)
+    finally:
+        rabbitmq.ctl("set_vm_memory_high_watermark", "0.6")
+    assert told.startswith("the broker takes no messages: its disk or memory is full")
+    assert soon(False) == []
 
 
 @pytest.fixture

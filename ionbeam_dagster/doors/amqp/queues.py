@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import aio_pika
-from aio_pika.exceptions import AMQPError, ChannelNotFoundEntity
+from aio_pika.exceptions import AMQPError, ChannelNotFoundEntity, ProbableAuthenticationError
 
 from ionbeam_client import wire
 from ionbeam_dagster.doors.amqp.bridge import BrokerAway
@@ -41,12 +41,41 @@ def queues(platform: Platform) -> list[Queue]:
     live = [wire.INGESTION, wire.REPLAY, *map(wire.source_queue, sorted(pulled))]
     try:
         return asyncio.run(asyncio.wait_for(_inspected(broker.url, live), 3 * _PATIENCE))
+    except ProbableAuthenticationError as error:
+        raise BrokerAway(f"the broker at {_place(broker.url)} refuses user or password; correct broker.url") from error
     except (AMQPError, OSError, TimeoutError) as error:
-        address = urlsplit(broker.url)
         raise BrokerAway(
-            f"the broker at {address.hostname}:{address.port or 5672} does not answer ({type(error).__name__}: "
+            f"the broker at {_place(broker.url)} does not answer ({type(error).__name__}: "
             f"{error}); start it, or correct broker.url"
         ) from error
+
+
+def takes_messages(platform: Platform) -> bool:
+    """Whether the broker takes what is published: one whose disk or memory is full keeps everybody waiting."""
+    broker = platform.config.sections.broker
+    if broker is None:
+        return True
+    try:
+        return asyncio.run(asyncio.wait_for(_published(broker.url), 3 * _PATIENCE))
+    except (AMQPError, OSError, TimeoutError):
+        return True  # it is away, or does not let us publish like this: others tell
+
+
+async def _published(url: str) -> bool:
+    """Whether messages to nobody are confirmed. A broker without room takes the first of a connection all the same."""
+    async with await aio_pika.connect(url, timeout=_PATIENCE) as connection:
+        exchange = (await connection.channel()).default_exchange
+        try:
+            for _ in range(2):
+                await exchange.publish(aio_pika.Message(b""), "ionbeam.probe", mandatory=False, timeout=_PATIENCE)
+        except TimeoutError:
+            return False
+    return True
+
+
+def _place(url: str) -> str:
+    address = urlsplit(url)
+    return f"{address.hostname}:{address.port or 5672}"
 
 
 async def _inspected(url: str, live: list[wire.Queue]) -> list[Queue]:

@@ -94,6 +94,10 @@ class Journal:
     def refused(self) -> list[Path]:
         return sorted((self.root / "refused").glob("*.parquet"))
 
+    def oldest_arrival(self) -> datetime | None:
+        """Since when the oldest message waits to be sorted, to the second or so; None where none does."""
+        return min(map(_began, (self.root / "arrived").glob("*.lines")), default=None)
+
     def sort(self) -> int:
         """Sort all arrivals that nobody is writing into their hours; returns how many messages they were."""
         sorted_lines = 0

@@ -33,6 +33,7 @@ from ionbeam_dagster.sources.netatmo.subscriber import Broker, Subscriber
 READ_AT_ONCE = timedelta(minutes=10)
 OVERLAP = 600 * 10**9  # nanoseconds for which files are known by name: no rename takes so long
 _LOG = logging.getLogger(__name__)
+_SORTED_LATE = timedelta(minutes=10)  # how old what waits to be sorted may be
 NOTED_LATE = timedelta(minutes=1)  # how old the last note may be that the process listens
 
 
@@ -156,6 +157,21 @@ class NetatmoMqtt(Source):
             return []
         counted = pl.scan_parquet(paths, glob=False).group_by("reason").len().sort("reason").collect()
         return [f"{paths[0].parent}: {number} messages: {reason}" for reason, number in counted.iter_rows()]
+
+    def standstill(self, now: datetime) -> list[tuple[str, str]]:
+        """Whether `ionbeam mqtt` listens to the broker, and whether what it journaled is sorted."""
+        found = []
+        heard, patience = self.journal.listened(), 2 * NOTED_LATE
+        if heard is None or heard.end < now - patience:
+            since = f"since {heard.end:%Y-%m-%d %H:%M}" if heard else "never"
+            remedy = f"start `ionbeam mqtt {self.name}`, or see in its log why the broker does not let it in"
+            found.append((f"nobody listens to the broker {self._config.host}:{self._config.port} ({since})", remedy))
+        if (oldest := self.journal.oldest_arrival()) is not None and oldest < now - _SORTED_LATE:
+            words = f"what was journaled at {oldest:%Y-%m-%d %H:%M} is not sorted into its windows yet"
+            found.append(
+                (words, f"see in the log of `ionbeam mqtt` why; {self.journal.root} needs room and permission")
+            )
+        return found
 
     def _require_listening(self, window: Window) -> None:
         heard = self.journal.listened()

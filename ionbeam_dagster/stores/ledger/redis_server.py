@@ -5,6 +5,7 @@ Belongs here: how the server is asked, and found to be another one. Does not bel
     ionbeam:generation                            <run of the server>/<filling>/<policy>, once it has all of the past
     ionbeam:filling                               the same of a filling that is not done
     ionbeam:evicted                               how many keys that run had evicted by then
+    ionbeam:form                                  the form of its records, where a later version wrote another than 1
 
 The policy is "evicts" where keys could be evicted when it was last looked at: what is left of them after a restart of
 the server is not known, and is made again. What has records, and is neither filled nor being filled, lost its marks.
@@ -28,7 +29,7 @@ import redis
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
-from ionbeam_dagster.stores.ledger.errors import LedgerError
+from ionbeam_dagster.stores.ledger.errors import LedgerError, of_a_newer_version
 from ionbeam_dagster.stores.ledger.feed_numbers import feed_begins
 from ionbeam_dagster.stores.ledger.lost import Past
 
@@ -37,6 +38,8 @@ _LOG = logging.getLogger(__name__)
 _PATIENCE = 5.0  # seconds, of who only looks
 _GENERATION = "ionbeam:generation"
 _EVICTED = "ionbeam:evicted"
+_FORM = "ionbeam:form"
+_KNOWN_FORM = 1
 _LOST = "IONBEAM-LOST"
 _HURT = "IONBEAM-HURT"
 _FILLING = "ionbeam:filling"
@@ -205,7 +208,7 @@ class RedisServer:
                 f"{self._place} does not answer ({error}); start it, or correct redis.redis_url"
             ) from error
         except redis.RedisError as error:
-            raise LedgerError(f"{self._place} refuses: {error}; nothing was changed") from error
+            raise LedgerError(f"{self._place} refuses: {error}; {_what_to_do(str(error))}") from error
 
     @contextmanager
     def tolerated(self) -> Iterator[None]:
@@ -227,6 +230,9 @@ class RedisServer:
         ) from missing
 
     def _begin(self) -> bool:
+        form = int(self.client.get(_FORM) or _KNOWN_FORM)
+        if form > _KNOWN_FORM:
+            raise of_a_newer_version(self._place, form, _KNOWN_FORM)
         info: Mapping[str, Any] = self.client.info()
         self._warn(info)
         policy = "volatile" if _policy(info).startswith("volatile") else "evicts" if _may_evict(info) else "keeps"
@@ -299,6 +305,16 @@ def weaknesses(url: str) -> list[tuple[str, str]]:
         raise LedgerError(f"{named(url)}: {error}; correct user and password in redis.redis_url") from error
     except redis.RedisError as error:
         raise LedgerError(f"{named(url)} does not answer ({error}); start it, or correct redis.redis_url") from error
+
+
+def _what_to_do(refusal: str) -> str:
+    if "'maxmemory'" in refusal:
+        return "it is full: raise its maxmemory"
+    if "MISCONF" in refusal:
+        return "it cannot write to its disk: make room there, and see its log"
+    if refusal.startswith("READONLY"):
+        return "it is a copy of another one: name that in redis.redis_url"
+    return "nothing was changed"
 
 
 def _weaknesses(client: redis.Redis, info: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -12,11 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
-from ionbeam_dagster.stores.ledger.errors import LedgerError
+from ionbeam_dagster.stores.ledger.errors import LedgerError, of_a_newer_version
 from ionbeam_dagster.stores.ledger.feed_numbers import feed_begins
 from ionbeam_dagster.stores.ledger.lost import Past
+from ionbeam_dagster.stores.locks import writers
 
-_SETTLED = 1  # of the file's user_version: what was known of the past is in it
+_SETTLED = 1
+"""Of the file's user_version: what was known of the past is in it. A higher one is the form of a later version."""
 _FEED_BEGINS = (
     "INSERT INTO sqlite_sequence SELECT 'feed', ?1 WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'feed')"
 )
@@ -101,7 +103,10 @@ class SqliteFile:
 
     def _begin(self) -> bool:
         with self._opened() as db:
-            is_new = bool(db.execute("PRAGMA user_version").fetchone()[0] < _SETTLED)
+            form = db.execute("PRAGMA user_version").fetchone()[0]
+            if form > _SETTLED:
+                raise of_a_newer_version(str(self.path), form, _SETTLED)
+            is_new = bool(form < _SETTLED)
             if is_new:
                 db.execute(_FEED_BEGINS, (feed_begins(),))
             return is_new
@@ -139,6 +144,23 @@ class OnSqlite:
 
     def __init__(self, file: SqliteFile) -> None:
         self._file = file
+
+
+def check_free(path: Path, seconds: float) -> None:
+    """Raises LedgerError where another process has kept everybody from writing the file for so long; it is named."""
+    db = sqlite3.connect(path, timeout=seconds, isolation_level=None)
+    try:
+        db.execute("BEGIN IMMEDIATE")
+        db.execute("ROLLBACK")
+    except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return  # whoever uses it will tell
+        who = ", ".join(writers(path, Path(f"{path}-wal"), Path(f"{path}-shm"))) or "another process"
+        raise LedgerError(
+            f"{path}: {who} has kept it locked for {seconds:.0f} s; end that process, or wait until it has done"
+        ) from error
+    finally:
+        db.close()
 
 
 def _what_to_do(error: sqlite3.Error) -> str:

@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import count
+from secrets import token_hex
 from types import TracebackType
 from typing import TypeVar
 
@@ -34,6 +35,7 @@ from ionbeam_dagster.stores.timeseries.influxdb.names import LAYER, micros, mome
 from ionbeam_dagster.stores.timeseries.influxdb.parts import PART_FRAME, PART_SCHEMA, PART_TAGS, PARTS, Part
 from ionbeam_dagster.stores.timeseries.segments import TIME
 
+_PROBE_BYTES = 4096
 BUSY = (429, 502, 503, 504)
 DROPPED = re.compile(r"partial write: .* dropped=(\d+)")
 """How InfluxDB tells how many lines of a request it left out for one reason."""
@@ -72,6 +74,23 @@ class OpenBucket:
             found = self._found()
         if found is None:
             raise InfluxError(f"{self}: is not there and cannot be made; make it, or correct influxdb_common")
+        return self._keeps(found, revise_for)
+
+    def is_sound(self, revise_for: timedelta | None) -> bool:
+        """Whether the bucket is there; nothing is made. Refuses it as `prepare` does."""
+        found = self._found()
+        if found is not None:
+            self._keeps(found, revise_for)
+        return found is not None
+
+    def try_to_write(self) -> None:
+        """Write a point of no dataset, the same one for an hour; it is larger than what a full disk still has room for
+        at the end of a file. Raises InfluxError where the server takes none."""
+        hour = micros(window_of(datetime.now(UTC), HOUR).start)
+        for _, reason in self.send(pl.Series([f'ionbeam_probe held="{token_hex(_PROBE_BYTES)}" {hour}'])):
+            raise InfluxError(f"{self}: takes no point ({reason}); look into its log, and at its disk")
+
+    def _keeps(self, found: Bucket, revise_for: timedelta | None) -> timedelta | None:
         mappings = DBRPsService(self._client.api_client)
         known = self._ask(lambda: mappings.get_dbr_ps(org=self._org, db=self._bucket).content)
         if [one.bucket_id for one in known if one.default] != [found.id]:
