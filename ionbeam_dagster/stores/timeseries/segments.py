@@ -52,6 +52,10 @@ BATCH_ROWS = 100_000
 SMALL_BYTES = 4 << 20  # a larger segment gains nothing in a bundle
 CROWD = 8  # so many small segments of an hour are worth a bundle
 
+_INGESTED_AGAIN = (
+    "its rows are ingested again when a window of that hour is built; `ionbeam rebuild --force` of it does so now"
+)
+
 Point = tuple[Any, ...]
 
 
@@ -141,7 +145,7 @@ class SegmentStore:
         for folder in sorted(home.glob("????????T??")):
             for path in _Hour(folder, _own(folder)).files():
                 try:
-                    steadily(path, partial(_read_through, path), bundles.REMEDY)
+                    steadily(path, partial(_read_through, path), _INGESTED_AGAIN)
                 except LostPoints as error:
                     found.append(str(error))
                 except (FileNotFoundError, Replaced):  # another took its place, of which the next look tells
