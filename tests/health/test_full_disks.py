@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,7 +17,7 @@ import aio_pika
 import backends
 import pytest
 from door_samples import SOURCES, opened, write
-from installations import small_disk  # noqa: F401
+from installations import mounted, small_disk  # noqa: F401
 from servers import RabbitMQ, free_port, why_no_rabbitmq
 
 from ionbeam_client import wire
@@ -149,15 +150,24 @@ def test_a_disk_under_redis(platform_of, small_disk):  # noqa: F811
         redis.process.stop()
 
 
-def test_a_disk_under_influxdb(platform_of, small_disk):  # noqa: F811
-    influx = _server(backends.start_influxdb, small_disk)
+def test_a_disk_under_influxdb(platform_of, tmp_path):
+    disk = tmp_path / "disk"
+    mounted(disk, "size=250m")  # its series files alone take more than 50 MB
+    influx = _server(backends.start_influxdb, disk)
+
+    def started() -> None:
+        """InfluxDB does not try again to open a shard that it could not; who looks after it starts it again."""
+        influx.process.stop()
+        influx.process.start()
+
     section = {f"influxdb_{key}": getattr(influx, key) for key in ("org", "url", "token", "bucket")}
     source, sections = network({})
     try:
-        wrong = survives(platform_of(source, **sections, influxdb_common=json.dumps(section)), small_disk)
+        wrong = survives(platform_of(source, **sections, influxdb_common=json.dumps(section)), disk, started)
         assert "observations" in wrong
     finally:
         influx.process.stop()
+        subprocess.run(["umount", "-l", disk], check=True)
 
 
 def test_a_disk_under_s3(platform_of, small_disk):  # noqa: F811

@@ -88,7 +88,9 @@ class OpenBucket:
         at the end of a file. Raises InfluxError where the server takes none."""
         hour = micros(window_of(datetime.now(UTC), HOUR).start)
         for _, reason in self.send(pl.Series([f'ionbeam_probe held="{token_hex(_PROBE_BYTES)}" {hour}'])):
-            raise InfluxError(f"{self}: takes no point ({reason}); look into its log, and at its disk")
+            raise InfluxError(
+                f"{self}: takes no point ({reason}); make room on its disk, and start it again if it still takes none"
+            )
 
     def _keeps(self, found: Bucket, revise_for: timedelta | None) -> timedelta | None:
         mappings = DBRPsService(self._client.api_client)
