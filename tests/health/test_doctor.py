@@ -276,13 +276,15 @@ def test_rebuild_makes_a_damaged_dataset_file_again_and_a_lost_ledger_is_made_ag
 
 
 def test_a_segment_that_is_damaged_is_set_aside_and_ingested_again(installation):
+    [built] = platform().ledger.revisions("ioncannon", START, AN_HOUR.end)
     path = min(Path("state/segments/ioncannon").glob("*T*/*.parquet"))
     path.write_bytes(path.read_bytes()[:-50] + bytes(50))
     status, told = wrong("--files")
     assert status == 1 and f"segment {path} cannot be read" in told and f"kept as {path.name}.damaged" in told, told
     given = ["--from", "2026-06-21T06:00Z", "--to", "2026-06-21T07:00Z"]
     assert CliRunner().invoke(app, ["rebuild", "ioncannon", "--force", *given]).exit_code == 0
-    assert platform().ledger.latest_revision("ioncannon", AN_HOUR).facts.rows == 144 and doctor("--files")[0] == 0
+    assert platform().ledger.latest_revision("ioncannon", AN_HOUR).facts.rows == built.facts.rows
+    assert doctor("--files")[0] == 0
 
 
 def test_the_shipped_configuration_is_told(tmp_path, monkeypatch):

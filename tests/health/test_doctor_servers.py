@@ -36,11 +36,14 @@ def test_a_redis_that_forgets(platform_of, redis):
 
 def test_a_redis_of_a_newer_version(platform_of, redis):
     url = redis.url[:-1] + "6"
-    redis_client.Redis.from_url(url).set("ionbeam:form", 7)
+    client = redis_client.Redis.from_url(url)
+    client.flushdb()
+    client.set("ionbeam:form", 7)
     platform = platform_of(SOURCE, redis=f"{{redis_url: '{url}'}}")
     with pytest.raises(LedgerError, match=r"written by a newer version .*form 7.*; install that version"):
         list(stores.ledger(platform))
-    assert redis_client.Redis.from_url(url).dbsize() == 1  # and nothing was made of it
+    assert client.dbsize() == 1  # and nothing was made of it
+    client.flushdb()
 
 
 def test_a_redis_that_is_full_and_one_that_asks_for_a_password(platform_of, redis):
