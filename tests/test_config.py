@@ -163,7 +163,10 @@ def test_a_source_may_feed_a_dataset_of_another_name_and_two_may_feed_one(load):
 @pytest.mark.parametrize(
     ("yaml", "told"),
     [
-        ("ioncannon: {num_statoins: 5}", r"ioncannon\.num_statoins: this key is not known; known are .*num_stations"),
+        (
+            "ioncannon: {num_statoins: 5}",
+            r"ioncannon\.num_statoins: this key is not known; is num_stations meant\?; known are .*num_stations",
+        ),
         ("ionkanone: {}", r"ionkanone: this key is not known"),
         ("sources: {thermo: {}}", r"sources\.thermo: no source of type 'thermo' is installed; known are .*ioncannon"),
         ("sources: [ioncannon]", r"sources: should hold a block for each source, by its name"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -21,7 +22,9 @@ def _fault(found: Any, key: str, model: type[BaseModel]) -> str:
     place = ".".join([key, *map(str, found["loc"])]).strip(".")
     if found["type"] == "extra_forbidden":
         allowed = _fields_at(model, found["loc"][:-1])
-        return f"{place}: this key is not known" + (f"; known are {', '.join(allowed)}" if allowed else "")
+        near = get_close_matches(str(found["loc"][-1]), allowed, 1)
+        meant = f"; is {near[0]} meant?" if near else ""
+        return f"{place}: this key is not known{meant}" + (f"; known are {', '.join(allowed)}" if allowed else "")
     if found["type"] in ("time_delta_parsing", "time_delta_type"):
         return f"{place}: {found['input']!r} is not a duration; right would be, for example, PT5M, PT1H or P1D"
     message = str(found["msg"]).removeprefix("Value error, ")

@@ -91,7 +91,9 @@ def _who_works(platform: Platform, instance: dg.DagsterInstance) -> Iterator[Fin
     is_automatic = platform.config.automation.enabled
     if is_automatic and not works and (not heard or len(dead) == len(heard)):
         due = agenda.due(platform, platform.now()) if can_ask_ledger(platform) else []
-        words = f"neither a worker nor Dagster's daemon is alive; {len(due):,} windows are due"
+        hang = [one for one, is_silent in silent.values() if is_silent and one.holder.startswith(WORKER)]
+        who = "".join(f"; process {one.process} on {one.host.split()[0]} gives no sign of life" for one in hang)
+        words = f"neither a worker nor Dagster's daemon is alive; {len(due):,} windows are due{who}"
         yield Finding(work.SUBJECT, "error" if due else "warning", words, work.START)
     elif dead:
         remedy = "start `dagster-daemon run` again (`ionbeam dev` does so by itself), and look into its log"
