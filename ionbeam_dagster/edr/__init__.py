@@ -3,7 +3,8 @@
     files, footers, parameters, collection    what there is
     requests, coordinates, crs, filters       what is asked: from text to a Query, or a refusal
     query, reading, matching, search, pages, regions    the rows that answer it
-    answers, documents, service, server       what is sent, and PyGeoAPI around it
+    answers, streams, documents, map_page, api_page   what is sent
+    service, lane, server                     who answers whom, and PyGeoAPI around it
     provider                                  plug-ins of PyGeoAPI, for one that somebody else runs
     about, extents, configuration, served     what the service is told of the platform's datasets
     mirror                                    exports in S3, fetched into a folder

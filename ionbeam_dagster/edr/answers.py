@@ -46,33 +46,51 @@ def _referencing(crs: Crs) -> list[dict[str, Any]]:
 
 def covjson(found: Rows, links: list[dict[str, str]] | None = None) -> dict[str, Any]:
     """A Coverage of the one location that was found, else a CoverageCollection; empty it is a collection of none."""
+    one_each = coverages(found)
+    if len(one_each) == 1:
+        (only,) = one_each
+        own = {id: parameter_object(found.parameters[id]) for id in only["ranges"]}
+        head = {name: value for name, value in only.items() if name != "ranges"}
+        return {**head, "parameters": own, "ranges": only["ranges"], **_told(found, links)}
+    used = {id for coverage in one_each for id in coverage["ranges"]}
+    are_fixed = all(coverage["domain"]["domainType"] == "PointSeries" for coverage in one_each)
+    return collection_of(found, one_each, used if one_each else set(found.parameters), are_fixed, links)
+
+
+def coverages(found: Rows) -> list[dict[str, Any]]:
+    """A Coverage a location that has a value, without its parameters."""
     table = found.table
-    parameters = {id: parameter_object(parameter) for id, parameter in found.parameters.items()}
-    arrays = {id: _values(table.column(id), parameter) for id, parameter in found.parameters.items()}
+    arrays = {id: values_of(table.column(id)) for id in found.parameters}
     kinds = {id: _data_type(table.column(id).type) for id in found.parameters}
     places = found.crs.xy(table.column("lon").to_numpy(), table.column("lat").to_numpy())
     referencing = _referencing(found.crs)
-    coverages = [
-        _coverage(table, start, end, places, referencing, arrays, kinds) for start, end in _runs(table.column(LOCATION))
-    ]
-    coverages = [coverage for coverage in coverages if coverage["ranges"]]
-    notes: dict[str, Any] = {"ionbeam:notes": found.notes} if found.notes else {}
-    notes |= {"ionbeam:links": links} if links else {}
-    if len(coverages) == 1:
-        (only,) = coverages
-        own = {id: parameters[id] for id in only["ranges"]}
-        head = {name: value for name, value in only.items() if name != "ranges"}
-        return {**head, "parameters": own, "ranges": only["ranges"], **notes}
-    used = {id for coverage in coverages for id in coverage["ranges"]}
-    fixed = all(coverage["domain"]["domainType"] == "PointSeries" for coverage in coverages)
+    each = (
+        _coverage(table, start, end, places, referencing, arrays, kinds) for start, end in runs(table.column(LOCATION))
+    )
+    return [coverage for coverage in each if coverage["ranges"]]
+
+
+def collection_of(
+    found: Rows,
+    coverages: list[dict[str, Any]],
+    used: set[str],
+    are_fixed: bool,
+    links: list[dict[str, str]] | None,
+) -> dict[str, Any]:
+    """A CoverageCollection; `used` are the parameters that a coverage has, and `are_fixed` that no station moves."""
     return {
         "type": "CoverageCollection",
-        **({"domainType": "PointSeries"} if fixed else {}),
-        "parameters": {id: one for id, one in parameters.items() if id in used or not coverages},
-        "referencing": referencing,
+        **({"domainType": "PointSeries"} if are_fixed else {}),
+        "parameters": {id: parameter_object(one) for id, one in found.parameters.items() if id in used},
+        "referencing": _referencing(found.crs),
         "coverages": coverages,
-        **notes,
+        **_told(found, links),
     }
+
+
+def _told(found: Rows, links: list[dict[str, str]] | None) -> dict[str, Any]:
+    notes: dict[str, Any] = {"ionbeam:notes": found.notes} if found.notes else {}
+    return notes | ({"ionbeam:links": links} if links else {})
 
 
 def parameter_object(parameter: Parameter) -> dict[str, Any]:
@@ -175,7 +193,7 @@ def _texts(moments: npt.NDArray[Any]) -> list[str]:
     return [str(text) for text in orjson.loads(as_json(moments))]
 
 
-def _runs(column: pa.ChunkedArray) -> list[tuple[int, int]]:
+def runs(column: pa.ChunkedArray) -> list[tuple[int, int]]:
     """Where each value of an ordered column begins and ends."""
     if not len(column):
         return []
@@ -184,7 +202,7 @@ def _runs(column: pa.ChunkedArray) -> list[tuple[int, int]]:
     return list(zip(starts, [*starts[1:], len(codes)], strict=True))
 
 
-def _values(column: pa.ChunkedArray, parameter: Parameter) -> npt.NDArray[Any]:
+def values_of(column: pa.ChunkedArray) -> npt.NDArray[Any]:
     """A column as NumPy, NaN where there is no value (object where the values are no numbers)."""
     whole = column.combine_chunks()
     if pa.types.is_floating(whole.type):
@@ -287,7 +305,7 @@ _RUNS = r"^\s*[=+\-@\t\r]"
 _NUMBER = r"^[+-]?\d+(\.\d+)?$"
 
 
-def csv(found: Rows) -> bytes:
+def csv(found: Rows, head: bool = True) -> bytes:
     """A row a time and station: datetime, location, lon, lat, metadata, then the parameters by id; no units.
 
     In a projected system x and y stand where lon and lat do. A text that a spreadsheet would run stands behind an
@@ -307,7 +325,7 @@ def csv(found: Rows) -> bytes:
         )
     projected = {} if found.crs.is_geographic else {"lon": "x", "lat": "y"}
     buffer = io.BytesIO()
-    harmless(frame.select(ordered)).rename(projected).write_csv(buffer)
+    harmless(frame.select(ordered)).rename(projected).write_csv(buffer, include_header=head)
     return buffer.getvalue()
 
 

@@ -13,10 +13,11 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -58,7 +59,8 @@ def update(
     extents = extents_of({one.name: one.folder for one in served}, state / "extents.arrow", tell)
     text = config_path.read_text(encoding="utf-8") if config_path.exists() else _new()
     entries = {one.name: _entry(one, extents[one.name]) for one in served if extents[one.name].files}
-    renewed = with_entries(text, entries, config_path, _texts_before(state / "texts.json"))
+    empty = {one.name: str(one.folder.absolute()) for one in served if not extents[one.name].files}
+    renewed = with_entries(text, entries, config_path, _texts_before(state / "texts.json"), empty)
     _write(config_path, renewed)
     _write(state / "texts.json", json.dumps({name: _texts(entry) for name, entry in entries.items()}, indent=1))
     config = yaml.load(renewed, _LOADER)  # noqa: S506 (the safe loader in C)
@@ -75,10 +77,17 @@ def openapi_path(config_path: Path) -> Path:
     return config_path.with_name(f"{config_path.stem}.openapi.json")
 
 
-def with_entries(text: str, entries: dict[str, Any], place: Path, written: dict[str, dict[str, Any]]) -> str:
+def with_entries(
+    text: str,
+    entries: dict[str, Any],
+    place: Path,
+    written: dict[str, dict[str, Any]],
+    empty: Mapping[str, str] = MappingProxyType({}),
+) -> str:
     """`text` (YAML) with `entries` between the marks; a resource of the same name outside of them is a person's own.
 
-    `written` are the texts of each entry as they were written last: others are a person's, and stay.
+    `written` are the texts of each entry as they were written last: others are a person's, and stay. `empty` are the
+    folders of datasets that have no window now: an entry of one stays as it is.
     """
     text = text.replace(_EARLIER_PACKAGE, f"{__package__}.provider.")
     try:
@@ -95,6 +104,11 @@ def with_entries(text: str, entries: dict[str, Any], place: Path, written: dict[
         name: _merged(before.get(name) or {}, entry, written.get(name) or _texts_of_earlier_versions(name))
         for name, entry in entries.items()
         if name not in theirs
+    }
+    block |= {
+        name: before[name]
+        for name, folder in empty.items()
+        if name not in theirs and folder in [one.get("data") for one in (before.get(name) or {}).get("providers") or ()]
     }
     return _with_block(outside, block)
 

@@ -10,6 +10,7 @@ Files are taken from the newest back: what a bound leaves out is the oldest, and
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -23,11 +24,13 @@ from ionbeam_dagster.edr.query import Before, Bounds, Query, Rows
 from ionbeam_dagster.edr.reading import ALL, AT_ONCE, joined, latest, rows_of_window, rows_of_windows
 from ionbeam_dagster.edr.regions import Circles
 
+LARGE, MANY_WINDOWS = 5_000, 200  # rows, and windows, of a query that takes its time
 NEWEST = 24 * 3600 * 1_000_000  # us: how far a query reaches back that names no time
 
 
-def run(collection: Collection, query: Query) -> Rows:
-    """All rows that `query` asks for, within its bounds."""
+def run(collection: Collection, query: Query, is_large: Callable[[], None] = lambda: None) -> Rows:
+    """All rows that `query` asks for, within its bounds. `is_large` is called once it is known to read, or give, much,
+    and may raise."""
     windows, notes = _windows(collection, query)
     known = collection.parameters()
     wanted = known if query.parameters is None else {id: known[id] for id in query.parameters if id in known}
@@ -41,6 +44,8 @@ def run(collection: Collection, query: Query) -> Rows:
         if reason := _bounded(query.bounds, rows, done, deadline):
             more = Before(newest_first[done].end)
             break
+        if rows > LARGE or done > MANY_WINDOWS:
+            is_large()
         for piece, told in rows_of_windows(collection, newest_first[done : done + AT_ONCE], query, wanted):
             notes += told
             if piece is not None:
@@ -52,6 +57,8 @@ def run(collection: Collection, query: Query) -> Rows:
     since = windows[0].start if query.newest_day and windows else None
     if more is not None:
         notes.append(_bound_note(reason, more, query.start if since is None else since))
+    if rows > LARGE:
+        is_large()
     table = joined(pieces, wanted, query, collection)
     if query.nearest and isinstance(query.region, Circles) and table.num_rows:
         table = _nearest(table, query.region)
@@ -94,7 +101,7 @@ def _bounded(bounds: Bounds, rows: int, files: int, deadline: float) -> str | No
     return f"{bounds.seconds:g} seconds" if time.monotonic() > deadline else None
 
 
-def places(collection: Collection, query: Query) -> Rows:
+def places(collection: Collection, query: Query, is_large: Callable[[], None] = lambda: None) -> Rows:
     """One row a location, where it was last: the columns of `run` without parameters. Where parameters are asked for,
     the locations that have a value of one."""
     import polars as pl
@@ -108,6 +115,8 @@ def places(collection: Collection, query: Query) -> Rows:
 
     deadline = time.monotonic() + query.bounds.seconds
     newest: pl.DataFrame | None = None
+    if len(windows) > MANY_WINDOWS:
+        is_large()
     for window in reversed(windows):
         if time.monotonic() > deadline or (newest is not None and newest.height > query.bounds.rows):
             notes.append(f"bounded: locations that were last seen before {stamp(window.end)} are left out")

@@ -18,32 +18,29 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping
-from functools import cache
-from itertools import pairwise
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-
 from ionbeam_client.windows import WindowsError
-from ionbeam_dagster.edr import answers, changes, documents
-from ionbeam_dagster.edr.collection import LOCATION, NAMES, stamp
+from ionbeam_dagster.edr import answers, api_page, changes, documents, map_page, streams
 from ionbeam_dagster.edr.configuration import DEFAULT_URL, openapi_path
-from ionbeam_dagster.edr.parameters import Parameter
-from ionbeam_dagster.edr.query import Bounds, Query
 from ionbeam_dagster.edr.refusals import BadRequest, NotFound
-from ionbeam_dagster.edr.requests import QUERIES, read_request
-from ionbeam_dagster.edr.search import run
+from ionbeam_dagster.edr.requests import FORMAT_NAMES, QUERIES
 from ionbeam_dagster.edr.service import Reply, Service, refusal
 
 LOG = logging.getLogger(__name__)
 Pages = Mapping[str, Callable[[], tuple[int, str, bytes]]]
 HERE = Path(__file__).parent
-COASTLINE = HERE.parent / "domain" / "tables" / "coastline.npz"
 LOOKED_EVERY = 1.0  # s
-THREADS = 4
+THREADS = 12
+"""More than may make large answers or wait for that (lane.py), so that small ones have some of their own."""
+COMPRESSION = 5
 SMALLEST_COMPRESSED = 1000
+READING = ("GET", "HEAD", "OPTIONS")
+EXPOSED = "Link, Ionbeam-Notes, Content-Crs, Retry-After, Repr-Digest, ETag"
+"""What scripts of other origins may read."""
 ABSENT = ("processes", "job-list", "tiling-schemes")
 _QUERY = re.compile(rf"^/collections/([^/]+)/({'|'.join(QUERIES)})(?:/(.*))?$", re.DOTALL)
 _BELOW = re.compile(r"^/collections/([^/]+)/([^/]+)", re.DOTALL)
@@ -93,8 +90,20 @@ class _Current:
         config["server"].setdefault("templates", {"path": str(HERE / "templates")})
         document = json.loads(openapi_path(self._path).read_text(encoding="utf-8"))
         document["servers"] = [{"url": url}]
+        _without_scripts(config)
         self._flask_app.api_ = API(config, json.dumps(document))
+        self.openapi = document
         return Service(config, url)
+
+
+def _without_scripts(config: dict[str, Any]) -> None:
+    """Takes away links that lead to no page, such as ``javascript:``, which run where somebody follows them."""
+    for name, resource in (config.get("resources") or {}).items():
+        links = resource.get("links") or []
+        kept = [link for link in links if str(link.get("href", "")).lower().startswith(("https://", "http://"))]
+        if len(kept) < len(links):
+            LOG.warning("%s: %d links are left out, which are no http or https", name, len(links) - len(kept))
+            resource["links"] = kept
 
 
 def application(
@@ -121,6 +130,13 @@ def application(
 
     @app.before_request
     def ours() -> Any:
+        if flask.request.method == "OPTIONS" and _is_only_read(flask.request.path, pages):
+            return _response(flask, Reply(200, "text/plain", b"", {"Allow": ", ".join(READING)}))
+        if flask.request.method not in READING and _is_only_read(flask.request.path, pages):
+            return _response(flask, _not_offered(flask.request.method))
+        if flask.request.path == "/openapi" and _wants_page(flask.request):
+            page = api_page.page_of(current.openapi, current().base)
+            return _response(flask, Reply(200, "text/html; charset=utf-8", page.encode()))
         if flask.request.path in pages:
             status, type, body = pages[flask.request.path]()
             return _response(flask, Reply(status, type, body, {"Cache-Control": "no-store"}))
@@ -134,8 +150,15 @@ def application(
         if flask.request.path == "/" and response.headers.get("Content-Type", "").startswith("application/json"):
             _without_what_is_not_here(response)
         response.headers["Access-Control-Allow-Origin"] = "*"
+        response.headers["Access-Control-Expose-Headers"] = EXPOSED
         response.headers["X-Content-Type-Options"] = "nosniff"
-        if response.status_code == 200 and not response.direct_passthrough and flask.request.method in ("GET", "HEAD"):
+        response.headers["Referrer-Policy"] = "no-referrer"
+        response.headers.setdefault("Content-Security-Policy", _policy(flask.request.path))
+        if response.status_code == 200 and response.is_streamed and not response.direct_passthrough:
+            _compressed_in_pieces(response, flask.request)
+        elif (
+            response.status_code == 200 and not response.direct_passthrough and flask.request.method in ("GET", "HEAD")
+        ):
             _compressed(response, flask.request)
             response.add_etag()
             response.make_conditional(flask.request)
@@ -144,9 +167,9 @@ def application(
     @app.errorhandler(404)
     @app.errorhandler(405)
     def nowhere(error: Any) -> Any:
-        return _response(
-            flask, refusal(error.code, f"there is no such thing here; {current().base} tells what there is")
-        )
+        reply = refusal(error.code, f"there is no such thing here; {current().base} tells what there is")
+        allowed = {"Allow": ", ".join(sorted(error.valid_methods))} if getattr(error, "valid_methods", None) else {}
+        return _response(flask, replace(reply, headers=allowed))
 
     @app.errorhandler(500)
     def failed(error: Exception) -> Any:
@@ -207,12 +230,13 @@ def _reply(service: Service, request: Any) -> Reply | None:
     """Our answer to a request, None where PyGeoAPI is to answer it."""
     path = request.path
     if path in ("/map", "/map/"):
-        page = (HERE / "map.html").read_text(encoding="utf-8")
-        return Reply(200, "text/html; charset=utf-8", page.encode(), {"Cache-Control": "public, max-age=300"})
+        return Reply(
+            200, "text/html; charset=utf-8", map_page.page().encode(), {"Cache-Control": "public, max-age=300"}
+        )
     if path == "/map/coastline":
-        return Reply(200, "application/json", coastline(), {"Cache-Control": "public, max-age=86400"})
+        return Reply(200, "application/json", map_page.coastline(), {"Cache-Control": "public, max-age=86400"})
     if path == "/map/stations":
-        return _stations(service, request.args.to_dict())
+        return map_page.stations(service, request.args.to_dict())
     matched = _QUERY.match(path) or _COLLECTION.match(path) or _BELOW.match(path)
     if path == "/collections" and not _wants_page(request):
         return _collections(service, request)
@@ -223,11 +247,7 @@ def _reply(service: Service, request: Any) -> Reply | None:
             404, f"there is no collection {matched[1][:60]!r}; {service.base}/collections lists what there is"
         )
     if request.method not in ("GET", "HEAD"):
-        return (
-            refusal(405, f"{request.method[:10]} is not offered here; observations are only read")
-            if (request.method != "OPTIONS")
-            else None
-        )
+        return None if request.method == "OPTIONS" else _not_offered(request.method)
     if matched.re is _BELOW:
         if matched[2] in ("queryables", "schema"):
             return None
@@ -244,6 +264,8 @@ def _reply(service: Service, request: Any) -> Reply | None:
     as_page = _wants_page(request)
     if as_page:
         given.pop("f", None)
+    elif "f" not in given and (form := _accepted(matched[2], request)):
+        given["f"] = form
     id = matched[3] if matched[3] not in (None, "") else None
     if id is not None and matched[2] not in ("locations", "items"):
         return refusal(404, f"there is nothing below {matched[2]}")
@@ -256,6 +278,34 @@ def _wants_page(request: Any) -> bool:
         return bool(form.lower() in ("html", "text/html"))
     return bool(
         request.accept_mimetypes.best_match(["application/json", "text/html"], "application/json") == "text/html"
+    )
+
+
+def _accepted(kind: str, request: Any) -> str | None:
+    """The form that is asked for by the header `Accept`; None for the usual one."""
+    offered = ["application/json", *(form for form in FORMAT_NAMES if "/" in form)]
+    if kind in ("items", "locations"):
+        offered = [form for form in offered if FORMAT_NAMES.get(form) != "covjson"]
+    best = request.accept_mimetypes.best_match(offered, "application/json")
+    return None if best == "application/json" else str(best)
+
+
+def _is_only_read(path: str, pages: Pages) -> bool:
+    """Whether it is a page of ours beside those of collections."""
+    return path in pages or path == "/collections" or path.partition("/map")[0] == ""
+
+
+def _not_offered(method: str) -> Reply:
+    told = refusal(405, f"{method[:10]} is not offered here; observations are only read")
+    return replace(told, headers={"Allow": ", ".join(READING)})
+
+
+def _policy(path: str) -> str:
+    """What a page may load and run: nothing from outside, and no script but the map's own."""
+    script = map_page.script() if path in ("/map", "/map/") else "'none'"
+    return (
+        f"default-src 'none'; script-src {script}; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+        "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     )
 
 
@@ -303,6 +353,7 @@ def _collections(service: Service, request: Any) -> Reply | None:
 def _response(flask: Any, reply: Reply) -> Any:
     response = flask.Response(reply.body, reply.status, content_type=reply.type)
     response.headers.update(reply.headers)
+    response.call_on_close(reply.end)
     return response
 
 
@@ -318,102 +369,14 @@ def _compressed(response: Any, request: Any) -> None:
     response.vary.add("Accept")
     body = response.get_data()
     plain = "Content-Encoding" not in response.headers
-    if plain and len(body) > SMALLEST_COMPRESSED and "gzip" in request.headers.get("Accept-Encoding", ""):
-        response.set_data(gzip.compress(body, 5, mtime=0))
+    if plain and len(body) > SMALLEST_COMPRESSED and request.accept_encodings.quality("gzip") > 0:
+        response.set_data(gzip.compress(body, COMPRESSION, mtime=0))
         response.headers["Content-Encoding"] = "gzip"
 
 
-# The map page.
-
-
-def _stations(service: Service, given: dict[str, str]) -> Reply:
-    """The newest value of one parameter at every station of the newest window, and its flag."""
-    listed = {name: list(one.parameters()) for name, one in service.collections.items()}
-    name = given.get("collection") or next(iter(listed), "")
-    if name not in service.collections:
-        return (
-            refusal(404, f"there is no collection {name[:60]!r}")
-            if name
-            else Reply(200, "application/json", answers.as_json({"collections": [], "stations": []}))
-        )
-    collection = service.collections[name]
-    known = collection.parameters()
-    shown = [id for id, one in known.items() if not one.is_flag]
-    wanted = given.get("parameter") or _shown_first(known, shown)
-    document: dict[str, Any] = {
-        "collections": list(listed),
-        "collection": name,
-        "parameters": [{"id": id, "label": known[id].description, "unit": known[id].unit} for id in shown],
-        "parameter": wanted,
-        "stations": [],
-        "notes": [],
-    }
-    windows = collection.files.windows()
-    if not windows or not shown:
-        return Reply(200, "application/json", answers.as_json(document))
-    try:
-        read_request(collection, "cube", {"parameter-name": wanted, "bbox": "-180,-90,180,90"})
-    except BadRequest as error:
-        return refusal(400, str(error))
-    flag = next(
-        (id for id, one in known.items() if one.is_flag and id.replace(one.name, one.standard_name) == wanted), None
-    )
-    ids = (wanted, flag) if flag else (wanted,)
-    newest = windows[-1]
-    found = run(
-        collection, Query(newest.start, newest.end, parameters=ids, described=True, bounds=Bounds(rows=1_000_000))
-    )
-    document["window"] = [stamp(newest.start), stamp(newest.end)]
-    document["stations"] = _newest(found.table, wanted, flag)
-    document["notes"] = found.notes
-    return Reply(200, "application/json", answers.as_json(document), {"Cache-Control": "public, max-age=15"})
-
-
-def _shown_first(known: dict[str, Parameter], shown: list[str]) -> str:
-    """The air temperature at a screen's height, as it is rather than its extremes, where there is one."""
-
-    def strangeness(id: str) -> tuple[bool, bool, float]:
-        one = known[id]
-        return one.standard_name != "air_temperature", one.method not in ("point", "mean"), abs(one.level - 2)
-
-    return min(shown, key=strangeness, default="")
-
-
-def _newest(table: Any, parameter: str, flag: str | None) -> list[dict[str, Any]]:
-    import polars as pl
-
-    if parameter not in table.column_names:
-        return []
-    frame = pl.DataFrame(pl.from_arrow(table)).filter(pl.col(parameter).is_not_null())
-    last = frame.unique(LOCATION, keep="last", maintain_order=True)  # rows are in the order of location and time
-    name = next((column for column in NAMES if column in last.columns), LOCATION)
-    columns = [
-        pl.col(LOCATION).alias("id"),
-        pl.col(name).alias("name"),
-        pl.col("lon").round(5),
-        pl.col("lat").round(5),
-        pl.col("datetime").cast(pl.Datetime("us", "UTC")).dt.strftime("%Y-%m-%dT%H:%M:%SZ").alias("time"),
-        pl.col(parameter).alias("value"),
-        (pl.col(flag) if flag and flag in last.columns else pl.lit(None)).alias("flag"),
-    ]
-    return last.select(columns).to_dicts()
-
-
-@cache
-def coastline() -> bytes:
-    """Land and borders as lists of flat lines in hundredths of a degree, thinned to what a small map shows."""
-    with np.load(COASTLINE) as table:
-        drawn = {}
-        for kind in ("land", "borders"):
-            places = table["origin"][:, None] + np.cumsum(table[f"{kind}_steps"], axis=1) * table["scale"][:, None]
-            starts = [*table[f"{kind}_starts"].tolist(), places.shape[1]]
-            drawn[kind] = [line for start, end in pairwise(starts) if (line := _thinned(places[:, start:end]))]
-    return answers.as_json(drawn)
-
-
-def _thinned(line: Any) -> list[int]:
-    whole = np.rint(line * 100).astype(np.int64)
-    changed = np.ones(whole.shape[1], bool)
-    changed[1:] = (np.abs(np.diff(whole, axis=1)) > 0).any(axis=0)
-    kept = whole[:, changed]
-    return kept.T.ravel().tolist() if kept.shape[1] > 3 else []
+def _compressed_in_pieces(response: Any, request: Any) -> None:
+    response.vary.add("Accept-Encoding")
+    response.vary.add("Accept")
+    if request.accept_encodings.quality("gzip") > 0 and request.method == "GET":
+        response.response = streams.compressed(response.response, COMPRESSION)
+        response.headers["Content-Encoding"] = "gzip"

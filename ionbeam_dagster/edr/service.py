@@ -7,27 +7,29 @@ PyGeoAPI's plugins (provider.py).
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from ionbeam_dagster.edr import answers, documents
+from ionbeam_dagster.edr import answers, documents, streams
 from ionbeam_dagster.edr.collection import Collection, stamp
 from ionbeam_dagster.edr.crs import OFFERED
 from ionbeam_dagster.edr.files import LocalFiles
+from ionbeam_dagster.edr.lane import Busy, Lane, Turn
 from ionbeam_dagster.edr.pages import item, page
 from ionbeam_dagster.edr.parameters import Parameter, parameter_from
 from ionbeam_dagster.edr.query import Rows
 from ionbeam_dagster.edr.refusals import BadRequest, NotFound
 from ionbeam_dagster.edr.requests import FORMATS, EdrRequest, read_request, token_of
-from ionbeam_dagster.edr.search import listed, places, run
+from ionbeam_dagster.edr.search import LARGE, listed, places, run
 
 EDR_PLUGIN = "ionbeam_dagster.edr.provider.WindowsEDR"
 FEATURES_PLUGIN = "ionbeam_dagster.edr.provider.WindowsFeatures"
 ROWS_ON_A_PAGE = 200
+RETRY_AFTER = 5  # s
 LONGEST_NOTES = 2_000  # characters, in a header
 
 
@@ -35,8 +37,10 @@ LONGEST_NOTES = 2_000  # characters, in a header
 class Reply:
     status: int
     type: str
-    body: bytes
+    body: bytes | Iterator[bytes]
     headers: dict[str, str] = field(default_factory=dict)
+    end: Callable[[], None] = lambda: None
+    """To be called once it is sent, or will not be."""
 
 
 class Service:
@@ -51,6 +55,7 @@ class Service:
             if own is not None:
                 self.resources[name] = resource
                 self.collections[name] = collection_of(name, own, resource.get("crs") or ())
+        self._lane = Lane()
         self.others = set(config.get("resources") or {}) - set(self.collections)
 
     def about(self, name: str) -> dict[str, Any]:
@@ -68,29 +73,40 @@ class Service:
 
     def answer(self, name: str, kind: str, id: str | None, given: Mapping[str, str], as_page: bool = False) -> Reply:
         """The answer to a query of a collection; one that cannot be given says why, with its status."""
+        turn = Turn(self._lane)
+        reply = None
         try:
             request = read_request(self.collections[name], kind, given, id, format="geojson" if as_page else None)
-            return self._answered(name, request, given, as_page)
+            reply = self._answered(name, request, given, as_page, turn)
         except BadRequest as error:
             return refusal(400, str(error))
         except NotFound as error:
             return refusal(404, str(error))
+        except Busy:
+            told = "the service makes as many large answers as it can; ask again in a moment, or for less"
+            return replace(refusal(503, told), headers={"Retry-After": str(RETRY_AFTER)})
+        finally:
+            if reply is None or isinstance(reply.body, bytes):
+                turn.end()
+        return reply if isinstance(reply.body, bytes) else replace(reply, end=turn.end)
 
-    def _answered(self, name: str, request: EdrRequest, given: Mapping[str, str], as_page: bool) -> Reply:
+    def _answered(self, name: str, request: EdrRequest, given: Mapping[str, str], as_page: bool, turn: Turn) -> Reply:
         collection = self.collections[name]
         own = f"{self.base}/collections/{quote(name, safe='')}/{request.kind}"
         if request.kind == "locations" and request.location is None:
-            return self._locations(collection, request, given, own, as_page)
+            return self._locations(collection, request, given, own, as_page, turn)
         if request.kind == "items" and request.item is not None:
             one = item(collection, request.item)
             if not one.table.num_rows:
                 raise NotFound(_with_notes(f"there is no observation {request.item[:80]!r} in {name!r}", one.notes))
             return self._item(replace(one, crs=request.crs), request, own, as_page)
         if request.kind == "items":
+            if request.limit > LARGE:
+                turn.take()
             return self._page(collection, request, given, own, as_page)
         if request.format in ("csv", "geojson"):
             request = replace(request, query=replace(request.query, described=True))
-        found = replace(run(collection, request.query), crs=request.crs)
+        found = replace(run(collection, request.query, turn.take), crs=request.crs)
         if request.location is not None and not found.table.num_rows:
             told = (
                 f"there is no observation of a location {request.location[:80]!r} in the time that was asked for; "
@@ -101,15 +117,17 @@ class Service:
             own = f"{own}/{quote(request.location, safe='')}"
         next = _next(found, request, given, own)
         links = [next] if next else None
+        if found.table.num_rows > LARGE and not as_page:
+            return self._reply(found, request, _streamed(found, request.format, links), next=next)
         if request.format == "csv":
             return self._reply(found, request, answers.csv(found), next=next)
         document = answers.covjson(found, links) if request.format == "covjson" else answers.features(found, links)
         return self._reply(found, request, document, as_page, next)
 
     def _locations(
-        self, collection: Collection, request: EdrRequest, given: Mapping[str, str], own: str, as_page: bool
+        self, collection: Collection, request: EdrRequest, given: Mapping[str, str], own: str, as_page: bool, turn: Turn
     ) -> Reply:
-        found = replace(places(collection, request.query), crs=request.crs)
+        found = replace(places(collection, request.query, turn.take), crs=request.crs)
         matched = found.table.num_rows
         found = listed(found, request.after, request.limit)
         next = _next(found, request, given, own)
@@ -143,6 +161,9 @@ class Service:
         ]  # fmt: skip
         if one.after is not None:
             links.append(_link_to_next(given, own, one.after, request))
+        if one.found.table.num_rows > LARGE and not as_page:
+            body = _streamed(one.found, request.format, links, one.matched)
+            return self._reply(one.found, request, body, next=links[-1] if one.after else None)
         if request.format == "csv":
             return self._reply(one.found, request, answers.csv(one.found), next=links[-1] if one.after else None)
         document = answers.features(one.found, links, one.matched)
@@ -152,7 +173,7 @@ class Service:
         self,
         found: Rows,
         request: EdrRequest,
-        document: dict[str, Any] | bytes,
+        document: dict[str, Any] | bytes | Iterator[bytes],
         as_page: bool = False,
         next: dict[str, str] | None = None,
     ) -> Reply:
@@ -166,8 +187,16 @@ class Service:
             headers["Link"] = f'<{next["href"]}>; rel="next"; type="{next["type"]}"'
         if as_page and isinstance(document, dict):
             return Reply(200, "text/html; charset=utf-8", _page_of(request, document, found.notes).encode(), headers)
-        body = document if isinstance(document, bytes) else answers.as_json(document)
+        body = answers.as_json(document) if isinstance(document, dict) else document
         return Reply(200, FORMATS[request.format], body, headers)
+
+
+def _streamed(
+    found: Rows, format: str, links: list[dict[str, str]] | None, matched: int | None = None
+) -> Iterator[bytes]:
+    if format == "csv":
+        return streams.csv(found)
+    return streams.covjson(found, links) if format == "covjson" else streams.features(found, links, matched)
 
 
 def _next(found: Rows, request: EdrRequest, given: Mapping[str, str], own: str) -> dict[str, str] | None:

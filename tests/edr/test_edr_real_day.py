@@ -16,8 +16,8 @@ from windows import service_of
 
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.edr.map_page import _shown_first
 from ionbeam_dagster.edr.served import update_configuration
-from ionbeam_dagster.edr.server import _shown_first
 from ionbeam_dagster.pipeline.build import build
 from ionbeam_dagster.pipeline.collect import collect
 from ionbeam_dagster.pipeline.export import export

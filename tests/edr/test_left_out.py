@@ -206,3 +206,8 @@ def test_a_dataset_is_served_as_soon_as_it_has_a_window(tmp_path):
         assert [one["id"] for one in told] == ["net"]
         assert len(httpx.get(f"{serving.url}/map/stations").json()["stations"]) == len(PLACES)
         assert TEMPERATURE in told[0]["parameter_names"]
+        for window in (serving.windows / "net").iterdir():
+            window.unlink()
+        time.sleep(12)  # the service has looked again
+        assert len(httpx.get(f"{serving.url}/collections").json()["collections"]) == 1
+        assert httpx.get(f"{serving.url}/collections/net/items").json()["features"] == []

@@ -280,3 +280,57 @@ SEA, LAND, HEAD, CURVE, FAILED = (232, 240, 246), (251, 250, 246), (15, 42, 67),
 def test_a_browser_shows(served, tmp_path, path, size, shown):
     pixels = np.asarray(Image.open(picture(served.url + path, size, tmp_path)).convert("RGB")).reshape(-1, 3)
     assert shown <= {tuple(colour) for colour in np.unique(pixels, axis=0).tolist()}
+
+
+def test_pages_run_and_load_nothing_of_others(served):
+    for path in ("/", "/map", "/openapi?f=html", "/collections/net?f=html", "/collections/net/items", "/nothing"):
+        answer = httpx.get(served.url + path, headers={"Accept": "text/html"})
+        policy = dict(part.strip().split(" ", 1) for part in answer.headers["content-security-policy"].split(";"))
+        assert policy["default-src"] == "'none'" and policy["frame-ancestors"] == "'none'", path
+        assert policy["script-src"].startswith("'sha256-") is (path == "/map")
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert "unpkg" not in answer.text
+    requests = httpx.get(served.url + "/openapi?f=html").text
+    assert "/collections/{collectionId}/cube" in requests and "west,south,east,north" in requests
+
+
+def test_methods_and_forms_are_kept_to(served):
+    for path in ("/", "/collections", "/collections/net", "/collections/net/items", "/map", "/map/stations", "/health"):
+        for method in ("POST", "PUT", "DELETE", "PATCH"):
+            refused = httpx.request(method, served.url + path)
+            assert refused.status_code == 405 and "GET" in refused.headers["allow"], (method, path)
+    items = f"{served.url}/collections/net/items?limit=1"
+    for asked, given in (
+        ("text/csv", "text/csv; charset=utf-8"),
+        ("application/geo+json", "application/geo+json"),
+        ("*/*", "application/geo+json"),
+        ("text/csv;q=0.1, application/geo+json", "application/geo+json"),
+    ):
+        assert httpx.get(items, headers={"Accept": asked}).headers["content-type"] == given
+    one = httpx.get(f"{served.url}/collections/net/locations/s1", headers={"Accept": "application/geo+json"})
+    assert one.headers["content-type"] == "application/geo+json"
+    assert "Ionbeam-Notes" in one.headers["access-control-expose-headers"]
+
+
+def test_links_of_a_configuration_that_would_run_are_left_out(tmp_path):
+    serving = Serving(tmp_path, ["net"])
+    write_window(serving.windows / "net", 0)
+    with serving:
+        edited = yaml.safe_load(serving.config.read_text())
+        edited["resources"]["net"]["links"] = [
+            {"type": "text/html", "rel": "about", "title": name, "href": href}
+            for name, href in (
+                ("mine", "https://example.org/"),
+                ("runs", "JavaScript:alert(1)"),
+                ("d", "data:text/html,x"),
+            )
+        ]
+        serving.config.write_text(yaml.safe_dump(edited))
+        for _ in range(100):
+            links = [one["href"] for one in httpx.get(f"{serving.url}/collections/net").json()["links"]]
+            if "https://example.org/" in links:
+                break
+            time.sleep(0.1)
+        assert "https://example.org/" in links and all(one.startswith("http") for one in links)
+        assert "alert(1)" not in httpx.get(f"{serving.url}/collections/net?f=html").text
+    assert "2 links are left out" in serving.log()
