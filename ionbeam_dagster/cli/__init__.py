@@ -27,6 +27,7 @@ from ionbeam_dagster.cli import (
     processes,
     qc,
     quarantine,
+    report,
     run,
     source,
     stations,
@@ -61,9 +62,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for command in (
-    run.run, status.status, doctor.doctor, heard.heard, gaps.gaps, windows.rebuild, windows.reingest, windows.seal,
-    windows.unseal, windows.purge, history.prune, dev.dev, processes.worker, processes.bridge, processes.receive,
-    processes.mqtt, processes.serve, conformance.conformance,
+    run.run, status.status, doctor.doctor, heard.heard, report.report, gaps.gaps, windows.rebuild, windows.reingest,
+    windows.seal, windows.unseal, windows.purge, history.prune, dev.dev, processes.worker, processes.bridge,
+    processes.receive, processes.mqtt, processes.serve, conformance.conformance,
 ):  # fmt: skip
     app.command()(command)
 app.command("sweep", hidden=True)(windows.purge)  # what it was called

@@ -1,87 +1,116 @@
 """`ionbeam heard`: which stations fell silent, how much of each came, how late, and how much of it is doubted.
 
-Belongs here: how it is shown. Does not belong here: what is silent (domain/heard.py).
+Belongs here: how it is shown. Does not belong here: what is silent (domain/silence.py).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
 from ionbeam_client.text import visible
-from ionbeam_dagster.cli.terminal import DATASETS, console, load_config
+from ionbeam_dagster.cli.terminal import SOURCES, console, load_config
 from ionbeam_dagster.domain.times import in_short
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from ionbeam_dagster.pipeline.heard import StationsHeard
+    from ionbeam_dagster.domain.silence import Told
+    from ionbeam_dagster.pipeline.lately import Lately
+
+_NAMED = 5
 
 
 def heard(
-    datasets: Annotated[list[str] | None, DATASETS] = None,
-    days: Annotated[int, typer.Option(min=1, help="So many days up to the newest window are looked at.")] = 1,
-    most: Annotated[int, typer.Option(min=1, help="Stations of a dataset that are shown.")] = 50,
+    sources: Annotated[list[str] | None, SOURCES] = None,
+    most: Annotated[int, typer.Option(min=1, help="Stations of a source that are shown.")] = 50,
     every: Annotated[bool, typer.Option("--every", help="Show also stations that are not silent.")] = False,
 ) -> None:
     """Show which stations fell silent: each is expected as often as it usually comes.
 
-    Of each: when it was last heard, its usual interval, the share of what was expected that came, and the share of its
-    values that quality control doubts. Of each source: rows, rows set aside, and how late they come.
+    Of each: when it was last heard, its usual interval, the share of what was expected that came in a day and in a
+    week, how late it comes, the share of its values that quality control doubts, and its rows that were set aside. Of
+    each source: the same, and why. docs/monitoring.md tells how each is reckoned.
 
-    Example: `ionbeam heard ioncannon --days 7`
+    Example: `ionbeam heard ioncannon --every`
     """
-    from ionbeam_dagster.domain.windows import DAY
-    from ionbeam_dagster.pipeline.heard import heard as heard_of
-    from ionbeam_dagster.pipeline.heard import lately
+    from ionbeam_dagster.pipeline.heard import up_to_date
+    from ionbeam_dagster.pipeline.lately import lately
     from ionbeam_dagster.pipeline.recovery import open_platform
 
     platform = open_platform(load_config())
-    for name in datasets or platform.config.datasets:
-        dataset = platform.dataset(name)
-        found = heard_of(platform, dataset, days * DAY)
+    for name in sources or platform.config.sources:
+        source = platform.source(name)
+        found = up_to_date(platform, name)
         if found is None:
-            console.print(f"{name}: nothing was built yet", highlight=False)
+            console.print(f"{name}: nothing was heard yet", highlight=False)
             continue
         _show(name, found, most, every)
-        for one in lately(platform, dataset, found.start, found.until):
-            told = f"  {one.source}: {one.rows:,} rows, {one.set_aside:,} more set aside (`ionbeam quarantine show`); "
-            late = f"half of it comes {in_short(one.late)} late at most, 95 % of it {in_short(one.latest)}"
-            console.print(told + late, highlight=False, markup=False, soft_wrap=True)
+        for line in _of_source(lately(platform, source, platform.now()), found):
+            console.print(f"  {visible(line)}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _show(name: str, found: StationsHeard, most: int, every: bool) -> None:
-    stations = found.stations
-    silent = stations.filter("silent") if stations.height else stations
+def _of_source(source: Lately, found: Told) -> Iterator[str]:
+    collected = "" if source.completeness is None else f"; {source.completeness:.1%} of a day was collected"
+    yield f"{source.rows:,} rows of a day, {source.set_aside:,} more set aside{collected}"
+    if source.late is not None and source.latest is not None:
+        yield f"half of it comes {in_short(source.late)} late at most, 95 % of it {in_short(source.latest)}"
+    if found.judged:
+        tests = _most(found.tests, found.judged)
+        share = f"{found.doubted / found.judged:.1%} of {found.judged:,} values are doubted"
+        yield f"{share}: {tests}" if tests else share
+    if found.aside.height:
+        named = ", ".join(f"{why} ({rows:,})" for why, rows in found.aside.head(_NAMED).iter_rows())
+        yield f"set aside: {named}; `ionbeam quarantine show` has the rows"
+
+
+def _most(counted: pl.DataFrame, of: int) -> str:
+    return ", ".join(f"{what.replace('_', ' ')} {rows / of:.1%}" for what, rows in counted.head(_NAMED).iter_rows())
+
+
+def _show(name: str, found: Told, most: int, every: bool) -> None:
+    silent = found.silent
     colour = "yellow" if silent.height else "green"
     console.print(
-        f"[bold]{escape(name)}[/bold] {found.start:%Y-%m-%d %H:%M} .. {found.until:%Y-%m-%d %H:%M}: "
-        f"{stations.height:,} stations heard, [{colour}]{silent.height:,} of them fell silent[/{colour}]",
+        f"[bold]{escape(name)}[/bold] until {found.until:%Y-%m-%d %H:%M}: {found.heard:,} stations heard in "
+        f"a week, [{colour}]{silent.height:,} of them fell silent[/{colour}]",
         highlight=False,
     )
-    if found.unread:
-        told = f"{found.unread} windows could not be read; `ionbeam doctor --files` has them made again"
-        console.print(told, style="yellow", highlight=False)
-    shown = (stations if every else silent) if stations.height else stations
+    others = found.stations.filter(~found.stations["silent"])
+    shown = silent.vstack(others) if every else silent
     if shown.height:
-        console.print(_table(shown.sort("silent", "last", descending=[True, False]).head(most)))
+        console.print(_table(shown.head(most)))
     if shown.height > most:
         console.print(f"  ... and {shown.height - most:,} more (--most)", style="dim")
 
 
 def _table(stations: pl.DataFrame) -> Table:
-    key = stations.columns[: stations.columns.index("last")]
-    table = Table(*map(escape, key), "last heard", "usually every", "came", "doubted", "")
+    headings = ("station", "last heard", "usually every", "of a day", "of a week", "late", "doubted", "set aside", "")
+    table = Table(*headings)
     for row in stations.iter_rows(named=True):
+        doubted = _share(row["flagged"]) + (f" ({row['tests']})" if row["tests"] else "")
+        aside = f"{row['set_aside']:,} ({row['why']})" if row["set_aside"] else ""
         table.add_row(
-            *(escape(visible(str(row[name]))) for name in key),
-            f"{row['last']:%Y-%m-%d %H:%M}",
-            in_short(row["interval"]) if row["interval"] is not None else "heard too seldom",
-            f"{row['completeness']:.0%}" if row["completeness"] is not None else "",
-            f"{row['flagged']:.0%}" if row["flagged"] is not None else "",
+            escape(visible(row["station"])),
+            f"{row['last']:%Y-%m-%d %H:%M}" if row["last"] is not None else "never",
+            _duration(row["interval"]) or "too few rows",
+            _share(row["completeness"]),
+            _share(row["completeness_week"]),
+            _duration(row["latest"]),
+            escape(doubted),
+            escape(visible(aside)),
             "[red]silent[/red]" if row["silent"] else "",
         )
     return table
+
+
+def _share(share: float | None) -> str:
+    return f"{share:.0%}" if share is not None else ""
+
+
+def _duration(duration: Any) -> str:
+    return in_short(duration) if duration is not None else ""

@@ -209,7 +209,7 @@ class AlertSettings(Settings):
         default=timedelta(hours=2), description="How old the newest of a source that is still to give something may be."
     )
     silent_stations: float | None = Field(
-        default=None, gt=0, le=1, description="Share of a dataset's stations that may fall silent.", examples=[0.1]
+        default=None, gt=0, le=1, description="Share of a source's stations that may fall silent.", examples=[0.1]
     )
     completeness: float | None = Field(
         default=None, gt=0, le=1, description="Share of a day of a source that is to be collected.", examples=[0.9]

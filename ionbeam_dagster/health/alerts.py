@@ -18,17 +18,15 @@ from functools import cached_property
 from threading import Event, Thread
 
 from ionbeam_dagster.config.sections import AlertSettings
-from ionbeam_dagster.domain.decisions import coverage
-from ionbeam_dagster.domain.lateness import usual_lateness
 from ionbeam_dagster.domain.times import in_short
-from ionbeam_dagster.domain.windows import DAY, HOUR, WEEK, Window
-from ionbeam_dagster.domain.windows import gaps as gaps_of
+from ionbeam_dagster.domain.windows import HOUR
 from ionbeam_dagster.errors import IonbeamError, StoreError
 from ionbeam_dagster.health.findings import Finding
 from ionbeam_dagster.health.messages import Message, NotSent, Way
 from ionbeam_dagster.health.stores import can_ask_ledger
 from ionbeam_dagster.health.watch import Watch
-from ionbeam_dagster.pipeline.heard import heard
+from ionbeam_dagster.pipeline.heard import silent_in_words, up_to_date
+from ionbeam_dagster.pipeline.lately import lately
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.ledger.alerts import Alert
 from ionbeam_dagster.stores.ledger.holding import Job
@@ -38,7 +36,6 @@ log = logging.getLogger(__name__)
 EVERY = 10.0
 """Seconds from the end of one look to the next."""
 _SOURCES_AGAIN, _STATIONS_AGAIN = timedelta(minutes=1), HOUR
-_NAMED = 20
 _WARNING = " (warning)"
 """Behind the subject of a warning: an error of the same subject is told as well, and for itself."""
 _BLIND = frozenset({"ledger", "failures", "health"})
@@ -76,6 +73,8 @@ class Alerting:
         self._platform, self._settings, self._watch, self._ways = platform, settings, watch, ways
         self._known: dict[str, Alert] = {}
         self._stored: dict[str, Alert] | None = None
+        self._away: set[int] = set()
+        """Ways that did not take a message at this look: none of the others waits for them."""
         self._kinds = [
             _Kind(("silence of ", "lateness of ", "gaps of "), _SOURCES_AGAIN, self._of_sources),
             _Kind(("stations of ",), _STATIONS_AGAIN, self._of_stations),
@@ -105,9 +104,10 @@ class Alerting:
         self._remember()
         now = self._platform.now()
         found = self._troubles(now)
+        self._away.clear()
         for subject, words in found.items():
             known = self._known.get(subject, Alert(subject, now, words))
-            self._known[subject] = replace(known, words=words)
+            self._known[subject] = replace(known, words=words, since=min(known.since, now))  # the clock was ahead
         for alert in list(self._known.values()):
             lasted = now - alert.since
             if alert.subject in found:
@@ -149,44 +149,34 @@ class Alerting:
         return {subject: "\n".join(lines) for subject, lines in told.items()}
 
     def _of_sources(self, now: datetime) -> Iterator[Finding]:
-        ledger, wanted = self._platform.ledger, self._settings
+        wanted = self._settings
         for name, source in self._platform.config.sources.items():
-            first, last = self._platform.range_of(source)
-            if last is not None and last < now - DAY:
-                continue  # it has given all that it has
-            until = now if last is None else min(now, last)
-            settled = min(now - source.window_lag - source.window_size, until)
-            since = min(settled - DAY, until - 2 * wanted.silence)
-            claims = [one for one in ledger.claims_between(source.dataset, since, now) if one.source == name]
-            newest = max((one.collected.end for one in claims if one.rows), default=max(since, first))
-            if until - newest > wanted.silence:
-                words = f"nothing of {name} is newer than {newest:%Y-%m-%d %H:%M}"
+            found = lately(self._platform, source, now, 2 * wanted.silence)
+            if found.silent_for > wanted.silence:
+                since = now - found.silent_for if found.newest is None else found.newest
+                words = f"nothing of {name} is newer than {since:%Y-%m-%d %H:%M}"
+                if found.arrived_at is not None and now - found.arrived_at <= wanted.silence:
+                    words += f", though rows came until {found.arrived_at:%Y-%m-%d %H:%M}: it sends again what is old"
                 yield Finding(f"silence of {name}", "warning", words, f"`ionbeam gaps {name}` shows since when and why")
-            late = usual_lateness(ledger.lateness(name, now - WEEK, now))
-            if wanted.lateness is not None and late > wanted.lateness:
-                words = f"{name} comes {in_short(late)} late, or later, in one hour of twenty"
+            if wanted.lateness is not None and found.latest is not None and found.latest > wanted.lateness:
+                words = f"{name} comes {in_short(found.latest)} late, or later, in one hour of twenty"
                 yield Finding(f"lateness of {name}", "warning", words, "see what of its way is slow")
-            if wanted.completeness is not None and first < settled:
-                day = Window(max(settled - DAY, first), settled)
-                share = coverage(day, gaps_of(day, [one.collected for one in claims]))
-                if share < wanted.completeness:
-                    words = f"{share:.1%} of a day of {name} was collected"
-                    remedy = f"`ionbeam gaps {name}` shows each gap, and how it is filled"
-                    yield Finding(f"gaps of {name}", "warning", words, remedy)
+            share = found.completeness
+            if wanted.completeness is not None and share is not None and share < wanted.completeness:
+                words = f"{share:.1%} of a day of {name} was collected"
+                remedy = f"`ionbeam gaps {name}` shows each gap, and how it is filled"
+                yield Finding(f"gaps of {name}", "warning", words, remedy)
 
     def _of_stations(self, _: datetime) -> Iterator[Finding]:
-        if self._settings.silent_stations is None:
+        share = self._settings.silent_stations
+        if share is None:
             return
-        for name, dataset in self._platform.config.datasets.items():
-            found = heard(self._platform, dataset, DAY)
-            if found is None or found.stations.is_empty():
-                continue
-            silent = found.stations.filter("silent")
-            if silent.height > self._settings.silent_stations * found.stations.height:
-                ids = ", ".join(str(row[0]) for row in silent.head(_NAMED).iter_rows())
-                more = f" and {silent.height - _NAMED} more" if silent.height > _NAMED else ""
-                words = f"{silent.height:,} of {found.stations.height:,} stations fell silent: {ids}{more}"
-                yield Finding(f"stations of {name}", "warning", words, f"`ionbeam heard {name}` shows each")
+        for name in self._platform.config.sources:
+            found = up_to_date(self._platform, name)
+            if found is not None and found.silent.height > share * found.heard:
+                yield Finding(
+                    f"stations of {name}", "warning", silent_in_words(found), f"`ionbeam heard {name}` shows each"
+                )
 
     # -- what is remembered --------------------------------------------------------------------------------------
 
@@ -230,11 +220,14 @@ class Alerting:
     def _tell(self, message: Message) -> bool:
         """Whether somebody was told: one way is enough, and those that failed are in the log."""
         told = False
-        for way in self._ways:
+        for place, way in enumerate(self._ways):
+            if place in self._away:
+                continue
             try:
                 way(message)
                 told = True
             except NotSent as error:
+                self._away.add(place)
                 log.error("%s; it is tried again", error)
             except Exception:  # the others, and the troubles that follow, are told all the same
                 log.exception("an alert on %s could not be sent; it is tried again", message.subject)

@@ -31,18 +31,22 @@ class NotSent(IonbeamError):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """That a trouble with `subject` begins, or has ended; `words` say what is wrong and what to do, a line each."""
+    """That a trouble with `subject` begins, or has ended; `words` say what is wrong and what to do, a line each. Or a
+    report, of the time between `since` and `at`, which mail also has as `html`."""
 
-    state: Literal["begins", "ended"]
+    state: Literal["begins", "ended", "report"]
     subject: str
     words: str
     since: datetime
     at: datetime
+    html: str = ""
 
     @property
     def title(self) -> str:
         if self.state == "begins":
             return visible(f"Ionbeam: {self.subject} is not well")
+        if self.state == "report":
+            return visible(self.subject)
         return visible(f"Ionbeam: {self.subject} is well again")
 
     @property
@@ -50,6 +54,8 @@ class Message:
         lines = [visible(line) for line in self.words.splitlines()]
         if self.state == "begins":
             return "\n".join([f"Since {self.since:%Y-%m-%d %H:%M} UTC:", *lines])
+        if self.state == "report":
+            return "\n".join(lines)
         return "\n".join([f"After {in_short(max(self.at - self.since, timedelta(0)))}. It was:", *lines])
 
 
@@ -89,13 +95,16 @@ def webhook(url: str) -> Way:
 
 
 def email(settings: EmailSettings) -> Way:
-    """Sends a mail of plain text; where it is encrypted, to a server alone whose certificate the machine trusts."""
+    """Sends a mail, of plain text and what HTML there is; where it is encrypted, to a server alone whose certificate
+    the machine trusts."""
 
     def send(message: Message) -> None:
         try:
             mail = EmailMessage()
             mail["Subject"], mail["From"], mail["To"] = message.title, settings.sender, ", ".join(settings.to)
             mail.set_content(message.text)
+            if message.html:
+                mail.add_alternative(message.html, subtype="html")
             with smtplib.SMTP(settings.server, settings.port, timeout=_PATIENCE) as server:
                 if settings.starttls:
                     server.starttls(context=ssl.create_default_context())

@@ -13,21 +13,18 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from datetime import timedelta
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from ionbeam_dagster.domain.decisions import coverage
-from ionbeam_dagster.domain.lateness import usual_lateness
-from ionbeam_dagster.domain.windows import DAY, WEEK, Window
-from ionbeam_dagster.domain.windows import gaps as gaps_of
+from ionbeam_dagster.domain.windows import DAY
 from ionbeam_dagster.doors.http.memory import door_folder
 from ionbeam_dagster.health import disks
 from ionbeam_dagster.health.findings import SEVERITIES
 from ionbeam_dagster.health.stores import can_ask_ledger
 from ionbeam_dagster.health.watch import Watch
+from ionbeam_dagster.pipeline.lately import lately
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.ledger.attempts import Attempt
 
@@ -147,30 +144,23 @@ class Figures(Collector):
     def _of_sources(self) -> Iterator[Metric]:
         rows = gauge("rows", "Rows that arrived for windows of the last 24 h", ("source",))
         aside = gauge("rows_set_aside", "Rows of them that could not be used", ("source",))
-        share = gauge("collected_ratio", "Share of the last 24 h that was collected, up to the newest", ("source",))
+        share = gauge(
+            "collected_ratio", "Share that was collected of the day that ended with the window due last", ("source",)
+        )
         newest = gauge(
-            "collected_age_seconds", "Time since the end of what was collected last, at most 24 h", ("source",)
+            "collected_age_seconds", "Time since the end of the newest with a row, at most 24 h", ("source",)
         )
         late = gauge("lateness_seconds", "How late ingestions of a week came, of hours alike", ("source", "quantile"))
-        ledger, now = self._platform.ledger, self._platform.now()
         for name, source in self._platform.config.sources.items():
-            claims = [one for one in ledger.claims_between(source.dataset, now - DAY, now) if one.source == name]
-            last = self._platform.range_of(source)[1]
-            until = now if last is None else min(now, last)  # behind its end there is nothing to be silent of
-            rows.add_metric([name], sum(one.rows for one in claims))
-            aside.add_metric([name], sum(one.quarantined for one in claims))
-            if claims:
-                end = max(one.collected.end for one in claims)
-                asked = Window(end - DAY, end)
-                lacking = gaps_of(asked, [one.collected for one in claims])
-                share.add_metric([name], coverage(asked, lacking))
-                newest.add_metric([name], max(until - end, timedelta(0)).total_seconds())
-            elif until > now - DAY:  # it is to give something
-                share.add_metric([name], 0.0)
-                newest.add_metric([name], (until - (now - DAY)).total_seconds())
-            measured = ledger.lateness(name, now - WEEK, now)
-            for quantile in (0.5, 0.95) if measured else ():
-                late.add_metric([name, str(quantile)], usual_lateness(measured, quantile).total_seconds())
+            found = lately(self._platform, source, self._platform.now())
+            rows.add_metric([name], found.rows)
+            aside.add_metric([name], found.set_aside)
+            if found.completeness is not None:
+                share.add_metric([name], found.completeness)
+                newest.add_metric([name], min(found.silent_for, DAY).total_seconds())
+            for quantile, seconds in ((0.5, found.late), (0.95, found.latest)):
+                if seconds is not None:
+                    late.add_metric([name, str(quantile)], seconds.total_seconds())
         return iter((rows, aside, share, newest, late))
 
     def _of_datasets(self) -> Iterator[Metric]:
@@ -195,13 +185,11 @@ class Figures(Collector):
             }
             for state, count in states.items():
                 windows.add_metric([name, state], count)
+            numbers = {one.revision.window: one.revision.number for one in built}
+            made = ledger.exports(name, list(numbers), list(dataset.exports))
+            current = Counter(one.format for one in made if one.number == numbers[one.window])
             for format in dataset.exports if built else ():
-                made = [ledger.export(name, one.revision.window, format) for one in built]
-                current = [
-                    export is not None and export.number == one.revision.number
-                    for export, one in zip(made, built, strict=True)
-                ]
-                exported.add_metric([f"{name}/{format}"], sum(current) / len(current))
+                exported.add_metric([f"{name}/{format}"], current[format] / len(built))
             if built:
                 last = max(built, key=lambda one: one.revision.window)
                 end = last.revision.window.end

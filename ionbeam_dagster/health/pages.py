@@ -1,7 +1,7 @@
-"""The pages ``/health`` and ``/metrics``, and a small server for processes that have none.
+"""The pages ``/health``, ``/heard`` and ``/metrics``, and a small server for processes that have none.
 
-Belongs here: what the pages answer, and serving them. Does not belong here: the checks (watch.py), or the figures
-(metrics.py).
+Belongs here: what the pages answer, and serving them. Does not belong here: the checks (watch.py), the figures
+(metrics.py), or what was heard (heard_page.py).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
 from ionbeam_dagster.errors import PipelineError
+from ionbeam_dagster.health.heard_page import HeardPage
 from ionbeam_dagster.health.metrics import Figures, process_figures
 from ionbeam_dagster.health.watch import Watch
 from ionbeam_dagster.pipeline.platform import Platform
@@ -40,7 +41,11 @@ def pages(
         status, body = watch.answer(in_full, fatal)
         return status, "application/json", body
 
-    return {"/health": health, "/metrics": lambda: (200, CONTENT_TYPE_LATEST, generate_latest(registry))}
+    return {
+        "/health": health,
+        "/heard": HeardPage(platform),
+        "/metrics": lambda: (200, CONTENT_TYPE_LATEST, generate_latest(registry)),
+    }
 
 
 @contextmanager

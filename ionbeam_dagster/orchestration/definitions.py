@@ -14,7 +14,9 @@ for _known in (dg.BetaWarning, dg.PreviewWarning):  # of backfill policies and p
 
 from ionbeam_dagster import edr  # noqa: E402
 from ionbeam_dagster.orchestration.assets.dataset import dataset_definitions  # noqa: E402
+from ionbeam_dagster.orchestration.assets.heard import heard_definitions  # noqa: E402
 from ionbeam_dagster.orchestration.assets.history import history_definitions  # noqa: E402
+from ionbeam_dagster.orchestration.assets.report import report_definitions  # noqa: E402
 from ionbeam_dagster.orchestration.assets.retention import retention_definitions  # noqa: E402
 from ionbeam_dagster.orchestration.assets.source import source_definitions  # noqa: E402
 from ionbeam_dagster.orchestration.assets.stations import stations_definitions  # noqa: E402
@@ -22,6 +24,7 @@ from ionbeam_dagster.orchestration.automation import Ionbeam  # noqa: E402
 from ionbeam_dagster.orchestration.sealing import seal_job  # noqa: E402
 from ionbeam_dagster.orchestration.sensors.bridge import bus_sensors  # noqa: E402
 from ionbeam_dagster.orchestration.sensors.dead_runs import dead_runs_sensor  # noqa: E402
+from ionbeam_dagster.orchestration.sensors.freshness import freshness_definitions  # noqa: E402
 from ionbeam_dagster.orchestration.sensors.reconciliation import reconciliation_sensor  # noqa: E402
 
 
@@ -41,10 +44,11 @@ def build_definitions(ionbeam: Ionbeam) -> dg.Definitions:
     )
     purged = retention_definitions(config.sections.retention, config.automation)
     pruned = history_definitions(config.sections.history, config.automation)
-    stations = stations_definitions(config)
     served = []
     if not edr.lacking():  # an extra
         from ionbeam_dagster.orchestration.assets.service import service_definitions
 
         served = [service_definitions(ionbeam)]
-    return dg.Definitions.merge(*sources, *datasets, *served, stations, purged, pruned, platform)
+    by_the_clock = [heard_definitions(config), stations_definitions(config), report_definitions(config.automation)]
+    by_the_clock += [purged, pruned, freshness_definitions(ionbeam)]
+    return dg.Definitions.merge(*sources, *datasets, *served, *by_the_clock, platform)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,12 @@ import pyarrow.parquet as pq
 
 from ionbeam_client.models import IngestionMetadata
 from ionbeam_client.text import markdown
-from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.canonical import canonical_schema, columns_of, provider_flag
 from ionbeam_dagster.domain.cycles import analysis_of
 from ionbeam_dagster.domain.decisions import Decision
 from ionbeam_dagster.domain.quality.coverage import not_tested
 from ionbeam_dagster.domain.quality.limits import Limits
+from ionbeam_dagster.domain.silence import Told
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.pipeline.build import Built, describe
 from ionbeam_dagster.pipeline.collect import Collected
@@ -37,7 +36,6 @@ from ionbeam_dagster.stores.files import absolute, uri_of
 OWNERS = ["team:observations"]
 _PREVIEW_ROWS = 5
 _WINDOWS_SHOWN = 24
-_SOME_DELAY = timedelta(minutes=10)
 
 Metadata = Mapping[str, Any]
 
@@ -178,15 +176,6 @@ def of_export(made: Exported, dataset: dg.AssetKey, dataset_files: Sequence[Path
     return told
 
 
-def freshness(config: IonbeamConfig, sources: Iterable[str], span: timedelta) -> dg.FreshnessPolicy | None:
-    """A window should follow every `span`; None where nothing is promised: sources that end, or come when they come."""
-    feeders = [config.sources[name] for name in sources]
-    promised = all(s.kind == "pull" and s.end is None and not s.tells_changes for s in feeders)
-    if not (config.automation.enabled and promised):
-        return None
-    return dg.FreshnessPolicy.time_window(warn_window=2 * span + _SOME_DELAY, fail_window=4 * span + _SOME_DELAY)
-
-
 def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A Markdown table, in whose cells everything is text."""
 
@@ -267,11 +256,17 @@ def _picture(path: Path) -> dg.MetadataValue[Any]:
     return _drawn("window_picture", "window", path, "stations and series of the window")
 
 
-def _drawn(function: str, module: str, path: Path | Sequence[Path], shows: str, *about: Any) -> dg.MetadataValue[Any]:
-    """A picture of a file inside Markdown; why there is none, when it cannot be drawn: the window itself is good."""
+def heard_picture(source: str, told: Told) -> dg.MetadataValue[Any]:
+    return _drawn("heard_picture", "heard", source, "where stations fell silent, and rows and lateness of a week", told)
+
+
+def _drawn(
+    function: str, module: str, of: str | Path | Sequence[Path], shows: str, *about: Any
+) -> dg.MetadataValue[Any]:
+    """A picture inside Markdown; why there is none, when it cannot be drawn: what it shows is good itself."""
     try:
         drawer = getattr(import_module(f"ionbeam_dagster.pictures.{module}"), function)
-        drawn = drawer(path, *about)
+        drawn = drawer(of, *about)
     except Exception as error:
         return dg.MetadataValue.text(f"could not be drawn: {type(error).__name__}: {error}")
     if drawn is None:

@@ -1,98 +1,260 @@
-"""What was heard of the stations of a dataset, read from its windows.
+"""What was heard of stations, brought up to date from what arrived and was built since it was last looked at.
 
-Belongs here: which files are read, and of which columns. Does not belong here: the sums (domain/heard.py), or what is
-known of stations for longer (stations.py).
+Belongs here: which hours are summed again, and the files that hold them. Does not belong here: the sums
+(domain/heard.py), what follows from them (domain/silence.py), or what is known of stations for longer (stations.py).
+
+Nothing that takes observations in waits for this, and nothing is lost with its files. It may be killed at any moment:
+an hour that is summed again is the same. Several at once, on whichever machine, take turns.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import errno
+import logging
+import re
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
+from time import monotonic
 
 import polars as pl
 import pyarrow as pa
 
-from ionbeam_dagster.config import DatasetSettings
-from ionbeam_dagster.domain.canonical import CanonicalError, columns_of, point_key, quality_column
-from ionbeam_dagster.domain.heard import TIME, Heard
-from ionbeam_dagster.domain.lateness import usual_lateness
-from ionbeam_dagster.domain.windows import EPOCH, FOREVER, WEEK
+from ionbeam_client.models import IngestionMetadata
+from ionbeam_dagster.config import DatasetSettings, SourceSettings
+from ionbeam_dagster.domain.canonical import STATION, CanonicalError, TimeBounds, as_text, columns_of, quality_column
+from ionbeam_dagster.domain.heard import STATION_KEY, TIME, Week, hour_of, seconds_late, sums_of, verdicts_of
+from ionbeam_dagster.domain.records import BuiltRevision, Claim
+from ionbeam_dagster.domain.silence import Told, told
+from ionbeam_dagster.domain.station_entries import Entries, canonical_rows
+from ionbeam_dagster.domain.windows import DAY, EPOCH, FOREVER, HOUR, WEEK, Window, window_of
+from ionbeam_dagster.pipeline.ingest import raw_of, time_bounds
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.damage import UNREADABLE
+from ionbeam_dagster.stores.quarantine import REASON
+
+_LOG = logging.getLogger(__name__)
+_PAGE = 1_000
+_NAMED = 20
+_ALWAYS = Window(EPOCH, FOREVER)
+_ROWS = 8_000_000
+"""Rows that are summed at once, where the hours can be taken apart."""
+_KEPT_EVERY = 60.0  # seconds
+_OF_A_FILE = (None, errno.ENOENT, errno.EIO)
+"""Numbers of errors that a file itself is the reason of; others say that the machine cannot read any now."""
+_QUOTED = re.compile(r": [^;]*")
 
 
-@dataclass(frozen=True, slots=True)
-class StationsHeard:
-    """What was heard in [start, until), which ends with the newest window: `stations` (domain/heard.py), and
-    `unread` windows whose file is gone or damaged."""
+def up_to_date(platform: Platform, source: str) -> Told | None:
+    """What is to be told of a source with all that was taken in until now; None: nothing was.
 
-    start: datetime
-    until: datetime
-    stations: pl.DataFrame
-    unread: int
+    Raises StoreError where a store cannot be used; what was summed until then need not be summed again.
+    """
+    with platform.ledger.holding(f"heard of {source}", _ALWAYS):
+        return _Source(platform, platform.source(source)).brought_up_to_date()
 
 
-@dataclass(frozen=True, slots=True)
-class Lately:
-    """Of a source within a time: its rows, those set aside, and how late half, and 19 of 20, of it came in a week."""
-
-    source: str
-    rows: int
-    set_aside: int
-    late: timedelta
-    latest: timedelta
+def silent_in_words(found: Told) -> str:
+    """How many stations fell silent, with the names of the first of them."""
+    named = found.silent[STATION_KEY].head(_NAMED)
+    more = f" and {found.silent.height - _NAMED:,} more" if found.silent.height > _NAMED else ""
+    return f"{found.silent.height:,} of {found.heard:,} stations fell silent: {', '.join(named)}{more}"
 
 
-def heard(platform: Platform, dataset: DatasetSettings, last: timedelta) -> StationsHeard | None:
-    """What was heard in the time `last` before the end of the newest window; None: nothing was built."""
-    built = platform.ledger.revisions(dataset.name, platform.now() - WEEK - last, FOREVER)
-    built = built or platform.ledger.revisions(dataset.name, EPOCH, FOREVER)
-    if not built:
-        return None
-    until = max(one.revision.window.end for one in built)
-    start = until - last
-    within = sorted((one for one in built if one.revision.window.end > start), key=lambda one: one.revision.window)
-    sums: Heard | None = None
-    key: list[str] = []
-    unread = 0
-    for one in within:
-        try:
-            with platform.files.parquet(one.path) as file:
-                schema = file.schema_arrow
-                known = key or point_key(schema)
-                columns = [*known, TIME, *(name for name in _flags(schema) if name not in known)]
-                if not set(known) <= set(schema.names):
-                    unread += 1
-                    continue
-                rows = pl.DataFrame(pl.from_arrow(file.read(columns)))
-            if sums is None:
-                key, sums = known, Heard(known, _flags(schema))
-            sums.add(rows.filter(pl.col(TIME) >= start))
-        except (*UNREADABLE, CanonicalError):
-            unread += 1
-    stations = sums.told(start, until) if sums is not None else pl.DataFrame()
-    return StationsHeard(start, until, stations, unread)
+class _Source:
+    def __init__(self, platform: Platform, source: SourceSettings) -> None:
+        self.platform, self.source = platform, source
+        self.dataset: DatasetSettings = platform.dataset(source.dataset)
+        self.week: Week = platform.heard.week(source.name)
+        self._entries = platform.stations.entries().of(source.name)
+        self._kept_at = monotonic()
 
+    def brought_up_to_date(self) -> Told | None:
+        before = self.week.mark
+        self._look_what_is_due()
+        worked = bool(self.week.due or self.week.unjudged)
+        for hours in self._portions(self.week.due, self.source.window_size):
+            self._hear(hours)
+            self.week.due -= set(hours)
+            self._keep_now_and_then()
+        for hours in self._portions(self.week.unjudged, self.dataset.span):
+            self._judge(hours)
+            self.week.unjudged -= set(hours)
+            self._keep_now_and_then()
+        known = self.platform.heard.told(self.source.name)
+        if not worked and known is not None:
+            if self.week.mark - before > _PAGE:
+                self.platform.heard.keep_week(self.source.name, self.week)
+            return known
+        if self.week.reached is None or self.week.stations.is_empty():
+            return None
+        found = told(self.week, self._until())
+        self.platform.heard.keep_told(self.source.name, found)
+        self.platform.heard.keep_week(self.source.name, self.week)
+        return found
 
-def lately(platform: Platform, dataset: DatasetSettings, start: datetime, until: datetime) -> list[Lately]:
-    """What came of each source of a dataset for windows in [start, until)."""
-    claims = platform.ledger.claims_between(dataset.name, start, until)
-    found = []
-    for source in dataset.sources:
-        own = [one for one in claims if one.source == source]
-        measured = platform.ledger.lateness(source, until - WEEK, max(until, platform.now()))
-        found.append(
-            Lately(
-                source,
-                sum(one.rows for one in own),
-                sum(one.quarantined for one in own),
-                usual_lateness(measured, 0.5),
-                usual_lateness(measured, 0.95),
-            )
+    def _until(self) -> datetime:
+        """The newest moment of which anything was heard: what stands still as a whole has no silent stations."""
+        newest = self.week.stations["last"].max()
+        reached = min(self.week.reached or FOREVER, self.platform.now())
+        return min(newest, reached) if isinstance(newest, datetime) else reached
+
+    def _look_what_is_due(self) -> None:
+        """Note the hours of all that was claimed and built since, and let go what is too old."""
+        week = self.week
+        while changes := self.platform.ledger.changes(week.mark, _PAGE):
+            for change in changes:
+                claim = change.claim
+                if claim is not None and claim.source == self.source.name and (claim.rows or claim.quarantined):
+                    end = min(claim.collected.end, claim.arrived_at or FOREVER)
+                    week.reached = end if week.reached is None else max(week.reached, end)
+                    for window in (claim.collected, *claim.stray_windows):
+                        week.due |= set(self._hours(window, WEEK))
+                if change.built is not None and change.built.revision.dataset == self.dataset.name:
+                    week.unjudged |= set(self._hours(change.built.revision.window, DAY))
+            week.mark = changes[-1].number
+            if week.reached is not None:
+                week.forget(min(week.reached, self.platform.now()))
+
+    def _hours(self, window: Window, most: timedelta) -> Iterator[datetime]:
+        """The hours of a window, of those that may still be looked at."""
+        reached = max(self.week.reached or EPOCH, window.end)
+        hour = max(hour_of(window.start), hour_of(min(reached, self.platform.now()) - most))
+        while hour < window.end and hour <= self.platform.now():
+            yield hour
+            hour += HOUR
+
+    def _portions(self, hours: Iterable[datetime], span: timedelta) -> Iterator[list[datetime]]:
+        """Hours that are summed together: those of one file, the newest first."""
+        together: dict[datetime, list[datetime]] = {}
+        for hour in sorted(hours, reverse=True):
+            together.setdefault(window_of(hour, max(span, HOUR)).start, []).append(hour)
+        for portion in list(together.values()):
+            rows = sum(claim.rows for claim in self._claims(portion)) if len(portion) > 1 else 0
+            yield from [portion] if rows <= _ROWS else ([hour] for hour in portion)
+
+    def _claims(self, hours: list[datetime]) -> list[Claim]:
+        asked = Window(min(hours), max(hours) + HOUR)
+        start = window_of(asked.start, self.dataset.span).start
+        claims = self.platform.ledger.claims_between(self.dataset.name, start, asked.end)
+        reach = ((claim, (claim.collected, *claim.stray_windows)) for claim in claims)
+        return [
+            claim
+            for claim, windows in reach
+            if claim.source == self.source.name and any(window.overlaps(asked) for window in windows)
+        ]
+
+    def _keep_now_and_then(self) -> None:
+        if monotonic() - self._kept_at > _KEPT_EVERY:
+            self.platform.heard.keep_week(self.source.name, self.week)
+            self._kept_at = monotonic()
+
+    # -- rows ----------------------------------------------------------------------------------------------------
+
+    def _hear(self, hours: list[datetime]) -> None:
+        moments, aside = [], []
+        within = pl.col(TIME).dt.truncate("1h").is_in(hours)
+        for claim in self._claims(hours):
+            raw = raw_of(self.platform, self.source, claim)
+            if raw is None:
+                continue
+            try:
+                file = self.platform.raws(self.source).open(raw.path)
+                for batch in file.batches():
+                    heard, left_out = _moments(batch, file.metadata, self._bounds(claim), self._entries, claim)
+                    moments.append(heard.filter(within))
+                    aside.append(left_out)
+            except (*UNREADABLE, CanonicalError) as error:
+                _raise_unless_of_a_file(error)
+                self.week.missed += 1
+                _LOG.warning("%s %s: what was heard is not known: %s", self.source.name, raw.window, error)
+        self.week.hear(hours, sums_of(pl.concat([_NO_MOMENTS, *moments])), pl.concat([_NOT_ASIDE, *aside]))
+
+    def _bounds(self, claim: Claim) -> TimeBounds:
+        return time_bounds(self.platform, self.source, claim.arrived_at or self.platform.now())
+
+    # -- verdicts ------------------------------------------------------------------------------------------------
+
+    def _judge(self, hours: list[datetime]) -> None:
+        asked = Window(min(hours), max(hours) + HOUR)
+        start = window_of(asked.start, self.dataset.span).start
+        sums, failed = [], []
+        for one in self.platform.ledger.revisions(self.dataset.name, start, asked.end):
+            try:
+                counted = self._verdicts(one)
+            except (*UNREADABLE, CanonicalError) as error:
+                _raise_unless_of_a_file(error)
+                self.week.missed += 1
+                _LOG.warning("%s %s: verdicts are not known: %s", self.dataset.name, one.revision.window, error)
+                continue
+            sums.append(counted[0])
+            failed.append(counted[1])
+        if not sums:
+            return
+        key = [STATION_KEY, "hour"]
+        self.week.judge(
+            hours,
+            pl.concat(sums).group_by(key).agg(pl.col("judged", "doubted").sum()),
+            pl.concat(failed).group_by(*key, "what").agg(pl.col("rows").sum()),
         )
-    return found
+
+    def _verdicts(self, one: BuiltRevision) -> tuple[pl.DataFrame, pl.DataFrame]:
+        with self.platform.files.parquet(one.path) as file:
+            schema = file.schema_arrow
+            kinds = [
+                (quality_column(schema, name, "flag"), quality_column(schema, name, "tests_failed"))
+                for name in columns_of(schema, "variable")
+            ]
+            verdicts = [(flag, tests) for flag, tests in kinds if flag is not None and tests is not None]
+            where = [STATION] if STATION in schema.names else ["lat", "lon"]
+            read = [*where, TIME, *(name for both in verdicts for name in both)]
+            rows = _with_key(pl.DataFrame(pl.from_arrow(file.read(read))))
+        prefix = self.source.config.station_prefix
+        ours = rows.filter(pl.col(STATION_KEY).str.starts_with(prefix))
+        return verdicts_of(ours.with_columns(pl.col(STATION_KEY).str.strip_prefix(prefix)), verdicts)
 
 
-def _flags(schema: pa.Schema) -> list[str]:
-    found = (quality_column(schema, name, "flag") for name in columns_of(schema, "variable"))
-    return [name for name in found if name is not None]
+_NO_MOMENTS = pl.DataFrame(
+    schema={STATION_KEY: pl.String, TIME: pl.Datetime("us", "UTC"), "lat": pl.Float64, "lon": pl.Float64,
+            "late": pl.UInt32}
+)  # fmt: skip
+_NOT_ASIDE = pl.DataFrame(
+    schema={STATION_KEY: pl.String, "hour": pl.Datetime("us", "UTC"), "what": pl.String, "rows": pl.UInt32}
+)
+NAMELESS = "(no station)"
+"""Whose rows they are that were set aside and name none."""
+
+
+def _moments(
+    batch: pa.RecordBatch, metadata: IngestionMetadata, bounds: TimeBounds, entries: Entries, claim: Claim
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """When stations were heard, and the rows that were set aside, counted by station and reason.
+
+    A time behind its arrival is that of a clock that is ahead: it was heard when it arrived.
+    """
+    done = canonical_rows(batch, metadata, bounds, entries)
+    heard = _with_key(done.rows).select(
+        STATION_KEY, pl.min_horizontal(TIME, pl.lit(claim.arrived_at, pl.Datetime("us", "UTC"))).alias(TIME),
+        "lat", "lon", seconds_late(claim.arrived_at).alias("late"),
+    )  # fmt: skip
+    rejected = done.rejected
+    named = as_text(rejected[STATION]) if STATION in rejected.columns else pl.Series([None], dtype=pl.String)
+    counted = pl.DataFrame([
+        pl.select(pl.lit(named).fill_null(NAMELESS)).to_series().alias(STATION_KEY),
+        rejected[REASON].str.replace_all(_QUOTED.pattern, "").alias("what"),
+    ]) if rejected.height else _NOT_ASIDE.select(STATION_KEY, "what")  # fmt: skip
+    aside = counted.group_by(STATION_KEY, "what").agg(pl.len().cast(pl.UInt32).alias("rows"))
+    hour = pl.lit(hour_of(claim.collected.start)).cast(pl.Datetime("us", "UTC")).alias("hour")
+    return heard, aside.select(STATION_KEY, hour, "what", "rows")
+
+
+def _with_key(rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows with ``station``: their id, or their place, where they have none."""
+    if STATION in rows.columns:
+        return rows.rename({STATION: STATION_KEY})
+    place = [(pl.col(axis).round(5) + 0.0).cast(pl.String) for axis in ("lat", "lon")]
+    return rows.with_columns(pl.concat_str(place, separator="_").alias(STATION_KEY))
+
+
+def _raise_unless_of_a_file(error: BaseException) -> None:
+    if isinstance(error, OSError) and error.errno not in _OF_A_FILE:
+        raise error

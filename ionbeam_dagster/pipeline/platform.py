@@ -27,6 +27,7 @@ from ionbeam_dagster.exporters import ExportPlan
 from ionbeam_dagster.sources import Source
 from ionbeam_dagster.stores.datasets import DatasetStore
 from ionbeam_dagster.stores.files import Files, within
+from ionbeam_dagster.stores.heard import HeardStore
 from ionbeam_dagster.stores.ledger import Ledger, RedisLedger, SqliteLedger
 from ionbeam_dagster.stores.quarantine import QuarantineStore
 from ionbeam_dagster.stores.raw import RawStore
@@ -58,6 +59,7 @@ class Platform:
         self.files = Files(config.sections.scratch_folder / "drafts", config.sections.s3)
         self.quarantine = QuarantineStore(self.files, config.sections.quarantine_root)
         self.stations = StationStore(self.files, config.sections.state_path, config.sections.stations)
+        self.heard = HeardStore(self.files, config.sections.state_path)
         self.series = self._series()
         self.datasets = DatasetStore(self.files, config.sections.dataset_aggregator.data_path)
 

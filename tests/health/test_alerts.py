@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import ssl
+import time
 from collections import namedtuple
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 
 import pytest
 from aiosmtpd.controller import Controller
 from servers import free_port
+from told import Told, hanging
 
 from ionbeam_dagster.config.sections import EmailSettings
 from ionbeam_dagster.domain.records import Claim
@@ -27,49 +26,6 @@ from ionbeam_dagster.stores.ledger.alerts import Alert
 
 SOURCE = "  ioncannon: {start: 2026-06-21}"
 DISK = namedtuple("stat", "f_blocks f_bfree f_bavail f_frsize f_files f_ffree f_favail")
-
-
-class Told:
-    """A webhook and a mail server, which may be away."""
-
-    def __init__(self) -> None:
-        self.web, self.mail = free_port(), free_port()
-        self.posted: list[tuple[str, str]] = []
-        self.texts: list[str] = []
-        self.mailed: list[str] = []
-        self._servers: list = []
-
-    def open(self) -> None:
-        told = self
-
-        class Hook(BaseHTTPRequestHandler):
-            def do_POST(self):
-                document = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                told.posted.append((document["state"], document["subject"]))
-                told.texts.append(document["text"])
-                self.send_response(204)
-                self.end_headers()
-
-            def log_message(self, *args):
-                pass
-
-        class Mailbox:
-            async def handle_DATA(self, server, session, envelope):
-                told.mailed.append(envelope.content.decode())
-                return "250 taken"
-
-        web = ThreadingHTTPServer(("127.0.0.1", self.web), Hook)
-        Thread(target=web.serve_forever, daemon=True).start()
-        mail = Controller(Mailbox(), hostname="127.0.0.1", port=self.mail)
-        mail.start()
-        self._servers = [web, mail]
-
-    def close(self) -> None:
-        if self._servers:
-            self._servers[0].shutdown()
-            self._servers[0].server_close()
-            self._servers[1].stop()
-            self._servers = []
 
 
 @pytest.fixture
@@ -161,26 +117,52 @@ def test_what_ends_within_a_minute_is_not_told(platform, told, monkeypatch):
     assert not [one for one in told.posted if one[1] == "disk"]
 
 
-def test_stations_that_fall_silent_are_named(platform_of, told, monkeypatch):
-    import polars as pl
-
-    from ionbeam_dagster.health import alerts
-    from ionbeam_dagster.pipeline.heard import StationsHeard
-
+def test_servers_that_take_a_call_and_never_answer_hold_up_nothing_and_are_told_once_they_do(platform, monkeypatch):
+    """The alerts wait; health is looked at and answered meanwhile."""
+    monkeypatch.setattr("ionbeam_dagster.health.messages._PATIENCE", 1.0)
+    monkeypatch.setattr("ionbeam_dagster.health.alerts.EVERY", 0.2)
+    alerts = platform.config.sections.alerts
+    told = Told(int(alerts.webhook.get_secret_value().split(":")[2].split("/")[0]), alerts.email.port)
+    with hanging(told.web, told.mail) as calls:
+        alerting, watch = _alerting(platform)
+        watch.look()
+        alerting.look()
+        platform.later = timedelta(minutes=2)
+        alerting.start()
+        try:
+            until = time.monotonic() + 15
+            while len(calls) < 4 and time.monotonic() < until:
+                began = time.monotonic()
+                watch.look()
+                assert watch.answer(in_full=True)[1] and time.monotonic() - began < 10
+            assert set(calls) == {told.web, told.mail} and len(calls) >= 4
+            assert len(platform.ledger.alerts.all()) == 2 and not any(one.told for one in platform.ledger.alerts.all())
+        finally:
+            alerting.stop()
     told.open()
-    platform = platform_of(
-        SOURCE, automation="{enabled: false}",
-        alerts=f"{{webhook: 'http://127.0.0.1:{told.web}/', after: PT0S, silent_stations: 0.05}}",
-    )  # fmt: skip
-    platform.ledger.reconciliations.last()
-    found = pl.DataFrame({"station_id": [f"s{n:02}" for n in range(20)], "silent": [n < 2 for n in range(20)]})
-    now = platform.now()
-    monkeypatch.setattr(alerts, "heard", lambda *given: StationsHeard(now, now, found, 0))
+    try:
+        until = time.monotonic() + 15
+        while len(told.posted) < 2 and time.monotonic() < until:
+            alerting.look()
+        alerting.look()
+        assert sorted(told.posted) == [("begins", "gaps of ioncannon"), ("begins", "silence of ioncannon")]
+        assert len(told.mailed) == 2
+    finally:
+        told.close()
+
+
+@pytest.mark.parametrize("off", [timedelta(hours=1), timedelta(hours=-1)])
+def test_what_was_found_by_a_clock_that_was_an_hour_off_is_told_all_the_same_and_once(platform, told, off):
+    told.open()
     alerting, watch = _alerting(platform)
     watch.look()
+    platform.later = off
     alerting.look()
-    assert ("begins", "stations of ioncannon") in told.posted
-    assert any("2 of 20 stations fell silent: s00, s01" in text for text in told.texts)
+    platform.later = timedelta(0)
+    for _ in range(4):
+        alerting.look()
+        platform.later += timedelta(seconds=61)
+    assert sorted(told.posted) == [("begins", "gaps of ioncannon"), ("begins", "silence of ioncannon")]
 
 
 class Seen:

@@ -66,7 +66,6 @@ def _dataset(
         backfill_policy=range_runs(dataset.span),
         automation_condition=automation.builds(ionbeam, dataset.name),
         check_specs=checks.dataset_specs(key, partitions),
-        freshness_policy=metadata.freshness(ionbeam.platform.config, dataset.sources, dataset.span),
         code_version=code_version(dataset),
         group_name=dataset.name,
         owners=metadata.OWNERS,

@@ -89,7 +89,6 @@ def _raw(
         partitions_def=partitions,
         backfill_policy=range_runs(source.window_size),
         automation_condition=automation.collects(ionbeam, source),
-        freshness_policy=metadata.freshness(ionbeam.platform.config, [source.name], source.window_size),
         pool=None if isinstance(ionbeam, WatchedPlatform) else pool_of(source.name),
         group_name=source.name,
         owners=metadata.OWNERS,

@@ -30,6 +30,11 @@ class Counts(Protocol):
         """
         ...
 
+    def rows_by_window(self, ingestion: str) -> dict[Window, int]:
+        """How many rows a claim brought into which dataset windows; of an earlier version of the ledger, which did not
+        count them, no window."""
+        ...
+
     def span_of(self, dataset: str) -> timedelta | None:
         """How long the newest window is that a claim of `dataset` touched; None while none did."""
         ...
@@ -67,6 +72,11 @@ CREATE TABLE IF NOT EXISTS lateness (
             ).fetchone()
         return None if unknown else int(rows)
 
+    def rows_by_window(self, ingestion: str) -> dict[Window, int]:
+        with self._file.reading() as db:
+            found = db.execute("SELECT start, end, rows FROM touched WHERE claim = ?", (ingestion,)).fetchall()
+        return {window_from(start, end): rows for start, end, rows in found if rows is not None}
+
     def span_of(self, dataset: str) -> timedelta | None:
         newest = "SELECT start, end FROM touched WHERE dataset = ? ORDER BY start DESC LIMIT 1"
         with self._file.reading() as db:
@@ -93,6 +103,19 @@ if #rows ~= redis.call('ZCARD', 'ionbeam:touching:' .. place) then return false 
 local sum = 0
 for _, number in ipairs(rows) do sum = sum + number end
 return sum
+"""
+
+_ROWS_BY_WINDOW = """
+local found = {}
+local dataset = redis.call('HGET', 'ionbeam:claim:' .. ARGV[1], 'dataset')
+for _, window in ipairs(redis.call('SMEMBERS', 'ionbeam:touched:' .. ARGV[1])) do
+    local rows = redis.call('HGET', 'ionbeam:rows:' .. dataset .. ':' .. window, ARGV[1])
+    if rows then
+        found[#found + 1] = window
+        found[#found + 1] = rows
+    end
+end
+return found
 """
 
 _NEWEST = """
@@ -122,6 +145,10 @@ class RedisCounts(OnRedis):
     def rows_in(self, dataset: str, window: Window) -> int | None:
         rows = self._server.run(_ROWS_IN, dataset, place_of(window))
         return None if rows is None else int(rows)
+
+    def rows_by_window(self, ingestion: str) -> dict[Window, int]:
+        flat = self._server.run(_ROWS_BY_WINDOW, ingestion)
+        return {window_at(place): int(rows) for place, rows in zip(flat[::2], flat[1::2], strict=True)}
 
     def span_of(self, dataset: str) -> timedelta | None:
         newest = self._server.run(_NEWEST, dataset)

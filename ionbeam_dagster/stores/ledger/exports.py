@@ -7,11 +7,12 @@ Belongs here: the current export of each window or cycle and format. Does not be
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import ClassVar, Protocol
 
 from ionbeam_dagster.domain.records import ExportFacts, ExportRecord
 from ionbeam_dagster.domain.windows import Window
-from ionbeam_dagster.stores.ledger.keys import ends_of, place_of
+from ionbeam_dagster.stores.ledger.keys import ends_of, micros, place_of, window_from
 from ionbeam_dagster.stores.ledger.on_redis import CALL, OnRedis
 from ionbeam_dagster.stores.ledger.sqlite_file import Column, OnSqlite
 
@@ -22,6 +23,10 @@ class Exports(Protocol):
     def record_export(self, export: ExportRecord) -> None: ...
 
     def export(self, dataset: str, window: Window, format: str) -> ExportRecord | None: ...
+
+    def exports(self, dataset: str, windows: Sequence[Window], formats: Sequence[str]) -> list[ExportRecord]:
+        """Those that there are of these windows or cycles in these formats, in order of window and format."""
+        ...
 
 
 # --- SQLite -----------------------------------------------------------------------------------------------------------
@@ -51,14 +56,37 @@ CREATE TABLE IF NOT EXISTS exports (
                 "WHERE dataset = ? AND start = ? AND end = ? AND format = ?",
                 (dataset, *ends_of(window), format),
             ).fetchone()
-        if not row:
-            return None
-        return ExportRecord(dataset, window, format, row[0], row[1], ExportFacts.from_json(json.loads(row[2])), row[3])
+        return _of_row(dataset, window, format, *row) if row else None
+
+    def exports(self, dataset: str, windows: Sequence[Window], formats: Sequence[str]) -> list[ExportRecord]:
+        if not windows:
+            return []
+        with self._file.reading() as db:
+            rows = db.execute(
+                "SELECT start, end, format, number, path, facts, made_by FROM exports "
+                "WHERE dataset = ? AND start >= ? AND start <= ? ORDER BY start, end, format",
+                (dataset, micros(min(windows).start), micros(max(windows).start)),
+            ).fetchall()
+        asked = set(windows)
+        found = (_of_row(dataset, window_from(start, end), *told) for start, end, *told in rows)
+        return [one for one in found if one.window in asked and one.format in formats]
+
+
+def _of_row(
+    dataset: str, window: Window, format: str, number: int, path: str | None, facts: str, made_by: str
+) -> ExportRecord:
+    return ExportRecord(dataset, window, format, number, path, ExportFacts.from_json(json.loads(facts)), made_by)
 
 
 # --- Redis ------------------------------------------------------------------------------------------------------------
 
 #     ionbeam:export:<dataset>:<window>:<format>    an export
+
+_EXPORTS = """
+local found = {}
+for i, key in ipairs(ARGV) do found[i] = redis.call('HMGET', key, 'number', 'path', 'facts', 'made_by') end
+return found
+"""
 
 
 class RedisExports(OnRedis):
@@ -69,13 +97,16 @@ class RedisExports(OnRedis):
         self._server.run(CALL, "HSET", _export_key(export.dataset, export.window, export.format), *record)
 
     def export(self, dataset: str, window: Window, format: str) -> ExportRecord | None:
-        key = _export_key(dataset, window, format)
-        number, path, facts, made_by = self._server.run(CALL, "HMGET", key, "number", "path", "facts", "made_by")
-        if not number:
-            return None
-        return ExportRecord(
-            dataset, window, format, int(number), path or None, ExportFacts.from_json(json.loads(facts)), made_by or ""
-        )
+        return next(iter(self.exports(dataset, [window], [format])), None)
+
+    def exports(self, dataset: str, windows: Sequence[Window], formats: Sequence[str]) -> list[ExportRecord]:
+        asked = [(window, format) for window in sorted(set(windows)) for format in sorted(set(formats))]
+        found = self._server.run(_EXPORTS, *(_export_key(dataset, *one) for one in asked))
+        return [
+            _of_row(dataset, window, format, int(number), path or None, facts, made_by or "")
+            for (window, format), (number, path, facts, made_by) in zip(asked, found, strict=True)
+            if number
+        ]
 
 
 def _export_key(dataset: str, window: Window, format: str) -> str:

@@ -89,7 +89,9 @@ class ClaimsContract(Suite):
         ledger.record_claim(wide, metadata(), {WINDOW: 5, NEXT: 2})
         arrived(ledger, "narrow", NOON + HOUR, rows=6)
         assert [ledger.rows_in("crowd", window) for window in (WINDOW, NEXT, both)] == [11, 2, 0]
+        assert ledger.rows_by_window("wide") == {WINDOW: 5, NEXT: 2}
         ledger.withdraw_claim("wide")
+        assert ledger.rows_by_window("wide") == ledger.rows_by_window("unheard of") == {}
         assert [ledger.rows_in("crowd", window) for window in (WINDOW, NEXT)] == [6, 0]
 
     def test_the_first_metadata_of_each_version_is_remembered(self, ledger: Ledger) -> None:

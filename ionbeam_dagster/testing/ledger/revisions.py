@@ -42,6 +42,9 @@ class RevisionsContract(Suite):
         assert ledger.export("crowd", WINDOW, "odb") == full
         assert ledger.export("crowd", WINDOW, "pygeoapi") == empty
         assert ledger.export("crowd", NEXT, "odb") is None
+        assert ledger.exports("crowd", [NEXT, WINDOW], ["pygeoapi", "odb", "bufr"]) == [full, empty]
+        assert ledger.exports("crowd", [WINDOW], ["pygeoapi"]) == [empty]
+        assert ledger.exports("other", [WINDOW], ["odb"]) == ledger.exports("crowd", [], ["odb"]) == []
 
     def test_the_tenth_revision_follows_the_ninth(self, ledger: Ledger) -> None:
         for number in (9, 10, 2):
