@@ -11,8 +11,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from aiosmtpd.controller import Controller
+from alerted import Told, hanging
 from servers import free_port
-from told import Told, hanging
 
 from ionbeam_dagster.config.sections import EmailSettings
 from ionbeam_dagster.domain.records import Claim

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 
 import pytest
-from told import Told
+from alerted import Told
 from typer.testing import CliRunner
 
 from ionbeam_dagster.cli import app
