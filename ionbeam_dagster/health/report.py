@@ -20,6 +20,7 @@ from ionbeam_dagster.domain.times import in_short
 from ionbeam_dagster.domain.windows import DAY, Window, window_of
 from ionbeam_dagster.health import disks
 from ionbeam_dagster.health.heard_page import named, page, picture, table, text
+from ionbeam_dagster.pictures.words import counted
 from ionbeam_dagster.pipeline import agenda
 from ionbeam_dagster.pipeline.freshness import dataset_is_late, source_is_late
 from ionbeam_dagster.pipeline.heard import up_to_date
@@ -99,9 +100,9 @@ def report(platform: Platform, day: Window, now: datetime) -> Report:
     silent = sum(one.silent.height for one in heard.values())
     failing = len(agenda.overdue(platform, now))
     wrong = [
-        *([f"{len(troubles)} of sources and datasets are late"] if troubles else []),
-        *([f"{failing:,} windows fail for an hour or longer"] if failing else []),
-        *([f"{silent:,} stations fell silent"] if silent else []),
+        *([counted(len(troubles), "late source or dataset")] if troubles else []),
+        *([counted(failing, "failing window")] if failing else []),
+        *([counted(silent, "silent station")] if silent else []),
     ]
     rows = sum(one.rows for one in sources.values())
     verdict = f"{rows:,} rows came. " + (

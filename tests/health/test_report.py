@@ -18,7 +18,7 @@ from ionbeam_dagster.orchestration.resources import WatchedPlatform
 from ionbeam_dagster.pipeline.build import build
 from ionbeam_dagster.pipeline.collect import collect
 from ionbeam_dagster.pipeline.ingest import ingest
-from ionbeam_dagster.stores.ledger.attempts import Failure
+from ionbeam_dagster.stores.ledger.attempts import Attempt, Failure
 
 MIDNIGHT = datetime(2026, 6, 21, tzinfo=UTC)
 TODAY = Window(MIDNIGHT, MIDNIGHT + DAY)
@@ -78,9 +78,10 @@ class _Page(HTMLParser):
 
 def test_a_day_is_told_in_both_forms_and_what_comes_from_outside_is_text(platform):
     window = Window(MIDNIGHT, MIDNIGHT + timedelta(hours=1))
+    platform.ledger.attempts.note([Attempt("build", "crowd", window, "a", "it is lost", 0, MIDNIGHT, MIDNIGHT)])
     platform.ledger.attempts.fail("build", "crowd", {window: Failure("<i>it</i> fails")}, MIDNIGHT)
     made = report(platform, TODAY, platform.now())
-    assert made.verdict == "30 rows came. To look at: 1 windows fail for an hour or longer; 1 stations fell silent."
+    assert made.verdict == "30 rows came. To look at: 1 failing window; 1 silent station."
     assert "| crowd | 30 | 24 |" in made.markdown and "| crowd | 4 of 4 | 0 | 30 |" in made.markdown
     assert "- crowd: latitude out of range (24)" in made.markdown
     assert "crowd, 1 of 2 (last heard): <b>x</b>¦[a](http://b) (06-21 00:50) `" in made.markdown, "as code"

@@ -8,6 +8,7 @@ what is late (pipeline/freshness.py).
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 
 import dagster as dg
@@ -36,9 +37,9 @@ def freshness_definitions(ionbeam: PlatformResource | WatchedPlatform) -> dg.Def
         description="Looks whether each source and dataset is as new as it should be, and turns its check when not.",
     )
     def freshness(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        before: dict[str, bool] = json.loads(context.cursor or "{}")
+        before: dict[str, str] = json.loads(context.cursor or "{}")
         late = {_key(product): _is_late(ionbeam.platform, product) for product in products}
-        now = {key.to_user_string(): why is None for key, why in late.items()}
+        now = {key.to_user_string(): _in_general(why) for key, why in late.items()}
         news = list(_evaluations(late, before))
         count = sum(why is not None for why in late.values())
         told = dg.SkipReason(f"{count} of {len(late)} sources and datasets are late")
@@ -60,13 +61,18 @@ def _check(product: SourceSettings | DatasetSettings) -> dg.AssetChecksDefinitio
     return check
 
 
-def _evaluations(late: dict[dg.AssetKey, str | None], before: dict[str, bool]) -> Iterator[dg.AssetCheckEvaluation]:
+def _evaluations(late: dict[dg.AssetKey, str | None], before: dict[str, str]) -> Iterator[dg.AssetCheckEvaluation]:
     """Those that are other than `before`."""
     for key, why in late.items():
-        if before.get(key.to_user_string()) != (why is None):
+        if before.get(key.to_user_string()) != _in_general(why):
             yield dg.AssetCheckEvaluation(
                 asset_key=key, check_name=CHECK, passed=why is None, metadata={}, description=why or _WELL
             )
+
+
+def _in_general(why: str | None) -> str:
+    """A reason without its numbers: what is late for the same reason is not told again each minute."""
+    return re.sub(r"\d[\d:,.-]*", "", why or "")
 
 
 def _is_late(platform: Platform, product: SourceSettings | DatasetSettings) -> str | None:
