@@ -20,14 +20,34 @@ import numpy as np
 import polars as pl
 from measure import peak_megabytes
 
+from ionbeam_client.models import (
+    CanonicalVariable,
+    DataIngestionMap,
+    DatasetMetadata,
+    IngestionMetadata,
+    MetadataVariable,
+)
+from ionbeam_dagster.domain.canonical import ANY_TIME, STATION
 from ionbeam_dagster.domain.heard import STATION_KEY, TIME, Week, sums_of
+from ionbeam_dagster.domain.records import Claim
 from ionbeam_dagster.domain.silence import told
-from ionbeam_dagster.domain.windows import DAY, HOUR
+from ionbeam_dagster.domain.station_entries import NO_ENTRIES
+from ionbeam_dagster.domain.windows import DAY, HOUR, Window
+from ionbeam_dagster.pipeline.heard import moments_of
 from ionbeam_dagster.stores.files import Files
 from ionbeam_dagster.stores.heard import HeardStore
 
 BEGIN = datetime(2026, 6, 21, tzinfo=UTC)
 AN_HOUR = 12
+METADATA = IngestionMetadata(
+    dataset=DatasetMetadata(name="crowd"),
+    ingestion_map=DataIngestionMap(
+        canonical_variables=[
+            CanonicalVariable(column="warm", standard_name="air_temperature", cf_unit="degC", level=2.0)
+        ],
+        metadata_variables=[MetadataVariable(column=STATION)],
+    ),
+)
 Result = TypeVar("Result")
 
 
@@ -84,7 +104,16 @@ def main() -> None:
             moved.write_parquet(of_a_day / f"{number:02}.parquet")
         kept, reading = timed("the week is read", lambda: store.week("crowd"))
         newest = rows.with_columns(pl.col(TIME) + 168 * HOUR)
-        _, summing = timed("a new hour is summed", lambda: kept.hear([BEGIN + 168 * HOUR], sums_of(newest), aside))
+        raw = newest.with_columns(pl.lit(20.0).alias("warm")).rename({STATION_KEY: STATION}).drop("late")
+        batches = raw.to_arrow().to_batches(max_chunksize=128 * 1024)
+        claim = Claim("new", "crowd", "crowd", Window(until - HOUR, until), 1, raw.height, arrived_at=until)
+
+        def read() -> pl.DataFrame:
+            parts = (moments_of(batch, METADATA, ANY_TIME, NO_ENTRIES, claim)[0] for batch in batches)
+            return pl.concat(parts)
+
+        moments, canonical = timed("an hour of raw rows is made canonical", read)
+        _, summing = timed("it is summed", lambda: kept.hear([BEGIN + 168 * HOUR], sums_of(moments), aside))
         found, saying = timed("which are silent, and how much came of each", lambda: told(kept, until))
         _, writing = timed("it is written", lambda: (store.keep_told("crowd", found), store.keep_week("crowd", kept)))
         again, looking = timed("it is looked at", lambda: store.told("crowd"))
@@ -96,7 +125,7 @@ def main() -> None:
 
         plain, scanning = timed("one scan of a day of rows, by polars", scanned)
         assert plain.height == given.stations
-    ours = reading + summing + saying + writing
+    ours = reading + canonical + summing + saying + writing
     times = f"{scanning / ours:.1f} times as fast as one scan of a day, to look at it {scanning / looking:.0f} times"
     print(f"what was heard: {ours:.1f} s an hour of rows, {times}; peak {peak_megabytes():.0f} MB")
 

@@ -160,7 +160,7 @@ class _Source:
             try:
                 file = self.platform.raws(self.source).open(raw.path)
                 for batch in file.batches():
-                    heard, left_out = _moments(batch, file.metadata, self._bounds(claim), self._entries, claim)
+                    heard, left_out = moments_of(batch, file.metadata, self._bounds(claim), self._entries, claim)
                     moments.append(heard.filter(within))
                     aside.append(left_out)
             except (*UNREADABLE, CanonicalError) as error:
@@ -224,7 +224,7 @@ NAMELESS = "(no station)"
 """Whose rows they are that were set aside and name none."""
 
 
-def _moments(
+def moments_of(
     batch: pa.RecordBatch, metadata: IngestionMetadata, bounds: TimeBounds, entries: Entries, claim: Claim
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """When stations were heard, and the rows that were set aside, counted by station and reason.
@@ -237,11 +237,11 @@ def _moments(
         "lat", "lon", seconds_late(claim.arrived_at).alias("late"),
     )  # fmt: skip
     rejected = done.rejected
-    named = as_text(rejected[STATION]) if STATION in rejected.columns else pl.Series([None], dtype=pl.String)
-    counted = pl.DataFrame([
-        pl.select(pl.lit(named).fill_null(NAMELESS)).to_series().alias(STATION_KEY),
-        rejected[REASON].str.replace_all(_QUOTED.pattern, "").alias("what"),
-    ]) if rejected.height else _NOT_ASIDE.select(STATION_KEY, "what")  # fmt: skip
+    has_names = STATION in rejected.columns
+    named = pl.lit(as_text(rejected[STATION])).fill_null(NAMELESS) if has_names else pl.lit(NAMELESS)
+    counted = rejected.select(
+        named.alias(STATION_KEY), pl.col(REASON).str.replace_all(_QUOTED.pattern, "").alias("what")
+    )
     aside = counted.group_by(STATION_KEY, "what").agg(pl.len().cast(pl.UInt32).alias("rows"))
     hour = pl.lit(hour_of(claim.collected.start)).cast(pl.Datetime("us", "UTC")).alias("hour")
     return heard, aside.select(STATION_KEY, hour, "what", "rows")

@@ -8,6 +8,7 @@ import time
 from collections import namedtuple
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from threading import Thread
 
 import pytest
 from aiosmtpd.controller import Controller
@@ -128,7 +129,8 @@ def test_servers_that_take_a_call_and_never_answer_hold_up_nothing_and_are_told_
         watch.look()
         alerting.look()
         platform.later = timedelta(minutes=2)
-        alerting.start()
+        telling = Thread(target=alerting._run, daemon=True)
+        telling.start()
         try:
             until = time.monotonic() + 15
             while len(calls) < 4 and time.monotonic() < until:
@@ -139,6 +141,7 @@ def test_servers_that_take_a_call_and_never_answer_hold_up_nothing_and_are_told_
             assert len(platform.ledger.alerts.all()) == 2 and not any(one.told for one in platform.ledger.alerts.all())
         finally:
             alerting.stop()
+    telling.join()
     told.open()
     try:
         until = time.monotonic() + 15
