@@ -82,7 +82,7 @@ def _draw_curves(figure: Figure, told: Told) -> None:
         minutes = [None if value is None else value / 60 for value in told.hours[name]]
         late.plot(at, np.array(minutes, float), color=colour, linewidth=1.2, marker="o", markersize=2.5)
     late.set_ylim(bottom=0)
-    write_above(late, "minutes late in the last day: half of the stations, 95 % (blue)")
+    write_above(late, "minutes late in the last day: half, 95 % (blue)")
     hours = told.hours["hour"].to_list()
     for axes, begins in ((rows, hours[0]), (late, max(hours[0], hours[-1] - DAY))):
         _finish(axes, begins, hours[-1] + HOUR)
