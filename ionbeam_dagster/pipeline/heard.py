@@ -208,7 +208,7 @@ class _Source:
             where = [STATION] if STATION in schema.names else ["lat", "lon"]
             read = [*where, TIME, *(name for both in verdicts for name in both)]
             rows = _with_key(pl.DataFrame(pl.from_arrow(file.read(read))))
-        prefix = self.source.config.station_prefix
+        prefix = self.source.station_prefix
         ours = rows.filter(pl.col(STATION_KEY).str.starts_with(prefix))
         return verdicts_of(ours.with_columns(pl.col(STATION_KEY).str.strip_prefix(prefix)), verdicts)
 
