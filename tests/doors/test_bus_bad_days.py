@@ -131,7 +131,7 @@ def test_a_bridge_outlives_its_brokers_bad_day(platform_of, rabbitmq, broker, da
                     await asyncio.to_thread(send, broker, body(command(id=uuid4()), rows(12)))
                 await asyncio.to_thread(ingest, platform, platform.source("my_source"), Window(START, START + 6 * HOUR))
                 await asyncio.to_thread(built_day, platform)
-                await asyncio.sleep(6)
+                await asyncio.sleep(4)
             finally:
                 await end()
             await asyncio.to_thread(send, broker, body(command(id=uuid4()), rows(6)))
