@@ -6,6 +6,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 
+import dagster as dg
 import pytest
 from alerted import Told
 from typer.testing import CliRunner
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 from ionbeam_dagster.cli import app
 from ionbeam_dagster.domain.windows import DAY, Window
 from ionbeam_dagster.health.report import report
+from ionbeam_dagster.orchestration.assets.report import report_asset
 from ionbeam_dagster.orchestration.definitions import build_definitions
 from ionbeam_dagster.orchestration.resources import WatchedPlatform
 from ionbeam_dagster.pipeline.build import build
@@ -106,7 +108,10 @@ def test_a_report_is_printed_or_written_as_a_page(platform, tmp_path):
 
 def test_the_asset_sends_it_by_every_way_that_there_is_and_fails_where_none_takes_it(platform):
     platform.now = lambda: MIDNIGHT + timedelta(hours=29)
-    job = build_definitions(WatchedPlatform(platform)).resolve_job_def("report")
+    watched = WatchedPlatform(platform)
+    with pytest.raises(dg.Failure, match=r"could not be sent: the webhook at .*; the mail server"):
+        report_asset(dg.build_asset_context(), ionbeam=watched)
+    job = build_definitions(watched).resolve_job_def("report")
     platform.told.open()
     done = job.execute_in_process()
     [event] = done.get_asset_materialization_events()
