@@ -126,6 +126,11 @@ def test_late_data_of_a_sealed_window_is_told_also_when_the_window_is_not_shown(
     assert "ioncannon: 1 sealed window has late data, before those shown; the oldest is 2026-06-21 06:00" in told
     assert "see `ionbeam status ioncannon --from 2026-06-21T06:00Z`" in told
     assert "late data" not in ionbeam("status").output, "the table tells it"
+    [file] = Path().rglob("ioncannon_20260621T060000_PT1H_r1.parquet")
+    file.write_bytes(file.read_bytes()[:-300] + bytes(296) + b"PAR1")
+    told = " ".join(ionbeam("rebuild", "ioncannon", *RANGE).output.split())
+    assert "does not hold what was written" in told and "`ionbeam rebuild ioncannon --force" in told, told
+    assert file.exists(), "it is what its readers have"
 
 
 def test_a_ledger_that_was_deleted_is_made_again_and_that_is_said(ionbeam_after_an_hour):

@@ -224,7 +224,7 @@ def test_what_lies_in_s3_is_purged_as_in_a_folder(platform_of, s3):
     [
         ({"retention": "{superseded: PT1M}"}, "retention.superseded: PT1M is too short: somebody may still read"),
         ({"retention": "{raw: -P1D}"}, "retention.raw: "),
-        ({"retention": "{raws: P1D}"}, "retention.raws: this key is not known; is raw meant?; known are every, "),
+        ({"retention": "{raws: P1D}"}, "retention.raws: this key is not known; is raw meant.; known are every, "),
         ({"retention": "{every: PT7H}"}, "retention.every: PT7H cannot be a partition"),
         (
             {"retention": "{observations: P1D}", "influxdb_common": "{influxdb_org: a, influxdb_url: 'http://b', "

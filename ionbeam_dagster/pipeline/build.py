@@ -113,21 +113,24 @@ def _build(
             with suppress(LostPoints):
                 return _write_revision(platform, dataset, window, decision, assessment, now)
         return _write_revision(platform, dataset, window, decision, assessment, now)
-    if insist and assessment.latest is not None and _was_damaged(platform, assessment.latest):
+    latest = assessment.latest
+    if insist and latest is not None and not _holds_what_was_written(platform, latest):
+        fault = "it does not hold what was written: the disk, or somebody, changed it"
+        if isinstance(decision, Sealed) and decision.late:
+            start, end = (f"{moment:%Y-%m-%dT%H:%MZ}" for moment in (window.start, window.end))
+            again = f"`ionbeam rebuild {dataset.name} --force --from {start} --to {end}` makes a revision with them"
+            raise PipelineError(f"{latest.path}: {fault}; its window is sealed, and has had late rows since: {again}")
+        log.warning("%s", damage.set_aside(platform, latest.path, fault, "it is made again"))
         return _build(platform, dataset, window, now, insist, force)
-    return Built(dataset.name, window, decision, assessment.latest, built=False)
+    return Built(dataset.name, window, decision, latest, built=False)
 
 
-def _was_damaged(platform: Platform, latest: BuiltRevision) -> bool:
-    """Whether the file of a revision does not hold what was written; it is out of its place then."""
+def _holds_what_was_written(platform: Platform, latest: BuiltRevision) -> bool:
+    """Whether the file of a revision is as its hash says, where one was noted; one that is gone is another matter."""
     if not latest.facts.hash or not platform.files.exists(latest.path):
-        return False
+        return True
     with platform.files.fetched(latest.path) as local:
-        if file_hash(local) == latest.facts.hash:
-            return False
-    fault = "it does not hold what was written: the disk, or somebody, changed it"
-    log.warning("%s", damage.set_aside(platform, latest.path, fault, "it is made again"))
-    return True
+        return file_hash(local) == latest.facts.hash
 
 
 def as_found(platform: Platform, latest: BuiltRevision | None) -> Revision | None:

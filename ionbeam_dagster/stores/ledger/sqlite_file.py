@@ -167,7 +167,9 @@ def _what_to_do(error: sqlite3.Error) -> str:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_FULL:
         return "the disk is full: make room"
-    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+    if code == sqlite3.SQLITE_CANTOPEN:
+        return "make room for another file on its disk, or give this user permission to write it and its folder"
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
         return "give this user permission to write it and its folder"
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return "another process holds it for too long; find and end that process"
