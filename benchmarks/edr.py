@@ -153,7 +153,9 @@ def ours(folder: Path, files: int, stations: int, runs: int) -> dict[str, Any]:
     def answer(kind: str, id: str | None, given: dict[str, str]) -> int:
         reply = service.answer("net", kind, id, given)
         assert reply.status == 200, reply.body
-        return len(reply.body)
+        size = len(reply.body) if isinstance(reply.body, bytes) else sum(map(len, reply.body))
+        reply.end()
+        return size
 
     told = measured(answer, folder, files, stations, runs, place)
     offsets = {}
