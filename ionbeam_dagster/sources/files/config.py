@@ -11,13 +11,15 @@ import re
 from collections import Counter
 from datetime import timedelta
 from typing import Annotated, Any, Literal, Self
-from zoneinfo import available_timezones
 
+import polars as pl
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from ionbeam_client.models import Definition, Dtype, Name, NamePart, Period
+from ionbeam_dagster.domain.canonical import STATION
 from ionbeam_dagster.settings import Settings
 from ionbeam_dagster.sources import SourceConfig
+from ionbeam_dagster.sources.files.written import CsvDialect, TimeColumn
 
 FORMATS = {
     "csv": (".csv", ".csv.gz"),
@@ -28,8 +30,7 @@ FORMATS = {
 """Formats by the endings of names. Annotated CSV has no ending of its own; `format` has to say it."""
 _TURNED = re.compile(r"\.\d{6}(?=(?:\.gz)?$)")
 _BESIDE_LOGS = (".refused.jsonl", ".schema.json")
-BLANKS = "blanks"
-RESERVED = frozenset({"datetime", "lat", "lon", "x_file", "x_row", "x_problem"})
+RESERVED = frozenset({"datetime", "lat", "lon", "x_file", "x_row", "x_problem", "x_column", "x_value"})
 
 Format = Literal["csv", "parquet", "netcdf", "jsonl", "influx_csv"]
 
@@ -52,147 +53,15 @@ def is_beside_log(file: str) -> bool:
     return file.endswith(_BESIDE_LOGS)
 
 
-def _one_byte_newline(encoding: str) -> str:
+def _readable_pattern(pattern: str) -> str:
     try:
-        newline = "\n".encode(encoding)
-    except LookupError as error:
-        raise ValueError(f"{encoding!r} is not an encoding; right would be utf-8, latin-1 or cp1252") from error
-    if newline != b"\n":
-        raise ValueError(f"{encoding!r} files cannot be read in pieces; convert them, for example: iconv -t utf-8")
-    return encoding
-
-
-_OFFSET = re.compile(r"(?:UTC|GMT)?\s*(?P<sign>[+-])(?P<hours>\d\d?)(?::?(?P<minutes>[0-5]\d))?")
-
-
-def offset_of(zone: str) -> timedelta | None:
-    """What a zone such as +01:00 or UTC-3 is ahead of UTC all the year; None for one with a name."""
-    found = _OFFSET.fullmatch(zone)
-    if found is None:
-        return None
-    ahead = timedelta(hours=int(found["hours"]), minutes=int(found["minutes"] or 0))
-    return -ahead if found["sign"] == "-" else ahead
-
-
-def _known_zone(zone: str) -> str:
-    if (ahead := offset_of(zone)) is not None and abs(ahead) <= timedelta(hours=15):
-        return zone
-    if zone not in available_timezones():
-        raise ValueError(f"{zone!r} is not a time zone; right would be, for example, UTC, Europe/Rome or +01:00")
-    return zone
-
-
-def _readable_format(form: str) -> str:
-    if "%Z" in form:
-        raise ValueError(
-            f"{form!r}: %Z, the abbreviation of a zone, says no time by itself (CST is three of them); leave it out of "
-            "what is read (write the letters themselves in its place), and state time.zone"
-        )
-    if not re.search(r"%[-_0]?[HIklTRsXcr+]", form):
-        raise ValueError(
-            f"{form!r} has no clock, so that all of a day would be at midnight; where it stands in a column "
-            "of its own, name both: time.columns: [date, time], with a format of both and a blank between them"
-        )
-    return form
-
-
-class TimeColumn(Settings):
-    """Where the time stands and how it is written."""
-
-    column: str | None = Field(
-        default=None, description="Column of the time; netCDF files say it themselves.", examples=["time"]
-    )
-    columns: tuple[str, ...] = Field(
-        default=(),
-        description="Columns that together hold the time, such as a date and a clock: read as one text, with a blank "
-        "between each two.",
-        examples=[["date", "time"]],
-    )
-    format: Annotated[str, AfterValidator(_readable_format)] | None = Field(
-        default=None,
-        description="How text is to be read (strptime); without it as ISO 8601.",
-        examples=["%d/%m/%Y %H:%M"],
-    )
-    unit: Literal["s", "ms", "us", "ns"] | None = Field(
-        default=None, description="Unit of times that are numbers since 1970.", examples=["ms"]
-    )
-    zone: Annotated[str, AfterValidator(_known_zone)] = Field(
-        default="UTC",
-        description="Zone of times that carry none of their own; an offset stays the same all the year.",
-        examples=["Europe/Rome", "+01:00"],
-    )
-
-    ambiguous: Literal["refuse", "in_order"] = Field(
-        default="refuse",
-        description="Times of the hour that clocks show twice in autumn: set aside, or told apart by the order of a "
-        "station's rows (in_order).",
-    )
-
-    @model_validator(mode="after")
-    def _stands_once(self) -> Self:
-        if self.columns and self.column is not None:
-            raise ValueError("has both `column` and `columns`; keep one of them")
-        if self.unit and self.format:
-            raise ValueError("has both `format` (of texts) and `unit` (of numbers); keep one of them")
-        return self
-
-
-def _one_character_or_blanks(separator: str) -> str:
-    if len(separator) != 1 and separator != BLANKS:
-        raise ValueError(f"{separator!r} is not one character; right would be, for example, ';' or {BLANKS}")
-    return separator
-
-
-class CsvDialect(Settings):
-    """How CSV files are written."""
-
-    separator: Annotated[str, AfterValidator(_one_character_or_blanks)] = Field(
-        default=",",
-        description="Character between two columns, or blanks: any number of blanks and tabs.",
-        examples=[";", "blanks"],
-    )
-    header: int = Field(
-        default=1, ge=1, description="Line with the names of the columns; what is above it is skipped.", examples=[2]
-    )
-    skip: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        default=(),
-        description="Further lines above the first row that are none: units, for example.",
-        examples=[[3, 4]],
-    )
-    names: tuple[str, ...] = Field(
-        default=(), description="Names of the columns, of files without a header.", examples=[["time", "T"]]
-    )
-    comment: str | None = Field(
-        default=None, min_length=1, description="What lines begin with that are no rows.", examples=["#"]
-    )
-    encoding: Annotated[str, AfterValidator(_one_byte_newline)] = Field(
-        default="utf-8", description="How text is encoded.", examples=["latin-1"]
-    )
-    decimal: Literal[".", ","] = Field(default=".", description="Character of the decimal point.")
-    missing: tuple[str | float, ...] = Field(
-        default=(), description="The same as `missing` of the source.", examples=[["-999"]]
-    )
-
-    @property
-    def delimiter(self) -> str:
-        return " " if self.separator == BLANKS else self.separator
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether the first line is the header, and each other line a row or a further header."""
-        return self.header == 1 and not (self.skip or self.names or self.comment or self.separator == BLANKS)
-
-    @model_validator(mode="after")
-    def _header_is_said_once(self) -> Self:
-        if self.names and self.header != 1:
-            raise ValueError("has `names` and a `header`; keep one of them (lines above the first row are in `skip`)")
-        return self
-
-    @model_validator(mode="after")
-    def _separator_is_not_decimal(self) -> Self:
-        if self.separator == self.decimal:
-            raise ValueError(f"separator and decimal are both {self.decimal!r}; right would be separator: ';'")
-        return self
+        groups = re.compile(pattern).groups
+        pl.Series([""]).str.extract(pattern)
+    except (re.error, pl.exceptions.PolarsError) as error:
+        raise ValueError(f"{pattern!r} is no regular expression that can be used ({error})") from error
+    if groups != 1:
+        raise ValueError(f"{pattern!r} has {groups} groups; right would be one, for example ([+-]?[0-9]+),1")
+    return pattern
 
 
 class FileQuality(Settings):
@@ -200,6 +69,11 @@ class FileQuality(Settings):
 
     column: str = Field(description="Column of the codes.", examples=["T_qc"])
     good: tuple[str | float, ...] = Field(default=(), description="Codes of good values.", examples=[["V", 0]])
+    pattern: Annotated[str, AfterValidator(_readable_pattern)] | None = Field(
+        default=None,
+        description="Regular expression of the column's cells, whose group is the code.",
+        examples=[",(.)$"],
+    )
     poor: tuple[str | float, ...] = Field(
         min_length=1, description="Codes of values that are at least suspect.", examples=[["N", 3]]
     )
@@ -219,6 +93,17 @@ class FileVariable(Settings):
     """
 
     column: str = Field(description="Column, or netCDF variable.", examples=["T"])
+    read_from: str | None = Field(
+        default=None,
+        description="Column of the files, where one has several quantities in a cell; `column` is then this one's own "
+        "name.",
+        examples=["WND"],
+    )
+    pattern: Annotated[str, AfterValidator(_readable_pattern)] | None = Field(
+        default=None,
+        description="Regular expression of its cells, whose group is the value.",
+        examples=["^([+-][0-9]+),"],
+    )
     standard_name: NamePart | None = Field(
         default=None,
         description="CF's name of the quantity; x_... for what CF has no name for.",
@@ -264,6 +149,11 @@ class FileVariable(Settings):
     )
 
     @property
+    def stands_in(self) -> str:
+        """The files' column that it is read from."""
+        return self.read_from or self.column
+
+    @property
     def flag_column(self) -> str | None:
         """The source's column of what the files say of each value."""
         return f"{self.column}:quality" if self.quality else None
@@ -284,6 +174,10 @@ Constant = Annotated[str, BeforeValidator(_number_as_text, json_schema_input_typ
 """A text; a station number in the YAML is a name, too."""
 
 
+def _column_alone(value: Any) -> Any:
+    return {"column": value} if isinstance(value, str) else value
+
+
 class DescribedColumn(Settings):
     """Where a descriptive column stands in the files."""
 
@@ -295,11 +189,19 @@ class DescribedColumn(Settings):
     )
 
 
+Described = Annotated[DescribedColumn, BeforeValidator(_column_alone, json_schema_input_type=DescribedColumn | str)]
+
+
 class LongTable(Settings):
     """Files with one value a row. The columns of `variables` are then the names that stand in `variable`."""
 
     variable: str = Field(description="Column that names the quantity.", examples=["parameter"])
     value: str = Field(description="Column of the value.", examples=["value"])
+    unit: str | None = Field(
+        default=None,
+        description="Column of the value's unit, which goes before `unit` of a variable.",
+        examples=["units"],
+    )
 
 
 def _with_named_groups(pattern: re.Pattern[str]) -> re.Pattern[str]:
@@ -310,8 +212,32 @@ def _with_named_groups(pattern: re.Pattern[str]) -> re.Pattern[str]:
     return pattern
 
 
-def _column_alone(value: Any) -> Any:
-    return {"column": value} if isinstance(value, str) else value
+class StationList(Settings):
+    """A list of the stations in a file of its own (CSV, Parquet or Excel), which is joined by their ids.
+
+    Rows of a station that is not in it are set aside.
+    """
+
+    path: str = Field(min_length=1, description="File with the list.", examples=["stations.csv"])
+    id: str = Field(description="Column of the list with the stations' ids.", examples=["id"])
+    latitude: str | None = Field(default=None, description="Column of the latitude.", examples=["lat"])
+    longitude: str | None = Field(default=None, description="Column of the longitude.", examples=["lon"])
+    metadata: dict[Name, Described] = Field(
+        default={},
+        description="Descriptive columns of the dataset, and the list's columns that hold them.",
+        examples=[{"altitude": {"column": "elev", "unit": "ft"}}],
+    )
+    ids_are_numbers: bool = Field(
+        default=False,
+        description="Whether 06260, 6260 and 6260.0 are one station, whose id is written as the list has it.",
+    )
+    csv: CsvDialect = Field(default=CsvDialect(), description="How the list is written, where it is CSV.")
+
+    @model_validator(mode="after")
+    def _has_both_or_neither(self) -> Self:
+        if (self.latitude is None) != (self.longitude is None):
+            raise ValueError("has one of `latitude` and `longitude`; name both, or neither")
+        return self
 
 
 class FilesConfig(SourceConfig):
@@ -337,9 +263,7 @@ class FilesConfig(SourceConfig):
         description="Column of the longitude, or degrees east where all files are of one place.",
         examples=["lon", 9.3],
     )
-    metadata: dict[
-        Name, Annotated[DescribedColumn, BeforeValidator(_column_alone, json_schema_input_type=DescribedColumn | str)]
-    ] = Field(
+    metadata: dict[Name, Described] = Field(
         default={},
         description="Descriptive columns of the dataset, and the columns of the files that hold them; a text is the "
         "column. Heights (altitude, station_height, height) are in m, whatever unit they come in.",
@@ -353,6 +277,15 @@ class FilesConfig(SourceConfig):
     )
     long: LongTable | None = Field(
         default=None, description="Of files with one value a row: which columns hold it, and say of what it is."
+    )
+    wide: Annotated[re.Pattern[str], AfterValidator(_with_named_groups)] | None = Field(
+        default=None,
+        description="Of files with one column a station: regular expression of the whole names of such columns, whose "
+        "named groups are descriptive columns. The group `variable` tells which of several `variables` a column is of.",
+        examples=["(?P<station_id>.+) - (?P<variable>.+)"],
+    )
+    stations: StationList | None = Field(
+        default=None, description="List of the stations, where they are described in a file of its own."
     )
     constants: dict[Name, Constant] = Field(
         default={},
@@ -387,13 +320,39 @@ class FilesConfig(SourceConfig):
 
     @model_validator(mode="after")
     def _columns_are_told_apart(self) -> Self:
-        names = Counter([*(v.column for v in self.variables), *self.metadata, *self.constants, *self.named])
+        listed = self.stations.metadata if self.stations else {}
+        names = Counter([*(v.column for v in self.variables), *self.metadata, *self.constants, *self.named, *listed])
         twice = sorted(name for name, count in names.items() if count > 1)
         if twice:
             raise ValueError(f"{', '.join(twice)}: stands twice among variables, metadata and constants; keep one")
         reserved = sorted(RESERVED & names.keys())
         if reserved:
             raise ValueError(f"{', '.join(reserved)}: a name that the platform needs itself; rename the column")
+        return self
+
+    @model_validator(mode="after")
+    def _wide_columns_are_of_a_variable(self) -> Self:
+        if self.wide is None:
+            return self
+        if self.long is not None or self.format in ("netcdf", "jsonl", "influx_csv"):
+            raise ValueError("wide: is of CSV, Parquet and Excel files that are not `long`; leave one of them out")
+        if "variable" not in self.wide.groupindex and len(self.variables) > 1:
+            raise ValueError(
+                "wide: there are several `variables`, and no group tells which a column is of; right would be, for "
+                "example, (?P<variable>[^_]+)_(?P<station_id>.+)"
+            )
+        if any(one.quality or one.read_from for one in self.variables):
+            raise ValueError("wide: each column is a value's; leave `quality` and `read_from` out")
+        return self
+
+    @model_validator(mode="after")
+    def _stations_can_be_joined(self) -> Self:
+        if self.stations is None:
+            return self
+        if self.stations.latitude and not (self.latitude is None and self.longitude is None):
+            raise ValueError("stations: the list has the places, and so has the source; keep one of them")
+        if self.format != "netcdf" and STATION not in {*self.metadata, *self.constants, *self.named}:
+            raise ValueError(f"stations: nothing tells a row's station; name its column under metadata.{STATION}")
         return self
 
     @model_validator(mode="after")
@@ -421,8 +380,14 @@ class FilesConfig(SourceConfig):
 
     @property
     def named(self) -> tuple[str, ...]:
-        """The descriptive columns that the files' names give."""
-        return tuple(self.name.groupindex) if self.name is not None else ()
+        """The descriptive columns that the names of files and of wide columns give."""
+        groups = [*(self.name.groupindex if self.name else ()), *(self.wide.groupindex if self.wide else ())]
+        return tuple(group for group in groups if not (self.wide and group == "variable"))
+
+    @property
+    def has_places(self) -> bool:
+        """Whether the files themselves, or the block, say where a row's place is."""
+        return self.stations is None or self.stations.latitude is None
 
     @property
     def columns_of_metadata(self) -> dict[str, str]:
@@ -431,5 +396,6 @@ class FilesConfig(SourceConfig):
     @property
     def reading(self) -> str:
         """A hash of all that decides what is read from a given file."""
-        apart = {*SourceConfig.model_fields, "path", "settle", "when_removed"}
-        return hashlib.sha256(self.model_dump_json(exclude=apart).encode()).hexdigest()[:16]
+        apart = dict.fromkeys([*SourceConfig.model_fields, "path", "settle", "when_removed"], True)
+        said = self.model_dump_json(exclude=apart | {"stations": {"path"}}, exclude_defaults=True)
+        return hashlib.sha256(said.encode()).hexdigest()[:16]

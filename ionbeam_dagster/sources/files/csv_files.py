@@ -18,7 +18,6 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from ionbeam_dagster.sources.files.config import BLANKS, CsvDialect
 from ionbeam_dagster.sources.files.readers import EMPTY, PROBLEM, ROW, Place, Unreadable, listed, near_names, refusals
 from ionbeam_dagster.sources.files.text_lines import (
     LONGEST_LINE,
@@ -29,6 +28,7 @@ from ionbeam_dagster.sources.files.text_lines import (
     line_breaks,
     opened,
 )
+from ionbeam_dagster.sources.files.written import BLANKS, CsvDialect
 
 
 class CsvReader(LineReader):
@@ -74,6 +74,10 @@ class CsvReader(LineReader):
                 names = names_at[header_at]
                 file.seek(offset)
                 yield place, self.frame(file.read(length), names, columns, line)
+
+    def columns(self, path: Path) -> list[str]:
+        with refusals(), opened(path) as file:
+            return self.names(self._head(file)[1], 1)
 
     def names(self, header: bytes, line: int) -> list[str]:
         """The names of the columns, of a header that stands in `line`."""

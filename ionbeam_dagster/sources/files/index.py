@@ -30,7 +30,7 @@ from ionbeam_dagster.sources.files.json_lines import JsonLinesReader
 from ionbeam_dagster.sources.files.known import EPOCH, MICROSECOND, File, Part, is_as_it_was, state_of
 from ionbeam_dagster.sources.files.netcdf_files import NetcdfReader
 from ionbeam_dagster.sources.files.readers import EMPTY, PROBLEM, Layout, Place, Reader, Unreadable
-from ionbeam_dagster.sources.files.rows import FILED, constants_of, timed
+from ionbeam_dagster.sources.files.rows import constants_of
 from ionbeam_dagster.sources.files.small_files import (
     NUMBER,
     SmallTable,
@@ -41,6 +41,7 @@ from ionbeam_dagster.sources.files.small_files import (
 )
 from ionbeam_dagster.sources.files.stretches import APART, Stretch, beginning, joined, stretches_of
 from ionbeam_dagster.sources.files.tables import ParquetReader
+from ionbeam_dagster.sources.files.times import FILED, timed
 from ionbeam_dagster.stores.publish import file_hash, published
 
 STATIONS_KEPT = 1000

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import polars as pl
 
-from ionbeam_dagster.sources.files.config import TimeColumn
 from ionbeam_dagster.sources.files.readers import Layout, Unreadable, listed, near_names
 from ionbeam_dagster.sources.files.text_lines import LineReader
+from ionbeam_dagster.sources.files.written import TimeColumn
 
 TIME, MEASUREMENT = "timestamp", "measurement"
 UTC_TIME = pl.Datetime("us", "UTC")

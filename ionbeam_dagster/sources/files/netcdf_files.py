@@ -84,11 +84,11 @@ class NetcdfReader(Reader):
     def _layout(self, dataset: Dataset) -> Layout:
         time = self.config.time.column or _coordinate(dataset, "time", "time", lambda units: " since " in units)
         place = {}
-        if not isinstance(self.config.latitude, float):
+        if self.config.has_places and not isinstance(self.config.latitude, float):
             place["lat"] = self.config.latitude or _coordinate(
                 dataset, "latitude", "latitude", _LATITUDE_UNITS.__contains__
             )
-        if not isinstance(self.config.longitude, float):
+        if self.config.has_places and not isinstance(self.config.longitude, float):
             place["lon"] = self.config.longitude or _coordinate(
                 dataset, "longitude", "longitude", _LONGITUDE_UNITS.__contains__
             )

@@ -63,6 +63,11 @@ class Reader(ABC):
     def __init__(self, config: FilesConfig) -> None:
         self.config = config
 
+    def columns(self, path: Path) -> list[str]:
+        """The names of all columns of a file, where its format has columns that a pattern can find. Raises
+        Unreadable."""
+        raise Unreadable("is of a format in which no columns can be found by a pattern; leave `wide` out")
+
     @abstractmethod
     def layout(self, path: Path) -> Layout:
         """Which columns of the file are which. Raises Unreadable."""
@@ -105,10 +110,14 @@ def refusals(*further: type[Exception]) -> Iterator[None]:
 
 
 class TableReader(Reader):
-    """A format of plain columns, which the configuration alone tells apart."""
+    """A format of plain columns, which the configuration alone tells apart; or `wanted_columns` alone."""
+
+    def __init__(self, config: FilesConfig, wanted_columns: Sequence[str] | None = None) -> None:
+        super().__init__(config)
+        self._wanted_columns = wanted_columns
 
     def layout(self, path: Path) -> Layout:
-        stated = {"lat": self.config.latitude, "lon": self.config.longitude}
+        stated = {"lat": self.config.latitude, "lon": self.config.longitude} if self.config.has_places else {}
         place = {name: column or name for name, column in stated.items() if not isinstance(column, float)}
         time = "datetime" if self.config.time.column is None else self.config.time.column
         heights = {name: one.unit for name, one in self.config.metadata.items() if one.unit}
@@ -116,10 +125,14 @@ class TableReader(Reader):
 
     def wanted(self, path: Path) -> list[str]:
         """The columns that a file must have, that of the time first."""
-        layout = self.layout(path)
-        variables = [variable.column for variable in self.config.variables if not variable.optional]
-        if self.config.long is not None:
-            variables = [self.config.long.variable, self.config.long.value]
+        if self._wanted_columns is not None:
+            return [*self._wanted_columns]
+        layout, long = self.layout(path), self.config.long
+        variables = [variable.stands_in for variable in self.config.variables if not variable.optional]
+        if long is not None:
+            variables = [long.variable, long.value, *([long.unit] if long.unit else [])]
+        if self.config.wide is not None:
+            variables = []
         variables += [one.quality.column for one in self.config.variables if one.quality and not one.optional]
         return list(dict.fromkeys([*layout.times, *layout.place.values(), *variables, *layout.metadata.values()]))
 

@@ -6,17 +6,16 @@ the conversion to canonical rows, which also rejects what cannot be used (domain
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import PurePath
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
 from ionbeam_client.cf import UnitError, conversion
-from ionbeam_dagster.domain.canonical import EARLIEST, LATEST, NO_VALUE, STATION
+from ionbeam_dagster.domain.canonical import NO_VALUE, STATION
 from ionbeam_dagster.domain.quality import SAYS_GOOD, SAYS_POOR
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.sources.files.config import (
@@ -24,26 +23,17 @@ from ionbeam_dagster.sources.files.config import (
     FilesConfig,
     FileVariable,
     LongTable,
-    TimeColumn,
-    offset_of,
 )
 from ionbeam_dagster.sources.files.readers import PROBLEM, ROW, Layout, Unreadable
+from ionbeam_dagster.sources.files.times import FILED, UTC_TIME, present
+
+if TYPE_CHECKING:
+    from ionbeam_dagster.sources.files.stations import Stations
 
 FILE = "x_file"
-UTC_TIME = pl.Datetime("us", "UTC")
-FILED = "x_filed"
+COLUMN, VALUE, UNIT, VARIABLE = "x_column", "x_value", "x_unit", "variable"
 NO_DESCRIPTION = ("", "-", "nan", "null", "none", "unknown", "unavailable")
 """Texts, in lower case, that say nothing in a descriptive column; NA may be a name there."""
-
-_ISO_8601 = (
-    "%+",
-    "%Y-%m-%dT%H:%M:%S%.f",
-    "%Y-%m-%d %H:%M:%S%.f",
-    "%Y-%m-%dT%H:%M",
-    "%Y-%m-%d %H:%M",
-    "%Y-%m-%dT%H:%M%#z",
-    "%Y-%m-%d %H:%M%#z",
-)
 
 
 class Reach(NamedTuple):
@@ -59,7 +49,9 @@ class Shaping:
     """How the columns of one file become those of the source.
 
     `conversions` are the scale and offset of each variable, `texts` the variables that are no numbers, `described`
-    further columns of the file that are kept as texts under their own name.
+    further columns of the file that are kept as texts under their own name. `wide` are the columns of a file that are
+    one station's each, with what their names say; `factors` gives scale and offset from a unit that a row has to that
+    of a variable, and raises UnitError; `stations` describes the stations.
     """
 
     config: FilesConfig
@@ -67,12 +59,18 @@ class Shaping:
     conversions: dict[str, tuple[float, float]]
     texts: frozenset[str]
     described: tuple[str, ...]
+    wide: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    factors: Callable[[str, str], tuple[float, float]] | None = None
+    stations: Stations | None = None
 
     def columns(self) -> list[str]:
         """The columns to be read from the file."""
         layout = self.layout
         long = self.config.long
-        values = self.conversions if long is None else [long.variable, long.value]
+        values = [one.stands_in for one in self.config.variables]
+        if long is not None:
+            values = [long.variable, long.value, *([long.unit] if long.unit else [])]
+        values = [*self.wide] or values
         codes = [stated.quality.column for stated in self.config.variables if stated.quality]
         found = [*layout.times, *layout.place.values(), *values, *codes, *layout.metadata.values(), *self.described]
         return list(dict.fromkeys(found))
@@ -85,46 +83,108 @@ class Shaping:
         """
         if self.config.long is not None:
             frame = self._widened(frame, self.config.long)
-        metadata = {name: self._descriptive(frame, name, column) for name, column in self.layout.metadata.items()}
-        metadata |= {name: self._described_text(pl.col(name)) for name in self.described}
+        elif self.wide:
+            frame = self._lengthened(frame)
+        else:
+            apart = [one for one in self.config.variables if one.read_from]
+            frame = frame.with_columns(pl.col(one.stands_in).alias(one.column) for one in apart)
         shaped = frame.select(
             pl.col("datetime"),
-            self._place(frame, "lat", self.config.latitude),
-            self._place(frame, "lon", self.config.longitude),
+            *self.descriptions(frame),
             *(self._variable(frame, column) for column in self.conversions),
             *(_said(one, one.quality) for one in self.config.variables if one.quality),
-            *(expression.alias(name) for name, expression in metadata.items()),
+            *(self._described_text(pl.col(name)).alias(name) for name in self.described),
+            *(pl.col(name) for name in self._groups),
             *(expression.alias(name) for name, expression in of_file.items()),
             pl.col(ROW, PROBLEM, *keep),
         )
         shaped = shaped.filter(pl.any_horizontal(pl.col(*self.conversions, PROBLEM).is_not_null()))
-        return _without_wrong_stations(shaped) if STATION in self.layout.metadata else shaped
+        shaped = _without_wrong_stations(shaped) if STATION in self.layout.metadata else shaped
+        return shaped if self.stations is None else self.stations.joined(shaped)
 
-    def _widened(self, frame: pl.DataFrame, long: LongTable) -> pl.DataFrame:
-        """`frame` with a column for each variable, which has the values of its rows."""
-        name = pl.col(long.variable).cast(pl.String).str.strip_chars()
-        return frame.with_columns(
-            pl.when(name == column).then(pl.col(long.value)).alias(column) for column in self.conversions
+    def descriptions(self, frame: pl.DataFrame) -> list[pl.Expr]:
+        """Place and descriptive columns of rows, as far as they have them. Raises Unreadable."""
+        stated = {"lat": self.config.latitude, "lon": self.config.longitude}
+        constant = {name: pl.lit(one) for name, one in stated.items() if isinstance(one, float)}
+        place = constant | {name: self._number(frame, column) for name, column in self.layout.place.items()}
+        metadata = {name: self._descriptive(frame, name, column) for name, column in self.layout.metadata.items()}
+        return [expression.alias(name) for name, expression in (place | metadata).items()]
+
+    @property
+    def _groups(self) -> tuple[str, ...]:
+        """What the names of wide columns say of their stations."""
+        return tuple(group for group in self.config.wide.groupindex if group != VARIABLE) if self.config.wide else ()
+
+    def _lengthened(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """`frame` with a row for each of its wide columns; a row with a problem stays one."""
+        others = [column for column in frame.columns if column not in self.wide]
+        rows = frame.unpivot(on=[*self.wide], index=others, variable_name=COLUMN, value_name=VALUE)
+        said = pl.DataFrame([{COLUMN: column, **groups} for column, groups in self.wide.items()])
+        once = pl.col(PROBLEM).is_null() | (pl.col(COLUMN) == next(iter(self.wide)))
+        rows = rows.filter(once).join(said, on=COLUMN, how="left", maintain_order="left").sort(ROW, maintain_order=True)
+        names = pl.col(VARIABLE) if VARIABLE in said.columns else pl.lit(self.config.variables[0].column)
+        return rows.with_columns(
+            pl.when(names == column).then(pl.col(VALUE)).alias(column) for column in self.conversions
         )
 
-    def _place(self, frame: pl.DataFrame, name: str, stated: str | float | None) -> pl.Expr:
-        constant = isinstance(stated, float)
-        return (pl.lit(stated) if constant else self._number(frame, self.layout.place[name])).alias(name)
+    def _widened(self, frame: pl.DataFrame, long: LongTable) -> pl.DataFrame:
+        """`frame` with a column for each variable, which has the values of its rows, in the unit that is stated for
+        the variable. Rows with a unit that cannot be have no time, and say so."""
+        name = pl.col(long.variable).cast(pl.String).str.strip_chars()
+        values = {column: pl.when(name == column).then(pl.col(long.value)) for column in self.conversions}
+        if long.unit is None:
+            return frame.with_columns(value.alias(column) for column, value in values.items())
+        return frame.with_columns(
+            *(value.alias(column) for column, value in values.items()),
+            present(pl.col(long.unit).cast(pl.String).str.strip_chars()).alias(UNIT),
+        ).pipe(self._with_refused_units, name)
+
+    def _with_refused_units(self, frame: pl.DataFrame, name: pl.Expr) -> pl.DataFrame:
+        for column in self.conversions:
+            known = [unit for unit, one in self._factors_of(frame, column).items() if one is not None]
+            refused = (name == column) & ~pl.col(UNIT).is_in(known).fill_null(True)
+            why = pl.format(f"{column}: its unit {{}} cannot become that of the variable; correct the file", UNIT)
+            frame = frame.with_columns(
+                pl.when(~refused).then(pl.col("datetime")),
+                pl.when(refused).then(why).otherwise(pl.col(PROBLEM)).alias(PROBLEM),
+            )
+        return frame
+
+    def _factors_of(self, frame: pl.DataFrame, column: str) -> dict[str, tuple[float, float] | None]:
+        """Scale and offset of each unit that rows of a variable have; None for one that cannot be."""
+        assert self.factors is not None
+        found: dict[str, tuple[float, float] | None] = {}
+        for unit in frame.filter(pl.col(column).is_not_null())[UNIT].drop_nulls().unique():
+            try:
+                found[unit] = self.factors(column, unit)
+            except UnitError:
+                found[unit] = None
+        return found
 
     def _variable(self, frame: pl.DataFrame, column: str) -> pl.Expr:
+        pattern = next(one.pattern for one in self.config.variables if one.column == column)
         if column in self.texts:
-            return self._text(pl.col(column))
-        number, (scale, offset) = self._number(frame, column), self.conversions[column]
-        if (scale, offset) == (1.0, 0.0):
+            return self._text(_part(pl.col(column), pattern))
+        number, (scale, offset) = self._number(frame, column, pattern), self.conversions[column]
+        if (scale, offset) == (1.0, 0.0) and UNIT not in frame.columns:
             return number
-        converted = number.cast(pl.Float64, strict=False) * scale + offset
+        factors = [pl.lit(scale), pl.lit(offset)]
+        if UNIT in frame.columns:
+            own = {unit: one for unit, one in self._factors_of(frame, column).items() if one is not None}
+            factors = [
+                pl.col(UNIT).replace_strict(
+                    {unit: one[n] for unit, one in own.items()}, default=factor, return_dtype=pl.Float64
+                )
+                for n, factor in enumerate(factors)
+            ]
+        converted = number.cast(pl.Float64, strict=False) * factors[0] + factors[1]
         # A text that is no number stays as it is, to be rejected where every bad value is.
         return pl.coalesce(converted.cast(pl.String), number) if frame.schema[column] == pl.String else converted
 
-    def _number(self, frame: pl.DataFrame, column: str) -> pl.Expr:
+    def _number(self, frame: pl.DataFrame, column: str, pattern: str | None = None) -> pl.Expr:
         kind, (texts, numbers) = frame.schema[column], self.config.no_values
         if kind == pl.String:
-            text = _present(pl.col(column).str.strip_chars(), texts)
+            text = present(_part(pl.col(column).str.strip_chars(), pattern), texts)
             text = text.str.replace(",", ".", literal=True) if self.config.csv.decimal == "," else text
             if not numbers:
                 return text
@@ -135,7 +195,7 @@ class Shaping:
         return pl.when(~value.cast(pl.Float64).is_in(numbers)).then(value)
 
     def _text(self, expression: pl.Expr) -> pl.Expr:
-        return _present(expression.cast(pl.String), self.config.no_values[0])
+        return present(expression.cast(pl.String), self.config.no_values[0])
 
     def _descriptive(self, frame: pl.DataFrame, name: str, column: str) -> pl.Expr:
         """A descriptive column as text; a whole number that is a float (an id beside a missing one) without fraction,
@@ -165,6 +225,11 @@ class Shaping:
         return pl.when(~absent).then(text)
 
 
+def _part(text: pl.Expr, pattern: str | None) -> pl.Expr:
+    """The part of a cell that is the value; a cell without one stays, to be rejected where every bad value is."""
+    return text if pattern is None else pl.coalesce(text.cast(pl.String).str.extract(pattern, 1), text.cast(pl.String))
+
+
 def _without_wrong_stations(shaped: pl.DataFrame) -> pl.DataFrame:
     """`shaped`, where a row whose station is a text that says that there is no value has no time, and says so."""
     named = pl.col(STATION).str.strip_chars().str.to_lowercase()
@@ -178,7 +243,11 @@ def _without_wrong_stations(shaped: pl.DataFrame) -> pl.DataFrame:
 
 def _said(stated: FileVariable, quality: FileQuality) -> pl.Expr:
     """What a file says of each value that there is, as a provider's code: good, poor, or neither."""
-    code = pl.col(quality.column).cast(pl.String).str.strip_chars().str.replace(r"^(-?\d+)\.0$", "$1")
+    code = (
+        _part(pl.col(quality.column).cast(pl.String), quality.pattern)
+        .str.strip_chars()
+        .str.replace(r"^(-?\d+)\.0$", "$1")
+    )
     good, poor = ([str(one).removesuffix(".0") for one in codes] for codes in (quality.good, quality.poor))
     said = pl.when(code.is_in(poor)).then(SAYS_POOR).when(code.is_in(good)).then(SAYS_GOOD)
     there = pl.col(stated.column).is_not_null() & (code != "")
@@ -192,33 +261,11 @@ def constants_of(config: FilesConfig, file: str, path: str) -> dict[str, str | N
     stem = name.rpartition(".")[0] or name
     folder = PurePath(path).parent.name
     told = config.name.search(file) if config.name is not None else None
+    columns = config.name.groupindex if config.name is not None else ()
     constants: dict[str, str | None] = {
         column: text.replace("{stem}", stem).replace("{folder}", folder) for column, text in config.constants.items()
     }
-    return constants | {column: told[column] if told else None for column in config.named}
-
-
-def timed(frame: pl.DataFrame, columns: Sequence[str], time: TimeColumn, station: str | None = None) -> pl.DataFrame:
-    """`frame` with ``datetime`` in UTC, null where `columns` hold no time (several together, as one text), with an
-    ``x_problem`` if they hold another thing; and ``x_filed``, which is ``datetime`` where that can be the time of an
-    observation. `station` is the column that tells stations apart, for times that follow from the rows' order.
-
-    Raises Unreadable for a column of a type that cannot be a time.
-    """
-    column = " ".join(columns)
-    given = frame[columns[0]] if len(columns) == 1 else _together(frame, columns).alias(column)
-    if time.unit is not None:
-        found = _since_1970(given, time.unit)
-    else:
-        of = frame[station].cast(pl.String) if station else None
-        found = _times(given, time, of) if given.dtype == pl.String else _in_utc(_microseconds(given), time, of)
-    plausible = found.is_between(EARLIEST, LATEST, closed="left")
-    frame = frame.with_columns(found.alias("datetime"), found.set(~plausible, None).alias(FILED))
-    if not found.has_nulls():
-        return frame
-    text = _present(pl.lit(given.cast(pl.String)))
-    why = pl.format(f"{{}}: {{}} is not a time{_expected(time)}", pl.lit(column), text)
-    return frame.with_columns(pl.col(PROBLEM).fill_null(pl.when(pl.col("datetime").is_null()).then(why)))
+    return constants | {column: told[column] if told else None for column in columns}
 
 
 def filed(frame: pl.DataFrame, before: int, reach: Reach) -> pl.DataFrame:
@@ -275,92 +322,3 @@ def of_window(frame: pl.DataFrame, window: Window) -> pl.DataFrame:
 
 def filed_in(window: Window) -> pl.Expr:
     return (pl.col(FILED) >= window.start) & (pl.col(FILED) < window.end)
-
-
-def _times(texts: pl.Series, time: TimeColumn, stations: pl.Series | None) -> pl.Series:
-    found = pl.Series(texts.name, [None], UTC_TIME).new_from_index(0, len(texts))
-    stripped = texts.str.strip_chars()
-    forms = _ISO_8601 if time.format is None else (time.format,)
-    if time.format is not None and not re.search(r"%[-_0]?[MTRsXcr+]", time.format):
-        stripped, forms = stripped + " 00", (f"{time.format} %M",)  # an hour and no minute is the full hour
-    for form in forms:
-        parsed = stripped.str.to_datetime(form, time_unit="us", strict=False)
-        found = found.fill_null(_in_utc(parsed, time, stations))
-        if not found.has_nulls():
-            break
-    return found
-
-
-def _together(frame: pl.DataFrame, columns: Sequence[str]) -> pl.Series:
-    texts = [pl.col(column).cast(pl.String).str.strip_chars() for column in columns]
-    return frame.select(pl.concat_str(texts, separator=" ")).to_series()
-
-
-def _since_1970(given: pl.Series, unit: str) -> pl.Series:
-    """Times from numbers of a unit since 1970, null where there is none."""
-    numbers = given.str.strip_chars() if given.dtype == pl.String else given
-    whole = numbers.cast(pl.Int64, strict=False) if not numbers.dtype.is_float() else numbers.round().cast(pl.Int64)
-    if unit in ("s", "ms"):
-        fine = numbers.cast(pl.Float64, strict=False) * {"s": 1e6, "ms": 1e3}[unit]
-        whole = (whole * {"s": 1_000_000, "ms": 1000}[unit]).fill_null(
-            fine.fill_nan(None).round().cast(pl.Int64, strict=False)
-        )
-    elif unit == "ns":
-        whole = whole // 1000
-    return whole.cast(UTC_TIME)
-
-
-def _in_utc(times: pl.Series, time: TimeColumn, stations: pl.Series | None) -> pl.Series:
-    """Times in UTC; naive ones are taken to be in the zone, and null where its clock shows them never, or twice and
-    the rows do not tell which it is."""
-    zone = time.zone
-    if getattr(times.dtype, "time_zone", None) is not None:
-        return times.dt.convert_time_zone("UTC")
-    if (ahead := offset_of(zone)) is not None:
-        return (times - ahead).dt.replace_time_zone("UTC")
-    certain = times.dt.replace_time_zone(zone, ambiguous="null", non_existent="null")
-    if time.ambiguous == "in_order" and certain.null_count() > times.null_count():
-        certain = certain.fill_null(_in_order(times, zone, stations))
-    return certain.dt.convert_time_zone("UTC")
-
-
-def _in_order(times: pl.Series, zone: str, stations: pl.Series | None) -> pl.Series:
-    """The times of the hour that clocks show twice: its first pass until a station's times go back, then its second.
-
-    Null where neither that nor a row of the station before the hour tells which pass it is, and everywhere else.
-    """
-    shown = times.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null").alias("first")
-    second = times.dt.replace_time_zone(zone, ambiguous="latest", non_existent="null").alias("second")
-    station = (stations if stations is not None else pl.repeat("", len(times), eager=True)).alias("station")
-    twice = (shown != second).fill_null(False).alias("twice")
-    goes_back = twice & pl.col("twice").shift().over("station") & (pl.col("time").diff().over("station") < 0)
-    run = (pl.col("twice") != pl.col("twice").shift()).fill_null(True).cum_sum().over("station")
-    rows = pl.DataFrame([times.alias("time"), shown, second, station, twice]).with_columns(
-        goes_back.alias("goes_back"), run.alias("run")
-    )
-    back = pl.col("goes_back").fill_null(False).cum_sum().over("station", "run")
-    known = (pl.col("run") > 1) | (back.max().over("station", "run") > 0)
-    found = pl.when(pl.col("twice") & known & (back == 0)).then("first").when(back == 1).then("second")
-    return rows.select(found).to_series()
-
-
-def _microseconds(times: pl.Series) -> pl.Series:
-    if times.dtype == pl.Date:
-        raise Unreadable(
-            f"column {times.name!r} holds dates without a clock, so that all of a day would be at midnight; name the "
-            "columns of date and clock under `time.columns`"
-        )
-    if times.dtype != pl.Datetime:
-        raise Unreadable(f"column {times.name!r} is of type {times.dtype}, not a time; name the right one under `time`")
-    return times.cast(pl.Datetime("us", getattr(times.dtype, "time_zone", None)))
-
-
-def _present(text: pl.Expr, missing: Collection[str] = ()) -> pl.Expr:
-    """`text`, null where it says that there is no value."""
-    absent = text.str.strip_chars().str.to_lowercase().is_in(NO_VALUE) | text.is_in(missing)
-    return pl.when(~absent).then(text)
-
-
-def _expected(time: TimeColumn) -> str:
-    form = time.format or "ISO 8601"
-    return f" ({form})" if time.zone == "UTC" else f" ({form}) that the clocks of {time.zone} show exactly once"

@@ -19,8 +19,8 @@ from ionbeam_dagster.sources.files import text_lines
 from ionbeam_dagster.sources.files.config import FilesConfig
 from ionbeam_dagster.sources.files.csv_files import CsvReader, opening_of
 from ionbeam_dagster.sources.files.readers import ROW, Unreadable, refusals
-from ionbeam_dagster.sources.files.rows import FILED
 from ionbeam_dagster.sources.files.text_lines import MARK
+from ionbeam_dagster.sources.files.times import FILED
 from ionbeam_dagster.sources.files.waiting import Piece
 
 TOGETHER = 8 << 20
@@ -42,7 +42,7 @@ class SmallTable(NamedTuple):
 
 def may_be_together(config: FilesConfig) -> bool:
     """Whether rows of several files can be read as if they were of one."""
-    return config.csv.is_plain and config.time.ambiguous == "refuse"
+    return config.csv.is_plain and config.wide is None and config.time.ambiguous == "refuse"
 
 
 def is_small(size: int) -> bool:

@@ -17,9 +17,7 @@ from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
-from pydantic import ValidationError
 
-from ionbeam_client.cf import UnitError, check_variable, conversion, lookup, suggest_unit
 from ionbeam_client.models import (
     CanonicalVariable,
     DataIngestionMap,
@@ -30,14 +28,15 @@ from ionbeam_dagster.domain.canonical import STATION
 from ionbeam_dagster.domain.windows import DAY, HOUR, Window, window_of
 from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.sources import Source, SourceConfig
-from ionbeam_dagster.sources.files.config import FilesConfig, FileVariable
+from ionbeam_dagster.sources.files.config import FilesConfig
 from ionbeam_dagster.sources.files.csv_files import CsvReader
+from ionbeam_dagster.sources.files.describing import completed, factors, flags, is_text, reason, twice
 from ionbeam_dagster.sources.files.index import FileIndex
 from ionbeam_dagster.sources.files.known import File, Part, changed_ranges, is_as_it_was, shared_times
-from ionbeam_dagster.sources.files.readers import Described, Layout, Place, Unreadable
+from ionbeam_dagster.sources.files.readers import Described, Layout, Place, Unreadable, listed
 from ionbeam_dagster.sources.files.rows import (
     FILE,
-    FILED,
+    VARIABLE,
     Reach,
     Shaping,
     constants_of,
@@ -45,14 +44,14 @@ from ionbeam_dagster.sources.files.rows import (
     filed_by,
     filed_in,
     of_window,
-    timed,
 )
 from ionbeam_dagster.sources.files.small_files import NUMBER, SmallTable, Spool, is_small, may_be_together, rows_of
+from ionbeam_dagster.sources.files.stations import Stations
 from ionbeam_dagster.sources.files.tables import ROWS_AT_ONCE
+from ionbeam_dagster.sources.files.times import FILED, timed
 from ionbeam_dagster.sources.files.wide_parts import MANY, KeptParts
 
 FAULTS_TOLD = 5
-_DIFFERENCES = ("range", "standard_deviation")
 
 
 class Files(Source):
@@ -75,6 +74,8 @@ class Files(Source):
         self._spool: Spool | None = None
         self._kept = KeptParts()
         self._without_value: dict[object, int] = {}
+        self._stations = Stations(config, config.stations) if config.stations else None
+        self._joined_with = ""
 
     @classmethod
     def first_time(cls, name: str, config: SourceConfig) -> datetime | None:
@@ -98,7 +99,8 @@ class Files(Source):
         """
         variables, layout = self._variables()
         self._refuse_where_nothing_can_be_read()
-        described = [*layout.metadata, *_flags(layout), *self._config.constants, *self._config.named]
+        described = [*layout.metadata, *flags(layout), *self._config.constants, *self._config.named]
+        described += self._config.stations.metadata if self._config.stations else []
         return IngestionMetadata(
             dataset=self.described(""),
             ingestion_map=DataIngestionMap(
@@ -117,6 +119,7 @@ class Files(Source):
         there = {name: file for name, file in self._index.look().items() if not file.gone}
         if not there:
             raise SourceError(self._nothing_there())
+        self._join_anew()
         variables, reference = self._variables()
         files = {name: file for name, file in there.items() if file.overlapping(window)}
         if not files:
@@ -137,6 +140,16 @@ class Files(Source):
                     yield from _joined(waiting)
                     waiting = []
         yield from _joined(waiting)
+
+    def _join_anew(self) -> None:
+        """Let go of rows that wait with what a list said of stations before it changed. Raises SourceError."""
+        if self._stations is not None and self._joined_with != self._stations.content:
+            self._spool, self._kept, self._joined_with = None, KeptParts(), self._stations.content
+
+    @property
+    def _reading(self) -> str:
+        """A hash of all that decides what is read from given files. Raises SourceError."""
+        return self._config.reading + (f" {self._stations.content}" if self._stations else "")
 
     def _refuse_where_nothing_can_be_read(self) -> None:
         try:
@@ -180,7 +193,7 @@ class Files(Source):
             for mark in file.marks
             if mark.range.overlaps(window)
         )
-        return hashlib.sha256("\n".join([self._config.reading, *marks]).encode()).hexdigest()
+        return hashlib.sha256("\n".join([self._reading, *marks]).encode()).hexdigest()
 
     def extent(self) -> Window | None:
         """From the first to the last time of all files, with those of a damaged file as far as they are known."""
@@ -214,7 +227,7 @@ class Files(Source):
         if left := sum(self._without_value.values()):
             rows, are = ("1 row", "is") if left == 1 else (f"{left:,} rows", "are")
             lines.append(f"{self._config.path}: {rows} without a value of any variable {are} left out")
-        return lines + shared_times(there)
+        return lines + (self._stations.problems() if self._stations else []) + shared_times(there)
 
     def changes(self, cursor: str | None) -> tuple[list[Window], str]:
         """The ranges whose content differs from what it was when `cursor` was given out, and a new cursor.
@@ -222,11 +235,11 @@ class Files(Source):
         Without a cursor these are the ranges of all files. They are not aligned to anything. A file that was changed
         or damaged counts with its old and its new times.
         """
-        return changed_ranges(self._index.look(), self._config.reading, cursor)
+        return changed_ranges(self._index.look(), self._reading, cursor)
 
     def _tell(self, of: object, without_value: int) -> None:
-        """Remember how many rows of what was read have no value; long tables have such by their form."""
-        if self._config.long is None:
+        """Remember how many rows of what was read have no value; long and wide tables have such by their form."""
+        if self._config.long is None and self._config.wide is None:
             self._without_value[of] = without_value
 
     def _reach(self) -> Reach:
@@ -242,10 +255,10 @@ class Files(Source):
         faults: list[str] = []
         for stated in self._config.variables:
             try:
-                variables[stated.column], _ = _completed(stated, layout.described.get(stated.column, Described()))
+                variables[stated.column], _ = completed(stated, layout.described.get(stated.column, Described()))
             except ValueError as error:
-                faults.append(f"sources.{self.name}.variables: {stated.column!r}: {_reason(error)}")
-        faults += _twice(variables, f"sources.{self.name}.variables")
+                faults.append(f"sources.{self.name}.variables: {stated.column!r}: {reason(error)}")
+        faults += twice(variables, f"sources.{self.name}.variables")
         if faults:
             raise SourceError("\n".join(missing or faults))  # what no file can tell is no fault of the YAML
         return variables, layout
@@ -353,7 +366,7 @@ class Files(Source):
         before, reach = {part.place: part.before for part in parts}, self._reach()
         without_value = 0
         try:
-            shaping = self._shaping(self._index.layout(file), variables, reference)
+            shaping = self._shaping(self._index.layout(file), variables, reference, file)
             reader, station = self._index.reader(file.path), shaping.layout.metadata.get(STATION)
             of_file = _of_file(self._config, name, file.path)
             for place, frame in reader.read(Path(file.path), list(before), shaping.columns()):
@@ -382,7 +395,9 @@ class Files(Source):
         except Unreadable:
             return False
 
-    def _shaping(self, layout: Layout, variables: dict[str, CanonicalVariable], reference: Layout) -> Shaping:
+    def _shaping(
+        self, layout: Layout, variables: dict[str, CanonicalVariable], reference: Layout, file: File | None = None
+    ) -> Shaping:
         """How a file becomes rows of the source. Raises Unreadable where it does not fit the other files."""
         if layout.metadata.keys() != reference.metadata.keys():
             raise Unreadable(
@@ -393,18 +408,39 @@ class Files(Source):
         for stated in self._config.variables:
             column, wanted = stated.column, variables[stated.column]
             try:
-                variable, unit = _completed(stated, layout.described.get(column, Described()))
+                variable, unit = completed(stated, layout.described.get(column, Described()))
                 if variable.model_copy(update={"cf_unit": wanted.cf_unit}) != wanted:
                     raise ValueError(
                         f"is {variable.to_canonical_name()} here and {wanted.to_canonical_name()} in other files; "
                         "state in the YAML what is right, or make a source of its own for the file"
                     )
-                scale, offset = (1.0, 0.0) if _is_text(variable) else _factors(unit, wanted)
+                scale, offset = (1.0, 0.0) if is_text(variable) else factors(unit, wanted)
                 conversions[column] = scale * stated.scale, offset
             except ValueError as error:
-                raise Unreadable(f"variable {column!r}: {_reason(error)}") from error
-        texts = frozenset(column for column, variable in variables.items() if _is_text(variable))
-        return Shaping(self._config, layout, conversions, texts, _flags(reference))
+                raise Unreadable(f"variable {column!r}: {reason(error)}") from error
+        texts = frozenset(column for column, variable in variables.items() if is_text(variable))
+        return Shaping(
+            self._config,
+            layout,
+            conversions,
+            texts,
+            flags(reference),
+            wide=self._wide(file) if file else {},
+            factors=lambda column, unit: factors(unit, variables[column]),
+            stations=self._stations,
+        )
+
+    def _wide(self, file: File) -> dict[str, dict[str, str]]:
+        """The columns of a file that are one station's each, with what their names say. Raises Unreadable."""
+        if self._config.wide is None:
+            return {}
+        names = self._index.reader(file.path).columns(Path(file.path))
+        found = {name: told.groupdict() for name in names if (told := self._config.wide.fullmatch(name))}
+        wanted = {variable.column for variable in self._config.variables}
+        found = {name: groups for name, groups in found.items() if groups.get(VARIABLE) in {None, *wanted}}
+        if not found:
+            raise Unreadable(f"has no column that `wide` finds; it has {listed(names)}; correct the YAML or the file")
+        return found
 
 
 def _of_file(config: FilesConfig, name: str, path: str) -> dict[str, pl.Expr]:
@@ -439,90 +475,11 @@ def _memory(name: str, config: FilesConfig) -> Path:
     return config.cache_path / f"{name}.files.json"
 
 
-def _twice(variables: dict[str, CanonicalVariable], key: str) -> list[str]:
-    """A fault for each two columns that would be one quantity of a station."""
-    first: dict[str, str] = {}
-    faults = []
-    for column, variable in variables.items():
-        name = variable.to_canonical_name()
-        if name in first:
-            faults.append(
-                f"{key}: {first[name]!r} and {column!r} are both {name}, of which there is one a station; give them "
-                "different levels or methods, or make a source of each (one column a station: each with constants)"
-            )
-        first.setdefault(name, column)
-    return faults
-
-
 def _unfinished(file: File, window: Window | None = None) -> str:
     again = f"; collect {window} again later" if window else ""
     if file.grows and (extent := file.extent) is not None:
         return f"{file.path}: is still being written, and its rows go as far as {extent.end:%Y-%m-%d %H:%M:%S}{again}"
     return f"{file.path}: is still being written{again}"
-
-
-def _completed(stated: FileVariable, said: Described) -> tuple[CanonicalVariable, str]:
-    """A variable from what the YAML states and what a file says of it, and the unit in the file.
-
-    Raises ValueError when neither says it, or CF or UDUNITS refuse it.
-    """
-    name = stated.standard_name or said.standard_name
-    if not name:
-        raise ValueError("has no standard_name in the file; state `standard_name` (x_... for what CF has no name for)")
-    unit = stated.unit or _meant(said.unit) or stated.cf_unit
-    if not unit:
-        raise ValueError("has no units in the file; state `unit` ('1' for a quantity without one)")
-    method = stated.method or said.method or "point"
-    variable = CanonicalVariable(
-        column=stated.column,
-        standard_name=_current(name),
-        cf_unit=stated.cf_unit or unit,
-        level=next((level for level in (stated.level, said.level) if level is not None), 0.0),
-        method=method,
-        period=stated.period or (said.period if method != "point" else None) or "PT0S",
-        dtype=stated.dtype,
-        definition=stated.definition,
-        flag_column=stated.flag_column,
-    )
-    errors = [problem.text for problem in check_variable(variable) if problem.severity == "error"]
-    if errors:
-        raise ValueError("; ".join(errors))
-    return variable, unit
-
-
-def _current(name: str) -> str:
-    """What CF calls today what it once called `name`."""
-    found = lookup(name)
-    return found.current[0] if found.kind == "alias" and len(found.current) == 1 else name
-
-
-def _meant(unit: str | None) -> str | None:
-    """What a file means by the name of a unit that UDUNITS misunderstands, such as "degrees Celsius"."""
-    return (suggest_unit(unit) or unit) if unit else None
-
-
-def _factors(unit: str, variable: CanonicalVariable) -> tuple[float, float]:
-    """Scale and offset from the file's unit to the dataset's; raises UnitError."""
-    try:
-        scale, offset = conversion(unit, variable.cf_unit)
-    except UnitError as error:
-        raise UnitError(f"its values are in {unit!r}, which cannot become {variable.cf_unit!r} ({error})") from error
-    is_difference = variable.method in _DIFFERENCES or lookup(variable.standard_name).is_difference
-    return scale, 0.0 if is_difference else offset
-
-
-def _is_text(variable: CanonicalVariable) -> bool:
-    return variable.dtype in ("string", "bool")
-
-
-def _flags(layout: Layout) -> tuple[str, ...]:
-    """The columns of quality flags that the files name for the variables and the YAML does not."""
-    flags = dict.fromkeys(flag for said in layout.described.values() for flag in said.flags)
-    return tuple(flag for flag in flags if flag not in layout.metadata and flag not in layout.described)
-
-
-def _reason(error: ValueError) -> str:
-    return error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
 
 
 def _fitted(table: pa.Table, schema: pa.Schema | None, path: str) -> pa.Table:

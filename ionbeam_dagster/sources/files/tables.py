@@ -47,6 +47,10 @@ class ParquetReader(TableReader):
                     yield (number, row), content
                     row += file.metadata.row_group(number).num_rows
 
+    def columns(self, path: Path) -> list[str]:
+        with refusals(), pq.ParquetFile(path) as file:
+            return list(file.schema_arrow.names)
+
     def read(self, path: Path, places: Iterable[Place], columns: Sequence[str]) -> Iterator[tuple[Place, pl.DataFrame]]:
         with refusals(), pq.ParquetFile(path) as file:
             for place in places:

@@ -15,7 +15,7 @@ import polars as pl
 import pyarrow as pa
 
 from ionbeam_dagster.domain.windows import Window
-from ionbeam_dagster.sources.files.rows import FILED
+from ionbeam_dagster.sources.files.times import FILED
 
 
 class Piece:

@@ -14,7 +14,7 @@ import polars as pl
 
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.sources.files.readers import ROW, Place
-from ionbeam_dagster.sources.files.rows import FILED
+from ionbeam_dagster.sources.files.times import FILED
 from ionbeam_dagster.sources.files.waiting import Piece
 
 MANY = 4
