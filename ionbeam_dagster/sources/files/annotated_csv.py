@@ -46,7 +46,7 @@ class AnnotatedCsvReader(LogReader):
     def parts(self, path: Path, whole_lines: bool = False) -> Iterator[tuple[Place, str]]:
         missing = {column: _written(column) for column in self.named(path)}
         names: dict[str, None] = {}
-        with refusals(), opened(path) as file:
+        with refusals(), opened(path, self.config.member) as file:
             separator, start = _separator(file)
             head_at, head, start, first = _first_head(file, start)
             zoned = bool(_ZONE.search(head))
@@ -72,7 +72,7 @@ class AnnotatedCsvReader(LogReader):
         refuse_missing(list(missing), list(names))
 
     def read(self, path: Path, places: Iterable[Place], columns: Sequence[str]) -> Iterator[tuple[Place, pl.DataFrame]]:
-        with refusals(), opened(path) as file:
+        with refusals(), opened(path, self.config.member) as file:
             separator, _ = _separator(file)
             for place in places:
                 head_at, head_length, offset, length, line = place

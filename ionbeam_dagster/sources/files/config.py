@@ -22,17 +22,18 @@ from ionbeam_dagster.sources import SourceConfig
 from ionbeam_dagster.sources.files.written import CsvDialect, TimeColumn
 
 FORMATS = {
-    "csv": (".csv", ".csv.gz"),
+    "csv": (".csv", ".csv.gz", ".csv.zip"),
     "parquet": (".parquet",),
     "netcdf": (".nc", ".nc4"),
-    "jsonl": (".jsonl", ".jsonl.gz"),
+    "jsonl": (".jsonl", ".jsonl.gz", ".jsonl.zip"),
+    "excel": (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods"),
 }
 """Formats by the endings of names. Annotated CSV has no ending of its own; `format` has to say it."""
 _TURNED = re.compile(r"\.\d{6}(?=(?:\.gz)?$)")
 _BESIDE_LOGS = (".refused.jsonl", ".schema.json")
 RESERVED = frozenset({"datetime", "lat", "lon", "x_file", "x_row", "x_problem", "x_column", "x_value"})
 
-Format = Literal["csv", "parquet", "netcdf", "jsonl", "influx_csv"]
+Format = Literal["csv", "parquet", "netcdf", "jsonl", "influx_csv", "excel"]
 
 
 def format_by_name(file: str) -> str | None:
@@ -305,7 +306,18 @@ class FilesConfig(SourceConfig):
         description="Numbers and texts that stand for no value, besides the usual texts (empty, -, --, NA, NaN, ...).",
         examples=[[-999, "M"]],
     )
-    csv: CsvDialect = Field(default=CsvDialect(), description="How CSV files are written.")
+    csv: CsvDialect = Field(
+        default=CsvDialect(),
+        description="How CSV files are written; `header`, `skip` and `names` are of the rows of Excel files, too.",
+    )
+    sheet: str | None = Field(
+        default=None, description="Sheet of Excel files; without it the only one.", examples=["Data"]
+    )
+    member: str | None = Field(
+        default=None,
+        description="Which member of zip files is read, as a glob; without it the only one.",
+        examples=["produkt_*.txt"],
+    )
     settle: timedelta = Field(
         default=timedelta(seconds=2),
         ge=timedelta(0),

@@ -38,7 +38,7 @@ class CsvReader(LineReader):
     def parts(self, path: Path, whole_lines: bool = False) -> Iterator[tuple[Place, str]]:
         wanted = self.wanted(path)
         found: dict[str, None] = {}
-        with refusals(), opened(path) as file:
+        with refusals(), opened(path, self.config.member) as file:
             if self.config.csv.is_plain:
                 start, header = _first_line(file)
                 opening, first = opening_of(header, self.config.csv), 1
@@ -65,7 +65,7 @@ class CsvReader(LineReader):
 
     def read(self, path: Path, places: Iterable[Place], columns: Sequence[str]) -> Iterator[tuple[Place, pl.DataFrame]]:
         names_at: dict[int, list[str]] = {}
-        with refusals(), opened(path) as file:
+        with refusals(), opened(path, self.config.member) as file:
             for place in places:
                 header_at, header_length, offset, length, line = place
                 if header_at not in names_at:  # once: gzip goes back by beginning anew
@@ -76,7 +76,7 @@ class CsvReader(LineReader):
                 yield place, self.frame(file.read(length), names, columns, line)
 
     def columns(self, path: Path) -> list[str]:
-        with refusals(), opened(path) as file:
+        with refusals(), opened(path, self.config.member) as file:
             return self.names(self._head(file)[1], 1)
 
     def names(self, header: bytes, line: int) -> list[str]:

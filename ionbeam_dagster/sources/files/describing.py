@@ -54,7 +54,7 @@ def twice(variables: dict[str, CanonicalVariable], key: str) -> list[str]:
         if name in first:
             faults.append(
                 f"{key}: {first[name]!r} and {column!r} are both {name}, of which there is one a station; give them "
-                "different levels or methods, or make a source of each (one column a station: each with constants)"
+                "different levels or methods, or make a source of each (one column a station: `wide`)"
             )
         first.setdefault(name, column)
     return faults

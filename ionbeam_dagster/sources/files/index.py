@@ -26,6 +26,7 @@ from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.sources.files.annotated_csv import AnnotatedCsvReader
 from ionbeam_dagster.sources.files.config import FORMATS, FilesConfig, format_by_name, in_order, is_beside_log
 from ionbeam_dagster.sources.files.csv_files import CsvReader
+from ionbeam_dagster.sources.files.excel_files import ExcelReader
 from ionbeam_dagster.sources.files.json_lines import JsonLinesReader
 from ionbeam_dagster.sources.files.known import EPOCH, MICROSECOND, File, Part, is_as_it_was, state_of
 from ionbeam_dagster.sources.files.netcdf_files import NetcdfReader
@@ -53,6 +54,7 @@ READERS: dict[str, type[Reader]] = {
     "netcdf": NetcdfReader,
     "jsonl": JsonLinesReader,
     "influx_csv": AnnotatedCsvReader,
+    "excel": ExcelReader,
 }
 
 

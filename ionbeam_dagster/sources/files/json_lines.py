@@ -31,7 +31,7 @@ class JsonLinesReader(LogReader):
     def parts(self, path: Path, whole_lines: bool = False) -> Iterator[tuple[Place, str]]:
         missing = {column: _written(column) for column in self.named(path)}
         sample = b""
-        with refusals(), opened(path) as file:
+        with refusals(), opened(path, self.config.member) as file:
             start = len(MARK) if file.read(len(MARK)) == MARK else 0
             for offset, line, block in blocks(file, start, whole_lines, 1, quotes=False):
                 missing = {column: form for column, form in missing.items() if not form.search(block)}
@@ -41,7 +41,7 @@ class JsonLinesReader(LogReader):
             refuse_missing(list(missing), _names(sample))
 
     def read(self, path: Path, places: Iterable[Place], columns: Sequence[str]) -> Iterator[tuple[Place, pl.DataFrame]]:
-        with refusals(), opened(path) as file:
+        with refusals(), opened(path, self.config.member) as file:
             for place in places:
                 *_, offset, length, line = place
                 file.seek(offset)

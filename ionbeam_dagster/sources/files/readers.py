@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from zipfile import BadZipFile
 
 import polars as pl
 import pyarrow as pa
@@ -102,7 +103,7 @@ def refusals(*further: type[Exception]) -> Iterator[None]:
     """Turn what libraries raise for a file that they cannot read, `further` errors among it, into Unreadable."""
     try:
         yield
-    except (OSError, EOFError, zlib.error, pa.ArrowException, *further) as error:
+    except (OSError, EOFError, zlib.error, BadZipFile, pa.ArrowException, *further) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).strip()
         denied = isinstance(error, PermissionError)
         remedy = "give the platform permission to read it" if denied else "put an intact copy in its place"

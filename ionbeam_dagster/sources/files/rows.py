@@ -23,6 +23,7 @@ from ionbeam_dagster.sources.files.config import (
     FilesConfig,
     FileVariable,
     LongTable,
+    format_by_name,
 )
 from ionbeam_dagster.sources.files.readers import PROBLEM, ROW, Layout, Unreadable
 from ionbeam_dagster.sources.files.times import FILED, UTC_TIME, present
@@ -258,6 +259,7 @@ def constants_of(config: FilesConfig, file: str, path: str) -> dict[str, str | N
     """The descriptive columns that are the same for all rows of `file`, which is at `path`; null where its name tells
     none."""
     name = PurePath(file).name.removesuffix(".gz")
+    name = name.removesuffix(".zip") if format_by_name(name) else name
     stem = name.rpartition(".")[0] or name
     folder = PurePath(path).parent.name
     told = config.name.search(file) if config.name is not None else None

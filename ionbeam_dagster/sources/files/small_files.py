@@ -19,7 +19,7 @@ from ionbeam_dagster.sources.files import text_lines
 from ionbeam_dagster.sources.files.config import FilesConfig
 from ionbeam_dagster.sources.files.csv_files import CsvReader, opening_of
 from ionbeam_dagster.sources.files.readers import ROW, Unreadable, refusals
-from ionbeam_dagster.sources.files.text_lines import MARK
+from ionbeam_dagster.sources.files.text_lines import MARK, PACKED
 from ionbeam_dagster.sources.files.times import FILED
 from ionbeam_dagster.sources.files.waiting import Piece
 
@@ -72,7 +72,7 @@ def small_tables(reader: CsvReader, paths: Mapping[str, Path]) -> Iterator[list[
 
 
 def _small_table(reader: CsvReader, name: str, path: Path) -> SmallTable | None:
-    if path.suffix == ".gz":
+    if path.suffix in PACKED:
         return None
     try:
         data = path.read_bytes()

@@ -265,7 +265,7 @@ class Files(Source):
 
     def _reference(self) -> tuple[Layout, list[str]]:
         """The layout of the first file that can be read, and why there is none, if so."""
-        if self._index.format_of(self._config.path) in ("csv", "parquet"):
+        if self._index.format_of(self._config.path) in ("csv", "parquet", "excel"):
             return self._index.reader(self._config.path).layout(Path(self._config.path)), []
         for file in self._index.look().values():
             if not (file.error or file.gone or (file.unsettled and not file.grows)):

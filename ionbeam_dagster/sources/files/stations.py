@@ -16,12 +16,13 @@ from ionbeam_dagster.domain.canonical import STATION
 from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.sources.files.config import DescribedColumn, FilesConfig, StationList, format_by_name
 from ionbeam_dagster.sources.files.csv_files import CsvReader
+from ionbeam_dagster.sources.files.excel_files import ExcelReader
 from ionbeam_dagster.sources.files.readers import PROBLEM, TableReader, Unreadable
 from ionbeam_dagster.sources.files.rows import Shaping
 from ionbeam_dagster.sources.files.tables import ParquetReader
 from ionbeam_dagster.sources.files.written import TimeColumn
 
-_READERS: dict[str | None, type[TableReader]] = {"parquet": ParquetReader}
+_READERS: dict[str | None, type[TableReader]] = {"parquet": ParquetReader, "excel": ExcelReader}
 _KEY, _FAULT = "x_key", "x_fault"
 _SHOWN = 10
 
@@ -32,8 +33,9 @@ class Stations:
     def __init__(self, config: FilesConfig, stated: StationList) -> None:
         self._stated = stated
         described = {STATION: DescribedColumn(column=stated.id), **stated.metadata}
-        of_list = {"csv": stated.csv, "latitude": stated.latitude, "longitude": stated.longitude, "time": TimeColumn()}
-        self._config = config.model_copy(update=of_list | {"metadata": described, "constants": {}, "stations": None})
+        of_list = {"csv": stated.csv, "latitude": stated.latitude, "longitude": stated.longitude, "metadata": described}
+        of_data = {"time": TimeColumn(), "constants": {}, "stations": None, "sheet": None, "member": None}
+        self._config = config.model_copy(update=of_list | of_data)
         self._state: tuple[int, int] | None = None
         self._table = pl.DataFrame()
         self._content = ""

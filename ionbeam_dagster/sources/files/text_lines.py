@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
 from hashlib import sha256
 from pathlib import Path
 from typing import IO, cast
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 
-from ionbeam_dagster.sources.files.readers import Place, TableReader, Unreadable, refusals
+from ionbeam_dagster.sources.files.readers import Place, TableReader, Unreadable, listed, refusals
 
 CSV_PART = 2 << 20
 SMALL_PIECES = 32  # that a part would have, of which only the last ones may still change
 LONGEST_LINE = 1 << 20
 MARK = b"\xef\xbb\xbf"
+PACKED = (".gz", ".zip")
 
 
 class LineReader(TableReader):
@@ -30,10 +33,10 @@ class LineReader(TableReader):
     """
 
     def grows_by_lines(self, path: Path) -> bool:
-        return path.suffix != ".gz"
+        return path.suffix not in PACKED
 
     def is_unchanged(self, path: Path, content: Mapping[Place, str]) -> bool:
-        with refusals(), opened(path) as file:
+        with refusals(), opened(path, self.config.member) as file:
             for (header_at, header_length, offset, length, _), known in content.items():
                 digest = sha256()
                 for at, size in ((header_at, header_length), (offset, length)):
@@ -44,9 +47,24 @@ class LineReader(TableReader):
         return True
 
 
-def opened(path: Path) -> IO[bytes]:
-    """The file, unpacked."""
+def opened(path: Path, member: str | None = None) -> IO[bytes]:
+    """The file, unpacked; of a zip the only member, or the only one that the glob `member` finds. Raises Unreadable."""
+    if path.suffix == ".zip":
+        return _in_zip(path, member)
     return cast(IO[bytes], gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
+
+
+def _in_zip(path: Path, member: str | None) -> IO[bytes]:
+    try:
+        with ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if not name.endswith("/")]
+            found = [name for name in names if member is None or fnmatchcase(name, member)]
+            if len(found) != 1:
+                sought = f"{len(found)} members like {member!r}" if member else f"{len(found)} members"
+                raise Unreadable(f"has {sought}, not one; it has {listed(names)}; state which with `member`")
+            return archive.open(found[0])
+    except (BadZipFile, NotImplementedError, RuntimeError) as error:  # the last of one with a password
+        raise Unreadable(f"cannot be unpacked ({error}); put an intact copy in its place") from error
 
 
 def blocks(
