@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import PurePath
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import polars as pl
 
@@ -27,9 +27,6 @@ from ionbeam_dagster.sources.files.config import (
 )
 from ionbeam_dagster.sources.files.readers import PROBLEM, ROW, Layout, Unreadable
 from ionbeam_dagster.sources.files.times import FILED, UTC_TIME, present
-
-if TYPE_CHECKING:
-    from ionbeam_dagster.sources.files.stations import Stations
 
 FILE = "x_file"
 COLUMN, VALUE, UNIT, VARIABLE = "x_column", "x_value", "x_unit", "variable"
@@ -52,7 +49,8 @@ class Shaping:
     `conversions` are the scale and offset of each variable, `texts` the variables that are no numbers, `described`
     further columns of the file that are kept as texts under their own name. `wide` are the columns of a file that are
     one station's each, with what their names say; `factors` gives scale and offset from a unit that a row has to that
-    of a variable, and raises UnitError; `stations` describes the stations.
+    of a variable, and raises UnitError; `joined` adds what a list says of
+    the stations.
     """
 
     config: FilesConfig
@@ -62,7 +60,7 @@ class Shaping:
     described: tuple[str, ...]
     wide: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     factors: Callable[[str, str], tuple[float, float]] | None = None
-    stations: Stations | None = None
+    joined: Callable[[pl.DataFrame], pl.DataFrame] | None = None
 
     def columns(self) -> list[str]:
         """The columns to be read from the file."""
@@ -101,7 +99,7 @@ class Shaping:
         )
         shaped = shaped.filter(pl.any_horizontal(pl.col(*self.conversions, PROBLEM).is_not_null()))
         shaped = _without_wrong_stations(shaped) if STATION in self.layout.metadata else shaped
-        return shaped if self.stations is None else self.stations.joined(shaped)
+        return shaped if self.joined is None else self.joined(shaped)
 
     def descriptions(self, frame: pl.DataFrame) -> list[pl.Expr]:
         """Place and descriptive columns of rows, as far as they have them. Raises Unreadable."""

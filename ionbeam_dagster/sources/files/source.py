@@ -427,7 +427,7 @@ class Files(Source):
             flags(reference),
             wide=self._wide(file) if file else {},
             factors=lambda column, unit: factors(unit, variables[column]),
-            stations=self._stations,
+            joined=self._stations.joined if self._stations else None,
         )
 
     def _wide(self, file: File) -> dict[str, dict[str, str]]:
