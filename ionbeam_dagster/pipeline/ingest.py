@@ -191,18 +191,33 @@ def _replaced(
         return {}
     dataset = platform.dataset(source.dataset)
     first = window_of(reach.start, dataset.span).start
-    claimed = {
-        claim.id: _file_of(platform, source, claim)
+    covered = [
+        claim
         for claim in platform.ledger.claims_between(dataset.name, first, reach.end)
         if claim.source == source.name and file.collected.covers(claim.collected) and claim.arrival < arrival
-        if not _is_anothers(raw_of(platform, source, claim), file.sender)
-    }
+    ]
+    others = {claim.id for claim in covered if _is_anothers(_sender_of(platform, source, claim), file.sender)}
+    if others:
+        _LOG.info(
+            "%s %s: %d ingestions of other senders, or of nobody knows whom, stay", source.name, raw.window, len(others)
+        )
+    claimed = {claim.id: _file_of(platform, source, claim) for claim in covered if claim.id not in others}
     return claimed | _waiting_before(platform, raw, file.sender)
 
 
-def _is_anothers(sent: RawPartition | None, sender: str) -> bool:
-    """Whether another sender sent it, as far as it was noted who did."""
-    return sent is not None and sent.sender not in ("", sender)
+def _sender_of(platform: Platform, source: SourceSettings, claim: Claim) -> str | None:
+    """Who sent what a claim was made of, empty where nobody noted it; None where that is not known any longer."""
+    raw = raw_of(platform, source, claim)
+    if raw is not None:
+        return raw.sender
+    try:  # windows of the source had another length when it was sent
+        return platform.raws(source).open(_file_of(platform, source, claim)).sender
+    except (OSError, pa.ArrowInvalid):
+        return None
+
+
+def _is_anothers(sender: str | None, ours: str) -> bool:
+    return sender not in ("", ours)
 
 
 def _file_of(platform: Platform, source: SourceSettings, claim: Claim) -> str:
@@ -218,7 +233,7 @@ def _waiting_before(platform: Platform, raw: RawPartition, sender: str) -> dict[
             continue
         sent = platform.ledger.sent(raw.source, window)
         before = list(takewhile(lambda one: one.ingestion != raw.ingestion, sent))
-        theirs = [one for one in before if raw.window.covers(one.window) and not _is_anothers(one, sender)]
+        theirs = [one for one in before if raw.window.covers(one.window) and not _is_anothers(one.sender, sender)]
         covered = {one.ingestion: one.path for one in theirs}
         claimed = {claim.id for claim in platform.ledger.claims_of(list(covered))}
         found |= {ingestion: path for ingestion, path in covered.items() if ingestion not in claimed}

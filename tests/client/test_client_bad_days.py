@@ -7,6 +7,7 @@ import os
 import time
 from datetime import timedelta
 
+import aio_pika
 import pytest
 from client_samples import END, METADATA, SCHEMA, START, event, rows
 from servers import Line
@@ -102,6 +103,30 @@ def test_who_may_write_but_not_declare_sends_into_queues_that_are_there(rabbitmq
         async with IonbeamClient(IonbeamClientConfig(amqp_url=url, state_path=tmp_path)) as client:
             await ingest_hours(client, 2)
             assert await client.flush(30)
+
+    asyncio.run(run())
+
+
+def test_a_queue_that_was_made_otherwise_and_goes_is_made_again(rabbitmq, tmp_path):
+    config = IonbeamClientConfig(amqp_url=rabbitmq.url, state_path=tmp_path)
+
+    async def run():
+        connection = await aio_pika.connect(rabbitmq.url)
+        async with connection, connection.channel() as channel:
+            await channel.queue_delete(wire.INGESTION.name)
+            arguments = {"x-max-length": 1000}
+            there = await channel.declare_queue(wire.INGESTION.name, durable=True, arguments=arguments)
+            async with IonbeamClient(config) as client:
+                await ingest_hours(client, 1)
+                assert await client.flush(20)
+                await there.delete(if_unused=False, if_empty=False)
+                rabbitmq.ctl("close_all_connections", "it is made anew")
+                await ingest_hours(client, 1, first=1)
+                assert await client.flush(20)
+        again = await aio_pika.connect(rabbitmq.url)
+        async with again, again.channel() as channel:
+            made = await channel.declare_queue(wire.INGESTION.name, durable=True)
+            assert made.declaration_result.message_count == 1
 
     asyncio.run(run())
 

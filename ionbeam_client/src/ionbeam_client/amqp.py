@@ -319,6 +319,11 @@ class AmqpTransport:
             self._made_otherwise.add(queue.name)
             log.info("%s is there, made otherwise, and is used as it is (%s)", queue.name, _short(error))
             raise _OnlyFound(_short(error)) from error
+        except ChannelNotFoundEntity as error:
+            if asked not in self._made_otherwise:
+                raise
+            self._made_otherwise.discard(asked)  # it is gone meanwhile, and made on the next channel
+            raise _OnlyFound(_short(error)) from error
         self._declared.add(queue)
         return declared
 
