@@ -17,12 +17,13 @@ import numpy as np
 
 from ionbeam_dagster.edr import answers
 from ionbeam_dagster.edr.collection import LOCATION, NAMES, stamp
+from ionbeam_dagster.edr.lane import Busy
 from ionbeam_dagster.edr.parameters import Parameter
 from ionbeam_dagster.edr.query import Bounds, Query
 from ionbeam_dagster.edr.refusals import BadRequest
 from ionbeam_dagster.edr.requests import read_request
 from ionbeam_dagster.edr.search import run
-from ionbeam_dagster.edr.service import Reply, Service, refusal
+from ionbeam_dagster.edr.service import Reply, Service, busy, refusal
 
 HERE = Path(__file__).parent
 COASTLINE = HERE.parent / "domain" / "tables" / "coastline.npz"
@@ -73,11 +74,16 @@ def stations(service: Service, given: dict[str, str]) -> Reply:
     )
     ids = (wanted, flag) if flag else (wanted,)
     newest = windows[-1]
-    found = run(
-        collection, Query(newest.start, newest.end, parameters=ids, described=True, bounds=Bounds(rows=1_000_000))
-    )
+    query = Query(newest.start, newest.end, parameters=ids, described=True, bounds=Bounds(rows=1_000_000))
+    turn = service.turn()
+    try:
+        found = run(collection, query, turn.take)
+        document["stations"] = _newest(found.table, wanted, flag)
+    except Busy:
+        return busy()
+    finally:
+        turn.end()
     document["window"] = [stamp(newest.start), stamp(newest.end)]
-    document["stations"] = _newest(found.table, wanted, flag)
     document["notes"] = found.notes
     return Reply(200, "application/json", answers.as_json(document), {"Cache-Control": "public, max-age=15"})
 

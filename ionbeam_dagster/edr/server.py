@@ -26,6 +26,7 @@ from typing import Any
 from ionbeam_client.windows import WindowsError
 from ionbeam_dagster.edr import answers, api_page, changes, documents, map_page, streams
 from ionbeam_dagster.edr.configuration import DEFAULT_URL, openapi_path
+from ionbeam_dagster.edr.lane import Lane
 from ionbeam_dagster.edr.refusals import BadRequest, NotFound
 from ionbeam_dagster.edr.requests import FORMAT_NAMES, QUERIES
 from ionbeam_dagster.edr.service import Reply, Service, refusal
@@ -55,6 +56,7 @@ class _Current:
         self._url = url
         self._flask_app = flask_app
         self._lock = threading.Lock()
+        self._lane = Lane()  # of the process: answers under way keep their places when a configuration is taken up
         self._looked, self._seen = 0.0, self._stamp()
         self.service = self._load()
 
@@ -93,7 +95,7 @@ class _Current:
         _without_scripts(config)
         self._flask_app.api_ = API(config, json.dumps(document))
         self.openapi = document
-        return Service(config, url)
+        return Service(config, url, self._lane)
 
 
 def _without_scripts(config: dict[str, Any]) -> None:

@@ -44,9 +44,12 @@ class Reply:
 
 
 class Service:
-    """The collections of a PyGeoAPI configuration that are windows of ours, under one address."""
+    """The collections of a PyGeoAPI configuration that are windows of ours, under one address.
 
-    def __init__(self, config: dict[str, Any], base: str) -> None:
+    `lane` is where its large answers are made; services that follow each other in one process share it.
+    """
+
+    def __init__(self, config: dict[str, Any], base: str, lane: Lane | None = None) -> None:
         self.base = base.rstrip("/")
         self.resources: dict[str, dict[str, Any]] = {}
         self.collections: dict[str, Collection] = {}
@@ -55,7 +58,7 @@ class Service:
             if own is not None:
                 self.resources[name] = resource
                 self.collections[name] = collection_of(name, own, resource.get("crs") or ())
-        self._lane = Lane()
+        self._lane = lane or Lane()
         self.others = set(config.get("resources") or {}) - set(self.collections)
 
     def about(self, name: str) -> dict[str, Any]:
@@ -71,9 +74,13 @@ class Service:
         moments += [windows[0].start, windows[-1].start] if windows else []
         return (min(moments), max(moments)) if moments else None
 
+    def turn(self) -> Turn:
+        """The way of one request that may turn out to be large; to be ended in any case."""
+        return Turn(self._lane)
+
     def answer(self, name: str, kind: str, id: str | None, given: Mapping[str, str], as_page: bool = False) -> Reply:
         """The answer to a query of a collection; one that cannot be given says why, with its status."""
-        turn = Turn(self._lane)
+        turn = self.turn()
         reply = None
         try:
             request = read_request(self.collections[name], kind, given, id, format="geojson" if as_page else None)
@@ -83,8 +90,7 @@ class Service:
         except NotFound as error:
             return refusal(404, str(error))
         except Busy:
-            told = "the service makes as many large answers as it can; ask again in a moment, or for less"
-            return replace(refusal(503, told), headers={"Retry-After": str(RETRY_AFTER)})
+            return busy()
         finally:
             if reply is None or isinstance(reply.body, bytes):
                 turn.end()
@@ -244,6 +250,11 @@ def collection_of(name: str, provider: dict[str, Any], more_crs: Iterable[str] =
 def refusal(status: int, sentence: str) -> Reply:
     code = {400: "InvalidParameterValue", 404: "NotFound", 405: "InvalidMethod"}.get(status, "NoApplicableCode")
     return Reply(status, "application/json", answers.as_json({"code": code, "type": code, "description": sentence}))
+
+
+def busy() -> Reply:
+    told = "the service makes as many large answers as it can; ask again in a moment, or for less"
+    return replace(refusal(503, told), headers={"Retry-After": str(RETRY_AFTER)})
 
 
 def _page_of(request: EdrRequest, document: dict[str, Any], notes: list[str]) -> str:

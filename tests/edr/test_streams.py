@@ -2,7 +2,9 @@
 
 import gzip
 import threading
+import time
 import tracemalloc
+from types import SimpleNamespace
 
 import httpx
 import orjson
@@ -10,8 +12,9 @@ import pytest
 from serving import Serving
 from windows import PLACES, service_of, write_window
 
-from ionbeam_dagster.edr import search, streams
+from ionbeam_dagster.edr import map_page, search, server, streams
 from ionbeam_dagster.edr import service as service_module
+from ionbeam_dagster.edr.configuration import Served, update
 from ionbeam_dagster.edr.lane import Busy, Lane, Turn
 
 WORLD = "-180,-90,180,90"
@@ -71,8 +74,10 @@ def test_a_lane_has_so_many_places_and_no_endless_queue():
     first.take()  # it has its place already
     waiting = threading.Thread(target=second.take)
     waiting.start()
+    deadline = time.monotonic() + 5
     while lane._waiting._value:
-        pass
+        assert waiting.is_alive() and time.monotonic() < deadline
+        time.sleep(0.001)
     with pytest.raises(Busy):
         Turn(lane).take()
     first.end()
@@ -101,6 +106,45 @@ def test_who_finds_no_place_is_told_when_to_come_again(tmp_path, monkeypatch):
     for _ in range(3):  # also one that fails gives its place back
         service.answer("net", "cube", None, asked).end()
         assert service.answer("net", "cube", None, asked | {"f": "x"}).status == 400
+
+
+def test_a_change_of_the_configuration_brings_no_further_places(tmp_path, monkeypatch):
+    monkeypatch.setattr(Lane.__init__, "__defaults__", (1, 1, 0.01))
+    monkeypatch.setattr(server, "LOOKED_EVERY", -1.0)
+    for module in (service_module, search):
+        monkeypatch.setattr(module, "LARGE", 10)
+    path, asked = tmp_path / "config.yml", {"bbox": WORLD, "f": "CSV"}
+
+    def exported(hour):
+        write_window(tmp_path / "net", hour)
+        update(path, tmp_path, [Served("net", tmp_path / "net")])
+
+    exported(0)
+    current = server._Current(path, None, SimpleNamespace())
+    before = current()
+    first = before.answer("net", "cube", None, asked)
+    exported(1)
+    assert current() is not before
+    assert current().answer("net", "cube", None, asked).status == 503
+    first.end()
+    second = current().answer("net", "cube", None, asked)
+    assert second.status == 200
+    second.end()
+
+
+def test_the_map_is_in_the_lane_too(tmp_path, monkeypatch):
+    write_window(tmp_path / "net", 0)
+    monkeypatch.setattr(Lane.__init__, "__defaults__", (1, 1, 0.01))
+    service = service_of(tmp_path / "net")
+    for module in (service_module, search):
+        monkeypatch.setattr(module, "LARGE", 10)
+    for _ in range(2):  # it gives its own place back
+        assert map_page.stations(service, {}).status == 200
+    first = service.answer("net", "cube", None, {"bbox": WORLD, "f": "CSV"})
+    busy = map_page.stations(service, {})
+    assert busy.status == 503 and busy.headers["Retry-After"] == "5"
+    first.end()
+    assert map_page.stations(service, {}).status == 200
 
 
 def test_large_answers_are_streamed_over_http(tmp_path):
