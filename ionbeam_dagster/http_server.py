@@ -5,7 +5,7 @@ is answered (doors/http/app.py, edr/server.py).
 
 A connection takes a place. When all are taken, the next one gets the place of one that does not bring its request to an
 end: of those that have not sent a whole one yet, or else of all that wait, the one that waits the longest. A request
-that is whole is always answered.
+that is whole is always answered, unless its sender does not read the answer.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ _HEAD_SECONDS = 10
 """How long the head of a request may take, and a new connection until it says something."""
 _IDLE_SECONDS = 30
 """How long a body may stand still, and a connection wait for its next request."""
+_UNREAD_SECONDS = 60
+"""How long an answer may wait for who reads nothing of it. The system takes more of it only when about a megabyte was
+read: it is no shorter, so that slow readers have theirs."""
 _IN_MEMORY = 65_536  # bytes of a body; more of it goes into a file
 _AT_ONCE = 64  # connections that are accepted in a row
 _OTHER_FILES = 200  # of everything else in the process
@@ -75,6 +78,18 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
         since = self.creation_time if self.request is None else self._begun
         return not head_came and now - since > _HEAD_SECONDS
 
+    def end_unread(self, now: float) -> None:
+        """Close it where an answer waits and nobody reads: a thread may wait with it (`handle_close` wakes that)."""
+        if not self.total_outbufs_len or now - self.last_activity <= _UNREAD_SECONDS:
+            return
+        if not self.outbuf_lock.acquire(blocking=False):
+            return  # a thread adds to it right now; the next look tells
+        try:
+            if self.total_outbufs_len and now - self.last_activity > _UNREAD_SECONDS:
+                self.handle_close()
+        finally:
+            self.outbuf_lock.release()
+
 
 class _Server(TcpWSGIServer):  # type: ignore[misc]
     channel_class = _Channel
@@ -95,9 +110,11 @@ class _Server(TcpWSGIServer):  # type: ignore[misc]
 
     def maintenance(self, now: float) -> None:
         super().maintenance(now)
-        for channel in self.active_channels.values():
+        for channel in list(self.active_channels.values()):
             if channel.is_late(now):
                 channel.will_close = True
+            else:
+                channel.end_unread(now)
 
 
 class HttpServer:

@@ -17,9 +17,27 @@ HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n"
 HALVES = {"nothing": b"", "half a head": HEAD, "half a body": HEAD + b"\r\nweather"}
 
 
+class Large:
+    """An answer of more than the system and the server hold for who does not read it."""
+
+    ended = 0
+
+    def __iter__(self):
+        return iter([b"x" * 1_000_000] * 60)
+
+    def close(self):
+        Large.ended += 1
+
+
 def application(environ, start_response):
+    if environ["PATH_INFO"] == "/large":
+        start_response("200 OK", [("Content-Length", "60000000")])
+        return Large()
     if environ["PATH_INFO"] == "/slow":
         time.sleep(1)
+    if environ["PATH_INFO"] == "/made":
+        start_response("200 OK", [("Content-Length", "15000000")])
+        return [b"x" * 15_000_000]
     start_response("200 OK", [("Content-Length", "4")])
     return [b"good"]
 
@@ -90,6 +108,42 @@ def test_a_head_that_does_not_come_is_not_waited_for(monkeypatch):
         assert body.recv(100).startswith(b"HTTP/1.1 200")
         same = known.sock
         assert answered(known) == (200, b"good") and known.sock is same
+
+
+def test_who_stops_reading_an_answer_gives_its_thread_back(monkeypatch):
+    monkeypatch.setattr(http_server, "_UNREAD_SECONDS", 2)
+    monkeypatch.setattr(Large, "ended", 0)
+    with serving() as server, ExitStack() as open_ones:
+        reading = HTTPConnection("127.0.0.1", server.port, timeout=20)
+        reading.request("GET", "/large")
+        slowly = reading.getresponse()
+        for _ in range(3):  # every thread but one
+            open_ones.enter_context(connected(server)).sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+        got, deadline = 0, time.monotonic() + 20
+        while Large.ended < 3 and time.monotonic() < deadline:
+            got += len(slowly.read(1_000_000))
+            time.sleep(0.1)
+        assert Large.ended == 3
+        assert got + len(slowly.read()) == 60_000_000  # who reads slowly has all of it
+        assert answered(HTTPConnection("127.0.0.1", server.port, timeout=20)) == (200, b"good")
+
+
+def test_an_answer_that_was_made_and_is_not_read_is_not_kept(monkeypatch):
+    monkeypatch.setattr(http_server, "_UNREAD_SECONDS", 1)
+    monkeypatch.setattr(http_server, "_IDLE_SECONDS", 1)
+    with serving() as server, ExitStack() as open_ones:
+        open_ones.enter_context(connected(server)).sendall(b"GET /made HTTP/1.1\r\nHost: x\r\n\r\n")
+        deadline = time.monotonic() + 10
+        while not (channels := _channels(server)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert channels
+        while _channels(server) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not _channels(server)
+
+
+def _channels(server):
+    return [one for one in list(server._sockets.values()) if isinstance(one, http_server._Channel)]
 
 
 def _closed(connection):
