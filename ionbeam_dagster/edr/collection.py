@@ -16,7 +16,7 @@ from ionbeam_dagster.domain.canonical import STATION
 from ionbeam_dagster.edr import footers
 from ionbeam_dagster.edr.crs import OFFERED
 from ionbeam_dagster.edr.files import LocalFiles, WindowFile, version_of
-from ionbeam_dagster.edr.parameters import TEXT, TRUTH, Layout, Parameter, layout_of
+from ionbeam_dagster.edr.parameters import Column, Layout, Parameter, layout_of
 
 NAMES = ("station_name", "name")
 WIGOS = ("wigos_id", "wigosid", "wigos_station_identifier")
@@ -49,10 +49,11 @@ class Collection:
         """The metadata columns of the newest window that can be read."""
         return self._described()[1]
 
-    def kinds(self) -> dict[str, str]:
-        """What the values of parameters are that are no numbers, by their ids: so in the newest window, and of texts no
-        quantity with a unit."""
-        return self._described()[2]
+    def takes(self, column: Column) -> bool:
+        """Whether the values of a file's column can be given together with those of its parameter in other files: they
+        are what they are in the newest windows or, where these lack it, in the one that was read first."""
+        known = self._described()[2]
+        return column.is_answerable and known.setdefault(column.parameter.id, column.kind) == column.kind
 
     def layout(self, schema: pa.Schema) -> Layout:
         """The layout of a file of this collection; files of the same columns and types share it."""
@@ -65,8 +66,8 @@ class Collection:
         return known
 
     def _described(self) -> tuple[dict[str, Parameter], tuple[str, ...], dict[str, str]]:
-        windows = self.files.windows()
-        for window in windows[: -20 - 1 : -1]:
+        newest = self.files.windows()[: -20 - 1 : -1]
+        for place, window in enumerate(newest):
             with suppress(OSError, pa.ArrowException):
                 version = (window.name, self.files.version(window.name))
                 if self._newest is None or self._newest[0] != version:
@@ -75,15 +76,23 @@ class Collection:
                         continue
                     found = {column.parameter.id: column.parameter for column in layout.columns}
                     self.repeated = [name for name in (STATION, *NAMES, *WIGOS) if name in layout.described]
-                    kinds = {
-                        one.parameter.id: one.kind
-                        for one in layout.columns
-                        if one.kind == TRUTH or (one.kind == TEXT and one.parameter.unit in ("", "1"))
-                    }
                     known = dict(sorted({**self._ever, **found}.items()))
-                    self._newest = version, known, layout.described, kinds
+                    self._newest = version, known, layout.described, self._kinds(newest[place:], known)
                 return self._newest[1:]
         return self._ever, (), {}
+
+    def _kinds(self, newest_first: list[WindowFile], known: dict[str, Parameter]) -> dict[str, str]:
+        """What the values of parameters are, by their ids: so in the newest of the windows that have them."""
+        kinds: dict[str, str] = {}
+        for window in newest_first:
+            with suppress(OSError, pa.ArrowException):
+                layout = self.layout(self._schema(window))
+                for one in layout.columns if layout.fit else ():
+                    if one.is_answerable:
+                        kinds.setdefault(one.parameter.id, one.kind)
+            if known.keys() <= kinds.keys():
+                break
+        return kinds
 
     def _schema(self, window: WindowFile) -> pa.Schema:
         with self.files.open(window.name) as handle:

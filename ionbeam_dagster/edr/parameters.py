@@ -71,6 +71,11 @@ class Column:
     parameter: Parameter
     kind: str = NUMBER
 
+    @property
+    def is_answerable(self) -> bool:
+        """Whether an answer can be made of its values; a text is no quantity with a unit."""
+        return self.kind in (NUMBER, TRUTH) or (self.kind == TEXT and self.parameter.unit in ("", "1"))
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:

@@ -27,7 +27,7 @@ from ionbeam_dagster.edr import footers
 from ionbeam_dagster.edr.collection import LOCATION, NAMES, WIGOS, Collection, stamp
 from ionbeam_dagster.edr.files import WindowFile, version_of
 from ionbeam_dagster.edr.matching import Mask, among, as_text, mask_of, micros
-from ionbeam_dagster.edr.parameters import NUMBER, Column, Parameter
+from ionbeam_dagster.edr.parameters import Column, Parameter
 from ionbeam_dagster.edr.query import Query
 from ionbeam_dagster.edr.regions import touches
 from ionbeam_dagster.exporters.stations import position_ids
@@ -186,8 +186,7 @@ def _parts(
     if query.locations is not None and has_station:
         groups = _groups_of_stations(file, groups, query.locations)
     chosen = [column for column in layout.columns if column.parameter.id in wanted]
-    kinds = collection.kinds()
-    if odd := [one.name for one in chosen if one.kind != kinds.get(one.parameter.id, NUMBER)]:
+    if odd := [one.name for one in chosen if not collection.takes(one)]:
         raise _Unfit(f"the values of {odd[0]} are of another type than in other windows")
     told = (STATION, *WIGOS, *(NAMES if named else ()))
     described = [name for name in layout.described if query.described or identified or name in told]

@@ -11,10 +11,13 @@ import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from serving import Serving
 from windows import PLACES, TEMPERATURE, WIND, service_of, write_window
 
 from ionbeam_dagster.edr import service as service_module
+from ionbeam_dagster.edr.configuration import Served, update
+from ionbeam_dagster.edr.service import Service
 
 WORLD = "-180,-90,180,90"
 EVERY = {(hour, step, station) for hour in range(3) for step in range(6) for station in range(len(PLACES))}
@@ -154,6 +157,55 @@ def test_no_type_of_a_column_takes_the_collection_with_it(tmp_path, column, type
                 assert kind in ("locations", "position") or given | told == {0, 1, 2}, (kind, form, notes)
             if kind != "items" and (kind, id) != ("locations", None):
                 assert service_of(place).answer("net", kind, id, asked).status == 200
+
+
+SKY = "x_sky__1__0.0__point__PT0S"
+
+
+def with_sky(place, hour, values):
+    """A window, and in it a column of a source that the others of the dataset lack."""
+    file = write_window(place, hour, places=PLACES[:1])
+    table = pq.read_table(file)
+    values = pa.array([values] * len(table))
+    pq.write_table(table.append_column(pa.field(SKY, values.type, metadata={"role": "variable"}), values), file)
+
+
+def without_sky(place, hours):
+    one = write_window(place, hours[0], places=PLACES[:1]) if hours else None
+    for hour in hours[1:]:  # the rows of the first one: quicker, and of no matter here
+        day, of_day = divmod(hour, 24)
+        (place / f"net_202501{1 + day:02}T{of_day:02}0000_PT1H.parquet").write_bytes(one.read_bytes())
+
+
+def asked_for_all(tmp_path):
+    path = tmp_path / "config.yml"
+    update(path, tmp_path, [Served("net", tmp_path / "net")])
+    service = Service(yaml.safe_load(path.read_text()), "http://service.test")
+    reply = service.answer("net", "cube", None, {"bbox": WORLD, "datetime": "../..", "f": "GeoJSON"})
+    assert reply.status == 200
+    body = json.loads(reply.body)
+    of_sky = [one["properties"]["x_sky:0.0:point:PT0S"] for one in body["features"]
+              if one["properties"].get("x_sky:0.0:point:PT0S") is not None]  # fmt: skip
+    return len(body["features"]), of_sky, body.get("notes", [])
+
+
+@pytest.mark.parametrize("value", ["fair", True, 1.5])
+@pytest.mark.parametrize("lacking", [1, 25])
+def test_what_the_newest_windows_lack_is_given_of_earlier_ones(tmp_path, value, lacking):
+    for hour in range(2):
+        with_sky(tmp_path / "net", hour, value)
+    without_sky(tmp_path / "net", range(2, 2 + lacking))
+    assert asked_for_all(tmp_path) == ((2 + lacking) * 6, [value] * 12, [])
+
+
+@pytest.mark.parametrize("lacking", [0, 1, 25])
+def test_where_types_differ_one_of_them_is_given_and_the_other_told(tmp_path, lacking):
+    with_sky(tmp_path / "net", 0, 1.5)
+    with_sky(tmp_path / "net", 1, True)
+    without_sky(tmp_path / "net", range(2, 2 + lacking))
+    rows, values, notes = asked_for_all(tmp_path)
+    assert rows == (1 + lacking) * 6 and values in ([True] * 6, [1.5] * 6)
+    assert len(notes) == 1 and "of another type than in other windows" in notes[0]
 
 
 def test_a_row_that_a_revision_takes_away_doubles_no_other(tmp_path):
