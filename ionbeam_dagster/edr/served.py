@@ -77,22 +77,35 @@ def origins(config: IonbeamConfig) -> dict[str, feed.Root]:
 
 def follow(config: IonbeamConfig) -> threading.Event:
     """Keep on taking up what is exported, until the event that is given back is set: a dataset's first window, the
-    extents of later ones, and what comes to S3. A failure is told once, and tried again."""
+    extents of later ones, and what comes to S3; with the YAML as it then stands, as the asset does, too. A failure is
+    told once, and tried again."""
     stop = threading.Event()
 
     def forever() -> None:
-        told = ""
+        current, told = config, ""
         while not stop.wait(LOOKED_EVERY):
-            try:
-                update_configuration(config)
-                told = ""
-            except Exception as error:  # S3 comes back, a YAML is corrected: what was there before is served meanwhile
-                if str(error) != told:
-                    LOG.error("the windows are served as they were before: %s", error)
-                told = str(error)
+            current, failed = _taken_up(current)
+            if failed and failed != told:
+                LOG.error("%s", failed)
+            told = failed
 
     threading.Thread(target=forever, name="ionbeam-follow", daemon=True).start()
     return stop
+
+
+def _taken_up(config: IonbeamConfig) -> tuple[IonbeamConfig, str]:
+    """The configuration that is in use then, and what failed: S3 comes back, a YAML is corrected, and what was there
+    before is served meanwhile."""
+    failed = []
+    try:
+        config = IonbeamConfig.load(config.path)
+    except Exception as error:
+        failed.append(f"the configuration before stays in use: {error}")
+    try:
+        update_configuration(config)
+    except Exception as error:
+        failed.append(f"the windows are served as they were before: {error}")
+    return config, "\n".join(failed)
 
 
 def _settings(config: IonbeamConfig) -> PyGeoApiService:

@@ -1,12 +1,14 @@
 """What people are told of a collection: from the configuration and from the sources themselves, whatever their type."""
 
 import json
+import time
 
 import pyarrow.parquet as pq
 import yaml
 from windows import write_window
 
 from ionbeam_dagster.config import IonbeamConfig
+from ionbeam_dagster.edr import served as web
 from ionbeam_dagster.edr.configuration import Served, update
 from ionbeam_dagster.edr.served import update_configuration
 from ionbeam_dagster.edr.service import EDR_PLUGIN, FEATURES_PLUGIN, Service
@@ -85,3 +87,51 @@ def test_a_configuration_that_names_the_earlier_plug_ins_is_brought_up_to_date(t
     assert [one["name"] for one in resources["net"]["providers"]] == [EDR_PLUGIN, FEATURES_PLUGIN]
     assert [one["name"] for one in resources["mine"]["providers"]] == [EDR_PLUGIN]
     assert resources["net"]["title"] == "My network"
+
+
+def test_what_follows_the_windows_keeps_to_the_yaml_as_it_stands(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(web, "LOOKED_EVERY", 0.05)
+    place = tmp_path / "ionbeam.yaml"
+    for name in ("net", "other"):
+        write_window(tmp_path / "data-projections" / "pygeoapi" / name, 0)
+
+    def written(**blocks):
+        draft = tmp_path / "draft.yaml"
+        draft.write_text(
+            yaml.safe_dump({"sources": {name: {"kind": "external", **one} for name, one in blocks.items()}})
+        )
+        draft.rename(place)
+
+    def served():
+        return {name: one["title"] for name, one in yaml.safe_load(path.read_text())["resources"].items()}
+
+    def becomes(expected):
+        deadline = time.monotonic() + 10
+        while served() != expected:
+            assert time.monotonic() < deadline, served()
+            time.sleep(0.05)
+
+    written(net={"title": "Stations of a town"})
+    config = IonbeamConfig.load(place)
+    path, _ = update_configuration(config)
+    stop = web.follow(config)
+    try:
+        written(net={"title": "Stations of two towns"}, other={"title": "Others"})
+        both = {"net": "Stations of two towns", "other": "Others"}
+        becomes(both)
+        update_configuration(IonbeamConfig.load(place))  # as the asset does
+        written(net={"title": "Wrong", "no_such_key": 1})
+        while "no_such_key" not in caplog.text:
+            assert stop.is_set() is False and served() == both
+            time.sleep(0.05)
+        write_window(tmp_path / "data-projections" / "pygeoapi" / "net", 3)
+        deadline = time.monotonic() + 10
+        while resource_of(path)["extents"]["temporal"]["end"].hour != 3:  # by the last one that was right
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert served() == both and caplog.text.count("no_such_key") == 1
+        written(net={"title": "Right again"})
+        becomes({"net": "Right again"})
+    finally:
+        stop.set()
