@@ -152,7 +152,7 @@ def _sealed(
     news = _news(claims, revision)
     if revision.sealed_at is not None:
         return Sealed(revision, f"sealed by a person on {_as_text(revision.sealed_at)}{_left_out(news)}", tuple(news))
-    if policy.revise_for is None or now < window.end + policy.revise_for:
+    if policy.revise_for is None or not revision.inputs or now < window.end + policy.revise_for:
         return None
     sealed_at = window.end + policy.revise_for
     if any(claim.arrived_at is not None and claim.arrived_at < sealed_at for claim in news):

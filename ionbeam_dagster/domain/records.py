@@ -123,7 +123,8 @@ class Lateness:
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """What a built window was made of: the ids of its claims (None: not noted) and their hash.
+    """What a built window was made of: the ids of its claims (None: not noted) and their hash ("": not known, since
+    its file was lost with the ledger; the next revision takes its place).
 
     `number` counts the revisions of a window from 1. `intact` is False once a part of it was lost or withdrawn.
     `sealed_at` is when a person closed the window.

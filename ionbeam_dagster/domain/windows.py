@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from ionbeam_client.models import format_duration
+from ionbeam_client.models import format_duration, parse_duration
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FOREVER = datetime(9999, 1, 1, tzinfo=UTC)
@@ -101,6 +101,12 @@ def window_from_key(key: str, span: timedelta) -> Window:
     """The window whose partition key is `key`; raises ValueError when the key is none."""
     start = datetime.strptime(key, KEY_FORMAT).replace(tzinfo=UTC)
     return Window(start, start + span)
+
+
+def window_from_label(label: str) -> Window:
+    """The window whose label stands in a file's name; raises ValueError when it is none."""
+    key, _, span = label.partition("_")
+    return window_from_key(key, parse_duration(span))
 
 
 def merge(intervals: Iterable[Window]) -> list[Window]:

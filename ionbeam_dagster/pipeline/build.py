@@ -238,7 +238,7 @@ def _why_built(claims: Sequence[Claim], before: Revision | None, decision: Build
     """Why a revision was made: what arrived since the one before it, or what was lost."""
     if before is None:
         return f"the first revision, of {_count(claims)}"
-    if before.number == decision.number:
+    if before.number == decision.number or not before.inputs:
         return f"revision {before.number} was lost, or something that it was made of"
     if before.inputs == decision.inputs:
         return "a person asked for it; nothing arrived since the revision before"

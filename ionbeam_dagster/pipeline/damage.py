@@ -11,13 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import polars as pl
-import pyarrow.parquet as pq
 
 from ionbeam_dagster.config import SourceSettings
 from ionbeam_dagster.domain.records import RawPartition
 from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.pipeline.platform import Platform
-from ionbeam_dagster.stores.damage import UNREADABLE
+from ionbeam_dagster.stores.damage import UNREADABLE, read_through
 from ionbeam_dagster.stores.publish import file_hash
 
 
@@ -47,9 +46,7 @@ def is_damaged(platform: Platform, path: str, hash: str) -> bool:
         if hash and file_hash(local) == hash:
             return False
         try:
-            with pq.ParquetFile(local, pre_buffer=False) as file:
-                for batch in file.iter_batches():
-                    batch.validate(full=True)
+            read_through(local)
         except UNREADABLE:
             return True
     return False

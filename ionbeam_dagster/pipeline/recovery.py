@@ -26,8 +26,9 @@ from ionbeam_dagster.domain.windows import Window, windows_between
 from ionbeam_dagster.errors import PipelineError, StoreError
 from ionbeam_dagster.pipeline.ingest import ingest_raw
 from ionbeam_dagster.pipeline.platform import Platform
+from ionbeam_dagster.stores.damage import UNREADABLE, is_of_the_file
 from ionbeam_dagster.stores.datasets import DatasetStore, FoundRevision
-from ionbeam_dagster.stores.files import Files
+from ionbeam_dagster.stores.files import DAMAGED, Files
 from ionbeam_dagster.stores.ledger import Ledger
 from ionbeam_dagster.stores.ledger.commands import Taken
 from ionbeam_dagster.stores.ledger.migration import earlier_bus
@@ -162,7 +163,7 @@ def recover(
     file of whose claim nothing can be known otherwise; it records the claim.
     """
     done = Recovered()
-    built = [found for dataset in names for found in datasets.latest(dataset, done.troubles)]
+    built = [found for dataset in names for found in datasets.latest(dataset)]
     claims = {filed.claim.id: filed for found in built for filed in _claims_of(found)}
     stored = {ingestion: place for dataset in names for ingestion, place in series.arrivals(dataset).items()}
     in_place = {id: filed for id, filed in claims.items() if stored.get(id) == filed.claim.arrival}
@@ -182,7 +183,8 @@ def recover(
     for filed in sorted(claims.values(), key=lambda filed: filed.claim.arrival):
         if not ledger.claims_of([filed.claim.id]):
             _recover_claim(ledger, filed, touched, done)
-    for found in built:
+    latest = {(found.provenance.dataset, found.provenance.window): found for found in built}
+    for found in latest.values():
         _recover_revision(ledger, found, done)
     for feeder in feeders:
         if feeder.external:
@@ -310,22 +312,39 @@ def _recover_revision(ledger: Ledger, found: FoundRevision, done: Recovered) -> 
     known = ledger.latest_revision(written.dataset, written.window)
     if known is not None and known.revision.number >= written.number:
         return
-    made_of = ledger.claims_of([claim.id for claim in written.claims])
-    revision = Revision(written.dataset, written.window, written.number, written.inputs)
+    facts, fault = _facts(found)
+    path = found.path.removesuffix(DAMAGED)
+    revision = Revision(written.dataset, written.window, written.number, written.inputs, intact=not fault)
     built_at = found.files.written_at(found.path)
-    ledger.record_revision(BuiltRevision(revision, found.path, built_at, _facts(found)), made_of)
-    done.revisions += 1
+    if fault:
+        kept = found.path if found.path != path else found.files.set_aside(path)
+        done.troubles.append(f"{path} cannot be read ({fault}; kept as {kept}), and its window is built again")
+    made_of = [] if fault else ledger.claims_of([claim.id for claim in written.claims])  # it stays due
+    ledger.record_revision(BuiltRevision(revision, path, built_at, facts), made_of)
+    done.revisions += not fault
 
 
-def _facts(found: FoundRevision) -> RevisionFacts:
-    written = found.provenance
-    return RevisionFacts(
+def _facts(found: FoundRevision) -> tuple[RevisionFacts, str]:
+    """What is to be told of a revision, and why its file is no good ("" where it is read through)."""
+    written, fault = found.provenance, found.fault
+    if not fault:
+        try:
+            stations, hash = found.read_through()
+        except UNREADABLE as error:
+            if not is_of_the_file(error):
+                raise
+            fault = str(error)
+    if fault:
+        return RevisionFacts(made_of=written.ingestions or None), fault
+    facts = RevisionFacts(
         rows=found.rows,
-        stations=found.stations(),
+        stations=stations,
         bytes=found.files.size(found.path),
         coverage=written.coverage,
         gaps=written.gaps,
         ingestions=len(written.ingestions),
         made_of=written.ingestions,
         software=written.software,
+        hash=hash,
     )
+    return facts, ""

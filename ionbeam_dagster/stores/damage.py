@@ -1,13 +1,16 @@
 """What libraries raise where a stored file, or what it holds, is damaged.
 
-Belongs here: which errors these are. Does not belong here: what is done about a damaged file (pipeline/damage.py,
-timeseries/steady.py).
+Belongs here: which errors these are, and reading all of a file to meet them. Does not belong here: what is done about a
+damaged file (pipeline/damage.py, timeseries/steady.py).
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 UNREADABLE = (
     pa.ArrowException, pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, UnicodeDecodeError,
@@ -24,3 +27,10 @@ def is_of_the_file(error: BaseException) -> bool:
         return True
     is_away = isinstance(error, FileNotFoundError) or error.errno is not None or "AWS Error" in str(error)
     return not is_away
+
+
+def read_through(path: Path) -> None:
+    """Read every page of a Parquet file, which its footer tells nothing of; raises one of UNREADABLE."""
+    with pq.ParquetFile(path, pre_buffer=False) as file:
+        for batch in file.iter_batches():
+            batch.validate(full=True)

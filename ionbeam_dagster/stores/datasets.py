@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import polars as pl
@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 
 from ionbeam_dagster.domain.canonical import point_key
 from ionbeam_dagster.domain.records import Provenance
-from ionbeam_dagster.domain.windows import Window
-from ionbeam_dagster.stores.damage import UNREADABLE, is_of_the_file
-from ionbeam_dagster.stores.files import Files, name_of, within
+from ionbeam_dagster.domain.windows import Window, window_from_label
+from ionbeam_dagster.stores.damage import UNREADABLE, is_of_the_file, read_through
+from ionbeam_dagster.stores.files import DAMAGED, Files, name_of, within
 from ionbeam_dagster.stores.publish import file_hash
 
 PROVENANCE = b"ionbeam"
@@ -33,18 +33,25 @@ class DatasetFile:
 
 @dataclass(frozen=True, slots=True)
 class FoundRevision:
-    """A revision as its file tells of it."""
+    """A revision as the footer of its file tells of it.
+
+    `fault` says why the file is no good ("": nothing is known against it). Of one whose footer is damaged no more than
+    its window and number are known, and it has no `inputs`.
+    """
 
     provenance: Provenance
     files: Files
     path: str
-    schema: pa.Schema
-    rows: int
+    rows: int = 0
+    fault: str = ""
 
-    def stations(self) -> int:
-        key = pl.struct(point_key(self.schema))
+    def read_through(self) -> tuple[int, str]:
+        """The number of its different stations, and its SHA-256; raises one of UNREADABLE where a page is damaged."""
         with self.files.fetched(self.path) as file:
-            return int(pl.scan_parquet(file, glob=False).select(key.n_unique()).collect().item())
+            read_through(file)
+            key = pl.struct(point_key(pq.read_schema(file)))
+            stations = pl.scan_parquet(file, glob=False).select(key.n_unique()).collect().item()
+            return int(stations), file_hash(file)
 
 
 class DatasetStore:
@@ -75,25 +82,39 @@ class DatasetStore:
             size, hash = draft.stat().st_size, file_hash(draft)
         return DatasetFile(path, rows, counted.number, size, hash)
 
-    def latest(self, dataset: str, troubles: list[str]) -> Iterator[FoundRevision]:
-        """The latest revision of every window that has a file here, in order of time; of files that cannot be read only
-        why, in `troubles`."""
-        newest: dict[str, tuple[int, str]] = {}
+    def latest(self, dataset: str) -> Iterator[FoundRevision]:
+        """The latest revision of every window that has a file here, also one that was set aside, in order of time.
+
+        Where its footer is damaged, the one before it whose footer is not comes first: it knows of claims.
+        """
+        named = re.compile(rf"{re.escape(dataset)}_(\d{{8}}T\d{{6}}_P\w+)_r(\d+)\.parquet({re.escape(DAMAGED)})?")
+        windows: dict[str, dict[int, str]] = {}
         for path in self._files.under(within(self._root, dataset)):
-            if named := re.fullmatch(rf"({re.escape(dataset)}_.*)_r(\d+)\.parquet", name_of(path)):
-                window, number = named.groups()
-                newest[window] = max(newest.get(window, (0, path)), (int(number), path))
-        for number, path in newest.values():
-            try:
-                with self._files.parquet(path) as file:
-                    schema, rows = file.schema_arrow, file.metadata.num_rows
-                written = Provenance.from_json(json.loads(schema.metadata[PROVENANCE]))
-            except (*UNREADABLE, LookupError, ValueError, TypeError) as error:
-                if not is_of_the_file(error):
-                    raise
-                troubles.append(f"{path} cannot be read ({error}), and its window is built again")
-                continue
-            yield FoundRevision(replace(written, dataset=dataset, number=number), self._files, path, schema, rows)
+            if found := named.fullmatch(name_of(path)):
+                label, number, _ = found.groups()
+                windows.setdefault(label, {}).setdefault(int(number), path)  # what was set aside sorts behind
+        for label, paths in windows.items():
+            yield from reversed(list(self._newest(dataset, label, paths)))
+
+    def _newest(self, dataset: str, label: str, paths: Mapping[int, str]) -> Iterator[FoundRevision]:
+        for number, path in sorted(paths.items(), reverse=True):
+            found = self._found(dataset, label, number, path)
+            yield found
+            if found.provenance.inputs:
+                return
+
+    def _found(self, dataset: str, label: str, number: int, path: str) -> FoundRevision:
+        try:
+            with self._files.parquet(path) as file:
+                schema, rows = file.schema_arrow, file.metadata.num_rows
+            written = Provenance.from_json(json.loads(schema.metadata[PROVENANCE]))
+        except (*UNREADABLE, LookupError, ValueError, TypeError) as error:
+            if not is_of_the_file(error):
+                raise
+            nothing = Provenance(dataset, window_from_label(label), number, inputs="")
+            return FoundRevision(nothing, self._files, path, fault=str(error))
+        fault = "it was set aside" if path.endswith(DAMAGED) else ""
+        return FoundRevision(replace(written, dataset=dataset, number=number), self._files, path, rows, fault)
 
 
 def _in_groups(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:

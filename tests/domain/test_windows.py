@@ -138,6 +138,10 @@ LATE = [*WHOLE, claim(10, 20, id="late", arrival=3)]
         pytest.param(
             WHOLE, Revision("crowd", WINDOW, 1, FIRST.inputs, intact=False), LATER, CROWD, (Build, 1, 0), id="lost"
         ),
+        pytest.param(
+            LATE, Revision("crowd", WINDOW, 3, "", intact=False), WINDOW.end + 7 * DAY, CROWD, (Build, 4, 0),
+            id="lost with its ledger",
+        ),
     ],
 )  # fmt: skip
 def test_decide(claims, revision, now, policy, expected):

@@ -5,12 +5,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from redis import Redis
 
 from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.config import IonbeamConfig
-from ionbeam_dagster.domain.records import RawPartition
+from ionbeam_dagster.domain.records import BuiltRevision, RawPartition
 from ionbeam_dagster.domain.windows import Window, windows_between
 from ionbeam_dagster.pipeline.agenda import assess
 from ionbeam_dagster.pipeline.build import build, describe
@@ -141,6 +142,48 @@ def test_files_that_cannot_be_read_are_named_and_hold_up_nothing(again):
     claims = platform.ledger.claims("ioncannon", HOURS[0])
     assert [claim.collected for claim in claims] == [windows[0], windows[2]]
     assert damaged.name in platform.ledger.recovered()[1] and "by_hand" in platform.ledger.recovered()[1]
+
+
+def an_hour_is_built(platform: Platform, revisions: int) -> BuiltRevision:
+    for window in windows_between(HOURS[0].start, HOURS[0].end, timedelta(minutes=20)):
+        collect(platform, platform.source("ioncannon"), window, LATER)
+        ingest(platform, platform.source("ioncannon"), window)
+    for _ in range(revisions):
+        built = build(platform, platform.dataset("ioncannon"), HOURS[0], LATER, force=True).revision
+    return built
+
+
+def test_a_dataset_file_with_a_damaged_page_holds_up_nothing_and_is_built_again(again):
+    platform = again()
+    before = an_hour_is_built(platform, 2)
+    path, whole = Path(before.path), Path(before.path).read_bytes()
+    pages = pq.read_metadata(path).row_group(0).column(pq.read_schema(path).get_field_index("station_id"))
+    at = pages.data_page_offset
+    path.write_bytes(whole[:at] + bytes(byte ^ 255 for byte in whole[at : at + 20]) + whole[at + 20 :])
+    lose(platform)
+    assert HOURS[0] in platform.ledger.due("ioncannon")
+    told = platform.ledger.recovered()[1]
+    assert f"{path} cannot be read" in told and f"kept as {path}.damaged" in told and not path.exists()
+    made = build(platform, platform.dataset("ioncannon"), HOURS[0], LATER).revision
+    assert (made.revision.number, path.read_bytes()) == (2, whole)
+    lose(platform)
+    assert platform.ledger.latest_revision("ioncannon", HOURS[0]).facts.hash == before.facts.hash, "damage is seen"
+
+
+def test_numbers_of_revisions_go_on_where_the_file_of_the_last_one_tells_nothing(again):
+    platform = again()
+    path = Path(an_hour_is_built(platform, 3).path)
+    path.write_bytes(path.read_bytes()[:-4] + b"????")
+    for raw in platform.raws(platform.source("ioncannon")).files("ioncannon"):
+        platform.files.delete(raw)
+    for _ in range(2):  # again before it is built
+        lose(platform)
+        assert HOURS[0] in platform.ledger.due("ioncannon")
+        assert Path(f"{path}.damaged").exists() and not path.exists()
+        assert f"{path} cannot be read" in platform.ledger.recovered()[1]
+    made = build(platform, platform.dataset("ioncannon"), HOURS[0], LATER).revision
+    assert made.revision.number == 4 and made.facts.rows and "revision 3 was lost" in made.facts.why
+    assert [one.revision.number for one in platform.ledger.revisions_of("ioncannon", HOURS[0])] == [3, 4]
 
 
 def test_a_redis_that_was_exchanged_or_emptied_asks_again_and_one_that_restarted_asks_once(redis):
