@@ -20,9 +20,11 @@ import polars as pl
 
 from ionbeam_dagster.domain.heard import Week
 from ionbeam_dagster.domain.silence import Told
+from ionbeam_dagster.stores.damage import UNREADABLE, is_of_the_file
 from ionbeam_dagster.stores.files import Files, Found
 
 _KEY = "ionbeam"
+_MADE_AGAIN = (*UNREADABLE, LookupError, TypeError, ValueError)
 _COUNTED = {"what": pl.String, "rows": pl.UInt32}
 _HOURS = {"hour": pl.Int64, "rows": pl.Int64, "stations": pl.Int64, "late": pl.Float64, "latest": pl.Float64}
 
@@ -42,7 +44,8 @@ class HeardStore:
             due, unjudged = ({datetime.fromisoformat(one) for one in told[name]} for name in ("due", "unjudged"))
             reached = None if told["reached"] is None else datetime.fromisoformat(told["reached"])
             return Week(stations, notes, told["mark"], due, unjudged, reached, told["missed"])
-        except (FileNotFoundError, KeyError, ValueError, pl.exceptions.PolarsError):
+        except _MADE_AGAIN as error:
+            _unless_away(error)
             return Week()
 
     def keep_week(self, source: str, week: Week) -> None:
@@ -65,7 +68,8 @@ class HeardStore:
             hours = hours.with_columns(pl.col("hour").cast(pl.Datetime("us", "UTC")))
             until = datetime.fromisoformat(told["until"])
             return Told(until, stations, hours, tests, aside, told["judged"], told["doubted"])
-        except (FileNotFoundError, KeyError, ValueError, pl.exceptions.PolarsError):
+        except _MADE_AGAIN as error:
+            _unless_away(error)
             return None
 
     def stamp(self, source: str) -> Found | None:
@@ -93,3 +97,9 @@ class HeardStore:
 
     def _location(self, source: str, what: str) -> str:
         return str(self._root / f"{source}.{what}.parquet")
+
+
+def _unless_away(error: BaseException) -> None:
+    """Raise what says that a file which is there cannot be got at: made anew, it would forget what it holds."""
+    if not (isinstance(error, FileNotFoundError) or is_of_the_file(error)):
+        raise error
