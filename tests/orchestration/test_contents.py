@@ -14,6 +14,7 @@ from test_retention import LATER, quarters
 from told import HOUR, QUARTER, START
 
 from ionbeam_dagster.domain.windows import Window, windows_between
+from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.pipeline import agenda, contents
 from ionbeam_dagster.pipeline.build import build
 from ionbeam_dagster.pipeline.collect import collect
@@ -92,6 +93,22 @@ def test_a_damaged_dataset_file_of_a_sealed_window_that_nobody_builds_again_is_t
         assert "ionbeam rebuild told --force --from 2026-06-21T00:00Z --to 2026-06-21T01:00Z" in sentence
     build(platform, platform.dataset("told"), FIRST, NOW, force=True)
     assert reconcile(platform, NOW).for_a_person == []
+
+
+def test_a_person_is_told_of_a_damaged_file_of_a_sealed_window_also_where_nothing_is_known_to_have_come_late(platform):
+    latest = platform.ledger.latest_revision("told", FIRST)
+    unknown = replace(latest, facts=replace(latest.facts, made_of=None))  # as earlier versions noted it
+    platform.ledger.record_revision(unknown, platform.ledger.claims("told", FIRST))
+    platform.ledger.seal("told", [FIRST], NOW)
+    platform.sources["told"].warmer[Window(START, START + QUARTER).key] = 3.0
+    collect(platform, platform.source("told"), Window(START, START + QUARTER), NOW)
+    ingest(platform, platform.source("told"), Window(START, START + QUARTER))
+    _damaged(Path(latest.path))
+    with pytest.raises(PipelineError, match=r"sealed.*ionbeam rebuild told --force"):
+        build(platform, platform.dataset("told"), FIRST, NOW, insist=True)
+    assert Path(latest.path).exists()
+    build(platform, platform.dataset("told"), FIRST, NOW, force=True)
+    assert build(platform, platform.dataset("told"), FIRST, NOW, insist=True).revision.revision.number == 2
 
 
 def test_a_file_that_is_replaced_while_it_is_looked_at_is_not_set_aside(platform, monkeypatch):
