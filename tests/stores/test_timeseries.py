@@ -22,7 +22,7 @@ import pytest
 from ionbeam_dagster.domain.windows import DAY, HOUR, Window
 from ionbeam_dagster.errors import LostPoints
 from ionbeam_dagster.stores import publish
-from ionbeam_dagster.stores.timeseries import TimeSeriesStore, bundles, segments
+from ionbeam_dagster.stores.timeseries import TimeSeriesStore, bundles, segments, selecting
 from ionbeam_dagster.stores.timeseries.influxdb import store as influxdb
 from ionbeam_dagster.stores.timeseries.influxdb.store import InfluxStore
 from ionbeam_dagster.stores.timeseries.segments import SegmentStore
@@ -78,16 +78,17 @@ class TestSegments(TimeSeriesContract):
 class TestSegmentsInTinyPieces(TestSegments):
     @pytest.fixture(autouse=True)
     def tiny(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        pieces = {"PART_ROWS": 3, "BUFFERED_ROWS": 5, "ROW_GROUP_ROWS": 2, "RANGE_ROWS": 4, "SAMPLE_EVERY": 2}
-        for name, value in {**pieces, "BATCH_ROWS": 3}.items():
+        for name, value in {"PART_ROWS": 3, "BUFFERED_ROWS": 5, "ROW_GROUP_ROWS": 2, "BATCH_ROWS": 3}.items():
             monkeypatch.setattr(segments, name, value)
+        monkeypatch.setattr(selecting, "RANGE_ROWS", 4)
+        monkeypatch.setattr(selecting, "SAMPLE_EVERY", 2)
 
 
 class TestSegmentsInBundles(TestSegments):
     @pytest.fixture
     def store(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TimeSeriesStore:
-        monkeypatch.setattr(segments, "RANGE_ROWS", 40)
-        monkeypatch.setattr(segments, "SAMPLE_EVERY", 4)
+        monkeypatch.setattr(selecting, "RANGE_ROWS", 40)
+        monkeypatch.setattr(selecting, "SAMPLE_EVERY", 4)
         monkeypatch.setattr(bundles, "GROUP_ROWS", 5)
         return CompactedStore(tmp_path / "observations")
 
@@ -279,8 +280,8 @@ def test_one_damaged_segment_of_an_hour_is_told_by_who_makes_a_bundle_of_it(tmp_
 def test_a_reader_bears_that_segments_vanish_and_change(
     tmp_path: Path, dataset: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(segments, "RANGE_ROWS", 20)
-    monkeypatch.setattr(segments, "SAMPLE_EVERY", 5)
+    monkeypatch.setattr(selecting, "RANGE_ROWS", 20)
+    monkeypatch.setattr(selecting, "SAMPLE_EVERY", 5)
     store = SegmentStore(tmp_path)
     names = [f"S{number:03d}" for number in range(100)]
     for arrival in (1, 2, 3):

@@ -14,6 +14,9 @@ import pyarrow as pa
 
 from ionbeam_dagster.domain.windows import Window
 
+TIME = "datetime"
+"""The column of a point's time."""
+
 Refused = Callable[[pl.DataFrame], None]
 """Takes canonical rows that a store would not take, with their ``reason``."""
 

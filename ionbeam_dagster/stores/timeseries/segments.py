@@ -24,7 +24,7 @@ from datetime import UTC, datetime
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 from urllib.parse import quote, unquote
 
 import polars as pl
@@ -37,17 +37,15 @@ from ionbeam_dagster.errors import LostPoints
 from ionbeam_dagster.stores.files import DAMAGED
 from ionbeam_dagster.stores.locks import folder_locked, lock, lock_if_free
 from ionbeam_dagster.stores.publish import sync
-from ionbeam_dagster.stores.timeseries import Refused, bundles
+from ionbeam_dagster.stores.timeseries import TIME, Refused, bundles
 from ionbeam_dagster.stores.timeseries.merging import merged
+from ionbeam_dagster.stores.timeseries.selecting import Hour, Point, Selection, cuts
 from ionbeam_dagster.stores.timeseries.steady import Replaced, SegmentError, identity, steadily, while_others_write
 
-TIME = "datetime"
 BUCKET_FORMAT = "%Y%m%dT%H"
 PART_ROWS = 500_000  # of one segment: what is sorted at once
 BUFFERED_ROWS = 1_000_000  # of all hours of one ingestion that wait to be written
 ROW_GROUP_ROWS = 8_192  # what a reader of a narrow range decodes too much per segment
-RANGE_ROWS = 500_000  # what a reader merges at once
-SAMPLE_EVERY = 512
 BATCH_ROWS = 100_000
 SMALL_BYTES = 4 << 20  # a larger segment gains nothing in a bundle
 CROWD = 8  # so many small segments of an hour are worth a bundle
@@ -55,8 +53,6 @@ CROWD = 8  # so many small segments of an hour are worth a bundle
 _INGESTED_AGAIN = (
     "its rows are ingested again when a window of that hour is built; `ionbeam rebuild --force` of it does so now"
 )
-
-Point = tuple[Any, ...]
 
 
 class SegmentStore:
@@ -107,13 +103,13 @@ class SegmentStore:
         """
         home = self.root / dataset
         order = [*key, TIME]
-        selected = _Selection(window, pl.DataFrame(schema.empty_table()).schema, order)
+        selected = Selection(window, pl.DataFrame(schema.empty_table()).schema, order)
 
         def load(lower: Point | None, upper: Point | None) -> pl.DataFrame:
             return selected.load(_hours(home, window), lower, upper)
 
-        cuts = while_others_write(lambda: _cuts(_hours(home, window), selected))
-        for lower, upper in pairwise([None, *cuts, None]):
+        between = while_others_write(lambda: cuts(_hours(home, window), selected))
+        for lower, upper in pairwise([None, *between, None]):
             points = merged(while_others_write(partial(load, lower, upper)), order)
             for some in points.select(schema.names).iter_slices(BATCH_ROWS):
                 yield from some.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(schema).to_batches()
@@ -143,7 +139,7 @@ class SegmentStore:
     def read_through(self, dataset: str) -> list[str]:
         home, found = self.root / dataset, []
         for folder in sorted(home.glob("????????T??")):
-            for path in _Hour(folder, _own(folder)).files():
+            for path in Hour(folder, _own(folder)).files():
                 try:
                     steadily(path, partial(_read_through, path), _INGESTED_AGAIN)
                 except LostPoints as error:
@@ -427,126 +423,13 @@ def _named(segment: str) -> tuple[int, str]:
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Hour:
-    """The segments of an hour as they were listed: what the bundle has is looked up later, and not before."""
-
-    folder: Path
-    own: list[str]
-
-    def files(self) -> Iterator[Path]:
-        yield from (self.folder / name for name in self.own)
-        if bundles.held(self.folder):
-            yield self.folder / bundles.BUNDLE
-
-
 def _read_through(path: Path) -> None:
     with pq.ParquetFile(path, pre_buffer=False) as file:
         for batch in file.iter_batches():
             batch.validate(full=True)
 
 
-def _hours(home: Path, window: Window) -> list[_Hour]:
+def _hours(home: Path, window: Window) -> list[Hour]:
     """The hours that may hold rows of `window`."""
     folders = (home / hour.start.strftime(BUCKET_FORMAT) for hour in windows_between(window.start, window.end, HOUR))
-    return [_Hour(folder, _own(folder)) for folder in folders]
-
-
-class _Selection:
-    """What a reader takes of every segment: times of `window`, the columns of `schema`, in ranges over `order`."""
-
-    def __init__(self, window: Window, schema: pl.Schema, order: Sequence[str]) -> None:
-        self.schema = schema
-        self.order = order
-        self._in_window = pl.col(TIME).ge(pl.lit(window.start)) & pl.col(TIME).lt(pl.lit(window.end))
-        self._cast = {name: pl.col(name).cast(kind) for name, kind in {**schema, bundles.PLACE: pl.UInt32()}.items()}
-        self._absent = {name: pl.lit(None, kind).alias(name) for name, kind in schema.items()}
-
-    def load(self, hours: Iterable[_Hour], lower: Point | None, upper: Point | None) -> pl.DataFrame:
-        """The rows in the half-open range of points [lower, upper); those of a point in order of arrival."""
-        within = _within(self.order, lower, upper)
-        return pl.concat([self.schema.to_frame(), *(rows for hour in hours for rows in self._in_order(hour, within))])
-
-    def sample(self, files: Iterable[Path]) -> pl.DataFrame:
-        """Every so many-th point of each of `files`, in order."""
-        points = (self._take(file, self.order, []) for file in files)
-        return pl.concat(some.gather_every(SAMPLE_EVERY) for some in points).sort(self.order)
-
-    def _in_order(self, hour: _Hour, conditions: Sequence[pl.Expr]) -> Iterator[pl.DataFrame]:
-        """The rows of an hour in order of arrival, which is that of the names of segments, wherever they lie."""
-        own = {name: self._take(hour.folder / name, self.schema, conditions) for name in hour.own}
-        if not bundles.held(hour.folder):
-            yield from own.values()
-            return
-        held, rows = self._take_bundle(hour.folder, conditions)
-        place = {name: number for number, name in enumerate(sorted({*own, *held}))}
-        places = pl.Series(bundles.PLACE, [None if name in own else place[name] for name in held], pl.UInt32)
-        bundled = rows.with_columns(places.gather(rows[bundles.PLACE])).drop_nulls(bundles.PLACE)
-        alone = (rows.with_columns(pl.lit(place[name], pl.UInt32).alias(bundles.PLACE)) for name, rows in own.items())
-        yield pl.concat([bundled, *alone]).sort(bundles.PLACE, maintain_order=True).drop(bundles.PLACE)
-
-    def _take_bundle(self, folder: Path, conditions: Sequence[pl.Expr]) -> tuple[list[str], pl.DataFrame]:
-        """The names of the segments of a bundle, and its rows with the places of theirs."""
-        path = folder / bundles.BUNDLE
-
-        def names_and_rows() -> tuple[list[str], pl.DataFrame]:
-            return list(bundles.held(folder)), self._take(path, [*self.schema, bundles.PLACE], conditions)
-
-        return steadily(path, names_and_rows, bundles.REMEDY)
-
-    def _take(self, file: Path, names: Iterable[str], conditions: Sequence[pl.Expr]) -> pl.DataFrame:
-        def rows() -> pl.DataFrame:
-            scan = pl.scan_parquet(file, glob=False)
-            present = scan.collect_schema()
-            absent = [self._absent[name] for name in self.schema if name not in present]
-            scan = scan.with_columns(absent).filter(self._in_window, *conditions)
-            return scan.select(self._cast[name] for name in names).collect()
-
-        return steadily(file, rows, bundles.REMEDY)
-
-
-def _cuts(hours: Iterable[_Hour], selected: _Selection) -> list[Point]:
-    """Points that cut the rows of `hours` into ranges that can each be merged in memory."""
-    files = [file for hour in hours for file in hour.files()]
-    metadata = (steadily(file, partial(pq.read_metadata, file), bundles.REMEDY) for file in files)
-    if sum(one.num_rows for one in metadata) <= RANGE_ROWS:
-        return []
-    step = RANGE_ROWS // SAMPLE_EVERY
-    return selected.sample(files).gather_every(step, offset=step).unique(maintain_order=True).rows()
-
-
-def _within(order: Sequence[str], lower: Point | None, upper: Point | None) -> list[pl.Expr]:
-    """Conditions for points in [lower, upper). Those on a single column are there to spare whole row groups."""
-    conditions = []
-    if lower is not None:
-        conditions += [_not_before(order[0], lower[0]), ~_precedes(order, lower)]
-    if upper is not None:
-        conditions += [_not_after(order[0], upper[0]), _precedes(order, upper)]
-    if lower is not None and upper is not None and lower[0] == upper[0]:
-        for column, low, high in zip(order[1:], lower[1:], upper[1:], strict=True):
-            conditions += [_not_before(column, low), _not_after(column, high)]
-            if low != high:
-                break
-    return conditions
-
-
-def _not_before(column: str, value: Any) -> pl.Expr:
-    return pl.lit(True) if value is None else pl.col(column).ge(pl.lit(value))
-
-
-def _not_after(column: str, value: Any) -> pl.Expr:
-    null = pl.col(column).is_null()
-    return null if value is None else null | pl.col(column).le(pl.lit(value))
-
-
-def _precedes(order: Sequence[str], point: Point) -> pl.Expr:
-    """Whether a row comes before `point`, column by column, nulls first."""
-    before = pl.lit(False)
-    for column, value in reversed(list(zip(order, point, strict=True))):
-        null = pl.col(column).is_null()
-        if value is None:
-            before = null & before
-        else:
-            equal_and_before = pl.col(column).eq(pl.lit(value)).fill_null(False) & before
-            before = null | pl.col(column).lt(pl.lit(value)).fill_null(False) | equal_and_before
-    return before
+    return [Hour(folder, _own(folder)) for folder in folders]

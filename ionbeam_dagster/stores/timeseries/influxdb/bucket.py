@@ -28,12 +28,12 @@ from influxdb_client.service import DBRPsService
 from urllib3.exceptions import HTTPError
 
 from ionbeam_dagster.domain.windows import HOUR, Window, window_of
+from ionbeam_dagster.stores.timeseries import TIME
 from ionbeam_dagster.stores.timeseries.influxdb.errors import InfluxError, RefusedError
 from ionbeam_dagster.stores.timeseries.influxdb.influxql import END, forms_of, parse, whole
 from ionbeam_dagster.stores.timeseries.influxdb.line_protocol import body_of, line_protocol
 from ionbeam_dagster.stores.timeseries.influxdb.names import LAYER, micros, moment, quoted, stored_text
 from ionbeam_dagster.stores.timeseries.influxdb.parts import PART_FRAME, PART_SCHEMA, PART_TAGS, PARTS, Part
-from ionbeam_dagster.stores.timeseries.segments import TIME
 
 _PROBE_BYTES = 4096
 BUSY = (429, 502, 503, 504)

@@ -15,9 +15,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
+from ionbeam_dagster.stores.timeseries import TIME
 from ionbeam_dagster.stores.timeseries.influxdb.errors import InfluxError
 from ionbeam_dagster.stores.timeseries.influxdb.names import FORMS, LAYER, decoded, stored_name
-from ionbeam_dagster.stores.timeseries.segments import TIME
 
 LONGEST_ROW = 1 << 24  # bytes of a row in an answer
 # A statement that fails leaves out what follows it, and says nothing in CSV: so one follows that always has an answer.

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import polars as pl
 
+from ionbeam_dagster.stores.timeseries import TIME
 from ionbeam_dagster.stores.timeseries.influxdb.names import SEPARATORS, SERIES, encoded, escaped, stored_name
-from ionbeam_dagster.stores.timeseries.segments import TIME
 
 _NO_FIELD = "empty=true"
 

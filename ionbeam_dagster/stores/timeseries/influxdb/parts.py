@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from ionbeam_dagster.domain.canonical import EARLIEST, LATEST
 from ionbeam_dagster.domain.windows import Window
-from ionbeam_dagster.stores.timeseries.segments import TIME
+from ionbeam_dagster.stores.timeseries import TIME
 
 PARTS = "ionbeam.parts"  # no dataset's name has a dot
 EVER = Window(EARLIEST, LATEST)

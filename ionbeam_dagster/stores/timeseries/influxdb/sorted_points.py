@@ -12,7 +12,8 @@ from pathlib import Path
 import polars as pl
 
 from ionbeam_dagster.domain.windows import HOUR, Window
-from ionbeam_dagster.stores.timeseries.segments import TIME, SegmentStore
+from ionbeam_dagster.stores.timeseries import TIME
+from ionbeam_dagster.stores.timeseries.segments import SegmentStore
 
 
 class SortedPoints:

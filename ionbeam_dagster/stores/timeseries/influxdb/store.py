@@ -35,7 +35,7 @@ import pyarrow as pa
 
 from ionbeam_dagster.domain.windows import HOUR, Window, merge
 from ionbeam_dagster.stores.quarantine import REASON
-from ionbeam_dagster.stores.timeseries import Refused
+from ionbeam_dagster.stores.timeseries import TIME, Refused
 from ionbeam_dagster.stores.timeseries.influxdb.bucket import OpenBucket
 from ionbeam_dagster.stores.timeseries.influxdb.errors import InfluxError
 from ionbeam_dagster.stores.timeseries.influxdb.line_protocol import line_protocol
@@ -43,7 +43,7 @@ from ionbeam_dagster.stores.timeseries.influxdb.names import ARRIVAL, FIRST, LAS
 from ionbeam_dagster.stores.timeseries.influxdb.parts import EVER, PARTS, Part, visible
 from ionbeam_dagster.stores.timeseries.influxdb.sorted_points import SortedPoints
 from ionbeam_dagster.stores.timeseries.merging import merged
-from ionbeam_dagster.stores.timeseries.segments import TIME, SegmentStore
+from ionbeam_dagster.stores.timeseries.segments import SegmentStore
 
 REQUEST_LINES = 50_000
 SLICE_ROWS = 500_000  # what a reader fetches and merges at once
