@@ -111,7 +111,9 @@ def test_the_asset_sends_it_by_every_way_that_there_is_and_fails_where_none_take
     watched = WatchedPlatform(platform)
     with pytest.raises(dg.Failure, match=r"could not be sent: the webhook at .*; the mail server"):
         report_asset(dg.build_asset_context(), ionbeam=watched)
-    job = build_definitions(watched).resolve_job_def("report")
+    definitions = build_definitions(watched)
+    dg.Definitions.validate_loadable(definitions)
+    job = definitions.resolve_job_def("daily_report")
     platform.told.open()
     done = job.execute_in_process()
     [event] = done.get_asset_materialization_events()

@@ -14,7 +14,7 @@ from ionbeam_dagster.orchestration import metadata
 from ionbeam_dagster.orchestration.assets.housekeeping import housekeeping
 from ionbeam_dagster.orchestration.resources import PlatformResource
 
-REPORT_JOB = "report"
+REPORT_JOB = "daily_report"  # an asset and a job of one name cannot stand in one repository
 
 
 @dg.asset(
