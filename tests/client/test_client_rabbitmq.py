@@ -302,7 +302,7 @@ def test_dead_messages_are_shown_sent_back_and_dropped(rabbitmq, config, capsys)
         client = IonbeamClient(config)
         client.register_export_handler(name, export)
         async with client, connected(rabbitmq.url) as transport:
-            await until(lambda: client._engine._transport._consuming)
+            await until(lambda: queue in client._engine._transport._consuming)
             for message in publish:
                 await announce(transport, message)
                 await transport.publish(queue, Outgoing("poison", b"?"))
