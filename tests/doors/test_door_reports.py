@@ -21,7 +21,10 @@ from ionbeam_client.archfx.api.connection import Api
 from ionbeam_client.archfx.reports.flexible_dictionary import ArchFXFlexibleDictionaryReport
 from ionbeam_client.archfx.reports.report import ArchFXDataPoint
 from ionbeam_dagster.domain.windows import window_of
-from ionbeam_dagster.doors.http.reports import BadReport, read_report
+from ionbeam_dagster.doors.http.flush import Flush
+from ionbeam_dagster.doors.http.journal import Journal
+from ionbeam_dagster.doors.http.memory import Memory, door_folder
+from ionbeam_dagster.doors.http.reports import BadReport, Once, read_report
 from ionbeam_dagster.doors.http.status import door_status
 
 sys.path.append(str(Path(__file__).parents[1] / "client_archfx"))
@@ -65,6 +68,51 @@ def test_readings_count_once_twice_out_of_order_and_overlapping(platform_of):
     assert values == [0.0, *map(float, range(1, 21)), 30.0] and rows == 21 + 5 + 1
 
 
+def test_a_device_that_counts_anew_loses_nothing_and_is_told(platform_of, caplog):
+    platform = platform_of(FLEET)
+    later = THEN + timedelta(minutes=30)
+    with opened(platform) as (door, url):
+        api = logged_in(url)
+        assert report([*range(1, 15), *range(16, 21)]).upload(api) == 19
+        door.flush.run()
+        assert report(range(5, 11), first=later).upload(api) == 6  # the board was replaced; its first report is late
+        assert report(range(1, 8), first=later).upload(api) == 4
+        assert report([0, 15]).upload(api) == 2  # of before, later still
+        assert report(range(1, 11), first=later).upload(api) == report(range(1, 21)).upload(api) == 0  # both again
+        assert api.streamer("t--0000-0000-0000-0007--0100").get()["last_id"] == 10
+    [said] = [one.getMessage() for one in caplog.records if "anew" in one.getMessage()]
+    assert "garden: its counter began anew: d--0000-0000-0000-0007, streamer 0x100, seen at" in said
+    with opened(platform) as (door, url):  # from the journal, and from memory
+        api = logged_in(url)
+        assert report(range(1, 11), first=later).upload(api) == report(range(1, 21)).upload(api) == 0
+        door.flush.run()
+        assert report([11], first=later).upload(api) == 1
+        assert report([3], first=later + timedelta(minutes=20)).upload(api) == 1  # and again
+        door.flush.run()
+    assert said.split("seen")[0] in "\n".join(door_status(platform))
+    bring_up_to_date(platform)
+    values = points(platform, window_of(THEN, HOUR))[TEMPERATURE].sort().to_list()
+    assert values == sorted([*map(float, range(21)), *map(float, range(1, 12)), 3.0])
+
+
+def test_a_portion_that_waits_keeps_its_readings_though_the_device_counted_anew_meanwhile(platform_of):
+    platform = platform_of(FLEET)
+    folder = door_folder(platform)
+    journal, memory = Journal(folder / "journal"), Memory(folder)
+    once, flush = Once(journal, memory), Flush(platform, journal, memory)
+    for first in (THEN, THEN + timedelta(minutes=30)):
+        assert once.take("garden", read_report(report(range(1, 6), first=first).encode())) == 5
+        journal.rotate()
+    waits = journal.closed()[0]
+    away = waits.rename(waits.with_suffix(".away"))
+    assert flush.catch_up() == 5
+    away.rename(waits)
+    assert flush.catch_up() == 5
+    journal.close()
+    bring_up_to_date(platform)
+    assert points(platform, window_of(THEN, HOUR)).height == 10
+
+
 def sent_to(platform):
     waits = platform.ledger.waiting("garden")
     return {raw.path: raw for window in waits for raw in platform.ledger.sent("garden", window)}
@@ -99,7 +147,7 @@ def test_a_crash_between_the_journal_and_the_answer_doubles_nothing(platform_of,
         assert report(range(1, 11)).upload(api) == 0
         # What a crash of the machine may double: the journal has it twice, and no memory knows.
         again = read_report(report(range(5, 15)).encode())
-        door.application._once._seen.clear()
+        door.application._once._counters.clear()
         assert door.application._once.take("garden", again) == 10
         door.flush.run()
     bring_up_to_date(platform)

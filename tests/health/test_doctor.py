@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import namedtuple
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,6 +21,7 @@ from ionbeam_dagster.cli import app
 from ionbeam_dagster.config import CONFIG_VARIABLE
 from ionbeam_dagster.domain.records import Claim
 from ionbeam_dagster.domain.windows import window_of, windows_between
+from ionbeam_dagster.doors.http.counters import Counter
 from ionbeam_dagster.doors.http.memory import Listened, Memory, door_folder
 from ionbeam_dagster.orchestration import doctor as of_dagster
 from ionbeam_dagster.pipeline import agenda
@@ -317,8 +319,10 @@ def test_what_the_door_could_not_take_and_does_not_take(installation):
     journal.write_bytes(b"." * 5_000)
     os.utime(journal, LONG_AGO)
     parked = [("shed", "no variable is mapped", 7, 1_750_000_000_000_000_000, "shed t=1")]
-    Memory(folder).taken("garden", "0", Listened(0, 1), {}, parked)
+    anew = Counter().anew(1_750_000_000_000_000_000, time.time_ns())
+    Memory(folder).taken("garden", "0", Listened(0, 1), {(7, 0x100): anew}, parked)
     status, told = wrong()
+    assert "garden: its counter began anew: d--0000-0000-0000-0007, streamer 0x100" in told
     assert status == 2 and "wait in the journal of the door" in told and "start `ionbeam receive`" in told
     assert "7 lines of 'shed' are parked: no variable is mapped" in told and "`ionbeam source accept garden`" in told
 

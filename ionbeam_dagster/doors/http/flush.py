@@ -27,12 +27,13 @@ import polars as pl
 import pyarrow as pa
 
 from ionbeam_dagster.domain.windows import EPOCH, Window, window_of
+from ionbeam_dagster.doors.http.counters import Counter
 from ionbeam_dagster.doors.http.journal import Frame, Journal, frames
 from ionbeam_dagster.doors.http.lines import shown
 from ionbeam_dagster.doors.http.mapping import Mapped, Mapping, timed
 from ionbeam_dagster.doors.http.memory import Listened, Memory, door_folder
 from ionbeam_dagster.doors.http.parked import Parking, parking, read_parked
-from ionbeam_dagster.doors.http.sequences import Seen
+from ionbeam_dagster.doors.http.reports import taken
 from ionbeam_dagster.doors.intake import OutOfRange, feed_of
 from ionbeam_dagster.errors import IonbeamError
 from ionbeam_dagster.pipeline.platform import Platform
@@ -206,8 +207,8 @@ class Flush:
     def _take(self, source: str, path: Path, summary: _Summary) -> None:
         if self._memory.is_done(source, path.stem):
             return  # something came between this source and the next
-        seen: dict[tuple[int, int], Seen] = {}
-        chunks = _chunks(path, source, seen, self._memory)
+        counters: dict[tuple[int, int], Counter] = {}
+        chunks = _chunks(path, source, counters, self._memory)
         block = self._platform.sources.get(source)
         listened, ended = self._listened(source, summary)
         durable: list[Taken] = []
@@ -230,7 +231,7 @@ class Flush:
                         durable += self._empty(source, path.stem, Listened(listened.since, edge))
                         listened = Listened(edge, summary.until)
         self._platform.ledger.commands.take(durable, self._platform.now())
-        self._memory.taken(source, path.stem, listened, seen, parked.summary())
+        self._memory.taken(source, path.stem, listened, counters, parked.summary())
 
     def _listened(self, source: str, summary: _Summary) -> tuple[Listened, Listened | None]:
         """What no claim tells of yet: with a file of the journal, and before the door was closed, if it was."""
@@ -294,17 +295,19 @@ def _summary(path: Path) -> _Summary:
     return _Summary(since, until, frozenset(sources), lines)
 
 
-def _chunks(path: Path, source: str, seen: dict[tuple[int, int], Seen], memory: Memory) -> Iterator[pl.DataFrame]:
+def _chunks(
+    path: Path, source: str, counters: dict[tuple[int, int], Counter], memory: Memory
+) -> Iterator[pl.DataFrame]:
     """The lines of a source in a file, some at a time: ``line``, ``time`` and ``received``, both in ns.
 
-    Readings whose number was seen are left out; `seen` has then the numbers of all that came.
+    Readings that were taken already are left out; `counters` have then all that came.
     """
     waiting: list[pl.DataFrame] = []
     lines = 0
     for frame in frames(path):
         if frame.source != source:
             continue
-        some = _lines(frame, seen, memory)
+        some = _lines(frame, counters, memory)
         waiting.append(some)
         lines += some.height
         if lines >= _CHUNK_LINES:
@@ -314,7 +317,7 @@ def _chunks(path: Path, source: str, seen: dict[tuple[int, int], Seen], memory: 
         yield _timed(pl.concat(waiting))
 
 
-def _lines(frame: Frame, seen: dict[tuple[int, int], Seen], memory: Memory) -> pl.DataFrame:
+def _lines(frame: Frame, counters: dict[tuple[int, int], Counter], memory: Memory) -> pl.DataFrame:
     body = frame.body
     received = pl.lit(frame.received, pl.Int64)
     if frame.again:
@@ -323,12 +326,8 @@ def _lines(frame: Frame, seen: dict[tuple[int, int], Seen], memory: Memory) -> p
     if frame.device is None:
         texts = pl.Series("line", body.decode().split("\n") if body else [], pl.String)
     else:
-        numbers = np.frombuffer(body[: 8 * frame.lines], "<u8").astype(np.uint64)
         key = frame.device, frame.streamer
-        known = seen.get(key) or memory.seen(frame.source, *key)
-        new = known.new(numbers)
-        seen[key] = known.with_(numbers)
-        texts = pl.Series("line", body[8 * frame.lines :].decode().split("\n"), pl.String).filter(pl.Series(new))
+        texts, counters[key] = taken(frame, counters.get(key) or memory.counter(frame.source, *key))
     return texts.to_frame().with_columns(scale=pl.lit(frame.scale, pl.Int64), received=received)
 
 

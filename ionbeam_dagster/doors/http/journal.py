@@ -35,8 +35,9 @@ class Frame:
     """What one request brought to `source` at `received` (ns since 1970): `lines` plain lines in `body`.
 
     `scale` is how many ns one step of their times has. Of a report, `body` begins with the 8-byte sequence number of
-    each line, of `device` and `streamer`; of lines that were parked and come `again`, with 8 bytes of when each came at
-    first. A frame without a source is the beginning or end of its file.
+    each line, of `device` and `streamer`; where the device had begun to count anew, that is so for what is newer than
+    `after` (ns). Of lines that were parked and come `again`, it begins with 8 bytes of when each came at first. A frame
+    without a source is the beginning or end of its file.
     """
 
     source: str
@@ -46,6 +47,7 @@ class Frame:
     device: int | None = None
     streamer: int = 0
     again: bool = False
+    after: int | None = None
     body: bytes = b""
 
 
@@ -190,7 +192,7 @@ def frames(path: Path) -> Iterator[Frame]:
 def _headed(said: dict[str, Any], length: int) -> Frame:
     """The frame of a head, without its bytes. Raises TypeError or ValueError for what no head says."""
     frame = Frame(**said)
-    whole = (frame.received, frame.lines, frame.scale, frame.streamer, length)
+    whole = (frame.received, frame.lines, frame.scale, frame.streamer, frame.after or 0, length)
     if not isinstance(frame.source, str) or not all(isinstance(one, int) for one in (*whole, frame.device or 0)):
         raise TypeError("its head is none")
     if frame.lines < 0 or length < (8 * frame.lines if frame.again or frame.device is not None else 0):

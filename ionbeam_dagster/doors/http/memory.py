@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ionbeam_client.archfx.utils.slugs import ArchFxDeviceSlug
 from ionbeam_client.state import Database
+from ionbeam_dagster.doors.http.counters import Counter
 from ionbeam_dagster.doors.http.sequences import Seen
 from ionbeam_dagster.pipeline.platform import Platform
 
@@ -20,6 +22,10 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS listened (source TEXT PRIMARY KEY, since INTEGER, until INTEGER) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS seen (
     source TEXT, device TEXT, streamer TEXT, numbers BLOB, PRIMARY KEY (source, device, streamer)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS counters (
+    source TEXT, device TEXT, streamer TEXT, before BLOB, after INTEGER, newest INTEGER, noticed INTEGER,
+    PRIMARY KEY (source, device, streamer)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS parked (
     source TEXT, measurement TEXT, reason TEXT, lines INTEGER, last INTEGER, sample TEXT,
@@ -33,6 +39,7 @@ CREATE TABLE IF NOT EXISTS left_out (source TEXT PRIMARY KEY, readings INTEGER) 
 CREATE TABLE IF NOT EXISTS looked (source TEXT PRIMARY KEY, mapping TEXT) WITHOUT ROWID;
 """
 _SAMPLE = 200
+_TOLD_FOR = 7 * 86_400 * 10**9  # ns
 _REASON = 2_000
 
 
@@ -73,6 +80,26 @@ class SetAside:
         return f"{what} {since}: {self.reason}"
 
 
+@dataclass(frozen=True, slots=True)
+class BeganAnew:
+    """A device's streamer counts from 1 again, for what is newer than `after`; `noticed` is when that was seen."""
+
+    source: str
+    device: int
+    streamer: int
+    after: int
+    noticed: int
+
+    def in_words(self) -> str:
+        moments = (datetime.fromtimestamp(ns / 1e9, UTC) for ns in (self.after, self.noticed))
+        after, noticed = (f"{moment:%Y-%m-%d %H:%M}" for moment in moments)
+        return (
+            f"{self.source}: its counter began anew: {ArchFxDeviceSlug(self.device)}, streamer {self.streamer:#x}, "
+            f"seen at {noticed}; its readings after {after} are taken in as new ones; if it was not reset or replaced, "
+            "two devices have its id"
+        )
+
+
 def door_folder(platform: Platform) -> Path:
     """The folder of the HTTP door's own state."""
     return platform.config.sections.state_path / "door"
@@ -89,18 +116,34 @@ class Memory:
         rows = self._database.read("SELECT since, until FROM listened WHERE source = ?", (source,))
         return Listened(*rows[0]) if rows else None
 
-    def seen(self, source: str, device: int, streamer: int) -> Seen:
-        """The sequence numbers of what was taken in of a device's streamer."""
-        query = "SELECT numbers FROM seen WHERE source = ? AND device = ? AND streamer = ?"
+    def counter(self, source: str, device: int, streamer: int) -> Counter:
+        """What was taken in of a device's streamer. Where an earlier version took it, nothing was newer than now."""
+        query = (
+            "SELECT numbers, before, after, newest, noticed FROM seen LEFT JOIN counters USING (source, device, "
+            "streamer) WHERE source = ? AND device = ? AND streamer = ?"
+        )
         rows = self._database.read(query, (source, str(device), str(streamer)))
-        return Seen.from_bytes(rows[0][0]) if rows else Seen()
+        if not rows:
+            return Counter()
+        numbers, before, after, newest, noticed = rows[0]
+        if before is None:
+            return Counter(Seen.from_bytes(numbers), newest=time.time_ns())
+        return Counter(Seen.from_bytes(numbers), Seen.from_bytes(before), after, newest, noticed)
+
+    def began_anew(self) -> list[BeganAnew]:
+        """Who began to count anew within a week, the latest first."""
+        rows = self._database.read(
+            "SELECT source, device, streamer, after, noticed FROM counters WHERE noticed > ? ORDER BY noticed DESC",
+            (time.time_ns() - _TOLD_FOR,),
+        )
+        return [BeganAnew(source, int(device), int(streamer), *when) for source, device, streamer, *when in rows]
 
     def taken(
         self,
         source: str,
         file: str,
         listened: Listened,
-        seen: dict[tuple[int, int], Seen],
+        counters: dict[tuple[int, int], Counter],
         parked: Iterable[tuple[str, str, int, int, str]],
     ) -> None:
         """`file` of the journal is taken in as far as it is of `source`: all of this is remembered, or nothing.
@@ -117,7 +160,14 @@ class Memory:
             )
             db.executemany(
                 "INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?)",
-                [(source, str(device), str(streamer), one.to_bytes()) for (device, streamer), one in seen.items()],
+                [(source, *map(str, key), one.now.to_bytes()) for key, one in counters.items()],
+            )
+            db.executemany(
+                "INSERT OR REPLACE INTO counters VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (source, *map(str, key), one.before.to_bytes(), one.after, one.newest, one.noticed)
+                    for key, one in counters.items()
+                ],
             )
             db.executemany(
                 "INSERT INTO parked VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "

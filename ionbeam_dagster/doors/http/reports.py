@@ -23,9 +23,10 @@ import polars as pl
 
 from ionbeam_client.archfx.utils.slugs import ArchFxDeviceSlug, ArchFxVariableID
 from ionbeam_dagster.domain.canonical import moments_of_text
+from ionbeam_dagster.doors.http.counters import Counter, Times
 from ionbeam_dagster.doors.http.journal import Frame, Journal, frames
-from ionbeam_dagster.doors.http.memory import Memory
-from ionbeam_dagster.doors.http.sequences import Numbers, Seen
+from ionbeam_dagster.doors.http.memory import BeganAnew, Memory
+from ionbeam_dagster.doors.http.sequences import Numbers
 from ionbeam_dagster.errors import StoreError
 
 log = logging.getLogger(__name__)
@@ -44,12 +45,13 @@ class BadReport(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The readings of a device's streamer: `numbers`, and a plain line each. `more` is true of those that have
-    something beside their value (`extra_data`, `data`), which is not taken."""
+    """The readings of a device's streamer: `numbers`, `times` in ns and a plain line each. `more` is true of those that
+    have something beside their value (`extra_data`, `data`), which is not taken."""
 
     device: int
     streamer: int
     numbers: Numbers
+    times: Times
     lines: pl.Series
     more: pl.Series
 
@@ -65,9 +67,8 @@ def read_report(body: bytes) -> Report:
     device, streamer = _whole(said, "device"), _whole(said, "streamer_index")
     events = said["events"]
     if not events:
-        return Report(
-            device, streamer, np.empty(0, np.uint64), pl.Series("line", [], pl.String), pl.Series([], dtype=pl.Boolean)
-        )
+        none, nobody = pl.Series("line", [], pl.String), pl.Series([], dtype=pl.Boolean)
+        return Report(device, streamer, np.empty(0, np.uint64), np.empty(0, np.int64), none, nobody)
     try:
         streams, ids = ([event[key] for event in events] for key in ("stream", "dev_seqid"))
         if {*map(type, streams), *map(type, ids)} != {int}:  # polars takes True for 1
@@ -101,7 +102,7 @@ def read_report(body: bytes) -> Report:
         if bad.any():
             raise BadReport(f"reading {bad.arg_true()[0]}: {why}")
     numbers = found["number"].to_numpy().astype(np.uint64)
-    return Report(device, streamer, numbers, _lines(device, streamer, found, when), found["more"])
+    return Report(device, streamer, numbers, when.to_numpy(), _lines(device, streamer, found, when), found["more"])
 
 
 def _unpacked(body: bytes) -> dict[str, Any]:
@@ -163,6 +164,17 @@ def _first_fault(events: Iterable[Any]) -> str | None:
     return None
 
 
+def taken(frame: Frame, counter: Counter) -> tuple[pl.Series, Counter]:
+    """The lines of a report's frame that `counter` does not have, and the counter that has them."""
+    if frame.after is not None:
+        counter = counter.anew(frame.after, frame.received)
+    numbers = np.frombuffer(frame.body[: 8 * frame.lines], "<u8").astype(np.uint64)
+    lines = pl.Series("line", frame.body[8 * frame.lines :].decode().split("\n"), pl.String)
+    times = lines.str.extract(r" (-?[0-9]+)$").cast(pl.Int64).to_numpy()
+    lines = lines.filter(pl.Series(counter.new(numbers, times)))
+    return lines, counter.with_(numbers, times, frame.received)
+
+
 class Once:
     """Takes readings into the journal once, however often and in whatever order they come.
 
@@ -173,7 +185,7 @@ class Once:
     def __init__(self, journal: Journal, memory: Memory) -> None:
         self._journal = journal
         self._memory = memory
-        self._seen: dict[_Key, Seen] = {}
+        self._counters: dict[_Key, Counter] = {}
         self._locks: dict[_Key, threading.Lock] = {}
         for path in journal.closed():
             try:
@@ -185,30 +197,34 @@ class Once:
         for frame in frames(path):
             if frame.device is not None:
                 key = frame.source, frame.device, frame.streamer
-                numbers = np.frombuffer(frame.body[: 8 * frame.lines], "<u8").astype(np.uint64)
-                self._seen[key] = self._known(key).with_(numbers)
+                self._counters[key] = taken(frame, self._counter(key))[1]
 
-    def _known(self, key: _Key) -> Seen:
-        found = self._seen.get(key)
-        return found if found is not None else self._memory.seen(*key)
+    def _counter(self, key: _Key) -> Counter:
+        found = self._counters.get(key)
+        return found if found is not None else self._memory.counter(*key)
 
     def take(self, source: str, report: Report) -> int:
         """Make the new readings of a report durable; returns how many they are. Raises OSError."""
         key = source, report.device, report.streamer
         with self._locks.setdefault(key, threading.Lock()):
-            known = self._known(key)
-            new = known.new(report.numbers)
+            counter, received, after = self._counter(key), time.time_ns(), None
+            if counter.begins_anew(report.numbers, report.times, received):
+                after = counter.newest
+                counter = counter.anew(after, received)
+            new = counter.new(report.numbers, report.times)
             count = int(new.sum())
             if count:
                 numbers, lines = report.numbers[new], report.lines.filter(pl.Series(new))
                 body = numbers.astype("<u8").tobytes() + "\n".join(lines.to_list()).encode()
-                frame = Frame(source, time.time_ns(), count, 1, report.device, report.streamer, body=body)
+                frame = Frame(source, received, count, 1, report.device, report.streamer, after=after, body=body)
                 self._journal.add(frame)
-                self._seen[key] = known.with_(numbers)
+                self._counters[key] = counter.with_(numbers, report.times[new], received)
+                if after is not None:
+                    log.warning("%s", BeganAnew(*key, after, received).in_words())
                 if more := int(report.more.filter(pl.Series(new)).sum()):
                     self._memory.left_out(source, more)
         return count
 
     def highest(self, source: str, device: int, streamer: int) -> int:
         """The highest number that was taken of a device's streamer, 0 where there is none."""
-        return self._known((source, device, streamer)).highest
+        return self._counter((source, device, streamer)).now.highest

@@ -28,23 +28,31 @@ class Seen:
 
     def new(self, numbers: Numbers) -> npt.NDArray[np.bool_]:
         """Which of `numbers` were not seen; of those that are there twice, the first. Each 0 is new."""
+        once = np.zeros(len(numbers), bool)
+        once[np.unique(numbers, return_index=True)[1]] = True
+        new: npt.NDArray[np.bool_] = (once & ~self.known(numbers)) | (numbers == 0)
+        return new
+
+    def known(self, numbers: Numbers) -> npt.NDArray[np.bool_]:
+        """Which of `numbers` were seen."""
         place = np.searchsorted(self.first, numbers, side="right")
         known = np.zeros(len(numbers), bool)
         after = place > 0
         known[after] = numbers[after] <= self.last[place[after] - 1]
-        once = np.zeros(len(numbers), bool)
-        once[np.unique(numbers, return_index=True)[1]] = True
-        new: npt.NDArray[np.bool_] = (once & ~known) | (numbers == 0)
-        return new
+        return known
 
     def with_(self, numbers: Numbers) -> Seen:
         """These and `numbers`."""
         added = np.unique(numbers[numbers != 0])
-        if not len(added):
+        return self.and_(Seen(added, added))
+
+    def and_(self, other: Seen) -> Seen:
+        """The numbers of both."""
+        if not len(other.first):
             return self
-        firsts = np.concatenate([self.first, added])
+        firsts = np.concatenate([self.first, other.first])
         order = np.argsort(firsts, kind="stable")
-        firsts, lasts = firsts[order], np.maximum.accumulate(np.concatenate([self.last, added])[order])
+        firsts, lasts = firsts[order], np.maximum.accumulate(np.concatenate([self.last, other.last])[order])
         begins = np.ones(len(firsts), bool)
         begins[1:] = firsts[1:] - np.uint64(1) > lasts[:-1]  # no number is 0, so that nothing wraps around
         ends = np.append(begins[1:], True)

@@ -39,6 +39,10 @@ def door_status(platform: Platform, sources: Collection[str] | None = None, limi
     if len(parked) > limit:
         lines = sum(one.lines for one in parked[limit:])
         told.append(f"and {len(parked) - limit} more reasons, of {lines:,} lines; all are in {folder / 'parked'}")
+    anew = [one for one in memory.began_anew() if asked is None or one.source in asked]
+    told += [one.in_words() for one in anew[:limit]]
+    if len(anew) > limit:
+        told.append(f"and {len(anew) - limit} more began to count their readings anew this week")
     told += [
         f"{source}: of {readings:,} readings the value alone was taken, not their extra_data or data"
         for source, readings in memory.without_more()
