@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from corrected import HOURS, SOURCE, begun, celsius, configuration, opened, temperatures, work
+from corrected import HOURS, SOURCE, begun, celsius, configuration, opened, published, temperatures, work
 from restream_weather import START, RestreamWeather, event
 
 from ionbeam_dagster.domain.windows import HOUR
@@ -16,7 +17,7 @@ from ionbeam_dagster.errors import PipelineError, SourceError
 from ionbeam_dagster.pipeline import corrections
 from ionbeam_dagster.pipeline.collect import collect
 from ionbeam_dagster.pipeline.reconciliation import reconcile
-from ionbeam_dagster.testing.service import status
+from ionbeam_dagster.testing.service import Reply, status
 
 SECOND = timedelta(seconds=1)
 
@@ -78,6 +79,35 @@ def test_what_was_collected_before_it_was_seen_does_not_count(platform, service)
     collect(platform, platform.source(SOURCE), HOURS[0], platform.now())
     assert platform.ledger.raw(SOURCE, HOURS[0]).knows == 0
     assert look(platform).noted == 1 and service.confirmed == []
+
+
+def test_an_error_among_items_takes_nothing_away_and_the_window_stays_due(platform, service):
+    before = published(platform, HOURS[0])
+    service.correct(1, 981, HOURS[0].start, HOURS[0].start, 70.0)
+    look(platform)
+    service.break_("/sites/981/data/", lambda reply: Reply.of_json([{"error": "db timeout"}]))
+    [failure] = work(platform)
+    assert 'an error among its items: {"error": "db timeout"}' in failure
+    assert look(platform).confirmed == [] and service.confirmed == [] and published(platform, HOURS[0]) == before
+    later = platform.now() + timedelta(hours=1)
+    platform.now = lambda: later
+    assert work(platform) == [] and len(look(platform).confirmed) == 1
+    assert temperatures(platform, HOURS[0])["981"][0] == celsius(70.0)
+
+
+def test_items_that_end_in_an_error_are_no_window(service, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("config.yaml").write_text(configuration(service))
+    platform = opened()
+    then = lambda reply: Reply.of_json([*json.loads(reply.body), {"error": "query timed out"}])  # noqa: E731
+    service.break_("/sites/981/data/", then, times=99)
+    reconcile(platform, platform.now())
+    assert len(work(platform)) == 3
+    assert all(platform.ledger.raw(SOURCE, hour) is None for hour in HOURS)
+    service.repair()
+    later = platform.now() + timedelta(hours=1)
+    platform.now = lambda: later
+    assert work(platform) == [] and len(published(platform, HOURS[0])) == 18
 
 
 def test_one_that_changes_while_it_is_rebuilt_begins_anew(platform, service):

@@ -23,6 +23,7 @@ import pyarrow as pa
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from ionbeam_client.models import DataIngestionMap, IngestionMetadata, Link, MetadataVariable
+from ionbeam_client.reported_errors import reported_error, shown
 from ionbeam_dagster.domain.canonical import STATION, moments_of_text
 from ionbeam_dagster.domain.records import Correction
 from ionbeam_dagster.domain.times import in_utc
@@ -259,7 +260,10 @@ class Restream(Source):
         return site if place is None else Site(site.id, site.name, place.latitude, place.longitude, place.altitude)
 
     def _items(self, part: Window, site: Site) -> pl.DataFrame:
-        """The items of a site: their times as text, and the fields that are observations."""
+        """The items of a site: their moments, and the fields that are observations.
+
+        Raises HttpError for what is no item, and for one that nobody can place in time: it may stand for any other.
+        """
         fields = [one.field for one in self.config.variables]
         params = {
             "si_units": "false",
@@ -271,20 +275,26 @@ class Restream(Source):
         answer = self._get(f"sites/{site.id}/data/", params, Prefer="streaming")
         found = answer.json()
         if not isinstance(found, list):
-            raise answer.wrong(f"is no list, but {str(found)[:200]!r}")
-        schema: dict[str, Any] = {"time": pl.String} | dict.fromkeys(fields, pl.Float64)
-        try:
-            return pl.from_dicts(found, schema=schema, strict=False) if found else pl.DataFrame(schema=schema)
-        except (pl.exceptions.PolarsError, TypeError, AttributeError) as error:
-            raise answer.wrong(f"is no list of items with the fields {', '.join(schema)} ({error})") from error
+            raise answer.wrong(f"is no list, but {shown(found)}")
+        _check_items(answer, found)
+        columns = [_moments(answer, [item["time"] for item in found])]
+        for name in fields:
+            numbers, strange = _numbers(name, [item.get(name) for item in found])
+            if len(strange) > 1 and numbers.null_count() == numbers.len():
+                raise answer.wrong(f"has no number in {name}, but {shown(strange[0])}")
+            if strange:
+                self._notes.add(
+                    f"site {site.id}: {len(strange)} values of {name} were left out, as they are no numbers: "
+                    f"{shown(strange[0])}"
+                )
+            columns.append(numbers)
+        return pl.DataFrame(columns)
 
     def _rows(self, part: Window, site: Site, items: pl.DataFrame) -> pl.DataFrame:
-        """Rows of `part` by their times; those without a time stay, and go to the quarantine."""
-        timed = items.with_columns(moments_of_text(items["time"]).alias("datetime"))
-        inside = timed.filter(pl.col("datetime").is_between(part.start, part.end, "left").fill_null(True))
-        is_last = pl.struct("datetime").is_last_distinct() | pl.col("datetime").is_null()
-        once = inside.filter(is_last)
-        outside = timed.filter(~pl.col("datetime").is_between(part.start, part.end)).height
+        """Rows of `part`, one of each of its moments."""
+        inside = items.filter(pl.col("datetime").is_between(part.start, part.end, "left"))
+        once = inside.filter(pl.struct("datetime").is_last_distinct())
+        outside = items.filter(~pl.col("datetime").is_between(part.start, part.end)).height
         for number, what in (
             (outside, f"outside of {part}"),
             (inside.height - once.height, "with the time of another"),
@@ -321,6 +331,36 @@ def _with_advice(name: str) -> Iterator[None]:
         raise HttpError(f"{place}: {error.status}, {advice[error.status]}{said}", error.status, error.body) from error
 
 
+def _check_items(answer: Answer, found: list[Any]) -> None:
+    """Raise HttpError unless these are items with a time."""
+    for item in found:
+        if not isinstance(item, dict):
+            raise answer.wrong(f"has an item that is none: {shown(item)}")
+    if error := reported_error(found, "time"):
+        raise answer.wrong(f"reports an error among its items: {error}")
+    for item in found:
+        if not isinstance(item.get("time"), str):
+            raise answer.wrong(f"has an item without a time that can be read: {shown(item)}")
+
+
+def _moments(answer: Answer, times: list[str]) -> pl.Series:
+    texts = pl.Series("datetime", times, pl.String)
+    moments = moments_of_text(texts).alias("datetime")
+    if moments.null_count():
+        raise answer.wrong(f"has an item whose time cannot be read: {shown(texts.filter(moments.is_null())[0])}")
+    return moments
+
+
+def _numbers(name: str, values: list[Any]) -> tuple[pl.Series, list[Any]]:
+    """The values of a field as numbers, and those that are none; "Infinity" and "NaN" are numbers here."""
+    if set(map(type, values)) <= {int, float, type(None)}:
+        return pl.Series(name, values, pl.Float64), []
+    texts = pl.Series(name, [None if value is None else str(value) for value in values], pl.String)
+    numbers = texts.cast(pl.Float64, strict=False)
+    strange = (numbers.is_null() & texts.is_not_null()).arg_true()
+    return numbers, [values[place] for place in strange]
+
+
 def _value(variable: RestreamVariable) -> pl.Expr:
     """The values of a field in the dataset's unit; "Infinity" and "NaN" mean that there is none."""
     scale, offset = variable.factors
@@ -347,7 +387,9 @@ def _events(answer: Answer) -> list[dict[str, Any]]:
     found = answer.json()
     events = found.get("change_log") if isinstance(found, dict) else None
     if not isinstance(events, list) or not all(isinstance(one, dict) for one in events):
-        raise answer.wrong(f"has no change_log with events, but is {str(found)[:200]!r}")
+        raise answer.wrong(f"has no change_log with events, but is {shown(found)}")
+    if error := reported_error(events, "id"):
+        raise answer.wrong(f"reports an error among its change events: {error}")
     return events
 
 

@@ -426,13 +426,45 @@ def test_a_confirmation_is_none_until_the_service_says_so(service, answer):
     assert event.confirm_data_received() is True
 
 
-def test_an_event_without_a_range_is_named_and_hides_no_other(service):
-    service.events[1]["end_date"] = "later"
-    with pytest.raises(APICompatibilityError, match=r"DataChange\(id=2\): end_date is no timestamp: 'later'"):
-        Site(id=981).get_data_changes()
-    as_dicts, data = Site(id=981).get_data_changes(as_dict=True)
-    assert len(list(DataChange(**as_dicts[0]).get_data().data_fetcher)) == 16
-    with pytest.raises(APICompatibilityError, match="change event 2 says no range"):
-        list(data.data_fetcher)
+FAULTS = {
+    "no date": ({"end_date": "later"}, "change event 2 says no range of a site: Invalid isoformat"),
+    "no end": ({"end_date": None}, "change event 2 says no range of a site"),
+    "an end before its start": ({"end_date": "2025-09-09T00:00:01Z"}, "2025-09-09T00:00:01Z is before its start"),
+    "made at no time": ({"created_at": "once"}, r"DataChange\(id=2\): created_at is no timestamp"),
+}
+
+
+@pytest.mark.parametrize(("keys", "said"), FAULTS.values(), ids=FAULTS)
+@pytest.mark.parametrize("as_dict", [False, True])
+def test_an_event_that_cannot_be_followed_is_told_and_hides_no_other(service, keys, said, as_dict):
+    service.events[1] |= keys
+    with pytest.warns(RuntimeWarning, match=said) as told:
+        (event,), data = Site(id=981).get_data_changes(as_dict=as_dict)
+    assert told[0].filename == __file__
+    assert len(list(data.data_fetcher)) == 16
+    (DataChange(**event) if as_dict else event).confirm_data_received()
+    assert [one["id"] for one in service.events] == [2, 3]
+
+    async def twin():
+        return await Site(id=981).aget_data_changes(as_dict=as_dict)
+
+    with pytest.warns(RuntimeWarning, match=said):
+        assert asyncio.run(twin())[0] == []
+
+
+def test_an_event_without_a_range_has_no_data():
     with pytest.raises(APICompatibilityError, match="it has no 'start_date'"):
         DataChange(id=9, site=981).get_data()
+    with pytest.raises(APICompatibilityError, match="is before its start"):
+        DataChange(id=9, site=981, start_date="2025-09-09T00:00:01Z", end_date="2025-09-09T00:00:00Z").get_data()
+
+
+@pytest.mark.parametrize("answer", [{"error": "db timeout"}, {"detail": "later", "code": 1}])
+def test_an_error_among_events_confirms_nothing(service, answer):
+    event = Site(id=981).get_data_changes()[0][0]
+    service.break_("data_changes", lambda reply: Reply.of_json({"change_log": [answer]}), 2)
+    with pytest.raises(APICompatibilityError, match=r"reports an error among its change events: .*(timeout|later)"):
+        event.confirm_data_received()
+    assert event.update_received is False
+    with pytest.raises(APICompatibilityError, match="reports an error"):
+        Site(id=981).get_data_changes()

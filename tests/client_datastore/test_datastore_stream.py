@@ -81,6 +81,10 @@ def test_an_array_that_has_not_ended_is_never_taken_for_a_whole_one(array, cut):
         ('["text"]', "text"),
         ('[[{"a": 1}]]', "[{"),
         ('[{"a": "\\x"}]', "not valid JSON"),
+        ('[{"time": "t"}, {"error": "boom"}]', 'reports an error among its items: {"error": "boom"}'),
+        ('[{"time": "t"}, {"error": "boom", "code": 500}]', '"boom", "code": 500'),
+        ('[{"detail": "boom", "code": 500}, {"time": "t"}]', "boom"),
+        ('[{"timestamp": "t", "status": 500, "error": "boom"}]', "boom"),
     ],
 )
 def test_what_is_no_array_of_objects_is_told(document, said):
@@ -88,6 +92,11 @@ def test_what_is_no_array_of_objects_is_told(document, said):
         split(document.encode(), [])
     with pytest.raises(APICompatibilityError):
         split(document.encode(), range(len(document)))
+
+
+def test_an_item_with_a_time_may_have_a_field_of_any_name():
+    array = [{"time": "t", "message": "pump on", "error": 0.5}, {"a": 1}]
+    assert split(json.dumps(array).encode(), [7]) == array
 
 
 def test_text_that_is_not_utf_8_is_told():

@@ -47,6 +47,15 @@ def fetched(source, window=WINDOW) -> pl.DataFrame:
     return pl.DataFrame(pl.from_arrow(pa.Table.from_batches(source.fetch(window))))
 
 
+def and_then(item):
+    """What follows the items of an answer."""
+    return lambda reply: Reply.of_json([*json.loads(reply.body), item])
+
+
+def of_all(reply, value):
+    return Reply.of_json([one | {FIELD: value} for one in json.loads(reply.body)])
+
+
 def test_items_become_rows_of_sites(service):
     source = made(service)
     rows = fetched(source)
@@ -93,19 +102,21 @@ def test_items_as_they_may_be(service):
         {"time": "2025-09-09T00:22:00Z"},
         item(START, 981, 68.0),
         item(START - HOUR, 981, 50.0),
-        item(START, 981, 50.0) | {"time": "at noon"},
-        item(START, 981, 59.0) | {"time": "at night"},
+        item(ten + timedelta(minutes=20), 981, "53,1"),
+        item(ten + timedelta(minutes=21), 981, {"v": 1}),
+        item(ten + timedelta(minutes=22), 981, True),
+        item(ten + timedelta(minutes=23), 981, 10**400),
     ]
     service._items = lambda sites, query: service.data[sites[0]] if sites == [981] else []
     source = made(service)
     rows = fetched(source)
     assert [None if one is None else round(one, 3) for one in rows[FIELD]] == [
-        10.0, 15.0, 20.0, None, None, 15.0, None, None,
+        20.0, None, None, 15.0, None, None, None, None, None, None,
     ]  # fmt: skip
-    assert rows["datetime"].null_count() == 2, "what has no time goes to the quarantine"
     assert source.problems() == [
         "site 981: 1 items outside of 2025-09-09 00:00-01:00 were left out",
         "site 981: 1 items with the time of another were left out",
+        f'site 981: 3 values of {FIELD} were left out, as they are no numbers: "53,1"',
     ]
 
 
@@ -142,11 +153,20 @@ def test_a_site_without_a_place_is_told_and_may_be_given_one(service, monkeypatc
         (html, "is not JSON .*text/html.*We are moving"),
         (empty, "is empty"),
         (lambda reply: Reply.of_json({"detail": "later"}), "is no list, but .*later"),
-        (lambda reply: Reply.of_json([{"time": "x", FIELD: {"a": 1}}]), "is no list of items with the fields"),
-        (lambda reply: Reply.of_json([1, 2]), "is no list of items"),
+        (lambda reply: Reply.of_json([1, 2]), "has an item that is none: 1"),
+        (and_then(None), "has an item that is none: null"),
+        (lambda reply: Reply.of_json([{"error": "db timeout"}]), 'an error among its items: .*"db timeout'),
+        (and_then({"error": "db timeout"}), 'an error among its items: .*"db timeout'),
+        (and_then({"detail": "x" * 999, "code": 500}), r"an error among its items: .{200}\.\.\.$"),
+        (and_then({"timestamp": "2025-09-09T00:00:00Z", FIELD: 1.0}), "an item without a time .*timestamp"),
+        (and_then({"time": 1757376000, FIELD: 1.0}), "an item without a time .*1757376000"),
+        (and_then({"time": "at noon\x1b", FIELD: 1.0}), r'an item whose time cannot be read: "at noon\\u001b"'),
+        (lambda reply: of_all(reply, "53,1"), f'has no number in {FIELD}, but "53,1"'),
+        (lambda reply: of_all(reply, {"a": 1}), f"has no number in {FIELD}, but .*a"),
     ],
-    ids=["401", "403", "404", "429", "503", "cut", "no end", "html", "empty", "object", "nested", "numbers"],
-)
+    ids=["401", "403", "404", "429", "503", "cut", "no end", "html", "empty", "object", "numbers", "null", "error",
+         "error last", "detail", "other name", "number", "no time", "comma", "nested"],
+)  # fmt: skip
 def test_what_is_wrong_with_one_page_is_no_window(service, waits, fault, told):
     service.break_("/sites/982/data/", fault, times=9)
     with pytest.raises(SourceError, match=told):
@@ -225,7 +245,24 @@ def test_a_confirm_that_the_service_does_not_take_is_an_error(service):
         made(service).confirm(told)
 
 
-@pytest.mark.parametrize("fault", [html, empty, truncated, lambda reply: Reply.of_json([])])
+def test_an_answer_that_is_an_error_confirms_nothing(service):
+    service.correct(7, 982, START, START, 70.0)
+    [told] = made(service).corrections()
+    service.break_("data_changes", lambda reply: Reply.of_json({"change_log": [{"error": "db timeout"}]}))
+    with pytest.raises(SourceError, match=r"an error among its change events: .*db timeout"):
+        made(service).confirm(told)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        html,
+        empty,
+        truncated,
+        lambda reply: Reply.of_json([]),
+        lambda reply: Reply.of_json({"change_log": [{"error": "x"}]}),
+    ],
+)
 def test_events_that_cannot_be_had_are_an_error(service, fault):
     service.break_("data_changes", fault, times=9)
     with pytest.raises(SourceError):

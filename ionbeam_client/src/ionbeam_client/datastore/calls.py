@@ -24,6 +24,7 @@ from ionbeam_client.datastore.constants import (
 )
 from ionbeam_client.datastore.errors import APICompatibilityError
 from ionbeam_client.datastore.http import Call, Request
+from ionbeam_client.reported_errors import reported_error, shown
 
 Fields = dict[str, Any]
 Query = dict[str, str | list[str]]
@@ -90,8 +91,11 @@ def confirm(site: int | str, id: int, token: str | None) -> Call[list[Fields]]:
 def _change_log(answer: Any, path: str) -> list[Fields]:
     answer = checked_object(answer, path)
     if "change_log" not in answer:
-        raise APICompatibilityError(f"{path}: the answer has no change_log, but {', '.join(answer) or 'nothing'}")
-    return _checked_list(answer["change_log"], path)
+        raise APICompatibilityError(f"{path}: the answer has no change_log, but is {shown(answer)}")
+    events = _checked_list(answer["change_log"], path)
+    if error := reported_error(events, "id"):
+        raise APICompatibilityError(f"{path}: the service reports an error among its change events: {error}")
+    return events
 
 
 def checked_object(answer: Any, where: str) -> Fields:
@@ -121,7 +125,7 @@ class Range:
 def merged(events: Iterable[Fields]) -> list[Range]:
     """What the events changed, by site and in order of time; what several changed stands there once."""
     by_site: defaultdict[int, list[Range]] = defaultdict(list)
-    for one in sorted(map(_range, events)):
+    for one in sorted(map(range_of, events)):
         known = by_site[one.site]
         if known and one.start <= known[-1].end:
             known[-1] = Range(one.site, known[-1].start, max(known[-1].end, one.end))
@@ -130,12 +134,15 @@ def merged(events: Iterable[Fields]) -> list[Range]:
     return [one for site in sorted(by_site) for one in by_site[site]]
 
 
-def _range(event: Fields) -> Range:
+def range_of(event: Fields) -> Range:
+    """What an event changed. Raises APICompatibilityError where it says no range of a site."""
     try:
         start, end = (
             moment if isinstance(moment, datetime) else timestamp(moment)
             for moment in (event["start_date"], event["end_date"])
         )
+        if end < start:
+            raise ValueError(f"its end {event['end_date']} is before its start {event['start_date']}")
         return Range(int(event["site"]), start, end)
     except (KeyError, TypeError, ValueError) as error:
         why = f"it has no {error}" if isinstance(error, KeyError) else str(error)

@@ -6,6 +6,7 @@ here: what is sent for it (calls.py).
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -148,18 +149,30 @@ class _PadOrSite(Resource):
     def get_data_changes(self, as_dict: bool = False, **filters: Any) -> tuple[list[Any], Data]:
         """The changes of data that were not confirmed yet: the events, and the data of all of them together.
 
-        A moment that several events changed is in the data once. The data are not yet asked for.
+        A moment that several events changed is in the data once. The data are not yet asked for. An event that cannot
+        be followed (no range, an end before its start) is told as a RuntimeWarning and left out, so that it is not
+        confirmed with the others.
         """
-        found = run(calls.changes(self._kind, self.id, self._auth_token, filters))
-        return self._events(found, as_dict), Data(lambda: _data_of(calls.merged(found), self._auth_token))
+        found, events = self._followed(run(calls.changes(self._kind, self.id, self._auth_token, filters)))
+        return found if as_dict else events, Data(lambda: _data_of(calls.merged(found), self._auth_token))
 
     async def aget_data_changes(self, as_dict: bool = False, **filters: Any) -> tuple[list[Any], DataAsync]:
         """`get_data_changes`, for asyncio."""
-        found = await arun(calls.changes(self._kind, self.id, self._auth_token, filters))
-        return self._events(found, as_dict), DataAsync(lambda: _data_of(calls.merged(found), self._auth_token))
+        found, events = self._followed(await arun(calls.changes(self._kind, self.id, self._auth_token, filters)))
+        return found if as_dict else events, DataAsync(lambda: _data_of(calls.merged(found), self._auth_token))
 
-    def _events(self, found: list[Fields], as_dict: bool) -> list[Any]:
-        return found if as_dict else DataChange._all_of(found, self._auth_token)
+    def _followed(self, told: list[Fields]) -> tuple[list[Fields], list[DataChange]]:
+        """The events that can be followed, as the service tells them and as objects."""
+        found, events = [], []
+        for fields in told:
+            try:
+                calls.range_of(fields)
+                events += DataChange._all_of([fields], self._auth_token)
+                found.append(fields)
+            except APICompatibilityError as error:
+                warnings.warn(f"{self!r}: {error}; it is left out and stays unconfirmed: ask the service's support",
+                              RuntimeWarning, stacklevel=3)  # fmt: skip
+        return found, events
 
     def _stream(self, **asked: Any) -> Callable[[], Stream]:
         request = Request(

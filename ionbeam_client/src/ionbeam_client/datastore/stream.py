@@ -9,7 +9,6 @@ for in the middle of a text or of an inner object it would not be valid.
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Generator
 from typing import Any
@@ -19,6 +18,7 @@ import ijson.common
 import orjson
 
 from ionbeam_client.datastore.errors import APICompatibilityError
+from ionbeam_client.reported_errors import reported_error, shown
 
 Item = dict[str, Any]
 
@@ -28,8 +28,6 @@ _LARGEST_ITEM = 256 << 20
 """Bytes without the end of an item after which this is no array of items that anybody meant."""
 _DEEPEST = 256
 """Objects and arrays in one another; the cost of reading them grows with the square."""
-_FAULTS = frozenset(("detail", "error", "errors", "message"))
-"""What an object is called by which a service says, in the middle of its items, that there was an error."""
 _NO_NUMBER = frozenset(("Infinity", "-Infinity", "NaN"))
 _SPACE = b" \t\r\n"
 
@@ -206,11 +204,9 @@ def _not_deep(target: Generator[None, tuple[str, Any], None]) -> Generator[None,
 def _check_objects(items: list[Any]) -> None:
     if not set(map(type, items)) <= {dict}:
         strange = next(item for item in items if type(item) is not dict)
-        raise APICompatibilityError(
-            f"an array of objects was expected; one of its items is {_shown(json.dumps(strange).encode())}"
-        )
-    if items and len(items[-1]) == 1 and not _FAULTS.isdisjoint(items[-1]):
-        raise APICompatibilityError(f"the service reports an error among its items: {_shown(orjson.dumps(items[-1]))}")
+        raise APICompatibilityError(f"an array of objects was expected; one of its items is {shown(strange)}")
+    if error := reported_error(items, "time"):
+        raise APICompatibilityError(f"the service reports an error among its items: {error}")
 
 
 def _without_no_numbers(item: Item) -> Item:
