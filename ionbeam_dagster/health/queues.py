@@ -93,7 +93,7 @@ def door(platform: Platform) -> Iterator[Finding]:
     for one in memory.parked()[:_SHOWN]:
         what = f"{one.source}: {one.lines:,} lines of {one.measurement[:60]!r} are parked"
         words = visible(f"{what}: {one.reason}", _LONGEST)
-        yield Finding(DOOR, "warning", words, f"`ionbeam source accept {one.source}`")
+        yield Finding(DOOR, "warning", words, one.remedy)
     for anew in memory.began_anew()[:_SHOWN]:
         yield Finding(DOOR, "warning", anew.in_words(), "see whether the device was reset or replaced")
     yield Finding(DOOR, "well", f"{sum(stat.st_size for stat in waiting) / 1e6:.1f} MB in the journal")

@@ -180,7 +180,11 @@ def test_what_nobody_mapped_is_parked_with_its_reason(platform_of):
         "has no tag 'station'; set sources.garden.station",
     }
     told = "\n".join(door_status(platform))
-    assert "garden: 1 lines of 'cpu' are parked" in told and "ionbeam source accept garden" in told
+    assert "garden: 1 lines of 'cpu' are parked" in told
+    accepted = [line for line in told.split("\n") if "`ionbeam source accept garden`" in line]
+    assert len(accepted) == 5 and not [line for line in accepted if "is from" in line or "has a text" in line]
+    assert told.count("(once that is set, start `ionbeam receive` again") == 2
+    assert told.count("(correct what the station sends") == 1
     [kept] = (platform.config.sections.state_path / "door" / "parked").rglob("*.parquet")
     assert pl.read_parquet(kept).height == 8 and kept.parent.name == "garden"
     bring_up_to_date(platform)

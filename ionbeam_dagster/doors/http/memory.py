@@ -41,6 +41,14 @@ CREATE TABLE IF NOT EXISTS looked (source TEXT PRIMARY KEY, mapping TEXT) WITHOU
 _SAMPLE = 200
 _TOLD_FOR = 7 * 86_400 * 10**9  # ns
 _REASON = 2_000
+_AGAIN = "once that is set, start `ionbeam receive` again: it looks at these lines again"
+_REMEDIES = {
+    "is from": _AGAIN,
+    "has true or false": _AGAIN,
+    "has a text": "correct what the station sends; these lines stay as they are",
+    "the configuration has no": "if it should be there, add it and start `ionbeam receive` again",
+}
+"""What helps where `ionbeam source accept` cannot, by how a reason begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +70,14 @@ class Parked:
     lines: int
     last: datetime
     sample: str
+
+    @property
+    def remedy(self) -> str:
+        """What helps; of most kinds the reason names the key to set."""
+        for begins, remedy in _REMEDIES.items():
+            if self.reason.startswith(begins):
+                return remedy
+        return f"`ionbeam source accept {self.source}`"
 
 
 @dataclass(frozen=True, slots=True)

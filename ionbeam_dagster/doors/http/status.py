@@ -33,7 +33,7 @@ def door_status(platform: Platform, sources: Collection[str] | None = None, limi
         told.append(f"{len(aside) - limit} further portions stay in the journal {journal}")
     told += [
         f"{one.source}: {one.lines:,} lines of {one.measurement[:_NAME]!r} are parked, the last at "
-        f"{one.last:%Y-%m-%d %H:%M}: {visible(one.reason, _REASON)} (`ionbeam source accept {one.source}`)"
+        f"{one.last:%Y-%m-%d %H:%M}: {visible(one.reason, _REASON)} ({one.remedy})"
         for one in parked[:limit]
     ]
     if len(parked) > limit:
