@@ -64,6 +64,7 @@ def test_a_range_is_run_once_shown_and_not_made_again(ionbeam):
     (odb,) = Path("data-projections/odb").rglob("*.odb")
     (geoparquet,) = Path("data-projections/pygeoapi").rglob("*.parquet")
     (dataset,) = Path("data").rglob("*.parquet")
+    assert "the Dagster UI on these windows" in first.output and "make demo" not in first.output
     assert Path("ioncannon.png").read_bytes().startswith(b"\x89PNG")
     before = {path: path.stat().st_mtime_ns for path in (odb, geoparquet, dataset)}
 

@@ -39,6 +39,8 @@ if TYPE_CHECKING:  # the platform takes a second to import, and --help should no
     from ionbeam_dagster.orchestration.runs import WindowResult
     from ionbeam_dagster.pipeline.platform import Platform
 
+_DEMO = Path("examples/demo.yaml")  # what `make` takes where nothing else is named
+
 
 def run(
     sources: Annotated[list[str] | None, SOURCES] = None,
@@ -263,9 +265,10 @@ def _draw(platform: Platform, datasets: list[str], built: list[BuiltRevision], p
 
 def _print_what_next(platform: Platform) -> None:
     asked = f" --config {platform.config.path}" if CONFIG_VARIABLE in os.environ else ""
+    made = " (after `make demo`: make dev)" if platform.config.path.resolve() == _DEMO.resolve() else ""
     console.print(
         "\nNext:\n"
-        f"  ionbeam{asked} dev            the Dagster UI on these windows (after `make demo`: make dev)\n"
+        f"  ionbeam{asked} dev            the Dagster UI on these windows{made}\n"
         f"  ionbeam{asked} status         every window, its state and why\n"
         f"  ionbeam{asked} config check   where each variable goes, and what is left out\n"
         f"  ionbeam export show FILE      what is inside one of the files",
