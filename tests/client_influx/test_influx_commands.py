@@ -329,6 +329,47 @@ def test_an_export_that_is_interrupted_goes_on(bucket, station, capsys, tmp_path
     assert not list(tmp_path.glob("out.jsonl.*"))
 
 
+@pytest.mark.parametrize(
+    ("out", "what"),
+    [
+        ("log.jsonl", "jsonlogfile"),
+        ("link.jsonl", "jsonlogfile"),
+        ("log.jsonl.000001", "jsonlogfile"),
+        ("log.jsonl.000001.gz", "jsonlogfile"),
+        ("log.jsonl.schema.json", "jsonlogfile"),
+        ("log.csv", "csvlogfile"),
+        ("log.csv.000001", "csvlogfile"),
+        ("other", "errorlogfile"),  # whose part is that file
+        ("log.jsonl.refused.jsonl", "refusedlogfile"),
+        ("log.jsonl.state/00000001.jsonl", "jsonlogfile"),
+        ("influx_config.ini", "configuration"),
+    ],
+)
+def test_an_export_does_not_take_the_place_of_the_stations_own_files(faulty, station, capsys, tmp_path, out, what):
+    server = faulty()
+    station(of(server), errorlogfile="other.part")
+    write(["m f=1 1"])
+    (tmp_path / "link.jsonl").symlink_to("log.jsonl")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    asked = len(server.requests)
+    assert main(["export", out]) == 1
+    error = capsys.readouterr().err
+    assert out in error
+    assert what in error
+    assert "give the export a file of its own" in error
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert len(server.requests) == asked
+
+
+def test_refused_rows_of_a_replay_do_not_go_into_another_of_the_stations_files(faulty, station, capsys, tmp_path):
+    server = faulty()
+    station(of(server), csvlogfile="some.lp.refused.jsonl")
+    (tmp_path / "some.lp").write_text("m f=1 1\n")
+    assert main(["replay", "some.lp"]) == 1
+    assert "some.lp.refused.jsonl: this is csvlogfile" in capsys.readouterr().err
+    assert server.lines == []
+
+
 def test_verify_finds_what_is_missing_and_what_is_other(bucket, station, capsys):
     server: Bucket = bucket()
     station(server)

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import subprocess
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -392,6 +393,38 @@ def test_rows_that_were_cut_are_told_under_the_server_that_lacks_them(faulty, cl
     (message,) = told
     assert message.startswith(f"{away.url}/")
     assert abs(int(message.partition("its last ")[2].partition(" bytes")[0].replace(",", "")) - lost) < 100
+
+
+def test_rows_that_come_while_it_is_looked_for_a_cut_are_none(faulty, client, tmp_path, caplog, monkeypatch):
+    """Rows are appended, and sent to one server, between the two looks of the other; then somebody cuts indeed."""
+    there, away = faulty(), faulty(lambda lines: Answer(503))
+    one = client(of(there), of(away), batch_rows=10, close_timeout=0.2)
+    api = one.write_api()
+    real, looks = log.Log.lengths, []
+
+    def lengths(self, segment):
+        found = real(self, segment)
+        if threading.current_thread().name.startswith(f"to {away.url}") and not looks:
+            looks.append(segment)
+            api.write(record=row(0))
+            until = time.monotonic() + 30
+            while one.status()[0].delivered < 1 and time.monotonic() < until:
+                time.sleep(0.02)
+        return found
+
+    monkeypatch.setattr(log.Log, "lengths", lengths)
+    until = time.monotonic() + 30
+    while one.status()[1].error is None and time.monotonic() < until:
+        time.sleep(0.02)
+    api.write(record=[row(n) for n in range(1, 20)])
+    assert looks and "cut by somebody" not in caplog.text
+    while one.status()[0].delivered < 20 and time.monotonic() < until:
+        time.sleep(0.02)
+    (tmp_path / "log.jsonl").write_bytes(b"")
+    away.plan = lambda lines: None
+    api.write(record=row(20))
+    assert one.flush(30)
+    assert len([1 for record in caplog.records if "were sent here" in record.getMessage()]) == 1
 
 
 @pytest.mark.parametrize("keep_days", [None, 0])

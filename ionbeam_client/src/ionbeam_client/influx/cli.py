@@ -16,8 +16,9 @@ from ionbeam_client.errors import IonbeamError
 from ionbeam_client.influx import times
 from ionbeam_client.influx.config import EXAMPLE, Config, Server, make_config, read_config_file
 from ionbeam_client.influx.errors import InfluxError
-from ionbeam_client.influx.export import export
+from ionbeam_client.influx.export import export, files_of
 from ionbeam_client.influx.log import Log
+from ionbeam_client.influx.own_files import refuse_own_files
 from ionbeam_client.influx.replay import File, replay
 from ionbeam_client.influx.sender import status_of
 from ionbeam_client.influx.state import State
@@ -140,11 +141,13 @@ def _status(config: Config, options: argparse.Namespace) -> int:
 
 
 def _replay(config: Config, options: argparse.Namespace) -> int:
+    file = File(options.file, options.start, options.stop)
+    remedy = f"the refused rows of {options.file} would go there: copy it to another place, and replay that"
+    refuse_own_files(config, options.config, [file.refused_path], remedy, but=config.refused_path)
     stop, log = Event(), Log(config.jsonlogfile)
     state = State(log.folder / "cursors.sqlite")
     before = [signal(number, lambda *_: stop.set()) for number in (SIGINT, SIGTERM)]
     try:
-        file = File(options.file, options.start, options.stop)
         results = replay(file, _servers(config, options.target), config, state, _tell, stop)
     finally:
         for number, handler in zip((SIGINT, SIGTERM), before, strict=True):
@@ -165,6 +168,7 @@ def _replay(config: Config, options: argparse.Namespace) -> int:
 
 def _export(config: Config, options: argparse.Namespace) -> int:
     (server,) = _servers(config, options.target or 1)
+    refuse_own_files(config, options.config, files_of(options.file), "give the export a file of its own")
     target = InfluxServer(server, max(config.timeout, 60.0))
     start = times.EARLIEST if options.start is None else options.start
     stop = times.LATEST if options.stop is None else options.stop

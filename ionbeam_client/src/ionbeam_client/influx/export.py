@@ -40,6 +40,19 @@ class Value(NamedTuple):
     value: Any
 
 
+class Files(NamedTuple):
+    """What an export writes: the file, its part that is not complete, how far that is, and the schema beside it."""
+
+    out: Path
+    part: Path
+    progress: Path
+    schema: Path
+
+
+def files_of(out: Path) -> Files:
+    return Files(out, *(out.with_name(f"{out.name}.{end}") for end in ("part", "progress.json", "schema.json")))
+
+
 def export(server: InfluxServer, start: int, stop: int, out: Path, tell: Callable[[str], None]) -> int:
     """Write all points with `start` <= time < `stop` (ns since 1970) into a file; gives the number of its rows.
 
@@ -48,7 +61,7 @@ def export(server: InfluxServer, start: int, stop: int, out: Path, tell: Callabl
     Raises:
         InfluxError: the server does not answer, or says that it cannot.
     """
-    part, progress = out.with_name(f"{out.name}.part"), out.with_name(f"{out.name}.progress.json")
+    _, part, progress, beside = files_of(out)
     begun = {"from": start, "to": stop, "server": server.name}
     so_far: dict[str, Any] = begun | {"next": start, "length": 0, "rows": 0, "unsigned": {}}
     if progress.exists() and part.exists():
@@ -68,7 +81,7 @@ def export(server: InfluxServer, start: int, stop: int, out: Path, tell: Callabl
             replace_file(progress, orjson.dumps(so_far))
     if so_far["unsigned"]:
         schema = {name: dict.fromkeys(fields, "unsigned") for name, fields in so_far["unsigned"].items()}
-        replace_file(out.with_name(f"{out.name}.schema.json"), orjson.dumps(schema, option=orjson.OPT_INDENT_2))
+        replace_file(beside, orjson.dumps(schema, option=orjson.OPT_INDENT_2))
     part.replace(out)
     progress.unlink(missing_ok=True)
     return int(so_far["rows"])

@@ -217,11 +217,12 @@ class _Target:
     def _notice_a_cut(self) -> None:
         """Tell, once, what somebody else cut off the segment that is read now before this target had it."""
         place = self._position or Position(min(self.log.segments(), default=0), 0)
+        furthest = self.sender.furthest_in(place.segment)  # before the look: what is sent meanwhile was not cut
         try:
             size, longest = self.log.lengths(place.segment)
         except FileNotFoundError:
             return
-        longest = max(longest, self.sender.furthest_in(place.segment))
+        longest = max(longest, furthest)
         if place.offset > size:
             self._position = Position(place.segment, 0)
         if size >= longest or self._cut == place.segment:
