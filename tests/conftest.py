@@ -45,11 +45,12 @@ _engines: dict[str, Engine] = {}
 
 
 def _engine(url: str, **options: Any) -> Engine:
-    if url not in _engines:
+    engine = _engines.get(url)
+    if engine is None:
         if len(_engines) > 20:  # each run has a file of its own
             _engines.clear()
-        _engines[url] = create_engine(url, **options)
-    return _engines[url]
+        engine = _engines[url] = create_engine(url, **options)
+    return engine
 
 
 for _storage in (sqlite_event_log, sqlite_run_storage, sqlite_schedule_storage):

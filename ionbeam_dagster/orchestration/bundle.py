@@ -72,7 +72,7 @@ def _contents(config: IonbeamConfig | None, found: Sequence[Finding]) -> Iterato
         yield f"{command.replace(' ', '-')}.txt", _said(config, command.split())
     home = home_of(config)
     if (home / SETTINGS).exists():
-        yield "failed-runs.txt", "\n\n".join(_failed_runs(home)) or "none"
+        yield "failed-runs.txt", _told_of_failed_runs(home)
     for file in (home / f"{LOG}.1", home / LOG):
         if file.exists():
             yield f"logs/{file.name}", _end_of(file)
@@ -102,6 +102,13 @@ def _said(config: IonbeamConfig, words: list[str]) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"it does not answer: {error}"
     return f"{done.stdout}\n(exit status {done.returncode})"
+
+
+def _told_of_failed_runs(home: Path) -> str:
+    try:
+        return "\n\n".join(_failed_runs(home)) or "none"
+    except Exception as error:  # Dagster's store may be what is broken, and the archive be wanted for that
+        return f"they cannot be read: {type(error).__name__}: {error}"
 
 
 def _failed_runs(home: Path) -> Iterator[str]:

@@ -139,6 +139,7 @@ def test_sensors_and_schedules_that_a_person_switched_off(installation):
 def worker(doing: str):
     """Somebody whose heart beats as a worker's, and who does nothing."""
     ledger, stop = platform().ledger, Event()
+    ledger.workers.beat("worker here 1", "here", 1, doing)
 
     def beat() -> None:
         while not stop.wait(0.05):
@@ -153,14 +154,16 @@ def worker(doing: str):
         beating.join()
 
 
-def test_two_configurations_that_share_a_state(installation):
+def test_two_configurations_that_share_a_state(installation, monkeypatch):
+    monkeypatch.setattr(of_dagster, "_LOOKED_FOR", 3.0)
     with worker("worker with /srv/other.yaml (0123456789ab)"):
         status, told = wrong()
     assert status == 2 and "worker with /srv/other.yaml (process 1) shares this state" in told
     assert "state_path" in told
 
 
-def test_a_worker_that_lives_and_does_nothing(installation):
+def test_a_worker_that_lives_and_does_nothing(installation, monkeypatch):
+    monkeypatch.setattr(of_dagster, "_LOOKED_FOR", 3.0)
     Path("network.yaml").write_text(
         NETWORK.replace("enabled: false", "lookback: PT1H").replace("start: 2026-06-21", RECENT)
     )

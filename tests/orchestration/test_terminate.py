@@ -29,10 +29,10 @@ SLOW = f"  slow: {{type: slow, start: {HOUR_AGO:%Y-%m-%dT%H:00Z}, deadline: PT1H
 
 
 class Slow(Told):
-    """Takes a minute for a window."""
+    """Takes minutes for a window."""
 
     def fetch(self, window):
-        time.sleep(60)
+        time.sleep(200)
         yield from super().fetch(window)
 
 
@@ -63,7 +63,7 @@ def test_a_run_of_the_worker_ends_and_its_window_stays_due(platform_of, tmp_path
         Doing(platform, instance).source("slow")
         clicking.join()
         is_told, run_id = told
-        assert is_told and time.monotonic() - begun < 45
+        assert is_told and time.monotonic() - begun < 150
         assert instance.get_run_by_id(run_id).status == dg.DagsterRunStatus.CANCELED
     assert platform.ledger.leases.held() == {} and platform.ledger.workers.present() == []
     still_due = platform.ledger.attempts.open("collect", "slow")

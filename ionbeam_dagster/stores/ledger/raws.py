@@ -315,7 +315,7 @@ def sent_record(raw: RawPartition, touched: Sequence[Window]) -> list[str | list
     """What the script's function `record_sent` takes."""
     record = [
         raw.ingestion, raw.source, place_of(raw.window), raw.path, raw.rows, raw.signature, raw.bytes, raw.hash,
-        raw.sender,
+        *([raw.sender] if raw.sender else []),
     ]  # fmt: skip
     return [json.dumps(record), [place_of(window) for window in touched]]
 
