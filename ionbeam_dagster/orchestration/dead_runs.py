@@ -32,7 +32,8 @@ def this_process() -> str:
 
 def end_dead_runs(instance: dg.DagsterInstance) -> None:
     """End the runs of earlier processes that were killed: to Dagster they go on, and hold their windows for ever."""
-    for run in instance.get_runs(dg.RunsFilter(statuses=[_Status.NOT_STARTED, _Status.STARTING, _Status.STARTED])):
+    gone_on = [_Status.NOT_STARTED, _Status.STARTING, _Status.STARTED, _Status.CANCELING]
+    for run in instance.get_runs(dg.RunsFilter(statuses=gone_on)):
         host, _, process = run.tags.get(PROCESS_TAG, "").rpartition(" ")
         if host == socket.gethostname() and not is_alive(int(process)):
             end_run(instance, run, f"process {process}, in which it ran, is gone")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,9 +16,10 @@ import dagster as dg
 import pytest
 from told import Told
 
-from ionbeam_dagster.orchestration.dead_runs import SILENT_FOR, Watch, pool_of, set_pools
+from ionbeam_dagster.orchestration.dead_runs import SILENT_FOR, Watch, end_dead_runs, pool_of, set_pools, this_process
 from ionbeam_dagster.orchestration.heartbeats import this_host
 from ionbeam_dagster.orchestration.home import ensure_home
+from ionbeam_dagster.orchestration.launcher import PROCESS_TAG
 
 pytestmark = pytest.mark.filterwarnings("ignore::dagster.BetaWarning", "ignore::dagster.PreviewWarning")
 STATUS = dg.DagsterRunStatus
@@ -91,6 +93,17 @@ def test_a_process_of_this_host_that_is_gone_is_known_at_once(platform, instance
     platform.ledger.workers.beat("well", this_host(), os.getpid(), "")
     assert watched(0) == STATUS.FAILURE
     assert watched(0, "well") == STATUS.STARTED
+
+
+@pytest.mark.parametrize(("status", "after"), [(STATUS.STARTED, STATUS.FAILURE), (STATUS.CANCELING, STATUS.CANCELED)])
+def test_who_begins_ends_the_runs_of_processes_of_this_host_that_are_gone(instance, status, after):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    _run(instance, status=status, **{PROCESS_TAG: f"{socket.gethostname()} {gone.pid}"})
+    _run(instance, "well", status, **{PROCESS_TAG: this_process()})
+    end_dead_runs(instance)
+    assert instance.get_run_by_id("r").status == after
+    assert instance.get_run_by_id("well").status == status
 
 
 def test_without_any_heartbeat_it_had_time_to_begin_and_what_is_not_ours_is_left_alone(platform, instance, watched):
