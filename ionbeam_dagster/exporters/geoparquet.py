@@ -172,6 +172,7 @@ def _write(source: pq.ParquetFile, plan: ExportPlan, draft: Path) -> _Counts:
             column_encoding=deltas,
             data_page_size=PAGE_SIZE,
             write_page_index=True,
+            write_page_checksum=True,  # who takes a copy finds what was damaged where it lies
         ) as writer,
         ThreadPoolExecutor(1) as encoder,
     ):

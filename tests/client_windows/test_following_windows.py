@@ -14,13 +14,14 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import polars as pl
 import pyarrow.fs as fs
+import pyarrow.parquet as pq
 import pytest
 from kept import akeep, contents, keep
 from pages import blocks
 from typer.testing import CliRunner
 from windows import HOUR, START, write_window
 
-from ionbeam_client.windows import Dataset, WindowsError, feed
+from ionbeam_client.windows import Dataset, WindowChange, WindowsError, feed
 from ionbeam_client.windows.data import Data
 from ionbeam_client.windows.places import place_of
 from ionbeam_dagster.cli import app
@@ -54,15 +55,37 @@ def test_what_changed_is_told_until_it_is_confirmed(address, root):
     assert {**feed.confirmed_by(fs.LocalFileSystem(), str(root), "net", "anna").versions}.keys() == {*NAMES[:2]}
 
 
-def test_the_program_of_the_page_keeps_a_copy(address, root, tmp_path, monkeypatch):
+@pytest.fixture
+def program(address, tmp_path, monkeypatch, capsys):
+    """Runs what the page shows, and gives what it printed."""
     monkeypatch.chdir(tmp_path)
-    [program] = blocks("following-windows.md")["python"]
-    program = program.replace('"crowd"', '"net"').replace("https://weather.example", address)
+    [text] = blocks("following-windows.md")["python"]
+    text = text.replace('"crowd"', '"net"').replace("https://weather.example", address)
+
+    def run() -> str:
+        exec(compile(text, "following-windows.md", "exec"), {"__name__": "program"})
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_the_program_of_the_page_keeps_a_copy(program, root, tmp_path):
     gone = root / "net" / f"net_{NAMES[2]}.parquet"
     for happens in (lambda: None, lambda: write_window(root / "net", 0, add=2.0), gone.unlink):
         happens()
-        exec(compile(program, "following-windows.md", "exec"), {"__name__": "program"})
-        assert contents(tmp_path / "copy") == contents(root / "net")
+        assert program() == "" and contents(tmp_path / "copy") == contents(root / "net")
+
+
+def test_what_goes_between_the_look_and_the_fetch_holds_up_no_other(program, root, tmp_path, monkeypatch):
+    def gone_first(self):
+        (root / "net" / f"net_{self.window}.parquet").unlink() if self.window == NAMES[0] else None
+        return get_data(self)
+
+    get_data = WindowChange.get_data
+    monkeypatch.setattr(WindowChange, "get_data", gone_first)
+    assert f"{NAMES[0]} is gone" in program()
+    assert contents(tmp_path / "copy") == contents(root / "net") and len(contents(root / "net")) == 2
+    assert program() == ""
 
 
 def test_one_that_changes_after_it_was_told_is_told_again(address, root):
@@ -287,11 +310,35 @@ def test_half_a_file_of_a_folder_replaces_none(root, tmp_path):
     assert [event.window for event in net.get_data_changes()[0]] == NAMES[1:]
 
 
+def test_a_window_that_was_damaged_where_it_lies_replaces_none_and_holds_up_no_other(address, root, tmp_path, program):
+    program()
+    before = contents(tmp_path / "copy")
+    for hour in range(3):
+        write_window(root / "net", hour, add=2.0)
+    path = root / "net" / f"net_{NAMES[0]}.parquet"
+    whole = path.read_bytes()
+    metadata = pq.read_metadata(path)
+    chance = random.Random(3)
+    for number in range(8):
+        column = metadata.row_group(0).column(chance.randrange(metadata.num_columns))
+        last = column.data_page_offset + column.total_compressed_size - 1
+        at = min(last, metadata.row_group(0).column(0).total_compressed_size) if number == 0 else last
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        said = program()
+        assert f"{NAMES[0]}" in said and "damaged where it lies" in said
+        found = contents(tmp_path / "copy")
+        assert found.pop(path.name.removeprefix("net_")) == before[path.name.removeprefix("net_")]
+        assert found.items() <= contents(root / "net").items() and len(found) == 2
+        assert [one.window for one in Dataset("net", address, client="anna").get_data_changes()[0]] == NAMES[:1]
+    path.write_bytes(whole)
+    assert program() == "" and contents(tmp_path / "copy") == contents(root / "net")
+
+
 def test_a_folder_that_is_damaged_or_none_is_an_error_of_windows(root, tmp_path):
     path = root / "net" / f"net_{NAMES[1]}.parquet"
     whole = path.read_bytes()
     path.write_bytes(whole[:4] + b"\xff" * 200 + whole[204:])  # its footer is as it was
-    with pytest.raises(WindowsError, match=rf"net {NAMES[1]}: cannot be read"):
+    with pytest.raises(WindowsError, match=rf"{NAMES[1]}.*: damaged where it lies"):
         list(Dataset("net", str(root)).get_data().data_fetcher)
     with pytest.raises(WindowsError, match="nowhere://there: there is no such folder"):
         Dataset("net", "nowhere://there", client="anna").get_data_changes()

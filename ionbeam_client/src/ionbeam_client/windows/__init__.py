@@ -6,11 +6,14 @@ Belongs here: the names that users import. Does not belong here: code.
     events, _ = crowd.get_data_changes()
     for event in events:
         place = Path("copy", f"{event.window}.parquet")
-        if event.is_removed:
-            place.unlink(missing_ok=True)
-        else:
-            event.get_data().save(place, overwrite=True)
-        event.confirm_data_received()
+        try:
+            if event.is_removed:
+                place.unlink(missing_ok=True)
+            else:
+                event.get_data().save(place, overwrite=True)
+            event.confirm_data_received()
+        except WindowsError as error:  # it is told again
+            print(error)
 """
 
 from ionbeam_client.windows.data import Data, DataAsync

@@ -228,9 +228,10 @@ def _is_gone(response: httpx.Response) -> bool:
 
 
 def _check_whole(file: Path, origin: str, digest: str | None) -> None:
-    """Raise WindowsError unless a file is the window that was sent: a status 200 may come of a proxy, or half-way.
+    """Raise WindowsError unless a file is the window that was sent, and the one that was published.
 
-    `digest` is what its service says of its bytes (RFC 9530, ``sha-256=:<base64>:``), if it does.
+    A status 200 may come of a proxy, or half-way: `digest` is what its service says of its bytes (RFC 9530,
+    ``sha-256=:<base64>:``), if it does. What was damaged where it lies is found by the checksums of its pages.
     """
     if digest is not None and digest.startswith("sha-256=:"):
         with file.open("rb") as opened:
@@ -238,8 +239,11 @@ def _check_whole(file: Path, origin: str, digest: str | None) -> None:
         if digest != f"sha-256=:{found}:":
             raise WindowsError(f"{origin}: came other than it was sent: its SHA-256 differs", may_pass=True)
     try:
-        pq.read_metadata(file)
+        with pq.ParquetFile(file, page_checksum_verification=True) as window:
+            for _ in window.iter_batches():
+                pass
     except (pa.ArrowException, OSError) as error:
         raise WindowsError(
-            f"{origin}: {file.stat().st_size:,} bytes came that are no whole Parquet file ({error})", may_pass=True
+            f"{origin}: damaged where it lies: {file.stat().st_size:,} bytes that are no whole Parquet file ({error}); "
+            "it is told until the platform has exported it again"
         ) from error
