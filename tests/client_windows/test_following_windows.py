@@ -7,8 +7,10 @@ import csv
 import json
 import os
 import random
+import resource
 import subprocess
 import sys
+import tempfile
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -394,20 +396,33 @@ def test_a_service_that_is_away_is_an_error(monkeypatch):
     assert told.value.may_pass
 
 
-def test_a_failed_save_leaves_what_was_there(root, tmp_path, monkeypatch):
-    net = Dataset("net", str(root))
-    net.get_data().save(tmp_path / "rows.csv")
-    before = (tmp_path / "rows.csv").read_bytes()
-    monkeypatch.setattr("ionbeam_client.windows.places.shutil.copyfileobj", _full)
-    for name in ("rows.csv", "rows.parquet"):
-        with pytest.raises(WindowsError, match="no space"):
-            net.get_data().save(tmp_path / name, overwrite=True)
-    assert [path.name for path in tmp_path.iterdir()] == ["rows.csv"]
-    assert (tmp_path / "rows.csv").read_bytes() == before
+@pytest.fixture
+def most_bytes():
+    """Sets how large a file may become that this process writes; the system refuses what is more, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda number: resource.setrlimit(resource.RLIMIT_FSIZE, (number, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def _full(*given):
-    raise OSError("no space")
+def test_a_failed_save_leaves_what_was_there_and_names_what_cannot_be_written(address, tmp_path, most_bytes):
+    net = Dataset("net", address)
+    net.get_data().save(tmp_path / "rows.json")
+    before = (tmp_path / "rows.json").read_bytes()
+    for most, which in ((1000, r"ionbeam-windows-.*\.parquet"), (len(before) - 1000, r"rows\.json")):
+        most_bytes(most)
+        with pytest.raises(WindowsError, match=rf"{which}: cannot be written .*; what was there before stays"):
+            net.get_data().save(tmp_path / "rows.json", overwrite=True)
+    most_bytes(1000)
+    with pytest.raises(WindowsError, match=r"ionbeam-windows-.*: cannot be written"):
+        net.get_data().save(tmp_path / "rows.parquet")
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.json"]
+    assert (tmp_path / "rows.json").read_bytes() == before
+
+
+def test_no_folder_for_temporary_files_is_an_error_of_windows(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    with pytest.raises(WindowsError, match="temporary files: cannot be written"):
+        list(Dataset("net", str(root)).get_data().data_fetcher)
 
 
 def test_the_operator_sees_who_has_what(serving, root, monkeypatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from datetime import timedelta
 from pathlib import Path
 
@@ -81,13 +83,15 @@ def test_what_clients_confirm_is_the_same_for_every_machine(s3, bucket, tmp_path
     assert listed(office, monkeypatch) == [["net", "anna", "2", "0"], ["net", "berta", "2", "0"]]
 
 
-def test_who_may_only_read_is_told_that_nothing_is_confirmed(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("number", "advice"), [(errno.EACCES, True), (errno.ENOSPC, False)])
+def test_who_cannot_write_is_told_that_nothing_is_confirmed(number, advice, tmp_path, monkeypatch):
     def forbidden(*given):
-        raise PermissionError(13, "Permission denied")
+        raise OSError(number, os.strerror(number))
 
     write_window(tmp_path / "net", 0)
     [event] = Dataset("net", str(tmp_path), client="anna").get_data_changes()[0]
     monkeypatch.setattr("ionbeam_client.windows.feed.os.fsync", forbidden)
-    with pytest.raises(WindowsError, match="needs permission to write below"):
+    with pytest.raises(WindowsError, match=r"anna\.json: cannot be written") as told:
         event.confirm_data_received()
+    assert ("needs permission to write below" in str(told.value)) == advice
     assert not event.update_received and list((tmp_path / ".confirmed" / "net").iterdir()) == []

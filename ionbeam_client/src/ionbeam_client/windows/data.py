@@ -9,8 +9,8 @@ import asyncio
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
-from contextlib import aclosing, closing
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
+from contextlib import aclosing, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ionbeam_client.saved_file import FORMATS, Item, SavedFile
-from ionbeam_client.windows.errors import WindowsError
+from ionbeam_client.windows.errors import WindowsError, writing
 from ionbeam_client.windows.places import Place
 
 Steps = Generator[Callable[[], Any] | list[Any], Any, None]
@@ -28,9 +28,17 @@ Steps = Generator[Callable[[], Any] | list[Any], Any, None]
 _ROWS = 4096
 
 
+@contextmanager
+def _folder() -> Iterator[str]:
+    with writing("the folder for temporary files"):
+        made = tempfile.TemporaryDirectory(prefix="ionbeam-windows-")
+    with made as folder:
+        yield folder
+
+
 def _rows(place: Place, dataset: str, windows: Sequence[str]) -> Steps:
     """The rows of windows in order; of one that is gone meanwhile there are none."""
-    with tempfile.TemporaryDirectory(prefix="ionbeam-windows-") as folder:
+    with _folder() as folder:
         for window in windows:
             file = Path(folder, "window.parquet")
             there = yield partial(place.fetch, dataset, window, file)
@@ -51,7 +59,8 @@ def _columns(schema: pa.Schema) -> list[str]:
 
 
 def _save(place: Place, dataset: str, windows: Sequence[str], path: Path, overwrite: bool) -> Steps:
-    file = SavedFile(path, overwrite, FORMATS | {".parquet": _Parquet})
+    with writing(path):
+        file = SavedFile(path, overwrite, FORMATS | {".parquet": _Parquet})
     steps = _files(place, dataset, windows) if path.suffix == ".parquet" else _rows(place, dataset, windows)
     done: Any = None
     try:
@@ -59,17 +68,22 @@ def _save(place: Place, dataset: str, windows: Sequence[str], path: Path, overwr
             while (step := _next(steps, done)) is not None:
                 done = None
                 if isinstance(step, list):
-                    yield partial(file.write, step)
+                    yield partial(_written, path, file.write, step)
                 else:
                     done = yield step
-        yield file.finish
+        yield partial(_written, path, file.finish)
     finally:
         file.discard()
 
 
+def _written(path: Path, do: Callable[..., None], *given: list[Any]) -> None:
+    with writing(path):
+        do(*given)
+
+
 def _files(place: Place, dataset: str, windows: Sequence[str]) -> Steps:
     """The files of all windows that are there, at once: what columns they have together, all of them tell."""
-    with tempfile.TemporaryDirectory(prefix="ionbeam-windows-") as folder:
+    with _folder() as folder:
         fetched: list[Any] = []
         for window in windows:
             target = Path(folder, f"{window}.parquet")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from ionbeam_client.errors import IonbeamError
 
 
@@ -15,3 +19,14 @@ class WindowsError(IonbeamError):
         super().__init__(message)
         self.status = status
         self.may_pass = may_pass
+
+
+@contextmanager
+def writing(place: str | os.PathLike[str]) -> Iterator[None]:
+    """Raise WindowsError, which names `place`, where the system cannot write there: a disk is full, for example."""
+    try:
+        yield
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise WindowsError(f"{place}: cannot be written ({error}); what was there before stays") from error

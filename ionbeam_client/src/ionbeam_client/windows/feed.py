@@ -13,6 +13,7 @@ version, and so is the same one that was written again.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -157,10 +158,9 @@ def confirm(
             with files.open_output_stream(place) as file:  # an object is there when it is whole
                 file.write(text.encode())
     except OSError as error:
-        raise WindowsError(
-            f"{place}: cannot be written ({error}); whoever follows windows needs permission to write below "
-            f"{root}/{CONFIRMED}", may_pass=True,
-        ) from error  # fmt: skip
+        advice = f"; whoever follows windows needs permission to write below {root}/{CONFIRMED}"
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise WindowsError(f"{place}: cannot be written ({error}){'' if full else advice}", may_pass=True) from error
 
 
 def _replace(place: Path, data: bytes) -> None:

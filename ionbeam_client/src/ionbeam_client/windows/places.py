@@ -8,10 +8,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import logging
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 from urllib.parse import quote
@@ -23,7 +22,7 @@ import pyarrow.parquet as pq
 import tenacity
 
 from ionbeam_client.windows import feed
-from ionbeam_client.windows.errors import WindowsError
+from ionbeam_client.windows.errors import WindowsError, writing
 from ionbeam_client.windows.feed import Change
 
 LOG = logging.getLogger("ionbeam_client.windows")
@@ -104,8 +103,8 @@ class Folder:
         files, root = self._found
         path = f"{root}/{dataset}/{feed.file_of(dataset, window)}"
         try:
-            with files.open_input_stream(path) as source, target.open("wb") as out:
-                shutil.copyfileobj(source, out, 1 << 20)
+            with files.open_input_stream(path) as source:
+                _write(target, iter(partial(source.read, 1 << 20), b""))
         except FileNotFoundError:
             return False
         except OSError as error:
@@ -169,9 +168,7 @@ class Service:
                         said = " ".join(response.text.split())[:200]
                         raise WindowsError(f"{response.url}: 404: {said}", status=404, may_pass=True)
                 self._check(response)
-                with target.open("wb") as out:
-                    for piece in response.iter_bytes():
-                        out.write(piece)
+                _write(target, response.iter_bytes())
             _check_whole(target, str(response.url), response.headers.get("Repr-Digest"))
             return True
 
@@ -216,6 +213,17 @@ class Service:
             f"{response.request.method} {response.url}: {status}: {said}",
             status=status, may_pass=status >= 500 or status in (408, 429),
         )  # fmt: skip
+
+
+def _write(target: Path, pieces: Iterator[bytes]) -> None:
+    with writing(target):
+        out = target.open("wb", buffering=0)  # so that closing it has nothing left to write
+    with out:
+        for piece in pieces:
+            rest = memoryview(piece)
+            with writing(target):
+                while rest:
+                    rest = rest[out.write(rest) :]
 
 
 def _is_gone(response: httpx.Response) -> bool:
