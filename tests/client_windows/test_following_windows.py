@@ -90,6 +90,40 @@ def test_what_goes_between_the_look_and_the_fetch_holds_up_no_other(program, roo
     assert program() == ""
 
 
+def test_a_folder_that_lost_all_its_windows_takes_no_copy_with_it(program, address, root, tmp_path):
+    program()
+    before = contents(tmp_path / "copy")
+    kept = {path: path.read_bytes() for path in (root / "net").glob("*.parquet")}
+    for path in kept:
+        path.unlink()
+    with pytest.raises(WindowsError, match="all 3 windows that anna has are gone at once"):
+        program()
+    assert contents(tmp_path / "copy") == before
+    net = Dataset("net", address, client="anna")
+    with pytest.raises(WindowsError, match="gone at once"):
+        asyncio.run(net.aget_data_changes())
+    events, _ = net.get_data_changes(all_may_be_gone=True)
+    assert [event.modification_type for event in events] == ["removed"] * 3
+    for path, content in list(kept.items())[:2]:
+        path.write_bytes(content)
+    program()
+    assert contents(tmp_path / "copy") == contents(root / "net") and len(contents(root / "net")) == 2
+
+
+def test_an_empty_copy_begins_anew_and_says_that_a_name_is_for_one_copy(program, root, tmp_path, monkeypatch, caplog):
+    program()
+    assert not caplog.records
+    (root / "net" / f"net_{NAMES[2]}.parquet").unlink()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    program()
+    assert contents(tmp_path / "elsewhere" / "copy") == contents(root / "net")
+    assert "anna has confirmed 2 windows of net before" in caplog.text and "a name of its own" in caplog.text
+    caplog.clear()
+    program()
+    assert not caplog.records, "it is not empty any longer"
+
+
 def test_one_that_changes_after_it_was_told_is_told_again(address, root):
     net = Dataset("net", address, client="anna")
     events, _ = net.get_data_changes()

@@ -6,14 +6,18 @@ Belongs here: names and their meaning. Does not belong here: how windows are had
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from ionbeam_client.windows import feed
 from ionbeam_client.windows.data import Data, DataAsync
+from ionbeam_client.windows.errors import WindowsError
 from ionbeam_client.windows.feed import Change
 from ionbeam_client.windows.places import Place, place_of
+
+LOG = logging.getLogger("ionbeam_client.windows")
 
 
 @dataclass
@@ -100,14 +104,38 @@ class Dataset:
         windows = await asyncio.to_thread(self._overlapping, start_datetime, end_datetime)
         return DataAsync(self._place, self.name, windows)
 
-    def get_data_changes(self) -> tuple[list[WindowChange], Data]:
-        """The windows that this client does not have as they are now, and the rows of all of them together."""
-        events = self._events()
+    def begin_anew(self) -> None:
+        """Have all windows told as new, for a copy that is empty: what was confirmed by this name is forgotten.
+
+        It warns where there was any, since another copy may have the name. Raises WindowsError.
+        """
+        client = feed.checked_client(self.client)
+        new = {one.window for one in self._place.changes(self.name, client) if one.kind == "new"}
+        has = [one.window for one in self._place.changes(self.name, None) if one.window not in new]
+        if not has:
+            return
+        LOG.warning(
+            "%s has confirmed %d windows of %s before, and is told all again; another copy that is kept by this name "
+            "misses what this one confirms: give each copy a name of its own", client, len(has), self.name,
+        )  # fmt: skip
+        self._place.confirm(self.name, client, dict.fromkeys(has))
+
+    async def abegin_anew(self) -> None:
+        """`begin_anew`, for asyncio."""
+        await asyncio.to_thread(self.begin_anew)
+
+    def get_data_changes(self, all_may_be_gone: bool = False) -> tuple[list[WindowChange], Data]:
+        """The windows that this client does not have as they are now, and the rows of all of them together.
+
+        Where no window is left at all, a folder was lost rather than every window removed: that is a WindowsError,
+        unless somebody knows better and says `all_may_be_gone`.
+        """
+        events = self._events(all_may_be_gone)
         return events, Data(self._place, self.name, _there(events))
 
-    async def aget_data_changes(self) -> tuple[list[WindowChange], DataAsync]:
+    async def aget_data_changes(self, all_may_be_gone: bool = False) -> tuple[list[WindowChange], DataAsync]:
         """`get_data_changes`, for asyncio."""
-        events = await asyncio.to_thread(self._events)
+        events = await asyncio.to_thread(self._events, all_may_be_gone)
         return events, DataAsync(self._place, self.name, _there(events))
 
     def confirm(self, events: Sequence[WindowChange]) -> None:
@@ -120,9 +148,16 @@ class Dataset:
         """`confirm`, for asyncio."""
         await asyncio.to_thread(self.confirm, events)
 
-    def _events(self) -> list[WindowChange]:
+    def _events(self, all_may_be_gone: bool) -> list[WindowChange]:
         client = feed.checked_client(self.client)
-        return [self._event(client, one) for one in self._place.changes(self.name, client)]
+        events = [self._event(client, one) for one in self._place.changes(self.name, client)]
+        none_left = events and all(one.is_removed for one in events) and not self._place.changes(self.name, None)
+        if none_left and not all_may_be_gone:
+            raise WindowsError(
+                f"{self.name}: all {len(events)} windows that {client} has are gone at once, as where a folder was "
+                "lost or not restored; the copy stays. Where that is meant: get_data_changes(all_may_be_gone=True)"
+            )
+        return events
 
     def _event(self, client: str, one: Change) -> WindowChange:
         start, end = feed.times_of(one.window)
