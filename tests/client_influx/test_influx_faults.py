@@ -553,3 +553,24 @@ def test_a_lost_state_sends_all_again_and_changes_nothing_on_the_server(bucket, 
     subprocess.run(["rm", "-r", tmp_path / "log.jsonl.state"], check=True)
     client(server).write_api().write(record=row(10)).get(30)
     assert len(server.points()) == 11
+
+
+@pytest.mark.parametrize("damage", ["no database", "cut", "a page", "its journal"])
+def test_damaged_cursors_are_put_aside_and_the_log_is_sent_again(faulty, client, tmp_path, caplog, damage):
+    server = faulty()
+    first = client(of(server))
+    first.write_api().write(record=[row(n) for n in range(10)]).get(30)
+    first.close()
+    place = tmp_path / "log.jsonl.state" / "cursors.sqlite"
+    whole = place.read_bytes()
+    if damage == "its journal":
+        place.with_name("cursors.sqlite-wal").write_bytes(b"\xff" * 5000)
+    else:
+        page = whole[:4096] + b"\xff" * (len(whole) - 4096)
+        place.write_bytes({"no database": b"\xff" * 5000, "cut": whole[:5000], "a page": page}[damage])
+    client(of(server)).write_api().write(record=row(10)).get(30)
+    assert set(server.lines) == {line(n) for n in range(11)}
+    told = [record.getMessage() for record in caplog.records if "was damaged" in record.getMessage()]
+    assert len(told) == (damage != "its journal")  # which SQLite passes over by itself
+    assert all(str(place) in text and "cursors.sqlite.damaged" in text for text in told)
+    assert place.with_name("cursors.sqlite.damaged").exists() == bool(told)

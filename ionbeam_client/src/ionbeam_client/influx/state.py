@@ -6,17 +6,21 @@ belong here: when something is done (sender.py).
 
 from __future__ import annotations
 
+import fcntl
+import logging
 import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from ionbeam_client.influx.errors import LogError
-from ionbeam_client.influx.log import Position
+from ionbeam_client.influx.log import Position, free_name
 
+_logger = logging.getLogger("ionbeam_client.influx")
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS targets (
     name TEXT PRIMARY KEY, segment INTEGER, offset INTEGER, delivered INTEGER NOT NULL DEFAULT 0,
@@ -35,6 +39,17 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=_IN_SQLITE.acquire, after_in_parent=_IN_SQLITE.release, after_in_child=_IN_SQLITE.release
     )
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """One process at a time, so that none puts aside what another has just begun anew."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(file)
 
 
 class TargetState(NamedTuple):
@@ -69,12 +84,50 @@ class State:
         self._closed = False
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, timeout=60, isolation_level=None, check_same_thread=False)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA wal_autocheckpoint = 32")  # its own 1,000 pages are more than a full disk has left
-        connection.executescript(_SCHEMA)
+        """Raises LogError where it cannot be kept; a damaged file is put aside, and told."""
+        with _alone(self._path.with_name(f"{self._path.name}.lock")):
+            try:
+                return self._open()
+            except sqlite3.Error as error:
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _DAMAGED:
+                    raise LogError(f"{self._path}: how far each server is cannot be noted: {error}") from error
+                aside = self._put_aside()
+                _logger.error(
+                    "%s was damaged (%s), and is kept as %s; what is in the log's segments is sent again from their "
+                    "beginning, which changes nothing on a server",
+                    self._path,
+                    error,
+                    aside.name,
+                )
+                return self._open()
+
+    def _put_aside(self) -> Path:
+        aside = self._path.with_name(f"{self._path.name}.damaged")
+        if aside.exists():
+            aside = free_name(aside, 1)
+        for end in ("-wal", "-shm", ""):
+            with suppress(FileNotFoundError):
+                self._path.with_name(f"{self._path.name}{end}").rename(aside.with_name(f"{aside.name}{end}"))
+        return aside
+
+    def _open(self) -> sqlite3.Connection:
+        connection = self._new()
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA wal_autocheckpoint = 32")  # its own 1,000 pages are more than a full disk has
+            connection.executescript(_SCHEMA)
+            if (found := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+                damage = sqlite3.DatabaseError(" ".join(str(found).split()))
+                damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+                raise damage
+        except BaseException:
+            connection.close()
+            raise
         return connection
+
+    def _new(self) -> sqlite3.Connection:
+        return sqlite3.connect(self._path, timeout=60, isolation_level=None, check_same_thread=False)
 
     def _own(self) -> sqlite3.Connection:
         if self._process != os.getpid():
