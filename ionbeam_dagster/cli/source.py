@@ -193,6 +193,13 @@ def changes(name: Annotated[str, typer.Argument(help="A source, by its name in t
     source, now = platform.source(name), platform.now()
     memory = platform.ledger.corrections
     known = [*memory.open(name), *memory.closed(name)]
+    if not known:
+        console.print(
+            f"{name}: no correction is known. The sensor {name}__confirmations of Dagster's daemon asks for them; "
+            "where it does not run, nobody has looked",
+            highlight=False, markup=False, soft_wrap=True,
+        )  # fmt: skip
+        return
     console.print(f"{name}: {len(memory.open(name))} open corrections", style="bold", highlight=False)
     for one in known[:_SHOWN]:
         lacking = Counter[str]() if one.closed else corrections.standing(platform, source, one, now)

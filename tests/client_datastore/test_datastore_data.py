@@ -185,6 +185,12 @@ def test_no_data_make_an_empty_file(service, tmp_path, ending):
     assert (tmp_path / f"data.{ending}").read_text() == {"json": "[]", "csv": ""}[ending]
 
 
+def test_the_ending_of_a_name_may_be_in_capitals(service, tmp_path):
+    service.data[981] = []
+    save(tmp_path / "DATA.JSON")
+    assert (tmp_path / "DATA.JSON").read_text() == "[]"
+
+
 def test_one_field_makes_one_column(service, tmp_path):
     service.data[981] = [{"time": "2025-09-09T00:00:00Z"}, {"time": "2025-09-09T00:00:01Z"}]
     save(tmp_path / "data.csv")

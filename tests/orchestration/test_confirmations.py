@@ -73,6 +73,10 @@ def told(*command):
 
 def test_it_has_corrections_published_and_confirms_them_and_its_page_says_so(platform, service, instance):
     ticked = Ticked(platform, instance, f"{SOURCE}__confirmations")
+    known = told("changes", SOURCE)
+    assert (
+        "no correction is known" in known and f"The sensor {SOURCE}__confirmations" in known and "0 open" not in known
+    )
     [page] = ticked.tick().asset_events
     assert page.passed and states_on(page) == []
     service.correct(1, 981, HOURS[0].start, HOURS[1].start, 70.0)
