@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
 import dagster as dg
 import pytest
+from dagster._daemon.monitoring.run_monitoring import check_run_timeout
 from told import Told
 
+from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.orchestration import cancelling
 from ionbeam_dagster.orchestration.dead_runs import Watch
 from ionbeam_dagster.orchestration.doing import Doing
@@ -32,17 +37,31 @@ class Slow(Told):
     """Takes minutes for a window."""
 
     def fetch(self, window):
-        time.sleep(200)
+        for _ in range(2000):
+            time.sleep(0.1)
         yield from super().fetch(window)
 
 
-def terminated(instance: dg.DagsterInstance, told: list[object]) -> threading.Thread:
-    """What a click on *Terminate* does, as soon as a run has begun."""
+def click_on_terminate(instance: dg.DagsterInstance, record: dg.RunRecord) -> bool:
+    return instance.run_coordinator.cancel_run(record.dagster_run.run_id)
+
+
+def find_it_too_long(instance: dg.DagsterInstance, record: dg.RunRecord) -> bool:
+    """What Dagster's monitoring does with a run that goes on for longer than `max_runtime_seconds`."""
+    time.sleep(0.1)
+    check_run_timeout(instance, record, logging.getLogger(), 0.01)
+    return True
+
+
+def terminated(
+    instance: dg.DagsterInstance, told: list[object], how: Callable[..., bool] = click_on_terminate
+) -> threading.Thread:
+    """Terminate a run as soon as it has begun."""
 
     def click() -> None:
         for _ in range(600):
-            if runs := instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])):
-                told.extend([instance.run_coordinator.cancel_run(runs[0].run_id), runs[0].run_id])
+            if records := instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])):
+                told.extend([how(instance, records[0]), records[0].dagster_run.run_id])
                 return
             time.sleep(0.1)
 
@@ -51,7 +70,25 @@ def terminated(instance: dg.DagsterInstance, told: list[object]) -> threading.Th
     return thread
 
 
-def test_a_run_of_the_worker_ends_and_its_window_stays_due(platform_of, tmp_path, monkeypatch):
+def in_a_thread(work: Callable[[], object]) -> None:
+    """As `ionbeam bridge` and `ionbeam receive` work."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(work).result()
+
+
+STATUS = dg.DagsterRunStatus
+
+
+@pytest.mark.parametrize(
+    ("where", "how", "status"),
+    [
+        (lambda work: work(), click_on_terminate, STATUS.CANCELED),
+        (lambda work: work(), find_it_too_long, STATUS.FAILURE),
+        (in_a_thread, click_on_terminate, STATUS.CANCELED),
+    ],
+    ids=["by a click", "as it takes too long", "in a thread"],
+)
+def test_a_run_that_is_terminated_ends_and_its_window_stays_due(platform_of, tmp_path, monkeypatch, where, how, status):
     monkeypatch.setattr("ionbeam_dagster.config.resolving.installed_sources", lambda: {"slow": _Point})
     monkeypatch.setattr(cancelling, "_LOOKED_EVERY", 0.2)
     platform = platform_of(SLOW)
@@ -59,15 +96,31 @@ def test_a_run_of_the_worker_ends_and_its_window_stays_due(platform_of, tmp_path
     monkeypatch.setenv("DAGSTER_HOME", str(home))
     with dg.DagsterInstance.get() as instance:
         told: list[object] = []
-        clicking, begun = terminated(instance, told), time.monotonic()
-        Doing(platform, instance).source("slow")
+        clicking, begun = terminated(instance, told, how), time.monotonic()
+        doing = Doing(platform, instance)
+        where(lambda: doing.source("slow"))
         clicking.join()
         is_told, run_id = told
         assert is_told and time.monotonic() - begun < 150
-        assert instance.get_run_by_id(run_id).status == dg.DagsterRunStatus.CANCELED
+        assert instance.get_run_by_id(run_id).status == status
     assert platform.ledger.leases.held() == {} and platform.ledger.workers.present() == []
     still_due = platform.ledger.attempts.open("collect", "slow")
     assert still_due and all(one.may_begin(platform.now() + timedelta(hours=1)) for one in still_due)
+
+
+def test_a_run_that_is_interrupted_where_dagster_does_not_look_is_cancelled_all_the_same(monkeypatch):
+    monkeypatch.setattr(cancelling, "_LOOKED_EVERY", 0.1)
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_run(dg.DagsterRun(job_name="slow__collect", run_id="r", status=STATUS.CANCELING))
+
+        def work() -> None:
+            with cancelling.interrupted_when_cancelled(instance, "r", may_end_process=False):
+                for _ in range(300):
+                    time.sleep(0.1)
+
+        with pytest.raises(PipelineError, match="run r was terminated"):
+            in_a_thread(work)
+        assert instance.get_run_by_id("r").status == STATUS.CANCELED
 
 
 _Point = SimpleNamespace(load=lambda: Slow)
