@@ -370,6 +370,46 @@ def test_refused_rows_of_a_replay_do_not_go_into_another_of_the_stations_files(f
     assert server.lines == []
 
 
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("replay .", ".: this is a folder; name a file in it"),
+        ("export .", ".: this is a folder; name a file in it"),
+        ("verify .", ".: this is a folder; name a file in it"),
+        ("replay nope.jsonl", "nope.jsonl: there is no such file"),
+        ("verify nope.jsonl", "nope.jsonl: there is no such file"),
+        ("export nowhere/o.jsonl", "nowhere/o.jsonl: there is no folder nowhere; make it first"),
+        ("replay some.lp --from 2 --to 1", "--from is not before --to"),
+        ("export o.jsonl --from 2 --to 1", "--from is not before --to"),
+        ("--config binary.ini check", "binary.ini: this is no text in UTF-8"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_words(station, capsys, tmp_path, command, says):
+    station(("http://127.0.0.1:1", "eht", "b_test", "t"))
+    (tmp_path / "some.lp").write_text("m f=1 1\n")
+    (tmp_path / "binary.ini").write_bytes(b"\xff\xfe")
+    assert main(command.split()) == 1
+    assert says in capsys.readouterr().err
+
+
+def test_check_tells_which_file_cannot_be_written(faulty, station, capsys, tmp_path):
+    (tmp_path / "folder").mkdir()
+    keys = {"csvlogfile": "/proc/x.csv", "errorlogfile": "folder", "refusedlogfile": "new/refused.jsonl"}
+    station(of(faulty()), **keys)
+    assert main(["check"]) == 1
+    out = capsys.readouterr().out
+    assert "BAD:  csvlogfile /proc/x.csv cannot be written: " in out
+    assert "BAD:  errorlogfile " in out
+    assert out.count("BAD") == 2
+    assert not list((tmp_path / "new").iterdir())
+
+
+def test_the_version(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out.startswith("eht-influx-client ")
+
+
 def test_verify_finds_what_is_missing_and_what_is_other(bucket, station, capsys):
     server: Bucket = bucket()
     station(server)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
+from importlib.metadata import version
 from pathlib import Path
 from signal import SIGINT, SIGTERM, signal
 from threading import Event
@@ -19,7 +21,7 @@ from ionbeam_client.influx.errors import InfluxError
 from ionbeam_client.influx.export import export, files_of
 from ionbeam_client.influx.log import Log
 from ionbeam_client.influx.own_files import refuse_own_files
-from ionbeam_client.influx.replay import File, replay
+from ionbeam_client.influx.replay import File, must_be_a_file, replay
 from ionbeam_client.influx.sender import status_of
 from ionbeam_client.influx.state import State
 from ionbeam_client.influx.targets import Done, InfluxServer, Refused
@@ -54,6 +56,7 @@ def _run(options: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("eht-influx-client", description="A station's log, and the servers it goes to.")
     parser.add_argument("--config", default=CONFIG, help=f"the INI file (default: {CONFIG} in this folder)")
+    parser.add_argument("--version", action="version", version=f"eht-influx-client {version('ionbeam-client')}")
     commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
     commands.add_parser("print-config", help="an INI file with every key explained, to begin with")
     check = commands.add_parser(
@@ -114,6 +117,15 @@ def _check(config: Config, options: argparse.Namespace) -> int:
     Log(config.jsonlogfile).close()
     print(f"good: the log can be kept at {config.jsonlogfile}")
     failed = 0
+    others = {
+        "csvlogfile": config.csvlogfile,
+        "errorlogfile": config.errorlogfile,
+        "refusedlogfile": config.refused_path,
+    }
+    for key, path in others.items():
+        if path is not None and (reason := _why_not_written(path)):
+            print(f"BAD:  {key} {path} cannot be written: {reason}; name a file in a folder of your own")
+            failed += 1
     for server in config.servers:
         target = InfluxServer(server, config.timeout)
         answer = target.send([b"# eht-influx-client check"])
@@ -122,6 +134,24 @@ def _check(config: Config, options: argparse.Namespace) -> int:
         failed += not takes
         print(f"good: {server.name} takes rows" if takes else f"BAD:  {server.name}: {getattr(answer, 'reason', '')}")
     return 1 if failed else 0
+
+
+def _why_not_written(path: Path) -> str | None:
+    """Why a file cannot be added to, or made; it is not made here, since a program may do so at the same moment."""
+    try:
+        if path.exists():
+            os.close(os.open(path, os.O_WRONLY | os.O_APPEND))
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
+
+
+def _must_be_in_order(options: argparse.Namespace) -> None:
+    if options.start is not None and options.stop is not None and options.start >= options.stop:
+        raise IonbeamError("--from is not before --to: there is no time between them")
 
 
 def _status(config: Config, options: argparse.Namespace) -> int:
@@ -141,6 +171,8 @@ def _status(config: Config, options: argparse.Namespace) -> int:
 
 
 def _replay(config: Config, options: argparse.Namespace) -> int:
+    must_be_a_file(options.file)
+    _must_be_in_order(options)
     file = File(options.file, options.start, options.stop)
     remedy = f"the refused rows of {options.file} would go there: copy it to another place, and replay that"
     refuse_own_files(config, options.config, [file.refused_path], remedy, but=config.refused_path)
@@ -168,6 +200,11 @@ def _replay(config: Config, options: argparse.Namespace) -> int:
 
 def _export(config: Config, options: argparse.Namespace) -> int:
     (server,) = _servers(config, options.target or 1)
+    _must_be_in_order(options)
+    if options.file.is_dir():
+        raise IonbeamError(f"{options.file}: this is a folder; name a file in it")
+    if not options.file.parent.is_dir():
+        raise IonbeamError(f"{options.file}: there is no folder {options.file.parent}; make it first")
     refuse_own_files(config, options.config, files_of(options.file), "give the export a file of its own")
     target = InfluxServer(server, max(config.timeout, 60.0))
     start = times.EARLIEST if options.start is None else options.start
@@ -182,6 +219,8 @@ def _verify(config: Config, options: argparse.Namespace) -> int:
     log = config.jsonlogfile
     rotated = (path for path in log.parent.glob(f"{log.name}.*") if path.name.removeprefix(f"{log.name}.").isdecimal())
     files = options.file or [*sorted(rotated), log]
+    for file in files:
+        must_be_a_file(file)
     missing = 0
     for server in _servers(config, options.target):
         target = InfluxServer(server, max(config.timeout, 60.0))

@@ -142,7 +142,11 @@ def read_config_file(path: str | Path, **keywords: Any) -> dict[str, Any]:
     parser = configparser.ConfigParser(interpolation=None)
     try:
         parser.read(place, encoding="utf-8")
-    except (configparser.Error, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        raise ConfigurationError(
+            f"{place}: this is no text in UTF-8; write it anew, beginning with: eht-influx-client print-config"
+        ) from None
+    except configparser.Error as error:
         raise ConfigurationError(f"{place}: {str(error).splitlines()[0]}") from None
     if SECTION not in parser:
         raise ConfigurationError(f"{place}: there is no section [{SECTION}]; begin the file with that line")

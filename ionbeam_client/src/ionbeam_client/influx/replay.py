@@ -174,13 +174,20 @@ class File:
         return chunk
 
 
+def must_be_a_file(path: Path) -> None:
+    """Raises InfluxError where it is none, or a folder."""
+    if path.is_dir():
+        raise InfluxError(f"{path}: this is a folder; name a file in it")
+    if not path.is_file():
+        raise InfluxError(f"{path}: there is no such file")
+
+
 def replay(file: File, servers: list[Server], config: Config, state: State, tell: Tell, stop: Event) -> list[Replayed]:
     """Bring a file into servers, all at the same time; a replay that was interrupted goes on where it was.
 
     Refused rows go into a file beside it. What a server says is told; a server that is away is waited for until `stop`.
     """
-    if not file.path.is_file():
-        raise InfluxError(f"{file.path}: there is no such file")
+    must_be_a_file(file.path)
     refused = RecordedFile(file.refused_path, state)
     with ThreadPoolExecutor(len(servers)) as pool:
         jobs = [pool.submit(_replay_to, file, server, config, state, refused, tell, stop) for server in servers]
