@@ -15,6 +15,7 @@ import dagster as dg
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
+from ionbeam_client.text import visible
 from ionbeam_dagster.domain.times import in_short
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.health import clocks, configuration, disks, files, queues, stores, versions, work
@@ -22,20 +23,23 @@ from ionbeam_dagster.health.examination import Check
 from ionbeam_dagster.health.findings import Finding
 from ionbeam_dagster.health.metrics import gauge, given
 from ionbeam_dagster.health.stores import can_ask_ledger
+from ionbeam_dagster.orchestration.definitions import build_definitions
 from ionbeam_dagster.orchestration.holders import WORKER, is_of_another_configuration, lease_of
 from ionbeam_dagster.orchestration.home import SETTINGS, home_of
 from ionbeam_dagster.orchestration.internals import needs_migration, stopped_by_a_person
+from ionbeam_dagster.orchestration.resources import PlatformResource
 from ionbeam_dagster.pipeline import agenda
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.ledger.workers import Worker
 
-SUBJECT = "dagster"
+SUBJECT, LOCATION = "dagster", "code location"
 _LOOKED_FOR = 6.0
 """Seconds in which whoever is alive gives a sign of it: runs and workers do every five."""
 _YOUNG = timedelta(minutes=2)
 """A run that began since may not have given a sign of life yet."""
 _QUEUED = 50
 _RUNS = 500
+_LONGEST = 1_000  # characters of what is said
 
 
 def checks_of_doctor(platform: Platform) -> dict[str, Check]:
@@ -55,6 +59,7 @@ def checks_of_doctor(platform: Platform) -> dict[str, Check]:
         queues.DOOR: lambda: queues.door(platform),
         queues.MQTT: lambda: queues.mqtt(platform),
         SUBJECT: lambda: dagster(platform),
+        LOCATION: lambda: location(platform),
     }
 
 
@@ -77,6 +82,19 @@ def dagster(platform: Platform) -> Iterator[Finding]:
             remedy = "start it in the UI (Automation), if it is to work again"
             yield Finding(SUBJECT, "warning", f"the {name} was stopped by a person", remedy)
     yield Finding(SUBJECT, "well", f"{home} can be read")
+
+
+def location(platform: Platform) -> Iterator[Finding]:
+    """Whether Dagster can load what it is to know of the platform."""
+    try:
+        made = build_definitions(PlatformResource(config_path=str(platform.config.path)))
+        dg.Definitions.validate_loadable(made)
+    except Exception as error:  # whatever a plug-in, or Dagster, raises
+        words = visible(f"the code location does not load: {type(error).__name__}: {error}", _LONGEST)
+        remedy = "change the name, or mend the plug-in, that it names; until then nothing is done by itself"
+        yield Finding(LOCATION, "error", words, remedy)
+        return
+    yield Finding(LOCATION, "well", "it loads")
 
 
 def _who_works(platform: Platform, instance: dg.DagsterInstance) -> Iterator[Finding]:

@@ -10,6 +10,7 @@ this process itself (a machine that slept) is no silence of others.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from ionbeam_client.text import visible
 
 ASKED_EVERY = 2.0
 HANGS_AFTER = 15.0
@@ -30,6 +33,10 @@ WELL_AFTER = 60.0
 """Seconds after which a child that goes on is believed to be well, and waits the shortest time again."""
 STOPPED_WITHIN = 10.0
 _LOOKED_WITHIN = 5.0
+_LOOKED_THROUGH = 1 << 18  # bytes of what a child said last
+_ERROR = re.compile(r"^(?!grpc\.|\S*Unreachable)[\w.]*(?:Error|Exception)\b: .+", re.MULTILINE)
+"""The last line of a stack; not that of another child, in the same log, which cannot reach the one that ended."""
+_LONGEST_ERROR = 500
 
 Report = Callable[[str], object]
 
@@ -54,12 +61,14 @@ class Child:
     _wait: float = FIRST_WAIT
     _worked: int | None = None
     _idle: float = 0.0
+    _said: int = 0
 
     def start(self) -> None:
         bound = Path(__file__).with_name("bound.py")
         command = [sys.executable, str(bound), str(os.getpid()), *self.command]
         # a group of its own: an interrupt at the terminal is ours to pass on, and what it started ends with it
         with self.log.open("ab") as log:
+            self._said = log.tell()
             self.process = subprocess.Popen(command, process_group=0, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self.groups = [*filter(_goes_on, self.groups), self.process.pid]
         self._begun = time.monotonic()
@@ -94,8 +103,21 @@ class Child:
         self.process = None
         self._begins = time.monotonic() + self._wait
         told = f"{self.name} {why}; started again in {self._wait:g} s (it said: {self.log})"
+        if error := self._last_error():
+            told += f": {error}"
         self._wait = min(self._wait * 2, LONGEST_WAIT)
         return told
+
+    def _last_error(self) -> str:
+        """The last error in the log since it was started, without its stack; nothing, if there is none."""
+        try:
+            with self.log.open("rb") as log:
+                size = log.seek(0, os.SEEK_END)
+                log.seek(max(self._said if self._said <= size else 0, size - _LOOKED_THROUGH))
+                errors = _ERROR.findall(log.read().decode(errors="replace"))
+        except OSError:
+            return ""
+        return visible(errors[-1], _LONGEST_ERROR) if errors else ""
 
     def restart(self) -> None:
         """End it in good order; it is started again at once."""

@@ -182,3 +182,24 @@ def test_what_is_told_of_stations_and_cannot_be_used(installation):
     status, told = wrong()
     assert status == 2 and "stations.csv cannot be used" in told and "latitude is no number" in told, told
     assert "what it said before holds" in told
+
+
+def test_definitions_that_dagster_cannot_load(installation, monkeypatch):
+    def of_history(*_) -> dg.Definitions:
+        return dg.Definitions(jobs=[_named("twice", "a"), _named("twice", "b")])
+
+    assert wrong() == (0, "")
+    monkeypatch.setattr("ionbeam_dagster.orchestration.definitions.history_definitions", of_history)
+    status, told = wrong()
+    assert status == 2 and "the code location does not load" in told and "job 'twice'" in told, told
+
+
+def _named(job: str, op: str) -> dg.JobDefinition:
+    @dg.op(name=op)
+    def does() -> None: ...
+
+    @dg.job(name=job)
+    def made() -> None:
+        does()
+
+    return made

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from ionbeam_dagster.cli.dev import _works
+from ionbeam_dagster.orchestration.supervision import Child
 
 
 def until(what: Callable[[], object], seconds: float = 30) -> None:
@@ -91,3 +92,27 @@ def test_a_process_that_only_sleeps_and_wakes_shows_that_it_lives():
             assert not answers(process.pid)
         finally:
             process.kill()
+
+
+def test_why_a_child_ended_stands_beside_it_and_not_what_was_said_before(tmp_path):
+    log = tmp_path / "log"
+    log.write_text("KeyError: of another time\n")
+    fails = """
+import sys, traceback
+try:
+    raise ValueError("two jobs are called x")
+except ValueError:
+    traceback.print_exc()
+print("a.UserCodeUnreachableError: the code server does not answer", file=sys.stderr)
+print("grpc._channel._InactiveRpcError: <of RPC>", file=sys.stderr)
+sys.exit(1)
+"""
+    child = Child("the code server", [sys.executable, "-c", fails], log, lambda process: False)
+    child.start()
+    child.process.wait(30)
+    told = child.look(1)
+    assert told.endswith(f"(it said: {log}): ValueError: two jobs are called x")
+    child.command = [sys.executable, "-c", "raise SystemExit(1)"]
+    child.start()
+    child.process.wait(30)
+    assert child.look(1).endswith(f"(it said: {log})")
