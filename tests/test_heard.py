@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from time import monotonic, sleep
 
 import polars as pl
 import pytest
@@ -14,6 +15,7 @@ from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.health.alerts import Alerting
 from ionbeam_dagster.health.findings import Finding
 from ionbeam_dagster.health.heard_page import HeardPage
+from ionbeam_dagster.health.messages import Message
 from ionbeam_dagster.pipeline.build import build
 from ionbeam_dagster.pipeline.collect import collect
 from ionbeam_dagster.pipeline.heard import up_to_date
@@ -151,6 +153,75 @@ def test_it_is_the_same_whether_it_was_looked_at_once_or_after_each_window(crowd
     again = store.week("crowd")
     assert again.mark == looked.mark > 0 and not again.due and not again.unjudged
     assert at_once.judged == 900 * 6
+
+
+def away(path: str) -> Path:
+    """Take a file away, as a disk that is not mounted does; gives where it is now."""
+    return Path(path).rename(f"{path}.away")
+
+
+def back(path: Path) -> None:
+    path.rename(path.with_suffix(""))
+
+
+def test_what_cannot_be_read_now_is_known_as_before_and_looked_at_again(crowd, tmp_path):
+    rows = [(DAY + minute * MINUTE, "a", 52.0, 20.0) for minute in range(0, 180, 10)]
+    platform = crowd(rows[:6:2] + rows[6:], DAY + 3 * HOUR)
+    take_in(platform, hour(0), building=True)
+    before = up_to_date(platform, "crowd")
+    write(tmp_path / "in" / "all.csv", rows)
+    take_in(platform, *map(hour, range(3)), building=True)
+    raws = [platform.ledger.raw("crowd", hour(number)).path for number in range(2)]
+    built = platform.ledger.revisions("crowd", DAY, DAY + HOUR)[0].path
+    gone = [away(path) for path in (*raws, built)]
+    without = up_to_date(platform, "crowd")
+    assert (before.hours["rows"].sum(), without.hours["rows"].sum()) == (3, 3 + 6)
+    assert (before.judged, without.judged) == (3, 3 + 6 + 6)
+    assert without.stations["last"].to_list() == [DAY + 170 * MINUTE]
+    for path in gone:
+        back(path)
+    found = up_to_date(platform, "crowd")
+    assert (found.hours["rows"].sum(), found.judged) == (18, 18)
+    assert not platform.heard.week("crowd").due and not platform.heard.week("crowd").unjudged
+
+
+def test_late_rows_of_an_hour_whose_other_rows_were_purged_take_nothing_away(crowd, tmp_path, monkeypatch):
+    platform = crowd([(DAY + minute * MINUTE, "a", 52.0, 20.0) for minute in range(0, 60, 5)], DAY + HOUR)
+    take_in(platform, hour(0))
+    before = up_to_date(platform, "crowd")
+    raw = platform.ledger.raw("crowd", hour(0))
+    platform.ledger.record_purged(raw, DAY + HOUR)
+    Path(raw.path).unlink()
+    write(tmp_path / "in" / "all.csv", [(DAY + 57 * MINUTE, "b", 52.0, 20.0)])
+    feed = platform.sources["crowd"]
+    monkeypatch.setattr(type(feed), "fetch", lambda self, window, old=feed.fetch: old(hour(0)))
+    platform.now = lambda: DAY + 2 * HOUR
+    take_in(platform, hour(1))
+    found = up_to_date(platform, "crowd")
+    assert found.hours["rows"].sum() == before.hours["rows"].sum() == 12
+    assert dict(found.stations.select("station", "last").rows()) == {"a": DAY + 55 * MINUTE, "b": DAY + 57 * MINUTE}
+    assert not platform.heard.week("crowd").due
+
+
+def test_other_troubles_are_told_while_a_week_of_stations_is_summed(crowd, monkeypatch):
+    platform = crowd(of_a_thousand(6, 3), DAY + 6 * HOUR,
+                     alerts="{after: PT0S, silent_stations: 0.05, silence: P365D}")  # fmt: skip
+    take_in(platform, *map(hour, range(6)))
+    monkeypatch.setattr("ionbeam_dagster.health.alerts._PATIENCE", 0.05)
+    full = Finding("disk", "error", "the disk is full", "make room")
+    monkeypatch.setattr(Seen, "findings", lambda _: [full])
+    sent: list[Message] = []
+    alerting = Alerting(platform, platform.config.sections.alerts, Seen(), [sent.append])
+    another = platform.ledger.job("heard crowd")
+    assert another.acquire()
+    alerting.look()
+    assert [one.subject for one in sent] == ["disk"]
+    another.close()
+    told_until = monotonic() + 60
+    while len(sent) < 2 and monotonic() < told_until:
+        alerting.look()
+        sleep(0.05)
+    assert [one.subject for one in sent] == ["disk", "stations of crowd"]
 
 
 def test_what_comes_again_or_later_is_counted_once(crowd, tmp_path):

@@ -129,14 +129,14 @@ class Week:
 
     def hear(self, hours: Iterable[datetime], sums: pl.DataFrame, aside: pl.DataFrame) -> None:
         """Put `sums` (of `sums_of`) in the place of what was known of these hours, and the rows of them that were set
-        `aside` (``station``, ``hour``, ``what``, ``rows``)."""
+        `aside` (``station``, ``hour``, ``what``, ``rows``); of other hours, `sums` say when and where a station was
+        heard."""
         hours = set(hours)
         self._take_up(sums, aside)
         by_hour = sums.partition_by("hour", as_dict=True)
         for hour in hours:
             self._put(hour, by_hour.get((hour,), sums.clear()), ("rows", "wait", "late", "latest"))
-        seen = sums.filter(pl.col("hour").is_in(list(hours))).group_by(STATION_KEY)
-        news = seen.agg(
+        news = sums.group_by(STATION_KEY).agg(
             pl.col("first").min(), pl.col("last").max(), pl.col("lat", "lon").sort_by("last").last()
         )  # fmt: skip
         known = self.stations.select(STATION_KEY).join(news, on=STATION_KEY, how="left", maintain_order="left")
@@ -174,6 +174,10 @@ class Week:
         self.stations = self.stations.join(unknown, on=STATION_KEY, how="anti", maintain_order="left")
         self.due = {hour for hour in self.due if hour >= week}
         self.unjudged = {hour for hour in self.unjudged if hour >= day}
+
+    def rows(self, hour: datetime) -> int:
+        """How many rows of an hour are known, of all stations."""
+        return int(self.values("rows", hour).cast(pl.Int64).sum())
 
     def values(self, what: str, hour: datetime) -> pl.Series:
         """`what` of an hour, a value a station; null where nothing was heard."""

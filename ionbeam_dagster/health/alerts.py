@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 EVERY = 10.0
 """Seconds from the end of one look to the next."""
 _SOURCES_AGAIN, _STATIONS_AGAIN = timedelta(minutes=1), HOUR
+_PATIENCE = 5.0
+"""Seconds that a look waits for what is looked for apart: a week of stations is summed for minutes when it is lost."""
 _WARNING = " (warning)"
 """Behind the subject of a warning: an error of the same subject is told as well, and for itself."""
 _BLIND = frozenset({"ledger", "failures", "health"})
@@ -51,13 +53,24 @@ class _Kind:
     find: Callable[[datetime], Iterable[Finding]]
     findings: list[Finding] | None = None
     again: datetime | None = None
+    _looking: Thread | None = None
 
     def is_time(self, now: datetime) -> bool:
+        if self._looking is not None and self._looking.is_alive():
+            return False
         return self.again is None or now >= self.again or self.again - now > self.every
 
     def look(self, now: datetime) -> None:
-        """Find them; where that fails, what was found before holds."""
+        """Find them, in a thread of their own: what takes long is found for a later look, and no other waits for it.
+
+        Until then, and where it fails, what was found before holds.
+        """
         self.again = now + self.every
+        self._looking = Thread(target=self._find, args=(now,), name=f"alerts: {self.subjects[0]}", daemon=True)
+        self._looking.start()
+        self._looking.join(_PATIENCE)
+
+    def _find(self, now: datetime) -> None:
         try:
             self.findings = list(self.find(now))
         except (IonbeamError, OSError) as error:
@@ -141,9 +154,10 @@ class Alerting:
         for kind in self._kinds:
             if can_ask and kind.is_time(now):
                 kind.look(now)
-            for one in kind.findings or ():
+            findings = kind.findings
+            for one in findings or ():
                 told.setdefault(one.subject, []).append(f"{one.words}. {one.remedy}")
-            if kind.findings is None:  # it was never seen: what was remembered holds
+            if findings is None:  # it was never seen: what was remembered holds
                 remembered = (one for one in self._known.values() if one.subject.startswith(kind.subjects))
                 told |= {one.subject: one.words.splitlines() for one in remembered}
         return {subject: "\n".join(lines) for subject, lines in told.items()}

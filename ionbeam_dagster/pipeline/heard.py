@@ -13,8 +13,9 @@ import errno
 import logging
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
-from time import monotonic
+from time import monotonic, sleep
 
 import polars as pl
 import pyarrow as pa
@@ -35,7 +36,8 @@ from ionbeam_dagster.stores.quarantine import REASON
 _LOG = logging.getLogger(__name__)
 _PAGE = 1_000
 _NAMED = 20
-_ALWAYS = Window(EPOCH, FOREVER)
+_TURN = 0.2
+"""Seconds until it is asked again whether another, who sums for minutes, is done."""
 _ROWS = 8_000_000
 """Rows that are summed at once, where the hours can be taken apart."""
 _KEPT_EVERY = 60.0  # seconds
@@ -49,8 +51,20 @@ def up_to_date(platform: Platform, source: str) -> Told | None:
 
     Raises StoreError where a store cannot be used; what was summed until then need not be summed again.
     """
-    with platform.ledger.holding(f"heard of {source}", _ALWAYS):
+    with _in_turn(platform, source):
         return _Source(platform, platform.source(source)).brought_up_to_date()
+
+
+@contextmanager
+def _in_turn(platform: Platform, source: str) -> Iterator[None]:
+    """A lock of its own: windows of datasets share theirs, and builds would wait while a first week is summed."""
+    job = platform.ledger.job(f"heard {source}")
+    while not job.acquire():
+        sleep(_TURN)
+    try:
+        yield
+    finally:
+        job.close()
 
 
 def silent_in_words(found: Told) -> str:
@@ -73,12 +87,10 @@ class _Source:
         self._look_what_is_due()
         worked = bool(self.week.due or self.week.unjudged)
         for hours in self._portions(self.week.due, self.source.window_size):
-            self._hear(hours)
-            self.week.due -= set(hours)
+            self.week.due -= set(hours) - self._hear(hours)
             self._keep_now_and_then()
         for hours in self._portions(self.week.unjudged, self.dataset.span):
-            self._judge(hours)
-            self.week.unjudged -= set(hours)
+            self.week.unjudged -= set(hours) - self._judge(hours)
             self._keep_now_and_then()
         known = self.platform.heard.told(self.source.name)
         if not worked and known is not None:
@@ -150,8 +162,12 @@ class _Source:
 
     # -- rows ----------------------------------------------------------------------------------------------------
 
-    def _hear(self, hours: list[datetime]) -> None:
+    def _hear(self, hours: list[datetime]) -> set[datetime]:
+        """Put in what the files of these hours have. Of an hour with a file that cannot be read, what was known holds,
+        unless the others have more; it stays due, and is given back here, unless retention purged the file."""
         moments, aside = [], []
+        lacking: set[datetime] = set()
+        again: set[datetime] = set()
         within = pl.col(TIME).dt.truncate("1h").is_in(hours)
         for claim in self._claims(hours):
             raw = raw_of(self.platform, self.source, claim)
@@ -167,17 +183,26 @@ class _Source:
                 _raise_unless_of_a_file(error)
                 self.week.missed += 1
                 _LOG.warning("%s %s: what was heard is not known: %s", self.source.name, raw.window, error)
-        self.week.hear(hours, sums_of(pl.concat([_NO_MOMENTS, *moments])), pl.concat([_NOT_ASIDE, *aside]))
+                touched = _overlapping(hours, claim.collected, *claim.stray_windows)
+                lacking |= touched
+                if raw.purged is None:
+                    again |= touched
+        sums = sums_of(pl.concat([_NO_MOMENTS, *moments]))
+        kept = {hour for hour in lacking if self.week.rows(hour) >= sums.filter(pl.col("hour") == hour)["rows"].sum()}
+        self.week.hear(set(hours) - kept, sums, pl.concat([_NOT_ASIDE, *aside]))
+        return again
 
     def _bounds(self, claim: Claim) -> TimeBounds:
         return time_bounds(self.platform, self.source, claim.arrived_at or self.platform.now())
 
     # -- verdicts ------------------------------------------------------------------------------------------------
 
-    def _judge(self, hours: list[datetime]) -> None:
+    def _judge(self, hours: list[datetime]) -> set[datetime]:
+        """Put in the verdicts of these hours; those of a file that cannot be read stay unjudged, and are given back."""
         asked = Window(min(hours), max(hours) + HOUR)
         start = window_of(asked.start, self.dataset.span).start
         sums, failed = [], []
+        again: set[datetime] = set()
         for one in self.platform.ledger.revisions(self.dataset.name, start, asked.end):
             try:
                 counted = self._verdicts(one)
@@ -185,17 +210,19 @@ class _Source:
                 _raise_unless_of_a_file(error)
                 self.week.missed += 1
                 _LOG.warning("%s %s: verdicts are not known: %s", self.dataset.name, one.revision.window, error)
+                again |= _overlapping(hours, one.revision.window)
                 continue
             sums.append(counted[0])
             failed.append(counted[1])
         if not sums:
-            return
+            return again
         key = [STATION_KEY, "hour"]
         self.week.judge(
-            hours,
+            set(hours) - again,
             pl.concat(sums).group_by(key).agg(pl.col("judged", "doubted").sum()),
             pl.concat(failed).group_by(*key, "what").agg(pl.col("rows").sum()),
         )
+        return again
 
     def _verdicts(self, one: BuiltRevision) -> tuple[pl.DataFrame, pl.DataFrame]:
         with self.platform.files.parquet(one.path) as file:
@@ -253,6 +280,10 @@ def _with_key(rows: pl.DataFrame) -> pl.DataFrame:
         return rows.rename({STATION: STATION_KEY})
     place = [(pl.col(axis).round(5) + 0.0).cast(pl.String) for axis in ("lat", "lon")]
     return rows.with_columns(pl.concat_str(place, separator="_").alias(STATION_KEY))
+
+
+def _overlapping(hours: Iterable[datetime], *windows: Window) -> set[datetime]:
+    return {hour for hour in hours if any(one.overlaps(Window(hour, hour + HOUR)) for one in windows)}
 
 
 def _raise_unless_of_a_file(error: BaseException) -> None:
