@@ -89,9 +89,10 @@ class Shaping:
             frame = frame.with_columns(pl.col(one.stands_in).alias(one.column) for one in apart)
         shaped = frame.select(
             pl.col("datetime"),
-            *self.descriptions(frame),
+            *self._place(frame),
             *(self._variable(frame, column) for column in self.conversions),
             *(_said(one, one.quality) for one in self.config.variables if one.quality),
+            *self._metadata(frame),
             *(self._described_text(pl.col(name)).alias(name) for name in self.described),
             *(pl.col(name) for name in self._groups),
             *(expression.alias(name) for name, expression in of_file.items()),
@@ -103,11 +104,17 @@ class Shaping:
 
     def descriptions(self, frame: pl.DataFrame) -> list[pl.Expr]:
         """Place and descriptive columns of rows, as far as they have them. Raises Unreadable."""
+        return [*self._place(frame), *self._metadata(frame)]
+
+    def _place(self, frame: pl.DataFrame) -> list[pl.Expr]:
         stated = {"lat": self.config.latitude, "lon": self.config.longitude}
         constant = {name: pl.lit(one) for name, one in stated.items() if isinstance(one, float)}
         place = constant | {name: self._number(frame, column) for name, column in self.layout.place.items()}
-        metadata = {name: self._descriptive(frame, name, column) for name, column in self.layout.metadata.items()}
-        return [expression.alias(name) for name, expression in (place | metadata).items()]
+        return [expression.alias(name) for name, expression in place.items()]
+
+    def _metadata(self, frame: pl.DataFrame) -> list[pl.Expr]:
+        columns = self.layout.metadata.items()
+        return [self._descriptive(frame, name, column).alias(name) for name, column in columns]
 
     @property
     def _groups(self) -> tuple[str, ...]:
