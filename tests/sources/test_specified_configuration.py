@@ -58,9 +58,14 @@ def test_every_source_goes_all_the_way_to_its_exports_and_nothing_else_runs(plat
 
     stages = ("raw", "observations", "dataset", "odb", "pygeoapi")
     assert ran == {f"{name}/{stage}" for name in begins for stage in stages}
-    stations = {f"{name}/stations" for name in begins}
+    stations = {f"{name}/{asset}" for name in begins for asset in ("stations", "heard")}
     known = build_definitions(WatchedPlatform(platform)).resolve_asset_graph().get_all_asset_keys()
-    assert {key.to_user_string() for key in known} == ran | stations | {"pygeoapi_config", "retention", "history"}
+    assert {key.to_user_string() for key in known} == ran | stations | {
+        "pygeoapi_config",
+        "retention",
+        "history",
+        "report",
+    }
     assert {path.name for path in Path("data-raw").iterdir() if path.is_dir()} >= set(begins)
     assert {path.name for path in Path("data-projections").glob("*/*")} == set(begins)
 
