@@ -588,7 +588,7 @@ def test_an_external_source_needs_no_more_than_to_be_called_so(platform_of):
 
 
 def test_several_external_sources_feed_one_dataset_and_a_message_says_which(platform_of):
-    block = "{kind: external, dataset: one, start: 2024-01-01}"
+    block = "{kind: external, dataset: one, station_prefix: '', start: 2024-01-01}"
     platform = platform_of(
         "".join(f"  {name}: {block}\n" for name in "abc"),
         broker="{url: 'amqp://127.0.0.1:9/'}",
