@@ -153,9 +153,15 @@ def bus(platform_of, rabbitmq):
             for _ in range(number):
                 await channel.default_exchange.publish(aio_pika.Message(b"{}"), queue.name)
 
+    async def forget() -> None:
+        connection = await aio_pika.connect(rabbitmq.url)
+        async with connection, connection.channel() as channel:
+            for queue in (wire.INGESTION, wire.INGESTION.dead):
+                await channel.queue_delete(queue.name)
+
+    asyncio.run(forget())
     yield platform_of(SOURCE, broker=f"{{url: '{rabbitmq.url}'}}"), lambda *given: asyncio.run(put(*given))
-    for queue in (wire.INGESTION, wire.INGESTION.dead):
-        asyncio.run(put(queue, 0))
+    asyncio.run(forget())
 
 
 def test_messages_that_nobody_takes_and_that_are_parked(bus):

@@ -244,8 +244,9 @@ def test_definitions_name_every_asset_job_and_sensor(platform_with):
         "told/raw", "told/observations", "told/dataset", "told/odb", "told/pygeoapi",
         "told_changes/raw", "told_changes/observations", "told_changes/dataset", "told_changes/odb",
         "told_changes/pygeoapi", "push/raw", "push/observations", "pull/raw", "pull/observations",
-        "both/dataset", "both/odb", "retention", "history", "pygeoapi_config",
+        "both/dataset", "both/odb", "retention", "history", "report", "pygeoapi_config",
         *(f"{source}/stations" for source in ("told", "told_changes", "push", "pull")),
+        *(f"{source}/heard" for source in ("told", "told_changes", "push", "pull")),
     }  # fmt: skip
     assert not graph.get(dg.AssetKey(["push", "raw"])).is_materializable
     assert graph.get(dg.AssetKey(["both", "dataset"])).parent_keys == {
@@ -254,7 +255,7 @@ def test_definitions_name_every_asset_job_and_sensor(platform_with):
     repository = defs.get_repository_def()
     assert {"told__collect", "told__build", "both__build", "push__collect"} <= set(repository.job_names)
     assert {sensor.name for sensor in repository.sensor_defs} == {
-        "told_changes__changes", "configuring", "reconciliation", "dead_runs",
+        "told_changes__changes", "configuring", "reconciliation", "dead_runs", "freshness",
         *(f"{source}__collecting" for source in ("told", "told_changes", "push", "pull")),
         *(f"{dataset}__building" for dataset in ("told", "told_changes", "both")),
     }  # fmt: skip
