@@ -32,7 +32,10 @@ class Authority:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self.file, self._key = folder / "authority.pem", folder / "authority.key"
-        _openssl("req", "-x509", *_KEY, "-days", "2", "-subj", "/CN=ours", "-keyout", self._key, "-out", self.file)
+        _openssl(
+            "req", "-x509", *_KEY, "-days", "2", "-subj", "/CN=ours", "-keyout", self._key, "-out", self.file,
+            "-addext", "keyUsage=critical,keyCertSign,cRLSign",
+        )  # fmt: skip
 
     def certificate(self, name: str, days: int = 2) -> Certificate:
         """A certificate for the host `name`; with -1 `days` it has expired."""

@@ -299,9 +299,13 @@ def test_a_404_of_a_proxy_is_no_window_that_is_gone(body, monkeypatch):
             return Reply(body, 404)
 
     monkeypatch.setattr("ionbeam_client.windows.places.FIRST_PAUSE", 0)
-    with Proxy() as proxy, pytest.raises(WindowsError, match="404") as told:
-        list(Data(place_of(proxy.url), "net", NAMES[:1]).data_fetcher)
-    assert told.value.may_pass and len(proxy.seen) == 5
+    for asked in (
+        lambda place: list(Data(place, "net", NAMES[:1]).data_fetcher),
+        lambda place: place.changes("net", "a"),
+    ):
+        with Proxy() as proxy, pytest.raises(WindowsError, match="404") as told:
+            asked(place_of(proxy.url))
+        assert told.value.may_pass and len(proxy.seen) == 5
 
 
 @pytest.mark.parametrize("how", ["page", "empty", "half", "flipped"])

@@ -162,11 +162,8 @@ class Service:
             with self._http.stream("GET", f"{self._address}/{path}") as response:
                 if response.is_error:
                     response.read()
-                    if _is_gone(response):
+                    if _says_that_there_is_none(response):
                         return False
-                    if response.status_code == 404:  # of a proxy while the service begins anew, for example
-                        said = " ".join(response.text.split())[:200]
-                        raise WindowsError(f"{response.url}: 404: {said}", status=404, may_pass=True)
                 self._check(response)
                 _write(target, response.iter_bytes())
             _check_whole(target, str(response.url), response.headers.get("Repr-Digest"))
@@ -209,9 +206,10 @@ class Service:
             return
         status = response.status_code
         said = " ".join(response.text.split())[:200]
+        of_a_proxy = status == 404 and not _says_that_there_is_none(response)  # while the service begins anew, say
         raise WindowsError(
             f"{response.request.method} {response.url}: {status}: {said}",
-            status=status, may_pass=status >= 500 or status in (408, 429),
+            status=status, may_pass=status >= 500 or status in (408, 429) or of_a_proxy,
         )  # fmt: skip
 
 
@@ -226,8 +224,8 @@ def _write(target: Path, pieces: Iterator[bytes]) -> None:
                     rest = rest[out.write(rest) :]
 
 
-def _is_gone(response: httpx.Response) -> bool:
-    """Whether the service itself says that there is no such window."""
+def _says_that_there_is_none(response: httpx.Response) -> bool:
+    """Whether the service itself says that there is no such dataset or window."""
     try:
         said = response.json()
     except ValueError:
