@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 
 import httpx
 import polars as pl
+import pyarrow as pa
 import pyarrow.fs as fs
 import pyarrow.parquet as pq
 import pytest
@@ -24,7 +25,7 @@ from typer.testing import CliRunner
 from windows import HOUR, START, write_window
 
 from ionbeam_client.windows import Dataset, WindowChange, WindowsError, feed
-from ionbeam_client.windows.data import Data
+from ionbeam_client.windows.data import Data, DataAsync
 from ionbeam_client.windows.places import place_of
 from ionbeam_dagster.cli import app
 from ionbeam_dagster.config import CONFIG_VARIABLE
@@ -181,6 +182,14 @@ def test_windows_of_other_columns_are_put_together(address, root, tmp_path):
     found = pl.read_parquet(tmp_path / "all.parquet")
     assert found.height == 126 and found["station_name"].null_count() == 42
 
+    path = root / "net" / f"net_{NAMES[2]}.parquet"
+    pq.write_table(
+        pq.read_table(path).drop_columns("station_name").append_column("station_name", pa.array([1] * 42)), path
+    )
+    with pytest.raises(WindowsError, match=r"station_name.*; save the windows one by one"):
+        Dataset("net", address).get_data().save(tmp_path / "all.parquet", overwrite=True)
+    assert pl.read_parquet(tmp_path / "all.parquet").equals(found)
+
 
 def test_a_time_is_asked_for(address):
     net = Dataset("net", address)
@@ -279,15 +288,43 @@ def test_a_damaged_confirmation_counts_as_none_and_stops_nobody(address, root):
     assert {path.name for path in (root / ".confirmed" / "net").iterdir()} == {"anna.json", "berta.json"}
 
 
-def test_what_is_gone_replaces_no_file(address, root, tmp_path):
+@pytest.mark.parametrize("ending", ["parquet", "csv", "json"])
+def test_what_is_gone_replaces_no_file(ending, address, root, tmp_path):
     [event, *_] = Dataset("net", address, client="anna").get_data_changes()[0]
-    copy = tmp_path / "copy.parquet"
+    copy = tmp_path / f"copy.{ending}"
     event.get_data().save(copy)
     before = copy.read_bytes()
     (root / "net" / f"net_{event.window}.parquet").unlink()
     with pytest.raises(WindowsError, match="is gone"):
         event.get_data().save(copy, overwrite=True)
-    assert copy.read_bytes() == before
+    with pytest.raises(WindowsError, match="is gone"):
+        asyncio.run(DataAsync(place_of(address), "net", [event.window]).asave(copy, overwrite=True))
+    assert copy.read_bytes() == before and list(tmp_path.iterdir()) == [copy]
+
+
+def test_what_is_left_is_saved_and_no_windows_at_all_are_no_rows(address, root, tmp_path):
+    data = Dataset("net", address).get_data()
+    (root / "net" / f"net_{NAMES[0]}.parquet").unlink()
+    for ending in ("parquet", "csv", "json"):
+        data.save(tmp_path / f"rows.{ending}")
+    assert pl.read_parquet(tmp_path / "rows.parquet").height == 84 == pl.read_csv(tmp_path / "rows.csv").height
+    none = Dataset("net", address).get_data(start_datetime=START + 99 * HOUR)
+    none.save(tmp_path / "rows.json", overwrite=True)
+    assert json.loads((tmp_path / "rows.json").read_text()) == []
+    with pytest.raises(WindowsError, match="net: there is no window whose columns a Parquet file could have"):
+        none.save(tmp_path / "rows.parquet", overwrite=True)
+    assert pl.read_parquet(tmp_path / "rows.parquet").height == 84
+
+
+def test_endings_may_be_in_capitals_and_of_the_file_that_a_link_leads_to(address, root, tmp_path):
+    data = Dataset("net", address).get_data(end_datetime=START + HOUR)
+    (tmp_path / "link.json").symlink_to(tmp_path / "copy.PARQUET")
+    for name in ("copy.PARQUET", "link.json"):
+        data.save(tmp_path / name, overwrite=True)
+        assert (tmp_path / "copy.PARQUET").read_bytes() == contents(root / "net")[f"{NAMES[0]}.parquet"]
+    for name in ("rows.CSV", "rows.Json"):
+        data.save(tmp_path / name)
+    assert len(json.loads((tmp_path / "rows.Json").read_text())) == 42 == pl.read_csv(tmp_path / "rows.CSV").height
 
 
 @pytest.mark.parametrize("body", [b"<h1>404</h1>", b'{"message": "no route"}', b"null"])

@@ -45,8 +45,8 @@ class SavedFile:
     ) -> None:
         formats = formats or FORMATS
         self._path = Path(path).resolve()  # a link stays, and its file is replaced
-        ending = self._path.suffix.lower()
-        if ending not in formats:
+        self.ending = self._path.suffix.lower()
+        if self.ending not in formats:
             raise ValueError(f"{path}: the name of the file should end in {' or '.join(formats)}")
         if self._path.is_dir():
             raise IsADirectoryError(f"{path} is a folder")
@@ -54,7 +54,7 @@ class SavedFile:
         self._check_free()
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._beside = self._path.with_name(f".{self._path.name}.{secrets.token_hex(4)}.part")
-        self._format = formats[ending](self._beside)
+        self._format = formats[self.ending](self._beside)
 
     def write(self, items: list[Any]) -> None:
         self._format.write(items)

@@ -61,8 +61,8 @@ def _columns(schema: pa.Schema) -> list[str]:
 def _save(place: Place, dataset: str, windows: Sequence[str], path: Path, overwrite: bool) -> Steps:
     with writing(path):
         file = SavedFile(path, overwrite, FORMATS | {".parquet": _Parquet})
-    steps = _files(place, dataset, windows) if path.suffix == ".parquet" else _rows(place, dataset, windows)
-    done: Any = None
+    steps = _files(place, dataset, windows) if file.ending == ".parquet" else _rows(place, dataset, windows)
+    done, any_there = None, False
     try:
         with closing(steps):
             while (step := _next(steps, done)) is not None:
@@ -71,9 +71,21 @@ def _save(place: Place, dataset: str, windows: Sequence[str], path: Path, overwr
                     yield partial(_written, path, file.write, step)
                 else:
                     done = yield step
+                    any_there |= done
+        if not any_there:
+            _raise_where_windows_are_gone(dataset, windows, file.ending)
         yield partial(_written, path, file.finish)
     finally:
         file.discard()
+
+
+def _raise_where_windows_are_gone(dataset: str, windows: Sequence[str], ending: str) -> None:
+    """Where there never was a window, no rows are the truth, and take the place of what was saved before."""
+    if windows:
+        what = f"{windows[0]} is" if len(windows) == 1 else f"all {len(windows)} windows are"
+        raise WindowsError(f"{dataset}: {what} gone, so that there is nothing to save; ask what changed")
+    if ending == ".parquet":
+        raise WindowsError(f"{dataset}: there is no window whose columns a Parquet file could have; ask for more time")
 
 
 def _written(path: Path, do: Callable[..., None], *given: list[Any]) -> None:
@@ -82,17 +94,15 @@ def _written(path: Path, do: Callable[..., None], *given: list[Any]) -> None:
 
 
 def _files(place: Place, dataset: str, windows: Sequence[str]) -> Steps:
-    """The files of all windows that are there, at once: what columns they have together, all of them tell."""
+    """The files of those windows that are there, at once: what columns they have together, all of them tell."""
     with _folder() as folder:
         fetched: list[Any] = []
         for window in windows:
             target = Path(folder, f"{window}.parquet")
             if (yield partial(place.fetch, dataset, window, target)):
                 fetched.append(target)
-        if not fetched:
-            what = f"{windows[0]} is" if len(windows) == 1 else f"all {len(windows)} windows are"
-            raise WindowsError(f"{dataset}: {what} gone, so that there are no columns to save; ask what changed")
-        yield fetched
+        if fetched:
+            yield fetched
 
 
 def _next(steps: Steps, done: Any) -> Callable[[], Any] | list[Item] | None:
@@ -112,8 +122,7 @@ class _Parquet:
         if len(files) == 1:
             shutil.copyfile(files[0], self._place)
             return
-        schemas = [pq.read_schema(file).remove_metadata() for file in files]
-        schema = pa.unify_schemas(schemas, promote_options="permissive")
+        schema = _of_all([pq.read_schema(file).remove_metadata() for file in files])
         with pq.ParquetWriter(self._place, schema, compression="zstd") as writer:
             for file in files:
                 with pq.ParquetFile(file) as opened:
@@ -124,6 +133,13 @@ class _Parquet:
         if self._place.exists():
             with self._place.open("rb") as file:
                 os.fsync(file.fileno())
+
+
+def _of_all(schemas: list[pa.Schema]) -> pa.Schema:
+    try:
+        return pa.unify_schemas(schemas, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise WindowsError(f"the windows do not fit together ({error}); save the windows one by one") from error
 
 
 def _with_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -164,8 +180,8 @@ class Data(_Windows):
 
         A single window as .parquet is the platform's file, byte for byte. If it fails, a file that was there stays.
 
-        Raises ValueError for another ending, FileExistsError without `overwrite`, and WindowsError, also where no
-        window is there any longer whose columns a .parquet could have.
+        Raises ValueError for another ending, FileExistsError without `overwrite`, and WindowsError, also where none of
+        the windows is there any longer.
         """
         for _ in _run(_save(self._place, self._dataset, self.windows, Path(path), overwrite)):
             pass
