@@ -153,7 +153,7 @@ def test_sums_say_what_a_loop_would(given):
     assert {(one["station"], one["hour"]): one["rows"] for one in sums} == Counter(
         (name, hour_of(at)) for name, at, _ in rows
     )
-    found = _told(rows, START + 72 * HOUR)
+    found = _told(rows, START + 72 * HOUR, 24 * HOUR)
     assert dict(found.stations.select("station", "last").iter_rows()) == {
         name: max(at for other, at, _ in rows if other == name) for name, _, _ in rows
     }
