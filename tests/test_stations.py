@@ -1,6 +1,7 @@
 """The registry of stations, from raw partitions to what a person reads, and back into what comes in."""
 
 import errno
+import json
 import re
 from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import UTC, datetime, timedelta
@@ -405,7 +406,51 @@ def test_a_raw_partition_that_cannot_be_read_holds_up_no_other_but_a_machine_tha
         registry(platform)
     known = registry(platform)
     assert (known.looked_at, known.missed, known.registry.table["station"].to_list()) == (4, 2, ["c", "d"])
-    assert registry(platform).looked_at == 0
+    faults += [None, damage[0]]
+    known = registry(platform)
+    assert (known.looked_at, known.missed, known.registry.table["station"].to_list()) == (2, 1, ["a", "c", "d"])
+
+
+def test_stations_of_raw_files_that_are_away_are_known_once_these_are_back(crowd, tmp_path):
+    platform = crowd(report(0), report(1, "b"), report(2, "c"))
+    take_in(platform, 0, 1, 2)
+    raws = [platform.ledger.raw("crowd", hour(number)) for number in range(3)]
+    for raw in raws[:2]:
+        Path(raw.path).rename(f"{raw.path}.away")
+    for _ in range(2):
+        without = registry(platform)
+        assert (without.missed, without.away, without.registry.table["station"].to_list()) == (2, 2, ["c"])
+    assert "2 raw files cannot be read now, and are looked at again" in run("list")[1]
+    for raw in raws[:2]:
+        Path(f"{raw.path}.away").rename(raw.path)
+    platform.ledger.record_purged(raws[1], LATER)
+    Path(raws[1].path).unlink()
+    found = registry(platform)
+    assert (found.missed, found.away, found.registry.table["station"].to_list()) == (1, 0, ["a", "c"])
+    assert found.looked_at == 2 and registry(platform).looked_at == 0
+    assert "1 raw files were gone before they were looked at" in run("list")[1]
+
+
+def test_a_raw_file_that_is_collected_anew_while_it_is_away_is_waited_for_no_longer(crowd, tmp_path):
+    platform = crowd(report(0))
+    take_in(platform, 0)
+    Path(platform.ledger.raw("crowd", hour(0)).path).unlink()
+    assert registry(platform).away == 1
+    (tmp_path / "in" / "all.csv").write_text(HEAD + report(0, "z"))
+    take_in(platform, 0)
+    found = registry(platform)
+    assert (found.missed, found.away, found.registry.table["station"].to_list()) == (0, 0, ["z"])
+
+
+def test_a_registry_of_an_earlier_version_is_gone_on_with(crowd, tmp_path):
+    platform = crowd(report(0))
+    take_in(platform, 0)
+    registry(platform)
+    kept = tmp_path / "ionbeam-state" / "stations" / "crowd.parquet"
+    about = json.loads(pl.read_parquet_metadata(kept)["ionbeam"])
+    about = {name: about[name] for name in ("mark", "missed")}
+    pl.read_parquet(kept).write_parquet(kept, metadata={"ionbeam": json.dumps(about)})
+    assert (registry(platform).looked_at, registry(platform).registry.table["station"].to_list()) == (0, ["a"])
 
 
 def failing(faults):

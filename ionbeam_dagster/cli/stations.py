@@ -162,7 +162,9 @@ def _summary(source: str, found: SourceStations, table: pl.DataFrame) -> str:
     denied = int((table["status"] == "denied").sum())
     told += [f"{denied:,} denied"] if denied else []
     told += [f"{found.new:,} new"] if found.new else []
-    told += [f"{found.missed:,} raw files were gone before they were looked at"] if found.missed else []
+    gone = found.missed - found.away
+    told += [f"{gone:,} raw files were gone before they were looked at"] if gone else []
+    told += [f"{found.away:,} raw files cannot be read now, and are looked at again"] if found.away else []
     return f"[bold]{source}[/bold]: {', '.join(told)}"
 
 

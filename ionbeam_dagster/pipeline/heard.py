@@ -9,7 +9,6 @@ an hour that is summed again is the same. Several at once, on whichever machine,
 
 from __future__ import annotations
 
-import errno
 import logging
 import re
 from collections.abc import Iterable, Iterator
@@ -30,7 +29,7 @@ from ionbeam_dagster.domain.station_entries import Entries, canonical_rows
 from ionbeam_dagster.domain.windows import DAY, EPOCH, FOREVER, HOUR, WEEK, Window, window_of
 from ionbeam_dagster.pipeline.ingest import raw_of, time_bounds
 from ionbeam_dagster.pipeline.platform import Platform
-from ionbeam_dagster.stores.damage import UNREADABLE
+from ionbeam_dagster.stores.damage import UNREADABLE, is_of_one_file
 from ionbeam_dagster.stores.quarantine import REASON
 
 _LOG = logging.getLogger(__name__)
@@ -41,8 +40,6 @@ _TURN = 0.2
 _ROWS = 8_000_000
 """Rows that are summed at once, where the hours can be taken apart."""
 _KEPT_EVERY = 60.0  # seconds
-_OF_A_FILE = (None, errno.ENOENT, errno.EIO)
-"""Numbers of errors that a file itself is the reason of; others say that the machine cannot read any now."""
 _QUOTED = re.compile(r": [^;]*")
 
 
@@ -180,7 +177,8 @@ class _Source:
                     moments.append(heard.filter(within))
                     aside.append(left_out)
             except (*UNREADABLE, CanonicalError) as error:
-                _raise_unless_of_a_file(error)
+                if not is_of_one_file(error):
+                    raise
                 self.week.missed += 1
                 _LOG.warning("%s %s: what was heard is not known: %s", self.source.name, raw.window, error)
                 touched = _overlapping(hours, claim.collected, *claim.stray_windows)
@@ -207,7 +205,8 @@ class _Source:
             try:
                 counted = self._verdicts(one)
             except (*UNREADABLE, CanonicalError) as error:
-                _raise_unless_of_a_file(error)
+                if not is_of_one_file(error):
+                    raise
                 self.week.missed += 1
                 _LOG.warning("%s %s: verdicts are not known: %s", self.dataset.name, one.revision.window, error)
                 again |= _overlapping(hours, one.revision.window)
@@ -284,8 +283,3 @@ def _with_key(rows: pl.DataFrame) -> pl.DataFrame:
 
 def _overlapping(hours: Iterable[datetime], *windows: Window) -> set[datetime]:
     return {hour for hour in hours if any(one.overlaps(Window(hour, hour + HOUR)) for one in windows)}
-
-
-def _raise_unless_of_a_file(error: BaseException) -> None:
-    if isinstance(error, OSError) and error.errno not in _OF_A_FILE:
-        raise error

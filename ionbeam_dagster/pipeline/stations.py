@@ -11,9 +11,9 @@ another found.
 
 from __future__ import annotations
 
-import errno
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import polars as pl
@@ -28,7 +28,7 @@ from ionbeam_dagster.domain.stations import Registry, apart_with_one_id, heard_i
 from ionbeam_dagster.domain.windows import EPOCH, FOREVER, Window
 from ionbeam_dagster.pipeline.ingest import raw_of, time_bounds
 from ionbeam_dagster.pipeline.platform import Platform
-from ionbeam_dagster.stores.damage import UNREADABLE
+from ionbeam_dagster.stores.damage import UNREADABLE, is_of_one_file
 from ionbeam_dagster.stores.stations import Heard
 
 _LOG = logging.getLogger(__name__)
@@ -37,19 +37,18 @@ _MOST_NAMED = 10
 _ROWS = 500_000
 """Of news that are kept apart before they are put together."""
 _ALWAYS = Window(EPOCH, FOREVER)
-_OF_A_FILE = (None, errno.ENOENT, errno.EIO)
-"""Numbers of errors that a file itself is the reason of; others say that the machine cannot read any now."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceStations:
     """What is known of the stations of a source, how many of them are `new`, how many raw partitions were looked at
-    for that, and how many in all were gone, or damaged, before they were."""
+    for that, and what of how many in all is not known: `missed`; of these, `away` are looked at again each time."""
 
     registry: Registry
     new: int
     looked_at: int
     missed: int
+    away: int
 
 
 def up_to_date(platform: Platform, sources: Iterable[str]) -> dict[str, SourceStations]:
@@ -59,6 +58,7 @@ def up_to_date(platform: Platform, sources: Iterable[str]) -> dict[str, SourceSt
     """
     known = {source: _Source(platform, platform.source(source)) for source in sources}
     for one in known.values():
+        one.look_again()
         while one.look_on():
             pass
     return {source: one.found() for source, one in known.items()}
@@ -134,10 +134,21 @@ class _Source:
         self._load()
         self._before = self.stations.height
 
+    def look_again(self) -> None:
+        """Look at those raw partitions that could not be read before: they were away, or are restored by now."""
+        if not self.due:
+            return
+        with self._in_turn():
+            claims = {claim.id: claim for claim in self.platform.ledger.claims_of(sorted(self.due))}
+            for withdrawn in self.due - claims.keys():
+                self._wait_for(withdrawn, False)
+            for claim in claims.values():
+                self._look_at(claim)
+            self._keep(self._reached)
+
     def look_on(self) -> bool:
         """Look at the next page of the feed; False: there is none."""
-        with self.platform.ledger.holding(f"stations of {self.source.name}", _ALWAYS):
-            self._load()
+        with self._in_turn():
             changes = self.platform.ledger.changes(self._reached, _PAGE)
             for change in changes:
                 if change.claim is not None and change.claim.source == self.source.name:
@@ -148,7 +159,15 @@ class _Source:
 
     def found(self) -> SourceStations:
         registry = Registry(self.source.name, self.stations, self._entries)
-        return SourceStations(registry, self.stations.height - self._before, self.looked_at, self.missed)
+        new, away = self.stations.height - self._before, len(self.due)
+        return SourceStations(registry, new, self.looked_at, self.missed + away, away)
+
+    @contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        """Nobody else looks meanwhile; what others found until now is known."""
+        with self.platform.ledger.holding(f"stations of {self.source.name}", _ALWAYS):
+            self._load()
+            yield
 
     def _load(self) -> None:
         heard = self.platform.stations.heard(self.source.name)
@@ -156,6 +175,7 @@ class _Source:
             self._reached = 0
         self._reached = max(self._reached, heard.mark)  # what was looked at without news is not kept each time
         self.stations, self._mark, self.missed = heard.stations, heard.mark, heard.missed
+        self.due = set(heard.due)
         self._changed = False
 
     def _look_at(self, claim: Claim) -> None:
@@ -163,17 +183,28 @@ class _Source:
             return
         raw = raw_of(self.platform, self.source, claim)
         if raw is None:
-            return  # another took its place, whose claim follows
-        self.looked_at, self._changed = self.looked_at + 1, True
+            self._wait_for(claim.id, False)  # another took its place, whose claim follows
+            return
+        self.looked_at += 1
         try:
             file = self.platform.raws(self.source).open(raw.path)
             for batch in file.batches():
                 self._add(batch, file.metadata, claim)
         except (*UNREADABLE, CanonicalError) as error:
-            if isinstance(error, OSError) and error.errno not in _OF_A_FILE:
+            if not is_of_one_file(error):
                 raise
-            self.missed += 1
-            _LOG.warning("%s %s: its stations are not in the registry: %s", self.source.name, raw.window, error)
+            if claim.id not in self.due:
+                _LOG.warning("%s %s: its stations are not in the registry: %s", self.source.name, raw.window, error)
+            self._wait_for(claim.id, raw.purged is None)
+            self.missed += raw.purged is not None
+        else:
+            self._wait_for(claim.id, False)
+            self._changed = True
+
+    def _wait_for(self, ingestion: str, is_away: bool) -> None:
+        before = len(self.due)
+        (self.due.add if is_away else self.due.discard)(ingestion)
+        self._changed |= len(self.due) != before
 
     def _keep(self, mark: int) -> None:
         """Write what was found up to number `mark` of the feed; of a source without news only every now and then."""
@@ -181,7 +212,7 @@ class _Source:
         if not self._changed and mark - self._mark <= _PAGE:
             return
         self._together()
-        self.platform.stations.keep(self.source.name, Heard(self.stations, mark, self.missed))
+        self.platform.stations.keep(self.source.name, Heard(self.stations, mark, self.missed, sorted(self.due)))
 
     def _add(self, batch: pa.RecordBatch, metadata: IngestionMetadata, claim: Claim) -> None:
         bounds = time_bounds(self.platform, self.source, claim.arrived_at or self.platform.now())

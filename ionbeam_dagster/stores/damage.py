@@ -6,6 +6,7 @@ damaged file (pipeline/damage.py, timeseries/steady.py).
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import polars as pl
@@ -27,6 +28,14 @@ def is_of_the_file(error: BaseException) -> bool:
         return True
     is_away = isinstance(error, FileNotFoundError) or error.errno is not None or "AWS Error" in str(error)
     return not is_away
+
+
+def is_of_one_file(error: BaseException) -> bool:
+    """Whether one of UNREADABLE is of that file alone, which is damaged or away; else no other can be read now either.
+
+    The numbers are those of a file that is not there, and of a disk that cannot read it.
+    """
+    return not isinstance(error, OSError) or error.errno in (None, errno.ENOENT, errno.EIO)
 
 
 def read_through(path: Path) -> None:

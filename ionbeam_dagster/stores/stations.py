@@ -76,12 +76,14 @@ class StationEntry(Settings):
 class Heard:
     """What was heard of the stations of a source (`domain/stations.py`), up to number `mark` of the ledger's feed.
 
-    `missed` counts the raw files that were gone, or damaged, before they were looked at.
+    `missed` counts the raw files that retention removed before they could be looked at; `due` are the ingestions up to
+    there whose raw files could not be read yet.
     """
 
     stations: pl.DataFrame
     mark: int = 0
     missed: int = 0
+    due: Sequence[str] = ()
 
 
 class StationStore:
@@ -107,7 +109,7 @@ class StationStore:
             return Heard(nothing_heard())
 
     def keep(self, source: str, heard: Heard) -> None:
-        about = {_KEY: json.dumps({"mark": heard.mark, "missed": heard.missed})}
+        about = {_KEY: json.dumps({"mark": heard.mark, "missed": heard.missed, "due": list(heard.due)})}
         with self._files.published(self._location(source)) as draft:
             heard.stations.write_parquet(draft, metadata=about)
 

@@ -49,7 +49,8 @@ def _stations(source: str) -> dg.AssetsDefinition:
             "new": found.new,
             "denied": int((table["status"] == "denied").sum()),
             "raw partitions looked at": found.looked_at,
-            "raw partitions gone before": found.missed,
+            "raw partitions gone before": found.missed - found.away,
+            "raw partitions that cannot be read now": found.away,
         }
         for fault in faults(platform):
             context.log.warning(fault)

@@ -30,10 +30,10 @@ from urllib.parse import quote, unquote
 import polars as pl
 import polars.selectors as cs
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ionbeam_dagster.domain.windows import HOUR, Window, windows_between
 from ionbeam_dagster.errors import LostPoints
+from ionbeam_dagster.stores.damage import read_through
 from ionbeam_dagster.stores.files import DAMAGED
 from ionbeam_dagster.stores.locks import folder_locked, lock, lock_if_free
 from ionbeam_dagster.stores.publish import sync
@@ -141,7 +141,7 @@ class SegmentStore:
         for folder in sorted(home.glob("????????T??")):
             for path in Hour(folder, _own(folder)).files():
                 try:
-                    steadily(path, partial(_read_through, path), _INGESTED_AGAIN)
+                    steadily(path, partial(read_through, path), _INGESTED_AGAIN)
                 except LostPoints as error:
                     found.append(str(error))
                 except (FileNotFoundError, Replaced):  # another took its place, of which the next look tells
@@ -421,12 +421,6 @@ def _named(segment: str) -> tuple[int, str]:
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
-
-
-def _read_through(path: Path) -> None:
-    with pq.ParquetFile(path, pre_buffer=False) as file:
-        for batch in file.iter_batches():
-            batch.validate(full=True)
 
 
 def _hours(home: Path, window: Window) -> list[Hour]:
