@@ -1,12 +1,13 @@
 """`ionbeam heard`: which stations fell silent, how much of each came, how late, and how much of it is doubted.
 
-Belongs here: how it is shown. Does not belong here: what is silent (domain/silence.py).
+Belongs here: how it is shown. Does not belong here: what is silent (domain/silence.py), or what each number is called
+(health/heard_words.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -14,15 +15,12 @@ from rich.table import Table
 
 from ionbeam_client.text import visible
 from ionbeam_dagster.cli.terminal import SOURCES, console, load_config
-from ionbeam_dagster.domain.times import in_short
 
 if TYPE_CHECKING:
     import polars as pl
 
     from ionbeam_dagster.domain.silence import Told
     from ionbeam_dagster.pipeline.lately import Lately
-
-_NAMED = 5
 
 
 def heard(
@@ -55,21 +53,16 @@ def heard(
 
 
 def _of_source(source: Lately, found: Told) -> Iterator[str]:
+    from ionbeam_dagster.health.heard_words import doubted, failed_tests, how_late, named, rows_of_a_day
+
     collected = "" if source.completeness is None else f"; {source.completeness:.1%} of a day was collected"
-    yield f"{source.rows:,} rows of a day, {source.set_aside:,} more set aside{collected}"
-    if source.late is not None and source.latest is not None:
-        yield f"half of it comes {in_short(source.late)} late at most, 95 % of it {in_short(source.latest)}"
+    yield f"{rows_of_a_day(source)}{collected}"
+    if late := how_late(source):
+        yield late
     if found.judged:
-        tests = _most(found.tests, found.judged)
-        share = f"{found.doubted / found.judged:.1%} of {found.judged:,} values are doubted"
-        yield f"{share}: {tests}" if tests else share
+        yield f"{doubted(found)} of {found.judged:,} values are doubted{failed_tests(found)}"
     if found.aside.height:
-        named = ", ".join(f"{why} ({rows:,})" for why, rows in found.aside.head(_NAMED).iter_rows())
-        yield f"set aside: {named}; `ionbeam quarantine show` has the rows"
-
-
-def _most(counted: pl.DataFrame, of: int) -> str:
-    return ", ".join(f"{what.replace('_', ' ')} {rows / of:.1%}" for what, rows in counted.head(_NAMED).iter_rows())
+        yield f"set aside{named(found.aside)}; `ionbeam quarantine show` has the rows"
 
 
 def _show(name: str, found: Told, most: int, every: bool) -> None:
@@ -89,28 +82,11 @@ def _show(name: str, found: Told, most: int, every: bool) -> None:
 
 
 def _table(stations: pl.DataFrame) -> Table:
-    headings = ("station", "last heard", "usually every", "of a day", "of a week", "late", "doubted", "set aside", "")
-    table = Table(*headings)
+    from ionbeam_dagster.health.heard_words import OF_A_STATION, of_a_station
+
+    table = Table(*OF_A_STATION, "")
     for row in stations.iter_rows(named=True):
-        doubted = _share(row["flagged"]) + (f" ({row['tests']})" if row["tests"] else "")
-        aside = f"{row['set_aside']:,} ({row['why']})" if row["set_aside"] else ""
-        table.add_row(
-            escape(visible(row["station"])),
-            f"{row['last']:%Y-%m-%d %H:%M}" if row["last"] is not None else "never",
-            _duration(row["interval"]) or "too few rows",
-            _share(row["completeness"]),
-            _share(row["completeness_week"]),
-            _duration(row["latest"]),
-            escape(doubted),
-            escape(visible(aside)),
-            "[red]silent[/red]" if row["silent"] else "",
-        )
+        station, last, interval, *others = (escape(visible(cell)) for cell in of_a_station(row))
+        silent = "[red]silent[/red]" if row["silent"] else ""
+        table.add_row(station, last, interval or "too few rows", *others, silent)
     return table
-
-
-def _share(share: float | None) -> str:
-    return f"{share:.0%}" if share is not None else ""
-
-
-def _duration(duration: Any) -> str:
-    return in_short(duration) if duration is not None else ""

@@ -1,7 +1,8 @@
 """The page ``/heard``: which stations fell silent, a source after the other, with a picture of each.
 
 Belongs here: its HTML, in which everything from outside is text, and which asks for nothing outside of itself. Does not
-belong here: what is silent (domain/silence.py); nothing is brought up to date for who looks.
+belong here: what is silent (domain/silence.py), or what each number is called (heard_words.py); nothing is brought up
+to date for who looks.
 """
 
 from __future__ import annotations
@@ -10,13 +11,12 @@ import logging
 from base64 import b64encode
 from collections.abc import Iterable, Iterator
 from html import escape
-from typing import Any
 
 import polars as pl
 
 from ionbeam_client.text import visible
 from ionbeam_dagster.domain.silence import Told
-from ionbeam_dagster.domain.times import in_short
+from ionbeam_dagster.health.heard_words import OF_A_STATION, doubted, how_late, named, of_a_station, rows_of_a_day
 from ionbeam_dagster.health.stores import can_ask_ledger
 from ionbeam_dagster.pipeline.lately import lately
 from ionbeam_dagster.pipeline.platform import Platform
@@ -76,11 +76,11 @@ class HeardPage:
             return
         of_it = lately(self._platform, self._platform.source(source), self._platform.now())
         share = "" if of_it.completeness is None else f" {of_it.completeness:.1%} of it was collected."
-        yield f"{until} {of_it.rows:,} rows of a day, {of_it.set_aside:,} more set aside.{share}"
-        if of_it.late is not None and of_it.latest is not None:
-            yield f"Half of it comes {in_short(of_it.late)} late at most, 95 % of it {in_short(of_it.latest)}."
+        yield f"{until} {rows_of_a_day(of_it)}.{share}"
+        if late := how_late(of_it):
+            yield f"{late.capitalize()}."
         if found.judged:
-            yield f"{found.doubted / found.judged:.1%} of values are doubted{named(found.tests)}."
+            yield f"{doubted(found)} of values are doubted{named(found.tests)}."
         if found.aside.height:
             yield f"Set aside{named(found.aside)}."
 
@@ -118,12 +118,6 @@ def text(said: object) -> str:
     return escape(visible(str(said)))
 
 
-def named(counted: pl.DataFrame, most: int = 5) -> str:
-    """The most frequent of what was counted, behind a colon."""
-    told = [f"{what.replace('_', ' ')} ({rows:,})" for what, rows in counted.head(most).iter_rows()]
-    return f": {', '.join(told)}" if told else ""
-
-
 def table(headings: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
     head = "".join(f"<th>{text(one)}</th>" for one in headings)
     lines = ("".join(f"<td>{text(cell)}</td>" for cell in row) for row in rows)
@@ -131,14 +125,4 @@ def table(headings: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
 
 
 def _stations(stations: pl.DataFrame) -> str:
-    headings = ["station", "last heard", "usually every", "of a day", "of a week", "late", "doubted", "set aside"]
-    return table(headings, (_cells(row) for row in stations.iter_rows(named=True)))
-
-
-def _cells(row: dict[str, Any]) -> list[str]:
-    shares = ["" if row[name] is None else f"{row[name]:.0%}" for name in ("completeness", "completeness_week")]
-    durations = ["" if row[name] is None else in_short(row[name]) for name in ("interval", "latest")]
-    doubted = "" if row["flagged"] is None else f"{row['flagged']:.0%}" + (f" ({row['tests']})" if row["tests"] else "")
-    aside = f"{row['set_aside']:,} ({row['why']})" if row["set_aside"] else ""
-    last = "never" if row["last"] is None else f"{row['last']:%Y-%m-%d %H:%M}"
-    return [row["station"], last, durations[0], *shares, durations[1], doubted, aside]
+    return table(OF_A_STATION, (of_a_station(row) for row in stations.iter_rows(named=True)))

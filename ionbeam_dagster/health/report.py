@@ -19,7 +19,8 @@ from ionbeam_dagster.domain.silence import Told
 from ionbeam_dagster.domain.times import in_short
 from ionbeam_dagster.domain.windows import DAY, Window, window_of
 from ionbeam_dagster.health import disks
-from ionbeam_dagster.health.heard_page import named, page, picture, table, text
+from ionbeam_dagster.health.heard_page import page, picture, table, text
+from ionbeam_dagster.health.heard_words import doubted, named
 from ionbeam_dagster.pictures.words import counted
 from ionbeam_dagster.pipeline import agenda
 from ionbeam_dagster.pipeline.freshness import dataset_is_late, source_is_late
@@ -118,7 +119,7 @@ def day_of(now: datetime) -> Window:
 
 def _of_source(one: Lately, found: Told | None) -> tuple[str, ...]:
     stations = ("", "", "") if found is None else (
-        f"{found.heard:,}", f"{found.silent.height:,}", f"{found.doubted / max(found.judged, 1):.1%}"
+        f"{found.heard:,}", f"{found.silent.height:,}", doubted(found)
     )  # fmt: skip
     return (
         one.source,
@@ -167,7 +168,7 @@ def _aside(heard: dict[str, Told]) -> Iterator[str]:
 def _doubted(heard: dict[str, Told]) -> Iterator[str]:
     for source, one in heard.items():
         if one.judged:
-            yield f"{source}, {one.doubted / one.judged:.1%} of {one.judged:,} values{named(one.tests)}"
+            yield f"{source}, {doubted(one)} of {one.judged:,} values{named(one.tests)}"
 
 
 def _late(platform: Platform, now: datetime) -> Iterator[str]:
