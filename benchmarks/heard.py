@@ -9,16 +9,13 @@ learns no interval, no lateness and no pause, and reads all of the day again eac
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TypeVar
 
 import numpy as np
 import polars as pl
-from measure import peak_megabytes
+from measure import peak_megabytes, timed
 
 from ionbeam_client.models import (
     CanonicalVariable,
@@ -48,7 +45,6 @@ METADATA = IngestionMetadata(
         metadata_variables=[MetadataVariable(column=STATION)],
     ),
 )
-Result = TypeVar("Result")
 
 
 def rows_of(stations: int, hour: datetime) -> pl.DataFrame:
@@ -70,14 +66,6 @@ def rows_of(stations: int, hour: datetime) -> pl.DataFrame:
         "lon",
         pl.lit(90, pl.UInt32).alias("late"),
     )
-
-
-def timed(what: str, do: Callable[[], Result]) -> tuple[Result, float]:
-    begun, clock = time.process_time(), time.perf_counter()
-    made = do()
-    seconds, by_clock = time.process_time() - begun, time.perf_counter() - clock
-    print(f"  {what:<52}{seconds:>6.2f} s of processors, {by_clock:.2f} s by the clock", flush=True)
-    return made, seconds
 
 
 def main() -> None:

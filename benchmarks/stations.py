@@ -8,13 +8,10 @@ named alternative, in the same run, is a dictionary of stations that a loop over
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
 
 import polars as pl
-from measure import peak_megabytes
+from measure import peak_megabytes, timed
 from numpy.random import default_rng
 
 from ionbeam_dagster.domain.station_entries import NO_ENTRIES
@@ -22,7 +19,6 @@ from ionbeam_dagster.domain.stations import Registry, heard_in, heard_together, 
 
 BEGIN = datetime(2026, 6, 21, tzinfo=UTC)
 TEMPERATURE = "air_temperature__degC__2.0__point__PT0S"
-Result = TypeVar("Result")
 
 
 def rows_of(stations: int) -> pl.DataFrame:
@@ -50,14 +46,6 @@ def in_a_loop(rows: pl.DataFrame) -> dict[str, dict[str, object]]:
         one["places"][place] = min(since, row["datetime"]), max(until, row["datetime"])
         one |= {name: row[name] for name in ("lat", "lon", "altitude") if row[name] is not None}
     return known
-
-
-def timed(what: str, do: Callable[[], Result]) -> tuple[Result, float]:
-    begun, clock = time.process_time(), time.perf_counter()
-    made = do()
-    seconds, by_clock = time.process_time() - begun, time.perf_counter() - clock
-    print(f"  {what:<44}{seconds:>6.2f} s of processors, {by_clock:.2f} s by the clock", flush=True)
-    return made, seconds
 
 
 def main() -> None:

@@ -277,7 +277,7 @@ def serve(
     for name, extent in extents.items():
         if extent.unreadable:
             print(f"{name}: {_not_served(extent.unreadable)}", flush=True)
-    serve_forever(path, host, port, url, origins(config), _pages(open_platform(config), in_full=False))
+    serve_forever(path, host, port, address, origins(config), _pages(open_platform(config), in_full=False))
 
 
 def _not_served(unreadable: list[str]) -> str:

@@ -182,12 +182,11 @@ def application(
     return app
 
 
-def serve(config_path: Path, host: str, port: int, url: str | None, origins: changes.Origins, pages: Pages) -> None:
-    """Serve until stopped."""
+def serve(config_path: Path, host: str, port: int, address: str, origins: changes.Origins, pages: Pages) -> None:
+    """Serve until stopped, for people who reach it at `address`."""
     from ionbeam_dagster.http_server import HttpServer
 
-    address = f"http://{'localhost' if host in ('127.0.0.1', '0.0.0.0') else host}:{port}"  # noqa: S104 (says what was configured)
-    served = application(config_path, url or address, origins, pages)
+    served = application(config_path, address, origins, pages)
     server = HttpServer(served, host, port, THREADS, 2 * changes.LARGEST_BODY)
     try:
         while True:
