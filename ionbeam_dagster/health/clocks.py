@@ -6,15 +6,19 @@ collected before its time collected again).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from functools import partial
+from pathlib import Path
 
 import httpx
 
 from ionbeam_dagster.domain.times import in_short
-from ionbeam_dagster.health.findings import Finding
+from ionbeam_dagster.doors.amqp.queues import time_of_broker
+from ionbeam_dagster.errors import IonbeamError
+from ionbeam_dagster.health.findings import Finding, Severity
 from ionbeam_dagster.health.places import local_places, places
 from ionbeam_dagster.health.stores import can_ask_ledger
 from ionbeam_dagster.pipeline import agenda
@@ -22,61 +26,76 @@ from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.files import is_address
 
 SUBJECT = "clock"
+APART = timedelta(seconds=5)
+"""By how much clocks may differ before it is told; from `agenda.SKEW` on windows are collected at a wrong time."""
 _PATIENCE = 5.0  # seconds
-_ROUNDED = timedelta(seconds=2)
-"""What whole seconds, and the way of an answer, may make of a difference."""
+_WHOLE = timedelta(seconds=1)
+"""Most of what is told of time is told in whole seconds that have begun."""
+_AWS = "https://s3.amazonaws.com"
+
+
+def now() -> datetime:
+    """The time that this host tells."""
+    return datetime.now(UTC)
 
 
 def clocks(platform: Platform) -> Iterator[Finding]:
-    """How far the clocks are apart; one that cannot be asked is no matter of this check."""
-    compared = list(_others(platform))
-    for whose, difference in compared:
-        if abs(difference) > agenda.SKEW + _ROUNDED:
-            way = "behind" if difference > timedelta(0) else "ahead of"
-            words = f"this host's clock is {in_short(abs(difference))} {way} that of {whose}"
-            yield Finding(
-                SUBJECT, "error", words, "set both by NTP (`timedatectl status`), then `ionbeam doctor` again"
-            )
+    """How far the clocks are apart, and what one that was ahead left behind."""
     if can_ask_ledger(platform):
         yield from _left_behind(platform)
-    named = ", ".join(whose for whose, _ in compared) or "nothing to compare it with"
-    yield Finding(SUBJECT, "well", f"compared with {named}")
+    yield from compared(platform)
 
 
-def _others(platform: Platform) -> Iterator[tuple[str, timedelta]]:
-    """Whose clock, and how far it is ahead of ours."""
+def compared(platform: Platform) -> Iterator[Finding]:
+    """How far the clocks are apart; one that cannot be asked is no matter of this check."""
+    asked = []
+    for whose, clock in _clocks(platform):
+        with suppress(IonbeamError, OSError, httpx.HTTPError, LookupError, ValueError):
+            difference = _ahead(clock)
+            asked.append(whose)
+            if abs(difference) > APART:
+                way = "behind" if difference > timedelta(0) else "ahead of"
+                words = f"this host's clock is {in_short(abs(difference))} {way} that of {whose}"
+                severity: Severity = "error" if abs(difference) > agenda.SKEW else "warning"
+                remedy = "set both by NTP (`timedatectl status`), then `ionbeam doctor` again"
+                yield Finding(SUBJECT, severity, words, remedy)
+    yield Finding(SUBJECT, "well", f"compared with {', '.join(asked) or 'nothing'}")
+
+
+def _clocks(platform: Platform) -> Iterator[tuple[str, Callable[[], datetime]]]:
+    """Whose clocks there are, and what asks each."""
     sections = platform.config.sections
     for folder in {folder.stat().st_dev: folder for folder in local_places(platform)}.values():
-        probe = folder / ".ionbeam-clock"
-        with suppress(OSError):
-            probe.write_bytes(b"")
-            try:
-                yield f"the disk of {folder}", _ahead(datetime.fromtimestamp(probe.stat().st_mtime, UTC))
-            finally:
-                probe.unlink(missing_ok=True)
+        yield f"the disk of {folder}", partial(_time_of_disk, folder)
     if sections.redis is not None:
-        import redis
-        from redis.exceptions import RedisError
+        from ionbeam_dagster.stores.ledger.redis_server import time_of_redis  # its client takes long to import
 
-        with (
-            suppress(RedisError),
-            redis.Redis.from_url(sections.redis.redis_url, socket_timeout=_PATIENCE, socket_connect_timeout=_PATIENCE)
-            as client,
-        ):  # fmt: skip
-            seconds, micros = client.time()
-            yield "Redis", _ahead(datetime.fromtimestamp(seconds + micros / 1e6, UTC))
-    servers = {"InfluxDB": sections.influxdb_common and f"{sections.influxdb_common.influxdb_url}/ping"}
+        yield "Redis", partial(time_of_redis, sections.redis.redis_url)
+    if sections.influxdb_common is not None:
+        yield "InfluxDB", partial(_time_of_web, f"{sections.influxdb_common.influxdb_url}/ping")
     if any(map(is_address, places(platform))):
-        servers["S3"] = sections.s3.endpoint
-    for whose, url in servers.items():
-        with suppress(httpx.HTTPError, KeyError, ValueError, TypeError):
-            if url:
-                told = httpx.head(url, timeout=_PATIENCE).headers["Date"]
-                yield whose, _ahead(parsedate_to_datetime(told))
+        yield "S3", partial(_time_of_web, sections.s3.endpoint or _AWS)
+    if sections.broker is not None:
+        yield "the broker", partial(time_of_broker, sections.broker.url)
 
 
-def _ahead(theirs: datetime) -> timedelta:
-    return theirs - datetime.now(UTC)
+def _ahead(clock: Callable[[], datetime]) -> timedelta:
+    """How far a clock is ahead of ours (below zero: behind) for certain, however long it took to answer."""
+    before, theirs, after = now(), clock(), now()
+    return max(theirs - after, timedelta(0)) + min(theirs + _WHOLE - before, timedelta(0))
+
+
+def _time_of_disk(folder: Path) -> datetime:
+    probe = folder / ".ionbeam-clock"
+    try:
+        probe.write_bytes(b"")
+        return datetime.fromtimestamp(probe.stat().st_mtime, UTC)
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def _time_of_web(url: str) -> datetime:
+    return parsedate_to_datetime(httpx.head(url, timeout=_PATIENCE).headers["Date"])
 
 
 def _left_behind(platform: Platform) -> Iterator[Finding]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Set
 from importlib.metadata import version
 from threading import Event, Thread
 
-from ionbeam_dagster.health import disks, queues, stores, work
+from ionbeam_dagster.health import clocks, disks, queues, stores, work
 from ionbeam_dagster.health.examination import Check, Examination
 from ionbeam_dagster.health.findings import Finding
 from ionbeam_dagster.pipeline.platform import Platform
@@ -36,6 +36,7 @@ def _checks(platform: Platform, progress: work.Progress, growth: queues.Growth) 
         stores.FILES: lambda: stores.files(platform),
         stores.OBSERVATIONS: lambda: stores.observations(platform),
         disks.SUBJECT: lambda: disks.fullness(platform),
+        clocks.SUBJECT: lambda: clocks.compared(platform),
         work.SUBJECT: lambda: progress.findings(platform),
         "failures": lambda: work.failing(platform),
         queues.BUS: lambda: growth.findings(platform),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shlex
+from datetime import UTC, datetime
 
 import aio_pika
 import pytest
@@ -17,6 +18,7 @@ from ionbeam_client.transport import Outgoing
 from ionbeam_dagster.cli import app
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.doors.amqp.bridge import bridge_of
+from ionbeam_dagster.doors.amqp.queues import time_of_broker
 from ionbeam_dagster.doors.amqp.status import bus_status
 from ionbeam_dagster.pipeline.ingest import ingest
 
@@ -110,6 +112,13 @@ def test_what_was_parked_is_sent_back_by_an_operator_in_the_name_of_its_sender(u
         assert client_cli.main(["--amqp-url", url, *back]) == 0
         [reason] = bridge_of(platform).take_in(20).refused
         assert "user 'bergen' may not send" in reason
+
+
+def test_the_platforms_user_may_ask_what_time_the_broker_has_and_leaves_nothing(users, rabbitmq):
+    platform, _ = users
+    asked = datetime.now(UTC).replace(microsecond=0)
+    assert asked <= time_of_broker(platform.config.sections.broker.url) <= datetime.now(UTC)
+    assert "ionbeam.probe" not in rabbitmq.ctl("list_queues", "name")
 
 
 def test_a_client_of_an_earlier_version_goes_on_where_everybody_may_send(users, platform_of, broker):

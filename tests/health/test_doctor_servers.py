@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from datetime import timedelta
 
 import aio_pika
 import pytest
@@ -12,7 +13,8 @@ from influxdb_client import InfluxDBClient, Permission, PermissionResource
 
 from ionbeam_client import wire
 from ionbeam_dagster.doors.amqp.bridge import BrokerAway
-from ionbeam_dagster.health import queues, stores
+from ionbeam_dagster.health import clocks, queues, stores
+from ionbeam_dagster.health.watch import Watch
 from ionbeam_dagster.stores.ledger import LedgerError
 from ionbeam_dagster.stores.timeseries.influxdb.errors import InfluxError
 
@@ -193,3 +195,47 @@ def test_a_queue_that_grows_and_a_dead_one_that_did(bus):
     [grew] = wrong(0, 6, 10)
     assert grew.startswith(f"{wire.INGESTION.dead.name} grew within the last 10 minutes, to 6")
     assert wrong(0, 6, 590) != [] and wrong(0, 6, 20) == []
+
+
+def test_a_clock_that_differs_from_the_servers_is_told_by_doctor_and_by_health(
+    platform_of, redis, influxdb, s3, rabbitmq, monkeypatch
+):
+    influx = f"influxdb_url: '{influxdb.url}', influxdb_org: {influxdb.org}, influxdb_token: {influxdb.token}"
+    platform = platform_of(
+        SOURCE, automation="{enabled: false}", redis=f"{{redis_url: '{redis.url[:-1]}4'}}", s3=str(s3.section()),
+        influxdb_common=f"{{{influx}, influxdb_bucket: first}}", broker=f"{{url: '{rabbitmq.url}'}}",
+        quarantine_path=s3.bucket("clocks"),
+    )  # fmt: skip
+    ours = clocks.now
+
+    def wrong(off: timedelta) -> list[tuple[str, str]]:
+        monkeypatch.setattr(clocks, "now", lambda: ours() + off)
+        return [(one.severity, one.words) for one in clocks.clocks(platform) if one.severity != "well"]
+
+    [well] = clocks.clocks(platform)
+    assert well.words.endswith(", Redis, InfluxDB, S3, the broker")
+    every = ("the disk of ", "Redis", "InfluxDB", "S3", "the broker")
+    for off, severity, words in (
+        (timedelta(seconds=2), None, ""),
+        (timedelta(seconds=9), "warning", "ahead of that of"),
+        (timedelta(hours=1), "error", "ahead of that of"),
+        (timedelta(hours=-1), "error", "behind that of"),
+    ):
+        told = wrong(off)
+        assert [one for one, _ in told] == [severity] * (len(every) if severity else 0)
+        assert all(f"{words} {whose}" in said for (_, said), whose in zip(told, every, strict=False)), told
+    watch = Watch(platform)
+    watch.look()
+    status, body = watch.answer(in_full=True)
+    assert status == 503 and b"behind that of Redis" in body and b"NTP" in body
+    monkeypatch.setattr(clocks, "now", ours)
+    watch.look()
+    assert watch.answer(in_full=True)[0] == 200
+
+
+def test_a_server_whose_time_nobody_tells_is_compared_with_nothing(platform_of):
+    platform = platform_of(
+        SOURCE, broker="{url: 'amqp://guest:guest@127.0.0.1:9/'}", redis="{redis_url: 'redis://127.0.0.1:9'}"
+    )
+    [well] = clocks.compared(platform)
+    assert well.words.startswith("compared with the disk of ") and "broker" not in well.words

@@ -1,7 +1,7 @@
-"""How many messages wait in the queues of the bus, as the broker says.
+"""How many messages wait in the queues of the bus, whether it takes more, and what time it is, as the broker says.
 
-Belongs here: asking it, without making or changing anything. Does not belong here: what follows from the numbers
-(health/queues.py).
+Belongs here: asking it, without making or changing anything that stays. Does not belong here: what follows from the
+answers (health/queues.py, health/clocks.py).
 """
 
 from __future__ import annotations
@@ -9,7 +9,10 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
+from typing import cast
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import aio_pika
 from aio_pika.exceptions import AMQPError, ChannelNotFoundEntity, ProbableAuthenticationError
@@ -71,6 +74,29 @@ async def _published(url: str) -> bool:
         except TimeoutError:
             return False
     return True
+
+
+def time_of_broker(url: str) -> datetime:
+    """The time that the broker has, in whole seconds that have begun. Raises BrokerAway."""
+    try:
+        return asyncio.run(asyncio.wait_for(_parked_at(url), 3 * _PATIENCE))
+    except (AMQPError, OSError, TimeoutError) as error:
+        raise BrokerAway(f"the broker at {_place(url)} does not say its time; `ionbeam doctor` tells why") from error
+
+
+async def _parked_at(url: str) -> datetime:
+    """When a message was parked that its queue gives back to itself: AMQP tells of no time but this."""
+    async with await aio_pika.connect(url, timeout=_PATIENCE) as connection:
+        channel = await connection.channel()
+        name = f"ionbeam.probe.{uuid4().hex}"
+        queue = await channel.declare_queue(name, exclusive=True, arguments={"x-dead-letter-exchange": ""})
+        await channel.default_exchange.publish(aio_pika.Message(b""), queue.name, timeout=_PATIENCE)
+        async with queue.iterator(timeout=_PATIENCE) as given:
+            async for message in given:
+                if parked := cast("list[dict[str, datetime]]", message.headers.get("x-death")):
+                    return parked[0]["time"]
+                await message.reject(requeue=False)
+    raise TimeoutError
 
 
 def _place(url: str) -> str:

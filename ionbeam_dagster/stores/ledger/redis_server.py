@@ -21,6 +21,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -295,12 +296,25 @@ class RedisServer:
 
 def weaknesses(url: str) -> list[tuple[str, str]]:
     """What the Redis `url` may forget, and what is to be set there; raises LedgerError when it does not answer."""
+    with _looked_at(url) as client:
+        info: Mapping[str, Any] = client.info()
+        return [(f"{named(url)} {what}", remedy) for what, remedy in _weaknesses(client, info)]
+
+
+def time_of_redis(url: str) -> datetime:
+    """The time that the Redis `url` has; raises LedgerError when it does not answer."""
+    with _looked_at(url) as client:
+        seconds, micros = client.time()
+        return datetime.fromtimestamp(seconds, UTC) + timedelta(microseconds=micros)
+
+
+@contextmanager
+def _looked_at(url: str) -> Iterator[redis.Redis]:
     try:
         with redis.Redis.from_url(
             url, decode_responses=True, socket_timeout=_PATIENCE, socket_connect_timeout=_PATIENCE
         ) as client:
-            info: Mapping[str, Any] = client.info()
-            return [(f"{named(url)} {what}", remedy) for what, remedy in _weaknesses(client, info)]
+            yield client
     except redis.AuthenticationError as error:
         raise LedgerError(f"{named(url)}: {error}; correct user and password in redis.redis_url") from error
     except redis.RedisError as error:
