@@ -219,6 +219,23 @@ def test_a_way_that_fails_in_any_manner_holds_up_no_other(quick, told, wrong):
     assert told.posted == [("begins", "bus"), ("begins", "disk")]
 
 
+def test_a_way_that_takes_no_message_is_tried_once_a_look_however_much_there_is_to_tell(quick):
+    """A webhook that hangs for 20 s would otherwise hold up a look by 20 s for each trouble."""
+    tried = []
+
+    def away(message: Message) -> None:
+        tried.append(message.subject)
+        raise NotSent("the webhook does not answer")
+
+    seen, settings = Seen(), quick.config.sections.alerts
+    alerting = Alerting(quick, settings, seen, [away])
+    seen.found = [Finding("bus", "error", "away", "start it"), Finding("disk", "error", "full", "make room")]
+    alerting.look()
+    assert tried == ["bus"]
+    alerting.look()
+    assert tried == ["bus", "bus"] and len(quick.ledger.alerts.all()) == 2
+
+
 def test_what_cannot_be_looked_at_has_not_ended(quick, told):
     alerting, seen = _of_seen(quick)
     seen.found = [Finding("work", "warning", "it fails for hours", "see why")]
