@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import quote
 
+import dagster as dg
 import pytest
 import yaml
 from servers import free_port
@@ -21,6 +22,7 @@ from ionbeam_dagster.domain.windows import Window, window_of, windows_between
 from ionbeam_dagster.health.disks import stats
 from ionbeam_dagster.health.pages import pages, served
 from ionbeam_dagster.health.watch import Watch
+from ionbeam_dagster.orchestration.doctor import Runs
 from ionbeam_dagster.pipeline.build import build
 from ionbeam_dagster.pipeline.collect import collect
 from ionbeam_dagster.pipeline.export import export
@@ -100,19 +102,26 @@ def test_a_file_of_the_journal_that_goes_meanwhile_is_left_out(tmp_path):
 
 
 def _names_in(text: str) -> set[str]:
-    return set(re.findall(r"\bionbeam_[a-z_]+", text))
+    return set(re.findall(r"\b(?:ionbeam|process)_[a-z_]+", text))
+
+
+def _of_the_board() -> dict[str, str]:
+    """The expressions of the board, each with the panel that shows it."""
+    panels = json.loads((MONITORING / "grafana.json").read_text())["panels"]
+    return {target["expr"]: panel["title"] for panel in panels for target in panel.get("targets", ())}
 
 
 def test_rules_and_board_ask_for_figures_that_there_are(platform):
     watch = Watch(platform)
     watch.look()
-    _, _, body = pages(platform, watch, True)["/metrics"]()
-    known = set(re.findall(r"# TYPE (ionbeam_[a-z_]+)", body.decode())) | {"ionbeam_runs", "ionbeam_runs_failed"}
-    known.add("ionbeam_files_compared_age_seconds")  # once they were
+    platform.ledger.reconciliations.note(platform.now())
+    with dg.DagsterInstance.ephemeral() as instance:
+        _, _, body = pages(platform, watch, True, Runs(instance))["/metrics"]()
+    known = set(re.findall(r"# TYPE ((?:ionbeam|process)_[a-z_]+)", body.decode()))
     rules = yaml.safe_load((MONITORING / "alerts.yml").read_text())
     expressions = " ".join(rule["expr"] for group in rules["groups"] for rule in group["rules"])
     assert _names_in(expressions) <= known, _names_in(expressions) - known
-    board = (MONITORING / "grafana.json").read_text()
+    board = " ".join(_of_the_board())
     assert _names_in(board) <= known, _names_in(board) - known
 
 
@@ -129,12 +138,16 @@ def test_the_rules_do_as_they_say():
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_prometheus_scrapes_it_and_an_alert_fires_and_ends(platform, tmp_path):
+def test_prometheus_scrapes_it_shows_every_panel_of_the_board_and_an_alert_fires_and_ends(platform, tmp_path):
     _promtool()
     watch = Watch(platform)
     watch.look()
+    watch.progress.look(platform)
     port = free_port()
-    with served(pages(platform, watch, True), "127.0.0.1", 0) as pages_at:
+    with (
+        dg.DagsterInstance.ephemeral() as instance,
+        served(pages(platform, watch, True, Runs(instance)), "127.0.0.1", 0) as pages_at,
+    ):
         configuration = {
             "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
             "rule_files": [str(MONITORING / "alerts.yml")],
@@ -174,6 +187,9 @@ def test_prometheus_scrapes_it_and_an_alert_fires_and_ends(platform, tmp_path):
         try:
             coverage = until(lambda: asked(f"query?query={quote('ionbeam_window_coverage_ratio')}")["result"])
             assert coverage[0]["metric"]["dataset"] == "ioncannon" and float(coverage[0]["value"][1]) == 0.5
+            until(lambda: asked("query?query=ionbeam_runs")["result"])
+            shown = {expr for expr in _of_the_board() if asked(f"query?query={quote(expr)}")["result"]}
+            assert set(_of_the_board()) - shown == {"max by (queue) (ionbeam_queue_messages)"}  # there is no broker
             assert "IonbeamWorkStandsStill" not in firing()
             watch.progress.still = 75.0
             until(lambda: "IonbeamWorkStandsStill" in firing())
