@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import MappingProxyType
 from uuid import uuid4
 
 import dagster as dg
@@ -156,27 +157,52 @@ def seal_windows(
 ) -> list[Window]:
     """Close the built windows of `dataset` that start in [start, end) for good, or open them again.
 
-    Returns those that were changed. Raises PipelineError for a dataset that the platform does not know.
+    Returns those that were changed. Raises PipelineError for a dataset that the platform does not know, and where they
+    could not be changed.
     """
     platform.dataset(dataset)
     changed: list[Window] = []
     defs = build_definitions(WatchedPlatform(platform, lambda asset, window, failure: changed.append(window)))
     config = {"dataset": dataset, "start": start.isoformat(), "end": end.isoformat(), "unseal": unseal}
-    defs.resolve_job_def(SEAL_JOB).execute_in_process(
-        run_config={**QUIET, "ops": {"seal_windows": {"config": config}}},
-        tags={PROCESS_TAG: this_process()},
-        instance=instance,
-    )
+    job = defs.resolve_job_def(SEAL_JOB)
+    result = _executed(platform, instance, job, {**QUIET, "ops": {"seal_windows": {"config": config}}})
+    if not result.success:
+        raise PipelineError(_why(result))
     return changed
 
 
 def purge_now(platform: Platform, instance: dg.DagsterInstance) -> None:
     """Materialise ``retention``. Raises PipelineError when something could not be removed."""
-    job = build_definitions(WatchedPlatform(platform)).resolve_job_def(PURGE_JOB)
-    tags = {PROCESS_TAG: this_process()}
-    result = job.execute_in_process(run_config=QUIET, tags=tags, instance=instance, raise_on_error=False)
+    result = _executed(platform, instance, build_definitions(WatchedPlatform(platform)).resolve_job_def(PURGE_JOB))
     if not result.success:
         raise PipelineError(_why(result))
+
+
+def _executed(
+    platform: Platform,
+    instance: dg.DagsterInstance,
+    job: dg.JobDefinition,
+    run_config: Mapping[str, object] = QUIET,
+    tags: Mapping[str, str] = MappingProxyType({}),
+    assets: Sequence[dg.AssetKey] | None = None,
+) -> dg.ExecuteInProcessResult:
+    """What became of a run in this process; raises KeyboardInterrupt where a person stopped or terminated it."""
+    run_id = str(uuid4())
+    with (
+        beating(platform, run_id, f"run of {job.name}"),
+        interrupted_when_cancelled(instance, run_id, may_end_process=False),
+    ):
+        result = job.execute_in_process(
+            asset_selection=assets,
+            tags={PROCESS_TAG: this_process(), **tags},
+            instance=instance,
+            run_config=run_config,
+            raise_on_error=False,
+            run_id=run_id,
+        )
+    if was_interrupted(result):
+        raise KeyboardInterrupt
+    return result
 
 
 class _Range:
@@ -196,7 +222,7 @@ class _Range:
         self._instance = instance
         self._on_window = on_window
         self._on_plan = on_plan
-        self._tags = {PROCESS_TAG: this_process(), **(tags or {})}
+        self._tags = dict(tags or {})
         self._told: list[tuple[str, Window, str | None]] = []
         self._results: list[WindowResult] = []
         self._defs = build_definitions(WatchedPlatform(platform, self._note))
@@ -301,21 +327,8 @@ class _Range:
         for run in contiguous_runs(wanted, span):
             self._told.clear()
             known = self._defs.resolve_job_def(job) if job else self._defs.resolve_implicit_global_asset_job_def()
-            run_id = str(uuid4())
-            with (
-                beating(self._platform, run_id, f"run of {known.name}"),
-                interrupted_when_cancelled(self._instance, run_id, may_end_process=False),
-            ):
-                result = known.execute_in_process(
-                    asset_selection=list(assets),
-                    tags=tags_of_run(run, span) | self._tags,
-                    instance=self._instance,
-                    run_config=QUIET,
-                    raise_on_error=False,
-                    run_id=run_id,
-                )
-            if was_interrupted(result):
-                raise KeyboardInterrupt
+            tags = tags_of_run(run, span) | self._tags
+            result = _executed(self._platform, self._instance, known, tags=tags, assets=assets)
             self._results += [WindowResult(*told, run_id=result.run_id) for told in self._told]
             if not result.success and not any(failure for _, _, failure in self._told):
                 self._note_blocked(result, assets, [window for window in wanted if run.covers(window)])
@@ -352,5 +365,6 @@ def touched_windows(platform: Platform, dataset: DatasetSettings, start: datetim
 
 def _why(result: dg.ExecuteInProcessResult) -> str:
     steps = [event.step_failure_data for event in result.filter_events(lambda event: event.is_step_failure)]
-    errors = [step.error.message.strip() for step in steps if step.error]
+    told = [step.error.cause or step.error for step in steps if step.error]  # Dagster's own says only which step it was
+    errors = [error.message.strip() for error in told]
     return errors[0] if errors else f"run {result.run_id} failed; the UI shows why"

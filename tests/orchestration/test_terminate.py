@@ -19,11 +19,12 @@ import pytest
 from dagster._daemon.monitoring.run_monitoring import check_run_timeout
 from told import Told
 
-from ionbeam_dagster.errors import PipelineError
+from ionbeam_dagster.errors import PipelineError, StoreError
 from ionbeam_dagster.orchestration import cancelling
 from ionbeam_dagster.orchestration.dead_runs import Watch
 from ionbeam_dagster.orchestration.doing import Doing
 from ionbeam_dagster.orchestration.home import ensure_home
+from ionbeam_dagster.orchestration.runs import purge_now, seal_windows
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::dagster.BetaWarning", "ignore::dagster.PreviewWarning"),
@@ -121,6 +122,43 @@ def test_a_run_that_is_interrupted_where_dagster_does_not_look_is_cancelled_all_
         with pytest.raises(PipelineError, match="run r was terminated"):
             in_a_thread(work)
         assert instance.get_run_by_id("r").status == STATUS.CANCELED
+
+
+@pytest.mark.parametrize(
+    ("slow", "what"),
+    [
+        ("sealing.seal_range", lambda *given: seal_windows(given[0], "slow", HOUR_AGO, HOUR_AGO, given[1])),
+        ("assets.retention.retention.purge", purge_now),
+    ],
+    ids=["seal", "purge"],
+)
+def test_what_a_command_does_to_windows_at_once_ends_where_it_is_terminated(
+    platform_of, tmp_path, monkeypatch, slow, what
+):
+    monkeypatch.setattr("ionbeam_dagster.config.resolving.installed_sources", lambda: {"slow": _Point})
+    monkeypatch.setattr(cancelling, "_LOOKED_EVERY", 0.2)
+    monkeypatch.setattr(f"ionbeam_dagster.orchestration.{slow}", lambda *_: [time.sleep(0.1) for _ in range(300)])
+    platform = platform_of(SLOW)
+    monkeypatch.setenv("DAGSTER_HOME", str(ensure_home(tmp_path / "dagster")))
+    with dg.DagsterInstance.get() as instance:
+        told: list[object] = []
+        clicking, begun = terminated(instance, told), time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            what(platform, instance)
+        clicking.join()
+        assert time.monotonic() - begun < 25
+        assert instance.get_run_by_id(told[1]).status == STATUS.CANCELED
+    assert platform.ledger.workers.present() == []
+
+
+def test_where_windows_cannot_be_sealed_the_command_is_told_why(platform_of, monkeypatch, instance):
+    def away(*_):
+        raise StoreError("the ledger is away; start it")
+
+    monkeypatch.setattr("ionbeam_dagster.config.resolving.installed_sources", lambda: {"slow": _Point})
+    monkeypatch.setattr("ionbeam_dagster.orchestration.sealing.seal_range", away)
+    with pytest.raises(PipelineError, match="the ledger is away; start it"):
+        seal_windows(platform_of(SLOW), "slow", HOUR_AGO, HOUR_AGO, instance)
 
 
 _Point = SimpleNamespace(load=lambda: Slow)
