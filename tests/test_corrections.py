@@ -11,9 +11,13 @@ from pathlib import Path
 import pytest
 from corrected import HOURS, SOURCE, begun, celsius, configuration, opened, published, temperatures, work
 from restream_weather import START, RestreamWeather, event
+from typer.testing import CliRunner
 
+from ionbeam_dagster.cli import app
+from ionbeam_dagster.config import CONFIG_VARIABLE
 from ionbeam_dagster.domain.windows import HOUR
 from ionbeam_dagster.errors import PipelineError, SourceError
+from ionbeam_dagster.health.work import failing
 from ionbeam_dagster.pipeline import corrections
 from ionbeam_dagster.pipeline.collect import collect
 from ionbeam_dagster.pipeline.reconciliation import reconcile
@@ -167,6 +171,24 @@ def test_one_that_the_source_forgets_for_a_while_goes_on(platform, service):
     look(platform)
     work(platform)
     assert len(look(platform).confirmed) == 1 and service.confirmed == [1]
+
+
+def test_a_source_that_nobody_asks_any_longer_is_told(platform, service, monkeypatch):
+    monkeypatch.setenv(CONFIG_VARIABLE, str(platform.config.path))
+
+    def told():
+        found = [one for one in failing(platform) if "what it corrected" in one.words]
+        return found, CliRunner().invoke(app, ["source", "changes", SOURCE]).output
+
+    found, shown = told()
+    assert found == [] and "no correction is known; the source was never asked" in shown and "daemon" in shown
+    look(platform)
+    found, shown = told()
+    assert found == [] and "no correction is known; the source was last asked " in shown and "daemon" not in shown
+    platform.ledger.corrections.see(SOURCE, [], platform.now() - 2 * HOUR)
+    [found], shown = told()
+    assert "was last asked 2 h" in found.words and f"{SOURCE}__confirmations" in found.remedy
+    assert "was last asked 2 h" in shown and f"{SOURCE}__confirmations" in shown
 
 
 def test_one_that_is_told_again_is_confirmed_again(platform, service):

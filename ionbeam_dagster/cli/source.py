@@ -15,6 +15,7 @@ from rich.table import Table
 from ionbeam_client.models import format_duration
 from ionbeam_dagster.cli.terminal import console, fail, load_config, moment
 from ionbeam_dagster.config import DatasetSettings, IonbeamConfig, SourceSettings
+from ionbeam_dagster.domain.times import in_short
 
 if TYPE_CHECKING:
     import polars as pl
@@ -192,15 +193,12 @@ def changes(name: Annotated[str, typer.Argument(help="A source, by its name in t
     platform = _correcting(name)
     source, now = platform.source(name), platform.now()
     memory = platform.ledger.corrections
-    known = [*memory.open(name), *memory.closed(name)]
-    if not known:
-        console.print(
-            f"{name}: no correction is known. The sensor {name}__confirmations of Dagster's daemon asks for them; "
-            "where it does not run, nobody has looked",
-            highlight=False, markup=False, soft_wrap=True,
-        )  # fmt: skip
-        return
-    console.print(f"{name}: {len(memory.open(name))} open corrections", style="bold", highlight=False)
+    known, seen = [*memory.open(name), *memory.closed(name)], memory.seen(name)
+    asked = f"the source was last asked {in_short(now - seen)} ago" if seen else "the source was never asked"
+    found = f"{len(memory.open(name))} open corrections" if known else "no correction is known"
+    console.print(f"{name}: {found}; {asked}", style="bold", highlight=False, markup=False, soft_wrap=True)
+    if seen is None or now - seen > corrections.ASKED_WITHIN:
+        console.print(corrections.WHO_ASKS.format(name), highlight=False, markup=False, soft_wrap=True)
     for one in known[:_SHOWN]:
         lacking = Counter[str]() if one.closed else corrections.standing(platform, source, one, now)
         about = one.correction

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from ionbeam_dagster.domain.times import in_short
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.health.findings import Finding
 from ionbeam_dagster.health.stores import can_ask_ledger
-from ionbeam_dagster.pipeline import agenda
+from ionbeam_dagster.pipeline import agenda, corrections
 from ionbeam_dagster.pipeline.agenda import Work
 from ionbeam_dagster.pipeline.platform import Platform
 
@@ -42,12 +42,21 @@ def failing(platform: Platform) -> Iterator[Finding]:
     for source, silence in agenda.silent(platform).items():
         words = f"{source} does not answer since {silence.since:%Y-%m-%d %H:%M} ({silence.windows} windows in a row)"
         yield Finding(SUBJECT, "warning", words, f"see whether its service runs; `ionbeam source check {source}`")
+    yield from _corrections_unasked(platform, now)
     compared = platform.ledger.reconciliations.last()
     if platform.config.automation.enabled and compared is not None and now - compared > _COMPARED_WITHIN:
         words = f"files were last compared with the ledger {in_short(now - compared)} ago"
         remedy = "`ionbeam doctor --files` does it now; the sensor `reconciliation` of Dagster's daemon does it always"
         yield Finding(SUBJECT, "warning", words, remedy)
     yield Finding(SUBJECT, "well", f"{len(overdue)} windows fail for an hour or longer")
+
+
+def _corrections_unasked(platform: Platform, now: datetime) -> Iterator[Finding]:
+    for source in (one for one in platform.config.sources.values() if one.corrects):
+        seen = platform.ledger.corrections.seen(source.name)
+        if seen is not None and now - seen > corrections.ASKED_WITHIN:
+            words = f"{source.name} was last asked {in_short(now - seen)} ago what it corrected of its past"
+            yield Finding(SUBJECT, "warning", words, corrections.WHO_ASKS.format(source.name))
 
 
 class Progress:

@@ -34,6 +34,9 @@ SECONDS = 15.0
 """How long one look at all corrections of a source takes at most, beside what the source itself takes."""
 MOST_COLLECTED = 2000
 """Windows of a source that corrections have on the agenda at once, to be collected."""
+ASKED_WITHIN = timedelta(hours=1)
+"""A source that nobody asked for longer may have corrected what nobody knows of."""
+WHO_ASKS = "the sensor {}__confirmations of Dagster's daemon asks it: see that `ionbeam dev` runs and the sensor is on"
 HELD = "held"
 _SHOWN = 4
 PUBLISHED = "published"

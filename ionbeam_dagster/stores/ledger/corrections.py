@@ -52,6 +52,10 @@ class Corrections(Protocol):
         """Remember what a source tells; what is new, or another now, is open, and has the next number."""
         ...
 
+    def seen(self, source: str) -> datetime | None:
+        """When a source last told; None where it never did."""
+        ...
+
     def change(self, source: str, known: KnownCorrection) -> bool:
         """Remember another state of a correction; False, and nothing is done, where its number is another by now."""
         ...
@@ -106,10 +110,12 @@ CREATE TABLE IF NOT EXISTS corrections (
     number INTEGER PRIMARY KEY AUTOINCREMENT, source TEXT, id TEXT, told TEXT, state TEXT, is_closed INTEGER,
     UNIQUE (source, id)
 );
+CREATE TABLE IF NOT EXISTS corrections_seen (source TEXT PRIMARY KEY, at TEXT);
 """
 
     def see(self, source: str, told: Sequence[Correction], at: datetime) -> None:
         with self._file.writing() as db:
+            db.execute("INSERT OR REPLACE INTO corrections_seen VALUES (?, ?)", (source, at.isoformat()))
             for one in told:
                 text = _told(one)
                 known = db.execute("SELECT told FROM corrections WHERE source = ? AND id = ?", (source, one.id))
@@ -120,6 +126,11 @@ CREATE TABLE IF NOT EXISTS corrections (
                         "?, ?, ?, ?, 0",
                         (milliseconds(at), source, one.id, text, _new(one, at)),
                     )
+
+    def seen(self, source: str) -> datetime | None:
+        with self._file.reading() as db:
+            found = db.execute("SELECT at FROM corrections_seen WHERE source = ?", (source,)).fetchone()
+        return None if found is None else datetime.fromisoformat(found[0])
 
     def change(self, source: str, known: KnownCorrection) -> bool:
         with self._file.writing() as db:
@@ -158,10 +169,12 @@ def _latest_first(closed: list[KnownCorrection]) -> list[KnownCorrection]:
 
 #     ionbeam:corrections:<source>                  told, number and state of a correction, by its id, as JSON
 #     ionbeam:corrections_last                      the last number
+#     ionbeam:corrections_seen                      when each source last told, by its name
 
 _SEE = """
 local key, now = 'ionbeam:corrections:' .. ARGV[1], tonumber(ARGV[2])
-for i = 3, #ARGV, 3 do
+redis.call('HSET', 'ionbeam:corrections_seen', ARGV[1], ARGV[3])
+for i = 4, #ARGV, 3 do
     local id, told, state = ARGV[i], ARGV[i + 1], ARGV[i + 2]
     local known = redis.call('HGET', key, id)
     if not known or cjson.decode(known)[1] ~= told then
@@ -194,7 +207,11 @@ return 1
 class RedisCorrections(OnRedis):
     def see(self, source: str, told: Sequence[Correction], at: datetime) -> None:
         texts = [text for one in told for text in (one.id, _told(one), _new(one, at))]
-        self._server.run(_SEE, source, milliseconds(at), *texts)
+        self._server.run(_SEE, source, milliseconds(at), at.isoformat(), *texts)
+
+    def seen(self, source: str) -> datetime | None:
+        found = self._server.run(CALL, "HGET", "ionbeam:corrections_seen", source)
+        return datetime.fromisoformat(found) if found else None
 
     def change(self, source: str, known: KnownCorrection) -> bool:
         return bool(self._server.run(_CHANGE, source, known.correction.id, known.number, _as_text(known), MOST_CLOSED))

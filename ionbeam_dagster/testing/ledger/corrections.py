@@ -17,10 +17,12 @@ class CorrectionsContract(Suite):
     def test_a_correction_is_open_until_it_is_closed_and_has_a_number(self, ledger: Ledger) -> None:
         memory = ledger.corrections
         one, other = Correction("9/1", WINDOW, "an override"), Correction("10/2", NEXT, "a deletion")
-        assert memory.open("crowd") == memory.closed("crowd") == []
+        assert memory.open("crowd") == memory.closed("crowd") == [] and memory.seen("crowd") is None
         memory.see("crowd", [], NOON)
+        assert memory.seen("crowd") == NOON
         memory.see("crowd", [one], NOON)
         memory.see("crowd", [one, other], NOON + HOUR)
+        assert memory.seen("crowd") == NOON + HOUR and memory.seen("other") is None
         memory.see("other", [one], NOON)
         first, second = memory.open("crowd")
         assert first == KnownCorrection(one, first.number, NOON) and first.number > 0
