@@ -3,9 +3,10 @@
 ``python benchmarks/door.py`` gives a door of this process 600,000 lines in bodies of 5,000, as InfluxDB's clients send
 them, and then has the journal taken in as raw partitions. The named alternative, in the same run, is what one writes
 first: line-protocol-parser on every line, a row appended to a list, json.dumps into a file and fsync for each body.
-Then a hundred clients at once over real HTTP, reports of devices, and an attack over real HTTP: gzip bombs with a
-stolen token, hostile bodies, and more slow uploads than there are places, with an honest client beside them. Every
-figure is given by the processor, which other programs on the machine hardly change, and by the clock.
+Then a hundred clients at once over real HTTP, reports of devices, and an attack over real HTTP: gzip bombs, hostile
+bodies, and more slow uploads than there are places, with an honest client beside them; by who has no token before all
+else, and with a stolen one at last. Every figure is given by the processor, which other programs on the machine hardly
+change, and by the clock.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from tempfile import TemporaryDirectory
 from threading import Thread
 
 from line_protocol_parser import parse_line
-from measure import peak_megabytes
+from measure import forget_peak, peak_megabytes
 from numpy.random import default_rng
 from werkzeug.test import Client
 
@@ -97,6 +98,7 @@ def main() -> None:
         folder = Path(name)
         os.chdir(folder)
         (folder / "config.yaml").write_text(BLOCK)
+        of_strangers(folder)
         door = OpenDoor(open_platform(IonbeamConfig.load(folder / "config.yaml")), "127.0.0.1", 0, 3_600.0)
         client = Client(door.application)
         bodies = [body(number) for number in range(20)]  # made before the clock runs, and given again and again
@@ -122,7 +124,7 @@ def main() -> None:
         thread = Thread(target=door.run)
         thread.start()
         at_once(door)
-        under_attack(door)
+        under_attack(door, TOKEN, "with a token")
         door.stop()
         thread.join()
 
@@ -156,7 +158,8 @@ line = b"weather,station=roof temperature=50"
 
 def slow(_):
     one = socket.create_connection(("127.0.0.1", port), 30)
-    one.sendall(b"POST /api/v2/write HTTP/1.1\\r\\nHost: x\\r\\nContent-Length: 9000000\\r\\n\\r\\n" + b"x" * 60_000)
+    one.sendall(b"POST /api/v2/write HTTP/1.1\\r\\nHost: x\\r\\nAuthorization: Token " + token.encode()
+                + b"\\r\\nContent-Length: 9000000\\r\\n\\r\\n" + b"x" * 60_000)
     return one
 
 def hostile(number):
@@ -186,9 +189,20 @@ with ThreadPoolExecutor(40) as pool:
 """
 
 
-def under_attack(door: OpenDoor) -> None:
+def of_strangers(folder: Path) -> None:
+    door = OpenDoor(open_platform(IonbeamConfig.load(folder / "config.yaml")), "127.0.0.1", 0, 3_600.0)
+    thread = Thread(target=door.run)
+    thread.start()
+    under_attack(door, "a-wrong-token", "without a token")
+    door.stop()
+    thread.join()
+    forget_peak()
+
+
+def under_attack(door: OpenDoor, token: str, whose: str) -> None:
+    forget_peak()
     before, waited = peak_megabytes(), []
-    command = [sys.executable, "-c", ATTACK, str(door.port), TOKEN]
+    command = [sys.executable, "-c", ATTACK, str(door.port), token]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as attack:
         assert attack.stdout is not None and attack.stdout.readline() == b"begun\n"
         while attack.poll() is None:
@@ -201,7 +215,7 @@ def under_attack(door: OpenDoor) -> None:
             time.sleep(0.05)
     assert attack.returncode == 0
     waited.sort()
-    print(f"under attack: peak memory {before:.0f} MiB before, {peak_megabytes():.0f} after; an honest write "
+    print(f"under attack {whose}: peak memory {before:.0f} MiB before, {peak_megabytes():.0f} after; an honest write "
           f"took {waited[len(waited) // 2]:.2f} s, at most {waited[-1]:.2f} s")  # fmt: skip
 
 

@@ -6,14 +6,20 @@ is answered (doors/http/app.py, edr/server.py).
 A connection takes a place. When all are taken, the next one gets the place of one that does not bring its request to an
 end: of those that have not sent a whole one yet, or else of all that wait, the one that waits the longest. A request
 that is whole is always answered, unless its sender does not read the answer.
+
+A body that the application does not want is not kept: the answer goes out at once, and what comes of the body is passed
+over up to a bound before the connection ends, since who is reset while sending does not see the answer.
 """
 
 from __future__ import annotations
 
 import resource
+import socket
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
+from weakref import proxy
 
 from waitress import wasyncore
 from waitress.adjustments import Adjustments
@@ -21,8 +27,10 @@ from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.server import TcpWSGIServer
 from waitress.task import ThreadedTaskDispatcher
+from waitress.utilities import BadRequest
 
 WsgiApplication = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+LargestBody = Callable[[dict[str, Any]], int]
 
 _PLACES = 1_000
 _BEYOND = 100  # further connections, while all those places have whole requests
@@ -34,24 +42,68 @@ _UNREAD_SECONDS = 60
 """How long an answer may wait for who reads nothing of it. The system takes more of it only when about a megabyte was
 read: it is no shorter, so that slow readers have theirs."""
 _IN_MEMORY = 65_536  # bytes of a body; more of it goes into a file
+_LONGEST_FRAMING = 8_192  # bytes of what stands around one chunk of a body
+_UNWANTED = 40_000_000
+"""Bytes that are passed over after an answer that did not wait for its body."""
+_AT_A_TIME = 65_536  # of them
 _AT_ONCE = 64  # connections that are accepted in a row
 _OTHER_FILES = 200  # of everything else in the process
 
 
 class _Parser(HTTPRequestParser):  # type: ignore[misc]
+    body_rcv: Any
+    error: Any
+    passed_over = False  # whether there may be more of its body, which nobody waits for
+    _wanted: int | None = None  # bytes of its body, once its head is there
+
+    def __init__(self, adj: Adjustments, channel: Any) -> None:
+        super().__init__(adj)
+        self._channel = channel
+
     def parse_header(self, header_plus: bytes) -> None:
-        """Refuse a length beside chunks: a proxy in front could take the one for the end, and we the other."""
+        """Refuse what does not say where the body ends: a proxy in front could see its end elsewhere."""
         super().parse_header(header_plus)
         if self.chunked and "CONTENT_LENGTH" in self.headers:
             raise ParsingError("Content-Length and Transfer-Encoding cannot stand together")
+        if self.version != "1.1" and "TRANSFER_ENCODING" in self.headers:
+            raise ParsingError("Transfer-Encoding needs HTTP/1.1")
+
+    def received(self, data: bytes) -> int:
+        consumed = int(super().received(data))
+        if self.body_rcv is not None and not self.error:
+            self._look_at_body()
+        if self.error:
+            self.passed_over, self.expect_continue = True, False
+        return len(data) if self.passed_over else consumed
+
+    def _look_at_body(self) -> None:
+        if self._wanted is None:
+            self._wanted = self._channel.largest_body(self)
+        length = len(self.body_rcv) if self.chunked else self.content_length
+        if not self._wanted or length > self._wanted:
+            self.passed_over, self.completed, self.expect_continue = True, True, False
+            self.close()
+            self.body_rcv = None
+            self.headers |= {"CONTENT_LENGTH": str(length), "CONNECTION": "close"}
+        elif self.chunked and len(self.body_rcv.control_line) + len(self.body_rcv.trailer) > _LONGEST_FRAMING:
+            self.error, self.completed = BadRequest("Chunk not properly framed"), True
 
 
 class _Channel(HTTPChannel):  # type: ignore[misc]
     """One connection."""
 
-    parser_class = _Parser
+    close_when_flushed: bool
     _begun = 0.0  # when the first byte of the request came that is not whole yet
     _served = False  # whether a whole one came before
+    _ends_early = False  # whether it was answered before its body came
+    _left: int | None = None  # how much more is passed over, once that answer is out
+
+    def __init__(self, *of: Any, **more: Any) -> None:
+        super().__init__(*of, **more)
+        self.parser_class = partial(_Parser, channel=proxy(self))  # no cycle: what it holds goes as it is closed
+
+    def largest_body(self, request: HTTPRequestParser) -> int:
+        return int(self.server.largest_body(self.task_class(self, request).get_environment()))
 
     def received(self, data: bytes) -> bool:
         before = self.request
@@ -62,12 +114,40 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
 
     def service(self) -> None:
         self._served = True
+        self._ends_early = self.requests[0].passed_over
         super().service()
+
+    def handle_write(self) -> None:
+        if not (self._ends_early and self.close_when_flushed) or self.will_close:
+            super().handle_write()
+            return
+        self._flush_exception(self._flush_some)
+        if not self.connected or self.total_outbufs_len:
+            return
+        self.close_when_flushed, self._left = False, _UNWANTED
+        try:
+            self.socket.shutdown(socket.SHUT_WR)
+        except OSError:  # it is gone
+            self.handle_close()
+
+    def handle_read(self) -> None:
+        if self._left is None:
+            super().handle_read()
+            return
+        try:
+            self._left -= len(self.recv(_AT_A_TIME))  # closes it at its end
+        except OSError:
+            self._left = -1
+        self.last_activity = time.time()
+        if self._left < 0:
+            self.handle_close()
 
     def waits(self) -> tuple[bool, float] | None:
         """Whether it ever sent a whole request, and since when it lets us wait; None while one is being answered."""
         if self.requests:
             return None
+        if self._left is not None:
+            return False, self._begun
         return self._served, self.last_activity if self.request is None else self._begun
 
     def is_late(self, now: float) -> bool:
@@ -93,6 +173,7 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
 
 class _Server(TcpWSGIServer):  # type: ignore[misc]
     channel_class = _Channel
+    largest_body: LargestBody
 
     def handle_accept(self) -> None:
         for _ in range(_AT_ONCE):
@@ -120,11 +201,15 @@ class _Server(TcpWSGIServer):  # type: ignore[misc]
 class HttpServer:
     """Serves a WSGI application at an address from when it is made. Raises OSError where that cannot be listened at."""
 
-    def __init__(self, application: WsgiApplication, host: str, port: int, threads: int, largest_body: int) -> None:
-        """`threads` requests are answered at a time, with bodies of at most `largest_body` bytes."""
+    def __init__(
+        self, application: WsgiApplication, host: str, port: int, threads: int, largest_body: LargestBody
+    ) -> None:
+        """`threads` requests are answered at a time. `largest_body` tells by a request's environment, without its body,
+        how many bytes of that the application wants; where there are more, it gets none, and their number as length.
+        """
         settings = Adjustments(
             host=host, port=port, threads=threads, connection_limit=_places() + _BEYOND, channel_timeout=_IDLE_SECONDS,
-            cleanup_interval=1, asyncore_use_poll=True, inbuf_overflow=_IN_MEMORY, max_request_body_size=largest_body,
+            cleanup_interval=1, asyncore_use_poll=True, inbuf_overflow=_IN_MEMORY, max_request_body_size=1 << 62,
             max_request_header_size=16_384, ident="ionbeam",
         )  # fmt: skip
         self._sockets: dict[int, object] = {}
@@ -134,6 +219,8 @@ class HttpServer:
                 _Server(application, self._sockets, dispatcher=self._threads, adj=settings, sockinfo=one)
                 for one in settings.listen
             ]
+            for one in servers:
+                one.largest_body = largest_body
         except OSError:
             wasyncore.close_all(self._sockets)
             raise

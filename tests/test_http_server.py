@@ -33,6 +33,10 @@ def application(environ, start_response):
     if environ["PATH_INFO"] == "/large":
         start_response("200 OK", [("Content-Length", "60000000")])
         return Large()
+    if environ["PATH_INFO"] == "/refused":
+        got = environ["wsgi.input"].read()
+        start_response("401 Unauthorized", [("Content-Length", "4")])
+        return [b"none" if not got else b"some"]
     if environ["PATH_INFO"] == "/slow":
         time.sleep(1)
     if environ["PATH_INFO"] == "/made":
@@ -42,9 +46,13 @@ def application(environ, start_response):
     return [b"good"]
 
 
+def largest_body(environ):
+    return 0 if environ["PATH_INFO"] == "/refused" else 1_000_000
+
+
 @contextmanager
 def serving():
-    server, stop = HttpServer(application, "127.0.0.1", 0, 4, 1_000_000), threading.Event()
+    server, stop = HttpServer(application, "127.0.0.1", 0, 4, largest_body), threading.Event()
 
     def run():
         while not stop.is_set():
@@ -167,3 +175,57 @@ def test_a_process_that_may_open_few_files_has_fewer_places(monkeypatch):
         patch.setattr(resource, "getrlimit", lambda of: (1_024, 1_024))
         patch.setattr(resource, "setrlimit", lambda of, limits: None)
         assert http_server._places() == 312
+
+
+BODY = b"x" * 900_000
+CHUNKED = b"".join(b"2710\r\n" + b"y" * 10_000 + b"\r\n" for _ in range(90)) + b"0\r\n\r\n"
+
+
+@pytest.mark.parametrize("length", [b"Content-Length: 900000", b"Transfer-Encoding: chunked"])
+@pytest.mark.parametrize("expects", [b"", b"Expect: 100-continue\r\n"])
+def test_a_body_that_nobody_wants_is_not_kept_and_its_sender_sees_why(length, expects):
+    """The answer comes while the body is sent, and whoever reads it only at the end has it, too."""
+    body = BODY if length.startswith(b"Content") else CHUNKED
+    with serving() as server, connected(server) as one:
+        one.sendall(b"POST /refused HTTP/1.1\r\nHost: x\r\n" + expects + length + b"\r\n\r\n" + body[:20_000])
+        wait_until(lambda: any(channel._left is not None for channel in _channels(server)))
+        for begin in range(20_000, len(body), 20_000):
+            one.sendall(body[begin : begin + 20_000])
+        one.shutdown(socket.SHUT_WR)
+        answer = b"".join(iter(lambda: one.recv(65_536), b""))
+        assert answer.startswith(b"HTTP/1.1 401 ") and answer.endswith(b"\r\n\r\nnone")
+        assert b"100 Continue" not in answer and answer.count(b"HTTP/1.1") == 1
+        assert b"Connection: close" in answer
+        wait_until(lambda: not _channels(server))
+
+
+def test_more_than_is_wanted_is_given_to_the_application_as_its_length_and_drained_to_a_bound(monkeypatch):
+    monkeypatch.setattr(http_server, "_UNWANTED", 3_000_000)
+    with serving() as server:
+        for head in (b"Content-Length: 90000000", b"Transfer-Encoding: chunked"):
+            with connected(server) as one, pytest.raises(OSError):
+                one.sendall(b"POST /refused HTTP/1.1\r\nHost: x\r\n" + head + b"\r\n\r\n")
+                for _ in range(90):
+                    one.sendall(b"2710\r\n" + b"y" * 10_000 + b"\r\n" if b"chunked" in head else BODY)
+                for _ in range(1_000):
+                    one.sendall(BODY)
+        wait_until(lambda: not _channels(server))
+
+
+def wait_until(done):
+    deadline = time.monotonic() + 20
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_what_does_not_say_where_its_body_ends_is_refused_and_keeps_no_memory():
+    with serving() as server:
+        for head, more in (
+            (b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", b"4\r\nlost\r\n0\r\n\r\n"),
+            (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", b"4;" + b"x" * 20_000),
+            (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", b"0\r\n" + b"x" * 20_000),
+        ):
+            with connected(server) as one:
+                one.sendall(head + more)
+                assert one.recv(100).split()[1] == b"400"

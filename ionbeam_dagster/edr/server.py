@@ -187,7 +187,7 @@ def serve(config_path: Path, host: str, port: int, address: str, origins: change
     from ionbeam_dagster.http_server import HttpServer
 
     served = application(config_path, address, origins, pages)
-    server = HttpServer(served, host, port, THREADS, 2 * changes.LARGEST_BODY)
+    server = HttpServer(served, host, port, THREADS, lambda environ: changes.LARGEST_BODY)
     try:
         while True:
             server.turn(1)

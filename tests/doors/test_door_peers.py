@@ -67,6 +67,37 @@ def test_the_official_client_and_the_cli_write_to_the_door(platform_of, tmp_path
     assert points(platform, window_of(THEN, HOUR)).height == written
 
 
+def test_real_clients_see_why_they_are_refused_although_the_door_takes_no_byte_of_their_bodies(platform_of, tmp_path):
+    """With no token, and with more than may be sent at once: lines of 12 MB, and a limit of 10."""
+    lines = tmp_path / "lines.txt"
+    text = "".join(f"weather,station=roof temperature=41 {nanoseconds(THEN) + second}\n" for second in range(210_000))
+    lines.write_text(text)
+    environment = {"HOME": str(tmp_path)}
+
+    def ran(*command):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+        return done.stdout + done.stderr
+
+    with opened(platform_of(SOURCES)) as (door, url):
+        for token, status, told in (
+            ("stolen-token", 401, "no source has this token"),
+            (TOKEN, 413, "the request has more than 10000000 bytes"),
+        ):
+            with InfluxDBClient(url=url, token=token, org="any") as client, pytest.raises(ApiException) as refused:
+                client.write_api(write_options=SYNCHRONOUS).write(bucket="any", record=text)
+            assert refused.value.status == status and told in str(refused.value.body)
+            assert write(url, text, token).status_code == status
+            chunks = (text[begin : begin + 100_000].encode() for begin in range(0, len(text), 100_000))
+            assert write(url, chunks, token).status_code == status
+            for more in ([], ["-H", "Expect:"], ["-H", "Transfer-Encoding: chunked"], ["--http1.0"]):
+                curl = "curl", "-sS", "-H", f"Authorization: Token {token}", "--data-binary", f"@{lines}", *more
+                assert told in ran(*curl, f"{url}/api/v2/write")
+        if INFLUX.exists():
+            command = INFLUX, "write", "--host", url, "-t", "stolen-token", "-o", "any", "-b", "any", "-f", lines
+            assert "401 UNAUTHORIZED" in (said := ran(*command)) and "no source has this token" in said
+        assert door.journal.lines == 0
+
+
 PAGE = (Path(__file__).parents[2] / "docs" / "stations.md").read_text()
 
 

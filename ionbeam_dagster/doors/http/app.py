@@ -1,6 +1,6 @@
 """The requests of the HTTP door, as a WSGI application: InfluxDB's of writing, and those of a device's report.
 
-Belongs here: paths, headers, bodies, statuses. The order is always: limits, token, read, journal, answer. Does not
+Belongs here: paths, headers, bodies, statuses. The order is always: token, limits, read, journal, answer. Does not
 belong here: what a line or a report is (lines.py, reports.py), or what becomes of the journal (flush.py).
 """
 
@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 _WRITES = ("/api/v2/write", "/write")
 _API = "/api/v1/"
+_LOGINS, _REPORT = (["auth", "login"], ["auth", "api-jwt-refresh"]), ["streamer", "report"]
+_LONGEST_LOGIN = 10_000  # bytes
 _TRY_AGAIN = 10  # seconds
 _SMALL_BYTES = 1_000_000
 _LARGE_AT_ONCE = 2  # larger bodies that are read at the same time: each takes a multiple of its size
@@ -92,6 +94,20 @@ class Application:
             response = _refusal(request, Refused(500, "nothing was taken, for a reason that is in the door's log"))
         return response(environ, start_response)
 
+    def largest_body(self, environ: dict[str, Any]) -> int:
+        """How many bytes of a request's body are looked at, as its head has it: none without a token, but to get one.
+
+        What has a larger body, or any where none is looked at, is answered by its head alone.
+        """
+        request = Request(environ)
+        parts = _resource(request.path)
+        if request.method != "POST":
+            return 0
+        if parts in _LOGINS:
+            return _LONGEST_LOGIN
+        takes = request.path in _WRITES or parts == _REPORT
+        return self._settings.most_bytes if takes and self._tokens.source_of(_token(request)) else 0
+
     def _answer(self, request: Request) -> Response:
         path, method = request.path, request.method
         if path == "/ping" and method in ("GET", "HEAD"):
@@ -105,12 +121,11 @@ class Application:
             _only(method, "POST")
             return self._write(request)
         if path.startswith(_API):
-            return self._of_device(request, path.removeprefix(_API).strip("/").split("/"))
+            return self._of_device(request, _resource(path))
         raise Refused(404, "there is no such page; lines are written to /api/v2/write")
 
     def _source(self, request: Request) -> str:
-        token = token_of(request.headers.get("Authorization", ""), request.args)
-        source = self._tokens.source_of(token)
+        source = self._tokens.source_of(_token(request))
         if source is None:
             raise Refused(401, "no source has this token", {"WWW-Authenticate": 'Token realm="ionbeam"'})
         return source
@@ -226,6 +241,15 @@ class Application:
         return _json({"slug": str(found), "device": str(found.get_device()), "index": streamer, "last_id": highest})
 
 
+def _resource(path: str) -> list[str]:
+    """The parts of a path of devices; none of another."""
+    return path.removeprefix(_API).strip("/").split("/") if path.startswith(_API) else []
+
+
+def _token(request: Request) -> str | None:
+    return token_of(request.headers.get("Authorization", ""), request.args)
+
+
 def _only(method: str, allowed: str) -> None:
     if method != allowed:
         raise Refused(405, f"use {allowed}", {"Allow": allowed})
@@ -250,7 +274,7 @@ def _unpacked(body: bytes, most: int) -> bytes:
 
 
 def _json_object(request: Request) -> dict[str, Any]:
-    if (request.content_length or 0) > 10_000:
+    if (request.content_length or 0) > _LONGEST_LOGIN:
         raise Refused(413, "the request is too long")
     try:
         found = json.loads(request.get_data(cache=False))

@@ -66,7 +66,7 @@ class OpenDoor:
         self._stop = threading.Event()
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a line for each request that waits its turn
         try:
-            self._server = HttpServer(self.application, host, port, _THREADS, settings.most_bytes)
+            self._server = HttpServer(self.application, host, port, _THREADS, self.application.largest_body)
         except OSError as error:
             self.journal.close()
             raise PipelineError(
