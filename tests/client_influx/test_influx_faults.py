@@ -6,10 +6,12 @@ import json
 import logging
 import os
 import re
+import sqlite3
 import subprocess
 import threading
 import time
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -574,3 +576,38 @@ def test_damaged_cursors_are_put_aside_and_the_log_is_sent_again(faulty, client,
     assert len(told) == (damage != "its journal")  # which SQLite passes over by itself
     assert all(str(place) in text and "cursors.sqlite.damaged" in text for text in told)
     assert place.with_name("cursors.sqlite.damaged").exists() == bool(told)
+
+
+@pytest.mark.parametrize("damage", ["noticed", "put aside", "removed"])
+def test_cursors_damaged_meanwhile_begin_anew(bucket, client, tmp_path, damage):
+    server: Bucket = bucket()
+    one = client(server, csvlogfile=str(tmp_path / "log.csv"), errorlogfile=str(tmp_path / "errors.log"))
+    api = one.write_api()
+    api.write(record=[row(n) for n in range(10)]).get(30)
+    wait_for(lambda: not any(each.waiting_bytes for each in one.status()))
+    place = tmp_path / "log.jsonl.state" / "cursors.sqlite"
+    if damage == "removed":
+        place.unlink()
+    else:
+        with closing(sqlite3.connect(place, isolation_level=None)) as other:  # what the program remembers is outdated
+            other.execute("UPDATE targets SET delivered = delivered")
+            other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        with place.open("r+b") as file:
+            file.seek(4096)
+            file.write(b"\xff" * (place.stat().st_size - 4096))
+    if damage == "put aside":
+        state = State(place)
+        assert state.target(one.status()[0].target).position is None
+        state.close()
+    api.write(record=[row(n) for n in range(10, 20)]).get(30)
+    wait_for(lambda: not any(each.waiting_bytes for each in one.status()))
+    one.close()
+    assert len(server.points()) == 20
+    assert (tmp_path / "log.csv").read_text().count(",m,") == 20
+    assert place.with_name("cursors.sqlite.damaged").exists() == (damage != "removed")
+    assert [each.error for each in one.status()] == [None, None]
+    told = (tmp_path / "errors.log").read_text()
+    assert told.count("how far it is was lost") == 2  # for the server, and the CSV log
+    again = State(place)
+    assert {again.target(each.target).position for each in one.status()} == {one._log.end()}
+    again.close()

@@ -180,7 +180,8 @@ class _Target:
         self.log, self.state, self.told = sender._log, sender._state, sender._told
         self.config, self.sender = sender._config, sender
         self._position: Position | None = None
-        self._known = False
+        self._known: int | None = None  # how often the state had begun anew when the position was looked up
+        self._begun_anew = 0
         self._failure: str | None = None
         self._pruned = 0
         self._cut = 0
@@ -190,7 +191,7 @@ class _Target:
         while not self.sender._stop.is_set():
             try:
                 if not self.sender.may_send():
-                    self._known = False  # another process moves on meanwhile
+                    self._known = None  # another process moves on meanwhile
                     self.sender._stop.wait(POLL)
                 elif self._step():
                     attempt = 0
@@ -203,8 +204,7 @@ class _Target:
 
     def _step(self) -> bool:
         """Bring the next rows on; False when there are none, or it has to stop."""
-        if not self._known:
-            self._position, self._known = self.state.target(self.name).position, True
+        self._look_up()
         self._notice_a_cut()
         raw, ends = self.log.read(self._position, self.config.batch_rows, READ_BYTES)
         if not raw or not self.deliver(raw, ends):
@@ -213,6 +213,21 @@ class _Target:
             self.hurry.wait(GATHER)
             self.hurry.clear()
         return True
+
+    def _look_up(self) -> None:
+        """Where this target is, where that may have changed."""
+        if self._known == self.state.begun_anew:
+            return
+        self._position, self._known = self.state.target(self.name).position, self.state.begun_anew
+        if self._begun_anew != self._known:
+            self._begun_anew = self._known
+            self.told.error(
+                self.name,
+                InfluxError(
+                    f"how far it is was lost in {self.log.folder} (damaged, removed or replaced by somebody else); "
+                    "what is in the log's segments is sent again, which changes nothing on a server"
+                ),
+            )
 
     def _notice_a_cut(self) -> None:
         """Tell, once, what somebody else cut off the segment that is read now before this target had it."""

@@ -31,7 +31,9 @@ CREATE TABLE IF NOT EXISTS refusals (
 );
 CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, inode INTEGER, length INTEGER);
 """
-_INHERITED: list[sqlite3.Connection] = []  # of the parent: a child must neither use nor close them
+_LEFT: list[sqlite3.Connection] = []
+"""Of the parent, which a child must neither use nor close; and of a file that is not at its place any more: to close it
+would remove the journal of the one that is there now."""
 
 _IN_SQLITE = threading.RLock()
 """Held by whoever is in SQLite, and by a fork: SQLite has locks of its own, which a child would find taken for ever."""
@@ -39,6 +41,14 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=_IN_SQLITE.acquire, after_in_parent=_IN_SQLITE.release, after_in_child=_IN_SQLITE.release
     )
+
+
+class DamagedError(LogError):
+    """The file of cursors was damaged; what was to be done with it can be tried again."""
+
+
+def _is_damage(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
 
 
 @contextmanager
@@ -73,33 +83,42 @@ class Refusal(NamedTuple):
 
 
 class State:
-    """The memory of a log's targets. Every change is durable when its method returns; closed, it can be read still."""
+    """The memory of a log's targets. Every change is durable when its method returns; closed, it can be read still.
+
+    A file that turns out to be damaged is put aside, one that somebody removed or replaced is left, and the memory
+    begins anew: `begun_anew` counts how often. Whoever remembers a position has to look at it again then.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = _IN_SQLITE
+        self.begun_anew = 0
+        self._connection: sqlite3.Connection | None = None
         with self._lock:
             self._connection = self._connect()
         self._process = os.getpid()
         self._closed = False
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self, damage: sqlite3.Error | None = None) -> sqlite3.Connection:
         """Raises LogError where it cannot be kept; a damaged file is put aside, and told."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         with _alone(self._path.with_name(f"{self._path.name}.lock")):
             try:
-                return self._open()
+                if damage is None or self._is_another():
+                    return self._open()
             except sqlite3.Error as error:
-                if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _DAMAGED:
+                if not _is_damage(error):
                     raise LogError(f"{self._path}: how far each server is cannot be noted: {error}") from error
-                aside = self._put_aside()
-                _logger.error(
-                    "%s was damaged (%s), and is kept as %s; what is in the log's segments is sent again from their "
-                    "beginning, which changes nothing on a server",
-                    self._path,
-                    error,
-                    aside.name,
-                )
-                return self._open()
+                damage = error
+            _logger.error(
+                "%s was damaged (%s), and is kept as %s; what is in the log's segments is sent again from their "
+                "beginning, which changes nothing on a server",
+                self._path,
+                damage,
+                self._put_aside().name,
+            )
+            self.begun_anew += 1
+            return self._open()
 
     def _put_aside(self) -> Path:
         aside = self._path.with_name(f"{self._path.name}.damaged")
@@ -124,24 +143,56 @@ class State:
         except BaseException:
             connection.close()
             raise
+        self._inode = self._path.stat().st_ino
         return connection
 
     def _new(self) -> sqlite3.Connection:
         return sqlite3.connect(self._path, timeout=60, isolation_level=None, check_same_thread=False)
 
+    def _is_another(self) -> bool:
+        """Whether the file at its place is not the one that is open here, or there is none."""
+        try:
+            return self._path.stat().st_ino != self._inode
+        except FileNotFoundError:
+            return True
+
     def _own(self) -> sqlite3.Connection:
+        before = self._connection
         if self._process != os.getpid():
-            _INHERITED.append(self._connection)
             self._process = os.getpid()
-            with self._lock:
-                self._connection = self._connect()
+            self._connection = None
+        elif before is not None and self._is_another():
+            _logger.warning("%s was removed or replaced by somebody else; it begins anew", self._path)
+            self.begun_anew += 1
+            self._connection = None
+        if self._connection is None:
+            _LEFT.extend([before] if before else [])
+            self._connection = self._connect()
         return self._connection
+
+    @contextmanager
+    def _in_sqlite(self) -> Iterator[sqlite3.Connection]:
+        """The connection, in one thread at a time.
+
+        Raises:
+            DamagedError: the file is damaged; nothing was done, and the memory has begun anew.
+        """
+        with self._lock:
+            connection = self._own()
+            try:
+                yield connection
+            except sqlite3.Error as error:
+                if not _is_damage(error):
+                    raise
+                self._connection = None
+                connection.close()
+                self._connection = self._connect(error)
+                raise DamagedError(f"{self._path}: was damaged ({error}), and has begun anew") from error
 
     @contextmanager
     def change(self) -> Iterator[sqlite3.Connection]:
         """Everything in the block, or nothing."""
-        connection = self._own()
-        with self._lock:
+        with self._in_sqlite() as connection:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
@@ -154,8 +205,9 @@ class State:
     def _read(self, query: str, values: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
         if self._closed:  # somebody looks at how it ended, or how far another process is
             return self._looked(query, values)
-        connection = self._own()
-        with self._lock:
+        with suppress(DamagedError), self._in_sqlite() as connection:
+            return connection.execute(query, values).fetchall()
+        with self._in_sqlite() as connection:
             return connection.execute(query, values).fetchall()
 
     def _looked(self, query: str, values: tuple[object, ...]) -> list[tuple[object, ...]]:
@@ -235,6 +287,6 @@ class State:
 
     def close(self) -> None:
         self._closed = True
-        if self._process == os.getpid():
+        if self._process == os.getpid() and self._connection is not None:
             with self._lock:
                 self._connection.close()
