@@ -16,7 +16,7 @@ from functools import partial
 import pyarrow as pa
 
 from ionbeam_dagster.config import SourceSettings
-from ionbeam_dagster.domain.decisions import Sealed
+from ionbeam_dagster.domain.decisions import Sealed, Wait
 from ionbeam_dagster.domain.records import BuiltRevision, ExportRecord, RawPartition
 from ionbeam_dagster.domain.windows import EPOCH, FOREVER
 from ionbeam_dagster.pipeline import agenda
@@ -168,7 +168,7 @@ def _of_dataset(platform: Platform, dataset: str, now: datetime, told: list[str]
         why = f"{fault} (kept as {platform.files.set_aside(built.path)})"
         work = agenda.to_build(platform, dataset, revision.window, now)
         if work is None:
-            told.extend(of_a_sealed_window(platform, built, why, now))
+            told.extend(not_built_again(platform, built, why, now))
             return []
         return [(Work("build", dataset, revision.window, work.token, why), None)]
 
@@ -176,16 +176,25 @@ def _of_dataset(platform: Platform, dataset: str, now: datetime, told: list[str]
     return [_File("file", one.path, one.facts.hash, lambda fault, one=one: damaged(one, fault)) for one in latest]  # type: ignore[misc]
 
 
-def of_a_sealed_window(platform: Platform, built: BuiltRevision, fault: str, now: datetime) -> list[str]:
-    """What is to be said of a lost file of a dataset whose window is closed, so that nobody makes it again."""
-    dataset, window = built.revision.dataset, built.revision.window
-    decision = agenda.assess(platform, platform.dataset(dataset), window, now)
-    if not isinstance(decision, Sealed):
+def not_built_again(platform: Platform, built: BuiltRevision, fault: str, now: datetime) -> list[str]:
+    """What is to be said of a lost file of a dataset that nobody makes again: its window is closed, or waits for what
+    does not come by itself."""
+    dataset, window = platform.dataset(built.revision.dataset), built.revision.window
+    decision = agenda.assess(platform, dataset, window, now)
+    if isinstance(decision, Wait) and decision.until is None:
+        because = f"waits: {decision.reason}"
+    elif isinstance(decision, Sealed):
+        because = f"is {decision.reason}"
+    else:
         return []
-    start, end = (f"{moment:%Y-%m-%dT%H:%MZ}" for moment in (window.start, window.end))
+    range = f"--from {window.start:%Y-%m-%dT%H:%MZ} --to {window.end:%Y-%m-%dT%H:%MZ}"
+    if platform.ledger.claims(dataset.name, window):
+        remedy = f"`ionbeam rebuild {dataset.name} --force {range}` makes a revision with all that arrived"
+    else:
+        asked = ", ".join(f"`ionbeam reingest {source} {range}`" for source in dataset.sources)
+        remedy = f"put a copy of it back, or let its sources give the window again ({asked})"
     return [
-        f"{built.path}: {fault}, and is not made again by itself, since {dataset} {window} is {decision.reason}; "
-        f"`ionbeam rebuild {dataset} --force --from {start} --to {end}` makes a revision with all that arrived"
+        f"{built.path}: {fault}, and is not made again by itself, since {dataset.name} {window} {because}; {remedy}"
     ]
 
 

@@ -200,7 +200,7 @@ def _of_dataset(platform: Platform, dataset: DatasetSettings, now: datetime, fou
         for one, anew in zip(again, builds, strict=True):
             if anew is None and not is_whole[one.path]:
                 fault = "it is gone, or of another size"
-                found.for_a_person += contents.of_a_sealed_window(platform, one, fault, now)
+                found.for_a_person += contents.not_built_again(platform, one, fault, now)
         exports = [
             agenda.to_export(platform, f"{name}/{format}", one.revision.window, renew)
             for format in dataset.exports

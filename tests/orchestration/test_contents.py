@@ -13,6 +13,7 @@ from test_retention import FIRST as MORNING
 from test_retention import LATER, quarters
 from told import HOUR, QUARTER, START
 
+from ionbeam_dagster.domain.decisions import Wait
 from ionbeam_dagster.domain.windows import Window, windows_between
 from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.pipeline import agenda, contents
@@ -109,6 +110,37 @@ def test_a_person_is_told_of_a_damaged_file_of_a_sealed_window_also_where_nothin
     assert Path(latest.path).exists()
     build(platform, platform.dataset("told"), FIRST, NOW, force=True)
     assert build(platform, platform.dataset("told"), FIRST, NOW, insist=True).revision.revision.number == 2
+
+
+def test_a_person_is_told_of_a_damaged_file_of_a_window_of_which_nothing_is_left_that_it_could_be_made_of(platform):
+    latest = platform.ledger.latest_revision("told", FIRST)
+    platform.ledger.seal("told", [FIRST], NOW)
+    for quarter in windows_between(START, START + HOUR, QUARTER):
+        raw = platform.ledger.raw("told", quarter)
+        platform.ledger.record_purged(raw, NOW)
+        Path(raw.path).unlink()
+        platform.ledger.withdraw_claim(raw.ingestion)
+    whole = _damaged(Path(latest.path))
+    for fault in (f"(kept as {latest.path}.damaged)", "it is gone"):
+        found = reconcile(platform, NOW)
+        [sentence] = found.for_a_person
+        assert sentence.startswith(f"{latest.path}: ") and fault in sentence
+        assert "waits: nothing has been collected for this window yet" in sentence
+        assert "ionbeam reingest told --from 2026-06-21T00:00Z --to 2026-06-21T01:00Z" in sentence
+    Path(latest.path).write_bytes(whole)
+    assert reconcile(platform, NOW).for_a_person == []
+
+
+def test_nobody_is_told_of_a_lost_file_that_is_built_again_once_its_window_rests(platform, platform_with):
+    platform = platform_with("  told: {start: 2026-06-21T00:00:00Z, debounce: PT30M}", automation="{lookback: PT15M}")
+    platform.now = lambda: NOW
+    late = Window(START, START + QUARTER)
+    platform.sources["told"].warmer[late.key] = 3.0
+    collect(platform, platform.source("told"), late, NOW)
+    ingest(platform, platform.source("told"), late)
+    Path(platform.ledger.latest_revision("told", FIRST).path).unlink()
+    assert isinstance(agenda.assess(platform, platform.dataset("told"), FIRST, NOW), Wait)
+    assert reconcile(platform, NOW).for_a_person == []
 
 
 def test_a_file_that_is_replaced_while_it_is_looked_at_is_not_set_aside(platform, monkeypatch):
