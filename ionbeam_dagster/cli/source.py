@@ -132,6 +132,28 @@ def _accept_at_door(config: IonbeamConfig, name: str) -> None:
 
 
 @app.command()
+def guess(
+    path: Annotated[
+        str, typer.Argument(help="A file, a folder, or a glob in quotes, of files that no source reads yet.")
+    ],
+) -> None:
+    """Look into files, and write a configuration with a source that reads them.
+
+    Each line says how sure it is and why; what no file can tell is asked for (TODO). It needs no configuration and
+    stores nothing. Of large files only the beginning and the end are read.
+
+    Example: `ionbeam source guess loggers > loggers.yaml`, then `ionbeam --config loggers.yaml config check`
+    """
+    from ionbeam_client.text import visible
+    from ionbeam_dagster.sources.files.guessing import propose
+
+    proposal = propose(path)
+    typer.echo(proposal.text, nl=False)
+    for note in proposal.notes:
+        typer.echo(visible(note), err=True)
+
+
+@app.command()
 def check(
     name: Annotated[str, typer.Argument(help="A source, by its name in the configuration.")],
     at: Annotated[

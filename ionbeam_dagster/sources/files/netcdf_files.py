@@ -183,6 +183,17 @@ def _dataset(path: Path) -> Iterator[Dataset]:
         yield dataset
 
 
+def attributes_of(path: Path) -> dict[str, dict[str, Any]]:
+    """The attributes of each variable of a file, and under ``dimensions`` and ``is_number`` what it is. Raises
+    Unreadable."""
+    with _dataset(path) as dataset:
+        return {
+            name: {key: variable.getncattr(key) for key in variable.ncattrs()}
+            | {"dimensions": _dimensions(variable), "is_number": getattr(variable.dtype, "kind", "O") in "iuf"}
+            for name, variable in dataset.variables.items()
+        }
+
+
 def _dimensions(variable: Variable[Any]) -> tuple[str, ...]:
     """The dimensions of a variable; the last one of an array of characters is only the length of its texts."""
     return variable.dimensions[:-1] if variable.dtype == "S1" else variable.dimensions

@@ -1,0 +1,308 @@
+"""The columns that are measured, in tables of every form: one column a quantity, one a station, or one value a row.
+
+Belongs here: which columns are read, what stands for no value, and what is not recognised. Does not belong here: what
+one column measures (quantities.py).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import polars as pl
+
+from ionbeam_dagster.domain.canonical import NO_VALUE
+from ionbeam_dagster.domain.usual_names import method_called, told_by, words_of
+from ionbeam_dagster.sources.files.guessing.quantities import Guess, Told, differs, judged
+from ionbeam_dagster.sources.files.guessing.sample import Sample
+from ionbeam_dagster.sources.files.guessing.statements import (
+    ITEM,
+    Line,
+    Question,
+    Remark,
+    Statement,
+    below,
+    in_yaml,
+)
+
+_NINES = re.compile(r"-9{2,6}(\.[09]+)?|-?9{3,7}(\.[09]+)?|-?[67]999(\.0+)?")
+_SHORTEST, _SHOWN = 12, 4
+_QUALITY = re.compile(r"(?i)(^|[ _.-])(q|qc|qn|qf|flag|flags|quality_?code|quality|qa)([ _.-]?\d*)($|[ _.-])")
+_LONG = {
+    "variable": ("parameter", "variable", "element", "quantity", "measurand", "observed property", "property",
+                 "sensor type", "measurement", "type", "name", "field"),
+    "value": ("value", "val", "result", "messwert", "wert", "data value", "valore"),
+    "unit": ("unit", "units", "uom", "einheit"),
+}  # fmt: skip
+_DIVIDERS = {" - ": 2, ": ": 2, "__": 2, "_": 3, "/": 3, ".": 3, " ": 3}
+"""What may stand between a station and a quantity, and how many stations there must be for that to be believed."""
+_NO_STATIONS = {"in", "out", "indoor", "outdoor", "inside", "outside", "qc", "flag"}
+
+
+@dataclass(slots=True)
+class Wide:
+    """Columns that are of a station and a quantity each: the pattern, and which columns are of which quantity."""
+
+    pattern: str
+    quantities: dict[str, list[str]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Measured:
+    """The lines of `missing`, `long`, `wide` and `variables`; `recognised` is how many quantities were."""
+
+    lines: list[Line] = field(default_factory=list)
+    recognised: int = 0
+
+
+def long_columns(sample: Sample, taken: Sequence[str]) -> dict[str, str] | None:
+    """Which columns name the quantity, hold the value and its unit, in a table with one value a row."""
+    by_words = {" ".join(words_of(name)): name for name in sample.rows.columns if name not in taken}
+    found = {key: next((by_words[word] for word in words if word in by_words), None) for key, words in _LONG.items()}
+    variable, value = found["variable"], found["value"]
+    if (
+        variable is None
+        or value is None
+        or sample.rows[variable].cast(pl.String).cast(pl.Float64, strict=False).count()
+    ):
+        return None
+    return {key: name for key, name in found.items() if name is not None}
+
+
+def wide_columns(sample: Sample, taken: Sequence[str]) -> Wide | None:
+    """The pattern of columns that are of a station each."""
+    names = [name for name in sample.rows.columns if name not in taken]
+    for divider, least in _DIVIDERS.items():
+        parts = [name.split(divider) for name in names]
+        if len(names) < 2 or any(len(part) != 2 or not all(part) for part in parts):
+            continue
+        for of_variable in (1, 0):
+            quantities: dict[str, list[str]] = {}
+            for name, part in zip(names, parts, strict=True):
+                quantities.setdefault(part[of_variable], []).append(name)
+            known = all(told_by(one).usual is not None for one in quantities)
+            stations = {part[1 - of_variable] for part in parts}
+            if (
+                known
+                and len(stations) >= least
+                and len(names) > len(quantities)
+                and all(map(_may_be_station, stations))
+            ):
+                groups = ["(?P<station_id>.+)", "(?P<variable>.+)"]
+                return Wide(
+                    re.sub(r"\\([ -])", r"\1", re.escape(divider)).join(groups[:: 1 if of_variable else -1]), quantities
+                )
+    return None
+
+
+def _may_be_station(text: str) -> bool:
+    return text.lower() not in _NO_STATIONS and method_called(text) is None and told_by(text).usual is None
+
+
+def measured(
+    sample: Sample,
+    taken: Sequence[str],
+    american: bool,
+    step: timedelta | None,
+    wide: Wide | None,
+    long: dict[str, str] | None,
+) -> Measured:
+    """What is measured in the columns that are not `taken`."""
+    rows = sample.rows
+    free = [name for name in rows.columns if name not in taken]
+    american = american or _says_american(sample)
+    if long is not None:
+        return _long(sample, long, american, step)
+    numeric = {name: numbers for name in free if (numbers := _numbers(rows[name], sample.decimal)) is not None}
+    missing = _missing(rows, numeric, sample.decimal)
+    numeric = {name: _without(numbers, missing) for name, numbers in numeric.items()}
+    if wide is not None:
+        columns = {one: pl.concat([numeric.get(name, pl.Series([], dtype=pl.Float64)).alias("x") for name in names])
+                   for one, names in wide.quantities.items()}  # fmt: skip
+        found = _variables(sample, columns, american, step, {})
+        first = Statement("wide", wide.pattern, "likely", "each column names a station and a quantity")
+        return Measured([*_missing_line(missing), first, *found.lines], found.recognised)
+    codes = _quality_columns(free, rows)
+    found = _variables(sample, {name: one for name, one in numeric.items() if name not in codes}, american, step, codes)
+    left = [name for name in free if name not in numeric and not codes.get(name)]
+    lines = [*_missing_line(missing), *found.lines, *_left(left)]
+    return Measured(lines, found.recognised)
+
+
+def _variables(
+    sample: Sample, columns: dict[str, pl.Series], american: bool, step: timedelta | None, codes: dict[str, str]
+) -> Measured:
+    entries: list[dict[str, Any]] = []
+    items: list[Line] = []
+    unknown: list[tuple[str, Guess]] = []
+    heights = False
+    american = american or any(_is_inches_of_mercury(name, values) for name, values in columns.items())
+    for name, values in columns.items():
+        guess = judged(name, values, _told(sample, name), american, step)
+        if guess.entry is None or guess.implausible:
+            unknown.append((name, guess))
+        elif not differs(guess.entry, list(entries)):
+            guess.why = (
+                f"is {guess.entry['standard_name']} as another column is; give it a level or a method of its own"
+            )
+            unknown.append((name, guess))
+        else:
+            entries.append(guess.entry)
+            heights |= guess.assumed_level
+            items.append(Statement(ITEM, guess.entry, guess.sureness, guess.why))
+            items += _question_of_quality(name, codes, sample)
+    recognised = len(entries)
+    if heights:
+        items.insert(
+            0, Question("the files do not say how high the sensors are: `level` is what is usual, in m above ground")
+        )
+    if not items:
+        items = [Question("no quantity was recognised by its name. Say what one of the columns below is:")]
+    items += [_unrecognised(name, guess) for name, guess in unknown]
+    if not entries:
+        first = next(iter(columns), "COLUMN")
+        items.append(Question("at least one is needed, for example:", (_example(first),)))
+        return Measured([Question("what is measured", ("variables:",)), *items], 0)
+    return Measured([Statement("variables", inner=tuple(items))], recognised)
+
+
+def _example(name: str) -> str:
+    entry = {"column": name, "standard_name": "air_temperature", "cf_unit": "degC", "level": 2}
+    return f"- {in_yaml(entry)}"
+
+
+def _unrecognised(name: str, guess: Guess) -> Remark:
+    entry = guess.entry or {"column": name, "standard_name": "...", "cf_unit": "..."}
+    return Remark(f"{name!r} is left out: {guess.why}. To read it, complete this and take the # away:",
+                  (f"- {in_yaml(entry)}",))  # fmt: skip
+
+
+def _left(names: Sequence[str]) -> Iterator[Line]:
+    if names:
+        shown = ", ".join(repr(name) for name in names[:_SHORTEST])
+        yield Remark(f"columns of texts that are left out: {shown}; those that describe a station may go to `metadata`")
+
+
+def _told(sample: Sample, name: str) -> Told:
+    about = next((found[1] for line in sample.around
+                  if (found := re.match(rf"^[#%!\s]*{re.escape(name)}\s*[:=]\s*(.+)$", line))), "")  # fmt: skip
+    return Told(sample.units.get(name), sample.methods.get(name), about.strip())
+
+
+def _question_of_quality(name: str, codes: dict[str, str], sample: Sample) -> Iterator[Line]:
+    column = next((code for code, of in codes.items() if of == name), None)
+    if column is None:
+        return
+    found = sample.rows[column].cast(pl.String).str.strip_chars().drop_nulls()
+    seen = [one for one in found.unique().sort().to_list() if one][:_SHORTEST]
+    entry = f"quality: {in_yaml({'column': column, 'good': [], 'poor': ['...']})}"
+    yield Remark(f"{column!r} seems to say how good {name!r} is (its codes here: {', '.join(seen)}). Where that is so, "
+                   f"add to the line above which codes are poor, and which good: {entry}")  # fmt: skip
+
+
+def _quality_columns(names: Sequence[str], rows: pl.DataFrame) -> dict[str, str]:
+    """Columns of codes that say how good another column is, each with that column."""
+    found: dict[str, str] = {}
+    for place, name in enumerate(names):
+        if not _QUALITY.search(name) or told_by(name).usual is not None:
+            continue
+        plain = _QUALITY.sub(" ", name).strip(" _.-")
+        of = next((other for other in names if other != name and other == plain), None)
+        if of is None and place + 1 < len(names) and not plain:
+            of = names[place + 1]
+        found[name] = of or ""
+    return found
+
+
+def _numbers(given: pl.Series, decimal: str) -> pl.Series | None:
+    """The numbers of a column; None where it has other things."""
+    if given.dtype.is_numeric():
+        return given.cast(pl.Float64).fill_nan(None)
+    if given.dtype != pl.String:
+        return None
+    texts = given.str.strip_chars()
+    texts = texts.str.replace(",", ".", literal=True) if decimal == "," else texts
+    absent = texts.str.to_lowercase().is_in(NO_VALUE)
+    numbers = texts.set(absent, None).cast(pl.Float64, strict=False)
+    there = len(texts) - int(absent.sum()) - texts.null_count()
+    return numbers if not there or numbers.count() >= 0.5 * there else None
+
+
+def _missing(rows: pl.DataFrame, numeric: dict[str, pl.Series], decimal: str) -> list[str | float]:
+    """Texts and numbers that stand for no value in the columns of numbers."""
+    texts: dict[str, None] = {}
+    numbers: dict[float, None] = {}
+    for name, values in numeric.items():
+        if rows[name].dtype == pl.String:
+            cells = rows[name].str.strip_chars()
+            none = cells.filter(values.is_null() & ~cells.str.to_lowercase().is_in(NO_VALUE)).drop_nulls()
+            texts |= dict.fromkeys(
+                text for text in none.unique(maintain_order=True).to_list()[:_SHOWN] if len(text) <= 6
+            )
+        for value in values.drop_nulls().unique().to_list():
+            if _NINES.fullmatch(f"{value:g}") and _stands_apart(value, values):
+                numbers[value] = None
+    whole = [int(value) if value == int(value) else value for value in numbers]
+    return [*texts, *whole]
+
+
+def _stands_apart(value: float, values: pl.Series) -> bool:
+    """Whether a number is far from all others of its column, as one is that stands for no value."""
+    if value <= -900:
+        return True
+    others = values.filter(values != value).drop_nulls()
+    others = others.filter(others.abs() < abs(value))
+    if others.is_empty():
+        return value < 0
+    low, high = float(others.min()), float(others.max())  # type: ignore[arg-type]
+    return value > high + 2 * max(high - low, 1.0) or value < low - 2 * max(high - low, 1.0)
+
+
+def _without(numbers: pl.Series, missing: Sequence[str | float]) -> pl.Series:
+    stand_for_none = [float(one) for one in missing if not isinstance(one, str)]
+    return numbers.set(numbers.is_in(stand_for_none).fill_null(False), None) if stand_for_none else numbers
+
+
+def _missing_line(missing: Sequence[str | float]) -> list[Line]:
+    if not missing:
+        return []
+    return [Statement("missing", list(missing), "likely", "stands where there is no number, or far from all others")]
+
+
+def _says_american(sample: Sample) -> bool:
+    """Whether a column says so, as that of weewx does."""
+    return "usUnits" in sample.rows.columns and set(sample.rows["usUnits"].cast(pl.String).str.strip_chars()) == {"1"}
+
+
+def _is_inches_of_mercury(name: str, values: pl.Series) -> bool:
+    usual, known = told_by(name).usual, values.drop_nulls()
+    return usual is not None and usual.unit == "hPa" and len(known) > 0 and bool(known.is_between(25, 32).all())
+
+
+def _long(sample: Sample, long: dict[str, str], american: bool, step: timedelta | None) -> Measured:
+    rows = sample.rows
+    values = _numbers(rows[long["value"]], sample.decimal)
+    if values is None:
+        return Measured([Question(f"the values in {long['value']!r} are no numbers")])
+    missing = _missing(rows, {long["value"]: values}, sample.decimal)
+    values = _without(values, missing)
+    names = rows[long["variable"]].cast(pl.String).str.strip_chars()
+    columns = {name: values.filter(names == name) for name in names.unique(maintain_order=True).drop_nulls().to_list()}
+    told = Sample(sample.path, sample.format, rows, around=sample.around, units=_units_of(rows, names, long, columns))
+    found = _variables(told, columns, american, step, {})
+    first = below("long", [Statement(key, name, "sure", "its name") for key, name in long.items()])
+    for line in found.lines:
+        if isinstance(line, Statement) and "unit" in long:
+            for entry in (one.value for one in line.inner if isinstance(one, Statement)):
+                entry.pop("unit", None)
+    return Measured([*_missing_line(missing), *first, *found.lines], found.recognised)
+
+
+def _units_of(rows: pl.DataFrame, names: pl.Series, long: dict[str, str], columns: dict[str, Any]) -> dict[str, str]:
+    if "unit" not in long:
+        return {}
+    units = rows[long["unit"]].cast(pl.String).str.strip_chars()
+    return {name: str(unit) for name in columns if (unit := units.filter(names == name).drop_nulls().first())}

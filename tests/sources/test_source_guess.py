@@ -1,0 +1,222 @@
+"""`ionbeam source guess`: with few edits its blocks read what the documented ones read."""
+
+import re
+from collections import Counter
+from copy import deepcopy
+from pathlib import Path
+
+import polars as pl
+import pytest
+import yaml
+from test_docs_files import DAYS, KINDS, PAGE
+from typer.testing import CliRunner
+
+from ionbeam_dagster.cli import app
+from ionbeam_dagster.domain.canonical import canonicalise
+from ionbeam_dagster.errors import SourceError
+from ionbeam_dagster.sources.files import Files, FilesConfig
+from ionbeam_dagster.sources.files.guessing import propose
+
+PLACE = ("place", (45.0, 7.0))
+GOOD_HUMAN = {"good": [1, 5], "poor": [2, 3, 6, 7]}
+EDITS = {
+    "A Campbell": [PLACE, ("time.zone", "+01:00")],
+    "Columns that blanks": [
+        ("place", (34.7, -72.2)),
+        *((f"variables.{name}.level", level) for name, level in (("WDIR", 5), ("WSPD", 5), ("ATMP", 4))),
+    ],
+    "Hourly files": [("place", (52.9, 8.2))],
+    "One value": [],
+    "What pandas": [PLACE],
+    "Date and clock": [
+        ("place", (40.0, -105.0)),
+        ("time.zone", "America/Denver"),
+        ("constants.station_id", "{folder}"),
+        ("variables.Rain.scale", 0.1),
+    ],
+    "How good each": [
+        PLACE,
+        ("constants.station_id", "A"),
+        ("variables.t.quality", {"column": "t_qc", "good": ["V"], "poor": ["N", "I"]}),
+    ],
+    "A list of": [
+        ("variables.T.level", 1.5),
+        ("variables.+", {"column": "FH", "standard_name": "wind_speed", "cf_unit": "m s-1", "level": 10, "scale": 0.1,
+                         "method": "mean", "period": "PT1H"}),
+    ],
+    "One column": [PLACE],
+    "Columns divided by bars": [
+        ("variables.temperature.quality", {"column": "temperature_Quality_Code", **GOOD_HUMAN}),
+    ],
+    "A console's export": [("place", (40.0, -105.0)), ("time.zone", "-07:00")],
+    "The archive of weewx": [("place", (40.0, -105.0))],
+    "What R": [PLACE],
+    "Times as numbers": [PLACE, ("constants.station_id", "A")],
+    "The log of": [PLACE],
+    "The other log": [PLACE],
+}  # fmt: skip
+"""What a person has to say of each layout; of those that are left out more than a few lines are to be written."""
+MORE = ("Value and code", "Two lines above")
+WORDS = ("no", "one", "two")
+
+
+def edited(block, edits):
+    block = deepcopy(block)
+    for where, value in edits:
+        if where == "place":
+            block["latitude"], block["longitude"] = value
+            continue
+        steps, of = where.split("."), block
+        if steps[-1] == "+":
+            block[steps[0]].append(value)
+            continue
+        for step in steps[:-1]:
+            of = next(one for one in of if one["column"] == step) if isinstance(of, list) else of[step]
+        of[steps[-1]] = value
+    return block
+
+
+def read(block, tmp_path):
+    source = Files("s", FilesConfig.model_validate(block | {"data_path": tmp_path / "raw", "settle": 0}))
+    assert source.problems() == []
+    done = [canonicalise(batch, source.metadata) for batch in source.fetch(DAYS)]
+    assert [one.rejected.height for one in done] == [0] * len(done)
+    return pl.concat([one.rows for one in done]).sort("datetime", "station_id")
+
+
+@pytest.fixture
+def laid_out(tmp_path, monkeypatch):
+    """Puts a layout of the page where its block looks for it; gives the file, and the block as it is documented."""
+    monkeypatch.chdir(tmp_path)
+
+    def put(text, listed, block):
+        said = yaml.safe_load(block)
+        path = Path(said["path"].replace("*", "a1"))
+        path.parent.mkdir()
+        path.write_text(text)
+        if listed:
+            Path("stations.csv").write_text(listed)
+        return path, said
+
+    return put
+
+
+@pytest.mark.parametrize(("title", "text", "listed", "block"), KINDS, ids=[title for title, *_ in KINDS])
+def test_a_layout_of_the_page_is_guessed_but_for_what_no_file_tells(title, text, listed, block, laid_out, tmp_path):
+    path, said = laid_out(text, listed, block)
+    guess = propose(str(path))
+    assert guess.notes == []
+    assert yaml.safe_load(guess.text)["sources"] == {path.stem.lower(): guess.block}
+    edits = next((edits for start, edits in EDITS.items() if title.startswith(start)), None)
+    if edits is None:
+        assert title.startswith(MORE)
+        return
+    expected, rows = read(said, tmp_path), read(edited(guess.block, edits), tmp_path)
+    wanted = [name for name in expected.columns if expected[name].count() and name in rows.columns]
+    measured = [name for name in expected.columns if "__" in name and expected[name].count()]
+    assert {"datetime", "lat", "lon", "station_id", *measured} <= {*wanted}
+    for name in wanted:
+        if expected[name].dtype.is_float():
+            assert rows[name].to_list() == [None if one is None else pytest.approx(one) for one in expected[name]]
+        else:
+            assert rows[name].to_list() == expected[name].to_list()
+
+
+def test_the_page_says_how_many_edits_the_layouts_need():
+    counts = Counter(min(len(edits), 3) for edits in EDITS.values()) + Counter({3: len(MORE)})
+    assert sum(counts.values()) == len(KINDS)
+    told = re.search(
+        r"Of the (\d+) layouts.*?(\d+) need no edit, (\d+) need one, (\d+) two and (\d+) more", PAGE, re.DOTALL
+    )
+    assert [int(number) for number in told.groups()] == [len(KINDS), *(counts[number] for number in range(4))]
+
+
+@pytest.mark.parametrize(
+    ("name", "edits"),
+    [
+        ("knmi", []),
+        ("rain", []),
+        ("meteotracker", []),
+        ("acronet", [("place", (44.313, 9.322)), ("time.zone", "Europe/Rome")]),
+    ],
+)
+def test_real_files_are_guessed_such_that_they_can_be_read(name, edits, real_data, tmp_path):
+    guess = propose(str(real_data / name))
+    assert guess.notes == []
+    block = edited(guess.block, edits)
+    source = Files("s", FilesConfig.model_validate(block | {"data_path": tmp_path / "raw", "settle": 0}))
+    assert source.problems() == []
+    extent, batches = source.extent(), 0
+    for batch in source.fetch(extent):
+        done = canonicalise(batch, source.metadata)
+        assert done.rows.height and not done.rejected.height
+        batches += 1
+        break
+    assert batches
+
+
+def test_each_line_says_how_sure_it_is_and_what_is_unknown_is_asked(laid_out):
+    _, *layout = KINDS[0]
+    path, _ = laid_out(*layout)
+    text = propose(str(path)).text
+    assert re.search(r"zone: UTC +# a guess: ", text) and "# TODO: the files do not say which clock" in text
+    assert "# latitude: 0.0" in text and re.search(r"header: 2 +# sure: line 2 has the names", text)
+    assert "# sure: 'AirTC_Avg' is usually that; the file says Deg C; values 1.5 to 1.5" in text
+
+
+def test_files_of_one_shape_are_one_block_and_others_are_named(tmp_path):
+    for name, value in (("north", 1), ("south", 2), ("east", 3)):
+        (tmp_path / f"{name}.csv").write_text(
+            f"time,t,rh\n2024-03-01T00:00:00Z,{value},80\n2024-03-01T01:00:00Z,{value},80\n"
+        )
+    (tmp_path / "power.csv").write_text("when;volt\n2024-03-01T00:00:00Z;12,5\n2024-03-01T01:00:00Z;12,6\n")
+    (tmp_path / "empty.csv").write_text("")
+    guess = propose(str(tmp_path))
+    assert [one["column"] for one in guess.block["variables"]] == ["t", "rh"]
+    assert guess.block["constants"] == {"station_id": "{stem}"}
+    assert "# sure: 3 files of one shape" in guess.text
+    assert any("power.csv" in note and "another shape" in note for note in guess.notes)
+    assert any("empty.csv" in note and "empty" in note for note in guess.notes)
+
+
+def test_of_a_large_file_only_the_beginning_and_the_end_are_read(tmp_path):
+    path = tmp_path / "large.csv"
+    rows = "".join(f"0{day}/03/2024 00:00;{day},5\n" for day in range(1, 5)) * 5000
+    with path.open("wb") as file:
+        file.write(f"date;temp\n{rows}".encode())
+        file.truncate(8 << 30)  # a hole, which nobody may read
+        file.seek(0, 2)
+        file.write(b"\n31/03/2024 00:00;-999,9\n30/03/2024 00:00;7,5\n")
+    guess = propose(str(path))
+    assert guess.block["missing"] == [-999.9]
+    assert guess.block["time"]["format"] == "%d/%m/%Y %H:%M"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "is empty"),
+        (b"time,t\r2024-03-01T00:00:00Z,1\r", "carriage returns"),
+        ("time,t\n2024-03-01T00:00:00Z,1\n".encode("utf-16"), "iconv"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "no text"),
+        (b"only words\nand nothing\nthat is a table of numbers\n", "no table"),
+    ],
+)
+def test_what_is_no_table_is_told_with_what_to_do(content, told, tmp_path):
+    (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(SourceError, match=told):
+        propose(str(tmp_path / "a.csv"))
+    with pytest.raises(SourceError, match="no file is there"):
+        propose(str(tmp_path / "none" / "*.csv"))
+
+
+def test_its_output_is_a_configuration(laid_out, monkeypatch):
+    path, _ = laid_out("time,lat,lon,id,temp\n2024-03-01T00:00:00Z,45,7,A,\x1b1\n2024-03-01T01:00:00Z,45,7,B,2\n", "",
+                       "path: in/*.csv")  # fmt: skip
+    done = CliRunner().invoke(app, ["source", "guess", str(path)])
+    assert done.exit_code == 0 and "\x1b" not in done.output
+    Path("guessed.yaml").write_text(done.stdout)
+    checked = CliRunner().invoke(app, ["--config", "guessed.yaml", "config", "check"])
+    assert checked.exit_code == 0, checked.output
+    assert "air_temperature" in checked.output
+    assert CliRunner().invoke(app, ["source", "guess", "nowhere"]).exit_code == 1
