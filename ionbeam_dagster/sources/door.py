@@ -6,12 +6,13 @@ which variable. Does not belong here: requests, the journal, and how lines becom
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import pyarrow as pa
-from pydantic import Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from ionbeam_client.models import DataIngestionMap, IngestionMetadata, MetadataVariable, Name
 from ionbeam_dagster.domain.canonical import STATION
@@ -21,6 +22,23 @@ from ionbeam_dagster.sources import Patience, Source, SourceConfig
 from ionbeam_dagster.sources.declared import ALTITUDE, DeclaredStation, DeclaredVariable, Latitude, Longitude
 
 RESERVED = frozenset({"datetime", "lat", "lon", STATION, ALTITUDE})
+
+
+_SHORTEST_TOKEN = 8
+
+
+def _sent_as_it_is(token: SecretStr) -> SecretStr:
+    """A token that every client can send in a header, and that nobody guesses."""
+    word = token.get_secret_value()
+    remedy = "; make a new one, such as by `openssl rand -hex 16`"
+    if len(word) < _SHORTEST_TOKEN:
+        raise ValueError(f"has {len(word)} characters, and needs at least {_SHORTEST_TOKEN}{remedy}")
+    if not re.fullmatch(r"[!-9;-~]+", word):
+        raise ValueError(
+            "has a blank, a line break, a colon or another character than those of ASCII, which clients do not send as "
+            f"they are{remedy}"
+        )
+    return token
 
 
 class DoorVariable(DeclaredVariable):
@@ -52,10 +70,11 @@ class DoorConfig(SourceConfig):
         "never, or always (at once).",
         examples=["PT6H", "never", "always"],
     )
-    token: SecretStr = Field(
-        min_length=8,
-        description="The word by which its clients are known; give it by the environment.",
+    token: Annotated[SecretStr, AfterValidator(_sent_as_it_is)] = Field(
+        description="The word by which its clients are known: at least 8 characters, of ASCII, without blanks and "
+        "colons; give it by the environment.",
         examples=["${GARDEN_TOKEN}"],
+        json_schema_extra={"minLength": _SHORTEST_TOKEN},
     )
     station: str = Field(
         default="station", min_length=1, description="Tag that tells one station from another.", examples=["host"]

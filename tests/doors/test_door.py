@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import re
 import socket
 from contextlib import ExitStack
@@ -370,6 +371,33 @@ def test_lines_that_call_themselves_a_form_are_taken_as_lines(platform_of):
 def test_two_sources_cannot_have_one_token(platform_of):
     with pytest.raises(ConfigError, match=r"sources.valley.token: is the token of garden, too"):
         platform_of(SOURCES + GARDEN.replace("garden:", "valley:"))
+
+
+@pytest.mark.parametrize(
+    ("token", "told"),
+    [
+        ("seven77", "has 7 characters, and needs at least 8; make a new one, such as by `openssl rand -hex 16`"),
+        ("''", "has 0 characters"),
+        ('"garden-token-1\\n"', "has a blank, a line break, a colon or another character than those of ASCII"),
+        ("garden token", "has a blank"),
+        ("garden:token", "has a blank"),
+        ("gärtentoken", "has a blank"),
+    ],
+)
+def test_a_token_that_clients_cannot_send_is_refused_with_what_to_do(platform_of, token, told):
+    with pytest.raises(ConfigError, match=re.escape(f"sources.garden.token: {told}")) as refused:
+        platform_of(SOURCES.replace(TOKEN, token))
+    assert "garden-token-1" not in str(refused.value)
+
+
+def test_the_shortest_token_of_all_signs_is_sent_by_every_scheme(platform_of):
+    for token in ("a_b~!'#9", "()+,-./;<=>?@A[Z]^`{|}$&*%"):
+        with opened(platform_of(SOURCES.replace(TOKEN, json.dumps(token)))) as (_, url):
+            for scheme in ("Token", "Bearer"):
+                headers = {"Authorization": f"{scheme} {token}"}
+                assert httpx.post(f"{url}/write", content=GOOD, headers=headers).status_code == 204
+            assert httpx.post(f"{url}/write", content=GOOD, auth=("any", token)).status_code == 204
+            assert httpx.post(f"{url}/write", content=GOOD, params={"u": "any", "p": token}).status_code == 204
 
 
 GOOD = "weather,station=roof temperature=50"
