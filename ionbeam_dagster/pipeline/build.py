@@ -127,9 +127,12 @@ def _build(
 
 
 def _holds_what_was_written(platform: Platform, latest: BuiltRevision) -> bool:
-    """Whether the file of a revision is as its hash says, where one was noted; one that is gone is another matter."""
-    if not latest.facts.hash or not platform.files.exists(latest.path):
+    """Whether the file of a revision is as its hash says, or can be read, where none was noted; one that is gone is
+    another matter."""
+    if not platform.files.exists(latest.path):
         return True
+    if not latest.facts.hash:
+        return not damage.is_damaged(platform, latest.path, "")
     with platform.files.fetched(latest.path) as local:
         return file_hash(local) == latest.facts.hash
 

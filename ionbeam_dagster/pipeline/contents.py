@@ -207,8 +207,9 @@ def _of_exports(platform: Platform, dataset: str, format: str, told: list[str], 
     def damaged(made: ExportRecord, fault: str) -> Step:
         if platform.ledger.export(dataset, made.window, format) != made or made.path is None:
             return []
+        latest = platform.ledger.latest_revision(dataset, made.window)
         work = agenda.to_export(platform, f"{dataset}/{format}", made.window, is_damaged=True)
-        if work is None:
+        if latest is None or work is None or not can_be_read(platform, latest.path):
             start, end = (f"{moment:%Y-%m-%dT%H:%MZ}" for moment in (made.window.start, made.window.end))
             told.append(
                 f"{made.path}: {fault}; it stays, since the file of {dataset} that it was made of is lost, too: "

@@ -16,7 +16,7 @@ from ionbeam_dagster.config import SourceSettings
 from ionbeam_dagster.domain.records import RawPartition
 from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.pipeline.platform import Platform
-from ionbeam_dagster.stores.damage import UNREADABLE, read_through
+from ionbeam_dagster.stores.damage import UNREADABLE, is_of_one_file, read_through
 from ionbeam_dagster.stores.publish import file_hash
 
 
@@ -24,22 +24,26 @@ from ionbeam_dagster.stores.publish import file_hash
 def checked(platform: Platform, path: str, hash: str, damaged: Callable[[str], str]) -> Iterator[Path]:
     """A local path of a stored file that holds what was written: its SHA-256 is `hash`, where that was noted.
 
-    Checked before a row of it is used: most damage can be read, and would go on into all that is made of it. Raises
-    PipelineError, with what `damaged` says of the fault; and where polars panics, which is no Exception, so that
-    whoever does window after window would not catch it.
+    Checked before a row of it is used: most damage can be read, and would go on into all that is made of it. Where no
+    hash was noted, it is read through once whoever uses it fails. Raises PipelineError, with what `damaged` says of the
+    fault; and where polars panics, which is no Exception, so that whoever does window after window would not catch it.
     """
     with platform.files.fetched(path) as local:
         if hash and file_hash(local) != hash:
             raise PipelineError(damaged("it does not hold what was written: the disk, or somebody, changed it"))
         try:
             yield local
-        except pl.exceptions.PanicException as error:
-            raise PipelineError(f"{path}: its content cannot be read ({error})") from error
+        except (Exception, pl.exceptions.PanicException) as error:
+            if not hash and is_damaged(platform, path, hash):
+                raise PipelineError(damaged(f"its content cannot be read ({error})")) from error
+            if isinstance(error, pl.exceptions.PanicException):
+                raise PipelineError(f"{path}: its content cannot be read ({error})") from error
+            raise
 
 
 def is_damaged(platform: Platform, path: str, hash: str) -> bool:
     """Whether a file does not hold what was written, and cannot be read either: one that can may be newer than what the
-    ledger knows of it."""
+    ledger knows of it. Not where the machine can read no file now."""
     if not platform.files.exists(path):
         return False
     with platform.files.fetched(path) as local:
@@ -47,8 +51,8 @@ def is_damaged(platform: Platform, path: str, hash: str) -> bool:
             return False
         try:
             read_through(local)
-        except UNREADABLE:
-            return True
+        except UNREADABLE as error:
+            return is_of_one_file(error)
     return False
 
 

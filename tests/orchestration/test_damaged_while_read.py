@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 from shutil import rmtree
@@ -15,7 +16,9 @@ from told import HOUR, QUARTER, START, Told, window
 
 from ionbeam_dagster.domain.windows import Window, windows_between
 from ionbeam_dagster.errors import PipelineError
+from ionbeam_dagster.orchestration.doing import Doing
 from ionbeam_dagster.orchestration.runs import run_range
+from ionbeam_dagster.pipeline import agenda
 from ionbeam_dagster.pipeline.build import build
 from ionbeam_dagster.pipeline.collect import collect
 from ionbeam_dagster.pipeline.export import export
@@ -128,15 +131,65 @@ def test_where_polars_panics_only_that_window_fails(platform, instance, monkeypa
 
 
 @damages
+@pytest.mark.parametrize("is_noted", [True, False], ids=["noted", "not noted"])
 @pytest.mark.parametrize("format", ["odb", "pygeoapi"])
-def test_a_damaged_dataset_file_is_named_by_its_export_and_built_again(platform, damage, format):
-    for quarter in windows_between(START, START + HOUR, QUARTER):
-        collect(platform, platform.source("told"), quarter, platform.now())
-        ingest(platform, platform.source("told"), quarter)
-    dataset, first = platform.dataset("told"), window("00:00", HOUR)
-    path = build(platform, dataset, first, platform.now()).revision.path
+def test_a_damaged_dataset_file_is_named_by_its_export_and_built_again(platform, damage, format, is_noted):
+    path = _built_hour(platform, is_noted)
     _damaged(path, damage)
+    dataset, first = platform.dataset("told"), window("00:00", HOUR)
     with pytest.raises(PipelineError, match=f"{path}.damaged.*materialise told/dataset"):
         export(platform, dataset, platform.config.exporters[format], first)
     assert build(platform, dataset, first, platform.now()).built
     assert export(platform, dataset, platform.config.exporters[format], first).report.rows == 8
+
+
+@damages
+@pytest.mark.parametrize("is_noted", [True, False], ids=["noted", "not noted"])
+def test_who_insists_on_a_window_has_its_damaged_file_made_again(platform, damage, is_noted):
+    path = _built_hour(platform, is_noted)
+    whole = _damaged(path, damage)
+    made = build(platform, platform.dataset("told"), window("00:00", HOUR), platform.now(), insist=True)
+    assert made.built and Path(path).read_bytes() == whole and Path(f"{path}.damaged").exists()
+
+
+@damages
+@pytest.mark.parametrize("is_noted", [True, False], ids=["noted", "not noted"])
+def test_what_an_export_finds_damaged_is_built_and_exported_again_at_once(platform, instance, damage, is_noted):
+    path = _built_hour(platform, is_noted)
+    whole, first = _damaged(path, damage), window("00:00", HOUR)
+    doing = Doing(platform, instance)
+    agenda.note(platform, [agenda.Work("export", f"told/{one}", first, "r1", "") for one in ("odb", "pygeoapi")], START)
+    doing.dataset("told")
+    assert not Path(path).exists() and Path(f"{path}.damaged").exists()
+    [work] = agenda.due_of(platform, "build", "told", platform.now())
+    assert work.window == first
+    doing.dataset("told")
+    assert Path(path).read_bytes() == whole
+    assert all(agenda.export_is_current(platform, "told", one, first) for one in ("odb", "pygeoapi"))
+
+
+def test_a_dataset_file_that_the_machine_cannot_read_now_stays(platform, monkeypatch):
+    path = _built_hour(platform, is_noted=False)
+    monkeypatch.setattr("ionbeam_dagster.stores.damage.pq.ParquetFile", _refusing)
+    exporter = platform.config.window_exporters["pygeoapi"]
+    monkeypatch.setattr(exporter, "export", _refusing)
+    with pytest.raises(PipelineError, match="too many open files"):
+        export(platform, platform.dataset("told"), exporter, window("00:00", HOUR))
+    assert Path(path).exists()
+
+
+def _refusing(*given, **named):
+    raise OSError(errno.EMFILE, "too many open files")
+
+
+def _built_hour(platform, is_noted: bool) -> str:
+    """Where the dataset file of the first hour is; earlier versions did not note its hash."""
+    for quarter in windows_between(START, START + HOUR, QUARTER):
+        collect(platform, platform.source("told"), quarter, platform.now())
+        ingest(platform, platform.source("told"), quarter)
+    first = window("00:00", HOUR)
+    built = build(platform, platform.dataset("told"), first, platform.now()).revision
+    if not is_noted:
+        earlier = replace(built, facts=replace(built.facts, hash=""))
+        platform.ledger.record_revision(earlier, platform.ledger.claims("told", first))
+    return built.path

@@ -40,7 +40,7 @@ def to_export(
     """The export of a window's latest revision, if it is not there as it should be; with `renew`, or is outdated.
 
     `is_damaged` says that its content is no longer what was written, which its size does not tell.
-    Of a revision that is lost, or is not sound, there is none: another one is to be built first.
+    Of a revision that is lost, or may not be exported, there is none: another one is to be built first.
     """
     dataset, _, format = of.partition("/")
     latest = platform.ledger.latest_revision(dataset, window)
@@ -48,7 +48,7 @@ def to_export(
     if latest is None or (current and not (renew and is_of_another_exporter(platform, dataset, format, window))):
         return None
     found = as_found(platform, latest)
-    if found is None or not _is_sound(platform, latest.path):
+    if found is None or not _may_be_exported(platform, latest.path):
         return None
     if not found.intact and not stays(platform, latest):
         return None
@@ -73,14 +73,18 @@ def stays(platform: Platform, latest: BuiltRevision) -> bool:
 def is_broken(platform: Platform, dataset: str, window: Window) -> bool:
     """Whether the latest revision of a window is there, and may not be exported."""
     latest = platform.ledger.latest_revision(dataset, window)
-    return latest is not None and platform.files.exists(latest.path) and not _is_sound(platform, latest.path)
+    return latest is not None and platform.files.exists(latest.path) and not _may_be_exported(platform, latest.path)
 
 
-def _is_sound(platform: Platform, path: str) -> bool:
+def _may_be_exported(platform: Platform, path: str) -> bool:
+    """Whether a dataset file is sound. One that cannot be read is for its export, which sets it aside, so that it is
+    built again at once."""
     try:
         with platform.files.parquet(path) as file:
             return is_sound(file)
-    except (pa.ArrowInvalid, FileNotFoundError):
+    except pa.ArrowInvalid:
+        return True
+    except FileNotFoundError:
         return False
 
 

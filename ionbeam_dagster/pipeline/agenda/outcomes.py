@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ionbeam_dagster.domain.cycles import cycle_of
-from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.domain.windows import Window, windows_between
+from ionbeam_dagster.pipeline.agenda.building import to_build
 from ionbeam_dagster.pipeline.agenda.exporting import to_export
 from ionbeam_dagster.pipeline.agenda.ingesting import to_ingest
 from ionbeam_dagster.pipeline.agenda.now import derived, still_due
@@ -52,6 +53,8 @@ class InHand:
             opened = {one.window for one in attempts.open(self.stage, self.of)}
             begin(self.platform, _derived_of(self.platform, self.stage, self.of, failed.keys() - opened, now), now)
             attempts.fail(self.stage, self.of, failed, now)
+        if self.stage in ("export", "export_cycle"):
+            note(self.platform, list(_lost_by(self.platform, self.of, failed, now)), now)
         note(self.platform, list(_following(self.platform, self.stage, self.of, [*done, *failed])), now)
         if self.stage == "build":
             note(self.platform, list(_cycles_of(self.platform, self.of, done)), now)
@@ -75,6 +78,17 @@ def _derived_of(platform: Platform, stage: Stage, of: str, windows: Collection[W
         return [work for work in derived(platform, stage, of, now, False) if work.window in windows] if windows else []
     asked = (still_due(platform, stage, of, Attempt(stage, of, window, "", "", 0, now, now), now) for window in windows)
     return [work for work in asked if work]
+
+
+def _lost_by(platform: Platform, of: str, failed: Collection[Window], now: datetime) -> Iterator[Work]:
+    """The builds of dataset files that exports did not find, or found damaged and set aside."""
+    dataset = platform.dataset(of.partition("/")[0])
+    held = {one for window in failed for one in windows_between(window.start, window.end, dataset.span)}
+    for window in sorted(held):
+        latest = platform.ledger.latest_revision(dataset.name, window)
+        if latest is not None and not platform.files.exists(latest.path):
+            work = to_build(platform, dataset.name, window, now)
+            yield from [work] if work else []
 
 
 def _following(platform: Platform, stage: Stage, of: str, tried: Iterable[Window]) -> Iterator[Work]:
