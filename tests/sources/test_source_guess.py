@@ -1,14 +1,18 @@
 """`ionbeam source guess`: with few edits its blocks read what the documented ones read."""
 
+import gzip
 import re
 from collections import Counter
 from copy import deepcopy
+from datetime import datetime
 from pathlib import Path
+from zipfile import ZipFile
 
 import polars as pl
 import pytest
 import yaml
 from test_docs_files import DAYS, KINDS, PAGE
+from test_files_packed import WRITTEN, T, book
 from typer.testing import CliRunner
 
 from ionbeam_dagster.cli import app
@@ -45,6 +49,7 @@ EDITS = {
                          "method": "mean", "period": "PT1H"}),
     ],
     "One column": [PLACE],
+    "Value and code": [],
     "Columns divided by bars": [
         ("variables.temperature.quality", {"column": "temperature_Quality_Code", **GOOD_HUMAN}),
     ],
@@ -56,8 +61,7 @@ EDITS = {
     "The other log": [PLACE],
 }  # fmt: skip
 """What a person has to say of each layout; of those that are left out more than a few lines are to be written."""
-MORE = ("Value and code", "Two lines above")
-WORDS = ("no", "one", "two")
+MORE = ("Two lines above",)
 
 
 def edited(block, edits):
@@ -177,6 +181,45 @@ def test_files_of_one_shape_are_one_block_and_others_are_named(tmp_path):
     assert "# sure: 3 files of one shape" in guess.text
     assert any("power.csv" in note and "another shape" in note for note in guess.notes)
     assert any("empty.csv" in note and "empty" in note for note in guess.notes)
+
+
+def test_columns_that_some_files_lack_are_optional_and_a_list_of_names_is_no_table(tmp_path):
+    (tmp_path / "a.csv").write_text("time,t,rh\n2024-03-01 00:30 CET,1,80\n")
+    (tmp_path / "b.csv").write_text("time,t\n2024-03-01 00:30 CET,2\n")
+    (tmp_path / "README").write_text("How this was measured\n")
+    guess = propose(str(tmp_path))
+    assert guess.block["path"] == f"{tmp_path}/*.csv"
+    assert [(one["column"], one.get("optional")) for one in guess.block["variables"]] == [("t", None), ("rh", True)]
+    assert guess.block["time"] == {"column": "time", "format": "%Y-%m-%d %H:%M CET", "zone": "+01:00"}
+    rows = read(edited(guess.block, [PLACE]), tmp_path)
+    assert rows["datetime"].dt.strftime("%d %H:%M").unique().to_list() == ["29 23:30"]
+    assert rows["station_id"].to_list() == ["a", "b"]
+
+
+@pytest.mark.parametrize("packed", ["parquet", "csv.gz", "zip", "xlsx"])
+def test_what_is_in_packed_files_books_and_parquet_is_guessed_alike(packed, tmp_path):
+    days = pl.datetime_range(datetime(2024, 3, 1), datetime(2024, 3, 1, 5, 50), "10m", eager=True).alias("time")
+    given = pl.DataFrame({"time": days, "station": "A", "temp": [n / 2 for n in range(len(days))]})
+    path = tmp_path / "in" / f"a.{packed}"
+    path.parent.mkdir()
+    text = given.with_columns(pl.col("time").dt.strftime("%d.%m.%Y %H:%M")).write_csv(separator=";")
+    if packed == "parquet":
+        given.write_parquet(path)
+    elif packed == "csv.gz":
+        path.write_bytes(gzip.compress(text.encode()))
+    elif packed == "zip":
+        with ZipFile(path, "w") as archive:
+            archive.writestr("about_20240301.txt", "words alone")
+            archive.writestr("produkt_20240301_44.txt", text)
+    else:
+        book(path, ("Notes", "Data"))
+    guess = propose(str(path))
+    rows = read(edited(guess.block, [PLACE]), tmp_path)
+    of_book = packed == "xlsx"
+    values = [value for number, value in WRITTEN if number != 5] if of_book else given["temp"].to_list()
+    assert rows["datetime"].to_list()[:5] == days.dt.replace_time_zone("UTC").to_list()[:5]
+    assert rows["station_id"].unique().to_list() == ["6260" if of_book else "A"]
+    assert rows[T].to_list() == pytest.approx(values)
 
 
 def test_of_a_large_file_only_the_beginning_and_the_end_are_read(tmp_path):

@@ -14,8 +14,8 @@ import polars as pl
 from ionbeam_dagster.sources.files.readers import PROBLEM, ROW, Place, TableReader, Unreadable, listed, near_names
 from ionbeam_dagster.stores.publish import file_hash
 
-_NO_DAY = r"^1899-12-3\d "  # a clock alone is a time of Excel's day 0
-_NO_CLOCK = r"^(\d{4}-\d\d-\d\d) 00:00:00$"
+NO_DAY = r"^1899-12-3\d "  # a clock alone is a time of Excel's day 0
+NO_CLOCK = r"^(\d{4}-\d\d-\d\d) 00:00:00$"
 
 
 class ExcelReader(TableReader):
@@ -52,7 +52,7 @@ class ExcelReader(TableReader):
             rows = rows.filter(pl.any_horizontal(pl.all().exclude(ROW).is_not_null()))
             found = {name: pl.col(cells.columns[names.index(name)]) for name in columns if name in names}
             together = {
-                name: cell.str.replace(_NO_DAY, "").str.replace(_NO_CLOCK, "$1")
+                name: cell.str.replace(NO_DAY, "").str.replace(NO_CLOCK, "$1")
                 for name, cell in found.items()
                 if name in self.config.time.columns
             }

@@ -16,6 +16,7 @@ import polars as pl
 
 from ionbeam_dagster.domain.canonical import NO_VALUE
 from ionbeam_dagster.domain.usual_names import method_called, told_by, words_of
+from ionbeam_dagster.sources.files.guessing.isd import MISSING, of_cells
 from ionbeam_dagster.sources.files.guessing.quantities import Guess, Told, differs, judged
 from ionbeam_dagster.sources.files.guessing.sample import Sample
 from ionbeam_dagster.sources.files.guessing.statements import (
@@ -116,6 +117,10 @@ def measured(
     american = american or _says_american(sample)
     if long is not None:
         return _long(sample, long, american, step)
+    if cells := of_cells(rows):
+        why = "what ISD writes where there is no value"
+        first = Statement("missing", MISSING, "sure", why)
+        return Measured([first, Statement("variables", inner=tuple(cells))], len(cells))
     numeric = {name: numbers for name in free if (numbers := _numbers(rows[name], sample.decimal)) is not None}
     missing = _missing(rows, numeric, sample.decimal)
     numeric = {name: _without(numbers, missing) for name, numbers in numeric.items()}
@@ -138,7 +143,7 @@ def _variables(
     entries: list[dict[str, Any]] = []
     items: list[Line] = []
     unknown: list[tuple[str, Guess]] = []
-    heights = False
+    heights, assumed = False, list[str]()
     american = american or any(_is_inches_of_mercury(name, values) for name, values in columns.items())
     for name, values in columns.items():
         guess = judged(name, values, _told(sample, name), american, step)
@@ -150,11 +155,17 @@ def _variables(
             )
             unknown.append((name, guess))
         else:
+            guess.entry |= {"optional": True} if name in sample.lacking else {}
             entries.append(guess.entry)
+            assumed += [name] if guess.assumed_unit else []
             heights |= guess.assumed_level
             items.append(Statement(ITEM, guess.entry, guess.sureness, guess.why))
             items += _question_of_quality(name, codes, sample)
     recognised = len(entries)
+    if assumed:
+        which = ", ".join(map(repr, assumed))
+        text = "the cf_unit that is written is assumed; where they are in another, add it, such as unit: degF or km h-1"
+        items.insert(0, Question(f"the files do not say in which unit {which} are: {text}"))
     if heights:
         items.insert(
             0, Question("the files do not say how high the sensors are: `level` is what is usual, in m above ground")

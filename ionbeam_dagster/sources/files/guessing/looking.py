@@ -19,6 +19,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from ionbeam_dagster.sources.files.config import format_by_name
+from ionbeam_dagster.sources.files.excel_files import NO_CLOCK, NO_DAY
 from ionbeam_dagster.sources.files.guessing.logs import annotated_sample, json_sample
 from ionbeam_dagster.sources.files.guessing.sample import ROWS, Sample
 from ionbeam_dagster.sources.files.guessing.statements import Line, Statement, below
@@ -55,7 +56,7 @@ def _text(path: Path, form: str | None) -> Sample:
         tail = b"" if path.suffix in PACKED or len(head) < HEAD else _tail(file, path.stat().st_size)
     text, encoding = _decoded(head)
     if "\0" in text:
-        raise Unreadable("holds bytes that are no text; convert it to one of the formats of docs/files.md")
+        raise Unreadable("holds bytes that are no text, and has no ending by which its format is known")
     lines, last = _lines(text, whole=len(head) < HEAD), _lines(_decoded(tail)[0], whole=True)[1:]
     if lines and lines[0].lstrip().startswith("{") and form != "csv" and _is_json(lines[0]):
         sample = json_sample(path, [*lines, *last])
@@ -189,8 +190,9 @@ def _excel(path: Path) -> Sample:
         raise Unreadable("its sheets are empty; remove it")
     shape = shape_of_cells(["x"] * len(rows), rows, [], cells.width, ",", None)
     sample = _of_shape(path, "excel", shape)
-    clocks = [pl.col(pl.String).str.replace(r"^1899-12-3\d ", "")]
-    sample.rows = sample.rows.with_columns(clocks)
+    if any(sample.rows[column].str.contains(NO_DAY).any() for column in sample.rows.columns):
+        cells_alone = pl.col(pl.String).str.replace(NO_DAY, "").str.replace(NO_CLOCK, "$1")
+        sample.rows = sample.rows.with_columns(cells_alone)
     if len(sheets) > 1:
         why = f"of the sheets {listed(book.sheet_names)} the one with the most cells"
         sample.statements.insert(0, Statement("sheet", name, "likely", why))

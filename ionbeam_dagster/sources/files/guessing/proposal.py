@@ -120,13 +120,13 @@ def _lines_of(chosen: Group, files: Sequence[Path]) -> list[Line]:
 def _merged(samples: Sequence[Sample]) -> Sample:
     """One sample of several files of one shape."""
     some = samples[:: max(1, -(-len(samples) // _MERGED))]
-    if len(some) == 1:
-        return some[0]
     try:
         rows = pl.concat([one.rows.head(ROWS // 4) for one in some], how="diagonal_relaxed")
     except pl.exceptions.PolarsError:
         return some[0]
-    return replace(some[0], rows=rows, moments=None)
+    moments = some[0].moments if len(some) == 1 else None
+    lacking = {name for name in rows.columns if any(name not in one.rows.columns for one in samples)}
+    return replace(some[0], rows=rows if len(some) > 1 else some[0].rows, moments=moments, lacking=frozenset(lacking))
 
 
 def _is_list(group: Group, groups: Sequence[Group]) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -52,8 +52,8 @@ class Guess:
     sureness: Sureness = "a guess"
     why: str = ""
     assumed_level: bool = False
+    assumed_unit: bool = False
     implausible: bool = False
-    reasons: list[str] = field(default_factory=list)
 
 
 def judged(name: str, values: pl.Series, told: Told, american: bool, step: timedelta | None) -> Guess:
@@ -129,7 +129,7 @@ def _entry(
     elif "assumed" in how or "check" in how:
         sureness = "a guess"
     return Guess(entry, sureness, "; ".join(one for one in reasons if one),
-                 assumed_level=bool(usual.level) and named.level is None, implausible=implausible)  # fmt: skip
+                 bool(usual.level) and named.level is None, "assumed" in how, implausible)  # fmt: skip
 
 
 def _method(named: Named, told: Told, usual: Usual) -> str | None:

@@ -19,9 +19,9 @@ ROWS = 2000
 class Sample:
     """What was looked at of a file: columns of texts, or of the format's own types.
 
-    `statements` say how it is written; `units` and `methods` are what lines above the rows say of columns;
-    `around` are comments and lines above the rows. `knows_times` of formats that say
-    themselves where these are, `moments` are these; `tags` are the columns that can only describe a station.
+    `statements` say how it is written; `units` and `methods` are what lines above the rows say of columns; `around` are
+    comments and lines above the rows. `knows_times` of formats that say themselves where these are, `moments` are
+    these; `tags` are the columns that can only describe a station, `lacking` those that other files of the shape lack.
     """
 
     path: Path
@@ -36,6 +36,7 @@ class Sample:
     knows_times: bool = False
     moments: pl.Series | None = None
     tags: tuple[str, ...] = ()
+    lacking: frozenset[str] = frozenset()
 
     @property
     def shape(self) -> tuple[str, str]:

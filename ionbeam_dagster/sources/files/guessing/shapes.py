@@ -16,6 +16,7 @@ from pathlib import Path
 from ionbeam_dagster.sources.files.config import format_by_name, is_beside_log
 from ionbeam_dagster.sources.files.guessing.looking import sampled
 from ionbeam_dagster.sources.files.guessing.sample import Sample
+from ionbeam_dagster.sources.files.guessing.times import is_called_time
 from ionbeam_dagster.sources.files.readers import Unreadable, listed
 from ionbeam_dagster.sources.files.text_lines import PACKED
 
@@ -116,10 +117,9 @@ def told_of(groups: Sequence[Group], unreadable: dict[Path, str]) -> Iterator[st
         more = f" and {len(group.files) - 3:,} more" if len(group.files) > 3 else ""
         columns = listed(first.rows.columns[:8])
         yield f"of another shape, and not in this block: {names}{more} ({first.format}, columns {columns})"
-    for path, why in list(unreadable.items())[:10]:
-        yield f"{path}: {why}"
-    if len(unreadable) > 10:
-        yield f"{len(unreadable) - 10:,} more files cannot be read"
+    for why in dict.fromkeys(unreadable.values()):
+        of = [path.as_posix() for path, reason in unreadable.items() if reason == why]
+        yield f"not in this block: {listed(of)}: {why}"
 
 
 def _are_alike(one: Sample, other: Sample) -> bool:
@@ -128,6 +128,8 @@ def _are_alike(one: Sample, other: Sample) -> bool:
     if one.names_are_invented:
         return one.rows.width == other.rows.width
     names, others = {*one.rows.columns}, {*other.rows.columns}
+    if any(map(is_called_time, names ^ others)):
+        return False
     return len(names & others) >= _ALIKE * len(names | others)
 
 

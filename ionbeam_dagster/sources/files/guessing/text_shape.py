@@ -70,7 +70,9 @@ def shape_of_cells(
     first = _first_row(cells, width)
     above = [number for number in cells if number < first]
     around = [line for number, line in enumerate(head, 1) if number < first or (mark and line.startswith(mark))]
-    named = [number for number in above if len(cells[number]) == width and any(cell.strip() for cell in cells[number])]
+    least = min(2, width)  # a title has one
+    named = [number for number in above
+             if len(cells[number]) == width and sum(bool(cell.strip()) for cell in cells[number]) >= least]  # fmt: skip
     found = _names(named, cells, [] if mark is None else _cells_of_comments(around, mark, separator, width))
     names = found.names or [_INVENTED.format(place + 1) for place in range(width)]
     blank = [number for number, line in enumerate(head, 1) if number < first and not line.strip()]
@@ -130,7 +132,7 @@ def _separator(lines: Sequence[str]) -> tuple[str, int]:
         width, often = Counter(len(split(line, separator)) for line in lines[len(lines) // 2 :]).most_common(1)[0]
         if width > 1 and often >= 0.6 * (len(lines) - len(lines) // 2):
             return separator, width
-    raise Unreadable("no separator divides its lines into the same number of columns: it is no table that can be read")
+    raise Unreadable("is no table: no separator divides its lines into the same number of columns")
 
 
 def _looks_like_a_value(cell: str) -> bool:
@@ -148,7 +150,7 @@ def _first_row(cells: dict[int, list[str]], width: int) -> int:
         if 2 * sum(_looks_like_a_value(row[place]) for row in later) > sum(not is_missing(row[place]) for row in later)
     ]
     if not of_values:
-        raise Unreadable("no column has numbers or times, so it is no table that can be read; remove it")
+        raise Unreadable("is no table: no column has numbers or times")
     for number, row in whole.items():
         given = [place for place in of_values if not is_missing(row[place])]
         if 2 * sum(_looks_like_a_value(row[place]) for place in given) > len(given):

@@ -45,7 +45,8 @@ _DAY = (
     r"|(?P<named>\d{1,2}(?P<s4>[- ])[A-Za-z]{3}(?P=s4)\d{4})|(?P<digits>\d{8})"
 )
 _CLOCK = (
-    r"(?P<clock>\d{1,2}:\d\d(?P<seconds>:\d\d(?:\.\d+)?)?|\d{6}|\d{4}|\d\d?)(?P<gap>\s*)(?P<half>[aApP]\.?[mM]?\.?)?"
+    r"(?P<clock>\d{1,2}:\d\d(?P<seconds>:\d\d(?:\.\d+)?)?|\d{6}|\d{4}|\d\d?)"
+    r"(?:(?P<gap>\s*)(?P<half>[aApP]\.?[mM]?\.?)(?=\s|$))?"
 )
 _ZONE = r"(?P<zone>\s*(?:Z|UTC|[+-]\d\d:?\d\d|[A-Z]{2,5}))?"
 _MOMENT = re.compile(rf"^(?:{_DAY})(?P<between>[ T_,]*){_CLOCK}{_ZONE}$")
@@ -85,6 +86,11 @@ class _Candidate:
     columns: tuple[str, ...]
     why: str
     written: _Written = field(default_factory=_Written)
+
+
+def is_called_time(name: str) -> bool:
+    """Whether a column's name says that it may be the time, or the first part of it."""
+    return _rank(name) <= len(_NAMES) or bool({*words_of(name)} & {*_PARTS["Y"][0].split()})
 
 
 def times_of(sample: Sample) -> Times:
