@@ -1,7 +1,8 @@
 """A block for what is parked: which of its fields are variables that weather stations usually have.
 
-Belongs here: guesses by the names that Telegraf, weewx, ESPHome and others give to fields. Does not belong here:
-changing the YAML (config/editing.py). A guess is shown to a person, and never made in silence.
+Belongs here: guesses by the names that Telegraf, weewx, ESPHome and others give to fields. Does not belong here: what
+names mean (domain/usual_names.py), changing the YAML (config/editing.py). A guess is shown to a person, and never made
+in silence.
 """
 
 from __future__ import annotations
@@ -13,29 +14,10 @@ from typing import Any
 
 import polars as pl
 
+from ionbeam_dagster.domain.usual_names import told_by
 from ionbeam_dagster.doors.http.lines import shown
 from ionbeam_dagster.doors.http.parked import read_parked
 from ionbeam_dagster.sources.door import DoorConfig
-
-_T, _P, _W = ("air_temperature", "degC", 2.0), ("air_pressure", "hPa", 0.0), ("wind_speed", "m s-1", 10.0)
-_DIRECTION, _GUST = ("wind_from_direction", "degree", 10.0), ("wind_speed_of_gust", "m s-1", 10.0)
-_USUAL = {
-    **dict.fromkeys(("temperature", "temp", "outtemp", "airtemperature", "outdoortemperature"), _T),
-    **dict.fromkeys(("humidity", "outhumidity", "relativehumidity", "rh"), ("relative_humidity", "percent", 2.0)),
-    **dict.fromkeys(("dewpoint",), ("dew_point_temperature", "degC", 2.0)),
-    **dict.fromkeys(("pressure", "stationpressure"), _P),
-    **dict.fromkeys(("barometer", "altimeter", "mslp"), ("air_pressure_at_mean_sea_level", "hPa", 0.0)),
-    **dict.fromkeys(("windspeed",), _W),
-    **dict.fromkeys(("winddir", "winddirection"), _DIRECTION),
-    **dict.fromkeys(("windgust", "gust"), _GUST),
-}
-"""What a field is by its name, in lower case and without signs: standard name, unit, level in m."""
-
-_UNITS = {
-    "c": "degC", "f": "degF", "k": "K", "mbar": "hPa", "hpa": "hPa", "pa": "Pa", "inhg": "inHg", "mps": "m s-1",
-    "kph": "km h-1", "kmh": "km h-1", "mph": "mile hour-1", "knot": "knot", "pct": "percent", "percent": "percent",
-}  # fmt: skip
-"""Units as the ends of names have them, such as ``outTemp_F``."""
 
 _STATION_TAGS = ("station", "station_id", "host", "device", "name", "entity_id", "source")
 _PLACES = {"latitude": ("latitude", "lat"), "longitude": ("longitude", "lon", "lng")}
@@ -82,14 +64,12 @@ def propose(config: DoorConfig, folder: Path) -> Proposal:
 
 
 def _guessed(measurement: str, field: str) -> dict[str, Any] | None:
-    stem, _, end = field.rpartition("_")
-    unit = _UNITS.get(end.lower()) if stem else None
-    name = stem if unit else field
-    usual = _USUAL.get("".join(sign for sign in name.lower() if sign.isalnum()))
-    if usual is None:
-        return None
-    standard_name, cf_unit, level = usual
-    given = {"unit": unit} if unit not in (None, cf_unit) else {}
+    named = told_by(field)
+    if named.usual is None or named.usual.sums or named.method not in (None, "point"):
+        return None  # what a sum or an extreme is over, no line says
+    standard_name, cf_unit = named.usual.standard_name, named.usual.unit
+    level = named.usual.level if named.level is None else named.level
+    given = {"unit": named.unit} if named.unit not in (None, cf_unit) else {}
     return {
         "measurement": measurement, "field": field, "standard_name": standard_name, **given, "cf_unit": cf_unit,
         "level": level,
