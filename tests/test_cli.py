@@ -14,7 +14,9 @@ from typer.testing import CliRunner
 from ionbeam_dagster.cli import app, processes
 from ionbeam_dagster.cli.terminal import of_the_disk
 from ionbeam_dagster.config import CONFIG_VARIABLE, IonbeamConfig
+from ionbeam_dagster.errors import UnknownFile
 from ionbeam_dagster.exporters import installed_exporters
+from ionbeam_dagster.pipeline.show import contents
 
 NETWORK = """
 state_path: state
@@ -285,6 +287,38 @@ def test_a_dataset_file_that_cannot_be_drawn_is_a_sentence(ionbeam_after_an_hour
         patched.setattr("ionbeam_dagster.orchestration.runs.run_range", lambda *_: [])
         result = ionbeam_after_an_hour("run", "ioncannon", *RANGE)
     assert "no map was drawn" in " ".join(result.output.split()), result.output
+
+
+def test_a_damaged_file_is_a_sentence_whatever_it_is(ionbeam_after_an_hour, tmp_path):
+    for kind in ("data-raw", "data", "data-projections/odb", "data-projections/pygeoapi"):
+        path = next(one for one in Path(kind).rglob("*.*") if one.is_file())
+        whole, hurt, told = path.read_bytes(), tmp_path / f"hurt{path.suffix}", 0
+        cut = [b"", whole[:4], whole[: len(whole) // 2], whole[:-4] + b"????"]
+        places = range(0, len(whole), len(whole) // 15)
+        for content in (*cut, *(whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :] for at in places)):
+            hurt.write_bytes(content)
+            try:
+                contents(hurt)
+            except UnknownFile as error:
+                told += "ionbeam doctor --files" in str(error)
+        assert told > 2, kind
+        hurt.write_bytes(whole[: len(whole) // 2])
+        said = ionbeam_after_an_hour("export", "show", str(hurt))
+        assert said.exit_code == 1 and "`ionbeam doctor --files` names" in " ".join(said.output.split())
+    assert "doctor" not in ionbeam_after_an_hour("export", "show", "nowhere.odb").output
+
+
+def test_who_looks_at_a_dataset_file_that_cannot_be_read_is_told_so(ionbeam_after_an_hour):
+    (dataset,) = Path("data").rglob("*.parquet")
+    dataset.write_bytes(dataset.read_bytes()[:-4] + b"????")
+    looks = {"status": 0, "qc tests": 1, "qc explain SYNTH_0001 2026-06-21T06:35Z": 1}
+    for command, status in looks.items():
+        result = ionbeam_after_an_hour(*command.split())
+        told = " ".join(result.output.split())
+        assert result.exit_code == status and f"{dataset} cannot be read" in told, (command, told, result.exception)
+        assert "`ionbeam rebuild ioncannon --from 2026-06-21T06:00Z --to 2026-06-21T07:00Z` makes it again" in told
+    assert ionbeam_after_an_hour("rebuild", "ioncannon", *RANGE).exit_code == 0
+    assert "cannot be read" not in ionbeam_after_an_hour("status").output
 
 
 def test_status_tells_of_raw_files_of_which_the_ledger_knows_no_rows(ionbeam_after_an_hour):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ionbeam_dagster.cli.terminal import console, frame_table, load_config
-from ionbeam_dagster.errors import UnknownFile
+from ionbeam_dagster.errors import PipelineError, UnknownFile
 from ionbeam_dagster.stores.files import is_address, name_of
 
 if TYPE_CHECKING:
@@ -40,15 +40,20 @@ def not_exported(platform: Platform, dataset: DatasetSettings, windows: Sequence
     """Lines about variables of the newest of `windows` that is built, and that a format does not take."""
     import pyarrow.parquet as pq
 
+    from ionbeam_dagster.pipeline.damage import looked_at
+
     for window in reversed(windows):
         built = platform.ledger.latest_revision(dataset.name, window)
         if built is None:
             continue
-        try:
-            with platform.files.fetched(built.path) as local:
-                schema = pq.read_schema(local)
-        except FileNotFoundError:
+        if not platform.files.exists(built.path):
             return  # what is lost is told elsewhere
+        try:
+            with looked_at(platform, built) as local:
+                schema = pq.read_schema(local)
+        except PipelineError as error:
+            yield str(error)
+            return
         for format, plan in platform.plans(dataset, schema).items():
             if names := sorted({name.partition("__")[0] for name in plan.left_out}):
                 yield f"{dataset.name}: not exported as {format}: {', '.join(names)}; `ionbeam config check` says why"

@@ -13,7 +13,7 @@ from pathlib import Path
 import polars as pl
 
 from ionbeam_dagster.config import SourceSettings
-from ionbeam_dagster.domain.records import RawPartition
+from ionbeam_dagster.domain.records import BuiltRevision, RawPartition
 from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.damage import UNREADABLE, is_of_one_file, read_through
@@ -39,6 +39,21 @@ def checked(platform: Platform, path: str, hash: str, damaged: Callable[[str], s
             if isinstance(error, pl.exceptions.PanicException):
                 raise PipelineError(f"{path}: its content cannot be read ({error})") from error
             raise
+
+
+@contextmanager
+def looked_at(platform: Platform, built: BuiltRevision) -> Iterator[Path]:
+    """A local path of a dataset file that nothing is made of; raises PipelineError where it is gone or damaged."""
+    try:
+        with platform.files.fetched(built.path) as local:
+            yield local
+    except UNREADABLE as error:
+        if not is_of_one_file(error):
+            raise
+        revision = built.revision
+        start, end = (f"{moment:%Y-%m-%dT%H:%MZ}" for moment in (revision.window.start, revision.window.end))
+        again = f"`ionbeam rebuild {revision.dataset} --from {start} --to {end}` makes it again"
+        raise PipelineError(f"{built.path} cannot be read ({error}); {again}") from error
 
 
 def is_damaged(platform: Platform, path: str, hash: str) -> bool:

@@ -12,13 +12,23 @@ from pathlib import Path
 from ionbeam_dagster.errors import UnknownFile
 from ionbeam_dagster.exporters import installed_exporters, loaded
 from ionbeam_dagster.stores import contents as of_stores
-from ionbeam_dagster.stores.contents import Contents
+from ionbeam_dagster.stores.contents import Contents, begins_with
 
 LOG = logging.getLogger(__name__)
 
 
 def contents(path: Path) -> Contents:
     """Read what `path` holds; raises UnknownFile with the reason."""
+    begins_with(path, b"")  # whether it can be read at all
+    try:
+        return _described(path)
+    except UnknownFile as error:
+        raise UnknownFile(
+            f"{error}; `ionbeam doctor --files` names files that are damaged, and has them made again"
+        ) from error
+
+
+def _described(path: Path) -> Contents:
     known = ["Parquet"]
     for point in installed_exporters().values():
         try:

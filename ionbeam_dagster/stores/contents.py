@@ -7,7 +7,8 @@ of other formats (each exporter describes its own), or how it looks in a termina
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ionbeam_dagster.errors import UnknownFile
+from ionbeam_dagster.stores.damage import UNREADABLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,22 +43,29 @@ def parquet_schema(path: Path) -> pa.Schema | None:
     """The schema of a Parquet file, None for any other file; raises UnknownFile where it is damaged."""
     if not begins_with(path, b"PAR1"):
         return None
-    try:
+    with _damage_named(path):
         return pq.read_schema(path)
-    except pa.ArrowInvalid as error:
-        raise UnknownFile(f"{path}: a damaged Parquet file ({error})") from error
 
 
 def parquet_contents(path: Path, kind: str) -> Contents:
-    """What a Parquet file holds, with what it says of itself where the platform wrote it."""
-    with pq.ParquetFile(path) as file:
-        schema, rows, groups = file.schema_arrow, file.metadata.num_rows, file.metadata.num_row_groups
-    about = json.loads((schema.metadata or {}).get(b"ionbeam", b"{}"))
-    facts = {"rows": f"{rows:,}", "row groups": str(groups), "bytes": f"{path.stat().st_size:,}"}
-    facts |= {key: _short(value) for key, value in about.items()}
-    plain = [f.name for f in schema if not pa.types.is_nested(f.type) and not pa.types.is_binary(f.type)]
-    frame = pl.scan_parquet(path, glob=False).select(plain)
-    return Contents(kind, facts, _summary(frame, schema.field), frame.head(5).collect())
+    """What a Parquet file holds, with what it says of itself where the platform wrote it; raises UnknownFile."""
+    with _damage_named(path):
+        with pq.ParquetFile(path) as file:
+            schema, rows, groups = file.schema_arrow, file.metadata.num_rows, file.metadata.num_row_groups
+        about = json.loads((schema.metadata or {}).get(b"ionbeam", b"{}"))
+        facts = {"rows": f"{rows:,}", "row groups": str(groups), "bytes": f"{path.stat().st_size:,}"}
+        facts |= {key: _short(value) for key, value in about.items()}
+        plain = [f.name for f in schema if not pa.types.is_nested(f.type) and not pa.types.is_binary(f.type)]
+        frame = pl.scan_parquet(path, glob=False).select(plain)
+        return Contents(kind, facts, _summary(frame, schema.field), frame.head(5).collect())
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (*UNREADABLE, ValueError, LookupError) as error:  # also of what it says of itself
+        raise UnknownFile(f"{path}: a damaged Parquet file ({error})") from error
 
 
 def describe(path: Path) -> Contents | None:
