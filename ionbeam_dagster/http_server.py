@@ -13,6 +13,7 @@ over up to a bound before the connection ends, since who is reset while sending 
 
 from __future__ import annotations
 
+import logging
 import resource
 import socket
 import time
@@ -27,7 +28,9 @@ from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.server import TcpWSGIServer
 from waitress.task import ThreadedTaskDispatcher
-from waitress.utilities import BadRequest
+from waitress.utilities import BadRequest, Error
+
+from ionbeam_dagster.matters import Matter
 
 WsgiApplication = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 LargestBody = Callable[[dict[str, Any]], int]
@@ -50,7 +53,16 @@ _AT_ONCE = 64  # connections that are accepted in a row
 _OTHER_FILES = 200  # of everything else in the process
 
 
+class _NoRoom(Error):  # type: ignore[misc]
+    code, reason = 503, "Service Unavailable"
+
+    def to_response(self, ident: str | None = None) -> tuple[str, list[tuple[str, str]], bytes]:
+        status, headers, body = super().to_response(ident)
+        return status, [*headers, ("Retry-After", "10")], body
+
+
 class _Parser(HTTPRequestParser):  # type: ignore[misc]
+    matter = Matter(logging.getLogger(__name__))
     body_rcv: Any
     error: Any
     passed_over = False  # whether there may be more of its body, which nobody waits for
@@ -69,9 +81,17 @@ class _Parser(HTTPRequestParser):  # type: ignore[misc]
             raise ParsingError("Transfer-Encoding needs HTTP/1.1")
 
     def received(self, data: bytes) -> int:
-        consumed = int(super().received(data))
+        try:
+            consumed = int(super().received(data))
+        except OSError as error:  # of a large body, which lies in a file
+            self.matter.goes_wrong(
+                error.errno, f"bodies of requests cannot be kept ({error}); clients are to come again"
+            )
+            consumed, self.error, self.completed = len(data), _NoRoom("nothing was taken: no room for the body"), True
         if self.body_rcv is not None and not self.error:
             self._look_at_body()
+        if self.completed and self.body_rcv is not None and not self.error:
+            self.matter.goes_well("bodies of requests can be kept again")
         if self.error:
             self.passed_over, self.expect_continue = True, False
         return len(data) if self.passed_over else consumed

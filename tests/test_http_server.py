@@ -229,3 +229,23 @@ def test_what_does_not_say_where_its_body_ends_is_refused_and_keeps_no_memory():
             with connected(server) as one:
                 one.sendall(head + more)
                 assert one.recv(100).split()[1] == b"400"
+
+
+def test_a_body_for_which_there_is_no_room_is_told_and_logged_once(monkeypatch, caplog):
+    from waitress import buffers
+
+    def no_room(*_):
+        raise OSError(28, "No space left on device")
+
+    with serving() as server:
+        with monkeypatch.context() as patch:
+            patch.setattr(buffers, "TempfileBasedBuffer", no_room)
+            for _ in range(3):
+                with connected(server) as one:
+                    one.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\n\r\n" + BODY)
+                    answer = one.recv(1_000)
+                    assert answer.startswith(b"HTTP/1.1 503") and b"Retry-After: 10" in answer
+        assert len([one for one in caplog.records if "cannot be kept" in one.getMessage()]) == 1
+        with connected(server) as one:
+            one.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\n\r\n" + BODY)
+            assert one.recv(1_000).startswith(b"HTTP/1.1 200")

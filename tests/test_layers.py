@@ -24,6 +24,7 @@ LAYERS = [
     {"stores"},
     {"domain"},
     {"errors", "settings", "http_server"},
+    {"matters"},
 ]
 DAGSTER_ALLOWED = {"definitions", "cli", "orchestration"}
 MODULES = sorted(PACKAGE.rglob("*.py"))

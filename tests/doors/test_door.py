@@ -6,7 +6,8 @@ import gzip
 import json
 import re
 import socket
-from contextlib import ExitStack
+import subprocess
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from typer.testing import CliRunner
 from werkzeug.test import Client
 
 from ionbeam_client.cf import check_metadata
+from ionbeam_dagster import matters
 from ionbeam_dagster.cli import app
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.canonical import canonical_schema, columns_of
@@ -473,6 +475,49 @@ def test_a_token_that_brings_too_much_is_told_when_to_come_again(platform_of):
         answer = write(url, "\n".join([GOOD] * 100))
         assert answer.status_code == 429 and 1 <= int(answer.headers["Retry-After"]) <= 10
         assert door.journal.lines == 590
+
+
+@pytest.fixture
+def small_journal(tmp_path, request):
+    """A disk of 3 MiB where the journal is."""
+    folder = tmp_path / "ionbeam-state" / "door" / "journal"
+    folder.mkdir(parents=True)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", folder], capture_output=True).returncode:
+        pytest.skip("a small disk can only be mounted by root")
+    request.addfinalizer(lambda: subprocess.run(["umount", "-l", folder], check=True))
+    return folder
+
+
+def test_what_is_on_a_full_disk_is_taken_in_and_its_matter_is_told_once(
+    platform_of, small_journal, caplog, monkeypatch
+):
+    platform = platform_of(SOURCES)
+    then = nanoseconds(datetime.now(UTC) - 3 * HOUR)
+    lines = "\n".join(f"{GOOD} {then + 1_000 * number}" for number in range(5_000))
+    with opened(platform) as (door, url):
+        answers = [write(url, lines).status_code for _ in range(20)]
+        assert answers == sorted(answers) and {*answers} == {204, 503} and answers.count(503) > 8
+        told = [one.getMessage() for one in caplog.records if "full but for" in one.getMessage()]
+        assert len(told) == 1 and "make room there: 'ionbeam-state/door/journal'" in told[0]
+        door.flush.run()
+        assert door.journal.closed() == [] and len(list(small_journal.glob("*.journal"))) == 1
+        monkeypatch.setattr(matters, "QUIET", 0)
+        assert write(url, GOOD).status_code == 204
+        over = [one.getMessage() for one in caplog.records if "are taken again" in one.getMessage()]
+        assert over == [f"lines and reports are taken again; it went wrong {answers.count(503)} times"]
+        filled = small_journal / "filled"  # by somebody else, to the last byte
+        with suppress(OSError), filled.open("wb") as file:
+            while True:
+                file.write(b"x" * 4_096)
+        for _ in range(3):
+            door.flush.run()
+            assert write(url, GOOD).status_code == 503
+        assert not [path for path in small_journal.glob("*.journal") if not path.stat().st_size]
+        filled.unlink()
+        assert write(url, GOOD).status_code == 204
+        door.flush.run()
+        assert door.journal.closed() == []
+    assert sum(raw.rows for raw in raws_that_wait(platform)) == 5_000 + 2  # of each time one
 
 
 def test_a_full_disk_is_told_and_nothing_half_is_kept(platform_of, monkeypatch):

@@ -20,6 +20,7 @@ from door_samples import (
     wait_for,
     write,
 )
+from polars.exceptions import PanicException
 from servers import free_port
 from typer.testing import CliRunner
 
@@ -62,14 +63,25 @@ def test_lines_of_different_precisions_are_taken_in_together(platform_of):
     assert taken_in(platform, "garden") == 5
 
 
-@pytest.fixture
-def poisoned(monkeypatch):
+def test_a_panic_ends_no_request_without_an_answer(platform_of, monkeypatch):
+    def panics(*_):
+        raise PanicException("a fault that nobody thought of")
+
+    with opened(platform_of(SOURCES)) as (door, url):
+        with monkeypatch.context() as patch:
+            patch.setattr("ionbeam_dagster.doors.http.app.read_lines", panics)
+            assert write(url, "weather,station=roof temperature=50").status_code == 500
+        assert write(url, "weather,station=roof temperature=50").status_code == 204
+
+
+@pytest.fixture(params=[RuntimeError, PanicException])
+def poisoned(monkeypatch, request):
     """Lines in which the word poison stands cannot be mapped, for as long as the list is not empty."""
     real, fails = Mapping.apply, [True]
 
     def apply(self, lines):
         if fails and lines["line"].str.contains("poison").any():
-            raise RuntimeError("a fault that nobody thought of")
+            raise request.param("a fault that nobody thought of")
         return real(self, lines)
 
     monkeypatch.setattr(Mapping, "apply", apply)

@@ -22,12 +22,15 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Request, Response
 
 from ionbeam_client.archfx.utils.slugs import ArchFxDeviceSlug, ArchFxStreamerSlug
+from ionbeam_client.text import visible
 from ionbeam_dagster.config.sections import ReceiveSettings
 from ionbeam_dagster.doors.http.journal import Frame, Journal
 from ionbeam_dagster.doors.http.lines import SCALES, BadLines, Limits, read_lines
 from ionbeam_dagster.doors.http.mapping import Mapping as LineMapping
 from ionbeam_dagster.doors.http.reports import BadReport, Once, read_report
 from ionbeam_dagster.doors.http.tokens import Rate, Tokens, token_of
+from ionbeam_dagster.errors import IonbeamError
+from ionbeam_dagster.matters import Matter
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +77,7 @@ class Application:
         self._rate = Rate(settings.lines_a_second)
         self._large = threading.BoundedSemaphore(_LARGE_AT_ONCE)
         self._version = version("ionbeam-dagster")
+        self._matter = Matter(log)
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         request = Request(environ)
@@ -83,14 +87,15 @@ class Application:
             response = _refusal(request, refused)
         except HTTPException as error:  # werkzeug's own: a form that is none, a body that is too long
             response = _refusal(request, Refused(error.code or 400, error.name))
-        except OSError as error:
-            log.error("the journal cannot be written (%s); clients are told to come again", error)
-            response = _refusal(
-                request,
-                Refused(503, "nothing was taken: the disk of the door failed", {"Retry-After": str(_TRY_AGAIN)}),
+        except (OSError, IonbeamError) as error:
+            kind = error.errno if isinstance(error, OSError) else str(error)
+            self._matter.goes_wrong(kind, f"nothing can be taken now ({error}); clients are told to come again")
+            why = "the disk of the door failed" if isinstance(error, OSError) else "for a reason that is in its log"
+            response = _refusal(request, Refused(503, f"nothing was taken: {why}", {"Retry-After": str(_TRY_AGAIN)}))
+        except (Exception, pl.exceptions.PanicException) as error:
+            self._matter.goes_wrong(
+                (type(error), request.path), f"a request to {visible(request.path, 100)} failed", error
             )
-        except Exception:
-            log.exception("a request to %s failed", request.path[:100])
             response = _refusal(request, Refused(500, "nothing was taken, for a reason that is in the door's log"))
         return response(environ, start_response)
 
@@ -176,6 +181,7 @@ class Application:
             self._refuse_unmapped(source, pl.Series(lines.text.decode().split("\n")))
             self._allow(source, lines.count)
             self._journal.add(Frame(source, time.time_ns(), lines.count, SCALES[precision], body=lines.text))
+            self._matter.goes_well("lines and reports are taken again")
         return Response(status=204, headers={"X-Influxdb-Version": f"ionbeam-{self._version}"})
 
     # -- devices -------------------------------------------------------------------------------------------------
@@ -227,7 +233,9 @@ class Application:
             raise Refused(400, f"the report {error}; nothing of it was taken") from error
         self._refuse_unmapped(source, report.lines)
         self._allow(source, len(report.numbers))
-        return _json({"count": self._once.take(source, report)}, 201)
+        count = self._once.take(source, report)
+        self._matter.goes_well("lines and reports are taken again")
+        return _json({"count": count}, 201)
 
     def _streamer(self, source: str, slug: str) -> Response:
         try:

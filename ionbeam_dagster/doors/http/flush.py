@@ -25,6 +25,7 @@ from uuid import UUID, uuid5
 import numpy as np
 import polars as pl
 import pyarrow as pa
+from polars.exceptions import PanicException
 
 from ionbeam_dagster.domain.windows import EPOCH, Window, window_of
 from ionbeam_dagster.doors.http.counters import Counter
@@ -36,6 +37,7 @@ from ionbeam_dagster.doors.http.parked import Parking, parking, read_parked
 from ionbeam_dagster.doors.http.reports import taken
 from ionbeam_dagster.doors.intake import OutOfRange, feed_of
 from ionbeam_dagster.errors import IonbeamError
+from ionbeam_dagster.matters import Matter
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.sources.door import Door
 from ionbeam_dagster.stores.ledger.commands import Taken
@@ -82,6 +84,7 @@ class Flush:
         self._one_at_a_time = threading.Lock()
         self._summaries: dict[str, _Summary] = {}
         self._failed: dict[tuple[str, str], _Failed] = {}
+        self._matters: dict[str, Matter] = {}
 
     def run(self) -> int:
         """Close the journal's file and take in all that are closed; returns how many lines they had.
@@ -89,7 +92,10 @@ class Flush:
         What cannot be taken in stays in the journal, is told with its reason, and is tried again. It holds up no other
         source, and later portions of its own only where the fault is no portion's: a store, or the configuration.
         """
-        self._journal.rotate()
+        try:
+            self._journal.rotate()
+        except OSError as error:  # what is closed may be taken in all the same, which makes room
+            self._matter("").goes_wrong(error.errno, f"the next file of the journal cannot be begun: {error}")
         return self.catch_up()
 
     def catch_up(self) -> int:
@@ -120,7 +126,7 @@ class Flush:
                 return None
             try:
                 self._summaries[path.stem] = _summary(path)
-            except Exception as error:
+            except (Exception, PanicException) as error:
                 self._note("", path, error)
                 return None
         return self._summaries[path.stem]
@@ -135,21 +141,26 @@ class Flush:
         try:
             self._take(source, path, summary)
         except (IonbeamError, OSError, sqlite3.Error) as error:
-            log.error("%s: what was written stays in the journal %s: %s", source, path, error)
+            words = f"{source}: what was written stays in the journal {path}: {error}"
+            self._matter(source).goes_wrong(str(error), words)
             self._tell(source, path, str(error))
             held.add(source)
             return False
-        except Exception as error:
+        except (Exception, PanicException) as error:
             self._note(source, path, error)
             return False
         self._failed.pop((source, path.stem), None)
+        self._matter(source).goes_well(f"{source}: what was written is taken in again")
         return True
 
     def _waits(self, source: str, path: Path) -> bool:
         failed = self._failed.get((source, path.stem))
         return failed is not None and time.monotonic() < failed.until
 
-    def _note(self, source: str, path: Path, error: Exception) -> None:
+    def _matter(self, source: str) -> Matter:
+        return self._matters.setdefault(source, Matter(log))
+
+    def _note(self, source: str, path: Path, error: BaseException) -> None:
         """Remember what failed, such that it is tried again after a while, each time a longer one."""
         log.exception("%s: a portion is set aside in the journal: %s", source or "door", path)
         before = self._failed.get((source, path.stem))
@@ -173,19 +184,20 @@ class Flush:
             for source in door_sources(self._platform).values():
                 try:
                     lines += self._look_again(source)
-                except Exception:
-                    log.exception("%s: what is parked could not be looked at again", source.name)
+                except (Exception, PanicException) as error:
+                    words = f"{source.name}: what is parked could not be looked at again"
+                    self._matter(source.name).goes_wrong(("parked", type(error)), words, error)
         return lines
 
     def _look_again(self, source: Door) -> int:
         mapping = mapping_of(self._platform, source).digest()
         if self._memory.looked_at(source.name) == mapping:
             return 0
-        lines, day, unread = 0, -1, dict[Path, Exception]()
+        lines, day, unread = 0, -1, dict[Path, BaseException]()
         for path in sorted((self._parked / source.name).glob("*.parquet")):
             try:
                 read = list(read_parked(path))
-            except Exception as error:
+            except (Exception, PanicException) as error:
                 log.exception("%s: these parked lines cannot be read", path)
                 unread[path] = error
                 continue

@@ -12,6 +12,7 @@ was cut off by a crash was never answered, and ends its file.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import threading
@@ -28,6 +29,7 @@ from ionbeam_dagster.errors import StoreError
 from ionbeam_dagster.stores.publish import sync
 
 _HEAD_BYTES = 4_096
+_ROOM = 1 << 20  # bytes of the disk that are left to taking in, without which it would never be freed
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +62,14 @@ class _Open:
         self.file = FileIO(self.path, "xb")
         self.failed = False
         self.lines = 0
-        self.write(Frame("", now))
-        os.fdatasync(self.file.fileno())
-        sync(root)
+        try:
+            self.write(Frame("", now))
+            os.fdatasync(self.file.fileno())
+            sync(root)
+        except OSError:
+            self.file.close()
+            self.path.unlink()
+            raise
         self.synced = self.file.tell()
 
     def write(self, frame: Frame) -> int:
@@ -120,6 +127,7 @@ class Journal:
         with self._writing:
             if self._released:
                 raise OSError(f"{self._root}: the door is closed")
+            self._leave_room(len(frame.body))
             if self._open is None or self._open.failed:
                 self._open = _Open(self._root)
             mine = self._open
@@ -129,6 +137,12 @@ class Journal:
                 raise OSError(f"{mine.path}: the disk failed")
             if mine.synced < end:
                 mine.sync()
+
+    def _leave_room(self, size: int) -> None:
+        disk = os.statvfs(self._root)
+        if disk.f_blocks and disk.f_bavail * disk.f_frsize < size + _ROOM:  # some file systems do not tell
+            words = f"the disk is full but for {_ROOM >> 20} MiB, which taking in needs; make room there"
+            raise OSError(errno.ENOSPC, words, str(self._root))
 
     def rotate(self) -> None:
         """Close the file, as it is durable, and begin the next: the door does not stop listening in between."""

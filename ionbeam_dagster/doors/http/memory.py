@@ -259,7 +259,7 @@ class Memory:
         rows = self._database.read("SELECT mapping FROM looked WHERE source = ?", (source,))
         return str(rows[0][0]) if rows else None
 
-    def taken_again(self, source: str, mapping: str, unread: Mapping[Path, Exception]) -> None:
+    def taken_again(self, source: str, mapping: str, unread: Mapping[Path, BaseException]) -> None:
         """What was parked of a source, but for the files that could not be read, is in the journal again, to be looked
         at by the mapping of this digest."""
         now = time.time_ns()

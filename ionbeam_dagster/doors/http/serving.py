@@ -11,6 +11,8 @@ import threading
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from polars.exceptions import PanicException
+
 from ionbeam_dagster.doors.http.app import Application
 from ionbeam_dagster.doors.http.flush import Flush, door_sources, strict_mappings
 from ionbeam_dagster.doors.http.journal import Journal
@@ -19,6 +21,7 @@ from ionbeam_dagster.doors.http.reports import Once
 from ionbeam_dagster.doors.http.tokens import Tokens
 from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.http_server import HttpServer
+from ionbeam_dagster.matters import Matter
 from ionbeam_dagster.pipeline.platform import Platform
 
 log = logging.getLogger(__name__)
@@ -89,7 +92,7 @@ class OpenDoor:
             working.join(60)
             taking_in.join()
             self.journal.finish()
-            self._guarded(self.flush.catch_up)
+            self._guarded(self.flush.catch_up, Matter(log))
             self.journal.close()  # last: from now on another door may write, and what it writes is not ours to take in
 
     def stop(self) -> None:
@@ -97,22 +100,28 @@ class OpenDoor:
         self._stop.set()
 
     def _flush(self) -> None:
-        self._guarded(self.flush.look_again)
-        self._guarded(self.flush.catch_up)
+        taking_in, looking = Matter(log), Matter(log)
+        self._guarded(self.flush.look_again, looking)
+        self._guarded(self.flush.catch_up, taking_in)
         waited = 0.0
         while not self._stop.wait(_LOOK):
             waited += _LOOK
             if waited >= self._every or self.journal.lines >= LINES:
                 waited = 0.0
-                self._guarded(self.flush.look_again)
-                self._guarded(self.flush.run)
+                self._guarded(self.flush.look_again, looking)
+                self._guarded(self.flush.run, taking_in)
 
     def _work(self, work: Callable[[], object]) -> None:
+        working = Matter(log)
         while not self._stop.wait(1):
-            self._guarded(work)
+            self._guarded(work, working)
 
-    def _guarded(self, do: Callable[[], object]) -> None:
+    def _guarded(self, do: Callable[[], object], matter: Matter) -> None:
         try:
             do()
-        except Exception:
-            log.exception("what was taken in could not be worked on; again in a moment")
+        except (Exception, PanicException) as error:
+            matter.goes_wrong(
+                type(error).__name__, "what was taken in could not be worked on; again in a moment", error
+            )
+        else:
+            matter.goes_well("what was taken in can be worked on again")
