@@ -23,6 +23,7 @@ from ionbeam_dagster.pipeline import agenda
 from ionbeam_dagster.pipeline.agenda import Lost, Step, Work
 from ionbeam_dagster.pipeline.damage import not_ours
 from ionbeam_dagster.pipeline.platform import Platform
+from ionbeam_dagster.stores.damage import is_of_one_file
 from ionbeam_dagster.stores.files import Found
 from ionbeam_dagster.stores.publish import file_hash
 
@@ -62,7 +63,7 @@ def looked_at(platform: Platform, now: datetime, told: list[str]) -> Iterator[St
         found = platform.files.found(file.path)
         if found is None or now - found.modified < _SETTLED:
             continue
-        step = _step_of(platform, file, found)
+        step = _step_of(platform, file, found, told)
         platform.ledger.reconciliations.reach(place)
         yield step
         files, size = files + 1, size + found.size
@@ -82,13 +83,19 @@ def looked_at_all(
             continue
         found = platform.files.found(file.path)
         if found is not None and now - found.modified >= _SETTLED:
-            yield _step_of(platform, file, found)
+            yield _step_of(platform, file, found, told)
         elif found is not None and young is not None:
             young.append(file.path)
 
 
-def _step_of(platform: Platform, file: _File, found: Found) -> Step:
-    fault = _fault_of(platform, file)
+def _step_of(platform: Platform, file: _File, found: Found, told: list[str]) -> Step:
+    try:
+        fault = _fault_of(platform, file)
+    except OSError as error:
+        if not is_of_one_file(error):
+            raise
+        told.append(f"{file.path}: its {file.kind} cannot be read ({error}); look at its disk, or put a copy back")
+        return []
     was_replaced = fault is not None and platform.files.found(file.path) != found  # what came may be whole
     return [] if fault is None or was_replaced else file.damaged(fault)
 

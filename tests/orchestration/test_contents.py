@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import replace
 from datetime import timedelta
@@ -155,6 +156,23 @@ def test_a_file_that_is_replaced_while_it_is_looked_at_is_not_set_aside(platform
 
     monkeypatch.setattr(contents, "file_hash", meanwhile)
     assert _found(platform) == [] and Path(raw.path).read_bytes() == before
+
+
+def test_a_file_that_its_disk_cannot_read_is_told_and_holds_up_no_other(platform, monkeypatch):
+    found, latest = contents.file_hash, platform.ledger.latest_revision("told", FIRST)
+
+    def failing(path: Path) -> str:
+        if path == Path(latest.path):
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return found(path)
+
+    monkeypatch.setattr(contents, "file_hash", failing)
+    raw = platform.ledger.raw("told", Window(START, START + QUARTER))
+    _damaged(Path(raw.path))
+    done = reconcile(platform, NOW)
+    [sentence] = done.for_a_person
+    assert latest.path in sentence and "Input/output error" in sentence and "its disk" in sentence
+    assert raw.window in [work.window for work in done.work] and Path(latest.path).exists()
 
 
 def test_however_little_a_pass_looks_at_every_file_is_come_to_by_whoever_goes_on(platform, platform_with, monkeypatch):
