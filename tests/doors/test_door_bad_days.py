@@ -67,7 +67,7 @@ def test_a_panic_ends_no_request_without_an_answer(platform_of, monkeypatch):
     def panics(*_):
         raise PanicException("a fault that nobody thought of")
 
-    with opened(platform_of(SOURCES)) as (door, url):
+    with opened(platform_of(SOURCES)) as (_, url):
         with monkeypatch.context() as patch:
             patch.setattr("ionbeam_dagster.doors.http.app.read_lines", panics)
             assert write(url, "weather,station=roof temperature=50").status_code == 500
