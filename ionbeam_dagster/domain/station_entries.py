@@ -15,16 +15,8 @@ import pyarrow as pa
 
 from ionbeam_client.archfx.utils.slugs import ArchFxDeviceSlug, ArchFxParentSlug
 from ionbeam_client.models import IngestionMetadata
-from ionbeam_dagster.domain.canonical import (
-    STATION,
-    Canonicalised,
-    TimeBounds,
-    as_text,
-    canonicalise,
-    is_absent,
-    raw_frame,
-    rejected_rows,
-)
+from ionbeam_dagster.domain.canonical import STATION, Canonicalised, TimeBounds, canonicalise, rejected_rows
+from ionbeam_dagster.domain.raw_values import as_text, is_absent, raw_frame
 
 # Series 0, issuer and issue number (both below 65535, which means that they are missing), local id.
 _WIGOS_NUMBER = r"([0-9]|[1-9][0-9]{1,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-4])"

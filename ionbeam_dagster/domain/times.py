@@ -1,7 +1,7 @@
 """Moments and durations as people write them: a moment without a zone is in UTC, and a duration is ISO 8601.
 
 Belongs here: that rule, which stands nowhere else, and the types of moments and durations in the YAML. Does not belong
-here: windows (windows.py), times in columns of observations (canonical.py), or how ISO 8601 durations are read and
+here: windows (windows.py), times in columns of observations (raw_values.py), or how ISO 8601 durations are read and
 written (`ionbeam_client.models`, which clients need alone).
 """
 

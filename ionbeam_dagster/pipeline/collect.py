@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.config import SourceSettings
-from ionbeam_dagster.domain.canonical import CanonicalError
+from ionbeam_dagster.domain.raw_values import CanonicalError
 from ionbeam_dagster.domain.records import Claim, RawPartition
 from ionbeam_dagster.domain.windows import Window, window_of
 from ionbeam_dagster.errors import PipelineError

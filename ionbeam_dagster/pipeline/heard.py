@@ -21,8 +21,9 @@ import pyarrow as pa
 
 from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.config import DatasetSettings, SourceSettings
-from ionbeam_dagster.domain.canonical import STATION, CanonicalError, TimeBounds, as_text, columns_of, quality_column
+from ionbeam_dagster.domain.canonical import STATION, TimeBounds, columns_of, quality_column
 from ionbeam_dagster.domain.heard import STATION_KEY, TIME, Week, hour_of, seconds_late, sums_of, verdicts_of
+from ionbeam_dagster.domain.raw_values import CanonicalError, as_text
 from ionbeam_dagster.domain.records import BuiltRevision, Claim
 from ionbeam_dagster.domain.silence import Told, told
 from ionbeam_dagster.domain.station_entries import Entries, canonical_rows

@@ -19,7 +19,8 @@ import pyarrow as pa
 
 from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.config import DatasetSettings, SourceSettings
-from ionbeam_dagster.domain.canonical import STATION, CanonicalError, TimeBounds, canonical_schema, point_key
+from ionbeam_dagster.domain.canonical import STATION, TimeBounds, canonical_schema, point_key
+from ionbeam_dagster.domain.raw_values import CanonicalError
 from ionbeam_dagster.domain.records import Claim, RawPartition
 from ionbeam_dagster.domain.station_entries import Entries, canonical_rows
 from ionbeam_dagster.domain.windows import WEEK, Window, window_of

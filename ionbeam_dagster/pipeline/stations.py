@@ -21,7 +21,8 @@ import pyarrow as pa
 
 from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.config import DatasetSettings, SourceSettings
-from ionbeam_dagster.domain.canonical import STATION, CanonicalError, canonical_schema, columns_of
+from ionbeam_dagster.domain.canonical import STATION, canonical_schema, columns_of
+from ionbeam_dagster.domain.raw_values import CanonicalError
 from ionbeam_dagster.domain.records import Claim
 from ionbeam_dagster.domain.station_entries import Entries, canonical_rows
 from ionbeam_dagster.domain.stations import Registry, apart_with_one_id, heard_in, heard_together

@@ -24,7 +24,8 @@ from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from ionbeam_client.models import DataIngestionMap, IngestionMetadata, Link, MetadataVariable
 from ionbeam_client.reported_errors import reported_error, shown
-from ionbeam_dagster.domain.canonical import STATION, moments_of_text
+from ionbeam_dagster.domain.canonical import STATION
+from ionbeam_dagster.domain.raw_values import moments_of_text
 from ionbeam_dagster.domain.records import Correction
 from ionbeam_dagster.domain.times import in_utc
 from ionbeam_dagster.domain.windows import Window, parts_of, window_of

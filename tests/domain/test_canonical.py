@@ -24,8 +24,6 @@ from ionbeam_client.models import (
 from ionbeam_dagster.domain.canonical import (
     EARLIEST,
     LATEST,
-    NO_VALUE,
-    CanonicalError,
     TimeBounds,
     canonical_schema,
     canonicalise,
@@ -35,6 +33,7 @@ from ionbeam_dagster.domain.canonical import (
     undeclared,
     variables_of,
 )
+from ionbeam_dagster.domain.raw_values import NO_VALUE, CanonicalError
 
 NOON = datetime(2026, 6, 21, 12, tzinfo=UTC)
 TEMPERATURE = "air_temperature__degC__2.0__point__PT0S"

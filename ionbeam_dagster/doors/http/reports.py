@@ -22,7 +22,7 @@ import numpy as np
 import polars as pl
 
 from ionbeam_client.archfx.utils.slugs import ArchFxDeviceSlug, ArchFxVariableID
-from ionbeam_dagster.domain.canonical import moments_of_text
+from ionbeam_dagster.domain.raw_values import moments_of_text
 from ionbeam_dagster.doors.http.counters import Counter, Times
 from ionbeam_dagster.doors.http.journal import Frame, Journal, frames
 from ionbeam_dagster.doors.http.memory import BeganAnew, Memory

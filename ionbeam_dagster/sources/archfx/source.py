@@ -21,7 +21,8 @@ import pyarrow as pa
 
 from ionbeam_client.archfx.utils.slugs import ArchFxDeviceSlug, ArchFxParentSlug, ArchFxStreamSlug
 from ionbeam_client.models import DataIngestionMap, IngestionMetadata, Link, MetadataVariable, TimeAxis
-from ionbeam_dagster.domain.canonical import STATION, moments_of_text
+from ionbeam_dagster.domain.canonical import STATION
+from ionbeam_dagster.domain.raw_values import moments_of_text
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.sources import Source

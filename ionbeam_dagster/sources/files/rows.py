@@ -15,8 +15,9 @@ from typing import NamedTuple
 import polars as pl
 
 from ionbeam_client.cf import UnitError, conversion
-from ionbeam_dagster.domain.canonical import NO_VALUE, STATION
+from ionbeam_dagster.domain.canonical import STATION
 from ionbeam_dagster.domain.quality import SAYS_GOOD, SAYS_POOR
+from ionbeam_dagster.domain.raw_values import NO_VALUE
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.sources.files.config import (
     FileQuality,

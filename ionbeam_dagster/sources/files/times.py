@@ -12,7 +12,8 @@ from datetime import timedelta
 
 import polars as pl
 
-from ionbeam_dagster.domain.canonical import EARLIEST, LATEST, NO_VALUE
+from ionbeam_dagster.domain.canonical import EARLIEST, LATEST
+from ionbeam_dagster.domain.raw_values import NO_VALUE
 from ionbeam_dagster.sources.files.readers import PROBLEM, Unreadable
 from ionbeam_dagster.sources.files.written import TimeColumn, offset_of
 

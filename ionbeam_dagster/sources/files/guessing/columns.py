@@ -14,7 +14,7 @@ from typing import Any
 
 import polars as pl
 
-from ionbeam_dagster.domain.canonical import NO_VALUE
+from ionbeam_dagster.domain.raw_values import NO_VALUE
 from ionbeam_dagster.domain.usual_names import method_called, told_by, words_of
 from ionbeam_dagster.sources.files.guessing.isd import MISSING, of_cells
 from ionbeam_dagster.sources.files.guessing.quantities import Guess, Told, differs, judged

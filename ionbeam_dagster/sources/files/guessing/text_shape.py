@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ionbeam_client.cf import UnitError, suggest_unit, unit
-from ionbeam_dagster.domain.canonical import NO_VALUE
+from ionbeam_dagster.domain.raw_values import NO_VALUE
 from ionbeam_dagster.domain.usual_names import method_called
 from ionbeam_dagster.sources.files.guessing.statements import Statement
 from ionbeam_dagster.sources.files.readers import Unreadable
