@@ -502,3 +502,41 @@ def test_while_what_is_told_cannot_be_read_no_window_is_outdated(crowd, tmp_path
     (tmp_path / "ionbeam-state" / "stations" / "_told.parquet").unlink()
     (tmp_path / "mine.csv").unlink()
     assert not is_outdated(open_platform(platform.config), platform.dataset("crowd"), hour(0))
+
+
+@pytest.mark.parametrize("damage", ["no Parquet", "a page", "the footer"])
+def test_a_damaged_file_of_stations_is_set_aside_told_and_made_again(crowd, tmp_path, caplog, damage):
+    platform = crowd(report(0))
+    take_in(platform, 0)
+    folder = tmp_path / "ionbeam-state" / "stations"
+    (folder.parent / "stations.csv").write_text("source,station,admit\ncrowd,b,deny\n")
+    before = registry(platform).registry.table
+    assert platform.stations.entries().table.height == 1
+    for name in ("crowd", "_told"):
+        whole = bytearray((folder / f"{name}.parquet").read_bytes())
+        at = {"no Parquet": slice(0, None), "a page": slice(40, 60), "the footer": slice(-60, -20)}[damage]
+        whole[at] = b"\xff" * len(whole[at])
+        (folder / f"{name}.parquet").write_bytes(whole)
+    platform = open_platform(platform.config)
+    assert registry(platform).registry.table.equals(before)
+    assert platform.stations.entries().table["station"].to_list() == ["b"]
+    told = [one.getMessage() for one in caplog.records if "damaged" in one.getMessage()]
+    assert len(told) == 2
+    assert any("crowd.parquet.damaged; it is made again from the raw partitions" in one for one in told)
+    assert any("_told.parquet.damaged; what" in one for one in told)
+    assert sorted(one.name for one in folder.glob("*.damaged")) == ["_told.parquet.damaged", "crowd.parquet.damaged"]
+
+
+def test_where_what_was_told_is_damaged_and_gone_nobody_is_let_in_that_it_may_have_denied(crowd, tmp_path):
+    platform = crowd(report(0))
+    place = tmp_path / "ionbeam-state" / "stations.csv"
+    place.parent.mkdir(exist_ok=True)
+    place.write_text("source,station,admit\ncrowd,a,deny\n")
+    assert platform.stations.entries().table.height == 1
+    place.unlink()
+    (place.with_suffix("") / "_told.parquet").write_bytes(b"damaged")
+    for _ in range(2):
+        with pytest.raises(StationsError, match="is not there; put it back, or, if nothing is to be said of them"):
+            open_platform(platform.config).stations.entries()
+    place.write_text("source,station\n")
+    assert open_platform(platform.config).stations.entries().table.height == 0

@@ -10,7 +10,6 @@ domain/silence.py), or what is looked at to bring them up to date (pipeline/hear
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -22,8 +21,8 @@ from ionbeam_dagster.domain.heard import Week
 from ionbeam_dagster.domain.silence import Told
 from ionbeam_dagster.stores.damage import UNREADABLE, is_of_the_file
 from ionbeam_dagster.stores.files import Files, Found
+from ionbeam_dagster.stores.tables import read_table, write_table
 
-_KEY = "ionbeam"
 _MADE_AGAIN = (*UNREADABLE, LookupError, TypeError, ValueError)
 _COUNTED = {"what": pl.String, "rows": pl.UInt32}
 _HOURS = {"hour": pl.Int64, "rows": pl.Int64, "stations": pl.Int64, "late": pl.Float64, "latest": pl.Float64}
@@ -89,11 +88,11 @@ class HeardStore:
 
     def _read(self, source: str, what: str) -> tuple[pl.DataFrame, dict[str, Any]]:
         with self._files.fetched(self._location(source, what)) as file:
-            return pl.read_parquet(file), json.loads(pl.read_parquet_metadata(file)[_KEY])
+            return read_table(file)
 
     def _write(self, source: str, what: str, table: pl.DataFrame, about: Mapping[str, Any]) -> None:
         with self._files.published(self._location(source, what)) as draft:
-            table.write_parquet(draft, metadata={_KEY: json.dumps(about)})
+            write_table(draft, table, about)
 
     def _location(self, source: str, what: str) -> str:
         return str(self._root / f"{source}.{what}.parquet")

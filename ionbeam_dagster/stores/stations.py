@@ -10,7 +10,6 @@ domain/station_entries.py), or what is looked at to bring them up to date (pipel
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -18,19 +17,21 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from time import monotonic
-from typing import Literal
+from typing import Any, Literal
 
 import polars as pl
+import pyarrow as pa
 from pydantic import Field
 
 from ionbeam_dagster.domain.station_entries import ENTRY, NO_ENTRIES, Entries, read_entries
 from ionbeam_dagster.domain.stations import nothing_heard
 from ionbeam_dagster.errors import StoreError
 from ionbeam_dagster.settings import Settings
-from ionbeam_dagster.stores.files import Files, Found, is_address
+from ionbeam_dagster.stores.files import DAMAGED, Files, Found, is_address, name_of
+from ionbeam_dagster.stores.tables import read_table, write_table
 
 _LOG = logging.getLogger(__name__)
-_KEY = "ionbeam"
+_TOLD = "_told"
 _FAULTS = 20  # that are told
 _HOLDS_FOR = 5.0  # seconds in which S3 is not asked again whether the CSV there is another one
 
@@ -101,17 +102,18 @@ class StationStore:
         """Why the CSV cannot be used, as `entries` found it."""
 
     def heard(self, source: str) -> Heard:
-        """What was heard of a source's stations; nothing, where it was not looked yet, or the file is damaged."""
-        try:
-            with self._files.fetched(self._location(source)) as file:
-                return Heard(pl.read_parquet(file), **json.loads(pl.read_parquet_metadata(file)[_KEY]))
-        except (FileNotFoundError, KeyError, ValueError, pl.exceptions.PolarsError):
+        """What was heard of a source's stations; nothing, where it was not looked yet. A file that is damaged is set
+        aside, and told."""
+        found = self._table(source, "it is made again from the raw partitions")
+        if found is None:
             return Heard(nothing_heard())
+        stations, about = found
+        return Heard(stations, about.get("mark", 0), about.get("missed", 0), about.get("due", ()))
 
     def keep(self, source: str, heard: Heard) -> None:
-        about = {_KEY: json.dumps({"mark": heard.mark, "missed": heard.missed, "due": list(heard.due)})}
+        about = {"mark": heard.mark, "missed": heard.missed, "due": list(heard.due)}
         with self._files.published(self._location(source)) as draft:
-            heard.stations.write_parquet(draft, metadata=about)
+            write_table(draft, heard.stations, about)
 
     def entries(self) -> Entries:
         """What a person says of stations; where the CSV cannot be used, or is gone, what it said before that.
@@ -152,7 +154,8 @@ class StationStore:
 
     def _read_anew(self, found: Found | None) -> Entries:
         before = self._before()
-        if found is None and not before and not self._is_given:
+        is_lost = before is None and self._files.exists(self._location(_TOLD) + DAMAGED)
+        if found is None and not before and not self._is_given and not is_lost:
             self.trouble = ""
             return NO_ENTRIES
         try:
@@ -164,18 +167,30 @@ class StationStore:
             _LOG.error(self.trouble)
             return before
         self.trouble = ""
-        with suppress(OSError), self._files.published(self._location("_told")) as draft:  # not where one may only read
-            told.table.write_parquet(draft)
+        with suppress(OSError), self._files.published(self._location(_TOLD)) as draft:  # not where one may only read
+            write_table(draft, told.table, {})
         return told
 
     def _before(self) -> Entries | None:
         """What the CSV said when it could last be used, as far as that was kept."""
+        found = self._table(_TOLD, f"what {self.place} says now holds")
+        if found is None:
+            return None
+        kept, _ = found
+        lacking = [pl.lit(None, dtype).alias(name) for name, dtype in ENTRY.items() if name not in kept.columns]
+        return Entries(kept.with_columns(lacking).select(*ENTRY))
+
+    def _table(self, name: str, otherwise: str) -> tuple[pl.DataFrame, dict[str, Any]] | None:
+        """A table and what is said of it; None, where there is none. One that is damaged is set aside, and told."""
         try:
-            with self._files.fetched(self._location("_told")) as file:
-                kept = pl.read_parquet(file)
-                lacking = [pl.lit(None, dtype).alias(name) for name, dtype in ENTRY.items() if name not in kept.columns]
-                return Entries(kept.with_columns(lacking).select(*ENTRY))
-        except (OSError, pl.exceptions.PolarsError):
+            with self._files.fetched(self._location(name)) as file:
+                return read_table(file)
+        except FileNotFoundError:
+            return None
+        except pa.ArrowInvalid as error:
+            with suppress(OSError):  # who may only read leaves it to others
+                self._files.set_aside(self._location(name))
+            _LOG.error("%s; it is kept as %s%s; %s", error, name_of(self._location(name)), DAMAGED, otherwise)
             return None
 
     def _of_csv(self) -> Entries:
@@ -201,7 +216,7 @@ def entries_of_csv(content: bytes) -> tuple[pl.DataFrame, list[str]]:
     with ``heard_``, as `stations export` writes them, are left out."""
     try:
         given = pl.read_csv(BytesIO(content), infer_schema=False, raise_if_empty=False)
-    except pl.exceptions.PolarsError as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         return pl.DataFrame(schema=ENTRY), [f"it is no table of comma separated values ({error})"]
     given = given.select(pl.exclude("^heard_.*$"))
     line = pl.int_range(2, given.height + 2, eager=True)
