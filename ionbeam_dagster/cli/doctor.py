@@ -97,5 +97,7 @@ def _show(found: list[Finding]) -> None:
     counts = Counter(one.severity for one in found)
     if wrong := counts["error"] + counts["warning"]:
         console.print(f"{wrong} to be looked at: {counts['error']} errors, {counts['warning']} warnings")
+    elif notes := counts["note"]:
+        console.print(f"nothing has to be done; {notes} notes tell what is worth knowing")
     else:
         console.print("all is well")

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ionbeam_dagster.cli.quarantine import clock_lines, left_out, lines_about, set_aside
-from ionbeam_dagster.cli.status import print_overdue, sources_of
+from ionbeam_dagster.cli.status import print_failing, sources_of
 from ionbeam_dagster.cli.terminal import (
     FROM,
     TO,
@@ -31,6 +31,7 @@ from ionbeam_dagster.domain.windows import gaps as gaps_of
 
 if TYPE_CHECKING:
     from ionbeam_dagster.pipeline.platform import Platform
+    from ionbeam_dagster.stores.ledger.attempts import Attempt
 
 SOURCES_OR_DATASETS = typer.Argument(help="Sources, or datasets (their sources are shown); all when none is named.")
 
@@ -45,7 +46,7 @@ def gaps(
 ) -> None:
     """Show what of a range was collected and what is missing: a strip of time, and each gap with how to fill it.
 
-    Without --from and --to: from the first to the last moment of which anything was collected.
+    Without --from and --to: from the first to the last moment of which anything was collected, or could not be.
 
     Example: `ionbeam gaps netatmo --from 2026-06-01 --to 2026-07-01`
     """
@@ -68,13 +69,15 @@ def _show_gaps(platform: Platform, source: str, start: datetime | None, end: dat
     claims = platform.ledger.claims_between(dataset.name, first, last)
     suspect = {claim.id for claim in from_the_future(platform, settings) if not settings.sent}
     collected = merge(claim.collected for claim in claims if claim.source == source and claim.id not in suspect)
-    begun = max(start, settings.start) if start else (collected[0].start if collected else None)
-    until = last if end else (collected[-1].end if collected else None)
+    failing = _failing(platform, source, start, last)
+    tried = [*collected, *(one.window for one in failing)]
+    begun = max(start, settings.start) if start else min((one.start for one in tried), default=None)
+    until = last if end else max((one.end for one in tried), default=None)
     if begun is None or until is None or until <= begun:
         console.print(f"{source}: nothing was collected in this range; its start is {settings.start:%Y-%m-%d %H:%M}")
         for line in [*clock_lines(platform, source), *left_out(platform, source)]:
             console.print(line, style="yellow", highlight=False, markup=False)
-        _print_what_fails_of(platform, source, start, last)
+        print_failing(platform, failing)
         return
     asked = Window(begun, until)
     missing = gaps_of(asked, collected)
@@ -90,19 +93,18 @@ def _show_gaps(platform: Platform, source: str, start: datetime | None, end: dat
     console.print(_strip(asked, missing, max(10, min(console.width, 120) - 2)))
     for line in [*lines_about(platform, source, [asked]), *clock_lines(platform, source), *left_out(platform, source)]:
         console.print(line, style="yellow", highlight=False, markup=False)
-    _print_what_fails_of(platform, source, start, last)
+    print_failing(platform, failing)
     if missing:
         fill = {"external": "ionbeam reingest", "door": "", "pull": "ionbeam run"}[settings.kind]
         console.print(_gaps_table(missing, dataset, fill, source))
 
 
-def _print_what_fails_of(platform: Platform, source: str, start: datetime | None, end: datetime) -> None:
-    """What of a source fails for long between `start` (None: whenever) and `end`."""
-    from ionbeam_dagster.pipeline.agenda import overdue
+def _failing(platform: Platform, source: str, start: datetime | None, end: datetime) -> list[Attempt]:
+    """What of a source fails between `start` (None: whenever) and `end`."""
+    from ionbeam_dagster.pipeline.agenda import failing
 
-    failing = [one for one in overdue(platform, platform.now()) if (one.stage, one.product) in _stages_of(source)]
-    within = [one for one in failing if one.window.start < end and (start is None or one.window.end > start)]
-    print_overdue(platform, within)
+    found = [one for one in failing(platform, platform.now()) if (one.stage, one.product) in _stages_of(source)]
+    return [one for one in found if one.window.start < end and (start is None or one.window.end > start)]
 
 
 def _stages_of(source: str) -> set[tuple[str, str]]:

@@ -138,8 +138,8 @@ def _print_outdated(platform: Platform, dataset: DatasetSettings) -> None:
 
 
 def _print_what_fails(platform: Platform) -> None:
-    """What fails for long, what of the configuration does not fit, and when the files were last compared."""
-    from ionbeam_dagster.pipeline.agenda import misfits, other_lengths, overdue, silent
+    """What fails, what of the configuration does not fit, and when the files were last compared."""
+    from ionbeam_dagster.pipeline.agenda import failing, misfits, other_lengths, silent
 
     now = platform.now()
     for misfit in misfits(platform):
@@ -150,20 +150,21 @@ def _print_what_fails(platform: Platform) -> None:
         told = f"{source} does not answer since {silence.since:%Y-%m-%d %H:%M}: {silence.windows} windows in a row took"
         again = "longer than they may; it is asked for one window at a time until it does"
         console.print(f"{told} {again}", style="yellow", highlight=False, markup=False)
-    print_overdue(platform, overdue(platform, now))
+    print_failing(platform, failing(platform, now))
     if reconciled := platform.ledger.reconciliations.last():
         ago = max((now - reconciled) // timedelta(seconds=1), 0)
         console.print(f"files: last compared with the ledger {ago} s ago", highlight=False)
 
 
-def print_overdue(platform: Platform, failing: Sequence[Attempt]) -> None:
-    """What fails for long, the longest first."""
-    from ionbeam_dagster.pipeline.agenda import in_words
+def print_failing(platform: Platform, failing: Sequence[Attempt]) -> None:
+    """What fails, the longest first; what fails alike in a line."""
+    from ionbeam_dagster.pipeline.agenda import alike, in_words
 
-    for one in failing[:_LISTED]:
+    found = alike(failing)
+    for one in found[:_LISTED]:
         console.print(in_words(platform, one), style="yellow", highlight=False, markup=False, soft_wrap=True)
-    if len(failing) > _LISTED:
-        console.print(f"... and {len(failing) - _LISTED} more that fail for an hour or longer", style="yellow")
+    if rest := sum(map(len, found[_LISTED:])):
+        console.print(f"... and {rest:,} more windows that fail", style="yellow", highlight=False)
 
 
 def _nothing_known(platform: Platform, dataset: DatasetSettings, in_a_range: bool) -> str:

@@ -186,10 +186,10 @@ def _silent_sources(platform: Platform) -> Iterator[str]:
 
 
 def _failing(platform: Platform, now: datetime) -> Iterator[str]:
-    overdue = agenda.overdue(platform, now)
-    yield from (agenda.in_words(platform, one) for one in overdue[:_FAILING])
+    overdue = agenda.alike(agenda.overdue(platform, now))
+    yield from (agenda.in_words(platform, alike) for alike in overdue[:_FAILING])
     if len(overdue) > _FAILING:
-        yield f"and {len(overdue) - _FAILING:,} more windows: `ionbeam status`"
+        yield f"and {sum(map(len, overdue[_FAILING:])):,} more windows: `ionbeam status`"
 
 
 def _disks(platform: Platform) -> Iterator[str]:

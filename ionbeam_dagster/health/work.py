@@ -7,16 +7,17 @@ counts as failing for long (pipeline/agenda).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 
 from ionbeam_dagster.domain.times import in_short
 from ionbeam_dagster.domain.windows import Window
-from ionbeam_dagster.health.findings import Finding
+from ionbeam_dagster.health.findings import Finding, Severity
 from ionbeam_dagster.health.stores import can_ask_ledger
 from ionbeam_dagster.pipeline import agenda, corrections
 from ionbeam_dagster.pipeline.agenda import Work
 from ionbeam_dagster.pipeline.platform import Platform
+from ionbeam_dagster.stores.ledger.attempts import Attempt
 
 SUBJECT = "work"
 STANDS_STILL = 40.0
@@ -28,17 +29,20 @@ START = "start `ionbeam worker` (`ionbeam dev` has one), or end one that hangs: 
 
 
 def failing(platform: Platform) -> Iterator[Finding]:
-    """What fails for an hour or longer, sources that do not answer, and files that nobody compares."""
+    """What fails, sources that do not answer, and files that nobody compares.
+
+    What fails for less than an hour is a note: it is tried again, and most of it goes by.
+    """
     if not can_ask_ledger(platform):
         return
     now = platform.now()
-    overdue = agenda.overdue(platform, now)
-    for one in overdue[:_SHOWN]:
-        words, _, remedy = agenda.in_words(platform, one).rpartition("; ")
-        yield Finding(SUBJECT, "warning", words, remedy)
-    if len(overdue) > _SHOWN:
-        more = f"{len(overdue) - _SHOWN:,} further windows fail for an hour or longer"
-        yield Finding(SUBJECT, "warning", more, "`ionbeam status` shows them, and how each is tried now")
+    found = agenda.alike(agenda.failing(platform, now))
+    for alike in found[:_SHOWN]:
+        words, _, remedy = agenda.in_words(platform, alike).rpartition("; ")
+        yield Finding(SUBJECT, _severity(alike, now), words, remedy)
+    if rest := found[_SHOWN:]:
+        remedy = "`ionbeam status` shows them, and how each is tried now"
+        yield Finding(SUBJECT, _severity(rest[0], now), f"{sum(map(len, rest)):,} further windows fail", remedy)
     for source, silence in agenda.silent(platform).items():
         words = f"{source} does not answer since {silence.since:%Y-%m-%d %H:%M} ({silence.windows} windows in a row)"
         yield Finding(SUBJECT, "warning", words, f"see whether its service runs; `ionbeam source check {source}`")
@@ -48,7 +52,7 @@ def failing(platform: Platform) -> Iterator[Finding]:
         words = f"files were last compared with the ledger {in_short(now - compared)} ago"
         remedy = "`ionbeam doctor --files` does it now; the sensor `reconciliation` of Dagster's daemon does it always"
         yield Finding(SUBJECT, "warning", words, remedy)
-    yield Finding(SUBJECT, "well", f"{len(overdue)} windows fail for an hour or longer")
+    yield Finding(SUBJECT, "well", f"{sum(map(len, found)):,} windows fail")
 
 
 def _corrections_unasked(platform: Platform, now: datetime) -> Iterator[Finding]:
@@ -57,6 +61,10 @@ def _corrections_unasked(platform: Platform, now: datetime) -> Iterator[Finding]
         if seen is not None and now - seen > corrections.ASKED_WITHIN:
             words = f"{source.name} was last asked {in_short(now - seen)} ago what it corrected of its past"
             yield Finding(SUBJECT, "warning", words, corrections.WHO_ASKS.format(source.name))
+
+
+def _severity(longest_first: Sequence[Attempt], now: datetime) -> Severity:
+    return "warning" if now - longest_first[0].since >= agenda.OVERDUE_AFTER else "note"
 
 
 class Progress:

@@ -48,7 +48,7 @@ def _observation(platform: Platform, one: Attempt) -> dg.AssetObservation:
     return dg.AssetObservation(
         _asset_of(one),
         partition=one.window.key,
-        description=agenda.in_words(platform, one),
+        description=agenda.in_words(platform, [one]),
         metadata={
             "failing since": dg.MetadataValue.timestamp(one.since),
             "tries": one.failures,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
@@ -10,9 +10,12 @@ from told import HOUR, QUARTER, START
 from typer.testing import CliRunner
 
 from ionbeam_dagster.cli import app
-from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.domain.windows import Window, window_of, windows_between
+from ionbeam_dagster.health.work import failing as failing_work
 from ionbeam_dagster.orchestration.overdue import report_overdue
 from ionbeam_dagster.pipeline import agenda
+from ionbeam_dagster.pipeline.collect import collect
+from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.stores.ledger.attempts import Failure
 
 FIRST, HOUR_OF_IT = Window(START, START + QUARTER), Window(START, START + HOUR)
@@ -58,3 +61,28 @@ def test_the_pages_of_assets_name_it_once_while_it_stays_the_same(failing, insta
     assert len({*report_overdue(failing, instance, LATER + timedelta(minutes=1), reported)} - {*reported}) == 1
     agenda.in_hand(failing, "collect", "told").settle([FIRST], {}, LATER)
     assert len(report_overdue(failing, instance, LATER, reported)) == 1
+
+
+def test_what_fails_for_a_moment_is_named_at_once_in_one_line_and_is_a_gap(platform_with, tmp_path, monkeypatch):
+    now = datetime.now(UTC)
+    hour = window_of(now - HOUR, HOUR)
+    platform = platform_with(f"  told: {{start: {hour.start:%Y-%m-%dT%H:%MZ}}}", automation="{lookback: PT15M}")
+    windows = list(windows_between(hour.start, hour.end, QUARTER))
+    agenda.begin(platform, [agenda.Work("collect", "told", window, "t", "") for window in windows], now)
+    collect(platform, platform.source("told"), windows[0], now)
+    ingest(platform, platform.source("told"), windows[0])
+    failed = {window: Failure("500 Internal Server Error") for window in windows[1:]}
+    agenda.in_hand(platform, "collect", "told").settle(windows[:1], failed, now)
+    monkeypatch.setenv("IONBEAM_CONFIG_PATH", str(tmp_path / "config.yaml"))
+    monkeypatch.setenv("COLUMNS", "400")
+    lost = f"3 windows of {Window(windows[1].start, hour.end)}; since {now:%Y-%m-%d %H:%M}, 1 try"
+    line = f"told cannot be collected ({lost}): 500 Internal Server Error"
+    assert line in CliRunner().invoke(app, ["status"]).output
+    gaps = CliRunner().invoke(app, ["gaps", "told"]).output
+    assert line in gaps and "25.0% collected, 1 gap" in gaps
+    [found] = [one for one in failing_work(platform) if one.severity != "well"]
+    assert (
+        found.severity == "note"
+        and found.words in line + " Internal Server Error"
+        and "`ionbeam run told" in found.remedy
+    )

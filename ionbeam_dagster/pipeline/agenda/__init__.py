@@ -14,7 +14,10 @@ reconciliation then finds what was not noted.
 """
 
 from ionbeam_dagster.pipeline.agenda.attention import (
+    OVERDUE_AFTER,
     SKEW,
+    alike,
+    failing,
     from_the_future,
     in_words,
     misfits,
@@ -48,10 +51,10 @@ from ionbeam_dagster.pipeline.agenda.work import (
 )
 
 __all__ = [
-    "MOST", "SKEW", "Changed", "InHand", "Lost", "Replaces", "Stage", "Step", "Steps", "Triggered", "Work", "assess",
-    "begin", "due",
-    "due_of", "end_silence", "export_is_current", "from_the_future", "has_window", "in_hand", "in_words", "is_broken",
-    "is_lost", "is_outdated", "last_trigger", "misfits", "needs_collecting", "note", "note_silence", "note_unless_open",
+    "MOST", "OVERDUE_AFTER", "SKEW", "Changed", "InHand", "Lost", "Replaces", "Stage", "Step", "Steps", "Triggered",
+    "Work", "alike", "assess", "begin", "due", "due_of", "end_silence", "export_is_current", "failing",
+    "from_the_future", "has_window", "in_hand", "in_words", "is_broken", "is_lost", "is_outdated",
+    "last_trigger", "misfits", "needs_collecting", "note", "note_silence", "note_unless_open",
     "other_lengths", "outdated", "outlook", "overdue", "probed", "products", "read_token", "ready", "replacing",
     "silent", "stays", "to_build", "to_export", "to_export_cycle", "to_ingest", "windows_in_lookback",
 ]  # fmt: skip

@@ -5,6 +5,7 @@ Belongs here: questions that pages and the command line ask. Does not belong her
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 from ionbeam_client.models import format_duration
@@ -24,28 +25,46 @@ OVERDUE_AFTER = timedelta(hours=1)
 """What failed for so long is told to people, and tried on."""
 
 
-def overdue(platform: Platform, now: datetime) -> list[Attempt]:
-    """Open work of windows that fail since OVERDUE_AFTER or longer, the longest first; it goes on being tried."""
+def failing(platform: Platform, now: datetime, since: timedelta = timedelta(0)) -> list[Attempt]:
+    """Open work of windows that fail `since` so long, the longest first; it goes on being tried."""
     known = set(products(platform))
-    found = [one for one in platform.ledger.attempts.open() if one.failures and now - one.since >= OVERDUE_AFTER]
+    found = [one for one in platform.ledger.attempts.open() if one.failures and now - one.since >= since]
     return sorted((one for one in found if (one.stage, one.product) in known), key=lambda one: one.since)
 
 
-def in_words(platform: Platform, one: Attempt) -> str:
-    """What fails, since when, how often, why, and the command that tries it now and shows more."""
+def overdue(platform: Platform, now: datetime) -> list[Attempt]:
+    """What fails since OVERDUE_AFTER or longer."""
+    return failing(platform, now, OVERDUE_AFTER)
+
+
+def alike(found: Iterable[Attempt]) -> list[list[Attempt]]:
+    """What fails of one product for one reason, together."""
+    together: dict[tuple[str, str, str], list[Attempt]] = {}
+    for one in found:
+        together.setdefault((one.stage, one.product, one.error), []).append(one)
+    return list(together.values())
+
+
+def in_words(platform: Platform, failing: Sequence[Attempt]) -> str:
+    """What fails, alike, since when, how often, why, and the command that tries it now and shows more."""
+    one = failing[0]
     of, _, format = one.product.partition("/")
     what = {
         "collect": f"{of} cannot be collected",
         "ingest": f"what was collected of {of} cannot be ingested",
         "build": f"{of} cannot be built",
     }.get(one.stage, f"{of} cannot be exported as {format}")
-    since = f"since {one.since:%Y-%m-%d %H:%M}, {one.failures} tries"
+    window = Window(min(each.window.start for each in failing), max(each.window.end for each in failing))
+    windows = f"{len(failing):,} windows of {window}" if len(failing) > 1 else f"{window}"
+    tries = max(each.failures for each in failing)
+    times = f"{tries} tries" if tries > 1 else "1 try"
+    since = f"since {min(each.since for each in failing):%Y-%m-%d %H:%M}, {times}"
     why = one.error or "its runs end without a word: were they killed?"
-    range = f"--from {one.window.start:%Y-%m-%dT%H:%MZ} --to {one.window.end:%Y-%m-%dT%H:%MZ}"
+    range = f"--from {window.start:%Y-%m-%dT%H:%MZ} --to {window.end:%Y-%m-%dT%H:%MZ}"
     command = "rebuild" if one.stage in ("build", "export", "export_cycle") else "run"
     if command == "run" and platform.source(of).kind == "external":
         command = "reingest"
-    return f"{what} ({one.window}; {since}): {why}; `ionbeam {command} {of} {range}` tries it now and shows more"
+    return f"{what} ({windows}; {since}): {why}; `ionbeam {command} {of} {range}` tries it now and shows more"
 
 
 def outdated(platform: Platform, dataset: DatasetSettings, start: datetime, end: datetime) -> list[Window]:
