@@ -10,7 +10,7 @@ believed to be lost or damaged: it may have been written since.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TypeVar
 
@@ -192,14 +192,13 @@ def _of_dataset(platform: Platform, dataset: DatasetSettings, now: datetime, fou
         return
     listed = {folder: platform.files.listed(folder) for folder in _folders(platform, dataset, built[0])}
     for some in _portions(built):
-        is_whole = {one.path: _is_whole(platform, listed, one.path, one.facts.bytes) for one in some}
-        whole = [one for one in some if is_whole[one.path]]
-        again = [one for one in some if not is_whole[one.path] or (renew and _is_outdated(platform, one))]
-        builds = [agenda.to_build(platform, name, one.revision.window, now, renew=renew) for one in again]
+        faults = {one.path: _fault_of_file(platform, listed, one.path, one.facts.bytes) for one in some}
+        whole = [one for one in some if faults[one.path] is None]
+        again = [one for one in some if faults[one.path] or (renew and _is_outdated(platform, one))]
+        builds = [_built_again(platform, one, faults[one.path], now) for one in again]
         built_anew = {work.window for work in builds if work}
         for one, anew in zip(again, builds, strict=True):
-            if anew is None and not is_whole[one.path]:
-                fault = "it is gone, or of another size"
+            if anew is None and (fault := faults[one.path]):
                 found.for_a_person += contents.not_built_again(platform, one, fault, now)
         exports = [
             agenda.to_export(platform, f"{name}/{format}", one.revision.window, renew)
@@ -232,16 +231,24 @@ def _is_exported(
     renew = platform.config.automation.remake_outdated
     if renew and is_of_another_exporter(platform, made.dataset, format, made.window):
         return False
-    return made.path is None or _is_whole(platform, listed, made.path, made.facts.bytes)
+    return made.path is None or _fault_of_file(platform, listed, made.path, made.facts.bytes) is None
 
 
-def _is_whole(platform: Platform, listed: Mapping[str, Mapping[str, Found]], path: str, size: int) -> bool:
-    """Whether a file is there, and of the size that the ledger remembers, if it does."""
+def _built_again(platform: Platform, built: BuiltRevision, fault: str | None, now: datetime) -> Work | None:
+    renew = platform.config.automation.remake_outdated
+    work = agenda.to_build(platform, built.revision.dataset, built.revision.window, now, renew=renew)
+    return replace(work, reason=f"{built.path}: {fault}") if work and fault else work
+
+
+def _fault_of_file(platform: Platform, listed: Mapping[str, Mapping[str, Found]], path: str, size: int) -> str | None:
+    """Why a file is not there, of the size that the ledger remembers, if it does; None where it is."""
     known = listed.get(folder_of(path), {}).get(path)
     if known is not None and size in (0, known.size):
-        return True
+        return None
     file = platform.files.found(path)
-    return file is not None and size in (0, file.size)
+    if file is None:
+        return "it is gone"
+    return None if size in (0, file.size) else f"it is damaged: it has {file.size} bytes instead of {size}"
 
 
 def _portions(given: Sequence[_T]) -> Iterator[Sequence[_T]]:

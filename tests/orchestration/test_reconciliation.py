@@ -131,6 +131,8 @@ def test_a_damaged_file_is_made_again_and_nothing_that_is_whole(ticking):
         before = path.read_bytes()
         path.write_bytes(before[:-10])
         os.utime(path, (ticking.clock.timestamp(),) * 2)
+        reasons = [work.reason for work in reconcile(ticking.platform, ticking.clock).work if str(path) in work.reason]
+        assert which != "dataset" or f"it has {len(before) - 10} bytes instead of {len(before)}" in reasons[0]
         begun = of(ticking.hour, ticking.for_ten_minutes())
         assert path.read_bytes() == before
         assert set(begun.values()) == {1} and next(iter(begun))[0] == f"told/{which}"
