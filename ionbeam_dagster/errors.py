@@ -10,7 +10,7 @@
     │   ├── FilesError          ... files in folders or S3                        (stores/files.py)
     │   ├── LedgerError         ... the ledger                                    (stores/ledger)
     │   ├── LostPoints          ... observations that were stored and are lost
-    │   ├── SegmentError        ... observations in Parquet segments              (stores/timeseries/segments.py)
+    │   ├── SegmentError        ... observations in Parquet segments              (stores/timeseries/steady.py)
     │   ├── InfluxError         ... observations in InfluxDB                      (stores/timeseries/influxdb/)
     │   └── StationsError       ... what a person says of stations                (stores/stations.py)
     ├── ExportError             a file could not be written, or did not read back as it should

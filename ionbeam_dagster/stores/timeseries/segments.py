@@ -1,7 +1,8 @@
 """The time-series store on plain Parquet files, without a server.
 
 Belongs here: how canonical points are cut into segments, and read again for a window. Does not belong here:
-which ingestions exist and in which order they arrived (stores/ledger), or other back ends.
+which ingestions exist and in which order they arrived (stores/ledger), which segments each may have (journals.py), or
+other back ends.
 
     <root>/<dataset>/<UTC hour>/<arrival>-<ingestion>-<part>.parquet    one segment: rows of one hour of one ingestion
     <root>/<dataset>/<UTC hour>/bundle.parquet                          small segments that became one file (bundles.py)
@@ -18,13 +19,11 @@ import os
 import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import IO
 from urllib.parse import quote, unquote
 
 import polars as pl
@@ -35,9 +34,9 @@ from ionbeam_dagster.domain.windows import HOUR, Window, windows_between
 from ionbeam_dagster.errors import LostPoints
 from ionbeam_dagster.stores.damage import read_through
 from ionbeam_dagster.stores.files import DAMAGED
-from ionbeam_dagster.stores.locks import folder_locked, lock, lock_if_free
-from ionbeam_dagster.stores.publish import sync
-from ionbeam_dagster.stores.timeseries import TIME, Refused, bundles
+from ionbeam_dagster.stores.locks import folder_locked
+from ionbeam_dagster.stores.publish import make_folder, sync
+from ionbeam_dagster.stores.timeseries import TIME, Refused, bundles, journals
 from ionbeam_dagster.stores.timeseries.merging import merged
 from ionbeam_dagster.stores.timeseries.selecting import Hour, Point, Selection, cuts
 from ionbeam_dagster.stores.timeseries.steady import Replaced, SegmentError, identity, steadily, while_others_write
@@ -80,13 +79,13 @@ class SegmentStore:
         only after this method returned, so it will be. Raises ValueError for a row without a time.
         """
         home = self.root / dataset
-        with _journal(home, ingestion) as journal, _drafts(home, ingestion) as drafts:
+        with journals.opened(home, ingestion) as journal, _drafts(home, ingestion) as drafts:
             rows, segments = _write_drafts(drafts, f"{arrival:012d}-{quote(ingestion, safe='')}", frames, key)
             earlier = journal.names()
             journal.add(name for name in segments if name not in earlier)
             buckets = {(home / name).parent for name in [*segments, *earlier]}
             for bucket in buckets:
-                _make_folder(bucket)
+                make_folder(bucket)
             for name, draft in segments.items():
                 draft.replace(home / name)
             for bucket in buckets:
@@ -117,9 +116,9 @@ class SegmentStore:
     def withdraw(self, dataset: str, ingestion: str) -> None:
         """Forget what `ingestion` brought; values that it had replaced are seen again. Unknown ones are no error."""
         home = self.root / dataset
-        if not _journal_path(home, ingestion).exists():
+        if not journals.is_there(home, ingestion):
             return
-        with _journal(home, ingestion) as journal:
+        with journals.opened(home, ingestion) as journal:
             shutil.rmtree(_drafts_path(home, ingestion), ignore_errors=True)
             _remove(home, journal.names())
             journal.remove()
@@ -152,10 +151,9 @@ class SegmentStore:
         """The ingestions that have segments, each with the bytes of these."""
         home = self.root / dataset
         found = {}
-        for journal in sorted((home / ".ingestions").glob("*")):
+        for ingestion, names in journals.all_of(home):
             with suppress(FileNotFoundError):  # withdrawn meanwhile
-                names = _names(journal.read_text())
-                found[unquote(journal.name)] = sum(_size(home / name) for name in names)
+                found[ingestion] = sum(_size(home / name) for name in names)
         return found
 
     def arrivals(self, dataset: str) -> dict[str, int]:
@@ -186,7 +184,7 @@ class SegmentStore:
         with folder_locked(folder):
             taken = bundles.exchange(folder, added=_small(folder))
             for name, known in taken.items():
-                with _unless_written(home, _named(name)[1]) as unwritten:
+                with journals.unless_written(home, _named(name)[1]) as unwritten:
                     if unwritten and identity(folder / name) == known:
                         (folder / name).unlink()
             sync(folder)
@@ -273,14 +271,6 @@ def _remove(home: Path, names: Iterable[str]) -> None:
             sync(folder)
 
 
-def _make_folder(path: Path) -> None:
-    """Make `path` and what is missing above it, durably."""
-    if not path.is_dir():
-        _make_folder(path.parent)
-        path.mkdir(exist_ok=True)
-        sync(path.parent)
-
-
 def _drafts_path(home: Path, ingestion: str) -> Path:
     return home / ".drafts" / quote(ingestion, safe="")
 
@@ -297,85 +287,11 @@ def _drafts(home: Path, ingestion: str) -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-# --- the journal of an ingestion --------------------------------------------------------------------------------------
-
-
-def _journal_path(home: Path, ingestion: str) -> Path:
-    return home / ".ingestions" / quote(ingestion, safe="")
-
-
-@dataclass(frozen=True)
-class _Journal:
-    """The names of all segments that an ingestion may have, one a line; durable before the segments are seen.
-
-    A line that begins with ``-`` strikes a name out: that segment was removed.
-    """
-
-    path: Path
-    file: IO[str]
-
-    def names(self) -> set[str]:
-        self.file.seek(0)
-        return _names(self.file.read())
-
-    def strike(self, names: Iterable[str]) -> None:
-        self.add(f"-{name}" for name in names)
-
-    def add(self, names: Iterable[str]) -> None:
-        # The line end stands in front, so that a name that a crash cut short does not spoil the next one.
-        if lines := "".join(f"\n{name}" for name in names):
-            self.file.write(lines)
-            self.file.flush()
-            os.fsync(self.file.fileno())
-            sync(self.path.parent)
-
-    def remove(self) -> None:
-        self.path.unlink()
-        sync(self.path.parent)
-
-
-@contextmanager
-def _journal(home: Path, ingestion: str) -> Iterator[_Journal]:
-    """Open the journal of `ingestion`, and keep every other writer of the same ingestion waiting meanwhile."""
-    path = _journal_path(home, ingestion)
-    _make_folder(path.parent)
-    while True:
-        with path.open("a+") as file:
-            lock(file)
-            if identity(path) == identity(file.fileno()):  # otherwise it was withdrawn while we waited for the lock
-                yield _Journal(path, file)
-                return
-
-
-@contextmanager
-def _unless_written(home: Path, ingestion: str) -> Iterator[bool]:
-    """Whether nobody writes or withdraws `ingestion`; if so, who would waits until the block ends."""
-    path = _journal_path(home, ingestion)
-    with ExitStack() as stack:
-        try:
-            file = stack.enter_context(path.open())
-        except FileNotFoundError:
-            unwritten = False
-        else:
-            unwritten = lock_if_free(file) and identity(path) == identity(file.fileno())
-        yield unwritten
-
-
-def _names(written: str) -> set[str]:
-    names: set[str] = set()
-    for line in written.split("\n"):
-        if line.startswith("-"):
-            names.discard(line[1:])
-        elif line.endswith(".parquet"):
-            names.add(line)
-    return names
+# --- the segments of an ingestion -------------------------------------------------------------------------------------
 
 
 def _is_whole(home: Path, ingestion: str) -> bool:
-    try:
-        names = _names(_journal_path(home, ingestion).read_text())
-    except FileNotFoundError:
-        return False
+    names = journals.names_of(home, ingestion)
     return bool(names) and all((home / name).exists() or _is_bundled(home / name) for name in names)
 
 
