@@ -7,6 +7,7 @@ what a run does (assets/).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from uuid import uuid4
@@ -36,8 +37,13 @@ from ionbeam_dagster.orchestration.runs import QUIET
 from ionbeam_dagster.pipeline import agenda
 from ionbeam_dagster.pipeline.agenda import Stage, Work
 from ionbeam_dagster.pipeline.platform import Platform
+from ionbeam_dagster.stores.ledger.attempts import Attempt
+
+log = logging.getLogger(__name__)
 
 Partitions = dg.PartitionsDefinition[str]
+_TOLD = 3
+"""Reasons of failures that are logged at once."""
 
 
 class Doing:
@@ -86,11 +92,27 @@ class Doing:
         if not work:
             return 0
         span = CYCLE if stage == "export_cycle" else next(iter(work)).span
+        failed = self._failing(stage, of)
         runs = 0
         for stretch in sorted(contiguous_runs(sorted(work), span), reverse=True):  # the newest first
             covered = [one for one in work.values() if stretch.covers(one.window)]
             runs += self._run(stage, of, job, assets, stretch, covered)
+        self._tell(failed, self._failing(stage, of))
         return runs
+
+    def _failing(self, stage: Stage, of: str) -> list[Attempt]:
+        return [one for one in self._platform.ledger.attempts.open(stage, of) if one.failures and one.was_tried]
+
+    def _tell(self, before: Sequence[Attempt], now: Sequence[Attempt]) -> None:
+        """Log what fails and did not before, once for all windows that fail alike, and when nothing does any more."""
+        windows, reasons = {one.window for one in before}, {one.error for one in before}
+        new = agenda.alike(one for one in now if one.window not in windows and one.error not in reasons)
+        for alike in new[:_TOLD]:
+            log.warning("%s", agenda.in_words(self._platform, alike))
+        if rest := sum(map(len, new[_TOLD:])):
+            log.warning("%s: %s further windows fail; `ionbeam status` shows them", new[0][0].product, f"{rest:,}")
+        if before and not now:
+            log.warning("%s: to %s succeeds again", before[0].product, before[0].stage)
 
     def _run(
         self, stage: Stage, of: str, job: str | None, assets: Sequence[dg.AssetKey], stretch: Window, work: list[Work]

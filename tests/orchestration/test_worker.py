@@ -21,7 +21,7 @@ from told import START, Told, key
 
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.windows import Window
-from ionbeam_dagster.errors import DeadlineExceeded
+from ionbeam_dagster.errors import DeadlineExceeded, SourceError
 from ionbeam_dagster.orchestration.definitions import build_definitions
 from ionbeam_dagster.orchestration.doing import Doing, _each
 from ionbeam_dagster.orchestration.heartbeats import this_host
@@ -137,6 +137,33 @@ def test_a_source_that_does_not_answer_is_asked_for_one_window_until_it_answers(
     assert _raws(platform) == 1 and platform.ledger.silences.all() == {}
     doing.source("told")
     assert _raws(platform) == 8
+
+
+def test_the_log_says_once_what_fails_and_when_it_no_longer_does(platform, instance, caplog, monkeypatch):
+    told, broken, now = platform.sources["told"], "500 Internal Server Error", platform.now()
+    fetch = Told.fetch
+
+    def fetched(self, window):
+        if broken and window.start.hour == 0:
+            raise SourceError(broken)
+        return fetch(self, window)
+
+    monkeypatch.setattr(Told, "fetch", fetched)
+    monkeypatch.setattr(platform, "now", lambda: now)
+
+    def logged() -> list[str]:
+        nonlocal now
+        caplog.clear()
+        Doing(platform, instance).source("told")
+        now += timedelta(hours=1)
+        return [one.getMessage() for one in caplog.records if one.name.endswith("doing")]
+
+    [line] = logged()
+    assert line.startswith("told cannot be collected (4 windows of 2026-06-21 00:00-01:00; since ")
+    assert "): 500 Internal Server Error; `ionbeam run told --from 2026-06-21T00:00Z" in line
+    assert logged() == [] and len(told.fetched) == 4
+    broken = ""
+    assert logged() == ["told: to collect succeeds again"] and logged() == []
 
 
 def test_what_cannot_be_looked_at_holds_up_no_other(platform_with, instance, monkeypatch):
