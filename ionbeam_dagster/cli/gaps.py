@@ -15,6 +15,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from ionbeam_dagster.cli.holes import nothing_there
 from ionbeam_dagster.cli.quarantine import clock_lines, left_out, lines_about, set_aside
 from ionbeam_dagster.cli.status import print_failing, sources_of
 from ionbeam_dagster.cli.terminal import (
@@ -59,7 +60,7 @@ def gaps(
 
 
 def _show_gaps(platform: Platform, source: str, start: datetime | None, end: datetime | None) -> None:
-    from ionbeam_dagster.pipeline.agenda import from_the_future
+    from ionbeam_dagster.pipeline.agenda import from_the_future, holes
 
     settings = platform.source(source)
     dataset = platform.dataset(settings.dataset)
@@ -80,8 +81,10 @@ def _show_gaps(platform: Platform, source: str, start: datetime | None, end: dat
         print_failing(platform, failing)
         return
     asked = Window(begun, until)
-    missing = gaps_of(asked, collected)
-    share = coverage(asked, missing)
+    nothing = holes(platform, settings, asked)
+    missing = gaps_of(asked, [*collected, *nothing])
+    to_collect = asked.span - sum((hole.span for hole in nothing), timedelta())
+    share = 1.0 - sum((gap.span for gap in missing), timedelta()) / to_collect
     told = "no gap" if not missing else f"{len(missing)} gap{'s' * (len(missing) > 1)}"
     if aside := sum(one.rows for one in set_aside(platform, source, begun, until)):
         told += f", [yellow]{aside:,} row{'s' * (aside > 1)} left out[/yellow]"
@@ -90,8 +93,13 @@ def _show_gaps(platform: Platform, source: str, start: datetime | None, end: dat
         f"{_percent(share)} collected, {told}",
         highlight=False,
     )
-    console.print(_strip(asked, missing, max(10, min(console.width, 120) - 2)))
-    for line in [*lines_about(platform, source, [asked]), *clock_lines(platform, source), *left_out(platform, source)]:
+    console.print(_strip(asked, missing, nothing, max(10, min(console.width, 120) - 2)))
+    for line in [
+        *nothing_there(platform, source, asked),
+        *lines_about(platform, source, [asked]),
+        *clock_lines(platform, source),
+        *left_out(platform, source),
+    ]:
         console.print(line, style="yellow", highlight=False, markup=False)
     print_failing(platform, failing)
     if missing:
@@ -119,13 +127,17 @@ def _percent(share: float) -> str:
     return shown if shown != "0.0%" or share == 0 else "<0.1%"
 
 
-def _strip(asked: Window, missing: Sequence[Window], width: int) -> Text:
-    """The range as a bar: solid where it was collected, lighter where partly, red dots where not at all."""
+def _strip(asked: Window, missing: Sequence[Window], nothing: Sequence[Window], width: int) -> Text:
+    """The range as a bar: solid where it was collected, lighter where partly, red dots where not at all; a dash where
+    nothing is there."""
     strip = Text(" ")
     step = asked.span / width
     ends = [gap.end for gap in missing]
     for cell in range(width):
         slice = Window(asked.start + cell * step, asked.start + (cell + 1) * step)
+        if any(hole.covers(slice) for hole in nothing):
+            strip.append("-", style="dim")
+            continue
         within = missing[bisect_right(ends, slice.start) : bisect_right(ends, slice.end) + 1]
         clipped = [
             Window(max(gap.start, slice.start), min(gap.end, slice.end)) for gap in within if gap.overlaps(slice)

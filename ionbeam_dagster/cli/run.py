@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from ionbeam_client.models import format_duration
+from ionbeam_dagster.cli.holes import nothing_there
 from ionbeam_dagster.cli.quarantine import left_out, lines_about, merged
 from ionbeam_dagster.cli.terminal import (
     FROM,
@@ -175,7 +176,8 @@ def report(
             console.print(line, style="yellow", highlight=False, markup=False)
     for name, wanted in ranges.items():
         collected = [one.window for one in done if one.asset == f"{name}/raw"] or [wanted]
-        for line in [*lines_about(platform, name, collected), *left_out(platform, name)]:
+        there = [*nothing_there(platform, name, wanted), *left_out(platform, name)]
+        for line in [*lines_about(platform, name, collected), *there]:
             console.print(line, style="yellow", highlight=False, markup=False)
         for problem in platform.sources[name].problems():
             console.print(f"{name}: {problem}", style="yellow", highlight=False, markup=False)

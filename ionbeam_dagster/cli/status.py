@@ -15,6 +15,7 @@ from rich.table import Table
 
 from ionbeam_client.models import format_duration
 from ionbeam_dagster.cli.export import not_exported
+from ionbeam_dagster.cli.holes import nothing_there
 from ionbeam_dagster.cli.quarantine import clock_lines, left_out, lines_about, merged
 from ionbeam_dagster.cli.terminal import (
     DATASETS,
@@ -68,9 +69,11 @@ def status(
         console.print(status_table(platform, dataset, shown))
         for line in merged(name, platform.ledger.revisions(name, shown[0].start, shown[-1].end)):
             console.print(line, style="yellow", highlight=False, markup=False)
+        whole = Window(shown[0].start, shown[-1].end)
         for source in dataset.sources:
             windows = [one for one in shown if one.span == dataset.span]
             for line in [
+                *nothing_there(platform, source, whole),
                 *lines_about(platform, source, windows),
                 *clock_lines(platform, source),
                 *left_out(platform, source),
@@ -226,7 +229,7 @@ def _between(start: datetime, end: datetime, span: timedelta) -> Iterator[Window
 
 
 def status_table(platform: Platform, dataset: DatasetSettings, windows: Sequence[Window]) -> Table:
-    from ionbeam_dagster.pipeline.agenda import assess, export_is_current
+    from ionbeam_dagster.pipeline.agenda import assess, export_is_current, holes
     from ionbeam_dagster.pipeline.build import describe
     from ionbeam_dagster.pipeline.export import is_of_another_exporter
 
@@ -238,7 +241,9 @@ def status_table(platform: Platform, dataset: DatasetSettings, windows: Sequence
     for window in windows:
         if window.span > dataset.span:
             many = f"{window.span // dataset.span:,} windows, until {window.end:%Y-%m-%d %H:%M}"
-            table.add_row(f"{window.start:%Y-%m-%d %H:%M} ...", "missing", *[""] * 5, f"{many}: nothing was collected")
+            empty = any(window in holes(platform, platform.source(one), window) for one in dataset.sources)
+            state, why = ("none", "nothing is there") if empty else ("missing", "nothing was collected")
+            table.add_row(f"{window.start:%Y-%m-%d %H:%M} ...", state, *[""] * 5, f"{many}: {why}")
             continue
         state, reason = describe(assess(platform, dataset, window, now))
         if (sealed := platform.ledger.sealed(dataset.name, window)) and state == "built":

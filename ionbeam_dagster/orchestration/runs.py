@@ -296,7 +296,11 @@ class _Range:
         partitions = source_partitions(source, self._dataset)
         first = max(start, window_of(source.start, self._dataset.span).start)
         last = min(end, source.end or end, datetime.now(UTC))
-        windows = windows_between(first, last, source.window_size)
+        windows = [
+            window
+            for part in agenda.without_holes(self._platform, source, [Window(first, last)] if first < last else [])
+            for window in windows_between(part.start, part.end, source.window_size)
+        ]
         return [window for window in windows if partitions.has_partition_key(window.key)]
 
     def _dataset_windows(self, start: datetime, end: datetime, touched: set[Window]) -> list[Window]:

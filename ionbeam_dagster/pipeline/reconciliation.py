@@ -17,7 +17,7 @@ from typing import TypeVar
 from ionbeam_dagster.config import DatasetSettings, SourceSettings
 from ionbeam_dagster.domain.cycles import cycle_of
 from ionbeam_dagster.domain.records import BuiltRevision, Claim, RawPartition
-from ionbeam_dagster.domain.windows import EPOCH, FOREVER, Window, merge, window_of, windows_between
+from ionbeam_dagster.domain.windows import EPOCH, FOREVER, Window, window_of, windows_between
 from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.pipeline import agenda, contents, removals
 from ionbeam_dagster.pipeline.agenda import SKEW, Changed, Lost, Step, Steps, Work
@@ -172,7 +172,7 @@ def _ended(platform: Platform, source: SourceSettings, ranges: Iterable[Window],
     parts = (
         Window(max(one.start, first), min(one.end, until)) for one in ranges if one.start < until and one.end > first
     )
-    stretches = merge(part for part in parts)
+    stretches = agenda.without_holes(platform, source, parts)
     windows = {window for one in stretches for window in windows_between(one.start, one.end, source.window_size)}
     return sorted(windows, reverse=True)
 

@@ -235,7 +235,7 @@ class Source(ABC):
 
     `metadata` and `fetch` are all that a source must have. What else it can do, it says by members that say here that
     it cannot: `tells_changes` with `changes`, `corrects` with `corrections` and `confirm`, `subscribes` with
-    `subscriber` and `standstill`, `signature`, `sample`, `answers_whole`, `extent` and `problems`.
+    `subscriber` and `standstill`, `signature`, `sample`, `answers_whole`, `extent`, `nothing_in` and `problems`.
     """
 
     Config: ClassVar[type[SourceConfig]] = SourceConfig
@@ -358,6 +358,11 @@ class Source(ABC):
     def last_time(self) -> datetime | None:
         """Where its observations end, but for those of a clock that was ahead; None: where `extent` does."""
         return None
+
+    def nothing_in(self, range: Window) -> list[Window]:
+        """The stretches, also beyond `range`, that overlap it and in which it surely has no observation; where that is
+        not known for less than asking, none. No window is collected there, and it is no gap."""
+        return []
 
     def problems(self) -> list[str]:
         """What a person should look at: inputs that could not be read, each with its place and reason."""

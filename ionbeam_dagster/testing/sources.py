@@ -175,6 +175,7 @@ class SourceContract:
         assert extent is None or (extent.start < self.window.end and self.window.start < extent.end)
         last = source.last_time()
         assert last is None or (extent is not None and self.window.start < last <= extent.end)
+        assert not any(hole.covers(self.window) for hole in source.nothing_in(self.window))
 
     def test_progress_never_goes_beyond_its_end(self, source: Source) -> None:
         steps: list[tuple[int, int]] = []

@@ -12,6 +12,9 @@ from typer.testing import CliRunner
 from ionbeam_dagster.cli import app
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.pipeline import agenda
+from ionbeam_dagster.pipeline.reconciliation import reconcile
+from ionbeam_dagster.pipeline.recovery import open_platform
 from ionbeam_dagster.sources.files import Files, FilesConfig
 from ionbeam_dagster.sources.files.stretches import beginning, joined, stretches_of
 
@@ -243,3 +246,54 @@ def test_the_hour_that_clocks_leave_out_is_no_time(tmp_path):
     rows = [(text, "A") for text in clock(90, 150, 180, day="2024-03-31")]
     for ambiguous in ("refuse", "in_order"):
         assert times_of(tmp_path, rows, ambiguous=ambiguous) == [("A", "00:30"), ("A", None), ("A", "01:00")]
+
+
+def test_months_without_a_row_are_told_and_make_no_windows(ionbeam, tmp_path):
+    """Two rows four months apart made 2,900 empty windows, each with its files."""
+    put(tmp_path, "a.csv", "2024-03-01T00:10Z,A,1", "2024-03-01T02:10Z,A,2", "2024-07-01T05:20Z,A,3")
+
+    def files(folder: str) -> list[str]:
+        found = (tmp_path / folder).rglob("loggers_*.parquet")
+        return sorted(path.name.removeprefix("loggers_")[:11] for path in found if "quarantine" not in path.parts)
+
+    windows = ["20240301T00", "20240301T01", "20240301T02", "20240701T05"]
+    hole = "loggers: has nothing from 2024-03-01 03:00 to 2024-07-01 05:00 (122 days): no windows are made of that time"
+    assert hole in ionbeam("run")
+    assert files("data-raw") == windows and files("data") == windows
+    assert "Nothing to do" in ionbeam("run")
+    told = ionbeam("gaps")
+    assert "100% collected, no gap" in told and hole in told and "-----" in told
+    told = ionbeam("status")
+    assert "│ none │" in told and "2,930 windows, until 2024-07-01" in told and "nothing was collected" not in told
+    assert hole in told
+    platform = open_platform(IonbeamConfig.load(tmp_path / "config.yaml"))
+    assert reconcile(platform, platform.now()).work == []
+    put(tmp_path, "b.csv", "2024-05-01T12:10Z,B,4", "2024-05-01T12:20Z,A,4")
+    told = ionbeam("run")
+    assert (
+        "has nothing in 2 stretches, 122 days together, the longest from 2024-03-01 03:00 to 2024-05-01 12:00" in told
+    )
+    assert files("data") == sorted([*windows, "20240501T12"])
+    put(tmp_path, "b.csv", "2024-05-20T12:10Z,B,4")  # what was collected is looked at again, and stays
+    assert "2 rows kept that the source no longer gives" in ionbeam("run")
+    assert files("data") == sorted([*windows, "20240501T12", "20240520T12"])
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_where_several_sources_feed_a_dataset_each_says_of_every_window_that_it_has_nothing(
+    ionbeam, tmp_path, large, monkeypatch
+):
+    """Or the windows in which the others have rows would wait for it."""
+    if large:
+        monkeypatch.setattr("ionbeam_dagster.sources.files.small_files.is_small", lambda size: False)
+        monkeypatch.setattr("ionbeam_dagster.sources.files.index.is_small", lambda size: False)
+    other = BLOCK.partition("\n")[2].replace("loggers", "others").replace("in/", "out/")
+    both = "    dataset: both\n    aggregation_span: P1D\n"
+    put(tmp_path, "a.csv", "2024-03-12T06:20Z,A,3", "2024-03-01T00:10Z,A,1", "2024-03-03T00:10Z,A,1")
+    march = Window(datetime(2024, 3, 1, tzinfo=UTC), datetime(2024, 4, 1, tzinfo=UTC))
+    empty = Window(datetime(2024, 3, 4, tzinfo=UTC), datetime(2024, 3, 12, tzinfo=UTC))
+    for further, holes in (("", [empty]), (other + both + "    station_prefix: o-\n", [])):
+        (tmp_path / "config.yaml").write_text(BLOCK + both + further)
+        platform = open_platform(IonbeamConfig.load(tmp_path / "config.yaml"))
+        assert len(platform.sources["loggers"].nothing_in(march)) == 1
+        assert agenda.holes(platform, platform.source("loggers"), march) == holes

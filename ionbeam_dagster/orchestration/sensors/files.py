@@ -18,7 +18,7 @@ import dagster as dg
 
 from ionbeam_dagster.config import SourceSettings
 from ionbeam_dagster.domain.records import RawPartition
-from ionbeam_dagster.domain.windows import Window, gaps, merge, window_of, windows_between
+from ionbeam_dagster.domain.windows import Window, gaps, window_of, windows_between
 from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.orchestration.resources import PlatformResource, WatchedPlatform
 from ionbeam_dagster.pipeline import agenda, corrections
@@ -133,7 +133,8 @@ def _parted(
     reached = window_of(now - source.window_lag, source.window_size).start
     start, end = platform.range_of(source)
     ended, open_yet = [], []
-    for stretch in merge(_whole_windows(one, source.window_size) for one in changed):
+    whole = (_whole_windows(one, source.window_size) for one in changed)
+    for stretch in agenda.without_holes(platform, source, whole):
         ended += _part(stretch, start, min(reached, end or reached))
         open_yet += _part(stretch, max(start, reached), end or stretch.end)
     return ended, open_yet

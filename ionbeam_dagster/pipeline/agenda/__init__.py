@@ -28,11 +28,13 @@ from ionbeam_dagster.pipeline.agenda.attention import (
 from ionbeam_dagster.pipeline.agenda.building import assess, is_outdated, outlook, to_build
 from ionbeam_dagster.pipeline.agenda.collecting import (
     has_window,
+    holes,
     is_lost,
     last_trigger,
     needs_collecting,
     replacing,
     windows_in_lookback,
+    without_holes,
 )
 from ionbeam_dagster.pipeline.agenda.exporting import export_is_current, is_broken, stays, to_export, to_export_cycle
 from ionbeam_dagster.pipeline.agenda.ingesting import to_ingest
@@ -53,8 +55,9 @@ from ionbeam_dagster.pipeline.agenda.work import (
 __all__ = [
     "MOST", "OVERDUE_AFTER", "SKEW", "Changed", "InHand", "Lost", "Replaces", "Stage", "Step", "Steps", "Triggered",
     "Work", "alike", "assess", "begin", "due", "due_of", "end_silence", "export_is_current", "failing",
-    "from_the_future", "has_window", "in_hand", "in_words", "is_broken", "is_lost", "is_outdated",
+    "from_the_future", "has_window", "holes", "in_hand", "in_words", "is_broken", "is_lost", "is_outdated",
     "last_trigger", "misfits", "needs_collecting", "note", "note_silence", "note_unless_open",
     "other_lengths", "outdated", "outlook", "overdue", "probed", "products", "read_token", "ready", "replacing",
     "silent", "stays", "to_build", "to_export", "to_export_cycle", "to_ingest", "windows_in_lookback",
+    "without_holes",
 ]  # fmt: skip

@@ -6,12 +6,12 @@ belong here: asking the source (pipeline/collect.py), or who notices that someth
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import datetime
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
 
 from ionbeam_dagster.config import SourceSettings
 from ionbeam_dagster.domain.records import RawPartition
-from ionbeam_dagster.domain.windows import EPOCH, Window, windows_between
+from ionbeam_dagster.domain.windows import EPOCH, Window, gaps, merge, window_of, windows_between
 from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.pipeline.agenda.tokens import Changed, Lost, Replaces, Triggered, read_token
 from ionbeam_dagster.pipeline.agenda.work import Work
@@ -60,6 +60,43 @@ def triggered(platform: Platform, source: SourceSettings, now: datetime) -> Iter
         known = platform.ledger.raw(source.name, window)
         if _is_older(platform, known, triggered) or _lacks_its_end(platform, known, now):
             yield Work("collect", source.name, window, str(Triggered(triggered)), f"to be collected since {triggered}")
+
+
+def holes(platform: Platform, source: SourceSettings, range: Window) -> list[Window]:
+    """The stretches of `range` of which a source says that it has nothing there, and of which nothing was collected:
+    none of their windows is to be.
+
+    They are whole windows of the dataset. Where several sources feed it, each has to say of every window that it
+    collected it, or the others' rows would wait: there are none.
+    """
+    dataset = platform.dataset(source.dataset)
+    if source.sent or len(dataset.sources) > 1:
+        return []
+    span = max(dataset.span, source.window_size)
+    told = [_whole(hole, span) for hole in platform.sources[source.name].nothing_in(range)]
+    within = [
+        Window(max(one.start, range.start), min(one.end, range.end)) for one in told if one and one.overlaps(range)
+    ]
+    if not within:
+        return []
+    collected = [raw.window for raw in platform.ledger.raws(source.name, within[-1].end)]
+    return [part for hole in within for part in gaps(hole, collected)]
+
+
+def without_holes(platform: Platform, source: SourceSettings, ranges: Iterable[Window]) -> list[Window]:
+    """What of `ranges` is to be collected where it changed: all but the source's holes."""
+    merged = merge(ranges)
+    if not merged:
+        return []
+    left_out = holes(platform, source, Window(merged[0].start, merged[-1].end))
+    return [part for one in merged for part in gaps(one, left_out)]
+
+
+def _whole(hole: Window, span: timedelta) -> Window | None:
+    """The windows of `span` that lie in a hole; None where none does."""
+    start = window_of(hole.start - timedelta.resolution, span).end
+    end = window_of(hole.end, span).start
+    return Window(start, end) if start < end else None
 
 
 def is_to_come(opened: Attempt, now: datetime) -> bool:

@@ -40,7 +40,7 @@ from ionbeam_dagster.sources.files.small_files import (
     rows_of,
     small_tables,
 )
-from ionbeam_dagster.sources.files.stretches import APART, Stretch, beginning, joined, stretches_of
+from ionbeam_dagster.sources.files.stretches import HOLE, Stretch, beginning, joined, stretches_of
 from ionbeam_dagster.sources.files.tables import ParquetReader
 from ionbeam_dagster.sources.files.times import FILED, timed
 from ionbeam_dagster.stores.publish import file_hash, published
@@ -304,7 +304,11 @@ def _read_tables(
     for number, first, last, before, named in spans.drop_nulls("first").iter_rows():
         table = tables[number]
         place = (table.header_at, len(table.header), table.header_at + len(table.header), len(table.body), 2)
-        found = stretches_of(frame.filter(pl.col(NUMBER) == number)[FILED].drop_nulls()) if last - first > APART else ()
+        found = (
+            stretches_of(frame.filter(pl.col(NUMBER) == number)[FILED].drop_nulls(), HOLE)
+            if last - first > HOLE
+            else ()
+        )
         stretches = tuple(found) if len(found) > 1 else ()
         part = Part(place, sha256(table.header + table.body).hexdigest()[:16], first, last, before, stretches)
         constant = constants_of(config, table.path.name, table.path.as_posix()).get(STATION)
@@ -338,8 +342,8 @@ class _Span:
         self.final = known[-1]
         self.lowest = lowest if self.lowest is None else min(self.lowest, lowest)
         self.highest = highest if self.highest is None else max(self.highest, highest)
-        found = stretches_of(known) if highest - lowest > APART else [(lowest, highest)]
-        self.stretches = joined([*self.stretches, *found])
+        found = stretches_of(known, HOLE) if highest - lowest > HOLE else [(lowest, highest)]
+        self.stretches = joined([*self.stretches, *found], HOLE)
 
 
 def _unchanged(parts: Sequence[Part], content: Mapping[Place, str]) -> dict[Place, _Span]:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from ionbeam_dagster.domain.windows import Window, merge
 from ionbeam_dagster.sources.files.config import in_order
 from ionbeam_dagster.sources.files.readers import Place
-from ionbeam_dagster.sources.files.stretches import Stretch
+from ionbeam_dagster.sources.files.stretches import Stretch, joined
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -37,8 +37,8 @@ class Mark(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Part:
     """A part of a file: where it is, a hash of what decides its rows, its first and last time, and the time under which
-    rows at its top that have none are filed; its stretches of time, where it has several. Times are in microseconds
-    since 1970."""
+    rows at its top that have none are filed; its stretches of time without a hole of a week, where it has several.
+    Times are in microseconds since 1970."""
 
     place: Place
     content: str
@@ -49,6 +49,12 @@ class Part:
 
     @property
     def times(self) -> tuple[Stretch, ...]:
+        """Its stretches without a hole of a year, by which changes are told."""
+        apart = joined(self.stretches)
+        return tuple(apart) if len(apart) > 1 else ((self.first, self.last),)
+
+    @property
+    def times_of_rows(self) -> tuple[Stretch, ...]:
         return self.stretches or ((self.first, self.last),)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import polars as pl
@@ -32,7 +32,15 @@ from ionbeam_dagster.sources.files.config import FilesConfig
 from ionbeam_dagster.sources.files.csv_files import CsvReader
 from ionbeam_dagster.sources.files.describing import completed, factors, flags, is_text, reason, twice
 from ionbeam_dagster.sources.files.index import FileIndex
-from ionbeam_dagster.sources.files.known import File, Part, changed_ranges, is_as_it_was, shared_times
+from ionbeam_dagster.sources.files.known import (
+    EPOCH,
+    MICROSECOND,
+    File,
+    Part,
+    changed_ranges,
+    is_as_it_was,
+    shared_times,
+)
 from ionbeam_dagster.sources.files.readers import Described, Layout, Place, Unreadable, listed
 from ionbeam_dagster.sources.files.rows import (
     FILE,
@@ -47,6 +55,7 @@ from ionbeam_dagster.sources.files.rows import (
 )
 from ionbeam_dagster.sources.files.small_files import NUMBER, SmallTable, Spool, is_small, may_be_together, rows_of
 from ionbeam_dagster.sources.files.stations import Stations
+from ionbeam_dagster.sources.files.stretches import HOLE, joined
 from ionbeam_dagster.sources.files.tables import ROWS_AT_ONCE
 from ionbeam_dagster.sources.files.times import FILED, timed
 from ionbeam_dagster.sources.files.wide_parts import MANY, KeptParts
@@ -202,6 +211,21 @@ class Files(Source):
 
     def last_time(self) -> datetime | None:
         return self._index.last()
+
+    def nothing_in(self, range: Window) -> list[Window]:
+        """The holes of a week or longer between the rows of all files; none while a file may still have rows there."""
+        try:
+            files = self._index.look().values()
+        except SourceError:
+            return []  # collecting it tells
+        if any(file.is_unknown or (file.unsettled and not file.grows) for file in files):
+            return []
+        rows = joined((one for file in files for part in file.parts for one in part.times_of_rows), HOLE)
+        holes = (
+            Window(EPOCH + (last + 1) * MICROSECOND, EPOCH + first * MICROSECOND)
+            for (_, last), (first, _) in pairwise(rows)
+        )
+        return [hole for hole in holes if hole.overlaps(range)]
 
     def problems(self) -> list[str]:
         """A line for each file that cannot be read or is still being written, for files with the same rows, and for the
