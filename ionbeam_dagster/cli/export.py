@@ -40,7 +40,7 @@ def not_exported(platform: Platform, dataset: DatasetSettings, windows: Sequence
     """Lines about variables of the newest of `windows` that is built, and that a format does not take."""
     import pyarrow.parquet as pq
 
-    from ionbeam_dagster.pipeline.damage import looked_at
+    from ionbeam_dagster.pipeline.damage import readable
 
     for window in reversed(windows):
         built = platform.ledger.latest_revision(dataset.name, window)
@@ -49,7 +49,7 @@ def not_exported(platform: Platform, dataset: DatasetSettings, windows: Sequence
         if not platform.files.exists(built.path):
             return  # what is lost is told elsewhere
         try:
-            with looked_at(platform, built) as local:
+            with readable(platform, built) as local:
                 schema = pq.read_schema(local)
         except PipelineError as error:
             yield str(error)

@@ -153,8 +153,7 @@ def _gaps_table(missing: Sequence[Window], dataset: DatasetSettings, command: st
     longest = sorted(sorted(missing, key=lambda gap: gap.span, reverse=True)[:_LISTED])
     for gap in longest:
         first, last = window_of(gap.start, dataset.span), window_of(gap.end - timedelta.resolution, dataset.span)
-        asked = f"{source} --from {gap.start:%Y-%m-%dT%H:%MZ} --to {gap.end:%Y-%m-%dT%H:%MZ}"
-        fill = f"{command} {asked}" if command else "what its clients still have"
+        fill = f"{command} {source} {gap.as_options}" if command else "what its clients still have"
         windows = (last.end - first.start) // dataset.span
         table.add_row(f"{gap.start:%Y-%m-%d %H:%M}", f"{gap.end:%Y-%m-%d %H:%M}", str(gap.span), f"{windows:,}", fill)
     if len(missing) > len(longest):

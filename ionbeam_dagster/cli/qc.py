@@ -32,7 +32,7 @@ def tests(
     from ionbeam_dagster.domain.canonical import EARLIEST, LATEST
     from ionbeam_dagster.domain.quality.coverage import not_tested, tested
     from ionbeam_dagster.domain.quality.plan import COMPARABLE, Plan
-    from ionbeam_dagster.pipeline.damage import looked_at
+    from ionbeam_dagster.pipeline.damage import readable
     from ionbeam_dagster.pipeline.recovery import open_platform
 
     platform = open_platform(load_config())
@@ -41,7 +41,7 @@ def tests(
         if not revisions:
             console.print(f"{settings.name}: no window was built yet; `ionbeam config check` tells what can be told")
             continue
-        with looked_at(platform, revisions[-1]) as file:
+        with readable(platform, revisions[-1]) as file:
             schema = pq.read_schema(file)
         plan, lacking = Plan.of(schema, settings.limits), dict(not_tested(schema, settings.limits))
         table = Table("variable", "tested", "not tested, and why", title=settings.name)
@@ -62,7 +62,7 @@ def explain(
 
     Example: `ionbeam qc explain SYNTH_0042 2026-06-21T06:35Z`
     """
-    from ionbeam_dagster.pipeline.damage import looked_at
+    from ionbeam_dagster.pipeline.damage import readable
     from ionbeam_dagster.pipeline.quality_control import explained
     from ionbeam_dagster.pipeline.recovery import open_platform
 
@@ -77,7 +77,7 @@ def explain(
     latest = platform.ledger.latest_revision(settings.name, window)
     if latest is None:
         fail(f"{settings.name} {window} was not built; see `ionbeam status {settings.name}`")
-    with looked_at(platform, latest) as file:
+    with readable(platform, latest) as file:
         found = explained(file, station, at, settings.limits)
     console.print(f"[bold]{station}[/bold] at {found.time:%Y-%m-%d %H:%M:%S} UTC, {found.place}", highlight=False)
     table = Table("variable", "value", "flag", "test", "", "why")

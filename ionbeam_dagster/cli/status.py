@@ -131,10 +131,7 @@ def _print_outdated(platform: Platform, dataset: DatasetSettings) -> None:
 
     found = outdated(platform, dataset, EPOCH, platform.now())
     if found:
-        first, last = found[0].start, found[-1].end
-        again = (
-            f"`ionbeam rebuild {dataset.name} --outdated --from {first:%Y-%m-%dT%H:%MZ} --to {last:%Y-%m-%dT%H:%MZ}`"
-        )
+        again = f"`ionbeam rebuild {dataset.name} --outdated {Window(found[0].start, found[-1].end).as_options}`"
         many = f"{len(found)} windows were" if len(found) > 1 else "1 window was"
         told = f"{dataset.name}: {many} made by an older exporter, quality plan or mapping, or with other settings"
         console.print(f"{told}; {again} makes what is outdated again", highlight=False)

@@ -17,7 +17,7 @@ import polars as pl
 import pyarrow as pa
 
 from ionbeam_client.models import CanonicalVariable, DataIngestionMap, IngestionMetadata
-from ionbeam_dagster.domain.raw_values import CanonicalError, as_text, is_absent, moments_of, raw_frame, read_as
+from ionbeam_dagster.domain.raw_values import CanonicalError, as_text, is_absent, moments_in, raw_frame, read_as
 
 VERSION = "3"
 """Raised when the same raw rows would become other canonical rows than before."""
@@ -295,7 +295,7 @@ def _require(raw: pl.DataFrame, mapping: DataIngestionMap) -> None:
 
 
 def _times(column: pl.Series, faults: _Faults) -> pl.Series:
-    moments = moments_of(column)
+    moments = moments_in(column)
     if moments.null_count():
         absent = is_absent(column)
         faults.note(absent, "no time")

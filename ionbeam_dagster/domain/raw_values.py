@@ -50,7 +50,7 @@ def raw_frame(batch: pa.RecordBatch) -> pl.DataFrame:
     return frame
 
 
-def moments_of(column: pl.Series) -> pl.Series:
+def moments_in(column: pl.Series) -> pl.Series:
     """The times of a raw column in UTC and in any unit, null where there is none or it cannot be read."""
     if _is_text(column):
         return moments_of_text(column.cast(pl.String).str.strip_chars())

@@ -45,6 +45,11 @@ class Window:
         """``<key>_<span>``, as it stands in file names."""
         return f"{self.key}_{format_duration(self.span)}"
 
+    @property
+    def as_options(self) -> str:
+        """``--from ... --to ...``, as the commands take a range."""
+        return f"--from {_as_option(self.start)} --to {_as_option(self.end)}"
+
     def overlaps(self, other: Window) -> bool:
         return self.start < other.end and other.start < self.end
 
@@ -53,6 +58,11 @@ class Window:
 
     def __str__(self) -> str:
         return f"{self.start:%Y-%m-%d %H:%M}-{self.end:%H:%M}" if self.span < DAY else f"{self.start:%Y-%m-%d %H:%M}"
+
+
+def _as_option(moment: datetime) -> str:
+    precision = "auto" if moment.second or moment.microsecond else "minutes"
+    return f"{moment.replace(tzinfo=None).isoformat(timespec=precision)}Z"
 
 
 def check_span(span: timedelta) -> None:

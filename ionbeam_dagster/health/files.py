@@ -33,10 +33,9 @@ def all_files(platform: Platform) -> Iterator[Finding]:
     lost = [(work, path) for work in found.work if (path := _lost(platform, work)) is not None]
     for work, path in lost[:_SHOWN]:
         of = work.of.partition("/")[0]
-        range = f"--from {work.window.start:%Y-%m-%dT%H:%MZ} --to {work.window.end:%Y-%m-%dT%H:%MZ}"
         fault = "is not as it was written" if platform.files.exists(path) else "is not there"
         words = f"{work.of} {work.window}: {path} {fault} ({work.reason})"
-        remedy = f"the worker makes it again; `ionbeam {_AGAIN[work.stage]} {of} {range}` does it now"
+        remedy = f"the worker makes it again; `ionbeam {_AGAIN[work.stage]} {of} {work.window.as_options}` does it now"
         yield Finding(SUBJECT, "warning", words, remedy)
     if len(lost) > _SHOWN:
         yield Finding(

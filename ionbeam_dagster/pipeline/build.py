@@ -117,8 +117,7 @@ def _build(
     if insist and latest is not None and not _holds_what_was_written(platform, latest):
         fault = "it does not hold what was written: the disk, or somebody, changed it"
         if isinstance(decision, Sealed):
-            start, end = (f"{moment:%Y-%m-%dT%H:%MZ}" for moment in (window.start, window.end))
-            again = f"`ionbeam rebuild {dataset.name} --force --from {start} --to {end}` builds it of what is there"
+            again = f"`ionbeam rebuild {dataset.name} --force {window.as_options}` builds it of what is there"
             sealed = "its window is sealed, and what it was made of changed since"
             raise PipelineError(f"{latest.path}: {fault}; {sealed}: {again}")
         log.warning("%s", damage.set_aside(platform, latest.path, fault, "it is made again"))

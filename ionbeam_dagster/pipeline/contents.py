@@ -194,11 +194,10 @@ def not_built_again(platform: Platform, built: BuiltRevision, fault: str, now: d
         because = f"is {decision.reason}"
     else:
         return []
-    range = f"--from {window.start:%Y-%m-%dT%H:%MZ} --to {window.end:%Y-%m-%dT%H:%MZ}"
     if platform.ledger.claims(dataset.name, window):
-        remedy = f"`ionbeam rebuild {dataset.name} --force {range}` makes a revision with all that arrived"
+        remedy = f"`ionbeam rebuild {dataset.name} --force {window.as_options}` makes a revision with all that arrived"
     else:
-        asked = ", ".join(f"`ionbeam reingest {source} {range}`" for source in dataset.sources)
+        asked = ", ".join(f"`ionbeam reingest {source} {window.as_options}`" for source in dataset.sources)
         remedy = f"put a copy of it back, or let its sources give the window again ({asked})"
     return [
         f"{built.path}: {fault}, and is not made again by itself, since {dataset.name} {window} {because}; {remedy}"
@@ -217,10 +216,9 @@ def _of_exports(platform: Platform, dataset: str, format: str, told: list[str], 
         latest = platform.ledger.latest_revision(dataset, made.window)
         work = agenda.to_export(platform, f"{dataset}/{format}", made.window, is_damaged=True)
         if latest is None or work is None or not can_be_read(platform, latest.path):
-            start, end = (f"{moment:%Y-%m-%dT%H:%MZ}" for moment in (made.window.start, made.window.end))
             told.append(
                 f"{made.path}: {fault}; it stays, since the file of {dataset} that it was made of is lost, too: "
-                f"`ionbeam rebuild {dataset} --force --from {start} --to {end}` makes both again"
+                f"`ionbeam rebuild {dataset} --force {made.window.as_options}` makes both again"
             )
             return []
         why = f"{fault} (kept as {platform.files.set_aside(made.path)})"

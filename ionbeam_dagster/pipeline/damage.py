@@ -42,7 +42,7 @@ def checked(platform: Platform, path: str, hash: str, damaged: Callable[[str], s
 
 
 @contextmanager
-def looked_at(platform: Platform, built: BuiltRevision) -> Iterator[Path]:
+def readable(platform: Platform, built: BuiltRevision) -> Iterator[Path]:
     """A local path of a dataset file that nothing is made of; raises PipelineError where it is gone or damaged."""
     try:
         with platform.files.fetched(built.path) as local:
@@ -51,8 +51,7 @@ def looked_at(platform: Platform, built: BuiltRevision) -> Iterator[Path]:
         if not is_of_one_file(error):
             raise
         revision = built.revision
-        start, end = (f"{moment:%Y-%m-%dT%H:%MZ}" for moment in (revision.window.start, revision.window.end))
-        again = f"`ionbeam rebuild {revision.dataset} --from {start} --to {end}` makes it again"
+        again = f"`ionbeam rebuild {revision.dataset} {revision.window.as_options}` makes it again"
         raise PipelineError(f"{built.path} cannot be read ({error}); {again}") from error
 
 
@@ -78,8 +77,8 @@ def set_aside(platform: Platform, path: str, fault: str, again: str) -> str:
 
 def not_ours(source: SourceSettings, raw: RawPartition, fault: str) -> str:
     """What is to be said of a damaged or lost file that a client sent: nobody else can make it again."""
-    start, end = (f"{moment:%Y-%m-%dT%H:%MZ}" for moment in (raw.window.start, raw.window.end))
-    again = f"`ionbeam reingest {source.name} --from {start} --to {end}` asks its client for it again"
+    again = f"`ionbeam reingest {source.name} {raw.window.as_options}` asks its client for it again"
     if source.kind == "door":
+        start, end = (f"{moment:%Y-%m-%d %H:%M}" for moment in (raw.window.start, raw.window.end))
         again = f"let its clients send what they measured from {start} to {end} again"
     return f"{source.name} {raw.window}: {fault} ({raw.path}); {again}"

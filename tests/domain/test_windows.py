@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from ionbeam_dagster.domain.decisions import Build, Policy, Sealed, Unchanged, Wait, coverage, decide, hash_of_inputs
 from ionbeam_dagster.domain.lateness import lateness_of, usual_lateness
 from ionbeam_dagster.domain.records import Claim, Lateness, Revision
+from ionbeam_dagster.domain.times import parse_moment
 from ionbeam_dagster.domain.windows import (
     Window,
     check_span,
@@ -251,3 +252,11 @@ def test_a_backfill_does_not_change_the_usual_lateness():
 def test_lateness_is_rounded_up_to_two_digits(seconds, told):
     late = replace(claim(0, 60), arrived_at=WINDOW.end + timedelta(seconds=seconds))
     assert lateness_of(late) == timedelta(seconds=told)
+
+
+def test_a_range_is_told_as_commands_take_it_to_the_instant():
+    start = datetime(2026, 6, 21, 6, tzinfo=UTC)
+    assert Window(start, start + timedelta(hours=1)).as_options == "--from 2026-06-21T06:00Z --to 2026-06-21T07:00Z"
+    odd = Window(start + timedelta(seconds=7), start + timedelta(microseconds=7_500_000))
+    assert odd.as_options == "--from 2026-06-21T06:00:07Z --to 2026-06-21T06:00:07.500000Z"
+    assert Window(*map(parse_moment, odd.as_options.split()[1::2])) == odd

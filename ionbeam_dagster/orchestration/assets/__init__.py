@@ -1,8 +1,9 @@
 """Assets, made from the configuration: what a source and a dataset become in Dagster.
 
 Belongs here: `window_by_window`, the body that most of them share, and one module each for sources, datasets, exports,
-analysis cycles, requests to clients, stations, retention and the web service's configuration. Does not belong here:
-what is done with a window (pipeline) and what is told about it (metadata.py).
+analysis cycles, requests to clients, the web service's configuration, and what is done by the clock (housekeeping:
+stations, heard, the report, retention, history). Does not belong here: what is done with a window (pipeline) and what
+is told about it (metadata.py).
 """
 
 from __future__ import annotations

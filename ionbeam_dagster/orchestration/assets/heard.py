@@ -23,8 +23,6 @@ def heard_definitions(config: IonbeamConfig) -> dg.Definitions:
     """``<source>/heard`` for each source, the job that brings all of them up to date, and its schedule."""
     assets = [_heard(source) for source in config.sources]
     what = "Brings up to date which stations fell silent, how much of each came, and how late."
-    if not assets:
-        return dg.Definitions()
     return housekeeping(assets, HEARD_JOB, HEARD_JOB, "11 * * * *", config.automation, what)
 
 

@@ -21,8 +21,6 @@ def stations_definitions(config: IonbeamConfig) -> dg.Definitions:
     """``<source>/stations`` for each source, the job that brings all of them up to date, and its schedule."""
     assets = [_stations(source) for source in config.sources]
     what = "Brings what is known of stations up to date."
-    if not assets:
-        return dg.Definitions()
     return housekeeping(assets, STATIONS_JOB, STATIONS_JOB, "23 * * * *", config.automation, what)
 
 

@@ -60,11 +60,12 @@ def in_words(platform: Platform, failing: Sequence[Attempt]) -> str:
     times = f"{tries} tries" if tries > 1 else "1 try"
     since = f"since {min(each.since for each in failing):%Y-%m-%d %H:%M}, {times}"
     why = one.error or "its runs end without a word: were they killed?"
-    range = f"--from {window.start:%Y-%m-%dT%H:%MZ} --to {window.end:%Y-%m-%dT%H:%MZ}"
     command = "rebuild" if one.stage in ("build", "export", "export_cycle") else "run"
     if command == "run" and platform.source(of).kind == "external":
         command = "reingest"
-    return f"{what} ({windows}; {since}): {why}; `ionbeam {command} {of} {range}` tries it now and shows more"
+    return (
+        f"{what} ({windows}; {since}): {why}; `ionbeam {command} {of} {window.as_options}` tries it now and shows more"
+    )
 
 
 def outdated(platform: Platform, dataset: DatasetSettings, start: datetime, end: datetime) -> list[Window]:
