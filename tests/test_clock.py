@@ -1,4 +1,7 @@
-"""What a clock that was ahead has collected is told, and counts as collected nowhere, until it was collected again."""
+"""What a clock that was ahead has collected is told, and counts as collected nowhere, until it was collected again.
+
+So is told what stations send whose clocks are ahead.
+"""
 
 from datetime import UTC, datetime, timedelta
 
@@ -7,6 +10,8 @@ from typer.testing import CliRunner
 
 from ionbeam_dagster.cli import app
 from ionbeam_dagster.domain.windows import HOUR, Window, window_of
+from ionbeam_dagster.health import clocks
+from ionbeam_dagster.pipeline import agenda
 from ionbeam_dagster.pipeline.collect import collect
 from ionbeam_dagster.pipeline.ingest import ingest
 
@@ -52,3 +57,25 @@ def test_status_and_gaps_tell_of_a_clock_that_was_ahead(platform_of, monkeypatch
     assert line in told("status") and line in told("gaps")
     assert "the windows are collected again once they have passed" in told("gaps")
     assert "100% collected" not in told("gaps")
+
+
+def test_rows_of_a_time_to_come_are_told_with_their_stations(platform_of, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "250")
+    last = window_of(datetime.now(UTC) - HOUR, HOUR)
+    platform = platform_of(f"  ioncannon: {{num_stations: 2, start: {last.start - timedelta(days=2):%Y-%m-%d}}}")
+    source, feed = platform.source("ioncannon"), platform.sources["ioncannon"]
+    window = Window(last.start, last.start + source.window_size)
+    tomorrow = Window(window.start + timedelta(hours=20), window.end + timedelta(hours=20))
+    collect(platform, source, window, last.end)
+    ingest(platform, source, window)
+    assert agenda.to_come(platform, datetime.now(UTC)) == []
+    monkeypatch.setattr(type(feed), "fetch", lambda self, asked, fetch=feed.fetch: fetch(tomorrow))
+    collect(platform, source, window, last.end)
+    ingest(platform, source, window)
+    [told] = agenda.to_come(platform, datetime.now(UTC))
+    ended = window_of(tomorrow.start, HOUR).end
+    assert told.startswith(f"ioncannon: 2 rows of a time to come are there, until {ended:%Y-%m-%d %H:%M} (stations: ")
+    assert "set their clocks" in told and "sources.ioncannon.future_tolerance" in told
+    assert "2 rows of a time to come" in CliRunner().invoke(app, ["--config", "config.yaml", "status"]).output
+    assert [one.severity for one in clocks.at_a_glance(platform)] == ["warning", "well"]
+    assert agenda.to_come(platform, tomorrow.end) == []

@@ -1,4 +1,4 @@
-"""Whether this host's clock agrees with those of the disks and servers, and what a wrong clock left behind.
+"""Whether this host's clock agrees with those of the disks and servers, and what a wrong clock brought in.
 
 Belongs here: comparisons with what answers anyway. Does not belong here: what is done about it (the agenda has what was
 collected before its time collected again).
@@ -40,9 +40,17 @@ def now() -> datetime:
 
 
 def clocks(platform: Platform) -> Iterator[Finding]:
-    """How far the clocks are apart, and what one that was ahead left behind."""
+    """All that can be said of clocks: also what one of ours that was ahead left behind."""
     if can_ask_ledger(platform):
         yield from _left_behind(platform)
+    yield from at_a_glance(platform)
+
+
+def at_a_glance(platform: Platform) -> Iterator[Finding]:
+    """How far the clocks are apart, and which stations' are ahead, as far as that costs little."""
+    for told in agenda.to_come(platform, now()) if can_ask_ledger(platform) else ():
+        words, _, remedy = told.partition("; ")
+        yield Finding(SUBJECT, "warning", words, remedy)
     yield from compared(platform)
 
 

@@ -36,7 +36,7 @@ def _checks(platform: Platform, progress: work.Progress, growth: queues.Growth) 
         stores.FILES: lambda: stores.files(platform),
         stores.OBSERVATIONS: lambda: stores.observations(platform),
         disks.SUBJECT: lambda: disks.fullness(platform),
-        clocks.SUBJECT: lambda: clocks.compared(platform),
+        clocks.SUBJECT: lambda: clocks.at_a_glance(platform),
         work.SUBJECT: lambda: progress.findings(platform),
         "failures": lambda: work.failing(platform),
         queues.BUS: lambda: growth.findings(platform),

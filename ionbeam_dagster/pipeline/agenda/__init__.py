@@ -24,6 +24,7 @@ from ionbeam_dagster.pipeline.agenda.attention import (
     other_lengths,
     outdated,
     overdue,
+    to_come,
 )
 from ionbeam_dagster.pipeline.agenda.building import assess, is_outdated, outlook, to_build
 from ionbeam_dagster.pipeline.agenda.collecting import (
@@ -58,6 +59,6 @@ __all__ = [
     "from_the_future", "has_window", "holes", "in_hand", "in_words", "is_broken", "is_lost", "is_outdated",
     "last_trigger", "misfits", "needs_collecting", "note", "note_silence", "note_unless_open",
     "other_lengths", "outdated", "outlook", "overdue", "probed", "products", "read_token", "ready", "replacing",
-    "silent", "stays", "to_build", "to_export", "to_export_cycle", "to_ingest", "windows_in_lookback",
+    "silent", "stays", "to_build", "to_come", "to_export", "to_export_cycle", "to_ingest", "windows_in_lookback",
     "without_holes",
 ]  # fmt: skip

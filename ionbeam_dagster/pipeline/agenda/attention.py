@@ -6,13 +6,16 @@ Belongs here: questions that pages and the command line ask. Does not belong her
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 from ionbeam_client.models import format_duration
+from ionbeam_client.text import visible
 from ionbeam_dagster.config import DatasetSettings, SourceSettings
+from ionbeam_dagster.domain.canonical import STATION, canonical_schema, point_key
 from ionbeam_dagster.domain.records import Claim
 from ionbeam_dagster.domain.windows import DAY, FOREVER, Window
-from ionbeam_dagster.errors import PipelineError, SourceError
+from ionbeam_dagster.errors import PipelineError, SourceError, StoreError
 from ionbeam_dagster.pipeline.agenda.building import is_outdated
 from ionbeam_dagster.pipeline.agenda.now import products
 from ionbeam_dagster.pipeline.export import is_of_another_exporter
@@ -21,6 +24,9 @@ from ionbeam_dagster.stores.ledger.attempts import Attempt
 
 SKEW = timedelta(minutes=1)
 """How far the clocks of hosts and stores may be apart."""
+_CLEARLY_AHEAD = timedelta(minutes=15)
+"""How far ahead a window has to be for its rows to be told of: a station's clock may be off by some minutes."""
+_NAMED = 5
 OVERDUE_AFTER = timedelta(hours=1)
 """What failed for so long is told to people, and tried on."""
 
@@ -128,3 +134,33 @@ def from_the_future(platform: Platform, source: SourceSettings) -> list[Claim]:
         if claim.source == source.name
         and ((claim.arrived_at or now) > now or (not source.sent and claim.collected.end > now))
     ]
+
+
+def to_come(platform: Platform, now: datetime) -> list[str]:
+    """Which datasets have rows of a time to come, which nobody can have observed, a sentence each."""
+    found = []
+    for dataset in platform.config.datasets.values():
+        windows = [one for one in platform.ledger.due(dataset.name) if one.start > now + _CLEARLY_AHEAD]
+        rows = {one: platform.ledger.rows_in(dataset.name, one) or 0 for one in windows}
+        ahead = [one for one in windows if rows[one]]
+        if ahead:
+            many = f"{sum(rows.values()):,} rows of a time to come are there, until {ahead[-1].end:%Y-%m-%d %H:%M}"
+            named = ", ".join(_stations(platform, dataset.name, ahead[0])) or "ask its sources"
+            sources = ", ".join(f"sources.{name}.future_tolerance" for name in dataset.sources)
+            found.append(
+                f"{dataset.name}: {many} (stations: {named}); set their clocks, or the time zone in which their times "
+                f"are read; {sources} says how far ahead a row may be, and what is beyond is set aside"
+            )
+    return found
+
+
+def _stations(platform: Platform, dataset: str, window: Window) -> list[str]:
+    """The first stations that have rows in a window, as far as they can be read."""
+    schema = canonical_schema(platform.ledger.metadata_of(platform.ledger.claims(dataset, window)))
+    if STATION not in schema.names:
+        return []
+    with suppress(StoreError, OSError):
+        batches = platform.series.read(dataset, window, schema, point_key(schema))
+        names = {name for batch in batches for name in batch[STATION].to_pylist() if name}
+        return [visible(name) for name in sorted(names)[:_NAMED]]
+    return []
