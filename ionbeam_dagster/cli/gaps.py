@@ -70,12 +70,13 @@ def _show_gaps(platform: Platform, source: str, start: datetime | None, end: dat
     claims = platform.ledger.claims_between(dataset.name, first, last)
     suspect = {claim.id for claim in from_the_future(platform, settings) if not settings.sent}
     collected = merge(claim.collected for claim in claims if claim.source == source and claim.id not in suspect)
+    came = "heard at the door" if settings.kind == "door" else "collected"
     failing = _failing(platform, source, start, last)
     tried = [*collected, *(one.window for one in failing)]
     begun = max(start, settings.start) if start else min((one.start for one in tried), default=None)
     until = last if end else max((one.end for one in tried), default=None)
     if begun is None or until is None or until <= begun:
-        console.print(f"{source}: nothing was collected in this range; its start is {settings.start:%Y-%m-%d %H:%M}")
+        console.print(f"{source}: nothing was {came} in this range; its start is {settings.start:%Y-%m-%d %H:%M}")
         for line in [*clock_lines(platform, source), *left_out(platform, source)]:
             console.print(line, style="yellow", highlight=False, markup=False)
         print_failing(platform, failing)
@@ -90,7 +91,7 @@ def _show_gaps(platform: Platform, source: str, start: datetime | None, end: dat
         told += f", [yellow]{aside:,} row{'s' * (aside > 1)} left out[/yellow]"
     console.print(
         f"\n[bold]{source}[/bold] {begun:%Y-%m-%d %H:%M} .. {until:%Y-%m-%d %H:%M}: "
-        f"{_percent(share)} collected, {told}",
+        f"{_percent(share)} {'listened to at the door' if settings.kind == 'door' else 'collected'}, {told}",
         highlight=False,
     )
     console.print(_strip(asked, missing, nothing, max(10, min(console.width, 120) - 2)))

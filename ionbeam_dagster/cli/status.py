@@ -169,17 +169,29 @@ def print_failing(platform: Platform, failing: Sequence[Attempt]) -> None:
 
 def _nothing_known(platform: Platform, dataset: DatasetSettings, in_a_range: bool) -> str:
     """What to say of a dataset of whose windows nothing is known."""
+    if waiting := [name for name in dataset.sources if platform.ledger.waiting(name)]:
+        return f"what came of {', '.join(waiting)} waits to be ingested; `ionbeam worker` (or `ionbeam dev`) does it"
     files = [path for source in dataset.sources for path in platform.raws(platform.source(source)).files(source)]
     first = platform.source(dataset.sources[0])
-    begin = "its client" if first.sent else f"`ionbeam run {first.name}`"
+    begin = {
+        "external": "its client",
+        "door": "`ionbeam receive` and its clients",
+        "pull": f"`ionbeam run {first.name}`",
+    }
+    begin_with = begin[first.kind]
     if files:
         many = f"there are {len(files):,} raw files" if len(files) > 1 else "there is a raw file"
         known = "in this range" if in_a_range else "of what is there"
         return (
             f"no window {known} has rows, though {many} ({folder_of(files[0])}); `ionbeam ledger rebuild` tells the "
-            f"ledger of those that it does not know, and {begin} goes on"
+            f"ledger of those that it does not know, and {begin_with} goes on"
         )
-    return f"nothing was collected {'in this range' if in_a_range else 'yet'}; begin with {begin}"
+    return f"nothing was {_came(dataset)} {'in this range' if in_a_range else 'yet'}; begin with {begin_with}"
+
+
+def _came(dataset: DatasetSettings) -> str:
+    """How what there is of a dataset comes."""
+    return "heard at the door" if dataset.policy.only_at_door else "collected"
 
 
 def _known_windows(
@@ -239,7 +251,7 @@ def status_table(platform: Platform, dataset: DatasetSettings, windows: Sequence
         if window.span > dataset.span:
             many = f"{window.span // dataset.span:,} windows, until {window.end:%Y-%m-%d %H:%M}"
             empty = any(window in holes(platform, platform.source(one), window) for one in dataset.sources)
-            state, why = ("none", "nothing is there") if empty else ("missing", "nothing was collected")
+            state, why = ("none", "nothing is there") if empty else ("missing", f"nothing was {_came(dataset)}")
             table.add_row(f"{window.start:%Y-%m-%d %H:%M} ...", state, *[""] * 5, f"{many}: {why}")
             continue
         state, reason = describe(assess(platform, dataset, window, now))

@@ -61,6 +61,10 @@ def rebuild(
         console.print(f"{dataset}: nothing in this range is outdated", highlight=False)
         return
     if not done:
+        if settings.policy.only_at_door:
+            fail(
+                f"nothing of {dataset} was heard at the door in this range; let its clients write what they still have"
+            )
         fail(f"nothing of {dataset} was collected in this range; begin with `ionbeam reingest {settings.sources[0]}`")
     report(platform, {settings.sources[0]: wanted}, done, watch, perf_counter() - begun)
 

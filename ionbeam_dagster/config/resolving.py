@@ -283,6 +283,7 @@ def _policy(feeders: list[SourceSettings]) -> Policy:
         lateness=timedelta(0) if lateness in (None, "p95") else lateness,
         lateness_measured=lateness == "p95",
         debounce=_agreed(feeders, "debounce") or timedelta(0),
+        at_door=frozenset(feeder.name for feeder in feeders if feeder.kind == "door"),
     )
 
 

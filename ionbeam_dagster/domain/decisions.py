@@ -24,7 +24,8 @@ MOST_DEBOUNCES = 6
 class Policy:
     """When the windows of a dataset are built.
 
-    `sources` must all have collected a window before it is complete. It is built when `subject_to_change` and
+    `sources` must all have collected a window before it is complete; `at_door` are those of them of which that says
+    when a door listened to them. It is built when `subject_to_change` and
     `lateness` (how long data usually take to come in; `lateness_measured` where that was measured) have both passed
     since its end.
     `allow_incomplete` is ``"never"``, ``"always"`` or the time after a window's end from which it is built with its
@@ -39,6 +40,12 @@ class Policy:
     lateness: timedelta = timedelta(0)
     lateness_measured: bool = False
     debounce: timedelta = timedelta(0)
+    at_door: frozenset[str] = frozenset()
+
+    @property
+    def only_at_door(self) -> bool:
+        """Whether all that comes into the dataset is heard at a door."""
+        return self.at_door.issuperset(self.sources)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +119,8 @@ def decide(
     if revision and revision.inputs == inputs:
         return Unchanged(revision) if revision.intact else build_regardless(window, claims, revision, policy)
     if not claims:
+        if policy.only_at_door:
+            return Wait("nothing was heard at the door for this window yet")
         return Wait("nothing has been collected for this window yet")
     if now < window.end:
         return Wait(f"the window is open until {_as_text(window.end)}", until=window.end)
@@ -123,7 +132,7 @@ def decide(
     build = build_regardless(window, claims, revision, policy)
     patience = _built_incomplete_from(window, policy)
     if build.missing and (patience is None or now < patience):
-        reason = _describe(missing_by_source(window, claims, policy.sources), window)
+        reason = _describe(missing_by_source(window, claims, policy.sources), window, policy.at_door)
         built = "it is never built with gaps" if patience is None else f"built all the same at {_as_text(patience)}"
         return Wait(f"{reason}; {built}", until=patience, missing=build.missing)
     quiet = _quiet_from(claims, revision, settled, policy)
@@ -204,12 +213,13 @@ def _left_out(late: Sequence[Claim]) -> str:
     return f"; {count} arrived later: kept, not built"
 
 
-def _describe(lacking: dict[str, list[Window]], window: Window) -> str:
+def _describe(lacking: dict[str, list[Window]], window: Window, at_door: frozenset[str]) -> str:
     clock = "%H:%M" if window.span <= DAY else "%m-%d %H:%M"
 
     def one(source: str, missing: list[Window]) -> str:
         shown = ", ".join(f"{gap.start:{clock}}-{gap.end:{clock}}" for gap in missing[:3])
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        return f"{source} has not collected {shown}{more}"
+        did_not = f"the door did not listen to {source}" if source in at_door else f"{source} has not collected"
+        return f"{did_not} {shown}{more}"
 
     return "; ".join(one(source, missing) for source, missing in lacking.items())

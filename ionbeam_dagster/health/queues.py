@@ -16,7 +16,7 @@ from ionbeam_client.text import visible
 from ionbeam_dagster.domain.times import in_short
 from ionbeam_dagster.doors.amqp.queues import Queue, queues, takes_messages
 from ionbeam_dagster.doors.amqp.status import bus_status
-from ionbeam_dagster.doors.http.memory import Memory, door_folder
+from ionbeam_dagster.doors.http.memory import Memory, damaged_memory, door_folder
 from ionbeam_dagster.health import disks
 from ionbeam_dagster.health.findings import Finding
 from ionbeam_dagster.health.stores import can_ask_ledger
@@ -76,24 +76,34 @@ def _of_clients(platform: Platform) -> Iterator[Finding]:
 def door(platform: Platform) -> Iterator[Finding]:
     """What waits in the journal of the HTTP door, and what is parked."""
     folder = door_folder(platform)
-    written_to = any(source.kind == "door" for source in platform.config.sources.values())
-    if not written_to or not folder.exists():
+    if not folder.exists():
         return
+    written_to = [name for name, source in platform.config.sources.items() if source.kind == "door"]
     waiting = disks.stats((folder / "journal").glob("*.journal"))
     held = [stat.st_mtime for stat in waiting if stat.st_size > 1_000]  # an open one begins with a line of its own
     oldest = datetime.now(UTC) - datetime.fromtimestamp(min(held), UTC) if held else timedelta(0)
     if oldest > _WAITS:
         size = sum(stat.st_size for stat in waiting)
         words = f"{size / 1e6:.1f} MB wait in the journal of the door, the oldest for {in_short(oldest)}"
-        yield Finding(DOOR, "error", words, "start `ionbeam receive`, or see in its log why it cannot take them in")
+        remedy = "start `ionbeam receive`, or see in its log why it cannot take them in"
+        if not written_to:
+            remedy = "put the sources that they are of, of kind door, back into the YAML, and start `ionbeam receive`"
+        yield Finding(DOOR, "error", words, remedy)
     memory = Memory(folder)
     for aside in memory.set_aside()[:_SHOWN]:
-        remedy = "fix what it names, then start `ionbeam receive` again; its log tells more"
-        yield Finding(DOOR, "error", visible(aside.in_words(), _LONGEST), remedy)
+        yield Finding(DOOR, "error", visible(aside.in_words(), _LONGEST), aside.remedy)
     for one in memory.parked()[:_SHOWN]:
         what = f"{one.source}: {one.lines:,} lines of {one.measurement[:60]!r} are parked"
         words = visible(f"{what}: {one.reason}", _LONGEST)
-        yield Finding(DOOR, "warning", words, one.remedy)
+        lost = f"put sources.{one.source} of kind door back, or remove {folder / 'parked' / one.source}"
+        is_there = one.source in written_to
+        yield Finding(DOOR, "warning", words, one.remedy if is_there else visible(lost))
+    for refused in memory.refused()[:_SHOWN]:
+        words = visible(refused.in_words(), _LONGEST)
+        yield Finding(DOOR, "warning" if refused.source else "note", words, refused.remedy)
+    if damaged := damaged_memory(folder):
+        words = f"what the door remembered was damaged, and is kept as {damaged}; it began anew"
+        yield Finding(DOOR, "note", words, "see why the disk damaged it; remove the file when nobody needs it")
     for anew in memory.began_anew()[:_SHOWN]:
         yield Finding(DOOR, "warning", anew.in_words(), "see whether the device was reset or replaced")
     yield Finding(DOOR, "well", f"{sum(stat.st_size for stat in waiting) / 1e6:.1f} MB in the journal")

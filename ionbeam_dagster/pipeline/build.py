@@ -101,10 +101,14 @@ def _build(
     decision = assessment.decision
     if force or (insist and isinstance(decision, Wait)):
         if not assessment.claims:
-            reason = "nothing has been collected for this window yet"
-            raise PipelineError(
-                f"{dataset.name} {window}: {reason}; materialise {_raw_keys(assessment.policy.sources)} first"
-            )
+            if assessment.policy.only_at_door:
+                reason, remedy = "nothing was heard at the door", "let its clients write what they still have of it"
+            else:
+                reason, remedy = (
+                    "nothing has been collected",
+                    f"materialise {_raw_keys(assessment.policy.sources)} first",
+                )
+            raise PipelineError(f"{dataset.name} {window}: {reason} for this window yet; {remedy}")
         decision = build_regardless(window, assessment.claims, as_found(platform, assessment.latest), assessment.policy)
         if force and assessment.latest:
             decision = replace(decision, number=assessment.latest.revision.number + 1)

@@ -103,6 +103,7 @@ def test_a_span_that_cannot_be_a_partition_is_refused(span):
 
 
 CROWD = Policy(sources=("crowd",), subject_to_change=30 * MINUTE, allow_incomplete=6 * HOUR, revise_for=7 * DAY)
+DOOR = Policy(("crowd",), at_door=frozenset({"crowd"}))
 WHOLE = [claim(0, 30), claim(30, 60, arrival=2)]
 HALF = [claim(0, 30)]
 FIRST = Revision("crowd", WINDOW, 1, hash_of_inputs(WHOLE))
@@ -122,6 +123,11 @@ LATE = [*WHOLE, claim(10, 20, id="late", arrival=3)]
             HALF, None, LATER, CROWD, (Wait, "crowd has not collected 12:30-13:00", WINDOW.end + 6 * HOUR), id="a gap"
         ),
         pytest.param(HALF, None, WINDOW.end + 6 * HOUR, CROWD, (Build, 1, 1), id="patience is over"),
+        pytest.param([], None, LATER, DOOR, (Wait, "nothing was heard at the door", None), id="nothing heard"),
+        pytest.param(
+            HALF, None, LATER, DOOR, (Wait, "the door did not listen to crowd 12:30-13:00", WINDOW.end + DAY),
+            id="the door was closed",
+        ),
         pytest.param(
             HALF, None, LATER + DAY, Policy(("crowd",), allow_incomplete="never"), (Wait, "not collected", None),
             id="never incomplete",

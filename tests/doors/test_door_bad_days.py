@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from datetime import UTC, datetime
 
+import httpx
 import pytest
 from door_samples import (
     GARDEN,
@@ -30,10 +32,10 @@ from ionbeam_dagster.domain.windows import window_of
 from ionbeam_dagster.doors.http.flush import Flush
 from ionbeam_dagster.doors.http.journal import Frame, Journal
 from ionbeam_dagster.doors.http.mapping import Mapping
-from ionbeam_dagster.doors.http.memory import Memory
+from ionbeam_dagster.doors.http.memory import Memory, door_folder
 from ionbeam_dagster.doors.http.serving import OpenDoor
 from ionbeam_dagster.doors.http.status import door_status
-from ionbeam_dagster.errors import PipelineError
+from ionbeam_dagster.errors import PipelineError, StoreError
 from ionbeam_dagster.health import queues
 from ionbeam_dagster.orchestration.runs import reingest_range
 from ionbeam_dagster.pipeline.recovery import open_platform
@@ -136,7 +138,8 @@ def test_a_damaged_file_of_the_journal_holds_up_no_other(platform_of, tmp_path):
         assert taken_in(platform, "garden") == 1
         assert door.journal.closed() == [damaged]
     assert any(str(damaged) in line and "is damaged at byte" in line for line in door_status(platform))
-    assert any(one.severity == "error" and "is damaged" in one.words for one in queues.door(platform))
+    [red] = [one for one in queues.door(platform) if one.severity == "error" and "is damaged" in one.words]
+    assert red.remedy.startswith("stop `ionbeam receive`, move the file out")
     damaged.rename(tmp_path / "taken-away.journal")
     assert not any("is damaged" in line for line in door_status(platform))
     assert not any(one.severity == "error" for one in queues.door(platform))
@@ -157,9 +160,14 @@ def test_a_damaged_file_of_parked_lines_holds_up_no_other(platform_of):
         with opened(platform) as (door, url):
             wait_for(lambda: door.memory.looked_at("garden") and "takes y" in "".join(door_status(platform)))
             assert len(list(folder.glob("*.parquet"))) == 2 and damaged.exists()
-            assert any(f"{damaged} cannot be read" in line for line in door_status(platform))
+            [told] = [line for line in door_status(platform) if f"{damaged} cannot be read" in line]
+            assert told.endswith(
+                "(stop `ionbeam receive`, move the file out of that folder and keep it, and start it again)"
+            )
             assert sum(one.lines for one in door.memory.parked() if "takes y" in one.reason) == 1
             door.memory.accept("garden")
+    damaged.unlink()
+    assert not any("cannot be read" in line for line in door_status(platform))
 
 
 def test_a_memory_that_fails_holds_its_source_and_rows_of_a_registry_that_changed_meanwhile_come(
@@ -295,7 +303,11 @@ def test_what_was_written_is_built_and_exported_by_hand(platform_of, tmp_path):
     then = datetime.now(UTC) - 3 * HOUR
     with opened(platform) as (door, url):
         assert write(url, f"weather,station=roof temperature=50 {nanoseconds(then)}").status_code == 204
+        assert (
+            "garden: nothing was heard at the door yet; begin with `ionbeam receive`" in ionbeam(tmp_path, "status")[1]
+        )
         door.flush.run()
+    assert "garden: what came of garden waits to be ingested; `ionbeam worker`" in ionbeam(tmp_path, "status")[1]
     window = window_of(then, HOUR)
     range = ("--from", f"{window.start:%Y-%m-%dT%H:%MZ}", "--to", f"{window.end:%Y-%m-%dT%H:%MZ}")
     code, output = ionbeam(tmp_path, "run", "garden", *range)
@@ -320,6 +332,65 @@ def test_what_status_says_of_the_door_is_short_plain_and_of_the_source_that_was_
     assert "valley: 1 lines of 'cpu' are parked" in output and "garden" not in output
     door.memory.taken("garden", "x", door.memory.listened("garden"), {}, [("m" * 60_000, "r" * 60_000, 1, 1, "")])
     assert len(ionbeam(tmp_path, "status", "garden")[1]) < 10_000
+
+
+def test_requests_that_were_refused_are_counted_and_told_with_what_helps(platform_of, tmp_path):
+    platform = platform_of(TWO, receive="{most_bytes: 1000}")
+    for _ in range(2):  # two doors: the counts go on
+        with opened(platform, every=0.1) as (door, url):
+            for body, token in (
+                ("x", TOKEN),
+                ("weather\x1b x=", TOKEN),
+                ("y" * 2_000, OTHER),
+                ("m x=1", "stolen-token"),
+            ):
+                assert write(url, body, token).status_code in (400, 401, 413)
+            assert httpx.get(f"{url}/wp-admin").status_code == 404
+            wait_for(lambda: len(door.memory.refused()) == 3)
+            assert write(url, "x").status_code == 400  # kept as the door closes
+    told = {(one.source, one.status): one.requests for one in Memory(door_folder(platform)).refused()}
+    assert told == {("garden", 400): 6, ("valley", 413): 2, ("", 401): 2}
+    found = {one.words.split(", the last")[0]: (one.severity, one.remedy) for one in queues.door(platform)}
+    assert found["garden: 6 requests were refused with 400"] == ("warning", "correct what its clients send")
+    assert "receive" in found["valley: 2 requests were refused with 413"][1]
+    assert found["2 requests were refused with 401"][0] == "note"
+    _, output = ionbeam(tmp_path, "status", "valley")
+    assert "valley: 2 requests were refused with 413" in output and "garden" not in output and "stolen" not in output
+
+
+def test_a_memory_that_is_damaged_is_told_put_aside_and_begun_anew(platform_of, tmp_path, caplog):
+    platform = platform_of(SOURCES)
+    place = door_folder(platform) / "door.sqlite"
+    with opened(platform) as (door, url):
+        assert write(url, "cpu,host=a x=1").status_code == 204
+        door.flush.run()
+    door.memory._database.close()  # with its journal
+    place.write_bytes(place.read_bytes()[:100] + b"\xff" * 10_000)
+    [told] = door_status(platform)
+    assert "is damaged" in told and "start `ionbeam receive` again, which puts it aside" in told
+    with pytest.raises(StoreError, match=r"door\.sqlite is damaged"):
+        list(queues.door(platform))
+    code, output = ionbeam(tmp_path, "source", "accept", "garden")
+    assert code == 1 and "door.sqlite is damaged" in output
+    with opened(platform) as (door, url):
+        wait_for(lambda: door.memory.looked_at("garden") and door.memory.parked())
+        assert [(one.measurement, one.lines) for one in door.memory.parked()] == [("cpu", 1)]
+        assert "was damaged" in caplog.text and "door.sqlite.damaged" in caplog.text
+        assert any("door.sqlite.damaged" in one.words for one in queues.door(platform))
+
+
+def test_what_is_left_of_a_source_that_is_gone_is_told_with_what_helps_until_it_is_taken_away(platform_of, tmp_path):
+    platform = platform_of(SOURCES)
+    with opened(platform) as (door, url):
+        assert write(url, "cpu,host=a x=1").status_code == 204
+        door.flush.run()
+    parked = door_folder(platform) / "parked" / "garden"
+    platform = platform_of("  ioncannon: {start: 2026-06-01}\n")
+    [told] = [one for one in queues.door(platform) if one.severity == "warning"]
+    assert told.remedy == f"put sources.garden of kind door back, or remove {parked}"
+    shutil.rmtree(parked)
+    assert not [one for one in queues.door(platform) if one.severity == "warning"]
+    assert door_status(platform)[0].endswith("; 0 lines parked")
 
 
 def test_a_source_that_is_not_there_cannot_be_accepted(platform_of, tmp_path):

@@ -318,6 +318,8 @@ def test_what_the_door_could_not_take_and_does_not_take(installation):
     journal.parent.mkdir(parents=True)
     journal.write_bytes(b"." * 5_000)
     os.utime(journal, LONG_AGO)
+    (folder / "parked" / "garden").mkdir(parents=True)
+    (folder / "parked" / "garden" / "0.parquet").touch()
     parked = [("shed", "no variable is mapped", 7, 1_750_000_000_000_000_000, "shed t=1")]
     anew = Counter().anew(1_750_000_000_000_000_000, time.time_ns())
     Memory(folder).taken("garden", "0", Listened(0, 1), {(7, 0x100): anew}, parked)

@@ -27,6 +27,7 @@ from ionbeam_dagster.config.sections import ReceiveSettings
 from ionbeam_dagster.doors.http.journal import Frame, Journal
 from ionbeam_dagster.doors.http.lines import SCALES, BadLines, Limits, read_lines
 from ionbeam_dagster.doors.http.mapping import Mapping as LineMapping
+from ionbeam_dagster.doors.http.refusals import Counted
 from ionbeam_dagster.doors.http.reports import BadReport, Once, read_report
 from ionbeam_dagster.doors.http.tokens import Rate, Tokens, token_of
 from ionbeam_dagster.errors import IonbeamError
@@ -78,12 +79,14 @@ class Application:
         self._large = threading.BoundedSemaphore(_LARGE_AT_ONCE)
         self._version = version("ionbeam-dagster")
         self._matter = Matter(log)
+        self.refusals = Counted()
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         request = Request(environ)
         try:
             response = self._answer(request)
         except Refused as refused:
+            self.refusals.add(self._tokens.source_of(_token(request)) or "", refused.status, refused.reason)
             response = _refusal(request, refused)
         except HTTPException as error:  # werkzeug's own: a form that is none, a body that is too long
             response = _refusal(request, Refused(error.code or 400, error.name))

@@ -6,17 +6,26 @@ the parked lines themselves (flush.py).
 
 from __future__ import annotations
 
+import logging
+import sqlite3
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ionbeam_client.archfx.utils.slugs import ArchFxDeviceSlug
 from ionbeam_client.state import Database
+from ionbeam_client.text import visible
 from ionbeam_dagster.doors.http.counters import Counter
+from ionbeam_dagster.doors.http.refusals import Refusals
 from ionbeam_dagster.doors.http.sequences import Seen
+from ionbeam_dagster.errors import StoreError
 from ionbeam_dagster.pipeline.platform import Platform
+from ionbeam_dagster.stores.files import DAMAGED
+
+log = logging.getLogger(__name__)
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS listened (source TEXT PRIMARY KEY, since INTEGER, until INTEGER) WITHOUT ROWID;
@@ -36,6 +45,9 @@ CREATE TABLE IF NOT EXISTS failed (
     source TEXT, file TEXT, reason TEXT, since INTEGER, PRIMARY KEY (source, file)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS left_out (source TEXT PRIMARY KEY, readings INTEGER) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS refused (
+    source TEXT, status INTEGER, requests INTEGER, last INTEGER, reason TEXT, PRIMARY KEY (source, status)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS looked (source TEXT PRIMARY KEY, mapping TEXT) WITHOUT ROWID;
 """
 _SAMPLE = 200
@@ -49,6 +61,9 @@ _REMEDIES = {
     "the configuration has no": "if it should be there, add it and start `ionbeam receive` again",
 }
 """What helps where `ionbeam source accept` cannot, by how a reason begins."""
+_UNREAD = " cannot be read ("
+_MOVE = "stop `ionbeam receive`, move the file out of that folder and keep it, and start it again"
+_NAME = "door.sqlite"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +87,16 @@ class Parked:
     sample: str
 
     @property
+    def unread(self) -> Path | None:
+        """The file of parked lines that cannot be read, where that is what is told."""
+        path, is_one, _ = self.reason.partition(_UNREAD)
+        return Path(path) if is_one and not self.measurement else None
+
+    @property
     def remedy(self) -> str:
         """What helps; of most kinds the reason names the key to set."""
+        if self.unread is not None:
+            return _MOVE
         for begins, remedy in _REMEDIES.items():
             if self.reason.startswith(begins):
                 return remedy
@@ -89,6 +112,10 @@ class SetAside:
     file: Path
     reason: str
     since: datetime
+
+    @property
+    def remedy(self) -> str:
+        return "fix what it names, then start `ionbeam receive` again; its log tells more" if self.source else _MOVE
 
     def in_words(self) -> str:
         what = f"{self.source}: what was written" if self.source else "what was written"
@@ -121,12 +148,53 @@ def door_folder(platform: Platform) -> Path:
     return platform.config.sections.state_path / "door"
 
 
+def put_damaged_aside(folder: Path) -> None:
+    """Where the file of the memory is damaged, put it aside, and tell; for whoever holds the journal."""
+    path = folder / _NAME
+    if not path.exists():
+        return
+    try:
+        with closing(sqlite3.connect(path)) as look:
+            [found] = look.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.DatabaseError as error:
+        if not _is_damage(error):
+            return
+        found = str(error)
+    if found == "ok":
+        return
+    for end in ("-wal", "-shm", ""):
+        with suppress(FileNotFoundError):
+            path.with_name(f"{_NAME}{end}").rename(path.with_name(f"{_NAME}{DAMAGED}{end}"))
+    log.error(
+        "%s was damaged (%s), and is kept as %s%s; it begins anew: what is parked is looked at again, and reports that "
+        "come again count as new ones, which makes no second point",
+        path, visible(found), _NAME, DAMAGED,
+    )  # fmt: skip
+
+
+def damaged_memory(folder: Path) -> Path | None:
+    """The file of a memory that was put aside, if there is one."""
+    path = folder / f"{_NAME}{DAMAGED}"
+    return path if path.exists() else None
+
+
+def _is_damage(error: sqlite3.DatabaseError) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
 class Memory:
     """The records in the file ``<folder>/door.sqlite``. Safe across threads and processes."""
 
     def __init__(self, folder: Path) -> None:
+        """Raises StoreError where the file is damaged."""
         self._folder = folder
-        self._database = Database(folder / "door.sqlite", _SCHEMA)
+        try:
+            self._database = Database(folder / _NAME, _SCHEMA)
+        except sqlite3.DatabaseError as error:
+            if not _is_damage(error):
+                raise
+            remedy = "start `ionbeam receive` again, which puts it aside and begins anew"
+            raise StoreError(f"{folder / _NAME} is damaged ({error}); {remedy}") from error
 
     def listened(self, source: str) -> Listened | None:
         rows = self._database.read("SELECT since, until FROM listened WHERE source = ?", (source,))
@@ -220,21 +288,48 @@ class Memory:
         ]
 
     def parked(self, source: str | None = None) -> list[Parked]:
-        """What is parked, of one source or all, most lines first."""
+        """What is parked, of one source or all, most lines first. What a person took away is not."""
         rows = self._database.read(
             "SELECT source, measurement, reason, lines, last, sample FROM parked WHERE source = ifnull(?, source) "
             "ORDER BY lines DESC",
             (source,),
         )
-        return [
+        there = {path.parent.name for path in (self._folder / "parked").glob("*/*.parquet")}
+        found = [
             Parked(source, of, why, lines, datetime.fromtimestamp(last / 1e9, UTC), sample)
             for source, of, why, lines, last, sample in rows
+            if source in there
         ]
+        return [one for one in found if one.unread is None or one.unread.exists()]
 
     def forget_parked(self, source: str) -> None:
         """Nothing is parked of a source any longer."""
         with self._database.transaction() as db:
             db.execute("DELETE FROM parked WHERE source = ?", (source,))
+
+    def refuse(self, found: Sequence[Refusals]) -> None:
+        """Count requests that were refused; those of more than a week ago are forgotten."""
+        with self._database.transaction(durable=False) as db:
+            db.execute("DELETE FROM refused WHERE last < ?", (time.time_ns() - _TOLD_FOR,))
+            db.executemany(
+                "INSERT INTO refused VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+                "requests = requests + excluded.requests, last = excluded.last, reason = excluded.reason",
+                [
+                    (one.source, one.status, one.requests, int(one.last.timestamp() * 1e9), one.reason[:_REASON])
+                    for one in found
+                ],
+            )
+
+    def refused(self) -> list[Refusals]:
+        """Requests that were refused, the last of each kind within a week, the latest first."""
+        rows = self._database.read(
+            "SELECT source, status, requests, last, reason FROM refused WHERE last > ? ORDER BY last DESC",
+            (time.time_ns() - _TOLD_FOR,),
+        )
+        return [
+            Refusals(source, status, requests, datetime.fromtimestamp(last / 1e9, UTC), reason)
+            for source, status, requests, last, reason in rows
+        ]
 
     def left_out(self, source: str, readings: int) -> None:
         """Count further readings of a source that had something beside their value, which was not taken."""
@@ -263,9 +358,7 @@ class Memory:
         """What was parked of a source, but for the files that could not be read, is in the journal again, to be looked
         at by the mapping of this digest."""
         now = time.time_ns()
-        told = [
-            (source, "", f"{path} cannot be read ({error})"[:_REASON], 1, now, "") for path, error in unread.items()
-        ]
+        told = [(source, "", f"{path}{_UNREAD}{error})"[:_REASON], 1, now, "") for path, error in unread.items()]
         with self._database.transaction() as db:
             db.execute("INSERT OR REPLACE INTO looked VALUES (?, ?)", (source, mapping))
             db.execute("DELETE FROM parked WHERE source = ?", (source,))

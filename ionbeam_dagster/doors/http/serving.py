@@ -16,7 +16,7 @@ from polars.exceptions import PanicException
 from ionbeam_dagster.doors.http.app import Application
 from ionbeam_dagster.doors.http.flush import Flush, door_sources, strict_mappings
 from ionbeam_dagster.doors.http.journal import Journal
-from ionbeam_dagster.doors.http.memory import Memory, door_folder
+from ionbeam_dagster.doors.http.memory import Memory, door_folder, put_damaged_aside
 from ionbeam_dagster.doors.http.reports import Once
 from ionbeam_dagster.doors.http.tokens import Tokens
 from ionbeam_dagster.errors import PipelineError
@@ -59,6 +59,7 @@ class OpenDoor:
             self.journal = Journal(folder / "journal")
         except BlockingIOError as error:
             raise PipelineError(f"another `ionbeam receive` has this platform's journal: {error}") from error
+        put_damaged_aside(folder)
         self.memory = Memory(folder)
         self.flush = Flush(platform, self.journal, self.memory)
         settings = platform.config.sections.receive
@@ -93,6 +94,7 @@ class OpenDoor:
             taking_in.join()
             self.journal.finish()
             self._guarded(self.flush.catch_up, Matter(log))
+            self._guarded(self._keep_refusals, Matter(log))
             self.journal.close()  # last: from now on another door may write, and what it writes is not ours to take in
 
     def stop(self) -> None:
@@ -100,7 +102,7 @@ class OpenDoor:
         self._stop.set()
 
     def _flush(self) -> None:
-        taking_in, looking = Matter(log), Matter(log)
+        taking_in, looking, counting = Matter(log), Matter(log), Matter(log)
         self._guarded(self.flush.look_again, looking)
         self._guarded(self.flush.catch_up, taking_in)
         waited = 0.0
@@ -110,6 +112,10 @@ class OpenDoor:
                 waited = 0.0
                 self._guarded(self.flush.look_again, looking)
                 self._guarded(self.flush.run, taking_in)
+                self._guarded(self._keep_refusals, counting)
+
+    def _keep_refusals(self) -> None:
+        self.application.refusals.keep(self.memory.refuse)
 
     def _work(self, work: Callable[[], object]) -> None:
         working = Matter(log)

@@ -11,6 +11,7 @@ from pathlib import Path
 from ionbeam_client.text import visible
 from ionbeam_dagster.doors.http.flush import door_sources
 from ionbeam_dagster.doors.http.memory import Memory, door_folder
+from ionbeam_dagster.errors import StoreError
 from ionbeam_dagster.pipeline.platform import Platform
 
 _NAME, _REASON = 60, 400  # characters that are shown
@@ -21,7 +22,10 @@ def door_status(platform: Platform, sources: Collection[str] | None = None, limi
     folder = door_folder(platform)
     if not folder.exists() or (sources is not None and not door_sources(platform).keys() & set(sources)):
         return []
-    memory = Memory(folder)
+    try:
+        memory = Memory(folder)
+    except StoreError as error:
+        return [str(error)]
     asked = None if sources is None else {"", *sources}
     parked = [one for one in memory.parked() if asked is None or one.source in asked]
     aside = [one for one in memory.set_aside() if asked is None or one.source in asked]
@@ -39,6 +43,8 @@ def door_status(platform: Platform, sources: Collection[str] | None = None, limi
     if len(parked) > limit:
         lines = sum(one.lines for one in parked[limit:])
         told.append(f"and {len(parked) - limit} more reasons, of {lines:,} lines; all are in {folder / 'parked'}")
+    refused = [one for one in memory.refused() if asked is None or one.source in asked]
+    told += [f"{visible(one.in_words(), _REASON)} ({one.remedy})" for one in refused[:limit]]
     anew = [one for one in memory.began_anew() if asked is None or one.source in asked]
     told += [one.in_words() for one in anew[:limit]]
     if len(anew) > limit:
