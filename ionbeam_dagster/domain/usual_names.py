@@ -27,37 +27,47 @@ _QUANTITIES: list[tuple[Usual, str]] = [
         t ta tt tas tair tmp temp temperature airtemp airtemperature airt airtc outtemp tempout outdoortemp
         outdoortemperature outsidetemperature temperatur lufttemperatur temperatuur temperatura temperaturaaria
         temperaturadelaire tttu ttu atmp t2m tm2m temperature2m drybulb drybulbtemp drybulbtemperature
-        ambienttemperature ambienttemp tamb"""),
+        ambienttemperature ambienttemp tamb
+        tre200s0 tre200b0 tre200h0"""),
     (Usual("dew_point_temperature", "degC", 2.0), """
-        td dp dewp dewpt dewpoint dewpointtemp dewpointtemperature taupunkt dauwpunt puntodirugiada outdewpoint"""),
+        td dp dewp dewpt dewpoint dewpointtemp dewpointtemperature taupunkt dauwpunt puntodirugiada outdewpoint
+        tde200s0 dewpttemp
+        dwpt"""),
     (Usual("wet_bulb_temperature", "degC", 2.0), """
         wetbulb wetbulbtemp wetbulbtemperature twet feuchttemperatur"""),
     (Usual("relative_humidity", "%", 2.0), """
         rh rf rftu hum humid humidity relhum relhumidity relativehumidity outhumidity outhum humidityout
         outsidehumidity feuchte luftfeuchte luftfeuchtigkeit relativefeuchte relativeluftfeuchte vochtigheid
-        relatievevochtigheid umidita umiditarelativa humedad humedadrelativa hur"""),
+        relatievevochtigheid umidita umiditarelativa humedad humedadrelativa hur
+        rhum ure200s0 outdoorhumidity outdoorhum relh"""),
     (Usual("air_pressure", "hPa"), """
         p press pressure airpressure stationpressure stationlevelpressure atmosphericpressure bp bpmbar
-        luftdruck luchtdruk pressione presion barometricpressure abspressure absolutepressure qfe"""),
+        luftdruck luchtdruk pressione presion barometricpressure abspressure absolutepressure qfe
+        pp prestas0"""),
     (Usual("air_pressure_at_mean_sea_level", "hPa"), """
         pres barometer barom baro altimeter slp mslp pmsl msl prmsl qff qnh sealevelpressure pressuresealevel
-        pressureatsealevel pressuremsl relpressure relativepressure"""),
+        pressureatsealevel pressuremsl relpressure relativepressure
+        pp0qffs0"""),
     (Usual("wind_speed", "m s-1", 10.0), """
-        ws ff wspd wspeed wind windspd windspeed windvel windvelocity sknt ffavg windgeschwindigkeit
-        windsnelheid velocitavento velocita velocidad velocidadviento"""),
+        ws ff wspd wspeed wind windspd windspeed windvel windvelocity ffavg windgeschwindigkeit
+        windsnelheid velocitavento velocita velocidad velocidadviento
+        fkl010z0"""),
     (Usual("wind_speed_of_gust", "m s-1", 10.0), """
         gust gusts windgust gustspeed windgustspeed windspeedgust wgst gst wgust gff boe windboe windspitze
-        windstoot raffica velocitaraffica racha hiwindspeed windhi hispeed peakwind"""),
+        windstoot raffica velocitaraffica racha hiwindspeed windhi hispeed peakwind
+        wpgt fkl010z1"""),
     (Usual("wind_from_direction", "degree", 10.0), """
         wd wdir winddir winddirection windfromdirection dd drct direction dir windrichtung windrichting
-        direzione direzionevento direccion direccionviento"""),
+        direzione direzionevento direccion direccionviento
+        dkl010z0"""),
     (Usual("wind_gust_from_direction", "degree", 10.0), """
         gustdir windgustdir windgustdirection gustdirection"""),
     (Usual("thickness_of_rainfall_amount", "mm", 0.0, sums=True), """
         rain rainfall rainamount regen pioggia lluvia raincounter"""),
     (Usual("lwe_thickness_of_precipitation_amount", "mm", 0.0, sums=True), """
         precip precipitation prcp rr r1h niederschlag niederschlagshoehe neerslag precipitazione precipitacion
-        precipitationamount"""),
+        precipitationamount
+        rre150z0"""),
     (Usual("rainfall_rate", "mm h-1"), """
         rainrate rainfallrate rainintensity"""),
     (Usual("lwe_precipitation_rate", "mm h-1"), """
@@ -65,11 +75,13 @@ _QUANTITIES: list[tuple[Usual, str]] = [
     (Usual("surface_downwelling_shortwave_flux_in_air", "W m-2"), """
         solar ghi sr solarrad solarradiation solarirradiance radiation globalradiation globalstrahlung
         globalestraling radiazione radiazionesolare dwsolar swdown swin shortwave slr slrw irradiance
-        globalirradiance pyranometer"""),
+        globalirradiance pyranometer
+        gre000z0"""),
     (Usual("surface_downwelling_longwave_flux_in_air", "W m-2"), """
         dwir lwdown lwin longwave"""),
     (Usual("duration_of_sunshine", "s", 0.0, sums=True), """
-        sunshine sunshineduration sunduration sonnenscheindauer zonneschijn"""),
+        sunshine sunshineduration sunduration sonnenscheindauer zonneschijn
+        tsun"""),
     (Usual("visibility_in_air", "m"), """
         vis visib visibility sichtweite zicht visibilita"""),
     (Usual("cloud_area_fraction", "%"), """
@@ -98,6 +110,13 @@ _QUANTITIES: list[tuple[Usual, str]] = [
         co2 carbondioxide"""),
 ]  # fmt: skip
 _BY_NAME = {name: usual for usual, names in _QUANTITIES for name in names.split()}
+
+_WITH_UNITS = {
+    "tmpf": ("temp", "degF"), "tmpc": ("temp", "degC"), "dwpf": ("dewpoint", "degF"), "dwpc": ("dewpoint", "degC"),
+    "sknt": ("windspeed", "knot"), "alti": ("barometer", "inHg"), "p01i": ("precip", "inch"), "p01m": ("precip", "mm"),
+    "vsby": ("visibility", "mile"),
+}  # fmt: skip
+"""Names of METARs in tables, in which a unit stands."""
 
 UNITS_AT_ENDS = {
     "c": "degC", "degc": "degC", "celsius": "degC", "f": "degF", "degf": "degF", "fahrenheit": "degF", "k": "K",
@@ -132,7 +151,10 @@ class Named:
 
 def told_by(name: str) -> Named:
     """What a name tells: ``AirTC_Avg``, ``outTemp_F``, ``T_2m`` or ``Temp[°C]``, whose unit is not looked at."""
-    words = words_of(re.sub(r"[\[(].*?[\])]", " ", name))
+    words = words_of(re.split(r" - |, ", re.sub(r"[\[(].*?[\])]", " ", name))[0])
+    if len(words) == 1 and words[0] in _WITH_UNITS:
+        same, of_name = _WITH_UNITS[words[0]]
+        return Named(_BY_NAME[same], of_name)
     if usual := _known(words):
         return Named(usual)
     if "." in name and (usual := _known(words_of(name.rpartition(".")[2]))):

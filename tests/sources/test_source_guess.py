@@ -4,7 +4,7 @@ import gzip
 import re
 from collections import Counter
 from copy import deepcopy
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -157,6 +157,74 @@ def test_real_files_are_guessed_such_that_they_can_be_read(name, edits, real_dat
         batches += 1
         break
     assert batches
+
+
+OTHERS = {
+    "WeatherLink.com": (
+        '"Station","Home",,,,\n"6/1/24 12:00 AM","to 7/1/24",,,,\n,,,,,\n'
+        '"Date & Time","Barometer - in Hg","Temp - °F","High Temp - °F","Hum - %","Avg Wind Speed - mph"\n'
+        '"3/1/24 12:00 AM","29.921","61.2","62.0","80","3"\n"3/1/24 1:15 PM","29.922","71.0","71.5","61","--"\n',
+        {"column": "Date & Time", "format": "%m/%d/%y %I:%M %p", "zone": "UTC"},
+        {"Barometer - in Hg": "inHg", "Temp - °F": "degF", "High Temp - °F": "degF", "Hum - %": None,
+         "Avg Wind Speed - mph": "mile hour-1"},
+    ),
+    "Ecowitt": (
+        "Time,Outdoor Temperature(℃),Outdoor Humidity(%),Wind(km/h),Wind Direction(º),Indoor Temperature(℃)\n"
+        "2024-03-01 00:00,4.1,82,1.2,220,20\n2024-03-01 00:05,4.0,82,1.2,220,20\n",
+        {"column": "Time", "zone": "UTC"},
+        {"Outdoor Temperature(℃)": None, "Outdoor Humidity(%)": None, "Wind(km/h)": "km h-1",
+         "Wind Direction(º)": None},
+    ),
+    "HOBO": (
+        '"Plot Title: 10347386"\n"#","Date Time, GMT+01:00","Temp, °C (LGR S/N: 1, SEN S/N: 1)","RH, % (LGR S/N: 1)"\n'
+        "1,03/01/24 12:00:00 AM,4.1,80.2\n2,03/01/24 01:15:00 PM,4.2,80.3\n3,03/02/24 01:15:00 PM,4.2,80.3\n",
+        {"column": "Date Time, GMT+01:00", "format": "%m/%d/%y %I:%M:%S %p", "zone": "+01:00"},
+        {"Temp, °C (LGR S/N: 1, SEN S/N: 1)": None, "RH, % (LGR S/N: 1)": None},
+    ),
+    "METARs": (
+        "#DEBUG: Format -> comma\nstation,valid,lon,lat,elevation,tmpf,relh,sknt,p01i,mslp,gust,skyc1\n"
+        "AMS,2024-03-01 00:25,4.77,52.3,-3.4,44.6,87.1,10.0,0.00,M,M,BKN\n"
+        "AMS,2024-03-01 00:55,4.77,52.3,-3.4,44.6,93.1,11.0,T,M,22,BKN\n",
+        {"column": "valid", "zone": "UTC"},
+        {"tmpf": "degF", "relh": None, "sknt": "knot", "p01i": "inch", "mslp": None, "gust": "knot"},
+    ),
+    "Netatmo": (
+        'Timestamp;"Timezone : Europe/Paris";Temperature;Humidity\n'
+        '1709251200;"2024/03/01 01:00:00";4.1;80\n1709251500;"2024/03/01 01:05:00";4.2;80\n',
+        {"column": "Timezone : Europe/Paris", "format": "%Y/%m/%d %H:%M:%S", "zone": "Europe/Paris"},
+        {"Temperature": None, "Humidity": None},
+    ),
+    "Open-Meteo": (
+        "latitude,longitude,elevation,timezone\n45.0,7.0,38.0,GMT\n\ntime,temperature_2m (°C),wind_speed_10m (km/h)\n"
+        "2024-03-01T00:00,4.1,12.0\n2024-03-01T01:00,4.0,11.0\n",
+        {"column": "time", "zone": "UTC"},
+        {"temperature_2m (°C)": None, "wind_speed_10m (km/h)": "km h-1"},
+    ),
+    "SMHI": (
+        "Stationsnamn;Stationsnummer;Stationsnät;Mäthöjd (meter över marken)\nAbisko Aut;188790;SMHI;2.0\n\n"
+        "Datum;Tid (UTC);Lufttemperatur;Kvalitet\n2024-03-01;00:00:00;-4.1;G\n2024-03-01;01:00:00;-4.2;G\n",
+        {"columns": ["Datum", "Tid (UTC)"], "format": "%Y-%m-%d %H:%M:%S", "zone": "UTC"},
+        {"Lufttemperatur": None},
+    ),
+    "FMI": (
+        '"Observation station","Year","Month","Day","Time [UTC]","Average temperature [°C]"\n'
+        '"Kaisaniemi","2024","3","1","00:00","-1.2"\n"Kaisaniemi","2024","3","1","00:10","-"\n',
+        {"columns": ["Year", "Month", "Day", "Time [UTC]"], "format": "%Y %m %d %H:%M", "zone": "UTC"},
+        {"Average temperature [°C]": None},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_layouts_that_are_often_met_can_be_read_as_guessed(name, tmp_path):
+    text, time, units = OTHERS[name]
+    (tmp_path / "a.csv").write_text(text)
+    guess = propose(str(tmp_path / "a.csv"))
+    assert guess.notes == [] and guess.block["time"] == time
+    assert {one["column"]: one.get("unit") for one in guess.block["variables"]} == units
+    block = guess.block if "latitude" in guess.block else edited(guess.block, [PLACE])
+    rows = read(block, tmp_path)
+    assert rows["datetime"].dt.date().min() in (date(2024, 2, 29), date(2024, 3, 1)) and rows.height in (1, 2, 3)
 
 
 def test_each_line_says_how_sure_it_is_and_what_is_unknown_is_asked(laid_out):

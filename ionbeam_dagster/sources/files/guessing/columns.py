@@ -124,6 +124,7 @@ def measured(
     numeric = {name: numbers for name in free if (numbers := _numbers(rows[name], sample.decimal)) is not None}
     missing = _missing(rows, numeric, sample.decimal)
     numeric = {name: _without(numbers, missing) for name, numbers in numeric.items()}
+    numeric |= {name: pl.Series([], dtype=pl.Float64) for name in free if _holds_only(rows[name], missing)}
     if wide is not None:
         columns = {one: pl.concat([numeric.get(name, pl.Series([], dtype=pl.Float64)).alias("x") for name in names])
                    for one, names in wide.quantities.items()}  # fmt: skip
@@ -161,11 +162,12 @@ def _variables(
             heights |= guess.assumed_level
             items.append(Statement(ITEM, guess.entry, guess.sureness, guess.why))
             items += _question_of_quality(name, codes, sample)
+    _as_other_winds(items)
     recognised = len(entries)
     if assumed:
         which = ", ".join(map(repr, assumed))
-        text = "the cf_unit that is written is assumed; where they are in another, add it, such as unit: degF or km h-1"
-        items.insert(0, Question(f"the files do not say in which unit {which} are: {text}"))
+        text = "what is written as cf_unit is assumed; where it is another, add it, such as unit: degF or unit: km h-1"
+        items.insert(0, Question(f"the files do not say the unit of {which}: {text}"))
     if heights:
         items.insert(
             0, Question("the files do not say how high the sensors are: `level` is what is usual, in m above ground")
@@ -178,6 +180,15 @@ def _variables(
         items.append(Question("at least one is needed, for example:", (_example(first),)))
         return Measured([Question("what is measured", ("variables:",)), *items], 0)
     return Measured([Statement("variables", inner=tuple(items))], recognised)
+
+
+def _as_other_winds(items: Sequence[Line]) -> None:
+    """Winds of which no unit is said are in that of the others, where one is said."""
+    winds = [one for one in items if isinstance(one, Statement) and one.value["cf_unit"] == "m s-1"]
+    said = next((one.value.get("unit") for one in winds if "the file says" in one.why and "unit" in one.value), None)
+    for one in winds:
+        if said is not None and "the file says" not in one.why:
+            one.value["unit"] = said
 
 
 def _example(name: str) -> str:
@@ -275,6 +286,14 @@ def _stands_apart(value: float, values: pl.Series) -> bool:
 def _without(numbers: pl.Series, missing: Sequence[str | float]) -> pl.Series:
     stand_for_none = [float(one) for one in missing if not isinstance(one, str)]
     return numbers.set(numbers.is_in(stand_for_none).fill_null(False), None) if stand_for_none else numbers
+
+
+def _holds_only(given: pl.Series, missing: Sequence[str | float]) -> bool:
+    """Whether all cells of a column are texts that stand for no value in others."""
+    if given.dtype != pl.String or not missing:
+        return False
+    cells = given.str.strip_chars().drop_nulls()
+    return bool(cells.is_in([one for one in missing if isinstance(one, str)]).all())
 
 
 def _missing_line(missing: Sequence[str | float]) -> list[Line]:

@@ -58,7 +58,7 @@ def _text(path: Path, form: str | None) -> Sample:
     if "\0" in text:
         raise Unreadable("holds bytes that are no text, and has no ending by which its format is known")
     lines, last = _lines(text, whole=len(head) < HEAD), _lines(_decoded(tail)[0], whole=True)[1:]
-    if lines and lines[0].lstrip().startswith("{") and form != "csv" and _is_json(lines[0]):
+    if form != "csv" and any(map(_is_json, lines[:5])):
         sample = json_sample(path, [*lines, *last])
         return _with_format(sample, "jsonl", form, packed)
     if lines and _ANNOTATED.match(lines[0]):

@@ -14,12 +14,21 @@ from typing import Any
 import polars as pl
 
 from ionbeam_client.cf import UnitError, conversion, lookup, suggest_unit
-from ionbeam_client.cf import unit as checked_unit
 from ionbeam_client.models import format_duration
 from ionbeam_dagster.domain.quality.limits import DEFAULTS
 from ionbeam_dagster.domain.usual_names import UNITS_AT_ENDS, Named, Usual, method_called, told_by, words_of
 from ionbeam_dagster.sources.files.guessing.statements import Sureness
+from ionbeam_dagster.sources.files.guessing.text_shape import is_unit
 
+_OF_STATIONS = (
+    "altitude",
+    "height",
+    "latitude",
+    "longitude",
+    "time",
+    "surface_altitude",
+    "height_above_mean_sea_level",
+)
 _OTHER_UNITS = {
     "degC": ("degF", "K"), "hPa": ("Pa", "inHg", "kPa", "mmHg"), "%": ("1",), "m s-1": (), "mm": (), "degree": (),
 }  # fmt: skip
@@ -32,7 +41,8 @@ _SPELLED = {"meters/second": "m s-1", "metres/second": "m s-1", "m/s": "m s-1", 
             "w/m2": "W m-2",
             "watts/m^2": "W m-2", "w/m²": "W m-2", "degt": "degree", "°": "degree", "mbar": "hPa", "ug/m3": "ug m-3",
             "µg/m³": "ug m-3", "mm/h": "mm h-1", "kt": "knot", "kts": "knot", "kn": "knot", "in": "inch",
-            "inhg": "inHg"}  # fmt: skip
+            "inhg": "inHg", "in hg": "inHg", "º": "degree",
+            "℃": "degC", "℉": "degF", "°c": "degC", "°f": "degF"}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +88,7 @@ def unit_meant(text: str | None) -> str | None:
         return None
     text = text.strip()
     spelled = _SPELLED.get(text.lower()) or suggest_unit(text) or text
-    try:
-        checked_unit(spelled)
-    except UnitError:
+    if not is_unit(spelled):
         spelled = UNITS_AT_ENDS.get(" ".join(words_of(text)), "")
     return spelled or None
 
@@ -144,6 +152,8 @@ def _as_cf_has_it(name: str) -> Usual | None:
     found = lookup(name.strip().lower())
     if found.kind not in ("standard", "alias") or not found.units or len(found.current) != 1:
         return None
+    if found.current[0] in _OF_STATIONS:
+        return None
     usual = told_by(found.current[0]).usual
     if usual is not None and usual.standard_name == found.current[0]:
         return usual
@@ -164,14 +174,12 @@ def _by_sentence(text: str) -> Named | None:
 
 def _unit(name: str, usual: Usual, named: Named, told: Told) -> tuple[str | None, str]:
     in_brackets = re.search(r"[\[(](.*?)[\])]", name)
-    for text, how in (
-        (told.unit, "the file"),
-        (in_brackets[1] if in_brackets else None, "the name"),
-        (named.unit, "the name"),
-    ):
+    behind = re.search(r"(?: - |, )([^\[(]+)", name)
+    of_name = [found[1] for found in (in_brackets, behind) if found]
+    for text, where in ((told.unit, ""), *((one, " in the name") for one in (*of_name, named.unit))):
         meant = unit_meant(text)
         if meant is not None and _fits(meant, usual.unit):
-            return meant, f"{'the file says' if how == 'the file' else 'the file says in the name'} {text}"
+            return meant, f"the file says{where} {text}"
     return None, ""
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import polars as pl
@@ -16,8 +17,10 @@ from ionbeam_dagster.domain.usual_names import words_of
 from ionbeam_dagster.sources.files.guessing.sample import Sample
 from ionbeam_dagster.sources.files.guessing.statements import Line, Question, Statement, below
 from ionbeam_dagster.sources.files.text_lines import PACKED
+from ionbeam_dagster.sources.files.times import present
 
-_IDS = ("station id", "stationid", "stations id", "station", "stn", "stnid", "stn id", "stid", "site id", "siteid",
+_IDS = ("station id", "stationid", "stations id", "station", "station abbr",
+        "observation station", "stn", "stnid", "stn id", "stid", "site id", "siteid",
         "site",
         "location id", "locationid", "sensor id", "sensorid", "device id", "device", "wmo", "wmo id", "wigos id",
         "usaf",
@@ -56,6 +59,8 @@ _HEIGHTS = (
     for unit in ("", " m", " ft", " feet")),
 )  # fmt: skip
 _DATE_IN_NAME = r"\d{4}[-_]?\d{2}(?:[-_]?\d{2})?(?:[T_-]?\d{2,6}Z?)?"
+_AXES = ("latitude", "longitude")
+_NUMBER = re.compile(r"[+-]?\d{1,3}(\.\d+)?")
 _COORDINATE = r"(?P<number>[+-]?\d{1,3}\.\d+)\s*°?\s*(?P<side>[NSEW])?"
 
 
@@ -119,7 +124,7 @@ def _is_count(given: pl.Series) -> bool:
 
 
 def _is_text(given: pl.Series) -> bool:
-    texts = given.cast(pl.String).drop_nulls()
+    texts = given.to_frame("x").select(present(pl.col("x").cast(pl.String)))["x"].drop_nulls()
     return len(texts) > 0 and texts.cast(pl.Float64, strict=False).null_count() > 0.5 * len(texts)
 
 
@@ -143,6 +148,11 @@ def _within(sample: Sample, name: str, most: float) -> bool:
 
 def _told_place(around: Sequence[str]) -> list[Line]:
     """The place as lines above the rows tell it, or the question for it."""
+    for names, values in pairwise(around):
+        place = _in_two_lines(names, values)
+        if place is not None:
+            why = f"the file says: {values.strip()[:50]}"
+            return [Statement(key, number, "likely", why) for key, number in zip(_AXES, place, strict=True)]
     for line in around:
         named = re.search(
             rf"(?i)lat\w*\W+{_COORDINATE}.*lon\w*\W+{_COORDINATE.replace('number', 'east').replace('side', 'we')}", line
@@ -159,6 +169,19 @@ def _told_place(around: Sequence[str]) -> list[Line]:
     return [Question("the files do not say where the station is. Write its place in degrees (west and south negative), "
                      "and take the # away; of several stations see `stations` in docs/files.md:",
                      ("latitude: 0.0", "longitude: 0.0"))]  # fmt: skip
+
+
+def _in_two_lines(names: str, values: str) -> tuple[float, float] | None:
+    """Latitude and longitude in a line whose names stand above it."""
+    for separator in (",", ";", "\t"):
+        cells = dict(
+            zip((" ".join(words_of(name)) for name in names.split(separator)), values.split(separator), strict=False)
+        )
+        latitude = next((cells[name] for name in _LATITUDES if name in cells), "")
+        longitude = next((cells[name] for name in _LONGITUDES if name in cells), "")
+        if _NUMBER.fullmatch(latitude.strip()) and _NUMBER.fullmatch(longitude.strip()):
+            return float(latitude), float(longitude)
+    return None
 
 
 def _height(sample: Sample, by_words: dict[str, str], american: bool) -> list[Statement]:

@@ -28,6 +28,7 @@ _TIME_LIKE = re.compile(
 )
 _DECIMAL_COMMA, _DECIMAL_POINT = re.compile(r"[+-]?\d+,\d+"), re.compile(r"[+-]?\d*\.\d+")
 _NEARLY_UNITS = ("ts", "rn", "degt", "°", "utc")  # a logger's time stamp and number of the record, true degrees
+_MAY_BE_UNIT = re.compile(r"(?:0?\.0*1 ?)?[A-Za-zµ%°º℃℉]|[1-]$")
 _USED_FOR_SEPARATOR = 400
 _INVENTED = "column_{}"
 
@@ -175,16 +176,19 @@ def _names(named: list[int], cells: dict[int, list[str]], comments: list[list[st
             return _Names(None)
         units = next((row for row in comments[1:] if _are_units(row)), None)
         return _Names([cell.strip() for cell in comments[0]], in_comment=True, units=units)
-    first, *further = named
-    texts = [cell.strip() for cell in cells[first]]
-    lines: tuple[int, ...] = (first,)
-    if further and not _are_units(cells[further[0]]) and _completes(texts, cells[further[0]]):
-        texts = [
-            " ".join(f"{one} {other.strip()}".split()) for one, other in zip(texts, cells[further[0]], strict=True)
-        ]
-        lines, further = (first, further[0]), further[1:]
-    units = next((cells[number] for number in further if _are_units(cells[number])), None)
-    methods = next((cells[number] for number in further if _are_methods(cells[number])), None)
+    # From below: units and methods stand between the names and the rows, and other things above the names.
+    *above, line = named
+    below: list[list[str]] = []
+    while above and (_are_units(cells[line]) or _are_methods(cells[line])):
+        below.append(cells[line])
+        *above, line = above
+    texts = [cell.strip() for cell in cells[line]]
+    lines: tuple[int, ...] = (line,)
+    if above and above[-1] == line - 1 and _completes([cell.strip() for cell in cells[above[-1]]], texts):
+        texts = [" ".join(f"{one.strip()} {two}".split()) for one, two in zip(cells[above[-1]], texts, strict=True)]
+        lines = (above[-1], line)
+    units = next((row for row in below if _are_units(row)), None)
+    methods = next((row for row in below if _are_methods(row)), None)
     return _Names(texts, lines, units=units, methods=methods)
 
 
@@ -243,6 +247,8 @@ def _are_units(cells: Sequence[str]) -> bool:
 
 def is_unit(text: str) -> bool:
     """Whether a text is a unit, also as loggers spell it."""
+    if not _MAY_BE_UNIT.match(text.strip()):
+        return False
     if suggest_unit(text):
         return True
     try:

@@ -11,13 +11,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from zoneinfo import available_timezones
 
 import polars as pl
 from pydantic import ValidationError
 
 from ionbeam_dagster.domain.usual_names import words_of
 from ionbeam_dagster.sources.files.guessing.sample import Sample
-from ionbeam_dagster.sources.files.guessing.statements import Line, Question, Statement
+from ionbeam_dagster.sources.files.guessing.statements import Line, Question, Statement, Sureness
 from ionbeam_dagster.sources.files.readers import PROBLEM, Unreadable
 from ionbeam_dagster.sources.files.times import FILED, present, timed
 from ionbeam_dagster.sources.files.written import TimeColumn
@@ -256,20 +257,31 @@ def _parts(sample: Sample) -> _Candidate | None:
     for start, name in enumerate(names):
         if not _is_part("Y", name, numbers[name], sample.names_are_invented):
             continue
-        taken, forms = [name], ["%Y"]
+        taken, forms, written = [name], ["%Y"], _Written()
         rest = names[start + 1 :]
         for part in "mdHMS":
             here = next((n for n, one in enumerate(rest[:2])
                          if _is_part(part, one, numbers[one], sample.names_are_invented)), None)  # fmt: skip
             if here is None or (here and len(taken) > 1):
                 break
+            if sample.names_are_invented and part in "MS" and _tell_apart(sample.rows, taken):
+                break
             taken.append(rest[here])
             forms.append(f"%{part}")
             rest = rest[here + 1 :]
+        if len(taken) == 3 and rest and (texts := _texts(sample.rows[rest[0]])) and _is_clock(rest[0], texts):
+            found = _ALONE.match(texts[0])
+            written = _clock_form(found, texts) if found else written
+            taken, forms = [*taken, rest[0]], [*forms, str(written.format)]
         if len(taken) >= 4:
-            return _Candidate({"columns": taken}, tuple(taken), "each part of the time has a column",
-                              _Written(" ".join(forms)))  # fmt: skip
+            why = "each part of the time has a column"
+            return _Candidate({"columns": taken}, tuple(taken), why, replace(written, format=" ".join(forms)))
     return None
+
+
+def _tell_apart(rows: pl.DataFrame, columns: Sequence[str]) -> bool:
+    """Whether the values of columns are others in each row, so that no further column is a part of the time."""
+    return rows.select(columns).is_unique().all()
 
 
 def _is_part(part: str, name: str, numbers: pl.Series | None, by_value: bool) -> bool:
@@ -311,16 +323,26 @@ def _parsed(rows: pl.DataFrame, candidate: _Candidate) -> pl.Series | None:
     return None
 
 
+def _zone_in(name: str) -> str | None:
+    """The zone that a column's name says: Europe/Paris, GMT+01:00, UTC."""
+    if named := re.search(r"[A-Z][a-z]+/[A-Za-z_/]+", name):
+        return named[0] if named[0] in available_timezones() else None
+    if ahead := re.search(r"\b(?:UTC|GMT)\s*([+-])(\d{1,2}):?(\d\d)?\b", name):
+        return f"{ahead[1]}{int(ahead[2]):02}:{ahead[3] or '00'}"
+    return next((_ZONES[word] for word in words_of(name) if word in ("utc", "gmt", "cet", "mez")), None)
+
+
 def _said(candidate: _Candidate, sample: Sample) -> Iterator[Line]:
     for key, value in candidate.keys.items():
         yield Statement(key, value, "sure", candidate.why if key != "unit" else "by their size")
+    if candidate.written.doubt:
+        yield Question(f"{candidate.written.doubt}: correct the format if it is the other way round")
     if candidate.written.format:
-        yield Statement("format", candidate.written.format, "a guess" if candidate.written.doubt else "sure",
-                        candidate.written.doubt or "all texts of the sample can be read so")  # fmt: skip
+        sureness: Sureness = "a guess" if candidate.written.doubt else "sure"
+        yield Statement("format", candidate.written.format, sureness, "all texts of the sample can be read so")
     if candidate.written.knows_zone:
         return
-    named = candidate.written.zone or next((_ZONES[word] for name in candidate.columns for word in words_of(name)
-                                    if word in ("utc", "gmt", "cet", "mez")), None)  # fmt: skip
+    named = candidate.written.zone or next(filter(None, map(_zone_in, candidate.columns)), None)
     told = next((line for line in sample.around if re.search(r"\b(UTC|GMT)\b", line)), None)
     if named:
         what = candidate.written.zone_name or "the column's name"
