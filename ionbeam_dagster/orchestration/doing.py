@@ -105,8 +105,8 @@ class Doing:
 
     def _tell(self, before: Sequence[Attempt], now: Sequence[Attempt]) -> None:
         """Log what fails and did not before, once for all windows that fail alike, and when nothing does any more."""
-        windows, reasons = {one.window for one in before}, {one.error for one in before}
-        new = agenda.alike(one for one in now if one.window not in windows and one.error not in reasons)
+        windows, kinds = {one.window for one in before}, set(map(agenda.kind_of, before))
+        new = agenda.alike(one for one in now if one.window not in windows and agenda.kind_of(one) not in kinds)
         for alike in new[:_TOLD]:
             log.warning("%s", agenda.in_words(self._platform, alike))
         if rest := sum(map(len, new[_TOLD:])):

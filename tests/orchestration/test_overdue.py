@@ -71,7 +71,7 @@ def test_what_fails_for_a_moment_is_named_at_once_in_one_line_and_is_a_gap(platf
     agenda.begin(platform, [agenda.Work("collect", "told", window, "t", "") for window in windows], now)
     collect(platform, platform.source("told"), windows[0], now)
     ingest(platform, platform.source("told"), windows[0])
-    failed = {window: Failure("500 Internal Server Error") for window in windows[1:]}
+    failed = {one: Failure(f"{number} Internal Server Error") for number, one in enumerate(windows[1:], 500)}
     agenda.in_hand(platform, "collect", "told").settle(windows[:1], failed, now)
     monkeypatch.setenv("IONBEAM_CONFIG_PATH", str(tmp_path / "config.yaml"))
     monkeypatch.setenv("COLUMNS", "400")

@@ -5,6 +5,7 @@ Belongs here: questions that pages and the command line ask. Does not belong her
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -27,6 +28,7 @@ SKEW = timedelta(minutes=1)
 _CLEARLY_AHEAD = timedelta(minutes=15)
 """How far ahead a window has to be for its rows to be told of: a station's clock may be off by some minutes."""
 _NAMED = 5
+_NUMBERS = re.compile(r"\d+")
 OVERDUE_AFTER = timedelta(hours=1)
 """What failed for so long is told to people, and tried on."""
 
@@ -43,11 +45,16 @@ def overdue(platform: Platform, now: datetime) -> list[Attempt]:
     return failing(platform, now, OVERDUE_AFTER)
 
 
+def kind_of(one: Attempt) -> tuple[str, str, str]:
+    """What fails alike has in common: the product, and the reason but for its numbers, which are the window's."""
+    return one.stage, one.product, _NUMBERS.sub("#", one.error)
+
+
 def alike(found: Iterable[Attempt]) -> list[list[Attempt]]:
     """What fails of one product for one reason, together."""
     together: dict[tuple[str, str, str], list[Attempt]] = {}
     for one in found:
-        together.setdefault((one.stage, one.product, one.error), []).append(one)
+        together.setdefault(kind_of(one), []).append(one)
     return list(together.values())
 
 
