@@ -13,7 +13,7 @@ from collections.abc import Callable, Set
 from importlib.metadata import version
 from threading import Event, Thread
 
-from ionbeam_dagster.health import clocks, disks, queues, stores, work
+from ionbeam_dagster.health import clocks, disks, quality, queues, stores, work
 from ionbeam_dagster.health.examination import Check, Examination
 from ionbeam_dagster.health.findings import Finding
 from ionbeam_dagster.pipeline.platform import Platform
@@ -37,6 +37,7 @@ def _checks(platform: Platform, progress: work.Progress, growth: queues.Growth) 
         stores.OBSERVATIONS: lambda: stores.observations(platform),
         disks.SUBJECT: lambda: disks.fullness(platform),
         clocks.SUBJECT: lambda: clocks.at_a_glance(platform),
+        quality.SUBJECT: lambda: quality.quality(platform),
         work.SUBJECT: lambda: progress.findings(platform),
         "failures": lambda: work.failing(platform),
         queues.BUS: lambda: growth.findings(platform),

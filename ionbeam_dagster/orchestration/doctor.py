@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 from ionbeam_client.text import visible
 from ionbeam_dagster.domain.times import in_short
 from ionbeam_dagster.domain.windows import Window
-from ionbeam_dagster.health import clocks, configuration, disks, files, queues, stores, versions, work
+from ionbeam_dagster.health import clocks, configuration, disks, files, quality, queues, stores, versions, work
 from ionbeam_dagster.health.examination import Check
 from ionbeam_dagster.health.findings import Finding
 from ionbeam_dagster.health.metrics import gauge, given
@@ -54,6 +54,7 @@ def checks_of_doctor(platform: Platform) -> dict[str, Check]:
         clocks.SUBJECT: lambda: clocks.clocks(platform),
         versions.VERSIONS: lambda: versions.versions(platform),
         versions.PERMISSIONS: lambda: versions.permissions(platform),
+        quality.SUBJECT: lambda: quality.quality(platform),
         "failures": lambda: work.failing(platform),
         queues.BUS: lambda: queues.bus(platform),
         queues.DOOR: lambda: queues.door(platform),
