@@ -17,9 +17,8 @@ from ionbeam_client.cf import check_metadata
 from ionbeam_dagster.domain.canonical import canonicalise
 from ionbeam_dagster.domain.windows import Window, windows_between
 from ionbeam_dagster.errors import SourceError
-from ionbeam_dagster.sources.files import Files, FilesConfig, text_lines
+from ionbeam_dagster.sources.files import Files, FilesConfig, text_lines, window_rows
 from ionbeam_dagster.sources.files import index as index_module
-from ionbeam_dagster.sources.files import source as source_module
 from ionbeam_dagster.sources.files.csv_files import CsvReader
 
 ROOT = Path(__file__).parents[2]
@@ -581,7 +580,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_taken_for_whole(tmp_path, m
     (tmp_path / "b.csv").write_text(PLAIN)
     together, alone = files(tmp_path), files(tmp_path, time={"column": "time", "ambiguous": "in_order"})
     assert together.extent() == alone.extent() and fetched(files(tmp_path), hour(0)).height == 4
-    read, read_together = CsvReader.read, source_module.rows_of
+    read, read_together = CsvReader.read, window_rows.rows_of
 
     def overtaken(self, path, places, columns):
         yield from read(self, path, places, columns)
@@ -597,7 +596,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_taken_for_whole(tmp_path, m
             list(alone.fetch(hour(0)))
     (tmp_path / "b.csv").write_text(PLAIN)
     together.extent()
-    monkeypatch.setattr(source_module, "rows_of", overtaken_together)
+    monkeypatch.setattr(window_rows, "rows_of", overtaken_together)
     with pytest.raises(SourceError, match=r"b\.csv: was changed while it was read"):
         list(together.fetch(hour(0)))
 

@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.errors import SourceError
-from ionbeam_dagster.sources.files import Files, FilesConfig, small_files, text_lines, wide_parts
+from ionbeam_dagster.sources.files import Files, FilesConfig, small_files, text_lines, wide_parts, window_rows
 from ionbeam_dagster.sources.files import index as index_module
-from ionbeam_dagster.sources.files import source as source_module
 from ionbeam_dagster.sources.files.csv_files import CsvReader
 
 DAY = datetime(2024, 3, 1, tzinfo=UTC)
@@ -93,7 +92,7 @@ def test_files_that_are_read_together_give_what_each_alone_gives(texts):
         for number, text in enumerate(texts):
             (folder / "in" / f"st{number}.csv").write_bytes(text)
         together = everything(source(folder))
-        for module in (index_module, source_module):
+        for module in (index_module, window_rows):
             patched.setattr(module, "may_be_together", lambda config: False)
         patched.setattr(index_module.FileIndex, "_recalled", lambda index: {})
         assert everything(source(folder)) == together
@@ -172,6 +171,6 @@ def test_a_file_sorted_by_station_is_read_once_for_all_windows(tmp_path, monkeyp
     for hour, before in zip(hours[1:], each_time[1:], strict=True):
         now = [pl.DataFrame(batch) for batch in bounded.fetch(hour)]
         assert pl.concat(now).equals(pl.concat(before)) if before else not now, "what has no room is read each time"
-    [kept] = bounded._kept._files.values()
+    [kept] = bounded._rows._kept._files.values()
     assert not kept.has_room and not kept.numbers and not kept.pieces
     assert list(there.iterdir()) == [], "nothing is left of a process that is killed"
