@@ -27,7 +27,7 @@ from waitress.adjustments import Adjustments
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.server import TcpWSGIServer
-from waitress.task import ThreadedTaskDispatcher
+from waitress.task import ThreadedTaskDispatcher, WSGITask
 from waitress.utilities import BadRequest, Error
 
 from ionbeam_dagster.matters import Matter
@@ -74,7 +74,10 @@ class _Parser(HTTPRequestParser):  # type: ignore[misc]
 
     def parse_header(self, header_plus: bytes) -> None:
         """Refuse what does not say where the body ends: a proxy in front could see its end elsewhere."""
-        super().parse_header(header_plus)
+        try:
+            super().parse_header(header_plus)
+        except ValueError as error:  # more digits than Python reads
+            raise ParsingError("Content-Length is invalid") from error
         if self.chunked and "CONTENT_LENGTH" in self.headers:
             raise ParsingError("Content-Length and Transfer-Encoding cannot stand together")
         if self.version != "1.1" and "TRANSFER_ENCODING" in self.headers:
@@ -109,9 +112,17 @@ class _Parser(HTTPRequestParser):  # type: ignore[misc]
             self.error, self.completed = BadRequest("Chunk not properly framed"), True
 
 
+class _Task(WSGITask):  # type: ignore[misc]
+    def set_close_on_finish(self) -> None:
+        """Go on after an answer without a body, which waitress takes for one that only the end of a connection ends."""
+        if self.has_body or self.version != "1.1" or self.request.headers.get("CONNECTION", "").lower() == "close":
+            super().set_close_on_finish()
+
+
 class _Channel(HTTPChannel):  # type: ignore[misc]
     """One connection."""
 
+    task_class = _Task
     close_when_flushed: bool
     _begun = 0.0  # when the first byte of the request came that is not whole yet
     _served = False  # whether a whole one came before

@@ -37,6 +37,9 @@ def application(environ, start_response):
         got = environ["wsgi.input"].read()
         start_response("401 Unauthorized", [("Content-Length", "4")])
         return [b"none" if not got else b"some"]
+    if environ["PATH_INFO"] == "/nothing":
+        start_response("204 No Content", [])
+        return []
     if environ["PATH_INFO"] == "/slow":
         time.sleep(1)
     if environ["PATH_INFO"] == "/made":
@@ -249,3 +252,18 @@ def test_a_body_for_which_there_is_no_room_is_told_and_logged_once(monkeypatch, 
         with connected(server) as one:
             one.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\n\r\n" + BODY)
             assert one.recv(1_000).startswith(b"HTTP/1.1 200")
+
+
+def test_a_connection_goes_on_after_an_answer_without_a_body():
+    ask = b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n"
+    with serving() as server, connected(server) as one:
+        one.sendall(3 * ask + ask.replace(b"Host: x", b"Host: x\r\nConnection: close"))
+        answer = b"".join(iter(lambda: one.recv(65_536), b""))
+        assert answer.count(b"HTTP/1.1 204") == 4 and answer.count(b"Connection: close") == 1
+
+
+def test_a_length_of_more_digits_than_python_reads_is_refused_and_told_to_no_log(caplog):
+    with serving() as server, connected(server) as one:
+        one.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: " + b"9" * 5_000 + b"\r\n\r\n")
+        assert b" 400 " in one.recv(100)
+    assert not caplog.records

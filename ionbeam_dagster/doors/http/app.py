@@ -85,11 +85,10 @@ class Application:
         request = Request(environ)
         try:
             response = self._answer(request)
-        except Refused as refused:
+        except (Refused, HTTPException) as error:  # werkzeug's own: a form that is none, a body that is too long
+            refused = error if isinstance(error, Refused) else Refused(error.code or 400, error.name)
             self.refusals.add(self._tokens.source_of(_token(request)) or "", refused.status, refused.reason)
             response = _refusal(request, refused)
-        except HTTPException as error:  # werkzeug's own: a form that is none, a body that is too long
-            response = _refusal(request, Refused(error.code or 400, error.name))
         except (OSError, IonbeamError) as error:
             kind = error.errno if isinstance(error, OSError) else str(error)
             self._matter.goes_wrong(kind, f"nothing can be taken now ({error}); clients are told to come again")
