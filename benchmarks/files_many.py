@@ -2,7 +2,8 @@
 
 Processor time of `ionbeam config check` (what the source does for it) and of the hourly windows of a day, against one
 scan of the same files by polars with times parsed. Then a `.csv.gz` of growing size, and one file sorted by station
-against the same rows sorted by time. Ratios are of one run.
+against the same rows sorted by time. Last what `ionbeam source guess` takes for the small files, and for one of 2 GiB.
+Ratios are of one run; right are at most 3 for the small files, 1 for the compressed one (linear), 2 for the order.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import polars as pl
 
 from ionbeam_dagster.domain.windows import HOUR, Window, windows_between
 from ionbeam_dagster.sources.files import Files, FilesConfig
+from ionbeam_dagster.sources.files.guessing import propose
 
 DAY = datetime(2024, 3, 1, tzinfo=UTC)
 STEP = timedelta(minutes=30)
@@ -72,6 +74,7 @@ def many(folder: Path, count: int) -> None:
 
 def compressed(folder: Path, sizes: list[int]) -> None:
     print("files_many: one .csv.gz, all of it indexed and read; processor time for each MiB of text")
+    each = []
     for size in sizes:
         path = folder / f"{size}.csv.gz"
         text = ("time,t\n" + rows(size * (1 << 20) // 24, timedelta(seconds=60))).encode()
@@ -79,7 +82,9 @@ def compressed(folder: Path, sizes: list[int]) -> None:
         time.sleep(3)
         read = source(str(path), folder / f"gz{size}", constants={"station_id": "A"})
         took = processor_time(lambda read=read: taken(read, [Window(DAY, DAY + timedelta(days=4000))]))  # type: ignore[misc]
+        each.append(took / size)
         print(f"  {size:4} MiB  {1000 * took / size:7.1f} ms")
+    print(f"  largest / smallest       {each[-1] / each[0]:7.2f}")
 
 
 def orders(folder: Path, stations: int) -> None:
@@ -99,6 +104,19 @@ def orders(folder: Path, stations: int) -> None:
     print(f"  by station / by time     {took['station'] / took['time']:7.2f}")
 
 
+def guessed(folder: Path, count: int) -> None:
+    large = folder / "large.csv"
+    with large.open("wb") as file:
+        file.write(f"time,station,temp\n{rows(20_000, STEP, 'A,')}".encode())
+        file.truncate(2 << 30)  # what lies between is not read
+        file.seek(0, 2)
+        file.write(f"\n{rows(500, STEP, 'A,')}".encode())
+    few, one = (processor_time(lambda path=path: propose(str(path))) for path in (folder / "in", large))
+    print(
+        f"files_many: source guess of {count:,} files takes {few:.2f} s of processor time, of 2 GiB of CSV {one:.2f} s"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--files", type=int, default=20_000)
@@ -109,6 +127,7 @@ def main() -> None:
         many(Path(folder), given.files)
         compressed(Path(folder), given.mebibytes)
         orders(Path(folder), given.stations)
+        guessed(Path(folder), given.files)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,9 @@ import yaml
 
 from ionbeam_dagster.domain.canonical import canonicalise
 from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.sources.files import Files, FilesConfig
+from ionbeam_dagster.sources.files.guessing import propose
 
 PAGE = (Path(__file__).parents[2] / "docs" / "files.md").read_text()
 BLOCK = yaml.safe_load(re.search(r"^## CF netCDF.*?```yaml\n(.*?)```", PAGE, re.MULTILINE | re.DOTALL)[1])
@@ -136,12 +138,16 @@ def source(folder, fill, feature, **keys):
 def test_each_value_has_its_time_place_and_station(tmp_path, fill, feature, rows):
     keys = {"constants": {"station_id": "buoy"}} if fill is point else {}
     made = source(tmp_path, fill, feature, **keys)
-    assert made.problems() == []
-    done = [canonicalise(batch, made.metadata) for batch in made.fetch(WHOLE)]
-    found = pl.concat([one.rows for one in done])
-    value = next(column for column in found.columns if column.startswith("air_temperature"))
+    guess = propose(str(tmp_path / "*.nc"))
+    assert guess.notes == [] and [one["column"] for one in guess.block["variables"]] == ["t"]
+    guessed = FilesConfig.model_validate(guess.block | keys | {"data_path": tmp_path / "guessed", "settle": 0})
     expected = [(station, lat, lon, DAY + timedelta(minutes=minute), t) for station, lat, lon, minute, t in rows]
-    assert sorted(found.select("station_id", "lat", "lon", "datetime", value).rows()) == expected
+    for one in (made, Files("guessed", guessed)):
+        assert one.problems() == []
+        done = [canonicalise(batch, one.metadata) for batch in one.fetch(WHOLE)]
+        found = pl.concat([part.rows for part in done])
+        columns = ["station_id", "lat", "lon", "datetime", "air_temperature__degC__2.0__point__PT0S"]
+        assert sorted(found.select(columns).rows()) == expected
 
 
 @pytest.mark.parametrize("feature", ["profile", "timeSeriesProfile", "trajectoryProfile"])
@@ -157,3 +163,5 @@ def test_heights_are_refused_by_the_name_of_their_dimension(tmp_path, feature):
         variable(file, "t", ("time", "z"), range(6))
 
     assert "lies along 'z' (3 values)" in " ".join(source(tmp_path, fill, feature).problems())
+    with pytest.raises(SourceError, match=r"lies along 'z' \(3 values\)"):
+        propose(str(tmp_path))

@@ -23,6 +23,7 @@ from ionbeam_dagster.sources.files.guessing.statements import Line, Question, St
 from ionbeam_dagster.sources.files.guessing.station_lists import list_beside
 from ionbeam_dagster.sources.files.guessing.stations import stations_of
 from ionbeam_dagster.sources.files.guessing.times import step_of, times_of
+from ionbeam_dagster.sources.files.readers import Unreadable
 
 _MERGED = 20
 
@@ -49,7 +50,10 @@ def propose(path: str) -> Proposal:
         raise SourceError("\n".join(f"{file}: {why}" for file, why in list(found.unreadable.items())[:10]))
     data = [group for group in found.groups if not _is_list(group, found.groups)] or found.groups
     chosen = data[0]
-    lines = [Statement("type", "files"), _path(path, chosen, files), *_lines_of(chosen, files)]
+    try:
+        lines = [Statement("type", "files"), _path(path, chosen, files), *_lines_of(chosen, files)]
+    except Unreadable as error:
+        raise SourceError(f"{chosen.samples[0].path}: {error}") from error
     others = [group for group in found.groups if group is not chosen]
     notes = [*told_of(others, found.unreadable)]
     if sum(len(group.samples) for group in found.groups) + len(found.unreadable) < found.files:
