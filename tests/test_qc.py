@@ -25,6 +25,7 @@ from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.pipeline import quality_control as qc
 from ionbeam_dagster.pipeline.build import build
 from ionbeam_dagster.pipeline.collect import collect
+from ionbeam_dagster.pipeline.explained import explained
 from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.sources.ioncannon import IonCannon, IonCannonConfig
 
@@ -170,7 +171,7 @@ def test_every_verdict_in_the_file_is_explained_with_its_numbers(platform_of):
     (crowd,) = made(platform, "crowd")
     frame = pl.read_parquet(crowd.path)
     bad = frame.filter(pl.col(TEMPERATURE) < -100).row(0, named=True)
-    told = qc.explained(Path(crowd.path), bad["station_id"], bad["datetime"], platform.dataset("crowd").limits)
+    told = explained(Path(crowd.path), bad["station_id"], bad["datetime"], platform.dataset("crowd").limits)
     assert told.time == bad["datetime"]
     of_temperature = {
         reason.test: (reason.words, failed) for reason, failed in told.reasons if reason.column == TEMPERATURE
@@ -179,12 +180,12 @@ def test_every_verdict_in_the_file_is_explained_with_its_numbers(platform_of):
     good = frame.filter((pl.col(f"{TEMPERATURE}__tests_applied") & int(Test.SPATIAL_CONSISTENCY)) > 0).row(
         5, named=True
     )
-    told = qc.explained(Path(crowd.path), good["station_id"], good["datetime"], platform.dataset("crowd").limits)
+    told = explained(Path(crowd.path), good["station_id"], good["datetime"], platform.dataset("crowd").limits)
     words = {reason.test: reason.words for reason, _ in told.reasons if reason.column == TEMPERATURE}
     assert sum(words) == good[f"{TEMPERATURE}__tests_applied"] and all(words.values())
     assert "neighbours at its height is" in words[Test.BUDDY] and "score" in words[Test.SPATIAL_CONSISTENCY]
     with pytest.raises(PipelineError, match="has no station 'NOBODY'"):
-        qc.explained(Path(crowd.path), "NOBODY", good["datetime"], platform.dataset("crowd").limits)
+        explained(Path(crowd.path), "NOBODY", good["datetime"], platform.dataset("crowd").limits)
 
 
 def test_an_error_that_lasts_is_bad_and_one_box_with_many_stations_counts_once(network):

@@ -22,6 +22,7 @@ from ionbeam_dagster.domain.quality.limits import DEFAULTS
 from ionbeam_dagster.domain.quality.plan import Plan
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.pipeline import quality_control as qc
+from ionbeam_dagster.pipeline.explained import explained
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 STATIONS, REPORTS = 15, 18
@@ -72,10 +73,10 @@ def flagged(found, one, least=3):
     return every, {row["station_id"] for row in flags.to_dicts() if any(row["flags"])}
 
 
-def explained(found, one, station, tmp_path):
+def reasons_of(found, one, station, tmp_path):
     """The words of the tests that a station's value at noon failed."""
     pq.write_table(found, tmp_path / "found.parquet")
-    told = qc.explained(tmp_path / "found.parquet", station, NOON, DEFAULTS)
+    told = explained(tmp_path / "found.parquet", station, NOON, DEFAULTS)
     return {reason.test: reason.words for reason, failed in told.reasons if failed and reason.column == one}
 
 
@@ -98,11 +99,11 @@ def test_station_pressure_is_compared_reduced_by_height_and_a_constant_offset_is
     assert flagged(found, PRESSURE) == ({"s00", "s01", "s02"},) * 2
     assert flagged(found, PRESSURE, least=4) == ({"s00", "s01", "s02"},) * 2
     name = PRESSURE.to_canonical_name()
-    assert "575 hPa at 10 m would be" in explained(found, name, "s00", tmp_path)[Test.IMPOSSIBLE_HERE]
-    lower = explained(found, name, "s01", tmp_path)[Test.RESISTANT_BUDDY]
+    assert "575 hPa at 10 m would be" in reasons_of(found, name, "s00", tmp_path)[Test.IMPOSSIBLE_HERE]
+    lower = reasons_of(found, name, "s01", tmp_path)[Test.RESISTANT_BUDDY]
     metres = int(lower.split("it would be right ")[1].split(" m")[0])
     assert 85 < metres < 115 and "at sea level" in lower
-    assert explained(found, name, "s02", tmp_path)[Test.RESISTANT_BUDDY].endswith(
+    assert reasons_of(found, name, "s02", tmp_path)[Test.RESISTANT_BUDDY].endswith(
         "it is sea level's pressure, told as the station's"
     )
 
@@ -150,7 +151,7 @@ def test_what_is_wrong_in_a_field_is_flagged_and_nothing_else(field, one, wrong)
     ],
 )
 def test_the_likely_cause_is_told(field, one, station, words, tmp_path):
-    assert words in explained(field, one.to_canonical_name(), station, tmp_path)[Test.RESISTANT_BUDDY]
+    assert words in reasons_of(field, one.to_canonical_name(), station, tmp_path)[Test.RESISTANT_BUDDY]
 
 
 def test_a_network_at_another_height_of_screens_and_with_means_is_a_neighbour():
@@ -204,7 +205,7 @@ def test_fine_particles_are_among_coarse_ones_and_drops_of_fog_are_told(tmp_path
     found = checked(*network(told))
     assert flagged(found, fine) == ({"s01"}, {"s01"})
     assert flagged(found, coarse) == ({"s01"}, {"s01"})
-    words = explained(found, fine.to_canonical_name(), "s01", tmp_path)
+    words = reasons_of(found, fine.to_canonical_name(), "s01", tmp_path)
     assert "drops are counted as particles" in words[Test.RESISTANT_BUDDY] and Test.INTERNAL_CONSISTENCY in words
 
 

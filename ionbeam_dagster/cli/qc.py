@@ -63,7 +63,7 @@ def explain(
     Example: `ionbeam qc explain SYNTH_0042 2026-06-21T06:35Z`
     """
     from ionbeam_dagster.pipeline.damage import readable
-    from ionbeam_dagster.pipeline.quality_control import explained
+    from ionbeam_dagster.pipeline.explained import explained
     from ionbeam_dagster.pipeline.recovery import open_platform
 
     platform = open_platform(load_config())

@@ -8,12 +8,11 @@ belong here: the tests (domain/quality).
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,7 +22,6 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ionbeam_dagster.config import DatasetSettings
 from ionbeam_dagster.domain.canonical import canonical_schema, point_key
@@ -38,12 +36,9 @@ from ionbeam_dagster.domain.quality.chain import (
     in_series,
     lasting,
 )
-from ionbeam_dagster.domain.quality.explain import Reason, explain
-from ionbeam_dagster.domain.quality.limits import Limits
 from ionbeam_dagster.domain.quality.plan import Plan, Reports, Verdicts, quality_columns
 from ionbeam_dagster.domain.records import Claim, Compared
 from ionbeam_dagster.domain.windows import Window, windows_between
-from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.stores.ledger import Ledger
 
 _MOST_SLICES = 200
@@ -150,7 +145,7 @@ def checked(
     with scratch() as folder, ExitStack() as stack:
         slices = _Slices(Path(folder), window, own.plan)
         spool = Path(folder) / "rows.arrow"
-        numbers = _Numbers()
+        numbers = StationNumbers()
         with pa.OSFile(str(spool), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
             for batch in _whole_stations(own.batches, own.key):
                 writer.write_batch(batch)
@@ -168,7 +163,7 @@ def checked(
 
 
 def _judged(block: pa.RecordBatch, own: Network, slices: _Slices, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    reports = own.plan.reports(block, _Numbers().of(block, own.key))
+    reports = own.plan.reports(block, StationNumbers().of(block, own.key))
     verdicts = in_series(own.plan, reports)
     inside = np.flatnonzero(slices.inside(reports))
     if not inside.size:
@@ -191,65 +186,6 @@ def _judged(block: pa.RecordBatch, own: Network, slices: _Slices, schema: pa.Sch
     yield pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
 
 
-@dataclass(frozen=True)
-class Explained:
-    """One report of a dataset file: when and where it was, each variable's value and flag, and why."""
-
-    time: datetime
-    place: str
-    values: list[tuple[str, float | None, Flag]]
-    reasons: list[tuple[Reason, bool]]
-    """Each with whether the value failed the test."""
-    notes: list[str]
-
-
-def explained(dataset_file: Path, station: str, at: datetime, limits: Mapping[str, Limits]) -> Explained:
-    """Why the values of the report of `station` nearest to `at` have their flags.
-
-    Raises PipelineError where the file has no such station, or no quality columns.
-    """
-    schema = pq.read_schema(dataset_file)
-    plan, key = Plan.of(schema, limits), point_key(schema)
-    rows = pl.scan_parquet(dataset_file, glob=False)
-    named = pl.concat_str([pl.col(name).cast(pl.String) for name in key], separator=" ") == station
-    own = rows.filter(named).collect()
-    flagged = [name for name in plan.tested if f"{name}__flag" in schema.names]
-    if own.is_empty() or not flagged:
-        raise PipelineError(
-            f"{dataset_file} has no station {station!r}; stations are named by {', '.join(key)}"
-            if own.is_empty()
-            else f"{dataset_file} was built without quality control"
-        )
-    row = int((own["datetime"] - at).abs().arg_min() or 0)
-    moment: datetime = own["datetime"][row]
-    about = json.loads((schema.metadata or {}).get(b"ionbeam", b"{}"))
-    begin = datetime.fromisoformat(about.get("window_start", moment.isoformat()))
-    first = begin + (moment - begin) // SLICE * SLICE
-    near = rows.filter((pl.col("datetime") >= first) & (pl.col("datetime") < first + SLICE)).collect()
-    batches = [_batch(frame, schema) for frame in (own, near)]
-    reports = [plan.with_changes(plan.reports(batch, _Numbers().of(batch, key))) for batch in batches]
-    found = near.with_row_index("@row").filter((pl.col("datetime") == moment) & named)
-    told = own.row(row, named=True)
-    masks = {name: int(told[f"{name}__tests_applied"]) for name in flagged}
-    reasons = explain(plan, reports[0], row, reports[1], int(found["@row"][0]), masks)
-    notes = ["what was before the window is not in its file, and not told here"]
-    if names := about.get("quality", {}).get("neighbours"):
-        notes.append(
-            f"when it was built, it was also compared with {', '.join(names)}; here only within its own dataset"
-        )
-    return Explained(
-        moment,
-        f"{told['lat']:.4f}, {told['lon']:.4f}",
-        [(name, told[name], Flag(told[f"{name}__flag"])) for name in flagged],
-        [(reason, bool(told[f"{reason.column}__tests_failed"] & int(reason.test))) for reason in reasons],
-        notes,
-    )
-
-
-def _batch(frame: pl.DataFrame, schema: pa.Schema) -> pa.RecordBatch:
-    return frame.to_arrow().select(schema.names).cast(schema).combine_chunks().to_batches()[0]
-
-
 class FlagCounts:
     """How many values of each variable have which flag, counted as the rows pass."""
 
@@ -270,7 +206,7 @@ class FlagCounts:
         }
 
 
-class _Numbers:
+class StationNumbers:
     """A number for each station of rows that come ordered by station."""
 
     def __init__(self) -> None:
@@ -405,7 +341,7 @@ def _groups(numbers: npt.NDArray[np.intp]) -> Iterator[tuple[int, npt.NDArray[np
 
 def _whole_stations(batches: Iterable[pa.RecordBatch], key: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """The rows in blocks that end where a station does."""
-    numbers, waiting, held, of = _Numbers(), [], 0, []
+    numbers, waiting, held, of = StationNumbers(), [], 0, []
     for batch in batches:
         waiting.append(batch)
         of.append(numbers.of(batch, key))
