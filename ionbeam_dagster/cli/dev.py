@@ -25,7 +25,7 @@ from ionbeam_dagster.cli.terminal import PORTS, dagster_home, fail, load_config
 from ionbeam_dagster.config import CONFIG_VARIABLE, IonbeamConfig
 from ionbeam_dagster.errors import ConfigError
 from ionbeam_dagster.health.logs import as_json
-from ionbeam_dagster.orchestration.home import LOG, ensure_stores
+from ionbeam_dagster.orchestration.home import LOG, SETTINGS, ensure_stores
 from ionbeam_dagster.orchestration.supervision import Child, Supervisor, awoken, processor_used
 from ionbeam_dagster.stores.locks import JobLock
 from ionbeam_dagster.stores.publish import published
@@ -86,7 +86,7 @@ def dev(port: Annotated[int, typer.Option(**PORTS, help="Where the UI listens, o
         [code, *working, web, daemon],
         _say,
         lambda: print(f"ionbeam: http://{_HOST}:{port}   (what its processes say: {log})", flush=True),
-        [_following(config, [code, *working, daemon]), lambda: _bounded(log)],
+        [_following(config, [code, *working, daemon]), _missing(home), lambda: _bounded(log)],
     )
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: supervisor.stop())
@@ -128,6 +128,21 @@ def _following(config: IonbeamConfig, children: list[Child]) -> Callable[[], Non
             _say(f"{config.path} was changed, and is taken up")
             for child in children:
                 child.restart()
+
+    return look
+
+
+def _missing(home: Path) -> Callable[[], None]:
+    """Says once that Dagster's folder is gone: the log, in which others would tell of it, is in it."""
+    was_there = True
+
+    def look() -> None:
+        nonlocal was_there
+        is_there = (home / SETTINGS).exists()
+        if was_there and not is_there:
+            _say(f"{home} is gone, and no work is done; bring it back, or stop this and start it again, which makes it "
+                 "anew, then `ionbeam history rebuild`")  # fmt: skip
+        was_there = is_there
 
     return look
 

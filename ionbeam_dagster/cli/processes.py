@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Annotated
@@ -21,6 +21,7 @@ from ionbeam_dagster.errors import ConfigError
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector
 
+    from ionbeam_dagster.health.examination import Check
     from ionbeam_dagster.health.pages import Page
     from ionbeam_dagster.orchestration.arrivals import Arrivals
     from ionbeam_dagster.pipeline.platform import Platform
@@ -128,28 +129,34 @@ def worker(
 
     platform = open_platform(_watched_config())
     with dagster_instance(platform.config) as instance, bridging(platform, instance), ExitStack() as stack:
-        if port is not None or platform.config.sections.alerts is not None:
-            from ionbeam_dagster.health.pages import served
-            from ionbeam_dagster.orchestration.doctor import Runs
+        from ionbeam_dagster.health.pages import served
+        from ionbeam_dagster.orchestration.doctor import SUBJECT, Runs, history
 
-            pages = _pages(platform, True, Runs(instance))
-            if port is not None:
-                stack.enter_context(served(pages, host, port))
+        checks = {SUBJECT: lambda: history(instance)}
+        pages = _pages(platform, True, Runs(instance), checks=checks)
+        if port is not None:
+            stack.enter_context(served(pages, host, port))
         working = Worker(platform, instance, at_once or min(max(os.cpu_count() or 2, 2), 4))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: working.stop())
         working.run()
 
 
-def _pages(platform: Platform, in_full: bool, *further: Collector, fatal: Set[str] | None = None) -> dict[str, Page]:
+def _pages(
+    platform: Platform,
+    in_full: bool,
+    *further: Collector,
+    fatal: Set[str] | None = None,
+    checks: Mapping[str, Check] | None = None,
+) -> dict[str, Page]:
     """The pages /health and /metrics of a process, which looks after the platform's health from now on, and tells of
-    troubles whom the YAML names."""
+    troubles the log, and whom the YAML names."""
     from ionbeam_dagster.health.alerts import Alerting
     from ionbeam_dagster.health.messages import ways
     from ionbeam_dagster.health.pages import pages
     from ionbeam_dagster.health.watch import Watch
 
-    watch = Watch(platform).start()
+    watch = Watch(platform, further=checks).start()
     if (alerts := platform.config.sections.alerts) is not None:
         Alerting(platform, alerts, watch, list(ways(alerts))).start()
     return pages(platform, watch, in_full, *further, fatal=fatal)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Set
+from collections.abc import Callable, Mapping, Set
 from importlib.metadata import version
 from threading import Event, Thread
 
@@ -47,11 +47,18 @@ def _checks(platform: Platform, progress: work.Progress, growth: queues.Growth) 
 
 
 class Watch:
-    """Looks until `stop`. What it found is told to whoever asks, and to the log when it changes."""
+    """Looks until `stop`, also at what `further` checks look at. What it found is told to whoever asks, and to the log
+    when it changes."""
 
-    def __init__(self, platform: Platform, every: float = EVERY, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        platform: Platform,
+        every: float = EVERY,
+        clock: Callable[[], float] = time.monotonic,
+        further: Mapping[str, Check] | None = None,
+    ) -> None:
         self.progress, self.growth = work.Progress(), queues.Growth()
-        self._examination = Examination(_checks(platform, self.progress, self.growth))
+        self._examination = Examination({**_checks(platform, self.progress, self.growth), **(further or {})})
         self._every, self._clock = every, clock
         self._found: list[Finding] = []
         self._looked = clock()

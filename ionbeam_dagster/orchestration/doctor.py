@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 
 from ionbeam_client.text import visible
 from ionbeam_dagster.domain.times import in_short
-from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.domain.windows import FOREVER, Window
 from ionbeam_dagster.health import clocks, configuration, disks, files, quality, queues, stores, versions, work
 from ionbeam_dagster.health.examination import Check
 from ionbeam_dagster.health.findings import Finding
@@ -40,6 +40,7 @@ _YOUNG = timedelta(minutes=2)
 _QUEUED = 50
 _RUNS = 500
 _LONGEST = 1_000  # characters of what is said
+_ANEW = "start the platform again, which makes it anew, then `ionbeam history rebuild`"
 
 
 def checks_of_doctor(platform: Platform) -> dict[str, Check]:
@@ -73,6 +74,11 @@ def dagster(platform: Platform) -> Iterator[Finding]:
     """What there is to be said of Dagster, and whether anybody does what is due."""
     home = home_of(platform.config)
     if not (home / SETTINGS).exists() and not os.environ.get("DAGSTER_HOME"):
+        if _has_collected(platform):
+            words = f"there is no {home}, though windows were collected"
+            remedy = f"set DAGSTER_HOME as the platform's processes have it; where it is lost, {_ANEW}"
+            yield Finding(SUBJECT, "warning", words, remedy)
+            return
         yield Finding(SUBJECT, "note", f"there is no {home} yet: nothing was run", "begin with `ionbeam run SOURCE`")
         return
     with dg.DagsterInstance.from_config(str(home)) as instance:
@@ -83,6 +89,25 @@ def dagster(platform: Platform) -> Iterator[Finding]:
             remedy = "start it in the UI (Automation), if it is to work again"
             yield Finding(SUBJECT, "warning", f"the {name} was stopped by a person", remedy)
     yield Finding(SUBJECT, "well", f"{home} can be read")
+
+
+def _has_collected(platform: Platform) -> bool:
+    known = can_ask_ledger(platform)
+    return known and any(platform.ledger.raws(name, FOREVER) for name in platform.config.sources)
+
+
+def history(instance: dg.DagsterInstance) -> Iterator[Finding]:
+    """Whether Dagster's runs and events can be asked for: without them nobody can do any work."""
+    try:
+        instance.get_runs_count(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
+        instance.get_latest_materialization_events([dg.AssetKey(SUBJECT)])
+    except Exception as error:  # whatever the library of its database raises
+        told = str(error).partition("\n")[0]
+        words = visible(f"Dagster's database cannot be used, so that no work is done: {told}", _LONGEST)
+        remedy = f"start its server, or bring back {instance.root_directory}; where it is lost, {_ANEW}"
+        yield Finding(SUBJECT, "error", words, remedy)
+        return
+    yield Finding(SUBJECT, "well", "its database can be used")
 
 
 def location(platform: Platform) -> Iterator[Finding]:

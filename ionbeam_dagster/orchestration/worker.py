@@ -116,6 +116,7 @@ class Worker:
     def run(self) -> None:
         for _ in range(self._at_once):
             self._fork()
+        trouble = ""
         try:
             while not self._stopping:
                 begun = time.monotonic()
@@ -125,8 +126,11 @@ class Worker:
                     self._look()
                     self._give_out()
                     self._rest(max(GATHERED_FOR, _SHARE * (time.monotonic() - begun)))
+                    trouble = ""
                 except Exception as error:  # the ledger, a store or Dagster's storage is away, whatever library says so
-                    log.warning("nothing is given out at the moment: %s: %s", type(error).__name__, error)
+                    before, trouble = trouble, f"{type(error).__name__}: {error}"
+                    if trouble != before:
+                        log.warning("nothing is given out until it goes on: %s", trouble)
                     time.sleep(GATHERED_FOR)
         finally:
             self._end()

@@ -23,6 +23,7 @@ from ionbeam_dagster.domain.records import Claim
 from ionbeam_dagster.domain.windows import window_of, windows_between
 from ionbeam_dagster.doors.http.counters import Counter
 from ionbeam_dagster.doors.http.memory import Listened, Memory, door_folder
+from ionbeam_dagster.health.watch import Watch
 from ionbeam_dagster.orchestration import doctor as of_dagster
 from ionbeam_dagster.pipeline import agenda
 from ionbeam_dagster.pipeline.heard import up_to_date
@@ -205,6 +206,22 @@ def test_a_run_whose_process_is_gone(installation, monkeypatch):
 @dg.job(name="a_job")
 def _job():
     pass
+
+
+def test_a_database_of_dagster_that_is_lost_while_it_is_used(installation, monkeypatch):
+    with dg.DagsterInstance.from_config(str(installation / "dagster")) as instance:
+        assert [one.severity for one in of_dagster.history(instance)] == ["well"]
+        (installation / "dagster").rename(installation / "away")
+        watch = Watch(platform(), further={of_dagster.SUBJECT: lambda: of_dagster.history(instance)})
+        watch.look()
+        [told] = [one for one in watch.findings() if one.subject == of_dagster.SUBJECT]
+        assert told.severity == "error" and "Dagster's database cannot be used" in told.words
+        assert "`ionbeam history rebuild`" in told.remedy and watch.answer(in_full=False)[0] == 503
+        monkeypatch.delenv("DAGSTER_HOME")
+        [seen] = of_dagster.dagster(platform())
+        assert seen.severity == "warning" and "though windows were collected" in seen.words
+        (installation / "away").rename(installation / "dagster")
+        assert [one.severity for one in of_dagster.history(instance)] == ["well"]
 
 
 def test_nobody_does_the_work(installation):

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from ionbeam_dagster.cli.dev import _works
+from ionbeam_dagster.cli.dev import _missing, _works
+from ionbeam_dagster.orchestration.home import SETTINGS
 from ionbeam_dagster.orchestration.supervision import Child
 
 
@@ -116,3 +117,17 @@ sys.exit(1)
     child.start()
     child.process.wait(30)
     assert child.look(1).endswith(f"(it said: {log})")
+
+
+def test_dev_says_once_that_dagsters_folder_is_gone(tmp_path, capsys):
+    home = tmp_path / "dagster"
+    home.mkdir()
+    (home / SETTINGS).touch()
+    look = _missing(home)
+    look()
+    home.rename(tmp_path / "away")
+    look()
+    look()
+    told = capsys.readouterr().err
+    assert told.count(f"{home} is gone, and no work is done; bring it back, or stop this") == 1
+    assert "`ionbeam history rebuild`" in told
