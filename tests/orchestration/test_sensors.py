@@ -76,6 +76,18 @@ def test_what_changed_is_collected_once(platform_with, instance):
     assert sensed.tick() == [key("03:15")]
 
 
+def test_where_a_source_has_nothing_no_window_is_noted_but_what_was_collected_before(
+    platform_with, instance, monkeypatch
+):
+    sensed = Sensed(platform_with(SOURCE), instance)
+    sensed.source.changed = [window("03:15")]
+    assert sensed.tick() == [key("03:15")] == sensed.perform()
+    hole = Window(window("00:50").start, window("05:10").start)  # whole windows of the dataset are left out
+    monkeypatch.setattr(sensed.source, "nothing_in", lambda range: [hole], raising=False)
+    sensed.source.changed.append(Window(window("00:30").start, window("05:00").end))
+    assert sensed.tick() == [key(time) for time in ("00:30", "00:45", "03:15", "05:00")]
+
+
 def test_a_window_whose_run_failed_stays_due_and_is_tried_at_once_when_it_changes_again(platform_with, instance):
     sensed = Sensed(platform_with(SOURCE), instance)
     sensed.source.changed = [window("03:00")]
