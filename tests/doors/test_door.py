@@ -7,6 +7,7 @@ import json
 import re
 import socket
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -40,6 +41,7 @@ from ionbeam_dagster.cli import app
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.canonical import canonical_schema, columns_of
 from ionbeam_dagster.domain.windows import FOREVER, window_of
+from ionbeam_dagster.doors.http import app as app_of_the_door
 from ionbeam_dagster.doors.http.leftovers import door_leftovers
 from ionbeam_dagster.doors.http.serving import OpenDoor
 from ionbeam_dagster.doors.http.status import door_status
@@ -418,10 +420,11 @@ BAD = {
 }
 
 
-def test_what_cannot_be_is_refused_with_its_reason_and_nothing_of_it_is_taken(platform_of):
+def test_what_cannot_be_is_refused_with_its_reason_and_nothing_of_it_is_taken(platform_of, monkeypatch):
     platform = platform_of(SOURCES, receive="{most_bytes: 100000, most_unpacked_bytes: 200000}")
     bomb = gzip.compress(b"weather,station=roof temperature=50\n" * 3_000_000)
     packed = {"Content-Encoding": "gzip"}
+    monkeypatch.setattr(app_of_the_door, "_MOST_LINES", 150_000)
     with opened(platform) as (door, url):
         before = door.journal.lines
         for name, (body, query, status, reason) in BAD.items():
@@ -430,6 +433,7 @@ def test_what_cannot_be_is_refused_with_its_reason_and_nothing_of_it_is_taken(pl
         for body, headers, status in (
             (b"x" * 200_000, {}, 413), (bomb[:99_000], packed, 413), (b"no gzip", packed, 400),
             (gzip.compress(GOOD.encode())[:-5], packed, 400),
+            (gzip.compress(b"\n" * 199_999), packed, 413),
             (gzip.compress(b"") * 2_000, packed, 413), (GOOD.encode(), {"Content-Encoding": "br"}, 415),
         ):  # fmt: skip
             assert write(url, body, headers=headers).status_code == status
@@ -439,6 +443,27 @@ def test_what_cannot_be_is_refused_with_its_reason_and_nothing_of_it_is_taken(pl
         assert httpx.get(f"{url}/ping").status_code == 204 and httpx.get(f"{url}/health").json()["status"] == "pass"
         assert write(url, b"").status_code == 204
         assert write(url, GOOD).status_code == 204 and door.journal.lines == 1
+
+
+def test_small_requests_wait_for_no_large_ones_and_of_those_few_wait(platform_of, monkeypatch):
+    monkeypatch.setattr(app_of_the_door, "_LARGE_WAITING", 1)
+    packed = {"Content-Encoding": "gzip"}
+    small, large = gzip.compress(GOOD.encode()), gzip.compress((GOOD + "\n").encode() * 100_000)
+    with opened(platform_of(SOURCES)) as (door, url), ThreadPoolExecutor(1) as others:
+        room = door.application._large
+        assert room.acquire() and room.acquire()  # as large as is read at once
+        waiting = others.submit(write, url, large, headers=packed)
+        wait_for(lambda: not door.application._waiting._value)
+        assert write(url, small, headers=packed).status_code == 204
+        assert write(url, GOOD).status_code == 204
+        for body, headers in ((large, packed), ((GOOD + "\n") * 100_000, {})):
+            answer = write(url, body, headers=headers)
+            assert answer.status_code == 503 and answer.headers["Retry-After"]
+        room.release()
+        room.release()
+        assert waiting.result(30).status_code == 204
+        assert write(url, gzip.compress(small) + small, headers=packed).status_code == 400
+        assert door.journal.lines == 100_002
 
 
 def test_half_a_request_takes_nothing_and_holds_up_nobody(platform_of):

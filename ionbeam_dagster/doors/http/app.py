@@ -11,8 +11,8 @@ import logging
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
@@ -25,7 +25,7 @@ from ionbeam_client.archfx.utils.slugs import ArchFxDeviceSlug, ArchFxStreamerSl
 from ionbeam_client.text import visible
 from ionbeam_dagster.config.sections import ReceiveSettings
 from ionbeam_dagster.doors.http.journal import Frame, Journal
-from ionbeam_dagster.doors.http.lines import SCALES, BadLines, Limits, read_lines
+from ionbeam_dagster.doors.http.lines import SCALES, BadLines, Limits, Lines, read_lines
 from ionbeam_dagster.doors.http.mapping import Mapping as LineMapping
 from ionbeam_dagster.doors.http.refusals import Counted
 from ionbeam_dagster.doors.http.reports import BadReport, Once, read_report
@@ -42,6 +42,8 @@ _LONGEST_LOGIN = 10_000  # bytes
 _TRY_AGAIN = 10  # seconds
 _SMALL_BYTES = 1_000_000
 _LARGE_AT_ONCE = 2  # larger bodies that are read at the same time: each takes a multiple of its size
+_LARGE_WAITING = 8  # that wait for it, or are read: fewer than the threads, so that small ones are answered meanwhile
+_MOST_LINES = 500_000  # of one request: each takes memory and time, an empty one too
 _MOST_MEMBERS = 1_000  # gzip streams, one after the other, of one body
 
 
@@ -77,6 +79,7 @@ class Application:
         self._once = once
         self._rate = Rate(settings.lines_a_second)
         self._large = threading.BoundedSemaphore(_LARGE_AT_ONCE)
+        self._waiting = threading.BoundedSemaphore(_LARGE_WAITING)
         self._version = version("ionbeam-dagster")
         self._matter = Matter(log)
         self.refusals = Counted()
@@ -137,22 +140,41 @@ class Application:
             raise Refused(401, "no source has this token", {"WWW-Authenticate": 'Token realm="ionbeam"'})
         return source
 
-    def _body(self, request: Request) -> bytes:
-        """The body, unpacked, and never more of it than is allowed."""
+    def _lines(self, request: Request, precision: str) -> Lines:
+        """The lines of the body, and never more of it unpacked than is allowed; few bytes do not wait for many."""
         if (request.content_length or 0) > self._settings.most_bytes:
             raise Refused(413, f"the request has more than {self._settings.most_bytes} bytes; send smaller batches")
-        body = request.get_data(cache=False)
-        encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
-        if encoding in ("", "identity"):
-            return body
-        if encoding != "gzip":
+        encoding = request.headers.get("Content-Encoding", "").strip().lower() or "identity"
+        if encoding not in ("gzip", "identity"):
             raise Refused(415, f"the encoding {encoding[:20]!r} is not known; use gzip")
-        return _unpacked(body, self._settings.most_unpacked_bytes)
+        is_large = (request.content_length or 0) > _SMALL_BYTES
+        with self._room(is_large):
+            body = request.get_data(cache=False)
+            if encoding == "identity":
+                return self._read(body, precision)
+            if is_large:
+                return self._read(_unpacked(body, self._settings.most_unpacked_bytes), precision)
+        with self._room(_unpacks_to_more(body, _SMALL_BYTES)):
+            return self._read(_unpacked(body, self._settings.most_unpacked_bytes), precision)
 
-    def _room(self, request: Request) -> AbstractContextManager[object]:
-        """Waits until there is room for the body."""
-        small = (request.content_length or 0) <= _SMALL_BYTES and "Content-Encoding" not in request.headers
-        return nullcontext() if small else self._large
+    def _read(self, body: bytes, precision: str) -> Lines:
+        if body.count(b"\n") >= _MOST_LINES:
+            raise Refused(413, f"the request has more than {_MOST_LINES} lines; send smaller batches")
+        return read_lines(body, precision, self._limits)
+
+    @contextmanager
+    def _room(self, is_large: bool) -> Iterator[None]:
+        """Wait until there is room for a large body. Raises Refused where many wait."""
+        if not is_large:
+            yield
+            return
+        if not self._waiting.acquire(blocking=False):
+            raise Refused(503, "other large requests are read now; nothing was taken", {"Retry-After": str(_TRY_AGAIN)})
+        try:
+            with self._large:
+                yield
+        finally:
+            self._waiting.release()
 
     def _allow(self, source: str, lines: int) -> None:
         if seconds := self._rate.wait(source, lines):
@@ -174,8 +196,7 @@ class Application:
         if precision not in SCALES:
             raise Refused(400, f"the precision {precision[:20]!r} is not known; use {', '.join(SCALES)}")
         try:
-            with self._room(request):
-                lines = read_lines(self._body(request), precision, self._limits)
+            lines = self._lines(request, precision)
         except BadLines as error:
             more = {} if error.line is None else {"line": error.line}
             raise Refused(400, f"unable to parse: {error}; nothing of the request was taken", more=more) from error
@@ -229,7 +250,7 @@ class Application:
         if file is None:
             raise Refused(400, "the request has no part called file")
         try:
-            with self._room(request):
+            with self._room((request.content_length or 0) > _SMALL_BYTES):
                 report = read_report(file.read())
         except BadReport as error:
             raise Refused(400, f"the report {error}; nothing of it was taken") from error
@@ -263,6 +284,15 @@ def _token(request: Request) -> str | None:
 def _only(method: str, allowed: str) -> None:
     if method != allowed:
         raise Refused(405, f"use {allowed}", {"Allow": allowed})
+
+
+def _unpacks_to_more(body: bytes, bytes: int) -> bool:
+    """Whether packed data may have more bytes than these. What is no gzip has none."""
+    unpacker = zlib.decompressobj(wbits=31)
+    try:
+        return len(unpacker.decompress(body, bytes + 1)) > bytes or bool(unpacker.unused_data)
+    except zlib.error:
+        return False
 
 
 def _unpacked(body: bytes, most: int) -> bytes:
