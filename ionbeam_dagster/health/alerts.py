@@ -10,6 +10,7 @@ that is away is tried again at every look, for as long as it takes, also when th
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -40,6 +41,7 @@ _PATIENCE = 5.0
 """Seconds that a look waits for what is looked for apart: a week of stations is summed for minutes when it is lost."""
 _WARNING = " (warning)"
 """Behind the subject of a warning: an error of the same subject is told as well, and for itself."""
+_CHANGES = re.compile(r"\([^()]*\)|(?<![\w/])\d[\d.,:%-]*(?!\w)")
 _BLIND = frozenset({"ledger", "failures", "health"})
 """Subjects whose errors mean that others cannot be looked at."""
 
@@ -86,6 +88,8 @@ class Alerting:
         self._platform, self._settings, self._watch, self._ways = platform, settings, watch, ways
         self._known: dict[str, Alert] = {}
         self._stored: dict[str, Alert] | None = None
+        self._said: dict[str, set[str]] = {}
+        """What was told of each subject, but for numbers: what joins it is told, too."""
         self._away: set[int] = set()
         """Ways that did not take a message at this look: none of the others waits for them."""
         self._kinds = [
@@ -110,7 +114,7 @@ class Alerting:
     def look(self) -> None:
         """See what is wrong now, and tell of what began or ended."""
         if not self._is_ours():
-            self._known, self._stored = {}, None
+            self._known, self._stored, self._said = {}, None, {}
             return
         if not self._watch.findings():
             return  # it was not looked yet
@@ -120,7 +124,8 @@ class Alerting:
         self._away.clear()
         for subject, words in found.items():
             known = self._known.get(subject, Alert(subject, now, words))
-            self._known[subject] = replace(known, words=words, since=min(known.since, now))  # the clock was ahead
+            told = known.told and not self._is_joined(known, words)
+            self._known[subject] = replace(known, words=words, told=told, since=min(known.since, now))  # a clock ahead
         for alert in list(self._known.values()):
             lasted = now - alert.since
             if alert.subject in found:
@@ -133,13 +138,22 @@ class Alerting:
     def _begins(self, alert: Alert, now: datetime) -> None:
         if self._tell(Message("begins", alert.subject, alert.words, alert.since, now)):
             self._known[alert.subject] = replace(alert, told=True)
+            self._said.setdefault(alert.subject, set()).update(_matters(alert.words))
             self._save()
 
     def _ends(self, alert: Alert, now: datetime) -> None:
         was_short = not alert.told and now - alert.since < self._settings.after
         if was_short or self._tell(Message("ended", alert.subject, alert.words, alert.since, now)):
             del self._known[alert.subject]
+            self._said.pop(alert.subject, None)
             self._save()
+
+    def _is_joined(self, known: Alert, words: str) -> bool:
+        """Whether a matter is there that was not told of a subject: another disk, another store."""
+        if any(known.subject.startswith(kind.subjects) for kind in self._kinds):
+            return False  # a source each
+        said = self._said.setdefault(known.subject, set(_matters(known.words)))
+        return not said.issuperset(_matters(words))
 
     # -- what is wrong -------------------------------------------------------------------------------------------
 
@@ -246,6 +260,11 @@ class Alerting:
             except Exception:  # the others, and the troubles that follow, are told all the same
                 log.exception("an alert on %s could not be sent; it is tried again", message.subject)
         return told
+
+
+def _matters(words: str) -> Iterator[str]:
+    """The lines, but for what changes in them while they tell of the same: numbers, and what stands in brackets."""
+    return (_CHANGES.sub("", line) for line in words.splitlines())
 
 
 def _is_open(subject: str, found: Mapping[str, str]) -> bool:

@@ -207,6 +207,28 @@ def test_an_error_is_told_after_a_warning_of_the_same_subject(quick, told):
     ]  # fmt: skip
 
 
+def test_what_joins_a_trouble_that_was_told_is_told_once_too(quick, told):
+    """Another disk, while the first is still full; not, that the first is fuller, and not again each time."""
+
+    def full(*disks: str, share: str = "97.0%") -> list[Finding]:
+        return [Finding("disk", "error", f"the disk of {one} (key) is {share} full", "make room") for one in disks]
+
+    alerting, seen = _of_seen(quick)
+    for found in (full("/a1"), full("/a1", share="98%"), full("/a1", "/b2"), full("/b2"), full("/b2", "/a1")):
+        seen.found = found
+        alerting.look()
+        alerting.look()
+    assert told.posted == [("begins", "disk")] * 2 and "/b2 (key)" in told.texts[1]
+    alerting._job.close()
+    alerting, seen = _of_seen(quick)  # the process was started again
+    seen.found = full("/a1", "/b2")
+    alerting.look()
+    assert len(told.posted) == 2
+    seen.found = []
+    alerting.look()
+    assert told.posted[2:] == [("ended", "disk")]
+
+
 @pytest.mark.parametrize("wrong", [UnicodeEncodeError("ascii", "ä", 0, 1, "no"), ValueError("line feed"), KeyError()])
 def test_a_way_that_fails_in_any_manner_holds_up_no_other(quick, told, wrong):
     def fails(message: Message) -> None:
@@ -257,7 +279,7 @@ def test_what_was_told_is_known_once_the_ledger_is_there_again(quick, told, monk
         raise StoreError("the ledger is away; start it")
 
     began, kept = datetime(2026, 6, 21, tzinfo=UTC), quick.ledger.alerts
-    kept.keep(Alert("work (warning)", began, "it fails", told=True))
+    kept.keep(Alert("work (warning)", began, "it fails. see why", told=True))
     kept.keep(Alert("bus", began, "it is away", told=True))
     alerting, seen = _of_seen(quick)
     work = Finding("work", "warning", "it fails", "see why")
