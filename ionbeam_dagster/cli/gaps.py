@@ -85,13 +85,14 @@ def _show_gaps(platform: Platform, source: str, start: datetime | None, end: dat
     nothing = holes(platform, settings, asked)
     missing = gaps_of(asked, [*collected, *nothing])
     to_collect = asked.span - sum((hole.span for hole in nothing), timedelta())
-    share = 1.0 - sum((gap.span for gap in missing), timedelta()) / to_collect
+    lost = sum((gap.span for gap in missing), timedelta())
+    done = "listened to at the door" if settings.kind == "door" else "collected"
+    share = f"{_percent(1.0 - lost / to_collect)} {done}" if to_collect else f"nothing to be {done}"
     told = "no gap" if not missing else f"{len(missing)} gap{'s' * (len(missing) > 1)}"
     if aside := sum(one.rows for one in set_aside(platform, source, begun, until)):
         told += f", [yellow]{aside:,} row{'s' * (aside > 1)} left out[/yellow]"
     console.print(
-        f"\n[bold]{source}[/bold] {begun:%Y-%m-%d %H:%M} .. {until:%Y-%m-%d %H:%M}: "
-        f"{_percent(share)} {'listened to at the door' if settings.kind == 'door' else 'collected'}, {told}",
+        f"\n[bold]{source}[/bold] {begun:%Y-%m-%d %H:%M} .. {until:%Y-%m-%d %H:%M}: {share}, {told}",
         highlight=False,
     )
     console.print(_strip(asked, missing, nothing, max(10, min(console.width, 120) - 2)))

@@ -263,6 +263,9 @@ def test_months_without_a_row_are_told_and_make_no_windows(ionbeam, tmp_path):
     assert "Nothing to do" in ionbeam("run")
     told = ionbeam("gaps")
     assert "100% collected, no gap" in told and hole in told and "-----" in told
+    assert "loggers: has nothing from 2024-04-01 00:00 to 2024-05-01 00:00 (30 days)" in ionbeam(
+        "gaps", "--from", "2024-04-01", "--to", "2024-05-01"
+    )
     told = ionbeam("status")
     assert "│ none │" in told and "2,930 windows, until 2024-07-01" in told and "nothing was collected" not in told
     assert hole in told
