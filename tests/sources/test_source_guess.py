@@ -266,6 +266,24 @@ def test_columns_that_some_files_lack_are_optional_and_a_list_of_names_is_no_tab
     assert rows["station_id"].to_list() == ["a", "b"]
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "time", "station"),
+    [
+        ("a.ndjson", '{"at":1709251200,"sensor":"A","t":1.5}\n{"at":1709251500,"sensor":"A","t":2}\n',
+         {"column": "at", "unit": "s"}, {"metadata": {"station_id": "sensor"}}),
+        ("a.csv", "time,location,t\n2024-03-01T00:00:00Z,Bergen,1.5\n2024-03-01T01:00:00Z,Oslo,1.5\n",
+         {"column": "time"}, {"metadata": {"station_id": "location"}}),
+        ("mast_2024-03-01.csv", "time,t\n2024-03-01T00:00:00Z,1.5\n", {"column": "time"}, {"name": None}),
+    ],
+)  # fmt: skip
+def test_what_tells_stations_apart_is_found(name, text, time, station, tmp_path):
+    (tmp_path / name).write_text(text)
+    block = propose(str(tmp_path / name)).block
+    assert block["time"] == time and {*station} <= {*block}
+    assert station.get("metadata") == block.get("metadata")
+    assert {*read(edited(block, [PLACE]), tmp_path)["station_id"]} <= {"A", "Bergen", "Oslo", "mast"}
+
+
 @pytest.mark.parametrize("packed", ["parquet", "csv.gz", "zip", "xlsx"])
 def test_what_is_in_packed_files_books_and_parquet_is_guessed_alike(packed, tmp_path):
     days = pl.datetime_range(datetime(2024, 3, 1), datetime(2024, 3, 1, 5, 50), "10m", eager=True).alias("time")
@@ -312,13 +330,15 @@ def test_of_a_large_file_only_the_beginning_and_the_end_are_read(tmp_path):
         (b"time,t\r2024-03-01T00:00:00Z,1\r", "carriage returns"),
         ("time,t\n2024-03-01T00:00:00Z,1\n".encode("utf-16"), "iconv"),
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "no text"),
+        (b'[{"a": 1},\n{"a": 2}]\n', "one JSON document"),
         (b"only words\nand nothing\nthat is a table of numbers\n", "no table"),
     ],
 )
 def test_what_is_no_table_is_told_with_what_to_do(content, told, tmp_path):
-    (tmp_path / "a.csv").write_bytes(content)
+    path = tmp_path / ("a.json" if content.startswith(b"[") else "a.csv")
+    path.write_bytes(content)
     with pytest.raises(SourceError, match=told):
-        propose(str(tmp_path / "a.csv"))
+        propose(str(path))
     with pytest.raises(SourceError, match="no file is there"):
         propose(str(tmp_path / "none" / "*.csv"))
 

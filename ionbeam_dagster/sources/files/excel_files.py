@@ -7,12 +7,17 @@ Belongs here: how a workbook becomes rows of texts, as those of a CSV are. Does 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from ionbeam_dagster.sources.files.readers import PROBLEM, ROW, Place, TableReader, Unreadable, listed, near_names
 from ionbeam_dagster.stores.publish import file_hash
+
+if TYPE_CHECKING:
+    from fastexcel import ExcelReader as Workbook
 
 NO_DAY = r"^1899-12-3\d "  # a clock alone is a time of Excel's day 0
 NO_CLOCK = r"^(\d{4}-\d\d-\d\d) 00:00:00$"
@@ -68,19 +73,30 @@ class ExcelReader(TableReader):
         return [str(name or "").strip() for name in cells.row(self.config.csv.header - 1)]
 
     def _cells(self, path: Path) -> pl.DataFrame:
-        try:
-            import fastexcel
-        except ImportError as error:
-            raise Unreadable(
-                "cannot be read without fastexcel; install it: pip install 'ionbeam-dagster[excel]'"
-            ) from error
-        try:
-            book = fastexcel.read_excel(path)
+        with workbook(path) as book:
             sheet = self.config.sheet or book.sheet_names[0]
             if sheet not in book.sheet_names:
                 raise Unreadable(f"has no sheet {sheet!r}; it has {listed(book.sheet_names)}; correct `sheet`")
             if self.config.sheet is None and len(book.sheet_names) > 1:
                 raise Unreadable(f"has the sheets {listed(book.sheet_names)}; name the right one under `sheet`")
-            return book.load_sheet(sheet, header_row=None, dtypes="string").to_polars()
-        except fastexcel.FastExcelError as error:
-            raise Unreadable(f"cannot be read ({error}); put an intact copy in its place") from error
+            return cells_of(book, sheet)
+
+
+@contextmanager
+def workbook(path: Path) -> Iterator[Workbook]:
+    """A workbook. Raises Unreadable."""
+    try:
+        import fastexcel
+    except ImportError as error:
+        raise Unreadable(
+            "cannot be read without fastexcel; install it: pip install 'ionbeam-dagster[excel]'"
+        ) from error
+    try:
+        yield fastexcel.read_excel(path)
+    except fastexcel.FastExcelError as error:
+        raise Unreadable(f"cannot be read ({error}); put an intact copy in its place") from error
+
+
+def cells_of(book: Workbook, sheet: str, rows: int | None = None) -> pl.DataFrame:
+    """The cells of a sheet as texts, of its first `rows` where so many are given."""
+    return book.load_sheet(sheet, header_row=None, n_rows=rows, dtypes="string").to_polars()

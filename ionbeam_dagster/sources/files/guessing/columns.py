@@ -51,14 +51,6 @@ class Wide:
     quantities: dict[str, list[str]] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
-class Measured:
-    """The lines of `missing`, `long`, `wide` and `variables`; `recognised` is how many quantities were."""
-
-    lines: list[Line] = field(default_factory=list)
-    recognised: int = 0
-
-
 def long_columns(sample: Sample, taken: Sequence[str]) -> dict[str, str] | None:
     """Which columns name the quantity, hold the value and its unit, in a table with one value a row."""
     by_words = {" ".join(words_of(name)): name for name in sample.rows.columns if name not in taken}
@@ -110,7 +102,7 @@ def measured(
     step: timedelta | None,
     wide: Wide | None,
     long: dict[str, str] | None,
-) -> Measured:
+) -> list[Line]:
     """What is measured in the columns that are not `taken`."""
     rows = sample.rows
     free = [name for name in rows.columns if name not in taken]
@@ -120,7 +112,7 @@ def measured(
     if cells := of_cells(rows):
         why = "what ISD writes where there is no value"
         first = Statement("missing", MISSING, "sure", why)
-        return Measured([first, Statement("variables", inner=tuple(cells))], len(cells))
+        return [first, Statement("variables", inner=tuple(cells))]
     numeric = {name: numbers for name in free if (numbers := _numbers(rows[name], sample.decimal)) is not None}
     missing = _missing(rows, numeric, sample.decimal)
     numeric = {name: _without(numbers, missing) for name, numbers in numeric.items()}
@@ -130,17 +122,16 @@ def measured(
                    for one, names in wide.quantities.items()}  # fmt: skip
         found = _variables(sample, columns, american, step, {})
         first = Statement("wide", wide.pattern, "likely", "each column names a station and a quantity")
-        return Measured([*_missing_line(missing), first, *found.lines], found.recognised)
+        return [*_missing_line(missing), first, *found]
     codes = _quality_columns(free, rows)
     found = _variables(sample, {name: one for name, one in numeric.items() if name not in codes}, american, step, codes)
     left = [name for name in free if name not in numeric and not codes.get(name)]
-    lines = [*_missing_line(missing), *found.lines, *_left(left)]
-    return Measured(lines, found.recognised)
+    return [*_missing_line(missing), *found, *_left(left)]
 
 
 def _variables(
     sample: Sample, columns: dict[str, pl.Series], american: bool, step: timedelta | None, codes: dict[str, str]
-) -> Measured:
+) -> list[Line]:
     entries: list[dict[str, Any]] = []
     items: list[Line] = []
     unknown: list[tuple[str, Guess]] = []
@@ -163,7 +154,6 @@ def _variables(
             items.append(Statement(ITEM, guess.entry, guess.sureness, guess.why))
             items += _question_of_quality(name, codes, sample)
     _as_other_winds(items)
-    recognised = len(entries)
     if assumed:
         which = ", ".join(map(repr, assumed))
         text = "what is written as cf_unit is assumed; where it is another, add it, such as unit: degF or unit: km h-1"
@@ -178,8 +168,8 @@ def _variables(
     if not entries:
         first = next(iter(columns), "COLUMN")
         items.append(Question("at least one is needed, for example:", (_example(first),)))
-        return Measured([Question("what is measured", ("variables:",)), *items], 0)
-    return Measured([Statement("variables", inner=tuple(items))], recognised)
+        return [Question("what is measured", ("variables:",)), *items]
+    return [Statement("variables", inner=tuple(items))]
 
 
 def _as_other_winds(items: Sequence[Line]) -> None:
@@ -312,11 +302,11 @@ def _is_inches_of_mercury(name: str, values: pl.Series) -> bool:
     return usual is not None and usual.unit == "hPa" and len(known) > 0 and bool(known.is_between(25, 32).all())
 
 
-def _long(sample: Sample, long: dict[str, str], american: bool, step: timedelta | None) -> Measured:
+def _long(sample: Sample, long: dict[str, str], american: bool, step: timedelta | None) -> list[Line]:
     rows = sample.rows
     values = _numbers(rows[long["value"]], sample.decimal)
     if values is None:
-        return Measured([Question(f"the values in {long['value']!r} are no numbers")])
+        return [Question(f"the values in {long['value']!r} are no numbers: name the column that has them under `long`")]
     missing = _missing(rows, {long["value"]: values}, sample.decimal)
     values = _without(values, missing)
     names = rows[long["variable"]].cast(pl.String).str.strip_chars()
@@ -324,11 +314,11 @@ def _long(sample: Sample, long: dict[str, str], american: bool, step: timedelta 
     told = Sample(sample.path, sample.format, rows, around=sample.around, units=_units_of(rows, names, long, columns))
     found = _variables(told, columns, american, step, {})
     first = below("long", [Statement(key, name, "sure", "its name") for key, name in long.items()])
-    for line in found.lines:
+    for line in found:
         if isinstance(line, Statement) and "unit" in long:
             for entry in (one.value for one in line.inner if isinstance(one, Statement)):
                 entry.pop("unit", None)
-    return Measured([*_missing_line(missing), *first, *found.lines], found.recognised)
+    return [*_missing_line(missing), *first, *found]
 
 
 def _units_of(rows: pl.DataFrame, names: pl.Series, long: dict[str, str], columns: dict[str, Any]) -> dict[str, str]:

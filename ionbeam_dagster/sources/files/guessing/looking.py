@@ -19,7 +19,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from ionbeam_dagster.sources.files.config import format_by_name
-from ionbeam_dagster.sources.files.excel_files import NO_CLOCK, NO_DAY
+from ionbeam_dagster.sources.files.excel_files import NO_CLOCK, NO_DAY, cells_of, workbook
 from ionbeam_dagster.sources.files.guessing.logs import annotated_sample, json_sample
 from ionbeam_dagster.sources.files.guessing.sample import ROWS, Sample
 from ionbeam_dagster.sources.files.guessing.statements import Line, Statement, below
@@ -61,6 +61,10 @@ def _text(path: Path, form: str | None) -> Sample:
     if form != "csv" and any(map(_is_json, lines[:5])):
         sample = json_sample(path, [*lines, *last])
         return _with_format(sample, "jsonl", form, packed)
+    if path.suffix.lower() in (".json", ".geojson"):
+        raise Unreadable(
+            "is one JSON document; JSON is read with an object in each line: jq -c '.[]' old.json > new.jsonl"
+        )
     if lines and _ANNOTATED.match(lines[0]):
         return _with_format(annotated_sample(path, lines), "influx_csv", None, packed)
     if "\r" in text.replace("\r\n", "\n"):
@@ -170,20 +174,9 @@ def _parquet(path: Path) -> Sample:
 
 
 def _excel(path: Path) -> Sample:
-    try:
-        import fastexcel
-    except ImportError as error:
-        raise Unreadable(
-            "cannot be read without fastexcel; install it: pip install 'ionbeam-dagster[excel]'"
-        ) from error
-    try:
-        book = fastexcel.read_excel(path)
-        sheets = [
-            (book.load_sheet(name, header_row=None, n_rows=ROWS, dtypes="string").to_polars(), name)
-            for name in book.sheet_names
-        ]
-    except fastexcel.FastExcelError as error:
-        raise Unreadable(f"cannot be read ({error}); put an intact copy in its place") from error
+    with workbook(path) as book:
+        names = book.sheet_names
+        sheets = [(cells_of(book, name, ROWS), name) for name in names]
     cells, name = max(sheets, key=lambda one: one[0].height * one[0].width)
     rows = {number: [cell or "" for cell in row] for number, row in enumerate(cells.iter_rows(), 1)}
     if not rows:
@@ -194,6 +187,6 @@ def _excel(path: Path) -> Sample:
         cells_alone = pl.col(pl.String).str.replace(NO_DAY, "").str.replace(NO_CLOCK, "$1")
         sample.rows = sample.rows.with_columns(cells_alone)
     if len(sheets) > 1:
-        why = f"of the sheets {listed(book.sheet_names)} the one with the most cells"
+        why = f"of the sheets {listed(names)} the one with the most cells"
         sample.statements.insert(0, Statement("sheet", name, "likely", why))
     return sample

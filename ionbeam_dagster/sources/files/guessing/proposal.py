@@ -13,6 +13,7 @@ from pathlib import Path
 import polars as pl
 from pydantic import ValidationError
 
+from ionbeam_client.text import visible
 from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.sources.files.config import FilesConfig
 from ionbeam_dagster.sources.files.guessing.cf_variables import cf_lines
@@ -42,7 +43,10 @@ def propose(path: str) -> Proposal:
 
     Raises SourceError where there is none that can be.
     """
-    files = files_at(path)
+    try:
+        files = files_at(path)
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be listed ({error.strerror}); give it read permission") from error
     if not files:
         raise SourceError(f"{path}: no file is there; name a file, a folder or a glob such as 'loggers/*.csv'")
     found = grouped(files)
@@ -68,7 +72,7 @@ def _text(path: str, chosen: Group, lines: Sequence[Line]) -> str:
     many = "1 file" if len(chosen.files) == 1 else f"{len(chosen.files):,} files"
     asked = sum(1 for line in _all(lines) if isinstance(line, Question))
     return "\n".join([
-        f"# Guessed from {many} by `ionbeam source guess {path}`. Read each line; {asked} ask something (TODO).",
+        f"# Guessed from {many} by `ionbeam source guess {visible(path)}`. {asked} lines ask something (TODO).",
         "# Then: ionbeam --config THIS_FILE config check",
         "sources:",
         f"  {_name(path)}:",
@@ -118,7 +122,7 @@ def _lines_of(chosen: Group, files: Sequence[Path]) -> list[Line]:
     of = sample.rows[stations.identifier].cast(pl.String) if stations.identifier else None
     step = step_of(times.found, of)
     found = measured(sample, [*taken, *stations.columns], times.american, step, wide, long)
-    return [*sample.statements, *times.lines, *place, *found.lines]
+    return [*sample.statements, *times.lines, *place, *found]
 
 
 def _merged(samples: Sequence[Sample]) -> Sample:

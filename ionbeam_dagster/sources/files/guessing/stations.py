@@ -22,8 +22,8 @@ from ionbeam_dagster.sources.files.times import present
 _IDS = ("station id", "stationid", "stations id", "station", "station abbr",
         "observation station", "stn", "stnid", "stn id", "stid", "site id", "siteid",
         "site",
-        "location id", "locationid", "sensor id", "sensorid", "device id", "device", "wmo", "wmo id", "wigos id",
-        "usaf",
+        "location id", "locationid", "sensor id", "sensorid", "sensor", "device id", "device", "wmo", "wmo id",
+        "wigos id", "usaf",
         "wban", "statid", "platform", "platform id", "id station", "codice stazione", "stazione", "estacion", "code",
         "id")  # fmt: skip
 _LATITUDES = (
@@ -89,7 +89,10 @@ def stations_of(
         why = f"its name; the sample has {stations} of them"
         metadata.append(Statement("station_id", identifier, "sure" if len(identifier) > 2 else "likely", why))
     name = next((by_words[word] for word in _NAMES if word in by_words and by_words[word] != identifier), None)
-    if name is not None and _is_text(sample.rows[name]):
+    if name is not None and identifier is None and not by_columns and _is_text(sample.rows[name]):
+        identifier = name
+        metadata.append(Statement("station_id", name, "likely", "its name; no other column tells stations apart"))
+    elif name is not None and _is_text(sample.rows[name]):
         metadata.append(Statement("station_name", name, "likely", "its name"))
     else:
         name = None
