@@ -24,6 +24,7 @@ from ionbeam_dagster.health import disks
 from ionbeam_dagster.health.findings import SEVERITIES
 from ionbeam_dagster.health.stores import can_ask_ledger
 from ionbeam_dagster.health.watch import Watch
+from ionbeam_dagster.pipeline import agenda
 from ionbeam_dagster.pipeline.lately import lately
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.ledger.attempts import Attempt
@@ -120,9 +121,8 @@ class Figures(Collector):
         failing = gauge("failing_windows", "Windows whose last try failed", ("stage", "product"))
         longest = gauge("failing_longest_seconds", "Time for which the first of them fails", ("stage", "product"))
         now, found = self._platform.now(), dict[tuple[str, str], list[Attempt]]()
-        for one in self._platform.ledger.attempts.open():
-            if one.failures:
-                found.setdefault((one.stage, one.product), []).append(one)
+        for one in agenda.failing(self._platform, now):
+            found.setdefault((one.stage, one.product), []).append(one)
         for key, attempts in found.items():
             failing.add_metric(key, len(attempts))
             longest.add_metric(key, (now - min(one.since for one in attempts)).total_seconds())

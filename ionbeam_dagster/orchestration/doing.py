@@ -101,7 +101,8 @@ class Doing:
         return runs
 
     def _failing(self, stage: Stage, of: str) -> list[Attempt]:
-        return [one for one in self._platform.ledger.attempts.open(stage, of) if one.failures and one.was_tried]
+        found = agenda.failing(self._platform, self._platform.now())
+        return [one for one in found if (one.stage, one.product) == (stage, of) and one.was_tried]
 
     def _tell(self, before: Sequence[Attempt], now: Sequence[Attempt]) -> None:
         """Log what fails and did not before, once for all windows that fail alike, and when nothing does any more."""

@@ -16,7 +16,7 @@ from ionbeam_dagster.orchestration.overdue import report_overdue
 from ionbeam_dagster.pipeline import agenda
 from ionbeam_dagster.pipeline.collect import collect
 from ionbeam_dagster.pipeline.ingest import ingest
-from ionbeam_dagster.stores.ledger.attempts import Failure
+from ionbeam_dagster.stores.ledger.attempts import FIRST_WAIT, Failure
 
 FIRST, HOUR_OF_IT = Window(START, START + QUARTER), Window(START, START + HOUR)
 LATER = START + 4 * HOUR
@@ -61,6 +61,20 @@ def test_the_pages_of_assets_name_it_once_while_it_stays_the_same(failing, insta
     assert len({*report_overdue(failing, instance, LATER + timedelta(minutes=1), reported)} - {*reported}) == 1
     agenda.in_hand(failing, "collect", "told").settle([FIRST], {}, LATER)
     assert len(report_overdue(failing, instance, LATER, reported)) == 1
+
+
+def test_a_first_try_that_goes_on_is_no_failure_and_one_that_was_killed_is(platform_with, monkeypatch):
+    platform = platform_with("  told: {start: 2026-06-21T00:00:00Z}", automation="{lookback: PT15M}")
+    now, work = platform.now(), [agenda.Work("collect", "told", FIRST, "2026-06-21", "")]
+    monkeypatch.setattr(platform, "now", lambda: now)
+    agenda.begin(platform, work, now)
+    assert agenda.failing(platform, now) == []
+    now += FIRST_WAIT
+    [killed] = agenda.failing(platform, now)
+    assert "were they killed?" in agenda.in_words(platform, [killed])
+    agenda.begin(platform, work, now)
+    [tried_again] = agenda.failing(platform, now)
+    assert "it is tried again now" in agenda.in_words(platform, [tried_again])
 
 
 def test_what_fails_for_a_moment_is_named_at_once_in_one_line_and_is_a_gap(platform_with, tmp_path, monkeypatch):

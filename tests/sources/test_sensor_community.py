@@ -453,6 +453,21 @@ def test_a_document_with_a_fault_counts_nothing_as_seen(served, tmp_path, fault)
     assert fetched(feed, LIVE).height == 7000
 
 
+def test_others_write_into_the_journal_while_the_service_lets_one_wait(served, tmp_path):
+    class Slow(LiveDocument):
+        meanwhile = None
+
+        def answer(self, request):
+            if self.meanwhile is None:
+                self.meanwhile = 0
+                self.meanwhile = fetched(live_source(self, tmp_path), NEXT).height
+            return super().answer(request)
+
+    service = served(Slow([at("11:56:00", 1), at("12:01:00", 2)]))
+    assert fetched(live_source(service, tmp_path), LIVE).height == 0  # the other has them
+    assert service.meanwhile == 2
+
+
 def test_a_window_that_the_document_says_nothing_of_is_a_gap(served, tmp_path):
     service = served(LiveDocument([at("12:01:00", 1), at("12:04:00", 2)]))
     feed = live_source(service, tmp_path)

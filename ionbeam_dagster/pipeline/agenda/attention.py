@@ -34,9 +34,13 @@ OVERDUE_AFTER = timedelta(hours=1)
 
 
 def failing(platform: Platform, now: datetime, since: timedelta = timedelta(0)) -> list[Attempt]:
-    """Open work of windows that fail `since` so long, the longest first; it goes on being tried."""
+    """Open work of windows that fail `since` so long, the longest first; it goes on being tried.
+
+    A try counts when it begins: the first one of a window, of which nothing was heard yet, may be going on.
+    """
     known = set(products(platform))
-    found = [one for one in platform.ledger.attempts.open() if one.failures and now - one.since >= since]
+    tried = [one for one in platform.ledger.attempts.open() if one.failures and now - one.since >= since]
+    found = [one for one in tried if one.error or one.failures > 1 or now >= one.next]
     return sorted((one for one in found if (one.stage, one.product) in known), key=lambda one: one.since)
 
 
@@ -72,7 +76,8 @@ def in_words(platform: Platform, failing: Sequence[Attempt]) -> str:
     tries = max(each.failures for each in failing)
     times = f"{tries} tries" if tries > 1 else "1 try"
     since = f"since {min(each.since for each in failing):%Y-%m-%d %H:%M}, {times}"
-    why = one.error or "its runs end without a word: were they killed?"
+    silent = "it is tried again now" if platform.now() < one.next else "its runs end without a word: were they killed?"
+    why = one.error or silent
     command = "rebuild" if one.stage in ("build", "export", "export_cycle") else "run"
     if command == "run" and platform.source(of).kind == "external":
         command = "reingest"

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,6 +37,7 @@ ADDRESS = "https://data.sensor.community/static/v2/data.json"
 _RECORDS_AT_ONCE = 5000
 _REACH = timedelta(minutes=10)  # after it a window that was asked for is not asked for again
 _KEPT = timedelta(days=1)  # in the journal
+_PATIENCE = 60.0  # seconds, while another process writes its document
 _NO_MEASUREMENTS = ("lat", "lon", "height", "timestamp")  # where and when a box with a receiver is, once more
 _OTHER_NAMES = {"pressure_at_sealevel": "pressure_sealevel"}
 
@@ -180,7 +181,7 @@ class _Journal:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._base = sqlite3.connect(path)
+        self._base = sqlite3.connect(path, timeout=_PATIENCE)
         self._base.execute("PRAGMA journal_mode=WAL")
         self._base.execute("CREATE TABLE IF NOT EXISTS polls (window TEXT, at REAL, rows BLOB)")
         self._base.execute("CREATE TABLE IF NOT EXISTS seen (id INTEGER PRIMARY KEY, at REAL)")
@@ -193,10 +194,11 @@ class _Journal:
         at = _now().timestamp()
         known = self.has(window)
         times: list[pl.Series] = []
+        begun = list(islice(document, 1))  # while a service is away, others may write
         with self._base:
             self._base.execute("DELETE FROM polls WHERE at < ?", (at - _KEPT.total_seconds(),))
             self._base.execute("DELETE FROM seen WHERE at < ?", (at - _KEPT.total_seconds(),))
-            for rows in document:
+            for rows in chain(begun, document):
                 seen = pl.Series("id", [id for (id,) in self._base.execute("SELECT id FROM seen")], pl.Int64)
                 new = rows.filter(~pl.col("id").is_in(seen.implode()))
                 self._base.executemany("INSERT INTO seen VALUES (?, ?)", ((id, at) for id in new["id"]))
