@@ -45,18 +45,25 @@ class SetAside:
     refused: bool = False
 
     def first(self, platform: Platform, most: int) -> pl.DataFrame | None:
-        """The first rows; None when the file is no longer there."""
+        """The first rows; None when the file is no longer there, or cannot be read."""
         import polars as pl
+
+        from ionbeam_dagster.stores.damage import UNREADABLE
 
         try:
             batches = list(_limited(platform.quarantine.rows(self.location), most))
-        except OSError:
+            return pl.DataFrame(pl.from_arrow(pa.Table.from_batches(batches))).head(most) if batches else pl.DataFrame()
+        except UNREADABLE:
             return None
-        return pl.DataFrame(pl.from_arrow(pa.Table.from_batches(batches))).head(most) if batches else pl.DataFrame()
 
     def reason(self, platform: Platform) -> str:
         """Why the first of them could not be used."""
         first = self.first(platform, 1)
+        if first is None and platform.files.exists(self.location):
+            if platform.source(self.source).kind == "door":
+                return "its file cannot be read"  # nobody can be asked for the rows again
+            again = f"`ionbeam reingest {self.source} {self.window.as_options}` writes it again"
+            return f"its file cannot be read; {again}"
         if first is None or not first.height:
             return "why is no longer known"
         exact = first["x_problem"][0] if "x_problem" in first.columns else None
@@ -193,6 +200,9 @@ def show(
     for one in found:
         rows = one.first(platform, left) if left > 0 else None
         if rows is None:
+            if left > 0 and platform.files.exists(one.location):
+                told = f"{one.source} {one.window}: {one.rows:,} set aside; {one.reason(platform)}"
+                console.print(told, highlight=False, markup=False)
             continue
         left -= rows.height
         rows = _true_reason_first(rows)

@@ -66,12 +66,12 @@ class QuarantineStore:
         return within(self.root, dataset, f"refused_{ingestion}.parquet")
 
     def count(self, location: str) -> int:
-        """How many rows a file has; 0 where there is none."""
+        """How many rows a file has; 0 where there is none, or it is damaged."""
         try:
             with self._files.parquet(location) as file:
                 rows: int = file.metadata.num_rows
                 return rows
-        except FileNotFoundError:
+        except (FileNotFoundError, pa.ArrowInvalid):
             return 0
 
     def files(self) -> list[QuarantinedFile]:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from typer.testing import CliRunner
 
+from ionbeam_dagster.cli import app
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.pipeline.collect import collect
 from ionbeam_dagster.pipeline.ingest import ingest
@@ -85,3 +87,24 @@ def test_a_host_has_its_scratch_for_itself_and_the_quarantine_lies_where_the_yam
     with platform.files.scratch() as folder:
         assert Path(folder).resolve().is_relative_to(Path("mine/drafts").resolve())
     assert sorted(path.name for path in Path("state").iterdir() if path.is_dir()) == ["segments"]
+
+
+@pytest.mark.parametrize("damage", [lambda whole: b"", lambda whole: whole[:-4] + b"????", lambda whole: b"PAR1" * 9])
+def test_a_damaged_file_hides_nothing_else_and_is_told_where_rows_are_looked_for(platform_of, damage):
+    source = (
+        "  scheduler: {windows: [{source_name: ioncannon, window_size: PT1H}]}\n"
+        "  ioncannon: {num_stations: 9, start: 2026-06-21, aggregation_span: PT1H, bad_value_fraction: 0.5}"
+    )
+    platform = platform_of(source)
+    collect(platform, platform.source("ioncannon"), WINDOW, NOON + timedelta(days=1))
+    told = ingest(platform, platform.source("ioncannon"), WINDOW)
+    path = Path(told.quarantine)
+    path.write_bytes(damage(path.read_bytes()))
+    for command in (["status"], ["gaps"], ["quarantine", "list"], ["quarantine", "show"]):
+        done = CliRunner().invoke(app, ["--config", "config.yaml", *command])
+        said = " ".join(done.output.replace("│", " ").replace("┃", " ").split())
+        assert done.exit_code == 0, (command, done.output, done.exception)
+        assert "its file cannot be read; `ionbeam" in said, said
+        assert "`ionbeam reingest ioncannon --from 2026-06-21T12:00Z" in said or "list" in command, said
+    ingest(platform, platform.source("ioncannon"), WINDOW)
+    assert "cannot be read" not in CliRunner().invoke(app, ["--config", "config.yaml", "quarantine", "show"]).output
