@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from datetime import UTC, datetime
+import time
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
@@ -121,6 +122,29 @@ def test_a_portion_that_cannot_be_taken_in_holds_up_no_other_and_is_told_and_ret
     windows = platform.ledger.waiting("garden")
     claimed = {raw.path: raw.window for w in windows for raw in platform.ledger.sent("garden", w)}
     assert all(collected.start < collected.end for collected in claimed.values())
+
+
+@pytest.mark.parametrize("hours", [-1, 1, 400 * 24])
+def test_whatever_the_clock_of_the_door_is_set_to_what_came_is_taken_in_and_no_more_claimed_than_it_listened(
+    platform_of, monkeypatch, hours
+):
+    platform, real, ahead = platform_of(SOURCES), time.time_ns, [0]
+    monkeypatch.setattr(time, "time_ns", lambda: real() + ahead[0])
+    then = nanoseconds(datetime.now(UTC) - 3 * HOUR)
+    begun = datetime.now(UTC)
+    with opened(platform) as (door, url):
+        for number, ahead[0] in enumerate((0, hours * 3600 * 10**9, 0, hours * 3600 * 10**9, 0)):
+            for part in (0, 1):  # in the portion before, and in one of its own
+                line = f"weather,station=roof temperature=50 {then + (2 * number + part) * 10**9}"
+                assert write(url, line).status_code == 204
+                if not part:
+                    door.flush.run()
+    assert door.journal.closed() == [] and not door.memory.parked()
+    windows = platform.ledger.waiting("garden")
+    claimed = {raw.window for window in windows for raw in platform.ledger.sent("garden", window)}
+    assert sum((one.span for one in claimed), timedelta(0)) <= (datetime.now(UTC) - begun) * 2
+    bring_up_to_date(platform)
+    assert points(platform, window_of(datetime.fromtimestamp(then / 1e9, UTC), HOUR)).height == 10
 
 
 def test_a_damaged_file_of_the_journal_holds_up_no_other(platform_of, tmp_path):

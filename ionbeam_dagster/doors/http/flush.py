@@ -35,7 +35,7 @@ from ionbeam_dagster.doors.http.mapping import Mapped, Mapping, timed
 from ionbeam_dagster.doors.http.memory import Listened, Memory, door_folder
 from ionbeam_dagster.doors.http.parked import Parking, parking, read_parked
 from ionbeam_dagster.doors.http.reports import taken
-from ionbeam_dagster.doors.intake import OutOfRange, feed_of
+from ionbeam_dagster.doors.intake import OutOfRange, SourceRange, feed_of, range_of
 from ionbeam_dagster.errors import IonbeamError
 from ionbeam_dagster.matters import Matter
 from ionbeam_dagster.pipeline.platform import Platform
@@ -264,18 +264,31 @@ class Flush:
         if listened.until <= listened.since:
             return []
         name = str(uuid5(_INGESTIONS, f"{source} {name} empty"))
-        return self._written(source, name, _range(listened), iter(()))
+        collected, range = _range(listened), range_of(self._platform, self._platform.source(source))
+        try:
+            range.windows(collected.start, collected.end, self._platform.now())
+        except OutOfRange:
+            return []  # nothing came in a time that is none of the source's
+        return self._written(source, name, collected, iter(()))
 
     def _written(self, source: str, name: str, collected: Window, batches: Iterator[pa.RecordBatch]) -> list[Taken]:
         settings = self._platform.source(source)
         feed = feed_of(self._platform, settings)
-        try:
-            windows = feed.range.windows(collected.start, collected.end, self._platform.now())
-        except OutOfRange as error:
-            windows = []
-            log.warning("%s: %s", source, error)
+        collected, windows = self._claimed(feed.range, collected)
         metadata = self._platform.metadata(settings)
         return [Taken(feed.raws.write_sent(source, name, collected, metadata, batches), windows)]
+
+    def _claimed(self, range: SourceRange, listened: Window) -> tuple[Window, list[Window]]:
+        """What can be claimed of the time that the door listened, and its windows: of a clock that was wrong next to
+        nothing, so that what came by it is taken in all the same. Raises OutOfRange where the clock still is."""
+        now = self._platform.now()
+        try:
+            return listened, range.windows(listened.start, listened.end, now)
+        except OutOfRange as error:
+            log.warning("%s: what came is taken in, and not the time in which: %s", range.source, error)
+        last = min(now, range.end or now)
+        claimed = Window(last - timedelta.resolution, last)
+        return claimed, range.windows(claimed.start, claimed.end, now)
 
 
 @dataclass(frozen=True, slots=True)

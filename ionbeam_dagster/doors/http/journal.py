@@ -29,6 +29,9 @@ from ionbeam_dagster.errors import StoreError
 from ionbeam_dagster.stores.publish import sync
 
 _HEAD_BYTES = 4_096
+_SET = 30_000_000_000
+"""ns by which the clock differs from the time that passed, from which on it was set, or the machine slept: a file is of
+one setting of the clock, so that nobody claims to have listened in between."""
 _ROOM = 1 << 20  # bytes of the disk that are left to taking in, without which it would never be freed
 
 
@@ -60,6 +63,7 @@ class _Open:
         now = time.time_ns()
         self.path = root / f"{now}.journal"
         self.file = FileIO(self.path, "xb")
+        self._begun = now - time.monotonic_ns()
         self.failed = False
         self.lines = 0
         try:
@@ -71,6 +75,10 @@ class _Open:
             self.path.unlink()
             raise
         self.synced = self.file.tell()
+
+    def now(self) -> int:
+        """The time (ns since 1970) by the clock as it was when the file was begun."""
+        return self._begun + time.monotonic_ns()
 
     def write(self, frame: Frame) -> int:
         """Append a frame whole or not at all; returns where it ends."""
@@ -128,6 +136,9 @@ class Journal:
             if self._released:
                 raise OSError(f"{self._root}: the door is closed")
             self._leave_room(len(frame.body))
+            if self._open is not None and abs(time.time_ns() - self._open.now()) > _SET:
+                with self._syncing:
+                    self._finish()
             if self._open is None or self._open.failed:
                 self._open = _Open(self._root)
             mine = self._open
@@ -168,7 +179,7 @@ class Journal:
         self._open = None
         with mine.file:
             if not mine.failed:
-                mine.write(Frame("", time.time_ns()))
+                mine.write(Frame("", mine.now()))
                 mine.sync()
 
     def closed(self) -> list[Path]:
