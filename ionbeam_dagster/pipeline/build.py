@@ -38,7 +38,6 @@ from ionbeam_dagster.pipeline import quality_control as qc
 from ionbeam_dagster.pipeline.ingest import restore
 from ionbeam_dagster.pipeline.platform import Platform, written_to
 from ionbeam_dagster.pipeline.station_columns import DescribedPoints, fingerprint
-from ionbeam_dagster.stores.publish import file_hash
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +117,7 @@ def _build(
                 return _write_revision(platform, dataset, window, decision, assessment, now)
         return _write_revision(platform, dataset, window, decision, assessment, now)
     latest = assessment.latest
-    if insist and latest is not None and not _holds_what_was_written(platform, latest):
+    if insist and latest is not None and damage.is_damaged(platform, latest.path, latest.facts.hash):
         fault = "it does not hold what was written: the disk, or somebody, changed it"
         if isinstance(decision, Sealed):
             again = f"`ionbeam rebuild {dataset.name} --force {window.as_options}` builds it of what is there"
@@ -127,17 +126,6 @@ def _build(
         log.warning("%s", damage.set_aside(platform, latest.path, fault, "it is made again"))
         return _build(platform, dataset, window, now, insist, force)
     return Built(dataset.name, window, decision, latest, built=False)
-
-
-def _holds_what_was_written(platform: Platform, latest: BuiltRevision) -> bool:
-    """Whether the file of a revision is as its hash says, or can be read, where none was noted; one that is gone is
-    another matter."""
-    if not platform.files.exists(latest.path):
-        return True
-    if not latest.facts.hash:
-        return not damage.is_damaged(platform, latest.path, "")
-    with platform.files.fetched(latest.path) as local:
-        return file_hash(local) == latest.facts.hash
 
 
 def as_found(platform: Platform, latest: BuiltRevision | None) -> Revision | None:

@@ -56,13 +56,16 @@ def readable(platform: Platform, built: BuiltRevision) -> Iterator[Path]:
 
 
 def is_damaged(platform: Platform, path: str, hash: str) -> bool:
-    """Whether a file does not hold what was written, and cannot be read either: one that can may be newer than what the
-    ledger knows of it. Not where the machine can read no file now."""
+    """Whether a file that is there does not hold what was written: its SHA-256 is not `hash`, or, where none was noted,
+    it cannot be read through. Not where the machine can read no file now.
+
+    That it can be read says nothing: most of what a disk changes can be, and polars panics at some of the rest.
+    """
     if not platform.files.exists(path):
         return False
     with platform.files.fetched(path) as local:
-        if hash and file_hash(local) == hash:
-            return False
+        if hash:
+            return file_hash(local) != hash
         try:
             read_through(local)
         except UNREADABLE as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import struct
 from dataclasses import replace
 from pathlib import Path
 from shutil import rmtree
@@ -85,6 +86,16 @@ def test_a_window_whose_file_is_damaged_is_collected_again_without_what_that_hol
     whole = _damaged(path, damage)
     collect(platform, platform.source("told"), window("00:15"), platform.now())
     assert Path(path).read_bytes() == whole and f"{path}.damaged" in caplog.text
+
+
+def test_of_a_raw_file_with_a_value_that_the_disk_changed_nothing_is_carried_on(platform):
+    collect(platform, platform.source("told"), window("00:15"), platform.now())
+    path = platform.ledger.raw("told", window("00:15")).path
+    _damaged(path, lambda whole: whole.replace(struct.pack("<d", 11.0), struct.pack("<d", 11.5)))
+    assert pl.read_parquet(path)["t"].to_list() == [10.0, 11.5]
+    platform.sources["told"].lacking.add(window("00:15").key)
+    assert collect(platform, platform.source("told"), window("00:15"), platform.now()).kept == 0
+    assert pl.read_parquet(path)["t"].to_list() == [10.0] and Path(f"{path}.damaged").exists()
 
 
 @damages
