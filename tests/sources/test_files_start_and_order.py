@@ -295,8 +295,14 @@ def test_where_several_sources_feed_a_dataset_each_says_of_every_window_that_it_
     put(tmp_path, "a.csv", "2024-03-12T06:20Z,A,3", "2024-03-01T00:10Z,A,1", "2024-03-03T00:10Z,A,1")
     march = Window(datetime(2024, 3, 1, tzinfo=UTC), datetime(2024, 4, 1, tzinfo=UTC))
     empty = Window(datetime(2024, 3, 4, tzinfo=UTC), datetime(2024, 3, 12, tzinfo=UTC))
-    for further, holes in (("", [empty]), (other + both + "    station_prefix: o-\n", [])):
-        (tmp_path / "config.yaml").write_text(BLOCK + both + further)
+    cycles = Window(datetime(2024, 3, 3, 3, tzinfo=UTC), datetime(2024, 3, 12, 3, tzinfo=UTC))
+    with_cycles = BLOCK.replace("exports: []", "exports: [odb_cycle]")
+    for text, holes in (
+        (BLOCK + both, [empty]),
+        (with_cycles, [cycles]),
+        (BLOCK + both + other + both + "    station_prefix: o-\n", []),
+    ):
+        (tmp_path / "config.yaml").write_text(text)
         platform = open_platform(IonbeamConfig.load(tmp_path / "config.yaml"))
         assert len(platform.sources["loggers"].nothing_in(march)) == 1
         assert agenda.holes(platform, platform.source("loggers"), march) == holes

@@ -184,11 +184,11 @@ OTHERS = {
         {"Temp, °C (LGR S/N: 1, SEN S/N: 1)": None, "RH, % (LGR S/N: 1)": None},
     ),
     "METARs": (
-        "#DEBUG: Format -> comma\nstation,valid,lon,lat,elevation,tmpf,relh,sknt,p01i,mslp,gust,skyc1\n"
-        "AMS,2024-03-01 00:25,4.77,52.3,-3.4,44.6,87.1,10.0,0.00,M,M,BKN\n"
-        "AMS,2024-03-01 00:55,4.77,52.3,-3.4,44.6,93.1,11.0,T,M,22,BKN\n",
+        "#DEBUG: Format -> comma\nstation,valid,lon,lat,elevation,tmpf,relh,sknt,p01i,alti,gust,skyc1\n"
+        "AMS,2024-03-01 00:25,4.77,52.3,-3.4,44.6,87.1,10.0,0.00,29.8,M,BKN\n"
+        "AMS,2024-03-01 00:55,4.77,52.3,-3.4,44.6,93.1,11.0,T,29.8,22,BKN\n",
         {"column": "valid", "zone": "UTC"},
-        {"tmpf": "degF", "relh": None, "sknt": "knot", "p01i": "inch", "mslp": None, "gust": "knot"},
+        {"tmpf": "degF", "relh": None, "sknt": "knot", "p01i": "inch", "alti": "inHg", "gust": "knot"},
     ),
     "Netatmo": (
         'Timestamp;"Timezone : Europe/Paris";Temperature;Humidity\n'

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 
 from ionbeam_dagster.config import SourceSettings
+from ionbeam_dagster.domain.cycles import cycle_of
 from ionbeam_dagster.domain.records import RawPartition
 from ionbeam_dagster.domain.windows import EPOCH, Window, gaps, merge, window_of, windows_between
 from ionbeam_dagster.errors import SourceError
@@ -66,14 +67,16 @@ def holes(platform: Platform, source: SourceSettings, range: Window) -> list[Win
     """The stretches of `range` of which a source says that it has nothing there, and of which nothing was collected:
     none of their windows is to be.
 
-    They are whole windows of the dataset. Where several sources feed it, each has to say of every window that it
-    collected it, or the others' rows would wait: there are none.
+    They are whole windows of the dataset, and whole cycles where it has files of these, so that what lies beside the
+    rows before and behind a hole is complete. Where several sources feed a dataset, each has to say of every window
+    that it collected it, or the others' rows would wait: there are none.
     """
     dataset = platform.dataset(source.dataset)
     if source.sent or len(dataset.sources) > 1:
         return []
     span = max(dataset.span, source.window_size)
-    told = [_whole(hole, span) for hole in platform.sources[source.name].nothing_in(range)]
+    nothing = platform.sources[source.name].nothing_in(range)
+    told = [_whole(hole, span, in_cycles=bool(dataset.cycle_exports)) for hole in nothing]
     within = [
         Window(max(one.start, range.start), min(one.end, range.end)) for one in told if one and one.overlaps(range)
     ]
@@ -92,10 +95,12 @@ def without_holes(platform: Platform, source: SourceSettings, ranges: Iterable[W
     return [part for one in merged for part in gaps(one, left_out)]
 
 
-def _whole(hole: Window, span: timedelta) -> Window | None:
-    """The windows of `span` that lie in a hole; None where none does."""
-    start = window_of(hole.start - timedelta.resolution, span).end
-    end = window_of(hole.end, span).start
+def _whole(hole: Window, span: timedelta, in_cycles: bool) -> Window | None:
+    """The windows of `span` that lie in a hole, or in the cycles in it; None where none does."""
+    before = hole.start - timedelta.resolution
+    begins, ends = (cycle_of(before).end, cycle_of(hole.end).start) if in_cycles else (hole.start, hole.end)
+    start = window_of(begins - timedelta.resolution, span).end
+    end = window_of(ends, span).start
     return Window(start, end) if start < end else None
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -172,13 +172,18 @@ def _variables(
     return [Statement("variables", inner=tuple(items))]
 
 
-def _as_other_winds(items: Sequence[Line]) -> None:
-    """Winds of which no unit is said are in that of the others, where one is said."""
-    winds = [one for one in items if isinstance(one, Statement) and one.value["cf_unit"] == "m s-1"]
-    said = next((one.value.get("unit") for one in winds if "the file says" in one.why and "unit" in one.value), None)
-    for one in winds:
-        if said is not None and "the file says" not in one.why:
-            one.value["unit"] = said
+def _as_other_winds(items: list[Line]) -> None:
+    """Put winds of which no unit is said into that of the others, where one is said or their values show one."""
+    winds = {
+        place: one for place, one in enumerate(items) if isinstance(one, Statement) and one.value["cf_unit"] == "m s-1"
+    }
+    by_file = [one.value["unit"] for one in winds.values() if "unit" in one.value and "the file says" in one.why]
+    said = next(iter([*by_file, *(one.value["unit"] for one in winds.values() if "unit" in one.value)]), None)
+    for place, one in winds.items():
+        if said not in (None, one.value.get("unit")) and "the file says" not in one.why:
+            first = {key: one.value.get(key) for key in ("column", "standard_name", "unit")}
+            why = f"{one.value['column']!r} is usually that; in {said} as another wind of the file"
+            items[place] = replace(one, value={**first, **one.value, "unit": said}, why=why)
 
 
 def _example(name: str) -> str:

@@ -36,6 +36,7 @@ _AMERICAN = {"air_temperature": "degF", "dew_point_temperature": "degF", "wet_bu
              "heat_index_of_air_temperature": "degF", "wind_chill_of_air_temperature": "degF",
              "air_pressure": "inHg", "air_pressure_at_mean_sea_level": "inHg", "wind_speed": "mile hour-1",
              "wind_speed_of_gust": "mile hour-1"}  # fmt: skip
+_STRONGEST_WIND = 75  # m/s; what is above it is in another unit
 _PLAUSIBLE = {"air_temperature": (-50, 50), "dew_point_temperature": (-60, 35)}
 _SPELLED = {"meters/second": "m s-1", "metres/second": "m s-1", "m/s": "m s-1", "km/h": "km h-1", "w/m^2": "W m-2",
             "w/m2": "W m-2",
@@ -194,6 +195,8 @@ def _fits(one: str, other: str) -> bool:
 def _by_range(usual: Usual, values: pl.Series, told: Told, american: bool) -> tuple[str, float, str]:
     """The unit in which the values are plausible, and what they are multiplied by."""
     known = values.drop_nulls()
+    if usual.unit == "m s-1" and len(known) and known.to_numpy().max() > _STRONGEST_WIND:
+        return "km h-1", 1.0, "its highest value is none in m s-1, km h-1 is assumed"
     if tenths := re.search(r"(?i)\b(0[.,]0?1)\b|\b(?:tenths?|zehntel|tienden)\b", told.about):
         scale = float((tenths[1] or "0.1").replace(",", "."))
         return usual.unit, scale, f"the file says {tenths[0]}"
