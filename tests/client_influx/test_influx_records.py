@@ -256,6 +256,8 @@ def test_points_keep_their_own_precision():
         (r"m a\"b=1 1", "backslash before"),
         ({"measurement": 'm\\"', "time": 1, "fields": {"f": 1}}, "backslash before"),
         ("m _time=1 1", "keeps for itself"),
+        ("m time=1,f=2 1", "field 'time' has a name that InfluxDB keeps for itself; rename it"),
+        ({"measurement": "m", "tags": {"time": "x"}, "fields": {"f": 1}, "time": 1}, "tag 'time' has a name"),
         ({"measurement": "m\n", "time": 1, "fields": {"f": 1}}, "measurement .* has a line break"),
         ({"measurement": "\tm", "time": 1, "fields": {"f": 1}}, "a tab at its begin"),
         ({"measurement": "m", "time": 1, "fields": {"f\r": 1}}, "field .* has a line break"),

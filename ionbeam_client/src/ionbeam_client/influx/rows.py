@@ -19,7 +19,7 @@ import orjson
 from ionbeam_client.influx import lines, times
 
 _HALF = re.compile("[\ud800-\udfff]")
-RESERVED = {"_measurement", "_field", "_value", "_time"}
+RESERVED = {"_measurement", "_field", "_value", "_time", "time"}
 _UNWRITABLE = re.compile(r"[\n\r]|\\(?:[,= ]|\Z)")
 # A line break ends a line; InfluxDB keeps carriage returns, and leaves them out when it is asked.
 # InfluxDB takes rows with a backslash and a quote in these names, and never finds them again; a tab before them is cut.
