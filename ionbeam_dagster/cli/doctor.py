@@ -69,7 +69,8 @@ def doctor(
 def _of_the_yaml(error: Exception) -> Iterator[Finding]:
     remedy = f"correct it in {os.environ.get(CONFIG_VARIABLE, 'the YAML')}; docs/configuration.md has every key"
     for line in str(error).splitlines():
-        yield Finding("configuration", "error", line.strip(), remedy)
+        words, _, what = line.strip().partition("; ")
+        yield Finding("configuration", "error", words, f"{what}; {remedy}" if what else remedy)
 
 
 def _found(config: IonbeamConfig, files: bool) -> Iterator[Finding]:

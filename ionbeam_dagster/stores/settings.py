@@ -32,7 +32,10 @@ def check_writable(path: Path) -> Path:
 
 
 def _mounted_at(place: Path) -> Path:
-    return next(one for one in (place, *place.parents) if one.is_mount())
+    """Where the disk of a folder is mounted; of one that is mounted twice only the kernel knows."""
+    mounts = Path("/proc/self/mounts")
+    known = {line.split()[1] for line in mounts.read_text().splitlines()} if mounts.exists() else set()
+    return next(one for one in (place, *place.parents) if str(one) in known or one.is_mount())
 
 
 def check_writable_location(location: str) -> str:

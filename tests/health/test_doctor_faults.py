@@ -89,6 +89,18 @@ def test_a_disk_that_became_read_only(installation):
     assert status == 2 and "state_path" in told and "mounted read-only" in told and "mount -o remount,rw" in told, told
 
 
+def test_a_folder_that_is_mounted_read_only_on_the_disk_that_it_lies_on(installation):
+    if subprocess.run(["mount", "--bind", "state", "state"], capture_output=True).returncode:
+        pytest.skip("nothing can be mounted here (root alone may)")
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", "state"], check=True)
+        status, told = wrong()
+    finally:
+        subprocess.run(["umount", "-l", "state"], check=True)
+    remedy = told.partition(" -> ")[2]
+    assert status == 2 and f"`mount -o remount,rw {Path('state').absolute()}`, or choose another folder" in remedy, told
+
+
 def test_files_that_somebody_else_made(installation):
     """By a user who may not do everything: root without the right to pass over permissions."""
     if os.geteuid() or shutil.which("setpriv") is None:
