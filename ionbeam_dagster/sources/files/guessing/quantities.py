@@ -87,7 +87,7 @@ def unit_meant(text: str | None) -> str | None:
     """The unit that a text means, as UDUNITS spells it; None where it is none."""
     if not text or not text.strip():
         return None
-    text = text.strip()
+    text = text.strip().strip("[]()").strip()
     spelled = _SPELLED.get(text.lower()) or suggest_unit(text) or text
     if not is_unit(spelled):
         spelled = UNITS_AT_ENDS.get(" ".join(words_of(text)), "")
@@ -197,6 +197,8 @@ def _by_range(usual: Usual, values: pl.Series, told: Told, american: bool) -> tu
     known = values.drop_nulls()
     if usual.unit == "m s-1" and len(known) and known.to_numpy().max() > _STRONGEST_WIND:
         return "km h-1", 1.0, "its highest value is none in m s-1, km h-1 is assumed"
+    if usual.unit == "%" and len(known) and known.to_numpy().max() <= 1.0 and not _are_whole(known):
+        return "1", 1.0, "by its values it is a share of 1"
     if tenths := re.search(r"(?i)\b(0[.,]0?1)\b|\b(?:tenths?|zehntel|tienden)\b", told.about):
         scale = float((tenths[1] or "0.1").replace(",", "."))
         return usual.unit, scale, f"the file says {tenths[0]}"
