@@ -261,6 +261,17 @@ def test_hours_from_1_to_24_are_no_years_and_a_line_of_means_is_no_time(tmp_path
     assert block["time"] == {"columns": ["Date", "Hour"], "format": "%d.%m.%Y %H", "zone": "UTC"}
 
 
+def test_a_counter_of_rain_is_no_amount_and_a_low_pressure_is_not_at_sea_level(tmp_path):
+    rows = "".join(f"2024-03-01T{n:02}:00:00Z,{n // 5 * 0.2:.1f},{n % 3 * 0.2:.1f},{870 + n % 4}\n" for n in range(24))
+    (tmp_path / "a.csv").write_text(f"time,rain_total,precip,pres\n{rows}")
+    guess = propose(str(tmp_path / "a.csv"))
+    assert {one["column"]: one["standard_name"] for one in guess.block["variables"]} == {
+        "precip": "lwe_thickness_of_precipitation_amount",
+        "pres": "air_pressure",
+    }
+    assert "'rain_total' is left out: its values only grow, as those of a counter" in guess.text
+
+
 def test_each_line_says_how_sure_it_is_and_what_is_unknown_is_asked(laid_out):
     _, *layout = KINDS[0]
     path, _ = laid_out(*layout)
