@@ -113,7 +113,14 @@ def test_the_shipped_default_needs_no_server(monkeypatch, tmp_path):
     monkeypatch.delenv(CONFIG_VARIABLE, raising=False)
     monkeypatch.chdir(tmp_path)
     config = IonbeamConfig.load()
-    assert list(config.sources) == ["ioncannon"] and config.notes() == []
+    assert list(config.sources) == ["ioncannon"] and config.notes(datetime(2027, 6, 21, tzinfo=UTC)) == []
+
+
+def test_more_windows_than_dagster_is_quick_with_are_noted(load):
+    config = load("ioncannon: {start: 1800-01-01, end: 1900-01-01}\n")
+    windows, hours = config.notes(datetime(2026, 6, 21, tzinfo=UTC))
+    assert windows.startswith("sources.ioncannon: has 10,518,912 windows of PT5M since its start 1800-01-01")
+    assert hours.startswith("dataset 'ioncannon': has 876,576 windows of PT1H") and "set a later start" in hours
 
 
 @pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)

@@ -239,5 +239,5 @@ def test_what_cannot_be_kept_so_is_refused_with_its_key(platform_of, given, told
 
 
 def test_a_note_says_that_windows_which_are_never_sealed_keep_all(platform_of):
-    (note,) = platform_of(NETWORK % "", retention="{raw: P30D}").config.notes()
+    (note,) = platform_of(NETWORK % "", retention="{raw: P30D}").config.notes(datetime(2026, 6, 22, tzinfo=UTC))
     assert "windows of ioncannon never are by themselves: give it revise_for, or use `ionbeam seal`" in note

@@ -32,7 +32,7 @@ def config_check() -> None:
 
     platform = open_platform(load_config())
     console.print(f"[bold]{platform.config.path}[/bold]: every key is understood", highlight=False)
-    for note in platform.config.notes():
+    for note in platform.config.notes(platform.now()):
         console.print(f"  note: {note}", style="yellow", highlight=False, markup=False)
     for name, why in find_exporters().broken.items():
         told = f"the exporter {name} cannot be used: {why}"

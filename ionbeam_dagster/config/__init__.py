@@ -15,11 +15,14 @@ of one source, exporter or store (they stand with it).
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import Self
 
+from ionbeam_client.models import format_duration
 from ionbeam_dagster.config.checks import faults as faults_together
 from ionbeam_dagster.config.exporting import find_exporters
 from ionbeam_dagster.config.reading import CONFIG_VARIABLE, read
@@ -35,6 +38,8 @@ from ionbeam_dagster.config.sections import Automation, Retention, Sections
 from ionbeam_dagster.config.validation import validated
 from ionbeam_dagster.errors import ConfigError
 from ionbeam_dagster.exporters import CycleExporter, Exporter, WindowExporter
+
+_MOST_QUICK = 110_000  # a year of five-minute windows, and some
 
 __all__ = ["CONFIG_VARIABLE", "Automation", "DatasetSettings", "IonbeamConfig", "Retention", "SourceSettings"]
 
@@ -82,10 +87,23 @@ class IonbeamConfig:
             raise _refused(path, faults)
         return cls(path, sections, sources, datasets, of_windows, of_cycles)
 
-    def notes(self) -> list[str]:
+    def notes(self, now: datetime) -> list[str]:
         """What a person should know about this configuration although it is valid."""
         of_exporters = dict.fromkeys(note for exporter in self.exporters.values() for note in exporter.notes())
-        return [*self._notes_of_retention(), *of_exporters]
+        return [*self._notes_of_partitions(now), *self._notes_of_retention(), *of_exporters]
+
+    def _notes_of_partitions(self, now: datetime) -> Iterator[str]:
+        products = [
+            *((f"sources.{name}", one.start, one.end, one.window_size) for name, one in self.sources.items()),
+            *((f"dataset {name!r}", one.start, one.end, one.span) for name, one in self.datasets.items()),
+        ]
+        for key, start, end, span in products:
+            count = (min(end or now, now) - start) // span
+            if count > _MOST_QUICK:
+                yield (
+                    f"{key}: has {count:,} windows of {format_duration(span)} since its start {start:%Y-%m-%d}; Dagster "
+                    "is quick up to about 100,000: set a later start, or longer windows"
+                )
 
     def _notes_of_retention(self) -> list[str]:
         kept = self.sections.retention

@@ -59,9 +59,15 @@ def test_a_range_waits_for_nobody_who_was_killed(platform_with, instance):
     assert platform.ledger.leases.held() == {}
 
 
-def test_a_range_goes_all_the_way_and_a_second_time_there_is_nothing_to_do(platform_with, instance):
+def test_a_range_goes_all_the_way_and_a_second_time_there_is_nothing_to_do(platform_with, instance, monkeypatch):
     platform = platform_with(TOLD)
-    seen, planned = [], {}
+    seen, planned, listed = [], {}, []
+    listing = dg.TimeWindowPartitionsDefinition.get_partition_keys
+    monkeypatch.setattr(
+        dg.TimeWindowPartitionsDefinition,
+        "get_partition_keys",
+        lambda partitions, *given, **named: listed.append(partitions) or listing(partitions, *given, **named),
+    )
 
     results = run_range(
         platform, "told", START, START + 2 * HOUR, instance,
@@ -69,6 +75,7 @@ def test_a_range_goes_all_the_way_and_a_second_time_there_is_nothing_to_do(platf
         on_plan=lambda asset, windows: planned.update({asset: windows}),
     )  # fmt: skip
 
+    assert listed == [], "what takes minutes, where there are millions of partitions"
     assert [r.failure for r in results if r.failure] == []
     done = Counter(result.asset for result in results)
     assert done == {"told/raw": 8, "told/observations": 8, "told/dataset": 2, "told/odb": 2, "told/pygeoapi": 2}
@@ -78,10 +85,6 @@ def test_a_range_goes_all_the_way_and_a_second_time_there_is_nothing_to_do(platf
     exported = pl.read_parquet(platform.export_path("told", "pygeoapi", window("01:00", HOUR)))
     assert exported.height == 8
     assert {run.job_name for run in instance.get_runs()} == {"told__collect", "told__build"}
-
-    runs_before = len(instance.get_runs())
-    assert run_range(platform, "told", START, START + 2 * HOUR, instance) == []
-    assert len(instance.get_runs()) == runs_before
 
 
 def test_a_window_that_fails_in_the_middle_takes_no_other_with_it(platform_with, instance):

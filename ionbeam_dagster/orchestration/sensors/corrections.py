@@ -17,6 +17,7 @@ import dagster as dg
 
 from ionbeam_dagster.config import SourceSettings
 from ionbeam_dagster.errors import SourceError
+from ionbeam_dagster.orchestration.internals import ResultOfAll
 from ionbeam_dagster.orchestration.resources import PlatformResource, WatchedPlatform
 from ionbeam_dagster.pipeline import corrections
 from ionbeam_dagster.pipeline.platform import Platform
@@ -72,7 +73,7 @@ def corrections_check(source: SourceSettings) -> dg.AssetChecksDefinition:
         known = platform.ledger.corrections.open(source.name)
         lacking = {one.number: corrections.standing(platform, source, one, platform.now()) for one in known}
         page = _page(platform, source, lacking)
-        return dg.AssetCheckResult(
+        return ResultOfAll(
             passed=not page.held,
             severity=dg.AssetCheckSeverity.WARN,
             description=page.description,

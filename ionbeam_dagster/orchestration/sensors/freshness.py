@@ -16,6 +16,7 @@ import dagster as dg
 from ionbeam_dagster.config import DatasetSettings, SourceSettings
 from ionbeam_dagster.orchestration.assets.dataset import dataset_key
 from ionbeam_dagster.orchestration.assets.source import observations_key
+from ionbeam_dagster.orchestration.internals import ResultOfAll
 from ionbeam_dagster.orchestration.resources import PlatformResource, WatchedPlatform
 from ionbeam_dagster.pipeline.freshness import dataset_is_late, source_is_late
 from ionbeam_dagster.pipeline.platform import Platform
@@ -56,7 +57,7 @@ def _check(product: SourceSettings | DatasetSettings) -> dg.AssetChecksDefinitio
     )
     def check(ionbeam: PlatformResource) -> dg.AssetCheckResult:
         why = _is_late(ionbeam.platform, product)
-        return dg.AssetCheckResult(passed=why is None, description=why or _WELL)
+        return ResultOfAll(passed=why is None, description=why or _WELL)
 
     return check
 
