@@ -79,6 +79,8 @@ def status(
                 *left_out(platform, source),
             ]:
                 console.print(line, style="yellow", highlight=False, markup=False)
+        for line in [] if check_files else _lost(platform, dataset, shown):
+            console.print(line, style="yellow", highlight=False, markup=False)
         for line in not_exported(platform, dataset, [one for one in shown if one.span == dataset.span]):
             console.print(line, highlight=False, markup=False)
         for format in dataset.cycle_exports:
@@ -216,6 +218,15 @@ def _known_windows(
         reached = window.end
     ended = window_of(min(latest, datetime.now(UTC)), span).start
     return [*shown, *_between(reached, ended, span)] if end else shown
+
+
+def _lost(platform: Platform, dataset: DatasetSettings, windows: Sequence[Window]) -> Iterator[str]:
+    """A sentence for each window whose dataset file is gone and not made again by itself."""
+    from ionbeam_dagster.pipeline.contents import not_built_again
+
+    for built in platform.ledger.revisions(dataset.name, windows[0].start, windows[-1].end):
+        if not platform.files.exists(built.path):
+            yield from not_built_again(platform, built, "it is gone", platform.now())
 
 
 def _late_before(platform: Platform, dataset: DatasetSettings, start: datetime) -> list[Window]:

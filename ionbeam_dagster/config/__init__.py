@@ -101,8 +101,8 @@ class IonbeamConfig:
             count = (min(end or now, now) - start) // span
             if count > _MOST_QUICK:
                 yield (
-                    f"{key}: has {count:,} windows of {format_duration(span)} since its start {start:%Y-%m-%d}; Dagster "
-                    "is quick up to about 100,000: set a later start, or longer windows"
+                    f"{key}: has {count:,} windows of {format_duration(span)} since its start {start:%Y-%m-%d}; "
+                    "Dagster is quick up to about 100,000: set a later start, or longer windows"
                 )
 
     def _notes_of_retention(self) -> list[str]:

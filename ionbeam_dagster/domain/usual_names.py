@@ -93,7 +93,7 @@ _QUANTITIES: list[tuple[Usual, str]] = [
     (Usual("sea_surface_temperature", "degC"), """
         wtmp sst watertemp watertemperature seatemperature"""),
     (Usual("sea_surface_wave_significant_height", "m"), """
-        wvht hs hm0 significantwaveheight"""),
+        wvht hm0 significantwaveheight"""),
     (Usual("ultraviolet_index", "1"), """
         uv uvi uvindex"""),
     (Usual("heat_index_of_air_temperature", "degC", 2.0), """

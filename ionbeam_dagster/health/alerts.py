@@ -10,7 +10,6 @@ that is away is tried again at every look, for as long as it takes, also when th
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -22,7 +21,7 @@ from ionbeam_dagster.config.sections import AlertSettings
 from ionbeam_dagster.domain.times import in_short
 from ionbeam_dagster.domain.windows import HOUR
 from ionbeam_dagster.errors import IonbeamError, StoreError
-from ionbeam_dagster.health.findings import Finding
+from ionbeam_dagster.health.findings import Finding, matter_of
 from ionbeam_dagster.health.messages import Message, NotSent, Way
 from ionbeam_dagster.health.stores import can_ask_ledger
 from ionbeam_dagster.health.watch import Watch
@@ -41,7 +40,6 @@ _PATIENCE = 5.0
 """Seconds that a look waits for what is looked for apart: a week of stations is summed for minutes when it is lost."""
 _WARNING = " (warning)"
 """Behind the subject of a warning: an error of the same subject is told as well, and for itself."""
-_CHANGES = re.compile(r"\([^()]*\)|(?<![\w/])\d[\d.,:%-]*(?!\w)")
 _BLIND = frozenset({"ledger", "failures", "health"})
 """Subjects whose errors mean that others cannot be looked at."""
 
@@ -152,7 +150,7 @@ class Alerting:
         """Whether a matter is there that was not told of a subject: another disk, another store."""
         if any(known.subject.startswith(kind.subjects) for kind in self._kinds):
             return False  # a source each
-        said = self._said.setdefault(known.subject, set(_matters(known.words)))
+        said = self._said.setdefault(known.subject, _matters(known.words))
         return not said.issuperset(_matters(words))
 
     # -- what is wrong -------------------------------------------------------------------------------------------
@@ -262,9 +260,8 @@ class Alerting:
         return told
 
 
-def _matters(words: str) -> Iterator[str]:
-    """The lines, but for what changes in them while they tell of the same: numbers, and what stands in brackets."""
-    return (_CHANGES.sub("", line) for line in words.splitlines())
+def _matters(words: str) -> set[str]:
+    return set(map(matter_of, words.splitlines()))
 
 
 def _is_open(subject: str, found: Mapping[str, str]) -> bool:

@@ -5,6 +5,7 @@ Belongs here: the record, and its forms for programs. Does not belong here: any 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Literal
@@ -12,6 +13,7 @@ from typing import Literal
 from ionbeam_client.text import visible
 
 Severity = Literal["well", "note", "warning", "error"]
+_CHANGES = re.compile(r"\([^()]*\)|(?<![\w/])\d[\d.,:%-]*(?!\w)")
 SEVERITIES: tuple[Severity, ...] = ("well", "note", "warning", "error")
 
 
@@ -38,6 +40,11 @@ def of_error(subject: str, error: BaseException, severity: Severity = "error") -
     if not words:
         return Finding(subject, severity, f"{type(error).__name__}: {error}", "fix what it names, then look again")
     return Finding(subject, severity, words, remedy)
+
+
+def matter_of(words: str) -> str:
+    """What words tell of: they, but for what changes in them meanwhile, numbers and what stands in brackets."""
+    return _CHANGES.sub("", words)
 
 
 def worst(findings: Iterable[Finding]) -> Severity:

@@ -15,7 +15,7 @@ from threading import Event, Thread
 
 from ionbeam_dagster.health import clocks, disks, quality, queues, stores, work
 from ionbeam_dagster.health.examination import Check, Examination
-from ionbeam_dagster.health.findings import Finding
+from ionbeam_dagster.health.findings import Finding, matter_of
 from ionbeam_dagster.pipeline.platform import Platform
 
 log = logging.getLogger(__name__)
@@ -44,6 +44,10 @@ def _checks(platform: Platform, progress: work.Progress, growth: queues.Growth) 
         queues.DOOR: lambda: queues.door(platform),
         queues.MQTT: lambda: queues.mqtt(platform),
     }
+
+
+def _matter(one: Finding) -> tuple[str, str, str]:
+    return one.subject, one.severity, matter_of(one.words)
 
 
 class Watch:
@@ -81,11 +85,12 @@ class Watch:
 
     def look(self) -> None:
         """Look now."""
+        known = {_matter(one) for one in self._found}
         before = {(one.subject, one.severity) for one in self._found}
         self._found = self._examination.look()
         self._looked = self._clock()
         for one in self._found:
-            if one.severity in ("warning", "error") and (one.subject, one.severity) not in before:
+            if one.severity in ("warning", "error") and _matter(one) not in known:
                 level = logging.ERROR if one.severity == "error" else logging.WARNING
                 log.log(level, "%s: %s; %s", one.subject, one.words, one.remedy)
         now = {(one.subject, one.severity) for one in self._found}

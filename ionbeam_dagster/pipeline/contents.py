@@ -16,7 +16,7 @@ from functools import partial
 import pyarrow as pa
 
 from ionbeam_dagster.config import SourceSettings
-from ionbeam_dagster.domain.decisions import Sealed, Wait
+from ionbeam_dagster.domain.decisions import Build, Sealed, Wait
 from ionbeam_dagster.domain.records import BuiltRevision, ExportRecord, RawPartition
 from ionbeam_dagster.domain.windows import EPOCH, FOREVER
 from ionbeam_dagster.pipeline import agenda
@@ -184,17 +184,20 @@ def _of_dataset(platform: Platform, dataset: str, now: datetime, told: list[str]
 
 
 def not_built_again(platform: Platform, built: BuiltRevision, fault: str, now: datetime) -> list[str]:
-    """What is to be said of a lost file of a dataset that nobody makes again: its window is closed, or waits for what
-    does not come by itself."""
+    """What is to be said of a lost file of a dataset that nobody makes again: its window is closed, waits for what does
+    not come by itself, or is of rows that are gone."""
     dataset, window = platform.dataset(built.revision.dataset), built.revision.window
     decision = agenda.assess(platform, dataset, window, now)
-    if isinstance(decision, Wait) and decision.until is None:
+    is_purged = isinstance(decision, Build) and agenda.is_of_purged_rows(platform, dataset, window, decision)
+    if is_purged:
+        because = "is of rows that retention removed"
+    elif isinstance(decision, Wait) and decision.until is None:
         because = f"waits: {decision.reason}"
     elif isinstance(decision, Sealed):
         because = f"is {decision.reason}"
     else:
         return []
-    if platform.ledger.claims(dataset.name, window):
+    if platform.ledger.claims(dataset.name, window) and not is_purged:
         remedy = f"`ionbeam rebuild {dataset.name} --force {window.as_options}` makes a revision with all that arrived"
     else:
         asked = ", ".join(f"`ionbeam reingest {source} {window.as_options}`" for source in dataset.sources)

@@ -279,6 +279,14 @@ def raw_of(platform: Platform, source: SourceSettings, claim: Claim) -> RawParti
     return next((raw for raw in candidates if raw.ingestion == claim.id), None)
 
 
+def is_purged(platform: Platform, dataset: DatasetSettings, claims: Sequence[Claim]) -> bool:
+    """Whether retention removed rows of these claims from the time-series store and with their raw partition, too."""
+    with_rows = {claim.id: claim for claim in claims if claim.rows and claim.source in platform.config.sources}
+    lacking = (with_rows[ingestion] for ingestion in platform.series.lacking(dataset.name, list(with_rows)))
+    raws = (raw_of(platform, platform.source(claim.source), claim) for claim in lacking)
+    return any(raw is not None and raw.purged is not None for raw in raws)
+
+
 def restore(platform: Platform, dataset: DatasetSettings, claims: Sequence[Claim]) -> None:
     """Ingest again what the time-series store lost, or retention purged, of these claims.
 

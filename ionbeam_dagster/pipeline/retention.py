@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ionbeam_dagster.config import DatasetSettings, SourceSettings
 from ionbeam_dagster.domain.records import BuiltRevision, Claim, RawPartition
-from ionbeam_dagster.domain.windows import Window, windows_between
+from ionbeam_dagster.domain.windows import EPOCH, FOREVER, Window, windows_between
 from ionbeam_dagster.errors import StoreError
 from ionbeam_dagster.pipeline import removals, stations
 from ionbeam_dagster.pipeline.agenda import export_is_current, stays
@@ -231,17 +231,25 @@ def _quarantined(platform: Platform, now: datetime) -> Iterator[Purgeable]:
 
 
 def _damaged(platform: Platform, now: datetime) -> Iterator[Purgeable]:
-    """Files that were set aside because they were damaged: like rows in quarantine, they are there for a person."""
+    """Files that were set aside because they were damaged: like rows in quarantine, they are there for a person. One in
+    whose place nothing is yet may be all that there is of what it held."""
     age = platform.config.sections.retention.quarantine
     if age is None:
         return
-    for folder in sorted({*_folders(platform), str(platform.config.sections.state_path / "segments")}):
-        for path, found in platform.files.listed(folder).items():
-            if path.endswith(DAMAGED) and found.modified <= now - age:
-                remove = partial(platform.files.delete, path)
-                yield Purgeable(
-                    KINDS[8], name_of(folder_of(path)), path, found.size, "it was set aside long ago", remove
-                )
+    folders = sorted({*_folders(platform), str(platform.config.sections.state_path / "segments")})
+    listed = {path: found for folder in folders for path, found in platform.files.listed(folder).items()}
+    lacking = _known_files(platform) - listed.keys()
+    for path, found in listed.items():
+        if path.endswith(DAMAGED) and found.modified <= now - age and path.removesuffix(DAMAGED) not in lacking:
+            remove, of = partial(platform.files.delete, path), name_of(folder_of(path))
+            yield Purgeable(KINDS[8], of, path, found.size, "it was set aside long ago", remove)
+
+
+def _known_files(platform: Platform) -> set[str]:
+    """The raw files, and those of the latest revisions, that are to be there."""
+    raws = {raw.path for source in platform.config.sources for raw in platform.ledger.raws(source, FOREVER)}
+    datasets = platform.config.datasets
+    return raws | {one.path for dataset in datasets for one in platform.ledger.revisions(dataset, EPOCH, FOREVER)}
 
 
 def _folders(platform: Platform) -> set[str]:

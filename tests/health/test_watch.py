@@ -176,3 +176,19 @@ def test_a_check_that_panics_is_told_and_ends_no_looking(platform_of, monkeypatc
     watch.start()
     assert looked.wait(10)
     watch.stop()
+
+
+def test_what_joins_an_error_is_logged_too_and_once(platform_of, caplog):
+    found: list[Finding] = []
+    watch = Watch(platform_of("  ioncannon: {start: 2026-06-21}"), further={"disk": lambda: found})
+
+    def logged(*disks: tuple[str, str]) -> list[str]:
+        caplog.clear()
+        found[:] = [Finding("disk", "error", f"{one} is {share} full", "make room") for one, share in disks]
+        watch.look()
+        return [one.getMessage() for one in caplog.records if one.name.endswith("watch")]
+
+    assert logged(("/a1", "97.0%")) == ["disk: /a1 is 97.0% full; make room"]
+    assert logged(("/a1", "98.1%")) == []
+    assert logged(("/a1", "98.1%"), ("/b2", "96.0%")) == ["disk: /b2 is 96.0% full; make room"]
+    assert logged() == ["disk: is well again"]

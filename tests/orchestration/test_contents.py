@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -13,17 +13,22 @@ from test_half_removed import SENT, send
 from test_retention import FIRST as MORNING
 from test_retention import LATER, quarters
 from told import HOUR, QUARTER, START
+from typer.testing import CliRunner
 
+from ionbeam_dagster.cli import app
 from ionbeam_dagster.domain.decisions import Wait
 from ionbeam_dagster.domain.windows import Window, windows_between
 from ionbeam_dagster.errors import PipelineError
+from ionbeam_dagster.orchestration.runs import reingest_range
 from ionbeam_dagster.pipeline import agenda, contents
 from ionbeam_dagster.pipeline.build import build
 from ionbeam_dagster.pipeline.collect import collect
 from ionbeam_dagster.pipeline.export import export
 from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.pipeline.reconciliation import reconcile
+from ionbeam_dagster.pipeline.retention import purge
 
+TOLD = "  told: {start: 2026-06-21T00:00:00Z}"
 FIRST, NOW = Window(START, START + HOUR), START + 24 * HOUR
 
 
@@ -130,6 +135,33 @@ def test_a_person_is_told_of_a_damaged_file_of_a_window_of_which_nothing_is_left
         assert "ionbeam reingest told --from 2026-06-21T00:00Z --to 2026-06-21T01:00Z" in sentence
     Path(latest.path).write_bytes(whole)
     assert reconcile(platform, NOW).for_a_person == []
+
+
+def test_a_person_is_told_of_a_damaged_file_whose_rows_were_purged_and_nobody_tries_to_build_it(
+    platform, platform_with, instance
+):
+    latest = platform.ledger.latest_revision("told", FIRST)
+    platform.ledger.seal("told", [FIRST], NOW)
+    for quarter in windows_between(START, START + HOUR, QUARTER):
+        raw = platform.ledger.raw("told", quarter)
+        platform.ledger.record_purged(raw, NOW)
+        Path(raw.path).unlink()
+        platform.series.withdraw("told", raw.ingestion)
+    whole = _damaged(Path(latest.path))
+    for fault in (f"(kept as {latest.path}.damaged)", "it is gone"):
+        found = reconcile(platform, NOW)
+        assert [work for work in found.work if work.window == FIRST and work.stage == "build"] == []
+        [sentence] = found.for_a_person
+        assert fault in sentence and "rows that retention removed" in sentence
+        assert "ionbeam reingest told --from 2026-06-21T00:00Z --to 2026-06-21T01:00Z" in sentence
+        assert FIRST not in {one.window for one in agenda.due_of(platform, "build", "told", NOW)}
+    kept, retaining = Path(f"{latest.path}.damaged"), platform_with(TOLD, retention="{quarantine: PT0S}")
+    assert not purge(retaining, datetime.now(UTC) + HOUR).of_kind("damaged files") and kept.exists(), "all there is"
+    told = " ".join(CliRunner().invoke(app, ["--config", "config.yaml", "status"]).output.split())
+    assert f"{latest.path}: it is gone, and is not made again by itself" in told
+    reingest_range(platform, "told", FIRST.start, FIRST.end, instance)
+    assert Path(latest.path).read_bytes() == whole and reconcile(platform, NOW).for_a_person == []
+    assert len(purge(retaining, datetime.now(UTC) + HOUR).of_kind("damaged files")) == 1 and not kept.exists()
 
 
 def test_nobody_is_told_of_a_lost_file_that_is_built_again_once_its_window_rests(platform, platform_with):

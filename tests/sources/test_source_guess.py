@@ -229,6 +229,49 @@ def test_other_layouts_that_are_often_met_can_be_read_as_guessed(name, tmp_path)
     assert rows["datetime"].dt.date().min() in (date(2024, 2, 29), date(2024, 3, 1)) and rows.height in (1, 2, 3)
 
 
+SHAPES = {
+    "a separator at the ends of rows": "time;t;rh\n2024-03-01 00:00;1,5;80;\n2024-03-01 00:10;1,6;81;\n",
+    "names of rows": '"time" "t" "rh"\n"1" "2024-03-01 00:00:00" 1.5 80\n"2" "2024-03-01 00:10:00" 1.6 81\n',
+    "a date and a clock that blanks divide": "date time t rh\n2024-03-01 00:00 1.5 80\n2024-03-01 00:10 1.6 81\n",
+    "many comments": "".join(f"# line {n} of words, with, commas\n" for n in range(9))
+    + "# time, temp, rh\n2024-03-01T00:00:00Z, 1.5, 80\n2024-03-01T00:10:00Z, 1.6, 81\n",
+    "units in brackets": "time,temp,hum\n[UTC],[°C],[%]\n2024-03-01 00:00,1.5,80\n2024-03-01 00:10,1.6,81\n",
+    "months as words": "Date,Time,T,RH\n01-Mar-2024,00:00,1.5,80\n01-Mar-2024,00:10,1.6,81\n",
+    "offsets": "ts,temp_c,rh_pct\n2024-03-01T01:00:00+0100,1.5,80\n2024-03-01T01:10:00+0100,1.6,81\n",
+    "compact times": "dt,temp,hum\n20240301T000000Z,1.5,80\n20240301T001000Z,1.6,81\n",
+    "a line break in quotes": 'time,t,rh,note\n2024-03-01T00:00:00Z,1.5,80,"a\nb"\n2024-03-01T00:10:00Z,1.6,81,x\n',
+    "a byte order mark": "\ufefftime,t,rh\r\n2024-03-01T00:00:00Z,1.5,80\r\n2024-03-01T00:10:00Z,1.6,81\r\n",
+    "other units": "time,t2m,rh\n2024-03-01T00:00:00Z,274.65,0.80\n2024-03-01T00:10:00Z,274.75,0.81\n",
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_however_a_table_is_written_its_rows_are_the_same(name, tmp_path):
+    (tmp_path / "a.csv").write_text(SHAPES[name], newline="")
+    rows = read(edited(propose(str(tmp_path / "a.csv")).block, [PLACE]), tmp_path)
+    assert rows["datetime"].dt.strftime("%d %H:%M").to_list() == ["01 00:00", "01 00:10"]
+    assert rows[T].to_list() == pytest.approx([1.5, 1.6])
+    assert rows["relative_humidity__%__2.0__point__PT0S"].to_list() == pytest.approx([80, 81])
+
+
+def test_hours_from_1_to_24_are_no_years_and_a_line_of_means_is_no_time(tmp_path):
+    """01.03.2024 was read as the first of March 2020, at 24 o'clock."""
+    (tmp_path / "a.csv").write_text("Date;Hour;Temp\n01.03.2024;1;1,5\n01.03.2024;24;1,6\nMean;;1,55\n")
+    block = propose(str(tmp_path / "a.csv")).block
+    assert block["time"] == {"columns": ["Date", "Hour"], "format": "%d.%m.%Y %H", "zone": "UTC"}
+
+
+def test_a_counter_of_rain_is_no_amount_and_a_low_pressure_is_not_at_sea_level(tmp_path):
+    rows = "".join(f"2024-03-01T{n:02}:00:00Z,{n // 5 * 0.2:.1f},{n % 3 * 0.2:.1f},{870 + n % 4}\n" for n in range(24))
+    (tmp_path / "a.csv").write_text(f"time,rain_total,precip,pres\n{rows}")
+    guess = propose(str(tmp_path / "a.csv"))
+    assert {one["column"]: one["standard_name"] for one in guess.block["variables"]} == {
+        "precip": "lwe_thickness_of_precipitation_amount",
+        "pres": "air_pressure",
+    }
+    assert "'rain_total' is left out: its values only grow, as those of a counter" in guess.text
+
+
 def test_each_line_says_how_sure_it_is_and_what_is_unknown_is_asked(laid_out):
     _, *layout = KINDS[0]
     path, _ = laid_out(*layout)

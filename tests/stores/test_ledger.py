@@ -4,11 +4,14 @@ import json
 import resource
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from signal import SIGKILL
+from subprocess import PIPE
 
 import pytest
 from backends import Missing, start_redis
@@ -96,8 +99,51 @@ class TestRedisLedger(Replacing):
 def test_a_damaged_file_is_named_with_what_to_do(tmp_path):
     path = tmp_path / "ledger.sqlite"
     path.write_bytes(b"no database" * 1000)
-    with pytest.raises(LedgerError, match=r"ledger\.sqlite: .*move it away, and it is made again"):
-        SqliteLedger(path).due("crowd")
+    ledger, before = SqliteLedger(path), len(list(OPEN.iterdir()))
+    for _ in range(3):
+        with pytest.raises(LedgerError, match=r"ledger\.sqlite: .*move it away, and it is made again") as told:
+            ledger.due("crowd")
+    assert len(list(OPEN.iterdir())) == before, told  # whose traceback would keep what is open
+
+
+OPEN = Path("/proc/self/fd")
+HOLDS = """
+import sys
+from pathlib import Path
+from ionbeam_dagster.stores.ledger import SqliteLedger
+ledger = SqliteLedger(Path("ledger.sqlite"), lambda: print("recovers", flush=True))
+for line in sys.stdin:
+    for number in range(100):  # so that its log is longer than a new one
+        ledger.workers.beat(f"{number}", "here", number, line * 100)
+    print(len(ledger.workers.present()), flush=True)
+"""
+
+
+@pytest.mark.parametrize("lose", [Path.unlink, lambda path: path.rename("kept.sqlite")], ids=["removed", "moved"])
+@pytest.mark.parametrize("is_killed", [False, True], ids=["used", "killed"])
+def test_a_file_that_goes_from_beside_its_log_is_made_again(lose, is_killed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recovered: list[int] = []
+    ledger, path = SqliteLedger(Path("ledger.sqlite"), lambda: recovered.append(1)), Path("ledger.sqlite")
+    claimed(ledger, "first", WINDOW)
+    with subprocess.Popen([sys.executable, "-c", HOLDS], stdin=PIPE, stdout=PIPE, text=True) as holder:
+
+        def held() -> str:
+            holder.stdin.write("on\n")
+            holder.stdin.flush()
+            return holder.stdout.readline()
+
+        assert held() == "100\n"
+        if is_killed:
+            holder.kill()
+            holder.wait()
+        lose(path)
+        assert ledger.claims("crowd", WINDOW) == [] and len(recovered) == 2
+        second = claimed(ledger, "second", WINDOW)
+        assert is_killed or held() == "100\n"
+        assert SqliteLedger(path).claims("crowd", WINDOW) == ledger.claims("crowd", WINDOW) == [second]
+        assert Path("ledger.sqlite.damaged-wal").stat().st_size > 0  # what was not yet in a file that was moved
+        holder.kill()
 
 
 def test_a_folder_that_cannot_be_made_is_named_with_what_to_do(tmp_path):

@@ -93,14 +93,13 @@ class Application:
             self.refusals.add(self._tokens.source_of(_token(request)) or "", refused.status, refused.reason)
             response = _refusal(request, refused)
         except (OSError, IonbeamError) as error:
-            kind = error.errno if isinstance(error, OSError) else str(error)
-            self._matter.goes_wrong(kind, f"nothing can be taken now ({error}); clients are told to come again")
+            of = error.errno if isinstance(error, OSError) else str(error)
+            self._matter.goes_wrong(of, f"nothing can be taken now ({error}); clients are told to come again")
             why = "the disk of the door failed" if isinstance(error, OSError) else "for a reason that is in its log"
             response = _refusal(request, Refused(503, f"nothing was taken: {why}", {"Retry-After": str(_TRY_AGAIN)}))
         except (Exception, pl.exceptions.PanicException) as error:
-            self._matter.goes_wrong(
-                (type(error), request.path), f"a request to {visible(request.path, 100)} failed", error
-            )
+            kind = type(error).__name__, str(error)
+            self._matter.goes_wrong(kind, f"a request to {visible(request.path, 100)} failed", error)
             response = _refusal(request, Refused(500, "nothing was taken, for a reason that is in the door's log"))
         return response(environ, start_response)
 

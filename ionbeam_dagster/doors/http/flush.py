@@ -96,6 +96,8 @@ class Flush:
             self._journal.rotate()
         except OSError as error:  # what is closed may be taken in all the same, which makes room
             self._matter("").goes_wrong(error.errno, f"the next file of the journal cannot be begun: {error}")
+        else:
+            self._matter("").goes_well("files of the journal can be begun again")
         return self.catch_up()
 
     def catch_up(self) -> int:
@@ -186,7 +188,7 @@ class Flush:
                     lines += self._look_again(source)
                 except (Exception, PanicException) as error:
                     words = f"{source.name}: what is parked could not be looked at again"
-                    self._matter(source.name).goes_wrong(("parked", type(error)), words, error)
+                    self._matter(source.name).goes_wrong(("parked", str(error)), words, error)
         return lines
 
     def _look_again(self, source: Door) -> int:

@@ -126,8 +126,7 @@ class OpenDoor:
         try:
             do()
         except (Exception, PanicException) as error:
-            matter.goes_wrong(
-                type(error).__name__, "what was taken in could not be worked on; again in a moment", error
-            )
+            kind = type(error).__name__, str(error)
+            matter.goes_wrong(kind, "what was taken in could not be worked on; again in a moment", error)
         else:
             matter.goes_well("what was taken in can be worked on again")

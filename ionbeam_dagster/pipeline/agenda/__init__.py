@@ -27,7 +27,7 @@ from ionbeam_dagster.pipeline.agenda.attention import (
     overdue,
     to_come,
 )
-from ionbeam_dagster.pipeline.agenda.building import assess, is_outdated, outlook, to_build
+from ionbeam_dagster.pipeline.agenda.building import assess, is_of_purged_rows, is_outdated, outlook, to_build
 from ionbeam_dagster.pipeline.agenda.collecting import (
     has_window,
     holes,
@@ -57,7 +57,8 @@ from ionbeam_dagster.pipeline.agenda.work import (
 __all__ = [
     "MOST", "OVERDUE_AFTER", "SKEW", "Changed", "InHand", "Lost", "Replaces", "Stage", "Step", "Steps", "Triggered",
     "Work", "alike", "assess", "begin", "due", "due_of", "end_silence", "export_is_current", "failing",
-    "from_the_future", "has_window", "holes", "in_hand", "in_words", "is_broken", "is_lost", "is_outdated", "kind_of",
+    "from_the_future", "has_window", "holes", "in_hand", "in_words", "is_broken", "is_lost",
+    "is_of_purged_rows", "is_outdated", "kind_of",
     "last_trigger", "misfits", "needs_collecting", "note", "note_silence", "note_unless_open",
     "other_lengths", "outdated", "outlook", "overdue", "probed", "products", "read_token", "ready", "replacing",
     "silent", "stays", "to_build", "to_come", "to_export", "to_export_cycle", "to_ingest", "windows_in_lookback",

@@ -15,6 +15,7 @@ from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.errors import StoreError
 from ionbeam_dagster.pipeline.agenda.work import Work
 from ionbeam_dagster.pipeline.build import assessment_of, made_by
+from ionbeam_dagster.pipeline.ingest import is_purged
 from ionbeam_dagster.pipeline.platform import Platform
 
 _MOST_LOOKED_AT = 300
@@ -52,13 +53,21 @@ def to_build(
     dataset = platform.dataset(of)
     decision = assess(platform, dataset, window, now)
     if isinstance(decision, Build):
-        return building(of, window, decision)
+        return None if is_of_purged_rows(platform, dataset, window, decision) else building(of, window, decision)
     if insist and isinstance(decision, Wait) and platform.ledger.claims(of, window):
         return Work("build", of, window, "", decision.reason)
     if renew and isinstance(decision, Unchanged) and is_outdated(platform, dataset, window):
         token = f"r{decision.revision.number + 1} {made_by(platform, dataset)}"
         return Work("build", of, window, token, "an older quality plan or mapping made it")
     return None
+
+
+def is_of_purged_rows(platform: Platform, dataset: DatasetSettings, window: Window, decision: Build) -> bool:
+    """Whether the revision to be built is one that was lost, and of rows that retention removed wherever they were."""
+    latest = platform.ledger.latest_revision(dataset.name, window)
+    if latest is None or latest.revision.inputs != decision.inputs:
+        return False
+    return is_purged(platform, dataset, platform.ledger.claims(dataset.name, window))
 
 
 def is_outdated(platform: Platform, dataset: DatasetSettings, window: Window) -> bool:

@@ -8,17 +8,19 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar
 
+from ionbeam_dagster.stores.files import DAMAGED
 from ionbeam_dagster.stores.ledger.errors import LedgerError, of_a_newer_version
 from ionbeam_dagster.stores.ledger.feed_numbers import feed_begins
 from ionbeam_dagster.stores.ledger.lost import Past
-from ionbeam_dagster.stores.locks import writers
+from ionbeam_dagster.stores.locks import locked, writers
 
 _SETTLED = 1
 """Of the file's user_version: what was known of the past is in it. A higher one is the form of a later version."""
+_ANEW = "move it away, and it is made again from the stores"
 _FEED_BEGINS = (
     "INSERT INTO sqlite_sequence SELECT 'feed', ?1 WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'feed')"
 )
@@ -94,12 +96,11 @@ class SqliteFile:
             try:
                 return self.path.stat().st_ino
             except FileNotFoundError:
+                self._past.was_lost()  # a new one may have the number of the one before
                 self._open().close()
                 return self.path.stat().st_ino
         except OSError as error:
-            raise LedgerError(
-                f"{self.path}: its folder cannot be used ({error}); correct state_path, or give this user permission"
-            ) from error
+            raise self._of_the_folder(error) from error
 
     def _begin(self) -> bool:
         with self._opened() as db:
@@ -124,12 +125,37 @@ class SqliteFile:
             db.close()
 
     def _open(self) -> sqlite3.Connection:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        """One process at a time, so that none meets a new file beside the log of the one before, or an old file beside
+        the log of a new one: SQLite finds the log by its name."""
+        try:
+            with locked(self.path.with_suffix(".locks") / "opening"):
+                if not self.path.exists():
+                    self._put_log_aside()
+                return self._connected()
+        except OSError as error:
+            raise self._of_the_folder(error) from error
+
+    def _put_log_aside(self) -> None:
+        """What a file that is gone left: its last transactions, for whoever moved it away."""
+        for end in ("-wal", "-shm"):
+            with suppress(FileNotFoundError):
+                Path(f"{self.path}{end}").rename(f"{self.path}{DAMAGED}{end}")
+
+    def _connected(self) -> sqlite3.Connection:
         db = sqlite3.connect(self.path, timeout=30, isolation_level=None, check_same_thread=False)
-        db.execute("PRAGMA journal_mode=WAL")
-        db.execute("PRAGMA synchronous=FULL")
-        self._prepare(db)
+        try:
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA synchronous=FULL")
+            self._prepare(db)
+        except BaseException:
+            db.close()
+            raise
         return db
+
+    def _of_the_folder(self, error: OSError) -> LedgerError:
+        return LedgerError(
+            f"{self.path}: its folder cannot be used ({error}); correct state_path, or give this user permission"
+        )
 
 
 class OnSqlite:
@@ -164,15 +190,23 @@ def check_free(path: Path, seconds: float) -> None:
 
 
 def _what_to_do(error: sqlite3.Error) -> str:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code == sqlite3.SQLITE_FULL:
+    code = getattr(error, "sqlite_errorcode", None)
+    primary = None if code is None else code & 0xFF
+    if primary == sqlite3.SQLITE_FULL:
         return "the disk is full: make room"
-    if code == sqlite3.SQLITE_CANTOPEN:
+    if primary == sqlite3.SQLITE_CANTOPEN:
         return "make room for another file on its disk, or give this user permission to write it and its folder"
-    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
+    if primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
         return "give this user permission to write it and its folder"
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+    if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return "another process holds it for too long; find and end that process"
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return "it is damaged: move it away, and it is made again from the stores"
+    if code == sqlite3.SQLITE_IOERR_WRITE:
+        return "make room on its disk, or see with `dmesg` whether the disk fails"
+    if primary == sqlite3.SQLITE_IOERR:
+        return (
+            "its -wal or -shm was taken from beside it, or the disk fails (see `dmesg`): stop all processes of the "
+            f"platform and start them again, and where that does not help, {_ANEW}"
+        )
+    if primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return f"it is damaged: {_ANEW}"
     return "nothing was changed; try again"

@@ -36,6 +36,8 @@ _AMERICAN = {"air_temperature": "degF", "dew_point_temperature": "degF", "wet_bu
              "heat_index_of_air_temperature": "degF", "wind_chill_of_air_temperature": "degF",
              "air_pressure": "inHg", "air_pressure_at_mean_sea_level": "inHg", "wind_speed": "mile hour-1",
              "wind_speed_of_gust": "mile hour-1"}  # fmt: skip
+_AT_SEA_LEVEL, _LOWEST_AT_SEA_LEVEL = "air_pressure_at_mean_sea_level", 930  # hPa
+_ENOUGH = 20  # values that tell a counter from showers
 _STRONGEST_WIND = 75  # m/s; what is above it is in another unit
 _PLAUSIBLE = {"air_temperature": (-50, 50), "dew_point_temperature": (-60, 35)}
 _SPELLED = {"meters/second": "m s-1", "metres/second": "m s-1", "m/s": "m s-1", "km/h": "km h-1", "w/m^2": "W m-2",
@@ -80,14 +82,30 @@ def judged(name: str, values: pl.Series, told: Told, american: bool, step: timed
     scale = 1.0
     if unit is None:
         unit, scale, how = _by_range(usual, values, told, american)
+    if usual.sums and _only_grows(values):
+        return Guess(None, why=f"its values only grow, as those of a counter of {usual.standard_name} do")
+    if usual.standard_name == _AT_SEA_LEVEL and _is_too_low(values, unit, scale):
+        usual = Usual("air_pressure", usual.unit)
     return _entry(name, usual, named, told, values, (unit, scale, how), step)
+
+
+def _only_grows(values: pl.Series) -> bool:
+    known = values.drop_nulls()
+    return len(known) >= _ENOUGH and known.is_sorted() and known[0] < known[-1]
+
+
+def _is_too_low(values: pl.Series, unit: str, scale: float) -> bool:
+    """Whether pressures are those of a station on a mountain, whatever their name."""
+    factor, offset = conversion(unit, "hPa") if _fits(unit, "hPa") else (1.0, 0.0)
+    known = (values * scale * factor + offset).drop_nulls().to_numpy()
+    return len(known) > 0 and bool((known < _LOWEST_AT_SEA_LEVEL).mean() > 0.5)
 
 
 def unit_meant(text: str | None) -> str | None:
     """The unit that a text means, as UDUNITS spells it; None where it is none."""
     if not text or not text.strip():
         return None
-    text = text.strip()
+    text = text.strip().strip("[]()").strip()
     spelled = _SPELLED.get(text.lower()) or suggest_unit(text) or text
     if not is_unit(spelled):
         spelled = UNITS_AT_ENDS.get(" ".join(words_of(text)), "")
@@ -197,6 +215,8 @@ def _by_range(usual: Usual, values: pl.Series, told: Told, american: bool) -> tu
     known = values.drop_nulls()
     if usual.unit == "m s-1" and len(known) and known.to_numpy().max() > _STRONGEST_WIND:
         return "km h-1", 1.0, "its highest value is none in m s-1, km h-1 is assumed"
+    if usual.unit == "%" and len(known) and known.to_numpy().max() <= 1.0 and not _are_whole(known):
+        return "1", 1.0, "by its values it is a share of 1"
     if tenths := re.search(r"(?i)\b(0[.,]0?1)\b|\b(?:tenths?|zehntel|tienden)\b", told.about):
         scale = float((tenths[1] or "0.1").replace(",", "."))
         return usual.unit, scale, f"the file says {tenths[0]}"

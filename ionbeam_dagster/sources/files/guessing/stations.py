@@ -24,7 +24,8 @@ _IDS = ("station id", "stationid", "stations id", "station", "station abbr",
         "site",
         "location id", "locationid", "sensor id", "sensorid", "sensor", "device id", "device", "wmo", "wmo id",
         "wigos id", "usaf",
-        "wban", "statid", "platform", "platform id", "id station", "codice stazione", "stazione", "estacion", "code",
+        "wban", "statid", "platform", "platform id", "id station", "codice stazione", "stazione", "estacion",
+        "station code",
         "id")  # fmt: skip
 _LATITUDES = (
     "lat",

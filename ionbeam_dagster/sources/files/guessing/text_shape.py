@@ -69,6 +69,7 @@ def shape_of_cells(
 ) -> TextShape:
     """The shape of a table whose lines, by number from 1, have these cells."""
     first = _first_row(cells, width)
+    padded = _padded(cells, width, first)
     above = [number for number in cells if number < first]
     around = [line for number, line in enumerate(head, 1) if number < first or (mark and line.startswith(mark))]
     least = min(2, width)  # a title has one
@@ -85,7 +86,7 @@ def shape_of_cells(
         written.append(
             Statement("comment", mark, "sure", f"{sum(line.startswith(mark) for line in head)} lines begin so")
         )
-    written += _header(found, [*above, *blank], names)
+    written += _header(found, [*above, *blank], names, padded)
     rows = [row for number, row in cells.items() if number >= first and len(row) == width]
     rows += [row for row in last if len(row) == width]
     shape = TextShape(separator, names, rows, written, around=around, names_are_invented=found.names is None)
@@ -174,8 +175,9 @@ def _names(named: list[int], cells: dict[int, list[str]], comments: list[list[st
     if not named:
         if not comments:
             return _Names(None)
-        units = next((row for row in comments[1:] if _are_units(row)), None)
-        return _Names([cell.strip() for cell in comments[0]], in_comment=True, units=units)
+        *_, names = [row for row in comments if not _are_units(row)] or comments
+        units = comments[-1] if _are_units(comments[-1]) else None
+        return _Names([cell.strip() for cell in names], in_comment=True, units=units)
     # From below: units and methods stand between the names and the rows, and other things above the names.
     *above, line = named
     below: list[list[str]] = []
@@ -197,9 +199,9 @@ def _completes(above: Sequence[str], below: Sequence[str]) -> bool:
     return any(not cell for cell in above[1:]) and sum(bool(cell.strip()) for cell in below) > sum(map(bool, above))
 
 
-def _header(found: _Names, above: list[int], names: list[str]) -> list[Statement]:
+def _header(found: _Names, above: list[int], names: list[str], padded: bool) -> list[Statement]:
     skipped = sorted({*above})
-    if found.names is not None and len(found.lines) == 1 and len({*names}) == len(names):
+    if found.names is not None and len(found.lines) == 1 and len({*names}) == len(names) and not padded:
         line = found.lines[0]
         before = [number for number in skipped if number < line]
         behind = [number for number in skipped if number > line]
@@ -211,12 +213,26 @@ def _header(found: _Names, above: list[int], names: list[str]) -> list[Statement
         why = "the names stand in a comment"
     elif len(found.lines) == 2:
         why = "the names stand in two lines"
+    elif padded:
+        why = "the rows have one cell more than the line with the names"
     elif found.names is not None:
         why = "two columns have one name in the file: these are told apart"
     names[:] = _told_apart(names)
     sureness = "a guess" if found.names is None else "sure"
     stated = [Statement("names", names, sureness, why)]  # type: ignore[arg-type]
     return stated + ([Statement("skip", skipped, "sure", "above the first row")] if skipped else [])
+
+
+def _padded(cells: dict[int, list[str]], width: int, first: int) -> bool:
+    """Give the names a cell more where the rows have one: names of rows before them, or a separator at their ends."""
+    rows = [row for number, row in cells.items() if number >= first and len(row) == width]
+    short = [number for number in cells if number < first and len(cells[number]) == width - 1]
+    if width < 3 or not short or any(len(cells[number]) == width for number in cells if number < first):
+        return False
+    at_ends = all(not row[-1].strip() for row in rows)
+    for number in short:
+        cells[number] = [*cells[number], ""] if at_ends else ["row", *cells[number]]
+    return True
 
 
 def _told_apart(names: Sequence[str]) -> list[str]:
@@ -246,8 +262,9 @@ def _are_units(cells: Sequence[str]) -> bool:
 
 
 def is_unit(text: str) -> bool:
-    """Whether a text is a unit, also as loggers spell it."""
-    if not _MAY_BE_UNIT.match(text.strip()):
+    """Whether a text is a unit, also as loggers spell it, or in brackets."""
+    text = text.strip().strip("[]()").strip()
+    if not _MAY_BE_UNIT.match(text):
         return False
     if suggest_unit(text):
         return True

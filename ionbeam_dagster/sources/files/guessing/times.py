@@ -54,6 +54,7 @@ _MOMENT = re.compile(rf"^(?:{_DAY})(?P<between>[ T_,]*){_CLOCK}{_ZONE}$")
 _DATE = re.compile(rf"^(?:{_DAY})$")
 _ALONE = re.compile(rf"^{_CLOCK}{_ZONE}$")
 _TRIED = 400
+_UNREAD = 0.05  # the share of texts that may be no times: a line of means at the end, a torn one
 
 
 @dataclass(slots=True)
@@ -171,8 +172,8 @@ def _alone(name: str, given: pl.Series, rows: pl.DataFrame) -> Iterator[_Candida
 def _forms(texts: Sequence[str]) -> Iterator[_Written]:
     """The ways in which the texts may be whole moments."""
     found = _MOMENT.match(texts[0])
-    if found is None:
-        return
+    if found is None or not (found["between"] or found["digits"]):
+        return  # 01.03.2024 is no 01.03.20 at 24 o'clock
     clock = _clock_form(found, texts)
     for date, american, doubt in _date_forms(found, texts):
         yield replace(clock, format=f"{date}{found['between']}{clock.format}", doubt=doubt,
@@ -318,7 +319,8 @@ def _parsed(rows: pl.DataFrame, candidate: _Candidate) -> pl.Series | None:
         found = timed(given, candidate.columns, TimeColumn.model_validate(keys))[FILED]
         texts = [pl.col(name).cast(pl.String).str.strip_chars() for name in candidate.columns]
         there = given.filter(pl.all_horizontal(text.str.len_chars() > 0 for text in texts)).height
-        if there and found.drop_nulls().len() >= 0.95 * there:
+        read = len(found.drop_nulls())
+        if read >= min(2, there) and there - read <= max(1, _UNREAD * there):
             return found
     return None
 
@@ -334,7 +336,9 @@ def _zone_in(name: str) -> str | None:
 
 def _said(candidate: _Candidate, sample: Sample) -> Iterator[Line]:
     for key, value in candidate.keys.items():
-        yield Statement(key, value, "sure", candidate.why if key != "unit" else "by their size")
+        is_named = "unit" not in candidate.keys or is_called_time(candidate.columns[0])
+        why = candidate.why if key != "unit" else "by their size"
+        yield Statement(key, value, "sure" if is_named else "likely", why)
     if candidate.written.doubt:
         yield Question(f"{candidate.written.doubt}: correct the format if it is the other way round")
     if candidate.written.format:
