@@ -30,7 +30,7 @@ def all_files(platform: Platform) -> Iterator[Finding]:
     now = platform.now()
     young: list[str] = []
     found = reconcile(platform, now, partial(contents.looked_at_all, young=young))
-    lost = [(work, path) for work in found.work if (path := _lost(platform, work)) is not None]
+    lost = [(work, path) for work in found.all_work if (path := _lost(platform, work)) is not None]
     for work, path in lost[:_SHOWN]:
         of = work.of.partition("/")[0]
         fault = "is not as it was written" if platform.files.exists(path) else "is not there"

@@ -27,7 +27,7 @@ from ionbeam_dagster.domain.windows import WEEK, Window, window_of
 from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.pipeline import damage, removals
 from ionbeam_dagster.pipeline.collect import claims_within
-from ionbeam_dagster.pipeline.platform import Platform
+from ionbeam_dagster.pipeline.platform import Platform, remedy_of
 from ionbeam_dagster.stores.quarantine import QuarantineWriter
 from ionbeam_dagster.stores.raw import RawFile
 from ionbeam_dagster.stores.timeseries import Refused
@@ -140,8 +140,8 @@ def ingest_raw(
         raise PipelineError(f"{raw.path}: {error}") from error
     except OSError as error:
         raise PipelineError(
-            f"{raw.path}: cannot be ingested ({error}); what there was before is untouched. Make room, or give "
-            "permission, and materialise the window again"
+            f"{raw.path}: cannot be ingested ({error}); what there was before is untouched. "
+            f"{remedy_of(error)}, and materialise the window again"
         ) from error
     replaced = _replaced(platform, source, raw, file, arrival)
     for ingestion in replaced:

@@ -221,11 +221,18 @@ class Platform:
 
 @contextmanager
 def written_to(place: str) -> Iterator[None]:
-    """Say which file could not be written: a full disk, a folder without permission."""
+    """Say which file could not be written: a full disk, a folder without permission, something else in its place."""
     try:
         yield
     except OSError as error:
         raise PipelineError(
-            f"{place}: cannot be written ({error}); what stood there before is untouched. Make room, or give "
-            "permission, and materialise the window again"
+            f"{place}: cannot be written ({error}); what stood there before is untouched. "
+            f"{remedy_of(error)}, and materialise the window again"
         ) from error
+
+
+def remedy_of(error: OSError) -> str:
+    """What helps where something cannot be written."""
+    if isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError):
+        return "Move away what stands there: a folder is needed where a file is, or a file where a folder is"
+    return "Make room, or give permission"

@@ -38,10 +38,11 @@ come to in their turn (contents.py)."""
 
 @dataclass(slots=True)
 class Reconciled:
-    """What was found: the work that was put on the agenda, and what a person has to know or to do; `contents` counts
-    the files that were read."""
+    """What was found: the work that was put on the agenda, all that is to be done, also what stood there before, and
+    what a person has to know or to do; `contents` counts the files that were read."""
 
     work: list[Work] = field(default_factory=list)
+    all_work: list[Work] = field(default_factory=list)
     for_a_person: list[str] = field(default_factory=list)
     contents: int = 0
 
@@ -70,8 +71,7 @@ def reconciling(
         yield from _noting(platform, now, found, _of_dataset(platform, dataset, now, found))
     for step in look(platform, now, found.for_a_person):
         found.contents += step is not None
-        found.work += agenda.note_unless_open(platform, step or [], now)
-        yield
+        yield from _noting(platform, now, found, iter([step or []]))
     for path in platform.ledger.removals.pending():
         removals.remove_pending(platform, path)
     _forget_what_is_not_configured(platform, now)
@@ -81,6 +81,7 @@ def reconciling(
 def _noting(platform: Platform, now: datetime, found: Reconciled, steps: Steps) -> Iterator[None]:
     for step in steps:
         found.work += agenda.note_unless_open(platform, step, now)  # what is being tried keeps its tries
+        found.all_work += [work for work, _ in step]
         yield
 
 

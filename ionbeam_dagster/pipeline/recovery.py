@@ -28,13 +28,14 @@ from ionbeam_dagster.pipeline.ingest import ingest_raw
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.damage import UNREADABLE, is_of_the_file
 from ionbeam_dagster.stores.datasets import DatasetStore, FoundRevision
-from ionbeam_dagster.stores.files import DAMAGED, Files
+from ionbeam_dagster.stores.files import Files
 from ionbeam_dagster.stores.ledger import Ledger
 from ionbeam_dagster.stores.ledger.commands import Taken
 from ionbeam_dagster.stores.ledger.migration import earlier_bus
 from ionbeam_dagster.stores.ledger.parts import Part
 from ionbeam_dagster.stores.locks import locked
 from ionbeam_dagster.stores.parts import PartStore
+from ionbeam_dagster.stores.publish import DAMAGED
 from ionbeam_dagster.stores.raw import RawStore
 from ionbeam_dagster.stores.timeseries import TimeSeriesStore
 

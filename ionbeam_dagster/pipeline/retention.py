@@ -22,8 +22,8 @@ from ionbeam_dagster.pipeline import removals, stations
 from ionbeam_dagster.pipeline.agenda import export_is_current, stays
 from ionbeam_dagster.pipeline.build import as_found
 from ionbeam_dagster.pipeline.platform import Platform
-from ionbeam_dagster.stores.files import DAMAGED, folder_of, is_address, name_of
-from ionbeam_dagster.stores.publish import left_by_killed
+from ionbeam_dagster.stores.files import folder_of, is_address, name_of
+from ionbeam_dagster.stores.publish import DAMAGED, left_by_killed
 
 _LOG = logging.getLogger(__name__)
 DRAFT_AGE = timedelta(days=1)
@@ -236,13 +236,13 @@ def _damaged(platform: Platform, now: datetime) -> Iterator[Purgeable]:
     age = platform.config.sections.retention.quarantine
     if age is None:
         return
-    folders = sorted({*_folders(platform), str(platform.config.sections.state_path / "segments")})
-    listed = {path: found for folder in folders for path, found in platform.files.listed(folder).items()}
-    lacking = _known_files(platform) - listed.keys()
-    for path, found in listed.items():
-        if path.endswith(DAMAGED) and found.modified <= now - age and path.removesuffix(DAMAGED) not in lacking:
-            remove, of = partial(platform.files.delete, path), name_of(folder_of(path))
-            yield Purgeable(KINDS[8], of, path, found.size, "it was set aside long ago", remove)
+    known = _known_files(platform)
+    for folder in sorted({*_folders(platform), str(platform.config.sections.state_path / "segments")}):
+        for path, found in platform.files.aside(folder).items():
+            place, of = path.removesuffix(DAMAGED), name_of(folder_of(path))
+            if found.modified <= now - age and (place not in known or platform.files.exists(place)):
+                remove = partial(platform.files.delete, path)
+                yield Purgeable(KINDS[8], of, path, found.size, "it was set aside long ago", remove)
 
 
 def _known_files(platform: Platform) -> set[str]:

@@ -15,8 +15,8 @@ from ionbeam_dagster.domain.canonical import point_key
 from ionbeam_dagster.domain.records import Provenance
 from ionbeam_dagster.domain.windows import Window, window_from_label
 from ionbeam_dagster.stores.damage import UNREADABLE, is_of_the_file, read_through
-from ionbeam_dagster.stores.files import DAMAGED, Files, name_of, within
-from ionbeam_dagster.stores.publish import file_hash
+from ionbeam_dagster.stores.files import Files, name_of, within
+from ionbeam_dagster.stores.publish import DAMAGED, file_hash
 
 PROVENANCE = b"ionbeam"
 _ROW_GROUP = 100_000

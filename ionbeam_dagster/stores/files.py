@@ -35,10 +35,7 @@ from ionbeam_dagster.errors import StoreError
 from ionbeam_dagster.settings import Settings
 from ionbeam_dagster.stores import locks
 from ionbeam_dagster.stores.damage import UNREADABLE, is_of_the_file
-from ionbeam_dagster.stores.publish import published, remove
-
-DAMAGED = ".damaged"
-"""The end of the name of a file that was set aside."""
+from ionbeam_dagster.stores.publish import DAMAGED, published, remove, set_aside
 
 _SCHEME = "s3://"
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
@@ -269,12 +266,12 @@ class Files:
 
         It is as old as its move, so that it is kept for as long as others.
         """
+        if not is_address(location):
+            return str(set_aside(Path(location)))
         kept = f"{location}{DAMAGED}"
         system, path = self._place(location)
         with self._named_errors(location):
             system.move(path, self._place(kept)[1])
-            if not is_address(location):
-                os.utime(kept)
         return kept
 
     def under(self, root: str) -> list[str]:
@@ -283,16 +280,23 @@ class Files:
 
     def listed(self, root: str) -> dict[str, Found]:
         """All files below a folder or prefix, as `under`, and what is known of each."""
+        return {location: found for location, found, is_file in self._all(root) if is_file}
+
+    def aside(self, root: str) -> dict[str, Found]:
+        """What was set aside below a folder or prefix: files, and folders that stood where a file belongs."""
+        return {location: found for location, found, _ in self._all(root) if location.endswith(DAMAGED)}
+
+    def _all(self, root: str) -> Iterator[tuple[str, Found, bool]]:
+        """Files, which is told of each, and folders; without drafts, and without what a folder set aside holds."""
         system, path = self._place(root)
         with self._named_errors(root):
             infos = system.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
-        files = (info for info in infos if info.type == fs.FileType.File and not info.base_name.startswith("."))
-        return {
-            f"{_SCHEME}{info.path}" if is_address(root) else str(Path(info.path)): Found(
-                info.size, info.mtime.astimezone(UTC)
-            )
-            for info in files
-        }
+        for info in infos:
+            is_told = info.mtime is not None  # a prefix of S3 is no folder
+            if is_told and not info.base_name.startswith(".") and f"{DAMAGED}/" not in info.path:
+                location = f"{_SCHEME}{info.path}" if is_address(root) else str(Path(info.path))
+                found = Found(info.size or 0, info.mtime.astimezone(UTC))
+                yield location, found, info.type == fs.FileType.File
 
     def object_store(self, location: str) -> fs.FileSystem | None:
         """S3 as it is configured, for an address that says nothing itself of where it is; None for any other place."""

@@ -1,7 +1,8 @@
-"""Publishing a file: nobody ever sees a half-written one."""
+"""Publishing a file: nobody ever sees a half-written one. And putting out of its place what is no good there."""
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -10,6 +11,10 @@ from hashlib import sha256
 from pathlib import Path
 from shutil import rmtree
 from uuid import uuid4
+
+_LOG = logging.getLogger(__name__)
+DAMAGED = ".damaged"
+"""The end of the name of a file that was set aside."""
 
 _DRAFT = re.compile(r"^\..+\.[0-9a-f]{8}$")
 _ROOM = ".room"
@@ -29,10 +34,33 @@ def published(path: Path, draft_name: str | None = None) -> Iterator[Path]:
         yield draft
         if draft.exists():
             sync(draft)
-            draft.replace(path)
+            put_in_place(draft, path)
             sync(path.parent)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def put_in_place(draft: Path, path: Path) -> None:
+    """Move a file to its place, also where somebody put a folder there, which no step would ever get past."""
+    try:
+        draft.replace(path)
+    except IsADirectoryError:
+        _LOG.warning("%s: a folder stood where this file belongs; it is kept as %s", path, set_aside(path))
+        draft.replace(path)
+
+
+def set_aside(path: Path) -> Path:
+    """Move what is no good out of its place, for a person to look at; returns where it is then.
+
+    It is as old as its move, so that it is kept for as long as others, and takes the place of what was set aside there
+    before.
+    """
+    kept = path.with_name(f"{path.name}{DAMAGED}")
+    if path.is_dir() or kept.is_dir():  # neither takes the place of the other by itself
+        remove(kept)
+    path.replace(kept)
+    os.utime(kept)
+    return kept
 
 
 @contextmanager
@@ -53,8 +81,11 @@ def left_by_killed(path: Path) -> bool:
 
 
 def remove(path: Path) -> None:
-    """Remove a file for good; one that is gone is no error. Who has it open goes on reading it."""
+    """Remove a file, or what was set aside, for good; what is gone is no error. Who has a file open goes on reading
+    it."""
     if path.parent.exists():
+        if path.name.endswith(DAMAGED) and path.is_dir():
+            rmtree(path)
         path.unlink(missing_ok=True)
         sync(path.parent)
 

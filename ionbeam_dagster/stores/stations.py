@@ -27,7 +27,8 @@ from ionbeam_dagster.domain.station_entries import ENTRY, NO_ENTRIES, Entries, r
 from ionbeam_dagster.domain.stations import nothing_heard
 from ionbeam_dagster.errors import StoreError
 from ionbeam_dagster.settings import Settings
-from ionbeam_dagster.stores.files import DAMAGED, Files, Found, is_address, name_of
+from ionbeam_dagster.stores.files import Files, Found, is_address, name_of
+from ionbeam_dagster.stores.publish import DAMAGED
 from ionbeam_dagster.stores.tables import read_table, write_table
 
 _LOG = logging.getLogger(__name__)

@@ -189,6 +189,27 @@ def test_a_dataset_file_that_the_machine_cannot_read_now_stays(platform, monkeyp
     assert Path(path).exists()
 
 
+def test_a_folder_where_a_file_belongs_is_put_aside_and_the_file_made_again(platform, instance, caplog):
+    first = window("00:00", HOUR)
+    run_range(platform, "told", START, START + HOUR, instance)
+    made = [platform.ledger.raw("told", window("00:15")), platform.ledger.latest_revision("told", first)]
+    made += [platform.ledger.export("told", first, format) for format in platform.dataset("told").exports]
+    held = {path: path.read_bytes() for path in (Path(one.path) for one in made)}
+    for path in held:
+        path.unlink()
+        (path / "x").mkdir(parents=True)
+    results = run_range(platform, "told", START, START + HOUR, instance)
+    assert [r.failure for r in results if r.failure] == []
+    assert {path: path.read_bytes() for path in held} == held
+    assert all(Path(f"{path}.damaged", "x").exists() and f"{path}: a folder stood" in caplog.text for path in held)
+
+
+def test_a_file_where_a_folder_belongs_is_named_with_what_helps(platform):
+    Path("data-raw").write_text("of somebody")
+    with pytest.raises(PipelineError, match=r"told_20260621T001500_PT15M.*'data-raw.*Move away what stands there"):
+        collect(platform, platform.source("told"), window("00:15"), platform.now())
+
+
 def _refusing(*given, **named):
     raise OSError(errno.EMFILE, "too many open files")
 

@@ -31,6 +31,24 @@ class TestAFolder(FilesContract):
     def place(self, tmp_path):
         return Files(tmp_path / "scratch"), str(tmp_path / "root")
 
+    @pytest.mark.parametrize("before", ["nothing", "file", "folder"])
+    def test_a_folder_where_a_file_belongs_is_set_aside(self, place, before, caplog):
+        files, root = place
+        location = within(root, "a.parquet")
+        if before == "file":
+            put(files, location, b"damaged")
+            files.set_aside(location)
+        for made in ["first", "second"] if before == "folder" else ["second"]:
+            files.delete(location)
+            Path(location, made).mkdir(parents=True)
+            put(files, location, b"x")
+        kept = f"{location}.damaged"
+        assert content(files, location) == b"x" and f"it is kept as {kept}" in caplog.text
+        assert [path.name for path in Path(kept).iterdir()] == ["second"]
+        assert files.under(root) == [location] and [*files.aside(root)] == [kept]
+        files.set_aside(location)
+        assert Path(kept).read_bytes() == b"x"
+
 
 class TestS3(FilesContract):
     @pytest.fixture

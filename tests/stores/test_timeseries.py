@@ -243,6 +243,25 @@ def test_a_damaged_segment_is_set_aside_and_named_and_its_ingestion_is_lacking(t
         assert segment.with_name(f"{segment.name}.damaged").read_bytes() == damaged
 
 
+def test_a_folder_where_a_segment_belongs_is_set_aside_by_who_reads_and_by_who_writes(
+    tmp_path: Path, dataset: str
+) -> None:
+    store = SegmentStore(tmp_path)
+    store.write(dataset, "one", 1, [frame(hourly(1))], ["station_id"])
+    [segment] = tmp_path.glob("*/[0-9]*/*.parquet")
+    aside = segment.with_name(f"{segment.name}.damaged")
+    aside.touch()
+    for found in ("read", "written"):
+        segment.unlink(missing_ok=True)
+        (segment / found).mkdir(parents=True)
+        if found == "read":
+            with pytest.raises(LostPoints, match=rf"kept as {aside.name}"):
+                seen(store, dataset)
+            assert store.lacking(dataset, ["one"]) == ["one"]
+    store.write(dataset, "one", 1, [frame(hourly(1))], ["station_id"])
+    assert seen(store, dataset) == hourly(1) and (aside / "written").exists()
+
+
 def test_a_sound_segment_of_other_types_is_no_damaged_one(tmp_path: Path, dataset: str) -> None:
     store = SegmentStore(tmp_path)
     store.write(dataset, "one", 1, [frame(hourly(1)).with_columns(pl.lit("abc").alias(TEMPERATURE))], ["station_id"])

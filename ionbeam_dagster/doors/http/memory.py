@@ -23,7 +23,7 @@ from ionbeam_dagster.doors.http.refusals import Refusals
 from ionbeam_dagster.doors.http.sequences import Seen
 from ionbeam_dagster.errors import StoreError
 from ionbeam_dagster.pipeline.platform import Platform
-from ionbeam_dagster.stores.files import DAMAGED
+from ionbeam_dagster.stores.publish import DAMAGED
 
 log = logging.getLogger(__name__)
 

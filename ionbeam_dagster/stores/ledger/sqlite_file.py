@@ -12,11 +12,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar
 
-from ionbeam_dagster.stores.files import DAMAGED
 from ionbeam_dagster.stores.ledger.errors import LedgerError, of_a_newer_version
 from ionbeam_dagster.stores.ledger.feed_numbers import feed_begins
 from ionbeam_dagster.stores.ledger.lost import Past
 from ionbeam_dagster.stores.locks import locked, writers
+from ionbeam_dagster.stores.publish import DAMAGED
 
 _SETTLED = 1
 """Of the file's user_version: what was known of the past is in it. A higher one is the form of a later version."""

@@ -33,9 +33,8 @@ import pyarrow as pa
 from ionbeam_dagster.domain.windows import HOUR, Window, windows_between
 from ionbeam_dagster.errors import LostPoints
 from ionbeam_dagster.stores.damage import read_through
-from ionbeam_dagster.stores.files import DAMAGED
 from ionbeam_dagster.stores.locks import folder_locked
-from ionbeam_dagster.stores.publish import make_folder, sync
+from ionbeam_dagster.stores.publish import DAMAGED, make_folder, put_in_place, sync
 from ionbeam_dagster.stores.timeseries import TIME, Refused, bundles, journals
 from ionbeam_dagster.stores.timeseries.merging import merged
 from ionbeam_dagster.stores.timeseries.selecting import Hour, Point, Selection, cuts
@@ -87,7 +86,7 @@ class SegmentStore:
             for bucket in buckets:
                 make_folder(bucket)
             for name, draft in segments.items():
-                draft.replace(home / name)
+                put_in_place(draft, home / name)
             for bucket in buckets:
                 sync(bucket)
             _remove(home, earlier - segments.keys())

@@ -15,7 +15,7 @@ import polars as pl
 
 from ionbeam_dagster.errors import LostPoints, StoreError
 from ionbeam_dagster.stores.damage import UNREADABLE, is_of_the_file
-from ionbeam_dagster.stores.files import DAMAGED
+from ionbeam_dagster.stores.publish import DAMAGED, set_aside
 
 ATTEMPTS = 50
 
@@ -57,11 +57,10 @@ def steadily(path: Path, read: Callable[[], T], remedy: str) -> T:
             if identity(path) != before:
                 raise Replaced(path) from error
             raise SegmentError(f"segment {path} cannot be read as it should be: {error}") from error
-        aside = path.with_name(f"{path.name}{DAMAGED}")
         with suppress(OSError):  # of a disk that is mounted read-only
-            path.rename(aside)
-            os.utime(aside)  # it is kept from now on
-        raise LostPoints(f"segment {path} cannot be read: {error}; it is kept as {aside.name}; {remedy}") from error
+            set_aside(path)
+        kept = f"{path.name}{DAMAGED}"
+        raise LostPoints(f"segment {path} cannot be read: {error}; it is kept as {kept}; {remedy}") from error
     if identity(path) != before:
         raise Replaced(path)
     return found
