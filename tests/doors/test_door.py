@@ -360,6 +360,16 @@ def test_a_token_is_one_sources(platform_of, caplog):
     assert rows == {"garden": 1, "valley": 1}  # two lines of one station and time are one point
 
 
+def test_no_password_is_a_fault_of_the_door(platform_of, caplog):
+    with opened(platform_of(SOURCES)) as (_, url):
+        for password in ("\ud800", "\u0000", "x" * 9_000, 5, None, [], {"a": 1}, True):
+            answer = httpx.post(f"{url}/api/v1/auth/login/", content=json.dumps({"password": password}))
+            assert answer.status_code == 401, (password, answer.text)
+        for body in ("", "[", "[]", "[" * 9_000, '"x"', b"\xff", "{}"):
+            assert httpx.post(f"{url}/api/v1/auth/login/", content=body).status_code in (400, 401)
+    assert not [one for one in caplog.records if one.levelname == "ERROR"]
+
+
 def test_lines_that_call_themselves_a_form_are_taken_as_lines(platform_of):
     """As weewx's extension sends them, after it asked in vain for a database."""
     line = f"weather,binding=archive,station=roof temperature=50.0 {nanoseconds(datetime.now(UTC) - 3 * HOUR)}"

@@ -26,7 +26,7 @@ class Tokens:
 
     def source_of(self, token: str | None) -> str | None:
         """The source whose token it is; all are compared, in the same time whichever it is."""
-        given = (token or "").encode()
+        given = (token or "").encode("utf-8", "surrogatepass")
         found = [name for name, own in self._tokens.items() if hmac.compare_digest(own, given)]
         return found[0] if found else None
 
