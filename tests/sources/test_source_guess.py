@@ -272,6 +272,19 @@ def test_a_counter_of_rain_is_no_amount_and_a_low_pressure_is_not_at_sea_level(t
     assert "'rain_total' is left out: its values only grow, as those of a counter" in guess.text
 
 
+def test_of_a_real_day_names_and_sentences_tell_methods_periods_and_levels(real_data):
+    """What examples/knmi.yaml states of the same file, but for a height that two variables do not tell."""
+    told = yaml.safe_load((Path(__file__).parents[2] / "examples/knmi.yaml").read_text())["sources"]["knmi"][
+        "variables"
+    ]
+    guessed = {one["column"]: one for one in propose(str(real_data / "knmi")).block["variables"]}
+    assert {one["column"] for one in told} - guessed.keys() == {"rg"}
+    for one in told:
+        if one["column"] in guessed:
+            keys = ("method", "period") if one["column"] in ("ta", "rh") else ("level", "method", "period")
+            assert [guessed[one["column"]].get(key) for key in keys] == [one.get(key) for key in keys], one
+
+
 def test_each_line_says_how_sure_it_is_and_what_is_unknown_is_asked(laid_out):
     _, *layout = KINDS[0]
     path, _ = laid_out(*layout)

@@ -184,12 +184,16 @@ def _dataset(path: Path) -> Iterator[Dataset]:
 
 
 def attributes_of(path: Path) -> dict[str, dict[str, Any]]:
-    """The attributes of each variable of a file, and under ``dimensions`` and ``is_number`` what it is. Raises
-    Unreadable."""
+    """The attributes of each variable of a file, and under ``dimensions``, ``steps`` (along the first of them) and
+    ``is_number`` what it is. Raises Unreadable."""
     with _dataset(path) as dataset:
         return {
             name: {key: variable.getncattr(key) for key in variable.ncattrs()}
-            | {"dimensions": _dimensions(variable), "is_number": getattr(variable.dtype, "kind", "O") in "iuf"}
+            | {
+                "dimensions": _dimensions(variable),
+                "steps": (*variable.shape, 1)[0],
+                "is_number": getattr(variable.dtype, "kind", "O") in "iuf",
+            }
             for name, variable in dataset.variables.items()
         }
 

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from ionbeam_client.cf import lookup, suggest_name
-from ionbeam_client.models import CanonicalVariable
+from ionbeam_client.models import CanonicalVariable, format_duration
 from ionbeam_dagster.domain.usual_names import Usual, told_by, usual_of
 from ionbeam_dagster.sources.files.config import FilesConfig, FileVariable
 from ionbeam_dagster.sources.files.describing import completed, factors, reason
 from ionbeam_dagster.sources.files.guessing.quantities import unit_meant
 from ionbeam_dagster.sources.files.guessing.statements import ITEM, Line, Question, Remark, Statement, below, in_yaml
+from ionbeam_dagster.sources.files.guessing.times import step_of
 from ionbeam_dagster.sources.files.netcdf_files import NetcdfReader, attributes_of
 from ionbeam_dagster.sources.files.readers import Described, Unreadable
 
@@ -34,8 +35,9 @@ _METHODS = (
     ("mean", r"average|mean"),
     ("minimum", r"minimum"),
     ("maximum", r"maximum"),
-    ("sum", r"sum|total|accumulat\w+|amount"),
+    ("sum", r"sum|accumulat\w+"),
 )
+_LOOKED_AT = 12
 _GRASS = 0.05  # m, where thermometers of minima near the ground are
 Attributes = Mapping[str, Any]
 
@@ -57,7 +59,7 @@ def cf_lines(path: Path) -> list[Line]:
     _find_stations(file)
     measured = [name for name in file.variables if _may_be_measured(file, name)]
     said = _described(path, file, measured)
-    return [*file.lines, *_variables(file, said)]
+    return [*file.lines, *_variables(file, said, _step(path, file, said))]
 
 
 def _find_times(file: _File) -> None:
@@ -129,13 +131,8 @@ def _described(path: Path, file: _File, measured: list[str]) -> dict[str, Descri
     """What the file says of each variable, or why it cannot be read."""
     found: dict[str, Described | str] = {}
     for name in measured:
-        keys = {
-            "path": path.as_posix(),
-            "variables": [name],
-            **{key: value for key, value in file.keys.items() if value},
-        }
         try:
-            found[name] = NetcdfReader(FilesConfig.model_validate(keys)).layout(path).described[name]
+            found[name] = _reader(path, file, name).layout(path).described[name]
         except Unreadable as error:
             found[name] = str(error)
     if found and all(isinstance(one, str) for one in found.values()):
@@ -143,7 +140,24 @@ def _described(path: Path, file: _File, measured: list[str]) -> dict[str, Descri
     return found
 
 
-def _variables(file: _File, said: Mapping[str, Described | str]) -> Iterator[Line]:
+def _reader(path: Path, file: _File, name: str) -> NetcdfReader:
+    stated = {key: value for key, value in file.keys.items() if value}
+    return NetcdfReader(FilesConfig.model_validate({"path": path.as_posix(), "variables": [name], **stated}))
+
+
+def _step(path: Path, file: _File, said: Mapping[str, Described | str]) -> str | None:
+    """The usual time between two values, by the first times."""
+    readable = next((name for name, one in said.items() if isinstance(one, Described)), None)
+    time = file.keys.get("time")
+    if readable is None or time not in file.variables:
+        return None
+    first = (0, min(_LOOKED_AT, file.variables[time]["steps"]))
+    _, frame = next(_reader(path, file, readable).read(path, [first], [time]))
+    step = step_of(frame[time], None)
+    return format_duration(step) if step else None
+
+
+def _variables(file: _File, said: Mapping[str, Described | str], step: str | None) -> Iterator[Line]:
     items: list[Line] = []
     left: list[Line] = []
     names: dict[str, str] = {}
@@ -151,7 +165,7 @@ def _variables(file: _File, said: Mapping[str, Described | str]) -> Iterator[Lin
         if isinstance(described, str):
             left.append(Remark(f"{name!r} is left out: {described}"))
             continue
-        entry, why, fault = _entry(name, file.variables[name], described)
+        entry, why, fault = _entry(name, file.variables[name], described, step)
         variable = None if fault else _as_canonical(entry, described)
         if variable is not None and (canonical := variable.to_canonical_name()) in names:
             fault = f"is the same quantity as {names[canonical]!r}; give it a level, a method or a period of its own"
@@ -170,7 +184,7 @@ def _variables(file: _File, said: Mapping[str, Described | str]) -> Iterator[Lin
     yield Statement("variables", inner=(*items, *left))
 
 
-def _entry(name: str, attributes: Attributes, said: Described) -> tuple[dict[str, Any], str, str]:
+def _entry(name: str, attributes: Attributes, said: Described, step: str | None) -> tuple[dict[str, Any], str, str]:
     """An entry that completes what the file says, why, and what is wrong with it, if anything is."""
     sentence = str(attributes.get("long_name", ""))
     entry: dict[str, Any] = {"column": name}
@@ -183,7 +197,7 @@ def _entry(name: str, attributes: Attributes, said: Described) -> tuple[dict[str
     if said.level is None and (level := _level(sentence, usual)):
         entry["level"] = int(level) if level == int(level) else level
     if said.method is None:
-        entry |= _method(sentence, usual.sums if usual else False, attributes)
+        entry |= _method(sentence, usual.sums if usual else False, attributes, step)
     fault = _fault(entry, said, standard)
     if fault and entry.get("standard_name"):
         return {"column": name, "standard_name": "..."}, "", _nameless(said.standard_name, sentence)
@@ -214,7 +228,7 @@ def _standard_name(given: str | None, name: str, sentence: str) -> str | None:
     return near if near and lookup(near).kind == "standard" else None
 
 
-def _method(sentence: str, sums: bool, attributes: Attributes) -> dict[str, Any]:
+def _method(sentence: str, sums: bool, attributes: Attributes, step: str | None) -> dict[str, Any]:
     method = next(
         (name for name, words in _METHODS if re.search(rf"(?i)\b(?:{words})\b", sentence)), "sum" if sums else None
     )
@@ -226,8 +240,10 @@ def _method(sentence: str, sums: bool, attributes: Attributes) -> dict[str, Any]
         and "amount" in str(attributes.get("standard_name"))
     ):
         method = "sum"
+    if span is None and method == "sum" and step is not None:
+        return {"method": "sum", "period": step}
     if method is None or span is None:
-        return {} if span is None or method is None else {"method": method}
+        return {}
     unit = "M" if span["unit"].lower() == "min" else "H"
     return {"method": method, "period": f"PT{span['number'] or 1}{unit}"}
 
