@@ -5,6 +5,7 @@ import shutil
 import sys
 import time
 from contextlib import chdir
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -209,6 +210,35 @@ def test_a_faulty_configuration_is_told_with_its_key(ionbeam):
     Path("faulty.yaml").write_text("ioncannon: {num_statoins: 3}\n")
     result = ionbeam("status", config="faulty.yaml")
     assert result.exit_code == 1 and "ioncannon.num_statoins: this key is not known" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (["--from", "2126-06-21T06:00Z", "--to", "2126-06-21T07:00Z"], "has not begun yet; `ionbeam dev` collects it"),
+        (
+            ["--from", "1926-06-21T06:00Z", "--to", "1926-06-21T07:00Z"],
+            "ends before the start of ioncannon, 2026-06-21",
+        ),
+        (["--from", "2026-07-21T06:00Z", "--to", "2026-07-21T07:00Z"], "begins after the end of ioncannon, 2026-07-01"),
+    ],
+)
+def test_a_range_that_has_no_windows_is_told_as_such(ionbeam, asked, told):
+    if "after the end" in told:
+        Path("network.yaml").write_text(NETWORK.replace("start: 2026-06-21,", "start: 2026-06-21, end: 2026-07-01,"))
+    for command, code in (("run", 0), ("reingest", 0), ("gaps", 0), ("status", 0), ("rebuild", 1)):
+        result = ionbeam(command, "ioncannon", *asked)
+        said = " ".join(result.output.replace("ionbeam: ", "").split())
+        assert result.exit_code == code and told in said, (command, said)
+        assert "Nothing to do" not in said and "coverage" not in said, (command, said)
+
+
+def test_a_range_whose_first_window_is_still_open_is_told_as_such(ionbeam):
+    now = datetime.now(UTC)
+    asked = ["--from", f"{now:%Y-%m-%dT%H:%M}Z", "--to", f"{now + timedelta(days=1):%Y-%m-%dT%H:%M}Z"]
+    assert "no window of this range has ended yet; the first one does" in " ".join(
+        ionbeam("run", *asked).output.split()
+    )
 
 
 @pytest.mark.parametrize("command", [["status"], ["gaps"], ["seal", "ioncannon", *RANGE], ["ledger", "rebuild"]])

@@ -15,7 +15,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from ionbeam_dagster.cli.holes import nothing_there
+from ionbeam_dagster.cli.holes import nothing_there, out_of_time
 from ionbeam_dagster.cli.quarantine import clock_lines, left_out, lines_about, set_aside
 from ionbeam_dagster.cli.status import print_failing, sources_of
 from ionbeam_dagster.cli.terminal import (
@@ -76,7 +76,9 @@ def _show_gaps(platform: Platform, source: str, start: datetime | None, end: dat
     begun = max(start, settings.start) if start else min((one.start for one in tried), default=None)
     until = last if end else max((one.end for one in tried), default=None)
     if begun is None or until is None or until <= begun:
-        console.print(f"{source}: nothing was {came} in this range; its start is {settings.start:%Y-%m-%d %H:%M}")
+        nothing_came = f"{source}: nothing was {came} in this range; its start is {settings.start:%Y-%m-%d %H:%M}"
+        told = out_of_time(platform, source, start, end) or nothing_came
+        console.print(told, highlight=False, markup=False)
         for line in [*clock_lines(platform, source), *left_out(platform, source)]:
             console.print(line, style="yellow", highlight=False, markup=False)
         print_failing(platform, failing)

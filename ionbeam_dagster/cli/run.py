@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from ionbeam_client.models import format_duration
-from ionbeam_dagster.cli.holes import nothing_there
+from ionbeam_dagster.cli.holes import nothing_there, out_of_time
 from ionbeam_dagster.cli.quarantine import left_out, lines_about, merged
 from ionbeam_dagster.cli.terminal import (
     FROM,
@@ -165,11 +165,15 @@ def report(
 ) -> None:
     """Tell what became of a range of each source: a table and a map of the windows, what failed, what to do next."""
     failed = [result for result in done if result.failure]
-    if not done:
+    outside = [line for name, one in ranges.items() if (line := out_of_time(platform, name, one.start, one.end))]
+    for line in outside:
+        console.print(line, style="yellow", highlight=False, markup=False)
+    if not done and len(outside) < len(ranges):
         console.print("Nothing to do: every window is collected, built and exported, and would come out the same.")
     names = sorted({platform.source(name).dataset for name in ranges})
     built = {name: _revisions_of_ranges(platform, name, ranges) for name in names}
-    console.print(_made_table(platform, built, watch))
+    if any(built.values()):
+        console.print(_made_table(platform, built, watch))
     _draw(platform, names, [one for windows in built.values() for one in windows], picture)
     for name, windows in built.items():
         for line in merged(name, windows):

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from ionbeam_client.models import format_duration
 from ionbeam_dagster.cli.export import not_exported
-from ionbeam_dagster.cli.holes import nothing_there
+from ionbeam_dagster.cli.holes import all_out_of_time, nothing_there
 from ionbeam_dagster.cli.quarantine import clock_lines, left_out, lines_about, merged
 from ionbeam_dagster.cli.terminal import (
     DATASETS,
@@ -62,8 +62,9 @@ def status(
         dataset = platform.dataset(name)
         known = _known_windows(platform, dataset, *asked)
         if not known:
-            told = _nothing_known(platform, dataset, start is not None or end is not None)
-            console.print(f"{name}: {told}", highlight=False, markup=False)
+            nothing = f"{name}: {_nothing_known(platform, dataset, start is not None or end is not None)}"
+            for line in all_out_of_time(platform, dataset.sources, *asked) or [nothing]:
+                console.print(line, highlight=False, markup=False)
             continue
         shown = known if start or end else known[-last:]
         console.print(status_table(platform, dataset, shown))

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from ionbeam_dagster.cli.holes import all_out_of_time
 from ionbeam_dagster.cli.run import Watch, report
 from ionbeam_dagster.cli.status import status_table
 from ionbeam_dagster.cli.terminal import (
@@ -61,6 +62,8 @@ def rebuild(
         console.print(f"{dataset}: nothing in this range is outdated", highlight=False)
         return
     if not done:
+        if outside := all_out_of_time(platform, settings.sources, wanted.start, wanted.end):
+            fail("\n".join(outside))
         if settings.policy.only_at_door:
             fail(
                 f"nothing of {dataset} was heard at the door in this range; let its clients write what they still have"
