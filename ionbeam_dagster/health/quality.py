@@ -6,12 +6,12 @@ the check of each window that Dagster shows (orchestration/checks.py).
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
-from datetime import timedelta
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
 
 from ionbeam_client.text import visible
 from ionbeam_dagster.config import DatasetSettings
+from ionbeam_dagster.domain.records import BuiltRevision
 from ionbeam_dagster.health.findings import Finding
 from ionbeam_dagster.health.stores import can_ask_ledger
 from ionbeam_dagster.pipeline.platform import Platform
@@ -21,7 +21,7 @@ _MOST = 0.5
 _FEWEST = 50
 """Values that were judged: of fewer, a share says nothing."""
 _WINDOWS, _LATE = 3, timedelta(hours=6)
-"""How many windows are looked at together, and how old they may be."""
+"""How many windows are looked at together, where one has too few values, and how old they may be."""
 
 
 def quality(platform: Platform) -> Iterator[Finding]:
@@ -36,19 +36,24 @@ def quality(platform: Platform) -> Iterator[Finding]:
 def _of_dataset(platform: Platform, dataset: DatasetSettings) -> Iterator[Finding]:
     now = platform.now()
     built = platform.ledger.revisions(dataset.name, now - max(_LATE, 2 * dataset.span), now)[-_WINDOWS:]
-    counts: dict[str, Counter[str]] = {}
-    for one in built:
-        for variable, flags in one.facts.flags.items():
-            counts.setdefault(variable, Counter()).update(flags)
-    for variable, flags in counts.items():
-        doubted, judged = flags["suspect"] + flags["fail"], flags["suspect"] + flags["fail"] + flags["pass"]
+    for variable in dict.fromkeys(name for one in built for name in one.facts.flags):
+        since, doubted, judged = _newest(variable, built)
         if judged >= _FEWEST and doubted > _MOST * judged:
-            since = f"since {built[0].revision.window.start:%Y-%m-%d %H:%M}"
-            name = visible(variable.partition("__")[0])
-            words = f"{dataset.name}: quality control doubts {doubted / judged:.0%} of {name} {since}"
-            sources = " or ".join(dataset.sources)
+            what = f"{doubted / judged:.0%} of {visible(variable.partition('__')[0])} since {since:%Y-%m-%d %H:%M}"
             remedy = (
-                f"see whether {sources} changed a unit or a column; `ionbeam qc explain STATION TIME` says of a value "
-                "why it is doubted"
+                f"see whether {' or '.join(dataset.sources)} changed a unit or a column; `ionbeam qc explain STATION "
+                "TIME` says of a value why it is doubted"
             )
-            yield Finding(SUBJECT, "warning", words, remedy)
+            yield Finding(SUBJECT, "warning", f"{dataset.name}: quality control doubts {what}", remedy)
+
+
+def _newest(variable: str, built: Sequence[BuiltRevision]) -> tuple[datetime, int, int]:
+    """Since when, of as few of the newest windows as have enough values, how many are doubted, and were judged."""
+    since, doubted, judged = built[-1].revision.window.start, 0, 0
+    for one in reversed(built):
+        if judged < _FEWEST:
+            flags = one.facts.flags.get(variable, {})
+            found = flags.get("suspect", 0) + flags.get("fail", 0)
+            doubted, judged = doubted + found, judged + found + flags.get("pass", 0)
+            since = one.revision.window.start
+    return since, doubted, judged

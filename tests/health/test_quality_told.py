@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from ionbeam_dagster.domain.windows import HOUR, window_of, windows_between
+from ionbeam_dagster.domain.records import BuiltRevision, Revision, RevisionFacts
+from ionbeam_dagster.domain.windows import HOUR, Window, window_of, windows_between
 from ionbeam_dagster.health import quality
 from ionbeam_dagster.health.watch import Watch
 from ionbeam_dagster.pipeline.build import build
@@ -31,5 +32,11 @@ def test_a_variable_of_which_most_is_doubted_is_told(platform_of):
     assert told.severity == "warning"
     assert told.words == f"ioncannon: quality control doubts 100% of air_temperature since {hour.start:%Y-%m-%d %H:%M}"
     assert "see whether ioncannon changed a unit" in told.remedy
+    after = Window(hour.end, hour.end + HOUR)
+    for rows, is_told in ((40, True), (60, False)):  # of fewer than fifty values the window before tells as well
+        facts = RevisionFacts(rows, flags={"air_temperature__degC__2.0__point__PT0S": {"pass": rows}})
+        revision = Revision("ioncannon", after, rows, "")
+        platform.ledger.record_revision(BuiltRevision(revision, "data/next.parquet", now, facts), [])
+        assert any(one.severity == "warning" for one in quality.quality(platform)) == is_told
     platform.now = lambda: now + timedelta(days=1)
     assert [one.severity for one in quality.quality(platform)] == ["well"]
