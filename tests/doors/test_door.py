@@ -360,6 +360,24 @@ def test_a_token_is_one_sources(platform_of, caplog):
     assert rows == {"garden": 1, "valley": 1}  # two lines of one station and time are one point
 
 
+def test_no_head_of_a_request_is_a_fault_of_the_door(platform_of, caplog):
+    heads = {
+        b"POST /write HTTP/1.1\r\nAuthorization: Basic \xe9": 401,
+        b"POST /write HTTP/1.1\r\nAuthorization: Token \xe9": 401,
+        b"POST /write?precision=\xe9 HTTP/1.1\r\nAuthorization: Token " + TOKEN.encode(): 400,
+        b"POST /write?p=\xff HTTP/1.1\r\nX: y": 400,
+        b"POST /\xff HTTP/1.1\r\nX: y": 400,
+    }
+    with opened(platform_of(SOURCES)) as (door, url):
+        place = httpx.URL(url)
+        for head, status in heads.items():
+            with socket.create_connection((place.host, place.port), 20) as one:
+                one.sendall(head + b"\r\nContent-Length: 35\r\n\r\n" + GOOD.encode())
+                assert f" {status} ".encode() in one.recv(4096).splitlines()[0], head
+        assert door.journal.lines == 0
+    assert not [one for one in caplog.records if one.levelname == "ERROR"]
+
+
 def test_no_password_is_a_fault_of_the_door(platform_of, caplog):
     with opened(platform_of(SOURCES)) as (_, url):
         for password in ("\ud800", "\u0000", "x" * 9_000, 5, None, [], {"a": 1}, True):

@@ -90,7 +90,7 @@ class Application:
             response = self._answer(request)
         except (Refused, HTTPException) as error:  # werkzeug's own: a form that is none, a body that is too long
             refused = error if isinstance(error, Refused) else Refused(error.code or 400, error.name)
-            self.refusals.add(self._tokens.source_of(_token(request)) or "", refused.status, refused.reason)
+            self.refusals.add(self._whose(request) or "", refused.status, refused.reason)
             response = _refusal(request, refused)
         except (OSError, IonbeamError) as error:
             of = error.errno if isinstance(error, OSError) else str(error)
@@ -115,7 +115,14 @@ class Application:
         if parts in _LOGINS:
             return _LONGEST_LOGIN
         takes = request.path in _WRITES or parts == _REPORT
-        return self._settings.most_bytes if takes and self._tokens.source_of(_token(request)) else 0
+        return self._settings.most_bytes if takes and self._whose(request) else 0
+
+    def _whose(self, request: Request) -> str | None:
+        """The source whose token a request has, if it has one."""
+        try:
+            return self._tokens.source_of(_token(request))
+        except Refused:
+            return None
 
     def _answer(self, request: Request) -> Response:
         path, method = request.path, request.method
@@ -191,7 +198,7 @@ class Application:
 
     def _write(self, request: Request) -> Response:
         source = self._source(request)
-        precision = request.args.get("precision", "ns")
+        precision = _query(request).get("precision", "ns")
         if precision not in SCALES:
             raise Refused(400, f"the precision {precision[:20]!r} is not known; use {', '.join(SCALES)}")
         try:
@@ -277,7 +284,14 @@ def _resource(path: str) -> list[str]:
 
 
 def _token(request: Request) -> str | None:
-    return token_of(request.headers.get("Authorization", ""), request.args)
+    return token_of(request.headers.get("Authorization", ""), _query(request))
+
+
+def _query(request: Request) -> Mapping[str, str]:
+    try:
+        return request.args
+    except UnicodeDecodeError as error:
+        raise Refused(400, "the query of the address is no UTF-8 text") from error
 
 
 def _only(method: str, allowed: str) -> None:
