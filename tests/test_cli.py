@@ -26,6 +26,7 @@ sources:
   ioncannon: {num_stations: 12, start: 2026-06-21, aggregation_span: PT1H}
 """
 RANGE = ["--from", "2026-06-21T06:00Z", "--to", "2026-06-21T07:00Z"]
+PART = ["--from", "2026-06-21T06:20Z", "--to", "2026-06-21T06:40Z"]
 
 
 @pytest.fixture
@@ -103,7 +104,7 @@ def test_a_gap_is_shown_with_the_command_that_fills_it_and_is_filled_by_it(ionbe
 def test_a_sealed_window_stays_until_it_is_forced_or_opened_again(ionbeam_after_an_hour, monkeypatch):
     ionbeam = ionbeam_after_an_hour
     monkeypatch.setattr("ionbeam_dagster.stores.timeseries.segments.CROWD", 4)
-    assert "1 windows sealed" in ionbeam("seal", "ioncannon", *RANGE).output
+    assert "1 window sealed" in ionbeam("seal", "ioncannon", *PART).output
     assert "sealed by a person on" in " ".join(ionbeam("status").output.replace("│", " ").split())
     assert ionbeam("rebuild", "ioncannon", *RANGE).exit_code == 0
     assert len(list(Path("data").rglob("*_r*.parquet"))) == 1
@@ -115,7 +116,7 @@ def test_a_sealed_window_stays_until_it_is_forced_or_opened_again(ionbeam_after_
     Path("network.yaml").write_text(NETWORK + "dataset_aggregator: {delete_after_export: true}\n")
     assert "raw partitions of ioncannon" in ionbeam("purge", "--dry-run").output
     assert ionbeam("sweep").exit_code == 0 and not list(Path("data-raw").rglob("*.parquet"))
-    assert "1 windows opened again" in ionbeam("unseal", "ioncannon", *RANGE).output
+    assert "1 window opened again" in ionbeam("unseal", "ioncannon", *PART).output
     assert "0 windows opened again" in ionbeam("unseal", "ioncannon", *RANGE).output
 
 

@@ -58,7 +58,8 @@ def run(
     """Collect, build and export a range of windows, through Dagster in this process.
 
     Every step is a run that `ionbeam dev` shows afterwards. What is there already, and would come out the same, is not
-    made again. Without --from and --to a source of files is taken whole.
+    made again. A window of which the range holds a part is taken whole. Without --from and
+    --to a source of files is taken whole.
 
     Example: `ionbeam run ioncannon --from 2026-06-21T06:00Z --to 2026-06-21T12:00Z`
     """

@@ -46,6 +46,8 @@ def rebuild(
 
     As in the UI: what holds everything that arrived, or is sealed, is left as it is.
 
+    A window of which the range holds a part is taken whole.
+
     Example: `ionbeam rebuild ioncannon --from 2026-06-21T06:00Z --to 2026-06-21T12:00Z --force`
     """
     from ionbeam_dagster.orchestration.runs import rebuild_outdated, rebuild_range
@@ -85,6 +87,8 @@ def reingest(
 
     What it gave before and no longer gives stays and is counted; with --replace it goes.
 
+    A window of which the range holds a part is taken whole.
+
     The client of an external source is asked for the range: what it sends is built when it arrives.
 
     Example: `ionbeam reingest netatmo --from 2026-06-21T06:00Z --to 2026-06-21T12:00Z`
@@ -114,6 +118,8 @@ def reingest(
 def seal(dataset: Annotated[str, ONE_DATASET], start: Annotated[str, FROM], end: Annotated[str, TO]) -> None:
     """Close the built windows of a range for good: what arrives later is kept and counted, not built.
 
+    A window of which the range holds a part is taken whole.
+
     Example: `ionbeam seal ioncannon --from 2026-06-01 --to 2026-07-01`
     """
     _seal(dataset, _range_of(start, end), unseal=False)
@@ -121,6 +127,8 @@ def seal(dataset: Annotated[str, ONE_DATASET], start: Annotated[str, FROM], end:
 
 def unseal(dataset: Annotated[str, ONE_DATASET], start: Annotated[str, FROM], end: Annotated[str, TO]) -> None:
     """Open windows again that `seal` closed: what arrived meanwhile is built.
+
+    A window of which the range holds a part is taken whole.
 
     Windows that the dataset's `revise_for` closed are built with `rebuild --force`.
     """
@@ -170,7 +178,7 @@ def _seal(dataset: str, wanted: Window, unseal: bool) -> None:
         changed = seal_windows(platform, dataset, wanted.start, wanted.end, instance, unseal)
     what = "opened again" if unseal else "sealed"
     others = "the others were not sealed" if unseal else "the others were so before, or were never built"
-    console.print(f"{dataset}: {len(changed)} windows {what}; {others}", highlight=False)
+    console.print(f"{dataset}: {len(changed)} window{'s' * (len(changed) != 1)} {what}; {others}", highlight=False)
     if changed:
         settings = platform.dataset(dataset)
         console.print(status_table(platform, settings, changed))

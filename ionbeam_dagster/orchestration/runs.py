@@ -155,7 +155,7 @@ def seal_windows(
     instance: dg.DagsterInstance,
     unseal: bool = False,
 ) -> list[Window]:
-    """Close the built windows of `dataset` that start in [start, end) for good, or open them again.
+    """Close the built windows of `dataset` that overlap [start, end) for good, or open them again.
 
     Returns those that were changed. Raises PipelineError for a dataset that the platform does not know, and where they
     could not be changed.

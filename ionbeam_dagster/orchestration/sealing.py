@@ -9,7 +9,7 @@ import dagster as dg
 from pydantic import Field
 
 from ionbeam_dagster.domain.times import parse_moment
-from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.domain.windows import Window, window_of
 from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.orchestration.assets.dataset import dataset_key
 from ionbeam_dagster.orchestration.resources import PlatformResource
@@ -22,8 +22,8 @@ class SealConfig(dg.Config):
     """Which windows, and whether they are to be opened again."""
 
     dataset: str
-    start: str = Field(description="ISO 8601, UTC unless it says otherwise: the first window's start")
-    end: str = Field(description="the end of the range (not included)")
+    start: str = Field(description="ISO 8601, UTC unless it says otherwise")
+    end: str = Field(description="the end of the range (not included); windows that it cuts are taken whole")
     unseal: bool = False
 
 
@@ -54,10 +54,12 @@ def seal_job() -> dg.JobDefinition:
 
 
 def seal_range(platform: Platform, config: SealConfig) -> list[Window]:
-    """Seal, or unseal, the built windows that `config` names; returns those that it changed, in order."""
+    """Seal, or unseal, the built windows of which the range of `config` holds a part; returns those that it changed, in
+    order."""
     start, end = (parse_moment(text) for text in (config.start, config.end))
     dataset = platform.dataset(config.dataset)
-    built = [one.revision.window for one in platform.ledger.revisions(dataset.name, start, end)]
+    first = window_of(start, dataset.span).start
+    built = [one.revision.window for one in platform.ledger.revisions(dataset.name, first, end)]
     sealed = [window for window in built if platform.ledger.sealed(dataset.name, window)]
     if config.unseal:
         platform.ledger.unseal(dataset.name, sealed)

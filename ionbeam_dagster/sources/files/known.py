@@ -165,10 +165,14 @@ def _stations_of_both(one: File, other: File) -> int:
     return 0 if one.stations is None or other.stations is None else len({*one.stations} & {*other.stations})
 
 
+def _counted(stations: int) -> str:
+    return f"{stations:,} station{'s' * (stations > 1)}" if stations else "observations"
+
+
 def _both_hold(first: str, second: str, stations: int, one: Window, other: Window) -> str:
     start, end = max(one.start, other.start), min(one.end, other.end)
     return (
-        f"{first} and {second} both hold {f'{stations} stations' if stations else 'observations'} from "
+        f"{first} and {second} both hold {_counted(stations)} from "
         f"{start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M}; where they differ, {second} wins"
     )
 
