@@ -23,9 +23,9 @@ import yaml
 
 from ionbeam_dagster.cli.terminal import PORTS, dagster_home, fail, load_config
 from ionbeam_dagster.config import CONFIG_VARIABLE, IonbeamConfig
-from ionbeam_dagster.errors import ConfigError
+from ionbeam_dagster.errors import ConfigError, StoreError
 from ionbeam_dagster.health.logs import as_json
-from ionbeam_dagster.orchestration.home import LOG, SETTINGS, ensure_stores
+from ionbeam_dagster.orchestration.home import LOG, SETTINGS, check_databases, ensure_stores
 from ionbeam_dagster.orchestration.supervision import Child, Supervisor, awoken, processor_used
 from ionbeam_dagster.stores.locks import JobLock
 from ionbeam_dagster.stores.publish import published
@@ -65,6 +65,7 @@ def dev(port: Annotated[int, typer.Option(**PORTS, help="Where the UI listens, o
     workspace = _workspace(home, code_port)
     log = home / LOG
     form = ["--log-format", "json"] if as_json() else []
+    check_databases(home)
     ensure_stores(home, log)
     code = Child("the code server", [*_code_command(code_port), *form], log, _answers_health(code_port))
     web = Child(
@@ -86,7 +87,7 @@ def dev(port: Annotated[int, typer.Option(**PORTS, help="Where the UI listens, o
         [code, *working, web, daemon],
         _say,
         lambda: print(f"ionbeam: http://{_HOST}:{port}   (what its processes say: {log})", flush=True),
-        [_following(config, [code, *working, daemon]), _missing(home), lambda: _bounded(log)],
+        [_following(config, [code, *working, daemon]), _dagster_told(home), lambda: _bounded(log)],
     )
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: supervisor.stop())
@@ -132,19 +133,31 @@ def _following(config: IonbeamConfig, children: list[Child]) -> Callable[[], Non
     return look
 
 
-def _missing(home: Path) -> Callable[[], None]:
-    """Says once that Dagster's folder is gone: the log, in which others would tell of it, is in it."""
-    was_there = True
+def _dagster_told(home: Path) -> Callable[[], None]:
+    """Says once what is wrong with Dagster's folder: the log, in which others would tell of it, is in it."""
+    before = ""
 
     def look() -> None:
-        nonlocal was_there
-        is_there = (home / SETTINGS).exists()
-        if was_there and not is_there:
-            _say(f"{home} is gone, and no work is done; bring it back, or stop this and start it again, which makes it "
-                 "anew, then `ionbeam history rebuild`")  # fmt: skip
-        was_there = is_there
+        nonlocal before
+        now = _fault_of(home)
+        if now and now != before:
+            _say(now)
+        before = now
 
     return look
+
+
+def _fault_of(home: Path) -> str:
+    if not (home / SETTINGS).exists():
+        return (
+            f"{home} is gone, and no work is done; bring it back, or stop this and start it again, which makes it "
+            "anew, then `ionbeam history rebuild`"
+        )
+    try:
+        check_databases(home)
+    except StoreError as error:
+        return str(error)
+    return ""
 
 
 # --- the processes ----------------------------------------------------------------------------------------------------

@@ -24,7 +24,6 @@ from rich.table import Table
 from ionbeam_client.text import visible
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.times import parse_moment
-from ionbeam_dagster.stores.locks import folder_locked
 
 if TYPE_CHECKING:
     import polars as pl
@@ -73,13 +72,11 @@ def dagster_home(config: IonbeamConfig) -> Path:
 
 @contextmanager
 def dagster_instance(config: IonbeamConfig) -> Iterator[DagsterInstance]:
-    from dagster import DagsterInstance
+    from ionbeam_dagster.orchestration.home import dagster_at
 
     home = dagster_home(config)
     os.environ["DAGSTER_HOME"] = str(home)
-    with folder_locked(home):  # two that make the same new store spoil it
-        instance = DagsterInstance.get()
-    with instance:
+    with dagster_at(home) as instance:
         yield instance
 
 

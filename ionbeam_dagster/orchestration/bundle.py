@@ -21,7 +21,7 @@ import yaml
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.config.secrets import secrets_of, struck_out
 from ionbeam_dagster.health.findings import Finding
-from ionbeam_dagster.orchestration.home import LOG, SETTINGS, home_of
+from ionbeam_dagster.orchestration.home import LOG, SETTINGS, dagster_at, home_of
 from ionbeam_dagster.stores.publish import published
 
 _LOGGED = 200_000  # bytes of a log, its last ones
@@ -113,7 +113,7 @@ def _told_of_failed_runs(home: Path) -> str:
 
 def _failed_runs(home: Path) -> Iterator[str]:
     wanted = {dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE}
-    with dg.DagsterInstance.from_config(str(home)) as instance:
+    with dagster_at(home) as instance:
         for record in instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]), limit=_RUNS):
             run = record.dagster_run
             told = [f"{record.update_timestamp:%Y-%m-%d %H:%M} {run.job_name} {run.run_id} {dict(run.tags)}"]

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import dagster as dg
 from prometheus_client.core import Metric
@@ -18,14 +19,15 @@ from prometheus_client.registry import Collector
 from ionbeam_client.text import visible
 from ionbeam_dagster.domain.times import in_short
 from ionbeam_dagster.domain.windows import FOREVER, Window
+from ionbeam_dagster.errors import StoreError
 from ionbeam_dagster.health import clocks, configuration, disks, files, quality, queues, stores, versions, work
 from ionbeam_dagster.health.examination import Check
-from ionbeam_dagster.health.findings import Finding
+from ionbeam_dagster.health.findings import Finding, of_error
 from ionbeam_dagster.health.metrics import gauge, given
 from ionbeam_dagster.health.stores import can_ask_ledger
 from ionbeam_dagster.orchestration.definitions import build_definitions
 from ionbeam_dagster.orchestration.holders import WORKER, is_of_another_configuration, lease_of
-from ionbeam_dagster.orchestration.home import SETTINGS, home_of
+from ionbeam_dagster.orchestration.home import SETTINGS, check_databases, dagster_at, home_of
 from ionbeam_dagster.orchestration.internals import needs_migration, stopped_by_a_person
 from ionbeam_dagster.orchestration.resources import PlatformResource
 from ionbeam_dagster.pipeline import agenda
@@ -73,7 +75,7 @@ def checks_of_files(platform: Platform) -> dict[str, Check]:
 def dagster(platform: Platform) -> Iterator[Finding]:
     """What there is to be said of Dagster, and whether anybody does what is due."""
     home = home_of(platform.config)
-    if not (home / SETTINGS).exists() and not os.environ.get("DAGSTER_HOME"):
+    if not home.exists() or not ((home / SETTINGS).exists() or os.environ.get("DAGSTER_HOME")):
         if _has_collected(platform):
             words = f"there is no {home}, though windows were collected"
             remedy = f"set DAGSTER_HOME as the platform's processes have it; where it is lost, {_ANEW}"
@@ -81,7 +83,7 @@ def dagster(platform: Platform) -> Iterator[Finding]:
             return
         yield Finding(SUBJECT, "note", f"there is no {home} yet: nothing was run", "begin with `ionbeam run SOURCE`")
         return
-    with dg.DagsterInstance.from_config(str(home)) as instance:
+    with dagster_at(home) as instance:
         if needs_migration(instance):
             yield Finding(SUBJECT, "error", f"{home} was made by an older Dagster", "`dagster instance migrate`")
         yield from _who_works(platform, instance)
@@ -99,8 +101,12 @@ def _has_collected(platform: Platform) -> bool:
 def history(instance: dg.DagsterInstance) -> Iterator[Finding]:
     """Whether Dagster's runs and events can be asked for: without them nobody can do any work."""
     try:
+        check_databases(Path(instance.root_directory))
         instance.get_runs_count(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
         instance.get_latest_materialization_events([dg.AssetKey(SUBJECT)])
+    except StoreError as error:
+        yield of_error(SUBJECT, error)
+        return
     except Exception as error:  # whatever the library of its database raises
         told = str(error).partition("\n")[0]
         words = visible(f"Dagster's database cannot be used, so that no work is done: {told}", _LONGEST)

@@ -14,7 +14,6 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import dagster as dg
 import scipy.spatial  # noqa: F401  # judging, too, would load it when it begins
 
 import ionbeam_dagster.exporters.geoparquet
@@ -24,6 +23,7 @@ import ionbeam_dagster.pictures.window  # noqa: F401  # drawing takes a second t
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.health.logs import log_to_stderr
 from ionbeam_dagster.orchestration.doing import Doing
+from ionbeam_dagster.orchestration.home import dagster_at, home_of
 from ionbeam_dagster.pipeline.recovery import open_platform
 
 SAID_EVERY = 1.0
@@ -53,7 +53,7 @@ def work_for(parent: Connection, config_path: str, folder: str) -> None:
         os.killpg(0, signal.SIGKILL)
 
     platform = open_platform(config)
-    with dg.DagsterInstance.get() as instance:
+    with dagster_at(home_of(config)) as instance:
         doing = Doing(platform, instance, may_end_process=True)
         threading.Thread(target=live, daemon=True).start()
         say("ready")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import time
 from collections import namedtuple
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,6 +20,7 @@ from servers import free_port
 from typer.testing import CliRunner
 
 from ionbeam_dagster.cli import app
+from ionbeam_dagster.cli.dev import _dagster_told
 from ionbeam_dagster.config import CONFIG_VARIABLE
 from ionbeam_dagster.domain.records import Claim
 from ionbeam_dagster.domain.windows import window_of, windows_between
@@ -25,6 +28,7 @@ from ionbeam_dagster.doors.http.counters import Counter
 from ionbeam_dagster.doors.http.memory import Listened, Memory, door_folder
 from ionbeam_dagster.health.watch import Watch
 from ionbeam_dagster.orchestration import doctor as of_dagster
+from ionbeam_dagster.orchestration.home import ensure_stores
 from ionbeam_dagster.pipeline import agenda
 from ionbeam_dagster.pipeline.heard import up_to_date
 from ionbeam_dagster.stores.ledger.attempts import Failure
@@ -206,6 +210,53 @@ def test_a_run_whose_process_is_gone(installation, monkeypatch):
 @dg.job(name="a_job")
 def _job():
     pass
+
+
+def _two_versions(database: Path) -> None:
+    """As two processes leave it that make it at once."""
+    with closing(sqlite3.connect(database)) as db, db:
+        db.execute("INSERT INTO alembic_version VALUES ('5771160a95ad')")
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil"),
+    [
+        ("history/runs.db", _two_versions),
+        ("schedules/schedules.db", lambda path: path.write_bytes(b"no database" * 1000)),
+    ],
+    ids=["two versions", "damaged"],
+)
+def test_a_database_of_dagster_that_nobody_can_open(installation, name, spoil, capsys):
+    home, database = installation / "dagster", installation / "dagster" / name
+    folder = home / name.partition("/")[0]
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        spoil(database)
+        assert "history rebuild" in next(of_dagster.history(instance)).remedy
+    status, told = wrong()
+    remedy = f"remove {folder}, start them again, then `ionbeam history rebuild`"
+    assert status == 2 and str(database) in told and remedy in told and told.count("\n") == 0, told
+    for command in (["run", "ioncannon", "--from", "2026-06-21T06:00Z", "--to", "2026-06-21T07:00Z"], ["dev"]):
+        done = CliRunner().invoke(app, command)
+        assert done.exit_code == 1 and str(database) in done.output and remedy in done.output, done.output
+    look = _dagster_told(home)
+    look(), look()
+    assert capsys.readouterr().err.count(remedy) == 1
+    rmtree(folder)
+    assert wrong("--files") == (0, "")
+
+
+def test_one_process_makes_the_databases_of_dagster_also_where_they_were_removed(installation):
+    home = installation / "dagster"
+    (home / "ionbeam-stores").touch()  # as an earlier version noted that it made them
+    rmtree(home / "history")
+    ensure_stores(home, home / "log")
+    made = (home / "ionbeam-stores").stat().st_mtime_ns
+    assert (home / "history/runs.db").exists() and (home / "history/runs/index.db").exists()
+    ensure_stores(home, home / "log")
+    assert (home / "ionbeam-stores").stat().st_mtime_ns == made
+    (home / "history/runs.db").unlink()
+    ensure_stores(home, home / "log")
+    assert (home / "history/runs.db").exists()
 
 
 def test_a_database_of_dagster_that_is_lost_while_it_is_used(installation, monkeypatch):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ionbeam_dagster.cli.dev import _missing, _works
+from ionbeam_dagster.cli.dev import _dagster_told, _works
 from ionbeam_dagster.orchestration.home import SETTINGS
 from ionbeam_dagster.orchestration.supervision import Child
 
@@ -123,7 +123,7 @@ def test_dev_says_once_that_dagsters_folder_is_gone(tmp_path, capsys):
     home = tmp_path / "dagster"
     home.mkdir()
     (home / SETTINGS).touch()
-    look = _missing(home)
+    look = _dagster_told(home)
     look()
     home.rename(tmp_path / "away")
     look()
