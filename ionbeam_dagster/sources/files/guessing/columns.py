@@ -114,7 +114,7 @@ def measured(
         first = Statement("missing", MISSING, "sure", why)
         return [first, Statement("variables", inner=tuple(cells))]
     numeric = {name: numbers for name in free if (numbers := _numbers(rows[name], sample.decimal)) is not None}
-    missing = _missing(rows, numeric, sample.decimal)
+    missing = _missing(rows, numeric)
     numeric = {name: _without(numbers, missing) for name, numbers in numeric.items()}
     numeric |= {name: pl.Series([], dtype=pl.Float64) for name in free if _holds_only(rows[name], missing)}
     if wide is not None:
@@ -123,7 +123,7 @@ def measured(
         found = _variables(sample, columns, american, step, {})
         first = Statement("wide", wide.pattern, "likely", "each column names a station and a quantity")
         return [*_missing_line(missing), first, *found]
-    codes = _quality_columns(free, rows)
+    codes = _quality_columns(free)
     found = _variables(sample, {name: one for name, one in numeric.items() if name not in codes}, american, step, codes)
     left = [name for name in free if name not in numeric and not codes.get(name)]
     return [*_missing_line(missing), *found, *_left(left)]
@@ -220,7 +220,7 @@ def _question_of_quality(name: str, codes: dict[str, str], sample: Sample) -> It
                    f"add to the line above which codes are poor, and which good: {entry}")  # fmt: skip
 
 
-def _quality_columns(names: Sequence[str], rows: pl.DataFrame) -> dict[str, str]:
+def _quality_columns(names: Sequence[str]) -> dict[str, str]:
     """Columns of codes that say how good another column is, each with that column."""
     found: dict[str, str] = {}
     for place, name in enumerate(names):
@@ -248,7 +248,7 @@ def _numbers(given: pl.Series, decimal: str) -> pl.Series | None:
     return numbers if not there or numbers.count() >= 0.5 * there else None
 
 
-def _missing(rows: pl.DataFrame, numeric: dict[str, pl.Series], decimal: str) -> list[str | float]:
+def _missing(rows: pl.DataFrame, numeric: dict[str, pl.Series]) -> list[str | float]:
     """Texts and numbers that stand for no value in the columns of numbers."""
     texts: dict[str, None] = {}
     numbers: dict[float, None] = {}
@@ -312,7 +312,7 @@ def _long(sample: Sample, long: dict[str, str], american: bool, step: timedelta 
     values = _numbers(rows[long["value"]], sample.decimal)
     if values is None:
         return [Question(f"the values in {long['value']!r} are no numbers: name the column that has them under `long`")]
-    missing = _missing(rows, {long["value"]: values}, sample.decimal)
+    missing = _missing(rows, {long["value"]: values})
     values = _without(values, missing)
     names = rows[long["variable"]].cast(pl.String).str.strip_chars()
     columns = {name: values.filter(names == name) for name in names.unique(maintain_order=True).drop_nulls().to_list()}

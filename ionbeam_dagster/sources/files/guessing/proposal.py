@@ -64,7 +64,7 @@ def propose(path: str) -> Proposal:
         looked = sum(len(group.samples) for group in found.groups) + len(found.unreadable)
         notes.append(f"{looked:,} of {found.files:,} files were looked into, evenly among them")
     block = as_data(lines)
-    notes += _faults(block, lines)
+    notes += _faults(block)
     return Proposal(_text(path, chosen, lines), block, notes)
 
 
@@ -144,12 +144,12 @@ def _is_list(group: Group, groups: Sequence[Group]) -> bool:
     return not times_of(group.samples[0]).columns
 
 
-def _faults(block: dict[str, object], lines: Sequence[Line]) -> Iterator[str]:
-    """What still keeps the block from being read: the questions, and what the configuration itself refuses."""
-    whole = {"latitude": 0.0, "longitude": 0.0, "variables": [{"column": "x"}]} if "stations" not in block else {}
+def _faults(block: dict[str, object]) -> Iterator[str]:
+    """What the configuration refuses of the block, apart from what is asked for."""
+    place = {} if "stations" in block else {"latitude": 0.0, "longitude": 0.0}
     try:
-        FilesConfig.model_validate({**whole, **block} if "variables" in block else {**whole, **block, **whole})
+        FilesConfig.model_validate({"variables": ["x"], **place, **block})
     except ValidationError as error:
         for one in error.errors():
-            place = ".".join(map(str, one["loc"]))
-            yield f"{place}: {one['msg']}: this guess is wrong, correct it ({in_yaml(one['input'])})"
+            where = ".".join(map(str, one["loc"]))
+            yield f"{where}: {one['msg']}: this guess is wrong, correct it ({in_yaml(one['input'])})"

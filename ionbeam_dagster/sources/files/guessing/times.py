@@ -128,7 +128,7 @@ def _candidates(sample: Sample) -> Iterator[_Candidate]:
         yield from _typed(rows[name])
     parts = _parts(sample)
     for name in by_name:
-        yield from _alone(name, rows[name], rows)
+        yield from _alone(name, rows[name])
     if parts is not None:
         yield parts
     yield from _date_and_clock(rows, by_name)
@@ -158,7 +158,7 @@ def _texts(given: pl.Series) -> list[str]:
     return kept.head(_TRIED).to_list() if len(kept) else []
 
 
-def _alone(name: str, given: pl.Series, rows: pl.DataFrame) -> Iterator[_Candidate]:
+def _alone(name: str, given: pl.Series) -> Iterator[_Candidate]:
     texts = _texts(given)
     if not texts or (set("".join(texts[:20])) <= set("0123456789.") and len(texts[0]) not in (10, 12, 14)):
         return
