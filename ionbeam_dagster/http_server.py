@@ -65,6 +65,7 @@ class _Parser(HTTPRequestParser):  # type: ignore[misc]
     matter = Matter(logging.getLogger(__name__))
     body_rcv: Any
     error: Any
+    path = ""  # of a head that could not be read; waitress tells it of who goes before the answer
     passed_over = False  # whether there may be more of its body, which nobody waits for
     _wanted: int | None = None  # bytes of its body, once its head is there
 

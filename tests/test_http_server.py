@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from http.client import HTTPConnection
 
 import pytest
+from waitress.channel import ClientDisconnected
 
 from ionbeam_dagster import http_server
 from ionbeam_dagster.http_server import HttpServer
@@ -267,3 +268,23 @@ def test_a_length_of_more_digits_than_python_reads_is_refused_and_told_to_no_log
         one.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: " + b"9" * 5_000 + b"\r\n\r\n")
         assert b" 400 " in one.recv(100)
     assert not caplog.records
+
+
+def test_who_goes_before_the_answer_to_a_bad_head_is_no_fault(monkeypatch, caplog):
+    served = threading.Event()
+
+    class Gone(http_server._Channel):
+        def service(self):
+            self.connected = True
+            self.write_soon = self._gone
+            super().service()
+            served.set()
+
+        def _gone(self, data):
+            raise ClientDisconnected
+
+    monkeypatch.setattr(http_server._Server, "channel_class", Gone)
+    with serving() as server, connected(server) as one:
+        one.sendall(b"POST / HTTP/1.1\r\nContent-Length: x\r\n\r\n")
+        assert served.wait(20)
+    assert not [one for one in caplog.records if one.levelname == "ERROR"]

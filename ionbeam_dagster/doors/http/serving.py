@@ -68,6 +68,7 @@ class OpenDoor:
         )
         self._every = every
         self._stop = threading.Event()
+        logging.getLogger("waitress").setLevel(logging.WARNING)  # a line for each client that goes before its answer
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a line for each request that waits its turn
         try:
             self._server = HttpServer(self.application, host, port, _THREADS, self.application.largest_body)
