@@ -26,7 +26,7 @@ def config_check() -> None:
     What is collected, in which windows; which export each variable goes to; what is left out or not tested, and why.
     """
     from ionbeam_dagster.config.exporting import find_exporters
-    from ionbeam_dagster.pipeline.agenda import misfits, other_lengths
+    from ionbeam_dagster.pipeline.agenda import misfits, other_lengths, unfed
     from ionbeam_dagster.pipeline.recovery import open_platform
     from ionbeam_dagster.pipeline.stations import faults as faults_of_stations
 
@@ -39,7 +39,7 @@ def config_check() -> None:
         console.print(f"  note: {told}", style="yellow", highlight=False, markup=False)
     for fault in faults_of_stations(platform):
         console.print(f"  {fault}", style="yellow", highlight=False, markup=False)
-    for note in other_lengths(platform):
+    for note in [*other_lengths(platform), *unfed(platform)]:
         console.print(f"  {note}", style="yellow", highlight=False, markup=False)
     unfit = misfits(platform)
     for misfit in unfit:

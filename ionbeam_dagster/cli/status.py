@@ -142,12 +142,12 @@ def _print_outdated(platform: Platform, dataset: DatasetSettings) -> None:
 
 def _print_what_fails(platform: Platform) -> None:
     """What fails, what of the configuration does not fit, and when the files were last compared."""
-    from ionbeam_dagster.pipeline.agenda import failing, misfits, other_lengths, silent, to_come
+    from ionbeam_dagster.pipeline.agenda import failing, misfits, other_lengths, silent, to_come, unfed
 
     now = platform.now()
     for misfit in misfits(platform):
         console.print(misfit, style="red", highlight=False, markup=False)
-    for note in [*other_lengths(platform), *to_come(platform, now)]:
+    for note in [*other_lengths(platform), *unfed(platform), *to_come(platform, now)]:
         console.print(note, style="yellow", highlight=False, markup=False)
     for source, silence in silent(platform).items():
         told = f"{source} does not answer since {silence.since:%Y-%m-%d %H:%M}: {silence.windows} windows in a row took"

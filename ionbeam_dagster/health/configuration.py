@@ -26,6 +26,9 @@ def configuration(platform: Platform) -> Iterator[Finding]:
     for misfit in agenda.misfits(platform) if can_ask_ledger(platform) else ():
         words, _, remedy = misfit.partition("; ")
         yield Finding(SUBJECT, "error", words, remedy)
+    for unfed in agenda.unfed(platform) if can_ask_ledger(platform) else ():
+        words, _, remedy = unfed.partition("; ")
+        yield Finding(SUBJECT, "note", words, remedy)
     for note in platform.config.notes(platform.now()):
         yield Finding(SUBJECT, "note", note)
     for name, source in platform.config.sources.items():

@@ -282,6 +282,13 @@ class Files:
         """All files below a folder or prefix, as `under`, and what is known of each."""
         return {location: found for location, found, is_file in self._all(root) if is_file}
 
+    def folders(self, root: str) -> list[str]:
+        """The names of the folders, or prefixes, right below one, in order; none when it is absent."""
+        system, path = self._place(root)
+        with self._named_errors(root):
+            infos = system.get_file_info(fs.FileSelector(path, allow_not_found=True))
+        return sorted(info.base_name for info in infos if info.type == fs.FileType.Directory)
+
     def aside(self, root: str) -> dict[str, Found]:
         """What was set aside below a folder or prefix: files, and folders that stood where a file belongs."""
         return {location: found for location, found, _ in self._all(root) if location.endswith(DAMAGED)}

@@ -91,6 +91,7 @@ class FilesContract:
             put(files, location, b"x")
         assert files.under(root) == wanted and files.under(within(root, "a")) == wanted[:2]
         assert not files.exists(within(root, "a"))
+        assert (files.folders(root), files.folders(within(root, "none"))) == (["a"], [])
         files.delete(wanted[0])
         files.delete(wanted[0])
         assert files.under(root) == wanted[1:]

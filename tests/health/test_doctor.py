@@ -44,6 +44,30 @@ def test_all_is_well_and_nothing_is_made(installation):
     assert sorted(path for path in Path().rglob("*") if "dagster" not in path.parts) == before
 
 
+def test_a_dataset_whose_source_was_renamed_is_told_with_what_to_do_until_it_is_removed(installation):
+    renamed = NETWORK.replace("source_name: ioncannon", "source_name: balcony")
+    renamed = renamed.replace("ioncannon: {", "balcony: {type: ioncannon, ")
+    kept = ["data/ioncannon", "state/segments/ioncannon", "data-projections/odb/ioncannon"]
+
+    def told() -> list[str]:
+        [*notes] = [f"{one['words']}; {one['remedy']}" for one in doctor()[1] if "ioncannon" in one["words"]]
+        done = [CliRunner().invoke(app, command) for command in (["status"], ["config", "check"])]
+        shown = [one.output.replace("\n", " ") for one in done]
+        assert all(("dataset ioncannon: no source" in one) == bool(notes) for one in shown), shown
+        return notes
+
+    Path("network.yaml").write_text(renamed)
+    [note] = told()
+    assert "no source of network.yaml feeds it, and 2026-06-21 06:00-07:00 of it stays" in note
+    assert ", ".join(kept) in note and "`dataset: ioncannon` in the new one's block" in note
+    Path("network.yaml").write_text(renamed.replace("balcony: {", "balcony: {dataset: ioncannon, "))
+    assert told() == []
+    Path("network.yaml").write_text(renamed)
+    for folder in kept:
+        rmtree(folder)
+    assert told() == []
+
+
 def test_a_new_installation_is_well_and_stays_new(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DAGSTER_HOME", raising=False)

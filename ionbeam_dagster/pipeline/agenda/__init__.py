@@ -26,6 +26,7 @@ from ionbeam_dagster.pipeline.agenda.attention import (
     outdated,
     overdue,
     to_come,
+    unfed,
 )
 from ionbeam_dagster.pipeline.agenda.building import assess, is_of_purged_rows, is_outdated, outlook, to_build
 from ionbeam_dagster.pipeline.agenda.collecting import (
@@ -61,6 +62,6 @@ __all__ = [
     "is_of_purged_rows", "is_outdated", "kind_of",
     "last_trigger", "misfits", "needs_collecting", "note", "note_silence", "note_unless_open",
     "other_lengths", "outdated", "outlook", "overdue", "probed", "products", "read_token", "ready", "replacing",
-    "silent", "stays", "to_build", "to_come", "to_export", "to_export_cycle", "to_ingest", "windows_in_lookback",
-    "without_holes",
+    "silent", "stays", "to_build", "to_come", "to_export", "to_export_cycle", "to_ingest", "unfed",
+    "windows_in_lookback", "without_holes",
 ]  # fmt: skip

@@ -15,12 +15,13 @@ from ionbeam_client.text import visible
 from ionbeam_dagster.config import DatasetSettings, SourceSettings
 from ionbeam_dagster.domain.canonical import STATION, canonical_schema, point_key
 from ionbeam_dagster.domain.records import Claim
-from ionbeam_dagster.domain.windows import DAY, FOREVER, Window
+from ionbeam_dagster.domain.windows import DAY, EPOCH, FOREVER, Window
 from ionbeam_dagster.errors import PipelineError, SourceError, StoreError
 from ionbeam_dagster.pipeline.agenda.building import is_outdated
 from ionbeam_dagster.pipeline.agenda.now import products
 from ionbeam_dagster.pipeline.export import is_of_another_exporter
 from ionbeam_dagster.pipeline.platform import Platform
+from ionbeam_dagster.stores.files import within
 from ionbeam_dagster.stores.ledger.attempts import Attempt
 
 SKEW = timedelta(minutes=1)
@@ -132,6 +133,28 @@ def other_lengths(platform: Platform) -> list[str]:
                 f"({before}) than its window_size {now}: what is collected of their time again is a raw partition of "
                 f"{now} beside them, and a new revision of the dataset windows; window_size: {before} leaves them as "
                 "they are"
+            )
+    return found
+
+
+def unfed(platform: Platform) -> list[str]:
+    """What is kept of datasets that no source of the configuration feeds, a sentence each."""
+    config = platform.config
+    roots = [config.sections.dataset_aggregator.data_path, str(config.sections.state_path / "segments")]
+    roots += [within(exporter.settings.output_path, format) for format, exporter in config.exporters.items()]
+    kept: dict[str, list[str]] = {}
+    for root in roots:
+        for name in platform.files.folders(root):
+            if name not in config.datasets:
+                kept.setdefault(name, []).append(within(root, name))
+    found = []
+    for name, folders in sorted(kept.items()):
+        if windows := platform.ledger.revisions(name, EPOCH, FOREVER):
+            whole = Window(windows[0].revision.window.start, windows[-1].revision.window.end)
+            found.append(
+                f"dataset {name}: no source of {config.path} feeds it, and {whole} of it stays as it is in "
+                f"{', '.join(folders)}: nothing of it is built, exported or purged; where its source was renamed, "
+                f"`dataset: {name}` in the new one's block goes on with it; where nobody needs it, remove these folders"
             )
     return found
 
