@@ -236,7 +236,7 @@ class _Range:
         """Collect what needs it, or all `again`; ingest, build and export what follows from it."""
         name, dataset = source.name, self._dataset.name
         raw, observations = raw_key(name), observations_key(name)
-        due_before = set(self._platform.ledger.due(dataset))
+        due_before, reached = set(self._platform.ledger.due(dataset)), self._reached(source, start, end)
         if source.sent:  # rows of any time are in what waits
             windows = self._platform.ledger.waiting(name)
         else:
@@ -246,7 +246,10 @@ class _Range:
         # where one window could not be collected, the run ended before it ingested the others
         self._run(collect_job(name), [observations], [w for w in windows if self._to_ingest(name, w, observations)])
 
-        touched = self._dataset_windows(start, end, set(self._platform.ledger.due(dataset)) - due_before)
+        newly_due = set(self._platform.ledger.due(dataset)) - due_before
+        if not source.sent:  # others may be at work at the same time
+            newly_due &= reached | self._reached(source, start, end)
+        touched = self._dataset_windows(start, end, newly_due)
         now = self._platform.now()
         self._build([w for w in touched if agenda.to_build(self._platform, dataset, w, now, insist=True)])
         self._export(touched)
@@ -306,6 +309,14 @@ class _Range:
     def _dataset_windows(self, start: datetime, end: datetime, touched: set[Window]) -> list[Window]:
         wanted = touched.union(touched_windows(self._platform, self._dataset, start, end))
         return sorted(window for window in wanted if self._is_partition(window))
+
+    def _reached(self, source: SourceSettings, start: datetime, end: datetime) -> set[Window]:
+        """The dataset windows that hold rows of what `source` gave for [start, end)."""
+        span = self._dataset.span
+        claims = self._platform.ledger.claims_between(self._dataset.name, window_of(start, span).start, end)
+        ours = [one for one in claims if one.source == source.name and one.collected.overlaps(Window(start, end))]
+        places = [place for claim in ours for place in (claim.collected, *claim.stray_windows)]
+        return {window for place in places for window in windows_between(place.start, place.end, span)}
 
     def _is_partition(self, window: Window) -> bool:
         return self._partitions.has_partition_key(window.key)

@@ -20,6 +20,8 @@ from ionbeam_dagster.orchestration.internals import partition_tags
 from ionbeam_dagster.orchestration.partitions import dataset_partitions, source_partitions
 from ionbeam_dagster.orchestration.resources import WatchedPlatform
 from ionbeam_dagster.orchestration.runs import reingest_range, run_range
+from ionbeam_dagster.pipeline.collect import collect
+from ionbeam_dagster.pipeline.ingest import ingest
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::dagster.BetaWarning", "ignore::dagster.PreviewWarning"),
@@ -85,6 +87,20 @@ def test_a_range_goes_all_the_way_and_a_second_time_there_is_nothing_to_do(platf
     exported = pl.read_parquet(platform.export_path("told", "pygeoapi", window("01:00", HOUR)))
     assert exported.height == 8
     assert {run.job_name for run in instance.get_runs()} == {"told__collect", "told__build"}
+
+
+def test_what_another_process_collects_meanwhile_is_no_part_of_a_run(platform_with, instance):
+    platform = platform_with(TOLD)
+    told = platform.source("told")
+    platform.sources["told"].stray = {key("00:15"): START + 3 * HOUR}
+
+    def meanwhile(asset, at, failure):
+        if asset == "told/raw":
+            collect(platform, told, window("07:00"), platform.now())
+            ingest(platform, told, window("07:00"))
+
+    results = run_range(platform, "told", START, START + HOUR, instance, on_window=meanwhile)
+    assert {r.window for r in results if r.asset == "told/dataset"} == {window("00:00", HOUR), window("03:00", HOUR)}
 
 
 def test_a_window_that_fails_in_the_middle_takes_no_other_with_it(platform_with, instance):
