@@ -254,6 +254,27 @@ def test_a_source_may_feed_a_dataset_of_another_name_and_two_may_feed_one(load):
         ),
         ("ioncannon: {start: 2026-02-30}", r"is not YAML: day"),
         ("a: [", r"is not YAML"),
+        (
+            "a: {b: c\n  d: e\n",
+            r"config\.yaml: is not YAML: line 2, column 4: expected ',' or '}', but got ':', while parsing a flow "
+            r"mapping that begins in line 1\Z",
+        ),
+        ("a: \0", r"config\.yaml: is not YAML: unacceptable character .* position 3\Z"),
+        ("a: &a [*a]", r"holds itself \(an alias within its own anchor\), or is nested too deep; write it out"),
+        ("a: " + "[" * 2000, r"or is nested too deep"),
+        (
+            "a0: &a0 [x]\n" + "".join(f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 9)}]\n" for n in range(20)),
+            r"its aliases stand for more than 100,000 values; write out",
+        ),
+        ("ioncannon: {exports: odb}", r"ioncannon\.exports: 'odb' is not a list; right would be, for example, \[odb\]"),
+        (
+            "ioncannon: {start: yesterday}",
+            r"ioncannon\.start: 'yesterday' is not a time; right would be, .* 2026-06-21",
+        ),
+        (
+            "sources: {scheduler: {windows: [{source_name: ioncannon, window_size: PT1H, trigger_interval: PT0S}]}}",
+            r"trigger_interval: PT0S is no interval; leave it out, and the source is asked once a window",
+        ),
     ],
 )
 def test_a_fault_is_told_with_file_key_reason_and_what_would_be_right(load, yaml, told):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import yaml
 from ionbeam_dagster.errors import ConfigError
 
 CONFIG_VARIABLE = "IONBEAM_CONFIG_PATH"
+_MOST_VALUES = 100_000
 _SECRET = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -43,20 +45,46 @@ def _parsed(path: Path) -> Any:
         ) from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: is not UTF-8 text ({error}); save it as UTF-8") from error
-    loader = yaml.SafeLoader(text)
     try:
-        root = loader.get_single_node()
-        faults = list(_keys_given_twice(root)) if root else []
-        content = loader.construct_document(root) if root else None
+        with ExitStack() as disposing:
+            loader = yaml.SafeLoader(text)
+            disposing.callback(loader.dispose)
+            root = loader.get_single_node()
+            known: dict[int, int] = {}
+            if root and _values(root, known) - len(known) > _MOST_VALUES:
+                raise ConfigError(
+                    f"{path}: its aliases stand for more than {_MOST_VALUES:,} values; write out what is meant"
+                )
+            faults = list(_keys_given_twice(root)) if root else []
+            content = loader.construct_document(root) if root else None
     except yaml.MarkedYAMLError as error:
-        raise ConfigError(f"{path}: {_unquoted_secret(text, error) or f'is not YAML: {error}'}") from error
+        raise ConfigError(f"{path}: {_unquoted_secret(text, error) or _in_a_line(error)}") from error
+    except RecursionError:
+        raise ConfigError(
+            f"{path}: holds itself (an alias within its own anchor), or is nested too deep; write it out, or flatter"
+        ) from None
     except (yaml.YAMLError, ValueError) as error:  # a ValueError: a date that is none
-        raise ConfigError(f"{path}: is not YAML: {error}") from error
-    finally:
-        loader.dispose()
+        raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from error
     if faults:
         raise ConfigError("\n".join(f"{path}: {fault}" for fault in faults))
     return content
+
+
+def _values(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many values a node stands for, where aliases are written out."""
+    if id(node) not in known:
+        inner = [one for pair in node.value for one in pair] if isinstance(node, yaml.MappingNode) else node.value
+        is_scalar = isinstance(node, yaml.ScalarNode)
+        known[id(node)] = 1 if is_scalar else 1 + sum(_values(one, known) for one in inner)
+    return known[id(node)]
+
+
+def _in_a_line(error: yaml.MarkedYAMLError) -> str:
+    """What the parser says, which draws it over several lines."""
+    where, begun = error.problem_mark or error.context_mark, error.context_mark
+    place = f"line {where.line + 1}, column {where.column + 1}: " if where else ""
+    within = f", {error.context}" + (f" that begins in line {begun.line + 1}" if begun else "") if error.context else ""
+    return f"is not YAML: {place}{error.problem}{within}"
 
 
 def _keys_given_twice(node: yaml.Node, place: str = "") -> Iterator[str]:

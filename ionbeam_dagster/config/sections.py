@@ -102,6 +102,14 @@ class SchedulerWindow(Settings):
     trigger_interval: NonNegativeDuration | None = Field(
         default=None, description="How often it is asked; without it once a window.", examples=["PT5M"]
     )
+
+    @field_validator("trigger_interval")
+    @classmethod
+    def _is_an_interval(cls, given: timedelta | None) -> timedelta | None:
+        if given == timedelta(0):
+            raise ValueError("PT0S is no interval; leave it out, and the source is asked once a window")
+        return given
+
     window_lag: NonNegativeDuration | None = Field(
         default=None,
         description="How long after its end a window can be collected; without it what is usual for the source.",

@@ -24,7 +24,7 @@ def configuration(platform: Platform) -> Iterator[Finding]:
     """What of the configuration does not fit, and what of its sources cannot be used."""
     path = platform.config.path
     for misfit in agenda.misfits(platform) if can_ask_ledger(platform) else ():
-        words, _, remedy = misfit.partition("; ")
+        words, _, remedy = misfit.rpartition("; ")
         yield Finding(SUBJECT, "error", words, remedy)
     for unfed in agenda.unfed(platform) if can_ask_ledger(platform) else ():
         words, _, remedy = unfed.partition("; ")
