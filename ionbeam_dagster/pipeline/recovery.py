@@ -22,7 +22,7 @@ import pyarrow as pa
 from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.records import BuiltRevision, Claim, RawPartition, Revision, RevisionFacts
-from ionbeam_dagster.domain.windows import Window, windows_between
+from ionbeam_dagster.domain.windows import Window, window_of, windows_between
 from ionbeam_dagster.errors import PipelineError, StoreError
 from ionbeam_dagster.pipeline.ingest import ingest_raw
 from ionbeam_dagster.pipeline.platform import Platform
@@ -182,7 +182,9 @@ def recover(
         if number % _TOLD_EVERY == 0:
             _LOG.warning("recovery: %d of %d raw files", number, len(raws))
     for filed in sorted(claims.values(), key=lambda filed: filed.claim.arrival):
-        if not ledger.claims_of([filed.claim.id]):
+        id, source = filed.claim.id, by_source.get(filed.claim.source)
+        is_replaced = id not in stored and source is not None and _was_collected_again(ledger, source, filed.claim)
+        if not is_replaced and not ledger.claims_of([id]):
             _recover_claim(ledger, filed, touched, done)
     latest = {(found.provenance.dataset, found.provenance.window): found for found in built}
     for found in latest.values():
@@ -282,6 +284,16 @@ def _ingest_again(ingest: Callable[[RawPartition], object], raw: RawPartition, d
 def _claims_of(found: FoundRevision) -> Iterator[_FiledClaim]:
     for claim in found.provenance.claims:
         yield _FiledClaim(claim, found.provenance.metadata[claim.source], found.provenance.window)
+
+
+def _was_collected_again(ledger: Ledger, feeder: Feeder, claim: Claim) -> bool:
+    """Whether the raw partition of a claim's window is of another ingestion by now, which has no fewer rows.
+
+    Of one with fewer a person has to decide: the others may stand in the dataset file alone.
+    """
+    window = window_of(claim.collected.start, feeder.window_size)
+    raw = None if feeder.external else ledger.raw(claim.source, window)
+    return raw is not None and raw.ingestion != claim.id and raw.rows >= claim.rows
 
 
 def _recover_claim(

@@ -1,5 +1,6 @@
 """A ledger that was lost is noticed, and made again from the raw files, the dataset files and the observations."""
 
+import shutil
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -168,6 +169,25 @@ def test_a_dataset_file_with_a_damaged_page_holds_up_nothing_and_is_built_again(
     assert (made.revision.number, path.read_bytes()) == (2, whole)
     lose(platform)
     assert platform.ledger.latest_revision("ioncannon", HOURS[0]).facts.hash == before.facts.hash, "damage is seen"
+
+
+def test_what_was_collected_again_since_it_was_built_takes_the_place_of_what_a_dataset_file_tells(again, monkeypatch):
+    """Also where the points are lost with the ledger: those of the earlier ingestion are then nowhere."""
+    platform = again()
+    feed = platform.sources["ioncannon"]
+    with monkeypatch.context() as fewer:
+        fewer.setattr(
+            type(feed), "fetch", lambda self, window, all=feed.fetch: (batch.slice(1) for batch in all(window))
+        )
+        an_hour_is_built(platform, 1)
+    collect(platform, platform.source("ioncannon"), FIRST, LATER)
+    ingest(platform, platform.source("ioncannon"), FIRST)
+    expected = {claim.id for claim in platform.ledger.claims("ioncannon", HOURS[0])}
+    lose(platform)
+    shutil.rmtree("state/segments", ignore_errors=True)
+    platform = again()
+    assert {claim.id for claim in platform.ledger.claims("ioncannon", HOURS[0])} == expected
+    assert build(platform, platform.dataset("ioncannon"), HOURS[0], LATER).revision.revision.number == 2
 
 
 def test_numbers_of_revisions_go_on_where_the_file_of_the_last_one_tells_nothing(again):
