@@ -12,6 +12,8 @@ from threading import Thread
 
 from ionbeam_dagster.errors import IonbeamError
 from ionbeam_dagster.health.findings import SEVERITIES, Finding, of_error
+from ionbeam_dagster.health.stores import LEDGER
+from ionbeam_dagster.stores.ledger import LedgerError
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +36,8 @@ class _Running:
     def _run(self) -> None:
         try:
             self.findings = list(self._check())
+        except LedgerError as error:  # whoever asks it meets it
+            self.findings = [of_error(LEDGER, error)]
         except (IonbeamError, OSError) as error:
             self.findings = [of_error(self._subject, error)]
         except BaseException as error:  # as polars panics; whatever is wrong with one check, the others are heard

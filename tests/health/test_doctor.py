@@ -105,7 +105,16 @@ def test_a_ledger_that_is_damaged(installation):
     for ending in ("-wal", "-shm"):
         Path(f"state/ledger.sqlite{ending}").unlink(missing_ok=True)
     status, told = wrong()
-    assert status == 2 and "ledger.sqlite" in told
+    assert status == 2 and told.startswith("ledger: state/ledger.sqlite: ") and told.count("\n") == 0, told
+    assert "move it away, and it is made again from the stores" in told
+
+
+def test_a_text_of_the_ledger_that_is_damaged(installation):
+    with closing(sqlite3.connect("state/ledger.sqlite")) as db, db:
+        db.execute("UPDATE readings SET metadata = CAST(x'ff00ff' AS TEXT)")
+    status, told = wrong()
+    assert status == 2 and told.startswith("ledger: state/ledger.sqlite: ") and told.count("\n") == 0, told
+    assert "move it away, and it is made again from the stores" in told
 
 
 @pytest.mark.parametrize(

@@ -207,6 +207,11 @@ def _what_to_do(error: sqlite3.Error) -> str:
             "its -wal or -shm was taken from beside it, or the disk fails (see `dmesg`): stop all processes of the "
             f"platform and start them again, and where that does not help, {_ANEW}"
         )
-    if primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+    if primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or _is_no_text(error, code):
         return f"it is damaged: {_ANEW}"
     return "nothing was changed; try again"
+
+
+def _is_no_text(error: sqlite3.Error, code: int | None) -> bool:
+    """Whether what SQLite took for a text is none, as in a page that was overwritten: Python finds that out."""
+    return code is None and isinstance(error, sqlite3.OperationalError) and "UTF-8" in str(error)
