@@ -17,6 +17,7 @@ from ionbeam_dagster import edr
 from ionbeam_dagster.doors import http
 from ionbeam_dagster.health.findings import Finding
 from ionbeam_dagster.pipeline.platform import Platform
+from ionbeam_dagster.stores.files import is_address, within
 
 VERSIONS, PERMISSIONS = "versions", "permissions"
 _OURS = ("ionbeam-dagster", "ionbeam-client")
@@ -59,14 +60,33 @@ def _lacking(who: str, lacking: str) -> Finding:
 
 
 def permissions(platform: Platform) -> Iterator[Finding]:
-    """Files of the platform's state that this user cannot read or write: somebody else made them, often root."""
+    """Files of the platform that this user cannot read, nor write where that is done in place, as in its state:
+    somebody else made them, often root."""
     state = platform.config.sections.state_path
-    shut = [path for path in _some(state) if not os.access(path, os.R_OK | os.W_OK) and _is_there(path)]
-    if shut:
-        words = f"{len(shut)} files below {state} cannot be read or written by this user, the first is {shut[0]}"
-        yield Finding(PERMISSIONS, "error", words, f"chown -R {os.getuid()} {state}, and run every process as one user")
-        return
-    yield Finding(PERMISSIONS, "well", f"what is below {state} can be read and written")
+    folders = {state: os.R_OK | os.W_OK, **dict.fromkeys(_published(platform), os.R_OK)}
+    for folder, needed in folders.items():
+        shut = [path for path in _some(folder) if not os.access(path, needed) and _is_there(path)]
+        if shut:
+            may = "read" if needed == os.R_OK else "read or written"
+            many = f"{len(shut):,} files" if len(shut) > 1 else "1 file"
+            words = f"{many} below {folder} cannot be {may} by this user, the first is {shut[0]}"
+            is_ours = shut[0].lstat().st_uid == os.getuid()
+            allow = f"chmod -R u+rwX {folder}" if is_ours else f"chown -R {os.getuid()} {folder}"
+            yield Finding(PERMISSIONS, "error", words, f"{allow}, and run every process as one user")
+    yield Finding(PERMISSIONS, "well", f"what is below {state} and {len(folders) - 1} other folders was looked at")
+
+
+def _published(platform: Platform) -> Iterator[Path]:
+    """The folders of this host that raw, dataset and export files are moved to."""
+    config = platform.config
+    found = [within(source.config.data_path, name) for name, source in config.sources.items()]
+    found += [within(config.sections.dataset_aggregator.data_path, name) for name in config.datasets]
+    found += [
+        within(config.exporters[format].settings.output_path, format, name)
+        for name, dataset in config.datasets.items()
+        for format in dataset.formats
+    ]
+    return (Path(place) for place in found if not is_address(place))
 
 
 def _is_there(path: Path) -> bool:
@@ -75,8 +95,9 @@ def _is_there(path: Path) -> bool:
 
 
 def _some(root: Path) -> Iterator[Path]:
-    """Files and folders below `root`, the uppermost first, as many as are worth the time."""
+    """`root`, and files and folders below it, the uppermost first, as many as are worth the time."""
     waiting, seen = [root], 0
+    yield root
     while waiting and seen < _LOOKED_AT:
         folder = waiting.pop(0)
         try:

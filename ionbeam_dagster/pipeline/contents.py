@@ -23,7 +23,7 @@ from ionbeam_dagster.pipeline import agenda
 from ionbeam_dagster.pipeline.agenda import Lost, Step, Work
 from ionbeam_dagster.pipeline.damage import not_ours
 from ionbeam_dagster.pipeline.platform import Platform
-from ionbeam_dagster.stores.damage import is_of_one_file
+from ionbeam_dagster.stores.damage import is_of_one_file, remedy_of
 from ionbeam_dagster.stores.files import Found
 from ionbeam_dagster.stores.publish import file_hash
 
@@ -94,7 +94,7 @@ def _step_of(platform: Platform, file: _File, found: Found, told: list[str]) -> 
     except OSError as error:
         if not is_of_one_file(error):
             raise
-        told.append(f"{file.path}: its {file.kind} cannot be read ({error}); look at its disk, or put a copy back")
+        told.append(f"{file.path}: its {file.kind} cannot be read ({error}); {remedy_of(error)}")
         return []
     was_replaced = fault is not None and platform.files.found(file.path) != found  # what came may be whole
     return [] if fault is None or was_replaced else file.damaged(fault)

@@ -16,7 +16,7 @@ from ionbeam_dagster.config import SourceSettings
 from ionbeam_dagster.domain.records import BuiltRevision, RawPartition
 from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.pipeline.platform import Platform
-from ionbeam_dagster.stores.damage import UNREADABLE, is_of_one_file, read_through
+from ionbeam_dagster.stores.damage import UNREADABLE, is_of_one_file, read_through, remedy_of
 from ionbeam_dagster.stores.publish import file_hash
 
 
@@ -29,7 +29,7 @@ def checked(platform: Platform, path: str, hash: str, damaged: Callable[[str], s
     fault; and where polars panics, which is no Exception, so that whoever does window after window would not catch it.
     """
     with platform.files.fetched(path) as local:
-        if hash and file_hash(local) != hash:
+        if hash and _hash_of(path, local) != hash:
             raise PipelineError(damaged("it does not hold what was written: the disk, or somebody, changed it"))
         try:
             yield local
@@ -50,6 +50,8 @@ def readable(platform: Platform, built: BuiltRevision) -> Iterator[Path]:
     except UNREADABLE as error:
         if not is_of_one_file(error):
             raise
+        if isinstance(error, PermissionError):
+            raise _cannot_be_read(built.path, error) from error
         revision = built.revision
         again = f"`ionbeam rebuild {revision.dataset} {revision.window.as_options}` makes it again"
         raise PipelineError(f"{built.path} cannot be read ({error}); {again}") from error
@@ -65,12 +67,27 @@ def is_damaged(platform: Platform, path: str, hash: str) -> bool:
         return False
     with platform.files.fetched(path) as local:
         if hash:
-            return file_hash(local) != hash
+            return _hash_of(path, local) != hash
         try:
             read_through(local)
+        except PermissionError as error:
+            raise _cannot_be_read(path, error) from error
         except UNREADABLE as error:
             return is_of_one_file(error)
     return False
+
+
+def _hash_of(path: str, local: Path) -> str:
+    try:
+        return file_hash(local)
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) or not is_of_one_file(error):
+            raise
+        raise _cannot_be_read(path, error) from error
+
+
+def _cannot_be_read(path: str, error: OSError) -> PipelineError:
+    return PipelineError(f"{path}: it cannot be read ({error}); {remedy_of(error)}")
 
 
 def set_aside(platform: Platform, path: str, fault: str, again: str) -> str:

@@ -24,6 +24,7 @@ from ionbeam_dagster.pipeline.agenda import SKEW, Changed, Lost, Step, Steps, Wo
 from ionbeam_dagster.pipeline.damage import not_ours
 from ionbeam_dagster.pipeline.export import is_of_another_exporter
 from ionbeam_dagster.pipeline.platform import Platform
+from ionbeam_dagster.stores.damage import is_of_one_file
 from ionbeam_dagster.stores.files import Found, folder_of, within
 
 _T = TypeVar("_T")
@@ -114,7 +115,7 @@ def _of_raws(
             fault = _fault_of(source, raw, file, claims.get(raw.ingestion), now)
             if fault is None and new and opened < _OPENED:
                 opened += 1
-                fault = None if contents.can_be_read(platform, raw.path) else "its raw file is damaged"
+                fault = "its raw file is damaged" if _is_damaged(platform, raw.path) else None
             if fault is not None and source.sent:
                 found.for_a_person.append(not_ours(source, raw, fault))
             elif fault is not None:
@@ -138,6 +139,16 @@ def _fault_of(
     if claim is not None and claim.collected.end > file.modified + SKEW:
         return "it was collected before it had passed: a clock was ahead"
     return None
+
+
+def _is_damaged(platform: Platform, path: str) -> bool:
+    """Whether the footer of a raw file says nothing; of a file that cannot be read at all contents.py tells."""
+    try:
+        return not contents.can_be_read(platform, path)
+    except OSError as error:
+        if not is_of_one_file(error):
+            raise
+        return False
 
 
 def _collected_again(

@@ -33,9 +33,16 @@ def is_of_the_file(error: BaseException) -> bool:
 def is_of_one_file(error: BaseException) -> bool:
     """Whether one of UNREADABLE is of that file alone, which is damaged or away; else no other can be read now either.
 
-    The numbers are those of a file that is not there, and of a disk that cannot read it.
+    The numbers are those of a file that is not there, that this user may not read, and that its disk cannot.
     """
-    return not isinstance(error, OSError) or error.errno in (None, errno.ENOENT, errno.EIO)
+    return not isinstance(error, OSError) or error.errno in (None, errno.ENOENT, errno.EACCES, errno.EIO)
+
+
+def remedy_of(error: OSError) -> str:
+    """What helps where a file is there and cannot be read."""
+    if isinstance(error, PermissionError):
+        return "give this user permission to read it, and run every process as one user"
+    return "look at its disk, or put a copy back"
 
 
 def read_through(path: Path) -> None:

@@ -101,20 +101,42 @@ def test_a_folder_that_is_mounted_read_only_on_the_disk_that_it_lies_on(installa
     assert status == 2 and f"`mount -o remount,rw {Path('state').absolute()}`, or choose another folder" in remedy, told
 
 
-def test_files_that_somebody_else_made(installation):
-    """By a user who may not do everything: root without the right to pass over permissions."""
+def _by_somebody_else(*options: str) -> tuple[int, list[dict[str, str]]]:
+    """What doctor says to a user who may not do everything: root without the right to pass over permissions."""
     if os.geteuid() or shutil.which("setpriv") is None:
         pytest.skip("root and setpriv are needed to be somebody else")
-    for path in Path("state/segments").rglob("*"):
-        os.chown(path, 12345, 12345)
-        path.chmod(0o600 if path.is_file() else 0o700)
-    program = [str(Path(sys.executable).with_name("ionbeam")), "doctor", "--json"]
+    program = [str(Path(sys.executable).with_name("ionbeam")), "doctor", "--json", *options]
     done = subprocess.run(
         ["setpriv", "--bounding-set=-dac_override,-dac_read_search", *program], capture_output=True, text=True
     )
-    assert done.returncode == 2, done.stderr
-    [told] = [one for one in json.loads(done.stdout) if one["subject"] == "permissions"]
-    assert "state/segments" in told["words"] and f"chown -R {os.getuid()} state" in told["remedy"]
+    return done.returncode, json.loads(done.stdout)
+
+
+def test_files_that_somebody_else_made(installation):
+    for path in Path("state/segments").rglob("*"):
+        os.chown(path, 12345, 12345)
+        path.chmod(0o600 if path.is_file() else 0o700)
+    status, found = _by_somebody_else()
+    [told] = [one for one in found if one["subject"] == "permissions" and one["severity"] == "error"]
+    assert status == 2 and "state/segments" in told["words"] and f"chown -R {os.getuid()} state" in told["remedy"]
+
+
+def test_files_that_nobody_may_read_are_told_and_hold_up_the_check_of_no_other(installation):
+    raws = sorted(Path("data-raw/ioncannon").iterdir())
+    shut = [
+        raws[0], *Path("data/ioncannon").iterdir(), *Path("data-projections/odb/ioncannon").iterdir(),
+        min(Path("state/segments/ioncannon").glob("*T*/*.parquet")),
+    ]  # fmt: skip
+    for path in shut:
+        path.chmod(0)
+    raws[1].unlink()
+    status, found = _by_somebody_else("--files")
+    told = [f"{one['words']} -> {one['remedy']}" for one in found if one["severity"] in ("warning", "error")]
+    for path in shut:
+        files = [one for one in told if f"{path}" in one and "give this user permission to read it" in one]
+        folders = [one for one in told if f"the first is {path}" in one and "-> chmod -R u+rwX " in one]
+        assert (len(files), len(folders)) == (1, 1), told
+    assert status == 2 and any(f"{raws[1]} is not there" in one for one in told), told
 
 
 def test_mqtt_that_nobody_listens_to_and_a_journal_that_is_not_sorted(installation):

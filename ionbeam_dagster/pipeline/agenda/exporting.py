@@ -78,11 +78,11 @@ def is_broken(platform: Platform, dataset: str, window: Window) -> bool:
 
 def _may_be_exported(platform: Platform, path: str) -> bool:
     """Whether a dataset file is sound. One that cannot be read is for its export, which sets it aside, so that it is
-    built again at once."""
+    built again at once, or says that it may not read it."""
     try:
         with platform.files.parquet(path) as file:
             return is_sound(file)
-    except pa.ArrowInvalid:
+    except (pa.ArrowInvalid, PermissionError):
         return True
     except FileNotFoundError:
         return False

@@ -32,7 +32,7 @@ import pyarrow as pa
 
 from ionbeam_dagster.domain.windows import HOUR, Window, windows_between
 from ionbeam_dagster.errors import LostPoints
-from ionbeam_dagster.stores.damage import read_through
+from ionbeam_dagster.stores.damage import is_of_one_file, read_through, remedy_of
 from ionbeam_dagster.stores.locks import folder_locked
 from ionbeam_dagster.stores.publish import DAMAGED, make_folder, put_in_place, sync
 from ionbeam_dagster.stores.timeseries import TIME, Refused, bundles, journals
@@ -144,6 +144,10 @@ class SegmentStore:
                     found.append(str(error))
                 except (FileNotFoundError, Replaced):  # another took its place, of which the next look tells
                     continue
+                except OSError as error:
+                    if not is_of_one_file(error):
+                        raise
+                    found.append(f"segment {path} cannot be read ({error}); {remedy_of(error)}")
         return found
 
     def held(self, dataset: str) -> dict[str, int]:
