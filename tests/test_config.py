@@ -272,6 +272,10 @@ def test_a_source_may_feed_a_dataset_of_another_name_and_two_may_feed_one(load):
             r"ioncannon\.start: 'yesterday' is not a time; right would be, .* 2026-06-21",
         ),
         (
+            "ioncannon: {exports: {odb: 1}}",
+            r"ioncannon\.exports: should be a list; begin each of its entries with '- '",
+        ),
+        (
             "sources: {scheduler: {windows: [{source_name: ioncannon, window_size: PT1H, trigger_interval: PT0S}]}}",
             r"trigger_interval: PT0S is no interval; leave it out, and the source is asked once a window",
         ),

@@ -27,7 +27,9 @@ def _fault(found: Any, key: str, model: type[BaseModel]) -> str:
         return f"{place}: this key is not known{meant}" + (f"; known are {', '.join(allowed)}" if allowed else "")
     if found["type"] in ("time_delta_parsing", "time_delta_type"):
         return f"{place}: {found['input']!r} is not a duration; right would be, for example, PT5M, PT1H or P1D"
-    if found["type"] in ("tuple_type", "list_type") and isinstance(found["input"], str):
+    if found["type"] in ("tuple_type", "list_type"):
+        if not isinstance(found["input"], str):  # in what it holds may be a secret
+            return f"{place}: should be a list; begin each of its entries with '- '"
         return f"{place}: {found['input']!r} is not a list; right would be, for example, [{found['input']}]"
     if found["type"].startswith(("datetime_", "date_")) and isinstance(found["input"], str):
         return (
