@@ -229,6 +229,17 @@ def test_another_length_of_windows(installation):
     assert status == 2 and "aggregation_span" in told and "let it be as it was" in told
 
 
+def test_other_columns_under_the_same_version(installation, monkeypatch):
+    source = platform().sources["ioncannon"]
+    first, *others = source.metadata.ingestion_map.canonical_variables
+    variables = [first.model_copy(update={"level": 12.5}), *others]
+    changed = source.metadata.ingestion_map.model_copy(update={"canonical_variables": variables})
+    other = source.metadata.model_copy(update={"ingestion_map": changed})
+    monkeypatch.setattr(type(source), "metadata", other)
+    [fault] = [one for one in doctor()[1] if "its columns changed" in one["words"]]
+    assert fault["words"].endswith("is new") and fault["remedy"].startswith("let them be as they were"), fault
+
+
 def test_a_run_whose_process_is_gone(installation, monkeypatch):
     monkeypatch.setattr(of_dagster, "_YOUNG", timedelta(0))
     with dg.DagsterInstance.from_config(str(installation / "dagster")) as instance:
