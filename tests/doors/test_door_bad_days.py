@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import subprocess
+import sys
 import time
 from datetime import UTC, datetime, timedelta
+from subprocess import PIPE
 
 import httpx
 import pytest
@@ -401,6 +404,30 @@ def test_a_memory_that_is_damaged_is_told_put_aside_and_begun_anew(platform_of, 
         assert [(one.measurement, one.lines) for one in door.memory.parked()] == [("cpu", 1)]
         assert "was damaged" in caplog.text and "door.sqlite.damaged" in caplog.text
         assert any("door.sqlite.damaged" in one.words for one in queues.door(platform))
+
+
+OPENS = """
+import sys
+from pathlib import Path
+from ionbeam_dagster.doors.http.memory import Memory
+memory = Memory(Path(sys.argv[1]))
+print("open", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_memory_that_is_removed_under_the_door_is_told_and_begun_anew(platform_of):
+    platform = platform_of(SOURCES)
+    folder = door_folder(platform)
+    with subprocess.Popen([sys.executable, "-c", OPENS, folder], stdin=PIPE, stdout=PIPE) as door:
+        door.stdout.readline()
+        (folder / "door.sqlite").unlink()
+        [told] = door_status(platform)
+        assert "door.sqlite was removed from beside its -wal" in told and "start `ionbeam receive` again" in told
+        with pytest.raises(StoreError, match="removed from beside"):
+            list(queues.door(platform))
+        door.kill()
+    assert Memory(folder).listened("garden") is None
 
 
 def test_what_is_left_of_a_source_that_is_gone_is_told_with_what_helps_until_it_is_taken_away(platform_of, tmp_path):

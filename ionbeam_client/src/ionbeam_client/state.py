@@ -21,8 +21,12 @@ class Database:
         self._lock = threading.RLock()
         self._connection = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
         self._connection.row_factory = sqlite3.Row
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.executescript(schema)
+        try:
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.executescript(schema)
+        except BaseException:
+            self._connection.close()
+            raise
 
     @contextmanager
     def transaction(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:

@@ -179,22 +179,30 @@ def damaged_memory(folder: Path) -> Path | None:
 
 
 def _is_damage(error: sqlite3.DatabaseError) -> bool:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    return _primary_code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def _primary_code(error: sqlite3.DatabaseError) -> int:
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
 class Memory:
     """The records in the file ``<folder>/door.sqlite``. Safe across threads and processes."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises StoreError where the file is damaged."""
+        """Raises StoreError where the file is damaged, or was removed under the door that uses it."""
         self._folder = folder
         try:
             self._database = Database(folder / _NAME, _SCHEMA)
         except sqlite3.DatabaseError as error:
-            if not _is_damage(error):
+            if _is_damage(error):
+                words, remedy = "is damaged", "start `ionbeam receive` again, which puts it aside and begins anew"
+            elif _primary_code(error) == sqlite3.SQLITE_IOERR:
+                words = "was removed from beside its -wal, or its disk fails"
+                remedy = "start `ionbeam receive` again, which begins it anew; else see `dmesg`"
+            else:
                 raise
-            remedy = "start `ionbeam receive` again, which puts it aside and begins anew"
-            raise StoreError(f"{folder / _NAME} is damaged ({error}); {remedy}") from error
+            raise StoreError(f"{folder / _NAME} {words} ({error}); {remedy}") from error
 
     def listened(self, source: str) -> Listened | None:
         rows = self._database.read("SELECT since, until FROM listened WHERE source = ?", (source,))
