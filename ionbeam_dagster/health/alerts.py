@@ -115,7 +115,7 @@ class Alerting:
             self._known, self._stored, self._said = {}, None, {}
             return
         if not self._watch.findings():
-            return  # it was not looked yet
+            return  # nobody has looked yet
         self._remember()
         now = self._platform.now()
         found = self._troubles(now)

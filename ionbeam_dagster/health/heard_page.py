@@ -53,7 +53,7 @@ class HeardPage:
         stamp = self._platform.heard.stamp(source)
         found = self._platform.heard.told(source)
         if found is None:
-            yield "<p>It was not looked yet, or nothing was heard: <code>ionbeam heard</code> looks now.</p>"
+            yield "<p>Nobody has looked yet, or nothing was heard: <code>ionbeam heard</code> looks now.</p>"
             return
         silent = found.silent
         kind = "trouble" if silent.height else "well"

@@ -103,7 +103,7 @@ class StationStore:
         """Why the CSV cannot be used, as `entries` found it."""
 
     def heard(self, source: str) -> Heard:
-        """What was heard of a source's stations; nothing, where it was not looked yet. A file that is damaged is set
+        """What was heard of a source's stations; nothing where nobody has looked yet. A file that is damaged is set
         aside, and told."""
         found = self._table(source, "it is made again from the raw partitions")
         if found is None:
