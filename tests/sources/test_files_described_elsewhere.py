@@ -152,6 +152,20 @@ def test_one_column_a_station_of_one_quantity_in_parquet_with_a_list(tmp_path):
     assert taken(made)[0].select("station_id", "lat", T).rows() == [("06260", 52.1, 1.5), ("06270", 53.22, 2.5)]
 
 
+def test_columns_of_time_place_and_metadata_are_no_station_whatever_wide_finds(tmp_path):
+    text = "e,hoch,lat,lon,North,South\n1709251200,12,45,7,1,2\n1709251800,12,45,7,3,4\n"
+    keys = {"latitude": "lat", "longitude": "lon", "metadata": {"altitude": "hoch"}}
+    made = source(tmp_path, text, time={"column": "e", "unit": "s"}, wide="(?P<station_id>.+)", **keys)
+    rows, reasons = taken(made)
+    assert rows.select("station_id", T, "altitude").rows() == [
+        ("North", 1.0, "12"), ("South", 2.0, "12"), ("North", 3.0, "12"), ("South", 4.0, "12")
+    ]  # fmt: skip
+    assert reasons == []
+    (tmp_path / "in" / "a.csv").write_text("e,hoch,lat,lon\n1709251200,12,45,7\n")
+    with pytest.raises(SourceError, match="has no column that `wide` finds"):
+        taken(made)
+
+
 LONG = "time,id,what,value,unit\n2024-03-01T00:00Z,A,t,50,degF\n2024-03-01T00:00Z,B,t,283.15,K\n"
 LONG += "2024-03-01T00:10Z,A,t,5,hPa\n2024-03-01T00:10Z,B,t,11,\n2024-03-01T00:20Z,A,rh,0.5,1\n"
 

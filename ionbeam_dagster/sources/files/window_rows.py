@@ -234,16 +234,20 @@ class WindowRows:
             conversions,
             texts,
             flags(reference),
-            wide=self._wide(file) if file else {},
+            wide=self._wide(file, layout) if file else {},
             factors=lambda column, unit: factors(unit, variables[column]),
             joined=self._stations.joined if self._stations else None,
         )
 
-    def _wide(self, file: File) -> dict[str, dict[str, str]]:
-        """The columns of a file that are one station's each, with what their names say. Raises Unreadable."""
+    def _wide(self, file: File, layout: Layout) -> dict[str, dict[str, str]]:
+        """The columns of a file that are one station's each, with what their names say. Raises Unreadable.
+
+        Those of the time, the place and the metadata are no station's, whatever the pattern finds.
+        """
         if self._config.wide is None:
             return {}
-        names = self._index.reader(file.path).columns(Path(file.path))
+        apart = {*layout.times, *layout.place.values(), *layout.metadata.values()}
+        names = [name for name in self._index.reader(file.path).columns(Path(file.path)) if name not in apart]
         found = {name: told.groupdict() for name in names if (told := self._config.wide.fullmatch(name))}
         wanted = {variable.column for variable in self._config.variables}
         found = {name: groups for name, groups in found.items() if groups.get(VARIABLE) in {None, *wanted}}
