@@ -237,6 +237,13 @@ def test_a_source_may_feed_a_dataset_of_another_name_and_two_may_feed_one(load):
         ),
         ("- a list", r"should hold sections"),
         (
+            "sources:\n  a:\n    constants: {station_id: 0270}\n    quality: {good: [01]}\n",
+            r"sources\.a\.constants\.station_id: line 3: YAML reads 0270 as 184; write '0270', in quotes(.|\n)*"
+            r"sources\.a\.quality\.good\.0: line 4: YAML reads 01 as 1; write '01', in quotes",
+        ),
+        ("sources:\n  a: {clock: 12:30}", r"a\.clock: line 2: YAML reads 12:30 as 750; write '12:30', in quotes"),
+        ("sources:\n  off: {type: ioncannon}", r"sources\.off: line 2: YAML reads the key off as false; write 'off'"),
+        (
             "sources:\n  a: {type: ioncannon}\n  a: {type: files}\n",
             r"sources\.a: is given twice, in line 2 and in line 3",
         ),

@@ -19,6 +19,7 @@ from ionbeam_dagster.errors import ConfigError
 
 CONFIG_VARIABLE = "IONBEAM_CONFIG_PATH"
 _MOST_VALUES = 100_000
+_LEADING_ZERO = re.compile(r"[-+]?0[0-7_]+")
 _SECRET = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -55,7 +56,7 @@ def _parsed(path: Path) -> Any:
                 raise ConfigError(
                     f"{path}: its aliases stand for more than {_MOST_VALUES:,} values; write out what is meant"
                 )
-            faults = list(_keys_given_twice(root)) if root else []
+            faults = [*_keys_given_twice(root), *_misread(root, loader)] if root else []
             content = loader.construct_document(root) if root else None
     except yaml.MarkedYAMLError as error:
         raise ConfigError(f"{path}: {_unquoted_secret(text, error) or _in_a_line(error)}") from error
@@ -105,6 +106,34 @@ def _keys_given_twice(node: yaml.Node, place: str = "") -> Iterator[str]:
             )
         first.setdefault(name, line)
         yield from _keys_given_twice(value, full)
+
+
+def _misread(node: yaml.Node, loader: yaml.SafeLoader, place: str = "") -> Iterator[str]:
+    """A fault for each key and value of which YAML makes another one without a word."""
+    if isinstance(node, yaml.ScalarNode) and _is_other_number(node):
+        yield (
+            f"{place}: line {node.start_mark.line + 1}: YAML reads {node.value} as {loader.construct_object(node)}; "
+            f"write '{node.value}', in quotes, or a number without zeros before it and without colons"
+        )
+    if isinstance(node, yaml.SequenceNode):
+        for number, inner in enumerate(node.value):
+            yield from _misread(inner, loader, f"{place}.{number}".strip("."))
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            full = f"{place}.{key.value}".strip(".") if isinstance(key, yaml.ScalarNode) else place
+            if key.tag == "tag:yaml.org,2002:bool":
+                yield (
+                    f"{full}: line {key.start_mark.line + 1}: YAML reads the key {key.value} as "
+                    f"{str(loader.construct_object(key)).lower()}; write '{key.value}', in quotes"
+                )
+            yield from _misread(key, loader, full)
+            yield from _misread(value, loader, full)
+
+
+def _is_other_number(node: yaml.ScalarNode) -> bool:
+    """Whether a number is octal, or of sixties, as 0270 and 12:30 are in YAML 1.1."""
+    is_number = node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+    return is_number and (":" in node.value or _LEADING_ZERO.fullmatch(node.value) is not None)
 
 
 def _unquoted_secret(text: str, error: yaml.MarkedYAMLError) -> str | None:

@@ -249,6 +249,8 @@ def test_a_minute_behind_hour_24_is_no_time(tmp_path):
     ("keys", "told"),
     [
         ({"wide": "(?P<station_id>.+)", "variables": [TEMPERATURE, HUMIDITY]}, "no group tells which"),
+        ({"constants": {"station_id": False}}, "is false to YAML, .* in quotes"),
+        ({"missing": [False]}, "is false to YAML, .* in quotes"),
         ({"stations": {"path": "s.csv", "id": "id"}}, "nothing tells a row's station"),
         ({"stations": {"path": "s.csv", "id": "id", "latitude": "lat"}}, "name both"),
         (

@@ -19,7 +19,7 @@ from ionbeam_client.models import Definition, Dtype, Name, NamePart, Period
 from ionbeam_dagster.domain.canonical import STATION
 from ionbeam_dagster.settings import Settings
 from ionbeam_dagster.sources import SourceConfig
-from ionbeam_dagster.sources.files.written import CsvDialect, TimeColumn
+from ionbeam_dagster.sources.files.written import Code, CsvDialect, TimeColumn, no_truth
 
 FORMATS = {
     "csv": (".csv", ".csv.gz", ".csv.zip"),
@@ -69,13 +69,13 @@ class FileQuality(Settings):
     """What the files say of each value of a quantity. Other codes say nothing; good excuses no failed test."""
 
     column: str = Field(description="Column of the codes.", examples=["T_qc"])
-    good: tuple[str | float, ...] = Field(default=(), description="Codes of good values.", examples=[["V", 0]])
+    good: tuple[Code, ...] = Field(default=(), description="Codes of good values.", examples=[["V", 0]])
     pattern: Annotated[str, AfterValidator(_readable_pattern)] | None = Field(
         default=None,
         description="Regular expression of the column's cells, whose group is the code.",
         examples=[",(.)$"],
     )
-    poor: tuple[str | float, ...] = Field(
+    poor: tuple[Code, ...] = Field(
         min_length=1, description="Codes of values that are at least suspect.", examples=[["N", 3]]
     )
 
@@ -161,7 +161,7 @@ class FileVariable(Settings):
 
 
 def _number_as_text(given: Any) -> Any:
-    return str(given) if isinstance(given, int | float) else given
+    return str(no_truth(given)) if isinstance(given, int | float) else given
 
 
 def _number(given: str | float) -> float | None:
@@ -301,7 +301,7 @@ class FilesConfig(SourceConfig):
         description="Quantities that are read; a text is the column, where the files describe it.",
         examples=[[{"column": "T", "standard_name": "air_temperature", "unit": "degC", "level": 2.0}]],
     )
-    missing: tuple[str | float, ...] = Field(
+    missing: tuple[Code, ...] = Field(
         default=(),
         description="Numbers and texts that stand for no value, besides the usual texts (empty, -, --, NA, NaN, ...).",
         examples=[[-999, "M"]],

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from zoneinfo import available_timezones
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from ionbeam_dagster.settings import Settings
 
@@ -60,6 +60,18 @@ def _readable_format(form: str) -> str:
             "of its own, name both: time.columns: [date, time], with a format of both and a blank between them"
         )
     return form
+
+
+def no_truth(given: Any) -> Any:
+    if isinstance(given, bool):
+        raise ValueError(
+            f"is {str(given).lower()} to YAML, as yes, no, on and off are without quotes; write it in quotes, as 'no'"
+        )
+    return given
+
+
+Code = Annotated[str | float, BeforeValidator(no_truth)]
+"""A text or a number that stands in cells."""
 
 
 class TimeColumn(Settings):
@@ -135,7 +147,7 @@ class CsvDialect(Settings):
         default="utf-8", description="How text is encoded.", examples=["latin-1"]
     )
     decimal: Literal[".", ","] = Field(default=".", description="Character of the decimal point.")
-    missing: tuple[str | float, ...] = Field(
+    missing: tuple[Code, ...] = Field(
         default=(), description="The same as `missing` of the source.", examples=[["-999"]]
     )
 
