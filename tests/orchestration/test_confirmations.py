@@ -75,7 +75,7 @@ def test_it_has_corrections_published_and_confirms_them_and_its_page_says_so(pla
     ticked = Ticked(platform, instance, f"{SOURCE}__confirmations")
     known = told("changes", SOURCE)
     assert (
-        "no correction is known" in known and f"The sensor {SOURCE}__confirmations" in known and "0 open" not in known
+        "no correction is known" in known and f"the sensor {SOURCE}__confirmations" in known and "0 open" not in known
     )
     [page] = ticked.tick().asset_events
     assert page.passed and states_on(page) == []

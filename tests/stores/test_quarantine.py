@@ -86,7 +86,7 @@ def test_a_host_has_its_scratch_for_itself_and_the_quarantine_lies_where_the_yam
     assert told.quarantine == "set-aside/ioncannon/ioncannon_20260621T120000_PT1H.parquet"
     with platform.files.scratch() as folder:
         assert Path(folder).resolve().is_relative_to(Path("mine/drafts").resolve())
-    assert sorted(path.name for path in Path("state").iterdir() if path.is_dir()) == ["segments"]
+    assert sorted(path.name for path in Path("state").iterdir() if path.is_dir()) == ["ledger.locks", "segments"]
 
 
 @pytest.mark.parametrize("damage", [lambda whole: b"", lambda whole: whole[:-4] + b"????", lambda whole: b"PAR1" * 9])
