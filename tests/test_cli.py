@@ -170,6 +170,7 @@ def test_an_exporter_that_cannot_be_imported_is_told_by_config_check_and_not_by_
     [
         ("cf_unit: degC, method: mean", "warning", 0),
         ("cf_unit: furlong", "cannot be in 'furlong'; CF has it in 'K'", 1),
+        ("cf_unit: degC, unit: hPa", "its values are in 'hPa', which cannot become 'degC'", 1),
     ],
 )
 def test_config_check_tells_what_is_wrong_with_a_variable(ionbeam, variable, told, code):

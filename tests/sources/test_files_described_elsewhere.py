@@ -170,6 +170,24 @@ LONG = "time,id,what,value,unit\n2024-03-01T00:00Z,A,t,50,degF\n2024-03-01T00:00
 LONG += "2024-03-01T00:10Z,A,t,5,hPa\n2024-03-01T00:10Z,B,t,11,\n2024-03-01T00:20Z,A,rh,0.5,1\n"
 
 
+@pytest.mark.parametrize("unit", ["° Fahrenheit", "degrees F", "deg F", "ºF", "F"])
+def test_a_unit_in_the_yaml_is_understood_as_that_of_a_netcdf_file(tmp_path, unit):
+    keys = {"latitude": 45.0, "longitude": 7.0, "constants": {"station_id": "A"}}
+    made = source(tmp_path, DATA, variables=[TEMPERATURE | {"unit": unit}], **keys)
+    assert taken(made)[0][T].to_list() == pytest.approx([(t - 32) / 1.8 for t in (1.5, 2.5, 1.6)])
+    rows = "time,id,what,value,unit\n2024-03-01T00:00Z,A,t,50," + unit
+    made = source(tmp_path, rows, long={"variable": "what", "value": "value", "unit": "unit"}, **keys)
+    assert taken(made)[0][T].to_list() == pytest.approx([10.0])
+
+
+@pytest.mark.parametrize("unit", ["hPa", "°", "furlong", "nonsense"])
+def test_a_unit_in_the_yaml_that_cannot_become_that_of_the_dataset_is_told_before_any_window(tmp_path, unit):
+    keys = {"latitude": 45.0, "longitude": 7.0, "constants": {"station_id": "A"}}
+    made = source(tmp_path, DATA, variables=[TEMPERATURE | {"unit": unit}], **keys)
+    with pytest.raises(SourceError, match=r"sources\.s\.variables: 't': .*cannot become 'degC'.*correct `unit`"):
+        made.metadata  # noqa: B018
+
+
 def test_the_unit_of_each_value_in_a_column(tmp_path):
     rows, reasons = taken(
         source(

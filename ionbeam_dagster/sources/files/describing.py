@@ -24,7 +24,7 @@ def completed(stated: FileVariable, said: Described) -> tuple[CanonicalVariable,
     name = stated.standard_name or said.standard_name
     if not name:
         raise ValueError("has no standard_name in the file; state `standard_name` (x_... for what CF has no name for)")
-    unit = stated.unit or _meant(said.unit) or stated.cf_unit
+    unit = _meant(stated.unit or said.unit) or stated.cf_unit
     if not unit:
         raise ValueError("has no units in the file; state `unit` ('1' for a quantity without one)")
     method = stated.method or said.method or "point"
@@ -42,6 +42,8 @@ def completed(stated: FileVariable, said: Described) -> tuple[CanonicalVariable,
     errors = [problem.text for problem in check_variable(variable) if problem.severity == "error"]
     if errors:
         raise ValueError("; ".join(errors))
+    if stated.unit and not is_text(variable):
+        _refuse_other_kind(unit, variable)
     return variable, unit
 
 
@@ -67,14 +69,21 @@ def _current(name: str) -> str:
 
 
 def _meant(unit: str | None) -> str | None:
-    """What a file means by the name of a unit that UDUNITS misunderstands, such as "degrees Celsius"."""
+    """What people mean by the name of a unit that UDUNITS misunderstands, such as "degrees Celsius"."""
     return (suggest_unit(unit) or unit) if unit else None
+
+
+def _refuse_other_kind(unit: str, variable: CanonicalVariable) -> None:
+    try:
+        factors(unit, variable)
+    except UnitError as error:
+        raise UnitError(f"{error}; correct `unit` or `cf_unit`") from error
 
 
 def factors(unit: str, variable: CanonicalVariable) -> tuple[float, float]:
     """Scale and offset from the file's unit to the dataset's; raises UnitError."""
     try:
-        scale, offset = conversion(unit, variable.cf_unit)
+        scale, offset = conversion(_meant(unit) or unit, variable.cf_unit)
     except UnitError as error:
         raise UnitError(f"its values are in {unit!r}, which cannot become {variable.cf_unit!r} ({error})") from error
     is_difference = variable.method in _DIFFERENCES or lookup(variable.standard_name).is_difference
