@@ -261,6 +261,30 @@ def test_hours_from_1_to_24_are_no_years_and_a_line_of_means_is_no_time(tmp_path
     assert block["time"] == {"columns": ["Date", "Hour"], "format": "%d.%m.%Y %H", "zone": "UTC"}
 
 
+WEEWX = """dateTime,usUnits,interval,barometer,outTemp,windSpeed,rain,rainRate,snowDepth
+1709251200,{0},5,{1},{2},{3},{4},{5},{6}
+1709251500,{0},5,{1},{2},{3},{4},{5},{6}
+"""
+
+
+@pytest.mark.parametrize(
+    ("system", "cells", "units"),
+    [
+        (1, (29.92, 41.0, 10.0, 0.04, 0.4, 3.0), ("inHg", "degF", "mile hour-1", "inch", "inch hour-1", "inch")),
+        (16, (1013.2, 5.0, 18.0, 0.1, 1.0, 8.0), (None, None, "km h-1", "cm", "cm h-1", "cm")),
+        (17, (1013.2, 5.0, 5.0, 1.0, 10.0, 80.0), (None, None, None, None, None, "mm")),
+    ],
+)
+def test_the_unit_system_of_weewx_says_every_unit(tmp_path, system, cells, units):
+    (tmp_path / "a.csv").write_text(WEEWX.format(system, *cells))
+    guess = propose(str(tmp_path / "a.csv"))
+    found = {one["column"]: one.get("unit") for one in guess.block["variables"]}
+    assert found == dict(
+        zip(("barometer", "outTemp", "windSpeed", "rain", "rainRate", "snowDepth"), units, strict=True)
+    )
+    assert "do not say the unit" not in guess.text and "assumed" not in guess.text
+
+
 def test_a_counter_of_rain_is_no_amount_and_a_low_pressure_is_not_at_sea_level(tmp_path):
     rows = "".join(f"2024-03-01T{n:02}:00:00Z,{n // 5 * 0.2:.1f},{n % 3 * 0.2:.1f},{870 + n % 4}\n" for n in range(24))
     (tmp_path / "a.csv").write_text(f"time,rain_total,precip,pres\n{rows}")

@@ -40,6 +40,13 @@ _LONG = {
 }  # fmt: skip
 _DIVIDERS = {" - ": 2, ": ": 2, "__": 2, "_": 3, "/": 3, ".": 3, " ": 3}
 """What may stand between a station and a quantity, and how many stations there must be for that to be believed."""
+_UNIT_SYSTEMS = {
+    "1": {"degC": "degF", "hPa": "inHg", "m s-1": "mile hour-1", "mm": "inch", "mm h-1": "inch hour-1"},
+    "16": {"degC": "degC", "hPa": "hPa", "m s-1": "km h-1", "mm": "cm", "mm h-1": "cm h-1"},
+    "17": {"degC": "degC", "hPa": "hPa", "m s-1": "m s-1", "mm": "mm", "mm h-1": "mm h-1"},
+}
+"""weewx's US, METRIC and METRICWX: their units of what is otherwise in the unit before them."""
+_SNOW = "surface_snow_thickness"  # which weewx has in the unit of rain
 _NO_STATIONS = {"in", "out", "indoor", "outdoor", "inside", "outside", "qc", "flag"}
 
 
@@ -106,7 +113,6 @@ def measured(
     """What is measured in the columns that are not `taken`."""
     rows = sample.rows
     free = [name for name in rows.columns if name not in taken]
-    american = american or _says_american(sample)
     if long is not None:
         return _long(sample, long, american, step)
     if cells := of_cells(rows):
@@ -206,7 +212,7 @@ def _left(names: Sequence[str]) -> Iterator[Line]:
 def _told(sample: Sample, name: str) -> Told:
     about = next((found[1] for line in sample.around
                   if (found := re.match(rf"^[#%!\s]*{re.escape(name)}\s*[:=]\s*(.+)$", line))), "")  # fmt: skip
-    return Told(sample.units.get(name), sample.methods.get(name), about.strip())
+    return Told(sample.units.get(name) or _unit_of_system(sample, name), sample.methods.get(name), about.strip())
 
 
 def _question_of_quality(name: str, codes: dict[str, str], sample: Sample) -> Iterator[Line]:
@@ -297,9 +303,14 @@ def _missing_line(missing: Sequence[str | float]) -> list[Line]:
     return [Statement("missing", list(missing), "likely", "stands where there is no number, or far from all others")]
 
 
-def _says_american(sample: Sample) -> bool:
-    """Whether a column says so, as that of weewx does."""
-    return "usUnits" in sample.rows.columns and set(sample.rows["usUnits"].cast(pl.String).str.strip_chars()) == {"1"}
+def _unit_of_system(sample: Sample, name: str) -> str | None:
+    """The unit of a column of weewx's archive, whose column of unit systems says it of all others."""
+    usual = told_by(name).usual
+    if usual is None or "usUnits" not in sample.rows.columns:
+        return None
+    systems = sample.rows["usUnits"].cast(pl.String).str.strip_chars().drop_nulls().unique().to_list()
+    units = _UNIT_SYSTEMS.get(systems[0], {}) if len(systems) == 1 else {}
+    return units.get("mm" if usual.standard_name == _SNOW else usual.unit)
 
 
 def _is_inches_of_mercury(name: str, values: pl.Series) -> bool:
