@@ -208,6 +208,22 @@ def test_a_mistake_is_told_in_a_sentence(ionbeam, arguments, told):
     assert "Traceback" not in result.output
 
 
+def test_a_source_that_cannot_be_read_does_not_keep_the_others_from_being_run(ionbeam):
+    Path("day.csv").write_text("never,lat,lon,T\n")
+    day = (
+        "day: {type: files, path: day.csv, time: time, start: 2026-06-21, end: 2026-06-22, settle: PT0S, variables: [{"
+    )
+    day += "column: T, standard_name: air_temperature, cf_unit: degC, level: 2.0}]}"
+    bounded = NETWORK.replace("start: 2026-06-21,", "start: 2026-06-21, end: 2026-06-21T00:30Z,")
+    Path("two.yaml").write_text(bounded.replace("  ioncannon:", f"  {day}\n  ioncannon:"))
+    result = ionbeam("run", config="two.yaml")
+    assert result.exit_code == 1 and "day: day.csv: line 1 has no column 'time'" in result.stderr
+    assert result.stderr.splitlines()[-1] == "ionbeam: not run: day; the reasons stand above"
+    assert "no end of its own" not in result.output and "ioncannon, windows of PT1H" in result.output, result.output
+    result = ionbeam("run", "day", config="two.yaml")
+    assert result.exit_code == 1 and "day: day.csv: line 1 has no column 'time'" in result.stderr
+
+
 def test_a_faulty_configuration_is_told_with_its_key(ionbeam):
     Path("faulty.yaml").write_text("ioncannon: {num_statoins: 3}\n")
     result = ionbeam("status", config="faulty.yaml")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Self
@@ -28,6 +29,7 @@ from ionbeam_dagster.cli.terminal import (
     in_order,
     load_config,
     number,
+    print_errors,
     size,
 )
 from ionbeam_dagster.config import CONFIG_VARIABLE, DatasetSettings
@@ -59,7 +61,8 @@ def run(
 
     Every step is a run that `ionbeam dev` shows afterwards. What is there already, and would come out the same, is not
     made again. A window of which the range holds a part is taken whole. Without --from and
-    --to a source of files is taken whole.
+    --to a source of files is taken whole, any other from `start` to `end` of its block. A source of which no range is
+    known, as it cannot be read, is told and left out.
 
     Example: `ionbeam run ioncannon --from 2026-06-21T06:00Z --to 2026-06-21T12:00Z`
     """
@@ -71,7 +74,11 @@ def run(
     pulled = [name for name, settings in platform.config.sources.items() if settings.kind == "pull"]
     if any(_begins_earlier(platform, name) for name in sources or pulled):
         platform = open_platform(load_config())
-    ranges = {name: _range(platform, name, start, end) for name in sources or pulled}
+    ranges, unknown = _ranges(platform, sources or pulled, start, end)
+    for line in unknown.values():
+        print_errors(line)
+    if unknown and not ranges:
+        raise typer.Exit(1)
     with dagster_instance(platform.config) as instance, Watch(platform) as watch:
         done = [
             result
@@ -79,6 +86,8 @@ def run(
             for result in run_range(platform, name, wanted.start, wanted.end, instance, watch.done, watch.planned)
         ]
     report(platform, ranges, done, watch, perf_counter() - begun, picture)
+    if unknown:
+        fail(f"not run: {', '.join(unknown)}; the reasons stand above")
 
 
 def _begins_earlier(platform: Platform, source: str) -> bool:
@@ -93,17 +102,45 @@ def _begins_earlier(platform: Platform, source: str) -> bool:
     return extent is not None and extent.start < settings.first_time
 
 
+def _ranges(
+    platform: Platform, sources: list[str], start: str | None, end: str | None
+) -> tuple[dict[str, Window], dict[str, str]]:
+    """The range of each source, and why others have none: they do not keep these from being run."""
+    ranges: dict[str, Window] = {}
+    unknown: dict[str, str] = {}
+    for name in sources:
+        try:
+            ranges[name] = _range(platform, name, start, end)
+        except SourceError as error:
+            unknown[name] = "\n".join(f"{name}: {line}" for line in str(error).splitlines())
+    return ranges, unknown
+
+
 def _range(platform: Platform, source: str, start: str | None, end: str | None) -> Window:
-    """What was asked for, else all that the source has."""
+    """What was asked for, else all that the source has. Raises SourceError where that is not known."""
     settings = platform.source(source)
     first, last = asked_range(start, end)
     if first is None or last is None:
-        whole = platform.sources[source].extent()
-        if whole is None:
-            reasons = [f"{source}: {problem}" for problem in platform.sources[source].problems()]
-            fail("\n".join([*reasons, f"{source} has no end of its own; say which range with --from and --to"]))
+        if (whole := platform.sources[source].extent()) is None:
+            return _stated(platform, source, first, last)
         first = first or window_of(whole.start, settings.window_size).start
         last = last or platform.sources[source].last_time() or whole.end
+    in_order(first, last)
+    return Window(first, last)
+
+
+def _stated(platform: Platform, source: str, first: datetime | None, last: datetime | None) -> Window:
+    """The range of a source that does not know its own: where none was asked for, what the YAML says."""
+    settings = platform.source(source)
+    # of a source that subscribes they are of what was sent, and no reason
+    if not settings.type.subscribes and (problems := platform.sources[source].problems()):
+        raise SourceError("\n".join(problems))
+    first = first or (settings.start if "start" in settings.config.model_fields_set else None)
+    last = last or settings.end
+    if first is None or last is None:
+        raise SourceError(
+            "has no end of its own; say which range with --from and --to, or with start and end in the YAML"
+        )
     in_order(first, last)
     return Window(first, last)
 

@@ -80,9 +80,13 @@ def dagster_instance(config: IonbeamConfig) -> Iterator[DagsterInstance]:
         yield instance
 
 
-def fail(message: str) -> NoReturn:
+def print_errors(message: str) -> None:
     for line in message.splitlines():
         print(f"ionbeam: {visible(line)}", file=sys.stderr)
+
+
+def fail(message: str) -> NoReturn:
+    print_errors(message)
     raise typer.Exit(1)
 
 
