@@ -34,6 +34,7 @@ from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.pipeline.recovery import open_platform
 from ionbeam_dagster.pipeline.retention import purge
 from ionbeam_dagster.pipeline.show import contents
+from ionbeam_dagster.stores.ledger import holding
 
 MORNING = datetime(2026, 6, 21, 6, tzinfo=UTC)
 HALF, HOUR = timedelta(minutes=30), timedelta(hours=1)
@@ -176,6 +177,7 @@ def place(root: Path, name: str, sections: str) -> Path:
 
 
 def main(root: Path, first: int, step: int, sections: str = "") -> None:
+    holding.HELD_FOR = 4.0  # what the dead held in Redis is free soon
     whole = place(root, "whole", sections)
 
     def uninterrupted() -> None:
