@@ -282,6 +282,21 @@ def test_months_without_a_row_are_told_and_make_no_windows(ionbeam, tmp_path):
     assert files("data") == sorted([*windows, "20240501T12", "20240520T12"])
 
 
+def test_what_is_removed_is_withdrawn_also_where_retention_took_what_was_collected_of_it(ionbeam, tmp_path):
+    """Beside it nothing is left for weeks, so that its windows looked like ones that never were."""
+    mirror = BLOCK.replace("settle: 0", "settle: 0\n    when_removed: withdraw")
+    (tmp_path / "config.yaml").write_text(f"{mirror}dataset_aggregator: {{delete_after_export: true}}\n")
+    put(tmp_path, "a.csv", "2024-03-01T00:10Z,A,1", "2024-04-01T00:10Z,A,1")
+    put(tmp_path, "b.csv", "2024-03-15T00:10Z,B,2")
+    ionbeam("run")
+    ionbeam("purge")
+    assert not list((tmp_path / "data-raw").rglob("loggers_*.parquet"))
+    (tmp_path / "in" / "b.csv").unlink()
+    ionbeam("run")
+    newest = {path.name[:20]: path for path in sorted((tmp_path / "data").rglob("loggers_*.parquet"))}
+    assert [pl.read_parquet(path).height for path in newest.values()] == [1, 0, 1]
+
+
 @pytest.mark.parametrize("large", [False, True])
 def test_where_several_sources_feed_a_dataset_each_says_of_every_window_that_it_has_nothing(
     ionbeam, tmp_path, large, monkeypatch

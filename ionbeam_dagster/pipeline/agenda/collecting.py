@@ -82,7 +82,7 @@ def holes(platform: Platform, source: SourceSettings, range: Window) -> list[Win
     ]
     if not within:
         return []
-    collected = [raw.window for raw in platform.ledger.raws(source.name, within[-1].end)]
+    collected = _collected_in(platform, source, within)
     return [part for hole in within for part in gaps(hole, collected)]
 
 
@@ -93,6 +93,14 @@ def without_holes(platform: Platform, source: SourceSettings, ranges: Iterable[W
         return []
     left_out = holes(platform, source, Window(merged[0].start, merged[-1].end))
     return [part for one in merged for part in gaps(one, left_out)]
+
+
+def _collected_in(platform: Platform, source: SourceSettings, holes: list[Window]) -> list[Window]:
+    """What was collected of a source's `holes`, and perhaps beside them; also what retention purged."""
+    ledger = platform.ledger
+    kept = [raw.window for raw in ledger.raws(source.name, holes[-1].end)]
+    claims = [claim for hole in holes for claim in ledger.claims_between(source.dataset, hole.start, hole.end)]
+    return kept + [claim.collected for claim in claims if claim.source == source.name]
 
 
 def _whole(hole: Window, span: timedelta, in_cycles: bool) -> Window | None:
