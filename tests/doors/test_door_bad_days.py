@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from subprocess import PIPE
 
 import httpx
@@ -148,6 +149,34 @@ def test_whatever_the_clock_of_the_door_is_set_to_what_came_is_taken_in_and_no_m
     assert sum((one.span for one in claimed), timedelta(0)) <= (datetime.now(UTC) - begun) * 2
     bring_up_to_date(platform)
     assert points(platform, window_of(datetime.fromtimestamp(then / 1e9, UTC), HOUR)).height == 10
+
+
+@pytest.mark.parametrize("taken_in_when", ["it was set", "it was ahead"])
+def test_after_a_clock_that_was_ahead_all_the_time_that_the_door_listens_is_claimed(
+    platform_of, monkeypatch, taken_in_when
+):
+    platform, real, ahead = platform_of(SOURCES), time.time_ns, [400 * 86_400 * 10**9]
+    monkeypatch.setattr(time, "time_ns", lambda: real() + ahead[0])
+    monkeypatch.setattr(type(platform), "now", lambda _: datetime.fromtimestamp(time.time_ns() / 1e9, UTC))
+    then = nanoseconds(datetime.now(UTC) - 3 * HOUR)
+    with opened(platform) as (door, url):
+        assert write(url, f"weather,station=roof temperature=50 {then}").status_code == 204
+        if taken_in_when == "it was ahead":
+            door.flush.run()
+            assert write(url, f"weather,station=roof temperature=50 {then + 10**9}").status_code == 204
+        ahead[0] = 0
+        begun = datetime.now(UTC)
+        for number in range(2, 5):
+            assert write(url, f"weather,station=roof temperature=50 {then + number * 10**9}").status_code == 204
+            door.flush.run()
+        assert door.journal.closed() == []
+        assert door.memory.listened("garden").until <= time.time_ns()
+    windows = platform.ledger.waiting("garden")
+    sent = {raw.window for window in windows for raw in platform.ledger.sent("garden", window)}
+    since = [one for one in sent if begun <= one.start and one.end <= datetime.now(UTC)]
+    claims = [one for one in since if one.span > timedelta.resolution]
+    assert len(claims) == 3
+    assert all(before.end == after.start for before, after in pairwise(sorted(claims, key=lambda one: one.start)))
 
 
 def test_a_damaged_file_of_the_journal_holds_up_no_other(platform_of, tmp_path):

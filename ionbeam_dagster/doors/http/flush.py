@@ -245,16 +245,28 @@ class Flush:
                         durable += self._empty(source, path.stem, Listened(listened.since, edge))
                         listened = Listened(edge, summary.until)
         self._platform.ledger.commands.take(durable, self._platform.now())
-        self._memory.taken(source, path.stem, listened, counters, parked.summary())
+        self._memory.taken(source, path.stem, self._latest(source, listened), counters, parked.summary())
 
     def _listened(self, source: str, summary: _Summary) -> tuple[Listened, Listened | None]:
         """What no claim tells of yet: with a file of the journal, and before the door was closed, if it was."""
-        before, itself = self._memory.listened(source), Listened(summary.since, summary.until)
-        if before is None or before.until > summary.since + _BREAK:  # or it failed, and what came later did not
+        before, itself = self._before(source), Listened(summary.since, summary.until)
+        if before is None or _is_ahead(itself):
+            return itself, None
+        if before.until > summary.since + _BREAK:  # it failed, and what came later did not
             return itself, None
         if before.until >= summary.since - _BREAK:
             return Listened(before.since, summary.until), None
         return itself, before
+
+    def _before(self, source: str) -> Listened | None:
+        """What is remembered of a source; None of what a clock said that was ahead."""
+        before = self._memory.listened(source)
+        return None if before is None or _is_ahead(before) else before
+
+    def _latest(self, source: str, listened: Listened) -> Listened | None:
+        """What is to be remembered of a source after a file of the journal, if anything can be."""
+        known = [one for one in (listened, self._before(source)) if one is not None and not _is_ahead(one)]
+        return max(known, key=lambda one: one.until, default=None)
 
     def _last_edge(self, source: str, until: int) -> int:
         """The end, in ns, of the last window of a source that ended by `until`: so long nobody waits for a claim."""
@@ -377,6 +389,11 @@ def _batches(chunks: Iterator[Mapped], parked: Parking) -> Iterator[pa.RecordBat
     for mapped in chunks:
         parked.add(mapped.parked)
         yield from mapped.rows.to_arrow(compat_level=pl.CompatLevel.oldest()).to_batches()
+
+
+def _is_ahead(listened: Listened) -> bool:
+    """Whether a clock said so that was ahead of what it says now."""
+    return listened.until > time.time_ns() + _BREAK
 
 
 def _moment(nanoseconds: int) -> datetime:

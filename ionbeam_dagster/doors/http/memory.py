@@ -234,22 +234,20 @@ class Memory:
         self,
         source: str,
         file: str,
-        listened: Listened,
+        listened: Listened | None,
         counters: dict[tuple[int, int], Counter],
         parked: Iterable[tuple[str, str, int, int, str]],
     ) -> None:
         """`file` of the journal is taken in as far as it is of `source`: all of this is remembered, or nothing.
 
-        `parked` are (measurement, reason, lines, last in ns, sample).
+        `parked` are (measurement, reason, lines, last in ns, sample). Without `listened`, that stays as it was.
         """
         with self._database.transaction() as db:
             db.execute("INSERT INTO done VALUES (?, ?)", (source, file))
             db.execute("DELETE FROM failed WHERE source = ? AND file = ?", (source, file))
-            db.execute(
-                "INSERT OR REPLACE INTO listened SELECT ?1, ?2, ?3 "
-                "WHERE NOT EXISTS (SELECT 1 FROM listened WHERE source = ?1 AND until > ?3)",
-                (source, listened.since, listened.until),
-            )
+            if listened is not None:
+                row = source, listened.since, listened.until
+                db.execute("INSERT OR REPLACE INTO listened VALUES (?, ?, ?)", row)
             db.executemany(
                 "INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?)",
                 [(source, *map(str, key), one.now.to_bytes()) for key, one in counters.items()],
