@@ -297,6 +297,20 @@ def test_what_is_removed_is_withdrawn_also_where_retention_took_what_was_collect
     assert [pl.read_parquet(path).height for path in newest.values()] == [1, 0, 1]
 
 
+def test_no_part_of_a_window_is_a_hole_where_windows_were_shorter_when_it_was_collected(ionbeam, tmp_path):
+    """Such a part was noted to be collected, failed as no window of its source, and was noted again."""
+    put(tmp_path, "a.csv", "2024-03-01T00:10Z,A,1", "2024-04-01T00:10Z,A,1")
+    put(tmp_path, "b.csv", "2024-03-15T03:10Z,B,2")
+    ionbeam("run")
+    put(tmp_path, "b.csv", "2024-03-01T03:10Z,B,2")
+    daily = "  scheduler: {windows: [{source_name: loggers, window_size: P1D, trigger_interval: P1D}]}"
+    (tmp_path / "config.yaml").write_text(BLOCK.replace("sources:", f"sources:\n{daily}"))
+    platform = open_platform(IonbeamConfig.load(tmp_path / "config.yaml"))
+    march = Window(datetime(2024, 3, 1, tzinfo=UTC), datetime(2024, 4, 1, tzinfo=UTC))
+    collected = Window(datetime(2024, 3, 15, tzinfo=UTC), datetime(2024, 3, 16, tzinfo=UTC))
+    assert collected in agenda.without_holes(platform, platform.source("loggers"), [march])
+
+
 @pytest.mark.parametrize("large", [False, True])
 def test_where_several_sources_feed_a_dataset_each_says_of_every_window_that_it_has_nothing(
     ionbeam, tmp_path, large, monkeypatch

@@ -77,13 +77,12 @@ def holes(platform: Platform, source: SourceSettings, range: Window) -> list[Win
     span = max(dataset.span, source.window_size)
     nothing = platform.sources[source.name].nothing_in(range)
     told = [_whole(hole, span, in_cycles=bool(dataset.cycle_exports)) for hole in nothing]
-    within = [
-        Window(max(one.start, range.start), min(one.end, range.end)) for one in told if one and one.overlaps(range)
-    ]
-    if not within:
+    whole = [one for one in told if one]
+    if not whole:
         return []
-    collected = _collected_in(platform, source, within)
-    return [part for hole in within for part in gaps(hole, collected)]
+    collected = _collected_in(platform, source, whole)
+    left = [_whole(part, source.window_size, in_cycles=False) for one in whole for part in gaps(one, collected)]
+    return [Window(max(one.start, range.start), min(one.end, range.end)) for one in left if one and one.overlaps(range)]
 
 
 def without_holes(platform: Platform, source: SourceSettings, ranges: Iterable[Window]) -> list[Window]:
