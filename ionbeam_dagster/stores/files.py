@@ -300,7 +300,8 @@ class Files:
             infos = system.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
         for info in infos:
             is_told = info.mtime is not None  # a prefix of S3 is no folder
-            if is_told and not info.base_name.startswith(".") and f"{DAMAGED}/" not in info.path:
+            below = info.path.removeprefix(path)
+            if is_told and not info.base_name.startswith(".") and f"{DAMAGED}/" not in below:
                 location = f"{_SCHEME}{info.path}" if is_address(root) else str(Path(info.path))
                 found = Found(info.size or 0, info.mtime.astimezone(UTC))
                 yield location, found, info.type == fs.FileType.File

@@ -96,6 +96,15 @@ class FilesContract:
         files.delete(wanted[0])
         assert files.under(root) == wanted[1:]
 
+    def test_what_is_set_aside_is_told_apart_by_its_place_below_the_root(self, place: Place) -> None:
+        files, base = place
+        root = within(base, "x.damaged", "data")
+        kept, hurt, inside = (within(root, *names) for names in (("a",), ("b",), ("c.damaged", "d")))
+        for location in (kept, hurt, inside):
+            put(files, location, b"x")
+        aside = files.set_aside(hurt)
+        assert files.under(root) == [kept, aside] and aside in files.aside(root)
+
     def test_parquet_is_read_in_row_groups_and_a_tool_gets_a_path(self, place: Place) -> None:
         files, root = place
         location = within(root, "rows.parquet")
