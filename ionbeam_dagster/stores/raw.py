@@ -163,6 +163,10 @@ class RawStore:
         """The ingestion id of a file that was sent, as it stands in its name."""
         return _label(source, path).split("_", 2)[2]
 
+    def sent_as(self, source: str, name: str) -> str | None:
+        """A file in which what a client sent under the ingestion's `name` was written, if there is one."""
+        return next((path for path in self.files(source) if path.endswith(f"_{name}.parquet")), None)
+
     def open(self, path: str) -> RawFile:
         """Open a raw partition; raises OSError or pyarrow.ArrowInvalid when there is none that can be read."""
         with self._files.parquet(path) as file:

@@ -179,6 +179,31 @@ def test_after_a_clock_that_was_ahead_all_the_time_that_the_door_listens_is_clai
     assert all(before.end == after.start for before, after in pairwise(sorted(claims, key=lambda one: one.start)))
 
 
+@pytest.mark.parametrize("place", ["stores.ledger.commands.SqliteCommands.take", "doors.http.memory.Memory.taken"])
+def test_a_portion_by_a_clock_that_was_ahead_is_written_once_however_often_it_is_tried(platform_of, monkeypatch, place):
+    def fails(*_, **__):
+        raise sqlite3.OperationalError("database is locked")
+
+    platform, real, ahead = platform_of(SOURCES), time.time_ns, [400 * 86_400 * 10**9]
+    monkeypatch.setattr(time, "time_ns", lambda: real() + ahead[0])
+    monkeypatch.setattr(type(platform), "now", lambda _: datetime.fromtimestamp(time.time_ns() / 1e9, UTC))
+    with opened(platform) as (door, url):
+        line = f"weather,station=roof temperature=50 {nanoseconds(datetime.now(UTC) - 3 * HOUR)}"
+        assert write(url, line).status_code == 204
+        with monkeypatch.context() as patch:
+            patch.setattr(f"ionbeam_dagster.{place}", fails)
+            for ahead[0] in (0, 3 * 10**9):
+                door.flush.run()
+        ahead[0] = 6 * 10**9
+        door.flush.run()
+        assert door.journal.closed() == []
+    raws = platform.raws(platform.source("garden"))
+    [written] = [path for path in raws.files("garden") if raws.open(path).rows]
+    sent = {raw for window in platform.ledger.waiting("garden") for raw in platform.ledger.sent("garden", window)}
+    [known] = [raw for raw in sent if raw.rows]
+    assert known == raws.sent("garden", written)
+
+
 def test_a_damaged_file_of_the_journal_holds_up_no_other(platform_of, tmp_path):
     platform = platform_of(SOURCES)
     good = f"weather,station=roof temperature=50 {nanoseconds(datetime.now(UTC) - 3 * HOUR)}"

@@ -35,7 +35,7 @@ from ionbeam_dagster.doors.http.mapping import Mapped, Mapping, timed
 from ionbeam_dagster.doors.http.memory import Listened, Memory, door_folder
 from ionbeam_dagster.doors.http.parked import Parking, parking, read_parked
 from ionbeam_dagster.doors.http.reports import taken
-from ionbeam_dagster.doors.intake import OutOfRange, SourceRange, feed_of, range_of
+from ionbeam_dagster.doors.intake import Feed, OutOfRange, feed_of, range_of
 from ionbeam_dagster.errors import IonbeamError
 from ionbeam_dagster.matters import Matter
 from ionbeam_dagster.pipeline.platform import Platform
@@ -288,21 +288,31 @@ class Flush:
     def _written(self, source: str, name: str, collected: Window, batches: Iterator[pa.RecordBatch]) -> list[Taken]:
         settings = self._platform.source(source)
         feed = feed_of(self._platform, settings)
-        collected, windows = self._claimed(feed.range, collected)
+        collected, windows = self._claimed(feed, name, collected)
         metadata = self._platform.metadata(settings)
         return [Taken(feed.raws.write_sent(source, name, collected, metadata, batches), windows)]
 
-    def _claimed(self, range: SourceRange, listened: Window) -> tuple[Window, list[Window]]:
+    def _claimed(self, feed: Feed, name: str, listened: Window) -> tuple[Window, list[Window]]:
         """What can be claimed of the time that the door listened, and its windows: of a clock that was wrong next to
         nothing, so that what came by it is taken in all the same. Raises OutOfRange where the clock still is."""
         now = self._platform.now()
         try:
-            return listened, range.windows(listened.start, listened.end, now)
+            return listened, feed.range.windows(listened.start, listened.end, now)
         except OutOfRange as error:
-            log.warning("%s: what came is taken in, and not the time in which: %s", range.source, error)
-        last = min(now, range.end or now)
-        claimed = Window(last - timedelta.resolution, last)
-        return claimed, range.windows(claimed.start, claimed.end, now)
+            log.warning("%s: what came is taken in, and not the time in which: %s", feed.source, error)
+        claimed = self._next_to_nothing(feed, name, now)
+        return claimed, feed.range.windows(claimed.start, claimed.end, now)
+
+    def _next_to_nothing(self, feed: Feed, name: str, now: datetime) -> Window:
+        """The shortest time there is: that of the file in which an ingestion was written before, if one was, so that
+        this one takes its place."""
+        if (path := feed.raws.sent_as(feed.source, name)) is not None:
+            before = feed.raws.window_of(feed.source, path, timedelta.resolution)
+            if before.end <= now:  # or the clock was ahead then, too
+                return before
+        last = min(now, feed.range.end or now) - timedelta.resolution
+        start = last.replace(microsecond=0)  # as it stands in the name of a file
+        return Window(start, start + timedelta.resolution)
 
 
 @dataclass(frozen=True, slots=True)
