@@ -109,11 +109,12 @@ def collect(
 def _without_damage(platform: Platform, before: RawPartition | None) -> None:
     """Set aside what was collected before where it is damaged: it is lost, and nothing of it goes on into the new.
 
-    A process that was killed before it had noted what it wrote leaves a file that looks so, too: the two cannot be told
-    apart.
+    A process that was killed before it had noted what it wrote leaves a file that is newer, and whole: its rows go on.
     """
-    if before is not None and damage.is_damaged(platform, before.path, before.hash):
-        fault = "it does not hold what was noted of it: the disk, or somebody, changed it, or its writer was killed"
+    if before is None or damage.is_newer(platform, before):
+        return
+    if damage.is_damaged(platform, before.path, before.hash):
+        fault = "it does not hold what was noted of it: the disk, or somebody, changed it"
         _LOG.warning("%s", damage.set_aside(platform, before.path, fault, "its window is collected anew"))
 
 

@@ -21,7 +21,7 @@ from ionbeam_dagster.domain.records import BuiltRevision, ExportRecord, RawParti
 from ionbeam_dagster.domain.windows import EPOCH, FOREVER
 from ionbeam_dagster.pipeline import agenda
 from ionbeam_dagster.pipeline.agenda import Lost, Step, Work
-from ionbeam_dagster.pipeline.damage import not_ours
+from ionbeam_dagster.pipeline.damage import is_newer, not_ours
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.damage import is_of_one_file, remedy_of
 from ionbeam_dagster.stores.files import Found
@@ -155,8 +155,10 @@ def _of_raws(platform: Platform, source: SourceSettings, told: list[str]) -> lis
         known = platform.ledger.raw(source.name, raw.window)
         if known is None or known.hash != raw.hash or raw.window.span != source.window_size:
             return []
-        kept = platform.files.set_aside(raw.path)
-        why = f"{fault} (kept as {kept})"
+        if is_newer(platform, raw):
+            why = "its raw file is newer than what was noted of it: its writer was killed"
+        else:
+            why = f"{fault} (kept as {platform.files.set_aside(raw.path)})"
         return [(Work("collect", source.name, raw.window, str(Lost(raw.ingestion)), why), None)]
 
     raws = platform.ledger.raws(source.name, FOREVER)

@@ -77,6 +77,22 @@ def is_damaged(platform: Platform, path: str, hash: str) -> bool:
     return False
 
 
+def is_newer(platform: Platform, raw: RawPartition) -> bool:
+    """Whether the file of a raw partition is whole, and another one than was noted: its writer was killed before it
+    could note it, or is about to. What a disk changes keeps its length, and what was cut cannot be read through.
+    """
+    if not raw.bytes or not platform.files.exists(raw.path):
+        return False
+    with platform.files.fetched(raw.path) as local:
+        if local.stat().st_size == raw.bytes:
+            return False
+        try:
+            read_through(local)
+        except UNREADABLE:
+            return False
+    return True
+
+
 def _hash_of(path: str, local: Path) -> str:
     try:
         return file_hash(local)

@@ -265,6 +265,9 @@ def _damaged(platform: Platform, source: SourceSettings, raw: RawPartition, faul
     """What is to be said of a raw partition that is damaged; one that can be collected again is out of its place."""
     if source.sent:
         return damage.not_ours(source, raw, fault)
+    known = platform.ledger.raw(source.name, raw.window)
+    if (known is not None and known.ingestion != raw.ingestion) or damage.is_newer(platform, raw):
+        return f"{source.name} {raw.window}: it is collected again at this moment; materialise it once that is done"
     return damage.set_aside(platform, raw.path, fault, f"materialise {source.name}/raw for {raw.window.key} first")
 
 

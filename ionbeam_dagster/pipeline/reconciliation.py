@@ -112,27 +112,36 @@ def _of_raws(
             if file is None or file.size != (raw.bytes or file.size):
                 file = platform.files.found(raw.path)
             new = file is not None and (since is None or file.modified >= since - SKEW)
-            fault = _fault_of(source, raw, file, claims.get(raw.ingestion), now)
-            if fault is None and new and opened < _OPENED:
+            damage, clock = _damage_of(raw, file), _clock_fault_of(source, raw, file, claims.get(raw.ingestion), now)
+            if damage is None and clock is None and new and opened < _OPENED:
                 opened += 1
-                fault = "its raw file is damaged" if _is_damaged(platform, raw.path) else None
-            if fault is not None and source.sent:
-                found.for_a_person.append(not_ours(source, raw, fault))
-            elif fault is not None:
-                step.append(_collected_again(platform, source, raw, fault, file, now))
+                damage = "its raw file is damaged" if _is_damaged(platform, raw.path) else None
+            passed = raw.window.end + source.window_lag
+            not_before = passed if passed > now else None
+            if damage is not None and source.sent:
+                found.for_a_person.append(not_ours(source, raw, damage))
+            elif damage is not None:
+                step.append((Work("collect", source.name, raw.window, str(Lost(raw.ingestion)), damage), not_before))
+            elif clock is not None:
+                step.append((agenda.replacing(platform, source.name, raw.window, clock), not_before))
             elif raw.ingestion not in claims and (work := agenda.to_ingest(platform, source.name, raw.window)):
                 step.append((work, None))
         yield step
 
 
-def _fault_of(
-    source: SourceSettings, raw: RawPartition, file: Found | None, claim: Claim | None, now: datetime
-) -> str | None:
+def _damage_of(raw: RawPartition, file: Found | None) -> str | None:
     if file is None:
         return "its raw file is gone"
     if file.size != (raw.bytes or file.size):
         return f"its raw file is damaged: it has {file.size} bytes instead of {raw.bytes}"
-    if source.sent:  # clients may say of what is to come that nothing does
+    return None
+
+
+def _clock_fault_of(
+    source: SourceSettings, raw: RawPartition, file: Found | None, claim: Claim | None, now: datetime
+) -> str | None:
+    """Why what was collected is not what the source has for the window."""
+    if file is None or source.sent:  # clients may say of what is to come that nothing does
         return None
     if file.modified > now + SKEW:
         return "its raw file is from the future: a clock was ahead"
@@ -149,18 +158,6 @@ def _is_damaged(platform: Platform, path: str) -> bool:
         if not is_of_one_file(error):
             raise
         return False
-
-
-def _collected_again(
-    platform: Platform, source: SourceSettings, raw: RawPartition, fault: str, file: Found | None, now: datetime
-) -> tuple[Work, datetime | None]:
-    window = raw.window
-    if file is None:
-        work = Work("collect", source.name, window, str(Lost(raw.ingestion)), fault)
-    else:
-        work = agenda.replacing(platform, source.name, window, fault)
-    passed = window.end + source.window_lag
-    return work, passed if passed > now else None
 
 
 def _of_changes(platform: Platform, source: SourceSettings, now: datetime, found: Reconciled) -> Steps:

@@ -98,6 +98,30 @@ def test_of_a_raw_file_with_a_value_that_the_disk_changed_nothing_is_carried_on(
     assert pl.read_parquet(path)["t"].to_list() == [10.0] and Path(f"{path}.damaged").exists()
 
 
+def _published_and_not_noted(platform, quarter: Window) -> bytes:
+    """What a process leaves that was killed after it published a raw file, and before it noted it: a row more."""
+    source, noted = platform.source("told"), platform.ledger.raw("told", quarter)
+    file = platform.raws(source).open(noted.path)
+    rows = pl.DataFrame(pl.from_arrow(pa.Table.from_batches(file.batches())))
+    more = rows.head(1).with_columns(pl.lit(12.0).alias("t"), pl.lit("late").alias("station_id"))
+    batches = pl.concat([rows, more]).to_arrow().cast(pa.schema(next(iter(file.batches())).schema)).to_batches()
+    platform.raws(source).write("told", quarter, file.collected, file.metadata, batches)
+    return Path(noted.path).read_bytes()
+
+
+def test_a_raw_file_whose_writer_was_killed_before_it_noted_it_is_not_taken_for_damaged(platform):
+    quarter = window("00:15")
+    collect(platform, platform.source("told"), quarter, platform.now())
+    path = platform.ledger.raw("told", quarter).path
+    newer = _published_and_not_noted(platform, quarter)
+    with pytest.raises(PipelineError, match="collected again at this moment"):
+        ingest(platform, platform.source("told"), quarter)
+    assert Path(path).read_bytes() == newer and not Path(f"{path}.damaged").exists()
+    assert collect(platform, platform.source("told"), quarter, platform.now()).kept == 1
+    assert pl.read_parquet(path)["t"].to_list() == [10.0, 11.0, 12.0] and not Path(f"{path}.damaged").exists()
+    ingest(platform, platform.source("told"), quarter)
+
+
 @damages
 def test_no_window_is_built_without_the_rows_of_a_raw_file_that_could_not_be_read(platform, damage):
     dataset, first = platform.dataset("told"), window("00:00", HOUR)
