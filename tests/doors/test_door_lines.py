@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from io import FileIO
+from threading import Thread
 
 import numpy as np
 import polars as pl
 import pytest
+from door_samples import wait_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from influxdb_client import Point
@@ -238,3 +241,47 @@ def test_a_sync_that_failed_takes_back_what_it_should_have_kept(tmp_path, monkey
     journal.close()
     kept = [frame.body for path in sorted(tmp_path.glob("*.journal")) for frame in frames(path) if frame.source]
     assert kept == [b"a b=1", b"a b=3"]
+
+
+@pytest.mark.parametrize("call", ["write", "fdatasync"])
+def test_a_file_that_cannot_be_closed_well_ends_no_request_that_waits_for_it_with_another_error(
+    tmp_path, monkeypatch, call
+):
+    failing, answers = set(), []
+
+    class Disk(FileIO):
+        def write(self, data):
+            if "write" in failing:
+                raise OSError(28, "No space left on device")
+            return super().write(data)
+
+    def synced(descriptor):
+        if "fdatasync" in failing:
+            raise OSError(5, "I/O error")
+
+    def brought():
+        try:
+            answers.append(journal.add(Frame("garden", 1, 1, body=b"a b=1")))
+        except Exception as error:
+            answers.append(error)
+
+    monkeypatch.setattr("ionbeam_dagster.doors.http.journal.FileIO", Disk)
+    monkeypatch.setattr("os.fdatasync", synced)
+    journal = Journal(tmp_path)
+    request = Thread(target=brought)
+    with journal._syncing:
+        request.start()
+        wait_for(lambda: journal.lines)
+        with journal._writing:  # the request waits to be synced, and the file is closed first
+            failing.add(call)
+            with pytest.raises(OSError, match=r"No space|I/O error"):
+                journal._finish()
+            failing.clear()
+    request.join(20)
+    journal.add(Frame("garden", 2, 1, body=b"a b=2"))
+    journal.close()
+    kept = [frame.body for path in sorted(tmp_path.glob("*.journal")) for frame in frames(path) if frame.source]
+    if call == "write":
+        assert answers == [None] and kept == [b"a b=1", b"a b=2"]
+    else:
+        assert [type(answer) for answer in answers] == [OSError] and kept == [b"a b=2"]
