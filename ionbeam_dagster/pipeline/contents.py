@@ -192,7 +192,7 @@ def not_built_again(platform: Platform, built: BuiltRevision, fault: str, now: d
     decision = agenda.assess(platform, dataset, window, now)
     is_purged = isinstance(decision, Build) and agenda.is_of_purged_rows(platform, dataset, window, decision)
     if is_purged:
-        because = "is of rows that retention removed"
+        because = "is of rows that retention removed, or that were lost with their raw partition"
     elif isinstance(decision, Wait) and decision.until is None:
         because = f"waits: {decision.reason}"
     elif isinstance(decision, Sealed):
@@ -204,6 +204,8 @@ def not_built_again(platform: Platform, built: BuiltRevision, fault: str, now: d
     else:
         asked = ", ".join(f"`ionbeam reingest {source} {window.as_options}`" for source in dataset.sources)
         remedy = f"put a copy of it back, or let its sources give the window again ({asked})"
+        if is_purged:
+            remedy += "; where one gives other rows now, with `--replace`"
     return [
         f"{built.path}: {fault}, and is not made again by itself, since {dataset.name} {window} {because}; {remedy}"
     ]

@@ -283,11 +283,17 @@ def raw_of(platform: Platform, source: SourceSettings, claim: Claim) -> RawParti
 
 
 def is_purged(platform: Platform, dataset: DatasetSettings, claims: Sequence[Claim]) -> bool:
-    """Whether retention removed rows of these claims from the time-series store and with their raw partition, too."""
+    """Whether rows of these claims are gone: from the time-series store, and with their raw partition, too."""
     with_rows = {claim.id: claim for claim in claims if claim.rows and claim.source in platform.config.sources}
-    lacking = (with_rows[ingestion] for ingestion in platform.series.lacking(dataset.name, list(with_rows)))
-    raws = (raw_of(platform, platform.source(claim.source), claim) for claim in lacking)
-    return any(raw is not None and raw.purged is not None for raw in raws)
+    lacking = platform.series.lacking(dataset.name, list(with_rows))
+    return any(_has_no_raw(platform, with_rows[ingestion]) for ingestion in lacking)
+
+
+def _has_no_raw(platform: Platform, claim: Claim) -> bool:
+    """Whether retention removed the raw partition of a claim, or another one of its window took its place."""
+    source = platform.source(claim.source)
+    raw = raw_of(platform, source, claim)
+    return raw.purged is not None if raw else not source.sent
 
 
 def restore(platform: Platform, dataset: DatasetSettings, claims: Sequence[Claim]) -> None:

@@ -164,6 +164,32 @@ def test_a_person_is_told_of_a_damaged_file_whose_rows_were_purged_and_nobody_tr
     assert len(purge(retaining, datetime.now(UTC) + HOUR).of_kind("damaged files")) == 1 and not kept.exists()
 
 
+def test_a_person_is_told_of_a_lost_file_whose_rows_stood_in_the_store_alone_and_nobody_tries_to_build_it(
+    platform, instance
+):
+    quarter = Window(START, START + QUARTER)
+    first = platform.ledger.raw("told", quarter)
+    platform.ledger.record_purged(first, NOW)
+    Path(first.path).unlink()
+    platform.sources["told"].warmer[quarter.key] = 1.0
+    collect(platform, platform.source("told"), quarter, NOW)
+    ingest(platform, platform.source("told"), quarter)
+    assert platform.ledger.raw("told", quarter).beside == (first.ingestion,)
+    build(platform, platform.dataset("told"), FIRST, NOW)
+    latest = platform.ledger.latest_revision("told", FIRST)
+    platform.series.withdraw("told", first.ingestion)
+    Path(latest.path).unlink()
+    found = reconcile(platform, NOW)
+    assert [work for work in found.work if work.window == FIRST and work.stage == "build"] == []
+    [sentence] = found.for_a_person
+    assert f"{latest.path}: it is gone, and is not made again by itself" in sentence, sentence
+    assert "where one gives other rows now, with `--replace`" in sentence
+    reingest_range(platform, "told", FIRST.start, FIRST.end, instance, replace=True)
+    remade = platform.ledger.latest_revision("told", FIRST)
+    assert remade.revision.number == latest.revision.number + 1 and Path(remade.path).exists()
+    assert reconcile(platform, NOW).for_a_person == []
+
+
 def test_nobody_is_told_of_a_lost_file_that_is_built_again_once_its_window_rests(platform, platform_with):
     platform = platform_with("  told: {start: 2026-06-21T00:00:00Z, debounce: PT30M}", automation="{lookback: PT15M}")
     platform.now = lambda: NOW
