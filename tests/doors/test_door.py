@@ -473,6 +473,13 @@ def test_what_cannot_be_is_refused_with_its_reason_and_nothing_of_it_is_taken(pl
         assert write(url, GOOD).status_code == 204 and door.journal.lines == 1
 
 
+def test_lines_are_counted_and_not_their_breaks(platform_of, monkeypatch):
+    monkeypatch.setattr(app_of_the_door, "_MOST_LINES", 3)
+    with opened(platform_of(SOURCES)) as (_, url):
+        for lines, end, status in ((3, "", 204), (3, "\n", 204), (3, "\n\n", 413), (4, "", 413), (4, "\n", 413)):
+            assert write(url, "\n".join([GOOD] * lines) + end).status_code == status, (lines, end)
+
+
 def test_small_requests_wait_for_no_large_ones_and_of_those_few_wait(platform_of, monkeypatch):
     monkeypatch.setattr(app_of_the_door, "_LARGE_WAITING", 1)
     packed = {"Content-Encoding": "gzip"}

@@ -164,7 +164,7 @@ class Application:
             return self._read(_unpacked(body, self._settings.most_unpacked_bytes), precision)
 
     def _read(self, body: bytes, precision: str) -> Lines:
-        if body.count(b"\n") >= _MOST_LINES:
+        if body.count(b"\n", 0, -1) >= _MOST_LINES:  # the last one ends a line, and begins none
             raise Refused(413, f"the request has more than {_MOST_LINES} lines; send smaller batches")
         return read_lines(body, precision, self._limits)
 
