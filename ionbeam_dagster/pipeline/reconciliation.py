@@ -133,7 +133,7 @@ def _damage_of(raw: RawPartition, file: Found | None) -> str | None:
     if file is None:
         return "its raw file is gone"
     if file.size != (raw.bytes or file.size):
-        return f"its raw file is damaged: it has {file.size} bytes instead of {raw.bytes}"
+        return f"its raw file is not as it was noted: it has {file.size} bytes instead of {raw.bytes}"
     return None
 
 

@@ -31,7 +31,7 @@ _CLEARLY_AHEAD = timedelta(minutes=15)
 _NAMED = 5
 _NUMBERS = re.compile(r"\d+")
 OVERDUE_AFTER = timedelta(hours=1)
-"""What failed for so long is told to people, and tried on."""
+"""What fails for so long is a warning, and no note any longer; it is told from its first failure on."""
 
 
 def failing(platform: Platform, now: datetime, since: timedelta = timedelta(0)) -> list[Attempt]:

@@ -129,7 +129,9 @@ class SqliteFile:
         the log of a new one: SQLite finds the log by its name."""
         try:
             with locked(self.path.with_suffix(".locks") / "opening"):
-                if not self.path.exists():
+                try:
+                    self.path.stat()
+                except FileNotFoundError:  # and nothing else: the log of a file that is there must stay beside it
                     self._put_log_aside()
                 return self._connected()
         except OSError as error:
