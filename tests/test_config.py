@@ -1,14 +1,18 @@
 """The YAML: what is taken, what follows from it, and how faults are told."""
 
+import json
 import re
 import runpy
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import yaml
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
 
 from ionbeam_dagster.config import CONFIG_VARIABLE, IonbeamConfig
-from ionbeam_dagster.config.editing import add_source
+from ionbeam_dagster.config.editing import add_source, add_to_source
 from ionbeam_dagster.errors import ConfigError
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -371,6 +375,30 @@ def test_a_source_is_added_and_every_other_line_stays(example, monkeypatch, tmp_
     lines, added = place.read_text().splitlines(), ["  roof:", "    kind: external", "    start: 2026-06-21"]
     at = lines.index("  roof:")
     assert lines[at : at + 3] == added and lines[:at] + lines[at + 3 :] == example.read_text().splitlines()
+
+
+OTHERS_TO_YAML = [
+    "12:30", "off", "y", "0270", "1.10", "1_000", "0x1F", "0b1", ".inf", "~", "=", "<<", "2026-06-21", "1e3", "a\x85b",
+    "-", "?", "#",
+]  # fmt: skip
+TEXTS = st.sampled_from([*OTHERS_TO_YAML, "", "a: b", "a #b", "{a}", "two\nlines"]) | st.text(max_size=40)
+
+
+@settings(max_examples=60)
+@given(text=TEXTS, other=TEXTS, level=st.floats(allow_nan=False, allow_infinity=False))
+@example(text="off", other="0x1F", level=1e-07)
+@example(text="12:30", other="1.10", level=1e22)
+def test_what_is_written_into_a_yaml_is_read_as_it_was(text, other, level, tmp_path_factory):
+    assume("${" not in text + other)
+    place = tmp_path_factory.mktemp("yaml") / "a.yaml"
+    told = {"kind": "door", "token": "x" * 34, "quality": False}
+    place.write_text(f"broker: {{url: 'amqp://b/'}}\nsources:\n  roof: {json.dumps(told)}\n")
+    block = {"kind": "external", "description": text}
+    add_source(place, "off", block, other)
+    variable = {"measurement": "a", "field": "t", "standard_name": "air_temperature", "cf_unit": "degC", "level": level}
+    add_to_source(place, "roof", {"attribution": text, "description": other}, "variables", [variable])
+    roof = told | {"attribution": text, "description": other, "variables": [variable]}
+    assert yaml.safe_load(place.read_text())["sources"] == {"off": block, "roof": roof}
 
 
 def test_the_page_is_that_of_the_code():

@@ -2,6 +2,8 @@
 
 Belongs here: adding a source, and adding to one. Does not belong here: reading the YAML (reading.py), or PyGeoAPI's
 configuration (edr/).
+
+It is written by YAML 1.2 and read by YAML 1.1, in which more texts are numbers, times or truths: those stand in quotes.
 """
 
 from __future__ import annotations
@@ -12,14 +14,20 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import yaml as yaml_1_1
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.representer import RoundTripRepresenter
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString, SingleQuotedScalarString
 from ruamel.yaml.util import load_yaml_guess_indent
 
+from ionbeam_client.text import visible
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.errors import ConfigError
 from ionbeam_dagster.stores.publish import published
+
+_TEXT, _NUMBER = "tag:yaml.org,2002:str", "tag:yaml.org,2002:float"
 
 
 def add_source(path: Path, name: str, block: Mapping[str, str | date], comment: str = "") -> None:
@@ -56,11 +64,11 @@ def add_to_source(
     content = yaml.load(text)
     sources = content.get("sources") or {}
     block = sources[name] if name in sources else content[name]
-    block.update(keys)
+    block.update(_added(keys))
     if items:
         flow = []
         for item in items:
-            one = CommentedMap(item)
+            one = _added(item)
             one.fa.set_flow_style()
             flow.append(one)
         if list_key in block:
@@ -78,15 +86,42 @@ def _with_source(path: Path, name: str, block: Mapping[str, str | date], comment
     content = yaml.load(text) or CommentedMap()
     if not content.get("sources"):
         content["sources"] = CommentedMap()
-    added = CommentedMap(block)
+    added = _added(block)
     if content["sources"].fa.flow_style():
         added.fa.set_flow_style()
     elif comment:
-        added.yaml_set_comment_before_after_key(next(iter(block)), before=comment, indent=2 * width)
-    _insert_first(content, name, added)
+        added.yaml_set_comment_before_after_key(next(iter(block)), before=visible(comment), indent=2 * width)
+    _insert_first(content, _text(name), added)
     written = StringIO()
     yaml.dump(content, written)
     return written.getvalue()
+
+
+def _added(given: Mapping[str, Any]) -> CommentedMap:
+    return CommentedMap({_text(key): _text(value) if isinstance(value, str) else value for key, value in given.items()})
+
+
+def _text(text: str) -> str:
+    """A text that is read as the same one."""
+    quoted: str = text
+    if not text.isprintable():
+        quoted = DoubleQuotedScalarString(text)
+    elif yaml_1_1.SafeLoader("").resolve(yaml_1_1.ScalarNode, text, (True, False)) != _TEXT:  # type: ignore[no-untyped-call]
+        quoted = SingleQuotedScalarString(text)
+    return quoted
+
+
+class _Representer(RoundTripRepresenter):
+    """Writes numbers with a point, without which one with an exponent is a text."""
+
+    def represent_number(self, number: float) -> Any:
+        text = repr(number)
+        if "." in text or "e" not in text:
+            return self.represent_float(number)
+        return self.represent_scalar(_NUMBER, text.replace("e", ".0e"))
+
+
+_Representer.add_representer(float, _Representer.represent_number)
 
 
 def _insert_first(content: CommentedMap, name: str, added: CommentedMap) -> None:
@@ -107,6 +142,7 @@ def _as_written(text: str) -> tuple[YAML, int]:
     first = next(lines, "  ")
     width = len(first) - len(first.lstrip())
     yaml = YAML()
+    yaml.Representer = _Representer
     yaml.preserve_quotes = True
     yaml.width = 1 << 16
     yaml.indent(mapping=width, sequence=indent or width + 2, offset=width if dash is None else dash)
