@@ -5,6 +5,7 @@
     ├── SourceError             a source cannot be asked, or gave what cannot be used
     │   ├── HttpError           ... over HTTP                                     (sources/http)
     │   ├── DeadlineExceeded    ... in the time that it is given
+    │   ├── NoLongerThere       ... for what it had before
     │   └── NotListed           ... a listing does not name it                    (sources/sensor_community/listing.py)
     ├── StoreError              a store cannot be used, or holds something damaged
     │   ├── FilesError          ... files in folders or S3                        (stores/files.py)
@@ -40,6 +41,10 @@ class SourceError(IonbeamError):
 
 class DeadlineExceeded(SourceError):
     """A window, or what was asked for it, took longer than it may; it is tried again later, and not at once."""
+
+
+class NoLongerThere(SourceError):
+    """A source had observations of a window and no longer has; where they were collected nothing is to be done."""
 
 
 class StoreError(IonbeamError):

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ionbeam_dagster.cli.holes import nothing_there, out_of_time
+from ionbeam_dagster.cli.kept import gone, no_longer_given
 from ionbeam_dagster.cli.quarantine import clock_lines, left_out, lines_about, set_aside
 from ionbeam_dagster.cli.status import print_failing, sources_of
 from ionbeam_dagster.cli.terminal import (
@@ -79,7 +80,7 @@ def _show_gaps(platform: Platform, source: str, start: datetime | None, end: dat
         nothing_came = f"{source}: nothing was {came} in this range; its start is {settings.start:%Y-%m-%d %H:%M}"
         told = out_of_time(platform, source, start, end) or nothing_came
         console.print(told, highlight=False, markup=False)
-        for line in [*clock_lines(platform, source), *left_out(platform, source)]:
+        for line in [*clock_lines(platform, source), *left_out(platform, source), *gone(platform, source)]:
             console.print(line, style="yellow", highlight=False, markup=False)
         print_failing(platform, failing)
         return
@@ -101,6 +102,8 @@ def _show_gaps(platform: Platform, source: str, start: datetime | None, end: dat
     for line in [
         *nothing_there(platform, source, asked),
         *lines_about(platform, source, [asked]),
+        *no_longer_given(platform, source, asked),
+        *gone(platform, source),
         *clock_lines(platform, source),
         *left_out(platform, source),
     ]:

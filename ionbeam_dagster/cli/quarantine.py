@@ -1,8 +1,8 @@
 """Commands about what was set aside: rows that could not be used, with their reasons; and the lines in which others
 tell of it.
 
-Belongs here: what was left out, set aside, merged or kept of windows, told where its reader looks. Does not belong
-here: why a row cannot be used (domain/canonical.py, the sources).
+Belongs here: what was left out, set aside or merged of windows, told where its reader looks. Does not belong here: what
+is kept (kept.py), and why a row cannot be used (domain/canonical.py, the sources).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from ionbeam_dagster.cli.terminal import FROM, SOURCES, TO, asked_range, console, load_config
+from ionbeam_dagster.cli.terminal import FROM, SOURCES, TO, asked_range, console, counted, load_config
 from ionbeam_dagster.domain.windows import Window, merge, window_of
 from ionbeam_dagster.errors import SourceError
 
@@ -102,7 +102,7 @@ def set_aside(platform: Platform, source: str, start: datetime, end: datetime) -
 
 
 def lines_about(platform: Platform, source: str, windows: Sequence[Window]) -> Iterator[str]:
-    """Lines about the rows of a source's windows that were set aside, and about those that it no longer gives."""
+    """Lines about the rows of a source's windows that were set aside."""
     if not windows:
         return
     start, end = min(window.start for window in windows), max(window.end for window in windows)
@@ -114,18 +114,9 @@ def lines_about(platform: Platform, source: str, windows: Sequence[Window]) -> I
         if those:
             rows = sum(one.rows for one in those)
             yield (
-                f"{source}: {_counted(rows, 'row')} {what}, in {_counted(len(those), 'window')}; the first, of "
+                f"{source}: {counted(rows, 'row')} {what}, in {counted(len(those), 'window')}; the first, of "
                 f"{those[0].window}: {those[0].reason(platform)}; `ionbeam quarantine show {source}` shows them"
             )
-    if platform.source(source).sent:
-        return
-    raws = [raw for raw in platform.ledger.raws(source, end) if raw.kept]
-    kept = [raw.kept for raw in raws if any(raw.window.overlaps(stretch) for stretch in stretches)]
-    if kept:
-        yield (
-            f"{source}: {_counted(sum(kept), 'row')} kept that the source no longer gives, in "
-            f"{_counted(len(kept), 'window')}; `ionbeam reingest {source} --from ... --to ... --replace` lets them go"
-        )
 
 
 def clock_lines(platform: Platform, source: str) -> Iterator[str]:
@@ -138,7 +129,7 @@ def clock_lines(platform: Platform, source: str) -> Iterator[str]:
         if platform.source(source).sent:
             again = "what clients sent stays"
         yield (
-            f"{source}: {_counted(len(claims), 'range')} until {reached:%Y-%m-%d %H:%M} came in by a clock that was "
+            f"{source}: {counted(len(claims), 'range')} until {reached:%Y-%m-%d %H:%M} came in by a clock that was "
             f"ahead (it is {platform.now():%Y-%m-%d %H:%M} UTC now); {again}"
         )
 
@@ -148,8 +139,8 @@ def merged(dataset: str, built: Sequence[BuiltRevision]) -> Iterator[str]:
     repeated = [one.facts.duplicates for one in built if one.facts.duplicates]
     if repeated:
         yield (
-            f"{dataset}: {_counted(sum(repeated), 'row')} had the station and time of another, in "
-            f"{_counted(len(repeated), 'window')}; they are one point, with the value that came last (but those more "
+            f"{dataset}: {counted(sum(repeated), 'row')} had the station and time of another, in "
+            f"{counted(len(repeated), 'window')}; they are one point, with the value that came last (but those more "
             "than a kilometre from the last are left out: `ionbeam stations list` names stations at two places)"
         )
 
@@ -244,7 +235,3 @@ def _found(sources: Sequence[str] | None, start: str | None, end: str | None) ->
         dataset = platform.dataset(platform.source(name).dataset)
         found += set_aside(platform, name, first or dataset.start, last or platform.now())
     return platform, found
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from ionbeam_client.models import format_duration
 from ionbeam_dagster.cli.holes import nothing_there, out_of_time
+from ionbeam_dagster.cli.kept import no_longer_given
 from ionbeam_dagster.cli.quarantine import left_out, lines_about, merged
 from ionbeam_dagster.cli.terminal import (
     FROM,
@@ -33,7 +34,7 @@ from ionbeam_dagster.cli.terminal import (
     size,
 )
 from ionbeam_dagster.config import CONFIG_VARIABLE, DatasetSettings
-from ionbeam_dagster.domain.windows import Window, window_of
+from ionbeam_dagster.domain.windows import EPOCH, Window, window_of
 from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.stores.files import folder_of
 
@@ -117,14 +118,22 @@ def _ranges(
 
 
 def _range(platform: Platform, source: str, start: str | None, end: str | None) -> Window:
-    """What was asked for, else all that the source has. Raises SourceError where that is not known."""
+    """What was asked for, else all that the source has, and what was collected of it, which it may have no longer.
+
+    Raises SourceError where that is not known.
+    """
+    from ionbeam_dagster.pipeline.agenda import collected_of
+
     settings = platform.source(source)
     first, last = asked_range(start, end)
     if first is None or last is None:
         if (whole := platform.sources[source].extent()) is None:
             return _stated(platform, source, first, last)
-        first = first or window_of(whole.start, settings.window_size).start
-        last = last or platform.sources[source].last_time() or whole.end
+        collected = collected_of(platform, settings, Window(EPOCH, platform.now()))
+        begins = window_of(whole.start, settings.window_size).start
+        ends = platform.sources[source].last_time() or whole.end
+        first = first or min([begins, *(window.start for window in collected)])
+        last = last or max([ends, *(window.end for window in collected)])
     in_order(first, last)
     return Window(first, last)
 
@@ -219,7 +228,7 @@ def report(
     for name, wanted in ranges.items():
         collected = [one.window for one in done if one.asset == f"{name}/raw"] or [wanted]
         there = [*nothing_there(platform, name, wanted), *left_out(platform, name)]
-        for line in [*lines_about(platform, name, collected), *there]:
+        for line in [*lines_about(platform, name, collected), *no_longer_given(platform, name, wanted), *there]:
             console.print(line, style="yellow", highlight=False, markup=False)
         for problem in platform.sources[name].problems():
             console.print(f"{name}: {problem}", style="yellow", highlight=False, markup=False)

@@ -16,6 +16,7 @@ from rich.table import Table
 from ionbeam_client.models import format_duration
 from ionbeam_dagster.cli.export import not_exported
 from ionbeam_dagster.cli.holes import all_out_of_time, nothing_there
+from ionbeam_dagster.cli.kept import gone, no_longer_given
 from ionbeam_dagster.cli.quarantine import clock_lines, left_out, lines_about, merged
 from ionbeam_dagster.cli.terminal import (
     DATASETS,
@@ -76,6 +77,8 @@ def status(
             for line in [
                 *nothing_there(platform, source, whole),
                 *lines_about(platform, source, windows),
+                *no_longer_given(platform, source),
+                *gone(platform, source),
                 *clock_lines(platform, source),
                 *left_out(platform, source),
             ]:

@@ -137,6 +137,10 @@ def number(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else ""
 
 
+def counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def frame_table(frame: pl.DataFrame) -> Table:
     table = Table(*map(escape, frame.columns))
     for row in frame.iter_rows():

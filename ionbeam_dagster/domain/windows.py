@@ -147,6 +147,12 @@ def gaps(window: Window, collected: Iterable[Window]) -> list[Window]:
     return missing
 
 
+def common(first: Iterable[Window], second: Iterable[Window]) -> list[Window]:
+    """The time that lies in windows of both, in order."""
+    others = list(second)
+    return [part for one in merge(first) for part in gaps(one, gaps(one, others))]
+
+
 def overlaps(window: Window, collected: Iterable[Window]) -> list[Window]:
     """The parts of `window` that more than one of `collected` covers, in order."""
     twice: list[Window] = []

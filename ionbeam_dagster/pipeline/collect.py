@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -19,7 +19,7 @@ from ionbeam_dagster.config import SourceSettings
 from ionbeam_dagster.domain.raw_values import CanonicalError
 from ionbeam_dagster.domain.records import Claim, RawPartition
 from ionbeam_dagster.domain.windows import Window, window_of
-from ionbeam_dagster.errors import PipelineError
+from ionbeam_dagster.errors import NoLongerThere, PipelineError
 from ionbeam_dagster.pipeline import damage
 from ionbeam_dagster.pipeline.keeping import Keeping
 from ionbeam_dagster.pipeline.platform import Platform, written_to
@@ -59,6 +59,7 @@ def collect(
 
     What the source gave for the window before and no longer gives stays, value by value, behind the rows that it gives
     now; unless it says that its answers are whole, or tells that it corrected something there, or `replace` says so.
+    That it had observations and no longer has is an answer, but where nothing was collected yet.
 
     `use_cache` lets the source use what it downloaded before, where it keeps that. Raises SourceError when the source
     failed, DeadlineExceeded when it did not answer in the time that it is given (its `deadline`), PipelineError for a
@@ -83,6 +84,8 @@ def collect(
     with within(source.deadline):
         signature = feed.signature(window)
         given = feed.fetch(window)
+        if replace or before is not None:
+            given = _or_nothing(given)
         with written_to(path), _comparable(f"{source.name} {window}"):
             written = raws.write(
                 source.name, window, collected, metadata,
@@ -104,6 +107,12 @@ def collect(
     return Collected(
         source.name, window, raw.ingestion, path, raw.rows, raw.bytes, lost or not same, kept, feed.problems()
     )  # fmt: skip
+
+
+def _or_nothing(given: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """What a source gives, also where that is nothing any longer."""
+    with suppress(NoLongerThere):
+        yield from given
 
 
 def _without_damage(platform: Platform, before: RawPartition | None) -> None:

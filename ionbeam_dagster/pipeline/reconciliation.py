@@ -165,7 +165,8 @@ def _of_changes(platform: Platform, source: SourceSettings, now: datetime, found
     feed = platform.sources[source.name]
     try:
         ranges, _ = feed.changes(None)
-        for some in _portions(_ended(platform, source, ranges, now)):
+        collected = agenda.collected_of(platform, source, Window(EPOCH, now))
+        for some in _portions(_ended(platform, source, [*ranges, *collected], now)):
             needed = [window for window in some if agenda.needs_collecting(platform, source.name, window)]
             yield [
                 (Work("collect", source.name, window, str(Changed(feed.signature(window))), "it changed"), None)

@@ -235,7 +235,8 @@ class Source(ABC):
 
     `metadata` and `fetch` are all that a source must have. What else it can do, it says by members that say here that
     it cannot: `tells_changes` with `changes`, `corrects` with `corrections` and `confirm`, `subscribes` with
-    `subscriber` and `standstill`, `signature`, `sample`, `answers_whole`, `extent`, `nothing_in` and `problems`.
+    `subscriber` and `standstill`, `signature`, `sample`, `answers_whole`, `extent`, `nothing_in`, `gone` and
+    `problems`.
     """
 
     Config: ClassVar[type[SourceConfig]] = SourceConfig
@@ -287,7 +288,8 @@ class Source(ABC):
         """The observations of `window`, as they come, in batches of one schema.
 
         The columns are those that `metadata` names (times as timestamps or ISO 8601 text). No batch at all means that
-        the window really is empty. Raises SourceError when it cannot be known.
+        the window really is empty. Raises SourceError when it cannot be known, NoLongerThere where it is known that
+        there were some which are not there any longer.
         """
 
     def sample(self, window: Window) -> Iterator[pa.RecordBatch] | None:
@@ -362,6 +364,11 @@ class Source(ABC):
     def nothing_in(self, range: Window) -> list[Window]:
         """The stretches, also beyond `range`, that overlap it and in which it surely has no observation; where that is
         not known for less than asking, none. No window is collected there, and it is no gap."""
+        return []
+
+    def gone(self) -> list[str]:
+        """A line about inputs that were there before and are there no longer, where that is remembered; `problems` has
+        it, too."""
         return []
 
     def problems(self) -> list[str]:

@@ -15,6 +15,7 @@ from ionbeam_dagster.domain.times import parse_moment
 from ionbeam_dagster.domain.windows import (
     Window,
     check_span,
+    common,
     gaps,
     merge,
     overlaps,
@@ -65,6 +66,13 @@ def test_gaps_and_what_was_collected_make_up_the_window(found):
 def test_what_is_told_bit_by_bit_is_what_is_told_at_once(first, then):
     assert merge([*merge(first), *then]) == merge([*first, *then]) == merge(reversed([*then, *first]))
     assert [gap for before in gaps(WINDOW, first) for gap in gaps(before, then)] == gaps(WINDOW, [*first, *then])
+
+
+@given(intervals, intervals)
+def test_what_is_common_are_the_minutes_of_both(first, second):
+    both = common(first, second)
+    assert covered_minutes(both) == covered_minutes(first) & covered_minutes(second)
+    assert all(one.end < other.start for one, other in pairwise(merge(both)))
 
 
 @given(intervals)

@@ -25,6 +25,7 @@ from ionbeam_dagster.pipeline.build import build
 from ionbeam_dagster.pipeline.collect import collect
 from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.pipeline.keeping import Keeping
+from ionbeam_dagster.pipeline.reconciliation import reconcile
 from ionbeam_dagster.stores.files import Files as Stored
 from ionbeam_dagster.stores.raw import RawStore
 
@@ -92,7 +93,7 @@ def test_files_that_go_away_take_nothing_with_them(platform_of, tmp_path):
     again = platform_of(BLOCK)  # a new process
     assert [number for number in range(3) if needs_collecting(again, "loggers", hour(number))] == []
     (told,) = again.sources["loggers"].problems()
-    assert "no file matches any longer, where 1 file was before; what was collected stays" in told
+    assert "no file matches any longer, where 1 file was before (missed since 2" in told and "collected stays" in told
     with pytest.raises(SourceError, match="no file matches any longer"):
         collect(again, again.source("loggers"), hour(1), NOW)
     with pytest.raises(SourceError, match="no file matches any longer"):
@@ -107,10 +108,22 @@ def test_files_that_go_away_take_nothing_with_them(platform_of, tmp_path):
     assert told.startswith("in/a.csv is gone; what was collected of it stays")
     taken_in(back, 3)
     assert values(back, 3) == [18, 19, 20, 21, 22, 23]
-    with pytest.raises(SourceError, match=r"in/a\.csv: is gone, and held observations of"):
-        collect(back, back.source("loggers"), hour(1), NOW)
+    assert [needs_collecting(back, "loggers", hour(number)) for number in (1, 3)] == [True, False]
+    assert [(one.kept, one.changed) for one in taken_in(back, 0, 1, 2)] == [(6, False)] * 3, "its rows are counted"
+    assert not needs_collecting(back, "loggers", hour(1))
+    assert values(back, 1) == [6, 7, 8, 9, 10, 11]
     write(tmp_path / "in", "a.csv", rows(0, 18))
-    assert taken_in(platform_of(BLOCK), 0, 1, 2)[0].changed is False
+    assert [(one.kept, one.changed) for one in taken_in(platform_of(BLOCK), 0, 1, 2)] == [(0, False)] * 3
+
+
+def test_of_a_file_that_went_before_it_was_collected_there_is_a_gap(platform_of, tmp_path):
+    platform = platform_of(BLOCK)
+    a = write(tmp_path / "in", "a.csv", rows(0, 18))
+    write(tmp_path / "in", "b.csv", rows(18, 24))
+    platform.sources["loggers"].extent()
+    a.unlink()
+    with pytest.raises(SourceError, match=r"in/a\.csv: is gone, and held observations of"):
+        collect(platform, platform.source("loggers"), hour(1), NOW)
 
 
 def test_a_file_that_is_written_anew_each_hour_adds_and_corrects_and_takes_nothing_back(platform_of, tmp_path):
@@ -184,29 +197,94 @@ def test_what_was_collected_stays_when_its_raw_partition_was_purged(platform_of,
     assert values(platform, 0) == [98] and len(platform.ledger.claims("loggers", hour(0))) == 1
 
 
-def test_run_and_status_tell_what_is_kept_and_gone(tmp_path, monkeypatch):
+@pytest.fixture
+def ionbeam(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-    (tmp_path / "config.yaml").write_text(f"sources:{BLOCK}    exports: []\n")
-    current = write(tmp_path / "in", "current.csv", rows(0, 12))
+    monkeypatch.setenv("COLUMNS", "250")
+    configured(tmp_path)
 
-    def ionbeam(*arguments: str) -> str:
+    def command(*arguments: str) -> str:
         done = CliRunner().invoke(app, ["--config", "config.yaml", *arguments])
         assert done.exit_code == 0, done.output
-        return done.output
+        return " ".join(done.output.split())
 
+    return command
+
+
+def configured(tmp_path: Path, block: str = BLOCK) -> None:
+    (tmp_path / "config.yaml").write_text(f"sources:{block}    exports: []\n")
+
+
+def published(tmp_path: Path) -> list:
+    """The values in the newest revision of each window, one after the other."""
+    newest = {path.name[:23]: path for path in sorted((tmp_path / "data").rglob("loggers_*.parquet"))}
+    return [value for path in newest.values() for value in pl.read_parquet(path).sort("datetime")[T].to_list()]
+
+
+def test_run_and_status_tell_what_is_kept_and_gone(ionbeam, tmp_path):
+    current = write(tmp_path / "in", "current.csv", rows(0, 12))
     ionbeam("run")
     current.write_text(rows(9, 12).replace(",10,", ",99,"))
-    told = ionbeam("run")
-    assert "loggers: 3 rows kept that the source no longer gives, in 1 window" in told
-    for command in ("status", "gaps"):
-        assert "loggers: 3 rows kept that the source no longer gives, in 1 window" in ionbeam(command)
-    current.unlink()
+    for command in ("run", "status", "gaps"):
+        assert "9 rows kept that the source no longer gives, in 2 windows (the first since 2" in ionbeam(command)
     write(tmp_path / "in", "other.csv", rows(30, 36))
-    told = ionbeam("run")
-    assert "current.csv is gone; what was collected of it stays" in told
-    told = ionbeam("reingest", "loggers", "--from", "2024-03-01T05:00Z", "--to", "2024-03-01T06:00Z", "--replace")
-    assert "rows kept" not in told
+    current.unlink()
+    for command in ("run", "status", "gaps"):
+        told = ionbeam(command)
+        assert told.count("current.csv is gone; what was collected of it stays (missed since 2") == 1
+        assert "loggers: 12 rows kept that the source no longer gives, in 2 windows" in told
+        again = "`ionbeam reingest loggers --from 2024-03-01T00:00Z --to 2024-03-01T02:00Z --replace`"
+        assert f"{again} lets them go" in told
+    assert published(tmp_path) == [*range(10), 99, 11, *range(30, 36)]
+    assert "rows kept" not in ionbeam(*again.strip("`").split()[1:])
+    assert published(tmp_path) == [*range(30, 36)]
+    assert "Nothing to do" in ionbeam("run")
+    (tmp_path / "in" / "other.csv").unlink()
+    for command in ("status", "gaps"):
+        assert "in/*.csv: no file matches any longer, where 2 files were before (missed since 2" in ionbeam(command)
+
+
+def test_what_is_cut_out_beyond_the_rest_of_a_file_is_told_and_withdrawn_where_a_folder_is_mirrored(ionbeam, tmp_path):
+    """A plain run looked at the time alone that files have now."""
+    current = write(tmp_path / "in", "current.csv", rows(0, 18))
+    ionbeam("run")
+    current.write_text(rows(12, 18))
+    assert "loggers: 12 rows kept that the source no longer gives, in 2 windows" in ionbeam("run")
+    assert published(tmp_path) == [*range(18)]
+    configured(tmp_path, BLOCK.replace("settle: 0", "settle: 0\n    when_removed: withdraw"))
+    assert "rows kept" not in ionbeam("run")
+    assert published(tmp_path) == [*range(12, 18)], "also what went before anybody said that it is to go"
+    current.write_text(rows(15, 16))
+    write(tmp_path / "in", "other.csv", rows(30, 36))
+    ionbeam("run")
+    assert published(tmp_path) == [15, *range(30, 36)]
+    (tmp_path / "in" / "other.csv").unlink()
+    ionbeam("run")
+    assert published(tmp_path) == [15]
+
+
+def test_what_is_cut_out_of_a_file_is_found_by_the_comparison_with_the_ledger_too(platform_of, tmp_path):
+    platform = platform_of(BLOCK)
+    current = write(tmp_path / "in", "current.csv", rows(0, 18))
+    taken_in(platform, 0, 1, 2)
+    assert to_collect(platform) == []
+    current.write_text(rows(12, 18))
+    assert to_collect(platform) == [hour(2), hour(1), hour(0)]
+
+
+def test_what_was_kept_before_a_folder_was_mirrored_is_found_by_that_comparison(platform_of, tmp_path):
+    platform = platform_of(BLOCK)
+    current = write(tmp_path / "in", "current.csv", rows(0, 18))
+    taken_in(platform, 0, 1, 2)
+    current.write_text(rows(12, 18))
+    taken_in(platform, 0, 1, 2)
+    assert to_collect(platform) == []
+    mirror = platform_of(BLOCK.replace("settle: 0", "settle: 0\n    when_removed: withdraw"))
+    assert to_collect(mirror) == [hour(1), hour(0)]
+
+
+def to_collect(platform) -> list[Window]:
+    return [work.window for work in reconcile(platform, platform.now()).work if work.stage == "collect"]
 
 
 METADATA = IngestionMetadata(

@@ -52,8 +52,9 @@ def ionbeam(tmp_path, monkeypatch):
     return command
 
 
-def put(tmp_path: Path, name: str, *rows: str) -> None:
-    (tmp_path / "in" / name).write_text("\n".join(["time,id,t", *rows, ""]))
+def put(tmp_path: Path, name: str, *rows: str, folder: str = "in") -> None:
+    (tmp_path / folder).mkdir(exist_ok=True)
+    (tmp_path / folder / name).write_text("\n".join(["time,id,t", *rows, ""]))
 
 
 @pytest.mark.parametrize("large", [False, True])
@@ -312,10 +313,10 @@ def test_no_part_of_a_window_is_a_hole_where_windows_were_shorter_when_it_was_co
 
 
 @pytest.mark.parametrize("large", [False, True])
-def test_where_several_sources_feed_a_dataset_each_says_of_every_window_that_it_has_nothing(
+def test_where_several_sources_feed_a_dataset_only_what_none_of_them_has_is_a_hole(
     ionbeam, tmp_path, large, monkeypatch
 ):
-    """Or the windows in which the others have rows would wait for it."""
+    """Of every other window each says that it has nothing, or those in which the others have rows would wait for it."""
     if large:
         monkeypatch.setattr("ionbeam_dagster.sources.files.small_files.is_small", lambda size: False)
         monkeypatch.setattr("ionbeam_dagster.sources.files.index.is_small", lambda size: False)
@@ -323,15 +324,24 @@ def test_where_several_sources_feed_a_dataset_each_says_of_every_window_that_it_
     both = "    dataset: both\n    aggregation_span: P1D\n"
     put(tmp_path, "a.csv", "2024-03-12T06:20Z,A,3", "2024-03-01T00:10Z,A,1", "2024-03-03T00:10Z,A,1")
     march = Window(datetime(2024, 3, 1, tzinfo=UTC), datetime(2024, 4, 1, tzinfo=UTC))
-    empty = Window(datetime(2024, 3, 4, tzinfo=UTC), datetime(2024, 3, 12, tzinfo=UTC))
     cycles = Window(datetime(2024, 3, 3, 3, tzinfo=UTC), datetime(2024, 3, 12, 3, tzinfo=UTC))
+    until = Window(datetime(2024, 3, 12, 9, tzinfo=UTC), march.end)
     with_cycles = BLOCK.replace("exports: []", "exports: [odb_cycle]")
-    for text, holes in (
-        (BLOCK + both, [empty]),
-        (with_cycles, [cycles]),
-        (BLOCK + both + other + both + "    station_prefix: o-\n", []),
-    ):
+    of_two = BLOCK + both + other + both + "    station_prefix: o-\n"
+
+    def holes(text: str) -> list[Window]:
         (tmp_path / "config.yaml").write_text(text)
         platform = open_platform(IonbeamConfig.load(tmp_path / "config.yaml"))
-        assert len(platform.sources["loggers"].nothing_in(march)) == 1
-        assert agenda.holes(platform, platform.source("loggers"), march) == holes
+        return agenda.holes(platform, platform.source("loggers"), march)
+
+    assert holes(BLOCK + both) == [days(4, 12), days(13, 32)]
+    assert holes(with_cycles) == [cycles, until]
+    assert holes(of_two) == [], "nobody knows what the other one has, whose files are not there"
+    put(tmp_path, "b.csv", "2024-03-06T12:00Z,B,1", "2024-04-06T12:00Z,B,1", folder="out")
+    assert holes(of_two) == [days(4, 6), days(7, 12), days(13, 32)], "where no source has anything no window is made"
+
+
+def days(first: int, last: int) -> Window:
+    """From one day of March on, before another."""
+    begin = datetime(2024, 3, 1, tzinfo=UTC)
+    return Window(begin + timedelta(days=first - 1), begin + timedelta(days=last - 1))

@@ -30,6 +30,7 @@ from ionbeam_dagster.pipeline.agenda.attention import (
 )
 from ionbeam_dagster.pipeline.agenda.building import assess, is_of_purged_rows, is_outdated, outlook, to_build
 from ionbeam_dagster.pipeline.agenda.collecting import (
+    collected_of,
     has_window,
     holes,
     is_lost,
@@ -57,7 +58,7 @@ from ionbeam_dagster.pipeline.agenda.work import (
 
 __all__ = [
     "MOST", "OVERDUE_AFTER", "SKEW", "Changed", "InHand", "Lost", "Replaces", "Stage", "Step", "Steps", "Triggered",
-    "Work", "alike", "assess", "begin", "due", "due_of", "end_silence", "export_is_current", "failing",
+    "Work", "alike", "assess", "begin", "collected_of", "due", "due_of", "end_silence", "export_is_current", "failing",
     "from_the_future", "has_window", "holes", "in_hand", "in_words", "is_broken", "is_lost",
     "is_of_purged_rows", "is_outdated", "kind_of",
     "last_trigger", "misfits", "needs_collecting", "note", "note_silence", "note_unless_open",

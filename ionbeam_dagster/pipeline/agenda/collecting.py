@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
+from functools import reduce
 
 from ionbeam_dagster.config import SourceSettings
 from ionbeam_dagster.domain.cycles import cycle_of
 from ionbeam_dagster.domain.records import RawPartition
-from ionbeam_dagster.domain.windows import EPOCH, Window, gaps, merge, window_of, windows_between
+from ionbeam_dagster.domain.windows import EPOCH, Window, common, gaps, merge, window_of, windows_between
 from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.pipeline.agenda.tokens import Changed, Lost, Replaces, Triggered, read_token
 from ionbeam_dagster.pipeline.agenda.work import Work
@@ -69,19 +70,22 @@ def holes(platform: Platform, source: SourceSettings, range: Window) -> list[Win
 
     They are whole windows of the dataset, and whole cycles where it has files of these, so that what lies beside the
     rows before and behind a hole is complete. Where several sources feed a dataset, each has to say of every window
-    that it collected it, or the others' rows would wait: there are none.
+    that it collected it, or the others' rows would wait: there all of them say that they have nothing.
     """
     dataset = platform.dataset(source.dataset)
-    if source.sent or len(dataset.sources) > 1:
+    feeding = [platform.source(name) for name in dataset.sources]
+    if any(one.sent for one in feeding):
         return []
-    span = max(dataset.span, source.window_size)
-    nothing = platform.sources[source.name].nothing_in(range)
+    span = max(dataset.span, *(one.window_size for one in feeding))
+    nothing = reduce(common, (platform.sources[one.name].nothing_in(range) for one in feeding))
     told = [_whole(hole, span, in_cycles=bool(dataset.cycle_exports)) for hole in nothing]
-    whole = [one for one in told if one]
+    whole = [one for one in told if one and one.overlaps(range)]
     if not whole:
         return []
-    collected = _collected_in(platform, source, whole)
-    left = [_whole(part, source.window_size, in_cycles=False) for one in whole for part in gaps(one, collected)]
+    reach = Window(whole[0].start, whole[-1].end)
+    collected = [window for one in feeding for window in collected_of(platform, one, reach)]
+    unit = source.window_size if len(feeding) == 1 else span  # of a window that one has collected the others tell, too
+    left = [_whole(part, unit, in_cycles=False) for one in whole for part in gaps(one, collected)]
     return [Window(max(one.start, range.start), min(one.end, range.end)) for one in left if one and one.overlaps(range)]
 
 
@@ -94,11 +98,11 @@ def without_holes(platform: Platform, source: SourceSettings, ranges: Iterable[W
     return [part for one in merged for part in gaps(one, left_out)]
 
 
-def _collected_in(platform: Platform, source: SourceSettings, holes: list[Window]) -> list[Window]:
-    """What was collected of a source's `holes`, and perhaps beside them; also what retention purged."""
+def collected_of(platform: Platform, source: SourceSettings, range: Window) -> list[Window]:
+    """What was collected of a source in `range`, and perhaps beside it; also what retention purged."""
     ledger = platform.ledger
-    kept = [raw.window for raw in ledger.raws(source.name, holes[-1].end)]
-    claims = [claim for hole in holes for claim in ledger.claims_between(source.dataset, hole.start, hole.end)]
+    kept = [raw.window for raw in ledger.raws(source.name, range.end) if raw.window.end > range.start]
+    claims = ledger.claims_between(source.dataset, range.start, range.end)
     return kept + [claim.collected for claim in claims if claim.source == source.name]
 
 
@@ -144,15 +148,17 @@ def is_lost(platform: Platform, known: RawPartition | None) -> bool:
 
 
 def needs_collecting(platform: Platform, source: str, window: Window) -> bool:
-    """Whether a window was never collected to its end, lost its raw partition, or would come out differently now.
+    """Whether a window was never collected to its end, lost its raw partition, or would come out differently now: also
+    where it keeps rows that the source no longer gives, and now says that they are to go.
 
     A raw partition that retention purged is not lost: all that is made of it is there.
     """
     known = platform.ledger.raw(source, window)
     if known is None or is_lost(platform, known) or _lacks_its_end(platform, known, platform.now()):
         return True
+    feed = platform.sources[source]
     try:
-        return known.signature != platform.sources[source].signature(window)
+        return known.signature != feed.signature(window) or (known.kept > 0 and feed.answers_whole(window))
     except SourceError:
         return True  # collecting it tells the reason
 

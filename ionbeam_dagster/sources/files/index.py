@@ -142,7 +142,8 @@ class FileIndex:
                 found[name] = together.get(name) or self._looked_at(path, known.get(name))
         if self._config.when_removed == "keep":
             missed = {name: file for name, file in known.items() if name not in found and file.parts}
-            found |= {name: replace(file, gone=True, unsettled=False, grows=False) for name, file in missed.items()}
+            now, left = (datetime.now(UTC) - EPOCH) // MICROSECOND, bool(found)
+            found |= {name: file.missed(now, left) for name, file in missed.items()}
             found = dict(sorted(found.items(), key=lambda entry: in_order(entry[0])))
         self._remember(found)
         return found
@@ -196,7 +197,7 @@ class FileIndex:
     def _looked_at(self, path: Path, known: File | None) -> File:
         now = File(path.as_posix(), *state_of(path))
         if known and not known.unsettled and (known.size, known.modified) == (now.size, now.modified):
-            return replace(known, gone=False) if known.gone else known
+            return known.there() if known.gone else known
         if abs(time.time_ns() - now.modified) < self._config.settle / timedelta(microseconds=1) * 1000:
             return self._growing(path, now, known)
         read = self._read(path, now, known)
@@ -204,7 +205,7 @@ class FileIndex:
 
     def _growing(self, path: Path, now: File, known: File | None) -> File:
         """A file that is being written, with the whole lines that it has so far, where its format has lines."""
-        as_before = replace(known or now, unsettled=True, gone=False)
+        as_before = replace((known or now).there(), unsettled=True)
         if not self.reader(path.name).grows_by_lines(path):
             return as_before
         try:

@@ -7,7 +7,7 @@ belong here: looking at them, and remembering what was seen (index.py).
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -66,7 +66,8 @@ class File:
     stations in it, None where there are too many to keep or none is told apart.
 
     A file that is `unsettled` is still being written. If it `grows` by whole lines, `parts` are those that it has so
-    far; else all is as it was before. A file that is `gone` is as it was when it was last seen.
+    far; else all is as it was before. A file that is `gone` is as it was when it was last seen, and missed since
+    `gone_at`, in microseconds since 1970; it `left` where others were still there: what it held is no longer given.
     """
 
     path: str
@@ -79,6 +80,8 @@ class File:
     unsettled: bool = False
     grows: bool = False
     gone: bool = False
+    gone_at: int | None = None
+    left: bool = False
 
     @property
     def extent(self) -> Window | None:
@@ -90,6 +93,8 @@ class File:
     @property
     def marks(self) -> set[Mark]:
         """What tells whether the file gives the same for a window as it did: the content and times of its parts."""
+        if self.left:
+            return set()
         if self.error:
             return {Mark(f"unreadable {self.content}", *one) for part in self.parts for one in part.times}
         return {Mark(part.content, *one) for part in self.parts for one in part.times}
@@ -98,6 +103,15 @@ class File:
     def is_unknown(self) -> bool:
         """Whether nothing is known of its times, so that it may hold observations of any window."""
         return not self.parts and not self.gone
+
+    def missed(self, now: int, left: bool) -> File:
+        """The file where it is not there now, in microseconds since 1970."""
+        since = self.gone_at if self.gone else now
+        return replace(self, unsettled=False, grows=False, gone=True, gone_at=since, left=self.left or left)
+
+    def there(self) -> File:
+        """The file where it is there, as it was when it was last looked at."""
+        return replace(self, gone=False, gone_at=None, left=False)
 
     def reaches(self, window: Window) -> bool:
         """Whether all rows of a window that it will have stand in it: it is finished, or goes on behind the window."""

@@ -8,10 +8,9 @@ names), and what is known of files (index.py, known.py).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from datetime import datetime
-from itertools import pairwise
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,7 +22,7 @@ from ionbeam_client.models import (
     MetadataVariable,
 )
 from ionbeam_dagster.domain.windows import DAY, HOUR, Window, window_of
-from ionbeam_dagster.errors import SourceError
+from ionbeam_dagster.errors import NoLongerThere, SourceError
 from ionbeam_dagster.sources import Source, SourceConfig
 from ionbeam_dagster.sources.files.config import FilesConfig
 from ionbeam_dagster.sources.files.describing import completed, flags, reason, twice
@@ -144,7 +143,7 @@ class Files(Source):
         """Refuse to say that a window is empty, where no file is known to hold observations of it, but one may."""
         for file in self._index.look().values():
             if file.gone and file.overlapping(window):
-                raise SourceError(
+                raise NoLongerThere(
                     f"{file.path}: is gone, and held observations of {window}; what was collected of it stays. Put the "
                     "file back to collect it again"
                 )
@@ -154,14 +153,30 @@ class Files(Source):
                 raise SourceError(_unfinished(file, window))
 
     def _nothing_there(self) -> str:
-        gone = sum(file.gone for file in self._index.look().values())
+        gone = [file for file in self._index.look().values() if file.gone]
         if not gone:
             return f"{self._config.path}: no file matches; correct `path`, or put files there"
-        files = "1 file was" if gone == 1 else f"{gone:,} files were"
+        files = "1 file was" if len(gone) == 1 else f"{len(gone):,} files were"
         return (
-            f"{self._config.path}: no file matches any longer, where {files} before; what was collected stays. Mount "
-            "the folder, or put files there"
+            f"{self._config.path}: no file matches any longer, where {files} before ({_missed_since(gone)}); what was "
+            "collected stays. Mount the folder, or put files there"
         )
+
+    def gone(self) -> list[str]:
+        try:
+            files = self._index.look().values()
+        except SourceError as error:
+            return [str(error)]
+        gone = [file for file in files if file.gone]
+        if len(gone) == len(files):
+            return [self._nothing_there()]
+        if not gone:
+            return []
+        many = gone[0].path if len(gone) == 1 else f"{len(gone):,} files, the first of them {gone[0].path},"
+        return [
+            f"{many} {'is' if len(gone) == 1 else 'are'} gone; what was collected of it stays ({_missed_since(gone)}; "
+            "`when_removed: withdraw` is for those who mirror a folder)"
+        ]
 
     def answers_whole(self, window: Window) -> bool:
         return self._config.when_removed == "withdraw"
@@ -185,7 +200,8 @@ class Files(Source):
         return self._index.last()
 
     def nothing_in(self, range: Window) -> list[Window]:
-        """The holes of a week or longer between the rows of all files; none while a file may still have rows there."""
+        """The time before the first row of all files, the holes of a week or longer between rows, and that behind the
+        last one where it is a week old; none while a file may still have rows there."""
         try:
             files = self._index.look().values()
         except SourceError:
@@ -193,9 +209,16 @@ class Files(Source):
         if any(file.is_unknown or (file.unsettled and not file.grows) for file in files):
             return []
         rows = joined((one for file in files for part in file.parts for one in part.times_of_rows), HOLE)
+        if not rows:
+            return []
+        now, last = (datetime.now(UTC) - EPOCH) // MICROSECOND, rows[-1][1]
+        behind = min((range.end + DAY - EPOCH) // MICROSECOND, now) if now - last > HOLE else last
+        begins = [(range.start - DAY - EPOCH) // MICROSECOND, *(last + 1 for _, last in rows)]
+        ends = [*(first for first, _ in rows), behind]
         holes = (
-            Window(EPOCH + (last + 1) * MICROSECOND, EPOCH + first * MICROSECOND)
-            for (_, last), (first, _) in pairwise(rows)
+            Window(EPOCH + begin * MICROSECOND, EPOCH + end * MICROSECOND)
+            for begin, end in zip(begins, ends, strict=True)
+            if begin < end
         )
         return [hole for hole in holes if hole.overlaps(range)]
 
@@ -210,16 +233,8 @@ class Files(Source):
         if len(lines) > 1:
             lines.insert(0, f"{len(lines):,} of {len(files):,} files cannot be read:")
         lines += [_unfinished(file) for file in files.values() if file.unsettled]
-        gone = [file.path for file in files.values() if file.gone]
         there = {name: file for name, file in files.items() if not file.gone}
-        if not there:
-            lines.append(self._nothing_there())
-        elif gone:
-            many = gone[0] if len(gone) == 1 else f"{len(gone):,} files, the first of them {gone[0]},"
-            lines.append(
-                f"{many} {'is' if len(gone) == 1 else 'are'} gone; what was collected of it stays (`when_removed: "
-                "withdraw` is for those who mirror a folder)"
-            )
+        lines += self.gone()
         if left := self._rows.without_value:
             rows, are = ("1 row", "is") if left == 1 else (f"{left:,} rows", "are")
             lines.append(f"{self._config.path}: {rows} without a value of any variable {are} left out")
@@ -260,6 +275,11 @@ class Files(Source):
 
 def _memory(name: str, config: FilesConfig) -> Path:
     return config.cache_path / f"{name}.files.json"
+
+
+def _missed_since(gone: Sequence[File]) -> str:
+    since = min((file.gone_at for file in gone if file.gone_at is not None), default=None)
+    return "missed before" if since is None else f"missed since {EPOCH + since * MICROSECOND:%Y-%m-%d %H:%M}"
 
 
 def _unfinished(file: File, window: Window | None = None) -> str:
