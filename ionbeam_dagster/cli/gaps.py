@@ -17,13 +17,14 @@ from rich.text import Text
 
 from ionbeam_dagster.cli.holes import nothing_there, out_of_time
 from ionbeam_dagster.cli.kept import gone, no_longer_given
-from ionbeam_dagster.cli.quarantine import clock_lines, left_out, lines_about, set_aside
+from ionbeam_dagster.cli.quarantine import WHOLE_OR_PART, clock_lines, left_out, lines_about, set_aside
 from ionbeam_dagster.cli.status import print_failing, sources_of
 from ionbeam_dagster.cli.terminal import (
     FROM,
     TO,
     asked_range,
     console,
+    counted,
     load_config,
 )
 from ionbeam_dagster.config import DatasetSettings
@@ -93,7 +94,7 @@ def _show_gaps(platform: Platform, source: str, start: datetime | None, end: dat
     share = f"{_percent(1.0 - lost / to_collect)} {done}" if to_collect else f"nothing to be {done}"
     told = "no gap" if not missing else f"{len(missing)} gap{'s' * (len(missing) > 1)}"
     if aside := sum(one.rows for one in set_aside(platform, source, begun, until)):
-        told += f", [yellow]{aside:,} row{'s' * (aside > 1)} left out[/yellow]"
+        told += f", [yellow]{counted(aside, 'row')} left out, {WHOLE_OR_PART}[/yellow]"
     console.print(
         f"\n[bold]{source}[/bold] {begun:%Y-%m-%d %H:%M} .. {until:%Y-%m-%d %H:%M}: {share}, {told}",
         highlight=False,

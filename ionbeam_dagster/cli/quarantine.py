@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Rows that could not be used, with their reasons.", no_args_is_help=True)
 
 REASON = "reason"
+WHOLE_OR_PART = "whole or a value of them"
+"""A row that lost a value that could not be read is there all the same, without it."""
 _OURS = ("row", REASON, "x_file", "x_row")
 
 
@@ -109,7 +111,7 @@ def lines_about(platform: Platform, source: str, windows: Sequence[Window]) -> I
     stretches = merge(windows)
     aside = set_aside(platform, source, start, end)
     aside = [one for one in aside if any(one.window.overlaps(stretch) for stretch in stretches)]
-    for refused, what in ((False, "set aside"), (True, "refused by the time-series server")):
+    for refused, what in ((False, f"set aside, {WHOLE_OR_PART}"), (True, "refused by the time-series server")):
         those = [one for one in aside if one.refused == refused]
         if those:
             rows = sum(one.rows for one in those)
@@ -160,7 +162,8 @@ def list_(
     start: Annotated[str | None, FROM] = None,
     end: Annotated[str | None, TO] = None,
 ) -> None:
-    """List the windows of which rows were set aside, with the first reason of each and the file that has them.
+    """List the windows of which rows were set aside, whole or a value of them, with the first reason of each and the
+    file that has them.
 
     Example: `ionbeam quarantine list loggers --from 2026-06-01`
     """
@@ -182,7 +185,7 @@ def show(
     end: Annotated[str | None, TO] = None,
     most: Annotated[int, typer.Option(help="How many rows to show.")] = 20,
 ) -> None:
-    """Show rows that were set aside, with their reason, file and line.
+    """Show rows that were set aside, with their reason, file and line; one that only lost a value is in its window.
 
     Example: `ionbeam quarantine show loggers --most 100`
     """
@@ -192,13 +195,16 @@ def show(
         rows = one.first(platform, left) if left > 0 else None
         if rows is None:
             if left > 0 and platform.files.exists(one.location):
-                told = f"{one.source} {one.window}: {one.rows:,} set aside; {one.reason(platform)}"
+                told = f"{one.source} {one.window}: {one.rows:,} set aside, {WHOLE_OR_PART}; {one.reason(platform)}"
                 console.print(told, highlight=False, markup=False)
             continue
         left -= rows.height
         rows = _true_reason_first(rows)
         columns = [name for name in _OURS if name in rows.columns and rows[name].null_count() < rows.height]
-        table = Table(title=escape(f"{one.source} {one.window}: {one.rows:,} set aside"), title_justify="left")
+        table = Table(
+            title=escape(f"{one.source} {one.window}: {counted(one.rows, 'row')} set aside, {WHOLE_OR_PART}"),
+            title_justify="left",
+        )
         others = [name for name in rows.columns if name not in _OURS and rows[name].null_count() < rows.height]
         for name in [*columns, *others]:
             table.add_column(escape(name), overflow="fold")

@@ -36,7 +36,7 @@ def of_a_station(row: dict[str, Any]) -> list[str]:
 
 
 def rows_of_a_day(source: Lately) -> str:
-    return f"{source.rows:,} rows of a day, {source.set_aside:,} more set aside"
+    return f"{source.rows:,} rows of a day; {source.set_aside:,} set aside, whole or a value of them"
 
 
 def how_late(source: Lately) -> str:

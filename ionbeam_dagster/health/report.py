@@ -67,7 +67,10 @@ class Report:
         """For a chat: the verdict, and what is to be looked at."""
         told = [line for section in self.sections if section.heading in _LOOKED_AT for line in section.lines]
         counted = [dict(zip(_SOURCES, row, strict=True)) for row in self.sections[0].rows]
-        rows = [f"{one['source']}: {one['rows']} rows, {one['set aside']} more set aside" for one in counted]
+        rows = [
+            f"{one['source']}: {one['rows']} rows; {one['set aside']} set aside, whole or a value of them"
+            for one in counted
+        ]
         return "\n".join([self.verdict, *rows, *told])
 
     @property

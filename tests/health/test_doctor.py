@@ -446,7 +446,7 @@ def test_what_the_door_could_not_take_and_does_not_take(installation):
 def test_heard_names_who_fell_silent(installation):
     told = CliRunner().invoke(app, ["heard"])
     assert told.exit_code == 0 and "12 stations heard in a week, 0 of them fell silent" in told.stdout
-    assert "rows of a day, 0 more set aside" in told.stdout
+    assert "rows of a day; 0 set aside, whole or a value of them" in told.stdout
     every = CliRunner().invoke(app, ["heard", "ioncannon", "--every", "--most", "3"]).stdout
     assert "5 min" in every and "... and 9 more" in every
 

@@ -48,6 +48,7 @@ EXPECTED = {
     "The log of": (minutes(0, 10), "air_temperature", [1.5, 1.6], ["mast"] * 2),
     "The other log": (minutes(0, 10), "air_temperature", [1.5, 1.6], ["mast"] * 2),
     "How good each": (minutes(0, 10), "air_temperature", [4.1, 19.0], ["A"] * 2),
+    "Day of the year": (minutes(-55, 510), "air_temperature", [1.5, 2.5], ["a1"] * 2),
     "Times as numbers": (minutes(0, 10), "air_temperature", [1.5, 1.6], ["A"] * 2),
 }
 

@@ -375,6 +375,15 @@ def written(text: str | bytes, name: str = "a.csv"):
             written(PLAIN.replace(",", ";")),
             ["line 1 has no column 'time'", "right would probably be csv.separator: ';'"],
         ),
+        (
+            written("of a logger,5\nmade today\n" + PLAIN),
+            [
+                "line 1 has no column 'time'",
+                "the names stand in line 3, which has 'time'",
+                "right would be csv: {header: 3}",
+            ],
+        ),
+        (written('"TOA5","CR1000"\n' + PLAIN), ["right would be csv: {header: 2, skip: [3, 4]}"]),
         (written(PLAIN.replace("temperature", "temperatur")), ["no column 'temperature'", "near is 'temperatur'"]),
         (written(PLAIN.replace("A,2.5", "Ä,2.5").encode("latin-1")), ["line 3: byte 0xc4 is not utf-8", "latin-1"]),
         (written(PLAIN.replace("2024-03-01T", "1 March ")), ["has no row with a time", "is not a time (ISO 8601)"]),

@@ -256,6 +256,27 @@ def test_an_hour_24_and_clocks_of_twelve_hours(tmp_path, form, texts, hours):
     assert reasons == []
 
 
+@pytest.mark.parametrize(
+    ("form", "lines", "minutes"),
+    [
+        (
+            "%Y %j %H%M",
+            ["2024,61,5", "2024,61,50", "2024,61,110", "2024,61,930", "2024,61,2400"],
+            [5, 50, 70, 570, 1440],
+        ),
+        ("%Y %j %H%M", ["2024,61,0", "2024,61,0005", "2024,61,1230"], [0, 5, 750]),
+        ("%Y %j %H%M%S", ["2024,61,5", "2024,61,100", "2024,61,93000", "2024,61,123000"], [5 / 60, 1, 570, 750]),
+    ],
+)
+def test_a_clock_that_is_a_number_may_lack_the_zeros_before_it(tmp_path, form, lines, minutes):
+    """What can be read otherwise was: 110 as 11:00."""
+    text = "\n".join(["year,day,clock,t", *(f"{line},1.5" for line in lines), ""])
+    keys = {"latitude": 45.0, "longitude": 7.0, "constants": {"station_id": "A"}}
+    rows, reasons = taken(source(tmp_path, text, time={"columns": ["year", "day", "clock"], "format": form}, **keys))
+    assert reasons == []
+    assert rows["datetime"].to_list() == [DAY + timedelta(minutes=minute) for minute in minutes]
+
+
 def test_a_minute_behind_hour_24_is_no_time(tmp_path):
     keys = {"latitude": 45.0, "longitude": 7.0, "constants": {"station_id": "A"}}
     text = "time,t\n01.03.2024 24:10,1\n01.03.2024 10:10,2\n"

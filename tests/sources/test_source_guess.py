@@ -61,7 +61,7 @@ EDITS = {
     "The other log": [PLACE],
 }  # fmt: skip
 """What a person has to say of each layout; of those that are left out more than a few lines are to be written."""
-MORE = ("Two lines above",)
+MORE = ("Two lines above", "Day of the year")
 
 
 def edited(block, edits):

@@ -72,6 +72,6 @@ def test_rows_that_the_bucket_no_longer_keeps_are_told_by_run_status_gaps_and_th
     assert "6 rows left out" in ionbeam("gaps", *everything)
     assert "older than InfluxDB" in ionbeam("quarantine", "list", *everything)
     shown = ionbeam("quarantine", "show", *everything)
-    assert "6 set aside" in shown and f"{old:%Y-%m-%d %H}:50" in shown
+    assert "6 rows set aside" in shown and f"{old:%Y-%m-%d %H}:50" in shown
     status = ionbeam("status", *everything)
     assert f"{fresh:%Y-%m-%d %H:%M}" in status

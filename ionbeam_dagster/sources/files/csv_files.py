@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import IO
@@ -29,6 +30,9 @@ from ionbeam_dagster.sources.files.text_lines import (
     opened,
 )
 from ionbeam_dagster.sources.files.written import BLANKS, CsvDialect
+
+MOST_ABOVE = 50
+"""Lines that are looked at for the names of columns."""
 
 
 class CsvReader(LineReader):
@@ -61,7 +65,7 @@ class CsvReader(LineReader):
                         yield place, sha256(header + table).hexdigest()[:16]
         missing = [column for column in wanted if column not in found]
         if missing:
-            raise Unreadable(self._lacking(missing, list(found), header))
+            raise Unreadable(self._lacking(missing, list(found), header, path))
 
     def read(self, path: Path, places: Iterable[Place], columns: Sequence[str]) -> Iterator[tuple[Place, pl.DataFrame]]:
         names_at: dict[int, list[str]] = {}
@@ -128,11 +132,12 @@ class CsvReader(LineReader):
             )
         return names
 
-    def _lacking(self, missing: list[str], found: list[str], header: bytes) -> str:
+    def _lacking(self, missing: list[str], found: list[str], header: bytes, path: Path) -> str:
         dialect = self.config.csv
         text = header.decode(dialect.encoding).rstrip("\r\n")
         others = [separator for separator in ";,\t|" if separator != dialect.separator and separator in text]
-        told = f"line 1 has no column {listed(missing)}"
+        place = "csv.names" if dialect.names else f"line {dialect.header}"
+        told = f"{place} has no column {listed(missing)}"
         if len(found) == 1 and others:
             return (
                 f"{told}: with separator {dialect.separator!r} it is the one column {text!r}; "
@@ -140,7 +145,29 @@ class CsvReader(LineReader):
             )
         if set(missing) & {_as_utf8(name, dialect.encoding) for name in found}:
             return f"{told}: read as {dialect.encoding} it has {listed(found)}; right would be csv.encoding: utf-8"
-        return f"{told}; it has {listed(found)}{near_names(missing, found)}; correct the YAML or the file"
+        unplaced = {"lat", "lon"} & {*missing} if self.config.latitude is None else set()
+        of_place = "; where all is of one place, state its latitude and longitude" if unplaced else ""
+        line, below = self._names_below(path, missing)
+        if below:
+            skip = ", skip: [3, 4]" if found[:1] == ["TOA5"] else ""
+            rest = [name for name in missing if name not in below and name not in unplaced]
+            lacking = f", but not {listed(rest)}" if rest else ""
+            right = f"the names stand in line {line}, which has {listed(below)}{lacking}"
+            return f"{told}: {right}; right would be csv: {{header: {line}{skip}}}{of_place}"
+        return f"{told}; it has {listed(found)}{near_names(missing, found)}; correct the YAML or the file{of_place}"
+
+    def _names_below(self, path: Path, missing: list[str]) -> tuple[int, list[str]]:
+        """The line below the header that has the most of the names that are missing there, and these."""
+        best: tuple[int, list[str]] = 0, []
+        if self.config.csv.names:
+            return best
+        with suppress(Unreadable), opened(path, self.config.member) as file:
+            for number in range(1, MOST_ABOVE + 1):
+                there = self.names(file.readline(LONGEST_LINE), number)
+                has = [name for name in missing if name in there]
+                if number > self.config.csv.header and len(has) > len(best[1]):
+                    best = number, has
+        return best
 
     def frame(self, body: bytes, names: list[str], columns: Sequence[str], line: int) -> pl.DataFrame:
         """The rows of `body`, which begins in `line`, as `read` gives them."""

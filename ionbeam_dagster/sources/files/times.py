@@ -31,6 +31,8 @@ _ISO_8601 = (
 )
 
 _DIGITS = {"Y": r"\d{4}", "y": r"\d\d", "j": r"\d{1,3}", **dict.fromkeys("mdHMS", r"\d{1,2}")}
+_CLOCKS = {"%H%M": 4, "%H%M%S": 6}
+"""Digits of clocks that are one number."""
 
 
 def timed(frame: pl.DataFrame, columns: Sequence[str], time: TimeColumn, station: str | None = None) -> pl.DataFrame:
@@ -58,7 +60,7 @@ def timed(frame: pl.DataFrame, columns: Sequence[str], time: TimeColumn, station
 
 def _times(texts: pl.Series, time: TimeColumn, stations: pl.Series | None) -> pl.Series:
     found = pl.Series(texts.name, [None], UTC_TIME).new_from_index(0, len(texts))
-    stripped = texts.str.strip_chars()
+    stripped = _with_leading_zeros(texts.str.strip_chars(), time.format)
     forms = _ISO_8601 if time.format is None else (time.format,)
     if time.format is not None and not re.search(r"%[-_0]?[MTRsXcr+]", time.format):
         stripped, forms = stripped + " 00", (f"{time.format} %M",)  # an hour and no minute is the full hour
@@ -75,6 +77,17 @@ def _times(texts: pl.Series, time: TimeColumn, stations: pl.Series | None) -> pl
         full = parsed.set(parsed.dt.minute() + parsed.dt.second() > 0, None) + timedelta(days=1)
         found = found.fill_null(_in_utc(full, time, stations))
     return found
+
+
+def _with_leading_zeros(texts: pl.Series, form: str | None) -> pl.Series:
+    """Texts whose clock, which stands by itself, has the zeros before it that loggers leave out: 5 is 0005, five past
+    midnight."""
+    for place, piece in enumerate((form or "").split(" ")):
+        for lacking in range(_CLOCKS.get(piece, 1) - 1, 0, -1):
+            digits = _CLOCKS[piece] - lacking
+            found = rf"^((?:\S+ ){{{place}}})(\d{{{digits}}})( |$)"
+            texts = texts.str.replace(found, "${1}" + "0" * lacking + "${2}${3}")
+    return texts
 
 
 def _hour_24(texts: pl.Series, form: str) -> pl.Series:
