@@ -185,6 +185,26 @@ def test_what_cannot_be_read_now_is_known_as_before_and_looked_at_again(crowd, t
     assert not platform.heard.week("crowd").due and not platform.heard.week("crowd").unjudged
 
 
+def flipped(path: Path) -> None:
+    """Change a byte, which can be read for all that."""
+    whole = path.read_bytes()
+    at = whole.index(b"PAR1") + 40
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+
+
+def test_a_raw_file_with_a_byte_that_flipped_is_told_and_not_counted(crowd, caplog):
+    platform = crowd([(DAY + minute * MINUTE, "a", 52.0, 20.0) for minute in range(0, 120, 10)], DAY + 2 * HOUR)
+    take_in(platform, *map(hour, range(2)))
+    raw = Path(platform.ledger.raw("crowd", hour(0)).path)
+    flipped(raw)
+    assert up_to_date(platform, "crowd").hours["rows"].sum() == 6
+    told = [one.getMessage() for one in caplog.records if "what was heard is not known" in one.getMessage()]
+    assert len(told) == 1 and "does not hold what was written" in told[0] and f"{raw}.damaged" in told[0]
+    assert not raw.exists()  # so that it is collected again
+    take_in(platform, hour(0))
+    assert up_to_date(platform, "crowd").hours["rows"].sum() == 12
+
+
 def test_late_rows_of_an_hour_whose_other_rows_were_purged_take_nothing_away(crowd, tmp_path, monkeypatch):
     platform = crowd([(DAY + minute * MINUTE, "a", 52.0, 20.0) for minute in range(0, 60, 5)], DAY + HOUR)
     take_in(platform, hour(0))
@@ -259,6 +279,7 @@ def test_a_source_that_sends_yesterdays_rows_again_for_ever_is_told(crowd, monke
     platform = crowd([(DAY + minute * MINUTE, "a", 52.0, 20.0) for minute in range(0, 60, 5)], DAY + HOUR,
                      alerts="{after: PT0S, silence: PT3H}")  # fmt: skip
     take_in(platform, hour(0))
+    platform.ledger.alerts.looked_since("crowd", DAY + HOUR)
     source = platform.source("crowd")
     now = DAY + 20 * HOUR
     platform.now = lambda: now

@@ -411,6 +411,19 @@ def test_a_raw_partition_that_cannot_be_read_holds_up_no_other_but_a_machine_tha
     assert (known.looked_at, known.missed, known.registry.table["station"].to_list()) == (2, 1, ["a", "c", "d"])
 
 
+def test_a_raw_file_with_a_byte_that_flipped_is_told_and_no_station_of_it_is_made_up(crowd, caplog):
+    platform = crowd(report(0), report(1, "b"))
+    take_in(platform, 0, 1)
+    raw = Path(platform.ledger.raw("crowd", hour(0)).path)
+    whole = raw.read_bytes()
+    raw.write_bytes(whole[:40] + bytes([whole[40] ^ 1]) + whole[41:])
+    known = registry(platform)
+    assert (known.missed, known.away, known.registry.table["station"].to_list()) == (1, 1, ["b"])
+    assert "does not hold what was written" in caplog.text and f"{raw}.damaged" in caplog.text
+    take_in(platform, 0)
+    assert registry(platform).registry.table["station"].to_list() == ["a", "b"]
+
+
 def test_stations_of_raw_files_that_are_away_are_known_once_these_are_back(crowd, tmp_path):
     platform = crowd(report(0), report(1, "b"), report(2, "c"))
     take_in(platform, 0, 1, 2)

@@ -24,12 +24,14 @@ from ionbeam_dagster.config import DatasetSettings, SourceSettings
 from ionbeam_dagster.domain.canonical import STATION, TimeBounds, columns_of, quality_column
 from ionbeam_dagster.domain.heard import STATION_KEY, TIME, Week, hour_of, seconds_late, sums_of, verdicts_of
 from ionbeam_dagster.domain.raw_values import CanonicalError, as_text
-from ionbeam_dagster.domain.records import BuiltRevision, Claim
+from ionbeam_dagster.domain.records import BuiltRevision, Claim, RawPartition
 from ionbeam_dagster.domain.silence import Told, told
 from ionbeam_dagster.domain.station_entries import Entries, canonical_rows
 from ionbeam_dagster.domain.windows import DAY, EPOCH, FOREVER, HOUR, WEEK, Window, window_of
-from ionbeam_dagster.pipeline.ingest import raw_of, time_bounds
+from ionbeam_dagster.errors import PipelineError
+from ionbeam_dagster.pipeline.ingest import time_bounds
 from ionbeam_dagster.pipeline.platform import Platform
+from ionbeam_dagster.pipeline.raw_files import raw_of, whole
 from ionbeam_dagster.stores.damage import UNREADABLE, is_of_one_file
 from ionbeam_dagster.stores.quarantine import REASON
 
@@ -172,12 +174,8 @@ class _Source:
             if raw is None:
                 continue
             try:
-                file = self.platform.raws(self.source).open(raw.path)
-                for batch in file.batches():
-                    heard, left_out = moments_of(batch, file.metadata, self._bounds(claim), self._entries, claim)
-                    moments.append(heard.filter(within))
-                    aside.append(left_out)
-            except (*UNREADABLE, CanonicalError) as error:
+                found = list(self._moments(raw, claim, within))
+            except (*UNREADABLE, CanonicalError, PipelineError) as error:
                 if not is_of_one_file(error):
                     raise
                 self.week.missed += 1
@@ -186,13 +184,20 @@ class _Source:
                 lacking |= touched
                 if raw.purged is None:
                     again |= touched
+                continue
+            moments += [heard for heard, _ in found]
+            aside += [left_out for _, left_out in found]
         sums = sums_of(pl.concat([_NO_MOMENTS, *moments]))
         kept = {hour for hour in lacking if self.week.rows(hour) >= sums.filter(pl.col("hour") == hour)["rows"].sum()}
         self.week.hear(set(hours) - kept, sums, pl.concat([_NOT_ASIDE, *aside]))
         return again
 
-    def _bounds(self, claim: Claim) -> TimeBounds:
-        return time_bounds(self.platform, self.source, claim.arrived_at or self.platform.now())
+    def _moments(self, raw: RawPartition, claim: Claim, within: pl.Expr) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
+        bounds = time_bounds(self.platform, self.source, claim.arrived_at or self.platform.now())
+        with whole(self.platform, self.source, raw) as file:
+            for batch in file.batches():
+                heard, left_out = moments_of(batch, file.metadata, bounds, self._entries, claim)
+                yield heard.filter(within), left_out
 
     # -- verdicts ------------------------------------------------------------------------------------------------
 

@@ -25,9 +25,10 @@ from ionbeam_dagster.domain.records import Claim, RawPartition
 from ionbeam_dagster.domain.station_entries import Entries, canonical_rows
 from ionbeam_dagster.domain.windows import WEEK, Window, window_of
 from ionbeam_dagster.errors import PipelineError
-from ionbeam_dagster.pipeline import damage, removals
+from ionbeam_dagster.pipeline import raw_files, removals
 from ionbeam_dagster.pipeline.collect import claims_within
 from ionbeam_dagster.pipeline.platform import Platform, remedy_of
+from ionbeam_dagster.pipeline.raw_files import raw_of
 from ionbeam_dagster.stores.quarantine import QuarantineWriter
 from ionbeam_dagster.stores.raw import RawFile
 from ionbeam_dagster.stores.timeseries import Refused
@@ -110,7 +111,7 @@ def ingest_raw(
     platform: Platform, source: SourceSettings, raw: RawPartition, arrived_at: datetime | None = None
 ) -> Ingested:
     dataset = platform.dataset(source.dataset)
-    file = _open_raw(platform, source, raw)
+    file = raw_files.opened(platform, source, raw)
     kept_at = platform.quarantine.path(source.name, raw.window, raw.ingestion if source.sent else "")
     platform.check_span(dataset)
     platform.check_schema(source, file.metadata)
@@ -126,11 +127,10 @@ def ingest_raw(
     refused_at = platform.quarantine.refused_path(dataset.name, raw.ingestion)
     try:
         with (
-            damage.checked(platform, raw.path, raw.hash, lambda fault: _damaged(platform, source, raw, fault)) as local,
+            raw_files.whole(platform, source, raw) as file,
             platform.quarantine.writing(kept_at) as quarantine,
             platform.quarantine.writing(refused_at) as refused,
         ):
-            file = replace(file, path=str(local))
             seen = _Rows(file, dataset, collected, bounds, told, source.station_prefix)
             rows = platform.series.write(
                 dataset.name, raw.ingestion, arrival, seen.canonical_frames(quarantine), point_key(schema),
@@ -239,47 +239,6 @@ def _waiting_before(platform: Platform, raw: RawPartition, sender: str) -> dict[
         claimed = {claim.id for claim in platform.ledger.claims_of(list(covered))}
         found |= {ingestion: path for ingestion, path in covered.items() if ingestion not in claimed}
     return found
-
-
-def _open_raw(platform: Platform, source: SourceSettings, raw: RawPartition) -> RawFile:
-    try:
-        return platform.raws(source).open(raw.path)
-    except (OSError, pa.ArrowInvalid) as error:
-        if damage.is_damaged(platform, raw.path, raw.hash):
-            raise PipelineError(
-                _damaged(platform, source, raw, f"the raw partition cannot be read ({error})")
-            ) from error
-        again = {
-            "pull": f"materialise {source.name}/raw for {raw.window.key} first",
-            "external": f"materialise {source.name}/request for {raw.window.key} first",
-            "door": "let who sent it send it again",
-        }[source.kind]
-        if raw.purged is not None:
-            why = f"was purged by retention on {raw.purged:%Y-%m-%d %H:%M}"
-        else:
-            why = f"cannot be read ({error})"
-        raise PipelineError(f"{raw.path}: the raw partition {why}; {again}") from error
-
-
-def _damaged(platform: Platform, source: SourceSettings, raw: RawPartition, fault: str) -> str:
-    """What is to be said of a raw partition that is damaged; one that can be collected again is out of its place."""
-    if source.sent:
-        return damage.not_ours(source, raw, fault)
-    known = platform.ledger.raw(source.name, raw.window)
-    if (known is not None and known.ingestion != raw.ingestion) or damage.is_newer(platform, raw):
-        return f"{source.name} {raw.window}: it is collected again at this moment; materialise it once that is done"
-    return damage.set_aside(platform, raw.path, fault, f"materialise {source.name}/raw for {raw.window.key} first")
-
-
-def raw_of(platform: Platform, source: SourceSettings, claim: Claim) -> RawPartition | None:
-    """The raw partition that a claim of a source was made of, if it is still the one of its window."""
-    window = window_of(claim.collected.start, source.window_size)
-    if source.sent:
-        candidates = platform.ledger.sent(source.name, window)
-    else:
-        known = platform.ledger.raw(source.name, window)
-        candidates = [known] if known else []
-    return next((raw for raw in candidates if raw.ingestion == claim.id), None)
 
 
 def is_purged(platform: Platform, dataset: DatasetSettings, claims: Sequence[Claim]) -> bool:

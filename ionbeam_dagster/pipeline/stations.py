@@ -27,8 +27,10 @@ from ionbeam_dagster.domain.records import Claim
 from ionbeam_dagster.domain.station_entries import Entries, canonical_rows
 from ionbeam_dagster.domain.stations import Registry, apart_with_one_id, heard_in, heard_together
 from ionbeam_dagster.domain.windows import EPOCH, FOREVER, Window
-from ionbeam_dagster.pipeline.ingest import raw_of, time_bounds
+from ionbeam_dagster.errors import PipelineError
+from ionbeam_dagster.pipeline.ingest import time_bounds
 from ionbeam_dagster.pipeline.platform import Platform
+from ionbeam_dagster.pipeline.raw_files import raw_of, whole
 from ionbeam_dagster.stores.damage import UNREADABLE, is_of_one_file
 from ionbeam_dagster.stores.stations import Heard
 
@@ -188,10 +190,10 @@ class _Source:
             return
         self.looked_at += 1
         try:
-            file = self.platform.raws(self.source).open(raw.path)
-            for batch in file.batches():
-                self._add(batch, file.metadata, claim)
-        except (*UNREADABLE, CanonicalError) as error:
+            with whole(self.platform, self.source, raw) as file:
+                for batch in file.batches():
+                    self._add(batch, file.metadata, claim)
+        except (*UNREADABLE, CanonicalError, PipelineError) as error:
             if not is_of_one_file(error):
                 raise
             if claim.id not in self.due:
