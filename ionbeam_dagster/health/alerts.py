@@ -19,7 +19,7 @@ from threading import Event, Thread
 
 from ionbeam_dagster.config.sections import AlertSettings
 from ionbeam_dagster.domain.times import in_short
-from ionbeam_dagster.domain.windows import HOUR
+from ionbeam_dagster.domain.windows import DAY, HOUR
 from ionbeam_dagster.errors import IonbeamError, StoreError
 from ionbeam_dagster.health.findings import Finding, matter_of
 from ionbeam_dagster.health.messages import Message, NotSent, Way
@@ -36,6 +36,9 @@ log = logging.getLogger(__name__)
 EVERY = 10.0
 """Seconds from the end of one look to the next."""
 _SOURCES_AGAIN, _STATIONS_AGAIN = timedelta(minutes=1), HOUR
+_LEARNT_AFTER = DAY
+"""A source that is new here is caught up with at first: how late it usually is, and how much of a day comes, is known
+once it was looked at for so long."""
 _PATIENCE = 5.0
 """Seconds that a look waits for what is looked for apart: a week of stations is summed for minutes when it is lost."""
 _WARNING = " (warning)"
@@ -178,12 +181,15 @@ class Alerting:
         wanted = self._settings
         for name, source in self._platform.config.sources.items():
             found = lately(self._platform, source, now, 2 * wanted.silence)
-            if found.silent_for > wanted.silence:
+            looked_for = now - self._platform.ledger.alerts.looked_since(name, now)
+            if found.silent_for > wanted.silence <= looked_for:
                 since = now - found.silent_for if found.newest is None else found.newest
                 words = f"nothing of {name} is newer than {since:%Y-%m-%d %H:%M}"
                 if found.arrived_at is not None and now - found.arrived_at <= wanted.silence:
                     words += f", though rows came until {found.arrived_at:%Y-%m-%d %H:%M}: it sends again what is old"
                 yield Finding(f"silence of {name}", "warning", words, f"`ionbeam gaps {name}` shows since when and why")
+            if looked_for < _LEARNT_AFTER:
+                continue
             if wanted.lateness is not None and found.latest is not None and found.latest > wanted.lateness:
                 words = f"{name} comes {in_short(found.latest)} late, or later, in one hour of twenty"
                 yield Finding(f"lateness of {name}", "warning", words, "see what of its way is slow")

@@ -44,6 +44,7 @@ def platform(platform_of, told):
     platform = platform_of(SOURCE, automation="{enabled: false}", alerts=alerts)
     platform.ledger.reconciliations.last()
     begun, platform.later = platform.now(), timedelta(0)
+    platform.ledger.alerts.looked_since("ioncannon", begun - timedelta(days=2))
     platform.now = lambda: begun + platform.later
     return platform
 
@@ -311,6 +312,30 @@ def test_a_kind_of_trouble_that_cannot_be_looked_for_holds_up_no_other(quick, to
     alerting.look()
     alerting.look()
     assert told.posted == [("begins", "bus")] and caplog.text.count("silence of ... cannot be looked for") == 1
+
+
+def test_a_source_that_is_new_here_is_silent_once_it_was_looked_at_for_as_long(platform_of, told):
+    told.open()
+    limits = "silence: PT2H, completeness: 0.9, lateness: PT3H, after: PT0S"
+    platform = platform_of(
+        SOURCE, automation="{enabled: false}", alerts=f"{{webhook: 'http://127.0.0.1:{told.web}/', {limits}}}"
+    )
+    hour, begun = timedelta(hours=1), datetime(2026, 7, 1, tzinfo=UTC)
+    day = Window(begun - 24 * hour, begun - 23 * hour)
+    arrival = platform.ledger.arrival_of("late")
+    late = Claim("late", "ioncannon", "ioncannon", day, arrival, 1, arrived_at=begun)
+    platform.ledger.record_claim(late, platform.sources["ioncannon"].metadata, {day: 1})
+    seen = []
+    for later in (hour, timedelta(0), hour, 2 * hour - timedelta(minutes=1), 2 * hour, 23 * hour, 24 * hour):
+        alerting, _ = _of_seen(platform)  # each time after a new start
+        platform.now = lambda later=later: begun + later
+        alerting.look()
+        alerting._job.close()
+        seen.append(len(told.posted))
+    assert seen == [0, 0, 0, 0, 1, 1, 3]  # the first look was by a clock that was ahead
+    begins = [one for one, _ in told.posted]
+    assert begins == ["begins"] * 3 and told.posted[0][1] == "silence of ioncannon"
+    assert {one for _, one in told.posted[1:]} == {"gaps of ioncannon", "lateness of ioncannon"}
 
 
 def test_a_source_whose_end_has_passed_is_not_silent(platform_of, told):

@@ -171,6 +171,7 @@ class Both(RuleBasedStateMachine):
         self.alike(lambda ledger: ledger.refusals.add([Refusal("q", id, "why", at)] * (sent % 3)))
         self.alike(lambda ledger: ledger.refusals.note_stranger(source, id, at))
         self.alike(lambda ledger: ledger.refusals.note_too_early(source, at, NOON))
+        self.alike(lambda ledger: ledger.alerts.looked_since(source, at))
 
     @rule(ids=st.lists(IDS, max_size=2))
     def mend(self, ids):

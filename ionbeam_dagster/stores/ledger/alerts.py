@@ -41,6 +41,11 @@ class Alerts(Protocol):
         """The troubles that are there, in order of their subjects."""
         ...
 
+    def looked_since(self, source: str, now: datetime) -> datetime:
+        """Since when it is looked whether a source falls silent: from `now` on, where nobody did before, or by a clock
+        that was ahead."""
+        ...
+
 
 # --- SQLite -----------------------------------------------------------------------------------------------------------
 
@@ -48,6 +53,7 @@ class Alerts(Protocol):
 class SqliteAlerts(OnSqlite):
     TABLES = """
 CREATE TABLE IF NOT EXISTS alerts (subject TEXT PRIMARY KEY, since INTEGER, words TEXT, told INTEGER) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS looked (source TEXT PRIMARY KEY, since INTEGER) WITHOUT ROWID;
 """
 
     def keep(self, alert: Alert) -> None:
@@ -64,14 +70,34 @@ CREATE TABLE IF NOT EXISTS alerts (subject TEXT PRIMARY KEY, since INTEGER, word
             rows = db.execute("SELECT * FROM alerts ORDER BY subject").fetchall()
         return [Alert(subject, moment(since), words, bool(told)) for subject, since, words, told in rows]
 
+    def looked_since(self, source: str, now: datetime) -> datetime:
+        with self._file.reading() as db:
+            known = db.execute("SELECT since FROM looked WHERE source = ?", (source,)).fetchone()
+        if known is not None and known[0] <= micros(now):
+            return moment(known[0])
+        with self._file.writing() as db:
+            (since,) = db.execute(
+                "INSERT INTO looked VALUES (?, ?) ON CONFLICT DO UPDATE SET since = min(since, excluded.since) "
+                "RETURNING since",
+                (source, micros(now)),
+            ).fetchone()
+        return moment(since)
+
 
 # --- Redis ------------------------------------------------------------------------------------------------------------
 
 # ionbeam:alerts         of each subject since when, the words, and whether somebody was told, as JSON
+# ionbeam:looked         of each source since when it is looked whether it falls silent
 
 _KEEP = "redis.call('HSET', 'ionbeam:alerts', ARGV[1], ARGV[2])"
 _END = "redis.call('HDEL', 'ionbeam:alerts', ARGV[1])"
 _ALL = "return redis.call('HGETALL', 'ionbeam:alerts')"
+_LOOKED = """
+local known = redis.call('HGET', 'ionbeam:looked', ARGV[1])
+if known and tonumber(known) <= tonumber(ARGV[2]) then return known end
+redis.call('HSET', 'ionbeam:looked', ARGV[1], ARGV[2])
+return ARGV[2]
+"""
 
 
 class RedisAlerts(OnRedis):
@@ -88,3 +114,6 @@ class RedisAlerts(OnRedis):
             since, words, told = json.loads(record)
             alerts.append(Alert(subject, moment(int(since)), words, told))
         return alerts
+
+    def looked_since(self, source: str, now: datetime) -> datetime:
+        return moment(int(self._server.run(_LOOKED, source, micros(now))))
