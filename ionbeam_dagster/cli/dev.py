@@ -21,17 +21,23 @@ from typing import Annotated
 import typer
 import yaml
 
+from ionbeam_client.text import visible
 from ionbeam_dagster.cli.terminal import PORTS, dagster_home, fail, load_config
 from ionbeam_dagster.config import CONFIG_VARIABLE, IonbeamConfig
 from ionbeam_dagster.errors import ConfigError, StoreError
 from ionbeam_dagster.health.logs import as_json
+from ionbeam_dagster.health.watch import Watch
 from ionbeam_dagster.orchestration.home import LOG, SETTINGS, check_databases, ensure_stores
 from ionbeam_dagster.orchestration.supervision import Child, Supervisor, awoken, processor_used
+from ionbeam_dagster.pipeline.recovery import open_platform
 from ionbeam_dagster.stores.locks import JobLock
 from ionbeam_dagster.stores.publish import published
 
 _LOCATION = "ionbeam_dagster.definitions"
 _HOST = "127.0.0.1"
+_LOOKED_EVERY = 20.0
+"""Seconds from one look at the platform's health to the next; what processes that stay say of it is in the log."""
+_LONGEST = 1_000
 _ANSWERED_WITHIN = 3.0
 _THREADS = 32
 """Of the code server: a sensor that hangs holds one for a minute, and none of the others may wait for it."""
@@ -87,7 +93,7 @@ def dev(port: Annotated[int, typer.Option(**PORTS, help="Where the UI listens, o
         [code, *working, web, daemon],
         _say,
         lambda: print(f"ionbeam: http://{_HOST}:{port}   (what its processes say: {log})", flush=True),
-        [_following(config, [code, *working, daemon]), _dagster_told(home), lambda: _bounded(log)],
+        [_following(config, [code, *working, daemon], _looking), _dagster_told(home), lambda: _bounded(log)],
     )
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: supervisor.stop())
@@ -106,12 +112,20 @@ def _bounded(log: Path) -> None:
         os.truncate(log, 0)
 
 
-def _following(config: IonbeamConfig, children: list[Child]) -> Callable[[], None]:
-    """Has `children` started again when the YAML says something else that can be used."""
-    seen = config.path.read_bytes()
+def _looking(config: IonbeamConfig) -> Watch:
+    """Looks whether all is well, and says here what is not, and when it is again."""
+    watch = Watch(open_platform(config), every=_LOOKED_EVERY, tell=lambda _, told: _say(visible(told, _LONGEST)))
+    return watch.start()
+
+
+def _following(
+    config: IonbeamConfig, children: list[Child], looking: Callable[[IonbeamConfig], Watch]
+) -> Callable[[], None]:
+    """Has `children` started again, and `looking` too, when the YAML says something else that can be used."""
+    seen, watch = config.path.read_bytes(), looking(config)
 
     def look() -> None:
-        nonlocal seen, config
+        nonlocal seen, config, watch
         try:
             now = config.path.read_bytes()
         except OSError:  # it is being written
@@ -129,6 +143,8 @@ def _following(config: IonbeamConfig, children: list[Child]) -> Callable[[], Non
             _say(f"{config.path} was changed, and is taken up")
             for child in children:
                 child.restart()
+            watch.stop()
+            watch = looking(config)
 
     return look
 

@@ -51,8 +51,8 @@ def _matter(one: Finding) -> tuple[str, str, str]:
 
 
 class Watch:
-    """Looks until `stop`, also at what `further` checks look at. What it found is told to whoever asks, and to the log
-    when it changes."""
+    """Looks until `stop`, also at what `further` checks look at. What it found is told to whoever asks, and to the log,
+    or whatever `tell` is, when it changes."""
 
     def __init__(
         self,
@@ -60,10 +60,11 @@ class Watch:
         every: float = EVERY,
         clock: Callable[[], float] = time.monotonic,
         further: Mapping[str, Check] | None = None,
+        tell: Callable[[int, str], object] = log.log,
     ) -> None:
         self.progress, self.growth = work.Progress(), queues.Growth()
         self._examination = Examination({**_checks(platform, self.progress, self.growth), **(further or {})})
-        self._every, self._clock = every, clock
+        self._every, self._clock, self._tell = every, clock, tell
         self._found: list[Finding] = []
         self._looked = clock()
         self._stop = Event()
@@ -92,11 +93,11 @@ class Watch:
         for one in self._found:
             if one.severity in ("warning", "error") and _matter(one) not in known:
                 level = logging.ERROR if one.severity == "error" else logging.WARNING
-                log.log(level, "%s: %s; %s", one.subject, one.words, one.remedy)
+                self._tell(level, f"{one.subject}: {one.words}; {one.remedy}")
         now = {(one.subject, one.severity) for one in self._found}
         for subject in sorted({subject for subject, severity in before - now if severity == "error"}):
             if (subject, "error") not in now:
-                log.warning("%s: is well again", subject)
+                self._tell(logging.WARNING, f"{subject}: is well again")
 
     def findings(self) -> list[Finding]:
         """What was seen last, the gravest first."""

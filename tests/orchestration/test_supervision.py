@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from ionbeam_dagster.cli import dev
 from ionbeam_dagster.cli.dev import _dagster_told, _works
 from ionbeam_dagster.orchestration.home import SETTINGS
 from ionbeam_dagster.orchestration.supervision import Child
@@ -131,3 +132,28 @@ def test_dev_says_once_that_dagsters_folder_is_gone(tmp_path, capsys):
     told = capsys.readouterr().err
     assert told.count(f"{home} is gone, and no work is done; bring it back, or stop this") == 1
     assert "`ionbeam history rebuild`" in told
+
+
+def test_dev_says_that_the_ledger_is_damaged_and_when_it_is_well_again(platform_of, capsys, monkeypatch):
+    monkeypatch.setattr(dev, "_LOOKED_EVERY", 0.2)
+    platform = platform_of("  ioncannon: {start: 2098-01-01}")
+    platform.ledger.recovered()
+    ledger = Path("ionbeam-state/ledger.sqlite")
+    whole = ledger.rename("whole")
+    ledger.write_bytes(b"no database " * 1000)
+    said = ""
+
+    def told(words: str) -> bool:
+        nonlocal said
+        said += capsys.readouterr().err
+        return words in said
+
+    watch = dev._looking(platform.config)
+    try:
+        until(lambda: told("it is damaged: move it away, and it is made again from the stores"))
+        time.sleep(0.5)
+        whole.replace(ledger)
+        until(lambda: told("ledger: is well again"))
+    finally:
+        watch.stop()
+    assert said.count("it is damaged") == 1
