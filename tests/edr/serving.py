@@ -26,8 +26,21 @@ def wait_for(url: str, process: subprocess.Popen[bytes], log: Callable[[], str])
     raise RuntimeError(f"it does not answer: {log()}")
 
 
+_LOOKING = """
+import sys
+from ionbeam_dagster.cli import app
+from ionbeam_dagster.edr import served
+served.LOOKED_EVERY = float(sys.argv.pop(1))
+app()
+"""
+"""What `ionbeam` does, with looks for new windows at other times."""
+
+
 class Served:
     """`ionbeam serve` in a process of its own, on the windows of a configuration."""
+
+    looked_every: float | None = None
+    """Seconds from one look for new windows to the next, where they are not those of the service."""
 
     def __init__(self, yaml_file: Path, public: str | None = None) -> None:
         self.folder = yaml_file.parent
@@ -37,10 +50,12 @@ class Served:
         self.public = public or self.url
 
     def __enter__(self) -> Self:
-        ionbeam = Path(sys.executable).with_name("ionbeam")
+        ionbeam = [str(Path(sys.executable).with_name("ionbeam"))]
+        if self.looked_every is not None:
+            ionbeam = [sys.executable, "-c", _LOOKING, str(self.looked_every)]
         with (self.folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
-                [ionbeam, "serve", "--port", str(self.port), "--url", self.public],
+                [*ionbeam, "serve", "--port", str(self.port), "--url", self.public],
                 env={**os.environ, "IONBEAM_CONFIG_PATH": str(self.yaml)},
                 stdout=log,
                 stderr=log,

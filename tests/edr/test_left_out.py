@@ -247,19 +247,25 @@ def test_every_location_that_is_listed_answers(tmp_path):
 
 
 def test_a_dataset_is_served_as_soon_as_it_has_a_window(tmp_path):
-    with Serving(tmp_path, ["net"]) as serving:
+    serving = Serving(tmp_path, ["net", "other"])
+    serving.looked_every = 0.5
+
+    def served(name):
+        for _ in range(600):
+            told = {one["id"]: one for one in httpx.get(f"{serving.url}/collections").json()["collections"]}
+            if name in told:
+                return told
+            time.sleep(0.1)
+        raise AssertionError(f"{name} is not served: {serving.log()}")
+
+    with serving:
         assert httpx.get(f"{serving.url}/collections").json()["collections"] == []
         write_window(serving.windows / "net", 0)
-        for _ in range(300):
-            told = httpx.get(f"{serving.url}/collections").json()["collections"]
-            if told:
-                break
-            time.sleep(0.1)
-        assert [one["id"] for one in told] == ["net"]
+        told = served("net")
+        assert list(told) == ["net"] and TEMPERATURE in told["net"]["parameter_names"]
         assert len(httpx.get(f"{serving.url}/map/stations").json()["stations"]) == len(PLACES)
-        assert TEMPERATURE in told[0]["parameter_names"]
         for window in (serving.windows / "net").iterdir():
             window.unlink()
-        time.sleep(12)  # the service has looked again
-        assert len(httpx.get(f"{serving.url}/collections").json()["collections"]) == 1
+        write_window(serving.windows / "other", 0)
+        assert set(served("other")) == {"net", "other"}  # the service has looked again
         assert httpx.get(f"{serving.url}/collections/net/items").json()["features"] == []
