@@ -148,6 +148,18 @@ def test_a_ledger_that_was_deleted_is_made_again_and_that_is_said(ionbeam_after_
     assert "lacks nothing" in ionbeam("ledger", "rebuild").output
 
 
+def test_what_was_found_lost_is_told_until_it_is_made_again(ionbeam_after_an_hour):
+    ionbeam = ionbeam_after_an_hour
+    (odb,) = Path("data-projections/odb").rglob("*.odb")
+    odb.unlink()
+    looks = [" ".join(ionbeam("status", "--check-files").output.split()) for _ in range(2)]
+    assert "files: 1 windows are to be made again (0 of them since an earlier look), 0 are for a person" in looks[0]
+    assert "files: 1 windows are to be made again (1 of them since an earlier look), 0 are for a person" in looks[1]
+    assert all("ioncannon/odb 2026-06-21 06:00-07:00" in told for told in looks)
+    ionbeam("rebuild", "ioncannon", *RANGE)
+    assert "files: 0 windows are to be made again, 0 are for" in ionbeam("status", "--check-files").output
+
+
 def test_config_check_says_where_variables_go_and_why_some_do_not(ionbeam):
     told = ionbeam("config", "check")
     assert told.exit_code == 0, told.output

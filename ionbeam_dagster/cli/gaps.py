@@ -15,7 +15,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from ionbeam_dagster.cli.holes import nothing_there, out_of_time
+from ionbeam_dagster.cli.holes import out_of_time, told_of_holes
 from ionbeam_dagster.cli.kept import gone, no_longer_given
 from ionbeam_dagster.cli.quarantine import WHOLE_OR_PART, clock_lines, left_out, lines_about, set_aside
 from ionbeam_dagster.cli.status import print_failing, sources_of
@@ -101,7 +101,7 @@ def _show_gaps(platform: Platform, source: str, start: datetime | None, end: dat
     )
     console.print(_strip(asked, missing, nothing, max(10, min(console.width, 120) - 2)))
     for line in [
-        *nothing_there(platform, source, asked),
+        *told_of_holes(source, nothing),
         *lines_about(platform, source, [asked]),
         *no_longer_given(platform, source, asked),
         *gone(platform, source),

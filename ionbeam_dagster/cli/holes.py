@@ -5,7 +5,7 @@ Belongs here: the lines about it. Does not belong here: which stretches these ar
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,11 @@ def nothing_there(platform: Platform, source: str, range: Window) -> Iterator[st
     """A line about the stretches of `range` in which a source has nothing."""
     from ionbeam_dagster.pipeline.agenda import holes
 
-    found = holes(platform, platform.source(source), range)
+    return told_of_holes(source, holes(platform, platform.source(source), range))
+
+
+def told_of_holes(source: str, found: Sequence[Window]) -> Iterator[str]:
+    """The same of stretches that are known."""
     if not found:
         return
     longest = max(found, key=lambda hole: hole.span)

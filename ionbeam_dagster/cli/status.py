@@ -15,7 +15,7 @@ from rich.table import Table
 
 from ionbeam_client.models import format_duration
 from ionbeam_dagster.cli.export import not_exported
-from ionbeam_dagster.cli.holes import all_out_of_time, nothing_there
+from ionbeam_dagster.cli.holes import all_out_of_time, told_of_holes
 from ionbeam_dagster.cli.kept import gone, no_longer_given
 from ionbeam_dagster.cli.quarantine import clock_lines, left_out, lines_about, merged
 from ionbeam_dagster.cli.terminal import (
@@ -53,6 +53,7 @@ def status(
     A stretch of many windows of which nothing is known is one line. Below it stands what fails for long, what an older
     version made, and what of the configuration does not fit what is there.
     """
+    from ionbeam_dagster.pipeline.agenda import holes
     from ionbeam_dagster.pipeline.recovery import open_platform
 
     asked = asked_range(start, end)
@@ -68,14 +69,15 @@ def status(
                 console.print(line, highlight=False, markup=False)
             continue
         shown = known if start or end else known[-last:]
-        console.print(status_table(platform, dataset, shown))
+        whole = Window(shown[0].start, shown[-1].end)
+        empty = {source: holes(platform, platform.source(source), whole) for source in dataset.sources}
+        console.print(status_table(platform, dataset, shown, [hole for some in empty.values() for hole in some]))
         for line in merged(name, platform.ledger.revisions(name, shown[0].start, shown[-1].end)):
             console.print(line, style="yellow", highlight=False, markup=False)
-        whole = Window(shown[0].start, shown[-1].end)
         for source in dataset.sources:
             windows = [one for one in shown if one.span == dataset.span]
             for line in [
-                *nothing_there(platform, source, whole),
+                *told_of_holes(source, empty[source]),
                 *lines_about(platform, source, windows),
                 *no_longer_given(platform, source),
                 *gone(platform, source),
@@ -121,11 +123,10 @@ def _check_files(platform: Platform) -> None:
     from ionbeam_dagster.pipeline.reconciliation import reconcile
 
     found = reconcile(platform, platform.now())
-    console.print(
-        f"files: {len(found.work)} windows are to be made again, {len(found.for_a_person)} are for a person to look at",
-        highlight=False,
-    )
-    for work in found.work[:_LISTED]:
+    before = f" ({len(found.all_work) - len(found.work)} of them since an earlier look)" if found.all_work else ""
+    again = f"{len(found.all_work)} windows are to be made again{before}"
+    console.print(f"files: {again}, {len(found.for_a_person)} are for a person to look at", highlight=False)
+    for work in found.all_work[:_LISTED]:
         console.print(f"  {work.of} {work.window}: {work.reason}; to {work.stage}", highlight=False, markup=False)
     for told in found.for_a_person[:_LISTED]:
         console.print(f"  {told}", highlight=False, markup=False)
@@ -252,8 +253,11 @@ def _between(start: datetime, end: datetime, span: timedelta) -> Iterator[Window
         yield from windows_between(start, end, span)
 
 
-def status_table(platform: Platform, dataset: DatasetSettings, windows: Sequence[Window]) -> Table:
-    from ionbeam_dagster.pipeline.agenda import assess, export_is_current, holes
+def status_table(
+    platform: Platform, dataset: DatasetSettings, windows: Sequence[Window], holes: Sequence[Window] = ()
+) -> Table:
+    """A line a window; in `holes` there is nothing to be collected."""
+    from ionbeam_dagster.pipeline.agenda import assess, export_is_current
     from ionbeam_dagster.pipeline.build import describe
     from ionbeam_dagster.pipeline.export import is_of_another_exporter
 
@@ -265,7 +269,7 @@ def status_table(platform: Platform, dataset: DatasetSettings, windows: Sequence
     for window in windows:
         if window.span > dataset.span:
             many = f"{window.span // dataset.span:,} windows, until {window.end:%Y-%m-%d %H:%M}"
-            empty = any(window in holes(platform, platform.source(one), window) for one in dataset.sources)
+            empty = any(hole.covers(window) for hole in holes)
             state, why = ("none", "nothing is there") if empty else ("missing", f"nothing was {_came(dataset)}")
             table.add_row(f"{window.start:%Y-%m-%d %H:%M} ...", state, *[""] * 5, f"{many}: {why}")
             continue
