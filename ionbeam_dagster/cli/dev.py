@@ -14,6 +14,7 @@ import time
 import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from shutil import copyfile
 from typing import Annotated
@@ -89,11 +90,17 @@ def dev(port: Annotated[int, typer.Option(**PORTS, help="Where the UI listens, o
     )
     worker = Child("the worker", [*_program("ionbeam"), "worker"], log, _works())
     working = [worker] if config.automation.enabled else []
+    health = _Health(config)
+
+    def ready() -> None:
+        print(f"ionbeam: http://{_HOST}:{port}   (what its processes say: {log})", flush=True)
+        health.begin()  # not before: while the worker starts, work stands still
+
     supervisor = Supervisor(
         [code, *working, web, daemon],
         _say,
-        lambda: print(f"ionbeam: http://{_HOST}:{port}   (what its processes say: {log})", flush=True),
-        [_following(config, [code, *working, daemon], _looking), _dagster_told(home), lambda: _bounded(log)],
+        ready,
+        [_following(health, [code, *working, daemon]), _dagster_told(home), lambda: _bounded(log)],
     )
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: supervisor.stop())
@@ -112,20 +119,34 @@ def _bounded(log: Path) -> None:
         os.truncate(log, 0)
 
 
-def _looking(config: IonbeamConfig) -> Watch:
+@dataclass(slots=True)
+class _Health:
     """Looks whether all is well, and says here what is not, and when it is again."""
-    watch = Watch(open_platform(config), every=_LOOKED_EVERY, tell=lambda _, told: _say(visible(told, _LONGEST)))
-    return watch.start()
+
+    config: IonbeamConfig
+    _watch: Watch | None = None
+
+    def begin(self) -> None:
+        watch = Watch(
+            open_platform(self.config), every=_LOOKED_EVERY, tell=lambda _, told: _say(visible(told, _LONGEST))
+        )
+        self._watch = watch.start()
+
+    def follow(self, config: IonbeamConfig) -> None:
+        """Look at another configuration from now on."""
+        self.config = config
+        if self._watch is not None:
+            self._watch.stop()
+            self.begin()
 
 
-def _following(
-    config: IonbeamConfig, children: list[Child], looking: Callable[[IonbeamConfig], Watch]
-) -> Callable[[], None]:
-    """Has `children` started again, and `looking` too, when the YAML says something else that can be used."""
-    seen, watch = config.path.read_bytes(), looking(config)
+def _following(health: _Health, children: list[Child]) -> Callable[[], None]:
+    """Has `children` started again, and `health` follow, when the YAML says something else that can be used."""
+    config = health.config
+    seen = config.path.read_bytes()
 
     def look() -> None:
-        nonlocal seen, config, watch
+        nonlocal seen, config
         try:
             now = config.path.read_bytes()
         except OSError:  # it is being written
@@ -143,8 +164,7 @@ def _following(
             _say(f"{config.path} was changed, and is taken up")
             for child in children:
                 child.restart()
-            watch.stop()
-            watch = looking(config)
+            health.follow(config)
 
     return look
 

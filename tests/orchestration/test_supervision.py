@@ -148,12 +148,13 @@ def test_dev_says_that_the_ledger_is_damaged_and_when_it_is_well_again(platform_
         said += capsys.readouterr().err
         return words in said
 
-    watch = dev._looking(platform.config)
+    health = dev._Health(platform.config)
+    health.begin()
     try:
         until(lambda: told("it is damaged: move it away, and it is made again from the stores"))
         time.sleep(0.5)
         whole.replace(ledger)
         until(lambda: told("ledger: is well again"))
     finally:
-        watch.stop()
+        health._watch.stop()
     assert said.count("it is damaged") == 1
