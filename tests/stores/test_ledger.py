@@ -19,6 +19,7 @@ from redis import Redis
 
 from ionbeam_dagster.domain.records import Correction, RawPartition
 from ionbeam_dagster.stores.ledger import LedgerError, RedisLedger, SqliteLedger
+from ionbeam_dagster.stores.ledger.alerts import Alert
 from ionbeam_dagster.stores.ledger.keys import place_of
 from ionbeam_dagster.testing.ledger import LedgerContract
 from ionbeam_dagster.testing.ledger.samples import HOUR, NEXT, NOON, WINDOW, arrived, built, claimed
@@ -144,6 +145,52 @@ def test_a_file_that_goes_from_beside_its_log_is_made_again(lose, is_killed, tmp
         assert SqliteLedger(path).claims("crowd", WINDOW) == ledger.claims("crowd", WINDOW) == [second]
         assert Path("ledger.sqlite.damaged-wal").stat().st_size > 0  # what was not yet in a file that was moved
         holder.kill()
+
+
+KEEPS = """
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from ionbeam_dagster.stores.ledger import SqliteLedger
+from ionbeam_dagster.stores.ledger.alerts import Alert
+for subject in sys.argv[1:]:
+    SqliteLedger(Path("ledger.sqlite")).alerts.keep(Alert(subject, datetime(2026, 6, 21, tzinfo=UTC), "elsewhere"))
+"""
+
+
+def test_nothing_is_lost_where_the_index_of_the_log_is_taken_away_and_it_is_told(tmp_path, monkeypatch, caplog):
+    """SQLite gave each process an index of its own, by which each wrote over what the other had written."""
+    monkeypatch.chdir(tmp_path)
+    ledger, beside = SqliteLedger(Path("ledger.sqlite")), SqliteLedger(tmp_path / "ledger.sqlite")
+    for one in (ledger, beside):
+        one.alerts.keep(Alert("before", NOON, "here"))
+    Path("ledger.sqlite-shm").unlink()
+    subprocess.run([sys.executable, "-c", KEEPS, *(f"elsewhere {number}" for number in range(3))], check=True)
+    told = []
+    for one in (ledger, beside, ledger, beside):
+        try:
+            one.alerts.keep(Alert(f"here {len(told)}", NOON, "here"))
+            told.append("")
+        except LedgerError as error:
+            told.append(str(error))
+    assert "its -shm was taken from beside it; leave -wal and -shm alone" in told[0]  # `beside` has the old one still
+    assert told[1:] == ["", "", ""] and "what others wrote since is read anew" in caplog.text
+    expected = {"before", *(f"elsewhere {number}" for number in range(3)), "here 1", "here 2", "here 3"}
+    for one in (ledger, beside, SqliteLedger(tmp_path / "ledger.sqlite")):
+        assert {alert.subject for alert in one.alerts.all()} == expected
+    assert not list(tmp_path.glob("*.kept*"))
+
+
+def test_what_is_written_while_the_index_is_taken_away_is_told_to_be_in_doubt(tmp_path):
+    file = SqliteLedger(tmp_path / "ledger.sqlite").alerts._file
+    with (
+        pytest.raises(LedgerError, match="its -shm was taken from beside it while it was written"),
+        file.writing() as db,
+    ):
+        db.execute("INSERT INTO alerts VALUES ('a', 1, 'b', 0)")
+        (tmp_path / "ledger.sqlite-shm").unlink()
+    with file.writing() as db:
+        assert db.execute("SELECT subject FROM alerts").fetchall() == [("a",)]
 
 
 def test_a_folder_that_cannot_be_made_is_named_with_what_to_do(tmp_path):

@@ -5,6 +5,7 @@ Belongs here: how the file is opened, used and found to be another one. Does not
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -18,12 +19,20 @@ from ionbeam_dagster.stores.ledger.lost import Past
 from ionbeam_dagster.stores.locks import locked, writers
 from ionbeam_dagster.stores.publish import DAMAGED
 
+_LOG = logging.getLogger(__name__)
+_TO_WRITE = "BEGIN IMMEDIATE"
+_KEPT = ".kept"
+_TAKEN = "its -shm was taken from beside it"
+_LEAVE = "leave -wal and -shm alone while a process of the platform runs"
 _SETTLED = 1
 """Of the file's user_version: what was known of the past is in it. A higher one is the form of a later version."""
 _ANEW = "move it away, and it is made again from the stores"
 _FEED_BEGINS = (
     "INSERT INTO sqlite_sequence SELECT 'feed', ?1 WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'feed')"
 )
+
+_INDICES: dict[tuple[int, int], int] = {}
+"""The number of the -shm that the connections have, by process and file: SQLite has one of a file in a process."""
 
 Column = tuple[str, str, str]
 """A table, a column that files of earlier versions lack, and its type."""
@@ -59,7 +68,7 @@ class SqliteFile:
     def writing(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
         """One transaction. What only spares a repetition need not be `durable`: it survives its process, and may be
         lost in a power cut, without that anybody waits for the disk."""
-        with self._transaction("BEGIN IMMEDIATE", durable) as db:
+        with self._transaction(_TO_WRITE, durable) as db:
             yield db
 
     @contextmanager
@@ -67,7 +76,7 @@ class SqliteFile:
         db: sqlite3.Connection | None = None
         try:
             idle = self._kept()
-            db = idle.pop() if idle else self._open()
+            db = idle.pop() if idle else self._open_with_index()
             if not durable:
                 db.execute("PRAGMA synchronous=NORMAL")
             db.execute(begin)
@@ -75,6 +84,8 @@ class SqliteFile:
             db.execute("COMMIT")
             if not durable:
                 db.execute("PRAGMA synchronous=FULL")
+            if self._lost_its_index() and begin == _TO_WRITE:
+                raise LedgerError(f"{self.path}: {_TAKEN} while it was written; {_LEAVE}, and do it again")
         except sqlite3.Error as error:
             raise LedgerError(f"{self.path}: {error}; {_what_to_do(error)}") from error
         else:
@@ -82,13 +93,62 @@ class SqliteFile:
             db = None
         finally:
             if db is not None:  # with whatever it had begun
-                db.close()
+                self._close([db])
 
     def _kept(self) -> list[sqlite3.Connection]:
         """The idle connections of this process to the file that is there now, which has what is known of the past."""
         file = self._number()
         self._past.settle(file, self._begin, self._finish)
-        return self._idle.setdefault((os.getpid(), file), [])
+        idle = self._idle.setdefault((os.getpid(), file), [])
+        if idle and self._lost_its_index():
+            _LOG.warning("%s: %s; what others wrote since is read anew; %s", self.path, _TAKEN, _LEAVE)
+            self._close(idle)
+            idle.clear()
+        return idle
+
+    # -- the index of the log, which SQLite finds by its name ------------------------------------------------------
+
+    def _lost_its_index(self) -> bool:
+        """Whether the -shm that the connections of this process have was taken away: others make a new one, and neither
+        sees what the other writes, or writes over it."""
+        with suppress(FileNotFoundError):
+            known = _INDICES.get((os.getpid(), self.path.stat().st_ino))
+            return known is not None and known != self._number_of_index()
+        return False
+
+    def _number_of_index(self) -> int:
+        try:
+            return Path(f"{self.path}-shm").stat().st_ino
+        except FileNotFoundError:
+            return 0
+
+    def _open_with_index(self) -> sqlite3.Connection:
+        """One with the index that is there: where others of this process are at work, SQLite gives it theirs."""
+        db = self._open()
+        key = os.getpid(), self.path.stat().st_ino
+        if self._lost_its_index() and _is_used(_INDICES[key]):
+            self._close([db])
+            raise LedgerError(f"{self.path}: {_TAKEN}; {_LEAVE}, and do it again")
+        _INDICES[key] = self._number_of_index()
+        return db
+
+    def _close(self, connections: list[sqlite3.Connection]) -> None:
+        """Close connections. By the last one SQLite empties the log as far as these know it, and removes it: where their
+        index was taken away, others may have written more, and it is put back, to be read from its beginning."""
+        if not self._lost_its_index():
+            for db in connections:
+                db.close()
+            return
+        log, kept = Path(f"{self.path}-wal"), Path(f"{self.path}{_KEPT}-wal")
+        with locked(self.path.with_suffix(".locks") / "opening"):
+            kept.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                os.link(log, kept)
+            for db in connections:
+                db.close()
+            if kept.exists() and not log.exists():
+                kept.rename(log)
+            kept.unlink(missing_ok=True)
 
     def _number(self) -> int:
         """By which the file that is there now, which is made where there is none, is told from another one."""
@@ -189,6 +249,15 @@ def check_free(path: Path, seconds: float) -> None:
         ) from error
     finally:
         db.close()
+
+
+def _is_used(index: int) -> bool:
+    """Whether a connection of this process has a -shm that was taken away."""
+    try:
+        with Path("/proc/self/maps").open() as maps:
+            return any(line.endswith("-shm (deleted)\n") and line.split()[4] == str(index) for line in maps)
+    except OSError:  # not Linux
+        return False
 
 
 def _what_to_do(error: sqlite3.Error) -> str:
