@@ -26,12 +26,13 @@ from ionbeam_dagster.health.findings import Finding, of_error
 from ionbeam_dagster.health.metrics import gauge, given
 from ionbeam_dagster.health.stores import can_ask_ledger
 from ionbeam_dagster.orchestration.definitions import build_definitions
-from ionbeam_dagster.orchestration.holders import WORKER, is_of_another_configuration, lease_of
+from ionbeam_dagster.orchestration.holders import WORKER, is_of_another_configuration
 from ionbeam_dagster.orchestration.home import SETTINGS, check_databases, dagster_at, home_of
 from ionbeam_dagster.orchestration.internals import needs_migration, stopped_by_a_person
 from ionbeam_dagster.orchestration.resources import PlatformResource
 from ionbeam_dagster.pipeline import agenda
 from ionbeam_dagster.pipeline.platform import Platform
+from ionbeam_dagster.stores.ledger.leases import lease_of
 from ionbeam_dagster.stores.ledger.workers import Worker
 
 SUBJECT, LOCATION = "dagster", "code location"

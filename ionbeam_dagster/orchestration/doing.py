@@ -23,7 +23,6 @@ from ionbeam_dagster.orchestration.cancelling import interrupted_when_cancelled
 from ionbeam_dagster.orchestration.dead_runs import this_process
 from ionbeam_dagster.orchestration.definitions import build_definitions
 from ionbeam_dagster.orchestration.heartbeats import beating
-from ionbeam_dagster.orchestration.holders import lease_of
 from ionbeam_dagster.orchestration.launcher import PROCESS_TAG
 from ionbeam_dagster.orchestration.partitions import (
     contiguous_runs,
@@ -38,6 +37,7 @@ from ionbeam_dagster.pipeline import agenda
 from ionbeam_dagster.pipeline.agenda import Stage, Work
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.ledger.attempts import Attempt
+from ionbeam_dagster.stores.ledger.leases import lease_of
 
 log = logging.getLogger(__name__)
 

@@ -11,11 +11,12 @@ from datetime import datetime
 
 import dagster as dg
 
-from ionbeam_dagster.orchestration.holders import lease_of, worker_is_alive
+from ionbeam_dagster.orchestration.holders import worker_is_alive
 from ionbeam_dagster.orchestration.internals import keys_of, subset_of
 from ionbeam_dagster.orchestration.resources import PlatformResource, WatchedPlatform
 from ionbeam_dagster.pipeline import agenda
 from ionbeam_dagster.pipeline.agenda import Stage, Work
+from ionbeam_dagster.stores.ledger.leases import lease_of
 
 
 class Due(dg.AutomationCondition[dg.AssetKey]):

@@ -1,6 +1,6 @@
 """Who works on a window: the lease that a run takes for it, and whether a worker is there that does what is due.
 
-Belongs here: the names of leases, and waiting for them. Does not belong here: how they are kept (stores/ledger), or who
+Belongs here: waiting for leases. Does not belong here: how they are named and kept (stores/ledger), or who
 is believed dead (dead_runs.py).
 """
 
@@ -17,6 +17,7 @@ from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.orchestration.heartbeats import is_alive, this_host
 from ionbeam_dagster.pipeline.platform import Platform
+from ionbeam_dagster.stores.ledger.leases import lease_of
 from ionbeam_dagster.stores.ledger.workers import Worker
 
 WORKER = "worker"
@@ -26,11 +27,6 @@ ALIVE_FOR = 60.0
 _WAITED = 300.0
 """Seconds for which a run waits for another one that works on its window."""
 _LOOKED_EVERY = 0.5
-
-
-def lease_of(stage: str, of: str, window: Window) -> str:
-    """The name of the lease of one window of a product."""
-    return f"{stage} {of} {window.key}"
 
 
 @contextmanager

@@ -32,12 +32,13 @@ from ionbeam_dagster.config import SourceSettings
 from ionbeam_dagster.domain.windows import EPOCH
 from ionbeam_dagster.orchestration.dead_runs import Watch
 from ionbeam_dagster.orchestration.heartbeats import this_host
-from ionbeam_dagster.orchestration.holders import WORKER, lease_of, worker_with
+from ionbeam_dagster.orchestration.holders import WORKER, worker_with
 from ionbeam_dagster.orchestration.supervision import processor_used
 from ionbeam_dagster.orchestration.worker_child import work_for
 from ionbeam_dagster.pipeline import agenda
 from ionbeam_dagster.pipeline.agenda import Stage
 from ionbeam_dagster.pipeline.platform import Platform
+from ionbeam_dagster.stores.ledger.leases import lease_of
 
 log = logging.getLogger(__name__)
 

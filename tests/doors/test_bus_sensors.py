@@ -19,9 +19,9 @@ from ionbeam_dagster.orchestration.assets.request import request_key
 from ionbeam_dagster.orchestration.assets.source import observations_key, raw_key
 from ionbeam_dagster.orchestration.definitions import build_definitions
 from ionbeam_dagster.orchestration.heartbeats import this_host
-from ionbeam_dagster.orchestration.holders import lease_of
 from ionbeam_dagster.orchestration.internals import partition_tags
 from ionbeam_dagster.orchestration.resources import WatchedPlatform
+from ionbeam_dagster.stores.ledger.leases import lease_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::dagster.BetaWarning", "ignore::dagster.PreviewWarning")
 

@@ -17,6 +17,7 @@ from ionbeam_dagster.pipeline import agenda
 from ionbeam_dagster.pipeline.collect import collect
 from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.stores.ledger.attempts import FIRST_WAIT, Failure
+from ionbeam_dagster.stores.ledger.leases import lease_of
 
 FIRST, HOUR_OF_IT = Window(START, START + QUARTER), Window(START, START + HOUR)
 LATER = START + 4 * HOUR
@@ -70,6 +71,10 @@ def test_a_first_try_that_goes_on_is_no_failure_and_one_that_was_killed_is(platf
     agenda.begin(platform, work, now)
     assert agenda.failing(platform, now) == []
     now += FIRST_WAIT
+    platform.ledger.workers.beat("a run", "here", 1, "works")
+    platform.ledger.leases.take([lease_of("collect", "told", FIRST)], "a run")
+    assert agenda.failing(platform, now) == []
+    platform.ledger.workers.leave("a run")
     [killed] = agenda.failing(platform, now)
     assert "were they killed?" in agenda.in_words(platform, [killed])
     agenda.begin(platform, work, now)

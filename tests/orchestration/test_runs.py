@@ -14,7 +14,6 @@ from told import HOUR, QUARTER, START, Told, key, put_point, window
 
 from ionbeam_dagster.orchestration.definitions import build_definitions
 from ionbeam_dagster.orchestration.heartbeats import this_host
-from ionbeam_dagster.orchestration.holders import lease_of
 from ionbeam_dagster.orchestration.home import ensure_home
 from ionbeam_dagster.orchestration.internals import partition_tags
 from ionbeam_dagster.orchestration.partitions import dataset_partitions, source_partitions
@@ -22,6 +21,7 @@ from ionbeam_dagster.orchestration.resources import WatchedPlatform
 from ionbeam_dagster.orchestration.runs import reingest_range, run_range
 from ionbeam_dagster.pipeline.collect import collect
 from ionbeam_dagster.pipeline.ingest import ingest
+from ionbeam_dagster.stores.ledger.leases import lease_of
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::dagster.BetaWarning", "ignore::dagster.PreviewWarning"),

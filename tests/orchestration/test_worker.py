@@ -25,11 +25,12 @@ from ionbeam_dagster.errors import DeadlineExceeded, SourceError
 from ionbeam_dagster.orchestration.definitions import build_definitions
 from ionbeam_dagster.orchestration.doing import Doing, _each
 from ionbeam_dagster.orchestration.heartbeats import this_host
-from ionbeam_dagster.orchestration.holders import lease_of, worker_is_alive, working_on
+from ionbeam_dagster.orchestration.holders import worker_is_alive, working_on
 from ionbeam_dagster.orchestration.resources import WatchedPlatform
 from ionbeam_dagster.orchestration.worker import Worker, _Child
 from ionbeam_dagster.pipeline import agenda
 from ionbeam_dagster.pipeline.recovery import open_platform
+from ionbeam_dagster.stores.ledger.leases import lease_of
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::dagster.BetaWarning", "ignore::dagster.PreviewWarning"),

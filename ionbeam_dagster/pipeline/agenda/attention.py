@@ -23,6 +23,7 @@ from ionbeam_dagster.pipeline.export import is_of_another_exporter
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.files import within
 from ionbeam_dagster.stores.ledger.attempts import Attempt
+from ionbeam_dagster.stores.ledger.leases import lease_of
 
 SKEW = timedelta(minutes=1)
 """How far the clocks of hosts and stores may be apart."""
@@ -41,7 +42,14 @@ def failing(platform: Platform, now: datetime, since: timedelta = timedelta(0)) 
     """
     known = set(products(platform))
     tried = [one for one in platform.ledger.attempts.open() if one.failures and now - one.since >= since]
-    found = [one for one in tried if one.error or one.failures > 1 or now >= one.next]
+    held = platform.ledger.leases.held() if tried else {}
+    found = [
+        one
+        for one in tried
+        if one.error
+        or one.failures > 1
+        or (now >= one.next and lease_of(one.stage, one.product, one.window) not in held)
+    ]
     return sorted((one for one in found if (one.stage, one.product) in known), key=lambda one: one.since)
 
 

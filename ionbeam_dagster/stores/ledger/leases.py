@@ -1,6 +1,6 @@
 """Leases: who works on what, so that nobody else on any host does it at the same time.
 
-Belongs here: taking them, and how SQLite and Redis keep them. Does not belong here: when a holder is dead
+Belongs here: their names, taking them, and how SQLite and Redis keep them. Does not belong here: when a holder is dead
 (orchestration/dead_runs.py says so by having it leave workers.py), or the lock of a window's files (holding.py).
 
 A lease has no end of its own: it is free as soon as its holder is no longer among the workers. A holder's name is used
@@ -12,8 +12,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.stores.ledger.on_redis import OnRedis
 from ionbeam_dagster.stores.ledger.sqlite_file import OnSqlite
+
+
+def lease_of(stage: str, of: str, window: Window) -> str:
+    """The name of the lease of one window of a product."""
+    return f"{stage} {of} {window.key}"
 
 
 class Leases(Protocol):

@@ -133,8 +133,8 @@ class SqliteFile:
         return db
 
     def _close(self, connections: list[sqlite3.Connection]) -> None:
-        """Close connections. By the last one SQLite empties the log as far as these know it, and removes it: where their
-        index was taken away, others may have written more, and it is put back, to be read from its beginning."""
+        """Close connections. By the last one SQLite empties the log as far as these know it, and removes it: where
+        their index was taken away, others may have written more, and it is put back, to be read from its beginning."""
         if not self._lost_its_index():
             for db in connections:
                 db.close()
