@@ -79,3 +79,28 @@ def test_rows_of_a_time_to_come_are_told_with_their_stations(platform_of, monkey
     assert "2 rows of a time to come" in CliRunner().invoke(app, ["--config", "config.yaml", "status"]).output
     assert [one.severity for one in clocks.at_a_glance(platform)] == ["warning", "well"]
     assert agenda.to_come(platform, tomorrow.end) == []
+
+
+def test_a_clock_that_is_set_is_told_for_an_hour_or_until_it_is_set_back(monkeypatch):
+    steady, ahead = 0.0, timedelta(0)
+    monkeypatch.setattr(clocks, "now", lambda: datetime(2026, 6, 21, tzinfo=UTC) + timedelta(seconds=steady) + ahead)
+    steps = clocks.Steps(lambda: steady)
+
+    def told(seconds: float = 10) -> list[str]:
+        nonlocal steady
+        steady += seconds
+        return [one.words for one in steps.findings()]
+
+    assert not told() and not told(8 * 3600)  # a machine that slept
+    ahead = timedelta(seconds=50)
+    assert not told()
+    ahead += timedelta(hours=1)
+    [words] = told()
+    assert words == "this host's clock was put ahead by 1 h, as was noticed when it said 2026-06-21 09:01"
+    assert told() == [words]
+    ahead -= timedelta(hours=1)
+    assert not told()
+    ahead -= timedelta(minutes=30)
+    [words] = told()
+    assert words.startswith("this host's clock was put back by 30 min")
+    assert told(3590) and not told(20) and not told()

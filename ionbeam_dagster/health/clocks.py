@@ -6,6 +6,7 @@ collected before its time collected again).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,7 @@ from pathlib import Path
 import httpx
 
 from ionbeam_dagster.domain.times import in_short
+from ionbeam_dagster.domain.windows import HOUR
 from ionbeam_dagster.doors.amqp.queues import time_of_broker
 from ionbeam_dagster.errors import IonbeamError
 from ionbeam_dagster.health.findings import Finding, Severity
@@ -32,6 +34,7 @@ _PATIENCE = 5.0  # seconds
 _WHOLE = timedelta(seconds=1)
 """Most of what is told of time is told in whole seconds that have begun."""
 _AWS = "https://s3.amazonaws.com"
+_DISK = "the disk of"
 
 
 def now() -> datetime:
@@ -54,6 +57,47 @@ def at_a_glance(platform: Platform) -> Iterator[Finding]:
     yield from compared(platform)
 
 
+def _steady() -> float | None:
+    """Seconds since this host was started, also those that it slept, whatever its clock is set to; None where nobody
+    can say."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else None
+
+
+class Steps:
+    """Whether this host's clock was set while it was looked at again and again, where no other clock could tell so.
+
+    It is told for an hour, or until the clock is set back.
+    """
+
+    def __init__(self, steady: Callable[[], float | None] = _steady) -> None:
+        self._steady = steady
+        self._begun: datetime | None = None
+        """When this host was started, by its clock as it was before it was set."""
+        self._last: datetime | None = None
+        self._told_until = 0.0
+        self._noticed = ""
+
+    def findings(self) -> Iterator[Finding]:
+        since = self._steady()
+        if since is None:
+            return
+        begun = now() - timedelta(seconds=since)
+        if self._last is not None and abs(begun - self._last) > agenda.SKEW:
+            self._told_until, self._noticed = since + HOUR.total_seconds(), f"{now():%Y-%m-%d %H:%M}"
+        if self._begun is None or since > self._told_until:
+            self._begun = begun
+        self._last = begun
+        moved = begun - self._begun
+        if abs(moved) > agenda.SKEW:
+            way = "ahead" if moved > timedelta(0) else "back"
+            by = f"by {in_short(abs(moved))}, as was noticed when it said {self._noticed}"
+            remedy = (
+                "if it is wrong now, set it by NTP (`timedatectl status`); what is collected before its time is "
+                "collected again when that comes"
+            )
+            yield Finding(SUBJECT, "warning", f"this host's clock was put {way} {by}", remedy)
+
+
 def compared(platform: Platform) -> Iterator[Finding]:
     """How far the clocks are apart; one that cannot be asked is no matter of this check."""
     asked = []
@@ -67,14 +111,19 @@ def compared(platform: Platform) -> Iterator[Finding]:
                 severity: Severity = "error" if abs(difference) > agenda.SKEW else "warning"
                 remedy = "set both by NTP (`timedatectl status`), then `ionbeam doctor` again"
                 yield Finding(SUBJECT, severity, words, remedy)
-    yield Finding(SUBJECT, "well", f"compared with {', '.join(asked) or 'nothing'}")
+    own = "; a disk of this host has no other clock than this" if all(map(_is_disk, asked)) else ""
+    yield Finding(SUBJECT, "well", f"compared with {', '.join(asked) or 'nothing'}{own}")
+
+
+def _is_disk(whose: str) -> bool:
+    return whose.startswith(_DISK)
 
 
 def _clocks(platform: Platform) -> Iterator[tuple[str, Callable[[], datetime]]]:
     """Whose clocks there are, and what asks each."""
     sections = platform.config.sections
     for folder in {folder.stat().st_dev: folder for folder in local_places(platform)}.values():
-        yield f"the disk of {folder}", partial(_time_of_disk, folder)
+        yield f"{_DISK} {folder}", partial(_time_of_disk, folder)
     if sections.redis is not None:
         from ionbeam_dagster.stores.ledger.redis_server import time_of_redis  # its client takes long to import
 

@@ -29,14 +29,16 @@ DOORS = frozenset({disks.SUBJECT, queues.DOOR, _ITSELF})
 """Subjects whose errors are the HTTP door's own: it may take no lines, or does not take them in."""
 
 
-def _checks(platform: Platform, progress: work.Progress, growth: queues.Growth) -> dict[str, Check]:
+def _checks(
+    platform: Platform, progress: work.Progress, growth: queues.Growth, steps: clocks.Steps
+) -> dict[str, Check]:
     """What a process that stays looks at: what costs little, and turns within a minute."""
     return {
         stores.LEDGER: lambda: stores.ledger(platform),
         stores.FILES: lambda: stores.files(platform),
         stores.OBSERVATIONS: lambda: stores.observations(platform),
         disks.SUBJECT: lambda: disks.fullness(platform),
-        clocks.SUBJECT: lambda: clocks.at_a_glance(platform),
+        clocks.SUBJECT: lambda: (*clocks.at_a_glance(platform), *steps.findings()),
         quality.SUBJECT: lambda: quality.quality(platform),
         work.SUBJECT: lambda: progress.findings(platform),
         "failures": lambda: work.failing(platform),
@@ -62,8 +64,8 @@ class Watch:
         further: Mapping[str, Check] | None = None,
         tell: Callable[[int, str], object] = log.log,
     ) -> None:
-        self.progress, self.growth = work.Progress(), queues.Growth()
-        self._examination = Examination({**_checks(platform, self.progress, self.growth), **(further or {})})
+        self.progress, self.growth, steps = work.Progress(), queues.Growth(), clocks.Steps()
+        self._examination = Examination({**_checks(platform, self.progress, self.growth, steps), **(further or {})})
         self._every, self._clock, self._tell = every, clock, tell
         self._found: list[Finding] = []
         self._looked = clock()
