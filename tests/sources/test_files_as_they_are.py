@@ -235,6 +235,45 @@ def test_one_bad_cell_loses_only_its_value_and_is_told(tmp_path):
     assert reasons == ["t is no float64: 5.x7"]
 
 
+RAGGED = """time,t,note,rh
+2024-03-01T00:00Z,1.5,a,80
+2024-03-01T00:10Z,2.5
+# a comment
+
+2024-03-01T00:20Z,3.5,"b, c"
+2024-03-01T00:30Z,4.5,d,83,,
+2024-03-01T00:40Z,5.5,e,84,lost
+"""
+
+
+@pytest.mark.parametrize("comment", [None, "#"])
+def test_rows_that_lack_cells_at_their_end_are_taken_where_that_is_said(tmp_path, comment):
+    text = RAGGED if comment else RAGGED.replace("# a comment\n", "")
+    csv = {"comment": comment} if comment else {}
+    keys = {"variables": [TEMPERATURE, HUMIDITY], "csv": csv}
+    rows, reasons = taken(source(tmp_path, text, **keys))
+    assert rows[T].to_list() == [1.5] and len([one for one in reasons if one.startswith("no time")]) == len(reasons)
+    keys["csv"] = csv | {"ragged": True}
+    made = source(tmp_path, **keys)
+    rows, reasons = taken(made)
+    assert rows[T].to_list() == [1.5, 2.5, 3.5, 4.5]
+    assert rows["relative_humidity__%__2.0__point__PT0S"].to_list() == [80, None, None, 83]
+    (wrong,) = pl.concat(pl.DataFrame(batch) for batch in made.fetch(WHOLE)).drop_nulls("x_problem").to_dicts()
+    assert wrong["x_problem"] == "5 cells where the header has 4: '2024-03-01T00:40Z,5.5,e,84,lost'"
+    assert wrong["x_row"] == (8 if comment else 7), "a comment above it moves no line"
+
+
+def test_other_quotes_and_none_at_all(tmp_path):
+    text = "time,t,note\n2024-03-01T00:00Z,1.5,'a, b\n\"c'\n2024-03-01T00:10Z,2.5,5\" pipe\n"
+    rows, reasons = taken(source(tmp_path, text, csv={"quote": "'"}))
+    assert (rows[T].to_list(), reasons) == ([1.5, 2.5], [])
+    text = "time,t,note\n" + "".join(f'2024-03-01T00:{n:02}Z,{n},5" pipe\n' for n in range(3))
+    rows, reasons = taken(source(tmp_path, text, csv={"quote": "none"}))
+    assert (rows[T].to_list(), reasons) == ([0, 1, 2], [])
+    with pytest.raises(ValidationError, match="is not one character; right would be"):
+        source(tmp_path, text, csv={"quote": "off"})
+
+
 def test_a_scale_and_a_column_that_some_files_lack(tmp_path):
     source(tmp_path, "time,t,rh\n2024-03-01T00:00Z,215,80\n", "a.csv")
     variables = [TEMPERATURE | {"scale": 0.1}, HUMIDITY | {"optional": True}]

@@ -19,6 +19,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
+from ionbeam_dagster.sources.files.ragged_rows import ragged_rows
 from ionbeam_dagster.sources.files.readers import EMPTY, PROBLEM, ROW, Place, Unreadable, listed, near_names, refusals
 from ionbeam_dagster.sources.files.text_lines import (
     LONGEST_LINE,
@@ -43,20 +44,20 @@ class CsvReader(LineReader):
         wanted = self.wanted(path)
         found: dict[str, None] = {}
         with refusals(), opened(path, self.config.member) as file:
+            opening: bytes | None = None  # one table alone
             if self.config.csv.is_plain:
                 start, header = _first_line(file)
                 opening, first = opening_of(header, self.config.csv), 1
                 header_at = start
             else:
                 header_at, header, start, first = self._head(file)
-                opening = b"\n"  # which no line begins with: one table alone
                 found |= dict.fromkeys(self.checked_names(header, 1, wanted))
             if whole_lines and header and not header.endswith(b"\n"):
                 raise Unreadable(EMPTY)
-            for offset, line, block in blocks(file, start, whole_lines, first):
+            for offset, line, block in blocks(file, start, whole_lines, first, self._quote):
                 for at, table in _tables(block, opening):
                     line_of_table = line + block.count(b"\n", 0, at)
-                    if table.startswith(opening):
+                    if opening is not None and table.startswith(opening):
                         header_at, header = offset + at, table[: table.find(b"\n") + 1 or len(table)]
                         found |= dict.fromkeys(self.checked_names(header, line_of_table, wanted))
                         table, at, line_of_table = table[len(header) :], at + len(header), line_of_table + 1
@@ -79,6 +80,10 @@ class CsvReader(LineReader):
                 file.seek(offset)
                 yield place, self.frame(file.read(length), names, columns, line)
 
+    @property
+    def _quote(self) -> bytes | None:
+        return None if self.config.csv.mark is None else self.config.csv.mark.encode()
+
     def columns(self, path: Path) -> list[str]:
         with refusals(), opened(path, self.config.member) as file:
             return self.names(self._head(file)[1], 1)
@@ -90,7 +95,9 @@ class CsvReader(LineReader):
             return list(dialect.names)
         if dialect.separator == BLANKS:
             header = _by_single_blanks(header)
-        rows = list(csv.reader([decoded(header, dialect.encoding, line)], delimiter=dialect.delimiter))
+        text = decoded(header, dialect.encoding, line)
+        quoted = {"quotechar": dialect.mark} if dialect.mark else {"quoting": csv.QUOTE_NONE}
+        rows = list(csv.reader([text], delimiter=dialect.delimiter, **quoted))
         return [name.strip() for name in rows[0]] if rows else []
 
     def _head(self, file: IO[bytes]) -> tuple[int, bytes, int, int]:
@@ -193,7 +200,10 @@ class CsvReader(LineReader):
                 # A single block, and no threads: only then does pyarrow number the rows that it cannot split.
                 read_options=pa_csv.ReadOptions(column_names=keys, use_threads=False, block_size=len(body) + 1),
                 parse_options=pa_csv.ParseOptions(
-                    delimiter=dialect.delimiter, ignore_empty_lines=False, invalid_row_handler=set_aside
+                    delimiter=dialect.delimiter,
+                    quote_char=dialect.mark or False,
+                    ignore_empty_lines=False,
+                    invalid_row_handler=set_aside,
                 ),
                 convert_options=pa_csv.ConvertOptions(
                     include_columns=list(present.values()), column_types=dict.fromkeys(keys, pa.string())
@@ -203,14 +213,18 @@ class CsvReader(LineReader):
             decoded(body, "utf-8", line)
             raise
         rows = table.num_rows + len(crooked)
-        lines_of_rows = _lines_of_rows(body, rows) if rows_at is None else rows_at[:rows]
-        lines = np.delete(lines_of_rows, [row.number - 1 for row in crooked]) + line
+        lines_of_rows = (_lines_of_rows(body, rows, self._quote) if rows_at is None else rows_at[:rows]) + line
+        places = [row.number - 1 for row in crooked]
+        lines = np.delete(lines_of_rows, places)
         frame = pl.DataFrame({ROW: lines}).with_columns(
             *(pl.Series(column, table[key]) for column, key in present.items()),
             *(pl.lit(None, pl.String).alias(column) for column in columns if column not in present),
             pl.lit(None, pl.String).alias(PROBLEM),
         )
-        return pl.concat([frame, _explained(crooked, line)], how="diagonal").sort(ROW) if crooked else frame
+        if not crooked:
+            return frame
+        others = ragged_rows(crooked, lines_of_rows[places], dialect, len(names), present)
+        return pl.concat([frame, others], how="diagonal").sort(ROW)
 
 
 def _first_line(file: IO[bytes]) -> tuple[int, bytes]:
@@ -227,7 +241,7 @@ def opening_of(header: bytes, dialect: CsvDialect) -> bytes:
     """What every header line begins with: the first column's name as it is written there, and what ends it; all of it
     where the first column has no name."""
     name, separator, _ = header.partition(dialect.delimiter.encode(dialect.encoding))
-    return name + separator if name.strip(b'" \t') else header
+    return name + separator if name.strip(b" \t" + (dialect.mark or "").encode()) else header
 
 
 def _without_comments(body: bytes, comment: bytes) -> tuple[bytes, np.ndarray]:
@@ -248,20 +262,20 @@ def _by_single_blanks(data: bytes) -> bytes:
     return re.sub(rb"(?m)^ | (?=\r?$)", b"", re.sub(rb"[ \t]+", b" ", data))
 
 
-def _tables(block: bytes, opening: bytes) -> Iterator[tuple[int, bytes]]:
+def _tables(block: bytes, opening: bytes | None) -> Iterator[tuple[int, bytes]]:
     """`block` cut before each line that begins as a header does, each piece with its offset."""
     start = 0
-    while (end := block.find(b"\n" + opening, start)) >= 0:
+    while opening is not None and (end := block.find(b"\n" + opening, start)) >= 0:
         yield start, block[start : end + 1]
         start = end + 1
     yield start, block[start:]
 
 
-def _lines_of_rows(body: bytes, rows: int) -> np.ndarray:
+def _lines_of_rows(body: bytes, rows: int, quote: bytes | None) -> np.ndarray:
     """The line, from 0, in which each row begins, also behind line breaks in quotes."""
-    if body.count(b'"') and rows != body.count(b"\n") + (not body.endswith(b"\n")):
+    if quote and body.count(quote) and rows != body.count(b"\n") + (not body.endswith(b"\n")):
         breaks = np.flatnonzero(np.frombuffer(body, np.uint8) == ord("\n"))
-        begins = np.concatenate([[0], np.searchsorted(breaks, line_breaks(body)) + 1])[:rows]
+        begins = np.concatenate([[0], np.searchsorted(breaks, line_breaks(body, quote)) + 1])[:rows]
         if len(begins) == rows:
             return begins
     return np.arange(rows)
@@ -270,15 +284,3 @@ def _lines_of_rows(body: bytes, rows: int) -> np.ndarray:
 def _as_utf8(name: str, encoding: str) -> str:
     """What `name` would be, had it not been read as `encoding`."""
     return name.encode(encoding).decode("utf-8", errors="replace")
-
-
-def _explained(crooked: list[pa_csv.InvalidRow], line: int) -> pl.DataFrame:
-    """A row for each one that could not be split into the header's columns, with the reason and its text."""
-
-    def reason(row: pa_csv.InvalidRow) -> str:
-        lines = row.text.count("\n") + 1
-        if lines > 1:
-            return f"a quote that opens in this line runs over {lines} lines: {row.text[:200]!r}"
-        return f"{row.actual_columns} cells where the header has {row.expected_columns}: {row.text[:200]!r}"
-
-    return pl.DataFrame({ROW: [row.number - 1 + line for row in crooked], PROBLEM: [reason(row) for row in crooked]})

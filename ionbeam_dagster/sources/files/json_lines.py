@@ -33,7 +33,7 @@ class JsonLinesReader(LogReader):
         sample = b""
         with refusals(), opened(path, self.config.member) as file:
             start = len(MARK) if file.read(len(MARK)) == MARK else 0
-            for offset, line, block in blocks(file, start, whole_lines, 1, quotes=False):
+            for offset, line, block in blocks(file, start, whole_lines, 1, quote=None):
                 missing = {column: form for column, form in missing.items() if not form.search(block)}
                 sample = sample or block[: block.find(b"\n", _SAMPLE) + 1 or len(block)]
                 yield (0, 0, offset, len(block), line), sha256(block).hexdigest()[:16]

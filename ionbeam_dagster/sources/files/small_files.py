@@ -78,10 +78,11 @@ def _small_table(reader: CsvReader, name: str, path: Path) -> SmallTable | None:
         data = path.read_bytes()
     except OSError:
         return None  # reading it by itself tells
+    mark = (reader.config.csv.mark or '"').encode()
     start = len(MARK) if data.startswith(MARK) else 0
     end = data.find(b"\n", start) + 1
     header, body = data[start:end], data[end:]
-    if not (header and body.endswith(b"\n")) or not is_small(len(data) - start) or b'"' in data:
+    if not (header and body.endswith(b"\n")) or not is_small(len(data) - start) or mark in data:
         return None
     opening = opening_of(header, reader.config.csv)
     if body.startswith(opening) or b"\n" + opening in body:

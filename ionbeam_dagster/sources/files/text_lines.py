@@ -68,11 +68,11 @@ def _in_zip(path: Path, member: str | None) -> IO[bytes]:
 
 
 def blocks(
-    file: IO[bytes], start: int, whole_lines: bool, first_line: int, quotes: bool = True
+    file: IO[bytes], start: int, whole_lines: bool, first_line: int, quote: bytes | None = b'"'
 ) -> Iterator[tuple[int, int, bytes]]:
     """The file from `start` on in pieces of whole rows, each with its offset and the number of its first line.
 
-    With `quotes` a line break within quotes ends no row.
+    A line break between two of `quote` ends no row.
 
     The last piece is cut into smaller ones, always at the same places: a file that grows changes only what is behind
     them.
@@ -80,41 +80,41 @@ def blocks(
     file.seek(start)
     offset, line, rest = start, first_line, b""
     while data := file.read(CSV_PART):
-        block, rest = _whole_rows(rest + data, quotes)
+        block, rest = _whole_rows(rest + data, quote)
         if len(rest) > LONGEST_LINE and b"\n" not in rest:
             endless = line + block.count(b"\n")
             raise Unreadable(f"line {endless} does not end within 1 MiB; correct or remove the file")
         if len(rest) > LONGEST_LINE:  # a quote that opens and never closes
             more, _, rest = rest.rpartition(b"\n")
             block += more + b"\n"
-        for piece in [block] if len(data) == CSV_PART else _small_pieces(block, quotes):
+        for piece in [block] if len(data) == CSV_PART else _small_pieces(block, quote):
             yield offset, line, piece
             offset, line = offset + len(piece), line + piece.count(b"\n")
     if rest and not whole_lines:
         yield offset, line, rest
 
 
-def _whole_rows(data: bytes, quotes: bool) -> tuple[bytes, bytes]:
+def _whole_rows(data: bytes, quote: bytes | None) -> tuple[bytes, bytes]:
     """`data` up to its last line break that no quotes enclose, and the rest."""
     end = data.rfind(b"\n") + 1
-    if quotes and end and data.count(b'"', 0, end) % 2:
-        outside = line_breaks(data)
+    if quote and end and data.count(quote, 0, end) % 2:
+        outside = line_breaks(data, quote)
         end = int(outside[-1]) + 1 if len(outside) else 0
     return data[:end], data[end:]
 
 
-def line_breaks(data: bytes) -> np.ndarray:
+def line_breaks(data: bytes, quote: bytes = b'"') -> np.ndarray:
     """Where the line breaks of `data` are that no quotes enclose; `data` begins outside of quotes."""
     characters = np.frombuffer(data, np.uint8)
     breaks = np.flatnonzero(characters == ord("\n"))
-    quotes = np.flatnonzero(characters == ord('"'))
+    quotes = np.flatnonzero(characters == ord(quote))
     outside: np.ndarray = breaks[np.searchsorted(quotes, breaks) % 2 == 0]
     return outside
 
 
-def _small_pieces(block: bytes, quotes: bool) -> Iterator[bytes]:
+def _small_pieces(block: bytes, quote: bytes | None) -> Iterator[bytes]:
     start = 0
-    breaks = line_breaks(block) if quotes and block.count(b'"') else None
+    breaks = line_breaks(block, quote) if quote and block.count(quote) else None
     while start < len(block):
         at = start + CSV_PART // SMALL_PIECES
         if breaks is None:

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from ionbeam_dagster.settings import Settings
 
-BLANKS = "blanks"
+BLANKS, NO_QUOTES = "blanks", "none"
 
 
 def _one_byte_newline(encoding: str) -> str:
@@ -121,6 +121,12 @@ def _one_character_or_blanks(separator: str) -> str:
     return separator
 
 
+def _a_mark_or_none(quote: str) -> str:
+    if quote != NO_QUOTES and (len(quote) != 1 or not quote.isascii()):
+        raise ValueError(f'{quote!r} is not one character; right would be, for example, "\'" or {NO_QUOTES}')
+    return quote
+
+
 class CsvDialect(Settings):
     """How CSV files are written."""
 
@@ -140,6 +146,17 @@ class CsvDialect(Settings):
     names: tuple[str, ...] = Field(
         default=(), description="Names of the columns, of files without a header.", examples=[["time", "T"]]
     )
+    quote: Annotated[str, AfterValidator(_a_mark_or_none)] = Field(
+        default='"',
+        description="Character around cells that hold a separator or a line break, or none: it means nothing then.",
+        examples=["'", "none"],
+    )
+    ragged: bool = Field(
+        default=False,
+        description="Whether rows may lack cells at their end, which have no value then, or have empty ones behind "
+        "those of the header; without it such rows are set aside.",
+        examples=[True],
+    )
     comment: str | None = Field(
         default=None, min_length=1, description="What lines begin with that are no rows.", examples=["#"]
     )
@@ -154,6 +171,11 @@ class CsvDialect(Settings):
     @property
     def delimiter(self) -> str:
         return " " if self.separator == BLANKS else self.separator
+
+    @property
+    def mark(self) -> str | None:
+        """The character of quotes; None: there are none."""
+        return None if self.quote == NO_QUOTES else self.quote
 
     @property
     def is_plain(self) -> bool:
