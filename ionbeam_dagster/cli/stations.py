@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ from ionbeam_dagster.cli.terminal import SOURCES, console, fail, frame_table, lo
 if TYPE_CHECKING:
     import polars as pl
 
+    from ionbeam_dagster.pipeline.forgetting import Who
     from ionbeam_dagster.pipeline.platform import Platform
     from ionbeam_dagster.pipeline.stations import SourceStations
 
@@ -141,6 +143,57 @@ def stations_deny(
         highlight=False,
         soft_wrap=True,
     )
+
+
+@app.command("forget")
+def stations_forget(
+    source: Annotated[str, SOURCE],
+    station: Annotated[str, STATION_ID],
+    dry_run: Annotated[bool, typer.Option(help="Tell what would go; remove nothing.")] = False,
+) -> None:
+    """Remove a station from all that the platform keeps, for ever, as its owner may ask: it does not come back.
+
+    Its rows go from raw partitions, observations, quarantine and doors; dataset windows get a next revision without
+    it, which clients are told of, and exports are made again; the registry loses it. What was begun and killed is ended
+    by the same command again. At the end it says what the platform cannot remove.
+
+    Example: `ionbeam stations forget garden cellar --dry-run`
+    """
+    from ionbeam_dagster.doors.forgetting import bus, parked
+    from ionbeam_dagster.pipeline.forgetting import forget, who_is
+
+    platform = _platform()
+    who = who_is(platform, source, station)
+    found = forget(platform, who, dry_run, (parked, bus))
+    table = Table("kind", "number", "rows", title="would go" if dry_run else "removed", title_justify="left")
+    kinds = list(dict.fromkeys(one.kind for one in found.removed))
+    for kind in kinds:
+        of_kind = [one for one in found.removed if one.kind == kind]
+        table.add_row(kind, number(len(of_kind)), number(sum(one.rows for one in of_kind)) if of_kind[0].rows else "")
+    if kinds:
+        console.print(table)
+    else:
+        console.print("The platform has nothing of it.")
+    left = [*found.left, *_of_others(platform, who)]
+    console.print("What the platform cannot remove:" if left else "Nothing else is known to have it.")
+    for line in left:
+        console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _of_others(platform: Platform, who: Who) -> Iterator[str]:
+    """Who has copies: those who confirmed windows, and whoever else was sent or downloaded them."""
+    from ionbeam_dagster.edr.clients import clients
+    from ionbeam_dagster.edr.served import served
+
+    if who.dataset.name in served(platform.config):
+        for one in clients(platform.config):
+            if one.dataset == who.dataset.name:
+                at = f"{one.at:%Y-%m-%d %H:%M}"
+                yield f"client {one.name} confirmed {one.has:,} windows, the last at {at}; it is told of the new ones"
+    if platform.config.sections.broker is not None:
+        yield "messages that wait in queues of the broker, and what clients took from them"
+    yield "previews and pictures that Dagster's pages show of windows as they were made before"
+    yield "copies that others made of exports, backups, and what processes wrote to their logs elsewhere"
 
 
 def _platform() -> Platform:

@@ -7,11 +7,16 @@ under the same id. Does not belong here: a transport, or how its messages are re
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
+
+import pyarrow as pa
 
 from ionbeam_client.models import DatasetMetadata, format_duration
 from ionbeam_dagster.config import SourceSettings
+from ionbeam_dagster.domain.forgotten import NOBODY, Forgotten, Left
 from ionbeam_dagster.domain.windows import Window, windows_between
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.sources.external import ExternalConfig
@@ -64,12 +69,19 @@ class SourceRange:
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """A source that clients send: these users of the broker, or (None) all."""
+    """A source that clients send: these users of the broker, or (None) all. Stations that are `forgotten` stay out."""
 
     range: SourceRange
     dataset: DatasetMetadata
     raws: RawStore
     senders: frozenset[str] | None = None
+    forgotten: Callable[[], Forgotten] = lambda: NOBODY
+
+    def left(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Batches that were sent, without rows of stations that are forgotten, which are counted in the log."""
+        left = Left(self.forgotten())
+        yield from left.of(batches)
+        left.tell(self.source)
 
     @property
     def source(self) -> str:
@@ -84,6 +96,7 @@ def feed_of(platform: Platform, source: SourceSettings) -> Feed:
         described(platform, source.dataset),
         platform.raws(source),
         None if senders is None else frozenset(senders),
+        partial(platform.privacy.forgotten, source.name),
     )
 
 

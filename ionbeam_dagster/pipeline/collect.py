@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.config import SourceSettings
+from ionbeam_dagster.domain.forgotten import Left
 from ionbeam_dagster.domain.raw_values import CanonicalError
 from ionbeam_dagster.domain.records import Claim, RawPartition
 from ionbeam_dagster.domain.windows import Window, window_of
@@ -33,7 +34,8 @@ _LOG = logging.getLogger(__name__)
 class Collected:
     """A raw partition; `changed` is False when it holds what was there before.
 
-    `kept` counts the rows in it that the source gave before and no longer gives.
+    `kept` counts the rows in it that the source gave before and no longer gives, and `forgotten` those that it gave and
+    that are not in it: their stations are forgotten.
     """
 
     source: str
@@ -45,6 +47,7 @@ class Collected:
     changed: bool
     kept: int = 0
     problems: list[str] = field(default_factory=list)
+    forgotten: int = 0
 
 
 def collect(
@@ -83,7 +86,8 @@ def collect(
     keeping = Keeping(earlier, metadata) if earlier is not None and earlier.rows else None
     with within(source.deadline):
         signature = feed.signature(window)
-        given = feed.fetch(window)
+        left = Left(platform.privacy.forgotten(source.name))
+        given = left.of(feed.fetch(window))
         if replace or before is not None:
             given = _or_nothing(given)
         with written_to(path), _comparable(f"{source.name} {window}"):
@@ -97,6 +101,7 @@ def collect(
         ledger.withdraw_claim(written.ingestion)
     beside = _beside(platform, source, window, before, earlier) if adds else ()
     beside = tuple(other for other in beside if other != written.ingestion)
+    left.tell(f"{source.name} {window}")
     kept = keeping.rows if keeping else 0
     knows = max((known.number for known in corrections), default=0)
     raw = RawPartition(
@@ -105,7 +110,8 @@ def collect(
     )  # fmt: skip
     ledger.record_raw(raw)
     return Collected(
-        source.name, window, raw.ingestion, path, raw.rows, raw.bytes, lost or not same, kept, feed.problems()
+        source.name, window, raw.ingestion, path, raw.rows, raw.bytes, lost or not same, kept, feed.problems(),
+        left.out,
     )  # fmt: skip
 
 

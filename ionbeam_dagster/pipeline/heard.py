@@ -51,13 +51,16 @@ def up_to_date(platform: Platform, source: str) -> Told | None:
 
     Raises StoreError where a store cannot be used; what was summed until then need not be summed again.
     """
-    with _in_turn(platform, source):
+    with in_turn(platform, source):
         return _Source(platform, platform.source(source)).brought_up_to_date()
 
 
 @contextmanager
-def _in_turn(platform: Platform, source: str) -> Iterator[None]:
-    """A lock of its own: windows of datasets share theirs, and builds would wait while a first week is summed."""
+def in_turn(platform: Platform, source: str) -> Iterator[None]:
+    """Keep every other process from changing what was heard of a source.
+
+    It is a lock of its own: windows of datasets share theirs, and builds would wait while a first week is summed.
+    """
     job = platform.ledger.job(f"heard {source}")
     while not job.acquire():
         sleep(_TURN)

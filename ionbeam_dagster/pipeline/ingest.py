@@ -20,6 +20,7 @@ import pyarrow as pa
 from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.config import DatasetSettings, SourceSettings
 from ionbeam_dagster.domain.canonical import STATION, TimeBounds, canonical_schema, point_key
+from ionbeam_dagster.domain.forgotten import Forgotten
 from ionbeam_dagster.domain.raw_values import CanonicalError
 from ionbeam_dagster.domain.records import Claim, RawPartition
 from ionbeam_dagster.domain.station_entries import Entries, canonical_rows
@@ -131,7 +132,8 @@ def ingest_raw(
             platform.quarantine.writing(kept_at) as quarantine,
             platform.quarantine.writing(refused_at) as refused,
         ):
-            seen = _Rows(file, dataset, collected, bounds, told, source.station_prefix)
+            forgotten = platform.privacy.forgotten(source.name)
+            seen = _Rows(file, dataset, collected, bounds, told, source.station_prefix, forgotten)
             rows = platform.series.write(
                 dataset.name, raw.ingestion, arrival, seen.canonical_frames(quarantine), point_key(schema),
                 seen.refusing(refused),
@@ -287,10 +289,12 @@ class _Rows:
         bounds: TimeBounds,
         told: Entries,
         station_prefix: str,
+        forgotten: Forgotten,
     ) -> None:
         self._file = file
         self._entries = told
         self._prefix = station_prefix
+        self._forgotten = forgotten
         self._collected = collected
         self._bounds = bounds
         self._span = dataset.span
@@ -301,12 +305,13 @@ class _Rows:
         offset = 0
         for batch in self._file.batches():
             canonical = canonical_rows(batch, self._file.metadata, self._bounds, self._entries)
-            if canonical.rejected.height:
-                quarantine.add(canonical.rejected.with_columns(pl.col("row") + offset))
+            rows, rejected = self._forgotten.left(canonical.rows), self._forgotten.left(canonical.rejected)
+            if rejected.height:
+                quarantine.add(rejected.with_columns(pl.col("row") + offset))
             offset += batch.num_rows
-            self._count(canonical.rows)
-            if canonical.rows.height:
-                yield self._in_the_dataset(canonical.rows)
+            self._count(rows)
+            if rows.height:
+                yield self._in_the_dataset(rows)
 
     def _in_the_dataset(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Rows with the ids that the source's stations have among those of other sources."""

@@ -29,6 +29,7 @@ from ionbeam_dagster.stores.datasets import DatasetStore
 from ionbeam_dagster.stores.files import Files, within
 from ionbeam_dagster.stores.heard import HeardStore
 from ionbeam_dagster.stores.ledger import Ledger, RedisLedger, SqliteLedger
+from ionbeam_dagster.stores.privacy import PrivacyStore
 from ionbeam_dagster.stores.quarantine import QuarantineStore
 from ionbeam_dagster.stores.raw import RawStore
 from ionbeam_dagster.stores.stations import StationStore
@@ -58,6 +59,7 @@ class Platform:
         self.ledger = self._ledger()
         self.files = Files(config.sections.scratch_folder / "drafts", config.sections.s3)
         self.quarantine = QuarantineStore(self.files, config.sections.quarantine_root)
+        self.privacy = PrivacyStore(self.files, config.sections.state_path)
         self.stations = StationStore(self.files, config.sections.state_path, config.sections.stations)
         self.heard = HeardStore(self.files, config.sections.state_path)
         self.series = self._series()

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ionbeam_dagster.config import DatasetSettings
 from ionbeam_dagster.domain.canonical import canonical_schema, point_key
@@ -100,7 +101,7 @@ def controlled(
     before = Window(window.start - LOOK_BACK, window.end)
     own = Network(plan, key, series.read(dataset.name, before, schema, key))
     near = {other.name: found for other in others if (found := _neighbouring(series, ledger, other, window, plan))}
-    counts = FlagCounts(plan)
+    counts = FlagCounts(plan.tested)
     batches = counts.of(checked(own, [network for network, _ in near.values()], window, schema, scratch))
     compared = Compared(
         limits=sha256(repr(sorted(dataset.limits.items())).encode()).hexdigest(),
@@ -189,8 +190,8 @@ def _judged(block: pa.RecordBatch, own: Network, slices: _Slices, schema: pa.Sch
 class FlagCounts:
     """How many values of each variable have which flag, counted as the rows pass."""
 
-    def __init__(self, plan: Plan) -> None:
-        self._counts = {column: np.zeros(max(Flag) + 1, np.int64) for column in plan.tested}
+    def __init__(self, variables: Iterable[str]) -> None:
+        self._counts = {column: np.zeros(max(Flag) + 1, np.int64) for column in variables}
 
     def of(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
@@ -204,6 +205,16 @@ class FlagCounts:
         return {
             column: {flag.name.lower(): int(counts[flag]) for flag in Flag} for column, counts in self._counts.items()
         }
+
+
+def flags_in(dataset_file: Path, variables: Iterable[str]) -> dict[str, dict[str, int]]:
+    """How many values of each of these variables have which flag in a dataset file."""
+    counts = FlagCounts(variables)
+    columns = [f"{column}__flag" for column in counts.by_variable()]
+    with pq.ParquetFile(dataset_file) as file:
+        for _ in counts.of(file.iter_batches(columns=columns) if columns else ()):
+            pass
+    return counts.by_variable()
 
 
 class StationNumbers:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
 import polars as pl
@@ -67,6 +67,11 @@ def up_to_date(platform: Platform, sources: Iterable[str]) -> dict[str, SourceSt
     return {source: one.found() for source, one in known.items()}
 
 
+def in_turn(platform: Platform, source: str) -> AbstractContextManager[None]:
+    """Keep every other process from changing the registry of a source."""
+    return platform.ledger.holding(f"stations of {source}", _ALWAYS)
+
+
 def change_entries(platform: Platform, change: Callable[[Entries], Entries]) -> None:
     """Say of stations what `change` makes of what is said of them; nobody else says anything meanwhile.
 
@@ -81,6 +86,11 @@ def faults(platform: Platform) -> list[str]:
     sources of a dataset, or several stations of an export, would share. A sentence each."""
     told = platform.stations.entries()
     found = [platform.stations.trouble] if platform.stations.trouble else []
+    found += (
+        f"{number} station{'s' * (number != 1)} of {name} began to be forgotten and may still be found: run the same "
+        "`ionbeam stations forget` again"
+        for name, number in platform.privacy.unfinished().items()
+    )
     found += told.faults(platform.config.sources)
     found += (
         f"stations of {name} are told a parent, a tag of what a device reports to the HTTP door, and {name} is "
@@ -168,7 +178,7 @@ class _Source:
     @contextmanager
     def _in_turn(self) -> Iterator[None]:
         """Nobody else looks meanwhile; what others found until now is known."""
-        with self.platform.ledger.holding(f"stations of {self.source.name}", _ALWAYS):
+        with in_turn(self.platform, self.source.name):
             self._load()
             yield
 

@@ -64,6 +64,9 @@ class DatasetStore:
         self._files = files
         self._root = root
 
+    def folder(self, dataset: str) -> str:
+        return within(self._root, dataset)
+
     def path(self, dataset: str, window: Window, number: int) -> str:
         return within(self._root, dataset, f"{dataset}_{window.label}_r{number}.parquet")
 

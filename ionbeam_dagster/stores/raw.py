@@ -33,7 +33,8 @@ class RawFile:
     """An open raw partition: `collected` is the range that the source answered for, which an open window cuts short.
 
     `replaces` says of what a client sent that it takes the place of what its `sender` sent before for ranges in this
-    one, and `notes` what else its writer put down. Of a sender who did not say who he is, the name is empty.
+    one, and `notes` what else its writer put down. Of a sender who did not say who he is, the name is empty. One that
+    was written again without some of its rows says its `ingestion`, which no longer follows from its content.
     """
 
     files: Files
@@ -44,15 +45,17 @@ class RawFile:
     replaces: bool = False
     sender: str = ""
     notes: Mapping[str, Any] = field(default_factory=dict)
+    ingestion: str = ""
 
-    def batches(self) -> Iterator[pa.RecordBatch]:
-        """The rows, in batches of bounded size; raises pyarrow.ArrowInvalid where they are damaged.
+    def batches(self, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """The rows, or these columns of them, in batches of bounded size; raises pyarrow.ArrowInvalid where they are
+        damaged.
 
         A text that is no UTF-8 is damage, too: Arrow reads it without a fault, and polars panics at it later.
         """
         with self.files.parquet(self.path) as file:
             try:
-                for batch in file.iter_batches(batch_size=_BATCH):
+                for batch in file.iter_batches(batch_size=_BATCH, columns=columns):
                     batch.validate(full=True)
                     yield batch
             except OSError as error:
@@ -98,15 +101,15 @@ class RawStore:
 
         Where `is_as_before` says so after the last batch, what the file held before is written again instead.
         """
-        path = self.path(source, window)
+        path, ingestion = self.path(source, window), ""
         with self._files.published(path) as draft:
             rows = _write(draft, collected, metadata, batches)
             if is_as_before():
                 with self._files.fetched(path) as before:
                     copyfile(before, draft)
-                rows = pq.read_metadata(draft).num_rows
+                rows, ingestion = pq.read_metadata(draft).num_rows, self.open(path).ingestion
             hash, size = file_hash(draft), draft.stat().st_size
-        return Written(_ingestion(source, window.label, hash), rows, size, hash)
+        return Written(ingestion or _ingestion(source, window.label, hash), rows, size, hash)
 
     def write_sent(
         self,
@@ -131,6 +134,13 @@ class RawStore:
             hash, size = file_hash(draft), draft.stat().st_size
         return RawPartition(name, source, collected, path, rows, bytes=size, hash=hash, sender=sender)
 
+    def write_again(self, file: RawFile, ingestion: str, left: Callable[[pa.RecordBatch], pa.RecordBatch]) -> None:
+        """Write a raw partition with what is `left` of its rows, in its place and under the same `ingestion`."""
+        said = {"replaces": file.replaces, "sender": file.sender, "notes": file.notes, "ingestion": ingestion}
+        footer = {name: value for name, value in said.items() if value}
+        with self._files.published(file.path) as draft:
+            _write(draft, file.collected, file.metadata, map(left, file.batches()), footer)
+
     def sent_path(self, source: str, name: str, collected: Window) -> str:
         return within(self._root, source, f"{source}_{collected.label}_{name}.parquet")
 
@@ -145,17 +155,18 @@ class RawStore:
 
     def collected(self, source: str, window: Window, path: str) -> RawPartition:
         """What the file of a window tells of itself; raises OSError or pyarrow.ArrowInvalid where it cannot be read."""
-        rows, size, hash = self._measured(path)
-        ingestion = _ingestion(source, _label(source, path), hash)
+        rows, size, hash = self.measured(path)
+        ingestion = self.open(path).ingestion or _ingestion(source, _label(source, path), hash)
         return RawPartition(ingestion, source, window, path, rows, bytes=size, hash=hash)
 
     def sent(self, source: str, path: str) -> RawPartition:
         """The same of a file that was sent."""
-        rows, size, hash = self._measured(path)
+        rows, size, hash = self.measured(path)
         file, name = self.open(path), self.sent_ingestion(source, path)
         return RawPartition(name, source, file.collected, path, rows, bytes=size, hash=hash, sender=file.sender)
 
-    def _measured(self, path: str) -> tuple[int, int, str]:
+    def measured(self, path: str) -> tuple[int, int, str]:
+        """The rows, the bytes and the SHA-256 of a file."""
         with self._files.fetched(path) as file:
             return pq.read_metadata(file).num_rows, file.stat().st_size, file_hash(file)
 
@@ -176,7 +187,7 @@ class RawStore:
         metadata = IngestionMetadata.model_validate(written["metadata"])
         return RawFile(
             self._files, path, metadata, collected, rows, written.get("replaces", False), written.get("sender", ""),
-            written.get("notes", {}),
+            written.get("notes", {}), written.get("ingestion", ""),
         )  # fmt: skip
 
 

@@ -270,6 +270,29 @@ class TimeSeriesContract:
         store.write(dataset, "second", 2, [frame(corrected)], ["station_id"])
         assert seen(store, dataset) == corrected
 
+    @pytest.mark.parametrize("station", STATIONS)
+    def test_a_station_that_is_removed_takes_no_other_with_it(
+        self, store: TimeSeriesStore, dataset: str, station: str
+    ) -> None:
+        def rows(names: Sequence[str]) -> list[Row]:
+            return [row(name, NOON + hour * HOUR, **{TEMPERATURE: 1.0}) for name in names for hour in range(2)]
+
+        for arrival in (1, 2):
+            store.write(dataset, f"all {arrival}", arrival, [frame(rows(STATIONS))], ["station_id"])
+        store.write(dataset, "its own", 3, [frame(rows([station]))], ["station_id"])
+        self.compact(store, dataset)
+        store.write(dataset, "later", 4, [frame(rows([station, "Z"]))], ["station_id"])
+        assert store.of_station(dataset, station, remove=False) == 8
+        assert store.of_station(dataset, station, remove=True) == 8
+        others = sorted([*STATIONS, "Z"])
+        others.remove(station)
+        assert seen(store, dataset) == rows(others)
+        assert store.of_station(dataset, station, remove=True) == store.of_station(dataset, "Y", remove=True) == 0
+        assert store.lacking(dataset, ["all 1", "all 2", "later"]) == []
+        self.compact(store, dataset)
+        store.withdraw(dataset, "its own")
+        assert seen(store, dataset) == rows(others)
+
     def test_an_ingestion_that_is_written_late_takes_its_place_in_the_order_of_arrival(
         self, store: TimeSeriesStore, dataset: str
     ) -> None:

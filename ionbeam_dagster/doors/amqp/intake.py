@@ -209,7 +209,8 @@ class Intake:
     def _write(self, accepted: _Accepted) -> _Written | str:
         """Make a message's rows durable; says what is wrong with them if that cannot be done because of them."""
         command, raws = accepted.command, accepted.feed.raws
-        given = accepted.collected, command.metadata, self._batches(accepted), command.replaces, accepted.sender
+        rows = accepted.feed.left(self._batches(accepted))
+        given = accepted.collected, command.metadata, rows, command.replaces, accepted.sender
         try:
             if command.parts > 1:
                 return _Written(accepted, self.parts.write(accepted.part, *given))

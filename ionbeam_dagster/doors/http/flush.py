@@ -290,7 +290,7 @@ class Flush:
         feed = feed_of(self._platform, settings)
         collected, windows = self._claimed(feed, name, collected)
         metadata = self._platform.metadata(settings)
-        return [Taken(feed.raws.write_sent(source, name, collected, metadata, batches), windows)]
+        return [Taken(feed.raws.write_sent(source, name, collected, metadata, feed.left(batches)), windows)]
 
     def _claimed(self, feed: Feed, name: str, listened: Window) -> tuple[Window, list[Window]]:
         """What can be claimed of the time that the door listened, and its windows: of a clock that was wrong next to

@@ -7,6 +7,7 @@ the parked lines themselves (flush.py).
 from __future__ import annotations
 
 import logging
+import re
 import sqlite3
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -312,6 +313,19 @@ class Memory:
         """Nothing is parked of a source any longer."""
         with self._database.transaction() as db:
             db.execute("DELETE FROM parked WHERE source = ?", (source,))
+
+    def forget_samples(self, source: str, mentioned: re.Pattern[str], remove: bool) -> int:
+        """How many samples of parked lines a text is `mentioned` in; and `remove` these samples, not what is told
+        beside them."""
+        with self._database.transaction() as db:
+            rows = db.execute("SELECT measurement, reason, sample FROM parked WHERE source = ?", (source,)).fetchall()
+            found = [(source, of, why) for of, why, sample in rows if mentioned.search(sample)]
+            if remove:
+                db.execute("PRAGMA secure_delete = ON")
+                db.executemany(
+                    "UPDATE parked SET sample = '' WHERE source = ? AND measurement = ? AND reason = ?", found
+                )
+        return len(found)
 
     def refuse(self, found: Sequence[Refusals]) -> None:
         """Count requests that were refused; those of more than a week ago are forgotten."""

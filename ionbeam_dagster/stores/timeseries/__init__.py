@@ -53,6 +53,11 @@ class TimeSeriesStore(Protocol):
         """Forget what `ingestion` brought. Unknown ingestions are no error."""
         ...
 
+    def of_station(self, dataset: str, station: str, remove: bool) -> int:
+        """How many points of the station `station` there are of any ingestion, those too that others replaced; and
+        `remove` them for good. The ingestions themselves stay as they are."""
+        ...
+
     def lacking(self, dataset: str, ingestions: Sequence[str]) -> list[str]:
         """Those of `ingestions` that are not there as they were written: lost, or withdrawn.
 

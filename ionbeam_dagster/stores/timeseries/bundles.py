@@ -24,6 +24,7 @@ from pathlib import Path
 import polars as pl
 import pyarrow.parquet as pq
 
+from ionbeam_dagster.domain.canonical import STATION
 from ionbeam_dagster.stores.publish import published
 from ionbeam_dagster.stores.timeseries.steady import Replaced, identity, steadily, while_others_write
 
@@ -79,6 +80,24 @@ def exchange(folder: Path, added: Iterable[Path] = (), without: Collection[str] 
     with published(path, _DRAFT) as draft:
         _write(draft, frames(), schema, sizes)
     return taken
+
+
+def of_station(folder: Path, station: str, remove: bool) -> int:
+    """How many rows of a station a bundle has; and `remove` them. Call it only under the lock of its `folder`."""
+    path = folder / BUNDLE
+    if not path.exists():
+        return 0
+    schema = steadily(path, partial(pl.read_parquet_schema, path), REMEDY)
+    if STATION not in schema:
+        return 0
+    gone = (pl.col(STATION) == station).fill_null(False)
+    rows = int(pl.scan_parquet(path, glob=False).select(gone.sum()).collect().item())
+    if rows and remove:
+        names = held(folder)
+        with published(path, _DRAFT) as draft:
+            everything = _kept(path, list(names), list(names))
+            _write(draft, (some.filter(~gone) for some in everything), pl.Schema(schema), names)
+    return rows
 
 
 def _fitting(path: Path, added: Iterable[Path]) -> tuple[dict[str, Path], pl.Schema]:

@@ -30,11 +30,12 @@ import polars as pl
 import polars.selectors as cs
 import pyarrow as pa
 
+from ionbeam_dagster.domain.canonical import STATION
 from ionbeam_dagster.domain.windows import HOUR, Window, windows_between
 from ionbeam_dagster.errors import LostPoints
 from ionbeam_dagster.stores.damage import is_of_one_file, read_through, remedy_of
 from ionbeam_dagster.stores.locks import folder_locked
-from ionbeam_dagster.stores.publish import DAMAGED, make_folder, put_in_place, sync
+from ionbeam_dagster.stores.publish import DAMAGED, make_folder, published, put_in_place, sync
 from ionbeam_dagster.stores.timeseries import TIME, Refused, bundles, journals
 from ionbeam_dagster.stores.timeseries.merging import merged
 from ionbeam_dagster.stores.timeseries.selecting import Hour, Point, Selection, cuts
@@ -121,6 +122,23 @@ class SegmentStore:
             shutil.rmtree(_drafts_path(home, ingestion), ignore_errors=True)
             _remove(home, journal.names())
             journal.remove()
+
+    def of_station(self, dataset: str, station: str, remove: bool) -> int:
+        """How many rows of the station there are; and `remove` them. A segment of which nothing is left stays, empty:
+        its journal names it. What was set aside because it is damaged goes, whosever it is."""
+        home, rows = self.root / dataset, 0
+        for ingestion, _ in journals.all_of(home):
+            with journals.opened(home, ingestion) as journal:
+                names = sorted(journal.names())
+                if not names:  # withdrawn meanwhile
+                    journal.remove()
+                rows += sum(_of_station(home / name, station, remove) for name in names)
+        for folder in sorted(home.glob("[0-9]*")):
+            with folder_locked(folder):
+                rows += bundles.of_station(folder, station, remove)
+                for path in folder.glob(f"*{DAMAGED}") if remove else ():
+                    path.unlink(missing_ok=True)
+        return rows
 
     def lacking(self, dataset: str, ingestions: Sequence[str]) -> list[str]:
         """Those of `ingestions`, all of which brought rows, that lack a segment of their journal, or all of them.
@@ -288,6 +306,24 @@ def _drafts(home: Path, ingestion: str) -> Iterator[Path]:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _of_station(segment: Path, station: str, remove: bool) -> int:
+    """How many rows of a station a segment has that has a file of its own; and `remove` them."""
+    with folder_locked(segment.parent):
+        try:
+            columns = pl.read_parquet_schema(segment)
+        except FileNotFoundError:  # in the bundle
+            return 0
+        if STATION not in columns:
+            return 0
+        gone = (pl.col(STATION) == station).fill_null(False)
+        rows = int(pl.scan_parquet(segment, glob=False).select(gone.sum()).collect().item())
+        if rows and remove:
+            with published(segment) as draft:
+                left = pl.read_parquet(segment, glob=False).filter(~gone)
+                left.write_parquet(draft, compression="zstd", compression_level=1, row_group_size=ROW_GROUP_ROWS)
+    return rows
 
 
 # --- the segments of an ingestion -------------------------------------------------------------------------------------

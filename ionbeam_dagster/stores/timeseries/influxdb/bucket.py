@@ -33,7 +33,7 @@ from ionbeam_dagster.stores.timeseries.influxdb.errors import InfluxError, Refus
 from ionbeam_dagster.stores.timeseries.influxdb.influxql import END, forms_of, parse, whole
 from ionbeam_dagster.stores.timeseries.influxdb.line_protocol import body_of, line_protocol
 from ionbeam_dagster.stores.timeseries.influxdb.names import LAYER, micros, moment, quoted, stored_text
-from ionbeam_dagster.stores.timeseries.influxdb.parts import PART_FRAME, PART_SCHEMA, PART_TAGS, PARTS, Part
+from ionbeam_dagster.stores.timeseries.influxdb.parts import EVER, PART_FRAME, PART_SCHEMA, PART_TAGS, PARTS, Part
 
 _PROBE_BYTES = 4096
 BUSY = (429, 502, 503, 504)
@@ -185,6 +185,18 @@ class OpenBucket:
         start, stop = moment(first).isoformat(), moment(last).isoformat()
         api = self._client.delete_api()
         self._ask(lambda: api.delete(start, stop, predicate, bucket=self._bucket, org=self._org))
+
+    def points_of(self, measurement: str, tag: str, value: str) -> int:
+        """How many points a measurement has with this value of a tag; every point has a latitude."""
+        where = f'"{tag}" = {quoted(stored_text(value))}'
+        answer = self._query(f'SELECT count("lat") FROM "{measurement}" WHERE {where}')  # noqa: S608 (names of our own)
+        counts = [row[3] for row in csv.reader(answer.decode().split("\n")) if len(row) > 3]
+        return sum(int(count) for count in counts if count.isdigit())
+
+    def delete_of(self, measurement: str, tag: str, value: str) -> None:
+        """Remove all points of a measurement with this value of a tag."""
+        text = stored_text(value).replace('"', '\\"')
+        self.delete(micros(EVER.start), micros(EVER.end), f'_measurement="{measurement}" AND {tag}="{text}"')
 
     def _query(self, influxql: str) -> bytes:
         """The answer to statements as CSV, with times in microseconds; empty when there is nothing to tell."""

@@ -33,6 +33,7 @@ from uuid import uuid4
 import polars as pl
 import pyarrow as pa
 
+from ionbeam_dagster.domain.canonical import STATION
 from ionbeam_dagster.domain.windows import HOUR, Window, merge
 from ionbeam_dagster.stores.quarantine import REASON
 from ionbeam_dagster.stores.timeseries import TIME, Refused
@@ -131,6 +132,17 @@ class InfluxStore:
         """Forget what `ingestion` brought; values that it had replaced are seen again. Unknown ones are no error."""
         with self._open() as bucket:
             _retire(bucket, dataset, bucket.parts(dataset, EVER, ingestion))
+
+    def of_station(self, dataset: str, station: str, remove: bool) -> int:
+        """How many points of the station there are in all layers; and `remove` them.
+
+        The server's index keeps the name of a series without points until its shards are compacted or expire.
+        """
+        with self._open() as bucket:
+            points = bucket.points_of(dataset, STATION, station)
+            if points and remove:
+                bucket.delete_of(dataset, STATION, station)
+        return points
 
     def lacking(self, dataset: str, ingestions: Sequence[str]) -> list[str]:
         """None: what a server has accepted, it keeps."""

@@ -1,0 +1,154 @@
+"""What is made of observations: datasets, each window's as its next revision, and exports.
+
+Belongs here: writing them without a station; nothing is judged anew, so that it can be done of windows whose
+observations are gone, too. Does not belong here: how a revision is built otherwise (build.py).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+
+from ionbeam_dagster.domain.canonical import STATION
+from ionbeam_dagster.domain.cycles import cycle_of
+from ionbeam_dagster.domain.records import BuiltRevision, Provenance
+from ionbeam_dagster.domain.windows import EPOCH, FOREVER, Window
+from ionbeam_dagster.pipeline.agenda import export_is_current
+from ionbeam_dagster.pipeline.cycles import export_cycle, outlook_of
+from ionbeam_dagster.pipeline.export import export
+from ionbeam_dagster.pipeline.forgetting.who import Removed, Who, is_of, without
+from ionbeam_dagster.pipeline.platform import Platform
+from ionbeam_dagster.pipeline.quality_control import flags_in
+from ionbeam_dagster.stores.damage import UNREADABLE, is_of_one_file
+from ionbeam_dagster.stores.datasets import PROVENANCE
+from ionbeam_dagster.stores.files import folder_of, name_of, within
+
+_WHY = "a station is forgotten; nothing else changed"
+
+
+def datasets(platform: Platform, who: Who, dry_run: bool) -> Iterator[Removed]:
+    """Windows get a next revision without its rows, which the change feed tells; the earlier revisions go."""
+    name = who.dataset.name
+    for built in platform.ledger.revisions(name, EPOCH, FOREVER):
+        if dry_run:
+            if rows := _rows_of(platform, built.path, who.id):
+                yield Removed("dataset windows", built.path, rows)
+            continue
+        with platform.ledger.holding(name, built.revision.window):
+            yield from _window(platform, who, built.revision.window)
+    yield from _unknown(platform, who, dry_run)
+
+
+def _window(platform: Platform, who: Who, window: Window) -> Iterator[Removed]:
+    latest = platform.ledger.latest_revision(who.dataset.name, window)
+    if latest is not None and (rows := _rows_of(platform, latest.path, who.id)):
+        _next_without(platform, who, latest)
+        yield Removed("dataset windows", latest.path, rows)
+    for old in platform.ledger.revisions_of(who.dataset.name, window)[:-1]:
+        if _rows_of(platform, old.path, who.id):
+            platform.files.delete(old.path)
+            platform.ledger.forget_revision(old.revision)
+            yield Removed("superseded revisions", old.path)
+
+
+def _next_without(platform: Platform, who: Who, before: BuiltRevision) -> None:
+    revision = replace(before.revision, number=before.revision.number + 1)
+    with platform.files.parquet(before.path) as file:
+        schema = file.schema_arrow
+        provenance = Provenance.from_json(json.loads(schema.metadata[PROVENANCE]))
+        left = (without(who.id, batch) for batch in file.iter_batches())
+        written = platform.datasets.write(
+            schema.remove_metadata(), (batch.replace_schema_metadata(None) for batch in left),
+            replace(provenance, dataset=revision.dataset, number=revision.number),
+        )  # fmt: skip
+    with platform.files.fetched(written.path) as local:
+        flags = flags_in(local, before.facts.flags)
+    facts = replace(
+        before.facts, rows=written.rows, stations=written.stations, bytes=written.bytes, hash=written.hash,
+        flags=flags, why=_WHY,
+    )  # fmt: skip
+    claims = platform.ledger.claims_of([*(before.facts.made_of or ())])
+    # As old as the one before: it takes its place, also in files of cycles that are past their cut-off.
+    built = BuiltRevision(revision, written.path, before.built_at, facts)
+    platform.ledger.record_revision(built, claims)
+
+
+def _unknown(platform: Platform, who: Who, dry_run: bool) -> Iterator[Removed]:
+    """Files of the dataset that the ledger does not know any longer, or that were set aside."""
+    name = who.dataset.name
+    latest = platform.ledger.revisions(name, EPOCH, FOREVER)
+    known = {one.path for built in latest for one in platform.ledger.revisions_of(name, built.revision.window)}
+    folder = platform.datasets.folder(name)
+    for location in platform.files.under(folder):
+        if location not in known and location.endswith(".parquet") and _rows_of(platform, location, who.id):
+            if not dry_run:
+                platform.files.delete(location)
+            yield Removed("superseded revisions", location)
+    for location in sorted(platform.files.aside(folder)):
+        if not dry_run:
+            platform.files.delete(location)
+        yield Removed("damaged files", location)
+
+
+def exports(platform: Platform, who: Who, dry_run: bool) -> Iterator[Removed]:
+    """Exports of windows that have another revision now are made again."""
+    if dry_run:
+        return
+    dataset = who.dataset
+    windows = [built.revision.window for built in platform.ledger.revisions(dataset.name, EPOCH, FOREVER)]
+    for window in windows:
+        for format in dataset.exports:
+            if _is_older(platform, dataset.name, format, window):
+                made = export(platform, dataset, platform.config.window_exporters[format], window)
+                yield Removed("exports, made again", made.path or platform.export_path(dataset.name, format, window))
+            yield from _older_copies(platform, dataset.name, format, window)
+    for cycle in sorted({cycle_of(window.start) for window in windows}) if dataset.cycle_exports else ():
+        for format in dataset.cycle_exports:
+            exporter = platform.config.cycle_exporters[format]
+            known = platform.ledger.export(dataset.name, cycle, format)
+            outlook = outlook_of(platform, dataset, exporter, cycle, platform.now())
+            held = {window.key: number for window, number in outlook.holds.items()}
+            if known is not None and held and known.facts.holds != held:
+                done = export_cycle(platform, dataset, exporter, cycle, platform.now())
+                place = done.made.path or platform.export_path(dataset.name, format, cycle)
+                yield Removed("exports, made again", place)
+
+
+def _older_copies(platform: Platform, dataset: str, format: str, window: Window) -> Iterator[Removed]:
+    """Copies of exports of earlier revisions, whose names (of the GTS) have the time of the window and a number."""
+    latest = platform.ledger.latest_revision(dataset, window)
+    if latest is None or latest.facts.why != _WHY:
+        return
+    built = platform.files.written_at(latest.path)
+    for location, found in platform.files.listed(platform.config.exporters[format].settings.output_path).items():
+        in_time = f"{window.start:%Y%m%d%H%M%S}" in name_of(location) and name_of(folder_of(location)) == dataset
+        if in_time and found.modified < built:
+            platform.files.delete(location)
+            yield Removed("copies of earlier exports", location)
+
+
+def left_elsewhere(platform: Platform, who: Who) -> Iterator[str]:
+    """Exports in formats in which the dataset is exported no longer."""
+    for format, exporter in platform.config.exporters.items():
+        folder = within(exporter.settings.output_path, format, who.dataset.name)
+        if format not in who.dataset.formats and platform.files.under(folder):
+            yield f"{folder} has files of a format in which {who.dataset.name} is exported no longer; remove them"
+
+
+def _is_older(platform: Platform, dataset: str, format: str, window: Window) -> bool:
+    """Whether there is an export of an earlier revision; one that was never made is the worker's."""
+    known = platform.ledger.export(dataset, window, format)
+    return known is not None and not export_is_current(platform, dataset, format, window)
+
+
+def _rows_of(platform: Platform, location: str, station: str) -> int:
+    try:
+        with platform.files.parquet(location) as file:
+            if STATION not in file.schema_arrow.names:
+                return 0
+            return sum(int(is_of(batch, station).sum()) for batch in file.iter_batches(columns=[STATION]))
+    except UNREADABLE as error:
+        if not is_of_one_file(error):
+            raise
+        return 0

@@ -1,0 +1,68 @@
+"""Whose rows go, and what a step tells of what it removed.
+
+Belongs here: under which ids a station stands in which source and dataset. Does not belong here: any step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import polars as pl
+import pyarrow as pa
+
+from ionbeam_dagster.config import DatasetSettings, SourceSettings
+from ionbeam_dagster.domain.canonical import STATION
+from ionbeam_dagster.domain.raw_values import as_text
+from ionbeam_dagster.pipeline.platform import Platform
+
+
+@dataclass(frozen=True, slots=True)
+class Who:
+    """A station of `dataset`: its id there, and `names`, its sources with its id in each."""
+
+    dataset: DatasetSettings
+    id: str
+    names: tuple[tuple[SourceSettings, str], ...]
+
+    def __str__(self) -> str:
+        return f"station {self.id!r} of {self.dataset.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """Something of a station that went, or in a dry run would go: of which kind, where it was, and its rows, where
+    they are counted."""
+
+    kind: str
+    what: str
+    rows: int = 0
+
+
+Step = Callable[[Platform, Who, bool], Iterator[Removed]]
+"""Removes one kind of things, each as it is found; with True it only tells of them."""
+
+
+def who_is(platform: Platform, source: str, station: str) -> Who:
+    """The station that a source calls `station`, in all sources that feed the dataset under the same id."""
+    given = platform.source(source)
+    dataset = platform.dataset(given.dataset)
+    id = f"{given.station_prefix}{station}"
+    feeders = (platform.source(name) for name in dataset.sources)
+    same = {
+        feeder.name: (feeder, id.removeprefix(feeder.station_prefix))
+        for feeder in feeders
+        if id.startswith(feeder.station_prefix)
+    }
+    return Who(dataset, id, tuple(same.values()))
+
+
+def without(station: str, rows: pa.RecordBatch) -> pa.RecordBatch:
+    """The rows that are not a station's."""
+    return rows.filter((~is_of(rows, station)).to_arrow())
+
+
+def is_of(rows: pl.DataFrame | pa.RecordBatch, station: str) -> pl.Series:
+    """Which rows are a station's."""
+    column = rows[STATION] if isinstance(rows, pl.DataFrame) else pl.Series(STATION, rows.column(STATION))
+    return (as_text(column) == station).fill_null(False)

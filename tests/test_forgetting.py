@@ -1,0 +1,104 @@
+"""A station that is forgotten is nowhere any more, whatever was killed meanwhile, and does not come back."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from forgotten import CROWD, DAY, GONE, LATER, WINDOWS, left_of, made, mentions, rows
+from typer.testing import CliRunner
+
+from ionbeam_dagster.cli import app
+from ionbeam_dagster.config import IonbeamConfig
+from ionbeam_dagster.pipeline.collect import collect
+from ionbeam_dagster.pipeline.forgetting import forget, who_is
+from ionbeam_dagster.pipeline.ingest import ingest
+from ionbeam_dagster.pipeline.recovery import open_platform
+from ionbeam_dagster.pipeline.stations import change_entries
+from ionbeam_dagster.stores.privacy import PrivacyError
+
+
+@pytest.fixture
+def crowd(platform_of, tmp_path):
+    def make(exports="[pygeoapi, odb, bufr, odb_cycle]", **sections):
+        (tmp_path / "in").mkdir()
+        (tmp_path / "in" / "all.csv").write_text(rows())
+        return platform_of(CROWD.replace("EXPORTS", exports), **sections)
+
+    return make
+
+
+def test_what_is_forgotten_is_nowhere_and_does_not_come_back(crowd, tmp_path, caplog):
+    platform = crowd()
+    made(platform)
+    change_entries(platform, lambda told: told.denied("crowd", "other", "x").denied("crowd", GONE, "asked"))
+    platform.stations.entries()
+    assert len(mentions(tmp_path, GONE)) > 15
+    before = [platform.ledger.latest_revision("crowd", window).revision.number for window in WINDOWS]
+    mark = platform.ledger.changes(0, 1_000)[-1].number
+    told = CliRunner().invoke(app, ["--config", "config.yaml", "stations", "forget", "crowd", GONE, "--dry-run"])
+    assert told.exit_code == 0 and "would go" in told.output
+    assert {one.revision.number for one in platform.ledger.revisions("crowd", DAY, LATER)} == {*before}
+
+    done = CliRunner().invoke(app, ["--config", "config.yaml", "stations", "forget", "crowd", GONE])
+    assert done.exit_code == 0, done.output
+    for kind in ("raw partitions", "rows in quarantine", "observations", "dataset windows", "the registry"):
+        assert kind in done.output
+    assert "data-raw/crowd.files.json" in done.output and "what crowd reads is its owner's" in done.output
+    platform = open_platform(IonbeamConfig.load(tmp_path / "config.yaml"))
+    assert mentions(tmp_path, GONE) == []
+    left_of(platform)
+    after = [platform.ledger.latest_revision("crowd", window).revision.number for window in WINDOWS]
+    assert after == [number + 1 for number in before]
+    assert {one.built.revision.window for one in platform.ledger.changes(mark, 1_000) if one.built} == {*WINDOWS}
+    assert platform.privacy.unfinished() == {}
+
+    caplog.set_level("INFO")
+    made(platform, again=True)  # the next sweep
+    assert "7 rows of stations that are forgotten were left out" in caplog.text
+    assert mentions(tmp_path, GONE) == []
+    left_of(platform)
+    assert forget(platform, who_is(platform, "crowd", GONE)).removed == []
+
+
+def test_also_what_is_ingested_from_raw_files_that_were_put_back_leaves_it_out(crowd, tmp_path):
+    platform = crowd(exports="[pygeoapi]")
+    made(platform)
+    raw = platform.ledger.raws("crowd", LATER)[0]
+    kept = Path(raw.path).read_bytes()
+    forget(platform, who_is(platform, "crowd", GONE))
+    Path(raw.path).write_bytes(kept)
+    platform.ledger.record_raw(raw)
+    assert ingest(platform, platform.source("crowd"), raw.window).rows == 6
+
+
+def test_a_list_of_the_forgotten_without_its_key_lets_nothing_in(crowd, tmp_path):
+    platform = crowd(exports="[pygeoapi]")
+    made(platform)
+    forget(platform, who_is(platform, "crowd", GONE))
+    key = next(tmp_path.rglob("privacy.key"))
+    assert key.stat().st_mode & 0o777 == 0o600
+    key.unlink()
+    with pytest.raises(PrivacyError, match="put a copy of it back"):
+        collect(platform, platform.source("crowd"), WINDOWS[0], LATER)
+
+
+def kill(folder: Path, step: int, seconds: int) -> tuple[int, str]:
+    command = [sys.executable, str(Path(__file__).with_name("forgotten.py")), str(folder), str(step)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
+    assert done.returncode == 0, done.stdout + done.stderr
+    *wrong, writes = done.stdout.splitlines()
+    return int(writes.removeprefix("writes: ")), "\n".join(wrong)
+
+
+def test_killed_here_and_there_it_is_ended_by_the_next_one(tmp_path):
+    writes, wrong = kill(tmp_path, step=23, seconds=120)
+    assert writes > 100 and wrong == ""
+
+
+@pytest.mark.soak
+def test_killed_at_every_write_it_is_ended_by_the_next_one(tmp_path):
+    _, wrong = kill(tmp_path, step=1, seconds=3600)
+    assert wrong == ""
