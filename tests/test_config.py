@@ -245,6 +245,30 @@ def test_a_source_may_feed_a_dataset_of_another_name_and_two_may_feed_one(load):
             r"sources\.a\.constants\.station_id: line 3: YAML reads 0270 as 184; write '0270', in quotes(.|\n)*"
             r"sources\.a\.quality\.good\.0: line 4: YAML reads 01 as 1; write '01', in quotes",
         ),
+        *(
+            (
+                f"sources:\n  a: {{type: files, path: x, variables: [t], constants: {{station_id: {written}}}}}",
+                rf"sources\.a\.constants\.station_id: YAML reads {written} as {number}; write '{written}', in quotes",
+            )
+            for written, number in (("0x1F", 31), (r"1_000", 1000), ("1.10", "1.1"), ("6260.00", "6260.0"))
+        ),
+        (
+            "sources:\n  a:\n    type: files\n    path: x\n    missing: [-999.00, 0x1F]\n"
+            "    variables: [{column: t, quality: {column: q, poor: [1.10]}}]",
+            r"variables\.0\.quality\.poor\.0: YAML reads 1\.10 as 1\.1; (.|\n)*missing\.1: YAML reads 0x1F as 31;",
+        ),
+        (
+            "ioncannon: {station_prefix: 0x1F}",
+            r"ioncannon\.station_prefix: is a number to YAML, where a text belongs; wr",
+        ),
+        (
+            "ioncannon: {station_prefix: off}",
+            r"station_prefix: is true or false to YAML, where a text belongs; write it",
+        ),
+        (
+            "ioncannon: {title: 2026-06-21}",
+            r"ioncannon\.title: is a date to YAML, where a text belongs; write it in qu",
+        ),
         ("sources:\n  a: {clock: 12:30}", r"a\.clock: line 2: YAML reads 12:30 as 750; write '12:30', in quotes"),
         ("sources:\n  off: {type: ioncannon}", r"sources\.off: line 2: YAML reads the key off as false; write 'off'"),
         (

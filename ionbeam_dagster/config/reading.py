@@ -15,12 +15,26 @@ from typing import Any
 
 import yaml
 
+from ionbeam_dagster.domain.written_numbers import as_written
 from ionbeam_dagster.errors import ConfigError
 
 CONFIG_VARIABLE = "IONBEAM_CONFIG_PATH"
 _MOST_VALUES = 100_000
+_WHOLE, _FRACTION = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
 _LEADING_ZERO = re.compile(r"[-+]?0[0-7_]+")
 _SECRET = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+class _Loader(yaml.SafeLoader):
+    """Remembers how numbers are written."""
+
+    def construct_number(self, node: yaml.ScalarNode) -> float:
+        of_kind = self.construct_yaml_int if node.tag == _WHOLE else self.construct_yaml_float
+        return as_written(of_kind(node), node.value)
+
+
+for _tag in (_WHOLE, _FRACTION):
+    _Loader.add_constructor(_tag, _Loader.construct_number)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -48,7 +62,7 @@ def _parsed(path: Path) -> Any:
         raise ConfigError(f"{path}: is not UTF-8 text ({error}); save it as UTF-8") from error
     try:
         with ExitStack() as disposing:
-            loader = yaml.SafeLoader(text)
+            loader = _Loader(text)
             disposing.callback(loader.dispose)
             root = loader.get_single_node()
             known: dict[int, int] = {}
@@ -132,7 +146,7 @@ def _misread(node: yaml.Node, loader: yaml.SafeLoader, place: str = "") -> Itera
 
 def _is_other_number(node: yaml.ScalarNode) -> bool:
     """Whether a number is octal, or of sixties, as 0270 and 12:30 are in YAML 1.1."""
-    is_number = node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+    is_number = node.tag in (_WHOLE, _FRACTION)
     return is_number and (":" in node.value or _LEADING_ZERO.fullmatch(node.value) is not None)
 
 

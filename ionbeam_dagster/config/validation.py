@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import date
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+_TO_YAML = {bool: "true or false", int: "a number", float: "a number", date: "a date"}
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -35,6 +37,9 @@ def _fault(found: Any, key: str, model: type[BaseModel]) -> str:
         return (
             f"{place}: {found['input']!r} is not a time; right would be, for example, 2026-06-21 or 2026-06-21T06:00Z"
         )
+    if found["type"] == "string_type" and isinstance(found["input"], int | float | date):
+        kind = _TO_YAML[next(kind for kind in _TO_YAML if isinstance(found["input"], kind))]  # it may be a secret
+        return f"{place}: is {kind} to YAML, where a text belongs; write it in quotes"
     message = str(found["msg"]).removeprefix("Value error, ")
     return f"{place}: {message}"
 

@@ -17,9 +17,10 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from ionbeam_client.models import Definition, Dtype, Name, NamePart, Period
 from ionbeam_dagster.domain.canonical import STATION
+from ionbeam_dagster.domain.written_numbers import same_as_text
 from ionbeam_dagster.settings import Settings
 from ionbeam_dagster.sources import SourceConfig
-from ionbeam_dagster.sources.files.written import Code, CsvDialect, TimeColumn, no_truth
+from ionbeam_dagster.sources.files.written import Code, CsvDialect, NoValue, TimeColumn, no_truth
 
 FORMATS = {
     "csv": (".csv", ".csv.gz", ".csv.zip"),
@@ -161,7 +162,7 @@ class FileVariable(Settings):
 
 
 def _number_as_text(given: Any) -> Any:
-    return str(no_truth(given)) if isinstance(given, int | float) else given
+    return str(no_truth(same_as_text(given))) if isinstance(given, int | float) else given
 
 
 def _number(given: str | float) -> float | None:
@@ -301,7 +302,7 @@ class FilesConfig(SourceConfig):
         description="Quantities that are read; a text is the column, where the files describe it.",
         examples=[[{"column": "T", "standard_name": "air_temperature", "unit": "degC", "level": 2.0}]],
     )
-    missing: tuple[Code, ...] = Field(
+    missing: tuple[NoValue, ...] = Field(
         default=(),
         description="Numbers and texts that stand for no value, besides the usual texts (empty, -, --, NA, NaN, ...).",
         examples=[[-999, "M"]],

@@ -13,6 +13,7 @@ from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from ionbeam_dagster.domain.written_numbers import same_as_number, same_as_text
 from ionbeam_dagster.settings import Settings
 
 BLANKS, NO_QUOTES = "blanks", "none"
@@ -70,8 +71,10 @@ def no_truth(given: Any) -> Any:
     return given
 
 
-Code = Annotated[str | float, BeforeValidator(no_truth)]
-"""A text or a number that stands in cells."""
+Code = Annotated[str | float, BeforeValidator(no_truth), BeforeValidator(same_as_text)]
+"""A text or a number that stands in cells, as it is written there."""
+NoValue = Annotated[str | float, BeforeValidator(no_truth), BeforeValidator(same_as_number)]
+"""A text or a number that stands in cells; a number however it is written there."""
 
 
 class TimeColumn(Settings):
@@ -164,7 +167,7 @@ class CsvDialect(Settings):
         default="utf-8", description="How text is encoded.", examples=["latin-1"]
     )
     decimal: Literal[".", ","] = Field(default=".", description="Character of the decimal point.")
-    missing: tuple[Code, ...] = Field(
+    missing: tuple[NoValue, ...] = Field(
         default=(), description="The same as `missing` of the source.", examples=[["-999"]]
     )
 
