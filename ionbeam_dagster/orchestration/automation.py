@@ -15,6 +15,7 @@ import dagster as dg
 
 from ionbeam_dagster.config import Automation, SourceSettings
 from ionbeam_dagster.orchestration.due import Due
+from ionbeam_dagster.orchestration.internals import BackfillGoesOn
 from ionbeam_dagster.orchestration.resources import PlatformResource, WatchedPlatform
 
 AC = dg.AutomationCondition
@@ -30,14 +31,14 @@ def collects(ionbeam: Ionbeam, source: SourceSettings) -> Condition:
     """
     late = f", {source.window_lag} late" if source.window_lag else ""
     why = f"Triggered (every {source.trigger_interval}{late}), changed or lost since it was last collected"
-    return (~AC.in_progress() & Due(ionbeam, "collect", source.name, why)).with_label("collect")
+    return (~in_progress() & Due(ionbeam, "collect", source.name, why)).with_label("collect")
 
 
 def ingests(ionbeam: Ionbeam, source: SourceSettings) -> Condition:
     """Observations follow raw partitions, in the same run where both are due."""
     behind = Due(ionbeam, "ingest", source.name, "The raw partition has not been ingested as it is now")
     following = behind if source.sent else _along() | behind
-    return (~AC.in_progress() & following).with_label("ingest")
+    return (~in_progress() & following).with_label("ingest")
 
 
 def builds(ionbeam: Ionbeam, dataset: str) -> Condition:
@@ -46,7 +47,7 @@ def builds(ionbeam: Ionbeam, dataset: str) -> Condition:
     A window is left alone while observations of it are being collected, so that a re-ingest of many raw windows makes
     one revision rather than many.
     """
-    quiet = ~AC.in_progress() & ~AC.any_deps_in_progress()
+    quiet = ~in_progress() & ~AC.any_deps_match(in_progress())
     ready = Due(ionbeam, "build", dataset, "What arrived for the window can, and should, be built now")
     return (quiet & ready).with_label("build")
 
@@ -56,7 +57,7 @@ def exports(ionbeam: Ionbeam, dataset: str, format: str) -> Condition:
     else where the latest revision is sound, whatever became of its checks."""
     why = f"The latest revision has not been exported as {format}, or its file is lost"
     behind = Due(ionbeam, "export", f"{dataset}/{format}", why)
-    return (~AC.in_progress() & (_along() | behind)).with_label("export")
+    return (~in_progress() & (_along() | behind)).with_label("export")
 
 
 def cycles(ionbeam: Ionbeam, dataset: str, format: str) -> Condition:
@@ -64,7 +65,7 @@ def cycles(ionbeam: Ionbeam, dataset: str, format: str) -> Condition:
 
     A cycle is left alone while windows of it are being built.
     """
-    quiet = ~AC.in_progress() & ~AC.any_deps_in_progress()
+    quiet = ~in_progress() & ~AC.any_deps_match(in_progress())
     why = "The windows of the cycle, or those that were built until its cut-off, are not in its file as they are now"
     return (quiet & Due(ionbeam, "export_cycle", f"{dataset}/{format}", why)).with_label("export_cycle")
 
@@ -94,6 +95,11 @@ def automation_sensor(
         run_tags=tags,
         use_user_code_server=True,
     )
+
+
+def in_progress() -> Condition:
+    """True for the windows that a run or a backfill works on, or is about to."""
+    return (AC.run_in_progress() | BackfillGoesOn()).with_label("in_progress")
 
 
 def _along() -> dg.AutomationCondition[dg.AssetOrCheckKey]:

@@ -31,6 +31,7 @@ from dagster._core.storage.tags import (
     PARTITION_NAME_TAG,
     RESUME_RETRY_TAG,
 )
+from dagster_shared.check import CheckError
 from sqlalchemy.sql.dml import Delete
 
 __all__ = ["UnresolvedAssetJobDefinition"]
@@ -44,6 +45,30 @@ def subset_of(context: dg.AutomationContext[dg.AssetKey], keys: Iterable[str]) -
     return context.asset_graph_view.get_asset_subset_from_asset_partitions(
         context.key, asset_partitions, validate_existence=True
     )
+
+
+class BackfillGoesOn(dg.AutomationCondition[dg.AssetKey]):
+    """True for the partitions that a backfill is still to do.
+
+    Dagster's own raises an error, which ends the whole tick, as long as a backfill is open whose partitions are no
+    longer partitions of the asset: its windows have another length now, or begin later.
+    """
+
+    @property
+    def name(self) -> str:
+        return "backfill_in_progress"
+
+    async def evaluate(  # type: ignore[override]
+        self, context: dg.AutomationContext[dg.AssetKey]
+    ) -> dg.AutomationResult[dg.AssetKey]:
+        view = context.asset_graph_view
+        try:
+            found = await view.compute_backfill_in_progress_subset(
+                key=context.key, from_subset=context.candidate_subset
+            )
+        except CheckError:
+            found = context.get_empty_subset()
+        return dg.AutomationResult(context, found)
 
 
 def keys_of(subset: Subset) -> list[str]:
@@ -197,6 +222,13 @@ def stopped_by_a_person(instance: dg.DagsterInstance) -> list[str]:
     """The sensors and schedules that a person stopped, by kind and name."""
     stopped = instance.all_instigator_state(instigator_statuses={InstigatorStatus.STOPPED})
     return sorted(f"{state.instigator_type.value.lower()} {state.instigator_name}" for state in stopped)
+
+
+def run_daemon(arguments: list[str]) -> None:
+    """Do in this process what `dagster-daemon run` does with such arguments, until it is interrupted."""
+    from dagster._daemon.cli import run_command  # nobody else needs it, and it takes long to import
+
+    run_command.main(args=arguments, prog_name="dagster-daemon run", standalone_mode=False)
 
 
 def _utc(moment: datetime) -> datetime:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import dagster as dg
 import pytest
+from dagster._core.execution.backfill import PartitionBackfill
+from told import HOUR, START
 
+from ionbeam_dagster.domain.windows import windows_between
 from ionbeam_dagster.errors import StoreError
 from ionbeam_dagster.orchestration.definitions import build_definitions
 from ionbeam_dagster.orchestration.resources import WatchedPlatform
@@ -59,3 +64,36 @@ def test_a_run_is_one_sources_and_a_source_that_fails_holds_up_no_other(tick, mo
     assert tick("s001__collecting") == [{"s001/raw", "s001/observations"}]
     assert tick("s199__collecting") == [{"s199/raw", "s199/observations"}]
     assert tick("s199__building") == []
+
+
+@pytest.mark.parametrize("size", ["PT30M", "PT2H", "P1D"])
+def test_windows_of_another_length_while_a_backfill_is_open_stop_no_automation(platform_with, instance, size):
+    other = "  other: {type: told, start: 2026-06-21, end: 2026-06-22}\n"
+
+    def repository(size: str):
+        windows = f"  scheduler: {{windows: [{{source_name: told, window_size: {size}}}]}}\n"
+        platform = platform_with(
+            f"{windows}  told: {{type: told, start: 2026-06-21, end: 2026-06-22}}\n{other}",
+            automation="{lookback: P400D}",
+        )
+        return build_definitions(WatchedPlatform(platform)).get_repository_def()
+
+    instance.add_backfill(
+        PartitionBackfill.from_asset_partitions(
+            backfill_id="open",
+            asset_graph=repository("PT1H").asset_graph,
+            partition_names=[one.key for one in windows_between(START, START + 6 * HOUR, HOUR)],
+            asset_selection=[dg.AssetKey(["told", "raw"]), dg.AssetKey(["told", "observations"])],
+            backfill_timestamp=(START + timedelta(days=400)).timestamp(),
+            tags={},
+            dynamic_partitions_store=instance,
+            all_partitions=False,
+            title=None,
+            description=None,
+            run_config=None,
+        )
+    )
+    changed = repository(size)
+    for name in ("other", "told"):
+        context = dg.build_sensor_context(instance=instance, repository_def=changed, sensor_name=f"{name}__collecting")
+        assert changed.get_sensor_def(f"{name}__collecting").evaluate_tick(context).run_requests, name

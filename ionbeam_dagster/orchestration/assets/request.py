@@ -14,7 +14,7 @@ from ionbeam_dagster.domain.windows import Window, gaps
 from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.orchestration import metadata
 from ionbeam_dagster.orchestration.assets import Done, Events, range_runs, window_by_window
-from ionbeam_dagster.orchestration.automation import AC, Condition, Ionbeam
+from ionbeam_dagster.orchestration.automation import Condition, Ionbeam, in_progress
 from ionbeam_dagster.orchestration.due import Due
 from ionbeam_dagster.orchestration.partitions import windows_of
 from ionbeam_dagster.orchestration.resources import PlatformResource
@@ -86,7 +86,7 @@ def _missing(unanswered: Sequence[ClientRequest]) -> dg.MarkdownMetadataValue:
 
 def asks(ionbeam: Ionbeam, source: SourceSettings) -> Condition:
     """A window is asked for at each of its triggers, and once more when nothing came."""
-    return (~AC.in_progress() & ToRequest(ionbeam, source)).with_label("request")
+    return (~in_progress() & ToRequest(ionbeam, source)).with_label("request")
 
 
 class ToRequest(Due):
