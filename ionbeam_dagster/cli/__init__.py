@@ -63,8 +63,8 @@ app = typer.Typer(
 )
 for command in (
     run.run, status.status, doctor.doctor, heard.heard, report.report, gaps.gaps, windows.rebuild, windows.reingest,
-    windows.seal, windows.unseal, windows.purge, history.prune, dev.dev, processes.worker, processes.bridge,
-    processes.receive, processes.mqtt, processes.serve, conformance.conformance,
+    windows.seal, windows.unseal, windows.purge, history.prune, dev.dev, processes.worker, processes.daemon,
+    processes.bridge, processes.receive, processes.mqtt, processes.serve, conformance.conformance,
 ):  # fmt: skip
     app.command()(command)
 app.command("sweep", hidden=True)(windows.purge)  # what it was called

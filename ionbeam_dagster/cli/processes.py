@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -140,6 +142,26 @@ def worker(
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: working.stop())
         working.run()
+
+
+def daemon(
+    workspace: Annotated[
+        Path, typer.Option(exists=True, dir_okay=False, help="Dagster's file that says where the code server is.")
+    ] = Path("workspace.yaml"),
+) -> None:
+    """Run Dagster's daemon, of which one may work at a time: any others stand by, and take over when it is gone.
+
+    For more than one machine; `ionbeam dev` has its own. Two of Dagster's daemons launch each queued run twice. Here a
+    lease in the ledger keeps them apart: on Redis another one works 15 seconds after the last sign of life.
+    """
+    from ionbeam_dagster.orchestration.internals import run_daemon
+    from ionbeam_dagster.orchestration.standby import alone
+    from ionbeam_dagster.pipeline.recovery import open_platform
+
+    config = load_config()
+    watch(config)
+    with alone(open_platform(config), lambda told: print(f"ionbeam: {told}", file=sys.stderr, flush=True)):
+        run_daemon(["--workspace", str(workspace)])
 
 
 def _pages(

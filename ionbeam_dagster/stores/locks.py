@@ -8,6 +8,7 @@ several machines share, which are the ledger's (ledger/holding.py).
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,6 +44,11 @@ class JobLock:
     @property
     def is_ours(self) -> bool:
         return self._file is not None
+
+    @property
+    def left(self) -> float:
+        """Seconds for which nobody else can take it: without end while it is ours."""
+        return math.inf if self.is_ours else 0.0
 
     def acquire(self) -> bool:
         """Take the lock if it is free; True when it is ours."""

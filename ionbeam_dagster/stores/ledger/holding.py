@@ -33,6 +33,11 @@ class Job(Protocol):
         """Whether this process holds it, also after it stood still."""
         ...
 
+    @property
+    def left(self) -> float:
+        """Seconds for which nobody else can take it, whatever happens to this process: 0 when it is not ours."""
+        ...
+
     def acquire(self) -> bool:
         """Take it if it is free; True when it is ours."""
         ...
@@ -52,8 +57,9 @@ class Holding(Protocol):
         """
         ...
 
-    def job(self, name: str) -> Job:
-        """The lock of a job. One that dies, or is silent for a minute on Redis, no longer holds it."""
+    def job(self, name: str, held_for: float | None = None) -> Job:
+        """The lock of a job. One that dies, or is silent on Redis for so many seconds, a minute if none are given, no
+        longer holds it."""
         ...
 
 
@@ -69,7 +75,7 @@ class SqliteHolding(OnSqlite):
         with locked(self._file.path.with_suffix(".locks") / f"{one_of_many}"):
             yield
 
-    def job(self, name: str) -> Job:
+    def job(self, name: str, held_for: float | None = None) -> Job:
         return JobLock(self._file.path.with_suffix(".locks") / f"{name}.job")
 
 
@@ -91,16 +97,17 @@ class RedisHolding(OnRedis):
         finally:
             lease.close()
 
-    def job(self, name: str) -> Job:
-        return _Lease(self._server, f"ionbeam:job:{name}")
+    def job(self, name: str, held_for: float | None = None) -> Job:
+        return _Lease(self._server, f"ionbeam:job:{name}", held_for)
 
 
 class _Lease:
     """A lock that ends by itself, and is renewed by a thread of its holder."""
 
-    def __init__(self, server: RedisServer, name: str) -> None:
+    def __init__(self, server: RedisServer, name: str, held_for: float | None = None) -> None:
         self._server = server
         self._name = name
+        self._held_for = held_for or HELD_FOR
         self._lock: Lock | None = None
         self._until = 0.0
         self._done = Event()
@@ -108,18 +115,22 @@ class _Lease:
 
     @property
     def is_ours(self) -> bool:
-        return self._lock is not None and time.monotonic() < self._until
+        return self.left > 0
+
+    @property
+    def left(self) -> float:
+        return max(self._until - time.monotonic(), 0.0) if self._lock is not None else 0.0
 
     def acquire(self, wait: bool = False) -> bool:
         if self.is_ours:
             return True
         self.close()
-        lock = self._server.client.lock(self._name, HELD_FOR, thread_local=False)
+        lock = self._server.client.lock(self._name, self._held_for, thread_local=False)
         with self._server.asked():
             asked = time.monotonic()
             if not lock.acquire(blocking=wait):
                 return False
-        self._until = (time.monotonic() if wait else asked) + HELD_FOR
+        self._until = (time.monotonic() if wait else asked) + self._held_for
         self._lock, self._done = lock, Event()
         self._keeper = Thread(target=self._keep, args=(lock, self._done), daemon=True)
         self._keeper.start()
@@ -136,12 +147,12 @@ class _Lease:
     def _keep(self, lock: Lock, done: Event) -> None:
         from redis.exceptions import LockNotOwnedError
 
-        while not done.wait(HELD_FOR / 4):
+        while not done.wait(self._held_for / 4):
             asked = time.monotonic()
-            with self._server.tolerated():  # it is held for a minute from the last time
+            with self._server.tolerated():  # it is held for as long from the last time
                 try:
                     lock.reacquire()
                 except LockNotOwnedError:  # this process stood still for too long, or Redis was emptied
                     self._until = 0.0
                     return
-                self._until = asked + HELD_FOR
+                self._until = asked + self._held_for

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from math import inf
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from threading import Event, Thread
@@ -136,9 +137,17 @@ class HoldingContract(Suite):
             assert time.monotonic() < until
             time.sleep(0.05)
         assert job.is_ours and not ledger.job("outbox").acquire()
+        assert job.left > 0 and ledger.job("outbox").left == 0
         for one in (job, other, job):
             one.close()
         assert not job.is_ours and ledger.job("outbox").acquire()
+        shorter = ledger.job("daemon", silent_for / 2)
+        assert shorter.acquire()
+        for _ in range(4):
+            assert shorter.left > 0 and (shorter.left == inf or shorter.left <= silent_for / 2)
+            time.sleep(silent_for / 4)
+        shorter.close()
+        assert shorter.left == 0
 
     def test_it_is_remembered_when_files_were_last_compared_and_how_far_their_contents(self, ledger: Ledger) -> None:
         comparisons = ledger.reconciliations
