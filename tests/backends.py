@@ -1,4 +1,4 @@
-"""Real Redis, InfluxDB 2, S3 and Mosquitto for tests: each on its own free loopback port, in its own temporary folder.
+"""Real Redis, InfluxDB 2, S3, Mosquitto and PostgreSQL for tests: each in a place of its own.
 
 Belongs here: starting and stopping the servers under the stores (deployments/servers/install brings them onto the
 machine). Does not belong here: the broker (servers.py), or any test.
@@ -19,13 +19,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from tempfile import mkdtemp
+from typing import Any, NamedTuple
 
 import pytest
 from pyarrow import fs
 from servers import free_port
 
-_BUILT = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ionbeam" / "servers" / "bin"
+BUILT = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ionbeam" / "servers" / "bin"
 _PATIENCE = 60.0  # seconds until a server that is started must answer
 
 
@@ -33,9 +34,16 @@ class Process:
     """A server that may be stopped, killed and started again with what it had on disk."""
 
     def __init__(
-        self, command: Sequence[str | Path], folder: Path, healthy: Callable[[], bool], **environment: str
+        self,
+        command: Sequence[str | Path],
+        folder: Path,
+        healthy: Callable[[], bool],
+        user: str | None = None,
+        **environment: str,
     ) -> None:
+        """`user` is whom it runs as, where that is not this one."""
         self._command = command
+        self._user = user
         self._output = folder / "output"
         self._healthy = healthy
         self._environment = os.environ | environment
@@ -44,7 +52,9 @@ class Process:
     def start(self) -> None:
         """Start it and wait until it answers."""
         with self._output.open("ab") as output:
-            self._process = subprocess.Popen(self._command, env=self._environment, stdout=output, stderr=output)
+            self._process = subprocess.Popen(
+                self._command, env=self._environment, stdout=output, stderr=output, user=self._user, process_group=0
+            )
         waited_until = time.monotonic() + _PATIENCE
         while time.monotonic() < waited_until:
             if self._process.poll() is not None:
@@ -59,8 +69,14 @@ class Process:
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         """Stop it in good order, or, with SIGKILL, as a power cut would."""
         if self._process is not None:
-            self._process.send_signal(how)
+            self.send(how)
             self._process.wait(timeout=30)
+
+    def send(self, signal_: signal.Signals) -> None:
+        """Send a signal to it and all that it started."""
+        assert self._process is not None
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal_)
 
 
 class Redis(NamedTuple):
@@ -101,6 +117,18 @@ class S3(NamedTuple):
 class Mosquitto(NamedTuple):
     process: Process
     port: int
+
+
+class PostgreSQL(NamedTuple):
+    process: Process
+    port: int
+    createdb: Path
+
+    def database(self, name: str) -> str:
+        """Make a database of the user ``dagster``; gives its host, port and name: ``127.0.0.1:5432/name``."""
+        at = ["-h", "127.0.0.1", "-p", str(self.port), "-U", "dagster"]
+        subprocess.run([self.createdb, *at, name], check=True, capture_output=True)
+        return f"127.0.0.1:{self.port}/{name}"
 
 
 @dataclass(frozen=True)
@@ -173,8 +201,29 @@ def start_mosquitto(folder: Path, *more: str) -> Mosquitto:
     return Mosquitto(process, port)
 
 
+def start_postgresql(folder: Path) -> PostgreSQL:
+    """`folder` may not lie in one that others cannot enter: PostgreSQL refuses to run as root, and is another user."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not found:
+        raise Missing("PostgreSQL is not installed (apt-get install postgresql)")
+    programs, port, user = found[-1].parent, free_port(), "postgres" if os.geteuid() == 0 else None
+    if user is not None:
+        shutil.chown(folder, user)
+    data = folder / "data"
+    quiet: dict[str, Any] = {"cwd": folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "user": user}
+    subprocess.run([programs / "initdb", "-D", data, "-U", "dagster", "--auth", "trust"], check=True, **quiet)
+
+    def healthy() -> bool:
+        return subprocess.run([programs / "pg_isready", "-h", "127.0.0.1", "-p", str(port)], **quiet).returncode == 0
+
+    command = [programs / "postgres", "-D", data, "-p", str(port), "-h", "127.0.0.1", "-k", folder]
+    process = Process(command, folder, healthy, user)
+    process.start()
+    return PostgreSQL(process, port, programs / "createdb")
+
+
 def _installed(name: str) -> Path:
-    found = shutil.which(name, path=os.pathsep.join([str(_BUILT), os.environ["PATH"], "/usr/sbin"]))
+    found = shutil.which(name, path=os.pathsep.join([str(BUILT), os.environ["PATH"], "/usr/sbin"]))
     if found is None:
         raise Missing(f"{name} is not on this machine (make servers)")
     return Path(found)
@@ -232,3 +281,17 @@ def mosquitto_with_tls(tmp_path_factory) -> Iterator[tuple[Mosquitto, Path]]:
     server = start_mosquitto(folder, *settings)
     yield server, certificate
     server.process.stop()
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    folder = Path(mkdtemp(prefix="ionbeam-postgresql-"))
+    folder.chmod(0o755)
+    try:
+        server = start_postgresql(folder)
+    except Missing as missing:
+        shutil.rmtree(folder)
+        pytest.skip(missing.reason)
+    yield server
+    server.process.stop(signal.SIGINT)
+    shutil.rmtree(folder)

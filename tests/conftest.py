@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from backends import influxdb, mosquitto, mosquitto_with_tls, redis, s3  # noqa: F401
+from backends import influxdb, mosquitto, mosquitto_with_tls, postgresql, redis, s3  # noqa: F401
 from dagster._core.storage.event_log.sqlite import sqlite_event_log
 from dagster._core.storage.runs.sqlite import sqlite_run_storage
 from dagster._core.storage.schedules.sqlite import sqlite_schedule_storage

@@ -2,24 +2,20 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
-from tempfile import mkdtemp
 
 import pytest
 import yaml
 from compose_spec import PyCompose
-from servers import free_port
 
 from ionbeam_dagster.config import CONFIG_VARIABLE, IonbeamConfig
 from ionbeam_dagster.pipeline.recovery import open_platform
 
 ROOT = Path(__file__).parents[1]
 LOCAL, COMPOSE = ROOT / "deployments" / "local", ROOT / "deployments" / "compose"
-POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
 
 
 def environment() -> dict[str, str]:
@@ -65,6 +61,17 @@ def test_every_variable_is_used_and_given_and_no_secret_is_written_down():
     assert ".env" in (ROOT / ".gitignore").read_text().splitlines()
 
 
+def is_program(command: list[str], monkeypatch, capsys) -> None:
+    """A command is of a program that there is, which knows its options."""
+    words = command[: next((place for place, word in enumerate(command) if word.startswith("-")), None)]
+    [program] = entry_points(group="console_scripts", name=command[0])
+    monkeypatch.setattr(sys, "argv", [*words, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        program.load()()
+    shown = capsys.readouterr().out
+    assert ended.value.code == 0 and all(word in shown for word in command if word.startswith("--")), command
+
+
 def test_the_platforms_services_run_programs_that_there_are(monkeypatch, capsys):
     loaded = compose(COMPOSE)
     ours = {name: service for name, service in loaded["services"].items() if service["image"] == "ionbeam"}
@@ -75,13 +82,7 @@ def test_the_platforms_services_run_programs_that_there_are(monkeypatch, capsys)
         if command[0] == "python":
             compile(command[2], "healthcheck", "exec")
             continue
-        words = command[: next((place for place, word in enumerate(command) if word.startswith("-")), None)]
-        [program] = entry_points(group="console_scripts", name=command[0])
-        monkeypatch.setattr(sys, "argv", [*words, "--help"])
-        with pytest.raises(SystemExit) as ended:
-            program.load()()
-        shown = capsys.readouterr().out
-        assert ended.value.code == 0 and all(word in shown for word in command if word.startswith("--")), command
+        is_program(command, monkeypatch, capsys)
     [location] = yaml.safe_load((COMPOSE / "workspace.yaml").read_text())["load_from"]
     code = location["grpc_server"]
     assert code["host"] in ours and str(code["port"]) in ours[code["host"]]["command"]
@@ -164,30 +165,58 @@ with dg.DagsterInstance.from_config(sys.argv[1]) as instance:
     assert [one.dagster_event.event_type_value for one in instance.all_logs(event.run_id)] == ["ASSET_MATERIALIZATION"]
 """
 
+POOLED = """
+import sys
+import dagster as dg
+from ionbeam_dagster.config import IonbeamConfig
+from ionbeam_dagster.orchestration.dead_runs import pool_of, set_pools
+from ionbeam_dagster.pipeline.recovery import open_platform
+from pathlib import Path
 
-@pytest.mark.skipif(not POSTGRES, reason="PostgreSQL is not installed (apt-get install postgresql)")
-def test_dagster_keeps_its_runs_in_postgresql(tmp_path):
-    folder, port, programs = Path(mkdtemp(prefix="ionbeam-postgres-")), free_port(), POSTGRES[-1].parent
-    as_user: dict = {"cwd": folder, "check": True, "stdout": subprocess.DEVNULL}
-    if os.geteuid() == 0:  # PostgreSQL refuses to run as root
-        shutil.chown(folder, "postgres")
-        as_user["user"] = "postgres"
-    data = folder / "data"
-    subprocess.run([programs / "initdb", "-D", data, "-U", "dagster", "--auth", "trust"], **as_user)
-    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder}"
-    subprocess.run([programs / "pg_ctl", "-D", data, "-w", "-o", options, "-l", folder / "log", "start"], **as_user)
-    try:
-        home = tmp_path / "dagster"
-        home.mkdir()
-        settings = (COMPOSE / "dagster.yaml").read_text().replace("/dagster/logs", str(home / "logs"))
-        (home / "dagster.yaml").write_text(settings)
-        address = compose(COMPOSE)["services"]["code"]["environment"]["DAGSTER_POSTGRES_URL"]
-        there = re.sub(r"@postgres:5432/dagster", f"@127.0.0.1:{port}/postgres", address)
-        assert there != address
-        # In processes of their own: psycopg2's bundled libraries crash the exit of one that has loaded much else.
-        given = os.environ | {"DAGSTER_POSTGRES_URL": there}
-        for program in (KEEP, FIND, PRUNE):
-            subprocess.run([sys.executable, "-c", program, home], env=given, check=True, stderr=subprocess.DEVNULL)
-    finally:
-        subprocess.run([programs / "pg_ctl", "-D", data, "-m", "immediate", "stop"], **as_user)
-        shutil.rmtree(folder)
+@dg.asset(pool=pool_of("ioncannon"))
+def asked() -> None: ...
+
+home, config = map(Path, sys.argv[1:])
+platform = open_platform(IonbeamConfig.load(config))
+settings = (home / "dagster.yaml").read_text()
+assert "default_limit: 1" in settings
+for by_default, sets in ((1, False), (2, False), (2, True), (3, False)):
+    (home / "dagster.yaml").write_text(settings.replace("default_limit: 1", f"default_limit: {by_default}"))
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        if sets:
+            set_pools(platform, instance)
+        done = dg.materialize([asked], instance=instance, raise_on_error=False)
+        [limit] = instance.event_log_storage.get_pool_limits()
+        print(done.success, limit.limit)
+"""
+
+
+def home_on(database: str, folder: Path) -> tuple[Path, dict[str, str]]:
+    """The DAGSTER_HOME of the compose file with this database, and the environment of its processes."""
+    home = folder / "dagster"
+    home.mkdir()
+    settings = (COMPOSE / "dagster.yaml").read_text().replace("/dagster/logs", str(home / "logs"))
+    (home / "dagster.yaml").write_text(settings)
+    address = compose(COMPOSE)["services"]["code"]["environment"]["DAGSTER_POSTGRES_URL"]
+    there = address.replace("postgres:5432/dagster", database)
+    assert there != address
+    return home, os.environ | {"DAGSTER_POSTGRES_URL": there}
+
+
+def test_a_default_limit_of_pools_that_was_changed_fails_no_run_on_postgresql(tmp_path, postgresql):
+    config = tmp_path / "config.yaml"
+    config.write_text("sources: {ioncannon: {start: 2026-06-21}}\n")
+    home, given = home_on(postgresql.database("pools"), tmp_path)
+    command = [sys.executable, "-c", POOLED, home, config]
+    done = subprocess.run(command, cwd=tmp_path, env=given, check=True, capture_output=True, text=True)
+    first, changed, *after = done.stdout.splitlines()
+    assert first == "True 1"
+    assert changed.startswith("False"), "Dagster fails it, which is why the platform sets the limit"
+    assert after == ["True 2", "True 2"]
+
+
+def test_dagster_keeps_its_runs_in_postgresql(tmp_path, postgresql):
+    home, given = home_on(postgresql.database("runs"), tmp_path)
+    # In processes of their own: psycopg2's bundled libraries crash the exit of one that has loaded much else.
+    for program in (KEEP, FIND, PRUNE):
+        subprocess.run([sys.executable, "-c", program, home], env=given, check=True, stderr=subprocess.DEVNULL)
