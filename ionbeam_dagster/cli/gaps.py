@@ -76,7 +76,7 @@ def _show_gaps(platform: Platform, source: str, start: datetime | None, end: dat
     failing = _failing(platform, source, start, last)
     tried = [*collected, *(one.window for one in failing)]
     begun = max(start, settings.start) if start else min((one.start for one in tried), default=None)
-    until = last if end else max((one.end for one in tried), default=None)
+    until = last if end else max((min(one.end, last) for one in tried), default=None)
     if begun is None or until is None or until <= begun:
         nothing_came = f"{source}: nothing was {came} in this range; its start is {settings.start:%Y-%m-%d %H:%M}"
         told = out_of_time(platform, source, start, end) or nothing_came
@@ -163,7 +163,8 @@ def _gaps_table(missing: Sequence[Window], dataset: DatasetSettings, command: st
         first, last = window_of(gap.start, dataset.span), window_of(gap.end - timedelta.resolution, dataset.span)
         fill = f"{command} {source} {gap.as_options}" if command else "what its clients still have"
         windows = (last.end - first.start) // dataset.span
-        table.add_row(f"{gap.start:%Y-%m-%d %H:%M}", f"{gap.end:%Y-%m-%d %H:%M}", str(gap.span), f"{windows:,}", fill)
+        span = timedelta(seconds=round(gap.span.total_seconds()))
+        table.add_row(f"{gap.start:%Y-%m-%d %H:%M}", f"{gap.end:%Y-%m-%d %H:%M}", str(span), f"{windows:,}", fill)
     if len(missing) > len(longest):
         table.caption = f"the {len(longest)} longest of {len(missing):,} gaps"
     return table

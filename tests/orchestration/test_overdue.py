@@ -10,7 +10,7 @@ from told import HOUR, QUARTER, START
 from typer.testing import CliRunner
 
 from ionbeam_dagster.cli import app
-from ionbeam_dagster.domain.windows import Window, window_of, windows_between
+from ionbeam_dagster.domain.windows import DAY, Window, window_of, windows_between
 from ionbeam_dagster.health.work import failing as failing_work
 from ionbeam_dagster.orchestration.overdue import report_overdue
 from ionbeam_dagster.pipeline import agenda
@@ -105,3 +105,17 @@ def test_what_fails_for_a_moment_is_named_at_once_in_one_line_and_is_a_gap(platf
         and found.words in line + " Internal Server Error"
         and "`ionbeam run told" in found.remedy
     )
+
+
+def test_time_to_come_of_a_window_that_fails_is_no_gap(platform_with, tmp_path, monkeypatch):
+    today = window_of(datetime.now(UTC), DAY)
+    platform = platform_with(
+        "  scheduler: {windows: [{source_name: told, window_size: P1D}]}\n"
+        f"  told: {{start: {today.start.isoformat()}, aggregation_span: P1D}}"
+    )
+    agenda.begin(platform, [agenda.Work("collect", "told", today, "today", "")], platform.now())
+    agenda.in_hand(platform, "collect", "told").settle([], {today: Failure("no answer")}, platform.now())
+    monkeypatch.setenv("IONBEAM_CONFIG_PATH", str(tmp_path / "config.yaml"))
+    monkeypatch.setenv("COLUMNS", "400")
+    told = CliRunner().invoke(app, ["gaps", "told"]).output
+    assert "told cannot be collected" in told and f".. {today.end:%Y-%m-%d %H:%M}" not in told
