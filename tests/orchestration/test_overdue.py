@@ -71,6 +71,8 @@ def test_a_first_try_that_goes_on_is_no_failure_and_one_that_was_killed_is(platf
     agenda.begin(platform, work, now)
     assert agenda.failing(platform, now) == []
     now += FIRST_WAIT
+    assert agenda.failing(platform, now) == []
+    now += timedelta(minutes=2)
     platform.ledger.workers.beat("a run", "here", 1, "works")
     platform.ledger.leases.take([lease_of("collect", "told", FIRST)], "a run")
     assert agenda.failing(platform, now) == []

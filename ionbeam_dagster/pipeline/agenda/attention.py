@@ -29,6 +29,8 @@ SKEW = timedelta(minutes=1)
 """How far the clocks of hosts and stores may be apart."""
 _CLEARLY_AHEAD = timedelta(minutes=15)
 """How far ahead a window has to be for its rows to be told of: a station's clock may be off by some minutes."""
+_STARTED_WITHIN = timedelta(minutes=2)
+"""A run is a process of its own where no worker is alive, and waits in Dagster's queue before it is started."""
 _NAMED = 5
 _NUMBERS = re.compile(r"\d+")
 OVERDUE_AFTER = timedelta(hours=1)
@@ -38,7 +40,8 @@ OVERDUE_AFTER = timedelta(hours=1)
 def failing(platform: Platform, now: datetime, since: timedelta = timedelta(0)) -> list[Attempt]:
     """Open work of windows that fail `since` so long, the longest first; it goes on being tried.
 
-    A try counts when it begins: the first one of a window, of which nothing was heard yet, may be going on.
+    A try counts when it is asked for: the first one of a window, of which nothing was heard yet, may be going on, or
+    wait to be started.
     """
     known = set(products(platform))
     tried = [one for one in platform.ledger.attempts.open() if one.failures and now - one.since >= since]
@@ -48,7 +51,7 @@ def failing(platform: Platform, now: datetime, since: timedelta = timedelta(0)) 
         for one in tried
         if one.error
         or one.failures > 1
-        or (now >= one.next and lease_of(one.stage, one.product, one.window) not in held)
+        or (now - one.since >= _STARTED_WITHIN and lease_of(one.stage, one.product, one.window) not in held)
     ]
     return sorted((one for one in found if (one.stage, one.product) in known), key=lambda one: one.since)
 
