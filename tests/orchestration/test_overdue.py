@@ -82,6 +82,12 @@ def test_a_first_try_that_goes_on_is_no_failure_and_one_that_was_killed_is(platf
     agenda.begin(platform, work, now)
     [tried_again] = agenda.failing(platform, now)
     assert "it is tried again now" in agenda.in_words(platform, [tried_again])
+    now += timedelta(minutes=2)
+    platform.ledger.workers.beat("a run", "here", 1, "works")
+    platform.ledger.leases.take([lease_of("collect", "told", FIRST)], "a run")
+    assert "it is tried again now" in agenda.in_words(platform, [tried_again])
+    platform.ledger.workers.leave("a run")
+    assert "were they killed?" in agenda.in_words(platform, [tried_again])
 
 
 def test_what_fails_for_a_moment_is_named_at_once_in_one_line_and_is_a_gap(platform_with, tmp_path, monkeypatch):

@@ -49,11 +49,13 @@ def failing(platform: Platform, now: datetime, since: timedelta = timedelta(0)) 
     found = [
         one
         for one in tried
-        if one.error
-        or one.failures > 1
-        or (now - one.since >= _STARTED_WITHIN and lease_of(one.stage, one.product, one.window) not in held)
+        if one.error or one.failures > 1 or (now - one.since >= _STARTED_WITHIN and not _leases_of([one]) & held.keys())
     ]
     return sorted((one for one in found if (one.stage, one.product) in known), key=lambda one: one.since)
+
+
+def _leases_of(tried: Iterable[Attempt]) -> set[str]:
+    return {lease_of(one.stage, one.product, one.window) for one in tried}
 
 
 def overdue(platform: Platform, now: datetime) -> list[Attempt]:
@@ -88,7 +90,8 @@ def in_words(platform: Platform, failing: Sequence[Attempt]) -> str:
     tries = max(each.failures for each in failing)
     times = f"{tries} tries" if tries > 1 else "1 try"
     since = f"since {min(each.since for each in failing):%Y-%m-%d %H:%M}, {times}"
-    silent = "it is tried again now" if platform.now() < one.next else "its runs end without a word: were they killed?"
+    is_tried = platform.now() < one.next or _leases_of(failing) & platform.ledger.leases.held().keys()
+    silent = "it is tried again now" if is_tried else "its runs end without a word: were they killed?"
     why = one.error or silent
     command = "rebuild" if one.stage in ("build", "export", "export_cycle") else "run"
     if command == "run" and platform.source(of).kind == "external":
