@@ -284,10 +284,8 @@ class Files:
 
     def folders(self, root: str) -> list[str]:
         """The names of the folders, or prefixes, right below one, in order; none when it is absent."""
-        system, path = self._place(root)
-        with self._named_errors(root):
-            infos = system.get_file_info(fs.FileSelector(path, allow_not_found=True))
-        return sorted(info.base_name for info in infos if info.type == fs.FileType.Directory)
+        found = self._within(root, recursive=False)
+        return sorted(info.base_name for info in found if info.type == fs.FileType.Directory)
 
     def aside(self, root: str) -> dict[str, Found]:
         """What was set aside below a folder or prefix: files, and folders that stood where a file belongs."""
@@ -295,16 +293,27 @@ class Files:
 
     def _all(self, root: str) -> Iterator[tuple[str, Found, bool]]:
         """Files, which is told of each, and folders; without drafts, and without what a folder set aside holds."""
-        system, path = self._place(root)
-        with self._named_errors(root):
-            infos = system.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
-        for info in infos:
+        _, path = self._place(root)
+        for info in self._within(root, recursive=True):
             is_told = info.mtime is not None  # a prefix of S3 is no folder
             below = info.path.removeprefix(path)
             if is_told and not info.base_name.startswith(".") and f"{DAMAGED}/" not in below:
                 location = f"{_SCHEME}{info.path}" if is_address(root) else str(Path(info.path))
                 found = Found(info.size or 0, info.mtime.astimezone(UTC))
                 yield location, found, info.type == fs.FileType.File
+
+    def _within(self, root: str, recursive: bool) -> list[fs.FileInfo]:
+        """What a folder or prefix holds; nothing, where it is absent, or a file stands in its place: whoever writes
+        there tells of that."""
+        system, path = self._place(root)
+        try:
+            with self._named_errors(root):
+                found: list[fs.FileInfo] = system.get_file_info(
+                    fs.FileSelector(path, recursive=recursive, allow_not_found=True)
+                )
+        except NotADirectoryError:
+            return []
+        return found
 
     def object_store(self, location: str) -> fs.FileSystem | None:
         """S3 as it is configured, for an address that says nothing itself of where it is; None for any other place."""

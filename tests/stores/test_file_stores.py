@@ -171,3 +171,10 @@ def test_a_location_is_one_text_everywhere(tmp_path, monkeypatch):
         with pytest.raises(ValidationError, match="right would be, for example, http"):
             S3Settings(endpoint=wrong)
     assert "hush" not in repr(S3Settings(secret_key=SecretStr("hush")))
+
+
+def test_a_file_where_a_folder_belongs_holds_nothing(tmp_path):
+    (tmp_path / "odb").write_text("no folder")
+    files = Files(tmp_path / "drafts", S3Settings())
+    for place in ("odb", "odb/crowd"):
+        assert files.listed(str(tmp_path / place)) == {} and files.folders(str(tmp_path / place)) == []
