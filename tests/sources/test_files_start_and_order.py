@@ -341,6 +341,21 @@ def test_where_several_sources_feed_a_dataset_only_what_none_of_them_has_is_a_ho
     assert holes(of_two) == [days(4, 6), days(7, 12), days(13, 32)], "where no source has anything no window is made"
 
 
+def test_two_sources_of_one_dataset_make_no_windows_of_the_weeks_in_which_neither_has_a_row(ionbeam, tmp_path):
+    other = BLOCK.partition("\n")[2].replace("loggers", "others").replace("in/", "out/")
+    both = "    dataset: both\n    aggregation_span: P1D\n"
+    (tmp_path / "config.yaml").write_text(BLOCK + both + other + both + "    station_prefix: o-\n")
+    put(tmp_path, "a.csv", "2024-03-01T00:10Z,A,1", "2024-06-01T00:10Z,A,1")
+    put(tmp_path, "b.csv", "2024-03-01T00:10Z,B,1", "2024-04-01T00:10Z,B,1", "2024-06-01T00:10Z,B,2", folder="out")
+    told = ionbeam("run", "--from", "2024-02-01", "--to", "2024-06-02")
+    assert "loggers: has nothing in 3 stretches" in told
+    found = {path.name[5:13]: pl.read_parquet(path).height for path in (tmp_path / "data").rglob("both_*.parquet")}
+    assert found == {"20240301": 2, "20240401": 1, "20240601": 2}
+    assert ionbeam("gaps").count("100% collected, no gap") == 2
+    told = ionbeam("status")
+    assert told.count("built") >= 3 and "100%" in told and "waiting" not in told
+
+
 def days(first: int, last: int) -> Window:
     """From one day of March on, before another."""
     begin = datetime(2024, 3, 1, tzinfo=UTC)

@@ -285,6 +285,14 @@ def test_the_unit_system_of_weewx_says_every_unit(tmp_path, system, cells, units
     assert "do not say the unit" not in guess.text and "assumed" not in guess.text
 
 
+def test_an_archive_of_weewx_in_several_unit_systems_is_refused(tmp_path):
+    """Its degrees Fahrenheit were taken for Celsius beside those that are."""
+    american, metric = (WEEWX.format(system, 1000, 41.0, 5.0, 1, 1, 1) for system in (1, 16))
+    (tmp_path / "a.csv").write_text(american + metric.partition("\n")[2].replace("17092", "17093"))
+    with pytest.raises(SourceError, match=r"a\.csv: its rows are in several systems of units \(usUnits is 1 and 16\)"):
+        propose(str(tmp_path / "a.csv"))
+
+
 def test_a_counter_of_rain_is_no_amount_and_a_low_pressure_is_not_at_sea_level(tmp_path):
     rows = "".join(f"2024-03-01T{n:02}:00:00Z,{n // 5 * 0.2:.1f},{n % 3 * 0.2:.1f},{870 + n % 4}\n" for n in range(24))
     (tmp_path / "a.csv").write_text(f"time,rain_total,precip,pres\n{rows}")

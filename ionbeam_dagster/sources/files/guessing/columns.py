@@ -28,6 +28,7 @@ from ionbeam_dagster.sources.files.guessing.statements import (
     below,
     in_yaml,
 )
+from ionbeam_dagster.sources.files.readers import Unreadable
 
 _NINES = re.compile(r"-9{2,6}(\.[09]+)?|-?9{3,7}(\.[09]+)?|-?[67]999(\.0+)?")
 _SHORTEST, _SHOWN = 12, 4
@@ -304,12 +305,20 @@ def _missing_line(missing: Sequence[str | float]) -> list[Line]:
 
 
 def _unit_of_system(sample: Sample, name: str) -> str | None:
-    """The unit of a column of weewx's archive, whose column of unit systems says it of all others."""
+    """The unit of a column of weewx's archive, whose column of unit systems says it of all others.
+
+    Raises Unreadable where it says several, as nothing in a block tells rows of one from those of another.
+    """
     usual = told_by(name).usual
     if usual is None or "usUnits" not in sample.rows.columns:
         return None
     systems = sample.rows["usUnits"].cast(pl.String).str.strip_chars().drop_nulls().unique().to_list()
-    units = _UNIT_SYSTEMS.get(systems[0], {}) if len(systems) == 1 else {}
+    if len(systems) > 1:
+        raise Unreadable(
+            f"its rows are in several systems of units (usUnits is {' and '.join(sorted(systems))}), which cannot "
+            "be read together; have weewx write it in one (weectl database reconfigure), or make a file of each"
+        )
+    units = _UNIT_SYSTEMS.get(systems[0], {}) if systems else {}
     return units.get("mm" if usual.standard_name == _SNOW else usual.unit)
 
 
