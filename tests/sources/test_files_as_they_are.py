@@ -263,6 +263,13 @@ def test_rows_that_lack_cells_at_their_end_are_taken_where_that_is_said(tmp_path
     assert wrong["x_row"] == (8 if comment else 7), "a comment above it moves no line"
 
 
+def test_a_quote_within_a_row_that_ends_early_moves_no_cell_of_another(tmp_path):
+    text = 'time,t,note,rh\n2024-03-01T00:00Z,1.5,5" pipe\n2024-03-01T00:10Z,2.5,"a\n2024-03-01T00:20Z,3.5,b,80\n'
+    rows, _ = taken(source(tmp_path, text, variables=[TEMPERATURE, HUMIDITY], csv={"ragged": True}))
+    told = dict(zip(rows["datetime"].dt.minute(), rows[T], strict=True))
+    assert told.items() <= {0: 1.5, 10: 2.5, 20: 3.5}.items()
+
+
 def test_other_quotes_and_none_at_all(tmp_path):
     text = "time,t,note\n2024-03-01T00:00Z,1.5,'a, b\n\"c'\n2024-03-01T00:10Z,2.5,5\" pipe\n"
     rows, reasons = taken(source(tmp_path, text, csv={"quote": "'"}))

@@ -26,14 +26,9 @@ def ragged_rows(
         return told
     taken = [row for row, is_one in zip(rows, may_be, strict=True) if is_one]
     widest = max(width, *(row.actual_columns for row in taken))
-    of_all = dialect.delimiter * (widest - 1)  # the first row decides how many there are
-    cells = pl.read_csv(
-        "\n".join([of_all, *(row.text for row in taken)]).encode(),
-        has_header=False,
-        schema={str(place): pl.String for place in range(widest)},
-        separator=dialect.delimiter,
-        quote_char=dialect.mark,
-    )[1:]
+    cells = _cells(taken, dialect, widest)
+    if cells is None:
+        return told
     beyond = [pl.col(str(place)).str.strip_chars() != "" for place in range(width, widest)]
     would_lose = pl.lit(cells.select(pl.any_horizontal(pl.lit(False), *beyond).fill_null(False)).to_series())
     found = told.filter(may_be).with_columns(
@@ -41,6 +36,22 @@ def ragged_rows(
         *(pl.when(~would_lose).then(pl.lit(cells[key].fill_null(""))).alias(column) for column, key in columns.items()),
     )
     return pl.concat([told.filter(~may_be), found], how="diagonal")
+
+
+def _cells(rows: Sequence[pa_csv.InvalidRow], dialect: CsvDialect, widest: int) -> pl.DataFrame | None:
+    """The cells of rows with up to `widest`; None where a quote within one makes them no rows."""
+    of_all = dialect.delimiter * (widest - 1)  # the first row decides how many there are
+    try:
+        cells = pl.read_csv(
+            "\n".join([of_all, *(row.text for row in rows)]).encode(),
+            has_header=False,
+            schema={str(place): pl.String for place in range(widest)},
+            separator=dialect.delimiter,
+            quote_char=dialect.mark,
+        )
+    except pl.exceptions.PolarsError:
+        return None
+    return cells[1:] if cells.height == len(rows) + 1 else None
 
 
 def _reason(row: pa_csv.InvalidRow) -> str:
