@@ -90,7 +90,9 @@ class IonbeamConfig:
     def notes(self, now: datetime) -> list[str]:
         """What a person should know about this configuration although it is valid."""
         of_exporters = dict.fromkeys(note for exporter in self.exporters.values() for note in exporter.notes())
-        return [*self._notes_of_partitions(now), *self._notes_of_retention(), *of_exporters]
+        return [
+            *self._notes_of_partitions(now), *self._notes_of_retention(), *self._notes_of_licences(), *of_exporters
+        ]  # fmt: skip
 
     def _notes_of_partitions(self, now: datetime) -> Iterator[str]:
         products = [
@@ -103,6 +105,14 @@ class IonbeamConfig:
                 yield (
                     f"{key}: has {count:,} windows of {format_duration(span)} since its start {start:%Y-%m-%d}; "
                     "Dagster is quick up to about 100,000: set a later start, or longer windows"
+                )
+
+    def _notes_of_licences(self) -> Iterator[str]:
+        for name, dataset in self.datasets.items():
+            if withheld := [one for one in dataset.sources if not self.sources[one].config.redistribution]:
+                yield (
+                    f"dataset {name!r} is not served on the web: what {', '.join(withheld)} gives may not be given to "
+                    "others (redistribution: false)"
                 )
 
     def _notes_of_retention(self) -> list[str]:

@@ -12,8 +12,9 @@ from ionbeam_dagster.config.exporting import InstalledExporters, exporter_faults
 from ionbeam_dagster.config.resolving import DatasetSettings, SourceSettings
 from ionbeam_dagster.config.sections import Sections
 from ionbeam_dagster.domain.decisions import Policy
+from ionbeam_dagster.domain.privacy import BUS
 from ionbeam_dagster.domain.windows import check_span
-from ionbeam_dagster.exporters import Exporter
+from ionbeam_dagster.exporters import WEB, Exporter
 from ionbeam_dagster.sources.door import DoorConfig
 from ionbeam_dagster.stores.settings import check_writable_location
 from ionbeam_dagster.stores.stations import entries_in_yaml
@@ -30,6 +31,8 @@ def faults(
     return [
         *(fault for source in sources.values() for fault in _source_faults(source, installed)),
         *(fault for name, dataset in datasets.items() for fault in _policy_faults(name, dataset.policy)),
+        *(fault for dataset in datasets.values() for fault in _privacy_faults(dataset, sections, exporters)),
+        *(fault for dataset in datasets.values() for fault in _licence_faults(dataset, sources)),
         *_retention_faults(sections),
         *_token_faults(sources),
         *_station_faults(sections),
@@ -88,6 +91,30 @@ def _policy_faults(dataset: str, policy: Policy) -> list[str]:
         f"dataset {dataset!r}: revise_for {format_duration(policy.revise_for)} is not longer than {name} "
         f"{format_duration(longest)}: a window would be sealed before a correction can be built; lengthen revise_for"
     ]
+
+
+def _privacy_faults(dataset: DatasetSettings, sections: Sections, exporters: Mapping[str, Exporter]) -> Iterator[str]:
+    """Doors to which rules of privacy do not apply, and that are not known; and a delay that one does not keep."""
+    rules, key = dataset.privacy, f"dataset {dataset.name!r}: privacy"
+    if rules is None:
+        return
+    if unknown := sorted({*rules.exact_in} - {*exporters, BUS}):
+        yield f"{key}.exact_in: {', '.join(unknown)} not known; choose from {', '.join(sorted([*exporters, BUS]))}"
+    if rules.delay and sections.broker is not None and BUS not in rules.exact_in:
+        yield (
+            f"{key}.delay: clients of the broker are sent windows as soon as they are built; leave it out, or let them "
+            f"have all as it is (exact_in: [{', '.join([*rules.exact_in, BUS])}])"
+        )
+
+
+def _licence_faults(dataset: DatasetSettings, sources: Mapping[str, SourceSettings]) -> Iterator[str]:
+    """Exports for the web of what others may not be given."""
+    for name in dataset.sources:
+        if not sources[name].config.redistribution and WEB in (sources[name].config.exports or ()):
+            yield (
+                f"sources.{name}: redistribution is false, and exports has {WEB}, which is served on the web; "
+                "leave it out"
+            )
 
 
 def _retention_faults(sections: Sections) -> list[str]:

@@ -18,14 +18,15 @@ from ionbeam_client.models import Name, format_duration
 from ionbeam_dagster.config.sections import Sections
 from ionbeam_dagster.config.validation import validated
 from ionbeam_dagster.domain.decisions import Policy
+from ionbeam_dagster.domain.privacy import Privacy
 from ionbeam_dagster.domain.quality.limits import Limits, limits_with
 from ionbeam_dagster.domain.windows import Window, window_of
-from ionbeam_dagster.exporters import BY_DEFAULT
+from ionbeam_dagster.exporters import BY_DEFAULT, WEB
 from ionbeam_dagster.sources import SENT_KINDS, Source, SourceConfig, installed_sources
 
 _OF_THE_DATASET = (
     "aggregation_span", "subject_to_change_window", "lateness", "allow_incomplete", "debounce", "revise_for", "exports",
-    "quality",
+    "quality", "privacy",
 )  # fmt: skip
 """Keys that describe a dataset, and on which its sources must agree."""
 
@@ -138,6 +139,8 @@ class DatasetSettings:
     """The formats of which there is a file an analysis cycle."""
     limits: Mapping[str, Limits] = field(default_factory=dict)
     """Of quality control, by standard name; empty when it is off."""
+    privacy: Privacy | None = None
+    """What others see of it; None: all, as it is."""
 
     @property
     def formats(self) -> tuple[str, ...]:
@@ -257,7 +260,9 @@ def resolve_datasets(
             for feeder in feeders
             if span % feeder.window_size and feeder.window_size % span
         ]
+        may_be_given = all(feeder.config.redistribution for feeder in feeders)
         exports = BY_DEFAULT if (given := _agreed(feeders, "exports")) is None else given
+        exports = tuple(format for format in exports if may_be_given or format != WEB)
         datasets[name] = DatasetSettings(
             name=name,
             sources=tuple(sorted(feeder.name for feeder in feeders)),
@@ -268,6 +273,7 @@ def resolve_datasets(
             exports=tuple(format for format in exports if format not in of_cycles),
             cycle_exports=tuple(format for format in exports if format in of_cycles),
             limits={} if (quality := _agreed(feeders, "quality")) is False else limits_with(quality or {}),
+            privacy=_agreed(feeders, "privacy"),
         )
     return datasets, faults
 

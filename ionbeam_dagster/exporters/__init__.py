@@ -31,7 +31,9 @@ from ionbeam_dagster.stores.contents import Contents
 from ionbeam_dagster.stores.files import uri_of
 
 ENTRY_POINTS = "ionbeam.exporters"
-BY_DEFAULT = ("odb", "pygeoapi")
+WEB = "pygeoapi"
+"""The format that is served on the web."""
+BY_DEFAULT = ("odb", WEB)
 """The formats of a dataset whose sources do not say which."""
 TAKEN = frozenset({"dataset", "raw", "observations", "request", "stations"})
 """No format may have these names: ``<dataset>/<name>`` is a step of the platform in Dagster."""

@@ -19,8 +19,9 @@ from ionbeam_dagster.domain.records import BuiltRevision, ExportFacts, ExportRec
 from ionbeam_dagster.domain.windows import Window, window_from_key
 from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.exporters import CycleExporter
-from ionbeam_dagster.pipeline.export import Exported, checked, publish
+from ionbeam_dagster.pipeline.export import Exported, check_shown_by_now, checked, made_by, publish
 from ionbeam_dagster.pipeline.platform import Platform
+from ionbeam_dagster.pipeline.shown import shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +83,14 @@ def export_cycle(
     """
     with platform.ledger.holding(dataset.name, cycle):
         outlook = outlook_of(platform, dataset, exporter, cycle, now)
-        return _export_cycle(platform, dataset.name, exporter, cycle, outlook)
+        return _export_cycle(platform, dataset, exporter, cycle, outlook)
 
 
 def _export_cycle(
-    platform: Platform, dataset: str, exporter: CycleExporter, cycle: Window, outlook: CycleOutlook
+    platform: Platform, settings: DatasetSettings, exporter: CycleExporter, cycle: Window, outlook: CycleOutlook
 ) -> ExportedCycle:
+    dataset, format = settings.name, exporter.format
+    check_shown_by_now(platform, settings, format, cycle)
     if not outlook.holds:
         raise PipelineError(f"{dataset} {cycle}: {outlook.reason}; materialise {dataset}/dataset first")
     held = list(_held(platform, dataset, outlook))
@@ -98,9 +101,13 @@ def _export_cycle(
     about = _provenance(dataset, cycle, number, held, outlook)
     with ExitStack() as opened:
         files = [opened.enter_context(checked(platform, one)) for one in held]
-        made = publish(platform.files, exporter, target, lambda draft: exporter.export(files, draft, about))
+        views = [opened.enter_context(shown(platform, settings, format, file)) for file in files]
+        paths = [view.path for view in views]
+        made = publish(platform.files, exporter, target, lambda draft: exporter.export(paths, draft, about))
+    made = made.without(views)
     facts = ExportFacts(made.report.rows, made.report.stations, made.bytes, holds, outlook.afterwards, made.hash)
-    record = ExportRecord(dataset, cycle, exporter.format, number, made.path, facts, exporter.fingerprint)
+    fingerprint = made_by(platform, settings, format)
+    record = ExportRecord(dataset, cycle, format, number, made.path, facts, fingerprint)
     platform.ledger.record_export(record)
     return ExportedCycle(Exported(dataset, cycle, exporter.format, number, made), outlook, [one.path for one in held])
 

@@ -22,7 +22,7 @@ from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.pipeline import agenda, contents, removals
 from ionbeam_dagster.pipeline.agenda import SKEW, Changed, Lost, Step, Steps, Work
 from ionbeam_dagster.pipeline.damage import not_ours
-from ionbeam_dagster.pipeline.export import is_of_another_exporter
+from ionbeam_dagster.pipeline.export import is_of_another_exporter, shows_otherwise
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.damage import is_of_one_file
 from ionbeam_dagster.stores.files import Found, folder_of, within
@@ -237,6 +237,8 @@ def _is_exported(
 ) -> bool:
     made = platform.ledger.export(built.revision.dataset, built.revision.window, format)
     if made is None or made.number != built.revision.number:
+        return False
+    if shows_otherwise(platform, made):
         return False
     renew = platform.config.automation.remake_outdated
     if renew and is_of_another_exporter(platform, made.dataset, format, made.window):

@@ -20,6 +20,7 @@ import pyarrow as pa
 from pydantic import AfterValidator, Field
 
 from ionbeam_client.models import DatasetMetadata, IngestionMetadata, Link, Name
+from ionbeam_dagster.domain.privacy import Privacy
 from ionbeam_dagster.domain.quality.limits import limits_with
 from ionbeam_dagster.domain.records import Correction
 from ionbeam_dagster.domain.times import Moment, NonNegativeDuration, duration_or
@@ -173,6 +174,16 @@ class SourceConfig(Settings):
         description="Limits of quality control where they differ from the defaults, by standard name; false turns it "
         "off (docs/quality.md).",
         examples=[False],
+    )
+    privacy: Privacy | None = Field(
+        default=None,
+        description="What others see of the dataset (docs/security.md); without it all, as it is.",
+        examples=[{"position": 1000, "station_id": "pseudonym", "drop": ["author"]}],
+    )
+    redistribution: bool = Field(
+        default=True,
+        description="Whether its licence allows that others are given its observations; where not, its dataset is not "
+        "served on the web, and pygeoapi may not be among its exports.",
     )
     use_cache: bool = Field(
         default=False, description="Whether it uses what an earlier run downloaded, where it keeps that."

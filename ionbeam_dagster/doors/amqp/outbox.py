@@ -72,7 +72,11 @@ class Outbox:
             revision=revision.number,
             previous_revision=revision.number - 1 or None,
         )
-        with self._settings.files.parquet(built.path) as file:
+        with (
+            self._settings.files.fetched(built.path) as local,
+            self._settings.shown(revision.dataset, local) as view,
+            pq.ParquetFile(view.path, pre_buffer=False) as file,
+        ):
             yield from _with_rows(event, file)
 
     def replayed(self, command: ReplayDatasetsCommand) -> list[BuiltRevision]:

@@ -6,16 +6,20 @@ any connection.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
 from ionbeam_client.models import DatasetMetadata
+from ionbeam_dagster.domain.privacy import BUS
 from ionbeam_dagster.domain.windows import window_of
 from ionbeam_dagster.doors.intake import Feed, SourceRange, described, feed_of, range_of
 from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.pipeline.platform import Platform
+from ionbeam_dagster.pipeline.shown import Shown, shown
 from ionbeam_dagster.stores.files import Files
 
 
@@ -24,8 +28,8 @@ class BusSettings:
     """The broker's address, the type of the queues that are made there, and operators; the platform's state folder,
     which all machines share, this machine's own scratch folder, files, the payload store, who there is.
 
-    `feeds` are the external sources by name, `pulled` the sources that the platform collects itself by name, and
-    `datasets` what events say of each dataset.
+    `feeds` are the external sources by name, `pulled` the sources that the platform collects itself by name,
+    `datasets` what events say of each dataset. `shown` gives a dataset's file as clients may see it.
     """
 
     url: str
@@ -39,6 +43,7 @@ class BusSettings:
     feeds: dict[str, Feed]
     pulled: dict[str, SourceRange]
     datasets: dict[str, DatasetMetadata]
+    shown: Callable[[str, Path], AbstractContextManager[Shown]]
 
     def first_start(self, dataset: str, moment: datetime) -> datetime:
         """The start of the first window of `dataset` that ends after `moment`."""
@@ -63,4 +68,5 @@ def bus_settings(platform: Platform) -> BusSettings:
         feeds={name: feed_of(platform, source) for name, source in sources.items() if source.kind == "external"},
         pulled={name: range_of(platform, source) for name, source in sources.items() if source.kind == "pull"},
         datasets={name: described(platform, name) for name in config.datasets},
+        shown=lambda name, file: shown(platform, platform.dataset(name), BUS, file),
     )

@@ -17,8 +17,9 @@ from ionbeam_dagster.pipeline.agenda.building import assess
 from ionbeam_dagster.pipeline.agenda.work import Work
 from ionbeam_dagster.pipeline.build import as_found, is_whole
 from ionbeam_dagster.pipeline.cycles import holds_what_is_there, outlook_of
-from ionbeam_dagster.pipeline.export import is_of_another_exporter
+from ionbeam_dagster.pipeline.export import is_of_another_exporter, made_by, shows_otherwise
 from ionbeam_dagster.pipeline.platform import Platform
+from ionbeam_dagster.pipeline.shown import from_when
 from ionbeam_dagster.pipeline.soundness import is_sound
 
 
@@ -27,6 +28,8 @@ def export_is_current(platform: Platform, dataset: str, format: str, window: Win
     latest = platform.ledger.latest_revision(dataset, window)
     made = platform.ledger.export(dataset, window, format)
     if latest is None or made is None or made.number != latest.revision.number:
+        return False
+    if shows_otherwise(platform, made):
         return False
     if made.path is None:
         return True
@@ -47,6 +50,9 @@ def to_export(
     current = not is_damaged and export_is_current(platform, dataset, format, window)
     if latest is None or (current and not (renew and is_of_another_exporter(platform, dataset, format, window))):
         return None
+    begins = from_when(platform.dataset(dataset), format, window)
+    if begins is not None and platform.now() < begins:
+        return None
     found = as_found(platform, latest)
     if found is None or not _may_be_exported(platform, latest.path):
         return None
@@ -55,11 +61,13 @@ def to_export(
     made = platform.ledger.export(dataset, window, format)
     if current:
         reason = "an older exporter made it"
+    elif made is not None and shows_otherwise(platform, made):
+        reason = "others are to see more of it, or less (privacy)"
     elif made is not None and made.number == latest.revision.number:
         reason = "its file is lost or damaged"
     else:
         reason = f"revision {latest.revision.number} is not exported"
-    token = f"r{latest.revision.number} {platform.config.exporters[format].fingerprint}"
+    token = f"r{latest.revision.number} {made_by(platform, platform.dataset(dataset), format)}"
     return Work("export", of, window, token, reason)
 
 
@@ -92,8 +100,15 @@ def to_export_cycle(platform: Platform, of: str, cycle: Window, now: datetime, r
     """The file of an analysis cycle, if it is to be made, or made again; not of a window that is not sound."""
     dataset, _, format = of.partition("/")
     exporter = platform.config.cycle_exporters[format]
-    outlook = outlook_of(platform, platform.dataset(dataset), exporter, cycle, now)
-    outdated = renew and is_of_another_exporter(platform, dataset, format, cycle)
+    settings = platform.dataset(dataset)
+    outlook = outlook_of(platform, settings, exporter, cycle, now)
+    begins = from_when(settings, format, cycle)
+    if begins is not None and now < begins:
+        return None
+    made = platform.ledger.export(dataset, cycle, format)
+    outdated = (made is not None and shows_otherwise(platform, made)) or (
+        renew and is_of_another_exporter(platform, dataset, format, cycle)
+    )
     outdated = outdated and holds_what_is_there(platform, dataset, outlook)
     if not (outlook.due or outdated) or any(is_broken(platform, dataset, window) for window in outlook.holds):
         return None
