@@ -43,12 +43,20 @@ def process_figures(registry: CollectorRegistry) -> None:
     PlatformCollector(registry=registry)
 
 
+_TOLD_AGAIN = 3600.0
+"""Seconds until what keeps figures from being taken is logged again: they are asked for several times a minute."""
+_told: dict[str, float] = {}
+
+
 def given(part: Callable[[], Iterable[Metric]]) -> list[Metric]:
     """The figures of a part; none where it fails, so that the page has the others: the findings tell of most causes."""
     try:
         return list(part())
     except Exception as error:
-        log.warning("not all figures can be given (%s): %s", type(error).__name__, error)
+        words, now = f"({type(error).__name__}): {error}", time.monotonic()
+        if now - _told.get(words, -_TOLD_AGAIN) >= _TOLD_AGAIN:
+            _told[words] = now
+            log.warning("not all figures can be given %s", words)
         return []
 
 

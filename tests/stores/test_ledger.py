@@ -193,6 +193,18 @@ def test_what_is_written_while_the_index_is_taken_away_is_told_to_be_in_doubt(tm
         assert db.execute("SELECT subject FROM alerts").fetchall() == [("a",)]
 
 
+def test_what_is_told_of_a_ledger_that_several_made_again_at_once_is_what_the_first_found(tmp_path):
+    place = tmp_path / "ledger.sqlite"
+
+    def after_another() -> str:
+        SqliteLedger(place, lambda: "1,000 raw files").due("crowd")
+        return "1 claim"
+
+    ledger = SqliteLedger(place, after_another)
+    told = ledger.recovered()
+    assert told is not None and told[1] == "1,000 raw files"
+
+
 def test_a_folder_that_cannot_be_made_is_named_with_what_to_do(tmp_path):
     (tmp_path / "state").write_text("a file")
     with pytest.raises(LedgerError, match=r"state/ledger\.sqlite: .*correct state_path"):

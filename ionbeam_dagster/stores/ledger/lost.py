@@ -63,7 +63,8 @@ class Past:
                 if is_new:
                     if found := self._recover():
                         _LOG.warning("%s was new, and made again from the other stores: %s", self._place, found)
-                        self._note(str(found))
+                        if begin():  # else another process has noted all, and this found what it left
+                            self._note(str(found))
                     finish()
                 self._settled = ledger
                 self.fillings += 1
