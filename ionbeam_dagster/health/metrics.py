@@ -98,7 +98,9 @@ class Figures(Collector):
         ages = {(one.stage, one.of): now - one.window.end for one in reversed(progress.due)}
         for (stage, of), count in sorted(counts.items()):
             due.add_metric([stage, of], count)
-            oldest.add_metric([stage, of], ages[stage, of].total_seconds())
+            oldest.add_metric(
+                [stage, of], max(ages[stage, of].total_seconds(), 0)
+            )  # what is sent may be of an open one
         still = gauge("work_still_seconds", "Time for which work was due and nobody began any")
         still.add_metric([], progress.still)
         yield from (due, oldest, still)

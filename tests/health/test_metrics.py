@@ -18,11 +18,12 @@ import yaml
 from servers import free_port
 
 from ionbeam_dagster.domain.records import Claim
-from ionbeam_dagster.domain.windows import Window, window_of, windows_between
+from ionbeam_dagster.domain.windows import DAY, Window, window_of, windows_between
 from ionbeam_dagster.health.disks import stats
 from ionbeam_dagster.health.pages import pages, served
 from ionbeam_dagster.health.watch import Watch
 from ionbeam_dagster.orchestration.doctor import Runs
+from ionbeam_dagster.pipeline.agenda import Work
 from ionbeam_dagster.pipeline.build import build
 from ionbeam_dagster.pipeline.collect import collect
 from ionbeam_dagster.pipeline.export import export
@@ -96,6 +97,14 @@ def test_a_source_whose_end_has_passed_is_not_silent(platform_of):
     told = _figures(platform, Watch(platform))
     assert told['ionbeam_collected_age_seconds{source="ioncannon"}'] == 0
     assert told['ionbeam_collected_ratio{source="ioncannon"}'] == pytest.approx(1 / 24)
+
+
+def test_what_is_due_of_a_window_that_is_open_is_not_of_a_time_to_come(platform):
+    watch, now = Watch(platform), platform.now()
+    watch.look()
+    watch.progress.due = [Work("ingest", "ioncannon", Window(now, now + DAY), "", "")]
+    told = _figures(platform, watch)
+    assert told['ionbeam_due_oldest_age_seconds{product="ioncannon",stage="ingest"}'] == 0
 
 
 def test_a_file_of_the_journal_that_goes_meanwhile_is_left_out(tmp_path):
