@@ -12,7 +12,16 @@ import pytest
 from client_samples import END, METADATA, SCHEMA, START, event, rows
 from servers import Line
 
-from ionbeam_client import IonbeamClient, IonbeamClientConfig, IonbeamError, SyncIonbeamClient, cli, ingest, wire
+from ionbeam_client import (
+    IonbeamClient,
+    IonbeamClientConfig,
+    IonbeamError,
+    SyncIonbeamClient,
+    cli,
+    engine,
+    ingest,
+    wire,
+)
 from ionbeam_client.amqp import AmqpTransport
 from ionbeam_client.transport import Outgoing
 
@@ -25,7 +34,9 @@ async def ingest_hours(client, count, first=0):
         await asyncio.sleep(0.05)
 
 
-def test_an_alarm_of_the_broker_ends_and_everything_is_sent(rabbitmq, tmp_path):
+def test_an_alarm_of_the_broker_is_told_ends_and_everything_is_sent(rabbitmq, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(engine, "SILENT_FOR", 1.0)
+    status = ["--state-path", str(tmp_path), "status"]
     config = IonbeamClientConfig(amqp_url=rabbitmq.url, state_path=tmp_path, heartbeat=1)
 
     async def run():
@@ -37,11 +48,36 @@ def test_an_alarm_of_the_broker_ends_and_everything_is_sent(rabbitmq, tmp_path):
             try:
                 await ingest_hours(client, 30, first=3)
                 await asyncio.sleep(6)
+                assert await asyncio.to_thread(cli.main, status) == 1
             finally:
                 rabbitmq.ctl("set_vm_memory_high_watermark", "0.4")
             assert await client.flush(40)
 
     asyncio.run(run())
+    assert "confirmed nothing for 1 s: it has no room (an alarm" in capsys.readouterr().out
+    assert cli.main(status) == 0
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("amqp://guest:wrong@127.0.0.1:{port}/", "it refused user and password"),
+        ("amqp://guest:guest@127.0.0.1:{port}/nowhere", "it has no such virtual host, or this user may not use it"),
+        ("amqp://guest:guest@127.0.0.1:9/", "Connect call failed"),
+    ],
+)
+def test_why_nothing_can_be_sent_is_told(rabbitmq, tmp_path, caplog, capsys, monkeypatch, url, told):
+    monkeypatch.setattr(cli, "CONNECT_TIMEOUT", 2.0)
+    where = ["--state-path", str(tmp_path)]
+    url = url.format(port=rabbitmq.port)
+    config = IonbeamClientConfig(amqp_url=url, state_path=tmp_path, close_timeout=1.5)
+    ingest(rows(2), METADATA, START, END, config)
+    assert cli.main([*where, "status"]) == 1
+    [trouble] = [line for line in capsys.readouterr().out.splitlines() if "nothing could be sent" in line]
+    assert told in trouble
+    assert caplog.text.count(f"does not answer ({told}") <= 1, "it is told once"
+    assert cli.main(["--amqp-url", url, *where, "dead", "list", "--queue", "any"]) == 1
+    assert told in capsys.readouterr().err
 
 
 def test_a_line_that_swallowed_for_a_while_is_told_and_everything_is_sent(rabbitmq, tmp_path, capsys):
@@ -224,6 +260,31 @@ def test_a_forked_process_is_told_to_open_a_client_of_its_own(tmp_path):
             os._exit(2)
         assert os.waitpid(child, 0)[1] == 0
         one.ingest(rows(1), METADATA, START, END)
+
+
+def test_a_forked_process_can_not_open_what_its_parent_has_open_and_can_open_another_place(tmp_path):
+    """It would take the parent's locks for held for ever, and its messages would wait without a word."""
+
+    def config(name):
+        url = "amqp://127.0.0.1:9/"
+        return IonbeamClientConfig(amqp_url=url, state_path=tmp_path / name, close_timeout=0)
+
+    def in_a_child(name):
+        child = os.fork()
+        if not child:
+            try:
+                with SyncIonbeamClient(config(name)) as mine:
+                    mine.ingest(rows(1), METADATA, START, END)
+                os._exit(0)
+            except IonbeamError as error:
+                os._exit(1 if "forked while a client had" in str(error) else 2)
+            finally:
+                os._exit(3)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    with SyncIonbeamClient(config("one")):
+        assert in_a_child("one") == 1 and in_a_child("other") == 0
+    assert in_a_child("one") == 0, "it is closed"
 
 
 def test_ingest_in_one_call_can_replace(tmp_path):

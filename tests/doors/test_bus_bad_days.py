@@ -146,6 +146,54 @@ def test_a_bridge_outlives_its_brokers_bad_day(platform_of, rabbitmq, broker, da
     asyncio.run(run())
 
 
+@pytest.mark.soak
+def test_a_line_that_swallows_for_ten_minutes_loses_and_doubles_nothing(
+    platform_of, rabbitmq, broker, tmp_path, capsys
+):
+    """Both ends are behind it, each with the heartbeat of a minute that they have when nobody says otherwise."""
+    line, state, received = Line(rabbitmq.port), tmp_path / "client", []
+
+    async def until_taken(platform, count):
+        until = time.monotonic() + 240
+        while platform.ledger.commands.count() < count:
+            assert time.monotonic() < until
+            await asyncio.sleep(0.5)
+
+    async def ingest_at(client, number):
+        await client.ingest(rows(first=float(number)), METADATA, START, FIRST_DAY.end)
+
+    async def run():
+        async with line.open() as port:
+            address = broker.replace(f":{rabbitmq.port}/", f":{port}/")
+            platform = platform_of(SOURCES, broker=f"{{url: '{address}'}}")
+            stop = asyncio.Event()
+            serving = asyncio.create_task(bridge_of(platform).serve(stop))
+            async with IonbeamClient(IonbeamClientConfig(amqp_url=address, state_path=state)) as client:
+                client.register_export_handler("swallowed", lambda event, stream: received.append(event.revision))
+                await ingest_at(client, 0)
+                await until_taken(platform, 1)
+                line.hole = True
+                for number in range(1, 21):
+                    await ingest_at(client, number)
+                    await asyncio.sleep(30)
+                assert await asyncio.to_thread(cli.main, ["--state-path", str(state), "status"]) == 1
+                line.hole = False
+                assert await client.flush(240)
+                await until_taken(platform, 21)
+                await asyncio.to_thread(ingest, platform, platform.source("my_source"), Window(START, START + 6 * HOUR))
+                assert (await asyncio.to_thread(built_day, platform)).height == 24
+                until = time.monotonic() + 240
+                while not received:
+                    assert time.monotonic() < until
+                    await asyncio.sleep(0.5)
+            stop.set()
+            await serving
+            assert platform.ledger.commands.count() == 21 and received == [1]
+
+    asyncio.run(run())
+    assert "20 messages" in (told := capsys.readouterr().out) and "nothing could be sent since" in told
+
+
 def test_over_quorum_queues_also_with_a_client_that_knows_nothing_of_them(
     platform_of, rabbitmq, broker, tmp_path, monkeypatch, capsys
 ):

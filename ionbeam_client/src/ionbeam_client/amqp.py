@@ -29,7 +29,13 @@ from aio_pika.abc import (
     AbstractQueue,
     DeliveryMode,
 )
-from aio_pika.exceptions import AMQPConnectionError, AuthenticationError, ChannelPreconditionFailed, DeliveryError
+from aio_pika.exceptions import (
+    AMQPConnectionError,
+    AuthenticationError,
+    ChannelPreconditionFailed,
+    DeliveryError,
+    ProbableAuthenticationError,
+)
 from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity
 from yarl import URL
 
@@ -103,6 +109,7 @@ class AmqpTransport:
         self._declared: set[Queue] = set()
         self._fanouts: dict[str, AbstractExchange] = {}
         self._consuming: dict[Queue, AbstractQueue] = {}
+        self._trouble: str | None = None
         self._opening, self._publishing = asyncio.Lock(), asyncio.Lock()
 
     async def open(self) -> None:
@@ -123,6 +130,10 @@ class AmqpTransport:
     @property
     def is_connected(self) -> bool:
         return self._up.is_set()
+
+    @property
+    def trouble(self) -> str | None:
+        return None if self._up.is_set() else self._trouble
 
     async def connected(self) -> None:
         await self._up.wait()
@@ -195,20 +206,20 @@ class AmqpTransport:
     # -- the connection ------------------------------------------------------------------------------------------
 
     async def _supervise(self) -> None:
-        pause, told = 0.25, ""
+        pause = 0.25
         task = asyncio.current_task()
         while task is None or not task.cancelling():
             try:
                 with _raised_as_not_connected():
                     await self._connect()
                     log.info("connected to %s", self._config.broker)
-                    pause, told = 0.25, ""
+                    pause, self._trouble = 0.25, None
                     reason = await self._watch()
                     log.warning("lost the connection to %s (%s); reconnecting", self._config.broker, reason)
             except (NotConnectedError, RefusedError) as error:
-                if str(error) != told:
+                if str(error) != self._trouble:
                     log.warning("%s does not answer (%s); waiting for it", self._config.broker, error)
-                told = str(error)
+                self._trouble = str(error)
             await self._disconnect()
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
@@ -445,7 +456,7 @@ def _raised_as_not_connected() -> Iterator[None]:
 
 
 def _short(error: BaseException) -> str:
-    if isinstance(error, AuthenticationError):
+    if isinstance(error, (AuthenticationError, ProbableAuthenticationError)):
         return "it refused user and password"
     if fault := _tls_fault(error):
         return fault

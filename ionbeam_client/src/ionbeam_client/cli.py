@@ -26,7 +26,7 @@ from ionbeam_client.outbox import Outbox
 from ionbeam_client.text import visible
 from ionbeam_client.transport import Delivery, Outgoing
 
-CONNECT_TIMEOUT = 15.0
+CONNECT_TIMEOUT = 10.0
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -267,7 +267,8 @@ async def _connected(config: IonbeamClientConfig) -> AsyncIterator[AmqpTransport
         await asyncio.wait_for(transport.connected(), CONNECT_TIMEOUT)
         yield transport
     except TimeoutError as error:
-        raise NotConnectedError(f"{config.broker} did not answer within {CONNECT_TIMEOUT:g} s") from error
+        why = transport.trouble or f"nothing within {CONNECT_TIMEOUT:g} s"
+        raise NotConnectedError(f"{config.broker} does not answer: {why}") from error
     finally:
         await transport.close()
 

@@ -322,7 +322,8 @@ class IonbeamClient:
             raise IonbeamError("the client is not open; use it in 'async with client:'")
         if os.getpid() != self._opened_by:
             raise IonbeamError(
-                f"this client was opened by process {self._opened_by}; a forked process opens one of its own"
+                f"this client was opened by process {self._opened_by}; a forked process opens one of its "
+                "own, with another state_path"
             )
         return self._engine
 

@@ -36,6 +36,8 @@ IN_FLIGHT_BYTES = 16_000_000
 INBOX_BYTES = 256_000_000
 POLL = 0.5
 """Seconds between looks at what another process may have left: its lock, its messages."""
+SILENT_FOR = 30.0
+"""Seconds without a confirmation after which a broker that is there counts as one that takes nothing."""
 
 
 class Engine:
@@ -100,6 +102,7 @@ class Engine:
 
     async def _open(self) -> None:
         await self._transport.open()
+        self._silence = self._loop.call_later(0, lambda: None)
         self._sender = asyncio.create_task(self._watched("sending", self._send_for_ever))
 
     async def _close(self, grace: float) -> None:
@@ -150,18 +153,36 @@ class Engine:
             await self._send_what_is_due()
 
     async def _send_what_is_due(self) -> None:
-        if not self._transport.is_connected:
-            self._outbox.note_trouble("the broker does not answer")
-        await self._transport.connected()
+        while not self._transport.is_connected:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._transport.connected(), POLL)
+                break
+            self._outbox.note_trouble(self._transport.trouble or "the broker does not answer")
         self._wake_sender.clear()
         batch = self._outbox.due(time.time(), limit=IN_FLIGHT, max_bytes=IN_FLIGHT_BYTES)
         if not batch and not self._outbox.count():
             self._outbox.note_trouble(None)
-        sent = await asyncio.gather(*(self._send(waiting) for waiting in batch))
+        self._expect_a_confirmation()
+        try:
+            sent = await asyncio.gather(*(self._send(waiting) for waiting in batch))
+        finally:
+            self._silence.cancel()
         self._outbox.confirmed([waiting.seq for waiting, done in zip(batch, sent, strict=True) if done])
         if not any(sent):
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._wake_sender.wait(), POLL)
+
+    def _expect_a_confirmation(self) -> None:
+        self._silence.cancel()
+        self._silence = self._loop.call_later(SILENT_FOR, self._tell_of_silence)
+
+    def _tell_of_silence(self) -> None:
+        reason = (
+            f"the broker has confirmed nothing for {SILENT_FOR:g} s: it has no room (an alarm of its memory or disk), "
+            "or the line swallows"
+        )
+        log.warning("%s; what is ingested waits in %s", reason, self._folder)
+        self._outbox.note_trouble(reason)
 
     async def _send(self, waiting: Waiting) -> bool:
         body = self._outbox.body(waiting.seq)
@@ -180,6 +201,7 @@ class Engine:
             self._outbox.failed(waiting.seq, str(error), keep_place=False, refused=True)
             return False
         self._outbox.note_trouble(None)
+        self._expect_a_confirmation()
         return True
 
     async def _hear_back(self, delivery: Delivery) -> None:

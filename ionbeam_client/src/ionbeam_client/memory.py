@@ -115,6 +115,10 @@ class MemoryTransport:
     def is_connected(self) -> bool:
         return self.broker.up
 
+    @property
+    def trouble(self) -> str | None:
+        return None if self.broker.up else "the broker in memory is down"
+
     async def connected(self) -> None:
         while not self.broker.up:
             await asyncio.sleep(0.01)

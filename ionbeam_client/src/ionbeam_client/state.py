@@ -6,18 +6,37 @@ what is kept (outbox.py, inbox.py).
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from weakref import WeakSet
+
+from ionbeam_client.errors import IonbeamError
 
 
-class Database:
+class _File:
+    """An SQLite file that this process has open, in a folder that is there."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path.resolve()
+        if self.path in _inherited:
+            raise IonbeamError(
+                f"this process was forked while a client had {path.parent} open, so it cannot know who holds the locks "
+                "there; fork before a client is opened (multiprocessing: 'spawn' or 'forkserver'), or give this one a "
+                "state_path of its own"
+            )
+        _open.add(self)
+
+
+class Database(_File):
     """One SQLite file, used from several threads and processes."""
 
     def __init__(self, path: Path, schema: str) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        super().__init__(path)
         self._lock = threading.RLock()
         self._connection = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
         self._connection.row_factory = sqlite3.Row
@@ -52,13 +71,14 @@ class Database:
     def close(self) -> None:
         with self._lock:
             self._connection.close()
+        _open.discard(self)
 
 
-class ProcessLock:
+class ProcessLock(_File):
     """A lock between processes; the operating system frees it when its holder dies."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        super().__init__(path)
         self._connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
 
     def acquire(self) -> bool:
@@ -75,3 +95,17 @@ class ProcessLock:
 
     def close(self) -> None:
         self._connection.close()
+        _open.discard(self)
+
+
+_open: WeakSet[_File] = WeakSet()
+_inherited: set[Path] = set()
+"""What was open when this process was forked: SQLite's notes of it hold locks that are another process's."""
+
+
+def _forked() -> None:
+    _inherited.update(file.path for file in _open)
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_forked)

@@ -110,7 +110,10 @@ class SyncIonbeamClient:
             raise IonbeamError("the client is not open; use it in 'with client:'")
         if not self._thread.is_alive():  # a forked process has the object, and no thread
             work.close()
-            raise IonbeamError("this client was opened by another process; a forked process opens one of its own")
+            raise IonbeamError(
+                "this client was opened by another process; a forked process opens one of its own, "
+                "with another state_path"
+            )
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
 

@@ -66,6 +66,11 @@ class Transport(Protocol):
         """Whether the broker is there now, as far as is known."""
         ...
 
+    @property
+    def trouble(self) -> str | None:
+        """Why the broker is not there, as far as is known; None while it is."""
+        ...
+
     async def connected(self) -> None:
         """Wait until the broker is there."""
         ...

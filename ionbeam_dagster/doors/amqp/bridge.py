@@ -160,7 +160,8 @@ class Bridge:
                 await asyncio.wait_for(transport.connected(), CONNECT_TIMEOUT)
             except TimeoutError as error:
                 place = IonbeamClientConfig(amqp_url=self._settings.url).broker
-                raise BrokerAway(f"the broker {place} does not answer; start it, or correct broker.url") from error
+                why = f" ({transport.trouble})" if transport.trouble else ""
+                raise BrokerAway(f"the broker {place} does not answer{why}; start it, or correct broker.url") from error
             yield transport
 
     async def _turn(
