@@ -23,6 +23,7 @@ LAYERS = [
     {"sources", "exporters", "pictures"},
     {"stores"},
     {"domain"},
+    {"tls"},
     {"errors", "settings", "http_server"},
     {"matters"},
 ]

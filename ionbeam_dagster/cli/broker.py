@@ -44,4 +44,4 @@ def permissions(
         if feed.senders is None:
             typer.echo(f"# {feed.source}: every user may send it; sources.{feed.source}.senders says who may")
     for permission in permissions_of(settings, exporters):
-        typer.echo(permission.command(vhost_of(settings.url)))
+        typer.echo(permission.command(vhost_of(settings.client.amqp_url)))

@@ -19,6 +19,7 @@ from ionbeam_dagster.settings import Settings
 from ionbeam_dagster.stores.files import S3Settings, checked_location
 from ionbeam_dagster.stores.settings import InfluxDBSettings, RedisSettings, WritableFolder, WritableLocation
 from ionbeam_dagster.stores.stations import StationEntry
+from ionbeam_dagster.tls import TlsSettings
 
 
 def _partition(span: timedelta) -> timedelta:
@@ -34,7 +35,7 @@ PartitionSpan = Annotated[timedelta, AfterValidator(_partition)]
 """A duration that windows may have."""
 
 
-class BrokerSettings(Settings):
+class BrokerSettings(TlsSettings):
     """The message broker (AMQP) that clients share with the platform; without this section there is none.
 
     It stands here because the door that uses it is above the configuration.

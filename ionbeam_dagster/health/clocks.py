@@ -26,6 +26,7 @@ from ionbeam_dagster.health.stores import can_ask_ledger
 from ionbeam_dagster.pipeline import agenda
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.files import is_address
+from ionbeam_dagster.tls import TlsSettings
 
 SUBJECT = "clock"
 APART = timedelta(seconds=5)
@@ -127,13 +128,16 @@ def _clocks(platform: Platform) -> Iterator[tuple[str, Callable[[], datetime]]]:
     if sections.redis is not None:
         from ionbeam_dagster.stores.ledger.redis_server import time_of_redis  # its client takes long to import
 
-        yield "Redis", partial(time_of_redis, sections.redis.redis_url)
+        yield "Redis", partial(time_of_redis, sections.redis.address)
     if sections.influxdb_common is not None:
-        yield "InfluxDB", partial(_time_of_web, f"{sections.influxdb_common.influxdb_url}/ping")
+        yield (
+            "InfluxDB",
+            partial(_time_of_web, f"{sections.influxdb_common.influxdb_url}/ping", sections.influxdb_common),
+        )
     if any(map(is_address, places(platform))):
-        yield "S3", partial(_time_of_web, sections.s3.endpoint or _AWS)
+        yield "S3", partial(_time_of_web, sections.s3.endpoint or _AWS, TlsSettings(ca_file=sections.s3.ca_file))
     if sections.broker is not None:
-        yield "the broker", partial(time_of_broker, sections.broker.url)
+        yield "the broker", partial(time_of_broker, sections.broker)
 
 
 def _ahead(clock: Callable[[], datetime]) -> timedelta:
@@ -151,8 +155,9 @@ def _time_of_disk(folder: Path) -> datetime:
         probe.unlink(missing_ok=True)
 
 
-def _time_of_web(url: str) -> datetime:
-    return parsedate_to_datetime(httpx.head(url, timeout=_PATIENCE).headers["Date"])
+def _time_of_web(url: str, tls: TlsSettings) -> datetime:
+    verify = tls.context() if tls.has_files else True
+    return parsedate_to_datetime(httpx.head(url, timeout=_PATIENCE, verify=verify).headers["Date"])
 
 
 def _left_behind(platform: Platform) -> Iterator[Finding]:

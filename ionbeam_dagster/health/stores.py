@@ -47,7 +47,7 @@ def ledger(platform: Platform) -> Iterator[Finding]:
     else:
         from ionbeam_dagster.stores.ledger.redis_server import weaknesses  # its client takes long to import
 
-        for words, remedy in weaknesses(redis.redis_url):
+        for words, remedy in weaknesses(redis.address):
             yield Finding(LEDGER, "warning", words, remedy)
     holder = f"doctor {_own_name()}"
     platform.ledger.workers.beat(holder, socket.gethostname(), os.getpid(), "looks whether the ledger can be written")
@@ -97,7 +97,9 @@ def observations(platform: Platform) -> Iterator[Finding]:
     from ionbeam_dagster.stores.timeseries.influxdb.bucket import OpenBucket
 
     token = influx.influxdb_token.get_secret_value()
-    with OpenBucket(influx.influxdb_url, influx.influxdb_org, influx.influxdb_bucket, token, _PATIENCE) as bucket:
+    with OpenBucket(
+        influx.influxdb_url, influx.influxdb_org, influx.influxdb_bucket, token, _PATIENCE, influx
+    ) as bucket:
         if not bucket.is_sound(platform.longest_revising()):
             yield _no_bucket(platform, influx.influxdb_bucket)
             return

@@ -69,7 +69,7 @@ class Platform:
         redis = self.config.sections.redis
         if redis is None:
             return SqliteLedger(self.config.sections.state_path / "ledger.sqlite", *self._past)
-        return RedisLedger(redis.redis_url, *self._past)
+        return RedisLedger(redis.address, *self._past)
 
     def _series(self) -> TimeSeriesStore:
         influx = self.config.sections.influxdb_common
@@ -84,6 +84,7 @@ class Platform:
             influx.influxdb_token.get_secret_value(),
             revise_for=self.longest_revising(),
             scratch=self.files.scratch,
+            tls=influx,
         )
 
     def longest_revising(self) -> timedelta | None:

@@ -36,6 +36,7 @@ from ionbeam_dagster.settings import Settings
 from ionbeam_dagster.stores import locks
 from ionbeam_dagster.stores.damage import UNREADABLE, is_of_the_file
 from ionbeam_dagster.stores.publish import DAMAGED, published, remove, set_aside
+from ionbeam_dagster.tls import TlsSettings
 
 _SCHEME = "s3://"
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
@@ -43,6 +44,8 @@ _PATIENCE = 30  # seconds that S3 may be silent before a request is made again
 _ATTEMPTS = 3
 _BLOCK = 8 << 20
 _WHY = {
+    "curlCode: 60": "the certificate of S3 at {server} is not trusted, has expired or is another host's; s3.ca_file "
+    "names who signed it",
     "NETWORK_CONNECTION": "S3 at {server} does not answer; start it, or correct s3.endpoint",
     "NO_SUCH_BUCKET": "S3 at {server} has no such bucket; create it, or correct the path",
     "ACCESS_DENIED": "S3 at {server} refuses it; give the key permission on the bucket, or correct s3.access_key",
@@ -118,13 +121,20 @@ class S3Settings(Settings):
     region: str | None = Field(default=None, description="Region of the buckets.", examples=["eu-central-1"])
     access_key: SecretStr | None = Field(default=None, description="Who asks.", examples=["${S3_ACCESS_KEY}"])
     secret_key: SecretStr | None = Field(default=None, description="The key's secret.", examples=["${S3_SECRET_KEY}"])
+    ca_file: Path | None = Field(
+        default=None,
+        description="Certificates of those who signed the server's (PEM); without it those that the system trusts.",
+        examples=["/etc/ssl/authority.pem"],
+    )
 
     @property
     def server(self) -> str:
         return self.endpoint or os.environ.get("AWS_ENDPOINT_URL") or "AWS"
 
     def connected(self) -> fs.S3FileSystem:
-        """Nothing is sent before the first file is asked for."""
+        """Nothing is sent before the first file is asked for. Raises ConfigError where `ca_file` cannot be used."""
+        if self.ca_file is not None:
+            TlsSettings(ca_file=self.ca_file).context()
         scheme, _, address = (self.endpoint or "https://").partition("://")
         return fs.S3FileSystem(
             access_key=self.access_key.get_secret_value() if self.access_key else None,
@@ -132,6 +142,7 @@ class S3Settings(Settings):
             region=self.region or ("us-east-1" if self.endpoint else None),
             scheme=scheme,
             endpoint_override=address or None,
+            tls_ca_file_path=str(self.ca_file) if self.ca_file else None,
             background_writes=False,  # they would be queued without bound
             allow_delayed_open=True,  # a file of one part is one request
             request_timeout=_PATIENCE,

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
+from urllib.parse import urlencode, urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from ionbeam_dagster.settings import Settings
 from ionbeam_dagster.stores.files import Location, is_address
+from ionbeam_dagster.tls import TlsSettings
 
 
 def check_writable(path: Path) -> Path:
@@ -49,15 +50,31 @@ WritableFolder = Annotated[Path, AfterValidator(check_writable)]
 WritableLocation = Annotated[Location, AfterValidator(check_writable_location)]
 
 
-class RedisSettings(Settings):
+class RedisSettings(TlsSettings):
     """The Redis server that holds the ledger; without this section the ledger is a SQLite file."""
 
     redis_url: str = Field(
         description="Address of the server, with its database.", examples=["redis://redis.example:6379/0"]
     )
 
+    @model_validator(mode="after")
+    def _certificates_are_used(self) -> Self:
+        if self.has_files and urlsplit(self.redis_url).scheme != "rediss":
+            raise ValueError("certificates are for TLS, and redis_url does not ask for it; begin it with rediss://")
+        return self
 
-class InfluxDBSettings(Settings):
+    @property
+    def address(self) -> str:
+        """The URL with the certificates, as Redis' client reads it; raises ConfigError where they cannot be used."""
+        if self.has_files:
+            self.context()
+        files = {"ssl_ca_certs": self.ca_file, "ssl_certfile": self.cert_file, "ssl_keyfile": self.key_file}
+        if not (named := urlencode({name: str(file) for name, file in files.items() if file is not None})):
+            return self.redis_url
+        return f"{self.redis_url}{'&' if '?' in self.redis_url else '?'}{named}"
+
+
+class InfluxDBSettings(TlsSettings):
     """The InfluxDB 2 server that holds the observations; without this section they are in Parquet segments."""
 
     influxdb_org: str = Field(description="Organisation that the bucket belongs to.", examples=["ionbeam"])

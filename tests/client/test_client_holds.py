@@ -74,7 +74,7 @@ def test_tls_with_an_authority_and_certificates_of_ones_own(guarded, authority, 
     trusting = {**own, "tls_ca_file": authority.file}
     assert connects(caplog, url, **trusting)[0]
     for address, given, said in (
-        (url, {**own, "tls_ca_file": others.file}, "its certificate is not trusted: "),
+        (url, {**own, "tls_ca_file": others.file}, "its certificate is not trusted (self"),
         (url.replace("localhost", "127.0.0.1"), trusting, "certificate is not valid for '127.0.0.1'"),
         (
             url,
@@ -89,7 +89,7 @@ def test_tls_with_an_authority_and_certificates_of_ones_own(guarded, authority, 
         shutil.copy(file, folder / name)
     server.ctl("eval", "ssl:clear_pem_cache().")
     came_in, told = connects(caplog, url, **trusting)
-    assert not came_in and "its certificate is not trusted: certificate has expired" in told, told
+    assert not came_in and "its certificate has expired" in told, told
 
 
 async def ingest(client, *numbers):

@@ -39,6 +39,7 @@ from aio_pika.exceptions import (
 from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity
 from yarl import URL
 
+from ionbeam_client.certificates import certificate_fault
 from ionbeam_client.config import IonbeamClientConfig
 from ionbeam_client.errors import NotConnectedError, RefusedError
 from ionbeam_client.transport import Delivery, Outgoing
@@ -458,22 +459,11 @@ def _raised_as_not_connected() -> Iterator[None]:
 def _short(error: BaseException) -> str:
     if isinstance(error, (AuthenticationError, ProbableAuthenticationError)):
         return "it refused user and password"
-    if fault := _tls_fault(error):
+    if fault := certificate_fault(error, "tls_ca_file", "tls_cert_file"):
         return fault
     if "Connection.Close object" in str(error):  # in place of an answer to the name of the virtual host
         return "it has no such virtual host, or this user may not use it"
     return (str(error) or type(error).__name__).strip().splitlines()[0][:200]
-
-
-def _tls_fault(error: BaseException | None) -> str | None:
-    """What is wrong with a certificate, and what to do, where that is the cause."""
-    seen: list[BaseException] = []  # the library's causes may go in circles
-    while error is not None and error not in seen:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return f"its certificate is not trusted: {error.verify_message}; tls_ca_file names who signed it"
-        seen.append(error)
-        error = error.__cause__ or error.__context__
-    return None
 
 
 def _tls(config: IonbeamClientConfig) -> ssl.SSLContext:

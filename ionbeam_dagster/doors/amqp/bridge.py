@@ -20,7 +20,6 @@ from weakref import WeakKeyDictionary
 
 from ionbeam_client import wire
 from ionbeam_client.amqp import AmqpTransport
-from ionbeam_client.config import IonbeamClientConfig
 from ionbeam_client.errors import NotConnectedError, RefusedError
 from ionbeam_client.models import IngestDataCommand, StartSourceCommand
 from ionbeam_client.transport import Outgoing, Transport
@@ -140,8 +139,8 @@ class Bridge:
     # -- turns ---------------------------------------------------------------------------------------------------
 
     def _transport(self) -> AmqpTransport:
-        config = IonbeamClientConfig(amqp_url=self._settings.url, queues=self._settings.queues)
-        return AmqpTransport(config, prefetch=MOST_AT_ONCE, fanouts=(wire.DATA_EXCHANGE, wire.DATASET_EXCHANGE))
+        fanouts = wire.DATA_EXCHANGE, wire.DATASET_EXCHANGE
+        return AmqpTransport(self._settings.client, prefetch=MOST_AT_ONCE, fanouts=fanouts)
 
     @asynccontextmanager
     async def _open(self) -> AsyncIterator[Transport]:
@@ -159,8 +158,9 @@ class Bridge:
             try:
                 await asyncio.wait_for(transport.connected(), CONNECT_TIMEOUT)
             except TimeoutError as error:
-                place = IonbeamClientConfig(amqp_url=self._settings.url).broker
-                why = f" ({transport.trouble})" if transport.trouble else ""
+                place = self._settings.client.broker
+                trouble = (transport.trouble or "").replace("tls_", "broker.")  # what the client's settings are here
+                why = f" ({trouble})" if trouble else ""
                 raise BrokerAway(f"the broker {place} does not answer{why}; start it, or correct broker.url") from error
             yield transport
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 from ionbeam_client import wire
-from ionbeam_client.config import IonbeamClientConfig
 from ionbeam_dagster.doors.amqp.settings import BusSettings
 
 _NOTHING = "^$"
@@ -47,7 +46,7 @@ def permissions(settings: BusSettings, exporters: Mapping[str, Collection[str]])
     Clients are the `senders` of the configuration's sources, and the users of `exporters`, each with the names under
     which they receive datasets. Operators look after what was parked.
     """
-    platform = IonbeamClientConfig(amqp_url=settings.url).user
+    platform = settings.client.user
     if platform is not None:
         everything = rf"^(ionbeam\..*|{re.escape(_DEFAULT_EXCHANGE)})$"
         yield Permission(platform, everything, everything, everything)

@@ -15,9 +15,12 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 import aio_pika
+from aio_pika.abc import AbstractConnection
 from aio_pika.exceptions import AMQPError, ChannelNotFoundEntity, ProbableAuthenticationError
 
 from ionbeam_client import wire
+from ionbeam_client.certificates import certificate_fault, perhaps_ours
+from ionbeam_dagster.config.sections import BrokerSettings
 from ionbeam_dagster.doors.amqp.bridge import BrokerAway
 from ionbeam_dagster.pipeline.platform import Platform
 
@@ -43,14 +46,12 @@ def queues(platform: Platform) -> list[Queue]:
     pulled = (name for name, source in platform.config.sources.items() if source.kind == "pull")
     live = [wire.INGESTION, wire.REPLAY, *map(wire.source_queue, sorted(pulled))]
     try:
-        return asyncio.run(asyncio.wait_for(_inspected(broker.url, live), 3 * _PATIENCE))
+        return asyncio.run(asyncio.wait_for(_inspected(broker, live), 3 * _PATIENCE))
     except ProbableAuthenticationError as error:
         raise BrokerAway(f"the broker at {_place(broker.url)} refuses user or password; correct broker.url") from error
     except (AMQPError, OSError, TimeoutError) as error:
-        raise BrokerAway(
-            f"the broker at {_place(broker.url)} does not answer ({type(error).__name__}: "
-            f"{error}); start it, or correct broker.url"
-        ) from error
+        why = _why_away(error, broker)
+        raise BrokerAway(f"the broker at {_place(broker.url)} {why}") from error
 
 
 def takes_messages(platform: Platform) -> bool:
@@ -59,14 +60,14 @@ def takes_messages(platform: Platform) -> bool:
     if broker is None:
         return True
     try:
-        return asyncio.run(asyncio.wait_for(_published(broker.url), 3 * _PATIENCE))
+        return asyncio.run(asyncio.wait_for(_published(broker), 3 * _PATIENCE))
     except (AMQPError, OSError, TimeoutError):
         return True  # it is away, or does not let us publish like this: others tell
 
 
-async def _published(url: str) -> bool:
+async def _published(broker: BrokerSettings) -> bool:
     """Whether messages to nobody are confirmed. A broker without room takes the first of a connection all the same."""
-    async with await aio_pika.connect(url, timeout=_PATIENCE) as connection:
+    async with await _connected(broker) as connection:
         exchange = (await connection.channel()).default_exchange
         try:
             for _ in range(2):
@@ -76,17 +77,19 @@ async def _published(url: str) -> bool:
     return True
 
 
-def time_of_broker(url: str) -> datetime:
+def time_of_broker(broker: BrokerSettings) -> datetime:
     """The time that the broker has, in whole seconds that have begun. Raises BrokerAway."""
     try:
-        return asyncio.run(asyncio.wait_for(_parked_at(url), 3 * _PATIENCE))
+        return asyncio.run(asyncio.wait_for(_parked_at(broker), 3 * _PATIENCE))
     except (AMQPError, OSError, TimeoutError) as error:
-        raise BrokerAway(f"the broker at {_place(url)} does not say its time; `ionbeam doctor` tells why") from error
+        raise BrokerAway(
+            f"the broker at {_place(broker.url)} does not say its time; `ionbeam doctor` tells why"
+        ) from error
 
 
-async def _parked_at(url: str) -> datetime:
+async def _parked_at(broker: BrokerSettings) -> datetime:
     """When a message was parked that its queue gives back to itself: AMQP tells of no time but this."""
-    async with await aio_pika.connect(url, timeout=_PATIENCE) as connection:
+    async with await _connected(broker) as connection:
         channel = await connection.channel()
         name = f"ionbeam.probe.{uuid4().hex}"
         queue = await channel.declare_queue(name, exclusive=True, arguments={"x-dead-letter-exchange": ""})
@@ -99,13 +102,26 @@ async def _parked_at(url: str) -> datetime:
     raise TimeoutError
 
 
+def _why_away(error: Exception, broker: BrokerSettings) -> str:
+    if fault := certificate_fault(error, "broker.ca_file", "broker.cert_file"):
+        return f"cannot be used: {fault}"
+    lacks_ours = urlsplit(broker.url).scheme == "amqps" and broker.cert_file is None
+    hint = perhaps_ours(error, "broker.cert_file") if lacks_ours else ""
+    return f"does not answer ({type(error).__name__}: {error}); start it, or correct broker.url{hint}"
+
+
 def _place(url: str) -> str:
     address = urlsplit(url)
     return f"{address.hostname}:{address.port or 5672}"
 
 
-async def _inspected(url: str, live: list[wire.Queue]) -> list[Queue]:
-    connection = await aio_pika.connect(url, timeout=_PATIENCE)
+async def _connected(broker: BrokerSettings) -> AbstractConnection:
+    tls = broker.context() if urlsplit(broker.url).scheme == "amqps" else None
+    return await aio_pika.connect(broker.url, timeout=_PATIENCE, ssl_context=tls)
+
+
+async def _inspected(broker: BrokerSettings, live: list[wire.Queue]) -> list[Queue]:
+    connection = await _connected(broker)
     found = []
     async with connection:
         for queue, is_dead in [(one, False) for one in live] + [(one.dead, True) for one in live]:

@@ -17,7 +17,6 @@ from tempfile import TemporaryFile
 from typing import IO
 
 from ionbeam_client import wire
-from ionbeam_client.config import IonbeamClientConfig
 from ionbeam_client.errors import NotConnectedError, RefusedError
 from ionbeam_client.models import Returned
 from ionbeam_client.text import visible
@@ -76,7 +75,7 @@ class Receiver:
         self._settings = settings
         self._ledger = ledger
         self._intake = intake
-        self._trusted = {IonbeamClientConfig(amqp_url=settings.url).user, *settings.operators}
+        self._trusted = {settings.client.user, *settings.operators}
 
     async def consuming(self, transport: Transport) -> asyncio.Queue[Arrived]:
         """Everything that arrives on the queues that are the platform's."""

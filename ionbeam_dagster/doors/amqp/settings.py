@@ -11,9 +11,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
+from ionbeam_client.config import IonbeamClientConfig
 from ionbeam_client.models import DatasetMetadata
+from ionbeam_dagster.config.sections import BrokerSettings
 from ionbeam_dagster.domain.privacy import BUS
 from ionbeam_dagster.domain.windows import window_of
 from ionbeam_dagster.doors.intake import Feed, SourceRange, described, feed_of, range_of
@@ -25,15 +27,14 @@ from ionbeam_dagster.stores.files import Files
 
 @dataclass(frozen=True, slots=True)
 class BusSettings:
-    """The broker's address, the type of the queues that are made there, and operators; the platform's state folder,
-    which all machines share, this machine's own scratch folder, files, the payload store, who there is.
+    """How the platform is a client of the broker, and who are operators there; the platform's state folder, which all
+    machines share, this machine's own scratch folder, files, the payload store, who there is.
 
     `feeds` are the external sources by name, `pulled` the sources that the platform collects itself by name,
     `datasets` what events say of each dataset. `shown` gives a dataset's file as clients may see it.
     """
 
-    url: str
-    queues: Literal["classic", "quorum"]
+    client: IonbeamClientConfig
     operators: frozenset[str]
     state: Path
     scratch: Path
@@ -57,8 +58,7 @@ def bus_settings(platform: Platform) -> BusSettings:
         raise PipelineError(f"{config.path} has no message broker; add 'broker: {{url: amqp://...}}'")
     state, sources = config.sections.state_path, config.sources
     return BusSettings(
-        url=broker.url,
-        queues=broker.queues,
+        client=client_config(broker),
         operators=frozenset(broker.operators),
         state=state,
         scratch=config.sections.scratch_folder / "bus",
@@ -70,3 +70,12 @@ def bus_settings(platform: Platform) -> BusSettings:
         datasets={name: described(platform, name) for name in config.datasets},
         shown=lambda name, file: shown(platform, platform.dataset(name), BUS, file),
     )
+
+
+def client_config(broker: BrokerSettings) -> IonbeamClientConfig:
+    """The platform as a client of the broker; raises ConfigError for a certificate that cannot be used."""
+    if broker.has_files:
+        broker.context()
+    files = {"tls_ca_file": broker.ca_file, "tls_cert_file": broker.cert_file, "tls_key_file": broker.key_file}
+    given: dict[str, Any] = {name: file for name, file in files.items() if file is not None}
+    return IonbeamClientConfig(amqp_url=broker.url, queues=broker.queues, **given)

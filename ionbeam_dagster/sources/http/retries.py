@@ -14,6 +14,7 @@ from email.utils import parsedate_to_datetime
 
 import httpx
 
+from ionbeam_client.certificates import certificate_fault
 from ionbeam_dagster.domain.times import in_utc
 from ionbeam_dagster.sources.http.answers import HttpError
 
@@ -84,7 +85,7 @@ def reason_of(error: Exception) -> str:
         case httpx.RemoteProtocolError():
             return f"the answer broke off ({error})"
         case httpx.ConnectError() if _is_untrusted(error):
-            return f"the server's certificate is not trusted, so that nothing was sent ({error})"
+            return f"{certificate_fault(error, 'SSL_CERT_FILE of the environment', '')}; nothing was sent"
         case httpx.ConnectError():
             return f"no connection ({error})"
         case httpx.TooManyRedirects():

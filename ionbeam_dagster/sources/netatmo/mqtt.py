@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from pathlib import Path
 from typing import Self
 
 import polars as pl
@@ -29,6 +28,7 @@ from ionbeam_dagster.sources.netatmo.features import batches_of, wide
 from ionbeam_dagster.sources.netatmo.journal import Journal, Writer, stretches
 from ionbeam_dagster.sources.netatmo.parameters import EsohConfig, metadata
 from ionbeam_dagster.sources.netatmo.subscriber import Broker, Subscriber
+from ionbeam_dagster.tls import TlsSettings
 
 READ_AT_ONCE = timedelta(minutes=10)
 OVERLAP = 600 * 10**9  # nanoseconds for which files are known by name: no rename takes so long
@@ -37,17 +37,12 @@ _SORTED_LATE = timedelta(minutes=10)  # how old what waits to be sorted may be
 NOTED_LATE = timedelta(minutes=1)  # how old the last note may be that the process listens
 
 
-class NetatmoMqttConfig(EsohConfig):
+class NetatmoMqttConfig(EsohConfig, TlsSettings):
     """Netatmo's observations as they are published over MQTT, by the journal of `ionbeam mqtt`."""
 
     host: str = Field(default="observations.meteogate.eu", description="Name of the broker.")
     port: int = Field(default=8883, gt=0, lt=65536, description="Port of the broker.")
     tls: bool = Field(default=True, description="Whether the connection is encrypted.")
-    ca_file: Path | None = Field(
-        default=None,
-        description="Certificates that the broker's is checked against; without it the usual ones.",
-        examples=["/etc/ssl/broker.pem"],
-    )
     username: str = Field(default="", description="Name of the account.", examples=["somebody"])
     password: SecretStr = Field(default=SecretStr(""), description="The account's password.", examples=["${PASSWORD}"])
     client_id: str = Field(
@@ -186,8 +181,8 @@ class NetatmoMqtt(Source):
         """What fills the journal: its `run` never ends. Raises SourceError when another process does it already."""
         config = self._config
         broker = Broker(
-            config.host, config.port, config.client_id, config.topics, config.username, config.password, config.tls,
-            str(config.ca_file) if config.ca_file else None,
+            config.host, config.port, config.client_id, config.topics, config.username, config.password,
+            config if config.tls else None,
         )  # fmt: skip
         try:
             writer = Writer(self.journal)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import random
 import select
-import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -20,8 +19,10 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from pydantic import SecretStr
 
+from ionbeam_client.certificates import certificate_fault
 from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.sources.netatmo.journal import Writer
+from ionbeam_dagster.tls import TlsSettings
 
 GROUP = 2000  # messages that are committed at once
 KEEPALIVE = 60
@@ -33,7 +34,8 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """Where the broker is and who we are there. The session lives under `client_id`, so it must stay the same."""
+    """Where the broker is and who we are there. The session lives under `client_id`, so it must stay the same. Without
+    `tls` the connection is in the clear."""
 
     host: str
     port: int
@@ -41,8 +43,7 @@ class Broker:
     topics: tuple[str, ...]
     username: str = ""
     password: SecretStr | None = None
-    tls: bool = True
-    ca_file: str | None = None
+    tls: TlsSettings | None = None
 
 
 @dataclass(slots=True)
@@ -86,11 +87,14 @@ class Subscriber:
         try:
             while not self._stopped.is_set():
                 began = time.monotonic()
+                connections = self.counts.connections
                 try:
                     self._connected(client)
+                    self._tell_of_the_end(connections)
                 except OSError as error:
-                    self.counts.last_error = str(error)
-                    _LOG.warning("no connection to %s: %s", self._address, error)
+                    why = certificate_fault(error, "ca_file", "cert_file") or str(error)
+                    self.counts.last_error = why
+                    _LOG.warning("no connection to %s: %s", self._address, why)
                 self._rotate(force=True)
                 if self._refused:
                     raise SourceError(f"{self._address}: {self._refused}")
@@ -111,8 +115,8 @@ class Subscriber:
         )
         if broker.username:
             client.username_pw_set(broker.username, broker.password.get_secret_value() if broker.password else None)
-        if broker.tls:
-            client.tls_set_context(ssl.create_default_context(cafile=broker.ca_file))
+        if broker.tls is not None:
+            client.tls_set_context(broker.tls.context())
         client.on_connect = self._on_connect
         client.on_message = self._on_message
         client.on_subscribe = self._on_subscribe
@@ -163,6 +167,17 @@ class Subscriber:
             if client.is_connected() and time.monotonic() - self._noted > NOTED_EVERY:
                 self._writer.listens(same_session=True)
                 self._noted = time.monotonic()
+
+    def _tell_of_the_end(self, connections_before: int) -> None:
+        if self._refused or self._stopped.is_set():
+            return
+        why = "the connection was lost"
+        if self.counts.connections == connections_before:
+            why = "it closed the connection before it let us in"
+            if self._broker.tls is not None and self._broker.tls.cert_file is None:
+                why += "; if it asks for a certificate of ours, cert_file names one"
+        self.counts.last_error = why
+        _LOG.warning("%s: %s; it is tried again", self._address, why)
 
     def _read(self, client: mqtt.Client) -> bool:
         """Take what is there, a group at most; returns whether the connection still stands."""

@@ -30,6 +30,7 @@ import redis
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
+from ionbeam_client.certificates import certificate_fault, perhaps_ours
 from ionbeam_dagster.stores.ledger.errors import LedgerError, of_a_newer_version
 from ionbeam_dagster.stores.ledger.feed_numbers import feed_begins
 from ionbeam_dagster.stores.ledger.lost import Past
@@ -168,7 +169,7 @@ class RedisServer:
     def __init__(self, url: str, past: Past) -> None:
         self._past = past
         self._filling, self._evicted = "", 0
-        self._place = named(url)
+        self._url, self._place = url, named(url)
         self.client = redis.Redis.from_url(
             url, decode_responses=True, socket_timeout=30, socket_connect_timeout=5, health_check_interval=30,
             retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), 5),
@@ -205,9 +206,7 @@ class RedisServer:
         except redis.AuthenticationError as error:
             raise LedgerError(f"{self._place}: {error}; correct user and password in redis.redis_url") from error
         except (redis.ConnectionError, redis.TimeoutError) as error:
-            raise LedgerError(
-                f"{self._place} does not answer ({error}); start it, or correct redis.redis_url"
-            ) from error
+            raise LedgerError(f"{self._place} {_why_away(error, self._url)}") from error
         except redis.RedisError as error:
             raise LedgerError(f"{self._place} refuses: {error}; {_what_to_do(str(error))}") from error
 
@@ -318,7 +317,15 @@ def _looked_at(url: str) -> Iterator[redis.Redis]:
     except redis.AuthenticationError as error:
         raise LedgerError(f"{named(url)}: {error}; correct user and password in redis.redis_url") from error
     except redis.RedisError as error:
-        raise LedgerError(f"{named(url)} does not answer ({error}); start it, or correct redis.redis_url") from error
+        raise LedgerError(f"{named(url)} {_why_away(error, url)}") from error
+
+
+def _why_away(error: redis.RedisError, url: str) -> str:
+    if fault := certificate_fault(error, "redis.ca_file", "redis.cert_file"):
+        return f"cannot be used: {fault}"
+    lacks_ours = url.startswith("rediss:") and "ssl_certfile=" not in url
+    hint = perhaps_ours(error, "redis.cert_file") if lacks_ours else ""
+    return f"does not answer ({error}); start it, or correct redis.redis_url{hint}"
 
 
 def _what_to_do(refusal: str) -> str:

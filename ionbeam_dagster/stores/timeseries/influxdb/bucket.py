@@ -27,6 +27,7 @@ from influxdb_client.rest import ApiException
 from influxdb_client.service import DBRPsService
 from urllib3.exceptions import HTTPError
 
+from ionbeam_client.certificates import certificate_fault, perhaps_ours
 from ionbeam_dagster.domain.windows import HOUR, Window, window_of
 from ionbeam_dagster.stores.timeseries import TIME
 from ionbeam_dagster.stores.timeseries.influxdb.errors import InfluxError, RefusedError
@@ -34,6 +35,7 @@ from ionbeam_dagster.stores.timeseries.influxdb.influxql import END, forms_of, p
 from ionbeam_dagster.stores.timeseries.influxdb.line_protocol import body_of, line_protocol
 from ionbeam_dagster.stores.timeseries.influxdb.names import LAYER, micros, moment, quoted, stored_text
 from ionbeam_dagster.stores.timeseries.influxdb.parts import EVER, PART_FRAME, PART_SCHEMA, PART_TAGS, PARTS, Part
+from ionbeam_dagster.tls import TlsSettings
 
 _PROBE_BYTES = 4096
 BUSY = (429, 502, 503, 504)
@@ -45,11 +47,15 @@ T = TypeVar("T")
 class OpenBucket:
     """A connection to one bucket, and what is asked of it."""
 
-    def __init__(self, url: str, org: str, bucket: str, token: str, timeout: float) -> None:
+    def __init__(
+        self, url: str, org: str, bucket: str, token: str, timeout: float, tls: TlsSettings | None = None
+    ) -> None:
         self._place = f"InfluxDB at {url}, bucket {bucket}"
         self._org, self._bucket = org, bucket
         self._patience = timeout
-        self._client = InfluxDBClient(url, token, org=org, timeout=round(timeout * 1000))
+        self._lacks_ours = url.startswith("https:") and (tls is None or tls.cert_file is None)
+        context = tls.context() if tls is not None and tls.has_files else None
+        self._client = InfluxDBClient(url, token, org=org, timeout=round(timeout * 1000), ssl_context=context)
         self._writes = self._client.write_api(write_options=SYNCHRONOUS)
 
     def __enter__(self) -> OpenBucket:
@@ -217,18 +223,24 @@ class OpenBucket:
             pause = min(0.1 * 2**attempt, 5.0)
             try:
                 return request()
-            except ApiException as error:
-                if error.status not in BUSY:
+            except (ApiException, HTTPError, OSError) as error:
+                if fault := certificate_fault(error, "influxdb_common.ca_file", "influxdb_common.cert_file"):
+                    raise InfluxError(f"{self}: cannot be used: {fault}") from error
+                if not isinstance(error, ApiException):
+                    reason = f"{error}{self._hint(error)}"
+                elif error.status not in BUSY:
                     raise self._understood(error) from error
-                pause, reason = _retry_after(error, pause), _reason(error)
-            except (HTTPError, OSError) as error:
-                reason = str(error)
+                else:
+                    pause, reason = _retry_after(error, pause), _reason(error)
             if time.monotonic() + pause > until:
                 raise InfluxError(
                     f"{self}: does not answer ({reason}); start it, or correct influxdb_common.influxdb_url"
                 )
             time.sleep(pause)
         raise AssertionError("unreachable")
+
+    def _hint(self, error: Exception) -> str:
+        return perhaps_ours(error, "influxdb_common.cert_file") if self._lacks_ours else ""
 
     def _understood(self, error: ApiException) -> InfluxError:
         reason = _reason(error)

@@ -45,6 +45,7 @@ from ionbeam_dagster.stores.timeseries.influxdb.parts import EVER, PARTS, Part, 
 from ionbeam_dagster.stores.timeseries.influxdb.sorted_points import SortedPoints
 from ionbeam_dagster.stores.timeseries.merging import merged
 from ionbeam_dagster.stores.timeseries.segments import SegmentStore
+from ionbeam_dagster.tls import TlsSettings
 
 REQUEST_LINES = 50_000
 SLICE_ROWS = 500_000  # what a reader fetches and merges at once
@@ -60,7 +61,7 @@ class InfluxStore:
     Making one connects to nothing; at first use the bucket is made, or checked. `revise_for` is the longest time for
     which windows are built again (None: for ever); a bucket that keeps data for less is refused. `timeout` (seconds)
     bounds a request, and how long one is tried again while the server is away or busy. Rows on their way lie in a
-    folder that `scratch()` gives for as long as a block lasts.
+    folder that `scratch()` gives for as long as a block lasts. `tls` has the certificates for a server of https://.
     """
 
     def __init__(
@@ -72,8 +73,10 @@ class InfluxStore:
         timeout: float = 60.0,
         revise_for: timedelta | None = None,
         scratch: Callable[[], AbstractContextManager[str | Path]] = TemporaryDirectory,
+        tls: TlsSettings | None = None,
     ) -> None:
         self._address = (url, org, bucket, token)
+        self._tls = tls
         self._timeout = timeout
         self._revise_for = revise_for
         self._scratch = scratch
@@ -186,7 +189,7 @@ class InfluxStore:
 
     @contextmanager
     def _open(self) -> Iterator[OpenBucket]:
-        with OpenBucket(*self._address, self._timeout) as bucket:
+        with OpenBucket(*self._address, self._timeout, self._tls) as bucket:
             if not self._checked:
                 self._keeps = bucket.prepare(self._revise_for)
                 self._checked = True
