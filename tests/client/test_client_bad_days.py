@@ -287,6 +287,26 @@ def test_a_forked_process_can_not_open_what_its_parent_has_open_and_can_open_ano
     assert in_a_child("one") == 0, "it is closed"
 
 
+def test_a_full_disk_is_said_and_what_was_ingested_before_stays(tmp_path):
+    config = IonbeamClientConfig(amqp_url="amqp://127.0.0.1:9/", state_path=tmp_path, close_timeout=0)
+    with SyncIonbeamClient(config) as client:
+        client.ingest(rows(1), METADATA, START, END)
+        disk = client._client._outbox._db._connection
+        disk.execute("PRAGMA max_page_count = 1")  # no larger than it is
+        with pytest.raises(IonbeamError, match=r"the disk of .*outbox.sqlite is full; make room"):
+            client.ingest(rows(20_000), METADATA, START, END)
+        disk.execute("PRAGMA max_page_count = 1000000")
+        client.ingest(rows(2), METADATA, START, END)
+        assert client._client._outbox.count() == 2
+
+
+def test_a_folder_in_which_no_client_was_is_told_and_not_made(tmp_path, capsys):
+    for command in (["status"], ["outbox", "list"], ["outbox", "flush"]):
+        assert cli.main(["--state-path", str(tmp_path / "mistyped"), *command]) == 1
+        assert "no client has kept anything in" in capsys.readouterr().err
+    assert not (tmp_path / "mistyped").exists()
+
+
 def test_ingest_in_one_call_can_replace(tmp_path):
     config = IonbeamClientConfig(amqp_url="amqp://127.0.0.1:9/", state_path=tmp_path, close_timeout=0)
     one = ingest(rows(2), METADATA, START, END, config)

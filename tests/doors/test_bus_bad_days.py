@@ -146,6 +146,28 @@ def test_a_bridge_outlives_its_brokers_bad_day(platform_of, rabbitmq, broker, da
     asyncio.run(run())
 
 
+def test_a_disk_that_is_away_for_a_while_is_told_once_and_everything_is_taken_in(platform, broker, monkeypatch, caplog):
+    bridge = bridge_of(platform)
+    send(broker, body(command(id=uuid4())))
+
+    async def run():
+        stop = asyncio.Event()
+        with monkeypatch.context() as patch:
+            patch.setattr(bridge.intake, "ingestions", fails)
+            serving = asyncio.create_task(bridge.serve(stop))
+            await asyncio.sleep(5)
+        until = time.monotonic() + 20
+        while not platform.ledger.commands.count():
+            assert time.monotonic() < until
+            await asyncio.sleep(0.1)
+        stop.set()
+        await serving
+
+    asyncio.run(run())
+    assert caplog.text.count("taking messages in fails (OSError: the disk is away)") == 1
+    assert "Traceback" not in caplog.text
+
+
 @pytest.mark.soak
 def test_a_line_that_swallows_for_ten_minutes_loses_and_doubles_nothing(
     platform_of, rabbitmq, broker, tmp_path, capsys

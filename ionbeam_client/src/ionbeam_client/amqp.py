@@ -16,9 +16,7 @@ import ssl
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from hashlib import sha256
-from typing import Any, Self
+from typing import Any
 
 import aio_pika
 from aio_pika.abc import (
@@ -27,21 +25,18 @@ from aio_pika.abc import (
     AbstractExchange,
     AbstractIncomingMessage,
     AbstractQueue,
-    DeliveryMode,
 )
 from aio_pika.exceptions import (
     AMQPConnectionError,
-    AuthenticationError,
     ChannelPreconditionFailed,
     DeliveryError,
-    ProbableAuthenticationError,
 )
 from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity
 from yarl import URL
 
-from ionbeam_client.certificates import certificate_fault
+from ionbeam_client.amqp_messages import Quiet, delivery_of, encoded, raised_as_not_connected, short
 from ionbeam_client.config import IonbeamClientConfig
-from ionbeam_client.errors import NotConnectedError, RefusedError
+from ionbeam_client.errors import IonbeamError, NotConnectedError, RefusedError
 from ionbeam_client.transport import Delivery, Outgoing
 from ionbeam_client.wire import Queue
 
@@ -60,23 +55,6 @@ STANDS_BY = 5.0
 _LOGGERS = [logging.getLogger(name) for name in ("aiormq.connection", "aiormq.channel", "aio_pika.channel")]
 
 Receive = Callable[[Delivery], Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _AmqpDelivery(Delivery):
-    message: AbstractIncomingMessage
-
-    def without_body(self) -> Self:
-        self.message.body = b""  # type: ignore[misc]  # the library's own class has it
-        return replace(self, body=b"")
-
-    async def ack(self) -> None:
-        with _raised_as_not_connected():
-            await self.message.ack()
-
-    async def give_back(self) -> None:
-        with _raised_as_not_connected():
-            await self.message.reject(requeue=True)
 
 
 class AmqpTransport:
@@ -110,11 +88,12 @@ class AmqpTransport:
         self._declared: set[Queue] = set()
         self._fanouts: dict[str, AbstractExchange] = {}
         self._consuming: dict[Queue, AbstractQueue] = {}
+        self._failing: dict[Queue, str] = {}
         self._trouble: str | None = None
         self._opening, self._publishing = asyncio.Lock(), asyncio.Lock()
 
     async def open(self) -> None:
-        self._quiet = _Quiet(threading.get_ident())
+        self._quiet = Quiet(threading.get_ident())
         for logger in _LOGGERS:
             logger.addFilter(self._quiet)
         self._up, self._broken = asyncio.Event(), asyncio.Event()
@@ -140,33 +119,33 @@ class AmqpTransport:
         await self._up.wait()
 
     async def publish(self, queue: Queue, message: Outgoing) -> None:
-        with _raised_as_not_connected(), self._by_its_own_name():
+        with raised_as_not_connected(), self._by_its_own_name():
             try:
                 async with self._publishing:  # those who publish at the same time keep their order
                     channel = await self._channel("publish")
                     if queue not in self._declared:
                         channel, _ = await self._found_on(lambda: self._channel("publish"), queue)
                 await channel.default_exchange.publish(
-                    _encoded(message, self._user), routing_key=queue.name, mandatory=True
+                    encoded(message, self._user), routing_key=queue.name, mandatory=True
                 )
             except DeliveryError as error:
                 self._declared.discard(queue)
                 raise RefusedError(f"the broker has no room or no queue {queue.name} for the message") from error
 
     async def reply(self, queue: str, message: Outgoing) -> None:
-        with _raised_as_not_connected(), self._by_its_own_name():
+        with raised_as_not_connected(), self._by_its_own_name():
             channel = await self._channel("publish")
             try:
-                await channel.default_exchange.publish(_encoded(message, self._user), routing_key=queue, mandatory=True)
+                await channel.default_exchange.publish(encoded(message, self._user), routing_key=queue, mandatory=True)
             except DeliveryError as error:
                 raise RefusedError(f"there is no queue {queue}") from error
 
     async def broadcast(self, exchange: str, message: Outgoing) -> None:
-        with _raised_as_not_connected(), self._by_its_own_name():
+        with raised_as_not_connected(), self._by_its_own_name():
             channel = await self._channel("publish")
             if exchange not in self._fanouts:
                 self._fanouts[exchange] = await channel.declare_exchange(exchange, "fanout", durable=True)
-            await self._fanouts[exchange].publish(_encoded(message, self._user), routing_key="", mandatory=False)
+            await self._fanouts[exchange].publish(encoded(message, self._user), routing_key="", mandatory=False)
 
     async def consume(self, queue: Queue, receive: Receive, *, optional: bool = False) -> None:
         self._consumers[queue] = receive
@@ -174,20 +153,20 @@ class AmqpTransport:
             self._optional.add(queue)
         if self._up.is_set():
             try:
-                with _raised_as_not_connected():
+                with raised_as_not_connected():
                     await self._start_consumer(queue, receive)
             except (NotConnectedError, RefusedError):
                 self._broken.set()
 
     async def fetch(self, queue: Queue) -> Delivery | None:
-        with _raised_as_not_connected():
+        with raised_as_not_connected():
             _, there = await self._found_on(lambda: self._channel("fetch"), queue)
             found = await there.get(no_ack=False, fail=False)
-            return None if found is None else _delivery(found)
+            return None if found is None else delivery_of(found)
 
     async def browse(self, queue: Queue) -> AsyncIterator[Delivery]:
         """What is in a queue now, each without its body, in seconds also where it is very much; it stays there."""
-        with _raised_as_not_connected():
+        with raised_as_not_connected():
             channel, there = await self._found_on(lambda: self._channel("browse"), queue)
             arrived: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
 
@@ -198,7 +177,7 @@ class AmqpTransport:
             await there.consume(receive)
             try:
                 for _ in range(there.declaration_result.message_count or 0):
-                    yield _delivery(await asyncio.wait_for(arrived.get(), CONNECT_TIMEOUT))
+                    yield delivery_of(await asyncio.wait_for(arrived.get(), CONNECT_TIMEOUT))
             except TimeoutError:
                 log.info("somebody else takes messages out of %s, too", queue.name)
             finally:
@@ -211,7 +190,7 @@ class AmqpTransport:
         task = asyncio.current_task()
         while task is None or not task.cancelling():
             try:
-                with _raised_as_not_connected():
+                with raised_as_not_connected():
                     await self._connect()
                     log.info("connected to %s", self._config.broker)
                     pause, self._trouble = 0.25, None
@@ -271,7 +250,7 @@ class AmqpTransport:
         connection, self._connection = self._connection, None
         self._channels, self._declared, self._fanouts, self._consuming = {}, set(), {}, {}
         if connection is not None:
-            with suppress(NotConnectedError), _raised_as_not_connected():
+            with suppress(NotConnectedError), raised_as_not_connected():
                 await asyncio.wait_for(connection.close(), timeout=2)
 
     @contextmanager
@@ -324,18 +303,18 @@ class AmqpTransport:
                 raise
             self._only_found.add(asked)
             log.info("this user may not make %s; what is there is used", asked)
-            raise _OnlyFound(_short(error)) from error
+            raise _OnlyFound(short(error)) from error
         except ChannelPreconditionFailed as error:
             if passive or "inequivalent arg" not in str(error):
                 raise
             self._made_otherwise.add(queue.name)
-            log.info("%s is there, made otherwise, and is used as it is (%s)", queue.name, _short(error))
-            raise _OnlyFound(_short(error)) from error
+            log.info("%s is there, made otherwise, and is used as it is (%s)", queue.name, short(error))
+            raise _OnlyFound(short(error)) from error
         except ChannelNotFoundEntity as error:
             if asked not in self._made_otherwise:
                 raise
             self._made_otherwise.discard(asked)  # it is gone meanwhile, and made on the next channel
-            raise _OnlyFound(_short(error)) from error
+            raise _OnlyFound(short(error)) from error
         self._declared.add(queue)
         return declared
 
@@ -354,7 +333,7 @@ class AmqpTransport:
         try:
             await self._begin_to_consume(queue, receive)
         except (ChannelAccessRefused, ChannelNotFoundEntity, ChannelPreconditionFailed) as error:
-            log.info("this user may not have queue %s (%s); it is done without", queue.name, _short(error))
+            log.info("this user may not have queue %s (%s); it is done without", queue.name, short(error))
             self._done_without.add(queue)
 
     async def _begin_to_consume(self, queue: Queue, receive: Receive) -> None:
@@ -364,15 +343,16 @@ class AmqpTransport:
 
         async def hand_over(message: AbstractIncomingMessage) -> None:
             try:
-                await receive(_delivery(message))
+                await receive(delivery_of(message))
+                self._failing.pop(queue, None)
                 return
             except NotConnectedError as error:
                 log.debug("%s: %s", queue.name, error)  # it is delivered again over the next connection
-            except Exception:
-                log.exception("a message of %s could not be taken in; it is given back", queue.name)
+            except Exception as error:
+                self._tell_of_failure(queue, error)
             await asyncio.sleep(1)
             with suppress(NotConnectedError):
-                await _delivery(message).give_back()
+                await delivery_of(message).give_back()
 
         try:
             await declared.consume(hand_over, exclusive=not self._shared)
@@ -386,6 +366,19 @@ class AmqpTransport:
             self._standing_by.discard(queue)
             self._consuming[queue] = declared
 
+    def _tell_of_failure(self, queue: Queue, error: Exception) -> None:
+        """Once for what fails again and again, as all messages do on a full disk."""
+        words = f"{type(error).__name__}: {error}"
+        if self._failing.get(queue) != words:
+            known = isinstance(error, (IonbeamError, OSError))
+            log.error(
+                "messages of %s cannot be taken in, and are given back (%s)",
+                queue.name,
+                words,
+                exc_info=None if known else error,
+            )
+        self._failing[queue] = words
+
 
 def _tell_of_another(queue: Queue) -> None:
     log.warning(
@@ -397,73 +390,6 @@ def _tell_of_another(queue: Queue) -> None:
 
 class _OnlyFound(NotConnectedError):
     """What was to be made may only be found."""
-
-
-class _Quiet(logging.Filter):
-    """Keeps the library's stack traces of every lost connection out of the user's log: ours says it in one line."""
-
-    def __init__(self, thread: int) -> None:
-        super().__init__()
-        self._thread = thread
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return record.thread != self._thread
-
-
-def _encoded(message: Outgoing, user: str | None) -> aio_pika.Message:
-    return aio_pika.Message(
-        message.body,
-        message_id=message.message_id,
-        content_type=message.content_type,
-        headers=dict(message.headers),
-        delivery_mode=DeliveryMode.PERSISTENT,
-        reply_to=message.reply_to,
-        user_id=user,  # the broker refuses it unless it is this connection's
-    )
-
-
-def _delivery(message: AbstractIncomingMessage) -> _AmqpDelivery:
-    headers = {name: value for name, value in message.headers.items() if isinstance(value, (str, int))}
-    name = message.message_id or f"unnamed-{sha256(message.body).hexdigest()[:16]}"
-    return _AmqpDelivery(
-        name,
-        message.body,
-        message.content_type or "",
-        headers,
-        message,
-        user=message.user_id,
-        reply_to=message.reply_to,
-    )
-
-
-@contextmanager
-def _raised_as_not_connected() -> Iterator[None]:
-    """Raise NotConnectedError for whatever the library raises, or RefusedError where the broker would refuse again."""
-    try:
-        yield
-    except (NotConnectedError, RefusedError):
-        raise
-    except ChannelPreconditionFailed as error:
-        raise RefusedError(_short(error)) from error
-    except ChannelAccessRefused as error:
-        raise RefusedError(f"this user may not do it: {_short(error)}") from error
-    except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
-        raise NotConnectedError("the connection was lost") from error
-    except Exception as error:
-        raise NotConnectedError(_short(error)) from error
-
-
-def _short(error: BaseException) -> str:
-    if isinstance(error, (AuthenticationError, ProbableAuthenticationError)):
-        return "it refused user and password"
-    if fault := certificate_fault(error, "tls_ca_file", "tls_cert_file"):
-        return fault
-    if "Connection.Close object" in str(error):  # in place of an answer to the name of the virtual host
-        return "it has no such virtual host, or this user may not use it"
-    return (str(error) or type(error).__name__).strip().splitlines()[0][:200]
 
 
 def _tls(config: IonbeamClientConfig) -> ssl.SSLContext:

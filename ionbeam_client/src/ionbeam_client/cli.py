@@ -97,8 +97,14 @@ def _parser() -> argparse.ArgumentParser:
 # -- outbox ----------------------------------------------------------------------------------------------------------
 
 
+def _outbox_of(config: IonbeamClientConfig) -> Outbox:
+    if not (config.state_folder / "outbox.sqlite").exists():
+        raise IonbeamError(f"no client has kept anything in {config.state_folder}; --state-path names its folder")
+    return Outbox(config.state_folder, config.outbox_max_bytes)
+
+
 def _status(config: IonbeamClientConfig, options: Any) -> int:
-    outbox, inbox = Outbox(config.state_folder, config.outbox_max_bytes), Inbox(config.state_folder)
+    outbox, inbox = _outbox_of(config), Inbox(config.state_folder)
     waiting, trouble = outbox.all(), outbox.trouble()
     refused = [one for one in waiting if one.refused]
     print(f"outbox: {len(waiting)} messages, {outbox.size()} bytes wait for {config.broker}")
@@ -120,7 +126,7 @@ def _moment(seconds: float) -> str:
 
 
 def _outbox_list(config: IonbeamClientConfig, options: Any) -> int:
-    outbox = Outbox(config.state_folder, config.outbox_max_bytes)
+    outbox = _outbox_of(config)
     waiting = [one for one in outbox.all() if one.refused or not options.refused]
     for one in waiting:
         error = f"  tried {one.attempts} times: {one.error}" if one.error else ""
@@ -134,13 +140,13 @@ def _outbox_list(config: IonbeamClientConfig, options: Any) -> int:
 
 
 def _outbox_forget(config: IonbeamClientConfig, options: Any) -> int:
-    forgotten = Outbox(config.state_folder, config.outbox_max_bytes).forget_parked(options.id)
+    forgotten = _outbox_of(config).forget_parked(options.id)
     print(f"{forgotten} are forgotten")
     return 0 if forgotten or options.all else 1
 
 
 def _outbox_flush(config: IonbeamClientConfig, options: Any) -> int:
-    outbox = Outbox(config.state_folder, config.outbox_max_bytes)
+    outbox = _outbox_of(config)
     outbox.retry_now()
 
     async def flush() -> None:
@@ -154,7 +160,7 @@ def _outbox_flush(config: IonbeamClientConfig, options: Any) -> int:
 
 
 def _outbox_export(config: IonbeamClientConfig, options: Any) -> int:
-    outbox = Outbox(config.state_folder, config.outbox_max_bytes)
+    outbox = _outbox_of(config)
     options.folder.mkdir(parents=True, exist_ok=True)
     waiting = outbox.all()
     for one in waiting:

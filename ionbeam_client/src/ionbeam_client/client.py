@@ -192,7 +192,7 @@ class IonbeamClient:
         handler's.
 
         Raises DataError (rows, names, units, range), OutboxFullError (only with ``outbox_full="raise"``, or for an
-        ingestion larger than the outbox) and whatever `batch_stream` raises.
+        ingestion larger than the outbox), IonbeamError (the disk is full) and whatever `batch_stream` raises.
         """
         engine = self._opened()
         schema = checked_schema(metadata)

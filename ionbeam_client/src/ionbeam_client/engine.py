@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ionbeam_client import wire
-from ionbeam_client.errors import MessageError, NotConnectedError, RefusedError
+from ionbeam_client.errors import IonbeamError, MessageError, NotConnectedError, RefusedError
 from ionbeam_client.handlers import Handler
 from ionbeam_client.inbox import Inbox, Job
 from ionbeam_client.models import Returned
@@ -36,6 +36,8 @@ IN_FLIGHT_BYTES = 16_000_000
 INBOX_BYTES = 256_000_000
 POLL = 0.5
 """Seconds between looks at what another process may have left: its lock, its messages."""
+LONGEST_REST = 60.0
+"""Seconds until what failed again and again begins again."""
 SILENT_FOR = 30.0
 """Seconds without a confirmation after which a broker that is there counts as one that takes nothing."""
 
@@ -128,19 +130,25 @@ class Engine:
             await asyncio.sleep(POLL)
 
     async def _watched(self, what: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Until the engine stops. What ends before is told and begun again, whatever ended it."""
+        """Until the engine stops. What ends before is told and begun again, whatever ended it; ever more slowly where
+        it ends again and again, as on a full disk, on which nobody can note what the broker has confirmed."""
+        pause = 1.0
         while not self._stopping.is_set():
+            began = time.monotonic()
             try:
                 await work()
             except asyncio.CancelledError:
                 task = asyncio.current_task()
                 if task is not None and task.cancelling():
                     raise
-                log.error("%s was cancelled from outside; again in a second", what)
+                log.error("%s was cancelled from outside; it begins again", what)
+            except IonbeamError as error:
+                log.error("%s failed: %s; it begins again", what, error)
             except Exception:
-                log.exception("%s failed; again in a second", what)
+                log.exception("%s failed; it begins again", what)
             if not self._stopping.is_set():
-                await asyncio.sleep(1)
+                pause = 1.0 if time.monotonic() - began > LONGEST_REST else min(2 * pause, LONGEST_REST)
+                await asyncio.sleep(pause)
 
     # -- sending -------------------------------------------------------------------------------------------------
 

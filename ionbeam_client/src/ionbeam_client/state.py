@@ -50,6 +50,7 @@ class Database(_File):
     @contextmanager
     def transaction(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
         """Everything in the block happens, or nothing. It survives the process, and when `durable` also a power cut.
+        Raises IonbeamError where the disk is full.
 
         What only spares a repetition need not be durable: waiting for the disk would cost more than the repetition.
         """
@@ -59,9 +60,11 @@ class Database(_File):
             try:
                 yield self._connection
                 self._connection.execute("COMMIT")
-            except BaseException:
+            except BaseException as error:
                 if self._connection.in_transaction:  # SQLite has ended it itself where the disk is full
                     self._connection.execute("ROLLBACK")
+                if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+                    raise IonbeamError(f"the disk of {self.path} is full; make room, nothing of it is lost") from error
                 raise
 
     def read(self, query: str, values: tuple[object, ...] = ()) -> list[sqlite3.Row]:

@@ -20,7 +20,7 @@ from weakref import WeakKeyDictionary
 
 from ionbeam_client import wire
 from ionbeam_client.amqp import AmqpTransport
-from ionbeam_client.errors import NotConnectedError, RefusedError
+from ionbeam_client.errors import IonbeamError as ClientError
 from ionbeam_client.models import IngestDataCommand, StartSourceCommand
 from ionbeam_client.transport import Outgoing, Transport
 from ionbeam_dagster.domain.windows import Window
@@ -32,6 +32,7 @@ from ionbeam_dagster.doors.amqp.receiving import MOST_AT_ONCE, Receiver
 from ionbeam_dagster.doors.amqp.settings import BusSettings, bus_settings
 from ionbeam_dagster.doors.amqp.turn import Turn
 from ionbeam_dagster.errors import IonbeamError, StoreError
+from ionbeam_dagster.matters import Matter
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.ledger import Ledger
 from ionbeam_dagster.stores.ledger.holding import Job
@@ -213,27 +214,23 @@ class Bridge:
         while True:
             async with self._held("intake") as job, self._open() as transport:  # what waits goes back when it closes
                 arrived = await self._receiver.consuming(transport)
+                taking_in = Matter(log)
                 while job.is_ours:
-                    try:
+                    async with _told(taking_in, "taking messages in"):
                         await self._send_back()
                         if await self._receiver.take_batch(transport, arrived, Turn(), 1.0):
                             taken.set()
-                    except Exception:
-                        log.exception("a turn failed; what is not acknowledged is delivered again")
-                        await asyncio.sleep(1)
 
     async def _serve_work(self, work: Callable[[], object], taken: asyncio.Event) -> None:
         while True:
             async with self._held("work") as job:
+                working = Matter(log)
                 while job.is_ours:
                     with suppress(TimeoutError):
                         await asyncio.wait_for(taken.wait(), 1)
                     taken.clear()
-                    try:
+                    async with _told(working, "the work on what was taken in"):
                         await asyncio.to_thread(work)
-                    except Exception:
-                        log.exception("what was taken in could not be worked on; again in a second")
-                        await asyncio.sleep(1)
 
     # -- announcing ----------------------------------------------------------------------------------------------
 
@@ -244,17 +241,12 @@ class Bridge:
     async def _serve_outbox(self) -> None:
         while True:
             async with self._held("outbox") as job, self._open() as transport:
+                announcing = Matter(log)
                 while job.is_ours:
                     await transport.connected()
-                    try:
+                    async with _told(announcing, "announcing"):
                         if not await self._announcer.announce_some(transport, job, Turn(), time.monotonic() + 60):
                             await asyncio.sleep(IDLE)
-                    except (NotConnectedError, RefusedError) as error:
-                        log.warning("nothing can be announced for now: %s", error)
-                        await asyncio.sleep(1)
-                    except Exception:
-                        log.exception("announcing failed; again in a second")
-                        await asyncio.sleep(1)
 
     # -- asking --------------------------------------------------------------------------------------------------
 
@@ -268,6 +260,20 @@ class Bridge:
                 times[window] = await asyncio.to_thread(self._ledger.requests.note, source, window, datetime.now(UTC))
                 await transport.publish(wire.source_queue(source), Outgoing(str(command.id), wire.json_body(command)))
         return times
+
+
+@asynccontextmanager
+async def _told(matter: Matter, what: str) -> AsyncIterator[None]:
+    """What fails in the block is told as it begins and when it is over, and rests a second."""
+    try:
+        yield
+    except Exception as error:
+        known = isinstance(error, (IonbeamError, ClientError, OSError))
+        words = f"{what} fails ({type(error).__name__}: {error}) and is tried again"
+        matter.goes_wrong((type(error).__name__, str(error)), words, None if known else error)
+        await asyncio.sleep(1)
+    else:
+        matter.goes_well(f"{what} goes on")
 
 
 _BRIDGES: WeakKeyDictionary[Platform, Bridge] = WeakKeyDictionary()
