@@ -82,7 +82,7 @@ def test_a_sender_that_ends_is_told_and_begins_again(platform, monkeypatch, capl
         assert [one.command.id for one in platform.ingested()] == [sent.id]
 
     asyncio.run(run())
-    assert not left and "sending" in caplog.text and "again in a second" in caplog.text
+    assert not left and "sending" in caplog.text and "again in 1 s" in caplog.text
 
 
 def test_a_stream_too_large_for_one_message_goes_in_parts_or_into_the_shared_store(platform, tmp_path):

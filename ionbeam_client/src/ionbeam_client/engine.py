@@ -132,23 +132,21 @@ class Engine:
     async def _watched(self, what: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Until the engine stops. What ends before is told and begun again, whatever ended it; ever more slowly where
         it ends again and again, as on a full disk, on which nobody can note what the broker has confirmed."""
-        pause = 1.0
+        pause = 0.5
         while not self._stopping.is_set():
             began = time.monotonic()
             try:
                 await work()
-            except asyncio.CancelledError:
+                return
+            except (Exception, asyncio.CancelledError) as error:
                 task = asyncio.current_task()
-                if task is not None and task.cancelling():
+                if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                     raise
-                log.error("%s was cancelled from outside; it begins again", what)
-            except IonbeamError as error:
-                log.error("%s failed: %s; it begins again", what, error)
-            except Exception:
-                log.exception("%s failed; it begins again", what)
-            if not self._stopping.is_set():
                 pause = 1.0 if time.monotonic() - began > LONGEST_REST else min(2 * pause, LONGEST_REST)
-                await asyncio.sleep(pause)
+                known = isinstance(error, (IonbeamError, asyncio.CancelledError))
+                why = str(error) or type(error).__name__
+                log.error("%s failed (%s); again in %g s", what, why, pause, exc_info=None if known else error)
+            await asyncio.sleep(pause)
 
     # -- sending -------------------------------------------------------------------------------------------------
 
