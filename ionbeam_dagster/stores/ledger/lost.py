@@ -49,8 +49,15 @@ class Past:
         """Keeps all other threads from filling it; waits for one that does."""
         return self._lock
 
-    def settle(self, ledger: object, begin: Callable[[], bool], finish: Callable[[], None]) -> None:
-        """Fill `ledger`, unless that was done. `begin` says whether it is new, and prepares it; `finish` marks it."""
+    def settle(
+        self,
+        ledger: object,
+        begin: Callable[[], bool],
+        finish: Callable[[], None],
+        is_unmarked: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """Fill `ledger`, unless that was done. `begin` says whether it is new, and prepares it; `finish` marks it, and
+        `is_unmarked` says whether no other process did meanwhile."""
         if ledger == self._settled:
             return
         with self._lock:
@@ -63,7 +70,7 @@ class Past:
                 if is_new:
                     if found := self._recover():
                         _LOG.warning("%s was new, and made again from the other stores: %s", self._place, found)
-                        if begin():  # else another process has noted all, and this found what it left
+                        if is_unmarked():  # else another process has noted all, and this found what it left
                             self._note(str(found))
                     finish()
                 self._settled = ledger

@@ -98,7 +98,7 @@ class SqliteFile:
     def _kept(self) -> list[sqlite3.Connection]:
         """The idle connections of this process to the file that is there now, which has what is known of the past."""
         file = self._number()
-        self._past.settle(file, self._begin, self._finish)
+        self._past.settle(file, self._begin, self._finish, self._begin)
         idle = self._idle.setdefault((os.getpid(), file), [])
         if idle and self._lost_its_index():
             _LOG.warning("%s: %s; what others wrote since is read anew; %s", self.path, _TAKEN, _LEAVE)
