@@ -32,7 +32,7 @@ from ionbeam_dagster.orchestration.internals import needs_migration, stopped_by_
 from ionbeam_dagster.orchestration.resources import PlatformResource
 from ionbeam_dagster.pipeline import agenda
 from ionbeam_dagster.pipeline.platform import Platform
-from ionbeam_dagster.stores.ledger.leases import lease_of
+from ionbeam_dagster.stores.ledger.leases import is_held
 from ionbeam_dagster.stores.ledger.workers import Worker
 
 SUBJECT, LOCATION = "dagster", "code location"
@@ -166,7 +166,7 @@ def _waiting(platform: Platform) -> set[tuple[str, str, Window]]:
         return set()
     held = platform.ledger.leases.held()
     due = agenda.due(platform, platform.now())
-    return {(one.stage, one.of, one.window) for one in due if lease_of(one.stage, one.of, one.window) not in held}
+    return {(one.stage, one.of, one.window) for one in due if not is_held(held, one.stage, one.of, one.window)}
 
 
 def _of_workers(platform: Platform, alive: list[Worker], waited: set[tuple[str, str, Window]]) -> Iterator[Finding]:

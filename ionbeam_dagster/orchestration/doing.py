@@ -23,6 +23,7 @@ from ionbeam_dagster.orchestration.cancelling import interrupted_when_cancelled
 from ionbeam_dagster.orchestration.dead_runs import this_process
 from ionbeam_dagster.orchestration.definitions import build_definitions
 from ionbeam_dagster.orchestration.heartbeats import beating
+from ionbeam_dagster.orchestration.holders import keeping
 from ionbeam_dagster.orchestration.launcher import PROCESS_TAG
 from ionbeam_dagster.orchestration.partitions import (
     contiguous_runs,
@@ -37,7 +38,7 @@ from ionbeam_dagster.pipeline import agenda
 from ionbeam_dagster.pipeline.agenda import Stage, Work
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.ledger.attempts import Attempt
-from ionbeam_dagster.stores.ledger.leases import lease_of
+from ionbeam_dagster.stores.ledger.leases import is_held, lease_of
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ class Doing:
         now = self._platform.now()
         held = self._platform.ledger.leases.held()
         found = agenda.due_of(self._platform, stage, of, now)
-        free = [one for one in found if lease_of(stage, of, one.window) not in held]
+        free = [one for one in found if not is_held(held, stage, of, one.window)]
         work = {
             one.window: one
             for one in agenda.probed(self._platform, stage, of, free)
@@ -120,25 +121,23 @@ class Doing:
     ) -> bool:
         """One run for windows without a hole; False, where somebody else began with one of them: they stay due."""
         known = self._definitions.resolve_job_def(job) if job else self._implicit_job()
-        run_id, leases = str(uuid4()), self._platform.ledger.leases
+        run_id = str(uuid4())
         names = [lease_of(stage, of, one.window) for one in work]
-        with beating(self._platform, run_id, f"run of {known.name}"):
-            try:
-                if len(leases.take(names, run_id)) < len(names):
-                    return False
-                agenda.begin(self._platform, work, self._platform.now())
-                with interrupted_when_cancelled(self._instance, run_id, self._may_end_process):
-                    known.execute_in_process(
-                        asset_selection=list(assets),
-                        tags=tags_of_run(stretch, work[0].window.span) | {PROCESS_TAG: this_process()},
-                        instance=self._instance,
-                        run_config=QUIET,
-                        raise_on_error=False,
-                        run_id=run_id,
-                    )
-                return True
-            finally:
-                leases.give_back(names, run_id)
+        beats = beating(self._platform, run_id, f"run of {known.name}")
+        with beats, keeping(self._platform, names, run_id) as has_all:
+            if not has_all:
+                return False
+            agenda.begin(self._platform, work, self._platform.now())
+            with interrupted_when_cancelled(self._instance, run_id, self._may_end_process):
+                known.execute_in_process(
+                    asset_selection=list(assets),
+                    tags=tags_of_run(stretch, work[0].window.span) | {PROCESS_TAG: this_process()},
+                    instance=self._instance,
+                    run_config=QUIET,
+                    raise_on_error=False,
+                    run_id=run_id,
+                )
+            return True
 
     def _implicit_job(self) -> dg.JobDefinition:
         return self._definitions.resolve_implicit_global_asset_job_def()

@@ -16,7 +16,7 @@ from ionbeam_dagster.orchestration.internals import keys_of, subset_of
 from ionbeam_dagster.orchestration.resources import PlatformResource, WatchedPlatform
 from ionbeam_dagster.pipeline import agenda
 from ionbeam_dagster.pipeline.agenda import Stage, Work
-from ionbeam_dagster.stores.ledger.leases import lease_of
+from ionbeam_dagster.stores.ledger.leases import is_held
 
 
 class Due(dg.AutomationCondition[dg.AssetKey]):
@@ -56,7 +56,7 @@ class Due(dg.AutomationCondition[dg.AssetKey]):
         if self.done_by_worker and worker_is_alive(platform):
             return dg.AutomationResult(context, context.get_empty_subset())
         held = platform.ledger.leases.held()
-        free = [one for one in self.work(now) if lease_of(one.stage, one.of, one.window) not in held]
+        free = [one for one in self.work(now) if not is_held(held, one.stage, one.of, one.window)]
         work = {one.window.key: one for one in agenda.probed(platform, self._stage, self._of, free)}
         wanted = subset_of(context, work).compute_intersection(context.candidate_subset)
         agenda.begin(platform, [work[key] for key in keys_of(wanted)], now)

@@ -7,7 +7,7 @@ is believed dead (dead_runs.py).
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from weakref import WeakKeyDictionary
@@ -29,6 +29,24 @@ _WAITED = 300.0
 _LOOKED_EVERY = 0.5
 
 
+_KEPT: set[tuple[str, str]] = set()
+"""Leases, each with its run, that a run of this process keeps until it ends."""
+
+
+@contextmanager
+def keeping(platform: Platform, names: Sequence[str], run_id: str) -> Iterator[bool]:
+    """Have a run of this process keep leases until its end, and not only while it works on each; gives whether it has
+    got all of them."""
+    kept = {(name, run_id) for name in names}
+    try:
+        has_all = len(platform.ledger.leases.take(names, run_id)) == len(names)
+        _KEPT.update(kept if has_all else ())
+        yield has_all
+    finally:
+        _KEPT.difference_update(kept)
+        platform.ledger.leases.give_back(names, run_id)
+
+
 @contextmanager
 def working_on(platform: Platform, stage: str, of: str, window: Window, run_id: str) -> Iterator[None]:
     """Hold the lease of a window for a run, whose heart beats; waits for another run that holds it.
@@ -47,7 +65,8 @@ def working_on(platform: Platform, stage: str, of: str, window: Window, run_id: 
     try:
         yield
     finally:
-        platform.ledger.leases.give_back(name, run_id)
+        if (name[0], run_id) not in _KEPT:
+            platform.ledger.leases.give_back(name, run_id)
 
 
 class _Patience:

@@ -15,7 +15,7 @@ import multiprocessing
 import os
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from contextlib import suppress
@@ -38,7 +38,7 @@ from ionbeam_dagster.orchestration.worker_child import work_for
 from ionbeam_dagster.pipeline import agenda
 from ionbeam_dagster.pipeline.agenda import Stage
 from ionbeam_dagster.pipeline.platform import Platform
-from ionbeam_dagster.stores.ledger.leases import lease_of
+from ionbeam_dagster.stores.ledger.leases import is_held
 
 log = logging.getLogger(__name__)
 
@@ -162,7 +162,7 @@ class Worker:
         stage: Stage,
         of: str,
         now: datetime,
-        held: Iterable[str],
+        held: Container[str],
         opened: Iterable[tuple[str, str]],
     ) -> bool:
         if stage == "collect" and group.waits_since is None and (stage, of) not in opened:
@@ -173,7 +173,7 @@ class Worker:
         elif stage in ("export", "export_cycle") and (stage, of) not in opened:
             return False
         work = agenda.due_of(self._platform, stage, of, now)
-        return any(lease_of(stage, of, one.window) not in held for one in work)
+        return not all(is_held(held, stage, of, one.window) for one in work)
 
     # -- who does it ---------------------------------------------------------------------------------------------
 

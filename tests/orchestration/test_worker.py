@@ -29,6 +29,7 @@ from ionbeam_dagster.orchestration.holders import worker_is_alive, working_on
 from ionbeam_dagster.orchestration.resources import WatchedPlatform
 from ionbeam_dagster.orchestration.worker import Worker, _Child
 from ionbeam_dagster.pipeline import agenda
+from ionbeam_dagster.pipeline.export import export
 from ionbeam_dagster.pipeline.recovery import open_platform
 from ionbeam_dagster.stores.ledger.leases import lease_of
 
@@ -75,6 +76,24 @@ def test_a_window_that_somebody_works_on_is_left_alone_and_given_out_when_he_is_
     platform.ledger.workers.leave("another")
     doing.source("told")
     assert _raws(platform) == 8
+
+
+def test_what_a_run_goes_on_with_is_left_to_it(platform, instance, monkeypatch):
+    """Another worker sees that there are exports to make as soon as their windows are built, in the same run."""
+    doing, others = Doing(platform, instance), []
+
+    def made(*given):
+        if not others:
+            others.append(0)
+            others.append(Doing(platform, instance).dataset("told"))
+        return export(*given)
+
+    monkeypatch.setattr("ionbeam_dagster.orchestration.assets.exports.export", made)
+    doing.source("told")
+    assert doing.dataset("told") == 1
+    assert others == [0, 0]
+    exported = instance.get_materialized_partitions(dg.AssetKey(["told", "pygeoapi"]))
+    assert exported == {key("00:00"), key("01:00")}
 
 
 def test_a_run_waits_for_whoever_works_on_its_window(platform, monkeypatch):

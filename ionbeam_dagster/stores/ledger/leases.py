@@ -9,7 +9,7 @@ once (a run's id), so that it is a fencing token: who was believed dead, and was
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Protocol
 
 from ionbeam_dagster.domain.windows import Window
@@ -20,6 +20,16 @@ from ionbeam_dagster.stores.ledger.sqlite_file import OnSqlite
 def lease_of(stage: str, of: str, window: Window) -> str:
     """The name of the lease of one window of a product."""
     return f"{stage} {of} {window.key}"
+
+
+def is_held(held: Container[str], stage: str, of: str, window: Window) -> bool:
+    """Whether somebody works on a window of a product, or on that which it is made of: the same run goes on with it."""
+    names = [lease_of(stage, of, window)]
+    if stage == "ingest":
+        names.append(lease_of("collect", of, window))
+    elif stage == "export":
+        names.append(lease_of("build", of.partition("/")[0], window))
+    return any(name in held for name in names)
 
 
 class Leases(Protocol):
