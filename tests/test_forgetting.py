@@ -6,11 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import dagster as dg
 import pytest
 from forgotten import CROWD, DAY, GONE, LATER, WINDOWS, left_of, made, mentions, rows
 from typer.testing import CliRunner
 
 from ionbeam_dagster.cli import app
+from ionbeam_dagster.cli.terminal import dagster_instance
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.pipeline.collect import collect
 from ionbeam_dagster.pipeline.forgetting import forget, who_is
@@ -30,8 +32,9 @@ def crowd(platform_of, tmp_path):
     return make
 
 
-def test_what_is_forgotten_is_nowhere_and_does_not_come_back(crowd, tmp_path, caplog):
+def test_what_is_forgotten_is_nowhere_and_does_not_come_back(crowd, tmp_path, caplog, monkeypatch):
     platform = crowd()
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
     made(platform)
     change_entries(platform, lambda told: told.denied("crowd", "other", "x").denied("crowd", GONE, "asked"))
     platform.stations.entries()
@@ -83,6 +86,28 @@ def test_a_list_of_the_forgotten_without_its_key_lets_nothing_in(crowd, tmp_path
     key.unlink()
     with pytest.raises(PrivacyError, match="put a copy of it back"):
         collect(platform, platform.source("crowd"), WINDOWS[0], LATER)
+
+
+def test_dagsters_pages_and_logs_lose_it_too_and_keep_the_others(crowd, tmp_path, monkeypatch):
+    platform = crowd(exports="[pygeoapi]")
+    home = tmp_path / "dagster"
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    runner = CliRunner()
+    range = ["--from", "2026-06-21", "--to", "2026-06-21T02:00Z"]
+    done = runner.invoke(app, ["--config", "config.yaml", "run", "crowd", *range])
+    assert done.exit_code == 0, done.output
+    assert mentions(home, GONE)
+    done = runner.invoke(app, ["--config", "config.yaml", "stations", "forget", "crowd", GONE])
+    assert done.exit_code == 0, done.output
+    assert "texts and pictures on Dagster's pages" in done.output
+    assert mentions(tmp_path, GONE) == []
+    told = b"".join(path.read_bytes() for path in home.rglob("*.db"))
+    assert b"data:image/png" not in told and b"this told of a station that is forgotten" in told
+    with dagster_instance(platform.config) as instance:
+        key = dg.AssetKey(["crowd", "dataset"])
+        assert instance.get_materialized_partitions(key) == {window.key for window in WINDOWS}
+        event = instance.get_latest_materialization_event(key)
+        assert event.asset_materialization.metadata["stations"].value == 2
 
 
 def kill(folder: Path, step: int, seconds: int) -> tuple[int, str]:

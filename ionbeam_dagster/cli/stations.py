@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from ionbeam_dagster.cli.terminal import SOURCES, console, fail, frame_table, load_config, number
+from ionbeam_dagster.cli.terminal import SOURCES, console, dagster_instance, fail, frame_table, load_config, number
 
 if TYPE_CHECKING:
     import polars as pl
@@ -154,17 +155,19 @@ def stations_forget(
     """Remove a station from all that the platform keeps, for ever, as its owner may ask: it does not come back.
 
     Its rows go from raw partitions, observations, quarantine and doors; dataset windows get a next revision without
-    it, which clients are told of, and exports are made again; the registry loses it. What was begun and killed is ended
-    by the same command again. At the end it says what the platform cannot remove.
+    it, which clients are told of, and exports are made again; the registry and Dagster's pages lose it. What was begun
+    and killed is ended by the same command again. At the end it says what the platform cannot remove.
 
     Example: `ionbeam stations forget garden cellar --dry-run`
     """
     from ionbeam_dagster.doors.forgetting import bus, parked
+    from ionbeam_dagster.orchestration.forgetting import pages
     from ionbeam_dagster.pipeline.forgetting import forget, who_is
 
     platform = _platform()
     who = who_is(platform, source, station)
-    found = forget(platform, who, dry_run, (parked, bus))
+    with dagster_instance(platform.config) as instance:
+        found = forget(platform, who, dry_run, (parked, bus, partial(pages, instance)))
     table = Table("kind", "number", "rows", title="would go" if dry_run else "removed", title_justify="left")
     kinds = list(dict.fromkeys(one.kind for one in found.removed))
     for kind in kinds:
@@ -192,7 +195,6 @@ def _of_others(platform: Platform, who: Who) -> Iterator[str]:
                 yield f"client {one.name} confirmed {one.has:,} windows, the last at {at}; it is told of the new ones"
     if platform.config.sections.broker is not None:
         yield "messages that wait in queues of the broker, and what clients took from them"
-    yield "previews and pictures that Dagster's pages show of windows as they were made before"
     yield "copies that others made of exports, backups, and what processes wrote to their logs elsewhere"
 
 

@@ -6,7 +6,11 @@ stays on one minor version; tests/orchestration holds each of these). Does not b
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,6 +24,8 @@ from dagster._core.execution.context.system import StepExecutionContext
 from dagster._core.execution.plan.objects import ErrorSource
 from dagster._core.scheduler.instigation import InstigatorStatus, TickStatus
 from dagster._core.storage.event_log import SqlEventLogStorage, SqlEventLogStorageTable, SqliteEventLogStorage
+from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable, AssetKeyTable
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME
 from dagster._core.storage.runs import SqlRunStorage
 from dagster._core.storage.runs.schema import RunTagsTable
 from dagster._core.storage.schedules.schema import AssetDaemonAssetEvaluationsTable, JobTickTable
@@ -32,6 +38,7 @@ from dagster._core.storage.tags import (
     RESUME_RETRY_TAG,
 )
 from dagster_shared.check import CheckError
+from sqlalchemy import Connection, Table, literal, or_, select
 from sqlalchemy.sql.dml import Delete
 
 __all__ = ["UnresolvedAssetJobDefinition"]
@@ -187,6 +194,64 @@ def forget_run(instance: dg.DagsterInstance, run_id: str) -> None:
         with instance.run_storage.connect() as connection:
             connection.execute(RunTagsTable.delete().where(RunTagsTable.c.run_id == run_id))
     instance.run_storage.delete_run(run_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An event as Dagster keeps it, as JSON; with its asset's key, as JSON, and its partition, where it has them."""
+
+    event: str
+    asset: str
+    partition: str
+
+
+def rewrite_events(
+    instance: dg.DagsterInstance, texts: Iterable[str], changed: Callable[[Told], str | None], dry_run: bool
+) -> int:
+    """Write those events anew, of all that have one of `texts`, that `changed` gives otherwise; how many they are.
+
+    In SQLite nothing of those before is left in the file or its log.
+    """
+    storage = instance.event_log_storage
+    if not isinstance(storage, SqlEventLogStorage):
+        return 0
+    encoded = [json.dumps(text)[1:-1] for text in texts]
+    with storage.index_connection() as connection:
+        number = sum(_rewritten(connection, *column, encoded, changed, dry_run) for column in _TELLING)
+    if isinstance(storage, SqliteEventLogStorage):
+        shards = [id for id in instance.get_run_ids() if Path(storage.path_for_shard(id)).exists()]
+        for run_id in shards:
+            with storage.run_connection(run_id) as connection:
+                number += _rewritten(connection, *_TELLING[0], encoded, changed, dry_run)
+        for shard in (*shards, INDEX_SHARD_NAME) if number and not dry_run else ():
+            with closing(sqlite3.connect(storage.path_for_shard(shard))) as file:
+                file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return number
+
+
+_TELLING = (
+    (SqlEventLogStorageTable, "event"),
+    (AssetKeyTable, "last_materialization"),
+    (AssetCheckExecutionsTable, "evaluation_event"),
+)
+
+
+def _rewritten(
+    connection: Connection, table: Table, column: str, texts: Sequence[str], changed: Callable[[Told], str | None],
+    dry_run: bool,
+) -> int:  # fmt: skip
+    told = table.c[column]
+    partition = table.c.partition if "partition" in table.c else literal("")
+    has_one = or_(*(told.contains(text, autoescape=True) for text in texts))
+    rows = connection.execute(select(table.c.id, told, table.c.asset_key, partition).where(has_one))
+    after = {id: event for id, *one in rows if (event := changed(Told(*(value or "" for value in one)))) is not None}
+    if not after or dry_run:
+        return len(after)
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("PRAGMA secure_delete = ON")
+    for id, event in after.items():
+        connection.execute(table.update().where(table.c.id == id).values({column: event}))
+    return len(after)
 
 
 def delete_ticks(instance: dg.DagsterInstance, skipped_before: datetime, before: datetime) -> int:

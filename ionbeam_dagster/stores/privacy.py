@@ -4,7 +4,8 @@ Belongs here: both files. Does not belong here: what a mark is (domain/forgotten
 (pipeline/forgetting), or what is shown of one (pipeline/shown.py).
 
     <state>/privacy.key                     32 random bytes, as hexadecimal text, made when they are first needed
-    <state>/stations/_forgotten.parquet     a row a station: its source, its mark, when it was begun and ended
+    <state>/stations/_forgotten.parquet     a row a station: its source, its mark, when it was begun and ended, and
+                                            since and until when it was heard
 
 No id stands in either. Whoever loses the key has other pseudonyms than before, and can forget nobody who was forgotten:
 a list without its key is therefore refused.
@@ -23,13 +24,16 @@ import polars as pl
 import pyarrow as pa
 
 from ionbeam_dagster.domain.forgotten import NOBODY, Forgotten, mark_of
+from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.errors import StoreError
 from ionbeam_dagster.stores.files import Files, Found
 from ionbeam_dagster.stores.publish import sync
 from ionbeam_dagster.stores.tables import read_table, write_table
 
 _MOMENT = pl.Datetime("us", "UTC")
-_LIST: dict[str, pl.DataType] = {"source": pl.String(), "mark": pl.String(), "begun": _MOMENT, "ended": _MOMENT}
+_LIST: dict[str, pl.DataType] = {
+    "source": pl.String(), "mark": pl.String(), "begun": _MOMENT, "ended": _MOMENT, "first": _MOMENT, "last": _MOMENT,
+}  # fmt: skip
 
 
 class PrivacyError(StoreError):
@@ -88,21 +92,32 @@ class PrivacyStore:
         begun = self._table().filter(pl.col("ended").is_null())
         return dict(begun.group_by("source").len().sort("source").iter_rows())
 
-    def begin(self, source: str, station: str, now: datetime) -> None:
-        """Remember that a station is forgotten from now on. One at a time, of all processes."""
-        self._note(source, station, now, None)
+    def begin(self, source: str, station: str, now: datetime, heard: Window | None) -> None:
+        """Remember that a station, which was `heard` then, is forgotten from now on. One at a time, of all
+        processes."""
+        self._note(source, station, now, None, heard)
+
+    def was_heard(self, source: str, station: str) -> Window | None:
+        """When a station was heard that is forgotten, or is being; None where that is not known."""
+        if self._table().is_empty():
+            return None
+        mark = mark_of(self.key(), "forgotten", source, station)
+        known = self._table().filter((pl.col("source") == source) & (pl.col("mark") == mark)).drop_nulls("first")
+        return Window(known["first"][0], known["last"][0]) if known.height else None
 
     def end(self, source: str, station: str, now: datetime) -> None:
         """Remember that nothing is left of it."""
-        self._note(source, station, now, now)
+        self._note(source, station, now, now, None)
 
-    def _note(self, source: str, station: str, now: datetime, ended: datetime | None) -> None:
+    def _note(self, source: str, station: str, now: datetime, ended: datetime | None, heard: Window | None) -> None:
         mark = mark_of(self.key(), "forgotten", source, station)
         self._read = None
         known = self._table()
         same = (pl.col("source") == source) & (pl.col("mark") == mark)
         begun = known.filter(same)["begun"].to_list() or [now]
-        row = pl.DataFrame([(source, mark, begun[0], ended)], schema=_LIST, orient="row")
+        range = self.was_heard(source, station) or heard
+        ends = (None, None) if range is None else (range.start, range.end)
+        row = pl.DataFrame([(source, mark, begun[0], ended, *ends)], schema=_LIST, orient="row")
         with self._files.published(self._list) as draft:
             write_table(draft, pl.concat([known.filter(~same), row]), {})
         self._read = None

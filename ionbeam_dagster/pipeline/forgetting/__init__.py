@@ -70,7 +70,7 @@ def _until_nothing_is_left(
     platform: Platform, who: Who, also: Sequence[Step], tell: Callable[[Removed], object], found: Forgot
 ) -> None:
     for source, station in who.names:
-        platform.privacy.begin(source.name, station, platform.now())
+        platform.privacy.begin(source.name, station, platform.now(), known.when_heard(platform, source, station))
     for _ in range(_ROUNDS):
         removed = list(_round(platform, who, False, also, tell))
         found.removed += removed

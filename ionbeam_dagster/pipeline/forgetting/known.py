@@ -7,17 +7,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 
 import polars as pl
 
+from ionbeam_dagster.config import SourceSettings
 from ionbeam_dagster.domain.canonical import STATION
 from ionbeam_dagster.domain.heard import STATION_KEY
 from ionbeam_dagster.domain.station_entries import Entries
+from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.pipeline import heard as lately
 from ionbeam_dagster.pipeline import stations
 from ionbeam_dagster.pipeline.forgetting.who import Removed, Who
 from ionbeam_dagster.pipeline.platform import Platform
+
+
+def when_heard(platform: Platform, source: SourceSettings, station: str) -> Window | None:
+    """Since and until when a station was heard, of all that was taken in until now."""
+    heard = stations.up_to_date(platform, [source.name])[source.name].registry.heard
+    found = heard.filter(pl.col(STATION) == station)
+    if found.is_empty():
+        return None
+    first, last = found.select("first_heard", "last_heard").row(0)
+    return Window(first, last + timedelta.resolution)
 
 
 def registry(platform: Platform, who: Who, dry_run: bool) -> Iterator[Removed]:
