@@ -41,20 +41,21 @@ class TlsSettings(Settings):
     def has_files(self) -> bool:
         return self.ca_file is not None or self.cert_file is not None
 
-    def context(self) -> ssl.SSLContext:
-        """How to connect; raises ConfigError for a file that is not there or holds no certificate."""
+    def context(self, section: str = "") -> ssl.SSLContext:
+        """How to connect; raises ConfigError for a file that is not there or holds no certificate. `section` stands
+        before the key that it names."""
         try:
             context = ssl.create_default_context(cafile=self.ca_file)
         except (OSError, ValueError) as error:
             raise ConfigError(
-                f"ca_file {self.ca_file} cannot be used ({error}); name a PEM file of certificates"
+                f"{section}ca_file {self.ca_file} cannot be used ({error}); name a PEM file of certificates"
             ) from error
         if self.cert_file is not None:
             try:
                 context.load_cert_chain(self.cert_file, self.key_file)
             except (OSError, ValueError) as error:
                 raise ConfigError(
-                    f"cert_file {self.cert_file} and key_file {self.key_file} cannot be used ({error}); name a PEM "
-                    "certificate and its key"
+                    f"{section}cert_file {self.cert_file} and key_file {self.key_file} cannot be used ({error}); name "
+                    "a PEM certificate and its key"
                 ) from error
         return context

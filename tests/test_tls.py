@@ -41,7 +41,7 @@ def ask_influxdb(server, place, files, folder, platform_of):
     given = InfluxDBSettings(
         influxdb_url=url, influxdb_org=server.org, influxdb_token=server.token, influxdb_bucket="first", **files
     )
-    with OpenBucket(url, server.org, "first", server.token, 5.0, given) as bucket:
+    with OpenBucket(url, server.org, "first", server.token, 1.0, given) as bucket:
         assert bucket.is_sound(None)
     _time_of_web(f"{url}/ping", given)
 
@@ -96,16 +96,19 @@ def test_each_server_is_spoken_to_with_certificates_of_ones_own_and_what_is_wron
     own_asked_for = None if name == "s3" else authority
     with spoken_with_tls(port, right, own_asked_for) as place:
         ask(server, f"localhost:{place}", files, tmp_path / "right", platform_of)
+    others, trusting = Authority(tmp_path / "others"), {"ca_file": authority.file}
+    theirs = others.certificate("client")
     faults = [
-        (right, None, "localhost", Authority(tmp_path / "others").file, "not trusted"),
-        (authority.certificate("localhost", days=-1), None, "localhost", authority.file, "has expired"),
-        (right, None, "127.0.0.1", authority.file, "another host's"),
+        (right, None, "localhost", {"ca_file": others.file}, "not trusted"),
+        (authority.certificate("localhost", days=-1), None, "localhost", trusting, "has expired"),
+        (right, None, "127.0.0.1", trusting, "another host's"),
     ]
     if name != "s3":
-        faults.append((right, authority, "localhost", authority.file, "certificate of ours"))
-    for number, (served, clients, host, ca_file, told) in enumerate(faults):
+        strange = trusting | {"cert_file": theirs.file, "key_file": theirs.key}
+        faults += [(right, authority, "localhost", given, "certificate of ours") for given in (trusting, strange)]
+    for number, (served, clients, host, given, told) in enumerate(faults):
         with spoken_with_tls(port, served, clients) as place, pytest.raises(IonbeamError) as failure:
-            ask(server, f"{host}:{place}", {"ca_file": ca_file}, tmp_path / str(number), platform_of)
+            ask(server, f"{host}:{place}", given, tmp_path / str(number), platform_of)
         assert told in str(failure.value), failure.value
 
 

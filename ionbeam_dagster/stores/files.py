@@ -134,7 +134,7 @@ class S3Settings(Settings):
     def connected(self) -> fs.S3FileSystem:
         """Nothing is sent before the first file is asked for. Raises ConfigError where `ca_file` cannot be used."""
         if self.ca_file is not None:
-            TlsSettings(ca_file=self.ca_file).context()
+            TlsSettings(ca_file=self.ca_file).context("s3.")
         scheme, _, address = (self.endpoint or "https://").partition("://")
         return fs.S3FileSystem(
             access_key=self.access_key.get_secret_value() if self.access_key else None,

@@ -67,7 +67,7 @@ class RedisSettings(TlsSettings):
     def address(self) -> str:
         """The URL with the certificates, as Redis' client reads it; raises ConfigError where they cannot be used."""
         if self.has_files:
-            self.context()
+            self.context("redis.")
         files = {"ssl_ca_certs": self.ca_file, "ssl_certfile": self.cert_file, "ssl_keyfile": self.key_file}
         if not (named := urlencode({name: str(file) for name, file in files.items() if file is not None})):
             return self.redis_url

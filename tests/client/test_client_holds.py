@@ -79,7 +79,7 @@ def test_tls_with_an_authority_and_certificates_of_ones_own(guarded, authority, 
         (
             url,
             {"tls_ca_file": authority.file},
-            "if it asks for a certificate of the client, tls_cert_file",
+            "certificate of ours that it trusts",
         ),
     ):
         came_in, told = connects(caplog, address, **given)

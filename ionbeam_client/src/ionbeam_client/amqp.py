@@ -35,6 +35,7 @@ from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity
 from yarl import URL
 
 from ionbeam_client.amqp_messages import Quiet, delivery_of, encoded, raised_as_not_connected, short
+from ionbeam_client.certificates import perhaps_ours
 from ionbeam_client.config import IonbeamClientConfig
 from ionbeam_client.errors import IonbeamError, NotConnectedError, RefusedError
 from ionbeam_client.transport import Delivery, Outgoing
@@ -214,13 +215,10 @@ class AmqpTransport:
         try:
             await self._connection.connect(timeout=CONNECT_TIMEOUT)
         except AMQPConnectionError as error:
-            closed = any(sign in str(error) for sign in ("closed", "reset", "CERTIFICATE_REQUIRED"))
-            if tls is None or self._config.tls_cert_file is not None or not closed:
+            hint = perhaps_ours(error, "tls_cert_file") if tls is not None else ""
+            if not hint:
                 raise
-            raise NotConnectedError(  # with TLS 1.3 a client may hear no more than that
-                "it closed the connection; if it asks for a certificate of the client, tls_cert_file and tls_key_file "
-                "name one"
-            ) from error
+            raise NotConnectedError(f"it closed the connection{hint}") from error
         self._connection.close_callbacks.add(lambda *_: self._broken.set())
         for exchange in self._made_at_once:
             await (await self._channel("publish")).declare_exchange(exchange, "fanout", durable=True)

@@ -28,7 +28,7 @@ def certificate_fault(error: BaseException | None, ca: str, own: str) -> str | N
         if isinstance(error, ssl.SSLCertVerificationError):
             return _unverified(error, ca)
         if isinstance(error, ssl.SSLError) and any(sign in str(error.reason) for sign in _ASKED_FOR_OURS):
-            return f"it asks for a certificate of ours, and does not take this one ({error.reason}); {own} names one"
+            return f"it asks for a certificate of ours that it trusts ({error.reason}); {own} names one"
         seen.append(error)
         inner = getattr(error, "reason", None)
         error = inner if isinstance(inner, BaseException) else error.__cause__ or error.__context__
@@ -47,6 +47,6 @@ def _unverified(error: ssl.SSLCertVerificationError, ca: str) -> str:
 
 def perhaps_ours(error: BaseException, own: str) -> str:
     """What may lie behind a connection over TLS that the server closed: with TLS 1.3 a client may hear no more of a
-    certificate that it lacks. Begins with "; ", or is empty."""
+    certificate that it lacks, or that is not taken. Begins with "; ", or is empty."""
     closed = any(sign in str(error).lower() for sign in ("closed", "reset", "disconnected"))
-    return f"; if it asks for a certificate of ours, {own} names one" if closed else ""
+    return f"; if it asks for a certificate of ours that it trusts, {own} names one" if closed else ""

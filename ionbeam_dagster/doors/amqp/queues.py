@@ -105,8 +105,7 @@ async def _parked_at(broker: BrokerSettings) -> datetime:
 def _why_away(error: Exception, broker: BrokerSettings) -> str:
     if fault := certificate_fault(error, "broker.ca_file", "broker.cert_file"):
         return f"cannot be used: {fault}"
-    lacks_ours = urlsplit(broker.url).scheme == "amqps" and broker.cert_file is None
-    hint = perhaps_ours(error, "broker.cert_file") if lacks_ours else ""
+    hint = perhaps_ours(error, "broker.cert_file") if urlsplit(broker.url).scheme == "amqps" else ""
     return f"does not answer ({type(error).__name__}: {error}); start it, or correct broker.url{hint}"
 
 
@@ -116,7 +115,7 @@ def _place(url: str) -> str:
 
 
 async def _connected(broker: BrokerSettings) -> AbstractConnection:
-    tls = broker.context() if urlsplit(broker.url).scheme == "amqps" else None
+    tls = broker.context("broker.") if urlsplit(broker.url).scheme == "amqps" else None
     return await aio_pika.connect(broker.url, timeout=_PATIENCE, ssl_context=tls)
 
 

@@ -75,7 +75,7 @@ def bus_settings(platform: Platform) -> BusSettings:
 def client_config(broker: BrokerSettings) -> IonbeamClientConfig:
     """The platform as a client of the broker; raises ConfigError for a certificate that cannot be used."""
     if broker.has_files:
-        broker.context()
+        broker.context("broker.")
     files = {"tls_ca_file": broker.ca_file, "tls_cert_file": broker.cert_file, "tls_key_file": broker.key_file}
     given: dict[str, Any] = {name: file for name, file in files.items() if file is not None}
     return IonbeamClientConfig(amqp_url=broker.url, queues=broker.queues, **given)

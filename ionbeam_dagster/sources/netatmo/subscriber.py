@@ -19,7 +19,7 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from pydantic import SecretStr
 
-from ionbeam_client.certificates import certificate_fault
+from ionbeam_client.certificates import certificate_fault, perhaps_ours
 from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.sources.netatmo.journal import Writer
 from ionbeam_dagster.tls import TlsSettings
@@ -63,7 +63,7 @@ class Subscriber:
         self._broker, self._writer, self._on_rotated = broker, writer, on_rotated
         self._stopped = threading.Event()
         self._taken: list[tuple[int, int]] = []
-        self._refused = ""
+        self._refused = self._denied = ""
         self._noted = 0.0
         self.counts = Counts()
 
@@ -127,7 +127,7 @@ class Subscriber:
         if getattr(code, "is_failure", False):
             number = {0x86: 4, 0x87: 5}.get(getattr(code, "value", 0), 0)
             self._refused = f"{_REFUSALS[number]}; correct username and password" if number else ""
-            self.counts.last_error = str(code)
+            self._denied = str(code)
             return
         self.counts.connections += 1
         self._writer.listens(flags.session_present)
@@ -149,6 +149,7 @@ class Subscriber:
     def _connected(self, client: mqtt.Client) -> None:
         """Serve one connection until it ends."""
         self._taken.clear()
+        self._denied = ""
         client.connect(self._broker.host, self._broker.port, KEEPALIVE)
         while not self._stopped.is_set():
             connection = client.socket()
@@ -173,9 +174,9 @@ class Subscriber:
             return
         why = "the connection was lost"
         if self.counts.connections == connections_before:
-            why = "it closed the connection before it let us in"
-            if self._broker.tls is not None and self._broker.tls.cert_file is None:
-                why += "; if it asks for a certificate of ours, cert_file names one"
+            why = f"it does not let us in ({self._denied or 'it closed the connection'})"
+            if self._broker.tls is not None and not self._denied:
+                why += perhaps_ours(ConnectionError(why), "cert_file")
         self.counts.last_error = why
         _LOG.warning("%s: %s; it is tried again", self._address, why)
 

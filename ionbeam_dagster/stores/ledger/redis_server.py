@@ -323,8 +323,7 @@ def _looked_at(url: str) -> Iterator[redis.Redis]:
 def _why_away(error: redis.RedisError, url: str) -> str:
     if fault := certificate_fault(error, "redis.ca_file", "redis.cert_file"):
         return f"cannot be used: {fault}"
-    lacks_ours = url.startswith("rediss:") and "ssl_certfile=" not in url
-    hint = perhaps_ours(error, "redis.cert_file") if lacks_ours else ""
+    hint = perhaps_ours(error, "redis.cert_file") if url.startswith("rediss:") else ""
     return f"does not answer ({error}); start it, or correct redis.redis_url{hint}"
 
 

@@ -53,8 +53,8 @@ class OpenBucket:
         self._place = f"InfluxDB at {url}, bucket {bucket}"
         self._org, self._bucket = org, bucket
         self._patience = timeout
-        self._lacks_ours = url.startswith("https:") and (tls is None or tls.cert_file is None)
-        context = tls.context() if tls is not None and tls.has_files else None
+        self._is_encrypted = url.startswith("https:")
+        context = tls.context("influxdb_common.") if tls is not None and tls.has_files else None
         self._client = InfluxDBClient(url, token, org=org, timeout=round(timeout * 1000), ssl_context=context)
         self._writes = self._client.write_api(write_options=SYNCHRONOUS)
 
@@ -240,7 +240,7 @@ class OpenBucket:
         raise AssertionError("unreachable")
 
     def _hint(self, error: Exception) -> str:
-        return perhaps_ours(error, "influxdb_common.cert_file") if self._lacks_ours else ""
+        return perhaps_ours(error, "influxdb_common.cert_file") if self._is_encrypted else ""
 
     def _understood(self, error: ApiException) -> InfluxError:
         reason = _reason(error)
