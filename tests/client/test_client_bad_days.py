@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from datetime import timedelta
 
@@ -298,6 +299,14 @@ def test_a_full_disk_is_said_and_what_was_ingested_before_stays(tmp_path):
         disk.execute("PRAGMA max_page_count = 1000000")
         client.ingest(rows(2), METADATA, START, END)
         assert client._client._outbox.count() == 2
+
+
+def test_a_client_that_can_not_be_opened_leaves_no_thread(tmp_path):
+    (tmp_path / "file").touch()
+    config = IonbeamClientConfig(amqp_url="amqp://127.0.0.1:9/", state_path=tmp_path / "file" / "state")
+    with pytest.raises(NotADirectoryError):
+        SyncIonbeamClient(config).__enter__()
+    assert not [one for one in threading.enumerate() if one.name == "ionbeam-client-loop"]
 
 
 def test_a_folder_in_which_no_client_was_is_told_and_not_made(tmp_path, capsys):

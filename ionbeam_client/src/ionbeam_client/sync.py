@@ -36,7 +36,11 @@ class SyncIonbeamClient:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="ionbeam-client-loop", daemon=True)
         self._thread.start()
-        self._do(self._client.__aenter__())
+        try:
+            self._do(self._client.__aenter__())
+        except BaseException:
+            self._end(self._loop)
+            raise
         return self
 
     def __exit__(
@@ -46,10 +50,13 @@ class SyncIonbeamClient:
         try:
             self._do(self._client.__aexit__(kind, error, trace))
         finally:
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-            self._loop.close()
-            self._loop = None
+            self._end(self._loop)
+
+    def _end(self, loop: asyncio.AbstractEventLoop) -> None:
+        loop.call_soon_threadsafe(loop.stop)
+        self._thread.join()
+        loop.close()
+        self._loop = None
 
     def ingest(
         self,
