@@ -8,7 +8,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from forgotten import CROWD, DAY, GONE, LATER, WINDOWS, left_of, made, mentions, rows
+from forgotten import CROWD, DAY, GONE, LATER, STAYS, WINDOWS, left_of, made, mentions, rows
 from typer.testing import CliRunner
 
 from ionbeam_dagster.cli import app
@@ -64,6 +64,22 @@ def test_what_is_forgotten_is_nowhere_and_does_not_come_back(crowd, tmp_path, ca
     assert mentions(tmp_path, GONE) == []
     left_of(platform)
     assert forget(platform, who_is(platform, "crowd", GONE)).removed == []
+
+
+def test_copies_for_the_gts_go_and_exports_that_are_not_to_be_shown_yet_wait(crowd, tmp_path):
+    platform = crowd(exports="[bufr]", projections="{bufr_service: {settings: {cccc: EDZW}}}")
+    made(platform)
+    copies = tmp_path / "data-projections" / "gts" / "crowd"
+    before = {path.name: path.read_bytes() for path in copies.iterdir()}
+    config = tmp_path / "config.yaml"
+    forget(platform, who_is(platform, "crowd", GONE))
+    after = {path.name: path.read_bytes() for path in copies.iterdir()}
+    assert len(after) == len(WINDOWS) and not {*after.values()} & {*before.values()}
+    config.write_text(config.read_text().replace("    exports:", "    privacy: {delay: P3650D}\n    exports:"))
+    platform = open_platform(IonbeamConfig.load(config))
+    found = forget(platform, who_is(platform, "crowd", STAYS))
+    waiting = [one.what for one in found.removed if one.kind == "exports, not to be shown yet"]
+    assert len(waiting) == len(WINDOWS) and not any(Path(one).exists() for one in waiting)
 
 
 def test_also_what_is_ingested_from_raw_files_that_were_put_back_leaves_it_out(crowd, tmp_path):

@@ -31,6 +31,7 @@ FEATURES_PLUGIN = "ionbeam_dagster.edr.provider.WindowsFeatures"
 ROWS_ON_A_PAGE = 200
 RETRY_AFTER = 5  # s
 LONGEST_NOTES = 2_000  # characters, in a header
+_OF_AN_ADDRESS = ":/?#[]@!$&'()*+,;=%~"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ class Service:
         reply = None
         try:
             request = read_request(self.collections[name], kind, given, id, format="geojson" if as_page else None)
-            reply = self._answered(name, request, given, as_page, turn)
+            reply = self._licensed(name, self._answered(name, request, given, as_page, turn))
         except BadRequest as error:
             return refusal(400, str(error))
         except NotFound as error:
@@ -95,6 +96,15 @@ class Service:
             if reply is None or isinstance(reply.body, bytes):
                 turn.end()
         return reply if isinstance(reply.body, bytes) else replace(reply, end=turn.end)
+
+    def _licensed(self, name: str, reply: Reply) -> Reply:
+        """The answer with a link to the licence under which it is given (RFC 4946)."""
+        known = [link["href"] for link in self.resources[name].get("links") or () if link.get("rel") == "license"]
+        if not known:
+            return reply
+        links = [f'<{quote(one, safe=_OF_AN_ADDRESS)}>; rel="license"' for one in known]
+        links = [*filter(None, [reply.headers.get("Link")]), *links]
+        return replace(reply, headers={**reply.headers, "Link": ", ".join(links)})
 
     def _answered(self, name: str, request: EdrRequest, given: Mapping[str, str], as_page: bool, turn: Turn) -> Reply:
         collection = self.collections[name]

@@ -49,6 +49,8 @@ def of_raw(collected: Collected, schema: pa.Schema, seconds: float) -> Metadata:
         "ingestion": collected.ingestion,
         "dagster/column_schema": _columns(schema),
     }
+    if collected.forgotten:
+        told["rows of stations that are forgotten, left out"] = collected.forgotten
     if collected.problems:
         told["problems"] = dg.MetadataValue.md("\n".join(f"- {markdown(problem)}" for problem in collected.problems))
     return told

@@ -39,6 +39,7 @@ CROWD = """
     longitude: lon
     variables: [{column: warm, standard_name: air_temperature, cf_unit: degC, level: 2.0}]
     metadata: {station_id: s, author: owner, platform_id: s}
+    licence: https://creativecommons.org/licenses/by/4.0/
     privacy: {position: 1000, station_id: pseudonym, drop: [author]}
 """
 FORMS = ("CoverageJSON", "GeoJSON", "CSV", "html")
@@ -132,6 +133,8 @@ def test_no_query_in_any_form_finds_it_at_its_place_or_by_its_name(service):
             for form in FORMS:
                 answer = client.get(f"{base}/{path}", params={**query, "datetime": all_day, "f": form})
                 assert hidden(answer) == [], (path, form)
+                if answer.status_code == 200:
+                    assert '<https://creativecommons.org/licenses/by/4.0/>; rel="license"' in answer.headers["Link"]
                 found += pseudonym in answer.text
         assert found > 8
         assert pseudonym in client.get(f"{base}/locations", params={"f": "GeoJSON"}).text

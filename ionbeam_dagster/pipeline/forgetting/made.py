@@ -7,9 +7,11 @@ observations are gone, too. Does not belong here: how a revision is built otherw
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from ionbeam_dagster.config import DatasetSettings
 from ionbeam_dagster.domain.canonical import STATION
 from ionbeam_dagster.domain.cycles import cycle_of
 from ionbeam_dagster.domain.records import BuiltRevision, Provenance
@@ -20,10 +22,12 @@ from ionbeam_dagster.pipeline.export import export
 from ionbeam_dagster.pipeline.forgetting.who import Removed, Who, is_of, without
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.pipeline.quality_control import flags_in
+from ionbeam_dagster.pipeline.shown import from_when
 from ionbeam_dagster.stores.damage import UNREADABLE, is_of_one_file
 from ionbeam_dagster.stores.datasets import PROVENANCE
 from ionbeam_dagster.stores.files import folder_of, name_of, within
 
+_TIME = re.compile(r"(?<!\d)\d{14}(?!\d)")
 _WHY = "a station is forgotten; nothing else changed"
 
 
@@ -96,13 +100,12 @@ def exports(platform: Platform, who: Who, dry_run: bool) -> Iterator[Removed]:
     if dry_run:
         return
     dataset = who.dataset
-    windows = [built.revision.window for built in platform.ledger.revisions(dataset.name, EPOCH, FOREVER)]
+    latest = platform.ledger.revisions(dataset.name, EPOCH, FOREVER)
+    windows = [built.revision.window for built in latest]
     for window in windows:
         for format in dataset.exports:
             if _is_older(platform, dataset.name, format, window):
-                made = export(platform, dataset, platform.config.window_exporters[format], window)
-                yield Removed("exports, made again", made.path or platform.export_path(dataset.name, format, window))
-            yield from _older_copies(platform, dataset.name, format, window)
+                yield from _again(platform, dataset, format, window)
     for cycle in sorted({cycle_of(window.start) for window in windows}) if dataset.cycle_exports else ():
         for format in dataset.cycle_exports:
             exporter = platform.config.cycle_exporters[format]
@@ -110,20 +113,35 @@ def exports(platform: Platform, who: Who, dry_run: bool) -> Iterator[Removed]:
             outlook = outlook_of(platform, dataset, exporter, cycle, platform.now())
             held = {window.key: number for window, number in outlook.holds.items()}
             if known is not None and held and known.facts.holds != held:
-                done = export_cycle(platform, dataset, exporter, cycle, platform.now())
-                place = done.made.path or platform.export_path(dataset.name, format, cycle)
-                yield Removed("exports, made again", place)
+                yield from _again(platform, dataset, format, cycle)
+    remade = [built for built in latest if built.facts.why == _WHY]
+    for format in dataset.exports if remade else ():
+        yield from _older_copies(platform, dataset.name, format, remade)
 
 
-def _older_copies(platform: Platform, dataset: str, format: str, window: Window) -> Iterator[Removed]:
-    """Copies of exports of earlier revisions, whose names (of the GTS) have the time of the window and a number."""
-    latest = platform.ledger.latest_revision(dataset, window)
-    if latest is None or latest.facts.why != _WHY:
+def _again(platform: Platform, dataset: DatasetSettings, format: str, window: Window) -> Iterator[Removed]:
+    """Make the export of a window or cycle again; one that is not to be shown yet goes until its time comes."""
+    place, now = platform.export_path(dataset.name, format, window), platform.now()
+    begins = from_when(dataset, format, window)
+    if begins is not None and now < begins:
+        if platform.files.exists(place):
+            platform.files.delete(place)
+            yield Removed("exports, not to be shown yet", place)
         return
-    built = platform.files.written_at(latest.path)
+    if format in platform.config.cycle_exporters:
+        export_cycle(platform, dataset, platform.config.cycle_exporters[format], window, now)
+    else:
+        export(platform, dataset, platform.config.window_exporters[format], window)
+    yield Removed("exports, made again", place)
+
+
+def _older_copies(platform: Platform, dataset: str, format: str, remade: Sequence[BuiltRevision]) -> Iterator[Removed]:
+    """Copies of exports of earlier revisions, whose names (of the GTS) have the time of the window and a number."""
+    built = {f"{one.revision.window.start:%Y%m%d%H%M%S}": one for one in remade}
     for location, found in platform.files.listed(platform.config.exporters[format].settings.output_path).items():
-        in_time = f"{window.start:%Y%m%d%H%M%S}" in name_of(location) and name_of(folder_of(location)) == dataset
-        if in_time and found.modified < built:
+        times = _TIME.findall(name_of(location)) if name_of(folder_of(location)) == dataset else ()
+        of = next((built[time] for time in times if time in built), None)
+        if of is not None and found.modified < platform.files.written_at(of.path):
             platform.files.delete(location)
             yield Removed("copies of earlier exports", location)
 
