@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from functools import reduce
 from operator import and_, or_
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
@@ -373,3 +375,8 @@ def _variables(raw: pl.DataFrame, mapping: DataIngestionMap, faults: _Faults) ->
         faults.note(reduce(and_, (~wrong for wrong in unreadable), empty), "no value in any variable")
         faults.lose(empty)
     return found
+
+
+def whole_seconds(moments: pa.Array) -> npt.NDArray[np.int64]:
+    """Seconds since 1970 of moments (timestamps), each the second that it is in, also before 1970."""
+    return np.asarray(moments.cast(TIME).cast(pa.int64()).to_numpy() // 1_000_000)

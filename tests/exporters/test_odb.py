@@ -118,16 +118,22 @@ def test_values_arrive_in_the_units_and_places_of_the_tables(tmp_path):
         },
     )
     rows = rows_of(target)
-    assert rows["varno@body"].to_list() == [39, 58, 107, 108, 110, 112] * 2
-    assert rows["entryno@body"].to_list() == [*range(1, 7)] * 2 and rows["seqno@hdr"].to_list() == [1] * 6 + [2] * 6
-    expected = np.float32([293.25, 0.57, 100020, 101320, 100020, 10, 293.45, 0.58, 100010, 101310, 100010, 5])
+    assert rows["varno@body"].to_list() == [39, 58, 107, 108, 110, 110, 112] * 2
+    first = rows["seqno@hdr"][0]
+    assert rows["entryno@body"].to_list() == [*range(1, 8)] * 2
+    assert rows["seqno@hdr"].to_list() == [first] * 7 + [first + 1] * 7
+    earlier = [293.25, 0.57, 100020, 101320, 100020, 101320, 10]
+    expected = np.float32([*earlier, 293.45, 0.58, 100010, 101310, 100010, 101310, 5])
     assert np.array_equal(rows["obsvalue@body"].to_numpy().astype(np.float32), expected)
     assert rows["date@hdr"].unique().to_list() == [20260621]
-    assert rows["time@hdr"].to_list() == [120000] * 6 + [120500] * 6
+    assert rows["time@hdr"].to_list() == [120000] * 7 + [120500] * 7
     assert (rows["statid@hdr"].unique().to_list(), rows["stalt@hdr"].unique().to_list()) == (["   aws-1"], [146.0])
-    assert rows["vertco_type@body"].unique().to_list() == [2]
+    assert rows["vertco_type@body"].to_list() == [2, 1, 2, 2, 2, 2, 2] * 2
+    assert rows["ppcode@conv_body"].to_list() == [1, 1, 1, 0, 1, 0, 1] * 2
     height = np.float32(146 * STANDARD_GRAVITY)
-    assert rows["vertco_reference_1@body"].to_list() == [height, height, height, 0.0, height, height] * 2
+    references = [[height, pressure, height, 0.0, height, 0.0, height] for pressure in (100020.0, 100010.0)]
+    assert rows["vertco_reference_1@body"].to_list() == [*references[0], *references[1]]
+    assert rows["source@hdr"].unique().to_list() == ["crowd"]
     codes = by_odc(
         target,
         "select distinct datum_status.active, class, stream, expver, type, reportype, codetype, obstype, groupid, "
@@ -135,7 +141,7 @@ def test_values_arrive_in_the_units_and_places_of_the_tables(tmp_path):
     )
     assert codes == ["1,2,1025,'    xxxx',264,16090,179,1,17,20260621,120000,50.939999,6.960000"]
     assert by_odc(target, "select varno, count(*) where varno = 58") == ["58,2.000000"]
-    assert (report.rows, report.stations) == (12, 1)
+    assert (report.rows, report.stations) == (14, 1)
     assert report.read_back["read by"] == "odc sql" and report.read_back["varnos"]["58 rh2m"]["rows"] == 2
     assert report.read_back["varnos"]["58 rh2m"]["mean"] == pytest.approx(0.575)
     assert report.plan.mapped[RH2M] == "odb varno 58 (rh2m, 1)" and report.plan.left_out == {}
@@ -154,7 +160,7 @@ def test_a_missing_value_has_no_row_and_a_missing_height_no_vertical_coordinate(
     target, report = exported(tmp_path, values | {"altitude": ["12 m", None, "nan", "1e3"]})
     rows = rows_of(target)
     assert rows.select("varno@body", "time@hdr").rows() == [(39, 120000), (58, 121000), (58, 121500)]
-    assert rows["seqno@hdr"].to_list() == [1, 2, 3]
+    assert (rows["seqno@hdr"] - rows["seqno@hdr"][0]).to_list() == [0, 1, 2]
     nulls = by_odc(target, "select stalt, vertco_type, vertco_reference_1 where stalt is null")
     assert nulls == ["NULL,NULL,NULL"] * 2
     assert by_odc(target, "select vertco_reference_1 where stalt is not null") == ["9806.650391"]
@@ -165,16 +171,51 @@ def test_a_missing_value_has_no_row_and_a_missing_height_no_vertical_coordinate(
     ("moment", "cycle"),
     [
         (datetime(2026, 2, 28, 20, 59, 59, tzinfo=UTC), (20260228, 180000)),
-        (datetime(2026, 2, 28, 21, 0, 0, tzinfo=UTC), (20260301, 0)),
+        (datetime(2026, 2, 28, 21, 0, 0, 999_999, tzinfo=UTC), (20260228, 180000)),
+        (datetime(2026, 2, 28, 21, 0, 1, tzinfo=UTC), (20260301, 0)),
         (datetime(2026, 3, 1, 2, 59, 59, 999_999, tzinfo=UTC), (20260301, 0)),
-        (datetime(2026, 3, 1, 3, tzinfo=UTC), (20260301, 60000)),
+        (datetime(2026, 3, 1, 3, tzinfo=UTC), (20260301, 0)),
+        (datetime(2026, 3, 1, 3, 0, 1, tzinfo=UTC), (20260301, 60000)),
+        (datetime(2026, 3, 1, 9, tzinfo=UTC), (20260301, 60000)),
+        (datetime(1969, 12, 31, 23, 59, 59, 500_000, tzinfo=UTC), (19700101, 0)),
+        (datetime(1969, 12, 31, 15, 0, 0, 500_000, tzinfo=UTC), (19691231, 120000)),
         (datetime(2024, 2, 29, 14, 59, 1, tzinfo=UTC), (20240229, 120000)),
     ],
 )
-def test_an_observation_belongs_to_the_analysis_within_three_hours(tmp_path, moment, cycle):
+def test_an_observation_belongs_to_its_analysis_and_one_at_an_edge_to_the_one_before(tmp_path, moment, cycle):
     target, _ = exported(tmp_path, {"datetime": [moment], T2M: [0.0]})
     (row,) = rows_of(target).select("andate", "antime", "date@hdr", "time@hdr").rows()
     assert row == (*cycle, int(f"{moment:%Y%m%d}"), int(f"{moment:%H%M%S}"))
+
+
+def test_a_frame_has_one_analysis(tmp_path):
+    """MARS files frames whole, by what is the same in all of their rows (`Frame::span` of odc)."""
+    moments = [datetime(2026, 6, 21, hour, tzinfo=UTC) for hour in (8, 9, 10, 14, 15, 16, 21, 22)]
+    columns = {"datetime": moments * 2, T2M: range(16), "station_id": ["a"] * 8 + ["b"] * 8}
+    target, report = exported(tmp_path, columns)
+    analyses = []
+    reader = codc.Reader(str(target), aggregated=False)  # its frames do not outlive it
+    for frame in reader.frames:
+        spans = frame.dataframe(["andate", "antime"])[["andate", "antime"]].drop_duplicates().to_numpy().tolist()
+        analyses += spans
+        assert len(spans) == 1
+    assert analyses == [[20260621, 60000], [20260621, 120000], [20260621, 180000], [20260622, 0]]
+    assert report.read_back["reports by analysis"] == {
+        "20260621 06 UTC": 4, "20260621 12 UTC": 6, "20260621 18 UTC": 4, "20260622 00 UTC": 2
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("span", [timedelta(minutes=5), timedelta(hours=1), timedelta(hours=12)])
+def test_no_two_reports_of_a_day_have_one_number(tmp_path, span):
+    midnight = datetime(2026, 6, 21, tzinfo=UTC)
+    numbers = []
+    windows = timedelta(days=1) // span
+    for start in (midnight + number * span for number in sorted({0, 1, windows - 1})):
+        edges = {"window_start": start.isoformat(), "window_end": (start + span).isoformat()}
+        columns = {"datetime": [start] * 3, T2M: [1.0, 2.0, 3.0], "station_id": ["a", "b", "c"]}
+        target, _ = exported(tmp_path, columns, about=ABOUT | edges)
+        numbers += rows_of(target)["seqno@hdr"].to_list()
+    assert len(numbers) == len(set(numbers)) and min(numbers) > 0 and max(numbers) < 2**31
 
 
 @pytest.mark.parametrize(
@@ -285,7 +326,7 @@ def test_the_variable_map_overrides_the_defaults_of_its_varnos_only():
     assert plan.mapped == {
         hourly: "odb varno 39 (t2m, K)",
         PS: "odb varno 107 (pstation, Pa)",
-        PMSL: "odb varno 108 (pmsl, Pa)",
+        PMSL: "odb varno 108 (pmsl, Pa); odb varno 110 (ps, Pa) at sea level",
         at_two: "odb varno 112 (ff, m s-1)",
     }
     assert plan.left_out == {
@@ -440,13 +481,19 @@ def test_batches_and_frames_leave_no_trace(tmp_path, monkeypatch):
     whole, report = exported(tmp_path, columns)
     rows = rows_of(whole)
     assert report.stations == 9 and report.read_back["reports"] == 54
-    assert rows["seqno@hdr"].unique(maintain_order=True).to_list() == list(range(1, 55))
+    first = rows["seqno@hdr"].min()
+    assert sorted(rows["seqno@hdr"].unique()) == list(range(first, first + 54))
     monkeypatch.setattr(writing, "ROWS_PER_FRAME", 8)
     monkeypatch.setattr(writing, "VALUES_PER_BATCH", 18)
     pieces, again = exported(tmp_path, columns)
     reader = codc.Reader(str(pieces), aggregated=False)
     assert len(reader.frames) > 8
-    assert rows_of(pieces).equals(rows) and (again.stations, again.read_back) == (report.stations, report.read_back)
+    order = ["seqno@hdr", "entryno@body"]
+    assert rows_of(pieces).sort(order).equals(rows.sort(order))
+    assert (again.stations, again.read_back) == (
+        report.stations,
+        report.read_back,
+    )
 
 
 @pytest.mark.parametrize(
@@ -590,6 +637,16 @@ def test_columns_that_ifs_writes_have_the_same_type_and_meaning(tmp_path):
             (b.name, b.size, b.offset) for b in ifs[name].bitfields or ()
         ], name
     ours, ifs = rows_of(target), rows_of(IFS_SAMPLE)
+    columns = ["vertco_type@body", "vertco_reference_1@body", "ppcode@conv_body"]
+    ps, rh = (ours.filter(pl.col("varno@body") == varno).select(columns).rows() for varno in (110, 58))
+    theirs = ifs.filter(pl.col("seqno@hdr") == 1767666).sort("varno@body").select(columns).rows()
+    assert [kind for kind, _, _ in theirs] == [kind for ((kind, _, _),) in (rh, ps)] == [1, 2]
+    assert [code for _, _, code in theirs] == [code for ((_, _, code),) in (rh, ps)] == [1, 1]
+    assert rh[0][1] == ours.filter(pl.col("varno@body") == 110)["obsvalue@body"].item()
+    of_report = ifs.filter(pl.col("seqno@hdr") == 1767666)
+    assert theirs[0][1] == of_report.filter(pl.col("varno@body") == 110)["obsvalue@body"].item()
+    edge = ifs.filter(pl.col("time@hdr") == 150000)
+    assert edge.height and edge["antime"].unique().to_list() == [120000]
     pressure = pl.col("varno@body") == 110
     (of_us,) = ours.filter(pressure).select("vertco_type@body", "vertco_reference_1@body", "stalt@hdr").rows()
     assert of_us in ifs.filter(pressure).select("vertco_type@body", "vertco_reference_1@body", "stalt@hdr").rows()

@@ -37,7 +37,7 @@ class _Odb(Exporter):
     Settings: ClassVar[type[OdbSettings]] = OdbSettings
     extension = "odb"
     kinds = ("odb",)
-    version = "1"
+    version = "2"
 
     def __init__(self, settings: OdbSettings | None = None) -> None:
         self.settings: OdbSettings = settings or OdbSettings()

@@ -18,6 +18,7 @@ from ionbeam_client.models import CanonicalVariable, format_duration, parse_dura
 from ionbeam_dagster.domain.canonical import columns_of, quality_column, variable_of
 from ionbeam_dagster.exporters.odb.settings import MappedFrom, VariableMapping
 from ionbeam_dagster.exporters.odb.tables import (
+    AT_SEA_LEVEL,
     DEFAULT_RULES,
     DIRECTION,
     EASTWARD,
@@ -26,10 +27,19 @@ from ionbeam_dagster.exporters.odb.tables import (
     PERIOD_OF_RAIN,
     RAIN,
     SPEED,
+    SURFACE_PRESSURE,
     VARNOS,
     Rule,
     Varno,
 )
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Entry:
+    """A value that every report may have once: a varno, and whether it is valid at sea level or at the station."""
+
+    varno: Varno
+    at_sea_level: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +47,7 @@ class Target:
     """A column that becomes `varno` by scale and offset, with the column of its quality flags.
 
     With a `direction` it is a wind speed that becomes the component `varno`. `hours`: the period to write with a rain
-    amount.
+    amount. `at_sea_level`: a pressure that is valid there, and not where the station is.
     """
 
     column: str
@@ -49,11 +59,17 @@ class Target:
     period: timedelta
     hours: float | None = None
     direction: Target | None = None
+    at_sea_level: bool = False
+
+    @property
+    def entry(self) -> Entry:
+        return Entry(self.varno, self.at_sea_level)
 
     def __str__(self) -> str:
+        where = " at sea level" if self.at_sea_level and self.varno.number == SURFACE_PRESSURE else ""
         pair = f", its {self.hours:.3g} h as varno {VARNOS[PERIOD_OF_RAIN]}" if self.hours else ""
         pair += f" with {self.direction.column}" if self.direction else ""
-        return f"odb varno {self.varno}{pair}"
+        return f"odb varno {self.varno}{where}{pair}"
 
     @property
     def columns(self) -> list[str]:
@@ -74,7 +90,7 @@ class VarnoMap:
 
     def targets(self, schema: pa.Schema) -> tuple[list[Target], dict[str, str]]:
         """The columns that are written, by varno, and why the others are not."""
-        candidates: dict[int, list[tuple[Any, Target]]] = {}
+        candidates: dict[Entry, list[tuple[Any, Target]]] = {}
         left_out: dict[str, str] = {}
         for place, name in enumerate(columns_of(schema, "variable")):
             variable = variable_of(schema.field(name))
@@ -82,15 +98,17 @@ class VarnoMap:
                 for order, rule in self._rules_for(variable, schema.field(name).type):
                     target = _target(name, variable, VARNOS[rule.varno], quality_column(schema, name, "flag"))
                     rank = order, variable.method != "point", parse_duration(variable.period), place
-                    candidates.setdefault(rule.varno, []).append((rank, target))
+                    candidates.setdefault(target.entry, []).append((rank, target))
             except _NotMapped as reason:
                 left_out[name] = str(reason)
         chosen = []
-        for number, found in sorted(candidates.items()):
+        for entry, found in sorted(candidates.items()):
             (best, winner), *others = sorted(found, key=lambda one: one[0])
             chosen.append(winner)
             for rank, loser in others:
-                left_out[loser.column] = f"varno {number} is taken by {winner.column}, {_why_better(best, rank)}"
+                left_out[loser.column] = (
+                    f"varno {entry.varno.number} is taken by {winner.column}, {_why_better(best, rank)}"
+                )
         for target in chosen:
             left_out.pop(target.column, None)
         return self._with_components(chosen), left_out
@@ -127,12 +145,12 @@ class VarnoMap:
         raise _NotMapped(f"{varno} is {'; '.join(wrong)}; name it under variable_map to write it all the same")
 
 
-def varnos_of(targets: list[Target]) -> list[Varno]:
-    """The varnos that come of `targets`, in their order; with a rain amount comes its period."""
-    varnos = {target.varno.number: target.varno for target in targets}
+def entries_of(targets: list[Target]) -> list[Entry]:
+    """What comes of `targets`, in the order of varnos; with a rain amount comes its period."""
+    entries = {target.entry for target in targets}
     if any(target.hours for target in targets):
-        varnos[PERIOD_OF_RAIN] = VARNOS[PERIOD_OF_RAIN]
-    return [varnos[number] for number in sorted(varnos)]
+        entries.add(Entry(VARNOS[PERIOD_OF_RAIN]))
+    return sorted(entries)
 
 
 def _rule(varno: int, source: MappedFrom) -> Rule:
@@ -170,7 +188,8 @@ def _target(column: str, variable: CanonicalVariable, varno: Varno, flag: str | 
         raise _NotMapped(f"varno {varno} cannot be made of it: {error}") from error
     period = parse_duration(variable.period)
     hours = period / timedelta(hours=1) if varno.number == RAIN else None
-    return Target(column, varno, scale, offset, flag, variable.level, period, hours or None)
+    at_sea_level = _current_name(variable.standard_name) == AT_SEA_LEVEL
+    return Target(column, varno, scale, offset, flag, variable.level, period, hours or None, at_sea_level=at_sea_level)
 
 
 def _why_better(best: tuple[Any, ...], rank: tuple[Any, ...]) -> str:

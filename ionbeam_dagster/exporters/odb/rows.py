@@ -6,49 +6,64 @@ datasets and writing files (writing.py), or what stations are called (station_id
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ionbeam_dagster.domain.canonical import STATION
+from ionbeam_dagster.domain.canonical import STATION, whole_seconds
 from ionbeam_dagster.domain.quality import Flag
-from ionbeam_dagster.exporters.odb.mapping import Target
+from ionbeam_dagster.exporters.odb.mapping import Entry, Target
 from ionbeam_dagster.exporters.odb.settings import OdbCodes
 from ionbeam_dagster.exporters.odb.tables import (
     COLUMNS,
     EASTWARD,
     GEOPOTENTIAL,
     HIGHEST,
+    HUMIDITY,
     LOWEST,
+    OF_SEA_LEVEL,
+    OF_STATION,
     PERIOD_OF_RAIN,
+    PRESSURE,
     REJECTED,
+    SOURCE_WIDTH,
     STANDARD_GRAVITY,
     STATUS_BY_FLAG,
     STATUS_OF,
+    SURFACE_PRESSURE,
+    VARNOS,
     Arrays,
     Column,
-    Varno,
 )
 from ionbeam_dagster.exporters.odb.tally import OdbCounts
-from ionbeam_dagster.exporters.stations import numbers_in, wigos_ids_of
+from ionbeam_dagster.exporters.stations import fitting, numbers_in, wigos_ids_of
+
+DAY = 86_400  # s
+ANALYSES = 6 * 3600  # s from one analysis to the next
+MOST_REPORTS = 2**31 - 1
+"""Numbers of reports of a day, as far as 32 bits go: each of its windows has an equal share of them."""
+_AT_STATION = Entry(VARNOS[SURFACE_PRESSURE])
 
 
-def layout(varnos: list[Varno]) -> list[Column]:
-    """The columns of a row in the order that takes least room for `varnos`."""
-    if all(varno.at == "station" for varno in varnos):
+def layout(entries: list[Entry]) -> list[Column]:
+    """The columns of a row in the order that takes least room for `entries`."""
+    by_pressure = _AT_STATION in entries and Entry(VARNOS[HUMIDITY]) in entries
+    if not by_pressure and not any(entry.at_sea_level for entry in entries):
         return list(COLUMNS)
-    vertical = [column for column in COLUMNS if column[0].startswith("vertco")]
+    vertical = [column for column in COLUMNS if column[0].startswith(("vertco", "ppcode"))]
     others = [column for column in COLUMNS if column not in vertical]
     entry = others.index(("entryno@body", "INTEGER"))
     return others[:entry] + vertical + others[entry:]
 
 
-def constants(codes: OdbCodes) -> dict[str, int | bytes]:
+def constants(codes: OdbCodes, dataset: str) -> dict[str, int | bytes]:
     """The columns that are the same in every row."""
     return {
+        "source@hdr": (fitting(dataset, SOURCE_WIDTH) if dataset else "").encode().ljust(SOURCE_WIDTH, b"\0"),
         "type": codes.type,
         "class": codes.class_,
         "stream": codes.stream,
@@ -60,9 +75,21 @@ def constants(codes: OdbCodes) -> dict[str, int | bytes]:
     }
 
 
+def first_number(about: Mapping[str, str]) -> int:
+    """One less than the number of a file's first report, so that no two reports of a dataset and day share one.
+
+    `about` tells the file's window, or cycle; a day's windows follow one another from midnight on.
+    """
+    if "window_start" not in about or "window_end" not in about:
+        return 0
+    start, end = (datetime.fromisoformat(about[edge]).astimezone(UTC) for edge in ("window_start", "window_end"))
+    span = int((end - start).total_seconds())
+    return int(start.timestamp()) % DAY // span * (MOST_REPORTS // max(1, DAY // span))
+
+
 @dataclass(frozen=True, slots=True)
 class Reports:
-    """`values`: float32, a row a report and a column a varno, NaN where there is none; `flags`: of each, its quality.
+    """`values`: float32, a row a report and a column an entry, NaN where there is none; `flags`: of each, its quality.
 
     `header`: an array a column.
     """
@@ -73,18 +100,18 @@ class Reports:
 
 
 def reports_of(
-    batch: pa.RecordBatch, targets: list[Target], varnos: list[Varno], height: str | None, written: OdbCounts
+    batch: pa.RecordBatch, targets: list[Target], entries: list[Entry], height: str | None, written: OdbCounts
 ) -> Reports:
-    """The rows of `batch` that have at least one value, in the units of their varnos."""
-    values = np.full((batch.num_rows, len(varnos)), np.nan, np.float32)
+    """The rows of `batch` that have at least one value, in the units of their varnos, one analysis after another."""
+    values = np.full((batch.num_rows, len(entries)), np.nan, np.float32)
     flags = np.full(values.shape, Flag.NOT_EVALUATED, np.uint8)
-    place = {varno.number: number for number, varno in enumerate(varnos)}
+    place = {entry: number for number, entry in enumerate(entries)}
     for target in targets:
-        number = place[target.varno.number]
+        number = place[target.entry]
         values[:, number], flags[:, number] = _converted(batch, target, written)
         written.add(target.varno.number, values[:, number])
         if target.hours:
-            period = place[PERIOD_OF_RAIN]
+            period = place[Entry(VARNOS[PERIOD_OF_RAIN])]
             values[:, period] = np.where(np.isnan(values[:, number]), np.nan, np.float32(target.hours))
             flags[:, period] = flags[:, number]
             written.add(PERIOD_OF_RAIN, values[:, period])
@@ -96,7 +123,18 @@ def reports_of(
     header = _header(batch, height, written)
     # A report is as good as its best value.
     header["report_status@hdr"] = np.where(absent, REJECTED, STATUS_BY_FLAG[flags]).min(axis=1)
+    analyses, count = np.unique(_analysis(header), return_counts=True)
+    written.analyses.update(dict(zip(analyses.tolist(), count.tolist(), strict=True)))
+    if len(analyses) > 1:
+        order = np.argsort(_analysis(header), kind="stable")
+        values, flags = values[order], flags[order]
+        header = {name: column[order] for name, column in header.items()}
     return Reports(values, flags, header)
+
+
+def _analysis(header: Arrays) -> npt.NDArray[np.int64]:
+    """The analysis of each report, as YYYYMMDDHHMMSS."""
+    return np.asarray(header["andate"] * 1_000_000 + header["antime"])
 
 
 def _converted(
@@ -141,10 +179,10 @@ def _flags(batch: pa.RecordBatch, target: Target) -> npt.NDArray[np.uint8]:
 
 
 def _header(batch: pa.RecordBatch, height: str | None, written: OdbCounts) -> Arrays:
-    seconds = batch.column("datetime").cast(pa.timestamp("s", "UTC"), safe=False).cast(pa.int64()).to_numpy()
+    seconds = whole_seconds(batch.column("datetime"))
     date, time = _calendar(seconds)
-    # The analyses of 00, 06, 12 and 18 take what was observed from three hours before to three hours after.
-    andate, antime = _calendar((seconds + 3 * 3600) // (6 * 3600) * (6 * 3600))
+    # The analyses of 00, 06, 12 and 18 take what was observed after three hours before, until three hours after.
+    andate, antime = _calendar((seconds + ANALYSES // 2 - 1) // ANALYSES * ANALYSES)
     lat, lon = batch.column("lat").to_numpy(), batch.column("lon").to_numpy()
     altitude = numbers_in(batch.column(height)) if height else np.full(batch.num_rows, np.nan)
     impossible = (altitude < LOWEST) | (altitude > HIGHEST)
@@ -152,7 +190,7 @@ def _header(batch: pa.RecordBatch, height: str | None, written: OdbCounts) -> Ar
     altitude[impossible] = np.nan
     names = batch.column(STATION) if STATION in batch.schema.names else pa.nulls(batch.num_rows, pa.string())
     statid, wigosid = written.station_ids.of(names, lat, lon, wigos_ids_of(batch))
-    seqno = np.arange(written.lat.count + 1, written.lat.count + batch.num_rows + 1)
+    seqno = np.arange(1, batch.num_rows + 1) + (written.first_number + written.lat.count)
     written.lat.add(lat.astype(np.float32))
     written.lon.add(lon.astype(np.float32))
     return {
@@ -171,27 +209,39 @@ def _header(batch: pa.RecordBatch, height: str | None, written: OdbCounts) -> Ar
 
 def _calendar(seconds: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """YYYYMMDD and HHMMSS, as integers, of seconds since 1970."""
-    days, second = np.divmod(seconds, 86_400)
+    days, second = np.divmod(seconds, DAY)
     first, last = (days.min(), days.max()) if len(days) else (0, 0)
     dates = np.arange(first, last + 1).astype("datetime64[D]").astype(str)
     of_day = np.char.replace(dates, "-", "").astype(np.int64)
     return of_day[days - first], second // 3600 * 10_000 + second // 60 % 60 * 100 + second % 60
 
 
-def frames(reports: Reports, varnos: list[Varno], rows_per_frame: int) -> Iterator[Arrays]:
-    """The rows of `reports`, in the order of reports and then varnos, a frame at a time."""
-    numbers = np.array([varno.number for varno in varnos])
-    at_sea_level = np.array([varno.at == "sea level" for varno in varnos])
+def frames(reports: Reports, entries: list[Entry], rows_per_frame: int) -> Iterator[Arrays]:
+    """The rows of `reports`, in the order of reports and then entries, a frame at a time.
+
+    A frame has one analysis: who files observations by analysis takes frames whole.
+    """
+    numbers = np.array([entry.varno.number for entry in entries])
+    at_sea_level = np.array([entry.at_sea_level for entry in entries])
+    by_pressure = _AT_STATION in entries
+    is_humidity = numbers == HUMIDITY
     geopotential = reports.header["stalt@hdr"] * STANDARD_GRAVITY
     values, flags = reports.values.ravel(), reports.flags.ravel()
     present = np.flatnonzero(~np.isnan(values))
-    for start in range(0, len(present), rows_per_frame):
-        taken = present[start : start + rows_per_frame]
-        report, entry = np.divmod(taken, len(varnos))
+    first_of_analyses = np.flatnonzero(np.diff(_analysis(reports.header))) + 1
+    for taken in _cut(present, first_of_analyses * len(entries), rows_per_frame):
+        report, entry = np.divmod(taken, len(entries))
+        # IFS takes a surface value as one at the station's height; a reduced pressure as one at height 0.
         reference = np.where(at_sea_level[entry], 0.0, geopotential[report])
+        kind = np.where(np.isnan(reference), np.nan, GEOPOTENTIAL)
+        if by_pressure:
+            # ... and humidity as one at the pressure of the same report.
+            pressure = reports.values[report, entries.index(_AT_STATION)]
+            told = is_humidity[entry] & ~np.isnan(pressure)
+            reference, kind = np.where(told, pressure, reference), np.where(told, PRESSURE, kind)
         yield {name: column[report] for name, column in reports.header.items()} | {
-            # IFS takes a surface value as one at the station's height; a reduced pressure as one at height 0.
-            "vertco_type@body": np.where(np.isnan(reference), np.nan, GEOPOTENTIAL),
+            "ppcode@conv_body": np.where(at_sea_level[entry], OF_SEA_LEVEL, OF_STATION),
+            "vertco_type@body": kind,
             "vertco_reference_1@body": reference,
             "entryno@body": entry + 1,
             "varno@body": numbers[entry],
@@ -199,3 +249,10 @@ def frames(reports: Reports, varnos: list[Varno], rows_per_frame: int) -> Iterat
             "datum_status@body": STATUS_BY_FLAG[flags[taken]],
             "quality@body": flags[taken],
         }
+
+
+def _cut(rows: npt.NDArray[np.int64], first_rows: npt.NDArray[np.int64], most: int) -> Iterator[npt.NDArray[np.int64]]:
+    """Parts of at most `most` of the `rows`, each before or from one of the `first_rows` on."""
+    for part in np.split(rows, np.searchsorted(rows, first_rows)):
+        for start in range(0, len(part), most):
+            yield part[start : start + most]

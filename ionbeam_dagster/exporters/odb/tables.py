@@ -22,15 +22,14 @@ LOWEST, HIGHEST = -450.0, 9000.0  # m: from the shore of the Dead Sea to above M
 STANDARD_GRAVITY = 9.80665  # m s-2: turns the height of a station into the geopotential that IFS keeps
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Varno:
-    """An observed quantity: its number, its short name, the unit (UDUNITS) of its values, and where it is valid."""
+    """An observed quantity: its number, its short name and the unit (UDUNITS) of its values."""
 
     number: int
     name: str
     meaning: str
     unit: str
-    at: Literal["station", "sea level"] = "station"
 
     def __str__(self) -> str:
         return f"{self.number} ({self.name}, {self.unit})"
@@ -55,8 +54,8 @@ VARNOS = {
         Varno(80, "rr", "rain amount", "kg m-2"),
         Varno(92, "sfall", "6 h snowfall", "m"),
         Varno(107, "pstation", "station pressure", "Pa"),
-        Varno(108, "pmsl", "mean sea level pressure", "Pa", at="sea level"),
-        Varno(110, "ps", "surface pressure, which IFS analyses", "Pa"),
+        Varno(108, "pmsl", "mean sea level pressure", "Pa"),
+        Varno(110, "ps", "pressure at the station or at sea level, which IFS analyses", "Pa"),
         Varno(111, "dd", "wind direction", "degree"),
         Varno(112, "ff", "wind speed", "m s-1"),
         Varno(261, "wind_gust", "maximum wind gust", "m s-1"),
@@ -99,19 +98,21 @@ _STATE = "point", "mean"
 _RAIN = "precipitation_amount", "lwe_thickness_of_precipitation_amount", "rainfall_amount"
 
 _AT_STATION = "surface_air_pressure", "air_pressure"
+AT_SEA_LEVEL = "air_pressure_at_mean_sea_level"
+STATION_PRESSURE, SURFACE_PRESSURE, HUMIDITY = 107, 110, 58
 
 DEFAULT_RULES = (
     Rule(39, ("air_temperature",), _SCREEN, _STATE, _INSTANT),
     Rule(40, ("dew_point_temperature",), _SCREEN, _STATE, _INSTANT),
     Rule(41, ("eastward_wind",), _ANEMOMETER, _STATE, _INSTANT),
     Rule(42, ("northward_wind",), _ANEMOMETER, _STATE, _INSTANT),
-    Rule(58, ("relative_humidity",), _SCREEN, _STATE, _INSTANT),
+    Rule(HUMIDITY, ("relative_humidity",), _SCREEN, _STATE, _INSTANT),
     Rule(62, ("visibility_in_air",), _NEAR_GROUND, _STATE, _INSTANT),
     Rule(71, ("surface_snow_thickness",), _NEAR_GROUND, _STATE, _INSTANT),
     Rule(80, _RAIN, _NEAR_GROUND, ("sum",), _ANY_AMOUNT),
-    Rule(107, _AT_STATION, _NEAR_GROUND, _STATE, _INSTANT),
-    Rule(108, ("air_pressure_at_mean_sea_level",), _NEAR_GROUND, _STATE, _INSTANT),
-    Rule(110, _AT_STATION, _NEAR_GROUND, _STATE, _INSTANT),
+    Rule(STATION_PRESSURE, _AT_STATION, _NEAR_GROUND, _STATE, _INSTANT),
+    Rule(108, (AT_SEA_LEVEL,), _NEAR_GROUND, _STATE, _INSTANT),
+    Rule(SURFACE_PRESSURE, (*_AT_STATION, AT_SEA_LEVEL), _NEAR_GROUND, _STATE, _INSTANT),
     Rule(111, ("wind_from_direction",), _ANEMOMETER, _STATE, _INSTANT),
     Rule(112, ("wind_speed",), _ANEMOMETER, _STATE, _INSTANT),
     Rule(261, ("wind_speed_of_gust",), _ANEMOMETER, ("point", "maximum"), (timedelta(0), timedelta(hours=1))),
@@ -149,9 +150,11 @@ STATUS_BY_FLAG = np.zeros(max(Flag) + 1, np.int64)
 STATUS_BY_FLAG[list(STATUS_OF)] = list(STATUS_OF.values())
 """The same as an array, whose index is the flag."""
 
-GEOPOTENTIAL = 2  # vertco_type: the reference is a geopotential, in m2 s-2
+PRESSURE, GEOPOTENTIAL = 1, 2  # vertco_type: the reference is a pressure in Pa, or a geopotential in m2 s-2
+OF_SEA_LEVEL, OF_STATION = 0, 1  # ppcode: what a pressure is valid for
 
 STATION_ID_WIDTH = 8  # as in IFS's files, whose readers take no more
+SOURCE_WIDTH = 32
 WIGOS_ID_WIDTH = 32  # series, issuer, issue number and 16 characters, with their hyphens, have at most 30
 
 Column = tuple[str, Literal["INTEGER", "REAL", "STRING", "BITFIELD"]]
@@ -159,7 +162,7 @@ Arrays = dict[str, npt.NDArray[Any]]
 """The values of columns, by the column's name."""
 
 # A row is stored from its first changed column on: what changes least stands first. Rows of one report differ from
-# `entryno` on; where some of them are valid at sea level, from the vertical coordinate on, which then stands before it.
+# `entryno` on; where their vertical coordinates differ, too, from these on, which then stand before it.
 COLUMNS: tuple[Column, ...] = (
     ("type", "INTEGER"),
     ("class", "INTEGER"),
@@ -171,11 +174,13 @@ COLUMNS: tuple[Column, ...] = (
     ("groupid@hdr", "INTEGER"),
     ("obstype@hdr", "INTEGER"),
     ("codetype@hdr", "INTEGER"),
+    ("source@hdr", "STRING"),
     ("statid@hdr", "STRING"),
     ("wigosid@hdr", "STRING"),
     ("stalt@hdr", "REAL"),
     ("lat@hdr", "REAL"),
     ("lon@hdr", "REAL"),
+    ("ppcode@conv_body", "INTEGER"),
     ("vertco_type@body", "INTEGER"),
     ("vertco_reference_1@body", "REAL"),
     ("date@hdr", "INTEGER"),
@@ -188,5 +193,6 @@ COLUMNS: tuple[Column, ...] = (
     ("datum_status@body", "BITFIELD"),
     ("quality@body", "INTEGER"),
 )
-OWN_COLUMNS = ("wigosid@hdr", "quality@body")
-"""Those that IFS's files do not have: the WIGOS identifier, and the quality flag as it is in the dataset (QARTOD)."""
+OWN_COLUMNS = ("source@hdr", "wigosid@hdr", "quality@body")
+"""Those that IFS's files do not have: the dataset, the WIGOS identifier, and the quality flag as it is in the dataset
+(QARTOD)."""

@@ -6,6 +6,7 @@ Belongs here: counts, sums and bounds. Does not belong here: what is counted (ro
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -34,13 +35,16 @@ class Tally:
 
 @dataclass(slots=True)
 class OdbCounts:
-    """What went into a file: by varno, by place, and what had to be changed."""
+    """What went into a file: by varno, by place, and what had to be changed. Its reports are numbered from
+    `first_number` + 1 on."""
 
+    first_number: int = 0
     tallies: dict[int, Tally] = field(default_factory=dict)
     lat: Tally = field(default_factory=Tally)
     lon: Tally = field(default_factory=Tally)
     beyond: int = 0
     heights: int = 0
+    analyses: Counter[int] = field(default_factory=Counter)
     flags: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(max(Flag) + 1, np.int64))
     station_ids: StationIds = field(default_factory=StationIds)
 
@@ -61,6 +65,10 @@ class OdbCounts:
     def facts(self) -> dict[str, object]:
         bounds = {label_of(number): [tally.low, tally.high] for number, tally in sorted(self.tallies.items())}
         facts: dict[str, object] = {"reports": self.lat.count, "bounds": bounds} | self.station_ids.facts()
+        facts["reports by analysis"] = {
+            f"{analysis // 1_000_000} {analysis // 10_000 % 100:02} UTC": count
+            for analysis, count in sorted(self.analyses.items())
+        }
         facts["quality"] = {flag.name.lower(): int(self.flags[flag]) for flag in STATUS_OF if self.flags[flag]}
         facts |= {"heights that no station has, left out": self.heights} if self.heights else {}
         return facts | ({"values beyond REAL": self.beyond} if self.beyond else {})

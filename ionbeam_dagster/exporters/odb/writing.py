@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 
 from ionbeam_dagster.domain.canonical import HEIGHT_COLUMNS, STATION, columns_of
 from ionbeam_dagster.exporters.odb.encoder import Encoder
-from ionbeam_dagster.exporters.odb.mapping import Target, varnos_of
-from ionbeam_dagster.exporters.odb.rows import constants, frames, layout, reports_of
+from ionbeam_dagster.exporters.odb.mapping import Target, entries_of
+from ionbeam_dagster.exporters.odb.rows import constants, first_number, frames, layout, reports_of
 from ionbeam_dagster.exporters.odb.settings import OdbCodes
 from ionbeam_dagster.exporters.odb.tally import OdbCounts
 from ionbeam_dagster.exporters.stations import WIGOS_COLUMN
@@ -50,20 +50,21 @@ def write(
     draft: Path,
 ) -> OdbCounts:
     """Write `targets`, columns of `schema`, of all `files` to `draft`; where there is no target, there is no draft."""
-    written = OdbCounts()
+    written = OdbCounts(first_number(properties))
     if not targets:
         return written
     height = next((name for name in HEIGHT_COLUMNS if name in columns_of(schema, "metadata")), None)
     columns = [name for name in ("datetime", "lat", "lon", STATION, WIGOS_COLUMN, height) if name in schema.names]
     columns += sorted({column for target in targets for column in target.columns})
-    varnos = varnos_of(targets)
-    encoder = Encoder(layout(varnos), constants(codes), properties, ROWS_PER_FRAME)
-    batch_rows = max(ROWS_PER_FRAME // 2, VALUES_PER_BATCH // len(varnos))
+    entries = entries_of(targets)
+    same = constants(codes, properties.get("dataset", ""))
+    encoder = Encoder(layout(entries), same, properties, ROWS_PER_FRAME)
+    batch_rows = max(ROWS_PER_FRAME // 2, VALUES_PER_BATCH // len(entries))
     wanted = pa.schema([schema.field(name) for name in columns])
     with draft.open("wb") as file:
         for batch in _batches(files, wanted, batch_rows):
-            reports = reports_of(batch, targets, varnos, height, written)
-            for frame in frames(reports, varnos, ROWS_PER_FRAME):
+            reports = reports_of(batch, targets, entries, height, written)
+            for frame in frames(reports, entries, ROWS_PER_FRAME):
                 encoder.write(frame, file)
     return written
 
