@@ -267,6 +267,58 @@ def test_a_station_that_moves_arrives_in_3_07_090(tmp_path):
     assert report.plan.mapped[RAIN5].endswith(", fixed stations only")
 
 
+def test_what_a_template_has_no_place_for_is_counted(tmp_path):
+    columns = {"lat": [45.0, 45.1, 50.0], "lon": [7.0, 7.0, 7.0], "station_id": ["car", "car", "home"]}
+    columns |= {T2M: [1.0, 2.0, 3.0], RAIN5: [0.1, None, 0.3], RAIN: [None, 1.0, 2.0]}
+    _, report = exported(tmp_path, columns)
+    assert report.read_back["values left out"] == {
+        f"{RAIN5} of mobile stations: 3 07 090 tells its period in PT1H, but it covers PT5M": 1,
+        f"{RAIN} of fixed stations: the place of 013011 in 3 07 092 is taken by {RAIN5}": 1,
+    }
+
+
+def test_reports_of_a_drive_within_a_minute_are_told_apart(tmp_path):
+    moments = [NOON + timedelta(seconds=10 * n) for n in range(8)]
+    track = {"station_id": ["car"] * 8, "lat": [50 + n / 100 for n in range(8)], "lon": [7.0] * 8, "datetime": moments}
+    target, _ = exported(tmp_path, track | {T2M: [float(n) for n in range(8)]})
+    rows = read(target, MOBILE, "shipOrMobileLandStationIdentifier", "hour", "minute", "second", "airTemperature")
+    assert len({tuple(row.values())[:4] for row in rows}) == 8
+    assert [(row["minute"], row["second"]) for row in rows] == [divmod(10 * n, 60) for n in range(8)]
+    pdbufr = pytest.importorskip("pdbufr", reason="pdbufr is a test's decoder")
+    times = pdbufr.read_bufr(str(target), ("data_datetime", "airTemperature"))["data_datetime"]
+    assert sorted(times) == [moment.replace(tzinfo=None) for moment in moments]
+
+
+def test_a_barometer_stands_at_the_height_of_its_pressure(tmp_path):
+    at_two = "air_pressure__hPa__2.0__point__PT0S"
+    columns = {"station_id": ["a", "b", "c"], "altitude": ["100", None, "30.5"], at_two: [990.0, 991.0, None]}
+    target, _ = exported(tmp_path, columns | {T2M: [1.0, 2.0, 3.0]})
+    rows = read(target, FIXED, "longStationName", "heightOfBarometerAboveMeanSeaLevel")
+    assert {row["longStationName"]: row["heightOfBarometerAboveMeanSeaLevel"] for row in rows} == {
+        "a": 102.0, "b": None, "c": None
+    }  # fmt: skip
+    driving = {"station_id": ["car"] * 2, "lat": [50.0, 50.1], "lon": [7.0] * 2, "altitude": ["20", "30"]}
+    target, _ = exported(tmp_path, driving | {PS: [990.0, 1e9], T2M: [1.0, 2.0]})
+    assert values(target, MOBILE, "heightOfBarometerAboveMeanSeaLevel") == [20.0, None]
+
+
+def test_one_report_a_message_is_taken_by_whoever_takes_messages_apart(tmp_path):
+    columns = {"station_id": [f"s{n}" for n in range(5)], T2M: [float(n) for n in range(5)], PS: [990.0] * 5}
+    target, _ = exported(tmp_path, columns, subsets_per_message=1)
+    assert headers(target, "numberOfSubsets") == [(1,)] * 5
+    assert values(target, FIXED, "longStationName") == columns["station_id"]
+    assert values(target, FIXED, "airTemperature") == pytest.approx([273.15 + n for n in range(5)])
+
+
+def test_a_file_that_is_too_large_for_the_gts_is_told(tmp_path, monkeypatch):
+    columns = {"station_id": [f"s{n}" for n in range(5)], T2M: [float(n) for n in range(5)]}
+    assert not exported(tmp_path, columns, cccc="EDZW")[1].not_passed
+    monkeypatch.setattr("ionbeam_dagster.exporters.bufr.MOST_BYTES_OF_A_BULLETIN", 100)
+    assert not exported(tmp_path, columns)[1].not_passed
+    told = exported(tmp_path, columns, cccc="EDZW")[1].not_passed
+    assert told.keys() == {"gts_size"} and "a bulletin may have 100" in told["gts_size"]
+
+
 @pytest.mark.parametrize(
     ("lat", "lon", "template"),
     [

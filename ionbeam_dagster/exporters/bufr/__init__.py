@@ -7,7 +7,7 @@ reads them back (reading). Does not belong here: those steps, quality control, o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
@@ -20,7 +20,12 @@ from ionbeam_dagster.exporters import ExportedDataset, ExportPlan, ExportReport,
 from ionbeam_dagster.exporters.bufr.mapping import forms_of, plan_of
 from ionbeam_dagster.exporters.bufr.messages import About, BufrError, write_messages
 from ionbeam_dagster.exporters.bufr.reading import describe_bufr, read_back
-from ionbeam_dagster.exporters.bufr.settings import BufrService, BufrSettings, gts_file_name
+from ionbeam_dagster.exporters.bufr.settings import (
+    MOST_BYTES_OF_A_BULLETIN,
+    BufrService,
+    BufrSettings,
+    gts_file_name,
+)
 from ionbeam_dagster.exporters.bufr.templates import eccodes
 from ionbeam_dagster.stores.contents import Contents, begins_with
 
@@ -39,7 +44,10 @@ class BufrExporter(WindowExporter):
     title = "BUFR edition 4, for the GTS and WIS2: compressed messages of many reports"
     extension = "bufr"
     kinds = ("bufr",)
-    version = "1"
+    version = "2"
+    checks: ClassVar[Mapping[str, str]] = {
+        "gts_size": f"a file for the GTS has at most {MOST_BYTES_OF_A_BULLETIN:,} bytes, the most of a bulletin in BUFR"
+    }
 
     def __init__(self, settings: BufrService | None = None) -> None:
         self.settings: BufrService = settings or BufrService()
@@ -99,6 +107,7 @@ class BufrExporter(WindowExporter):
             plan=plan,
             read_back=read | written.facts(),
             copies=self._copies(about),
+            not_passed=self._too_large(draft),
         )
 
     def _copies(self, about: About) -> dict[str, str]:
@@ -106,6 +115,16 @@ class BufrExporter(WindowExporter):
             return {}
         name = gts_file_name(self._sender, about.dataset, about.start, about.revision)
         return {"for the GTS": f"gts/{about.dataset}/{name}"}
+
+    def _too_large(self, draft: Path) -> dict[str, str]:
+        size = draft.stat().st_size
+        if self._sender.cccc is None or size <= MOST_BYTES_OF_A_BULLETIN:
+            return {}
+        return {
+            "gts_size": f"the file for the GTS has {size:,} bytes, but a bulletin may have "
+            f"{MOST_BYTES_OF_A_BULLETIN:,}: a message switch may refuse it; a shorter aggregation_span, or two "
+            "datasets with a heading each, make smaller ones"
+        }
 
     @classmethod
     def describe(cls, path: Path) -> Contents | None:

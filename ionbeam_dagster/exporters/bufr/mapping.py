@@ -27,6 +27,7 @@ from ionbeam_dagster.exporters.bufr.templates import (
     PERIODS,
     SENSOR_HEIGHT,
     SIGNIFICANCE,
+    STATION_PRESSURE,
     TEMPLATES,
     TIME_SIGNIFICANCE,
     TWO_BITS_OF_QUALITY,
@@ -63,12 +64,21 @@ class Target:
 
 @dataclass(slots=True)
 class Form:
-    """A template filled in: where the columns go, and what is the same in every subset (heights, periods)."""
+    """A template filled in: where the columns go, and what is the same in every subset (heights, periods).
+
+    The `barometer` is so many metres above the ground.
+    """
 
     template: Template
     targets: list[Target] = field(default_factory=list)
     fixed: dict[Place, int] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
+    barometer: float = 0.0
+
+    @property
+    def columns(self) -> set[str]:
+        """The variables that it takes."""
+        return {target.column for target in self.targets}
 
     @property
     def rounds(self) -> list[Place]:
@@ -164,6 +174,8 @@ def _place(
     if flag:
         targets = [_with_quality(form, target, flag) for target in targets]
     form.targets += targets
+    if slot.codes == (STATION_PRESSURE,):
+        form.barometer = variable.level
     form.fixed |= about
     taken.update(dict.fromkeys([*about, *(target.place for target in targets)], column))
 

@@ -25,6 +25,8 @@ from ionbeam_dagster.exporters.bufr.reports import (
     MOBILE_COLUMN,
     ROWS_PER_BATCH,
     Columns,
+    barometers_of,
+    count_homeless,
     header_of,
     mobile_rows,
     moving_stations,
@@ -38,9 +40,11 @@ from ionbeam_dagster.exporters.bufr.tally import BufrCounts
 from ionbeam_dagster.exporters.bufr.templates import (
     ASSOCIATED_FIELD,
     AUTOMATIC,
+    BAROMETER_HEIGHT,
     HEADER,
     MASTER_TABLES,
     MISSING,
+    STATION_HEIGHT,
     STATION_TYPE,
     Element,
     Place,
@@ -93,6 +97,7 @@ def write_messages(
         for batch in source.iter_batches(ROWS_PER_BATCH, columns=["datetime", "lat", "lon", *about_stations, *values]):
             is_mobile = mobile_rows(batch, moved)
             header = header_of(batch, height, is_mobile, written)
+            count_homeless(batch, forms, is_mobile, written)
             told = np.zeros(batch.num_rows, bool)
             for writer in writers:
                 stations = {"fixed": ~is_mobile, "mobile": is_mobile}.get(writer.form.template.stations)
@@ -140,6 +145,7 @@ class _Writer:
         present = {place: column != MISSING for place, column in columns.items()}
         shapes = shapes_of(self.form, present, len(rows))
         columns |= quality_of(self.form, batch, rows, present, shapes, written)
+        columns |= barometers_of(self.form, present, header[STATION_HEIGHT][rows])
         some = np.logical_or.reduce(list(present.values()))
         told = rows[some]
         if not len(told):
@@ -212,7 +218,7 @@ class _Layout:
         expanded = expansion(form.template)
         columns = {target.place for target in form.targets}
         columns |= {target.quality for target in form.targets if target.quality}
-        columns |= {(node, 0) for code in HEADER if (node := expanded.node(code)) is not None}
+        columns |= {(node, 0) for code in (*HEADER, BAROMETER_HEIGHT) if (node := expanded.node(code)) is not None}
         always = dict(form.fixed)
         always |= {(node + 1, 0): len(rounds.get(node, ())) for node in expanded.rounds if node}
         if (node := expanded.node(STATION_TYPE)) is not None:

@@ -8,7 +8,7 @@ the packing (messages.py).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,22 +17,26 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ionbeam_dagster.domain.canonical import STATION
+from ionbeam_dagster.domain.canonical import STATION, whole_seconds
 from ionbeam_dagster.domain.geo import chord
 from ionbeam_dagster.domain.quality import Flag
 from ionbeam_dagster.exporters.bufr.mapping import Form
 from ionbeam_dagster.exporters.bufr.tally import BufrCounts
 from ionbeam_dagster.exporters.bufr.templates import (
+    BAROMETER_HEIGHT,
     DAY,
+    FIXED,
     HOUR,
     LATITUDE,
     LONGITUDE,
     MINUTE,
     MISSING,
+    MOBILE,
     MONTH,
     QUALITY_OF,
     SECOND,
     STATION_HEIGHT,
+    STATION_PRESSURE,
     TEMPLATES,
     WIND,
     YEAR,
@@ -86,8 +90,24 @@ def mobile_rows(batch: pa.RecordBatch, moved: pa.Array) -> npt.NDArray[np.bool_]
     return mobile
 
 
+def count_homeless(
+    batch: pa.RecordBatch, forms: Sequence[Form], is_mobile: npt.NDArray[np.bool_], written: BufrCounts
+) -> None:
+    """Count the values of fixed or mobile stations for which their template has no place, while the other's has one."""
+    for stations, rows in ((FIXED.stations, ~is_mobile), (MOBILE.stations, is_mobile)):
+        taken = {column for form in forms if form.template.stations in (stations, "all") for column in form.columns}
+        for column in {column for form in forms for column in form.columns} - taken:
+            there = ~np.isnan(batch.column(column).to_numpy(zero_copy_only=False).astype(np.float64, copy=False))
+            lost = int(np.count_nonzero(there & rows))
+            reason = next(form.left_out[column] for form in forms if form.template.stations == stations)
+            written.beyond.update({f"{column} of {stations} stations: {reason}": lost} if lost else {})
+
+
 def header_of(
-    batch: pa.RecordBatch, height: str | None, is_mobile: npt.NDArray[np.bool_], written: BufrCounts
+    batch: pa.RecordBatch,
+    height: str | None,
+    is_mobile: npt.NDArray[np.bool_],
+    written: BufrCounts,
 ) -> dict[int, npt.NDArray[Any]]:
     """What every template says of a report, by descriptor: identifiers as bytes, all else as packed integers."""
     numbers = {LATITUDE: batch.column("lat").to_numpy(), LONGITUDE: batch.column("lon").to_numpy()}
@@ -109,7 +129,7 @@ def _element_of(code: int) -> Element:
 
 
 def _clock(moments: pa.Array) -> dict[int, npt.NDArray[Any]]:
-    times = moments.cast(pa.timestamp("s", "UTC"), safe=False).cast(pa.int64()).to_numpy().astype("M8[s]")
+    times = whole_seconds(moments).astype("M8[s]")
     years, months, days = (times.astype(f"M8[{unit}]") for unit in "YMD")
     seconds = (times - days).astype(np.int64)
     return {
@@ -164,6 +184,22 @@ def values_of(form: Form, batch: pa.RecordBatch, rows: npt.NDArray[np.int64], wr
             column[(column == 0) & (speed != 0)] = 360
             column[(column != MISSING) & (speed == 0)] = 0
     return columns
+
+
+def barometers_of(form: Form, present: Mapping[Place, npt.NDArray[np.bool_]], heights: Integers) -> Columns:
+    """The heights of barometers above the sea, of which a template has the place: by those of stations, as packed.
+
+    Where there is no pressure, there is no barometer.
+    """
+    expanded = expansion(form.template)
+    node = expanded.node(BAROMETER_HEIGHT)
+    if node is None:
+        return {}
+    there = [present[target.place] for target in form.targets if target.element.code == STATION_PRESSURE]
+    element = expanded.elements[node]
+    coded = heights + round(form.barometer * 10.0**element.scale)
+    known = (heights != MISSING) & (coded <= 2**element.width - 2) & (there[0] if there else False)
+    return {(node, 0): np.where(known, coded, MISSING)}
 
 
 def quality_of(

@@ -15,6 +15,8 @@ from pydantic import AfterValidator, Field, StringConstraints
 from ionbeam_dagster.exporters.settings import ExporterSettings
 from ionbeam_dagster.settings import Settings
 
+MOST_BYTES_OF_A_BULLETIN = 500_000
+"""Of a bulletin in a binary form on the GTS (WMO-No. 386, Manual on the GTS, part II)."""
 WMO_STATIONS = 20000  # the WIGOS issuer whose ids are WMO's station numbers
 
 

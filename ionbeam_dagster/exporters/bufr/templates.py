@@ -47,7 +47,8 @@ STATION_NAME, MOBILE_ID, LOCAL_ID = 1019, 1011, 1128
 WIGOS_SERIES, WIGOS_ISSUER, WIGOS_ISSUE = 1125, 1126, 1127
 WMO_BLOCK, WMO_STATION_NUMBER = 1001, 1002
 YEAR, MONTH, DAY, HOUR, MINUTE, SECOND = range(4001, 4007)
-LATITUDE, LONGITUDE, STATION_HEIGHT = 5001, 6001, 7030
+LATITUDE, LONGITUDE, STATION_HEIGHT, BAROMETER_HEIGHT = 5001, 6001, 7030, 7031
+STATION_PRESSURE = 10004
 HEADER = (
     *(STATION_NAME, MOBILE_ID, LOCAL_ID, WIGOS_SERIES, WIGOS_ISSUER, WIGOS_ISSUE, WMO_BLOCK, WMO_STATION_NUMBER),
     *(YEAR, MONTH, DAY, HOUR, MINUTE, SECOND, LATITUDE, LONGITUDE, STATION_HEIGHT),
@@ -201,7 +202,8 @@ CONCENTRATIONS = tuple(
 )
 
 FIXED = Template("3 07 092", "fixed", (307092,), (0, 7), WEATHER)
-MOBILE = Template("3 07 090", "mobile", (301150, 307090), (0, 3), WEATHER)
+# 3 07 090 ends at the minute, in which a drive has several reports: the second stands before it.
+MOBILE = Template("3 07 090", "mobile", (301150, SECOND, 307090), (0, 3), WEATHER)
 # No sequence of WMO has particulate matter. In this list 0 15 027 has two more decimals (0.01 ug m-3) and, as in
 # 3 07 092, room for the quality of each value; the name of the station is as wide as there.
 AIR = Template(
