@@ -141,11 +141,6 @@ class RabbitMQ:
         """Kill it, as a power cut would."""
         self._end(signal.SIGKILL)
 
-    def send(self, signal_: signal.Signals) -> None:
-        """Send a signal to it and all that it started."""
-        assert self._process is not None
-        os.killpg(self._process.pid, signal_)
-
     def ctl(self, *arguments: str) -> str:
         """What `rabbitmqctl` says of it."""
         command = [_RABBITMQ.with_name("rabbitmqctl"), "-n", self._environment["RABBITMQ_NODENAME"], *arguments]
