@@ -27,8 +27,6 @@ ALIVE_FOR = 60.0
 _WAITED = 300.0
 """Seconds for which a run waits for another one that works on its window."""
 _LOOKED_EVERY = 0.5
-
-
 _KEPT: set[tuple[str, str]] = set()
 """Leases, each with its run, that a run of this process keeps until it ends."""
 
@@ -51,8 +49,8 @@ def keeping(platform: Platform, names: Sequence[str], run_id: str) -> Iterator[b
 def working_on(platform: Platform, stage: str, of: str, window: Window, run_id: str) -> Iterator[None]:
     """Hold the lease of a window for a run, whose heart beats; waits for another run that holds it.
 
-    A run holds one lease at most while it waits: none, so that two of them never wait for each other. Raises
-    PipelineError when the other one takes too long.
+    A run that waits holds nothing but what it keeps, which what it waits for is made of, and never the other way round:
+    so two of them never wait for each other. Raises PipelineError when the other one takes too long.
     """
     name = [lease_of(stage, of, window)]
     until, patience = time.monotonic() + _WAITED, _Patience()
