@@ -19,7 +19,7 @@ from ionbeam_dagster.domain.canonical import STATION
 from ionbeam_dagster.domain.raw_values import CanonicalError, as_text
 from ionbeam_dagster.domain.records import RawPartition
 from ionbeam_dagster.domain.windows import FOREVER
-from ionbeam_dagster.pipeline.forgetting.who import Removed, Who, is_of, without
+from ionbeam_dagster.pipeline.forgetting.who import Removed, Who, is_of, tell_unread, without
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.damage import UNREADABLE, is_of_one_file
 from ionbeam_dagster.stores.files import within
@@ -52,6 +52,7 @@ def _raw(
     except (*UNREADABLE, CanonicalError) as error:
         if not is_of_one_file(error) and not isinstance(error, CanonicalError):
             raise
+        tell_unread(path, error)
         return
     if not rows:
         # A process that was killed had written it and could not note it.
@@ -79,7 +80,8 @@ def _note(platform: Platform, source: SourceSettings, path: str, raw: RawPartiti
 def _rows_of(file: RawFile, station: str) -> int:
     if STATION not in {one.column for one in file.metadata.ingestion_map.metadata_variables}:
         return 0
-    return sum(int(is_of(batch, station).sum()) for batch in file.batches([STATION]))
+    found = (batch for batch in file.batches([STATION]) if STATION in batch.schema.names)
+    return sum(int(is_of(batch, station).sum()) for batch in found)
 
 
 def quarantined(platform: Platform, who: Who, dry_run: bool) -> Iterator[Removed]:
@@ -127,6 +129,7 @@ def rows_in(
     except UNREADABLE as error:
         if not is_of_one_file(error):
             raise
+        tell_unread(location, error)
         return
     its_own = gone(table)
     if not its_own.any():

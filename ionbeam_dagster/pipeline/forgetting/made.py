@@ -19,7 +19,7 @@ from ionbeam_dagster.domain.windows import EPOCH, FOREVER, Window
 from ionbeam_dagster.pipeline.agenda import export_is_current
 from ionbeam_dagster.pipeline.cycles import export_cycle, outlook_of
 from ionbeam_dagster.pipeline.export import export
-from ionbeam_dagster.pipeline.forgetting.who import Removed, Who, is_of, without
+from ionbeam_dagster.pipeline.forgetting.who import Removed, Who, is_of, tell_unread, without
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.pipeline.quality_control import flags_in
 from ionbeam_dagster.pipeline.shown import from_when
@@ -169,4 +169,5 @@ def _rows_of(platform: Platform, location: str, station: str) -> int:
     except UNREADABLE as error:
         if not is_of_one_file(error):
             raise
+        tell_unread(location, error)
         return 0

@@ -5,6 +5,7 @@ Belongs here: under which ids a station stands in which source and dataset. Does
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ from ionbeam_dagster.config import DatasetSettings, SourceSettings
 from ionbeam_dagster.domain.canonical import STATION
 from ionbeam_dagster.domain.raw_values import as_text
 from ionbeam_dagster.pipeline.platform import Platform
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,12 @@ def who_is(platform: Platform, source: str, station: str) -> Who:
 def without(station: str, rows: pa.RecordBatch) -> pa.RecordBatch:
     """The rows that are not a station's."""
     return rows.filter((~is_of(rows, station)).to_arrow())
+
+
+def tell_unread(location: str, error: BaseException) -> None:
+    """Say that a file which is there cannot be read, so that nobody knows what it holds."""
+    if not isinstance(error, FileNotFoundError):
+        _LOG.warning("%s cannot be read (%s): whether it holds the station is not known", location, error)
 
 
 def is_of(rows: pl.DataFrame | pa.RecordBatch, station: str) -> pl.Series:
