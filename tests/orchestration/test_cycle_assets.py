@@ -72,7 +72,7 @@ def test_a_cycle_is_made_when_its_windows_are_and_again_when_one_is_built_anew_i
     assert automated.on("09:05") == {}
     path = automated.cycle.path
     assert path == automated.platform.export_path("told", FORMAT, MORNING)
-    assert told_by_odc(path) == [48, 30000, 84500, 60000, 60000, 20260621, 20260621]
+    assert told_by_odc(path) == [48, 30000, 84500, 0, 60000, 20260621, 20260621]
     first = properties(path)
     assert (first["revision"], first["lacking"], first["analysis"]) == ("1", "none", "2026-06-21T06:00:00+00:00")
     assert first["windows"].startswith("20260621T030000_PT1H r1, 20260621T040000_PT1H r1")
