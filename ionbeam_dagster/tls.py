@@ -12,6 +12,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from ionbeam_client.certificates import no_passphrase
 from ionbeam_dagster.errors import ConfigError
 from ionbeam_dagster.settings import Settings
 
@@ -52,7 +53,7 @@ class TlsSettings(Settings):
             ) from error
         if self.cert_file is not None:
             try:
-                context.load_cert_chain(self.cert_file, self.key_file)
+                context.load_cert_chain(self.cert_file, self.key_file, no_passphrase)
             except (OSError, ValueError) as error:
                 raise ConfigError(
                     f"{section}cert_file {self.cert_file} and key_file {self.key_file} cannot be used ({error}); name "

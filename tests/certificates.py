@@ -56,6 +56,12 @@ class Authority:
         )  # fmt: skip
         return made
 
+    def encrypted(self, given: Certificate) -> Certificate:
+        """The same certificate with a key that has a passphrase."""
+        made = Certificate(given.file, self._folder / "encrypted.key")
+        _openssl("ec", "-in", given.key, "-aes256", "-passout", "pass:secret", "-out", made.key)
+        return made
+
 
 def _openssl(*arguments: str | Path) -> None:
     subprocess.run(["openssl", *arguments], check=True, capture_output=True)

@@ -128,6 +128,9 @@ def test_certificates_that_can_not_be_used_are_named(tmp_path, authority):
         TlsSettings(ca_file=tmp_path / "none.pem").context()
     with pytest.raises(ConfigError, match=r"cert_file .* and key_file .* cannot be used"):
         TlsSettings(cert_file=authority.file, key_file=authority.file).context()
+    locked = authority.encrypted(authority.certificate("client"))
+    with pytest.raises(ConfigError, match=r"key_file .* cannot be used \(.*has a passphrase; name one without"):
+        TlsSettings(cert_file=locked.file, key_file=locked.key).context()
     with pytest.raises(ValueError, match="belong together"):
         TlsSettings(cert_file=authority.file)
     with pytest.raises(ValueError, match="begin it with rediss://"):

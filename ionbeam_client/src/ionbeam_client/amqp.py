@@ -35,7 +35,7 @@ from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity
 from yarl import URL
 
 from ionbeam_client.amqp_messages import Quiet, delivery_of, encoded, raised_as_not_connected, short
-from ionbeam_client.certificates import perhaps_ours
+from ionbeam_client.certificates import no_passphrase, perhaps_ours
 from ionbeam_client.config import IonbeamClientConfig
 from ionbeam_client.errors import IonbeamError, NotConnectedError, RefusedError
 from ionbeam_client.transport import Delivery, Outgoing
@@ -393,5 +393,5 @@ class _OnlyFound(NotConnectedError):
 def _tls(config: IonbeamClientConfig) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=config.tls_ca_file)
     if config.tls_cert_file is not None:
-        context.load_cert_chain(config.tls_cert_file, config.tls_key_file)
+        context.load_cert_chain(config.tls_cert_file, config.tls_key_file, no_passphrase)
     return context

@@ -45,6 +45,12 @@ def _unverified(error: ssl.SSLCertVerificationError, ca: str) -> str:
     return f"its certificate is not trusted ({error.verify_message}); {ca} names who signed it"
 
 
+def no_passphrase() -> str:
+    """What is asked for the passphrase of a key; raises ssl.SSLError. OpenSSL itself would ask at the terminal, and
+    whoever needs the key would stand still until somebody answers."""
+    raise ssl.SSLError("the key has a passphrase; name one without, which nobody else may read")
+
+
 def perhaps_ours(error: BaseException, own: str) -> str:
     """What may lie behind a connection over TLS that the server closed: with TLS 1.3 a client may hear no more of a
     certificate that it lacks, or that is not taken. Begins with "; ", or is empty."""
