@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
+from threading import Event
+from time import sleep
 
 import dagster as dg
 import pytest
@@ -19,6 +22,8 @@ from ionbeam_dagster.pipeline.forgetting import forget, who_is
 from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.pipeline.recovery import open_platform
 from ionbeam_dagster.pipeline.stations import change_entries
+from ionbeam_dagster.sources.files.source import Files
+from ionbeam_dagster.stores.ledger.leases import lease_of
 from ionbeam_dagster.stores.privacy import PrivacyError
 
 
@@ -124,6 +129,38 @@ def test_dagsters_pages_and_logs_lose_it_too_and_keep_the_others(crowd, tmp_path
         assert instance.get_materialized_partitions(key) == {window.key for window in WINDOWS}
         event = instance.get_latest_materialization_event(key)
         assert event.asset_materialization.metadata["stations"].value == 2
+
+
+def test_what_was_at_work_before_is_let_end_and_leaves_nothing_behind(crowd, tmp_path, monkeypatch):
+    platform = crowd(exports="[pygeoapi]")
+    made(platform)
+    platform.ledger.workers.beat("slow", "elsewhere", 1, "a run")
+    lease = [lease_of("collect", "crowd", WINDOWS[0])]
+    assert platform.ledger.leases.take(lease, "slow") == lease
+    asked, answers = Event(), Event()
+    given = Files.fetch
+
+    def slowly(source, window):
+        asked.set()
+        assert answers.wait(30)
+        yield from given(source, window)
+
+    monkeypatch.setattr(Files, "fetch", slowly)
+    arguments = ["--config", "config.yaml", "stations", "forget", "crowd", GONE]
+    with ThreadPoolExecutor() as both:
+        collected = both.submit(collect, platform, platform.source("crowd"), WINDOWS[0], LATER)
+        assert asked.wait(30)
+        done = both.submit(CliRunner().invoke, app, arguments)
+        while not platform.privacy.unfinished():
+            assert not done.done()
+            sleep(0.05)
+        wait([done], timeout=4)
+        assert not done.done()
+        answers.set()
+        collected.result(30)
+        platform.ledger.leases.give_back(lease, "slow")
+        assert done.result(30).exit_code == 0, done.result().output
+    assert mentions(tmp_path, GONE) == []
 
 
 def kill(folder: Path, step: int, seconds: int) -> tuple[int, str]:

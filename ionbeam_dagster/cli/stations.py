@@ -162,12 +162,14 @@ def stations_forget(
     """
     from ionbeam_dagster.doors.forgetting import bus, parked
     from ionbeam_dagster.orchestration.forgetting import pages
+    from ionbeam_dagster.orchestration.holders import let_end
     from ionbeam_dagster.pipeline.forgetting import forget, who_is
 
     platform = _platform()
     who = who_is(platform, source, station)
     with dagster_instance(platform.config) as instance:
-        found = forget(platform, who, dry_run, (parked, bus, partial(pages, instance)))
+        also = parked, bus, partial(pages, instance)
+        found = forget(platform, who, dry_run, also, partial(let_end, platform, who.works))
     table = Table("kind", "number", "rows", title="would go" if dry_run else "removed", title_justify="left")
     kinds = list(dict.fromkeys(one.kind for one in found.removed))
     for kind in kinds:

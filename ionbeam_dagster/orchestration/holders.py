@@ -7,7 +7,7 @@ is believed dead (dead_runs.py).
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from weakref import WeakKeyDictionary
@@ -65,6 +65,27 @@ def working_on(platform: Platform, stage: str, of: str, window: Window, run_id: 
     finally:
         if (name[0], run_id) not in _KEPT:
             platform.ledger.leases.give_back(name, run_id)
+
+
+def let_end(platform: Platform, of: Collection[str]) -> None:
+    """Wait until what is at work now on these sources and datasets has ended, but not for what begins meanwhile.
+
+    Raises PipelineError when it takes too long.
+    """
+
+    def at_work() -> set[tuple[str, str]]:
+        held = platform.ledger.leases.held().items()
+        return {(name, holder) for name, holder in held if name.split(" ")[1].partition("/")[0] in of}
+
+    before, until, patience = at_work(), time.monotonic() + _WAITED, _Patience()
+    while still := before & at_work():
+        if time.monotonic() > until:
+            name, holder = min(still)
+            raise PipelineError(
+                f"run {holder} is at work on {name} since {_WAITED:.0f} s; run the same command again once it has ended"
+            )
+        patience.look(platform, _LOOKED_EVERY)
+        time.sleep(_LOOKED_EVERY)
 
 
 class _Patience:

@@ -9,8 +9,9 @@ Belongs here: the order of the steps, and what is told of them. Does not belong 
 
 First it is remembered, by a mark without the id, that the station is forgotten: from then on nothing of it is taken in.
 Then each step looks for what there is of it and removes that, whatever the steps before it did, so that a process that
-is killed leaves nothing but work for the next one. What another process had begun to take in meanwhile is found by a
-further round; it has ended when a round finds nothing.
+is killed leaves nothing but work for the next one. What another process has in its hands when a round begins, who may
+have read of the station before, is let end first, so that the round finds what it made; and it has ended when a round
+finds nothing.
 """
 
 from __future__ import annotations
@@ -46,33 +47,34 @@ def forget(
     who: Who,
     dry_run: bool = False,
     also: Sequence[Step] = (),
-    tell: Callable[[Removed], object] = lambda removed: None,
+    let_end: Callable[[], object] = lambda: None,
 ) -> Forgot:
-    """Remove a station from all that there is; `tell` hears of each thing as it goes.
+    """Remove a station from all that there is; `let_end` waits before each round for all that is at work then.
 
     Doing it again removes what is left, if anything is. Raises PipelineError where something comes in all the time.
     """
     found = Forgot(left=[one for room in (known, kept, made) for one in room.left_elsewhere(platform, who)])
     if dry_run:
-        found.removed += _round(platform, who, True, also, tell)
+        found.removed += _round(platform, who, True, also)
         return found
     job = platform.ledger.job("forgetting")  # windows of datasets share their locks: none of these is held with another
     if not job.acquire():
         raise PipelineError("another station is being forgotten at this moment; run the same command again later")
     try:
-        _until_nothing_is_left(platform, who, also, tell, found)
+        _until_nothing_is_left(platform, who, also, let_end, found)
     finally:
         job.close()
     return found
 
 
 def _until_nothing_is_left(
-    platform: Platform, who: Who, also: Sequence[Step], tell: Callable[[Removed], object], found: Forgot
+    platform: Platform, who: Who, also: Sequence[Step], let_end: Callable[[], object], found: Forgot
 ) -> None:
     for source, station in who.names:
         platform.privacy.begin(source.name, station, platform.now(), known.when_heard(platform, source, station))
     for _ in range(_ROUNDS):
-        removed = list(_round(platform, who, False, also, tell))
+        let_end()
+        removed = list(_round(platform, who, False, also))
         found.removed += removed
         if not removed:
             break
@@ -85,10 +87,6 @@ def _until_nothing_is_left(
         platform.privacy.end(source.name, station, platform.now())
 
 
-def _round(
-    platform: Platform, who: Who, dry_run: bool, also: Sequence[Step], tell: Callable[[Removed], object]
-) -> Iterator[Removed]:
+def _round(platform: Platform, who: Who, dry_run: bool, also: Sequence[Step]) -> Iterator[Removed]:
     for step in (*_STEPS, *also):
-        for removed in step(platform, who, dry_run):
-            tell(removed)
-            yield removed
+        yield from step(platform, who, dry_run)

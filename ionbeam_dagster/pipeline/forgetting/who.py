@@ -28,6 +28,11 @@ class Who:
     id: str
     names: tuple[tuple[SourceSettings, str], ...]
 
+    @property
+    def works(self) -> frozenset[str]:
+        """What is worked on that may hold it: its dataset and its sources."""
+        return frozenset({self.dataset.name, *(source.name for source, _ in self.names)})
+
     def __str__(self) -> str:
         return f"station {self.id!r} of {self.dataset.name}"
 
