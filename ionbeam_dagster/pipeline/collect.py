@@ -62,7 +62,9 @@ def collect(
 
     What the source gave for the window before and no longer gives stays, value by value, behind the rows that it gives
     now; unless it says that its answers are whole, or tells that it corrected something there, or `replace` says so.
-    That it had observations and no longer has is an answer, but where nothing was collected yet.
+    That it had observations and no longer has is an answer, but where nothing was collected yet, and where what was
+    collected would not go on: its raw partition is lost, or its columns meant something else. Such a raw partition is
+    not replaced by an empty one: PipelineError.
 
     `use_cache` lets the source use what it downloaded before, where it keeps that. Raises SourceError when the source
     failed, DeadlineExceeded when it did not answer in the time that it is given (its `deadline`), PipelineError for a
@@ -88,8 +90,10 @@ def collect(
         signature = feed.signature(window)
         left = Left(platform.privacy.forgotten(source.name))
         given = left.of(feed.fetch(window))
-        if replace or before is not None:
+        if replace or _goes_on(before, earlier, adds):
             given = _or_nothing(given)
+        elif before is not None and before.rows and not lost:
+            given = _something(given, before)
         with written_to(path), _comparable(f"{source.name} {window}"):
             written = raws.write(
                 source.name, window, collected, metadata,
@@ -115,10 +119,30 @@ def collect(
     )  # fmt: skip
 
 
+def _goes_on(before: RawPartition | None, earlier: RawFile | None, adds: bool) -> bool:
+    """Whether what was collected before goes on as it is to: into the new raw partition, or out, where the source says
+    so. What retention purged is in the time-series store alone, and stays there."""
+    return before is not None and (not adds or earlier is not None or before.purged is not None)
+
+
 def _or_nothing(given: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """What a source gives, also where that is nothing any longer."""
     with suppress(NoLongerThere):
         yield from given
+
+
+def _something(given: Iterator[pa.RecordBatch], before: RawPartition) -> Iterator[pa.RecordBatch]:
+    """What a source gives, which is to take the place of rows that cannot go on; raises PipelineError for nothing."""
+    rows = 0
+    for batch in given:
+        rows += batch.num_rows
+        yield batch
+    if not rows:
+        raise PipelineError(
+            f"{before.path}: has {before.rows:,} rows, the columns of which meant something else, and {before.source} "
+            f"no longer has any of {before.window}; they stay. Give the source what it had, or let them go: "
+            f"`ionbeam reingest {before.source} {before.window.as_options} --replace`"
+        )
 
 
 def _without_damage(platform: Platform, before: RawPartition | None) -> None:

@@ -19,7 +19,7 @@ from ionbeam_client.models import (
 )
 from ionbeam_dagster.cli import app
 from ionbeam_dagster.domain.windows import Window
-from ionbeam_dagster.errors import SourceError
+from ionbeam_dagster.errors import PipelineError, SourceError
 from ionbeam_dagster.pipeline.agenda import needs_collecting
 from ionbeam_dagster.pipeline.build import build
 from ionbeam_dagster.pipeline.collect import collect
@@ -124,6 +124,41 @@ def test_of_a_file_that_went_before_it_was_collected_there_is_a_gap(platform_of,
     a.unlink()
     with pytest.raises(SourceError, match=r"in/a\.csv: is gone, and held observations of"):
         collect(platform, platform.source("loggers"), hour(1), NOW)
+
+
+def test_a_raw_partition_stays_where_its_file_went_before_other_columns_were_read(platform_of, tmp_path):
+    platform = platform_of(BLOCK)
+    a = write(tmp_path / "in", "a.csv", rows(0, 6))
+    write(tmp_path / "in", "b.csv", rows(6, 12))
+    taken_in(platform, 0, 1)
+    a.unlink()
+    without_humidity = BLOCK.replace("settle: 0", "settle: 0\n    version: 2").partition("      - {column: rh")[0]
+    other = platform_of(without_humidity)
+    assert hour(0) in to_collect(other)
+    with pytest.raises(PipelineError, match=r"has 6 rows, .* no longer has any of .* they stay"):
+        collect(other, other.source("loggers"), hour(0), NOW)
+    raw = other.ledger.raw("loggers", hour(0))
+    assert other.raws(other.source("loggers")).open(raw.path).rows == raw.rows == 6
+    assert values(other, 0) == [0, 1, 2, 3, 4, 5]
+    write(tmp_path / "in", "a.csv", rows(0, 6))
+    taken_in(platform_of(without_humidity), 0)
+    assert not needs_collecting(platform_of(without_humidity), "loggers", hour(0))
+
+
+def test_a_raw_partition_that_is_lost_is_missed_where_its_file_went_too(platform_of, tmp_path):
+    platform = platform_of(BLOCK)
+    a = write(tmp_path / "in", "a.csv", rows(0, 6))
+    write(tmp_path / "in", "b.csv", rows(6, 12))
+    taken_in(platform, 0)
+    a.unlink()
+    raw = platform.ledger.raw("loggers", hour(0))
+    platform.files.delete(raw.path)
+    other = platform_of(BLOCK)
+    with pytest.raises(SourceError, match=r"in/a\.csv: is gone"):
+        collect(other, other.source("loggers"), hour(0), NOW)
+    other.ledger.record_purged(raw, NOW)
+    (purged,) = taken_in(other, 0)
+    assert purged.rows == 0 and values(other, 0) == [0, 1, 2, 3, 4, 5]
 
 
 def test_a_file_that_is_written_anew_each_hour_adds_and_corrects_and_takes_nothing_back(platform_of, tmp_path):
