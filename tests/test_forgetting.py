@@ -17,7 +17,10 @@ from typer.testing import CliRunner
 from ionbeam_dagster.cli import app
 from ionbeam_dagster.cli.terminal import dagster_instance
 from ionbeam_dagster.config import IonbeamConfig
+from ionbeam_dagster.domain.cycles import cycle_of
+from ionbeam_dagster.pipeline.build import build
 from ionbeam_dagster.pipeline.collect import collect
+from ionbeam_dagster.pipeline.cycles import export_cycle
 from ionbeam_dagster.pipeline.forgetting import forget, who_is
 from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.pipeline.recovery import open_platform
@@ -96,6 +99,37 @@ def test_also_what_is_ingested_from_raw_files_that_were_put_back_leaves_it_out(c
     Path(raw.path).write_bytes(kept)
     platform.ledger.record_raw(raw)
     assert ingest(platform, platform.source("crowd"), raw.window).rows == 6
+
+
+def test_exports_of_dataset_files_that_are_lost_are_told_and_do_not_keep_it_from_ending(crowd):
+    platform = crowd(exports="[pygeoapi, odb_cycle]")
+    made(platform)
+    lost = platform.ledger.latest_revision("crowd", WINDOWS[0])
+    Path(lost.path).unlink()
+    formats = {"pygeoapi": WINDOWS[0], "odb_cycle": cycle_of(DAY)}
+    exports = [platform.ledger.export("crowd", window, format).path for format, window in formats.items()]
+    found = forget(platform, who_is(platform, "crowd", GONE))
+    assert platform.privacy.unfinished() == {}
+    told = [one for one in found.left if one.startswith(tuple(exports))]
+    assert len(told) == 2 and all("`ionbeam rebuild crowd --force --from 2026-06-21" in one for one in told)
+    again = {one.what for one in found.removed if one.kind == "exports, made again"}
+    assert again == {platform.ledger.export("crowd", WINDOWS[1], "pygeoapi").path}
+
+
+def test_cycles_whose_revisions_from_before_the_cut_off_are_gone_are_made_of_the_next_ones(crowd):
+    platform = crowd(exports="[odb_cycle]")
+    source, dataset, cycle = platform.source("crowd"), platform.dataset("crowd"), cycle_of(DAY)
+    collect(platform, source, WINDOWS[0], LATER)
+    ingest(platform, source, WINDOWS[0])
+    build(platform, dataset, WINDOWS[0], WINDOWS[0].end)
+    export_cycle(platform, dataset, platform.config.cycle_exporters["odb_cycle"], cycle, LATER)
+    build(platform, dataset, WINDOWS[0], LATER, force=True)
+    before = platform.ledger.export("crowd", cycle, "odb_cycle")
+    assert before.facts.holds == {WINDOWS[0].key: 1} and before.facts.rows == 12
+    forget(platform, who_is(platform, "crowd", GONE))
+    after = platform.ledger.export("crowd", cycle, "odb_cycle")
+    assert after.facts.holds == {WINDOWS[0].key: 3} and after.facts.rows == 6
+    assert Path(after.path).exists() and platform.privacy.unfinished() == {}
 
 
 def test_a_list_of_the_forgotten_without_its_key_lets_nothing_in(crowd, tmp_path):

@@ -16,8 +16,9 @@ from ionbeam_dagster.domain.canonical import STATION
 from ionbeam_dagster.domain.cycles import cycle_of
 from ionbeam_dagster.domain.records import BuiltRevision, Provenance
 from ionbeam_dagster.domain.windows import EPOCH, FOREVER, Window
+from ionbeam_dagster.exporters import CycleExporter
 from ionbeam_dagster.pipeline.agenda import export_is_current
-from ionbeam_dagster.pipeline.cycles import export_cycle, outlook_of
+from ionbeam_dagster.pipeline.cycles import export_cycle, holds_what_is_there, outlook_of
 from ionbeam_dagster.pipeline.export import export
 from ionbeam_dagster.pipeline.forgetting.who import Removed, Who, is_of, tell_unread, without
 from ionbeam_dagster.pipeline.platform import Platform
@@ -108,15 +109,26 @@ def exports(platform: Platform, who: Who, dry_run: bool) -> Iterator[Removed]:
                 yield from _again(platform, dataset, format, window)
     for cycle in sorted({cycle_of(window.start) for window in windows}) if dataset.cycle_exports else ():
         for format in dataset.cycle_exports:
-            exporter = platform.config.cycle_exporters[format]
-            known = platform.ledger.export(dataset.name, cycle, format)
-            outlook = outlook_of(platform, dataset, exporter, cycle, platform.now())
-            held = {window.key: number for window, number in outlook.holds.items()}
-            if known is not None and held and known.facts.holds != held:
-                yield from _again(platform, dataset, format, cycle)
+            yield from _cycle(platform, dataset, platform.config.cycle_exporters[format], cycle)
     remade = [built for built in latest if built.facts.why == _WHY]
     for format in dataset.exports if remade else ():
         yield from _older_copies(platform, dataset.name, format, remade)
+
+
+def _cycle(platform: Platform, dataset: DatasetSettings, exporter: CycleExporter, cycle: Window) -> Iterator[Removed]:
+    """Make the file of a cycle again that holds other revisions than it is to, or revisions that are gone: it may have
+    been made of them while the station was there. It stays where a dataset file is lost."""
+    known = platform.ledger.export(dataset.name, cycle, exporter.format)
+    outlook = outlook_of(platform, dataset, exporter, cycle, platform.now())
+    latest = [platform.ledger.latest_revision(dataset.name, window) for window in outlook.holds]
+    is_lost = any(one is None or not platform.files.exists(one.path) for one in latest)
+    if known is None or known.path is None or not latest or is_lost:
+        return
+    is_whole = holds_what_is_there(platform, dataset.name, outlook)
+    if not is_whole:  # of a file that is gone, a revision that is gone is taken in its next one
+        platform.files.delete(known.path)
+    if not is_whole or known.facts.holds != {window.key: number for window, number in outlook.holds.items()}:
+        yield from _again(platform, dataset, exporter.format, cycle)
 
 
 def _again(platform: Platform, dataset: DatasetSettings, format: str, window: Window) -> Iterator[Removed]:
@@ -147,11 +159,28 @@ def _older_copies(platform: Platform, dataset: str, format: str, remade: Sequenc
 
 
 def left_elsewhere(platform: Platform, who: Who) -> Iterator[str]:
-    """Exports in formats in which the dataset is exported no longer."""
+    """Exports that are not made again: in formats in which the dataset is exported no longer, and of windows whose
+    dataset file is lost."""
     for format, exporter in platform.config.exporters.items():
         folder = within(exporter.settings.output_path, format, who.dataset.name)
         if format not in who.dataset.formats and platform.files.under(folder):
             yield f"{folder} has files of a format in which {who.dataset.name} is exported no longer; remove them"
+    there = {*platform.files.under(platform.datasets.folder(who.dataset.name))}
+    for built in platform.ledger.revisions(who.dataset.name, EPOCH, FOREVER):
+        if built.path not in there:
+            yield from _of_lost(platform, who.dataset, built)
+
+
+def _of_lost(platform: Platform, dataset: DatasetSettings, built: BuiltRevision) -> Iterator[str]:
+    window = built.revision.window
+    of_window = [(format, window) for format in dataset.exports]
+    for format, shown in (*of_window, *((format, cycle_of(window.start)) for format in dataset.cycle_exports)):
+        made = platform.ledger.export(dataset.name, shown, format)
+        if made is not None and made.path is not None and platform.files.exists(made.path):
+            yield (
+                f"{made.path} may have it: a dataset file that it was made of is lost ({built.path}), and so it is not "
+                f"made again; `ionbeam rebuild {dataset.name} --force {window.as_options}` may make both, or remove it"
+            )
 
 
 def _is_older(platform: Platform, dataset: str, format: str, window: Window) -> bool:
