@@ -287,6 +287,15 @@ def test_flags_decide_the_status_of_a_value_and_of_its_report(tmp_path):
     assert report.read_back["quality"] == {"pass": 2, "not_evaluated": 2, "suspect": 4, "fail": 3}
 
 
+def test_humidity_stands_at_no_pressure_that_is_not_used(tmp_path):
+    columns = {PS: [1000.0, 400.0, 400.0], RH2M: [50.0] * 3, "altitude": ["100"] * 3}
+    target = tmp_path / "window.odb"
+    OdbExporter().export(flagged(tmp_path, columns, {PS: [1, 3, 4], RH2M: [1, 1, 1]}), target)
+    rows = rows_of(target).filter(pl.col("varno@body") == 58)
+    assert rows["vertco_type@body"].to_list() == [1, 2, 2]
+    assert rows["vertco_reference_1@body"].to_list() == pytest.approx([100_000.0, 980.665, 980.665], rel=1e-6)
+
+
 def test_components_follow_from_speed_and_direction_at_ten_metres(tmp_path):
     columns = {DD: [270.0, 180.0, None, None, 30.0], FF: [36.0, 18.0, 0.0, 7.2, None]}
     target = tmp_path / "window.odb"

@@ -19,6 +19,7 @@ from ionbeam_dagster.domain.quality import Flag
 from ionbeam_dagster.exporters.odb.mapping import Entry, Target
 from ionbeam_dagster.exporters.odb.settings import OdbCodes
 from ionbeam_dagster.exporters.odb.tables import (
+    ACTIVE,
     COLUMNS,
     EASTWARD,
     GEOPOTENTIAL,
@@ -235,9 +236,10 @@ def frames(reports: Reports, entries: list[Entry], rows_per_frame: int) -> Itera
         reference = np.where(at_sea_level[entry], 0.0, geopotential[report])
         kind = np.where(np.isnan(reference), np.nan, GEOPOTENTIAL)
         if by_pressure:
-            # ... and humidity as one at the pressure of the same report.
-            pressure = reports.values[report, entries.index(_AT_STATION)]
-            told = is_humidity[entry] & ~np.isnan(pressure)
+            # ... and humidity as one at the pressure of the same report, if that is one to be used.
+            place = entries.index(_AT_STATION)
+            pressure, is_used = reports.values[report, place], STATUS_BY_FLAG[reports.flags[report, place]] == ACTIVE
+            told = is_humidity[entry] & ~np.isnan(pressure) & is_used
             reference, kind = np.where(told, pressure, reference), np.where(told, PRESSURE, kind)
         yield {name: column[report] for name, column in reports.header.items()} | {
             "ppcode@conv_body": np.where(at_sea_level[entry], OF_SEA_LEVEL, OF_STATION),
