@@ -18,6 +18,7 @@ from ionbeam_dagster.domain.windows import window_of
 from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.pipeline import damage
 from ionbeam_dagster.pipeline.platform import Platform
+from ionbeam_dagster.stores.ledger.leases import is_held
 from ionbeam_dagster.stores.raw import RawFile
 
 
@@ -67,7 +68,10 @@ def _damaged(platform: Platform, source: SourceSettings, raw: RawPartition, faul
     """What is to be said of a raw partition that is damaged; one that can be collected again is out of its place."""
     if source.sent:
         return damage.not_ours(source, raw, fault)
+    # Asked for first: whoever collected until then has noted what was written, which `known` is.
+    at_work = is_held(platform.ledger.leases.held(), "collect", source.name, raw.window)
     known = platform.ledger.raw(source.name, raw.window)
-    if (known is not None and known.ingestion != raw.ingestion) or damage.is_newer(platform, raw):
+    is_other = known is not None and known.ingestion != raw.ingestion
+    if at_work or is_other or damage.is_newer(platform, raw):
         return f"{source.name} {raw.window}: it is collected again at this moment; materialise it once that is done"
     return damage.set_aside(platform, raw.path, fault, f"materialise {source.name}/raw for {raw.window.key} first")

@@ -25,8 +25,10 @@ from ionbeam_dagster.pipeline.build import build
 from ionbeam_dagster.pipeline.collect import collect
 from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.pipeline.keeping import Keeping
+from ionbeam_dagster.pipeline.raw_files import whole
 from ionbeam_dagster.pipeline.reconciliation import reconcile
 from ionbeam_dagster.stores.files import Files as Stored
+from ionbeam_dagster.stores.ledger.leases import lease_of
 from ionbeam_dagster.stores.raw import RawStore
 
 pytestmark = [
@@ -159,6 +161,25 @@ def test_a_raw_partition_that_is_lost_is_missed_where_its_file_went_too(platform
     other.ledger.record_purged(raw, NOW)
     (purged,) = taken_in(other, 0)
     assert purged.rows == 0 and values(other, 0) == [0, 1, 2, 3, 4, 5]
+
+
+def test_what_was_written_and_is_not_noted_yet_is_no_damage_to_whoever_reads_meanwhile(platform_of, tmp_path):
+    platform = platform_of(BLOCK)
+    a = write(tmp_path / "in", "a.csv", rows(0, 6))
+    taken_in(platform, 0)
+    source, before = platform.source("loggers"), platform.ledger.raw("loggers", hour(0))
+    platform.ledger.workers.beat("run", "host", 1, "collects")
+    assert platform.ledger.leases.take([lease_of("collect", "loggers", hour(0))], "run")
+    a.write_text(rows(0, 6).replace(",5,", ",9,"))
+    collect(platform, source, hour(0), NOW)
+    assert platform.ledger.raw("loggers", hour(0)).bytes == before.bytes  # which does not tell one from the other
+    platform.ledger.record_raw(before)
+    with pytest.raises(PipelineError, match="it is collected again at this moment"), whole(platform, source, before):
+        pass
+    assert platform.files.exists(before.path)
+    platform.ledger.leases.give_back([lease_of("collect", "loggers", hour(0))], "run")
+    with pytest.raises(PipelineError, match=r"it is kept as .*damaged"), whole(platform, source, before):
+        pass
 
 
 def test_a_file_that_is_written_anew_each_hour_adds_and_corrects_and_takes_nothing_back(platform_of, tmp_path):
