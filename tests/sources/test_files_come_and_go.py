@@ -136,8 +136,10 @@ def test_a_raw_partition_stays_where_its_file_went_before_other_columns_were_rea
     a.unlink()
     without_humidity = BLOCK.replace("settle: 0", "settle: 0\n    version: 2").partition("      - {column: rh")[0]
     other = platform_of(without_humidity)
+    (told,) = other.sources["loggers"].problems()
+    assert told.startswith("in/a.csv is gone; what was collected of it stays")
     assert hour(0) in to_collect(other)
-    with pytest.raises(PipelineError, match=r"has 6 rows, .* no longer has any of .* they stay"):
+    with pytest.raises(SourceError, match=r"in/a\.csv: is gone, .* what was collected of it stays"):
         collect(other, other.source("loggers"), hour(0), NOW)
     raw = other.ledger.raw("loggers", hour(0))
     assert other.raws(other.source("loggers")).open(raw.path).rows == raw.rows == 6
@@ -145,6 +147,17 @@ def test_a_raw_partition_stays_where_its_file_went_before_other_columns_were_rea
     write(tmp_path / "in", "a.csv", rows(0, 6))
     taken_in(platform_of(without_humidity), 0)
     assert not needs_collecting(platform_of(without_humidity), "loggers", hour(0))
+
+
+def test_a_raw_partition_stays_where_its_rows_were_cut_out_before_other_columns_were_read(platform_of, tmp_path):
+    platform = platform_of(BLOCK)
+    current = write(tmp_path / "in", "current.csv", rows(0, 12))
+    taken_in(platform, 0, 1)
+    current.write_text(rows(6, 12))
+    other = platform_of(BLOCK.replace("settle: 0", "settle: 0\n    version: 2").partition("      - {column: rh")[0])
+    with pytest.raises(PipelineError, match=r"has 6 rows, .* no longer has any of .* they stay"):
+        collect(other, other.source("loggers"), hour(0), NOW)
+    assert values(other, 0) == [0, 1, 2, 3, 4, 5]
 
 
 def test_a_raw_partition_that_is_lost_is_missed_where_its_file_went_too(platform_of, tmp_path):

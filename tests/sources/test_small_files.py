@@ -94,7 +94,7 @@ def test_files_that_are_read_together_give_what_each_alone_gives(texts):
         together = everything(source(folder))
         for module in (index_module, window_rows):
             patched.setattr(module, "may_be_together", lambda config: False)
-        patched.setattr(index_module.FileIndex, "_recalled", lambda index: {})
+        patched.setattr(index_module.FileIndex, "_recalled", lambda index: ({}, True))
         assert everything(source(folder)) == together
 
 

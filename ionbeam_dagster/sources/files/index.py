@@ -124,9 +124,10 @@ class FileIndex:
         return self._config.format or format_by_name(file)
 
     def _looked_over(self) -> dict[str, File]:
+        before, alike = self._recalled() if self._files is None else (self._files, True)
+        known = before if alike else {}
         if self._files is None:
-            self._files = self._remembered = self._recalled()
-        known = self._files
+            self._files = self._remembered = known
         found: dict[str, File] = {}
         paths = dict(self._listed())
         formats = {form for path in paths.values() if (form := self.format_of(path.name))}
@@ -141,7 +142,7 @@ class FileIndex:
             with suppress(FileNotFoundError):
                 found[name] = together.get(name) or self._looked_at(path, known.get(name))
         if self._config.when_removed == "keep":
-            missed = {name: file for name, file in known.items() if name not in found and file.parts}
+            missed = {name: file for name, file in before.items() if name not in found and file.parts}
             now, left = (datetime.now(UTC) - EPOCH) // MICROSECOND, bool(found)
             found |= {name: file.missed(now, left) for name, file in missed.items()}
             found = dict(sorted(found.items(), key=lambda entry: in_order(entry[0])))
@@ -254,16 +255,17 @@ class FileIndex:
         stations |= {station} if station is not None else set()
         return parts, tuple(sorted(stations)) if 0 < len(stations) <= STATIONS_KEPT else None
 
-    def _recalled(self) -> dict[str, File]:
-        """What an earlier process learnt, as far as files are still read in the same way."""
+    def _recalled(self) -> tuple[dict[str, File], bool]:
+        """What an earlier process learnt, and whether files are still read in the same way: those that are there are
+        read anew otherwise, and of those that are gone nothing newer is to be had."""
         try:
             written = json.loads(self._memory.read_text(encoding="utf-8"))
-            if written["reading"] != self._config.reading:
-                return {}
-            self._first = written.get("first")
-            return {name: _file(entry) for name, entry in written["files"].items()}
+            files = {name: _file(entry) for name, entry in written["files"].items()}
+            alike = written["reading"] == self._config.reading
+            self._first = written.get("first") if alike else None
         except (OSError, ValueError, KeyError, TypeError):
-            return {}
+            return {}, True
+        return files, alike
 
     def _latest(self) -> int:
         return (datetime.now(UTC) + self._config.future_tolerance - EPOCH) // MICROSECOND
