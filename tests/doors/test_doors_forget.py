@@ -70,3 +70,25 @@ def test_payloads_and_parts_lose_it_and_what_is_sent_later_is_taken_without_it(p
     for raw in raws:
         assert pq.read_table(raw.path)["station_id"].unique().to_pylist() == ["hut"]
         assert platform.raws(platform.source("my_source")).measured(raw.path) == (raw.rows, raw.bytes, raw.hash)
+
+
+def test_a_damaged_payload_or_part_is_told_and_holds_up_nothing(platform_of, caplog):
+    platform = platform_of(SOURCES, broker="{url: 'amqp://127.0.0.1:9/'}")
+    intake, store = bridge_of(platform).intake, Path("ionbeam-state/payloads")
+    both = pa.concat_tables([rows(2), rows(2, station="hut")])
+    pq.write_table(rows(), store / "its.parquet")
+    bodies = [
+        wire.json_body(command(payload_location=Path("its.parquet"))),
+        body(command(id=UUID(int=1), part=1, parts=3), both),
+        body(command(id=UUID(int=1), part=2, parts=3), both),
+    ]
+    assert intake.ingestions(bodies) == [None] * 3
+    part, _ = parts = sorted(intake.parts.folder.rglob("*.parquet"))
+    for damaged in (store / "its.parquet", part):
+        damaged.write_bytes(b"PAR1 and nothing else PAR1")
+    found = forget(platform, who_is(platform, "my_source", "roof"), also=(parked, bus))
+    assert [one.rows for one in found.removed if one.kind == "parts that wait for others"] == [2], parts
+    told = [record.getMessage() for record in caplog.records if "cannot be read" in record.getMessage()]
+    assert {name for name in ("its.parquet", part.name) if any(name in line for line in told)} == {
+        "its.parquet", part.name
+    }, told  # fmt: skip
