@@ -194,6 +194,7 @@ def started(service: CorrectsItself, **sections: object) -> Platform:
     Path("config.yaml").write_text(yaml.safe_dump(block | sections))
     service.platform = platform = opened()
     begun(platform)
+    assert len(files_of(platform)) == len(HOURS), platform.ledger.attempts.open()
     return platform
 
 
