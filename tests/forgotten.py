@@ -18,6 +18,7 @@ from shutil import copytree
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+from crowd import crowd
 from killed import Counter, forked, opened
 
 from ionbeam_dagster.domain.cycles import cycle_of
@@ -36,21 +37,7 @@ HOUR = timedelta(hours=1)
 DAY = datetime(2026, 6, 21, tzinfo=UTC)
 LATER = DAY + timedelta(days=3)
 GONE, STAYS = "Jansen-Dorp.7", "town-hall"
-CROWD = """
-  scheduler: {windows: [{source_name: crowd, window_size: PT1H}]}
-  crowd:
-    type: files
-    path: in
-    settle: PT0S
-    start: 2026-06-21
-    aggregation_span: PT1H
-    exports: EXPORTS
-    time: t
-    latitude: lat
-    longitude: lon
-    variables: [{column: warm, standard_name: air_temperature, cf_unit: degC, level: 2.0}]
-    metadata: {station_id: s, owner: owner}
-"""
+CROWD = crowd("EXPORTS", "{station_id: s, owner: owner}")
 _OF_THE_OWNER = ("config.yaml", "crowd.files.json")
 """The configuration, and the index of the files in `in`, which are not the platform's."""
 WINDOWS = [Window(DAY + number * HOUR, DAY + (number + 1) * HOUR) for number in range(2)]

@@ -11,6 +11,7 @@ import pdbufr
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
+from crowd import crowd
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -35,22 +36,7 @@ DAY = datetime(2026, 6, 21, tzinfo=UTC)
 WINDOW = Window(DAY, DAY + HOUR)
 LATER = DAY + timedelta(days=3)
 LAT, LON, NAME, OWNER = 52.123457, 5.654321, "Jansen-Dorp.7", "Ada Jansen"
-CROWD = """
-  scheduler: {windows: [{source_name: crowd, window_size: PT1H}]}
-  crowd:
-    type: files
-    path: in
-    settle: PT0S
-    start: 2026-06-21
-    aggregation_span: PT1H
-    exports: [pygeoapi, odb, bufr]
-    time: t
-    latitude: lat
-    longitude: lon
-    variables: [{column: warm, standard_name: air_temperature, cf_unit: degC, level: 2.0}]
-    metadata: METADATA
-    privacy: PRIVACY
-"""
+CROWD = crowd("[pygeoapi, odb, bufr]", "METADATA", privacy="PRIVACY")
 ALL = "{position: 1000, station_id: pseudonym, drop: [author]}"
 METADATA = "{station_id: s, author: owner, platform_id: s}"
 

@@ -6,25 +6,22 @@ Belongs here: finding and removing that. Does not belong here: what became a raw
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 
 import polars as pl
 
-from ionbeam_client.errors import PayloadError
 from ionbeam_client.payloads import PayloadStore
 from ionbeam_dagster.domain.canonical import STATION
-from ionbeam_dagster.domain.raw_values import CanonicalError
 from ionbeam_dagster.domain.windows import FOREVER
 from ionbeam_dagster.doors.amqp.bridge import bridge_of
 from ionbeam_dagster.doors.amqp.intake import PAYLOAD_BYTES, PAYLOAD_ROWS
 from ionbeam_dagster.doors.http.memory import Memory, door_folder
 from ionbeam_dagster.pipeline.forgetting import Removed, Who
 from ionbeam_dagster.pipeline.forgetting.kept import rows_in
-from ionbeam_dagster.pipeline.forgetting.who import is_of, tell_unread, without
+from ionbeam_dagster.pipeline.forgetting.who import is_of, telling_unread, without
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.sources.door import DoorConfig
-from ionbeam_dagster.stores.damage import UNREADABLE, is_of_one_file
 from ionbeam_dagster.stores.raw import RawStore
 
 _SEPARATORS = str.maketrans({",": "\\,", "=": "\\=", " ": "\\ "})
@@ -53,7 +50,7 @@ def bus(platform: Platform, who: Who, dry_run: bool) -> Iterator[Removed]:
         return
     intake, names = bridge_of(platform).intake, {source.name: station for source, station in who.names}
     for location, source in platform.ledger.commands.payloads(FOREVER):
-        if source in names and (rows := _readable(location, _rows_of, intake.payloads, location, names[source])):
+        if source in names and (rows := _rows_of(intake.payloads, location, names[source])):
             if not dry_run:
                 intake.payloads.remove(location)
                 platform.ledger.commands.forget_payload(location)
@@ -61,32 +58,24 @@ def bus(platform: Platform, who: Who, dry_run: bool) -> Iterator[Removed]:
     parts = RawStore(platform.files, str(intake.parts.folder))
     for source, station in names.items():
         for path in parts.files(source):
-            if rows := _readable(path, _part_without, parts, path, station, dry_run):
+            if rows := _part_without(parts, path, station, dry_run):
                 yield Removed("parts that wait for others", path, rows)
-
-
-def _readable(location: str, rows_of: Callable[..., int], *given: object) -> int:
-    """The rows that `rows_of` finds in what is at `location`; none, and told, where it is damaged."""
-    try:
-        return rows_of(*given)
-    except (*UNREADABLE, CanonicalError, PayloadError) as error:
-        if not is_of_one_file(error.__cause__ or error):
-            raise
-        tell_unread(location, error)
-        return 0
 
 
 def _part_without(parts: RawStore, path: str, station: str, dry_run: bool) -> int:
     """Take a station out of a part; how many rows of it there were."""
-    file = parts.open(path)
-    rows = sum(int(is_of(batch, station).sum()) for batch in file.batches() if STATION in batch.schema.names)
-    if rows and not dry_run:
-        parts.write_again(file, "", partial(without, station))
+    rows = 0
+    with telling_unread(path):
+        file = parts.open(path)
+        rows = sum(int(is_of(batch, station).sum()) for batch in file.batches() if STATION in batch.schema.names)
+        if rows and not dry_run:
+            parts.write_again(file, "", partial(without, station))
     return rows
 
 
 def _rows_of(payloads: PayloadStore, location: str, station: str) -> int:
-    if not payloads.size(location) or STATION not in payloads.schema(location).names:
-        return 0
-    batches = payloads.batches(location, max_rows=PAYLOAD_ROWS, max_bytes=PAYLOAD_BYTES)
-    return sum(int(is_of(batch, station).sum()) for batch in batches)
+    with telling_unread(location):
+        if payloads.size(location) and STATION in payloads.schema(location).names:
+            batches = payloads.batches(location, max_rows=PAYLOAD_ROWS, max_bytes=PAYLOAD_BYTES)
+            return sum(int(is_of(batch, station).sum()) for batch in batches)
+    return 0

@@ -31,6 +31,8 @@ def test_parked_lines_and_their_samples_go(platform_of):
     platform = platform_of(DOOR)
     folder = platform.config.sections.state_path / "door"
     place = folder / "parked" / "garden" / "1.parquet"
+    place.parent.mkdir(parents=True)
+    (place.parent / "0.parquet").write_bytes(b"PAR1 and nothing else PAR1")  # which holds up nothing
     lines = ["cpu,station=roof idle=1 17", "cpu,station=roof\\ 2 idle=1 18", "cpu,host=roof,station=hut idle=1 19"]
     reasons = ["one", "two", "three"]
     table = pl.DataFrame({"line": lines, "received": [1, 2, 3], "measurement": "cpu", "reason": reasons})

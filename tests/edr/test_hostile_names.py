@@ -10,6 +10,7 @@ from urllib.parse import quote
 import httpx
 import polars as pl
 import pytest
+from crowd import crowd
 from hostile import HOSTILE
 from serving import Served
 
@@ -25,21 +26,7 @@ from ionbeam_dagster.pipeline.recovery import open_platform
 DAY = datetime(2026, 6, 21, tzinfo=UTC)
 WINDOW = Window(DAY, DAY + timedelta(hours=1))
 NAMES = [name for name in HOSTILE if name != "\ud800" and name.strip(" \x00")]
-CROWD = """
-  scheduler: {windows: [{source_name: crowd, window_size: PT1H}]}
-  crowd:
-    type: files
-    path: in
-    settle: PT0S
-    start: 2026-06-21
-    aggregation_span: PT1H
-    exports: [pygeoapi, odb, bufr]
-    time: t
-    latitude: lat
-    longitude: lon
-    variables: [{column: warm, standard_name: air_temperature, cf_unit: degC, level: 2.0}]
-    metadata: {station_id: s, station_name: s}
-"""
+CROWD = crowd("[pygeoapi, odb, bufr]", "{station_id: s, station_name: s}")
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from urllib.parse import urljoin
 import httpx
 import polars as pl
 import pytest
+from crowd import crowd
 from serving import Served
 
 from ionbeam_client.windows import feed
@@ -25,23 +26,12 @@ from ionbeam_dagster.pipeline.ingest import ingest
 DAY = datetime(2026, 6, 21, tzinfo=UTC)
 LATER = DAY + timedelta(days=3)
 LAT, LON, NAME, OWNER = 52.123457, 5.654321, "Jansen-Dorp.7", "Ada Jansen"
-CROWD = """
-  scheduler: {windows: [{source_name: crowd, window_size: PT1H}]}
-  crowd:
-    type: files
-    path: in
-    settle: PT0S
-    start: 2026-06-21
-    aggregation_span: PT1H
-    exports: [pygeoapi]
-    time: t
-    latitude: lat
-    longitude: lon
-    variables: [{column: warm, standard_name: air_temperature, cf_unit: degC, level: 2.0}]
-    metadata: {station_id: s, author: owner, platform_id: s}
-    licence: https://creativecommons.org/licenses/by/4.0/
-    privacy: {position: 1000, station_id: pseudonym, drop: [author]}
-"""
+CROWD = crowd(
+    "[pygeoapi]",
+    "{station_id: s, author: owner, platform_id: s}",
+    licence="https://creativecommons.org/licenses/by/4.0/",
+    privacy="{position: 1000, station_id: pseudonym, drop: [author]}",
+)
 FORMS = ("CoverageJSON", "GeoJSON", "CSV", "html")
 
 

@@ -16,12 +16,11 @@ import pyarrow.parquet as pq
 
 from ionbeam_dagster.config import SourceSettings
 from ionbeam_dagster.domain.canonical import STATION
-from ionbeam_dagster.domain.raw_values import CanonicalError, as_text
+from ionbeam_dagster.domain.raw_values import as_text
 from ionbeam_dagster.domain.records import RawPartition
 from ionbeam_dagster.domain.windows import FOREVER
-from ionbeam_dagster.pipeline.forgetting.who import Removed, Who, is_of, tell_unread, without
+from ionbeam_dagster.pipeline.forgetting.who import Removed, Who, is_of, telling_unread, without
 from ionbeam_dagster.pipeline.platform import Platform
-from ionbeam_dagster.stores.damage import UNREADABLE, is_of_one_file
 from ionbeam_dagster.stores.files import within
 from ionbeam_dagster.stores.raw import RawFile
 
@@ -46,13 +45,11 @@ def _raw(
     platform: Platform, source: SourceSettings, path: str, raw: RawPartition | None, station: str, dry_run: bool
 ) -> Iterator[Removed]:
     store = platform.raws(source)
-    try:
+    file, rows = None, 0
+    with telling_unread(path):
         file = store.open(path)
         rows = _rows_of(file, station)
-    except (*UNREADABLE, CanonicalError) as error:
-        if not is_of_one_file(error) and not isinstance(error, CanonicalError):
-            raise
-        tell_unread(path, error)
+    if file is None:
         return
     if not rows:
         # A process that was killed had written it and could not note it.
@@ -123,13 +120,10 @@ def rows_in(
     platform: Platform, location: str, gone: Callable[[pl.DataFrame], pl.Series], kind: str, dry_run: bool
 ) -> Iterator[Removed]:
     """The rows of a table that are to be `gone`; a table of which nothing is left goes."""
-    try:
-        with platform.files.fetched(location) as local:
-            table = pl.DataFrame(pl.from_arrow(pq.read_table(local)))
-    except UNREADABLE as error:
-        if not is_of_one_file(error):
-            raise
-        tell_unread(location, error)
+    table: pl.DataFrame | None = None
+    with telling_unread(location), platform.files.fetched(location) as local:
+        table = pl.DataFrame(pl.from_arrow(pq.read_table(local)))
+    if table is None:
         return
     its_own = gone(table)
     if not its_own.any():

@@ -20,11 +20,10 @@ from ionbeam_dagster.exporters import CycleExporter
 from ionbeam_dagster.pipeline.agenda import export_is_current
 from ionbeam_dagster.pipeline.cycles import export_cycle, holds_what_is_there, outlook_of
 from ionbeam_dagster.pipeline.export import export
-from ionbeam_dagster.pipeline.forgetting.who import Removed, Who, is_of, tell_unread, without
+from ionbeam_dagster.pipeline.forgetting.who import Removed, Who, is_of, telling_unread, without
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.pipeline.quality_control import flags_in
 from ionbeam_dagster.pipeline.shown import from_when
-from ionbeam_dagster.stores.damage import UNREADABLE, is_of_one_file
 from ionbeam_dagster.stores.datasets import PROVENANCE
 from ionbeam_dagster.stores.files import folder_of, name_of, within
 
@@ -190,13 +189,7 @@ def _is_older(platform: Platform, dataset: str, format: str, window: Window) -> 
 
 
 def _rows_of(platform: Platform, location: str, station: str) -> int:
-    try:
-        with platform.files.parquet(location) as file:
-            if STATION not in file.schema_arrow.names:
-                return 0
+    with telling_unread(location), platform.files.parquet(location) as file:
+        if STATION in file.schema_arrow.names:
             return sum(int(is_of(batch, station).sum()) for batch in file.iter_batches(columns=[STATION]))
-    except UNREADABLE as error:
-        if not is_of_one_file(error):
-            raise
-        tell_unread(location, error)
-        return 0
+    return 0

@@ -1,21 +1,25 @@
 """Whose rows go, and what a step tells of what it removed.
 
-Belongs here: under which ids a station stands in which source and dataset. Does not belong here: any step.
+Belongs here: under which ids a station stands in which source and dataset, and going on behind what cannot be read.
+Does not belong here: any step.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import polars as pl
 import pyarrow as pa
 
+from ionbeam_client.errors import PayloadError
 from ionbeam_dagster.config import DatasetSettings, SourceSettings
 from ionbeam_dagster.domain.canonical import STATION
-from ionbeam_dagster.domain.raw_values import as_text
+from ionbeam_dagster.domain.raw_values import CanonicalError, as_text
 from ionbeam_dagster.pipeline.platform import Platform
+from ionbeam_dagster.stores.damage import UNREADABLE, is_of_one_file
 
 _LOG = logging.getLogger(__name__)
 
@@ -70,10 +74,17 @@ def without(station: str, rows: pa.RecordBatch) -> pa.RecordBatch:
     return rows.filter((~is_of(rows, station)).to_arrow())
 
 
-def tell_unread(location: str, error: BaseException) -> None:
-    """Say that a file which is there cannot be read, so that nobody knows what it holds."""
-    if not isinstance(error, FileNotFoundError):
-        _LOG.warning("%s cannot be read (%s): whether it holds the station is not known", location, error)
+@contextmanager
+def telling_unread(location: str) -> Iterator[None]:
+    """Go on behind a file that cannot be read, and say so where it is there: nobody knows whether it holds the station.
+    Raises what is not of that file alone."""
+    try:
+        yield
+    except (*UNREADABLE, CanonicalError, PayloadError) as error:
+        if not is_of_one_file((isinstance(error, PayloadError) and error.__cause__) or error):
+            raise
+        if not isinstance(error, FileNotFoundError):
+            _LOG.warning("%s cannot be read (%s): whether it holds the station is not known", location, error)
 
 
 def is_of(rows: pl.DataFrame | pa.RecordBatch, station: str) -> pl.Series:
