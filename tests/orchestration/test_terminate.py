@@ -81,15 +81,16 @@ STATUS = dg.DagsterRunStatus
 
 
 @pytest.mark.parametrize(
-    ("where", "how", "status"),
+    ("where", "how", "ends"),
     [
-        (lambda work: work(), click_on_terminate, STATUS.CANCELED),
-        (lambda work: work(), find_it_too_long, STATUS.FAILURE),
-        (in_a_thread, click_on_terminate, STATUS.CANCELED),
+        (lambda work: work(), click_on_terminate, {STATUS.CANCELED}),
+        # Dagster's monitoring cancels it first, and then says that it failed, if it has not ended by then.
+        (lambda work: work(), find_it_too_long, {STATUS.FAILURE, STATUS.CANCELED}),
+        (in_a_thread, click_on_terminate, {STATUS.CANCELED}),
     ],
     ids=["by a click", "as it takes too long", "in a thread"],
 )
-def test_a_run_that_is_terminated_ends_and_its_window_stays_due(platform_of, tmp_path, monkeypatch, where, how, status):
+def test_a_run_that_is_terminated_ends_and_its_window_stays_due(platform_of, tmp_path, monkeypatch, where, how, ends):
     monkeypatch.setattr("ionbeam_dagster.config.resolving.installed_sources", lambda: {"slow": _Point})
     monkeypatch.setattr(cancelling, "_LOOKED_EVERY", 0.2)
     platform = platform_of(SLOW)
@@ -103,7 +104,7 @@ def test_a_run_that_is_terminated_ends_and_its_window_stays_due(platform_of, tmp
         clicking.join()
         is_told, run_id = told
         assert is_told and time.monotonic() - begun < 150
-        assert instance.get_run_by_id(run_id).status == status
+        assert instance.get_run_by_id(run_id).status in ends
     assert platform.ledger.leases.held() == {} and platform.ledger.workers.present() == []
     still_due = platform.ledger.attempts.open("collect", "slow")
     assert still_due and all(one.may_begin(platform.now() + timedelta(hours=1)) for one in still_due)

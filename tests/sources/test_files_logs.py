@@ -90,7 +90,7 @@ def test_both_logs_of_the_logger_say_the_same(logger, tmp_path):
     expected += [(DAY + n * HOUR / 60, names[n % 4], None, float(n)) for n in range(4, 100, 5)]
     expected = sorted([*expected, (DAY + 100 * HOUR / 60, "Kp", None, 7.0)], key=lambda row: row[0])
     for form, pattern in (("jsonl", "*.jsonl"), ("influx_csv", "log.csv")):
-        source = logs(tmp_path / "log", pattern, format=form)
+        source = logs(tmp_path / "log", pattern, format=form, data_path=tmp_path / form)
         assert source.problems() == []
         assert canonical(source) == (expected, []), form
 
