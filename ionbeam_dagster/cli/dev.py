@@ -94,12 +94,11 @@ def dev(port: Annotated[int, typer.Option(**PORTS, help="Where the UI listens, o
 
     def ready() -> None:
         print(f"ionbeam: http://{_HOST}:{port}   (what its processes say: {log})", flush=True)
-        health.begin()  # not before: while the worker starts, work stands still
 
     supervisor = Supervisor(
         [code, *working, web, daemon],
         _say,
-        ready,
+        [ready, health.begin],  # health not before: while the worker starts, work stands still
         [_following(health, [code, *working, daemon]), _dagster_told(home), lambda: _bounded(log)],
     )
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

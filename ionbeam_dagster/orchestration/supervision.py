@@ -132,11 +132,11 @@ class Child:
 
 @dataclass(slots=True)
 class Supervisor:
-    """Watches children until `stop`; calls `on_ready` once, when all have answered, and `on_look` at each look."""
+    """Watches children until `stop`; does each of `on_ready` once all have answered, and `on_look` at each look."""
 
     children: Sequence[Child]
     report: Report
-    on_ready: Callable[[], object] = lambda: None
+    on_ready: Sequence[Callable[[], object]] = ()
     on_look: Sequence[Callable[[], object]] = ()
     _stopping: bool = field(default=False, init=False)
 
@@ -145,7 +145,7 @@ class Supervisor:
 
     def run(self) -> None:
         """Until `stop`; then all children are ended, and what they started with them."""
-        ready, looked = False, time.monotonic()
+        waiting, answered, looked = list(self.on_ready), False, time.monotonic()
         try:
             while not self._stopping:
                 now = time.monotonic()
@@ -154,13 +154,15 @@ class Supervisor:
                     with self._going_on():
                         if done := child.look(passed):
                             self.report(done)
-                if not ready and all(child.has_answered for child in self.children):
-                    ready = True
-                    self.on_ready()
+                answered = answered or all(child.has_answered for child in self.children)
+                for begin in waiting[:] if answered else ():
+                    with self._going_on():
+                        begin()
+                        waiting.remove(begin)
                 for look in self.on_look:
                     with self._going_on():
                         look()
-                time.sleep(ASKED_EVERY if ready else 0.2)
+                time.sleep(ASKED_EVERY if answered else 0.2)
         finally:
             self._end()
 

@@ -44,7 +44,13 @@ if __name__ == "__main__":
         Child(name, [sys.executable, "-c", BEATS, str(folder / name)], folder / "log", beats(folder / name))
         for name in ("one", "other")
     ]
-    ready = folder / "ready"
-    supervisor = Supervisor(children, lambda told: print(told, flush=True), lambda: ready.write_text("yes"))
+    faults = [OSError("the disk is full")]
+
+    def begins() -> None:
+        if faults:
+            raise faults.pop()
+        (folder / "ready").touch()
+
+    supervisor = Supervisor(children, lambda told: print(told, flush=True), [begins])
     signal.signal(signal.SIGTERM, lambda *_: supervisor.stop())
     supervisor.run()

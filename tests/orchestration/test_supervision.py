@@ -54,6 +54,9 @@ def test_what_ends_or_hangs_is_started_again_and_told(supervisor, tmp_path, how)
     assert int((tmp_path / "other").read_text()) == other
     told = (tmp_path / "told").read_text()
     why = "ended with signal SIGKILL" if how == signal.SIGKILL else "did not answer for"
+    assert told.count("could not look: OSError: the disk is full") == 1, (
+        "what fails as all begin is done at the next look"
+    )
     assert f"one {why}" in told and "other" not in told.replace(str(tmp_path), "")
 
 
