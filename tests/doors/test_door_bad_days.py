@@ -439,6 +439,30 @@ def test_requests_that_were_refused_are_counted_and_told_with_what_helps(platfor
     assert "valley: 2 requests were refused with 413" in output and "garden" not in output and "stolen" not in output
 
 
+def test_the_log_has_a_line_of_refused_requests_as_they_begin_and_their_number_now_and_then(
+    platform_of, caplog, monkeypatch
+):
+    platform = platform_of(TWO)
+    with opened(platform, every=0.1) as (door, url):
+        for _ in range(5):
+            assert write(url, "m x=1", "stolen-token").status_code == 401
+            assert write(url, "weather x=\x1b", TOKEN).status_code == 400
+        assert httpx.get(f"{url}/wp-admin").status_code == 404
+        wait_for(lambda: len(door.memory.refused()) == 2)
+        told = [one.getMessage() for one in caplog.records if "refused" in one.getMessage()]
+        assert [one.partition(": ")[0] for one in told] == ["requests are refused with 401", "garden"]
+        assert told[0].endswith("a station that should write needs the token of its source (sources.<name>.token))")
+        assert "requests are refused with 400: unable to parse" in told[1] and "\x1b" not in told[1]
+        caplog.clear()
+        monkeypatch.setattr("ionbeam_dagster.doors.http.refusals.AGAIN", 0.0)
+        wait_for(lambda: caplog.text.count("again ") == 2)
+        assert "again 4 requests were refused with 401, the last at" in caplog.text
+        wait_for(lambda: door.application.refusals._told == {})  # over: the next one begins anew
+        assert write(url, "m x=1", "stolen-token").status_code == 401
+        assert "requests are refused with 401: " in caplog.text
+    assert TOKEN not in caplog.text and "stolen" not in caplog.text
+
+
 def test_a_memory_that_is_damaged_is_told_put_aside_and_begun_anew(platform_of, tmp_path, caplog):
     platform = platform_of(SOURCES)
     place = door_folder(platform) / "door.sqlite"
