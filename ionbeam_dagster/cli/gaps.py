@@ -62,6 +62,7 @@ def gaps(
 
 
 def _show_gaps(platform: Platform, source: str, start: datetime | None, end: datetime | None) -> None:
+    from ionbeam_dagster.health.heard_words import percent
     from ionbeam_dagster.pipeline.agenda import from_the_future, holes
 
     settings = platform.source(source)
@@ -91,7 +92,7 @@ def _show_gaps(platform: Platform, source: str, start: datetime | None, end: dat
     to_collect = asked.span - sum((hole.span for hole in nothing), timedelta())
     lost = sum((gap.span for gap in missing), timedelta())
     done = "listened to at the door" if settings.kind == "door" else "collected"
-    share = f"{_percent(1.0 - lost / to_collect)} {done}" if to_collect else f"nothing to be {done}"
+    share = f"{percent(1.0 - lost / to_collect)} {done}" if to_collect else f"nothing to be {done}"
     told = "no gap" if not missing else f"{len(missing)} gap{'s' * (len(missing) > 1)}"
     if aside := sum(one.rows for one in set_aside(platform, source, begun, until)):
         told += f", [yellow]{counted(aside, 'row')} left out, {WHOLE_OR_PART}[/yellow]"
@@ -125,14 +126,6 @@ def _failing(platform: Platform, source: str, start: datetime | None, end: datet
 
 def _stages_of(source: str) -> set[tuple[str, str]]:
     return {("collect", source), ("ingest", source)}
-
-
-def _percent(share: float) -> str:
-    """Rounded, but never to 100% or 0% where that is not so."""
-    shown = f"{share:.1%}"
-    if shown == "100.0%":
-        return "100%" if share == 1 else ">99.9%"
-    return shown if shown != "0.0%" or share == 0 else "<0.1%"
 
 
 def _strip(asked: Window, missing: Sequence[Window], nothing: Sequence[Window], width: int) -> Text:

@@ -53,9 +53,9 @@ def heard(
 
 
 def _of_source(source: Lately, found: Told) -> Iterator[str]:
-    from ionbeam_dagster.health.heard_words import doubted, failed_tests, how_late, named, rows_of_a_day
+    from ionbeam_dagster.health.heard_words import doubted, failed_tests, how_late, named, percent, rows_of_a_day
 
-    collected = "" if source.completeness is None else f"; {source.completeness:.1%} of a day was collected"
+    collected = "" if source.completeness is None else f"; {percent(source.completeness)} of a day was collected"
     yield f"{rows_of_a_day(source)}{collected}"
     if late := how_late(source):
         yield late

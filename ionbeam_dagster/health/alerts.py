@@ -22,6 +22,7 @@ from ionbeam_dagster.domain.times import in_short
 from ionbeam_dagster.domain.windows import DAY, HOUR
 from ionbeam_dagster.errors import IonbeamError, StoreError
 from ionbeam_dagster.health.findings import Finding, matter_of
+from ionbeam_dagster.health.heard_words import percent
 from ionbeam_dagster.health.messages import Message, NotSent, Way
 from ionbeam_dagster.health.stores import can_ask_ledger
 from ionbeam_dagster.health.watch import Watch
@@ -195,7 +196,7 @@ class Alerting:
                 yield Finding(f"lateness of {name}", "warning", words, "see what of its way is slow")
             share = found.completeness
             if wanted.completeness is not None and share is not None and share < wanted.completeness:
-                words = f"{share:.1%} of a day of {name} was collected"
+                words = f"{percent(share)} of a day of {name} was collected"
                 remedy = f"`ionbeam gaps {name}` shows each gap, and how it is filled"
                 yield Finding(f"gaps of {name}", "warning", words, remedy)
 

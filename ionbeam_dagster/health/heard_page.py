@@ -16,7 +16,15 @@ import polars as pl
 
 from ionbeam_client.text import visible
 from ionbeam_dagster.domain.silence import Told
-from ionbeam_dagster.health.heard_words import OF_A_STATION, doubted, how_late, named, of_a_station, rows_of_a_day
+from ionbeam_dagster.health.heard_words import (
+    OF_A_STATION,
+    doubted,
+    how_late,
+    named,
+    of_a_station,
+    percent,
+    rows_of_a_day,
+)
 from ionbeam_dagster.health.stores import can_ask_ledger
 from ionbeam_dagster.pipeline.lately import lately
 from ionbeam_dagster.pipeline.platform import Platform
@@ -75,7 +83,7 @@ class HeardPage:
             yield until
             return
         of_it = lately(self._platform, self._platform.source(source), self._platform.now())
-        share = "" if of_it.completeness is None else f" {of_it.completeness:.1%} of it was collected."
+        share = "" if of_it.completeness is None else f" {percent(of_it.completeness)} of it was collected."
         yield f"{until} {rows_of_a_day(of_it)}.{share}"
         if late := how_late(of_it):
             yield f"{late.capitalize()}."

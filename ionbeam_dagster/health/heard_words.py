@@ -39,6 +39,14 @@ def rows_of_a_day(source: Lately) -> str:
     return f"{source.rows:,} rows of a day; {source.set_aside:,} set aside, whole or a value of them"
 
 
+def percent(share: float) -> str:
+    """Rounded, but never to 100% or 0% where that is not so."""
+    shown = f"{share:.1%}"
+    if shown == "100.0%":
+        return "100%" if share == 1 else ">99.9%"
+    return shown if shown != "0.0%" or share == 0 else "<0.1%"
+
+
 def how_late(source: Lately) -> str:
     """Empty where it is not known."""
     if source.late is None or source.latest is None:

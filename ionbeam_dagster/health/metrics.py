@@ -167,6 +167,7 @@ class Figures(Collector):
             aside.add_metric([name], found.set_aside)
             if found.completeness is not None:
                 share.add_metric([name], found.completeness)
+            if found.is_to_give:
                 newest.add_metric([name], min(found.silent_for, DAY).total_seconds())
             for quantile, seconds in ((0.5, found.late), (0.95, found.latest)):
                 if seconds is not None:

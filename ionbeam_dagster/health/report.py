@@ -20,7 +20,7 @@ from ionbeam_dagster.domain.times import in_short
 from ionbeam_dagster.domain.windows import DAY, Window, window_of
 from ionbeam_dagster.health import disks
 from ionbeam_dagster.health.heard_page import page, picture, table, text
-from ionbeam_dagster.health.heard_words import doubted, named
+from ionbeam_dagster.health.heard_words import doubted, named, percent
 from ionbeam_dagster.pictures.words import counted
 from ionbeam_dagster.pipeline import agenda
 from ionbeam_dagster.pipeline.freshness import dataset_is_late, source_is_late
@@ -128,7 +128,7 @@ def _of_source(one: Lately, found: Told | None) -> tuple[str, ...]:
         one.source,
         f"{one.rows:,}",
         f"{one.set_aside:,}",
-        "" if one.completeness is None else f"{one.completeness:.1%}",
+        "" if one.completeness is None else percent(one.completeness),
         "" if one.latest is None else in_short(one.latest),
         *stations,
     )

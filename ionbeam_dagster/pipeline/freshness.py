@@ -28,7 +28,7 @@ def source_is_late(platform: Platform, source: SourceSettings, now: datetime) ->
     """Why a source is not as new as it should be; None: it is, or it is not to give anything now."""
     allowed = source.window_lag + _WINDOWS * source.window_size + _PATIENCE
     found = lately(platform, source, now, 2 * max(allowed, _SILENT))
-    if found.completeness is None:
+    if not found.is_to_give:
         return None
     first, last = platform.range_of(source)
     until = now if last is None else min(now, last)

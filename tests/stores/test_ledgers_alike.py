@@ -199,6 +199,7 @@ class Both(RuleBasedStateMachine):
         self.alike(lambda ledger: ledger.claims_between("crowd", NOON, FAR))
         self.alike(lambda ledger: ledger.claims_of(["a", "b", "c: d"]))
         self.alike(lambda ledger: ledger.lateness("crowd", NOON - HOUR, FAR))
+        self.alike(lambda ledger: [ledger.begun(source) for source in ("crowd", "a source")])
         self.alike(lambda ledger: ledger.revisions("crowd", NOON, FAR))
         self.alike(lambda ledger: [ledger.superseded("crowd", at) for at in (NOON - HOUR, NOON, FAR)])
         self.alike(lambda ledger: [(one.claim, one.built) for one in ledger.changes(0, 100)])

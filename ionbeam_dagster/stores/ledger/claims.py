@@ -95,6 +95,10 @@ CREATE INDEX IF NOT EXISTS touched_by_claim ON touched (claim);
                  claim.quarantined, strays, reading, arrived_at),
             )  # fmt: skip
             db.execute("DELETE FROM unclaimed WHERE ingestion = ?", (claim.id,))
+            db.execute(
+                "INSERT INTO begun VALUES (?, ?) ON CONFLICT DO UPDATE SET start = min(start, excluded.start)",
+                (claim.source, micros(claim.collected.start)),
+            )
             ranges = [(claim.dataset, *ends_of(window)) for window in touched]
             db.executemany(
                 "INSERT OR REPLACE INTO touched VALUES (?, ?, ?, ?, ?)",
@@ -203,6 +207,8 @@ redis.call('HSETNX', 'ionbeam:readings', reading, metadata)
 redis.call('HSETNX', 'ionbeam:versions:' .. source, version, reading)
 local known = redis.call('EXISTS', 'ionbeam:claim:' .. id) == 1
 redis.call('HSET', 'ionbeam:claim:' .. id, 'record', record, 'dataset', dataset, 'reading', reading)
+local begins, begun = cjson.decode(record)[4]:match('^[^:]+'), redis.call('HGET', 'ionbeam:begun', source)
+if not begun or tonumber(begins) < tonumber(begun) then redis.call('HSET', 'ionbeam:begun', source, begins) end
 local last = 11 + 2 * touched
 for i = 12, last, 2 do
     redis.call('ZADD', 'ionbeam:touching:' .. dataset .. ':' .. ARGV[i], arrival, id)

@@ -1,7 +1,7 @@
 """Counts of claims in the ledger.
 
-Belongs here: how late ingestions came, how many rows a window got, and how long windows are. Does not belong here: the
-claims, which are counted as they are recorded (claims.py).
+Belongs here: how late ingestions came, how many rows a window got, how long windows are, and when a source begins.
+Does not belong here: the claims, which are counted as they are recorded (claims.py).
 """
 
 from __future__ import annotations
@@ -39,6 +39,11 @@ class Counts(Protocol):
         """How long the newest window is that a claim of `dataset` touched; None while none did."""
         ...
 
+    def begun(self, source: str) -> datetime | None:
+        """The start of the earliest range that was ever collected of a source, as far as that was noted: an earlier
+        version of the ledger did not."""
+        ...
+
 
 def hour_of(moment: datetime) -> int:
     """The hour in which something arrived, as ledgers keep it."""
@@ -53,6 +58,7 @@ class SqliteCounts(OnSqlite):
 CREATE TABLE IF NOT EXISTS lateness (
     source TEXT, hour INTEGER, late INTEGER, count INTEGER, PRIMARY KEY (source, hour, late)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS begun (source TEXT PRIMARY KEY, start INTEGER) WITHOUT ROWID;
 """
 
     def lateness(self, source: str, start: datetime, end: datetime) -> list[Lateness]:
@@ -83,10 +89,16 @@ CREATE TABLE IF NOT EXISTS lateness (
             row = db.execute(newest, (dataset,)).fetchone()
         return window_from(*row).span if row else None
 
+    def begun(self, source: str) -> datetime | None:
+        with self._file.reading() as db:
+            row = db.execute("SELECT start FROM begun WHERE source = ?", (source,)).fetchone()
+        return moment(row[0]) if row else None
+
 
 # --- Redis ------------------------------------------------------------------------------------------------------------
 
 #     ionbeam:lateness:<source>:<hour>              how many ingestions arrived in an hour, by how many seconds too late
+#     ionbeam:begun                                 the start of the earliest range collected of each source
 
 _LATENESS = """
 local found = {}
@@ -129,6 +141,8 @@ end
 return newest
 """
 
+_BEGUN = "return redis.call('HGET', 'ionbeam:begun', ARGV[1]) or ''"
+
 
 class RedisCounts(OnRedis):
     def lateness(self, source: str, start: datetime, end: datetime) -> list[Lateness]:
@@ -153,3 +167,7 @@ class RedisCounts(OnRedis):
     def span_of(self, dataset: str) -> timedelta | None:
         newest = self._server.run(_NEWEST, dataset)
         return window_at(newest).span if newest else None
+
+    def begun(self, source: str) -> datetime | None:
+        start = self._server.run(_BEGUN, source)
+        return moment(int(start)) if start else None

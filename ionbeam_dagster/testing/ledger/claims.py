@@ -44,6 +44,15 @@ class ClaimsContract(Suite):
         assert ledger.claims("other", WINDOW) == []
         assert ledger.metadata_of([first, late, first]) == [metadata("degC"), metadata("K")]
 
+    def test_a_source_begins_with_the_earliest_range_that_was_ever_collected_of_it(self, ledger: Ledger) -> None:
+        assert ledger.begun("crowd") is None
+        claimed(ledger, "first", NEXT)
+        assert ledger.begun("crowd") == NEXT.start
+        claimed(ledger, "earlier", WINDOW, NEXT)
+        claimed(ledger, "last", NEXT)
+        ledger.withdraw_claim("earlier")
+        assert ledger.begun("crowd") == WINDOW.start and ledger.begun("other") is None
+
     def test_claims_of_several_processes_are_all_kept_and_numbered_apart(
         self, open_ledger: Callable[[], Ledger]
     ) -> None:
