@@ -16,9 +16,10 @@ from functools import partial
 import pyarrow as pa
 
 from ionbeam_dagster.config import SourceSettings
+from ionbeam_dagster.domain.cycles import cycle_of
 from ionbeam_dagster.domain.decisions import Build, Sealed, Wait
 from ionbeam_dagster.domain.records import BuiltRevision, ExportRecord, RawPartition
-from ionbeam_dagster.domain.windows import EPOCH, FOREVER
+from ionbeam_dagster.domain.windows import EPOCH, FOREVER, Window
 from ionbeam_dagster.pipeline import agenda
 from ionbeam_dagster.pipeline.agenda import Lost, Step, Work
 from ionbeam_dagster.pipeline.damage import is_newer, not_ours
@@ -107,6 +108,8 @@ def _from(platform: Platform, now: datetime, told: list[str], reached: str) -> I
         of[f"dataset {name}"] = lambda _, name=name: _by_path(_of_dataset(platform, name, now, told))  # type: ignore[misc]
         for format in dataset.exports:
             of[f"export {name}/{format}"] = partial(_of_exports, platform, name, format, told)
+        for format in dataset.cycle_exports:
+            of[f"export {name}/{format}"] = partial(_of_cycles, platform, name, format, now, told)
     for name, source in platform.config.sources.items():
         of[f"raw {name}"] = lambda _, source=source: _by_path(_of_raws(platform, source, told))  # type: ignore[misc]
     group_reached, _, reached_there = reached.partition("\n")
@@ -215,27 +218,69 @@ def not_built_again(platform: Platform, built: BuiltRevision, fault: str, now: d
 
 
 def _of_exports(platform: Platform, dataset: str, format: str, told: list[str], after: str) -> Iterator[_Placed]:
-    """The exports of windows behind the place `after`, as far as their hashes were noted; a window is a place."""
+    """The exports of windows behind the place `after`; a window is a place."""
 
-    def damaged(made: ExportRecord, fault: str) -> Step:
-        if platform.ledger.export(dataset, made.window, format) != made or made.path is None:
-            return []
+    def work_of(made: ExportRecord) -> Work | None:
         latest = platform.ledger.latest_revision(dataset, made.window)
         work = agenda.to_export(platform, f"{dataset}/{format}", made.window, is_damaged=True)
-        if latest is None or work is None or not can_be_read(platform, latest.path):
-            told.append(
-                f"{made.path}: {fault}; it stays, since the file of {dataset} that it was made of is lost, too: "
-                f"`ionbeam rebuild {dataset} --force {made.window.as_options}` makes both again"
-            )
-            return []
-        why = f"{fault} (kept as {platform.files.set_aside(made.path)})"
-        return [(Work("export", f"{dataset}/{format}", made.window, work.token, why), None)]
+        return work if latest is not None and _can_be_exported(platform, [latest]) else None
 
-    built = platform.ledger.revisions(dataset, EPOCH, FOREVER)
-    windows = {one.revision.window.label: one.revision.window for one in built}
-    for number, place in enumerate(sorted(place for place in windows if place > after), start=1):
-        one = platform.ledger.export(dataset, windows[place], format)
+    windows = {one.revision.window for one in platform.ledger.revisions(dataset, EPOCH, FOREVER)}
+    return _made(platform, dataset, format, windows, partial(_damaged_export, platform, work_of, told), after)
+
+
+def _of_cycles(
+    platform: Platform, dataset: str, format: str, now: datetime, told: list[str], after: str
+) -> Iterator[_Placed]:
+    """The same of the files of analysis cycles."""
+
+    def work_of(made: ExportRecord) -> Work | None:
+        work = agenda.to_export_cycle(platform, f"{dataset}/{format}", made.window, now, is_damaged=True)
+        inside = platform.ledger.revisions(dataset, made.window.start, made.window.end)
+        return work if _can_be_exported(platform, inside) else None
+
+    cycles = {cycle_of(one.revision.window.start) for one in platform.ledger.revisions(dataset, EPOCH, FOREVER)}
+    return _made(platform, dataset, format, cycles, partial(_damaged_export, platform, work_of, told), after)
+
+
+def _made(
+    platform: Platform,
+    dataset: str,
+    format: str,
+    windows: Iterable[Window],
+    damaged: Callable[[ExportRecord, str], Step],
+    after: str,
+) -> Iterator[_Placed]:
+    """The exports of `windows`, as far as their hashes were noted."""
+    places = {window.label: window for window in windows if window.label > after}
+    for number, place in enumerate(sorted(places), start=1):
+        one = platform.ledger.export(dataset, places[place], format)
         if one is not None and one.path is not None and one.facts.hash:
             yield place, _File("export", one.path, one.facts.hash, partial(damaged, one))
         elif number % _AT_ONCE == 0:
             yield place, None
+
+
+def _can_be_exported(platform: Platform, built: Iterable[BuiltRevision]) -> bool:
+    """Whether the files of these revisions are there, and can be read."""
+    return all(platform.files.exists(one.path) and can_be_read(platform, one.path) for one in built)
+
+
+def _damaged_export(
+    platform: Platform,
+    work_of: Callable[[ExportRecord], Work | None],
+    told: list[str],
+    made: ExportRecord,
+    fault: str,
+) -> Step:
+    if platform.ledger.export(made.dataset, made.window, made.format) != made or made.path is None:
+        return []
+    work = work_of(made)
+    if work is None:
+        told.append(
+            f"{made.path}: {fault}; it stays, since the file of {made.dataset} that it was made of is lost, too: "
+            f"`ionbeam rebuild {made.dataset} --force {made.window.as_options}` makes both again"
+        )
+        return []
+    why = f"{fault} (kept as {platform.files.set_aside(made.path)})"
+    return [(Work(work.stage, work.of, made.window, work.token, why), None)]

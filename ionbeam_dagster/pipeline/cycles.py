@@ -34,11 +34,19 @@ class ExportedCycle:
 
 
 def outlook_of(
-    platform: Platform, dataset: DatasetSettings, exporter: CycleExporter, cycle: Window, now: datetime
+    platform: Platform,
+    dataset: DatasetSettings,
+    exporter: CycleExporter,
+    cycle: Window,
+    now: datetime,
+    is_damaged: bool = False,
 ) -> CycleOutlook:
-    """What is to be said of a cycle of a dataset and its file in a format, on what the ledger knows of it."""
+    """What is to be said of a cycle of a dataset and its file in a format, on what the ledger knows of it.
+
+    `is_damaged` says that the file does not hold what was written, which its size does not tell.
+    """
     windows = windows_in(cycle, dataset.span, dataset.start, dataset.end)
-    made = _made(platform, dataset, exporter, cycle)
+    made = _made(platform, dataset, exporter, cycle, is_damaged)
     revisions = {window: platform.ledger.revisions_of(dataset.name, window) for window in windows}
     if made is not None and not made.intact:
         revisions = {window: _with_files(platform, found) for window, found in revisions.items()}
@@ -64,13 +72,20 @@ def holds_what_is_there(platform: Platform, dataset: str, outlook: CycleOutlook)
     return all(one is not None and platform.files.exists(one.path) for one in held)
 
 
-def _made(platform: Platform, dataset: DatasetSettings, exporter: CycleExporter, cycle: Window) -> Made | None:
+def _made(
+    platform: Platform, dataset: DatasetSettings, exporter: CycleExporter, cycle: Window, is_damaged: bool
+) -> Made | None:
     record = platform.ledger.export(dataset.name, cycle, exporter.format)
     if record is None:
         return None
     holds = {window_from_key(key, dataset.span): number for key, number in (record.facts.holds or {}).items()}
-    intact = record.path is None or platform.files.exists(record.path)
-    return Made(holds, record.facts.afterwards, intact)
+    return Made(holds, record.facts.afterwards, not is_damaged and _is_whole(platform, record))
+
+
+def _is_whole(platform: Platform, made: ExportRecord) -> bool:
+    """Whether a cycle's file is there, and as long as it was written."""
+    found = platform.files.found(made.path) if made.path is not None else None
+    return made.path is None or (found is not None and found.size == (made.facts.bytes or found.size))
 
 
 def export_cycle(

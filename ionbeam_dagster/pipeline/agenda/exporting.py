@@ -96,12 +96,17 @@ def _may_be_exported(platform: Platform, path: str) -> bool:
         return False
 
 
-def to_export_cycle(platform: Platform, of: str, cycle: Window, now: datetime, renew: bool = False) -> Work | None:
-    """The file of an analysis cycle, if it is to be made, or made again; not of a window that is not sound."""
+def to_export_cycle(
+    platform: Platform, of: str, cycle: Window, now: datetime, renew: bool = False, is_damaged: bool = False
+) -> Work | None:
+    """The file of an analysis cycle, if it is to be made, or made again; not of a window that is not sound.
+
+    `is_damaged` says that its content is no longer what was written, which its size does not tell.
+    """
     dataset, _, format = of.partition("/")
     exporter = platform.config.cycle_exporters[format]
     settings = platform.dataset(dataset)
-    outlook = outlook_of(platform, settings, exporter, cycle, now)
+    outlook = outlook_of(platform, settings, exporter, cycle, now, is_damaged)
     begins = from_when(settings, format, cycle)
     if begins is not None and now < begins:
         return None
