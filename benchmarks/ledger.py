@@ -66,7 +66,9 @@ def sqlite(claims: int, folder: Path) -> list[float]:
         rows = list(history(claims))
         db.executemany("INSERT INTO arrivals VALUES (?, ?)", [(arrival, id) for arrival, id, *_ in rows])
         db.executemany(
-            "INSERT INTO raw VALUES ('crowd', ?, ?, ?, 'p', 1000, '')", [(s, e, id) for _, id, s, e, *_ in rows]
+            "INSERT INTO raw (source, start, end, ingestion, path, rows, signature) "
+            "VALUES ('crowd', ?, ?, ?, 'p', 1000, '')",
+            [(s, e, id) for _, id, s, e, *_ in rows],
         )
         db.execute("INSERT INTO readings VALUES ('h', ?)", (METADATA.model_dump_json(),))
         db.executemany(
