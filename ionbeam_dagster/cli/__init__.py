@@ -24,6 +24,7 @@ from ionbeam_dagster.cli import (
     heard,
     history,
     ledger,
+    odb,
     processes,
     qc,
     quarantine,
@@ -73,6 +74,7 @@ app.add_typer(config.app, name="config")
 app.add_typer(export.app, name="export")
 app.add_typer(history.app, name="history")
 app.add_typer(ledger.app, name="ledger")
+app.add_typer(odb.app, name="odb")
 app.add_typer(qc.app, name="qc")
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(source.app, name="source")

@@ -27,7 +27,7 @@ from ionbeam_dagster.exporters.odb.writing import properties_of, united, write
 from ionbeam_dagster.stores.contents import Contents, begins_with
 
 
-class _Odb(Exporter):
+class OdbBase(Exporter):
     """What both forms have in common.
 
     `variable_map` replaces the default mapping of the varnos that it names; a variable that it maps goes where it says
@@ -54,6 +54,10 @@ class _Odb(Exporter):
         for target in targets:
             mapped[target.column] = "; ".join(filter(None, (mapped.get(target.column), str(target))))
         return ExportPlan(mapped, left_out)
+
+    def varnos(self, schema: pa.Schema) -> list[tuple[str, int]]:
+        """Each column of `schema` that is written, with its varno; a column of several is there several times."""
+        return sorted({(target.column, target.varno.number) for target in self._map.targets(schema)[0]})
 
     def shared_names(self, stations: Mapping[str, str | None]) -> dict[str, list[str]]:
         return shared_statids(stations)
@@ -98,7 +102,7 @@ class _Odb(Exporter):
         )
 
 
-class OdbExporter(_Odb, WindowExporter):
+class OdbExporter(OdbBase, WindowExporter):
     """Writes dataset windows as ODB-2."""
 
     format = "odb"
@@ -109,7 +113,7 @@ class OdbExporter(_Odb, WindowExporter):
         return self._written([dataset_file], draft, None)
 
 
-class OdbCycleExporter(_Odb, CycleExporter):
+class OdbCycleExporter(OdbBase, CycleExporter):
     """Writes analysis cycles as ODB-2."""
 
     Settings: ClassVar[type[OdbSettings]] = OdbSettings

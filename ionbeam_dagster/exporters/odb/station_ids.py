@@ -87,11 +87,19 @@ class StationIds:
         return self._fitted[name]
 
 
-def shared_statids(stations: Mapping[str, str | None]) -> dict[str, list[str]]:
-    """The `statid` that several of these stations (ids, with the WIGOS id beside each) would have, and which."""
+def statids(stations: Mapping[str, str | None]) -> dict[str, str]:
+    """The `statid` of each of these stations (ids, with the WIGOS id beside each), without blanks."""
     ids = StationIds()
-    called: dict[bytes, list[str]] = {}
+    called = {}
     for name, wigos_id in stations.items():
         numbered = wigos_id is not None and re.fullmatch(_WMO_NUMBER, wigos_id)
-        called.setdefault(ids._fit(wigos_id if numbered and wigos_id else name), []).append(name)
-    return {statid.decode().strip(): names for statid, names in called.items() if len(names) > 1}
+        called[name] = ids._fit(wigos_id if numbered and wigos_id else name).decode().strip()
+    return called
+
+
+def shared_statids(stations: Mapping[str, str | None]) -> dict[str, list[str]]:
+    """The `statid` that several of these stations (ids, with the WIGOS id beside each) would have, and which."""
+    called: dict[str, list[str]] = {}
+    for name, statid in statids(stations).items():
+        called.setdefault(statid, []).append(name)
+    return {statid: names for statid, names in called.items() if len(names) > 1}
