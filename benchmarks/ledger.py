@@ -50,6 +50,7 @@ def event(ledger: Ledger, number: int) -> None:
 
 def timed(ledger: Ledger, first: int) -> list[float]:
     event(ledger, first)
+    assert ledger.claims("crowd", window_of(START, HOUR))[0].id == "ingestion-00000000", "those behind it are there"
     seconds = []
     for number in range(first + 1, first + 1 + EVENTS):
         begun = time.perf_counter()
@@ -88,8 +89,10 @@ def redis(claims: int, folder: Path) -> list[float]:
 
     server = start_redis(folder)
     try:
+        ledger = RedisLedger(server.url)
+        ledger.workers.present()  # marks it as whole: records without a mark are what is left of a ledger
         fill_redis(server.url, claims)
-        return timed(RedisLedger(server.url), claims)
+        return timed(ledger, claims)
     finally:
         server.process.stop()
 
