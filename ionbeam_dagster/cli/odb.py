@@ -74,14 +74,12 @@ def odb_feedback(
 
 
 def _asked(dataset: str | None) -> tuple[Platform, DatasetSettings]:
+    from ionbeam_dagster.exporters.odb import OdbBase
     from ionbeam_dagster.pipeline.recovery import open_platform
 
     platform = open_platform(load_config())
-    written = [
-        name
-        for name, one in platform.config.datasets.items()
-        if any(form in ("odb", "odb_cycle") for form in one.formats)
-    ]
+    forms = {form for form, exporter in platform.config.exporters.items() if isinstance(exporter, OdbBase)}
+    written = [name for name, one in platform.config.datasets.items() if forms & {*one.formats}]
     names = [dataset] if dataset else written
     if len(names) != 1:
         told = f"which: {', '.join(names)}" if names else "which; none is exported as odb"
@@ -108,13 +106,15 @@ def _stations(platform: Platform, settings: DatasetSettings) -> pl.DataFrame:
 
 
 def _beside_flags(platform: Platform, settings: DatasetSettings, found: Feedback) -> pl.DataFrame:
-    """What was `found`, with `station_id` (null where the dataset has no such station) and the share `flagged_here`."""
+    """What was `found`, with `station_id` (null where the dataset has no such station, several where they share a
+    statid) and, of one station, the share `flagged_here`."""
     import polars as pl
 
     from ionbeam_dagster.exporters.odb import OdbBase
     from ionbeam_dagster.pipeline.flagged import flagged
 
-    stations = _stations(platform, settings).select("statid", "station_id").unique("statid", keep="first")
+    named = pl.col("station_id").unique().sort().str.join(", ")
+    stations = _stations(platform, settings).group_by("statid").agg(named)
     flags = flagged(platform, settings, found.first, found.last)
     exporters = (one for one in platform.config.exporters.values() if isinstance(one, OdbBase))
     pairs = {pair for exporter in exporters for pair in exporter.varnos(flags.schema)}
