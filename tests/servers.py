@@ -21,7 +21,8 @@ from tempfile import gettempdir
 
 import pytest
 
-_RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+_RABBITMQ = Path(os.environ.get("RABBITMQ_SERVER", "/usr/lib/rabbitmq/bin/rabbitmq-server"))
+"""Beside its `rabbitmqctl`; another one of another version."""
 
 
 def _ports() -> list[int]:

@@ -10,7 +10,9 @@ from threading import Event
 from time import sleep
 
 import dagster as dg
+import polars as pl
 import pytest
+from dagster._core.storage.compute_log_manager import ComputeIOType
 from forgotten import CROWD, DAY, GONE, LATER, STAYS, WINDOWS, left_of, made, mentions, rows
 from typer.testing import CliRunner
 
@@ -18,6 +20,9 @@ from ionbeam_dagster.cli import app
 from ionbeam_dagster.cli.terminal import dagster_instance
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.cycles import cycle_of
+from ionbeam_dagster.orchestration import metadata
+from ionbeam_dagster.orchestration.forgetting import mentions_of
+from ionbeam_dagster.orchestration.holders import working_on
 from ionbeam_dagster.pipeline.build import build
 from ionbeam_dagster.pipeline.collect import collect
 from ionbeam_dagster.pipeline.cycles import export_cycle
@@ -28,6 +33,7 @@ from ionbeam_dagster.pipeline.stations import change_entries
 from ionbeam_dagster.sources.files.source import Files
 from ionbeam_dagster.stores.ledger.leases import lease_of
 from ionbeam_dagster.stores.privacy import PrivacyError
+from ionbeam_dagster.stores.raw import RawStore
 
 
 @pytest.fixture
@@ -165,6 +171,45 @@ def test_dagsters_pages_and_logs_lose_it_too_and_keep_the_others(crowd, tmp_path
         assert event.asset_materialization.metadata["stations"].value == 2
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "tells"),
+    [
+        ("roof", "the first: no latitude (roof).", True),
+        ("roof", "crowd: roof. Nothing else", True),
+        ("roof", "roof.2 and roof-top and sunroof", False),
+        ("roof.2", "no place of roof.2.", True),
+        ("1", "1 rows of 1 stations, 100.1", False),
+        ("1", "station 1: no latitude", True),
+        ("1", "stations=1", True),
+        ("1", "{'station_id': '1'}", True),
+        ("1", metadata.table(["reason", "rows"], [("no latitude", 1)]), False),
+        ("1", metadata.table(["station_id", "rows"], [("2", 1)]), False),
+        ("1", "Preview\n\n" + metadata.table(["rows", "station_id"], [(5, "2"), (5, "1")]), True),
+        ("70:ee:50", metadata.table(["station", "last heard"], [("70:ee:50", "never")]), True),
+        ("", "nothing | of | it", False),
+    ],
+)
+def test_a_station_is_found_where_a_text_tells_of_it_and_a_number_is_no_station(name, text, tells):
+    assert mentions_of([name] if name else [])(text) is tells
+
+
+def test_what_runs_printed_of_it_is_blanked_in_its_place(crowd, tmp_path, monkeypatch):
+    platform = crowd(exports="[pygeoapi]")
+    made(platform)
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
+    with (
+        dagster_instance(platform.config) as instance,
+        instance.compute_log_manager.open_log_stream(["a-run", "compute_logs", "x"], ComputeIOType.STDERR) as printed,
+    ):
+        printed.write(f"crowd begins\n{GONE}: no latitude\n{STAYS}: no latitude\n")
+    [log] = [path for path in (tmp_path / "dagster").rglob("*.err") if GONE in path.read_text()]
+    size = log.stat().st_size
+    done = CliRunner().invoke(app, ["--config", "config.yaml", "stations", "forget", "crowd", GONE])
+    assert done.exit_code == 0 and "lines of the logs of runs" in done.output, done.output
+    first, blanked, last = log.read_text().splitlines()
+    assert (first, last, log.stat().st_size) == ("crowd begins", f"{STAYS}: no latitude", size) and GONE not in blanked
+
+
 def test_what_was_at_work_before_is_let_end_and_leaves_nothing_behind(crowd, tmp_path, monkeypatch):
     platform = crowd(exports="[pygeoapi]")
     made(platform)
@@ -195,6 +240,40 @@ def test_what_was_at_work_before_is_let_end_and_leaves_nothing_behind(crowd, tmp
         platform.ledger.leases.give_back(lease, "slow")
         assert done.result(30).exit_code == 0, done.result().output
     assert mentions(tmp_path, GONE) == []
+
+
+def test_what_is_collected_while_its_raw_partition_is_written_again_is_not_lost(crowd, tmp_path, monkeypatch):
+    platform = crowd(exports="[pygeoapi]")
+    made(platform)
+    written_again, began = RawStore.write_again, Event()
+
+    def again():
+        platform.ledger.workers.beat("a run", "elsewhere", 1, "collects")
+        with working_on(platform, "collect", "crowd", WINDOWS[0], "a run"):
+            collect(platform, platform.source("crowd"), WINDOWS[0], LATER)
+
+    with ThreadPoolExecutor() as pool:
+
+        def while_others_collect(store, file, ingestion, left):
+            def left_meanwhile(batch):
+                if not began.is_set():
+                    began.set()
+                    (tmp_path / "in" / "all.csv").write_text(rows((GONE, STAYS, "mast")))
+                    collected.append(pool.submit(again))
+                    wait(collected, timeout=4)
+                return left(batch)
+
+            written_again(store, file, ingestion, left_meanwhile)
+
+        collected = []
+        monkeypatch.setattr(RawStore, "write_again", while_others_collect)
+        done = CliRunner().invoke(app, ["--config", "config.yaml", "stations", "forget", "crowd", GONE])
+        assert done.exit_code == 0, done.output
+        collected[0].result(30)
+    assert platform.ledger.leases.held() == {}
+    raw = platform.ledger.raw("crowd", WINDOWS[0])
+    assert sorted({*pl.read_parquet(raw.path)["station_id"]}) == ["mast", STAYS]
+    assert platform.raws(platform.source("crowd")).measured(raw.path) == (raw.rows, raw.bytes, raw.hash)
 
 
 def kill(folder: Path, step: int, seconds: int) -> tuple[int, str]:

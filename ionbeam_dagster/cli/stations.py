@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from uuid import uuid4
 
 import typer
 from rich.markup import escape
@@ -162,14 +163,16 @@ def stations_forget(
     """
     from ionbeam_dagster.doors.forgetting import bus, parked
     from ionbeam_dagster.orchestration.forgetting import pages
-    from ionbeam_dagster.orchestration.holders import let_end
+    from ionbeam_dagster.orchestration.heartbeats import beating
+    from ionbeam_dagster.orchestration.holders import OtherRuns
     from ionbeam_dagster.pipeline.forgetting import forget, who_is
 
     platform = _platform()
     who = who_is(platform, source, station)
-    with dagster_instance(platform.config) as instance:
+    holder = f"forgetting {uuid4()}"
+    with dagster_instance(platform.config) as instance, beating(platform, holder, "a station is forgotten"):
         also = parked, bus, partial(pages, instance)
-        found = forget(platform, who, dry_run, also, partial(let_end, platform, who.works))
+        found = forget(platform, who, dry_run, also, OtherRuns(platform, who.works, holder))
     table = Table("kind", "number", "rows", title="would go" if dry_run else "removed", title_justify="left")
     kinds = list(dict.fromkeys(one.kind for one in found.removed))
     for kind in kinds:

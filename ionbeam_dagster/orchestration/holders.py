@@ -16,6 +16,7 @@ from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.orchestration.heartbeats import is_alive, this_host
+from ionbeam_dagster.pipeline.forgetting import Others
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.ledger.leases import lease_of
 from ionbeam_dagster.stores.ledger.workers import Worker
@@ -52,22 +53,51 @@ def working_on(platform: Platform, stage: str, of: str, window: Window, run_id: 
     A run that waits holds nothing but what it keeps, which what it waits for is made of, and never the other way round:
     so two of them never wait for each other. Raises PipelineError when the other one takes too long.
     """
-    name = [lease_of(stage, of, window)]
-    until, patience = time.monotonic() + _WAITED, _Patience()
-    while not platform.ledger.leases.take(name, run_id):
-        patience.look(platform, _LOOKED_EVERY)
-        if time.monotonic() > until:
-            other = platform.ledger.leases.held().get(name[0], "another run")
-            raise PipelineError(f"{of} {window}: run {other} works on it since {_WAITED:.0f} s; it is tried again")
-        time.sleep(_LOOKED_EVERY)
+    name = lease_of(stage, of, window)
     try:
+        _wait_for(platform, [name], run_id)
         yield
     finally:
-        if (name[0], run_id) not in _KEPT:
-            platform.ledger.leases.give_back(name, run_id)
+        if (name, run_id) not in _KEPT:
+            platform.ledger.leases.give_back([name], run_id)
 
 
-def let_end(platform: Platform, of: Collection[str]) -> None:
+def _wait_for(platform: Platform, names: Sequence[str], holder: str) -> None:
+    """Take leases as they become free; raises PipelineError when that takes too long, with some of them taken."""
+    until, patience = time.monotonic() + _WAITED, _Patience()
+    while lacking := {*names}.difference(platform.ledger.leases.take(names, holder)):
+        patience.look(platform, _LOOKED_EVERY)
+        if time.monotonic() > until:
+            name = min(lacking)
+            other = platform.ledger.leases.held().get(name, "another run")
+            raise PipelineError(f"{name}: run {other} works on it since {_WAITED:.0f} s; it is tried again")
+        time.sleep(_LOOKED_EVERY)
+
+
+class OtherRuns(Others):
+    """The runs that work on a station's sources and dataset (`works`) while `holder` forgets it, whose heart beats."""
+
+    def __init__(self, platform: Platform, works: Collection[str], holder: str) -> None:
+        self._platform = platform
+        self._works = works
+        self._holder = holder
+
+    def let_end(self) -> None:
+        """Raises PipelineError when it takes too long."""
+        _let_end(self._platform, self._works)
+
+    @contextmanager
+    def kept_from(self, source: str, windows: Sequence[Window]) -> Iterator[None]:
+        """Raises PipelineError when one of them is worked on for too long."""
+        names = [lease_of(stage, source, window) for window in windows for stage in ("collect", "ingest")]
+        try:
+            _wait_for(self._platform, names, self._holder)
+            yield
+        finally:
+            self._platform.ledger.leases.give_back(names, self._holder)
+
+
+def _let_end(platform: Platform, of: Collection[str]) -> None:
     """Wait until what is at work now on these sources and datasets has ended, but not for what begins meanwhile.
 
     Raises PipelineError when it takes too long.

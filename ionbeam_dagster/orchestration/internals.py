@@ -7,8 +7,9 @@ stays on one minor version; tests/orchestration holds each of these). Does not b
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,6 +27,7 @@ from dagster._core.scheduler.instigation import InstigatorStatus, TickStatus
 from dagster._core.storage.event_log import SqlEventLogStorage, SqlEventLogStorageTable, SqliteEventLogStorage
 from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable, AssetKeyTable
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME
+from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
 from dagster._core.storage.runs import SqlRunStorage
 from dagster._core.storage.runs.schema import RunTagsTable
 from dagster._core.storage.schedules.schema import AssetDaemonAssetEvaluationsTable, JobTickTable
@@ -227,6 +229,31 @@ def rewrite_events(
             with closing(sqlite3.connect(storage.path_for_shard(shard))) as file:
                 file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return number
+
+
+def blank_logs(
+    instance: dg.DagsterInstance, mentions: Callable[[str], bool], instead: str, dry_run: bool
+) -> Iterator[tuple[Path, int]]:
+    """Write `instead` over those lines of what runs printed of which `mentions` is true; gives the files with such
+    lines, and how many.
+
+    A line keeps its length, and its file its place: a run that goes on may be writing to it.
+    """
+    manager = instance.compute_log_manager
+    if not isinstance(manager, LocalComputeLogManager):
+        return
+    for path in sorted(one for kind in ("out", "err") for one in Path(manager._base_dir).rglob(f"*.{kind}")):
+        with path.open("r+b") as file:
+            told, place = 0, 0
+            for line in file:
+                if mentions(line.decode(errors="replace")):
+                    told += 1
+                    length = len(line.rstrip(b"\n"))
+                    if not dry_run:
+                        os.pwrite(file.fileno(), instead.encode().ljust(length)[:length], place)
+                place += len(line)
+        if told:
+            yield path, told
 
 
 _TELLING = (

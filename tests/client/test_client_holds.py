@@ -45,6 +45,7 @@ def guarded(tmp_path_factory, authority):
         "ssl_options.fail_if_no_peer_cert = true", "consumer_timeout = 10000",
     )  # fmt: skip
     server.start()
+    server.ctl("await_startup")  # it listens without TLS first
     yield server, port, folder
     server.close()
 

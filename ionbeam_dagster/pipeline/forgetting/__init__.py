@@ -16,18 +16,19 @@ finds nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from ionbeam_dagster.errors import PipelineError
 from ionbeam_dagster.pipeline.forgetting import kept, known, made
-from ionbeam_dagster.pipeline.forgetting.who import Removed, Step, Who, who_is
+from ionbeam_dagster.pipeline.forgetting.who import NOBODY_ELSE, Others, Removed, Step, Who, who_is
 from ionbeam_dagster.pipeline.platform import Platform
 
-__all__ = ["Forgot", "Removed", "Step", "Who", "forget", "who_is"]
+__all__ = ["Forgot", "Others", "Removed", "Step", "Who", "forget", "who_is"]
 
 _STEPS: tuple[Step, ...] = (
-    kept.raws, kept.quarantined, kept.remembered, kept.observations, made.datasets, made.exports, known.registry,
+    kept.quarantined, kept.remembered, kept.observations, made.datasets, made.exports, known.registry,
     known.heard, known.entries,
 )  # fmt: skip
 _ROUNDS = 5
@@ -47,34 +48,33 @@ def forget(
     who: Who,
     dry_run: bool = False,
     also: Sequence[Step] = (),
-    let_end: Callable[[], object] = lambda: None,
+    others: Others = NOBODY_ELSE,
 ) -> Forgot:
-    """Remove a station from all that there is; `let_end` waits before each round for all that is at work then.
+    """Remove a station from all that there is; before each round `others` who are at work then are let end.
 
     Doing it again removes what is left, if anything is. Raises PipelineError where something comes in all the time.
     """
     found = Forgot(left=[one for room in (known, kept, made) for one in room.left_elsewhere(platform, who)])
+    steps = (partial(kept.raws, others), *_STEPS, *also)
     if dry_run:
-        found.removed += _round(platform, who, True, also)
+        found.removed += _round(platform, who, True, steps)
         return found
     job = platform.ledger.job("forgetting")  # windows of datasets share their locks: none of these is held with another
     if not job.acquire():
         raise PipelineError("another station is being forgotten at this moment; run the same command again later")
     try:
-        _until_nothing_is_left(platform, who, also, let_end, found)
+        _until_nothing_is_left(platform, who, steps, others, found)
     finally:
         job.close()
     return found
 
 
-def _until_nothing_is_left(
-    platform: Platform, who: Who, also: Sequence[Step], let_end: Callable[[], object], found: Forgot
-) -> None:
+def _until_nothing_is_left(platform: Platform, who: Who, steps: Sequence[Step], others: Others, found: Forgot) -> None:
     for source, station in who.names:
         platform.privacy.begin(source.name, station, platform.now(), known.when_heard(platform, source, station))
     for _ in range(_ROUNDS):
-        let_end()
-        removed = list(_round(platform, who, False, also))
+        others.let_end()
+        removed = list(_round(platform, who, False, steps))
         found.removed += removed
         if not removed:
             break
@@ -87,6 +87,6 @@ def _until_nothing_is_left(
         platform.privacy.end(source.name, station, platform.now())
 
 
-def _round(platform: Platform, who: Who, dry_run: bool, also: Sequence[Step]) -> Iterator[Removed]:
-    for step in (*_STEPS, *also):
+def _round(platform: Platform, who: Who, dry_run: bool, steps: Sequence[Step]) -> Iterator[Removed]:
+    for step in steps:
         yield from step(platform, who, dry_run)

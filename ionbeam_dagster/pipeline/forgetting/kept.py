@@ -18,8 +18,8 @@ from ionbeam_dagster.config import SourceSettings
 from ionbeam_dagster.domain.canonical import STATION
 from ionbeam_dagster.domain.raw_values import as_text
 from ionbeam_dagster.domain.records import RawPartition
-from ionbeam_dagster.domain.windows import FOREVER
-from ionbeam_dagster.pipeline.forgetting.who import Removed, Who, is_of, telling_unread, without
+from ionbeam_dagster.domain.windows import FOREVER, Window, windows_between
+from ionbeam_dagster.pipeline.forgetting.who import Others, Removed, Who, is_of, telling_unread, without
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.files import within
 from ionbeam_dagster.stores.raw import RawFile
@@ -31,38 +31,67 @@ _MESSAGE = "text"
 """The column of a message that could not be read."""
 
 
-def raws(platform: Platform, who: Who, dry_run: bool) -> Iterator[Removed]:
-    """Raw partitions are written again without its rows, in their places and under the same ingestions."""
+def raws(others: Others, platform: Platform, who: Who, dry_run: bool) -> Iterator[Removed]:
+    """Raw partitions are written again without its rows, in their places and under the same ingestions, while nobody
+    else collects or ingests their windows."""
     for source, station in who.names:
         store = platform.raws(source)
         recorded = {raw.path: raw for raw in platform.ledger.raws(source.name, FOREVER)}
         for path in sorted({*recorded, *store.files(source.name)}):
-            yield from _raw(platform, source, path, recorded.get(path), station, dry_run)
+            raw = recorded.get(path)
+            file, rows = _opened(platform, source, path, station)
+            if dry_run and rows:
+                yield Removed("raw partitions", path, rows)
+            elif not dry_run and file is not None and (rows or _is_unnoted(platform, source, file, raw)):
+                windows = _windows_of(platform, source, file)
+                with others.kept_from(source.name, windows):
+                    raw = _recorded_now(platform, source, windows[0], path) if windows else raw
+                    yield from _raw(platform, source, path, raw, station)
         yield from _set_aside(platform, within(source.config.data_path, source.name), dry_run)
 
 
-def _raw(
-    platform: Platform, source: SourceSettings, path: str, raw: RawPartition | None, station: str, dry_run: bool
-) -> Iterator[Removed]:
-    store = platform.raws(source)
-    file, rows = None, 0
+def _opened(platform: Platform, source: SourceSettings, path: str, station: str) -> tuple[RawFile | None, int]:
+    """A raw partition, where it can be read, and how many rows of the station it has."""
     with telling_unread(path):
-        file = store.open(path)
-        rows = _rows_of(file, station)
+        file = platform.raws(source).open(path)
+        return file, _rows_of(file, station)
+    return None, 0
+
+
+def _is_unnoted(platform: Platform, source: SourceSettings, file: RawFile, raw: RawPartition | None) -> bool:
+    """Whether a process that was killed had written a raw partition again and could not note it."""
+    was_written_again = raw is not None and bool(file.ingestion)
+    return was_written_again and platform.raws(source).measured(file.path) != (raw.rows, raw.bytes, raw.hash)
+
+
+def _windows_of(platform: Platform, source: SourceSettings, file: RawFile) -> list[Window]:
+    """The windows of its source that a raw partition touches."""
+    first, _ = platform.range_of(source)
+    return list(windows_between(max(file.collected.start, first), file.collected.end, source.window_size))
+
+
+def _recorded_now(platform: Platform, source: SourceSettings, window: Window, path: str) -> RawPartition | None:
+    """What is known of a raw partition; None of one that was replaced or purged meanwhile."""
+    ledger = platform.ledger
+    found = ledger.sent(source.name, window) if source.sent else [ledger.raw(source.name, window)]
+    return next((raw for raw in found if raw is not None and raw.path == path and raw.purged is None), None)
+
+
+def _raw(
+    platform: Platform, source: SourceSettings, path: str, raw: RawPartition | None, station: str
+) -> Iterator[Removed]:
+    """Write a raw partition again as it is now, and note it."""
+    file, rows = _opened(platform, source, path, station)
     if file is None:
         return
-    if not rows:
-        # A process that was killed had written it and could not note it.
-        if raw is not None and file.ingestion and store.measured(path) != (raw.rows, raw.bytes, raw.hash):
-            _note(platform, source, path, raw)
-        return
-    if not dry_run:
+    if rows:
         # A file that nobody noted is taken in by its content, as it was before.
         ingestion = raw.ingestion if raw is not None else file.ingestion
-        store.write_again(file, ingestion, partial(without, station))
-        if raw is not None:
-            _note(platform, source, path, raw)
-    yield Removed("raw partitions", path, rows)
+        platform.raws(source).write_again(file, ingestion, partial(without, station))
+    if raw is not None and (rows or _is_unnoted(platform, source, file, raw)):
+        _note(platform, source, path, raw)
+    if rows:
+        yield Removed("raw partitions", path, rows)
 
 
 def _note(platform: Platform, source: SourceSettings, path: str, raw: RawPartition) -> None:

@@ -1,4 +1,4 @@
-"""Whose rows go, and what a step tells of what it removed.
+"""Whose rows go, what a step tells of what it removed, and who else is at work meanwhile.
 
 Belongs here: under which ids a station stands in which source and dataset, and going on behind what cannot be read.
 Does not belong here: any step.
@@ -7,8 +7,8 @@ Does not belong here: any step.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import polars as pl
@@ -18,6 +18,7 @@ from ionbeam_client.errors import PayloadError
 from ionbeam_dagster.config import DatasetSettings, SourceSettings
 from ionbeam_dagster.domain.canonical import STATION
 from ionbeam_dagster.domain.raw_values import CanonicalError, as_text
+from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.damage import UNREADABLE, is_of_one_file
 
@@ -53,6 +54,20 @@ class Removed:
 
 Step = Callable[[Platform, Who, bool], Iterator[Removed]]
 """Removes one kind of things, each as it is found; with True it only tells of them."""
+
+
+class Others:
+    """Who else works on what a station is taken out of; here nobody does."""
+
+    def let_end(self) -> None:
+        """Wait until all that is at work now on its sources and dataset has ended."""
+
+    def kept_from(self, source: str, windows: Sequence[Window]) -> AbstractContextManager[None]:
+        """Keep others from collecting and ingesting these windows of a source; waits for those who do."""
+        return nullcontext()
+
+
+NOBODY_ELSE = Others()
 
 
 def who_is(platform: Platform, source: str, station: str) -> Who:
