@@ -112,7 +112,7 @@ def test_each_server_is_spoken_to_with_certificates_of_ones_own_and_what_is_wron
         assert told in str(failure.value), failure.value
 
 
-def test_the_bridge_and_what_looks_after_the_broker_speak_tls(platform_of, rabbitmq, authority, files):
+def test_the_bridge_and_what_looks_after_the_broker_speak_tls(platform_of, rabbitmq, authority, files, caplog):
     with spoken_with_tls(rabbitmq.port, authority.certificate("localhost"), authority) as place:
         platform = amqps(platform_of, f"localhost:{place}", files)
         assert bridge_of(platform).take_in(2).refused == []
@@ -121,6 +121,7 @@ def test_the_bridge_and_what_looks_after_the_broker_speak_tls(platform_of, rabbi
             patch.setattr("ionbeam_dagster.doors.amqp.bridge.CONNECT_TIMEOUT", 2)
             with pytest.raises(BrokerAway, match=r"not trusted \(.*broker\.ca_file names who signed it"):
                 bridge_of(amqps(platform_of, f"localhost:{place}", {})).take_in(2)
+        assert "broker.ca_file names who signed it" in caplog.text and "tls_" not in caplog.text
 
 
 def test_certificates_that_can_not_be_used_are_named(tmp_path, authority):

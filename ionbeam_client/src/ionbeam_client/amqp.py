@@ -35,7 +35,7 @@ from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity
 from yarl import URL
 
 from ionbeam_client.amqp_messages import Quiet, delivery_of, encoded, raised_as_not_connected, short
-from ionbeam_client.certificates import no_passphrase, perhaps_ours
+from ionbeam_client.certificates import certificate_fault, no_passphrase, perhaps_ours
 from ionbeam_client.config import IonbeamClientConfig
 from ionbeam_client.errors import IonbeamError, NotConnectedError, RefusedError
 from ionbeam_client.transport import Delivery, Outgoing
@@ -63,7 +63,8 @@ class AmqpTransport:
 
     A queue is served by one client at a time: the others stand by, so that the parts of a window and the revisions of
     a dataset come to one handler. `shared` lets several share the messages of a queue. The exchanges `fanouts` are made
-    on connecting, for those who may not make them and want to listen.
+    on connecting, for those who may not make them and want to listen. `ca_file` and `cert_file` are what the settings
+    are called, where a person sets them, that name the authority and the certificate of one's own.
     """
 
     def __init__(
@@ -72,11 +73,14 @@ class AmqpTransport:
         prefetch: int = PREFETCH,
         shared: bool = False,
         fanouts: Sequence[str] = (),
+        ca_file: str = "tls_ca_file",
+        cert_file: str = "tls_cert_file",
     ) -> None:
         self._config = config
         self._prefetch = prefetch
         self._shared = shared
         self._made_at_once = fanouts
+        self._ca_file, self._cert_file = ca_file, cert_file
         self._standing_by: set[Queue] = set()
         self._user = config.user
         self._only_found: set[str] = set()
@@ -214,9 +218,11 @@ class AmqpTransport:
         self._connection = aio_pika.Connection(url, ssl_context=tls)  # known before it connects, to be closed after all
         try:
             await self._connection.connect(timeout=CONNECT_TIMEOUT)
-        except AMQPConnectionError as error:
-            hint = perhaps_ours(error, "tls_cert_file") if tls is not None else ""
-            if not hint:
+        except Exception as error:
+            if fault := certificate_fault(error, self._ca_file, self._cert_file):
+                raise NotConnectedError(fault) from error
+            is_closed = tls is not None and isinstance(error, AMQPConnectionError)
+            if not (is_closed and (hint := perhaps_ours(error, self._cert_file))):
                 raise
             raise NotConnectedError(f"it closed the connection{hint}") from error
         self._connection.close_callbacks.add(lambda *_: self._broken.set())

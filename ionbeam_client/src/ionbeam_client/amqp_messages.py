@@ -19,7 +19,6 @@ from aio_pika.abc import AbstractIncomingMessage, DeliveryMode
 from aio_pika.exceptions import AuthenticationError, ChannelPreconditionFailed, ProbableAuthenticationError
 from aiormq.exceptions import ChannelAccessRefused
 
-from ionbeam_client.certificates import certificate_fault
 from ionbeam_client.errors import NotConnectedError, RefusedError
 from ionbeam_client.transport import Delivery, Outgoing
 
@@ -90,8 +89,6 @@ def raised_as_not_connected() -> Iterator[None]:
 def short(error: BaseException) -> str:
     if isinstance(error, (AuthenticationError, ProbableAuthenticationError)):
         return "it refused user and password"
-    if fault := certificate_fault(error, "tls_ca_file", "tls_cert_file"):
-        return fault
     if "Connection.Close object" in str(error):  # in place of an answer to the name of the virtual host
         return "it has no such virtual host, or this user may not use it"
     return (str(error) or type(error).__name__).strip().splitlines()[0][:200]

@@ -141,7 +141,10 @@ class Bridge:
 
     def _transport(self) -> AmqpTransport:
         fanouts = wire.DATA_EXCHANGE, wire.DATASET_EXCHANGE
-        return AmqpTransport(self._settings.client, prefetch=MOST_AT_ONCE, fanouts=fanouts)
+        return AmqpTransport(
+            self._settings.client, prefetch=MOST_AT_ONCE, fanouts=fanouts, ca_file="broker.ca_file",
+            cert_file="broker.cert_file",
+        )  # fmt: skip
 
     @asynccontextmanager
     async def _open(self) -> AsyncIterator[Transport]:
@@ -160,8 +163,7 @@ class Bridge:
                 await asyncio.wait_for(transport.connected(), CONNECT_TIMEOUT)
             except TimeoutError as error:
                 place = self._settings.client.broker
-                trouble = (transport.trouble or "").replace("tls_", "broker.")  # what the client's settings are here
-                why = f" ({trouble})" if trouble else ""
+                why = f" ({transport.trouble})" if transport.trouble else ""
                 raise BrokerAway(f"the broker {place} does not answer{why}; start it, or correct broker.url") from error
             yield transport
 
