@@ -55,7 +55,7 @@ def forget(
     Doing it again removes what is left, if anything is. Raises PipelineError where something comes in all the time.
     """
     found = Forgot(left=[one for room in (known, kept, made) for one in room.left_elsewhere(platform, who)])
-    steps = (partial(kept.raws, others), *_STEPS, *also)
+    steps: list[Step] = [partial(kept.raws, others), *_STEPS, *also]
     if dry_run:
         found.removed += _round(platform, who, True, steps)
         return found

@@ -60,8 +60,9 @@ def _opened(platform: Platform, source: SourceSettings, path: str, station: str)
 
 def _is_unnoted(platform: Platform, source: SourceSettings, file: RawFile, raw: RawPartition | None) -> bool:
     """Whether a process that was killed had written a raw partition again and could not note it."""
-    was_written_again = raw is not None and bool(file.ingestion)
-    return was_written_again and platform.raws(source).measured(file.path) != (raw.rows, raw.bytes, raw.hash)
+    if raw is None or not file.ingestion:
+        return False
+    return platform.raws(source).measured(file.path) != (raw.rows, raw.bytes, raw.hash)
 
 
 def _windows_of(platform: Platform, source: SourceSettings, file: RawFile) -> list[Window]:
