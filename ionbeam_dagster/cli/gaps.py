@@ -17,14 +17,13 @@ from rich.text import Text
 
 from ionbeam_dagster.cli.holes import out_of_time, told_of_holes
 from ionbeam_dagster.cli.kept import gone, no_longer_given
-from ionbeam_dagster.cli.quarantine import WHOLE_OR_PART, clock_lines, left_out, lines_about, set_aside
+from ionbeam_dagster.cli.quarantine import clock_lines, left_out, lines_about, set_aside, set_aside_rows
 from ionbeam_dagster.cli.status import print_failing, sources_of
 from ionbeam_dagster.cli.terminal import (
     FROM,
     TO,
     asked_range,
     console,
-    counted,
     load_config,
 )
 from ionbeam_dagster.config import DatasetSettings
@@ -94,8 +93,8 @@ def _show_gaps(platform: Platform, source: str, start: datetime | None, end: dat
     done = "listened to at the door" if settings.kind == "door" else "collected"
     share = f"{percent(1.0 - lost / to_collect)} {done}" if to_collect else f"nothing to be {done}"
     told = "no gap" if not missing else f"{len(missing)} gap{'s' * (len(missing) > 1)}"
-    if aside := sum(one.rows for one in set_aside(platform, source, begun, until)):
-        told += f", [yellow]{counted(aside, 'row')} left out, {WHOLE_OR_PART}[/yellow]"
+    if aside := set_aside(platform, source, begun, until):
+        told += f", [yellow]{set_aside_rows(aside)}[/yellow]"
     console.print(
         f"\n[bold]{source}[/bold] {begun:%Y-%m-%d %H:%M} .. {until:%Y-%m-%d %H:%M}: {share}, {told}",
         highlight=False,

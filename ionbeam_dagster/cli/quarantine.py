@@ -30,20 +30,21 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Rows that could not be used, with their reasons.", no_args_is_help=True)
 
 REASON = "reason"
-WHOLE_OR_PART = "whole or a value of them"
-"""A row that lost a value that could not be read is there all the same, without it."""
-_OURS = ("row", REASON, "x_file", "x_row")
+WHOLE = "whole"
+_OURS = ("row", REASON, WHOLE, "x_file", "x_row")
 
 
 @dataclass(frozen=True, slots=True)
 class SetAside:
     """The rows of one ingestion that could not be used, and the file that holds them (it may have been purged);
+    `whole` are those that are not in their window without the value that could not be read (None: it is not known).
     `refused` are those that the time-series server would not take."""
 
     source: str
     window: Window
     rows: int
     location: str
+    whole: int | None = None
     refused: bool = False
 
     def first(self, platform: Platform, most: int) -> pl.DataFrame | None:
@@ -97,10 +98,23 @@ def set_aside(platform: Platform, source: str, start: datetime, end: datetime) -
         refused_at = platform.quarantine.refused_path(dataset.name, claim.id)
         refused = platform.quarantine.count(refused_at)
         if refused:
-            found.append(SetAside(source, claim.collected, refused, refused_at, refused=True))
+            found.append(SetAside(source, claim.collected, refused, refused_at, refused, refused=True))
         if claim.quarantined > refused:
-            found.append(SetAside(source, claim.collected, claim.quarantined - refused, location))
+            whole = platform.quarantine.whole(location)
+            found.append(SetAside(source, claim.collected, claim.quarantined - refused, location, whole))
     return sorted(found, key=lambda one: one.window)
+
+
+def set_aside_rows(found: Sequence[SetAside]) -> str:
+    """How many rows were set aside, and how many of them as a whole."""
+    rows, whole = sum(one.rows for one in found), 0
+    for one in found:
+        if one.whole is None:
+            return f"{counted(rows, 'row')} set aside, whole or a value of them"
+        whole += one.whole
+    if whole in (0, rows):
+        return f"{counted(rows, 'row')} set aside, {'whole' if whole else 'for a value alone'}"
+    return f"{counted(rows, 'row')} set aside, {whole:,} whole and {rows - whole:,} for a value alone"
 
 
 def lines_about(platform: Platform, source: str, windows: Sequence[Window]) -> Iterator[str]:
@@ -111,12 +125,13 @@ def lines_about(platform: Platform, source: str, windows: Sequence[Window]) -> I
     stretches = merge(windows)
     aside = set_aside(platform, source, start, end)
     aside = [one for one in aside if any(one.window.overlaps(stretch) for stretch in stretches)]
-    for refused, what in ((False, f"set aside, {WHOLE_OR_PART}"), (True, "refused by the time-series server")):
+    for refused in (False, True):
         those = [one for one in aside if one.refused == refused]
         if those:
-            rows = sum(one.rows for one in those)
+            rows = counted(sum(one.rows for one in those), "row")
+            what = f"{rows} refused by the time-series server" if refused else set_aside_rows(those)
             yield (
-                f"{source}: {counted(rows, 'row')} {what}, in {counted(len(those), 'window')}; the first, of "
+                f"{source}: {what}, in {counted(len(those), 'window')}; the first, of "
                 f"{those[0].window}: {those[0].reason(platform)}; `ionbeam quarantine show {source}` shows them"
             )
 
@@ -174,7 +189,8 @@ def list_(
     table = Table("source", "window", "rows", "the first reason", "file")
     for one in found:
         place = escape(one.location) if platform.files.exists(one.location) else "removed"
-        table.add_row(escape(one.source), str(one.window), f"{one.rows:,}", escape(one.reason(platform)), place)
+        rows = f"{one.rows:,}" if one.whole in (None, one.rows) else f"{one.rows:,} ({one.whole:,} whole)"
+        table.add_row(escape(one.source), str(one.window), rows, escape(one.reason(platform)), place)
     console.print(table)
 
 
@@ -189,26 +205,31 @@ def show(
 
     Example: `ionbeam quarantine show loggers --most 100`
     """
+    import polars as pl
+
     platform, found = _found(sources, start, end)
     left = most
     for one in found:
         rows = one.first(platform, left) if left > 0 else None
         if rows is None:
             if left > 0 and platform.files.exists(one.location):
-                told = f"{one.source} {one.window}: {one.rows:,} set aside, {WHOLE_OR_PART}; {one.reason(platform)}"
+                told = f"{one.source} {one.window}: {set_aside_rows([one])}; {one.reason(platform)}"
                 console.print(told, highlight=False, markup=False)
             continue
         left -= rows.height
         rows = _true_reason_first(rows)
         columns = [name for name in _OURS if name in rows.columns and rows[name].null_count() < rows.height]
         table = Table(
-            title=escape(f"{one.source} {one.window}: {counted(one.rows, 'row')} set aside, {WHOLE_OR_PART}"),
+            title=escape(f"{one.source} {one.window}: {set_aside_rows([one])}"),
             title_justify="left",
         )
         others = [name for name in rows.columns if name not in _OURS and rows[name].null_count() < rows.height]
         for name in [*columns, *others]:
             table.add_column(escape(name), overflow="fold")
-        for row in rows.select(*columns, *others).iter_rows():
+        shown = rows.select(*columns, *others)
+        if WHOLE in shown.columns:
+            shown = shown.with_columns(pl.when(WHOLE).then(pl.lit("yes")).otherwise(pl.lit("a value")).alias(WHOLE))
+        for row in shown.iter_rows():
             table.add_row(*("" if value is None else escape(str(value)) for value in row))
         console.print(table)
     many = sum(one.rows for one in found)

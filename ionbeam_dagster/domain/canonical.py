@@ -43,9 +43,10 @@ class Canonicalised:
     """The rows of a batch in canonical form, and those that could not be used, or of which a value could not.
 
     `rows` has the columns of `canonical_schema`, in the order of the batch. `rejected` has the batch's own columns and
-    ``row`` (its place in the batch, from 0) and ``reason`` (several are joined by ``"; "``); a column of the batch that
-    has one of these two names is called ``raw_row`` or ``raw_reason`` there. Every row of the batch is in one of them;
-    one that only lost a value is in both. `places` tells where the `rows` are in the batch.
+    ``row`` (its place in the batch, from 0), ``reason`` (several are joined by ``"; "``) and ``whole``, which is false
+    where the row only lost a value; a column of the batch that has one of these names is called ``raw_row``,
+    ``raw_reason`` or ``raw_whole`` there. Every row of the batch is in one of them; one that only lost a value is in
+    both. `places` tells where the `rows` are in the batch.
     """
 
     rows: pl.DataFrame
@@ -185,10 +186,10 @@ def canonicalise(
     rows = pl.DataFrame([columns[name].alias(name) for name in canonical_schema([metadata]).names])
     bad = faults.rows()
     if bad is None:
-        none = rejected_rows(raw.clear(), pl.Series([], dtype=pl.Int64), pl.Series([], dtype=pl.String))
+        none = rejected_rows(raw.clear(), pl.Series([], dtype=pl.Int64), pl.Series([], dtype=pl.String), pl.lit(True))
         return Canonicalised(rows, none, pl.int_range(rows.height, eager=True))
     lost = faults.lost(rows.height)
-    rejected = rejected_rows(raw.filter(bad), bad.arg_true(), faults.reasons(bad))
+    rejected = rejected_rows(raw.filter(bad), bad.arg_true(), faults.reasons(bad), pl.lit(lost.filter(bad)))
     return Canonicalised(rows.filter(~lost), rejected, (~lost).arg_true())
 
 
@@ -275,10 +276,13 @@ def _worded(rows: pl.Series, reason: str, values: pl.Series | None, bad: pl.Seri
     return pl.when(rows).then(text)
 
 
-def rejected_rows(raw: pl.DataFrame, places: pl.Series, reasons: pl.Series) -> pl.DataFrame:
-    """Rows of a batch, their places in it and why they could not be used, as `Canonicalised.rejected` has them."""
-    own: dict[str, str] = {name: f"raw_{name}" for name in ("row", "reason") if name in raw.columns}
-    return raw.rename(own).with_columns(places.cast(pl.Int64).alias("row"), reasons.alias("reason"))
+def rejected_rows(raw: pl.DataFrame, places: pl.Series, reasons: pl.Series, whole: pl.Expr) -> pl.DataFrame:
+    """Rows of a batch, their places in it, why they could not be used, and whether they are lost as a whole, as
+    `Canonicalised.rejected` has them."""
+    own: dict[str, str] = {name: f"raw_{name}" for name in ("row", "reason", "whole") if name in raw.columns}
+    return raw.rename(own).with_columns(
+        places.cast(pl.Int64).alias("row"), reasons.alias("reason"), whole.alias("whole")
+    )
 
 
 def _declared(mapping: DataIngestionMap) -> list[str]:

@@ -219,7 +219,7 @@ def _admitted(done: Canonicalised, raw: pl.DataFrame, told: Entries) -> Canonica
     if not refused.any():
         return done
     places = done.places.filter(refused)
-    theirs = rejected_rows(raw[places], places, "its station may not come in: " + why.drop_nulls())
+    theirs = rejected_rows(raw[places], places, "its station may not come in: " + why.drop_nulls(), pl.lit(True))
     others = done.rejected.filter(~pl.col("row").is_in(places.cast(pl.Int64).implode()))
     rejected = pl.concat([others, theirs], how="vertical_relaxed").sort("row")
     return Canonicalised(done.rows.filter(~refused), rejected, done.places.filter(~refused))

@@ -22,6 +22,8 @@ from ionbeam_dagster.stores.files import Files, folder_of, name_of, within
 
 REASON = "reason"
 """The column that says why a row could not be used."""
+WHOLE = "whole"
+"""The column that says whether a row was lost as a whole, or a value of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,17 @@ class QuarantineStore:
                 return rows
         except (FileNotFoundError, pa.ArrowInvalid):
             return 0
+
+    def whole(self, location: str) -> int | None:
+        """How many rows of a file were lost as a whole; None where there is none, it does not tell or is damaged."""
+        try:
+            with self._files.parquet(location) as file:
+                if WHOLE not in file.schema_arrow.names:
+                    return None
+                parts = (batch.column(0) for batch in file.iter_batches(columns=[WHOLE]))
+                return sum(int(part.true_count) for part in parts)
+        except (FileNotFoundError, pa.ArrowInvalid):
+            return None
 
     def files(self) -> list[QuarantinedFile]:
         """Every file that is there, in order of location."""

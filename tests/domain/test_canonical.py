@@ -141,7 +141,7 @@ def test_no_rows_at_all():
     raw = batch().slice(0, 0)
     result = canonicalise(raw, metadata())
     assert (result.rows.height, result.rejected.height) == (0, 0)
-    assert result.rejected.columns == [*raw.schema.names, "row", "reason"]
+    assert result.rejected.columns == [*raw.schema.names, "row", "reason", "whole"]
 
 
 @pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])

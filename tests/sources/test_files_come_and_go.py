@@ -107,7 +107,7 @@ def test_files_that_go_away_take_nothing_with_them(platform_of, tmp_path):
     write(tmp_path / "in", "b.csv", rows(18, 24))
     back = platform_of(BLOCK)
     (told,) = back.sources["loggers"].problems()
-    assert told.startswith("in/a.csv is gone; what was collected of it stays")
+    assert told.startswith("in/a.csv is no longer among the files of in/*.csv; what was collected of it stays")
     taken_in(back, 3)
     assert values(back, 3) == [18, 19, 20, 21, 22, 23]
     assert [needs_collecting(back, "loggers", hour(number)) for number in (1, 3)] == [True, False]
@@ -124,7 +124,9 @@ def test_of_a_file_that_went_before_it_was_collected_there_is_a_gap(platform_of,
     write(tmp_path / "in", "b.csv", rows(18, 24))
     platform.sources["loggers"].extent()
     a.unlink()
-    with pytest.raises(SourceError, match=r"in/a\.csv: is gone, and held observations of"):
+    with pytest.raises(
+        SourceError, match=r"in/a\.csv: is no longer among the files of in/\*\.csv, and held observations of"
+    ):
         collect(platform, platform.source("loggers"), hour(1), NOW)
 
 
@@ -137,9 +139,12 @@ def test_a_raw_partition_stays_where_its_file_went_before_other_columns_were_rea
     without_humidity = BLOCK.replace("settle: 0", "settle: 0\n    version: 2").partition("      - {column: rh")[0]
     other = platform_of(without_humidity)
     (told,) = other.sources["loggers"].problems()
-    assert told.startswith("in/a.csv is gone; what was collected of it stays")
+    assert told.startswith("in/a.csv is no longer among the files of in/*.csv; what was collected of it stays")
     assert hour(0) in to_collect(other)
-    with pytest.raises(SourceError, match=r"in/a\.csv: is gone, .* what was collected of it stays"):
+    with pytest.raises(
+        SourceError,
+        match=r"in/a\.csv: is no longer .* what was collected of it stays.*reingest loggers --from .* --replace",
+    ):
         collect(other, other.source("loggers"), hour(0), NOW)
     raw = other.ledger.raw("loggers", hour(0))
     assert other.raws(other.source("loggers")).open(raw.path).rows == raw.rows == 6
@@ -169,7 +174,7 @@ def test_a_raw_partition_that_is_lost_is_missed_where_its_file_went_too(platform
     raw = platform.ledger.raw("loggers", hour(0))
     platform.files.delete(raw.path)
     other = platform_of(BLOCK)
-    with pytest.raises(SourceError, match=r"in/a\.csv: is gone"):
+    with pytest.raises(SourceError, match=r"in/a\.csv: is no longer among"):
         collect(other, other.source("loggers"), hour(0), NOW)
     other.ledger.record_purged(raw, NOW)
     (purged,) = taken_in(other, 0)
@@ -300,7 +305,10 @@ def test_run_and_status_tell_what_is_kept_and_gone(ionbeam, tmp_path):
     current.unlink()
     for command in ("run", "status", "gaps"):
         told = ionbeam(command)
-        assert told.count("current.csv is gone; what was collected of it stays (missed since 2") == 1
+        assert (
+            told.count("in/current.csv is no longer among the files of in/*.csv; what was collected of it stays") == 1
+        )
+        assert "(missed since 2" in told
         assert "loggers: 12 rows kept that the source no longer gives, in 2 windows" in told
         again = "`ionbeam reingest loggers --from 2024-03-01T00:00Z --to 2024-03-01T02:00Z --replace`"
         assert f"{again} lets them go" in told
@@ -311,6 +319,27 @@ def test_run_and_status_tell_what_is_kept_and_gone(ionbeam, tmp_path):
     (tmp_path / "in" / "other.csv").unlink()
     for command in ("status", "gaps"):
         assert "in/*.csv: no file matches any longer, where 2 files were before (missed since 2" in ionbeam(command)
+
+
+def test_what_other_columns_leave_behind_is_told_with_what_can_be_done(ionbeam, tmp_path, monkeypatch):
+    current = write(tmp_path / "in", "current.csv", rows(0, 12))
+    gone = write(tmp_path / "in", "gone.csv", rows(12, 18))
+    ionbeam("run")
+    current.write_text(rows(3, 12))
+    gone.unlink()
+    without_humidity = BLOCK.replace("settle: 0", "settle: 0\n    version: 2").partition("      - {column: rh")[0]
+    configured(tmp_path, without_humidity)
+    done = CliRunner().invoke(app, ["--config", "config.yaml", "run"])
+    told = [" ".join(done.output.split()), *(ionbeam(command) for command in ("status", "gaps"))]
+    assert done.exit_code == 1
+    for one in told:
+        assert "loggers: 3 rows fewer than were collected before, in 1 window whose columns were others then" in one
+        assert (
+            "`ionbeam reingest loggers --from 2024-03-01T00:00Z --to 2024-03-01T01:00Z --replace` lets them go" in one
+        )
+        assert "Put the file back to collect it again, or let it go: `ionbeam reingest loggers --from 2024" in one
+    ionbeam("reingest", "loggers", "--from", "2024-03-01T00:00Z", "--to", "2024-03-01T03:00Z", "--replace")
+    assert "fewer" not in ionbeam("status") and published(tmp_path) == [*range(3, 12)]
 
 
 def test_what_is_cut_out_beyond_the_rest_of_a_file_is_told_and_withdrawn_where_a_folder_is_mirrored(ionbeam, tmp_path):

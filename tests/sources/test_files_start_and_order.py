@@ -100,7 +100,7 @@ def test_a_row_without_a_time_is_set_aside_beside_a_clock_that_was_wrong(ionbeam
     )
     put(tmp_path, "b.csv", "2024-03-35T00:00Z,third,1", "2099-01-01T00:00Z,B,2", "2024-03-02T01:10Z,B,3")
     told = ionbeam("run", "--to", "2024-03-02T02:00Z")
-    assert "loggers: 5 rows set aside, whole or a value of them, in 2 windows" in told
+    assert "loggers: 5 rows set aside, whole, in 2 windows" in told
     shown = ionbeam("quarantine", "show", "loggers")
     assert all(text in shown for text in ("2024-03-33", "2024-03-34", "2024-03-35")), shown
     aside = [path for path in tmp_path.rglob("*.parquet") if "quarantine" in path.parts]
@@ -142,7 +142,25 @@ def test_rows_without_any_value_are_counted(ionbeam, tmp_path, large, monkeypatc
     put(tmp_path, "a.csv", "2024-03-02T00:10Z,A,1", *times)
     told = ionbeam("run")
     assert "loggers: in/*.csv: 3 rows without a value of any variable are left out" in told
-    assert "loggers: 1 row set aside" in told and "t is no float64: 1e400" in told
+    assert "loggers: 1 row set aside, whole" in told and "t is no float64: 1e400" in told
+
+
+def test_rows_that_lost_a_value_alone_are_told_apart_from_those_that_are_lost(ionbeam, tmp_path):
+    block = BLOCK.replace("level: 2.0}]", "level: 2.0}, {column: rh, standard_name: relative_humidity, cf_unit: '%'}]")
+    (tmp_path / "config.yaml").write_text(block)
+    lines = ["time,id,t,rh", *(f"2024-03-01T00:{n}0Z,A,{t},80" for n, t in enumerate(["1", "x", "3"])), "soon,A,4,80"]
+    (tmp_path / "in" / "a.csv").write_text("\n".join([*lines, ""]))
+    (tmp_path / "in" / "b.csv").write_text("time,id,t,rh\n2024-03-01T01:00Z,A,x,80\n2024-03-01T01:10Z,A,1,80\n")
+    assert "loggers: 3 rows set aside, 1 whole and 2 for a value alone, in 2 windows" in ionbeam("run")
+    for command in ("status", "gaps"):
+        assert "3 rows set aside, 1 whole and 2 for a value alone" in ionbeam(command)
+    shown = ionbeam("quarantine", "show", "loggers")
+    assert (
+        "2 rows set aside, 1 whole and 1 for a value alone" in shown and "1 row set aside, for a value alone" in shown
+    )
+    assert shown.count("│ a value │") == 2 and shown.count("│ yes │") == 1
+    listed = ionbeam("quarantine", "list")
+    assert "│ 2 (1 whole) │" in listed and "│ 1 (0 whole) │" in listed
 
 
 def test_what_is_wrong_with_a_row_stands_first(ionbeam, tmp_path):

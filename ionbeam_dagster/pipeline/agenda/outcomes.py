@@ -12,10 +12,11 @@ from datetime import datetime
 from ionbeam_dagster.domain.cycles import cycle_of
 from ionbeam_dagster.domain.windows import Window, windows_between
 from ionbeam_dagster.pipeline.agenda.building import to_build
+from ionbeam_dagster.pipeline.agenda.collecting import needs_collecting
 from ionbeam_dagster.pipeline.agenda.exporting import to_export
 from ionbeam_dagster.pipeline.agenda.ingesting import to_ingest
 from ionbeam_dagster.pipeline.agenda.now import derived, still_due
-from ionbeam_dagster.pipeline.agenda.tokens import Replaces, read_token
+from ionbeam_dagster.pipeline.agenda.tokens import Changed, Replaces, read_token
 from ionbeam_dagster.pipeline.agenda.work import Stage, Work, begin, note
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.stores.ledger.attempts import Attempt, Failure
@@ -74,6 +75,9 @@ def _cycles_of(platform: Platform, dataset: str, built: Collection[Window]) -> I
 
 
 def _derived_of(platform: Platform, stage: Stage, of: str, windows: Collection[Window], now: datetime) -> list[Work]:
+    if stage == "collect" and platform.source(of).kind == "pull" and platform.source(of).tells_changes:
+        changed = [window for window in windows if needs_collecting(platform, of, window)]
+        return [Work("collect", of, window, str(Changed(None)), "it changed") for window in changed]
     if stage == "collect":
         return [work for work in derived(platform, stage, of, now, False) if work.window in windows] if windows else []
     asked = (still_due(platform, stage, of, Attempt(stage, of, window, "", "", 0, now, now), now) for window in windows)

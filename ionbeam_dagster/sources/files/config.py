@@ -20,6 +20,7 @@ from ionbeam_dagster.domain.canonical import STATION
 from ionbeam_dagster.domain.written_numbers import same_as_text
 from ionbeam_dagster.settings import Settings
 from ionbeam_dagster.sources import SourceConfig
+from ionbeam_dagster.sources.files.levels import Heights, column_of_heights
 from ionbeam_dagster.sources.files.written import Code, CsvDialect, NoValue, TimeColumn, no_truth
 
 FORMATS = {
@@ -124,11 +125,17 @@ class FileVariable(Settings):
     cf_unit: NamePart | None = Field(
         default=None, description="Unit in the dataset; without it that in the files.", examples=["degC"]
     )
-    level: float | None = Field(
+    level: (
+        Annotated[
+            Annotated[float, Field(allow_inf_nan=False)] | Heights,
+            BeforeValidator(column_of_heights, json_schema_input_type=float | str | Heights),
+        ]
+        | None
+    ) = Field(
         default=None,
-        allow_inf_nan=False,
-        description="Height above the ground in m; without it what the file declares, else 0.",
-        examples=[2.0],
+        description="Height above the ground in m; without it what the file declares, else 0. Of a profile a text: "
+        "the column of its heights, each of which is a level of its own.",
+        examples=[2.0, "z"],
     )
     method: NamePart | None = Field(
         default=None, description="CF's cell method; without it what the file declares, else point.", examples=["mean"]
@@ -154,6 +161,11 @@ class FileVariable(Settings):
     def stands_in(self) -> str:
         """The files' column that it is read from."""
         return self.read_from or self.column
+
+    @property
+    def heights(self) -> Heights | None:
+        """Where its heights stand, of a profile."""
+        return self.level if isinstance(self.level, Heights) else None
 
     @property
     def flag_column(self) -> str | None:
@@ -354,8 +366,8 @@ class FilesConfig(SourceConfig):
                 "wide: there are several `variables`, and no group tells which a column is of; right would be, for "
                 "example, (?P<variable>[^_]+)_(?P<station_id>.+)"
             )
-        if any(one.quality or one.read_from for one in self.variables):
-            raise ValueError("wide: each column is a value's; leave `quality` and `read_from` out")
+        if any(one.quality or one.read_from or one.heights for one in self.variables):
+            raise ValueError("wide: each column is a value's; leave `quality`, `read_from` and heights out")
         return self
 
     @model_validator(mode="after")

@@ -22,6 +22,7 @@ import pyarrow as pa
 from ionbeam_client.cf import UnitError, conversion
 from ionbeam_client.models import format_duration
 from ionbeam_dagster.domain.canonical import HEIGHT_COLUMNS, STATION
+from ionbeam_dagster.sources.files.levels import metres
 from ionbeam_dagster.sources.files.readers import (
     PROBLEM,
     ROW,
@@ -79,7 +80,7 @@ class NetcdfReader(Reader):
             yield place, pl.DataFrame(found).with_columns(*absent, *nowhere)
 
     def _points(self, dataset: Dataset) -> _Points:
-        return _Points(dataset, [*self._layout(dataset).times, *self._variables(dataset)])
+        return _Points(dataset, [*self._layout(dataset).times, *self._variables(dataset)], self._heights(dataset))
 
     def _layout(self, dataset: Dataset) -> Layout:
         time = self.config.time.column or _coordinate(dataset, "time", "time", lambda units: " since " in units)
@@ -97,12 +98,42 @@ class NetcdfReader(Reader):
         if identifiers and STATION not in {*metadata, *self.config.constants}:
             metadata[STATION] = identifiers[0].name
         _require(dataset, [time, *place.values(), *metadata.values()])
-        described = {name: _described(dataset, name, time) for name in self._variables(dataset)}
-        _refuse_other_dimensions(dataset, self._variables(dataset), [time, *place.values(), *metadata.values()])
+        described = {name: _described(dataset, name, time, self._heights(dataset)) for name in self._variables(dataset)}
+        along = {
+            name for column in (time, *place.values(), *metadata.values()) for name in _dimensions(dataset[column])
+        }
+        levels = self._levels(dataset, along)
+        _refuse_other_dimensions(dataset, self._variables(dataset), along | self._heights(dataset))
         units = {name: str(getattr(dataset[column], "units", "")) for name, column in metadata.items()}
         units |= {name: one.unit for name, one in self.config.metadata.items() if one.unit}
         heights = {name: unit for name, unit in units.items() if unit and name in HEIGHT_COLUMNS}
-        return Layout((time,), place, metadata, described, heights)
+        return Layout((time,), place, metadata, described, heights, levels)
+
+    def _heights(self, dataset: Dataset) -> set[str]:
+        """The dimensions that are heights of variables."""
+        columns = {one.heights.column for one in self.config.variables if one.heights}
+        return {name for column in columns if column in dataset.variables for name in _dimensions(dataset[column])}
+
+    def _levels(self, dataset: Dataset, along: set[str]) -> dict[str, tuple[float, ...]]:
+        """The heights of variables in m, by the coordinate that they stand in. Raises Unreadable."""
+        found: dict[str, tuple[float, ...]] = {}
+        for variable in self.config.variables:
+            if (where := variable.heights) is None or variable.column not in dataset.variables:
+                continue
+            _require(dataset, [where.column])
+            dimensions = _dimensions(dataset[where.column])
+            if (
+                len(dimensions) != 1
+                or dimensions[0] in along
+                or dimensions[0] not in _dimensions(dataset[variable.column])
+            ):
+                raise Unreadable(
+                    f"the heights in {where.column!r} lie along {listed(dimensions) or 'nothing'}; those of variable "
+                    f"{variable.column!r} have to lie along one dimension of it, which is none of times or places: "
+                    "heights that change cannot be levels"
+                )
+            found[where.column] = _heights_in_metres(dataset[where.column], where.unit)
+        return found
 
     def _variables(self, dataset: Dataset) -> list[str]:
         _require(dataset, [variable.column for variable in self.config.variables if not variable.optional])
@@ -115,17 +146,27 @@ class _Points:
     What belongs to a station alone is spread over its points, also where a ragged array tells which these are.
     """
 
-    def __init__(self, dataset: Dataset, columns: list[str]) -> None:
+    def __init__(self, dataset: Dataset, columns: list[str], heights: set[str]) -> None:
         self._dataset = dataset
-        self._dimensions = list(dict.fromkeys(name for column in columns for name in _dimensions(dataset[column])))
+        self._heights = heights
+        along = list(dict.fromkeys(name for column in columns for name in _dimensions(dataset[column])))
+        self._dimensions = [name for name in along if name not in heights]
         self._sizes = [len(dataset.dimensions[name]) for name in self._dimensions] or [1]
         self.steps = self._sizes[0]
-        self.steps_at_once = max(1, POINTS_AT_ONCE // max(1, prod(self._sizes[1:])))
+        each = prod([*self._sizes[1:], *(len(dataset.dimensions[name]) for name in heights)])
+        self.steps_at_once = max(1, POINTS_AT_ONCE // max(1, each))
 
     def column(self, name: str, start: int, stop: int) -> pl.Series:
-        """A column's values at the points of the steps from `start` to `stop`; times in UTC, quality flags as text."""
+        """A column's values at the points of the steps from `start` to `stop`; times in UTC, quality flags as text, and
+        of a profile arrays with the values of all heights."""
         variable = self._dataset[name]
         values, dimensions = self._values(variable, start, stop), _dimensions(variable)
+        if tall := [dimension for dimension in dimensions if dimension in self._heights]:
+            values = np.moveaxis(values, dimensions.index(tall[0]), -1)
+            dimensions = tuple(dimension for dimension in dimensions if dimension != tall[0])
+            where = np.arange(values[..., 0].size).reshape(values.shape[:-1])
+            series = _series(values.ravel()).reshape((where.size, values.shape[-1])).alias(name)
+            return series.gather(self._spread(where, dimensions, name, start, stop).ravel())
         series = _series(values.ravel()).alias(name)
         if "flag_meanings" in variable.ncattrs():
             series = _meanings(series, variable)
@@ -223,10 +264,30 @@ def _require(dataset: Dataset, names: Iterable[str]) -> None:
         )
 
 
-def _refuse_other_dimensions(dataset: Dataset, variables: list[str], known: list[str]) -> None:
-    """Refuse a dimension of a variable that is neither the times' nor that of places or stations: a profile's heights,
-    an instrument's own times. Rows would be made up, or several become one."""
-    along = {name for column in known for name in _dimensions(dataset[column])}
+def _heights_in_metres(coordinate: Variable[Any], unit: str | None) -> tuple[float, ...]:
+    """The heights above the ground that a coordinate has; depths are negative. Raises Unreadable."""
+    said = unit or str(getattr(coordinate, "units", "m"))
+    try:
+        scale, offset = metres(said)
+    except ValueError as error:
+        raise Unreadable(f"the heights in {coordinate.name!r}: {error}; state `unit` of the level") from error
+    if getattr(coordinate, "standard_name", "") == "altitude":
+        raise Unreadable(
+            f"the heights in {coordinate.name!r} are altitudes above the sea, and levels are heights above the ground; "
+            "leave its variables out, or correct the file"
+        )
+    down = str(getattr(coordinate, "positive", "")).lower() == "down" or "depth" in getattr(
+        coordinate, "standard_name", ""
+    )
+    values = np.ma.asarray(coordinate[...]).astype("f8") * (-scale if down else scale) + offset
+    if np.ma.getmaskarray(values).any() or not np.isfinite(values).all():
+        raise Unreadable(f"a height in {coordinate.name!r} has no value; correct the file")
+    return tuple(round(float(value), 6) + 0.0 for value in values)
+
+
+def _refuse_other_dimensions(dataset: Dataset, variables: list[str], along: set[str]) -> None:
+    """Refuse a dimension of a variable that is none of `along`: those of times, places, stations and stated heights.
+    Rows would be made up, or several become one, of an instrument's own times, for example."""
     samples = {getattr(one, "sample_dimension", None) for one in dataset.variables.values()}
     for name in variables:
         others = [d for d in _dimensions(dataset[name]) if d not in along | samples and len(dataset.dimensions[d]) > 1]
@@ -234,11 +295,12 @@ def _refuse_other_dimensions(dataset: Dataset, variables: list[str], known: list
             size = len(dataset.dimensions[others[0]])
             raise Unreadable(
                 f"variable {name!r} lies along {others[0]!r} ({size} values), which neither the times nor the places "
-                "do; leave it out, or write a variable of its own for each of them"
+                "do; where these are heights, name their coordinate as its level (level: z), else leave it out, or "
+                "write a variable of its own for each of them"
             )
 
 
-def _described(dataset: Dataset, name: str, time: str) -> Described:
+def _described(dataset: Dataset, name: str, time: str, heights: set[str]) -> Described:
     variable = dataset[name]
     words = {key: str(getattr(variable, key)).strip() for key in variable.ncattrs()}
     method = _TIME_METHOD.search(words.get("cell_methods", ""))
@@ -251,7 +313,9 @@ def _described(dataset: Dataset, name: str, time: str) -> Described:
         flags=tuple(
             flag
             for flag in words.get("ancillary_variables", "").split()
-            if flag in dataset.variables and "flag_meanings" in dataset[flag].ncattrs()
+            if flag in dataset.variables
+            and "flag_meanings" in dataset[flag].ncattrs()
+            and heights.isdisjoint(_dimensions(dataset[flag]))
         ),
     )
 

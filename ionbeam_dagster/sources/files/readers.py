@@ -49,13 +49,15 @@ class Described:
 class Layout:
     """Which columns of a file are which: those of the time (mostly one), those of ``lat`` and ``lon`` where they are
     not constant, those of the dataset's descriptive columns, and what the file says about its columns, where its format
-    can say it. `heights` are the units of descriptive columns that are heights, where one is stated."""
+    can say it. `heights` are the units of descriptive columns that are heights, where one is stated; `levels` the
+    heights of a profile that the file tells, in m above the ground, by the column that they stand in."""
 
     times: tuple[str, ...]
     place: dict[str, str]
     metadata: dict[str, str]
     described: dict[str, Described] = field(default_factory=dict)
     heights: dict[str, str] = field(default_factory=dict)
+    levels: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 class Reader(ABC):
@@ -134,6 +136,7 @@ class TableReader(Reader):
             variables = [long.variable, long.value, *([long.unit] if long.unit else [])]
         if self.config.wide is not None:
             variables = []
+        variables += [one.heights.column for one in self.config.variables if one.heights and not one.optional]
         variables += [one.quality.column for one in self.config.variables if one.quality and not one.optional]
         return list(dict.fromkeys([*layout.times, *layout.place.values(), *variables, *layout.metadata.values()]))
 

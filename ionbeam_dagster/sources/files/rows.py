@@ -26,6 +26,7 @@ from ionbeam_dagster.sources.files.config import (
     LongTable,
     format_by_name,
 )
+from ionbeam_dagster.sources.files.levels import SAME_HEIGHT, Heights, metres
 from ionbeam_dagster.sources.files.readers import PROBLEM, ROW, Layout, Unreadable
 from ionbeam_dagster.sources.files.times import FILED, UTC_TIME, present
 
@@ -48,10 +49,10 @@ class Shaping:
     """How the columns of one file become those of the source.
 
     `conversions` are the scale and offset of each variable, `texts` the variables that are no numbers, `described`
-    further columns of the file that are kept as texts under their own name. `wide` are the columns of a file that are
-    one station's each, with what their names say; `factors` gives scale and offset from a unit that a row has to that
-    of a variable, and raises UnitError; `joined` adds what a list says of
-    the stations.
+    further columns of the file that are kept as texts under their own name. `variables` are what the block states of
+    each, and `heights` says where those that are one of several heights have theirs. `wide` are the columns of a file
+    that are one station's each, with what their names say; `factors` gives scale and offset from a unit that a row has
+    to that of a variable, and raises UnitError; `joined` adds what a list says of the stations.
     """
 
     config: FilesConfig
@@ -59,6 +60,8 @@ class Shaping:
     conversions: dict[str, tuple[float, float]]
     texts: frozenset[str]
     described: tuple[str, ...]
+    variables: tuple[FileVariable, ...]
+    heights: Mapping[str, Heights]
     wide: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     factors: Callable[[str, str], tuple[float, float]] | None = None
     joined: Callable[[pl.DataFrame], pl.DataFrame] | None = None
@@ -67,11 +70,12 @@ class Shaping:
         """The columns to be read from the file."""
         layout = self.layout
         long = self.config.long
-        values = [one.stands_in for one in self.config.variables]
+        values = [one.stands_in for one in self.variables]
         if long is not None:
             values = [long.variable, long.value, *([long.unit] if long.unit else [])]
         values = [*self.wide] or values
-        codes = [stated.quality.column for stated in self.config.variables if stated.quality]
+        codes = [stated.quality.column for stated in self.variables if stated.quality]
+        codes += [where.column for where in self.heights.values() if where.column not in layout.levels]
         found = [*layout.times, *layout.place.values(), *values, *codes, *layout.metadata.values(), *self.described]
         return list(dict.fromkeys(found))
 
@@ -86,13 +90,13 @@ class Shaping:
         elif self.wide:
             frame = self._lengthened(frame)
         else:
-            apart = [one for one in self.config.variables if one.read_from]
-            frame = frame.with_columns(pl.col(one.stands_in).alias(one.column) for one in apart)
+            apart = [one for one in self.variables if one.read_from]
+            frame = frame.with_columns(self._at_its_height(frame, one, pl.col(one.stands_in)) for one in apart)
         shaped = frame.select(
             pl.col("datetime"),
             *self._place(frame),
             *(self._variable(frame, column) for column in self.conversions),
-            *(_said(one, one.quality) for one in self.config.variables if one.quality),
+            *(_said(one, one.quality) for one in self.variables if one.quality),
             *self._metadata(frame),
             *(self._described_text(pl.col(name)).alias(name) for name in self.described),
             *(pl.col(name) for name in self._groups),
@@ -138,18 +142,21 @@ class Shaping:
         """`frame` with a column for each variable, which has the values of its rows, in the unit that is stated for
         the variable. Rows with a unit that cannot be have no time, and say so."""
         name = pl.col(long.variable).cast(pl.String).str.strip_chars()
-        values = {column: pl.when(name == column).then(pl.col(long.value)) for column in self.conversions}
+        values = [
+            self._at_its_height(frame, one, pl.when(name == one.stands_in).then(pl.col(long.value)))
+            for one in self.variables
+        ]
         if long.unit is None:
-            return frame.with_columns(value.alias(column) for column, value in values.items())
+            return frame.with_columns(values)
         return frame.with_columns(
-            *(value.alias(column) for column, value in values.items()),
+            *values,
             present(pl.col(long.unit).cast(pl.String).str.strip_chars()).alias(UNIT),
-        ).pipe(self._with_refused_units, name)
+        ).pipe(self._with_refused_units)
 
-    def _with_refused_units(self, frame: pl.DataFrame, name: pl.Expr) -> pl.DataFrame:
+    def _with_refused_units(self, frame: pl.DataFrame) -> pl.DataFrame:
         for column in self.conversions:
             known = [unit for unit, one in self._factors_of(frame, column).items() if one is not None]
-            refused = (name == column) & ~pl.col(UNIT).is_in(known).fill_null(True)
+            refused = pl.col(column).is_not_null() & ~pl.col(UNIT).is_in(known).fill_null(True)
             why = pl.format(f"{column}: its unit {{}} cannot become that of the variable; correct the file", UNIT)
             frame = frame.with_columns(
                 pl.when(~refused).then(pl.col("datetime")),
@@ -169,7 +176,7 @@ class Shaping:
         return found
 
     def _variable(self, frame: pl.DataFrame, column: str) -> pl.Expr:
-        pattern = next(one.pattern for one in self.config.variables if one.column == column)
+        pattern = next(one.pattern for one in self.variables if one.column == column)
         if column in self.texts:
             return self._text(_part(pl.col(column), pattern))
         number, (scale, offset) = self._number(frame, column, pattern), self.conversions[column]
@@ -187,6 +194,20 @@ class Shaping:
         converted = number.cast(pl.Float64, strict=False) * factors[0] + factors[1]
         # A text that is no number stays as it is, to be rejected where every bad value is.
         return pl.coalesce(converted.cast(pl.String), number) if frame.schema[column] == pl.String else converted
+
+    def _at_its_height(self, frame: pl.DataFrame, variable: FileVariable, values: pl.Expr) -> pl.Expr:
+        """Of `values`, those of the variable: at its height alone, where it stands for one of several."""
+        where, level = self.heights.get(variable.column), variable.level
+        if where is None or not isinstance(level, float):
+            return values.alias(variable.column)
+        known = self.layout.levels.get(where.column)
+        if known is not None:
+            place = next((n for n, height in enumerate(known) if abs(height - level) < SAME_HEIGHT), None)
+            at = pl.lit(None) if place is None else values.arr.get(place)
+            return at.alias(variable.column)
+        scale, offset = metres(where.unit or "m")
+        height = self._number(frame, where.column).cast(pl.Float64, strict=False) * scale + offset
+        return pl.when((height - level).abs() < SAME_HEIGHT).then(values).alias(variable.column)
 
     def _number(self, frame: pl.DataFrame, column: str, pattern: str | None = None) -> pl.Expr:
         kind, (texts, numbers) = frame.schema[column], self.config.no_values

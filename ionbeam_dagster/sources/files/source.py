@@ -24,7 +24,7 @@ from ionbeam_client.models import (
 from ionbeam_dagster.domain.windows import DAY, HOUR, Window, window_of
 from ionbeam_dagster.errors import NoLongerThere, SourceError
 from ionbeam_dagster.sources import Source, SourceConfig
-from ionbeam_dagster.sources.files.config import FilesConfig
+from ionbeam_dagster.sources.files.config import FilesConfig, FileVariable
 from ionbeam_dagster.sources.files.describing import completed, flags, reason, twice
 from ionbeam_dagster.sources.files.index import FileIndex
 from ionbeam_dagster.sources.files.known import (
@@ -34,6 +34,7 @@ from ionbeam_dagster.sources.files.known import (
     changed_ranges,
     shared_times,
 )
+from ionbeam_dagster.sources.files.levels import Heights, raised
 from ionbeam_dagster.sources.files.readers import Described, Layout, Unreadable
 from ionbeam_dagster.sources.files.stations import Stations
 from ionbeam_dagster.sources.files.stretches import HOLE, joined
@@ -144,8 +145,9 @@ class Files(Source):
         for file in self._index.look().values():
             if file.gone and file.overlapping(window):
                 raise NoLongerThere(
-                    f"{file.path}: is gone, and held observations of {window}; what was collected of it stays. Put the "
-                    "file back to collect it again"
+                    f"{file.path}: is no longer among the files of {self._config.path}, and held observations of "
+                    f"{window}; what was collected of it stays. Put the file back to collect it again, or let it go: "
+                    f"`ionbeam reingest {self.name} {window.as_options} --replace`"
                 )
             if file.is_unknown and file.error:
                 raise SourceError(f"{file.path}: {file.error} (it may hold observations of {window})")
@@ -172,10 +174,11 @@ class Files(Source):
             return [self._nothing_there()]
         if not gone:
             return []
-        many = gone[0].path if len(gone) == 1 else f"{len(gone):,} files, the first of them {gone[0].path},"
+        one = len(gone) == 1
+        many = f"{gone[0].path} is" if one else f"{len(gone):,} files, the first of them {gone[0].path}, are"
         return [
-            f"{many} {'is' if len(gone) == 1 else 'are'} gone; what was collected of it stays ({_missed_since(gone)}; "
-            "`when_removed: withdraw` is for those who mirror a folder)"
+            f"{many} no longer among the files of {self._config.path}; what was collected of {'it' if one else 'them'} "
+            f"stays ({_missed_since(gone)}; `when_removed: withdraw` is for those who mirror a folder)"
         ]
 
     def answers_whole(self, window: Window) -> bool:
@@ -252,15 +255,21 @@ class Files(Source):
         layout, missing = self._reference()
         variables: dict[str, CanonicalVariable] = {}
         faults: list[str] = []
-        for stated in self._config.variables:
+        stated: list[FileVariable] = []
+        heights: dict[str, Heights] = {}
+        for variable in self._config.variables:
             try:
-                variables[stated.column], _ = completed(stated, layout.described.get(stated.column, Described()))
+                described = layout.described.get(variable.column, Described())
+                each = raised(variable, layout.levels)
+                variables |= {one.column: completed(one, described)[0] for one in each}
+                stated += each
+                heights |= {one.column: variable.heights for one in each if variable.heights}
             except ValueError as error:
-                faults.append(f"sources.{self.name}.variables: {stated.column!r}: {reason(error)}")
+                faults.append(f"sources.{self.name}.variables: {variable.column!r}: {reason(error)}")
         faults += twice(variables, f"sources.{self.name}.variables")
         if faults:
             raise SourceError("\n".join(missing or faults))  # what no file can tell is no fault of the YAML
-        return Columns(variables, layout)
+        return Columns(variables, layout, tuple(stated), heights)
 
     def _reference(self) -> tuple[Layout, list[str]]:
         """The layout of the first file that can be read, and why there is none, if so."""

@@ -101,7 +101,7 @@ class Stations:
         reader = of(self._config, columns)
         frames = [frame for _, frame in reader.read(path, [place for place, _ in reader.parts(path)], columns)]
         frame = pl.concat(frames).filter(pl.col(PROBLEM).is_null())
-        shaping = Shaping(self._config, replace(layout, place=place), {}, frozenset(), ())
+        shaping = Shaping(self._config, replace(layout, place=place), {}, frozenset(), (), (), {})
         rows = frame.select(shaping.descriptions(frame)).drop_nulls(STATION)
         rows = rows.with_columns(self._key(pl.col(STATION)).alias(_KEY)).unique(maintain_order=True)
         rows = rows.with_columns(pl.col(name).cast(pl.Float64, strict=False) for name in place)

@@ -20,11 +20,12 @@ from ionbeam_client.models import CanonicalVariable
 from ionbeam_dagster.domain.canonical import STATION
 from ionbeam_dagster.domain.windows import DAY, Window, window_of
 from ionbeam_dagster.errors import SourceError
-from ionbeam_dagster.sources.files.config import FilesConfig
+from ionbeam_dagster.sources.files.config import FilesConfig, FileVariable
 from ionbeam_dagster.sources.files.csv_files import CsvReader
 from ionbeam_dagster.sources.files.describing import completed, factors, flags, is_text, reason
 from ionbeam_dagster.sources.files.index import FileIndex
 from ionbeam_dagster.sources.files.known import File, Part, is_as_it_was
+from ionbeam_dagster.sources.files.levels import Heights
 from ionbeam_dagster.sources.files.readers import Described, Layout, Place, Unreadable, listed
 from ionbeam_dagster.sources.files.rows import (
     FILE,
@@ -45,10 +46,13 @@ from ionbeam_dagster.sources.files.wide_parts import MANY, KeptParts
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """What the rows of all files have: the variables by column, and the layout that they were completed from."""
+    """What the rows of all files have: the variables by column, the layout that they were completed from, what the
+    block states of each (of a profile's, one a height), and where those that are one of several heights have theirs."""
 
     variables: Mapping[str, CanonicalVariable]
     reference: Layout
+    stated: tuple[FileVariable, ...]
+    heights: Mapping[str, Heights]
 
 
 class WindowRows:
@@ -214,10 +218,11 @@ class WindowRows:
                 f"{', '.join(reference.metadata) or 'none'}; state `metadata`, or make a source of its own for the file"
             )
         conversions = {}
-        for stated in self._config.variables:
+        self._refuse_other_heights(layout, reference)
+        for stated in columns.stated:
             column, wanted = stated.column, variables[stated.column]
             try:
-                variable, unit = completed(stated, layout.described.get(column, Described()))
+                variable, unit = completed(stated, layout.described.get(stated.stands_in, Described()))
                 if variable.model_copy(update={"cf_unit": wanted.cf_unit}) != wanted:
                     raise ValueError(
                         f"is {variable.to_canonical_name()} here and {wanted.to_canonical_name()} in other files; "
@@ -234,10 +239,21 @@ class WindowRows:
             conversions,
             texts,
             flags(reference),
+            columns.stated,
+            columns.heights,
             wide=self._wide(file, layout) if file else {},
             factors=lambda column, unit: factors(unit, variables[column]),
             joined=self._stations.joined if self._stations else None,
         )
+
+    def _refuse_other_heights(self, layout: Layout, reference: Layout) -> None:
+        for where in [one.heights for one in self._config.variables if one.heights and not one.heights.heights]:
+            here, there = layout.levels.get(where.column, ()), reference.levels.get(where.column, ())
+            if not {*here} <= {*there}:
+                raise Unreadable(
+                    f"has other heights in {where.column!r} ({_in_metres(here)}) than other files "
+                    f"({_in_metres(there)}); state which are read: level: {{column: {where.column}, heights: [...]}}"
+                )
 
     def _wide(self, file: File, layout: Layout) -> dict[str, dict[str, str]]:
         """The columns of a file that are one station's each, with what their names say. Raises Unreadable.
@@ -254,6 +270,10 @@ class WindowRows:
         if not found:
             raise Unreadable(f"has no column that `wide` finds; it has {listed(names)}; correct the YAML or the file")
         return found
+
+
+def _in_metres(heights: Sequence[float]) -> str:
+    return ", ".join(f"{height:g}" for height in heights) + " m"
 
 
 def _of_file(config: FilesConfig, name: str, path: str) -> dict[str, pl.Expr]:

@@ -44,11 +44,13 @@ Attributes = Mapping[str, Any]
 
 @dataclass(slots=True)
 class _File:
-    """A file and what is known of it: its variables, and keys of the block that find times, places and stations."""
+    """A file and what is known of it: its variables, keys of the block that find times, places and stations, and of
+    variables that are profiles the coordinate of their heights."""
 
     variables: dict[str, dict[str, Any]]
     keys: dict[str, Any] = field(default_factory=dict)
     lines: list[Line] = field(default_factory=list)
+    heights: dict[str, str] = field(default_factory=dict)
 
 
 def cf_lines(path: Path) -> list[Line]:
@@ -58,6 +60,8 @@ def cf_lines(path: Path) -> list[Line]:
     _find_places(file)
     _find_stations(file)
     measured = [name for name in file.variables if _may_be_measured(file, name)]
+    file.heights = {name: found for name in measured if (found := _heights_of(file, name)) and found != name}
+    measured = [name for name in measured if name not in file.heights.values()]
     said = _described(path, file, measured)
     return [*file.lines, *_variables(file, said, _step(path, file, said))]
 
@@ -127,6 +131,21 @@ def _may_be_measured(file: _File, name: str) -> bool:
     return one["is_number"] and not any(roles) and name not in known | bounds and bool(set(one["dimensions"]) & along)
 
 
+def _heights_of(file: _File, name: str) -> str | None:
+    """The coordinate of the heights of a variable that is a profile."""
+    along = file.variables[name]["dimensions"]
+    for other, one in file.variables.items():
+        is_height = one.get("standard_name") in ("height", "depth") or other.lower() in (
+            "z",
+            "height",
+            "depth",
+            "level",
+        )
+        if is_height and len(one["dimensions"]) == 1 and one["dimensions"][0] in along and one["steps"] > 1:
+            return other
+    return None
+
+
 def _described(path: Path, file: _File, measured: list[str]) -> dict[str, Described | str]:
     """What the file says of each variable, or why it cannot be read."""
     found: dict[str, Described | str] = {}
@@ -142,7 +161,8 @@ def _described(path: Path, file: _File, measured: list[str]) -> dict[str, Descri
 
 def _reader(path: Path, file: _File, name: str) -> NetcdfReader:
     stated = {key: value for key, value in file.keys.items() if value}
-    return NetcdfReader(FilesConfig.model_validate({"path": path.as_posix(), "variables": [name], **stated}))
+    variable = {"column": name} | ({"level": file.heights[name]} if name in file.heights else {})
+    return NetcdfReader(FilesConfig.model_validate({"path": path.as_posix(), "variables": [variable], **stated}))
 
 
 def _step(path: Path, file: _File, said: Mapping[str, Described | str]) -> str | None:
@@ -165,7 +185,7 @@ def _variables(file: _File, said: Mapping[str, Described | str], step: str | Non
         if isinstance(described, str):
             left.append(Remark(f"{name!r} is left out: {described}"))
             continue
-        entry, why, fault = _entry(name, file.variables[name], described, step)
+        entry, why, fault = _entry(name, file.variables[name], described, step, file.heights.get(name))
         variable = None if fault else _as_canonical(entry, described)
         if variable is not None and (canonical := variable.to_canonical_name()) in names:
             fault = f"is the same quantity as {names[canonical]!r}; give it a level, a method or a period of its own"
@@ -174,6 +194,8 @@ def _variables(file: _File, said: Mapping[str, Described | str], step: str | Non
                                (f"- {in_yaml(entry)}",)))  # fmt: skip
             continue
         names[variable.to_canonical_name()] = name
+        if name in file.heights:
+            why += f"; each height in {file.heights[name]!r} is a level of its own"
         items.append(Statement(ITEM, entry, "sure" if len(entry) == 1 else "likely", why))
     if not items:
         yield Question("no variable was recognised. Complete one of those below:", ("variables:",))
@@ -184,7 +206,9 @@ def _variables(file: _File, said: Mapping[str, Described | str], step: str | Non
     yield Statement("variables", inner=(*items, *left))
 
 
-def _entry(name: str, attributes: Attributes, said: Described, step: str | None) -> tuple[dict[str, Any], str, str]:
+def _entry(
+    name: str, attributes: Attributes, said: Described, step: str | None, heights: str | None
+) -> tuple[dict[str, Any], str, str]:
     """An entry that completes what the file says, why, and what is wrong with it, if anything is."""
     sentence = str(attributes.get("long_name", ""))
     entry: dict[str, Any] = {"column": name}
@@ -194,7 +218,9 @@ def _entry(name: str, attributes: Attributes, said: Described, step: str | None)
     if standard != said.standard_name and lookup(said.standard_name or "").kind != "alias":
         entry["standard_name"] = standard
     usual = usual_of(standard)
-    if said.level is None and (level := _level(sentence, usual)):
+    if heights is not None:
+        entry["level"] = heights
+    elif said.level is None and (level := _level(sentence, usual)):
         entry["level"] = int(level) if level == int(level) else level
     if said.method is None:
         entry |= _method(sentence, usual.sums if usual else False, attributes, step)
