@@ -277,6 +277,23 @@ def test_a_clock_that_is_a_number_may_lack_the_zeros_before_it(tmp_path, form, l
     assert rows["datetime"].to_list() == [DAY + timedelta(minutes=minute) for minute in minutes]
 
 
+def test_parts_of_a_time_may_be_numbers_of_any_type(tmp_path):
+    """In Parquet and Excel, and wherever a program read them beside one that was missing."""
+    clocks = {"year": [2024.0, 2024.0, None], "day": [61, 61, 61], "clock": [930.0, 5.0, 5.0], "t": [1.5, 2.5, 3.5]}
+    pl.DataFrame(clocks | {"stamp": [2024030109.0, 2024030110.0, None]}).write_parquet(tmp_path / "a.parquet")
+    keys = {"latitude": 45.0, "longitude": 7.0, "constants": {"station_id": "A"}}
+    parts = {"columns": ["year", "day", "clock"], "format": "%Y %j %H%M"}
+    for path in ("a.parquet", "in/a.csv"):
+        text = pl.DataFrame(clocks).write_csv()
+        rows, reasons = taken(source(tmp_path, text, path=str(tmp_path / path), time=parts, **keys))
+        assert rows["datetime"].sort().to_list() == [DAY + timedelta(minutes=minute) for minute in (5, 570)]
+        assert len(reasons) == 1
+    stamp = {"column": "stamp", "format": "%Y%m%d%H"}
+    rows, reasons = taken(source(tmp_path, "", path=str(tmp_path / "a.parquet"), time=stamp, **keys))
+    assert rows["datetime"].to_list() == [DAY + timedelta(hours=hour) for hour in (9, 10)]
+    assert reasons == ["no time"]
+
+
 def test_a_minute_behind_hour_24_is_no_time(tmp_path):
     keys = {"latitude": 45.0, "longitude": 7.0, "constants": {"station_id": "A"}}
     text = "time,t\n01.03.2024 24:10,1\n01.03.2024 10:10,2\n"

@@ -268,6 +268,25 @@ WEEWX = """dateTime,usUnits,interval,barometer,outTemp,windSpeed,rain,rainRate,s
 
 
 @pytest.mark.parametrize(
+    ("text", "time"),
+    [
+        ("101,2024,61,5,1.5\n101,2024,61,15,1.6\n101,2024,61,930,2.5\n", ([2, 3, 4], "%Y %j %H%M")),
+        ("2024 361 0005 1.5\n2024 361 2355 1.6\n2024 361 2400 2.5\n", ([1, 2, 3], "%Y %j %H%M")),
+        ("2024 61 1 1.5\n2024 61 23 1.6\n2024 61 24 2.5\n", ([1, 2, 3], "%Y %j %H")),
+        (
+            "year;doy;hhmm;t\n2024;61;5;1.5\n2024;61;110;1.6\n2024;61;1355;2.5\n",
+            (["year", "doy", "hhmm"], "%Y %j %H%M"),
+        ),
+    ],
+)
+def test_a_day_of_the_year_and_a_clock_that_is_a_number_are_a_time(text, time, tmp_path):
+    (tmp_path / "a.dat").write_text(text)
+    columns = [f"column_{one}" if isinstance(one, int) else one for one in time[0]]
+    found = propose(str(tmp_path / "a.dat")).block["time"]
+    assert (found["columns"], found["format"]) == (columns, time[1])
+
+
+@pytest.mark.parametrize(
     ("system", "cells", "units"),
     [
         (1, (29.92, 41.0, 10.0, 0.04, 0.4, 3.0), ("inHg", "degF", "mile hour-1", "inch", "inch hour-1", "inch")),

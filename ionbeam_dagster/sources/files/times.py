@@ -43,7 +43,8 @@ def timed(frame: pl.DataFrame, columns: Sequence[str], time: TimeColumn, station
     Raises Unreadable for a column of a type that cannot be a time.
     """
     column = " ".join(columns)
-    given = frame[columns[0]] if len(columns) == 1 else _together(frame, columns).alias(column)
+    given = _together(frame, columns).alias(column) if len(columns) > 1 else frame[columns[0]]
+    given = _as_text(given) if time.format is not None and given.dtype.is_numeric() else given
     if time.unit is not None:
         found = _since_1970(given, time.unit)
     else:
@@ -104,8 +105,15 @@ def _hour_24(texts: pl.Series, form: str) -> pl.Series:
 
 
 def _together(frame: pl.DataFrame, columns: Sequence[str]) -> pl.Series:
-    texts = [pl.col(column).cast(pl.String).str.strip_chars() for column in columns]
-    return frame.select(pl.concat_str(texts, separator=" ")).to_series()
+    texts = [_as_text(frame[column]).str.strip_chars() for column in columns]
+    return pl.select(pl.concat_str(texts, separator=" ")).to_series()
+
+
+def _as_text(part: pl.Series) -> pl.Series:
+    """A part of a time as text; a whole number that is a float, as they are beside missing ones, without a fraction."""
+    if part.dtype.is_float() and (part == part.round()).all():
+        part = part.cast(pl.Int64, strict=False)
+    return part.cast(pl.String).str.replace(r"^(\d+)\.0*$", "$1")
 
 
 def _since_1970(given: pl.Series, unit: str) -> pl.Series:

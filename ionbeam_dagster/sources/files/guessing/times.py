@@ -34,6 +34,8 @@ _PARTS = {
     "H": ("hour hh hr h stunde uur ora", 0, 24),
     "M": ("minute minutes min mn mm mi", 0, 59),
     "S": ("second seconds sec ss s", 0, 60),
+    "j": ("doy jday julian yday dayofyear day", 1, 366),
+    "HM": ("time hhmm hrmn clock hm hour", 0, 2400),
 }
 _UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _BETWEEN = 631_152_000, 2_208_988_800  # 1990 and 2040, in seconds
@@ -131,6 +133,7 @@ def _candidates(sample: Sample) -> Iterator[_Candidate]:
         yield from _alone(name, rows[name])
     if parts is not None:
         yield parts
+    yield from _days_of_the_year(sample)
     yield from _date_and_clock(rows, by_name)
     for name in by_name:
         yield from _since_1970(name, rows[name])
@@ -278,6 +281,21 @@ def _parts(sample: Sample) -> _Candidate | None:
             why = "each part of the time has a column"
             return _Candidate({"columns": taken}, tuple(taken), why, replace(written, format=" ".join(forms)))
     return None
+
+
+def _days_of_the_year(sample: Sample) -> Iterator[_Candidate]:
+    """A year, the day of it and a clock that is one number, one behind the other, as older loggers write them."""
+    names = sample.rows.columns
+    for taken in zip(names, names[1:], names[2:], strict=False):
+        numbers = [_whole(sample.rows[name]) for name in taken]
+        those = zip(("Y", "j", "HM"), taken, numbers, strict=True)
+        if not all(_is_part(part, name, one, sample.names_are_invented) for part, name, one in those):
+            continue
+        clocks = numbers[2]
+        if clocks is not None and (clocks % 100 < 60).all():
+            form = "%Y %j %H" if (clocks <= 24).all() else "%Y %j %H%M"
+            why = "a year, the day of it and a clock"
+            yield _Candidate({"columns": [*taken]}, taken, why, _Written(format=form))
 
 
 def _tell_apart(rows: pl.DataFrame, columns: Sequence[str]) -> bool:
