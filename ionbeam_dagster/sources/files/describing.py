@@ -6,13 +6,17 @@ their rows (rows.py).
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from pydantic import ValidationError
 
 from ionbeam_client.cf import UnitError, check_variable, conversion, lookup, suggest_unit
 from ionbeam_client.models import CanonicalVariable
 from ionbeam_dagster.sources.files.config import FileVariable
+from ionbeam_dagster.sources.files.levels import Heights
 from ionbeam_dagster.sources.files.readers import Described, Layout
 
+MOST_HEIGHTS = 100
 _DIFFERENCES = ("range", "standard_deviation")
 
 
@@ -45,6 +49,25 @@ def completed(stated: FileVariable, said: Described) -> tuple[CanonicalVariable,
     if stated.unit and not is_text(variable):
         _refuse_other_kind(unit, variable)
     return variable, unit
+
+
+def raised(stated: FileVariable, known: Mapping[str, Sequence[float]]) -> list[FileVariable]:
+    """The variables that one of the block stands for: one a height, where its level is a column of heights. `known`
+    are the heights that a file tells, in m, by column. Raises ValueError where none are known, or very many."""
+    if not isinstance(stated.level, Heights):
+        return [stated]
+    where, heights = stated.level, [*(stated.level.heights or known.get(stated.level.column, ()))]
+    example = f"level: {{column: {where.column}, heights: [2, 10, 50]}}, in m"
+    if not heights:
+        raise ValueError(f"state which heights in {where.column!r} are read: {example}")
+    if len(heights) > MOST_HEIGHTS:
+        raise ValueError(f"has {len(heights):,} heights in {where.column!r}; state which of them are read: {example}")
+    return [
+        stated.model_copy(
+            update={"column": f"{stated.column}@{height:g}m", "read_from": stated.stands_in, "level": height}
+        )
+        for height in heights
+    ]
 
 
 def twice(variables: dict[str, CanonicalVariable], key: str) -> list[str]:

@@ -1,23 +1,18 @@
 """Heights that become levels: of a profile, each height of a variable is a quantity of its own.
 
-Belongs here: how a block says where heights stand, and which variables follow from them. Does not belong here: reading
-the heights of netCDF files (netcdf_files.py) and of rows (rows.py).
+Belongs here: how a block says where heights stand, and what a height is. Does not belong here: reading the heights of
+netCDF files (netcdf_files.py) and of rows (rows.py), and the variables that follow (describing.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from ionbeam_client.cf import UnitError, conversion
 from ionbeam_dagster.settings import Settings
 
-if TYPE_CHECKING:
-    from ionbeam_dagster.sources.files.config import FileVariable
-
-MOST_HEIGHTS = 100
 SAME_HEIGHT = 0.0005
 """In m: what two heights may differ by and be one."""
 
@@ -64,22 +59,3 @@ def column_of_heights(level: Any) -> Any:
         return float(level)
     except ValueError:
         return {"column": level}
-
-
-def raised(stated: FileVariable, known: Mapping[str, Sequence[float]]) -> list[FileVariable]:
-    """The variables that one of the block stands for: one a height, where its level is a column of heights. `known`
-    are the heights that a file tells, in m, by column. Raises ValueError where none are known, or very many."""
-    if not isinstance(stated.level, Heights):
-        return [stated]
-    where, heights = stated.level, [*(stated.level.heights or known.get(stated.level.column, ()))]
-    example = f"level: {{column: {where.column}, heights: [2, 10, 50]}}, in m"
-    if not heights:
-        raise ValueError(f"state which heights in {where.column!r} are read: {example}")
-    if len(heights) > MOST_HEIGHTS:
-        raise ValueError(f"has {len(heights):,} heights in {where.column!r}; state which of them are read: {example}")
-    return [
-        stated.model_copy(
-            update={"column": f"{stated.column}@{height:g}m", "read_from": stated.stands_in, "level": height}
-        )
-        for height in heights
-    ]

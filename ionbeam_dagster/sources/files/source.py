@@ -25,7 +25,7 @@ from ionbeam_dagster.domain.windows import DAY, HOUR, Window, window_of
 from ionbeam_dagster.errors import NoLongerThere, SourceError
 from ionbeam_dagster.sources import Source, SourceConfig
 from ionbeam_dagster.sources.files.config import FilesConfig, FileVariable
-from ionbeam_dagster.sources.files.describing import completed, flags, reason, twice
+from ionbeam_dagster.sources.files.describing import completed, flags, raised, reason, twice
 from ionbeam_dagster.sources.files.index import FileIndex
 from ionbeam_dagster.sources.files.known import (
     EPOCH,
@@ -34,7 +34,7 @@ from ionbeam_dagster.sources.files.known import (
     changed_ranges,
     shared_times,
 )
-from ionbeam_dagster.sources.files.levels import Heights, raised
+from ionbeam_dagster.sources.files.levels import Heights
 from ionbeam_dagster.sources.files.readers import Described, Layout, Unreadable
 from ionbeam_dagster.sources.files.stations import Stations
 from ionbeam_dagster.sources.files.stretches import HOLE, joined
