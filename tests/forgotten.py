@@ -99,7 +99,8 @@ def left_of(platform: Platform) -> None:
     """What has to hold once the station is forgotten."""
     for window in WINDOWS:
         latest = platform.ledger.latest_revision("crowd", window)
-        assert pl.read_parquet(latest.path)["station_id"].unique().to_list() == [STAYS]
+        with platform.files.fetched(latest.path) as file:
+            assert pl.read_parquet(file)["station_id"].unique().to_list() == [STAYS]
         assert (latest.facts.rows, latest.facts.stations) == (6, 1)
         [raw] = [one for one in platform.ledger.raws("crowd", LATER) if one.window == window]
         assert platform.raws(platform.source("crowd")).measured(raw.path) == (raw.rows, raw.bytes, raw.hash)

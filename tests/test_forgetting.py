@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
+from shutil import copyfile, rmtree
 from threading import Event
 from time import sleep
 
@@ -14,6 +16,7 @@ import polars as pl
 import pytest
 from dagster._core.storage.compute_log_manager import ComputeIOType
 from forgotten import CROWD, DAY, GONE, LATER, STAYS, WINDOWS, left_of, made, mentions, rows
+from redis import Redis
 from typer.testing import CliRunner
 
 from ionbeam_dagster.cli import app
@@ -169,6 +172,49 @@ def test_dagsters_pages_and_logs_lose_it_too_and_keep_the_others(crowd, tmp_path
         assert instance.get_materialized_partitions(key) == {window.key for window in WINDOWS}
         event = instance.get_latest_materialization_event(key)
         assert event.asset_materialization.metadata["stations"].value == 2
+
+
+def test_on_redis_s3_and_influxdb_it_is_nowhere_either(platform_of, redis, s3, influxdb, tmp_path):
+    root = s3.bucket("forgetting")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "all.csv").write_text(rows())
+    at_influxdb = {
+        "influxdb_url": influxdb.url, "influxdb_org": influxdb.org, "influxdb_bucket": "forgetting",
+        "influxdb_token": influxdb.token,
+    }  # fmt: skip
+    projections = {f"{name}_service": {"output_path": f"{root}/out"} for name in ("odb", "bufr", "pygeoapi")}
+    platform = platform_of(
+        CROWD.replace("EXPORTS", "[pygeoapi, odb, bufr, odb_cycle]") + f"    data_path: {root}/raw\n",
+        redis=json.dumps({"redis_url": redis.url}), s3=json.dumps(s3.section()), projections=json.dumps(projections),
+        influxdb_common=json.dumps(at_influxdb), dataset_aggregator=json.dumps({"data_path": f"{root}/data"}),
+    )  # fmt: skip
+    made(platform)
+
+    def mentioned():
+        kept = tmp_path / f"of-s3-{len(list(tmp_path.glob('of-s3-*')))}"
+        for number, place in enumerate(platform.files.listed(root)):
+            with platform.files.fetched(place) as local:
+                kept.mkdir(exist_ok=True)
+                copyfile(local, kept / f"{number}-{Path(place).name}")
+        server = Redis.from_url(redis.url)
+        server.config_set("rdbcompression", "no")
+        told = [key + server.dump(key) for key in server.scan_iter()]
+        found = (
+            mentions(kept, GONE),
+            [one for one in told if GONE.encode() in one],
+            mentions(tmp_path / "ionbeam-state", GONE),
+        )
+        rmtree(kept)
+        return *map(len, found), platform.series.of_station("crowd", GONE, remove=False)
+
+    before = mentioned()
+    assert before[0] > 5 and before[2] > 3 and before[3] == 12, before
+    done = CliRunner().invoke(app, ["--config", "config.yaml", "stations", "forget", "crowd", GONE])
+    assert done.exit_code == 0, done.output
+    assert mentioned() == (0, 0, 0, 0)
+    left_of(platform)
+    made(platform, again=True)
+    assert mentioned() == (0, 0, 0, 0)
 
 
 @pytest.mark.parametrize(

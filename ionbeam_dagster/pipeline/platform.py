@@ -115,7 +115,10 @@ class Platform:
 
     @cached_property
     def sources(self) -> dict[str, Source]:
-        return {name: settings.type(name, settings.config) for name, settings in self.config.sources.items()}
+        made = {name: settings.type(name, settings.config) for name, settings in self.config.sources.items()}
+        for name, source in made.items():
+            source.forgotten = partial(self.privacy.forgotten, name)
+        return made
 
     def range_of(self, source: SourceSettings) -> tuple[datetime, datetime | None]:
         """From where to where a source has windows: from its start on, where its dataset's windows are whole."""

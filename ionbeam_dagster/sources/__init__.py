@@ -20,6 +20,7 @@ import pyarrow as pa
 from pydantic import AfterValidator, Field
 
 from ionbeam_client.models import DatasetMetadata, IngestionMetadata, Link, Name
+from ionbeam_dagster.domain.forgotten import NOBODY, Forgotten
 from ionbeam_dagster.domain.privacy import Privacy
 from ionbeam_dagster.domain.quality.limits import limits_with
 from ionbeam_dagster.domain.records import Correction
@@ -272,6 +273,8 @@ class Source(ABC):
         self.config = config
         self.progress: Progress = _nobody
         """Is told how far a long `fetch` is; whoever watches puts a function of their own here."""
+        self.forgotten: Callable[[], Forgotten] = lambda: NOBODY
+        """Whose rows a source is not to keep in journals of its own; the platform puts a function of its own here."""
 
     @property
     @abstractmethod
@@ -362,7 +365,9 @@ class Source(ABC):
         """This source, but using what an earlier run downloaded, where it keeps that."""
         if self.config.use_cache:
             return self
-        return type(self)(self.name, self.config.model_copy(update={"use_cache": True}))
+        cached = type(self)(self.name, self.config.model_copy(update={"use_cache": True}))
+        cached.forgotten = self.forgotten
+        return cached
 
     def extent(self) -> Window | None:
         """The range that the source has observations for, where it is finite and known."""

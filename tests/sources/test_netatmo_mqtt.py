@@ -28,6 +28,7 @@ from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.pipeline.agenda import needs_collecting
 from ionbeam_dagster.pipeline.build import build
 from ionbeam_dagster.pipeline.collect import collect
+from ionbeam_dagster.pipeline.forgetting import forget, who_is
 from ionbeam_dagster.pipeline.ingest import ingest
 from ionbeam_dagster.pipeline.platform import Platform
 from ionbeam_dagster.pipeline.recovery import open_platform
@@ -306,6 +307,26 @@ def test_a_full_disk_acknowledges_nothing(tmp_path, monkeypatch):
     writer.rotate(force=True)
     assert journal.sort() == 1
     assert journal.rows(WINDOW)["platform"].to_list() == ["a"]
+
+
+def test_what_is_published_of_a_station_that_is_forgotten_is_in_no_hour_of_the_journal(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    platform = platform_of(tmp_path, 1)
+    source = platform.sources["netatmo_mqtt"]
+    writer = Writer(source.journal)
+
+    def journaled(second):
+        for station in ("gone", "stays"):
+            writer.add("t", json.dumps(message(station, at(second), 1, NOW)).encode())
+        writer.commit()
+        writer.rotate(force=True)
+        source.journal.sort()
+        return source.journal.rows(WINDOW)["platform"].to_list()
+
+    assert sorted(journaled(1)) == ["gone", "stays"]
+    found = forget(platform, who_is(platform, "netatmo_mqtt", "gone"))
+    assert [(one.kind, one.rows) for one in found.removed] == [("rows of journals", 1)]
+    assert journaled(2) == ["stays", "stays"]
 
 
 def test_what_the_journal_keeps_no_more_is_a_failure(tmp_path):

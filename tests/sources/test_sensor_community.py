@@ -11,6 +11,7 @@ import pytest
 from sensor_community_service import Archive, LiveDocument, file, month_zip, record, synthetic_day
 
 from ionbeam_dagster.domain.canonical import canonicalise
+from ionbeam_dagster.domain.forgotten import Forgotten, mark_of
 from ionbeam_dagster.domain.windows import Window
 from ionbeam_dagster.errors import SourceError
 from ionbeam_dagster.orchestration.definitions import build_definitions
@@ -451,6 +452,15 @@ def test_a_document_with_a_fault_counts_nothing_as_seen(served, tmp_path, fault)
         fetched(feed, LIVE)
     service.repair()
     assert fetched(feed, LIVE).height == 7000
+
+
+def test_a_station_that_is_forgotten_is_not_kept_in_the_journal(served, tmp_path):
+    service = served(LiveDocument([at("11:56:00", 1), at("11:58:00", 2, sensor=8)]))
+    key, mark = b"key", mark_of(b"key", "forgotten", "live", "SC7")
+    feed = live_source(service, tmp_path)
+    feed.forgotten = lambda: Forgotten("live", key, frozenset({mark}))
+    assert fetched(feed, LIVE)["station_id"].to_list() == ["SC8"]
+    assert fetched(live_source(served(LiveDocument([])), tmp_path), LIVE)["station_id"].to_list() == ["SC8"]
 
 
 def test_others_write_into_the_journal_while_the_service_lets_one_wait(served, tmp_path):

@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -28,6 +28,7 @@ from typing import IO
 import polars as pl
 
 from ionbeam_dagster.domain.canonical import EARLIEST
+from ionbeam_dagster.domain.forgotten import NOBODY, Forgotten
 from ionbeam_dagster.domain.windows import EPOCH, HOUR, Window, windows_between
 from ionbeam_dagster.sources.netatmo.features import OBSERVED, in_window, read_features
 from ionbeam_dagster.stores.locks import lock, lock_if_free
@@ -55,10 +56,12 @@ class HourFile:
 
 
 class Journal:
-    """The journal in the folder `root`. One process writes it (`Writer`), any number read it."""
+    """The journal in the folder `root`. One process writes it (`Writer`), any number read it. Of stations that are
+    `forgotten` nothing is sorted into hours."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, forgotten: Callable[[], Forgotten] = lambda: NOBODY) -> None:
         self.root = root
+        self._forgotten = forgotten
 
     def hour_files(self, window: Window) -> list[HourFile]:
         """The files that may hold rows of `window`, by name."""
@@ -120,7 +123,8 @@ class Journal:
                 bad = pl.concat(
                     [bad, why.with_columns(pl.lit("has a datetime in the future or too old").alias("reason"))]
                 )
-            self._publish(good.filter(~outside).drop("line"))
+            kept = good.filter(~outside, ~self._forgotten().among(good["platform"]))
+            self._publish(kept.drop("line"))
             if bad.height:
                 with published(self.root / "refused" / f"{path.stem}-{part}.parquet") as draft:
                     bad.write_parquet(draft)

@@ -22,7 +22,7 @@ from pydantic import Field, SecretStr, model_validator
 
 from ionbeam_client.models import IngestionMetadata
 from ionbeam_dagster.domain.windows import Window
-from ionbeam_dagster.errors import SourceError
+from ionbeam_dagster.errors import IonbeamError, SourceError
 from ionbeam_dagster.sources import Source
 from ionbeam_dagster.sources.netatmo.features import batches_of, wide
 from ionbeam_dagster.sources.netatmo.journal import Journal, Writer, stretches
@@ -91,7 +91,7 @@ class NetatmoMqtt(Source):
 
     @cached_property
     def journal(self) -> Journal:
-        return Journal(self._config.cache_path / f"{self.name}.journal")
+        return Journal(self._config.cache_path / f"{self.name}.journal", self.forgotten)
 
     @property
     def metadata(self) -> IngestionMetadata:
@@ -197,7 +197,7 @@ class NetatmoMqtt(Source):
         try:
             self.journal.sort()
             self.journal.forget(datetime.now(UTC) - self._config.retention)
-        except OSError as error:  # whoever reads a window sorts, too
+        except (OSError, IonbeamError) as error:  # whoever reads a window sorts, too
             _LOG.warning("%s: cannot be sorted now: %s", self.journal.root, error)
 
     def _sorted(self) -> None:

@@ -90,7 +90,7 @@ class Live(Source):
         """
         with closing(_Journal(self._config.cache_path / f"{self.name}.live.sqlite")) as journal:
             if not journal.has(window) or _now() - window.end <= _REACH:
-                journal.add(window, self._document())
+                journal.add(window, map(self.forgotten().left, self._document()))
             for rows in journal.rows(window):
                 yield from batches(rows)
 
