@@ -157,7 +157,7 @@ def test_rows_older_than_the_bucket_keeps_are_refused_and_take_no_other_with_the
     rows = pl.concat([old, edge, fresh])
     assert store.write(dataset, "one", 1, [rows], ["station_id"], given_back.append) == 10
     assert sum(refused.height for refused in given_back) == 3010
-    assert "keeps data (3 days" in given_back[0]["reason"][0]
+    assert "no longer keeps, or lets go of within the next (it keeps data for 3 d)" in given_back[0]["reason"][0]
     assert seen(store, dataset, fresh, Window(now - timedelta(days=5), now)).height == 10
     assert store.write(dataset, "two", 2, [old], ["station_id"], given_back.append) == 0
 

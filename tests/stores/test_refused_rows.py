@@ -64,13 +64,13 @@ def test_rows_that_the_bucket_no_longer_keeps_are_told_by_run_status_gaps_and_th
 
     with caplog.at_level(logging.WARNING):
         told = ionbeam("run")
-    assert "6 rows were refused by the time-series server; the first: older than InfluxDB" in caplog.text
+    assert "6 rows were refused by the time-series server; the first: of an hour that InfluxDB" in caplog.text
     line = "loggers: 6 rows refused by the time-series server, in 1 window; the first, of"
     everything = ("--from", f"{old:%Y-%m-%dT%H:%MZ}", "--to", f"{last:%Y-%m-%dT%H:%MZ}")
     for text in (told, ionbeam("status", *everything), ionbeam("gaps", *everything)):
-        assert line in text and "keeps data (2 days" in text
+        assert line in text and "(it keeps data for 2 d)" in text
     assert "6 rows left out" in ionbeam("gaps", *everything)
-    assert "older than InfluxDB" in ionbeam("quarantine", "list", *everything)
+    assert "of an hour that InfluxDB" in ionbeam("quarantine", "list", *everything)
     shown = ionbeam("quarantine", "show", *everything)
     assert "6 rows set aside" in shown and f"{old:%Y-%m-%d %H}:50" in shown
     status = ionbeam("status", *everything)

@@ -34,6 +34,7 @@ import polars as pl
 import pyarrow as pa
 
 from ionbeam_dagster.domain.canonical import STATION
+from ionbeam_dagster.domain.times import in_short
 from ionbeam_dagster.domain.windows import HOUR, Window, merge
 from ionbeam_dagster.stores.quarantine import REASON
 from ionbeam_dagster.stores.timeseries import TIME, Refused
@@ -182,7 +183,8 @@ class InfluxStore:
         if not too_old.any():
             return frame
         reason = (
-            f"older than {bucket}, keeps data ({self._keeps}); lengthen its retention, and collect the window again"
+            f"of an hour that {bucket}, no longer keeps, or lets go of within the next (it keeps data for "
+            f"{in_short(self._keeps)}); lengthen its retention, and collect the window again"
         )
         refused(frame.filter(too_old).with_columns(pl.lit(reason).alias(REASON)))
         return frame.filter(~too_old)
