@@ -144,6 +144,12 @@ def test_of_a_source_that_never_gave_anything_nothing_was_collected(crowd):
     assert "no row is newer" in source_is_late(platform, platform.source("crowd"), NOW)
 
 
+def test_of_a_day_before_a_source_began_nothing_was_to_be_collected(crowd):
+    platform = crowd(range(6))
+    take_in(platform, 4, 5)
+    assert lately(platform, platform.source("crowd"), MORNING).completeness is None
+
+
 def test_a_folder_whose_files_end_is_late_although_nothing_is_to_be_collected_of_it(crowd):
     platform = crowd([-9 * 24])
     take_in(platform, -9 * 24)

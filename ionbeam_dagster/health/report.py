@@ -9,7 +9,7 @@ Everything that comes from outside is text in both.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -31,6 +31,7 @@ from ionbeam_dagster.pipeline.platform import Platform
 _LOOKED_AT = ("Stations that fell silent", "What fails, or is late", "Disks")
 _NAMED = 20
 _FAILING = 10
+_ENOUGH = 0.9
 _SOURCES = ("source", "rows", "set aside", "collected", "late (95 %)", "stations", "silent", "doubted")
 _DATASETS = ("dataset", "windows built", "of them incomplete", "values", "suspect", "bad", "exported")
 
@@ -91,20 +92,25 @@ def report(platform: Platform, day: Window, now: datetime) -> Report:
     sources = {name: lately(platform, one, at) for name, one in platform.config.sources.items()}
     heard = {name: found for name in sources if (found := up_to_date(platform, name)) is not None}
     troubles = [*_late(platform, now), *_silent_sources(platform)]
+    lacking = list(_lacking(platform, sources.values()))
+    refused = {name: rows for name in platform.config.datasets if (rows := _refused(platform, name, at))}
     sections = (
         Section("Sources", (), _SOURCES, tuple(_of_source(one, heard.get(name)) for name, one in sources.items())),
         Section("Datasets", (), _DATASETS, tuple(_of_dataset(platform, one, Window(day.start, at))
                 for one in platform.config.datasets.values() if at > day.start)),
         Section("Stations that fell silent", tuple(_silent_stations(heard)) or ("None.",)),
-        Section("Rows that were set aside", tuple(_aside(heard)) or ("None in the last day.",)),
+        Section("Rows that were set aside",
+                (*_aside(heard), *_refused_in_words(refused)) or ("None in the last day.",)),
         Section("Values that are doubted", tuple(_doubted(heard)) or ("None was judged in the last day.",)),
-        Section("What fails, or is late", (*troubles, *_failing(platform, now)) or ("Nothing.",)),
+        Section("What fails, or is late", (*troubles, *lacking, *_failing(platform, now)) or ("Nothing.",)),
         Section("Disks", tuple(_disks(platform)) or ("None of this machine is written to.",)),
     )  # fmt: skip
     silent = sum(one.silent.height for one in heard.values())
     failing = len(agenda.overdue(platform, now))
     wrong = [
         *([counted(len(troubles), "late source or dataset")] if troubles else []),
+        *([counted(len(lacking), "incomplete source")] if lacking else []),
+        *([counted(sum(refused.values()), "refused row")] if refused else []),
         *([counted(failing, "failing window")] if failing else []),
         *([counted(silent, "silent station")] if silent else []),
     ]
@@ -166,6 +172,30 @@ def _silent_stations(heard: dict[str, Told]) -> Iterator[str]:
 
 def _aside(heard: dict[str, Told]) -> Iterator[str]:
     return (f"{source}{named(one.aside)}" for source, one in heard.items() if one.aside.height)
+
+
+def _refused(platform: Platform, dataset: str, at: datetime) -> int:
+    return platform.quarantine.refused_since(dataset, at - DAY)
+
+
+def _refused_in_words(refused: dict[str, int]) -> Iterator[str]:
+    for dataset, rows in refused.items():
+        yield (
+            f"{dataset}: {counted(rows, 'row')} refused by the time-series server; `ionbeam quarantine list` tells of "
+            "which windows, and why"
+        )
+
+
+def _lacking(platform: Platform, sources: Iterable[Lately]) -> Iterator[str]:
+    """Sources of whose day less was collected than is told in alerts, or than nine tenths."""
+    alerts = platform.config.sections.alerts
+    wanted = _ENOUGH if alerts is None or alerts.completeness is None else alerts.completeness
+    for one in sources:
+        if one.completeness is not None and one.completeness < wanted:
+            yield (
+                f"{one.source}: {percent(one.completeness)} of the day was collected; `ionbeam gaps {one.source}` "
+                "shows each gap, and how it is filled"
+            )
 
 
 def _doubted(heard: dict[str, Told]) -> Iterator[str]:

@@ -83,9 +83,8 @@ def _completeness(
     collected = [claim.collected for claim in claims if claim.id not in suspect]
     attempts = [one for stage in _STAGES for one in platform.ledger.attempts.open(stage, source.name)]
     tried = [*collected, *(one.window for one in attempts if one.failures)]
-    begun = min((one.start for one in tried), default=due.start)
-    if (noted := platform.ledger.begun(source.name)) is not None:
-        begun = min(begun, noted)
+    noted = platform.ledger.begun(source.name)
+    begun = min([*(one.start for one in tried), *([] if noted is None else [noted])], default=due.start)
     end = max([due.end, *(min(one.end, until) for one in tried)])
     start = max(due.start, end - DAY, begun)
     return _share(platform, source, Window(start, end), collected) if start < end else None

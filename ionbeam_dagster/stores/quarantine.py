@@ -67,6 +67,12 @@ class QuarantineStore:
         """The location of the rows of an ingestion that the time-series server would not take."""
         return within(self.root, dataset, f"refused_{ingestion}.parquet")
 
+    def refused_since(self, dataset: str, moment: datetime) -> int:
+        """How many rows of a dataset the time-series server would not take since `moment`, of whatever windows."""
+        begin = within(self.root, dataset, "refused_")
+        listed = self._files.listed(within(self.root, dataset)).items()
+        return sum(self.count(path) for path, one in listed if path.startswith(begin) and one.modified >= moment)
+
     def count(self, location: str) -> int:
         """How many rows a file has; 0 where there is none, or it is damaged."""
         try:

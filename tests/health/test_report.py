@@ -7,12 +7,13 @@ from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 
 import dagster as dg
+import polars as pl
 import pytest
 from alerted import Told
 from typer.testing import CliRunner
 
 from ionbeam_dagster.cli import app
-from ionbeam_dagster.domain.windows import DAY, Window
+from ionbeam_dagster.domain.windows import DAY, HOUR, Window
 from ionbeam_dagster.health.report import report
 from ionbeam_dagster.orchestration.assets.report import report_asset
 from ionbeam_dagster.orchestration.definitions import build_definitions
@@ -92,6 +93,17 @@ def test_a_day_is_told_in_both_forms_and_what_comes_from_outside_is_text(platfor
     page.feed(made.html)
     assert not page.tags & {"i", "script", "a", "link"} and all(one.startswith("data:") for one in page.sources)
     assert "&lt;b&gt;x&lt;/b&gt;|[a](http://b)" in made.html and "&lt;i&gt;it&lt;/i&gt; fails" in made.html
+
+
+def test_a_day_that_lacks_something_or_rows_that_were_refused_is_not_as_it_should_be(platform):
+    [lost] = platform.ledger.claims("crowd", Window(MIDNIGHT + HOUR, MIDNIGHT + 2 * HOUR))
+    platform.ledger.withdraw_claim(lost.id)
+    with platform.quarantine.writing(platform.quarantine.refused_path("crowd", "x")) as refused:
+        refused.add(pl.DataFrame({"warm": [1.0, 2.0], "reason": ["of an hour that is no longer kept"] * 2}))
+    made = report(platform, TODAY, platform.now())
+    assert made.verdict == "24 rows came. To look at: 1 incomplete source; 2 refused rows; 1 silent station."
+    assert "75.0% of the day was collected; `ionbeam gaps crowd` shows each gap" in made.html
+    assert "2 rows refused by the time-series server; `ionbeam quarantine list`" in made.html
 
 
 def test_a_report_is_printed_or_written_as_a_page(platform, tmp_path):
