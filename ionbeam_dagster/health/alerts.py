@@ -26,6 +26,7 @@ from ionbeam_dagster.health.heard_words import percent
 from ionbeam_dagster.health.messages import Message, NotSent, Way
 from ionbeam_dagster.health.stores import can_ask_ledger
 from ionbeam_dagster.health.watch import Watch
+from ionbeam_dagster.matters import Matter
 from ionbeam_dagster.pipeline.heard import silent_in_words, up_to_date
 from ionbeam_dagster.pipeline.lately import lately
 from ionbeam_dagster.pipeline.platform import Platform
@@ -94,6 +95,7 @@ class Alerting:
         """What was told of each subject, but for numbers: what joins it is told, too."""
         self._away: set[int] = set()
         """Ways that did not take a message at this look: none of the others waits for them."""
+        self._sending = [Matter(log) for _ in ways]
         self._kinds = [
             _Kind(("silence of ", "lateness of ", "gaps of "), _SOURCES_AGAIN, self._of_sources),
             _Kind(("stations of ",), _STATIONS_AGAIN, self._of_stations),
@@ -259,9 +261,10 @@ class Alerting:
             try:
                 way(message)
                 told = True
+                self._sending[place].goes_well("alerts are taken again")
             except NotSent as error:
                 self._away.add(place)
-                log.error("%s; it is tried again", error)
+                self._sending[place].goes_wrong(str(error), f"{error}; it is tried again")
             except Exception:  # the others, and the troubles that follow, are told all the same
                 log.exception("an alert on %s could not be sent; it is tried again", message.subject)
         return told

@@ -69,6 +69,8 @@ def test_each_trouble_is_told_once_and_its_end_once(platform, told, monkeypatch,
     look(61)
     assert "the webhook at 127.0.0.1 does not take an alert" in caplog.text and "mail server" in caplog.text
     assert "a-secret" not in caplog.text
+    look(10)
+    assert caplog.text.count("does not take an alert") == 2, "one line a way, however often it is tried"
     told.open()
     look(10)
     begins = {("begins", "disk"), ("begins", "silence of ioncannon"), ("begins", "gaps of ioncannon")}
