@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from io import BufferedReader
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -40,7 +41,7 @@ THREADS = 12
 COMPRESSION = 5
 SMALLEST_COMPRESSED = 1000
 READING = ("GET", "HEAD", "OPTIONS")
-EXPOSED = "Link, Ionbeam-Notes, Content-Crs, Retry-After, Repr-Digest, ETag"
+EXPOSED = "Link, Ionbeam-Notes, Content-Crs, Retry-After, Repr-Digest, ETag, Accept-Ranges, Content-Range"
 """What scripts of other origins may read."""
 ABSENT = ("processes", "job-list", "tiling-schemes")
 _QUERY = re.compile(rf"^/collections/([^/]+)/({'|'.join(QUERIES)})(?:/(.*))?$", re.DOTALL)
@@ -204,11 +205,7 @@ def _of_changes(service: Service, flask: Any, origins: changes.Origins) -> Any:
     collection = service.collections[matched[1]]
     try:
         if matched.re is changes.WINDOW and request.method in ("GET", "HEAD"):
-            file = changes.file_of(collection, matched[2])
-            answer = flask.send_file(file, changes.PARQUET, conditional=False, etag=False)
-            answer.content_length = os.fstat(file.fileno()).st_size
-            answer.headers["Repr-Digest"] = changes.digest_of(file)
-            return answer
+            return _window(changes.file_of(collection, matched[2]), flask)
         if matched.re is changes.CHANGES and request.method in ("GET", "HEAD"):
             body = changes.told(collection, request.args.get("client"), origins)
             return _response(flask, Reply(200, "application/json", body, {"Cache-Control": "no-store"}))
@@ -225,6 +222,33 @@ def _of_changes(service: Service, flask: Any, origins: changes.Origins) -> Any:
         LOG.error("%s", error)
         return _response(flask, refusal(503, "what clients have cannot be read or written now; the log tells why"))
     return None
+
+
+def _window(file: BufferedReader, flask: Any) -> Any:
+    """A window's file, or the part of it that is asked for (RFC 9110, ``Range``), of this version (``If-Match``)."""
+    from werkzeug.exceptions import RequestedRangeNotSatisfiable
+
+    request, found = flask.request, os.fstat(file.fileno())
+    answer = flask.send_file(file, changes.PARQUET, conditional=False, etag=False)
+    answer.content_length = found.st_size
+    answer.accept_ranges = "bytes"
+    answer.set_etag(f"{found.st_mtime_ns}-{found.st_size}")
+    if request.if_match and not request.if_match.contains(answer.get_etag()[0]):
+        answer.close()
+        return _response(flask, refusal(412, "the window is of another version by now; read it from its beginning"))
+    if request.range is None or _asks_for_all(request.range, found.st_size):
+        answer.headers["Repr-Digest"] = changes.digest_of(file)
+        return answer
+    try:
+        return answer.make_conditional(request, accept_ranges=True, complete_length=found.st_size)
+    except RequestedRangeNotSatisfiable:
+        answer.close()
+        return _response(flask, refusal(416, f"the window has {found.st_size:,} bytes; ask for one range of them"))
+
+
+def _asks_for_all(asked: Any, size: int) -> bool:
+    """Whether the last bytes are asked for, and that many are all; werkzeug takes that for none."""
+    return len(asked.ranges) == 1 and asked.ranges[0][0] < 0 and -asked.ranges[0][0] >= size
 
 
 def _reply(service: Service, request: Any) -> Reply | None:

@@ -1,4 +1,4 @@
-"""Ionbeam's client library: send observations to a platform, and receive its dataset windows.
+"""Ionbeam's client library: send observations to a platform, receive its dataset windows, open its datasets.
 
 Belongs here: the names that users import. Does not belong here: code. The names are loaded when they are first used, so
 that the platform can import the models without a broker's library.
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ionbeam_client.config import IonbeamClientConfig
     from ionbeam_client.errors import DataError, IonbeamError, OutboxFullError
     from ionbeam_client.handlers import BatchStream
+    from ionbeam_client.opening import OpenError, OpenWarning, open_dataset, provenance
     from ionbeam_client.sync import SyncIonbeamClient, ingest
 
 __all__ = [
@@ -22,10 +23,14 @@ __all__ = [
     "IonbeamClient",
     "IonbeamClientConfig",
     "IonbeamError",
+    "OpenError",
+    "OpenWarning",
     "OutboxFullError",
     "Receipt",
     "SyncIonbeamClient",
     "ingest",
+    "open_dataset",
+    "provenance",
 ]
 
 _HOMES = {
@@ -34,10 +39,14 @@ _HOMES = {
     "IonbeamClient": "client",
     "IonbeamClientConfig": "config",
     "IonbeamError": "errors",
+    "OpenError": "opening",
+    "OpenWarning": "opening",
     "OutboxFullError": "errors",
     "Receipt": "client",
     "SyncIonbeamClient": "sync",
     "ingest": "sync",
+    "open_dataset": "opening",
+    "provenance": "opening",
 }
 
 

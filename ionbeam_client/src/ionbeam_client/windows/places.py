@@ -8,7 +8,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
 from pathlib import Path
@@ -34,6 +36,19 @@ LONGEST_PAUSE = 30.0
 TIMEOUT = 60.0
 SETTLED = timedelta(seconds=3)
 """S3 tells times in seconds: what was written just now may be replaced without another version."""
+
+
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Bytes of a file from `start` on, the `size` of all of it, and the entity tag of its version, if it has one."""
+
+    data: bytes
+    start: int
+    size: int
+    tag: str | None
 
 
 class Place(Protocol):
@@ -168,6 +183,37 @@ class Service:
                 _write(target, response.iter_bytes())
             _check_whole(target, str(response.url), response.headers.get("Repr-Digest"))
             return True
+
+        return self._tried(path, once)
+
+    def about(self, dataset: str) -> dict[str, Any]:
+        """What the service says of a dataset: the document of its collection."""
+        found = self._json("GET", f"collections/{quote(dataset, safe='')}")
+        if not isinstance(found, dict):
+            raise self._is_no_service(found)
+        return found
+
+    def part(self, dataset: str, window: str, span: str, tag: str | None) -> Part | None:
+        """Some bytes of a window's file, `span` as in RFC 9110 (``0-99``, ``-65536``: the last ones); of a service that
+        gives no parts all of them. None where it is gone, or is no longer the file of the entity tag `tag`."""
+        path = f"collections/{quote(dataset, safe='')}/windows/{quote(window, safe='')}"
+        headers = {"Range": f"bytes={span}", "Accept-Encoding": "identity", **({"If-Match": tag} if tag else {})}
+
+        def once() -> Part | None:
+            response = self._http.get(f"{self._address}/{path}", headers=headers)
+            if response.status_code == 412 or _says_that_there_is_none(response):
+                return None
+            self._check(response)
+            size = start = 0
+            if response.status_code == 206:
+                told = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+                if told is None:
+                    raise WindowsError(
+                        f"{response.url}: a part that does not tell which (Content-Range)", may_pass=True
+                    )
+                start, size = int(told[1]), int(told[2])
+            data = response.content
+            return Part(data, start, size or len(data), response.headers.get("ETag"))
 
         return self._tried(path, once)
 
