@@ -18,6 +18,7 @@
     ├── PipelineError           a step could not be done on this window
     ├── ServiceError            the web service's configuration cannot be used
     ├── BrokerAway              the message broker does not answer                    (doors/amqp/bridge.py)
+    ├── NotTold                 the broker of WIS2 does not take notifications        (wis2/broker.py)
     └── UnknownFile             a file is none that the platform writes, or cannot be read
 
 Belongs here: the errors that cross a wall between two rooms. An error that stays within one room stands there.

@@ -17,6 +17,7 @@ LAYERS = [
     {"orchestration"},
     {"testing"},
     {"health"},
+    {"wis2"},
     {"edr", "doors"},
     {"pipeline"},
     {"config"},

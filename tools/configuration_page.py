@@ -74,7 +74,7 @@ def _rows(
             yield f"{prefix}{key}", meaning, _default(found), _example(found)
             continue
         yield f"{prefix}{key}", f"**{meaning}**" if not prefix else meaning, "", ""
-        step = "[]." if _is_list(found) else "."
+        step = "[]." if _is_list(found) else ".NAME." if _is_by_name(found) else "."
         needed = inner.get("required", ())
         for name, *rest in _rows(inner["properties"], definitions, f"{prefix}{key}{step}"):
             short = name.removeprefix(f"{prefix}{key}{step}")
@@ -82,8 +82,10 @@ def _rows(
 
 
 def _referred(found: Schema, definitions: Schema) -> Schema | None:
-    """The block of keys that a key holds, alone, in a list, or as one of several possibilities."""
+    """The block of keys that a key holds, alone, in a list, by a name, or as one of several possibilities."""
     candidates = [found, found.get("items", {}), *found.get("anyOf", ()), *found.get("items", {}).get("anyOf", ())]
+    if _is_by_name(found):
+        candidates.append(found["additionalProperties"])
     for candidate in candidates:
         if "$ref" in candidate:
             block = definitions[candidate["$ref"].rpartition("/")[2]]
@@ -94,6 +96,10 @@ def _referred(found: Schema, definitions: Schema) -> Schema | None:
 
 def _is_list(found: Schema) -> bool:
     return found.get("type") == "array"
+
+
+def _is_by_name(found: Schema) -> bool:
+    return isinstance(found.get("additionalProperties"), dict)
 
 
 def _described(found: Schema) -> str:

@@ -34,6 +34,7 @@ from ionbeam_dagster.cli import (
     stations,
     status,
     windows,
+    wis2,
 )
 from ionbeam_dagster.cli.terminal import fail, of_the_disk
 from ionbeam_dagster.config import CONFIG_VARIABLE
@@ -79,6 +80,7 @@ app.add_typer(qc.app, name="qc")
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(source.app, name="source")
 app.add_typer(stations.app, name="stations")
+app.add_typer(wis2.app, name="wis2")
 
 
 @app.callback()

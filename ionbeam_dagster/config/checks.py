@@ -33,6 +33,7 @@ def faults(
         *(fault for name, dataset in datasets.items() for fault in _policy_faults(name, dataset.policy)),
         *(fault for dataset in datasets.values() for fault in _privacy_faults(dataset, sections, exporters)),
         *(fault for dataset in datasets.values() for fault in _licence_faults(dataset, sources)),
+        *_wis2_faults(sections, sources, datasets),
         *_retention_faults(sections),
         *_token_faults(sources),
         *_station_faults(sections),
@@ -115,6 +116,33 @@ def _licence_faults(dataset: DatasetSettings, sources: Mapping[str, SourceSettin
                 f"sources.{name}: redistribution is false, and exports has {WEB}, which is served on the web; "
                 "leave it out"
             )
+
+
+def _wis2_faults(
+    sections: Sections, sources: Mapping[str, SourceSettings], datasets: Mapping[str, DatasetSettings]
+) -> Iterator[str]:
+    """What cannot be given away: datasets that there are not, and what others may not be given."""
+    for name, given in {} if sections.wis2 is None else sections.wis2.datasets.items():
+        key = f"wis2.datasets.{name}"
+        if name not in datasets:
+            yield f"{key}: there is no such dataset; there is {', '.join(sorted(datasets)) or 'none'}"
+            continue
+        dataset, feeders = datasets[name], [sources[one].config for one in datasets[name].sources]
+        whose = ", ".join(dataset.sources)
+        if lacking := [one for one in given.formats if one not in dataset.exports]:
+            yield (
+                f"{key}.formats: {', '.join(lacking)} is not among the exports of its windows, which are "
+                f"{', '.join(dataset.exports) or 'none'}; add it to the exports of {whose}"
+            )
+        if not all(feeder.redistribution for feeder in feeders):
+            yield f"{key}: what {whose} gives may not be given to others (redistribution: false); leave it out"
+        if dataset.privacy is not None and (exact := sorted({*given.formats} & {*dataset.privacy.exact_in})):
+            yield (
+                f"{key}.formats: {', '.join(exact)} shows all as it is (privacy.exact_in), and this is given to "
+                "everybody; leave it out here or there"
+            )
+        if given.policy == "recommended" and not any(feeder.licence for feeder in feeders):
+            yield f"{key}.policy: recommended data need a licence that is told; give {whose} its licence"
 
 
 def _retention_faults(sections: Sections) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator
 
 from ionbeam_client.models import Name, format_duration
+from ionbeam_dagster.config.wis2 import Wis2Settings
 from ionbeam_dagster.domain.times import NonNegativeDuration
 from ionbeam_dagster.domain.windows import check_span
 from ionbeam_dagster.settings import Settings
@@ -250,6 +251,9 @@ class Sections(Settings):
     scheduler: Scheduler = Field(default=Scheduler(), description="How sources are cut into windows.")
     projections: Settings = Field(
         default=Settings(), description="Where exports are written, and how; exporting.py fills in who is installed."
+    )
+    wis2: Wis2Settings | None = Field(
+        default=None, description="What is given away by WIS2, and in whose name (docs/wis2.md); without it nothing."
     )
     automation: Automation = Field(default=Automation(), description="Whether the platform works by itself.")
     retention: Retention = Field(default=Retention(), description="How long what is no longer needed is kept.")

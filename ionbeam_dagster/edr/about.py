@@ -6,8 +6,11 @@ Belongs here: these texts, and how those of several sources become one. Does not
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
+
+from ionbeam_dagster.sources import SourceConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,4 +52,15 @@ def about_of(sources: dict[str, Any]) -> About:
         about = about.joined(
             About(description=told.get("description") or "", keywords=tuple(told.get("keywords") or ()), links=links)
         )
+    return about
+
+
+def about_in(blocks: Iterable[SourceConfig]) -> About:
+    """What the YAML says of the dataset that these sources feed."""
+    about = About()
+    for block in blocks:
+        said = {"description": block.description, "keywords": block.keywords}
+        links = [link.model_dump() for link in block.source_links]
+        own = About(block.title, licence=block.licence or "", attribution=block.attribution)
+        about = about.joined(own).joined(about_of({"": {**said, "source_links": links}}))
     return about

@@ -16,7 +16,7 @@ import pyarrow.fs as fs
 
 from ionbeam_client.windows import feed
 from ionbeam_dagster.config import DatasetSettings, IonbeamConfig
-from ionbeam_dagster.edr.about import About, about_of
+from ionbeam_dagster.edr.about import about_in
 from ionbeam_dagster.edr.configuration import Served, update
 from ionbeam_dagster.edr.extents import Extent
 from ionbeam_dagster.edr.mirror import mirrored
@@ -115,11 +115,5 @@ def _settings(config: IonbeamConfig) -> PyGeoApiService:
 
 
 def _described(config: IonbeamConfig, dataset: DatasetSettings, folder: Path) -> Served:
-    about = About()
-    for name in dataset.sources:
-        block = config.sources[name].config
-        said = {"description": block.description, "keywords": block.keywords}
-        links = [link.model_dump() for link in block.source_links]
-        own = About(block.title, licence=block.licence or "", attribution=block.attribution)
-        about = about.joined(own).joined(about_of({name: {**said, "source_links": links}}))
+    about = about_in(config.sources[name].config for name in dataset.sources)
     return Served(dataset.name, folder / dataset.name, about)

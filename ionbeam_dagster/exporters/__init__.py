@@ -83,8 +83,9 @@ class Exporter(ABC):
     """What exporters of windows and of cycles have in common. Making one connects to nothing and reads nothing.
 
     `format` is the name in `exports:`, of the entry point, of the folder and of the asset; `title` says in a few words
-    what it is and for whom; `kinds` are the tags of its asset. `version` is to change whenever the same dataset would
-    become other bytes: `fingerprint` tells by it which exports are to be made again.
+    what it is and for whom; `media_type` is that of its files, and `kinds` are the tags of its asset. `version` is to
+    change whenever the same dataset would become other bytes: `fingerprint` tells by it which exports are to be made
+    again.
 
     `checks` are what it looks at in every file that it writes: the name of each, which becomes an asset check in
     Dagster, and in a sentence what a file that passes it is like. A file that does not pass is published all the same,
@@ -95,6 +96,7 @@ class Exporter(ABC):
     format: ClassVar[str]
     title: ClassVar[str]
     extension: ClassVar[str]
+    media_type: ClassVar[str] = "application/octet-stream"
     kinds: ClassVar[tuple[str, ...]] = ()
     version: ClassVar[str]
     span: ClassVar[Literal["window", "cycle"]]

@@ -81,6 +81,7 @@ class GeoParquetExporter(WindowExporter):
     format = "pygeoapi"
     title = "GeoParquet, which PyGeoAPI serves as OGC API - EDR: one row a point, with its geometry"
     extension = "parquet"
+    media_type = "application/vnd.apache.parquet"
     kinds = ("parquet",)
     version = "1"
 

@@ -43,6 +43,7 @@ class BufrExporter(WindowExporter):
     format = "bufr"
     title = "BUFR edition 4, for the GTS and WIS2: compressed messages of many reports"
     extension = "bufr"
+    media_type = "application/bufr"
     kinds = ("bufr",)
     version = "2"
     checks: ClassVar[Mapping[str, str]] = {

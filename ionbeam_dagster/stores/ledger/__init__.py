@@ -27,6 +27,7 @@ from ionbeam_dagster.stores.ledger.holding import Holding, RedisHolding, SqliteH
 from ionbeam_dagster.stores.ledger.leases import Leases, RedisLeases, SqliteLeases
 from ionbeam_dagster.stores.ledger.lost import Past, Recover, TakeOver
 from ionbeam_dagster.stores.ledger.migration import RedisTakesOver, SqliteTakesOver, TakesOver, migrate
+from ionbeam_dagster.stores.ledger.notices import Notices, RedisNotices, SqliteNotices
 from ionbeam_dagster.stores.ledger.parts import Parts, RedisParts, SqliteParts
 from ionbeam_dagster.stores.ledger.raws import RawPartitions, RedisRawPartitions, SqliteRawPartitions
 from ionbeam_dagster.stores.ledger.readings import Readings, RedisReadings, SqliteReadings
@@ -135,11 +136,16 @@ class Ledger(
         """Troubles, and who was told of them."""
         ...
 
+    @property
+    def notices(self) -> Notices:
+        """Which files others were told of."""
+        ...
+
 
 _APART = (
     SqliteAttempts, SqliteCorrections, SqliteReconciliations, SqliteRemovals, SqliteWorkers, SqliteLeases,
     SqliteSilences, SqliteCommands, SqliteParts, SqliteRequests, SqliteRefusals, SqliteAnnouncements,
-    SqliteAlerts,
+    SqliteAlerts, SqliteNotices,
 )  # fmt: skip
 
 
@@ -172,6 +178,7 @@ class SqliteLedger(
         self.refusals = SqliteRefusals(file)
         self.announcements = SqliteAnnouncements(file)
         self.alerts = SqliteAlerts(file)
+        self.notices = SqliteNotices(file)
 
 
 class RedisLedger(
@@ -198,3 +205,4 @@ class RedisLedger(
         self.refusals = RedisRefusals(server)
         self.announcements = RedisAnnouncements(server)
         self.alerts = RedisAlerts(server)
+        self.notices = RedisNotices(server)

@@ -16,6 +16,7 @@ from ionbeam_dagster.testing.ledger.claims import ClaimsContract
 from ionbeam_dagster.testing.ledger.corrections import CorrectionsContract
 from ionbeam_dagster.testing.ledger.doors import DoorsContract
 from ionbeam_dagster.testing.ledger.holding import HoldingContract
+from ionbeam_dagster.testing.ledger.notices import NoticesContract
 from ionbeam_dagster.testing.ledger.raws import RawsContract
 from ionbeam_dagster.testing.ledger.revisions import RevisionsContract
 from ionbeam_dagster.testing.ledger.windows import WindowsContract
@@ -32,5 +33,6 @@ class LedgerContract(
     CorrectionsContract,
     DoorsContract,
     HoldingContract,
+    NoticesContract,
 ):
     """The suite of a `Ledger`. A subclass gives `open_ledger`, and a ledger that is new to each test."""
