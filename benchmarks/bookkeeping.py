@@ -100,17 +100,15 @@ def plain(end: datetime) -> dict:
 
 
 def in_dagster(end: datetime, alone: bool) -> dict:
-    import dagster as dg
-
     from ionbeam_dagster.domain.windows import windows_between
-    from ionbeam_dagster.orchestration.home import ensure_home
+    from ionbeam_dagster.orchestration.home import dagster_at, ensure_home
     from ionbeam_dagster.orchestration.runs import run_range
 
     home = Path("dagster").absolute()
     ensure_home(home)
     os.environ["DAGSTER_HOME"] = str(home)
     platform = opened()
-    with dg.DagsterInstance.get() as instance:
+    with dagster_at(home) as instance:
         begun = time.perf_counter()
         for part in windows_between(START, end, FIVE if alone else end - START):
             run_range(platform, "ioncannon", max(part.start, START), min(part.end, end), instance)

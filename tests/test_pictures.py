@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageColor
 
 from ionbeam_client.models import (
     CanonicalVariable,
@@ -26,6 +26,9 @@ from ionbeam_dagster.pictures import aggregates, ground
 from ionbeam_dagster.pictures import export as export_pictures
 from ionbeam_dagster.pictures import flags as flag_pictures
 from ionbeam_dagster.pictures import window as pictures
+from ionbeam_dagster.pictures.canvas import Canvas
+from ionbeam_dagster.pictures.flags import FAIL, GOOD, SUSPECT
+from ionbeam_dagster.pictures.ground import LAND, SEA
 from ionbeam_dagster.pictures.window import map_of_windows, window_picture
 
 TEMPERATURE = "air_temperature__K__2.0__point__PT0S"
@@ -108,6 +111,11 @@ def pixels(png: bytes) -> np.ndarray:
     image = Image.open(BytesIO(png))
     assert (image.format, image.size) == ("PNG", (900, 420))
     return np.asarray(image.convert("RGB")).astype(int)
+
+
+def near(picture: np.ndarray, colour: str) -> np.ndarray:
+    """Which pixels are of a colour, as nearly as a picture of 256 colours has it."""
+    return np.abs(picture.astype(int) - ImageColor.getrgb(colour)).max(axis=-1) <= 8
 
 
 def test_points_are_stations_with_their_means_and_curves_are_medians(tmp_path, drawn):
@@ -324,15 +332,14 @@ def test_an_export_is_drawn_with_the_spread_and_flags_of_what_it_took(tmp_path):
     pq.write_table(table.append_column(quality_fields(TEMPERATURE)[0], flags), path)
     seen = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export_pictures, "png", lambda figure: seen.setdefault("figure", figure) and b"")
-        export_pictures.export_picture([path], [TEMPERATURE])
-    a_map, spreads = seen["figure"].axes
-    assert "1 good, 0 suspect, 1 bad" in next(text.get_text() for text in a_map.texts)
-    told = [text.get_text() for text in spreads.texts]
-    assert "24 values, K" in told[0] and told[1:] == ["280", "290"]
-    shapes = [patch.get_data() for patch in spreads.patches]
-    good, suspect, bad = (np.sum(shape.values - shape.baseline) for shape in shapes)
-    assert (good / bad, suspect / bad) == (pytest.approx(20), pytest.approx(3))
+        patch.setattr(export_pictures, "png", lambda canvas: seen.setdefault("canvas", canvas).png())
+        picture = pixels(export_pictures.export_picture([path], [TEMPERATURE]))
+    said = seen["canvas"].words
+    assert any("1 good, 0 suspect, 1 bad" in words for words in said)
+    assert said[-4:] == ["air temperature", "24 values, K", "280", "290"]
+    spread = picture[:, 450:]
+    good, suspect, bad = (np.count_nonzero(near(spread, colour)) for colour in (GOOD, SUSPECT, FAIL))
+    assert (good / bad, suspect / bad) == (pytest.approx(20, rel=0.25), pytest.approx(3, rel=0.25))
     assert export_pictures.export_picture([path], [TEMPERATURE, WIND]).startswith(b"\x89PNG")
     assert export_pictures.export_picture([path], []) is None
 
@@ -348,12 +355,32 @@ def test_what_was_flagged_is_drawn_with_the_tests_that_flagged_it(tmp_path):
     pq.write_table(pa.table({name: list(values) for name, values in columns.items()}, schema), tmp_path / "w.parquet")
     seen = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(flag_pictures, "png", lambda figure: seen.setdefault("figure", figure) and b"")
-        flag_pictures.flags_picture(tmp_path / "w.parquet")
-    a_map, bars = seen["figure"].axes
-    assert "10 good, 10 suspect, 10 bad" in next(text.get_text() for text in a_map.texts)
-    assert {label.get_text() for label in bars.get_yticklabels()} == {
-        "air temperature: gross range",
-        "air temperature: spike",
-    }
-    assert flag_pictures.flags_picture(tmp_path / "w.parquet").startswith(b"\x89PNG")
+        patch.setattr(flag_pictures, "png", lambda canvas: seen.setdefault("canvas", canvas).png())
+        picture = pixels(flag_pictures.flags_picture(tmp_path / "w.parquet"))
+    said = seen["canvas"].words
+    assert any("10 good, 10 suspect, 10 bad" in words for words in said)
+    assert {words for words in said if ":" in words} >= {"air temperature: gross range", "air temperature: spike"}
+    assert said.count("10") == 2, "how many values failed each"
+    bars, a_map = picture[:, 670:], picture[:, :420]
+    for colour in (SUSPECT, FAIL):
+        assert np.count_nonzero(near(bars, colour)) > 10_000
+        assert 100 < np.count_nonzero(near(a_map, colour)) < 10 * np.pi * 4**2
+
+
+def test_dots_are_where_their_places_are():
+    canvas, box, extent = Canvas(), (0.1, 0.1, 0.5, 0.5), (170.0, 190.0, -20.0, -10.0)
+    canvas.draw_map(box, extent)
+    canvas.dots(box, extent, np.array([[175.0, -12.5], [200.0, -12.5]]), FAIL, 4.0)
+    row, column = np.nonzero(near(pixels(canvas.png()), FAIL))
+    assert (column.mean(), row.mean()) == (pytest.approx(900 * 0.225, abs=1), pytest.approx(420 * 0.525, abs=1))
+    assert len(row) < 4 * 4**2, "what lies outside of the map is not drawn"
+
+
+@pytest.mark.parametrize(
+    ("lon", "lat", "colour"),
+    [(44.0, 41.5, LAND), (51.0, 41.5, SEA), (2.0, 47.0, LAND), (3.2, 56.0, SEA), (-175.0, 67.2, LAND)],
+)
+def test_land_and_sea_are_painted(lon, lat, colour):
+    canvas, box, extent = Canvas(), (0.1, 0.1, 0.8, 0.8), (lon - 4, lon + 4, lat - 4, lat + 4)
+    canvas.draw_map(box, extent)
+    assert near(pixels(canvas.png()), colour)[208:212, 452:455].mean() > 0.5

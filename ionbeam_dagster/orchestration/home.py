@@ -53,11 +53,11 @@ def dagster_at(home: Path) -> Iterator[DagsterInstance]:
 
     Raises StoreError where nobody can open it any longer.
     """
-    from dagster import DagsterInstance  # `ionbeam dev` needs nothing else of it, and it takes long to import
+    from ionbeam_dagster.orchestration.kept_storage import instance_of  # it takes long to import, for `ionbeam dev`
 
     with folder_locked(home):
         check_databases(home)
-        instance = DagsterInstance.from_config(str(home))
+        instance = instance_of(str(home))
     with instance:
         yield instance
 

@@ -1,7 +1,8 @@
 """What we use of Dagster that has no public name yet.
 
 Belongs here: every such use, so that a new Dagster minor version has one place to be tried against (pyproject.toml
-stays on one minor version; tests/orchestration holds each of these). Does not belong here: what has a public name.
+stays on one minor version; tests/orchestration holds each of these). Does not belong here: what has a public name, and
+Dagster's databases (kept_storage.py).
 """
 
 from __future__ import annotations

@@ -15,12 +15,12 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
-from matplotlib.figure import Figure
 
 from ionbeam_dagster.domain.canonical import columns_of, quality_column, variable_of
 from ionbeam_dagster.domain.quality import Flag
+from ionbeam_dagster.pictures.canvas import Canvas, png
 from ionbeam_dagster.pictures.flags import FAIL, GOOD, SUSPECT, draw_worst
-from ionbeam_dagster.pictures.ground import DPI, FAINT, HEIGHT, INK, WIDTH, png
+from ionbeam_dagster.pictures.ground import INK
 
 BINS = 24
 COLUMNS, ROWS = 3, 3
@@ -64,10 +64,10 @@ def export_picture(dataset_files: Sequence[Path], mapped: Sequence[str]) -> byte
         .agg(worst.max().alias("worst"))
         .collect(engine="streaming")
     )
-    figure = Figure(figsize=(WIDTH / DPI, HEIGHT / DPI), dpi=DPI, facecolor="white")
-    draw_worst(figure, places)
-    _draw_spreads(figure, spreads)
-    return png(figure)
+    canvas = Canvas()
+    draw_worst(canvas, places)
+    _draw_spreads(canvas, spreads)
+    return png(canvas)
 
 
 def _kind(flag: str | None) -> pl.Expr:
@@ -100,29 +100,22 @@ def _spread(rows: pl.LazyFrame, field: object, flag: str | None) -> _Spread | No
     return _Spread(variable.standard_name.replace("_", " "), variable.cf_unit, low, high, counts)
 
 
-def _draw_spreads(figure: Figure, spreads: Sequence[_Spread]) -> None:
-    """All of them within one pair of axes, in units of the figure: each pair more costs as much as a whole map."""
-    axes = figure.add_axes((0, 0, 1, 1), facecolor="none")
-    axes.set_axis_off()
-    axes.set_xlim(0, 1)
-    axes.set_ylim(0, 1)
+def _draw_spreads(canvas: Canvas, spreads: Sequence[_Spread]) -> None:
     for place, spread in enumerate(spreads[: COLUMNS * ROWS]):
         row, column = divmod(place, COLUMNS)
         left, bottom, width, height = 0.50 + column * 0.165, 0.70 - row * 0.315, 0.145, 0.20
         edges = np.linspace(left, left + width, BINS + 1)
         scale = height / max(int(spread.counts.sum(axis=0).max()), 1)
-        below = np.full(BINS, bottom)
-        for counts, colour in zip(spread.counts * scale, COLOURS, strict=True):
-            if counts.any():
-                axes.stairs(below + counts, edges, baseline=below, fill=True, color=colour)
-            below = below + counts
-        axes.plot([left, left + width], [bottom, bottom], color=FAINT, linewidth=0.6)
+        tops = bottom + np.cumsum(spread.counts, axis=0) * scale
+        for below, top, colour in zip((np.full(BINS, bottom), *tops), tops, COLOURS, strict=False):
+            for bin in np.flatnonzero(top > below):
+                canvas.fill(edges[bin], below[bin], edges[bin + 1], top[bin], colour)
+        canvas.line([(left, bottom), (left + width, bottom)], width=0.7)
         words = spread.name if len(spread.name) < 30 else spread.name[:28] + "…"
         unit = f", {spread.unit}" if spread.unit != "1" else ""
-        title = f"{words}\n{spread.counts.sum():,} values{unit}"
-        axes.text(left, bottom + height + 0.01, title, fontsize=6.5, color=INK, va="bottom")
-        axes.text(left, bottom - 0.01, f"{spread.low:.4g}", fontsize=6.5, color=INK, va="top")
-        axes.text(left + width, bottom - 0.01, f"{spread.high:.4g}", fontsize=6.5, color=INK, va="top", ha="right")
+        canvas.write(left, bottom + height + 0.035, words, 6.5, INK)
+        canvas.write(left, bottom + height + 0.01, f"{spread.counts.sum():,} values{unit}", 6.5, INK)
+        canvas.write(left, bottom - 0.01, f"{spread.low:.4g}", 6.5, INK, "lt")
+        canvas.write(left + width, bottom - 0.01, f"{spread.high:.4g}", 6.5, INK, "rt")
     if len(spreads) > COLUMNS * ROWS:
-        more = f"and {len(spreads) - COLUMNS * ROWS} more variables"
-        figure.text(0.98, 0.015, more, fontsize=7, color=FAINT, ha="right")
+        canvas.write(0.98, 0.015, f"and {len(spreads) - COLUMNS * ROWS} more variables", 7, anchor="rs")

@@ -7,25 +7,11 @@ from pathlib import Path
 
 import polars as pl
 import pyarrow.parquet as pq
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from ionbeam_dagster.domain.canonical import columns_of
 from ionbeam_dagster.domain.quality import TELLS_NOTHING_OF_THE_VALUE, Flag, Test
-from ionbeam_dagster.pictures.ground import (
-    DPI,
-    FAINT,
-    HEIGHT,
-    INK,
-    WIDTH,
-    bulk,
-    draw_graticule,
-    draw_ground,
-    framed,
-    png,
-    write_above,
-)
+from ionbeam_dagster.pictures.canvas import Box, Canvas, png
+from ionbeam_dagster.pictures.ground import HEIGHT, INK, WIDTH, bulk, framed
 
 SUSPECT, FAIL, GOOD = "#d97706", "#b91c1c", "#9ca3af"
 _MOST_BARS = 14
@@ -44,10 +30,10 @@ def flags_picture(dataset_file: Path) -> bytes | None:
         return None
     places = rows.group_by(pl.col("lon", "lat").round(3)).agg(worst.max().alias("worst")).collect(engine="streaming")
     bars = list(_bars(rows, variables))[:_MOST_BARS]
-    figure = Figure(figsize=(WIDTH / DPI, HEIGHT / DPI), dpi=DPI, facecolor="white")
-    draw_worst(figure, places)
-    _draw_bars(figure, bars)
-    return png(figure)
+    canvas = Canvas()
+    draw_worst(canvas, places)
+    _draw_bars(canvas, bars)
+    return png(canvas)
 
 
 def _severity(variable: str) -> pl.Expr:
@@ -78,36 +64,39 @@ def _name(column: str) -> str:
     return column.split("__")[0].replace("_", " ")
 
 
-def draw_worst(figure: Figure, places: pl.DataFrame) -> None:
+def draw_worst(canvas: Canvas, places: pl.DataFrame) -> None:
     """A map in the left half of places (lon, lat, worst: 0 good, 1 suspect, 2 bad)."""
-    left, bottom, width, height = 0.055, 0.07, 0.40, 0.80
-    axes = figure.add_axes((left, bottom, width, height))
-    extent = bulk(places["lon"].to_numpy(), places["lat"].to_numpy())
-    draw_ground(axes, framed(extent, width * WIDTH / (height * HEIGHT)))
-    draw_graticule(axes)
+    box: Box = (0.055, 0.07, 0.40, 0.80)
+    left, bottom, width, height = box
+    around = bulk(places["lon"].to_numpy(), places["lat"].to_numpy())
+    extent = framed(around, width * WIDTH / (height * HEIGHT))
+    canvas.draw_map(box, extent)
     shown = []
-    for level, colour, size, word in ((0, GOOD, 6, "good"), (1, SUSPECT, 22, "suspect"), (2, FAIL, 22, "bad")):
+    for level, colour, radius, word in ((0, GOOD, 1.7, "good"), (1, SUSPECT, 3.2, "suspect"), (2, FAIL, 3.2, "bad")):
         some = places.filter(pl.col("worst") == level)
-        axes.scatter(some["lon"], some["lat"], s=size, c=colour, linewidths=0, zorder=4 + level)
+        canvas.dots(box, extent, some.select("lon", "lat").to_numpy(), colour, radius)
         shown.append(f"{some.height:,} {word}")
-    write_above(axes, f"places by their worst value: {', '.join(shown)}")
+    words = f"places by their worst value: {', '.join(shown)}"
+    canvas.write(left, bottom + height + 0.012, words, 8.5, INK)
 
 
-def _draw_bars(figure: Figure, bars: list[tuple[str, int, int]]) -> None:
-    axes: Axes = figure.add_axes((0.76, 0.09, 0.22, 0.78))
+def _draw_bars(canvas: Canvas, bars: list[tuple[str, int, int]]) -> None:
+    left, bottom, width, height = 0.76, 0.09, 0.22, 0.78
     if not bars:
-        axes.set_axis_off()
-        axes.text(0.0, 0.5, "nothing was flagged", fontsize=12, color=FAINT, ha="center")
+        canvas.write(left, bottom + height / 2, "nothing was flagged", 12, anchor="mm")
         return
-    places = range(len(bars))
-    suspect, bad = [bar[1] for bar in bars], [bar[2] for bar in bars]
-    axes.barh(places, suspect, color=SUSPECT, height=0.7, label="suspect")
-    axes.barh(places, bad, left=suspect, color=FAIL, height=0.7, label="bad")
-    axes.set_yticks(list(places), [bar[0] for bar in bars], fontsize=7.5, color=INK)
-    axes.invert_yaxis()
-    axes.tick_params(labelsize=7.5, length=0, colors=INK)
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    axes.legend(fontsize=7.5, frameon=False, loc="lower right", bbox_to_anchor=(-0.05, 1.0), ncols=2)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    write_above(axes, "values by failed test")
+    longest, each = max(suspect + bad for _, suspect, bad in bars), height / len(bars)
+    for place, (label, suspect, bad) in enumerate(bars):
+        middle, begins = bottom + height - (place + 0.5) * each, left
+        for number, colour in ((suspect, SUSPECT), (bad, FAIL)):
+            ends = begins + 0.8 * width * number / longest
+            canvas.fill(begins, middle - 0.35 * each, ends, middle + 0.35 * each, colour)
+            begins = ends
+        canvas.write(left - 0.006, middle, label, colour=INK, anchor="rm")
+        canvas.write(begins + 0.006, middle, f"{suspect + bad:,}", colour=INK, anchor="lm")
+    top = bottom + height + 0.012
+    canvas.write(left, top, "values by failed test", 8.5, INK)
+    for number, (word, colour) in enumerate((("suspect", SUSPECT), ("bad", FAIL))):
+        begins = left - 0.155 + 0.085 * number
+        canvas.fill(begins, top, begins + 0.018, top + 0.02, colour)
+        canvas.write(begins + 0.024, top, word, colour=INK)

@@ -7,6 +7,7 @@ once.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -79,14 +80,14 @@ def draw_ground(axes: Axes, extent: Extent) -> None:
 def draw_graticule(axes: Axes) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 3, 5, 10]))
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 3, 5, 10]))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _degrees((value + 180) % 360 - 180, "E", "W")))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _degrees(value, "N", "S")))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: degrees((value + 180) % 360 - 180, "E", "W")))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: degrees(value, "N", "S")))
     axes.tick_params(labelsize=7.5, length=0, colors=FAINT, pad=2)
     axes.grid(color="#aab4c0", linewidth=0.35, alpha=0.6, zorder=2.5)
     axes.set_axisbelow(False)
 
 
-def _degrees(value: float, positive: str, negative: str) -> str:
+def degrees(value: float, positive: str, negative: str) -> str:
     value = round(value, 6)
     return f"{abs(value):g}°{positive if value > 0 else negative if value < 0 else ''}"
 
@@ -102,18 +103,24 @@ def _coastline() -> dict[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.int3
         }
 
 
-def _outlines(kind: str, extent: Extent) -> Outline:
-    """The lines that meet `extent`, as one path; those a turn away to the east or west are brought along."""
+def rings(kind: str, extent: Extent) -> Iterator[npt.NDArray[np.float64]]:
+    """The lines (n, 2) in degrees that meet `extent`; those a turn away to the east or west are brought along."""
     points, starts = _coastline()[kind]
     ends = np.append(starts[1:], len(points))
     low, high = np.minimum.reduceat(points, starts), np.maximum.reduceat(points, starts)
     west, east, south, north = extent
-    vertices, codes = [np.empty((0, 2))], [np.empty(0, np.uint8)]
     for turn in (-360.0, 0.0, 360.0):
         meets = (low[:, 0] + turn <= east) & (high[:, 0] + turn >= west) & (low[:, 1] <= north) & (high[:, 1] >= south)
         for start, end in zip(starts[meets], ends[meets], strict=True):
-            vertices.append(points[start:end] + np.array([turn, 0.0]))
-            codes.append(np.r_[Outline.MOVETO, np.full(end - start - 1, Outline.LINETO)].astype(np.uint8))
+            yield points[start:end] + np.array([turn, 0.0])
+
+
+def _outlines(kind: str, extent: Extent) -> Outline:
+    """The lines that meet `extent`, as one path."""
+    vertices, codes = [np.empty((0, 2))], [np.empty(0, np.uint8)]
+    for ring in rings(kind, extent):
+        vertices.append(ring)
+        codes.append(np.r_[Outline.MOVETO, np.full(len(ring) - 1, Outline.LINETO)].astype(np.uint8))
     return Outline(np.concatenate(vertices), np.concatenate(codes))
 
 
