@@ -281,6 +281,50 @@ def test_other_quotes_and_none_at_all(tmp_path):
         source(tmp_path, text, csv={"quote": "off"})
 
 
+def test_marks_between_thousands_are_read_where_that_is_said(tmp_path):
+    pressure = {"column": "p", "standard_name": "surface_air_pressure", "cf_unit": "hPa"}
+    name = "surface_air_pressure__hPa__0.0__point__PT0S"
+    text = 'time,p\n2024-03-01T00:00Z,"1,013.2"\n2024-03-01T00:10Z,998.5\n2024-03-01T00:20Z,"1,013"\n'
+    rows, reasons = taken(source(tmp_path, text, variables=[pressure], csv={"thousands": ","}))
+    assert (rows[name].to_list(), reasons) == ([1013.2, 998.5, 1013.0], [])
+    rows, reasons = taken(source(tmp_path, text, variables=[pressure]))
+    assert rows[name].to_list() == [998.5] and len(reasons) == 2
+    dialect = {"separator": ";", "decimal": ","}
+    text = (
+        "time;p;lat\n2024-03-01T00:00Z;1.013,2;45.123\n2024-03-01T00:10Z;998,5;45.123\n2024-03-01T00:20Z;1.013;45.123\n"
+    )
+    keys = {"variables": [pressure], "latitude": "lat"}
+    rows, reasons = taken(source(tmp_path, text, csv=dialect, **keys))
+    assert rows[name].to_list() == [998.5] and rows["lat"].to_list() == [45.123]
+    assert "1.013 (decimals are commas: is it csv.thousands: '.'?)" in reasons[1], "1.013 hPa was read"
+    rows, reasons = taken(source(tmp_path, text, csv=dialect | {"thousands": "."}, **keys))
+    assert (rows[name].to_list(), reasons) == ([1013.2, 998.5, 1013.0], [])
+    with pytest.raises(ValidationError, match="decimal and thousands are both"):
+        source(tmp_path, text, csv={"thousands": "."})
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("time,t\n2024-03-01T00:00Z,1\n".encode("utf-16"), "is UTF-16, .* iconv -f utf-16 -t utf-8"),
+        (b"PK\x03\x04" + bytes(100), "holds a zip file or a workbook, no text"),
+        (gzip.compress(b"time,t\n"), "holds a gzip file, no text; unpack it, or give it the ending .gz"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(100), "holds netCDF 4, no text"),
+        (b"time,t\x00\n2024-03-01T00:00Z,1\n", r"line 1 holds bytes that are no text \(NUL\)"),
+    ],
+)
+def test_a_file_that_is_no_text_is_told_as_what_it_is(tmp_path, content, told):
+    with pytest.raises(SourceError, match=told):
+        list(source(tmp_path, content).fetch(WHOLE))
+
+
+def test_times_as_spreadsheets_count_them(tmp_path):
+    text = "time,t\n45352.0,1\n45352.0416666667,2\n-,3\n999999,4\n"
+    rows, reasons = taken(source(tmp_path, text, time={"column": "time", "unit": "excel", "zone": "+01:00"}))
+    assert rows["datetime"].to_list() == [DAY - timedelta(hours=1), DAY]
+    assert len(reasons) == 2
+
+
 def test_a_scale_and_a_column_that_some_files_lack(tmp_path):
     source(tmp_path, "time,t,rh\n2024-03-01T00:00Z,215,80\n", "a.csv")
     variables = [TEMPERATURE | {"scale": 0.1}, HUMIDITY | {"optional": True}]

@@ -267,6 +267,13 @@ WEEWX = """dateTime,usUnits,interval,barometer,outTemp,windSpeed,rain,rainRate,s
 """
 
 
+def test_times_as_spreadsheets_count_them_are_found(tmp_path):
+    (tmp_path / "a.csv").write_text("time,temp\n45352.0,1.5\n45352.0416666667,2.5\n45352.0833333333,3.5\n")
+    found = propose(str(tmp_path / "a.csv"))
+    assert found.block["time"] == {"column": "time", "unit": "excel", "zone": "UTC"}
+    assert "the first is 2024-03-01 00:00" in found.text and "which clock their times are of" in found.text
+
+
 @pytest.mark.parametrize(
     ("text", "time"),
     [

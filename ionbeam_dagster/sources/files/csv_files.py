@@ -128,6 +128,8 @@ class CsvReader(LineReader):
                 "its lines end in carriage returns alone, as those of old Macs; write them anew, for example: "
                 "tr '\\r' '\\n' < old.csv > new.csv"
             )
+        if b"\0" in header:
+            raise Unreadable(f"line {line} holds bytes that are no text (NUL); put an intact copy in its place")
         names = self.names(header, line)
         twice = [name for name in wanted if names.count(name) > 1]
         if twice:

@@ -6,6 +6,7 @@ the conversion to canonical rows, which also rejects what cannot be used (domain
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -29,6 +30,7 @@ from ionbeam_dagster.sources.files.config import (
 from ionbeam_dagster.sources.files.levels import SAME_HEIGHT, Heights, metres
 from ionbeam_dagster.sources.files.readers import PROBLEM, ROW, Layout, Unreadable
 from ionbeam_dagster.sources.files.times import FILED, UTC_TIME, present
+from ionbeam_dagster.sources.files.written import CsvDialect
 
 FILE = "x_file"
 COLUMN, VALUE, UNIT, VARIABLE = "x_column", "x_value", "x_unit", "variable"
@@ -213,7 +215,7 @@ class Shaping:
         kind, (texts, numbers) = frame.schema[column], self.config.no_values
         if kind == pl.String:
             text = present(_part(pl.col(column).str.strip_chars(), pattern), texts)
-            text = text.str.replace(",", ".", literal=True) if self.config.csv.decimal == "," else text
+            text = _with_decimal_point(text, self.config.csv, is_measured=column in self.conversions)
             if not numbers:
                 return text
             return pl.when(~text.cast(pl.Float64, strict=False).is_in(numbers).fill_null(False)).then(text)
@@ -251,6 +253,24 @@ class Shaping:
         text = expression.cast(pl.String)
         absent = text.str.strip_chars().str.to_lowercase().is_in(NO_DESCRIPTION) | text.is_in(self.config.no_values[0])
         return pl.when(~absent).then(text)
+
+
+def _with_decimal_point(text: pl.Expr, dialect: CsvDialect, is_measured: bool) -> pl.Expr:
+    """Texts of numbers as they are read everywhere: those that are measured without what stands between thousands,
+    which degrees do not have. Where decimals are commas, and nothing says what that is, 1.013 is no number: it may be
+    1013."""
+    if dialect.thousands is not None and is_measured:
+        mark, point = re.escape(dialect.thousands), re.escape(dialect.decimal)
+        grouped = text.str.contains(rf"^[+-]?\d{{1,3}}({mark}\d{{3}})+({point}\d*)?$")
+        text = pl.when(grouped).then(text.str.replace_all(dialect.thousands, "", literal=True)).otherwise(text)
+    if dialect.decimal == ".":
+        return text
+    pointed = text.str.replace(",", ".", literal=True)
+    if not is_measured or dialect.thousands is not None:
+        return pointed
+    either = text.str.contains(r"^[+-]?[1-9]\d{0,2}(\.\d{3})+$")
+    told = pl.format("{} (decimals are commas: is it csv.thousands: '.'?)", text)
+    return pl.when(either).then(told).otherwise(pointed)
 
 
 def _part(text: pl.Expr, pattern: str | None) -> pl.Expr:

@@ -23,6 +23,19 @@ SMALL_PIECES = 32  # that a part would have, of which only the last ones may sti
 LONGEST_LINE = 1 << 20
 MARK = b"\xef\xbb\xbf"
 PACKED = (".gz", ".zip")
+_OF_BEGINNING = 8
+_UTF_16 = "is UTF-16, which cannot be read in pieces; convert it, for example: iconv -f utf-16 -t utf-8"
+_OTHER_CONTENT = {
+    b"\xff\xfe": _UTF_16,
+    b"\xfe\xff": _UTF_16,
+    b"PK\x03\x04": "holds a zip file or a workbook, no text; unpack it, or give it its ending (.zip, .xlsx)",
+    b"\x1f\x8b": "holds a gzip file, no text; unpack it, or give it the ending .gz",
+    b"\xd0\xcf\x11\xe0": "holds a workbook, no text; give it the ending .xls",
+    b"PAR1\x15": "holds Parquet, no text; give it the ending .parquet",
+    b"\x89HDF": "holds netCDF 4, no text; give it the ending .nc",
+    **{b"CDF" + version: "holds netCDF, no text; give it the ending .nc" for version in (b"\x01", b"\x02", b"\x05")},
+}
+"""What files begin with that are no text as it is read here, and what is said of them."""
 
 
 class LineReader(TableReader):
@@ -48,10 +61,29 @@ class LineReader(TableReader):
 
 
 def opened(path: Path, member: str | None = None) -> IO[bytes]:
-    """The file, unpacked; of a zip the only member, or the only one that the glob `member` finds. Raises Unreadable."""
+    """The file, unpacked; of a zip the only member, or the only one that the glob `member` finds. Raises Unreadable,
+    also where it holds no text."""
+    file = _unpacked(path, member)
+    try:
+        refuse_other_content(file.read(_OF_BEGINNING))
+        file.seek(0)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _unpacked(path: Path, member: str | None) -> IO[bytes]:
     if path.suffix == ".zip":
         return _in_zip(path, member)
     return cast(IO[bytes], gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
+
+
+def refuse_other_content(begins: bytes) -> None:
+    """Refuse a file that begins as one does that is no text."""
+    for start, told in _OTHER_CONTENT.items():
+        if begins.startswith(start):
+            raise Unreadable(told)
 
 
 def _in_zip(path: Path, member: str | None) -> IO[bytes]:

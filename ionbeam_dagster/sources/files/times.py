@@ -30,6 +30,10 @@ _ISO_8601 = (
     "%Y-%m-%d %H:%M%#z",
 )
 
+SERIAL_0 = -25_569 * 86_400_000_000
+"""The day 0 of spreadsheets (1899-12-30) in microseconds since 1970."""
+MOST_DAYS = 100_000
+
 _DIGITS = {"Y": r"\d{4}", "y": r"\d\d", "j": r"\d{1,3}", **dict.fromkeys("mdHMS", r"\d{1,2}")}
 _CLOCKS = {"%H%M": 4, "%H%M%S": 6}
 """Digits of clocks that are one number."""
@@ -46,7 +50,7 @@ def timed(frame: pl.DataFrame, columns: Sequence[str], time: TimeColumn, station
     given = _together(frame, columns).alias(column) if len(columns) > 1 else frame[columns[0]]
     given = _as_text(given) if time.format is not None and given.dtype.is_numeric() else given
     if time.unit is not None:
-        found = _since_1970(given, time.unit)
+        found = _of_serials(given, time) if time.unit == "excel" else _since_1970(given, time.unit)
     else:
         of = frame[station].cast(pl.String) if station else None
         found = _times(given, time, of) if given.dtype == pl.String else _in_utc(_microseconds(given), time, of)
@@ -128,6 +132,14 @@ def _since_1970(given: pl.Series, unit: str) -> pl.Series:
     elif unit == "ns":
         whole = whole // 1000
     return whole.cast(UTC_TIME)
+
+
+def _of_serials(given: pl.Series, time: TimeColumn) -> pl.Series:
+    """Times from days as spreadsheets count them, to the millisecond, null where there is none."""
+    numbers = given.str.strip_chars() if given.dtype == pl.String else given
+    days = numbers.cast(pl.Float64, strict=False)
+    days = days.set(~days.is_between(1, MOST_DAYS), None)
+    return _in_utc(((days * 86_400_000).round().cast(pl.Int64) * 1000 + SERIAL_0).cast(pl.Datetime("us")), time, None)
 
 
 def _in_utc(times: pl.Series, time: TimeColumn, stations: pl.Series | None) -> pl.Series:

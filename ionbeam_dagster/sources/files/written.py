@@ -94,8 +94,11 @@ class TimeColumn(Settings):
         description="How text is to be read (strptime); without it as ISO 8601.",
         examples=["%d/%m/%Y %H:%M"],
     )
-    unit: Literal["s", "ms", "us", "ns"] | None = Field(
-        default=None, description="Unit of times that are numbers since 1970.", examples=["ms"]
+    unit: Literal["s", "ms", "us", "ns", "excel"] | None = Field(
+        default=None,
+        description="Unit of times that are numbers since 1970; excel: days as spreadsheets count them (45352.5), by "
+        "the clocks of `zone`.",
+        examples=["ms"],
     )
     zone: Annotated[str, AfterValidator(_known_zone)] = Field(
         default="UTC",
@@ -167,6 +170,9 @@ class CsvDialect(Settings):
         default="utf-8", description="How text is encoded.", examples=["latin-1"]
     )
     decimal: Literal[".", ","] = Field(default=".", description="Character of the decimal point.")
+    thousands: Literal[",", ".", "'", " "] | None = Field(
+        default=None, description="Character between thousands, as in 1,013.2.", examples=[","]
+    )
     missing: tuple[NoValue, ...] = Field(
         default=(), description="The same as `missing` of the source.", examples=[["-999"]]
     )
@@ -195,4 +201,6 @@ class CsvDialect(Settings):
     def _separator_is_not_decimal(self) -> Self:
         if self.separator == self.decimal:
             raise ValueError(f"separator and decimal are both {self.decimal!r}; right would be separator: ';'")
+        if self.thousands == self.decimal:
+            raise ValueError(f"decimal and thousands are both {self.decimal!r}; correct one of them")
         return self

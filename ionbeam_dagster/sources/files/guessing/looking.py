@@ -26,7 +26,7 @@ from ionbeam_dagster.sources.files.guessing.statements import Line, Statement, b
 from ionbeam_dagster.sources.files.guessing.text_shape import TextShape, shape_of, shape_of_cells
 from ionbeam_dagster.sources.files.netcdf_files import attributes_of
 from ionbeam_dagster.sources.files.readers import EMPTY, Unreadable, listed, refusals
-from ionbeam_dagster.sources.files.text_lines import PACKED, opened
+from ionbeam_dagster.sources.files.text_lines import PACKED, opened, refuse_other_content
 from ionbeam_dagster.sources.files.written import BLANKS
 
 HEAD, TAIL = 256 << 10, 64 << 10
@@ -125,8 +125,7 @@ def _tail(file: IO[bytes], size: int) -> bytes:
 
 
 def _decoded(data: bytes) -> tuple[str, str]:
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise Unreadable("is UTF-16, which cannot be read in pieces; convert it, for example: iconv -f utf-16 -t utf-8")
+    refuse_other_content(data)
     data = data.removeprefix(b"\xef\xbb\xbf")
     for cut in range(4):  # the head may end within a character
         with suppress(UnicodeDecodeError):

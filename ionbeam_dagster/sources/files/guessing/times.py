@@ -39,6 +39,8 @@ _PARTS = {
 }
 _UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _BETWEEN = 631_152_000, 2_208_988_800  # 1990 and 2040, in seconds
+_SERIALS = 32_874, 51_136  # the same, in days since:
+_EXCEL_0 = datetime(1899, 12, 30)
 _ZONES = {"utc": "UTC", "gmt": "UTC", "z": "UTC", "cet": "+01:00", "mez": "+01:00", "cest": "+02:00", "mesz": "+02:00",
           "est": "-05:00", "edt": "-04:00", "cst": "-06:00", "mst": "-07:00", "pst": "-08:00",
           "bst": "+01:00"}  # fmt: skip
@@ -322,6 +324,10 @@ def _since_1970(name: str, given: pl.Series) -> Iterator[_Candidate]:
     numbers = texts.cast(pl.Float64, strict=False).drop_nulls()
     if numbers.is_empty() or len(numbers) < 0.9 * len(given.drop_nulls()):
         return
+    if is_called_time(name) and numbers.is_between(*_SERIALS).all():
+        first = _EXCEL_0 + timedelta(days=float(numbers[0]))
+        why = f"days as spreadsheets count them, the first is {first:%Y-%m-%d %H:%M}"
+        yield _Candidate({"column": name, "unit": "excel"}, (name,), why)
     for unit, of_second in _UNITS.items():
         if numbers.is_between(_BETWEEN[0] * of_second, _BETWEEN[1] * of_second).all():
             shown = datetime.fromtimestamp(float(numbers[0]) / of_second, UTC).strftime("%Y-%m-%d %H:%M")
