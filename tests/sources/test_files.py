@@ -492,7 +492,7 @@ def test_a_damaged_file_fails_its_own_windows_only_and_is_read_again_when_mended
     late.write_text(PLAIN.replace("2024-03-01T0", "2024-03-01T1"))
     source = files(tmp_path)
     before = {number: source.signature(hour(number)) for number in (0, 5, 10, 15)}
-    late.write_bytes(b"\xff\xfe broken")
+    late.write_bytes(b"\xff\xf0 broken")
     damaged = files(tmp_path)
     for number in (10, 15):
         assert damaged.signature(hour(number)) != before[number]

@@ -187,6 +187,8 @@ def test_a_table_has_to_be_told_which_heights_are_read(tmp_path):
     (tmp_path / "a.csv").write_text(TABLE)
     with pytest.raises(SourceError, match=r"state which heights in 'z' are read: level: \{column: z, heights: \[2, 10"):
         _ = source(tmp_path, "csv").metadata
+    with pytest.raises(ValidationError, match="'10 m' is a number with its unit; levels are in m: write 10"):
+        source(tmp_path, "csv", variables=[{**T, "level": "10 m"}])
     with pytest.raises(ValidationError, match="has one of them twice"):
         source(tmp_path, "csv", variables=[{**T, "level": {"column": "z", "heights": [2, 2.0]}}])
 

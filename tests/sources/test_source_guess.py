@@ -267,6 +267,13 @@ WEEWX = """dateTime,usUnits,interval,barometer,outTemp,windSpeed,rain,rainRate,s
 """
 
 
+def test_a_number_that_is_written_otherwise_is_not_taken_for_no_value(tmp_path):
+    cells = ["1.5", "2,5", "3.5", "M", "4.5 C", "5.5"]
+    text = "".join(f'2024-03-01T0{n}:00Z,"{cell}"\n' for n, cell in enumerate(cells))
+    (tmp_path / "a.csv").write_text(f"time,temp\n{text}")
+    assert propose(str(tmp_path / "a.csv")).block["missing"] == ["M"]
+
+
 def test_times_as_spreadsheets_count_them_are_found(tmp_path):
     (tmp_path / "a.csv").write_text("time,temp\n45352.0,1.5\n45352.0416666667,2.5\n45352.0833333333,3.5\n")
     found = propose(str(tmp_path / "a.csv"))

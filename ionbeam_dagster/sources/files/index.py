@@ -241,16 +241,17 @@ class FileIndex:
         unchanged = _unchanged(known.parts, content) if known and stations_before is not None else {}
         spans = {place: unchanged.get(place) or _Span() for place in content}
         stations = {*(stations_before or ())} if unchanged else set()
-        problem = "holds no row"
+        problem, remedy = "holds no row", "correct or remove the file"
         for place, frame in reader.read(path, [place for place in content if place not in unchanged], columns):
             frame = timed(frame, layout.times, self._config.time, identifier)
             spans[place].add(frame[FILED])
-            problem = str(frame[PROBLEM].drop_nulls().first() or problem)
+            if (first := frame[PROBLEM].drop_nulls().first()) is not None:
+                problem, remedy = str(first), "say how times are written (time.format, time.unit), or correct the file"
             if identifier and len(stations) <= STATIONS_KEPT:
                 stations |= set(frame[identifier].drop_nulls().cast(pl.String).unique())
         parts = tuple(_parts(spans, content))
         if not parts:
-            raise Unreadable(f"has no row with a time ({problem}); correct or remove the file")
+            raise Unreadable(f"has no row with a time ({problem}); {remedy}")
         station = constants_of(self._config, path.name, path.as_posix()).get(STATION)
         stations |= {station} if station is not None else set()
         return parts, tuple(sorted(stations)) if 0 < len(stations) <= STATIONS_KEPT else None

@@ -6,6 +6,7 @@ netCDF files (netcdf_files.py) and of rows (rows.py), and the variables that fol
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -58,4 +59,6 @@ def column_of_heights(level: Any) -> Any:
     try:
         return float(level)
     except ValueError:
+        if in_a_unit := re.fullmatch(r"\s*([+-]?\d+(?:\.\d+)?)\s*(m|metres?|meters?)\s*", level):
+            raise ValueError(f"{level!r} is a number with its unit; levels are in m: write {in_a_unit[1]}") from None
         return {"column": level}

@@ -264,7 +264,9 @@ def _missing(rows: pl.DataFrame, numeric: dict[str, pl.Series]) -> list[str | fl
             cells = rows[name].str.strip_chars()
             none = cells.filter(values.is_null() & ~cells.str.to_lowercase().is_in(NO_VALUE)).drop_nulls()
             texts |= dict.fromkeys(
-                text for text in none.unique(maintain_order=True).to_list()[:_SHOWN] if len(text) <= 6
+                text
+                for text in none.unique(maintain_order=True).to_list()[:_SHOWN]
+                if len(text) <= 6 and not re.search(r"\d", text)  # what has digits is a value that is written otherwise
             )
         for value in values.drop_nulls().unique().to_list():
             if _NINES.fullmatch(f"{value:g}") and _stands_apart(value, values):
