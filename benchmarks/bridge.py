@@ -92,7 +92,9 @@ async def fill(url, commands, rows):
 
 
 def ours(url, commands):
-    bridge, taken = platform_on(url).bridge, 0
+    from ionbeam_dagster.doors.amqp.bridge import bridge_of
+
+    bridge, taken = bridge_of(platform_on(url)), 0
     begun = time.perf_counter()
     while taken < commands:
         taken += sum(bridge.take_in(60).taken.values())

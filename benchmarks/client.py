@@ -29,11 +29,13 @@ EVENTS = 50
 def metadata():
     from ionbeam_client.models import CanonicalVariable, DataIngestionMap, DatasetMetadata, IngestionMetadata
 
-    names = ("air_temperature", "relative_humidity")
+    units = {"air_temperature": "degC", "relative_humidity": "%"}
     return IngestionMetadata(
         dataset=DatasetMetadata(name="benchmark"),
         ingestion_map=DataIngestionMap(
-            canonical_variables=[CanonicalVariable(column=name, standard_name=name, cf_unit="1") for name in names],
+            canonical_variables=[
+                CanonicalVariable(column=name, standard_name=name, cf_unit=unit) for name, unit in units.items()
+            ],
             metadata_variables=[{"column": "station_id"}],
         ),
     )
