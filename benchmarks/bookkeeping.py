@@ -29,22 +29,24 @@ sources:
 
 
 class Timed:
-    """A ledger that counts the calls of its methods, and the time that they take."""
+    """A ledger, or a subject of it, that counts the calls of its methods, and the time that they take."""
 
-    def __init__(self, ledger) -> None:
+    def __init__(self, ledger, counts=None) -> None:
         self._ledger = ledger
-        self.seconds, self.calls = 0.0, 0
+        self.counts = {"seconds": 0.0, "calls": 0} if counts is None else counts
 
     def __getattr__(self, name: str):
-        method = getattr(self._ledger, name)
+        member = getattr(self._ledger, name)
+        if not callable(member):
+            return Timed(member, self.counts)
 
         def timed(*given, **named):
             begun = time.perf_counter()
             try:
-                return method(*given, **named)
+                return member(*given, **named)
             finally:
-                self.seconds += time.perf_counter() - begun
-                self.calls += 1
+                self.counts["seconds"] += time.perf_counter() - begun
+                self.counts["calls"] += 1
 
         return timed
 
@@ -85,7 +87,7 @@ def plain(end: datetime) -> dict:
     for window in hours:
         build(platform, platform.dataset("ioncannon"), window, now)
     seconds = time.perf_counter() - begun
-    ledger = platform.ledger.seconds, platform.ledger.calls
+    counts = dict(platform.ledger.counts)
     begun = time.perf_counter()
     for window in hours[-100:]:
         assess(platform, platform.dataset("ioncannon"), window, now)
@@ -94,7 +96,7 @@ def plain(end: datetime) -> dict:
     platform.ledger.claims_between("ioncannon", START, end)
     database = Path("state/ledger.sqlite")
     return {
-        "seconds": seconds, "ledger": ledger[0], "calls": ledger[1], "assess": asked,
+        "seconds": seconds, "ledger": counts["seconds"], "calls": counts["calls"], "assess": asked,
         "range": time.perf_counter() - begun, "rows": rows_of(database), "megabytes": database.stat().st_size / 1e6,
     }  # fmt: skip
 
