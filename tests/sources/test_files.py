@@ -22,6 +22,7 @@ from ionbeam_dagster.sources.files import index as index_module
 from ionbeam_dagster.sources.files.csv_files import CsvReader
 
 ROOT = Path(__file__).parents[2]
+DATA = ROOT / "examples" / "data"
 DAY = datetime(2024, 3, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 
@@ -41,11 +42,11 @@ def files(folder: Path, pattern: str = "*.csv", **keys) -> Files:
     return Files("weather", FilesConfig.model_validate(block | keys))
 
 
-def example(name: str, real_data: Path, tmp_path: Path) -> Files:
+def example(name: str, tmp_path: Path) -> Files:
     """The source of an example configuration."""
     sources = yaml.safe_load((ROOT / f"examples/{name}.yaml").read_text())["sources"]
     ((source, block),) = sources.items()
-    block["path"] = str(real_data / block["path"].removeprefix("../shared/data/"))
+    block["path"] = str(ROOT / block["path"])
     return Files(source, FilesConfig.model_validate(block | {"data_path": tmp_path, "settle": 0}))
 
 
@@ -76,12 +77,12 @@ def hour(number: int) -> Window:
 # Real observations
 
 
-def test_knmi_is_what_an_independent_reading_of_the_file_gives(real_data, tmp_path):
-    source = example("knmi", real_data, tmp_path)
+def test_knmi_is_what_an_independent_reading_of_the_file_gives(tmp_path):
+    source = example("knmi", tmp_path)
     assert source.problems() == [] and check_metadata(source.metadata) == []
     assert len(hours(source)) == 24
     rows = pl.concat([canonical(source, window) for window in hours(source)])
-    with netCDF4.Dataset(real_data / "knmi" / "20221231.nc") as file:
+    with netCDF4.Dataset(DATA / "knmi" / "20221231.nc") as file:
         stations = list(file["station"][:])
         assert sorted(rows["station_id"].unique()) == sorted(stations) and len(stations) == 55
         assert rows.height == 55 * 144 and rows["datetime"].n_unique() == 144
@@ -104,19 +105,18 @@ def test_knmi_is_what_an_independent_reading_of_the_file_gives(real_data, tmp_pa
                 assert row[names[column]] == (None if np.ma.is_masked(value) else value)
 
 
-def test_knmi_is_described_by_its_attributes_with_the_names_that_cf_uses_today(real_data, tmp_path):
+def test_knmi_is_described_by_its_attributes_with_the_names_that_cf_uses_today(tmp_path):
     names = {
-        v.column: v.to_canonical_name()
-        for v in example("knmi", real_data, tmp_path).metadata.ingestion_map.canonical_variables
+        v.column: v.to_canonical_name() for v in example("knmi", tmp_path).metadata.ingestion_map.canonical_variables
     }
     assert names["pp"] == "air_pressure_at_mean_sea_level__hPa__0.0__mean__PT1M"
     assert names["ta"] == "air_temperature__degC__1.5__mean__PT1M"
     assert names["ff"] == "wind_speed__m s-1__10.0__mean__PT10M"
 
 
-def test_the_meteotracker_drive_is_there_point_for_point(real_data, tmp_path):
-    source = example("meteotracker_drive", real_data, tmp_path)
-    drive = pl.read_csv(real_data / "meteotracker" / "jerusalem_2022-08-25.csv")
+def test_the_meteotracker_drive_is_there_point_for_point(tmp_path):
+    source = example("meteotracker_drive", tmp_path)
+    drive = pl.read_csv(DATA / "meteotracker" / "jerusalem_2022-08-25.csv")
     rows = pl.concat([canonical(source, window) for window in hours(source)])
     assert rows["datetime"].dt.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_list() == drive["time"].to_list()
     for variable in source.metadata.ingestion_map.canonical_variables:
@@ -127,8 +127,8 @@ def test_the_meteotracker_drive_is_there_point_for_point(real_data, tmp_path):
     assert not [name for name in rows.columns if name.startswith("wind_")]
 
 
-def test_acronet_keeps_its_three_tables_apart_and_its_local_time_becomes_utc(real_data, tmp_path):
-    source = example("acronet_day", real_data, tmp_path)
+def test_acronet_keeps_its_three_tables_apart_and_its_local_time_becomes_utc(tmp_path):
+    source = example("acronet_day", tmp_path)
     assert source.extent().start == datetime(2022, 8, 18, 0, 10, tzinfo=UTC)
     rows = pl.concat([canonical(source, window) for window in hours(source)])
     storm = rows.filter(pl.col("datetime") == datetime(2022, 8, 18, 5, tzinfo=UTC)).drop("datetime").max()
