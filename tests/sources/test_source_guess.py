@@ -267,6 +267,22 @@ WEEWX = """dateTime,usUnits,interval,barometer,outTemp,windSpeed,rain,rainRate,s
 """
 
 
+@pytest.mark.parametrize("where", ["stations.csv", "loggers/stations.csv"])
+def test_a_list_of_stations_is_found_also_where_the_files_names_tell_the_stations(where, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("loggers").mkdir()
+    for station in ("north", "south"):
+        lines = "".join(f"2024-03-01T0{n}:00Z,{n}.5\n" for n in range(4))
+        Path(f"loggers/{station}_20240301.csv").write_text(f"time,temp\n{lines}")
+    Path(where).write_text("id,name,lat,lon,elev\nnorth,North hill,45.1,7.02,310\nsouth,South field,45.02,7.05,250\n")
+    guess = propose("loggers")
+    assert guess.block["stations"]["path"] == where and "latitude" not in guess.block
+    rows = read(guess.block, tmp_path)
+    assert rows.select("station_id", "lat", "altitude").unique().sort("station_id").rows() == [
+        ("north", 45.1, "310"), ("south", 45.02, "250")
+    ]  # fmt: skip
+
+
 def test_a_number_that_is_written_otherwise_is_not_taken_for_no_value(tmp_path):
     cells = ["1.5", "2,5", "3.5", "M", "4.5 C", "5.5"]
     text = "".join(f'2024-03-01T0{n}:00Z,"{cell}"\n' for n, cell in enumerate(cells))

@@ -153,12 +153,13 @@ class FileIndex:
         given = Path(self._config.path)
         fixed = next((n for n, step in enumerate(given.parts) if set(step) & set("*?[")), len(given.parts))
         root, pattern = Path(*given.parts[:fixed]), "/".join(given.parts[fixed:])
+        listed = Path(self._config.stations.path).absolute() if self._config.stations else None
         try:
             if not root.exists():
                 raise SourceError(f"{root}: there is no such file or folder; correct `path`, or mount the folder")
             paths = root.glob(pattern) if pattern else root.iterdir() if root.is_dir() else [root]
             for path in paths:
-                hidden = path.name.startswith(".") or is_beside_log(path.name)
+                hidden = path.name.startswith(".") or is_beside_log(path.name) or (listed and listed == path.absolute())
                 if not hidden and path.is_file() and (pattern or path == root or self.format_of(path.name)):
                     yield path.relative_to(root).as_posix() if path != root else path.name, path
         except OSError as error:

@@ -21,7 +21,7 @@ from ionbeam_dagster.sources.files.guessing.columns import long_columns, measure
 from ionbeam_dagster.sources.files.guessing.sample import ROWS, Sample
 from ionbeam_dagster.sources.files.guessing.shapes import Group, files_at, glob_of, grouped, told_of
 from ionbeam_dagster.sources.files.guessing.statements import Line, Question, Statement, as_data, as_yaml, in_yaml
-from ionbeam_dagster.sources.files.guessing.station_lists import list_beside
+from ionbeam_dagster.sources.files.guessing.station_lists import ids_of, list_beside
 from ionbeam_dagster.sources.files.guessing.stations import stations_of
 from ionbeam_dagster.sources.files.guessing.times import step_of, times_of
 from ionbeam_dagster.sources.files.readers import Unreadable
@@ -116,8 +116,10 @@ def _lines_of(chosen: Group, files: Sequence[Path]) -> list[Line]:
     wide = wide_columns(sample, [*taken, *free.columns]) if long is None and free.identifier is None else None
     stations = stations_of(sample, taken, chosen.files, times.american, by_columns=True) if wide else free
     place = stations.lines
-    beside = list_beside(sample, stations.identifier, files) if stations.identifier else None
-    if beside is not None and any(isinstance(line, Question) for line in place):
+    asked = wide is None and any(isinstance(line, Question) for line in place)
+    ids = ids_of(sample, stations.identifier, place, chosen.files) if asked else set()
+    beside = list_beside(sample, ids, files) if ids else None
+    if beside is not None:
         place = [*(line for line in place if not isinstance(line, Question)), *beside]
     of = sample.rows[stations.identifier].cast(pl.String) if stations.identifier else None
     step = step_of(times.found, of)

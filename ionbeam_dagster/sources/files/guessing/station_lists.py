@@ -12,26 +12,37 @@ from pathlib import Path
 
 import polars as pl
 
-from ionbeam_dagster.sources.files.config import format_by_name
+from ionbeam_dagster.domain.canonical import STATION
+from ionbeam_dagster.sources.files.config import FilesConfig, format_by_name
 from ionbeam_dagster.sources.files.guessing.looking import sampled
 from ionbeam_dagster.sources.files.guessing.sample import Sample
 from ionbeam_dagster.sources.files.guessing.statements import Line, Statement, as_data, below
 from ionbeam_dagster.sources.files.guessing.stations import stations_of
 from ionbeam_dagster.sources.files.readers import Unreadable
+from ionbeam_dagster.sources.files.rows import constants_of
 
 _NAMED = ("station", "stazion", "site", "meta", "list", "inventory")
 _MOST = 1 << 20
 
 
-def list_beside(sample: Sample, identifier: str, files: Sequence[Path]) -> list[Line] | None:
+def list_beside(sample: Sample, ids: set[str], files: Sequence[Path]) -> list[Line] | None:
     """The lines of `stations`, of a file beside the data or in the folder above that has their ids and places."""
-    ids = {*sample.rows[identifier].cast(pl.String).str.strip_chars().drop_nulls().unique().to_list()}
     for path in _candidates(sample.path, files):
         with suppress(Unreadable, OSError):
             found = _as_list(sampled(path), ids)
             if found is not None:
                 return found
     return None
+
+
+def ids_of(sample: Sample, identifier: str | None, place: Sequence[Line], files: Sequence[Path]) -> set[str]:
+    """The ids of the stations: those in a column, or those that the files' names tell as the lines of `place` say."""
+    if identifier is not None:
+        return {*sample.rows[identifier].cast(pl.String).str.strip_chars().drop_nulls().unique().to_list()}
+    told = {key: value for key, value in as_data(place).items() if key in ("name", "constants")}
+    config = FilesConfig.model_validate({"path": sample.path.as_posix(), "variables": ["x"], **told})
+    named = (constants_of(config, file.name, file.as_posix()).get(STATION) for file in files)
+    return {name for name in named if name is not None}
 
 
 def _candidates(data: Path, files: Sequence[Path]) -> Iterator[Path]:
