@@ -84,7 +84,7 @@ _LONG = (
     "test_bus_users.py", "test_specified_configuration.py", "test_bus.py", "test_watch.py", "test_refused_rows.py",
     "test_bus_sensors.py", "test_backfill.py", "test_same_bytes.py", "test_files_come_and_go.py",
     "test_late_and_again.py", "test_edr_real_day.py", "test_file_stores.py", "test_bus_bad_days.py",
-    "test_recovery.py", "test_pipeline.py",
+    "test_recovery.py", "test_pipeline.py", "test_telling.py", "test_killed_telling.py", "test_wis2_cli.py",
 )  # fmt: skip
 _STATUS = pytest.StashKey[int]()
 REAL_DATA = Path(__file__).parents[1] / ".." / "shared" / "data"

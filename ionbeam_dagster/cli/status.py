@@ -109,6 +109,11 @@ def status(
         for line in bus_status(platform.ledger).lines():
             console.print(f"bus: {line}", highlight=False, markup=False)
 
+    from ionbeam_dagster.health.wis2 import wis2
+
+    for found in (one for one in wis2(platform) if one.severity != "well"):
+        console.print(f"wis2: {found.words}; {found.remedy}", highlight=False, markup=False)
+
     from ionbeam_dagster.doors.http import lacking
 
     if lacking() is None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Set
 from importlib.metadata import version
 from threading import Event, Thread
 
-from ionbeam_dagster.health import clocks, disks, quality, queues, stores, work
+from ionbeam_dagster.health import clocks, disks, quality, queues, stores, wis2, work
 from ionbeam_dagster.health.examination import Check, Examination
 from ionbeam_dagster.health.findings import Finding, matter_of
 from ionbeam_dagster.pipeline.platform import Platform
@@ -45,6 +45,7 @@ def _checks(
         queues.BUS: lambda: growth.findings(platform),
         queues.DOOR: lambda: queues.door(platform),
         queues.MQTT: lambda: queues.mqtt(platform),
+        wis2.SUBJECT: lambda: wis2.wis2(platform),
     }
 
 

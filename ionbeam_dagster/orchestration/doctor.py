@@ -20,7 +20,7 @@ from ionbeam_client.text import visible
 from ionbeam_dagster.domain.times import in_short
 from ionbeam_dagster.domain.windows import FOREVER, Window
 from ionbeam_dagster.errors import StoreError
-from ionbeam_dagster.health import clocks, configuration, disks, files, quality, queues, stores, versions, work
+from ionbeam_dagster.health import clocks, configuration, disks, files, quality, queues, stores, versions, wis2, work
 from ionbeam_dagster.health.examination import Check
 from ionbeam_dagster.health.findings import Finding, of_error
 from ionbeam_dagster.health.metrics import gauge, given
@@ -63,6 +63,7 @@ def checks_of_doctor(platform: Platform) -> dict[str, Check]:
         queues.BUS: lambda: queues.bus(platform),
         queues.DOOR: lambda: queues.door(platform),
         queues.MQTT: lambda: queues.mqtt(platform),
+        wis2.SUBJECT: lambda: wis2.wis2(platform),
         SUBJECT: lambda: dagster(platform),
         LOCATION: lambda: location(platform),
     }

@@ -11,7 +11,6 @@ from backends import start_mosquitto
 from ionbeam_dagster.config.wis2 import Wis2Broker
 from ionbeam_dagster.wis2.broker import NotTold, Publisher
 
-_QUEUES = "max_queued_messages 1000"  # without a limit, this broker hangs up after the first message that it refuses
 MESSAGE = ("origin/a/wis2/de-example-test/metadata", b"{}")
 
 
@@ -63,25 +62,30 @@ def test_a_broker_that_speaks_mqtt_3_alone_is_spoken_to_so(mosquitto):
         assert server.versions == [5, 4]
 
 
-def test_a_topic_that_is_not_allowed_is_refused_with_the_reason(tmp_path):
-    (tmp_path / "acl").write_text("topic read #\n")
-    (tmp_path / "broker").mkdir()
-    server = start_mosquitto(tmp_path / "broker", "allow_anonymous true", _QUEUES, f"acl_file {tmp_path / 'acl'}")
-    try:
-        assert asked(url=f"mqtt://127.0.0.1:{server.port}") == ["refused: Not authorized"] * 2
-    finally:
+@pytest.fixture
+def refusing(tmp_path):
+    """Start a broker to which nobody may publish; without a limit of its queues, it hangs up after the first that it
+    refuses."""
+    started = []
+
+    def start(*lines):
+        (tmp_path / "acl").write_text("topic read #\n")
+        server = start_mosquitto(tmp_path, "allow_anonymous true", f"acl_file {tmp_path / 'acl'}", *lines)
+        started.append(server)
+        return f"mqtt://127.0.0.1:{server.port}"
+
+    yield start
+    for server in started:
         server.process.stop()
 
 
-def test_what_was_answered_before_the_connection_was_lost_is_known(tmp_path):
-    (tmp_path / "acl").write_text("topic read #\n")
-    (tmp_path / "broker").mkdir()
-    server = start_mosquitto(tmp_path / "broker", "allow_anonymous true", f"acl_file {tmp_path / 'acl'}")
-    try:
-        refused, lost = asked(url=f"mqtt://127.0.0.1:{server.port}")
-        assert refused == "refused: Not authorized" and lost.startswith("the connection was lost (")
-    finally:
-        server.process.stop()
+def test_a_topic_that_is_not_allowed_is_refused_with_the_reason(refusing):
+    assert asked(url=refusing("max_queued_messages 1000")) == ["refused: Not authorized"] * 2
+
+
+def test_what_was_answered_before_the_connection_was_lost_is_known(refusing):
+    refused, lost = asked(url=refusing())
+    assert refused == "refused: Not authorized" and lost.startswith("the connection was lost (")
 
 
 def test_a_broker_that_goes_away_is_told(mosquitto):

@@ -155,7 +155,8 @@ def test_what_was_given_long_ago_goes_without_a_word(giving, platform_of, listen
 
 def test_several_formats_of_a_window_are_several_files(platform_of, tmp_path, mosquitto, listener):
     write_rows(tmp_path / "in", hours=(0,))
-    platform = platform_of(SOURCES, wis2=section(mosquitto.port, formats="[bufr, pygeoapi]"))
+    alone = "{bufr_service: {settings: {subsets_per_message: 1}}}"
+    platform = platform_of(SOURCES, wis2=section(mosquitto.port, formats="[bufr, pygeoapi]"), projections=alone)
     brought_up_to_date(platform, WINDOWS[:1])
     assert publish(platform).told == 3
     types = {told["links"][0]["type"]: told for told in listener.messages(at_least=2)}
@@ -163,6 +164,8 @@ def test_several_formats_of_a_window_are_several_files(platform_of, tmp_path, mo
     assert len({told["properties"]["data_id"] for told in types.values()}) == 2
     window = types["application/bufr"]
     assert "content" in window["properties"], "twelve reports travel along"
+    content = file_of(tmp_path / "given", window).read_bytes()
+    assert content.count(b"BUFR") == content.count(b"7777") == 12, "a message a report"
     assert "content" not in types["application/vnd.apache.parquet"]["properties"]
 
 

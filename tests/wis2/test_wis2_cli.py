@@ -1,6 +1,7 @@
 """`ionbeam wis2`, and what a configuration is told that cannot be given away."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -8,12 +9,14 @@ import sys
 import time
 
 import pytest
-from given import CENTRE, SOURCES, WINDOWS, Listener, brought_up_to_date, section, write_rows
+from given import CENTRE, DAY, HOUR, SOURCES, WINDOWS, Listener, brought_up_to_date, section, write_rows
 from typer.testing import CliRunner
 
 from ionbeam_dagster.cli import app
 from ionbeam_dagster.config import IonbeamConfig
 from ionbeam_dagster.errors import ConfigError
+from ionbeam_dagster.health.wis2 import wis2
+from ionbeam_dagster.wis2.telling import publish
 
 
 @pytest.fixture
@@ -50,6 +53,18 @@ def test_what_is_due_is_shown_told_and_told_again(giving, listener):
     status, shown, _ = ionbeam("show", "crowd", *first)
     record, message = map(json.loads, shown.splitlines())
     assert status == 0 and message == once and record["properties"]["data_id"] == f"{CENTRE}/crowd/record"
+
+
+def test_what_nobody_tells_is_found_by_the_doctor_until_it_is_told(giving, monkeypatch):
+    monkeypatch.setattr(type(giving), "now", lambda self: DAY + 6 * HOUR)
+    exports = giving.ledger.exports("crowd", WINDOWS, ["bufr"])
+    for made in exports:
+        os.utime(made.path, ((DAY + 2 * HOUR).timestamp(),) * 2)
+    [found] = wis2(giving)
+    assert found.severity == "warning" and "start `ionbeam wis2 publish --follow`" in found.remedy
+    assert found.words == "2 files are given away, and others are not told of them, the oldest for 4 h"
+    publish(giving)
+    assert [found.severity for found in wis2(giving)] == ["well"]
 
 
 def test_a_broker_that_is_away_is_told_and_so_is_what_is_not_given(giving, mosquitto):
