@@ -336,6 +336,7 @@ def test_killed_here_and_there_it_is_ended_by_the_next_one(tmp_path):
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(3_600)
 def test_killed_at_every_write_it_is_ended_by_the_next_one(tmp_path):
     _, wrong = kill(tmp_path, step=1, seconds=3600)
     assert wrong == ""

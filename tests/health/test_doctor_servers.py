@@ -54,7 +54,7 @@ def test_a_redis_that_is_full_and_one_that_asks_for_a_password(platform_of, redi
     platform.ledger.reconciliations.last()
     client.config_set("maxmemory", 1)
     try:
-        with pytest.raises(LedgerError, match=r"refuses: .*; it is full: raise its maxmemory"):
+        with pytest.raises(LedgerError, match=r"refuses: .* 'maxmemory'; it is full: raise its maxmemory"):
             list(stores.ledger(platform))
     finally:
         client.config_set("maxmemory", 0)

@@ -19,6 +19,7 @@ that may have been lost on the way.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -153,6 +154,10 @@ class _Dropped(Exception):
     """The ledger turned out to lack a part while it was filled; the filling begins again."""
 
 
+_SCRIPT = re.compile(r"\.? script: \w+, on @user_script:\d+\.?$")
+"""Which of our scripts was refused; of one trouble that is another one each time."""
+
+
 def named(url: str) -> str:
     """What messages call a Redis: its address without user and password."""
     address = urlsplit(url)
@@ -208,7 +213,8 @@ class RedisServer:
         except (redis.ConnectionError, redis.TimeoutError) as error:
             raise LedgerError(f"{self._place} {_why_away(error, self._url)}") from error
         except redis.RedisError as error:
-            raise LedgerError(f"{self._place} refuses: {error}; {_what_to_do(str(error))}") from error
+            told = _SCRIPT.sub("", str(error))
+            raise LedgerError(f"{self._place} refuses: {told}; {_what_to_do(told)}") from error
 
     @contextmanager
     def tolerated(self) -> Iterator[None]:
