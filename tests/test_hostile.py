@@ -19,6 +19,7 @@ from ionbeam_client.influx.export import _from
 from ionbeam_client.text import markdown, visible
 from ionbeam_dagster.edr.answers import harmless
 from ionbeam_dagster.orchestration.metadata import _preview, table
+from ionbeam_dagster.pictures.canvas import Canvas
 from ionbeam_dagster.pictures.ground import png
 
 TEXTS = st.one_of(st.text(), st.lists(st.sampled_from("`|\\\\![]()<>\\n*_~#:/ax@"), max_size=30).map("".join))
@@ -83,6 +84,15 @@ def test_a_label_of_a_picture_is_text(text):
     figure.text(0.1, 0.5, text)
     assert png(figure).startswith(b"\x89PNG")
     assert not figure.texts[0].get_parse_math()
+
+
+@pytest.mark.parametrize("text", [*HOSTILE, "long" * 10_000])
+def test_words_on_a_canvas_are_text_in_one_line(text):
+    canvas = Canvas()
+    for anchor in ("ls", "ms", "rm", "mt"):
+        canvas.write(0.5, 0.5, text, anchor=anchor)
+    assert canvas.png().startswith(b"\x89PNG")
+    assert all(words.isprintable() for words in canvas.words)
 
 
 @pytest.mark.parametrize("name", [*HOSTILE[:-1], "a${1+1}", 'b"c'])

@@ -2,15 +2,15 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from matplotlib.collections import PathCollection
-from matplotlib.figure import Figure
 from PIL import Image, ImageColor
 
 from ionbeam_client.models import (
@@ -86,25 +86,43 @@ def window(
     return path
 
 
+@dataclass
+class Drawn:
+    """What a picture was drawn of, and the canvas on which it was."""
+
+    canvas: Canvas
+    found: aggregates.Aggregates | None
+
+    def png(self) -> bytes:
+        return self.canvas.png()
+
+
 @pytest.fixture
 def drawn(monkeypatch):
-    """Give the figure instead of its PNG."""
-    monkeypatch.setattr(pictures, "png", lambda figure: figure)
+    """Give what was drawn instead of its PNG."""
+    found = []
+
+    def aggregated(windows):
+        found.append(aggregates.aggregated(windows))
+        return found[-1]
+
+    monkeypatch.setattr(pictures, "aggregated", aggregated)
+    monkeypatch.setattr(pictures, "png", lambda canvas: Drawn(canvas, found[-1] if found else None))
 
 
-def words(figure: Figure) -> str:
-    texts = [text.get_text() for text in figure.texts]
-    texts += [text.get_text() for axes in figure.axes for text in axes.texts]
-    return " | ".join(texts)
+def words(figure: Drawn) -> str:
+    return "\n".join(figure.canvas.words)
 
 
-def points_of(figure: Figure) -> PathCollection:
-    return [artist for artist in figure.axes[0].collections if isinstance(artist, PathCollection)][-1]
+def points_of(figure: Drawn) -> pl.DataFrame:
+    """Places with a value, in the order in which they are drawn."""
+    return figure.found.cells.drop_nulls("value").sort("value", "lon", "lat")
 
 
-def curves(figure: Figure) -> list[np.ndarray]:
-    """The medians of each variable, in the order of the picture."""
-    return [axes.lines[0].get_ydata() for axes in figure.axes[1:] if axes.lines]
+def curves(figure: Drawn) -> list[np.ndarray]:
+    """Medians in time, those of each quantity in turn."""
+    number = range(len(figure.found.quantities))
+    return [pictures._curve(figure.found.series, place)[1] for place in number]
 
 
 def pixels(png: bytes) -> np.ndarray:
@@ -113,9 +131,9 @@ def pixels(png: bytes) -> np.ndarray:
     return np.asarray(image.convert("RGB")).astype(int)
 
 
-def near(picture: np.ndarray, colour: str) -> np.ndarray:
+def near(picture: np.ndarray, colour: str, within: int = 8) -> np.ndarray:
     """Which pixels are of a colour, as nearly as a picture of 256 colours has it."""
-    return np.abs(picture.astype(int) - ImageColor.getrgb(colour)).max(axis=-1) <= 8
+    return np.abs(picture.astype(int) - ImageColor.getrgb(colour)).max(axis=-1) <= within
 
 
 def test_points_are_stations_with_their_means_and_curves_are_medians(tmp_path, drawn):
@@ -128,8 +146,8 @@ def test_points_are_stations_with_their_means_and_curves_are_medians(tmp_path, d
     figure = window_picture(window(tmp_path / "window.parquet", lon, lat, values=values))
     points = points_of(figure)
     order = np.argsort(temperature.mean(axis=1))
-    np.testing.assert_allclose(points.get_offsets(), np.c_[lon, lat][order])
-    np.testing.assert_allclose(points.get_array(), temperature.mean(axis=1)[order] - 273.15)
+    np.testing.assert_allclose(points["lon", "lat"], np.c_[lon, lat][order])
+    np.testing.assert_allclose(points["value"], temperature.mean(axis=1)[order] - 273.15)
     temperatures, winds = curves(figure)
     np.testing.assert_allclose(temperatures, np.median(temperature, axis=0) - 273.15)
     np.testing.assert_allclose(winds, np.nanmedian(wind, axis=0))
@@ -149,7 +167,7 @@ def test_what_quality_control_found_bad_is_in_no_mean(tmp_path, drawn):
     pq.write_table(table.append_column(quality_fields(TEMPERATURE)[0], flags), path)
     untested = window(tmp_path / "later.parquet", [5.0], [50.0], hour=1)
     figure = map_of_windows([path, untested])
-    np.testing.assert_allclose(points_of(figure).get_array(), [6.85, 6.85])
+    np.testing.assert_allclose(points_of(figure)["value"], [6.85, 6.85])
 
 
 def test_without_air_temperature_the_map_shows_what_has_most_values(tmp_path, drawn):
@@ -159,7 +177,7 @@ def test_without_air_temperature_the_map_shows_what_has_most_values(tmp_path, dr
     values = {TEMPERATURE: np.full((2, 12), np.nan), WIND: wind, pressure: np.full((2, 12), 99_050.0)}
     figure = window_picture(window(tmp_path / "window.parquet", [5, 6], [50, 51], values=values))
     assert "surface air pressure [hPa], mean" in words(figure)
-    np.testing.assert_allclose(points_of(figure).get_array(), 990.5)
+    np.testing.assert_allclose(points_of(figure)["value"], 990.5)
 
 
 def test_of_several_datasets_each_has_a_curve_of_its_own_however_its_values_were_aggregated(tmp_path, drawn):
@@ -170,13 +188,17 @@ def test_of_several_datasets_each_has_a_curve_of_its_own_however_its_values_were
     second = window(tmp_path / "b.parquet", [7], [52], dataset="means", minutes=np.arange(0, 60, 5),
                     values={aggregated: np.full((1, 12), 20.0)})  # fmt: skip
     figure = map_of_windows([first, second])
-    [panel] = [axes for axes in figure.axes[1:] if axes.lines]
-    assert [line.get_ydata().tolist() for line in panel.lines] == [[20.0] * 12, pytest.approx([10.0] * 6)]
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["means", "points"]
-    colours = [[one.get_color() for one in lines] for lines in (figure.legends[0].legend_handles, panel.lines)]
-    np.testing.assert_array_equal(*colours)
-    assert not np.array_equal(*colours[0])
-    np.testing.assert_allclose(points_of(figure).get_array(), [10, 10, 20])
+    series = figure.found.series.partition_by("dataset", as_dict=True)
+    means, points = (pictures._curve(series[name,], 0)[1].tolist() for name in ("means", "points"))
+    assert (means, points) == ([20.0] * 12, pytest.approx([10.0] * 6))
+    said = figure.canvas.words
+    assert said.index("points") == said.index("means") + 1
+    picture, colours = pixels(figure.png())[:, 540:], pictures._colours(2)
+    (warm, _), (cold, at) = (np.nonzero(near(picture[70:], colour)) for colour in colours)
+    assert warm.mean() + 100 < cold.mean(), "the curve of the one lies above that of the other"
+    assert at.max() < 180, "the other one pauses"
+    assert all(near(picture[:70], colour).any() for colour in colours), "the legend"
+    np.testing.assert_allclose(points_of(figure)["value"], [10, 10, 20])
     assert "air temperature, 2 m [°C]" in words(figure) and "10 min" not in words(figure)
 
 
@@ -201,9 +223,8 @@ def test_a_drive_is_a_track_and_a_pause_is_a_gap_in_the_curve(tmp_path, drawn, s
     window(path, lon[None], lat[None], values={TEMPERATURE: temperature}, minutes=minutes, station_ids=station_ids)
     figure = window_picture(path)
     assert ("1 station " if station_ids else " places ") in words(figure)
-    assert len(points_of(figure).get_offsets()) > 100
-    tracks = figure.axes[0].lines
-    assert len(tracks) == (1 if station_ids else 0)
+    assert points_of(figure).height > 100
+    assert bool(figure.found.tracks.height) is station_ids
     medians = curves(figure)[0]
     assert np.flatnonzero(np.isnan(medians)).tolist() == [np.count_nonzero(medians < 292 - 273.15)]
     assert (np.diff(medians[~np.isnan(medians)]) > 0).all()
@@ -212,8 +233,8 @@ def test_a_drive_is_a_track_and_a_pause_is_a_gap_in_the_curve(tmp_path, drawn, s
 def test_far_outliers_do_not_make_a_dot_of_the_network(tmp_path, drawn):
     lon, lat = np.r_[np.linspace(4, 7, 50), -68.3, -63.0], np.r_[np.linspace(51, 53, 50), 12.1, 17.5]
     figure = window_picture(window(tmp_path / "window.parquet", lon, lat))
-    west, east = figure.axes[0].get_xlim()
-    assert 0 < west < 4 and 7 < east < 12
+    west, east, *_ = figure.found.extent
+    assert (west, east) == (4, 7)
     assert "2 places outside this map" in words(figure)
     assert "52 stations" in words(figure)
 
@@ -223,9 +244,9 @@ def test_what_was_not_collected_is_hatched(tmp_path, drawn):
     figure = window_picture(window(tmp_path / "window.parquet", [5, 6], [50, 51], gaps=gaps, coverage=0.75))
     assert "75 % of the window collected" in words(figure)
     assert "hatched: not collected" in words(figure)
-    hatched = [patch for axes in figure.axes for patch in axes.patches if patch.get_hatch()]
-    assert len(hatched) == 1
-    assert hatched[0].get_width() == pytest.approx(15 / 1440)
+    _, at = np.nonzero(near(np.asarray(figure.canvas._image), "#f3f4f6", 0))  # as it is drawn, three times as large
+    left, wide = 0.605 * 2700, 0.37 * 2700
+    assert [at.min(), at.max()] == pytest.approx([left + wide / 2, left + wide * 3 / 4], abs=3)
 
 
 def test_several_windows_share_one_map_and_one_time_axis(tmp_path, drawn):
@@ -238,7 +259,7 @@ def test_several_windows_share_one_map_and_one_time_axis(tmp_path, drawn):
     figure = map_of_windows([*files, other])
     said = words(figure)
     assert "2025-01-01 03:00 – 07:00 UTC   ·   4 windows   ·   2 stations   ·   96 rows" in said
-    np.testing.assert_allclose(points_of(figure).get_array(), [281 - 273.15] * 2)
+    np.testing.assert_allclose(points_of(figure)["value"], [281 - 273.15] * 2)
     medians = curves(figure)[0]
     np.testing.assert_allclose(medians, np.repeat([280, 281, 282], 12) - 273.15)
 
@@ -258,7 +279,7 @@ def test_several_windows_share_one_map_and_one_time_axis(tmp_path, drawn):
 def test_a_picture_for_every_window(tmp_path, monkeypatch, lon, lat, values, said):
     path = window(tmp_path / "window.parquet", np.array(lon), np.array(lat), values=values)
     assert pixels(window_picture(path)).std() > 5
-    monkeypatch.setattr(pictures, "png", lambda figure: figure)
+    monkeypatch.setattr(pictures, "png", lambda canvas: Drawn(canvas, None))
     assert said in words(window_picture(path))
 
 
@@ -271,7 +292,7 @@ def test_large_windows_are_sampled_without_missing_a_station(tmp_path, drawn, mo
     assert "1,500 stations" in words(figure)
     medians = curves(figure)[0]
     np.testing.assert_allclose(medians, 10 + np.arange(12), atol=0.5)
-    assert len(points_of(figure).get_offsets()) > 1400, "every cell of the map has all its rows"
+    assert points_of(figure).height > 1400, "every cell of the map has all its rows"
 
 
 def test_pictures_are_small_repeatable_and_may_be_drawn_by_threads(tmp_path):
@@ -321,7 +342,7 @@ def test_the_knmi_day(tmp_path, real_data, drawn):
     assert "55 stations" in words(figure)
     assert "3 places outside this map" in words(figure)
     measured = temperature[(lat > 40) & np.isfinite(temperature).any(axis=1)]
-    np.testing.assert_allclose(points_of(figure).get_array(), np.sort(np.nanmean(measured, axis=1)) - 273.15)
+    np.testing.assert_allclose(points_of(figure)["value"], np.sort(np.nanmean(measured, axis=1)) - 273.15)
 
 
 def test_an_export_is_drawn_with_the_spread_and_flags_of_what_it_took(tmp_path):
@@ -365,6 +386,17 @@ def test_what_was_flagged_is_drawn_with_the_tests_that_flagged_it(tmp_path):
     for colour in (SUSPECT, FAIL):
         assert np.count_nonzero(near(bars, colour)) > 10_000
         assert 100 < np.count_nonzero(near(a_map, colour)) < 10 * np.pi * 4**2
+
+
+def test_a_curve_rises_with_its_values_and_the_warm_lie_over_the_cold(tmp_path):
+    values = np.linspace(280, 290, 12) + np.array([[0.0], [0.001]])
+    path = window(tmp_path / "window.parquet", [5.0, 5.0001], [50.0, 50.0], values={TEMPERATURE: values})
+    picture = pixels(window_picture(path))
+    row, column = np.nonzero(near(picture[60:380, 545:], pictures.CURVES[0]))
+    assert np.corrcoef(row, column)[0, 1] < -0.99
+    assert np.ptp(column) > 300 and np.ptp(row) > 200
+    warmest = np.count_nonzero(near(picture[40:385, 50:435], "#7a0403"))
+    assert warmest > 20
 
 
 def test_dots_are_where_their_places_are():

@@ -6,6 +6,7 @@ ticks and texts are objects each. Belongs here: how things are drawn. Does not b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from functools import cache, lru_cache
 from io import BytesIO
@@ -17,15 +18,20 @@ import numpy.typing as npt
 from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
+from ionbeam_client.text import visible
 from ionbeam_dagster.pictures.ground import DPI, FAINT, HEIGHT, LAND, SEA, WIDTH, Extent, degrees, rings
 
+_LONGEST = 200
 _FINER = 3
 """So many times as large as the picture is that from which it is reduced: edges become smooth."""
+_EDGE = 2.5
+"""How many of its pixels the edge of a dot is wide."""
 _GROUND = (SEA, LAND, "#8b97a5", "#c3c0b5", "#d3dae2")
 _SEA, _LAND, _COAST, _BORDER, _GRATICULE = range(len(_GROUND))
 Box = tuple[float, float, float, float]
 """Left, bottom, width and height, as parts of the picture's."""
 Points = npt.NDArray[np.float64]
+Colours = npt.NDArray[np.uint8]
 
 
 class Canvas:
@@ -36,60 +42,114 @@ class Canvas:
         """All that is written in it."""
         self._image = Image.new("RGB", (WIDTH * _FINER, HEIGHT * _FINER), "white")
         self._draw = ImageDraw.Draw(self._image)
-        self._texts: list[tuple[float, float, str, float, str, str]] = []
+        self._texts: list[tuple[float, float, str, str, str, ImageFont.FreeTypeFont]] = []
 
-    def write(self, x: float, y: float, words: str, size: float = 7.5, colour: str = FAINT, anchor: str = "ls") -> None:
-        """Write `words`, of `size` points; `anchor` is Pillow's: which point of them is at (x, y)."""
+    def write(
+        self,
+        x: float,
+        y: float,
+        words: str,
+        size: float = 7.5,
+        colour: str = FAINT,
+        anchor: str = "ls",
+        bold: bool = False,
+    ) -> None:
+        """Write `words`, of `size` points, in one line; `anchor` is Pillow's: which point of them is at (x, y)."""
+        words = visible(words, _LONGEST)
         self.words.append(words)
-        self._texts.append((x * WIDTH, (1 - y) * HEIGHT, words, size, colour, anchor))
+        self._texts.append((x * WIDTH, (1 - y) * HEIGHT, words, colour, anchor, _font(size, bold)))
 
     def fill(self, left: float, bottom: float, right: float, top: float, colour: str) -> None:
         (x1, y2), (x2, y1) = self._at(left, bottom), self._at(right, top)
         if x2 > x1 and y2 > y1:
             self._draw.rectangle((x1, y1, x2 - 1, y2 - 1), fill=colour)
 
+    def frame(self, box: Box, colour: str = FAINT, width: float = 0.7) -> None:
+        left, bottom, wide, high = box
+        right, top = left + wide, bottom + high
+        self.line([(left, bottom), (right, bottom), (right, top), (left, top), (left, bottom)], colour, width)
+
     def line(self, points: Iterable[tuple[float, float]], colour: str = FAINT, width: float = 1.0) -> None:
         """A line through `points`, `width` pixels wide."""
-        self._draw.line([self._at(x, y) for x, y in points], fill=colour, width=round(width * _FINER))
+        self._draw.line([self._at(x, y) for x, y in points], fill=colour, width=round(width * _FINER), joint="curve")
+
+    def area(self, points: Iterable[tuple[float, float]], colour: str) -> None:
+        self._draw.polygon([self._at(x, y) for x, y in points], fill=colour)
+
+    def spots(self, points: Iterable[tuple[float, float]], colour: str, radius: float) -> None:
+        """A few dots of `radius` pixels, anywhere."""
+        for x, y in points:
+            self._draw.circle(self._at(x, y), radius * _FINER, fill=colour)
+
+    def hatch(self, left: float, bottom: float, right: float, top: float, ground: str, colour: str) -> None:
+        (x1, y1), (x2, y2) = self._at(left, top), self._at(right, bottom)
+        size = max(round(x2 - x1), 1), max(round(y2 - y1), 1)
+        hatched = Image.new("RGB", size, ground)
+        draw = ImageDraw.Draw(hatched)
+        for x in range(-size[1], size[0], 8 * _FINER):
+            draw.line([(x, size[1]), (x + size[1], 0)], fill=colour, width=_FINER)
+        self._image.paste(hatched, (round(x1), round(y1)))
 
     def draw_map(self, box: Box, extent: Extent) -> None:
-        """Land, sea and a graticule."""
+        """Land, sea and a graticule, whose degrees are written beside it."""
         left, bottom, width, height = box
-        size = round(width * WIDTH) * _FINER, round(height * HEIGHT) * _FINER
-        x, y = self._at(left, bottom + height)
-        self._image.paste(_ground(extent, size).convert("RGB"), (round(x), round(y)))
         west, east, south, north = extent
-        for lon in _ticks(west, east):
+        self.draw_ground(box, extent)
+        for lon in ticks(west, east):
             at = left + width * (lon - west) / (east - west)
             self.write(at, bottom - 0.01, degrees((lon + 180) % 360 - 180, "E", "W"), anchor="mt")
-        for lat in _ticks(south, north):
+        for lat in ticks(south, north):
             at = bottom + height * (lat - south) / (north - south)
             self.write(left - 0.004, at, degrees(lat, "N", "S"), anchor="rm")
-        corners = (left, bottom), (left + width, bottom), (left + width, bottom + height), (left, bottom + height)
-        self.line([*corners, corners[0]], width=0.7)
 
-    def dots(self, box: Box, extent: Extent, places: Points, colour: str, radius: float) -> None:
-        """Dots of `radius` pixels at `places` (n, 2) in degrees, those within the map."""
-        left, bottom, width, height = box
-        west, east, south, north = extent
-        x = (left + width * (places[:, 0] - west) / (east - west)) * WIDTH * _FINER
-        y = (1 - bottom - height * (places[:, 1] - south) / (north - south)) * HEIGHT * _FINER
-        (low_x, high_y), (high_x, low_y) = self._at(left, bottom), self._at(left + width, bottom + height)
-        within = (x >= low_x) & (x <= high_x) & (y >= low_y) & (y <= high_y)
-        dot = _dot(radius * _FINER)
-        half = dot.width / 2
-        corners = np.unique(np.rint(np.c_[x, y][within] - half).astype(int), axis=0)
-        for corner in corners.tolist():  # of a map's places, which are cells of a grid: no more than it has room for
-            self._image.paste(colour, tuple(corner), dot)
+    def draw_ground(self, box: Box, extent: Extent, graticule: bool = True) -> None:
+        """Land and sea alone."""
+        x1, y1, x2, y2 = self._pixels(box)
+        self._image.paste(_ground(extent, (x2 - x1, y2 - y1), graticule).convert("RGB"), (x1, y1))
+        self.frame(box)
+
+    def track(self, box: Box, extent: Extent, places: Points, colour: str = FAINT) -> None:
+        """Lines through `places` (n, 2) in degrees, within the map; a place that is NaN ends one."""
+        pixels = self._pixels(box)
+        part = self._image.crop(pixels)
+        draw, (x, y) = ImageDraw.Draw(part), _on_map(part, extent, places)
+        for stretch in np.split(np.c_[x, y], np.flatnonzero(np.isnan(x))):
+            if len(line := stretch[~np.isnan(stretch[:, 0])]) > 1:
+                draw.line(line.ravel().tolist(), fill=colour, width=_FINER - 1)
+        self._image.paste(part, pixels[:2])
+
+    def dots(
+        self, box: Box, extent: Extent, places: Points, colours: str | Colours, radius: float, edge: str | None = None
+    ) -> None:
+        """Dots of `radius` pixels at `places` (n, 2) in degrees, those within the map, the last ones on top; of one
+        colour, or of one each (n, 3)."""
+        if not len(places):
+            return
+        pixels = self._pixels(box)
+        part = self._image.crop(pixels)
+        top = _topmost(part, _on_map(part, extent, places), radius * _FINER, _EDGE if edge is not None else 0.0)
+        painted = np.array(part)
+        if isinstance(colours, str):
+            painted[top >= 0] = ImageColor.getrgb(colours)
+        else:
+            painted[top >= 0] = colours[top[top >= 0] // 2]
+        if edge is not None:
+            painted[(top >= 0) & (top % 2 == 1)] = ImageColor.getrgb(edge)
+        self._image.paste(Image.fromarray(painted), pixels[:2])
 
     def png(self) -> bytes:
         picture = self._image.reduce(_FINER)
         draw = ImageDraw.Draw(picture)
-        for x, y, words, size, colour, anchor in self._texts:
-            draw.text((x, y), words, colour, _font(size), anchor)
+        for x, y, words, colour, anchor, font in self._texts:
+            draw.text((x, y), words, colour, font, anchor)
         file = BytesIO()
         picture.quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(file, "PNG")
         return file.getvalue()
+
+    def _pixels(self, box: Box) -> tuple[int, int, int, int]:
+        left, bottom, width, height = box
+        (x1, y2), (x2, y1) = self._at(left, bottom), self._at(left + width, bottom + height)
+        return round(x1), round(y1), round(x2), round(y2)
 
     def _at(self, x: float, y: float) -> tuple[float, float]:
         return x * WIDTH * _FINER, (1 - y) * HEIGHT * _FINER
@@ -100,7 +160,7 @@ def png(canvas: Canvas) -> bytes:
 
 
 @lru_cache(16)
-def _ground(extent: Extent, size: tuple[int, int]) -> Image.Image:
+def _ground(extent: Extent, size: tuple[int, int], graticule: bool) -> Image.Image:
     """Land and sea of an extent: that of a dataset's stations is the same from window to window."""
     west, east, south, north = extent
     scale = np.array([size[0] / (east - west), -size[1] / (north - south)])
@@ -115,9 +175,9 @@ def _ground(extent: Extent, size: tuple[int, int]) -> Image.Image:
         draw.line(((border - (west, north)) * scale).ravel().tolist(), fill=_BORDER, width=_FINER - 1)
     for ring in land:
         draw.line(ring.ravel().tolist(), fill=_COAST, width=_FINER - 1)
-    for lon in _ticks(west, east):
+    for lon in ticks(west, east) if graticule else ():
         draw.line([((lon - west) * scale[0], 0), ((lon - west) * scale[0], size[1])], fill=_GRATICULE, width=1)
-    for lat in _ticks(south, north):
+    for lat in ticks(south, north) if graticule else ():
         draw.line([(0, (lat - north) * scale[1]), (size[0], (lat - north) * scale[1])], fill=_GRATICULE, width=1)
     return image
 
@@ -128,19 +188,40 @@ def _turns_left(ring: Points) -> bool:
     return bool(np.sum(x * next_y - next_x * y) < 0)
 
 
-def _ticks(low: float, high: float) -> Sequence[float]:
-    values = MaxNLocator(5, steps=[1, 2, 3, 5, 10]).tick_values(low, high)
+def ticks(low: float, high: float, most: int = 5) -> Sequence[float]:
+    """Round numbers between two."""
+    values = MaxNLocator(most, steps=[1, 2, 3, 5, 10]).tick_values(low, high)
     return [float(value) for value in values if low <= value <= high]
 
 
-@cache
-def _font(points: float) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(Path(mpl.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), points * DPI / 72)
+def _on_map(part: Image.Image, extent: Extent, places: Points) -> tuple[Points, Points]:
+    """Columns and rows of places, of the pixels of a map."""
+    west, east, south, north = extent
+    x = (places[:, 0] - west) / (east - west) * part.width
+    return x, (north - places[:, 1]) / (north - south) * part.height
+
+
+def _topmost(part: Image.Image, at: tuple[Points, Points], radius: float, edge: float) -> npt.NDArray[np.int64]:
+    """For each pixel, twice the number of the last dot that covers it, and one more on its edge; -1 where none does.
+
+    All dots are stamped at once, one pixel of theirs after the other.
+    """
+    reach = math.ceil(radius)
+    margin = reach + 1
+    top = np.full((part.height + 2 * margin, part.width + 2 * margin), -1, np.int64)
+    x, y = (np.rint(values).astype(np.int64) + margin for values in at)
+    within = (x >= margin) & (x < part.width + margin) & (y >= margin) & (y < part.height + margin)
+    number, x, y = 2 * np.flatnonzero(within), x[within], y[within]
+    for row in range(-reach, reach + 1):
+        for column in range(-reach, reach + 1):
+            away = math.hypot(row, column)
+            if away <= radius:
+                place = y + row, x + column
+                top[place] = np.maximum(top[place], number + (away > radius - edge))
+    return top[margin:-margin, margin:-margin]
 
 
 @cache
-def _dot(radius: float) -> Image.Image:
-    side = max(round(2 * radius), 1)
-    dot = Image.new("L", (side, side), 0)
-    ImageDraw.Draw(dot).ellipse((0, 0, side - 1, side - 1), fill=255)
-    return dot
+def _font(points: float, bold: bool) -> ImageFont.FreeTypeFont:
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(Path(mpl.get_data_path(), "fonts", "ttf", name), points * DPI / 72)
