@@ -99,7 +99,7 @@ def _length(number: int) -> bytes:
 
 
 def ours(port: int, folder: Path, wanted: int, ready: Callable[[], None]) -> float:
-    subscriber = Subscriber(Broker("127.0.0.1", port, "ours", ("raw-obs/#",), tls=False), Writer(Journal(folder)))
+    subscriber = Subscriber(Broker("127.0.0.1", port, "ours", ("raw-obs/#",)), Writer(Journal(folder)))
     thread = threading.Thread(target=subscriber.run)
     thread.start()
     time.sleep(0.5)
