@@ -263,7 +263,14 @@ def restore(platform: Platform, dataset: DatasetSettings, claims: Sequence[Claim
     Raises PipelineError where the raw partition is gone, too.
     """
     with_rows = {claim.id: claim for claim in claims if claim.rows}
-    for ingestion in platform.series.lacking(dataset.name, list(with_rows)):
+    lacking = platform.series.lacking(dataset.name, list(with_rows))
+    if lacking:
+        lost = "1 ingestion is" if len(lacking) == 1 else f"{len(lacking):,} ingestions are"
+        _LOG.warning(
+            "%s: %s no longer in the time-series store, the first of %s; ingested again from their raw files",
+            dataset.name, lost, with_rows[lacking[0]].collected,
+        )  # fmt: skip
+    for ingestion in lacking:
         claim = with_rows[ingestion]
         source = platform.source(claim.source)
         raw = raw_of(platform, source, claim)

@@ -129,11 +129,15 @@ def _raws(platform: Platform, source: SourceSettings, now: datetime) -> Iterator
         if not claims or not claims[0].collected.covers(wanted):
             continue
         closed = age is not None and _closed_for(platform, claims[0], age, now)
-        rebuildable = not platform.series.lacking(claims[0].dataset, [raw.ingestion])
-        if (closed or (after_export and rebuildable)) and _is_exported(platform, claims[0]):
+        if (closed or (after_export and _is_in_store(platform, claims[0]))) and _is_exported(platform, claims[0]):
             why = "its windows are sealed and exported" if closed else "its windows are exported"
             size = platform.files.size(raw.path)
             yield Purgeable(KINDS[0], source.name, raw.path, size, why, partial(_remove_raw, platform, raw, now))
+
+
+def _is_in_store(platform: Platform, claim: Claim) -> bool:
+    """Whether a window can be built again without the raw file of this claim."""
+    return not claim.rows or not platform.series.lacking(claim.dataset, [claim.id])
 
 
 def _remove_raw(platform: Platform, raw: RawPartition, now: datetime) -> None:

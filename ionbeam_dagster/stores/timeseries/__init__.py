@@ -61,7 +61,7 @@ class TimeSeriesStore(Protocol):
     def lacking(self, dataset: str, ingestions: Sequence[str]) -> list[str]:
         """Those of `ingestions` that are not there as they were written: lost, or withdrawn.
 
-        A server that keeps its own account of what it holds names none.
+        A server keeps what it has, but not where somebody removes all of it, or it is older than it keeps anything.
         """
         ...
 

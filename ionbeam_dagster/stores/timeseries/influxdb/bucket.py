@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -41,6 +42,7 @@ _PROBE_BYTES = 4096
 BUSY = (429, 502, 503, 504)
 DROPPED = re.compile(r"partial write: .* dropped=(\d+)")
 """How InfluxDB tells how many lines of a request it left out for one reason."""
+_LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
@@ -77,6 +79,7 @@ class OpenBucket:
             api, forever = self._client.buckets_api(), BucketRetentionRules(type="expire", every_seconds=0)
             with suppress(RefusedError):  # another process may have been quicker
                 self._ask(lambda: api.create_bucket(bucket_name=self._bucket, org=self._org, retention_rules=forever))
+                _LOG.warning("%s: was not there, and was made; what was in one before it is not in it", self)
             found = self._found()
         if found is None:
             raise InfluxError(f"{self}: is not there and cannot be made; make it, or correct influxdb_common")
@@ -145,11 +148,12 @@ class OpenBucket:
         answer = self._query(f'SHOW FIELD KEYS FROM "{measurement}"; SHOW TAG KEYS FROM "{measurement}"')
         return {row[2] for row in csv.reader(answer.decode().split("\n")) if len(row) > 2}
 
-    def parts(self, dataset: str, window: Window, ingestion: str | None = None) -> list[Part]:
-        """The parts of `dataset` in the hours of `window`, of one ingestion or of all."""
+    def parts(self, dataset: str, window: Window, *ingestions: str) -> list[Part]:
+        """The parts of `dataset` in the hours of `window`, of some ingestions or of all."""
         condition = f"dataset = {quoted(stored_text(dataset))}"
-        if ingestion is not None:
-            condition += f" AND ingestion = {quoted(stored_text(ingestion))}"
+        if ingestions:
+            asked = " OR ".join(f"ingestion = {quoted(stored_text(one))}" for one in ingestions)
+            condition += f" AND ({asked})"
         hours = Window(window_of(window.start, HOUR).start, window.end)
         found = self.points(PARTS, hours, PART_SCHEMA, condition).drop(LAYER)
         # Of a part that was retired while it was being written, only the word "ready" is left.

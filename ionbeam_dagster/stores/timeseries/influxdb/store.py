@@ -52,6 +52,7 @@ REQUEST_LINES = 50_000
 SLICE_ROWS = 500_000  # what a reader fetches and merges at once
 BATCH_ROWS = 100_000
 MOST_REFUSED = 200  # lines of one part that are refused one by one; when there are more, it is not the lines
+ASKED_AT_ONCE = 100  # ingestions in one question
 ATTEMPTS = 20  # at parts that others replace while we read them
 _LOG = logging.getLogger(__name__)
 
@@ -149,8 +150,10 @@ class InfluxStore:
         return points
 
     def lacking(self, dataset: str, ingestions: Sequence[str]) -> list[str]:
-        """None: what a server has accepted, it keeps."""
-        return []
+        with self._open() as bucket:
+            found = [bucket.parts(dataset, EVER, *some) for some in _portions(ingestions, ASKED_AT_ONCE)]
+        there = {part.ingestion for parts in found for part in visible(parts)}
+        return [ingestion for ingestion in ingestions if ingestion not in there]
 
     def damaged(self, dataset: str, window: Window) -> frozenset[str]:
         return frozenset()
@@ -218,6 +221,10 @@ def _send(
     if reasons:
         refused(frame[list(reasons)].with_columns(pl.Series(REASON, list(reasons.values()))))
     return len(reasons)
+
+
+def _portions(given: Sequence[str], most: int) -> Iterator[Sequence[str]]:
+    return (given[start : start + most] for start in range(0, len(given), most))
 
 
 def _log_refused(dataset: str, ingestion: str, rows: pl.DataFrame) -> None:
