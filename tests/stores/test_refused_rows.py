@@ -69,7 +69,7 @@ def test_rows_that_the_bucket_no_longer_keeps_are_told_by_run_status_gaps_and_th
     everything = ("--from", f"{old:%Y-%m-%dT%H:%MZ}", "--to", f"{last:%Y-%m-%dT%H:%MZ}")
     for text in (told, ionbeam("status", *everything), ionbeam("gaps", *everything)):
         assert line in text and "(it keeps data for 2 d)" in text
-    assert "6 rows left out" in ionbeam("gaps", *everything)
+    assert "6 rows set aside" in ionbeam("gaps", *everything)
     assert "of an hour that InfluxDB" in ionbeam("quarantine", "list", *everything)
     shown = ionbeam("quarantine", "show", *everything)
     assert "6 rows set aside" in shown and f"{old:%Y-%m-%d %H}:50" in shown
