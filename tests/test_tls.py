@@ -8,6 +8,7 @@ import time
 import pytest
 from certificates import Authority, spoken_with_tls
 
+from ionbeam_dagster.config.wis2 import Wis2Broker
 from ionbeam_dagster.doors.amqp.bridge import BrokerAway, bridge_of
 from ionbeam_dagster.doors.amqp.queues import queues, takes_messages, time_of_broker
 from ionbeam_dagster.errors import ConfigError, IonbeamError
@@ -18,6 +19,7 @@ from ionbeam_dagster.stores.ledger.redis_server import time_of_redis
 from ionbeam_dagster.stores.settings import InfluxDBSettings, RedisSettings
 from ionbeam_dagster.stores.timeseries.influxdb.bucket import OpenBucket
 from ionbeam_dagster.tls import TlsSettings
+from ionbeam_dagster.wis2.broker import Publisher
 
 
 @pytest.fixture(scope="module")
@@ -77,12 +79,18 @@ def ask_mosquitto(server, place, files, folder, platform_of):
     assert subscriber.counts.connections
 
 
+def publish_to_mosquitto(server, place, files, folder, platform_of):
+    with Publisher(Wis2Broker(url=f"mqtts://{place}", **files)) as publisher:
+        assert publisher.publish([("origin/a/wis2/de-example-test/metadata", b"{}")]) == [""]
+
+
 ASKED = {
     "redis": (ask_redis, lambda server: int(server.url.rpartition(":")[2].partition("/")[0])),
     "influxdb": (ask_influxdb, lambda server: int(server.url.rpartition(":")[2])),
     "s3": (ask_s3, lambda server: int(server.endpoint.rpartition(":")[2])),
     "rabbitmq": (ask_rabbitmq, lambda server: server.port),
     "mosquitto": (ask_mosquitto, lambda server: server.port),
+    "wis2": (publish_to_mosquitto, lambda server: server.port),
 }
 
 
@@ -90,7 +98,7 @@ ASKED = {
 def test_each_server_is_spoken_to_with_certificates_of_ones_own_and_what_is_wrong_is_said(
     name, request, authority, files, tmp_path, platform_of
 ):
-    server = request.getfixturevalue(name)
+    server = request.getfixturevalue("mosquitto" if name == "wis2" else name)
     ask, port_of = ASKED[name]
     port, right = port_of(server), authority.certificate("localhost")
     own_asked_for = None if name == "s3" else authority

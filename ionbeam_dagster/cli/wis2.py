@@ -77,12 +77,15 @@ def republish(
 
     The messages are those that were sent, with the same ids: who has one already knows it.
     """
+    from ionbeam_dagster.wis2.telling import ToldElsewhere, tell_again
     from ionbeam_dagster.wis2.telling import publish as publish_all
-    from ionbeam_dagster.wis2.telling import tell_again
 
     platform = _platform()
-    tell_again(platform, dataset, _range(start, end))
-    _tell(publish_all(platform))
+    again = tell_again(platform, dataset, _range(start, end))
+    try:
+        _tell(publish_all(platform))
+    except ToldElsewhere:
+        console.print(f"{again:,} notifications are told again by the process that follows.")
 
 
 def _range(start: str | None, end: str | None) -> Window:

@@ -184,7 +184,7 @@ class SourceConfig(Settings):
     redistribution: bool = Field(
         default=True,
         description="Whether its licence allows that others are given its observations; where not, its dataset is not "
-        "served on the web, and pygeoapi may not be among its exports.",
+        "served on the web nor given away by WIS2, and pygeoapi may not be among its exports.",
     )
     use_cache: bool = Field(
         default=False, description="Whether it uses what an earlier run downloaded, where it keeps that."

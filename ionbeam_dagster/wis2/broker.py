@@ -112,7 +112,7 @@ class Publisher:
             self._changed.wait_for(lambda: self._connected is not None or self._lost, PATIENCE)
         if self._connected is None:
             client.loop_stop()
-            why = self._lost or "no answer"
+            why = "it closed the connection" if self._lost else f"no answer for {PATIENCE:.0f} seconds"
             if settings.encrypted:
                 why += perhaps_ours(ConnectionError(why), "wis2.broker.cert_file")
             raise NotTold(f"{self._place} does not let us in ({why}); correct wis2.broker")

@@ -58,13 +58,19 @@ class Turn:
     failed: dict[str, str] = field(default_factory=dict)
 
 
+class ToldElsewhere(PipelineError):
+    """Another process tells what is due."""
+
+
 def publish(platform: Platform) -> Turn:
-    """Tell others all that they were not told of. Raises NotTold where the broker does not answer, and PipelineError
+    """Tell others all that they were not told of. Raises NotTold where the broker does not answer, and ToldElsewhere
     where another process does it."""
     wis2 = settings_of(platform)
     with closing(platform.ledger.job(_JOB)) as job:
         if not job.acquire():
-            raise PipelineError("another process tells what is given away now; it goes on with all that is due")
+            raise ToldElsewhere(
+                "another process tells what is given away; leave all that is due to it, or end it first"
+            )
         return Teller(platform, wis2, job).turn(EPOCH)
 
 

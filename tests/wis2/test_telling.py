@@ -6,10 +6,13 @@ import shutil
 import time
 from pathlib import Path
 
+import polars as pl
 import pytest
 from given import (
     CENTRE,
     CHANNEL,
+    DAY,
+    HOUR,
     RECORDS,
     SOURCES,
     WINDOWS,
@@ -19,10 +22,15 @@ from given import (
     section,
     write_rows,
 )
+from redis import Redis
+from typer.testing import CliRunner
 
-from ionbeam_dagster.errors import PipelineError
+from ionbeam_dagster.cli import app
+from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.pipeline.forgetting import forget, who_is
 from ionbeam_dagster.wis2.broker import NotTold
-from ionbeam_dagster.wis2.telling import publish, tell_again
+from ionbeam_dagster.wis2.giving import read_bytes, read_json, settings_of
+from ionbeam_dagster.wis2.telling import ToldElsewhere, notices_on, publish, tell_again
 
 
 @pytest.fixture
@@ -193,11 +201,52 @@ def test_what_is_shown_coarsely_has_coarse_places_in_messages_and_record(platfor
     assert corner != [4.75, 51.5] and abs(corner[0] - 4.75) < 0.2 and abs(corner[1] - 51.5) < 0.2
 
 
-def test_one_process_tells_at_a_time(giving):
+def test_a_station_that_is_forgotten_is_in_no_file_that_is_given_away(platform_of, tmp_path, mosquitto, listener):
+    write_rows(tmp_path / "in", hours=(0,))
+    platform = platform_of(SOURCES, wis2=section(mosquitto.port, formats="[pygeoapi]"))
+    brought_up_to_date(platform, WINDOWS[:1])
+    publish(platform)
+    forget(platform, who_is(platform, "crowd", "b"))
+    assert publish(platform).told == 1
+    assert relations(listener.messages(at_least=2)) == [("00", "canonical"), ("00", "update")]
+    [given] = (tmp_path / "given").rglob("*.parquet")
+    assert set(pl.read_parquet(given)["station_id"]) == {"a"}
+
+
+def test_one_process_tells_at_a_time_and_what_is_to_be_told_again_is_left_to_it(giving, listener):
+    brought_up_to_date(giving)
+    publish(giving)
     job = giving.ledger.job("wis2")
     assert job.acquire()
     try:
-        with pytest.raises(PipelineError, match="another process tells what is given away now"):
+        with pytest.raises(ToldElsewhere, match="another process tells what is given away"):
             publish(giving)
+        done = CliRunner().invoke(app, ["--config", "config.yaml", "wis2", "republish", "crowd"])
+        assert done.exit_code == 0 and done.stdout == "4 notifications are told again by the process that follows.\n"
     finally:
         job.close()
+    assert publish(giving).told == 4 and len(listener.messages(at_least=6)) == 6
+
+
+def test_files_in_s3_are_given_away_by_a_ledger_in_redis(platform_of, tmp_path, mosquitto, s3, redis):
+    with Redis.from_url(redis.url) as client:
+        client.flushdb()
+    write_rows(tmp_path / "in")
+    root = f"{s3.bucket('wis2-given')}/given"
+    wis2 = section(mosquitto.port).replace("output_path: given", f"output_path: '{root}'")
+    places = {"redis": f"{{redis_url: '{redis.url}'}}", "s3": json.dumps(s3.section())}
+    platform = platform_of(SOURCES, wis2=wis2, **places)
+    brought_up_to_date(platform)
+    assert publish(platform).told == 4 and publish(platform).told == 0
+    assert len(platform.files.under(root)) == 8, "a record and three files, each with its message"
+    write_rows(tmp_path / "in", warm=21.5, hours=(0, 2))
+    brought_up_to_date(platform, WINDOWS[:2])
+    assert publish(platform).told == 2
+    found = notices_on(platform, settings_of(platform), "crowd", Window(DAY, DAY + 2 * HOUR))
+    assert [notice.relation for notice in found] == ["canonical", "update", "deletion"]
+    assert len(platform.files.under(root)) == 7
+    told = read_json(platform.files, found[1].place)
+    [link] = told["links"]
+    content = read_bytes(platform.files, root + link["href"].removeprefix("https://data.example/wis2"))
+    assert len(content) == link["length"]
+    assert platform.ledger.notices.tally("crowd/bufr").told == 3
