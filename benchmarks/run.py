@@ -33,6 +33,7 @@ SMALL = {
     "memory": "--rows 2000",
     "mqtt": "--messages 50",
     "odb": "--rows 2000",
+    "opening": "--rows 9600 --files 48",
     "quality": "--stations 100 --crowd 100",
     "quality_benchmark": "--seeds 1 --stations 60",
     "quality_quantities": "--seeds 1",

@@ -43,7 +43,7 @@ def test_the_commands_of_readme_are_there():
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
     made = set(re.findall(r"(?:`|^)make ([a-z]+)", text, re.M))
     assert made <= targets and len(made) > 2
-    called = set(re.findall(r"(?:`|^)ionbeam (?:--config \S+ )?([a-z]+)", text, re.M))
+    called = set(re.findall(r"(?:`|^)ionbeam (?:--config \S+ )?([a-z0-9]+)", text, re.M))
     assert called <= typer.main.get_command(app).commands.keys() and len(called) > 10
 
 

@@ -209,6 +209,8 @@ def _tested(columns: Columns, chosen: list[str], dataset: str, named: bool) -> l
             f"quality='good' cannot be asked of {', '.join(untested)}, which no test was applied to: "
             "leave quality out, or the variable"
         )
+    if len(untested) == len(chosen):
+        raise OpenError(f"quality='good' cannot be asked of {dataset}: no test was applied to any of its variables")
     if untested:
         told = f"{dataset}: {', '.join(untested)} are left out: no test was applied to them (quality='good')"
         warnings.warn(told, OpenWarning, stacklevel=4)

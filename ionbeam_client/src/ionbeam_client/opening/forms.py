@@ -75,5 +75,5 @@ def as_duckdb(reading: Reading) -> Any:
     """A relation of a connection of its own that reads when it is asked, only the columns that are needed."""
     connection = library("duckdb").connect()
     connection.execute("SET TimeZone = 'UTC'")
-    connection.register(reading.place.dataset, as_polars(reading))
-    return connection.table(f'"{reading.place.dataset}"')
+    connection.register("observations", as_polars(reading))
+    return connection.table("observations")

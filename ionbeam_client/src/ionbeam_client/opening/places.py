@@ -60,15 +60,12 @@ class FileWindows:
         self._local = isinstance(files, fs.LocalFileSystem)
         self.at_once = 4 if self._local else 8
         self.dataset = ""
-        self._listing()
-
-    def listed(self) -> list[Window]:
-        return self._listing()
+        """Known once the windows are listed."""
 
     def about(self) -> dict[str, Any]:
         return {}
 
-    def _listing(self) -> list[Window]:
+    def listed(self) -> list[Window]:
         newest: dict[str, tuple[int, str]] = {}
         datasets: dict[str, None] = {}
         found = self._look(self._root)
@@ -82,7 +79,7 @@ class FileWindows:
                 newest[named["window"]] = (revision, one.path)
         if not newest:
             self._descend([one for one in found if one.type == fs.FileType.Directory and one.base_name[0] not in "._"])
-            return self._listing()
+            return self.listed()
         if len(datasets) > 1:
             told = ", ".join(sorted(datasets))
             raise OpenError(f"{self._where}: has windows of several datasets, {told}: give each a folder")
