@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.stores.damage import UNREADABLE
 from ionbeam_dagster.stores.files import Files, folder_of, name_of, within
 
 REASON = "reason"
@@ -90,7 +91,7 @@ class QuarantineStore:
                     return None
                 parts = (batch.column(0) for batch in file.iter_batches(columns=[WHOLE]))
                 return sum(int(part.true_count) for part in parts)
-        except (FileNotFoundError, pa.ArrowInvalid):
+        except UNREADABLE:
             return None
 
     def files(self) -> list[QuarantinedFile]:

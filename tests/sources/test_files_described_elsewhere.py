@@ -288,6 +288,10 @@ def test_parts_of_a_time_may_be_numbers_of_any_type(tmp_path):
         rows, reasons = taken(source(tmp_path, text, path=str(tmp_path / path), time=parts, **keys))
         assert rows["datetime"].sort().to_list() == [DAY + timedelta(minutes=minute) for minute in (5, 570)]
         assert len(reasons) == 1
+    text = "day,clock,t\n2024-03-01,14.00,1.5\n2024-03-01,14.30,2.5\n"
+    dotted = {"columns": ["day", "clock"], "format": "%Y-%m-%d %H.%M"}
+    rows, reasons = taken(source(tmp_path, text, time=dotted, **keys))
+    assert (rows["datetime"].dt.minute().to_list(), reasons) == ([0, 30], [])
     stamp = {"column": "stamp", "format": "%Y%m%d%H"}
     rows, reasons = taken(source(tmp_path, "", path=str(tmp_path / "a.parquet"), time=stamp, **keys))
     assert rows["datetime"].to_list() == [DAY + timedelta(hours=hour) for hour in (9, 10)]

@@ -64,7 +64,7 @@ def raised(stated: FileVariable, known: Mapping[str, Sequence[float]]) -> list[F
         raise ValueError(f"has {len(heights):,} heights in {where.column!r}; state which of them are read: {example}")
     return [
         stated.model_copy(
-            update={"column": f"{stated.column}@{height:g}m", "read_from": stated.stands_in, "level": height}
+            update={"column": f"{stated.column}@{height:.12g}m", "read_from": stated.stands_in, "level": height}
         )
         for height in heights
     ]

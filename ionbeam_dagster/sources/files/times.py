@@ -49,10 +49,10 @@ def timed(frame: pl.DataFrame, columns: Sequence[str], time: TimeColumn, station
     column = " ".join(columns)
     given = _together(frame, columns).alias(column) if len(columns) > 1 else frame[columns[0]]
     given = _as_text(given) if time.format is not None and given.dtype.is_numeric() else given
+    of = frame[station].cast(pl.String) if station else None
     if time.unit is not None:
-        found = _of_serials(given, time) if time.unit == "excel" else _since_1970(given, time.unit)
+        found = _of_serials(given, time, of) if time.unit == "excel" else _since_1970(given, time.unit)
     else:
-        of = frame[station].cast(pl.String) if station else None
         found = _times(given, time, of) if given.dtype == pl.String else _in_utc(_microseconds(given), time, of)
     plausible = found.is_between(EARLIEST, LATEST, closed="left")
     frame = frame.with_columns(found.alias("datetime"), found.set(~plausible, None).alias(FILED))
@@ -117,7 +117,7 @@ def _as_text(part: pl.Series) -> pl.Series:
     """A part of a time as text; a whole number that is a float, as they are beside missing ones, without a fraction."""
     if part.dtype.is_float() and (part == part.round()).all():
         part = part.cast(pl.Int64, strict=False)
-    return part.cast(pl.String).str.replace(r"^(\d+)\.0*$", "$1")
+    return part.cast(pl.String).str.replace(r"^(\d+)\.0$", "$1")  # 14.00 is a clock
 
 
 def _since_1970(given: pl.Series, unit: str) -> pl.Series:
@@ -134,12 +134,13 @@ def _since_1970(given: pl.Series, unit: str) -> pl.Series:
     return whole.cast(UTC_TIME)
 
 
-def _of_serials(given: pl.Series, time: TimeColumn) -> pl.Series:
+def _of_serials(given: pl.Series, time: TimeColumn, stations: pl.Series | None) -> pl.Series:
     """Times from days as spreadsheets count them, to the millisecond, null where there is none."""
     numbers = given.str.strip_chars() if given.dtype == pl.String else given
     days = numbers.cast(pl.Float64, strict=False)
     days = days.set(~days.is_between(1, MOST_DAYS), None)
-    return _in_utc(((days * 86_400_000).round().cast(pl.Int64) * 1000 + SERIAL_0).cast(pl.Datetime("us")), time, None)
+    passed = (days * 86_400_000).round().cast(pl.Int64) * 1000
+    return _in_utc((passed + SERIAL_0).cast(pl.Datetime("us")), time, stations)
 
 
 def _in_utc(times: pl.Series, time: TimeColumn, stations: pl.Series | None) -> pl.Series:
