@@ -245,9 +245,9 @@ def _waiting_before(platform: Platform, raw: RawPartition, sender: str) -> dict[
 
 def is_purged(platform: Platform, dataset: DatasetSettings, claims: Sequence[Claim]) -> bool:
     """Whether rows of these claims are gone: from the time-series store, and with their raw partition, too."""
-    with_rows = {claim.id: claim for claim in claims if claim.rows and claim.source in platform.config.sources}
-    lacking = platform.series.lacking(dataset.name, list(with_rows))
-    return any(_has_no_raw(platform, with_rows[ingestion]) for ingestion in lacking)
+    known = [claim for claim in claims if claim.rows and claim.source in platform.config.sources]
+    gone = [claim.id for claim in known if _has_no_raw(platform, claim)]
+    return bool(gone and platform.series.lacking(dataset.name, gone))
 
 
 def _has_no_raw(platform: Platform, claim: Claim) -> bool:
