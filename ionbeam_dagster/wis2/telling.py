@@ -181,7 +181,7 @@ class Teller:
         if all(files.exists(one) for one in (notice.place, *file)):
             return True
         _LOG.warning("%s: %s is gone, and is given anew", notice.data_id, notice.place.removesuffix(MESSAGE))
-        self.platform.ledger.notices.keep(replace(notice, hash="gone", told=self.platform.now()))
+        self.platform.ledger.notices.keep(replace(notice, number=0, told=self.platform.now()))
         return False
 
 

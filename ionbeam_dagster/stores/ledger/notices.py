@@ -22,7 +22,7 @@ class Notice:
     """The message on revision `number` of `data_id`, a file with this `hash`; it is one `of` a dataset and format.
 
     `relation` is what it says (canonical, update, deletion), `place` the location of the message, `made` when it was
-    made, and `told` when the broker had it (None: not yet).
+    made, and `told` when the broker had it (None: not yet). `number` is 0 where its file is gone, and is given anew.
     """
 
     data_id: str
