@@ -1,4 +1,4 @@
-"""Dagster's own SQLite databases, with connections that are kept: an event costs a twentieth of what it does otherwise.
+"""Dagster's own SQLite databases, with connections that are kept: an event costs a fifth of what it does otherwise.
 
 Dagster opens a database anew for each event, lets whoever closes it last copy its log into it, and makes each run's
 database table by table. Here a process keeps what it has open, and a run's database begins as a copy of an empty one.
@@ -113,8 +113,8 @@ class KeptEvents(SqliteEventLogStorage):
             if known[0] == _number_of(path):
                 return known[1]
             self._close(shard)  # somebody removed it, and perhaps made it again
-        for other in [one for one in self._open if one != INDEX_SHARD_NAME][: 1 + len(self._open) - _MOST_OPEN]:
-            self._close(other)
+        while len(self._open) >= _MOST_OPEN:
+            self._close(next(one for one in self._open if one != INDEX_SHARD_NAME))
         self._shard = shard
         if shard not in self._initialized_dbs:
             if not _copied(path):

@@ -1,6 +1,6 @@
 """A canvas for the pictures that are drawn with every window: a map of places, boxes, lines and words.
 
-Drawn by Pillow at three times the size and reduced, it costs a tenth of what a figure of matplotlib does, whose axes,
+Drawn by Pillow at three times the size and reduced, it costs a quarter of what a figure of matplotlib does, whose axes,
 ticks and texts are objects each. Belongs here: how things are drawn. Does not belong here: what is.
 """
 

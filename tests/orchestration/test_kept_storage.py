@@ -82,6 +82,7 @@ def test_threads_write_and_read_at_the_same_time(home):
 def test_what_is_left_of_runs_that_were_forgotten_stays(home):
     with dagster_at(home) as instance:
         runs = [run(instance) for _ in range(6)]
+        assert {"index", *runs[-3:]} == set(instance.event_log_storage._open), "no more of them are open"
         for one in runs[:-1]:
             forget_run(instance, one)
         assert [one.run_id for one in instance.get_runs()] == runs[-1:]
