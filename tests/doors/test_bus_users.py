@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import multiprocessing
+import os
 import shlex
+import time
 from datetime import UTC, datetime
 
 import aio_pika
@@ -206,3 +210,55 @@ def test_an_exporter_of_few_rights_gets_what_is_built(users, tmp_path):
 
     asyncio.run(run())
     assert received == [1]
+
+
+SECONDS, EVERY, A_SECOND = 120, 10, 25
+
+
+def send_what_is_refused(url):
+    """Send messages that cannot be taken in, A_SECOND of them, some of 1 MB, for SECONDS."""
+    long_ago = body(command(start_time=datetime(1, 1, 1, tzinfo=UTC)))
+    bad = itertools.cycle([b"{}", b"no message", body(command()), long_ago] * 6 + [os.urandom(1_000_000)])
+
+    async def run():
+        began, number = time.monotonic(), 0
+        async with connected(url) as transport:
+            while time.monotonic() < began + SECONDS:
+                given = [Outgoing(f"hostile{number + more}", next(bad)) for more in range(A_SECOND)]
+                await asyncio.gather(*(transport.publish(wire.INGESTION, one) for one in given))
+                number += A_SECOND
+                await asyncio.sleep(max(began + number / A_SECOND - time.monotonic(), 0))
+
+    asyncio.run(run())
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_a_client_of_which_nothing_can_be_taken_in_makes_no_other_late(users, tmp_path):
+    platform, urls = users
+    process = multiprocessing.get_context("spawn").Process(target=send_what_is_refused, args=(urls["bergen"],))
+    waited = []
+
+    async def taken(count):
+        while await asyncio.to_thread(platform.ledger.commands.count) < count:
+            await asyncio.sleep(0.1)
+
+    async def run():
+        stop = asyncio.Event()
+        serving = asyncio.create_task(bridge_of(platform).serve(stop))
+        process.start()
+        async with IonbeamClient(IonbeamClientConfig(amqp_url=urls["oslo"], state_path=tmp_path / "oslo")) as client:
+            for number in range(SECONDS // EVERY):
+                begin, sent = START + number * DAY, time.monotonic()
+                await client.ingest(rows(start=begin), METADATA, begin, begin + DAY)
+                await taken(number + 1)
+                waited.append(time.monotonic() - sent)
+                await asyncio.sleep(max(EVERY - waited[-1], 0))
+        await asyncio.to_thread(process.join)
+        stop.set()
+        await serving
+
+    asyncio.run(run())
+    assert max(waited) < EVERY, f"taken in after {[round(one, 1) for one in waited]} s"
+    parked = [one.messages for one in platform.ledger.refusals.strangers(9)]
+    assert sum(parked) > SECONDS * A_SECOND / 5
