@@ -22,7 +22,10 @@ from ionbeam_dagster.config import CONFIG_VARIABLE, IonbeamConfig
 from ionbeam_dagster.orchestration.home import ensure_home
 from ionbeam_dagster.pipeline.recovery import open_platform
 
-SOURCE = "  s{n}: {{num_stations: 100, type: ioncannon, start: {start}, aggregation_span: PT1M, exports: [odb]}}"
+SOURCE = (
+    "  s{n}: {{num_stations: 100, measurement_frequency_minutes: 1, type: ioncannon, start: {start}, "
+    "aggregation_span: PT1M, exports: [odb]}}"
+)
 WINDOW = "{{source_name: s{n}, window_size: PT1M}}"
 
 
