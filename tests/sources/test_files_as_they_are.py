@@ -497,3 +497,65 @@ def test_a_compressed_file_of_many_pieces_is_read(tmp_path, monkeypatch):
     (tmp_path / "a.csv.gz").write_bytes(gzip.compress(f"time,t\n{lines}".encode()))
     made = source(tmp_path, name="a.gz", path=str(tmp_path / "*.csv.gz"))
     assert taken(made)[0][T].to_list() == list(range(600))
+
+
+# Units that a code in each row says
+
+MIXED = """time,usUnits,outTemp,barometer
+2024-03-01T00:00Z,1,41.0,29.92
+2024-03-01T01:00Z,17,5.5,1013.2
+2024-03-01T02:00Z,16.0,6.5,1013.4
+2024-03-01T03:00Z,,7.5,
+2024-03-01T04:00Z,9,8.5,
+2024-03-01T05:00Z,9,,
+"""
+OUT = {"column": "outTemp", "standard_name": "air_temperature", "cf_unit": "degC", "level": 2.0}
+BY_CODE = {"column": "usUnits", "units": {1: "degF", 16: "degC", 17: "degC"}}
+
+
+def set_aside(made: Files) -> tuple[pl.DataFrame, list[str]]:
+    done = [canonicalise(batch, made.metadata) for batch in made.fetch(WHOLE)]
+    rows = pl.concat([one.rows for one in done]).sort("datetime")
+    return rows, [problem for one in done for problem in one.rejected["x_problem"]]
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_code_in_each_row_says_its_unit(form, tmp_path):
+    if form == "parquet":
+        pl.read_csv(MIXED.encode()).write_parquet(tmp_path / "a.parquet")
+    given = {"text": MIXED} if form == "csv" else {}
+    made = source(tmp_path, name=f"a.{form}", variables=[OUT | {"unit": BY_CODE}], **given)
+    rows, why = set_aside(made)
+    assert rows[T].round(6).to_list() == [5.0, 5.5, 6.5]
+    assert sorted(why) == [
+        "outTemp: usUnits is 9, of which `unit` says nothing; state its unit there",
+        "outTemp: usUnits is empty, of which `unit` says nothing; state its unit there",
+    ]
+
+
+@pytest.mark.parametrize(("unit", "right"), [("degF", [0]), ("degC", [1, 2])])
+def test_rows_of_weewx_that_are_in_another_unit_than_the_block_says_are_set_aside(unit, right, tmp_path):
+    """Degrees Fahrenheit and Celsius of one archive came out as one of them."""
+    metric = {"column": "barometer", "standard_name": "air_pressure_at_mean_sea_level", "unit": "inHg"}
+    lines = MIXED.splitlines(keepends=True)
+    made = source(tmp_path, "".join(lines[:4]), variables=[OUT | {"unit": unit}])
+    rows, why = set_aside(made)
+    assert rows["datetime"].to_list() == at(*((hour, 0) for hour in right))
+    assert len(why) == 3 - len(right) and all(
+        "and the block says otherwise; state what its codes mean" in w for w in why
+    )
+    assert any("usUnits is 1, by which it is in degF" in w for w in why) == (unit == "degC")
+    made = source(tmp_path, "".join(lines[:2]), variables=[metric | {"cf_unit": "hPa", "level": 0.0}])
+    assert set_aside(made)[1] == []
+
+
+def test_units_of_codes_are_looked_at_before_any_row(tmp_path):
+    def block(**keys):
+        return source(tmp_path, MIXED, variables=[OUT | keys])
+
+    with pytest.raises(SourceError, match="outTemp': state `cf_unit`: its rows are in several units"):
+        _ = block(unit=BY_CODE, cf_unit=None).metadata
+    with pytest.raises(SourceError, match="its values are in 'm', which cannot become 'degC'"):
+        _ = block(unit=BY_CODE | {"units": {1: "m"}}).metadata
+    with pytest.raises(SourceError, match="has no column 'system'"):
+        list(block(unit=BY_CODE | {"column": "system"}).fetch(WHOLE))

@@ -21,6 +21,7 @@ from ionbeam_dagster.domain.written_numbers import same_as_text
 from ionbeam_dagster.settings import Settings
 from ionbeam_dagster.sources import SourceConfig
 from ionbeam_dagster.sources.files.levels import Heights, column_of_heights
+from ionbeam_dagster.sources.files.unit_codes import UnitCodes
 from ionbeam_dagster.sources.files.written import Code, CsvDialect, NoValue, TimeColumn, no_truth
 
 FORMATS = {
@@ -117,10 +118,11 @@ class FileVariable(Settings):
         description="What is measured, in a sentence; for what CF has no name for.",
         examples=["Level of the battery, as a share of its capacity"],
     )
-    unit: str | None = Field(
+    unit: str | UnitCodes | None = Field(
         default=None,
-        description="Unit in the files; without it what the file declares, else cf_unit.",
-        examples=["degF"],
+        description="Unit in the files; without it what the file declares, else cf_unit. Where a code in each row says "
+        "it, that column and what its codes mean.",
+        examples=["degF", {"column": "usUnits", "units": {1: "degF", 16: "degC", 17: "degC"}}],
     )
     cf_unit: NamePart | None = Field(
         default=None, description="Unit in the dataset; without it that in the files.", examples=["degC"]
@@ -161,6 +163,11 @@ class FileVariable(Settings):
     def stands_in(self) -> str:
         """The files' column that it is read from."""
         return self.read_from or self.column
+
+    @property
+    def unit_codes(self) -> UnitCodes | None:
+        """Where a code says the unit of each row."""
+        return self.unit if isinstance(self.unit, UnitCodes) else None
 
     @property
     def heights(self) -> Heights | None:

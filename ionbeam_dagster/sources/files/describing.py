@@ -28,7 +28,10 @@ def completed(stated: FileVariable, said: Described) -> tuple[CanonicalVariable,
     name = stated.standard_name or said.standard_name
     if not name:
         raise ValueError("has no standard_name in the file; state `standard_name` (x_... for what CF has no name for)")
-    unit = _meant(stated.unit or said.unit) or stated.cf_unit
+    if stated.unit_codes and not stated.cf_unit:
+        raise ValueError("state `cf_unit`: its rows are in several units")
+    own = stated.unit if isinstance(stated.unit, str) else None
+    unit = stated.cf_unit if stated.unit_codes else _meant(own or said.unit) or stated.cf_unit
     if not unit:
         raise ValueError("has no units in the file; state `unit` ('1' for a quantity without one)")
     method = stated.method or said.method or "point"
@@ -46,8 +49,9 @@ def completed(stated: FileVariable, said: Described) -> tuple[CanonicalVariable,
     errors = [problem.text for problem in check_variable(variable) if problem.severity == "error"]
     if errors:
         raise ValueError("; ".join(errors))
-    if stated.unit and not is_text(variable):
-        _refuse_other_kind(unit, variable)
+    if not is_text(variable):
+        for one in stated.unit_codes.units.values() if stated.unit_codes else filter(None, [own]):
+            _refuse_other_kind(_meant(one) or one, variable)
     return variable, unit
 
 

@@ -137,6 +137,7 @@ class TableReader(Reader):
         if self.config.wide is not None:
             variables = []
         variables += [one.heights.column for one in self.config.variables if one.heights and not one.optional]
+        variables += [one.unit_codes.column for one in self.config.variables if one.unit_codes and not one.optional]
         variables += [one.quality.column for one in self.config.variables if one.quality and not one.optional]
         return list(dict.fromkeys([*layout.times, *layout.place.values(), *variables, *layout.metadata.values()]))
 

@@ -20,6 +20,7 @@ from ionbeam_dagster.domain.canonical import STATION
 from ionbeam_dagster.domain.quality import SAYS_GOOD, SAYS_POOR
 from ionbeam_dagster.domain.raw_values import NO_VALUE
 from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.sources.files.coded_units import contradictions, factors_by_code, set_aside, with_refused_codes
 from ionbeam_dagster.sources.files.config import (
     FileQuality,
     FilesConfig,
@@ -30,6 +31,7 @@ from ionbeam_dagster.sources.files.config import (
 from ionbeam_dagster.sources.files.levels import SAME_HEIGHT, Heights, metres
 from ionbeam_dagster.sources.files.readers import PROBLEM, ROW, Layout, Unreadable
 from ionbeam_dagster.sources.files.times import FILED, UTC_TIME, present
+from ionbeam_dagster.sources.files.unit_codes import WEEWX
 from ionbeam_dagster.sources.files.written import CsvDialect
 
 FILE = "x_file"
@@ -77,6 +79,8 @@ class Shaping:
             values = [long.variable, long.value, *([long.unit] if long.unit else [])]
         values = [*self.wide] or values
         codes = [stated.quality.column for stated in self.variables if stated.quality]
+        codes += [stated.unit_codes.column for stated in self.variables if stated.unit_codes]
+        codes += [WEEWX] if self._by_weewx() else []
         codes += [where.column for where in self.heights.values() if where.column not in layout.levels]
         found = [*layout.times, *layout.place.values(), *values, *codes, *layout.metadata.values(), *self.described]
         return list(dict.fromkeys(found))
@@ -94,6 +98,7 @@ class Shaping:
         else:
             apart = [one for one in self.variables if one.read_from]
             frame = frame.with_columns(self._at_its_height(frame, one, pl.col(one.stands_in)) for one in apart)
+        frame = with_refused_codes(frame, self.variables, self._by_weewx())
         shaped = frame.select(
             pl.col("datetime"),
             *self._place(frame),
@@ -108,6 +113,9 @@ class Shaping:
         shaped = shaped.filter(pl.any_horizontal(pl.col(*self.conversions, PROBLEM).is_not_null()))
         shaped = _without_wrong_stations(shaped) if STATION in self.layout.metadata else shaped
         return shaped if self.joined is None else self.joined(shaped)
+
+    def _by_weewx(self) -> dict[str, Mapping[str, str]]:
+        return {} if self.config.long is not None or self.wide else contradictions(self.variables)
 
     def descriptions(self, frame: pl.DataFrame) -> list[pl.Expr]:
         """Place and descriptive columns of rows, as far as they have them. Raises Unreadable."""
@@ -160,10 +168,7 @@ class Shaping:
             known = [unit for unit, one in self._factors_of(frame, column).items() if one is not None]
             refused = pl.col(column).is_not_null() & ~pl.col(UNIT).is_in(known).fill_null(True)
             why = pl.format(f"{column}: its unit {{}} cannot become that of the variable; correct the file", UNIT)
-            frame = frame.with_columns(
-                pl.when(~refused).then(pl.col("datetime")),
-                pl.when(refused).then(why).otherwise(pl.col(PROBLEM)).alias(PROBLEM),
-            )
+            frame = set_aside(frame, refused, why)
         return frame
 
     def _factors_of(self, frame: pl.DataFrame, column: str) -> dict[str, tuple[float, float] | None]:
@@ -178,13 +183,18 @@ class Shaping:
         return found
 
     def _variable(self, frame: pl.DataFrame, column: str) -> pl.Expr:
-        pattern = next(one.pattern for one in self.variables if one.column == column)
+        pattern, codes = next((one.pattern, one.unit_codes) for one in self.variables if one.column == column)
         if column in self.texts:
             return self._text(_part(pl.col(column), pattern))
         number, (scale, offset) = self._number(frame, column, pattern), self.conversions[column]
-        if (scale, offset) == (1.0, 0.0) and UNIT not in frame.columns:
+        if (scale, offset) == (1.0, 0.0) and UNIT not in frame.columns and codes is None:
             return number
         factors = [pl.lit(scale), pl.lit(offset)]
+        if codes is not None:
+            assert self.factors is not None
+            of_code = {code: self.factors(column, unit) for code, unit in codes.units.items()}
+            own_scale, factors[1] = factors_by_code(codes.column, of_code)
+            factors[0] = own_scale * scale
         if UNIT in frame.columns:
             own = {unit: one for unit, one in self._factors_of(frame, column).items() if one is not None}
             factors = [

@@ -29,6 +29,7 @@ from ionbeam_dagster.sources.files.guessing.statements import (
     in_yaml,
 )
 from ionbeam_dagster.sources.files.readers import Unreadable
+from ionbeam_dagster.sources.files.unit_codes import WEEWX, weewx_units
 
 _NINES = re.compile(r"-9{2,6}(\.[09]+)?|-?9{3,7}(\.[09]+)?|-?[67]999(\.0+)?")
 _SHORTEST, _SHOWN = 12, 4
@@ -41,13 +42,6 @@ _LONG = {
 }  # fmt: skip
 _DIVIDERS = {" - ": 2, ": ": 2, "__": 2, "_": 3, "/": 3, ".": 3, " ": 3}
 """What may stand between a station and a quantity, and how many stations there must be for that to be believed."""
-_UNIT_SYSTEMS = {
-    "1": {"degC": "degF", "hPa": "inHg", "m s-1": "mile hour-1", "mm": "inch", "mm h-1": "inch hour-1"},
-    "16": {"degC": "degC", "hPa": "hPa", "m s-1": "km h-1", "mm": "cm", "mm h-1": "cm h-1"},
-    "17": {"degC": "degC", "hPa": "hPa", "m s-1": "m s-1", "mm": "mm", "mm h-1": "mm h-1"},
-}
-"""weewx's US, METRIC and METRICWX: their units of what is otherwise in the unit before them."""
-_SNOW = "surface_snow_thickness"  # which weewx has in the unit of rain
 _NO_STATIONS = {"in", "out", "indoor", "outdoor", "inside", "outside", "qc", "flag"}
 
 
@@ -311,17 +305,17 @@ def _unit_of_system(sample: Sample, name: str) -> str | None:
 
     Raises Unreadable where it says several, as nothing in a block tells rows of one from those of another.
     """
-    usual = told_by(name).usual
-    if usual is None or "usUnits" not in sample.rows.columns:
+    units = weewx_units(name)
+    if not units or WEEWX not in sample.rows.columns:
         return None
-    systems = sample.rows["usUnits"].cast(pl.String).str.strip_chars().drop_nulls().unique().to_list()
+    systems = sample.rows[WEEWX].cast(pl.String).str.strip_chars().drop_nulls().unique().to_list()
     if len(systems) > 1:
         raise Unreadable(
-            f"its rows are in several systems of units (usUnits is {' and '.join(sorted(systems))}), which cannot "
-            "be read together; have weewx write it in one (weectl database reconfigure), or make a file of each"
+            f"its rows are in several systems of units ({WEEWX} is {' and '.join(sorted(systems))}), which is not "
+            "guessed; have weewx write it in one (weectl database reconfigure), or guess the rows of one, and state of "
+            f"each variable what the codes mean (unit: {{column: {WEEWX}, units: {{1: degF, 16: degC}}}})"
         )
-    units = _UNIT_SYSTEMS.get(systems[0], {}) if systems else {}
-    return units.get("mm" if usual.standard_name == _SNOW else usual.unit)
+    return units.get(systems[0]) if systems else None
 
 
 def _is_inches_of_mercury(name: str, values: pl.Series) -> bool:
