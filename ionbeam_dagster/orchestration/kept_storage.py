@@ -164,7 +164,7 @@ def _copied(path: str) -> bool:
     draft.write_bytes(_empty())
     try:
         Path(path).hardlink_to(draft)  # whole at once, for others open it
-    except FileExistsError:
+    except OSError:  # another process was quicker, or the file system has no links: Dagster's own way is left
         return False
     finally:
         draft.unlink()
