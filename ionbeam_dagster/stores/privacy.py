@@ -84,7 +84,10 @@ class PrivacyStore:
 
     def forgotten(self, source: str) -> Forgotten:
         """Who of a source is forgotten, or is being; raises PrivacyError where that cannot be known."""
-        marks = self._table().filter(pl.col("source") == source)["mark"]
+        known = self._table()
+        if known.is_empty():  # asked for each message
+            return NOBODY
+        marks = known.filter(pl.col("source") == source)["mark"]
         return Forgotten(source, self.key(), frozenset(marks)) if len(marks) else NOBODY
 
     def unfinished(self) -> dict[str, int]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 
 import pyarrow as pa
 
@@ -20,6 +20,7 @@ from ionbeam_client import arrow, cf, wire
 from ionbeam_client.errors import DataError, MessageError, PayloadError
 from ionbeam_client.models import (
     IngestDataCommand,
+    IngestionMetadata,
     ReplayDatasetsCommand,
     StartSourceCommand,
     format_duration,
@@ -114,13 +115,13 @@ class Intake:
         `senders` are the users of the broker who sent them, where that is known.
         """
         self._ledger.recovered()  # a ledger that is new looks for raw files before ours are among them
-        now = datetime.now(UTC)
+        now, first_of = datetime.now(UTC), cache(self._ledger.metadata_of_version)
         reasons: dict[int, str] = {}
         accepted: dict[Key, _Accepted] = {}
         keys: dict[int, Key] = {}
         for place, body in enumerate(bodies):
             try:
-                found = self._accept(body, senders[place] if senders else "", now)
+                found = self._accept(body, senders[place] if senders else "", now, first_of)
             except _OURS:
                 raise
             except Exception as error:
@@ -147,7 +148,9 @@ class Intake:
 
     # -- ingestions ----------------------------------------------------------------------------------------------
 
-    def _accept(self, body: bytes, sender: str, now: datetime) -> _Accepted:
+    def _accept(
+        self, body: bytes, sender: str, now: datetime, first_of: Callable[[str, int], IngestionMetadata | None]
+    ) -> _Accepted:
         decoded = wire.decode(IngestDataCommand, body)
         command = decoded.message
         feed = self._feed_of(command)
@@ -160,7 +163,7 @@ class Intake:
             )
         if faults := cf.faults(command.metadata.model_dump_json()):
             raise MessageError(faults)
-        first = self._ledger.metadata_of_version(feed.source, command.metadata.version)
+        first = first_of(feed.source, command.metadata.version)
         if refusal := first and schema_refusal(first, command.metadata):
             raise MessageError(f"{feed.source}: {refusal}")
         windows = feed.range.windows(command.start_time, command.end_time, now)
