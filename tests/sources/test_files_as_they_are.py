@@ -308,10 +308,11 @@ def test_marks_between_thousands_are_read_where_that_is_said(tmp_path):
     [
         ("time,t\n2024-03-01T00:00Z,1\n".encode("utf-16"), "is UTF-16, .* iconv -f utf-16 -t utf-8"),
         (b"PK\x03\x04" + bytes(100), "holds a zip file or a workbook, no text"),
-        (gzip.compress(b"time,t\n"), "holds a gzip file, no text; unpack it, or give it the ending .gz"),
+        (gzip.compress(b"time,t\n", mtime=0), "holds a gzip file, no text; unpack it, or give it the ending .gz"),
         (b"\x89HDF\r\n\x1a\n" + bytes(100), "holds netCDF 4, no text"),
         (b"time,t\x00\n2024-03-01T00:00Z,1\n", r"line 1 holds bytes that are no text \(NUL\)"),
     ],
+    ids=["utf-16", "zip", "gzip", "netcdf", "nul"],
 )
 def test_a_file_that_is_no_text_is_told_as_what_it_is(tmp_path, content, told):
     with pytest.raises(SourceError, match=told):
