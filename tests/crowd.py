@@ -6,7 +6,7 @@ _BLOCK = """
     type: files
     path: in
     settle: PT0S
-    start: 2026-06-21
+    start: {start}
     aggregation_span: PT1H
     exports: {exports}
     time: t
@@ -17,8 +17,8 @@ _BLOCK = """
 """
 
 
-def crowd(exports: str, metadata: str, **more: str) -> str:
+def crowd(exports: str, metadata: str, start: str = "2026-06-21", **more: str) -> str:
     """With `more` keys of the source; all as YAML."""
-    return _BLOCK.format(exports=exports, metadata=metadata) + "".join(
+    return _BLOCK.format(exports=exports, metadata=metadata, start=start) + "".join(
         f"    {key}: {value}\n" for key, value in more.items()
     )

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from ionbeam_dagster.cli import app
 from ionbeam_dagster.domain.windows import Window
+from ionbeam_dagster.exporters.odb.feedback import read_feedback
 from ionbeam_dagster.pipeline.build import build
 from ionbeam_dagster.pipeline.collect import collect
 from ionbeam_dagster.pipeline.export import export
@@ -74,6 +75,17 @@ def test_departures_find_their_stations_and_stand_beside_our_flags(exported, tmp
     assert found[ROOF]["flagged_here"] == pytest.approx(1 / 6)
     assert told.index("roof") < told.index("abcdef01"), "who is furthest from the model stands first"
     assert "varno 39" in told and "100%" in told and "17%" in told
+
+
+def test_the_frames_of_a_file_are_counted_together(exported, tmp_path):
+    one = assimilated(exported, tmp_path / "one.odb", {"abcdef01": 0.5, ROOF: -7.5})
+    other = assimilated(exported, tmp_path / "other.odb", {"abcdef01": 1.5, ROOF: -7.5})
+    (tmp_path / "both.odb").write_bytes(one.read_bytes() + other.read_bytes())
+    table = read_feedback(tmp_path / "both.odb").table
+    found = {row["statid"]: row for row in table.iter_rows(named=True)}
+    assert table.height == 2 and found["abcdef01"]["values"] == found[ROOF]["values"] == 12
+    assert (found["abcdef01"]["fg_bias"], found["abcdef01"]["fg_sd"]) == (1.0, 0.5)
+    assert (found["abcdef01"]["active"], found[ROOF]["rejected"], found[ROOF]["fg_sd"]) == (1.0, 1.0, 0.0)
 
 
 def test_who_stands_behind_a_statid_is_a_table(exported, tmp_path):

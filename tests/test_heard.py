@@ -8,6 +8,7 @@ from time import monotonic, sleep
 
 import polars as pl
 import pytest
+from crowd import crowd as block
 from typer.testing import CliRunner
 
 from ionbeam_dagster.cli import app
@@ -25,21 +26,7 @@ from ionbeam_dagster.pipeline.platform import Platform
 
 HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
 DAY = datetime(2026, 6, 21, tzinfo=UTC)
-CROWD = """
-  scheduler: {windows: [{source_name: crowd, window_size: PT1H}]}
-  crowd:
-    type: files
-    path: in
-    start: 2026-06-20
-    aggregation_span: PT1H
-    settle: PT0S
-    exports: []
-    time: t
-    latitude: lat
-    longitude: lon
-    variables: [{column: warm, standard_name: air_temperature, cf_unit: degC, level: 2.0}]
-    metadata: {station_id: s}
-"""
+CROWD = block("[]", "{station_id: s}", start="2026-06-20")
 Row = tuple[datetime, str, float | None, float]
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from crowd import crowd as block
 from typer.testing import CliRunner
 
 from ionbeam_dagster.cli import app
@@ -26,21 +27,7 @@ from ionbeam_dagster.stores.ledger.attempts import Attempt, Failure
 HOUR = timedelta(hours=1)
 MORNING = datetime(2026, 6, 21, tzinfo=UTC)
 NOW = MORNING + 6 * HOUR
-CROWD = """
-  scheduler: {windows: [{source_name: crowd, window_size: PT1H}]}
-  crowd:
-    type: files
-    path: in
-    start: 2026-06-01
-    aggregation_span: PT1H
-    settle: PT0S
-    exports: []
-    time: t
-    latitude: lat
-    longitude: lon
-    variables: [{column: warm, standard_name: air_temperature, cf_unit: degC, level: 2.0}]
-    metadata: {station_id: s}
-"""
+CROWD = block("[]", "{station_id: s}", start="2026-06-01")
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ columns); `datum_status` says what became of it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -48,7 +49,7 @@ def read_feedback(path: Path) -> Feedback:
     from codc.lib import lib
 
     lib.odc_integer_behaviour(lib.ODC_INTEGERS_AS_LONGS)
-    parts: list[pl.DataFrame] = []
+    sums: pl.DataFrame | None = None
     try:
         reader = codc.Reader(str(path), aggregated=False)  # its frames do not outlive it
         for frame in reader.frames:
@@ -59,12 +60,12 @@ def read_feedback(path: Path) -> Feedback:
                     "assimilation wrote (MARS type OFB), not one that goes into it"
                 )
             columns = [*_NEEDED, *([_AN] if _AN in there else [])]
-            parts.append(_summed(pl.from_pandas(frame.dataframe(columns)).select(columns)))
+            more = _summed(pl.from_pandas(frame.dataframe(columns)).select(columns))
+            sums = more if sums is None else _together([sums, more])
     except (codc.ODCException, OSError) as error:
         raise UnknownFile(f"{path}: cannot be read as ODB-2 ({error})") from error
-    if not parts:
+    if sums is None:
         raise UnknownFile(f"{path}: has no rows")
-    sums = pl.concat(parts)
     first, last = sums["first"].min(), sums["last"].max()
     return Feedback(_moment(first), _moment(last), _means(sums))
 
@@ -85,8 +86,12 @@ def _summed(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.group_by(statid, pl.col("varno").cast(pl.Int64)).agg(sums)
 
 
+def _together(sums: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    ends = pl.col("first").min(), pl.col("last").max()
+    return pl.concat(sums).group_by(GROUP).agg(*ends, pl.exclude("first", "last", *GROUP).sum()).select(sums[0].columns)
+
+
 def _means(sums: pl.DataFrame) -> pl.DataFrame:
-    totals = sums.group_by(GROUP).agg(pl.exclude("first", "last", *GROUP).sum())
     shown = [*GROUP, "values", *((pl.col(name) / pl.col("values")).alias(name) for name in _STATUSES)]
     shown.append(pl.col("fg_n").alias("departures"))
     for kind in ("fg", "an"):
@@ -94,7 +99,7 @@ def _means(sums: pl.DataFrame) -> pl.DataFrame:
         variance = (pl.col(f"{kind}_2") / number - mean**2).clip(lower_bound=0.0)
         shown += [pl.when(number > 0).then(mean).alias(f"{kind}_bias")]
         shown += [pl.when(number > 0).then(variance.sqrt()).alias(f"{kind}_sd")]
-    return totals.select(shown).sort("varno", "statid")
+    return sums.select(shown).sort("varno", "statid")
 
 
 def _moment(at: object) -> datetime:
